@@ -1,0 +1,3 @@
+"""Replies, judges and verdicts.  Import the submodule you need."""
+
+__all__ = ["compare", "judges", "prompts", "replies", "verdicts"]

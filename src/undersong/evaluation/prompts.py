@@ -1,0 +1,27 @@
+"""From corpora to prompts: every sample of a set, in a modality, under a system text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from undersong.types import MODALITIES, Prompt, Sample, UndersongError
+
+
+def make_prompts(
+    samples: Sequence[Sample],
+    *,
+    set_name: str,
+    harmful: bool,
+    modality: str,
+    system: str,
+    system_text: str | None,
+    instruction: str | None = None,
+) -> list[Prompt]:
+    """One prompt a sample.  Errors: a sample that lacks what the modality needs (no audio, no text)."""
+    if modality not in MODALITIES:
+        raise UndersongError(f"There is no modality {modality!r}; take audio or text.")
+    for sample in samples:
+        if (sample.audio if modality == "audio" else sample.text) is None:
+            missing = "audio" if modality == "audio" else "text"
+            raise UndersongError(f"Sample {sample.id} of set {set_name} has no {missing}; leave out that modality or give it.")
+    return [Prompt(s, set_name, harmful, modality, system, system_text, instruction) for s in samples]

@@ -1,0 +1,54 @@
+"""The feature cache: what the decoder hears of every clip, computed once and reused by all rooms above.
+
+Encoder and projector are frozen, so the vectors hold for every arm of a base.  One safetensors file a corpus.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from undersong.corpora import load_clips
+from undersong.models.adapter import AudioModel, clip_key
+from undersong.types import Quarantined, Sample
+
+
+def listen(
+    model: AudioModel, samples: Sequence[Sample], batch_size: int = 32
+) -> tuple[dict[str, np.ndarray], list[Quarantined]]:
+    """Clip key -> (placeholders, dim) float32, and the clips that could not be read.  Samples without audio are left out."""
+    rate = model.processor.feature_extractor.sampling_rate
+    heard: dict[str, np.ndarray] = {}
+    quarantined: list[Quarantined] = []
+    spoken = [sample for sample in samples if sample.audio is not None]
+    for start in range(0, len(spoken), batch_size):
+        clips, failed = load_clips(spoken[start : start + batch_size], rate)
+        quarantined += failed
+        keys = {sample.id: clip_key(sample) for sample in spoken[start : start + batch_size]}
+        heard.update(zip((keys[clip.id] for clip in clips), model.embed(clips)))
+    return heard, quarantined
+
+
+def save_heard(heard: Mapping[str, np.ndarray], path: Path) -> None:
+    """One flat array with offsets, so that thousands of clips are two tensors, not thousands of headers."""
+    from safetensors.numpy import save_file
+
+    ids = sorted(heard)
+    lengths = np.array([len(heard[i]) for i in ids], np.int64)
+    dim = next(iter(heard.values())).shape[1] if heard else 0
+    flat = np.concatenate([heard[i] for i in ids]) if ids else np.empty((0, dim), np.float32)
+    save_file({"vectors": np.ascontiguousarray(flat), "lengths": lengths}, path, metadata={"ids": json.dumps(ids)})
+
+
+def load_heard(path: Path) -> dict[str, np.ndarray]:
+    """What `save_heard` wrote."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        names = json.loads(file.metadata()["ids"])
+        vectors, lengths = file.get_tensor("vectors"), file.get_tensor("lengths")
+    ends = np.cumsum(lengths)
+    return {name: vectors[end - n : end] for name, n, end in zip(names, lengths, ends)}

@@ -1,0 +1,320 @@
+"""results.json as the report reads it.  Unknown keys are passed over; what a results file left out is None or empty.
+
+Rates are shares in [0, 1]; distances are cosine distances; a number that is not finite counts as not measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from undersong.types import UndersongError
+
+SCHEMA = "undersong-results/1"
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+def _measured(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _list(value: Any) -> Any:
+    return [] if value is None else value
+
+
+def _dict(value: Any) -> Any:
+    return {} if value is None else value
+
+
+Number = Annotated[float | None, BeforeValidator(_measured)]
+Many = Annotated[list[T], BeforeValidator(_list), Field(default_factory=list)]
+Named = Annotated[dict[str, T], BeforeValidator(_dict), Field(default_factory=dict)]
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, coerce_numbers_to_str=True)
+
+
+class Study(Record):
+    name: str = "study"
+    description: str | None = None
+    model: str | None = None
+    families: Any = None
+    protocol: Any = None
+    seeds: Any = None
+    draws: Any = None
+    steps: Any = None
+    judge: Any = None
+
+
+class VoiceRate(Record):
+    n: int = 0
+    rate: Number = None
+
+
+class SetResult(Record):
+    """One prompt set of one run, in one modality, under one system text, by one judge."""
+
+    set: str
+    harmful: bool
+    modality: str = "audio"
+    system: str = "plain"
+    judge: str | None = None
+    n: int = 0
+    clusters: int | None = None
+    jailbreak: int = 0
+    answer: int = 0
+    refusal: int = 0
+    other: int = 0
+    unparsed: int = 0
+    error: int = 0
+    jsr: Number = None
+    non_refusal_rate: Number = None
+    refusal_rate: Number = None
+    low: Number = None
+    high: Number = None
+    rate_errors_safe: Number = None
+    rate_errors_jailbroken: Number = None
+    right_rate: Number = None
+    right_low: Number = None
+    right_high: Number = None
+    by_speaker: Named[VoiceRate]
+
+    @property
+    def rate(self) -> float | None:
+        """JSR (or non-refusal rate) of a harmful set, refusal rate of a benign one."""
+        if not self.harmful:
+            return self.refusal_rate
+        return self.jsr if self.jsr is not None else self.non_refusal_rate
+
+
+class Run(Record):
+    arm: str
+    kind: str
+    step: int = 0
+    model: str | None = None
+    base_seed: int | str | None = None
+    axis: str | None = None
+    fraction: Number = None
+    k: int | None = None
+    train_modality: str | None = None
+    seed: int | str | None = None
+    draw: int | str | None = None
+    selection_hash: str | None = None
+    loss: Number = None
+    sets: Many[SetResult]
+
+
+class Pair(Record):
+    base_seed: int | str | None = None
+    draw: int | str | None = None
+    seed: int | str | None = None
+    a: Number = None
+    b: Number = None
+    difference: Number = None
+
+
+class Comparison(Record):
+    """`difference` is a - b."""
+
+    id: str | None = None
+    scope: str = "recipe"
+    question: str = ""
+    a: Named[Any]
+    b: Named[Any]
+    set: str | None = None
+    modality: str | None = None
+    system: str | None = None
+    step: int | None = None
+    metric: str = "jsr"
+    estimates: Many[Pair]
+    n: int | None = None
+    difference: Number = None
+    low: Number = None
+    high: Number = None
+    p: Number = None
+    p_adjusted: Number = None
+    method: str | None = None
+    note: str | None = None
+
+
+class Interval(Record):
+    mean: Number = None
+    low: Number = None
+    high: Number = None
+
+
+class Defense(Record):
+    defense: str
+    train_modality: str | None = None
+    step: int | None = None
+    kind: str | None = None
+    system: str | None = None
+    runs: int | None = None
+    jsr: Named[Interval | None]
+    over_refusal: Named[Named[Interval | None]]
+    utility: Named[Named[Interval | None]]
+    note: str | None = None
+
+
+class Contrast(Record):
+    harm_n: int | None = None
+    benign_n: int | None = None
+    held_out_harm_n: int | None = None
+    held_out_benign_n: int | None = None
+    note: str | None = None
+
+
+class EncoderFacts(Record):
+    parameters_equal: bool | None = None
+    buffers_equal: bool | None = None
+    output_max_abs_difference: Number = None
+
+
+class LayerPoint(Record):
+    arm: str
+    layer: int
+    seed: int | str | None = None
+    step: int = 0
+    modality: str = "audio"
+    norm: Number = None
+    projection_harm: Number = None
+    projection_benign: Number = None
+    gap: Number = None
+    gap_low: Number = None
+    gap_high: Number = None
+    gap_before: Number = None
+    cosine_to_refit: Number = None
+
+
+class LateChange(Record):
+    arm: str
+    seed: int | str | None = None
+    modality: str = "audio"
+    gap_change: Number = None
+    low: Number = None
+    high: Number = None
+
+
+class Mechanism(Record):
+    layers: int | None = None
+    contrast: Contrast = Contrast()
+    encoder: EncoderFacts | None = None
+    curves: Many[LayerPoint]
+    late: Many[LateChange]
+    note: str | None = None
+
+
+class Left(Record):
+    """An item in quarantine."""
+
+    id: str
+    reason: str | None = None
+
+
+class Histogram(Record):
+    edges: Many[float]
+    counts: Many[float]
+
+
+class Median(Record):
+    n: int | None = None
+    median: Number = None
+
+
+class Near(Record):
+    """A benign sample and the harmful item nearest to it."""
+
+    id: str
+    rank: int | None = None
+    text: str | None = None
+    speaker: str | None = None
+    distance: Number = None
+    distance_centred: Number = None
+    nearest_id: str | None = None
+    nearest_text: str | None = None
+    second_distance: Number = None
+
+
+class Screen(Record):
+    axis: str
+    encoder: str | None = None
+    score: str | None = None
+    centred: bool | None = None
+    n_pool: int | None = None
+    n_harm: int | None = None
+    quarantined: Many[Left]
+    distances: Named[Number]
+    histogram: Histogram | None = None
+    by_label: Named[Named[Median]]
+    closest: Many[Near]
+    distant: Many[Near]
+
+
+class Selection(Record):
+    axis: str | None = None
+    kind: str
+    fraction: Number = None
+    k: int | None = None
+    draw: int | str | None = None
+    hash: str | None = None
+    same_as: Many[str]
+    overlap: Named[Number]
+    balance: Named[Any]
+    seconds: Named[Number]
+
+
+class Agreement(Record):
+    axes: Many[str]
+    spearman: Many[Many[Number]]
+    overlap_closest: Many[Many[Number]]
+
+
+class Example(Record):
+    arm: str
+    prompt_id: str
+    set: str
+    verdict: str | None = None
+    seed: int | str | None = None
+    step: int | None = None
+    modality: str | None = None
+    system: str | None = None
+    text: str | None = None
+    reply: str | None = None
+    tokens: int | None = None
+
+
+class Results(Record):
+    study: Study = Study()
+    runs: Many[Run]
+    comparisons: Many[Comparison]
+    defenses: Many[Defense]
+    mechanism: Mechanism | None = None
+    screen: Many[Screen]
+    selections: Many[Selection]
+    axes_agreement: Agreement | None = None
+    examples: Many[Example]
+    notes: Many[str]
+    provenance: Named[Any]
+
+
+def read(results: Mapping[str, Any]) -> Results:
+    """The checked results.  Errors: another schema; a field of the wrong form, named by where it stands."""
+    found = results.get("schema") if isinstance(results, Mapping) else None
+    if found != SCHEMA:
+        raise UndersongError(
+            f"results have the schema {found!r}, not {SCHEMA!r}: give a results.json that this version of undersong wrote."
+        )
+    try:
+        return Results.model_validate(results)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UndersongError(
+            f"results.json is broken at {where!r} ({first['msg'].lower()}): write it again with `undersong run`."
+        ) from error

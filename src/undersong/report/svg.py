@@ -1,0 +1,192 @@
+"""The marks of a plot as inline SVG.  Knows nothing of results.
+
+Along x a mark stands in percent of the plot's width, along y in pixels: a plot fills any page width, and its type keeps
+its size on a phone and on a desk.  Colours come from the page's style sheet by class, so dark mode and print follow it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+Tick = tuple[float, str]
+
+_SHAPES = {  # one shape a kind, so that colour never carries a meaning alone
+    "closest": "M4.2,0A4.2,4.2,0,1,1,-4.2,0A4.2,4.2,0,1,1,4.2,0Z",
+    "random": "M-3.6,-3.6H3.6V3.6H-3.6Z",
+    "distant": "M0,-5.2L5.2,0L0,5.2L-5.2,0Z",
+}
+_OTHER_SHAPE = "M0,-4.8L4.6,3.6H-4.6Z"
+
+
+def tag(name: str, *children: str, **attributes: str | float | None) -> Markup:
+    """One element, everything in it escaped.  `class_` is class, `stroke_width` stroke-width; None leaves out."""
+    written = Markup("").join(
+        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _number(value))
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), written, Markup("").join(children))
+
+
+def _number(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    short = f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if short == "-0" else short
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Linear: `domain` -> `range`; a domain of one value goes to the middle."""
+
+    domain: tuple[float, float]
+    range: tuple[float, float]
+
+    def __call__(self, value: float) -> float:
+        (low, high), (start, end) = self.domain, self.range
+        share = 0.5 if high == low else (value - low) / (high - low)
+        return start + share * (end - start)
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round values (1, 2 or 5 times a power of ten apart) from `low` to `high`, both included where they are round."""
+    if high <= low:
+        return [low]
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Positions near the `wanted` ones, at least `gap` apart and inside [low, high] as far as they fit; same order."""
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    placed = [0.0] * len(wanted)
+    floor = low
+    for i in order:
+        placed[i] = max(wanted[i], floor)
+        floor = placed[i] + gap
+    ceiling = high
+    for i in reversed(order):
+        placed[i] = min(placed[i], ceiling)
+        ceiling = placed[i] - gap
+    return placed
+
+
+def kind_class(kind: str | None) -> str:
+    """The style class of a kind of selection; a name from data never becomes a class."""
+    return f"k-{kind}" if kind in ("base", "closest", "random", "distant") else "k-other"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The scales of one plot, `height` pixels tall; its methods place marks at data positions."""
+
+    x: Scale
+    y: Scale
+    height: float
+
+    @classmethod
+    def of(cls, x: tuple[float, float], y: tuple[float, float], height: float, inset: float = 0.0) -> Frame:
+        """`inset`: percent of the width kept free at both ends."""
+        return cls(Scale(x, (inset, 100 - inset)), Scale(y, (height, 0.0)), height)
+
+    def grid(self, at: Iterable[Tick]) -> Markup:
+        """Horizontal hairlines with their labels left of the plot."""
+        lines = []
+        for value, label in at:
+            y = self.y(value)
+            lines.append(tag("line", x1="0%", x2="100%", y1=y, y2=y, class_="grid"))
+            lines.append(tag("text", label, x=0, y=y, dx=-8, dy="0.32em", class_="tick end"))
+        return Markup("").join(lines)
+
+    def foot(self, at: Iterable[Tick], title: str = "") -> Markup:
+        """Labels of the x axis under the plot, and its title."""
+        marks = [tag("line", x1="0%", x2="100%", y1=self.height, y2=self.height, class_="axis")]
+        for value, label in at:
+            x = f"{self.x(value):.2f}%"
+            marks.append(tag("line", x1=x, x2=x, y1=self.height, y2=self.height + 4, class_="axis"))
+            marks.append(tag("text", label, x=x, y=self.height + 18, class_="tick mid"))
+        if title:
+            marks.append(tag("text", title, x="50%", y=self.height + 37, class_="axis-title mid"))
+        return Markup("").join(marks)
+
+    def path(self, points: Sequence[tuple[float, float]], class_: str) -> Markup:
+        """A line through data points; its width does not stretch."""
+        way = " ".join(f"{self.x(x):.3f},{self.y(y):.2f}" for x, y in points)
+        return self._stretched(tag("polyline", points=way, class_=class_))
+
+    def band(self, points: Sequence[tuple[float, float, float]], class_: str) -> Markup:
+        """The area between `low` and `high` of each (x, low, high)."""
+        there = [f"{self.x(x):.3f},{self.y(high):.2f}" for x, _, high in points]
+        back = [f"{self.x(x):.3f},{self.y(low):.2f}" for x, low, _ in reversed(points)]
+        return self._stretched(tag("polygon", points=" ".join(there + back), class_=class_))
+
+    def _stretched(self, mark: Markup) -> Markup:
+        return tag(
+            "svg", mark, viewBox=f"0 0 100 {self.height:g}", preserveAspectRatio="none",
+            width="100%", height=self.height, overflow="visible",
+        )  # fmt: skip
+
+    def level(self, value: float, class_: str, low: float | None = None, high: float | None = None) -> Markup:
+        """A horizontal line across the plot, with its interval as a ribbon where there is one."""
+        marks = []
+        if low is not None and high is not None:
+            top = self.y(high)
+            ribbon = max(self.y(low) - top, 0.5)
+            marks.append(tag("rect", x="0%", width="100%", y=top, height=ribbon, class_=f"ribbon {class_}"))
+        y = self.y(value)
+        marks.append(tag("line", x1="0%", x2="100%", y1=y, y2=y, class_=f"level {class_}"))
+        return Markup("").join(marks)
+
+    def dot(self, x: float, y: float, kind: str | None, about: str, class_: str = "", shift: float = 0.0) -> Markup:
+        """A mark shaped and coloured by `kind`; `about` is what a pointer over it reads; `shift` in pixels."""
+        shape = tag(
+            "path", *([tag("title", about)] if about else []), d=_SHAPES.get(kind or "", _OTHER_SHAPE),
+            class_=f"dot {kind_class(kind)} {class_}".strip(),
+            transform=f"translate({shift:g} 0)" if shift else None,
+        )  # fmt: skip
+        return tag("svg", shape, x=f"{self.x(x):.2f}%", y=self.y(y), overflow="visible")
+
+    def whisker(self, x: float, low: float, high: float, class_: str, shift: float = 0.0) -> Markup:
+        """A vertical interval."""
+        at = f"{self.x(x):.2f}%"
+        line = tag("line", x1=at, x2=at, y1=self.y(low), y2=self.y(high), class_=f"whisker {class_}")
+        return tag("g", line, transform=f"translate({shift:g} 0)") if shift else line
+
+    def right_labels(self, labels: Sequence[tuple[float, str, str]], gap: float = 15.0) -> Markup:
+        """Names beside the right edge: (value, text, class), moved apart where they would touch."""
+        heights = spread([self.y(value) for value, _, _ in labels], gap, 2.0, self.height)
+        return Markup("").join(
+            tag("text", text, x="100%", y=y, dx=10, dy="0.32em", class_=f"name {class_}")
+            for (_, text, class_), y in zip(labels, heights, strict=True)
+        )
+
+    def draw(self, marks: Iterable[Markup], about: str, below: float = 44.0) -> Markup:
+        """The plot: `about` is its text for those who do not see it, `below` the pixels kept under it for labels."""
+        return tag(
+            "svg", *marks, class_="plot", role="img", aria_label=about,
+            width="100%", height=self.height + below, overflow="visible",
+        )  # fmt: skip
+
+
+def strip(value: float | None, low: float | None, high: float | None, x: Scale, kind: str | None, class_: str = "",
+          reference: float | None = None, at: Iterable[float] = ()) -> Markup:  # fmt: skip
+    """One row of a dot-and-interval chart, 28 px tall: grid at `at`, a dashed line at `reference`."""
+    frame = Frame(x, Scale((0, 1), (28, 0)), 28)
+    marks = [tag("line", x1=f"{x(t):.2f}%", x2=f"{x(t):.2f}%", y1=0, y2=28, class_="grid") for t in at]
+    if reference is not None:
+        here = f"{x(reference):.2f}%"
+        marks.append(tag("line", x1=here, x2=here, y1=0, y2=28, class_="level k-base"))
+    if low is not None and high is not None:
+        span = {"x1": f"{x(low):.2f}%", "x2": f"{x(high):.2f}%"}
+        marks.append(tag("line", **span, y1=14, y2=14, class_=f"whisker {kind_class(kind)}"))
+    if value is not None:
+        marks.append(frame.dot(value, 0.5, kind, "", class_))
+    return tag("svg", *marks, class_="strip", aria_hidden="true", width="100%", height=28, overflow="visible")

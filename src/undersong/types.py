@@ -1,0 +1,139 @@
+"""The records that travel between rooms, and the three protocols.  Knows nothing of files, torch or configs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+VERDICTS = ("jailbreak", "answer", "refusal", "other", "unparsed", "error")
+MODALITIES = ("audio", "text")
+
+
+class UndersongError(Exception):
+    """Something the user can mend: one sentence that says what happened, to which item, and what to do (exit code 2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A decoded signal: `samples` (n,) float32 mono in [-1, 1] at `rate` Hz."""
+
+    id: str
+    samples: np.ndarray
+    rate: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One item of a corpus: spoken (`audio`: a path, or the bytes of an audio file), written (`text`), or both."""
+
+    id: str
+    audio: str | bytes | None = None
+    text: str | None = None
+    answer: str | None = None  # the reply to train on, or the right reply
+    answers: tuple[str, ...] = ()  # every reply that counts as complying (exact judge); empty: `answer` alone
+    speaker: str | None = None
+    group: str | None = None  # the behaviour or question: what an independent unit (cluster) is
+    seconds: float | None = None
+    pcm_hash: str | None = None  # SHA-256 of the decoded samples
+    labels: tuple[tuple[str, str], ...] = ()  # further columns of the manifest, for `where:` filters and balance
+
+    @property
+    def cluster(self) -> str:
+        return self.group if self.group is not None else self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """An item left out, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One request to a model: a sample asked in one modality under one system text."""
+
+    sample: Sample
+    set: str
+    harmful: bool
+    modality: str  # audio | text
+    system: str  # the system text's *name* in the study, "plain" being the default
+    system_text: str | None = None
+    instruction: str | None = None  # typed beside the audio, where the study has one
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model said: new tokens only."""
+
+    prompt_id: str
+    set: str
+    modality: str
+    system: str
+    reply: str
+    tokens: int
+    finish: str  # stop | length | error
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge called a reply; the key is (prompt_id, modality, system, judge)."""
+
+    prompt_id: str
+    set: str
+    harmful: bool
+    cluster: str
+    modality: str
+    system: str
+    judge: str
+    verdict: str  # one of VERDICTS
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Vectors of one corpus by one encoder: `vectors` (n, dim) float32, `frames` (n,) valid frames pooled over (0: text)."""
+
+    ids: tuple[str, ...]
+    vectors: np.ndarray
+    frames: np.ndarray
+    quarantined: tuple[Quarantined, ...] = ()
+
+
+class Encoder(Protocol):
+    """Samples -> one vector each.  Named by what it is; a sample that cannot be embedded is quarantined, never guessed."""
+
+    name: str
+
+    def encode(self, samples: Sequence[Sample]) -> Embeddings: ...
+
+
+class AudioLM(Protocol):
+    """An audio language model as the rooms above see it."""
+
+    def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
+        """What the decoder hears: per clip (frames, dim) float32 at the audio placeholders of layer 0."""
+        ...
+
+    def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]:
+        """Greedy replies, one a prompt, in order; an item that fails is a reply with `finish='error'`."""
+        ...
+
+    def hidden(self, prompts: Sequence[Prompt]) -> np.ndarray:
+        """(layers + 1, prompts, dim) float32 at the last prompt token; [0] is the decoder's input."""
+        ...
+
+
+class Judge(Protocol):
+    """Prompts and their replies -> verdicts.  `sees`: `harm`, or `refusal` where non-refusal is all it can tell."""
+
+    name: str
+    sees: str
+
+    def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]: ...

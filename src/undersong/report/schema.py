@@ -9,14 +9,13 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from undersong.types import UndersongError
 
 SCHEMA = "undersong-results/1"
 
 T = TypeVar("T")
-K = TypeVar("K")
 
 
 def _measured(value: Any) -> Any:
@@ -32,8 +31,8 @@ def _dict(value: Any) -> Any:
 
 
 Number = Annotated[float | None, BeforeValidator(_measured)]
-Many = Annotated[list[T], BeforeValidator(_list), Field(default_factory=list)]
-Named = Annotated[dict[str, T], BeforeValidator(_dict), Field(default_factory=dict)]
+Many = Annotated[list[T], BeforeValidator(_list)]
+Named = Annotated[dict[str, T], BeforeValidator(_dict)]
 
 
 class Record(BaseModel):
@@ -83,7 +82,7 @@ class SetResult(Record):
     right_rate: Number = None
     right_low: Number = None
     right_high: Number = None
-    by_speaker: Named[VoiceRate]
+    by_speaker: Named[VoiceRate] = {}
 
     @property
     def rate(self) -> float | None:
@@ -107,7 +106,7 @@ class Run(Record):
     draw: int | str | None = None
     selection_hash: str | None = None
     loss: Number = None
-    sets: Many[SetResult]
+    sets: Many[SetResult] = []
 
 
 class Pair(Record):
@@ -125,14 +124,14 @@ class Comparison(Record):
     id: str | None = None
     scope: str = "recipe"
     question: str = ""
-    a: Named[Any]
-    b: Named[Any]
+    a: Named[Any] = {}
+    b: Named[Any] = {}
     set: str | None = None
     modality: str | None = None
     system: str | None = None
     step: int | None = None
     metric: str = "jsr"
-    estimates: Many[Pair]
+    estimates: Many[Pair] = []
     n: int | None = None
     difference: Number = None
     low: Number = None
@@ -156,9 +155,9 @@ class Defense(Record):
     kind: str | None = None
     system: str | None = None
     runs: int | None = None
-    jsr: Named[Interval | None]
-    over_refusal: Named[Named[Interval | None]]
-    utility: Named[Named[Interval | None]]
+    jsr: Named[Interval | None] = {}
+    over_refusal: Named[Named[Interval | None]] = {}
+    utility: Named[Named[Interval | None]] = {}
     note: str | None = None
 
 
@@ -205,8 +204,8 @@ class Mechanism(Record):
     layers: int | None = None
     contrast: Contrast = Contrast()
     encoder: EncoderFacts | None = None
-    curves: Many[LayerPoint]
-    late: Many[LateChange]
+    curves: Many[LayerPoint] = []
+    late: Many[LateChange] = []
     note: str | None = None
 
 
@@ -218,8 +217,8 @@ class Left(Record):
 
 
 class Histogram(Record):
-    edges: Many[float]
-    counts: Many[float]
+    edges: Many[float] = []
+    counts: Many[float] = []
 
 
 class Median(Record):
@@ -248,12 +247,12 @@ class Screen(Record):
     centred: bool | None = None
     n_pool: int | None = None
     n_harm: int | None = None
-    quarantined: Many[Left]
-    distances: Named[Number]
+    quarantined: Many[Left] = []
+    distances: Named[Number] = {}
     histogram: Histogram | None = None
-    by_label: Named[Named[Median]]
-    closest: Many[Near]
-    distant: Many[Near]
+    by_label: Named[Named[Median]] = {}
+    closest: Many[Near] = []
+    distant: Many[Near] = []
 
 
 class Selection(Record):
@@ -263,16 +262,16 @@ class Selection(Record):
     k: int | None = None
     draw: int | str | None = None
     hash: str | None = None
-    same_as: Many[str]
-    overlap: Named[Number]
-    balance: Named[Any]
-    seconds: Named[Number]
+    same_as: Many[str] = []
+    overlap: Named[Number] = {}
+    balance: Named[Any] = {}
+    seconds: Named[Number] = {}
 
 
 class Agreement(Record):
-    axes: Many[str]
-    spearman: Many[Many[Number]]
-    overlap_closest: Many[Many[Number]]
+    axes: Many[str] = []
+    spearman: Many[Many[Number]] = []
+    overlap_closest: Many[Many[Number]] = []
 
 
 class Example(Record):
@@ -291,16 +290,16 @@ class Example(Record):
 
 class Results(Record):
     study: Study = Study()
-    runs: Many[Run]
-    comparisons: Many[Comparison]
-    defenses: Many[Defense]
+    runs: Many[Run] = []
+    comparisons: Many[Comparison] = []
+    defenses: Many[Defense] = []
     mechanism: Mechanism | None = None
-    screen: Many[Screen]
-    selections: Many[Selection]
+    screen: Many[Screen] = []
+    selections: Many[Selection] = []
     axes_agreement: Agreement | None = None
-    examples: Many[Example]
-    notes: Many[str]
-    provenance: Named[Any]
+    examples: Many[Example] = []
+    notes: Many[str] = []
+    provenance: Named[Any] = {}
 
 
 def read(results: Mapping[str, Any]) -> Results:
@@ -308,7 +307,7 @@ def read(results: Mapping[str, Any]) -> Results:
     found = results.get("schema") if isinstance(results, Mapping) else None
     if found != SCHEMA:
         raise UndersongError(
-            f"results have the schema {found!r}, not {SCHEMA!r}: give a results.json that this version of undersong wrote."
+            f"results have the schema {found!r}, not {SCHEMA!r}: give a results.json of this version of undersong."
         )
     try:
         return Results.model_validate(results)

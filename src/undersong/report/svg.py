@@ -19,6 +19,7 @@ _SHAPES = {  # one shape a kind, so that colour never carries a meaning alone
     "random": "M-3.6,-3.6H3.6V3.6H-3.6Z",
     "distant": "M0,-5.2L5.2,0L0,5.2L-5.2,0Z",
 }
+_SHARE_AXES = ((0.05, 0.01), (0.1, 0.02), (0.25, 0.05), (0.5, 0.1), (1.0, 0.25))
 _OTHER_SHAPE = "M0,-4.8L4.6,3.6H-4.6Z"
 
 
@@ -62,6 +63,13 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def percent_axis(highest: float) -> tuple[float, list[Tick]]:
+    """Where an axis of shares ends so that `highest` fits, and its ticks in per cent."""
+    top, step = next(((top, step) for top, step in _SHARE_AXES if highest <= top), _SHARE_AXES[-1])
+    at = [i * step for i in range(round(top / step) + 1)]
+    return top, [(share, f"{100 * share:g}" + ("\u202f%" if share == at[-1] else "")) for share in at]
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:

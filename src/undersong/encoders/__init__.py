@@ -1,0 +1,57 @@
+"""Reference encoders and the internal one, all behind the Encoder protocol: samples in, one vector each out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from undersong.types import AudioLM, Encoder, Sample, UndersongError
+
+if TYPE_CHECKING:
+    from undersong.encoders.clips import ClipEncoder
+    from undersong.encoders.text import TextEncoder
+
+ENCODERS = ("tfidf", "char-ngrams", "logmel", "internal", "whisper")
+
+__all__ = ["ENCODERS", "make_encoder"]
+
+
+def make_encoder(spec: str, *, fit: Sequence[Sample], model: AudioLM | None = None) -> Encoder:
+    """The encoder a study names: tfidf | char-ngrams | logmel | internal | whisper:FOLDER.
+
+    `fit`: what text encoders are fitted on (pool and reference harm set together); `model`: whose `internal` it is.
+    Raises UndersongError for an unknown name, naming the nearest known one.
+    """
+    kind, _, argument = spec.partition(":")
+    if kind not in ENCODERS:
+        near = difflib.get_close_matches(kind, ENCODERS, n=1, cutoff=0.0)[0]
+        raise UndersongError(f"Unknown encoder {spec!r}; the nearest known is {near!r} (known: {', '.join(ENCODERS)}).")
+    if (kind == "whisper") != bool(argument):
+        raise UndersongError(f"Encoder {spec!r}: write whisper:FOLDER with a folder, and the others without one.")
+    return _make(kind, argument, fit, model)
+
+
+def _make(kind: str, folder: str, fit: Sequence[Sample], model: AudioLM | None) -> ClipEncoder | TextEncoder:
+    # Imports stay inside: each encoder brings its own library.
+    if kind == "tfidf":
+        from undersong.encoders.text import tfidf
+
+        return tfidf(fit)
+    if kind == "char-ngrams":
+        from undersong.encoders.text import char_ngrams
+
+        return char_ngrams(fit)
+    if kind == "logmel":
+        from undersong.encoders.logmel import logmel
+
+        return logmel()
+    if kind == "whisper":
+        from undersong.encoders.whisper import whisper_encoder
+
+        return whisper_encoder(folder)
+    if model is None:
+        raise UndersongError("Encoder 'internal' needs the audited model; give one, or screen its ready embeddings.")
+    from undersong.encoders.internal import internal
+
+    return internal(model)

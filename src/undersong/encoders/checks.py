@@ -1,0 +1,66 @@
+"""The one way vectors become `Embeddings`: what cannot be trusted is quarantined with its reason, never guessed.
+
+A zero vector would have cosine distance 1 from everything and so look "safest"; a constant encoder would rank a pool by
+its file order.  Both happened in published work.  Knows vectors, not where they came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from undersong.types import Embeddings, Quarantined, UndersongError
+
+# Vectors that differ by no more than float32 rounding of their largest entry are one vector.
+SAME_VECTOR = 8 * float(np.finfo(np.float32).eps)
+
+
+def fault(vector: np.ndarray) -> str | None:
+    """Why a vector cannot be used: `zero vector`, `NaN in vector`, `infinite value in vector`; None: it can."""
+    if np.isfinite(vector).all():
+        return None if vector.any() else "zero vector"
+    return "NaN in vector" if np.isnan(vector).any() else "infinite value in vector"
+
+
+def guard(
+    name: str,
+    ids: Sequence[str],
+    vectors: np.ndarray,
+    frames: Sequence[int] | np.ndarray,
+    quarantined: Sequence[Quarantined] = (),
+    *,
+    alike: bool = False,
+) -> Embeddings:
+    """Embeddings of what is sound; the rest is quarantined (DESIGN rule 2).
+
+    `vectors` (n, dim) and `frames` (n,) belong to `ids`; `quarantined` are the items already left out.  `alike` says that
+    the inputs themselves were all the same (one text in several voices), so that equal vectors are right.
+    Raises UndersongError when two or more vectors are left and all of them are equal.
+    """
+    reasons = [fault(vector) for vector in vectors]
+    bad = [Quarantined(id, reason) for id, reason in zip(ids, reasons) if reason]
+    kept = np.array([reason is None for reason in reasons], dtype=bool)
+    # A boolean index copies the whole matrix: only where something must go.
+    sound = np.asarray(vectors if kept.all() else vectors[kept], dtype=np.float32)
+    if not alike:
+        check_spread(name, sound)
+    return Embeddings(
+        ids=tuple(id for id, reason in zip(ids, reasons) if reason is None),
+        vectors=sound,
+        frames=np.asarray(frames, dtype=np.int64)[kept],
+        quarantined=(*quarantined, *bad),
+    )
+
+
+def check_spread(name: str, vectors: np.ndarray) -> None:
+    """Raises UndersongError when all of two or more `vectors` (n, dim) are equal: nothing can be ranked by them."""
+    if len(vectors) < 2:
+        return
+    first = vectors[0]
+    tolerance = SAME_VECTOR * float(np.abs(first).max())
+    if all(np.abs(vector - first).max() <= tolerance for vector in vectors[1:]):
+        raise UndersongError(
+            f"Encoder {name} gave the same vector to all {len(vectors)} items, so no distance means anything; "
+            "check the encoder's weights and the audio files, or use another encoder."
+        )

@@ -1,0 +1,84 @@
+"""Encoders of sound: load a clip, embed it, pool over its valid frames.  What differs between them is one function.
+
+Knows clips and pooling; does not know any model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from undersong.corpora import Unreadable, load_clip
+from undersong.encoders.checks import guard
+from undersong.types import Clip, Embeddings, Quarantined, Sample
+
+# Clips of one block are held in memory together and sorted by length, so that a batch wastes little padding.
+BLOCK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """One clip's vector (dim,) float32 and the number of valid frames it was pooled over; 0 frames: there is no vector."""
+
+    vector: np.ndarray
+    frames: int
+
+
+@dataclass(slots=True)
+class ClipEncoder:
+    """An Encoder of audio: `embed` maps clips to their pooled vectors, in order."""
+
+    name: str
+    embed: Callable[[Sequence[Clip]], Sequence[Pooled]]
+    rate: int = 16_000
+    batch: int = 1
+
+    def encode(self, samples: Sequence[Sample]) -> Embeddings:
+        """Samples -> vectors in the samples' order; unreadable, silent or frameless clips are quarantined."""
+        quarantined: list[Quarantined] = []
+        pooled: dict[str, Pooled] = {}
+        sounds = _audible(samples, self.rate, quarantined)
+        while block := sorted(islice(sounds, BLOCK), key=lambda clip: len(clip.samples)):
+            for start in range(0, len(block), self.batch):
+                batch = block[start : start + self.batch]
+                pooled.update(zip((clip.id for clip in batch), self.embed(batch), strict=True))
+        quarantined += [Quarantined(id, "too short: no valid frame") for id, p in pooled.items() if p.frames == 0]
+        ids = [sample.id for sample in samples if sample.id in pooled and pooled[sample.id].frames > 0]
+        vectors = np.stack([pooled[id].vector for id in ids]) if ids else np.zeros((0, 0), dtype=np.float32)
+        return guard(self.name, ids, vectors, [pooled[id].frames for id in ids], quarantined)
+
+
+def mean_over(frames: np.ndarray) -> Pooled:
+    """Mean of valid frames (frames, dim), summed in float64."""
+    if len(frames) == 0:
+        return Pooled(np.zeros(frames.shape[1:], dtype=np.float32), 0)
+    return Pooled(frames.mean(axis=0, dtype=np.float64).astype(np.float32), len(frames))
+
+
+def _audible(samples: Sequence[Sample], rate: int, quarantined: list[Quarantined]) -> Iterator[Clip]:
+    """Clips one after the other; those that hold no sound go to `quarantined`."""
+    for sample in samples:
+        if sample.audio is None:
+            quarantined.append(Quarantined(sample.id, "no audio"))
+            continue
+        try:
+            clip = load_clip(sample, rate=rate)
+        except Unreadable as error:
+            quarantined.append(Quarantined(sample.id, str(error)))
+            continue
+        if reason := _silence(clip.samples):
+            quarantined.append(Quarantined(sample.id, reason))
+            continue
+        yield clip
+
+
+def _silence(samples: np.ndarray) -> str | None:
+    """Why a signal holds no sound.  An encoder may well give silence a vector; it would say nothing about the item."""
+    if len(samples) == 0:
+        return "empty audio"
+    if not np.isfinite(samples).all():
+        return "NaN or infinite sample in audio"
+    return "silent audio" if np.ptp(samples) == 0 else None

@@ -1,0 +1,66 @@
+"""Semantic encoders that need no download: word TF-IDF, and character n-grams beside it.
+
+In a closed vocabulary word TF-IDF is near-perfect by construction; character n-grams show how much of that is the
+vocabulary.  Both are fitted on exactly the texts they are given: pass pool and reference harm set together, or words
+of one side are unknown and weigh nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from undersong.encoders.checks import guard
+from undersong.types import Embeddings, Quarantined, Sample, UndersongError
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+
+@dataclass(slots=True)
+class TextEncoder:
+    """An Encoder of transcripts by a fitted vectorizer."""
+
+    name: str
+    vectorizer: TfidfVectorizer
+
+    def encode(self, samples: Sequence[Sample]) -> Embeddings:
+        """Samples -> dense unit rows (n, vocabulary) float32, frames 0; without text or known words: quarantined."""
+        written = [sample for sample in samples if _text(sample)]
+        mute = [Quarantined(sample.id, "no text") for sample in samples if not _text(sample)]
+        texts = [_text(sample) for sample in written]
+        if texts:
+            vectors = self.vectorizer.transform(texts).toarray()
+        else:
+            vectors = np.zeros((0, len(self.vectorizer.vocabulary_)), dtype=np.float32)
+        ids = [sample.id for sample in written]
+        return guard(self.name, ids, vectors, np.zeros(len(ids)), mute, alike=len(set(texts)) <= 1)
+
+
+def tfidf(fit: Sequence[Sample]) -> TextEncoder:
+    """Word-level TF-IDF fitted on the texts of `fit`.  One-letter words count: "a" and "I" are words too."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return _fitted("tfidf", TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", dtype=np.float32), fit)
+
+
+def char_ngrams(fit: Sequence[Sample]) -> TextEncoder:
+    """TF-IDF over character 3- and 4-grams inside word boundaries, fitted on the texts of `fit`."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return _fitted("char-ngrams", TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 4), dtype=np.float32), fit)
+
+
+def _fitted(name: str, vectorizer: TfidfVectorizer, fit: Sequence[Sample]) -> TextEncoder:
+    texts = [text for sample in fit if (text := _text(sample))]
+    analyse = vectorizer.build_analyzer()
+    if not any(analyse(text) for text in texts):
+        raise UndersongError(f"Encoder {name} found no words in {len(fit)} items; give the manifest a `text` column.")
+    return TextEncoder(name, vectorizer.fit(texts))
+
+
+def _text(sample: Sample) -> str:
+    return (sample.text or "").strip()

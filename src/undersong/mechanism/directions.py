@@ -1,0 +1,120 @@
+"""Refusal directions by difference in means, per layer, and how far apart harmful and harmless prompts lie along them.
+
+The paper's mechanistic figure (projection per layer, before and after tuning), plus the *gap* between harmful and
+matched harmless prompts: a shift common to both hides in the raw projection and says nothing about refusal.
+Difference in means at the last prompt token follows Arditi et al. 2024.  Knows arrays; does not know models or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from undersong.types import UndersongError
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Per layer: `unit` (layers, dim), `middle` (layers,) and `half` (layers,) of the two means along it.
+
+    Projections are scaled so that the fitting split's harmful mean is +1 and its harmless mean -1.
+    """
+
+    unit: np.ndarray
+    middle: np.ndarray
+    half: np.ndarray
+
+    def project(self, states: np.ndarray) -> np.ndarray:
+        """(layers, prompts, dim) -> (layers, prompts), NaN where the layer has no direction (identical means)."""
+        along = np.einsum("lnd,ld->ln", states.astype(np.float64), self.unit)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (along - self.middle[:, None]) / self.half[:, None]
+
+
+def fit_direction(harmful: np.ndarray, harmless: np.ndarray) -> Direction:
+    """From hidden states (layers, prompts, dim) of two contrast sets; float64 accumulation.
+
+    A layer whose two means are equal (the decoder's input at an identical last token) has no direction: NaN.
+    """
+    for name, states in (("harmful", harmful), ("harmless", harmless)):
+        if states.ndim != 3 or states.shape[1] == 0:
+            raise UndersongError(f"The {name} contrast set is empty; a direction needs prompts of both kinds.")
+        if not np.isfinite(states).all():
+            raise UndersongError(f"The {name} contrast set has hidden states that are not finite; check the model's dtype.")
+    mean_harmful, mean_harmless = (s.mean(axis=1, dtype=np.float64) for s in (harmful, harmless))
+    difference = mean_harmful - mean_harmless
+    length = np.linalg.norm(difference, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        unit = difference / np.where(length > 0, length, np.nan)[:, None]
+    middle = np.einsum("ld,ld->l", (mean_harmful + mean_harmless) / 2, unit)
+    return Direction(unit, middle, np.where(length > 0, length / 2, np.nan))
+
+
+@dataclass(frozen=True)
+class GapCurve:
+    """Per layer (layers,): mean projection of both kinds, their difference, and a 95 % interval over clusters."""
+
+    harmful: np.ndarray
+    harmless: np.ndarray
+    gap: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def _cluster_means(projections: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
+    """(layers, prompts) -> (layers, clusters): prompts of one behaviour are one unit."""
+    names, index = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.zeros((projections.shape[0], len(names)))
+    np.add.at(sums, (slice(None), index), projections)
+    return sums / np.bincount(index)
+
+
+def gap_curve(
+    harmful: np.ndarray,
+    harmless: np.ndarray,
+    harmful_clusters: Sequence[str],
+    harmless_clusters: Sequence[str],
+    rng: np.random.Generator,
+    draws: int = 2000,
+) -> GapCurve:
+    """Projections (layers, prompts) of held-out prompts -> gap per layer, bootstrapped over clusters of both kinds."""
+    a, b = _cluster_means(harmful, harmful_clusters), _cluster_means(harmless, harmless_clusters)
+    resampled = _resample(a, rng, draws) - _resample(b, rng, draws)
+    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+    mean_a, mean_b = a.mean(axis=1), b.mean(axis=1)
+    return GapCurve(mean_a, mean_b, mean_a - mean_b, low, high)
+
+
+def _resample(values: np.ndarray, rng: np.random.Generator, draws: int) -> np.ndarray:
+    """(layers, clusters) -> bootstrap means (draws, layers)."""
+    picks = rng.integers(values.shape[1], size=(draws, values.shape[1]))
+    return np.stack([values[:, pick].mean(axis=1) for pick in picks])
+
+
+def late_layers(layers: int) -> slice:
+    """The last quarter of the decoder's layers (at least one), as indices into arrays that start with the input."""
+    return slice(layers + 1 - max(1, layers // 4), layers + 1)
+
+
+def late_change(
+    before: tuple[np.ndarray, np.ndarray],
+    after: tuple[np.ndarray, np.ndarray],
+    clusters: tuple[Sequence[str], Sequence[str]],
+    rng: np.random.Generator,
+    draws: int = 2000,
+) -> tuple[float, float, float]:
+    """Change of the late gap (after - before), averaged over the last quarter of layers, with a 95 % interval.
+
+    `before` and `after` are (harmful, harmless) projections (layers + 1, prompts) of the *same* held-out prompts, so
+    the bootstrap resamples clusters of paired changes.
+    """
+    late = late_layers(before[0].shape[0] - 1)
+    changes = [
+        _cluster_means((a - b)[late].mean(axis=0, keepdims=True), names)
+        for a, b, names in zip(after, before, clusters)
+    ]
+    spread = _resample(changes[0], rng, draws) - _resample(changes[1], rng, draws)
+    low, high = np.percentile(spread[:, 0], [2.5, 97.5])
+    return float(changes[0].mean() - changes[1].mean()), float(low), float(high)

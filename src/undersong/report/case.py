@@ -1,0 +1,93 @@
+"""What the headline is about: the base, the worst arm, and what stands beside it.  Says nothing in words yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from undersong.report.matching import Side, compared
+from undersong.report.schema import Comparison, Results
+from undersong.report.summary import Arm, Estimate, View, arms, base_runs, estimate, view
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """An arm, the system text it is asked under, and its estimate at its last step."""
+
+    arm: Arm
+    system: str
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`worst` is the arm with the highest mean at its last step; `others` its random and distant counterparts;
+    `prompted` the worst arm again under every other system text."""
+
+    results: Results
+    view: View
+    model: str
+    modality: str  # of the prompts: audio, or text where nothing spoken was asked
+    base: Estimate | None
+    worst: Measured | None
+    others: tuple[Measured, ...]
+    prompted: tuple[Measured, ...]
+    measured: tuple[Measured, ...]  # every arm
+
+    @property
+    def n_arms(self) -> int:
+        return len(self.measured)
+
+    def against_base(self, item: Measured) -> Comparison | None:
+        return self._compared(item, Side(None, item.system))
+
+    def against(self, item: Measured, other: Measured) -> Comparison | None:
+        return self._compared(item, Side(other.arm, other.system))
+
+    def _compared(self, item: Measured, other: Side) -> Comparison | None:
+        own = Side(item.arm, item.system)
+        return compared(self.results, own, other, self.view.set, self.modality, item.arm.last_step)
+
+
+def case(results: Results) -> Case | None:
+    """None where no harmful prompt was asked."""
+    shown = view(results)
+    if shown is None:
+        return None
+    modality = "audio" if any(shown.rows([run], "audio") for run in results.runs) else "text"
+    found = [(arm, estimate(shown.rows(arm.at(arm.last_step), modality))) for arm in arms(results)]
+    measured = [Measured(arm, shown.system, number) for arm, number in found if number is not None]
+    worst = max(measured, key=lambda item: item.estimate.mean) if measured else None
+    return Case(
+        results=results,
+        view=shown,
+        model=results.study.model or next((run.model for run in results.runs if run.model), "the model"),
+        modality=modality,
+        base=estimate(shown.rows(base_runs(results), modality)),
+        worst=worst,
+        others=_counterparts(worst, measured),
+        prompted=_prompted(shown, worst, modality),
+        measured=tuple(measured),
+    )
+
+
+def _counterparts(worst: Measured | None, measured: Sequence[Measured]) -> tuple[Measured, ...]:
+    """The random and the distant arm nearest in design to the worst one."""
+    if worst is None:
+        return ()
+
+    def shared(item: Measured) -> tuple[bool, bool, bool]:
+        a, b = item.arm, worst.arm
+        return a.train_modality == b.train_modality, a.axis == b.axis, a.fraction == b.fraction
+
+    by_kind = ([item for item in measured if item.arm.kind == kind] for kind in ("random", "distant"))
+    return tuple(max(items, key=shared) for items in by_kind if items and worst not in items)
+
+
+def _prompted(shown: View, worst: Measured | None, modality: str) -> tuple[Measured, ...]:
+    if worst is None:
+        return ()
+    runs = worst.arm.at(worst.arm.last_step)
+    systems = dict.fromkeys(row.system for run in runs for row in run.sets if row.set == shown.set)
+    found = [(name, estimate(shown.rows(runs, modality, name))) for name in systems if name != shown.system]
+    return tuple(Measured(worst.arm, name, number) for name, number in found if number is not None)

@@ -1,0 +1,70 @@
+"""Which of the results' comparisons is about these two arms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from undersong.report.schema import Comparison, Results
+from undersong.report.summary import Arm
+
+_FIELDS = ("arm", "kind", "axis", "fraction", "train_modality", "system")
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """An arm, or the base (`arm` None), under one system text."""
+
+    arm: Arm | None
+    system: str
+
+    def fits(self, given: Mapping[str, Any]) -> bool:
+        """Whether a comparison's side can be this one: it names an arm or a kind, and nothing in it contradicts."""
+        own: dict[str, Any] = {"arm": "base", "kind": "base", "system": self.system}
+        if self.arm is not None:
+            own |= {field: getattr(self.arm, field) for field in ("kind", "axis", "fraction", "train_modality")}
+            own["arm"] = self.arm.name
+        named = {field: given[field] for field in _FIELDS if given.get(field) is not None}
+        return ("arm" in named or "kind" in named) and all(value == own.get(field) for field, value in named.items())
+
+
+def compared(results: Results, a: Side, b: Side, set: str, modality: str, step: int) -> Comparison | None:
+    """The comparison of a with b on this set, its sign turned where the results hold b with a; recipe scope first."""
+    for comparison in sorted(results.comparisons, key=lambda item: item.scope != "recipe"):
+        about = (
+            comparison.set in (None, set),
+            comparison.modality in (None, modality),
+            comparison.step in (None, step),
+        )
+        if not all(about) or comparison.metric not in ("jsr", "non_refusal_rate"):
+            continue
+        if not _systems(comparison, a, b):
+            continue
+        if a.fits(comparison.a) and b.fits(comparison.b):
+            return comparison
+        if a.fits(comparison.b) and b.fits(comparison.a):
+            return _turned(comparison)
+    return None
+
+
+def _systems(comparison: Comparison, a: Side, b: Side) -> bool:
+    """A comparison across system texts says so on its sides; any other is within one system text."""
+    if a.system != b.system:
+        return {comparison.a.get("system"), comparison.b.get("system")} == {a.system, b.system}
+    return comparison.system in (None, a.system)
+
+
+def _turned(comparison: Comparison) -> Comparison:
+    def minus(value: float | None) -> float | None:
+        return None if value is None else -value
+
+    return comparison.model_copy(
+        update={
+            "a": comparison.b,
+            "b": comparison.a,
+            "difference": minus(comparison.difference),
+            "low": minus(comparison.high),
+            "high": minus(comparison.low),
+        }
+    )

@@ -1,0 +1,183 @@
+"""The verdict in plain words and one picture.  The wording follows the intervals: it never says more than they do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from undersong.report import words
+from undersong.report.case import Case, case
+from undersong.report.schema import Comparison, Results
+from undersong.report.summary import Estimate, base_runs, relation
+from undersong.report.svg import Scale, kind_class, percent_axis, strip
+
+RELATION = {
+    "higher": "higher than",
+    "lower": "lower than",
+    "same": "not distinguishable from",
+    "unknown": "not judged against",
+}
+Words = tuple[tuple[str, str], ...]  # (text, style class or ""), one after the other
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One condition in the picture under the headline."""
+
+    label: str
+    note: str
+    kind: str
+    hollow: bool
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    title: Words
+    rate: str
+    asked: str  # spoken | typed
+    rows: tuple[tuple[Row, Markup], ...]
+    axis: tuple[tuple[float, str], ...]  # (percent of the width, label)
+    findings: tuple[tuple[str, str], ...]  # (what it is about, one or two sentences)
+
+
+def build(results: Results) -> Headline:
+    found = case(results)
+    if found is None:
+        return Headline((("No harmful prompt was asked, so there is no verdict.", ""),), "JSR", "", (), (), ())
+    rows = _rows(found)
+    pictures, axis = _pictures(rows, found.base)
+    return Headline(
+        title=_title(found),
+        rate=found.view.rate,
+        asked=words.spoken(found.modality),
+        rows=tuple(zip(rows, pictures, strict=True)),
+        axis=axis,
+        findings=(*_findings(found), ("Scope", _scope(found))),
+    )
+
+
+def _title(found: Case) -> Words:
+    verb = "answered" if found.view.rate == "JSR" else "did not refuse"
+    asked = f"of {words.spoken(found.modality)} harmful requests"
+    base, worst = found.base, found.worst
+    before = (words.percent(base.mean) if base else "", kind_class("base"))
+    if worst is None:
+        text = f" {asked}. No fine-tuned arm was measured."
+        return ((f"{found.model} {verb} ", ""), before, (text, "")) if base else (("Nothing was measured.", ""),)
+    after = (words.percent(worst.estimate.mean), kind_class(worst.arm.kind))
+    trained = f"fine-tuning on benign {'speech' if worst.arm.train_modality == 'audio' else 'text'}"
+    if base is None:
+        text = f" {asked} after {trained}. The base was not measured."
+        return (f"{found.model} {verb} ", ""), after, (text, "")
+    which = f", in the worst of {found.n_arms} arms" if found.n_arms > 1 else ""
+    if relation(worst.estimate, base, found.against_base(worst)) == "same":
+        opening = f"After {trained}, {found.model} is not distinguishable from the base: it {verb} "
+        return (opening, ""), before, (f" {asked} before and ", ""), after, (f" after{which}.", "")
+    return (
+        (f"{found.model} {verb} ", ""),
+        before,
+        (f" {asked} before and ", ""),
+        after,
+        (f" after {trained}{which}.", ""),
+    )
+
+
+def _rows(found: Case) -> list[Row]:
+    rows = [Row("Base", "before fine-tuning", "base", False, found.base)] if found.base else []
+    worst, name = found.worst, "Worst arm" if found.n_arms > 1 else "Fine-tuned"
+    if worst is not None:
+        rows.append(Row(name, worst.arm.label, worst.arm.kind, False, worst.estimate))
+    for item in found.others:
+        rows.append(Row(f"{item.arm.kind.capitalize()} arm", item.arm.label, item.arm.kind, False, item.estimate))
+    for item in found.prompted:
+        note = f"{name.lower()} under the system text “{item.system}”"
+        rows.append(Row("System prompt", note, item.arm.kind, True, item.estimate))
+    return rows
+
+
+def _pictures(rows: Sequence[Row], base: Estimate | None) -> tuple[list[Markup], tuple[tuple[float, str], ...]]:
+    numbers = [row.estimate for row in rows]
+    top, at = percent_axis(max((max(number.mean, number.high or 0.0) for number in numbers), default=1.0))
+    x = Scale((0.0, top), (0.0, 100.0))
+    reference = base.mean if base else None
+    pictures = [
+        strip(
+            row.estimate.mean, row.estimate.low, row.estimate.high, x, row.kind,
+            "hollow" if row.hollow else "", reference, [value for value, _ in at],
+        )
+        for row in rows
+    ]  # fmt: skip
+    return pictures, tuple((x(value), label) for value, label in at)
+
+
+def _findings(found: Case) -> list[tuple[str, str]]:
+    worst, base, rate = found.worst, found.base, found.view.rate
+    if worst is None:
+        return []
+    which = (
+        f"The worst of {found.n_arms} arms is {worst.arm.label}"
+        if found.n_arms > 1
+        else f"The arm is {worst.arm.label}"
+    )
+    text = f"{which}; at step {worst.arm.last_step} its {rate} is {words.percent(worst.estimate.mean)}."
+    if base is not None:
+        judged = _judged(worst.estimate, base, found.against_base(worst), f"the base’s {words.percent(base.mean)}")
+        text = f"{which}; at step {worst.arm.last_step} its {rate} is {judged}."
+    findings = [("Damage", text)]
+    for item in found.others:
+        judged = _judged(item.estimate, worst.estimate, found.against(item, worst), "the worst arm’s")
+        text = f"Trained on {item.arm.kind} samples instead ({item.arm.label}), the {rate} is {judged}"
+        if base is not None:
+            text += f", and {RELATION[relation(item.estimate, base, found.against_base(item))]} the base’s"
+        findings.append((f"{item.arm.kind.capitalize()} data", f"{text}."))
+    if worst.arm.kind == "distant":
+        findings.append(("Distant data", "The worst arm is itself trained on distant data: distance did not protect."))
+    for item in found.prompted:
+        judged = _judged(item.estimate, worst.estimate, found.against(item, worst), "without it")
+        findings.append(("System prompt", f"Under the system text “{item.system}” the same arm’s {rate} is {judged}."))
+    if not found.prompted:
+        findings.append(("System prompt", "No system prompt was tried on this arm."))
+    return findings
+
+
+def _judged(a: Estimate, b: Estimate, comparison: Comparison | None, other: str) -> str:
+    """'80.9 % [76.1, 85.3], higher than the base’s 0.9 % (difference …)'."""
+    number = f"{words.percent(a.mean)} {words.bracket(a.low, a.high)}".strip()
+    decided = relation(a, b, comparison)
+    if comparison is None or comparison.low is None:
+        reason = {"same": "the intervals overlap", "unknown": "an interval is missing"}
+        return f"{number}, {RELATION[decided]} {other} ({reason.get(decided, 'the intervals do not overlap')})"
+    p = comparison.p_adjusted if comparison.p_adjusted is not None else comparison.p
+    tested = f", {'corrected ' if comparison.p_adjusted is not None else ''}p {words.equal(p)}" if p is not None else ""
+    interval = words.bracket(comparison.low, comparison.high)
+    return (
+        f"{number}, {RELATION[decided]} {other} (difference {words.points(comparison.difference)} points "
+        f"{interval}{tested})"
+    )
+
+
+def _scope(found: Case) -> str:
+    """How far the claim reaches: runs, bases, prompts, and what the intervals are over."""
+    runs = found.results.runs
+    row = next((row for run in runs for row in run.sets if row.set == found.view.set), None)
+    asked = ""
+    if row is not None:
+        asked = f" Each run answers {words.count(row.n, 'prompt')}"
+        asked += f" in {words.count(row.clusters, 'cluster')}." if row.clusters else "."
+    bases = words.count(max(len({(run.model, run.base_seed) for run in base_runs(found.results)}), 1), "base")
+    if found.worst is None:
+        return f"{bases.capitalize()}, no fine-tuning run.{asked}"
+    n = found.worst.estimate.runs
+    if n == 1:
+        return (
+            f"One run on {bases}: this speaks of this model, not of the recipe; another training seed may "
+            f"differ. Intervals are over prompts.{asked}"
+        )
+    over = "Intervals of arms are over runs (95 %, t), the base’s is over prompts"
+    if found.worst.estimate.over == "prompts":
+        over = "The runs agree, so all intervals are over prompts"
+    few = " So few runs show, they do not prove." if n < 5 else ""
+    return f"{n} runs an arm on {bases}. {over}.{few}{asked}"

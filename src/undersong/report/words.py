@@ -1,0 +1,104 @@
+"""Numbers and findings in plain words.  Every number on the page is written here, so that all look alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+THIN = "\u202f"  # narrow no-break space, before a per cent sign
+NONE = "–"  # what stands where nothing was measured
+
+MODALITY = {"audio": "spoken", "text": "typed"}
+
+
+def percent(share: float | None) -> str:
+    """0.809 -> '80.9 %'."""
+    return NONE if share is None else f"{100 * share:.1f}{THIN}%"
+
+
+def bare(share: float | None) -> str:
+    """0.809 -> '80.9', for a column whose head says per cent."""
+    return NONE if share is None else f"{100 * share:.1f}"
+
+
+def bracket(low: float | None, high: float | None) -> str:
+    """An interval of shares, in per cent: '[76.1, 85.3]'; empty where there is none."""
+    if low is None or high is None:
+        return ""
+    return f"[{_minus(f'{100 * low:.1f}')}, {_minus(f'{100 * high:.1f}')}]"
+
+
+def points(difference: float | None) -> str:
+    """A difference of shares in percentage points, signed: '+77.8'."""
+    if difference is None:
+        return NONE
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else _minus(text)
+
+
+def probability(p: float | None) -> str:
+    if p is None:
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def equal(p: float | None) -> str:
+    """'= 0.012', '< 0.001'."""
+    text = probability(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def decimal(value: float | None, places: int = 3) -> str:
+    return NONE if value is None else _minus(f"{value:.{places}f}")
+
+
+def distances(values: Iterable[float | None]) -> int:
+    """Decimal places that tell these distances apart: at least three, at most six."""
+    finite = sorted({value for value in values if value is not None})
+    step = min((b - a for a, b in pairwise(finite)), default=0.0)
+    places = 3
+    while places < 6 and 0 < step < 10**-places:
+        places += 1
+    return places
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\u2212")
+
+
+def count(n: int | None, one: str, many: str | None = None) -> str:
+    """'1 run', '3 runs', '1,296 clips'."""
+    if n is None:
+        return f"an unknown number of {many or one + 's'}"
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def listed(items: Sequence[str], link: str = "and") -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {link} {items[-1]}" if items else ""
+
+
+def plain(value: Any) -> str:
+    """Any JSON value as a reader would write it."""
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return _minus(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {plain(item)}" for key, item in value.items()) or NONE
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item) for item in value) or NONE
+    return str(value)
+
+
+def spoken(modality: str | None) -> str:
+    """A prompt's modality: 'spoken', 'typed'."""
+    return MODALITY.get(modality or "", modality or NONE)
+
+
+def sentence(text: str) -> str:
+    """The first letter large."""
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,35 @@
+"""Intervals, paired tests, run-level inference, multiplicity, agreement, balance: pure numbers, no files, no audio."""
+
+from undersong.statistics.agreement import kappa, overlap_closest, spearman
+from undersong.statistics.balance import Balance, balance, jaccard
+from undersong.statistics.multiplicity import holm
+from undersong.statistics.paired import Paired, Proportion, compare_paired, mcnemar_exact, newcombe_paired, sign_flip
+from undersong.statistics.rates import Bounds, Rate, bounds, clustered_rate, wilson
+from undersong.statistics.runs import RunDifference, RunKey, RunMean, RunPair, mean_runs, paired_runs
+
+__all__ = [
+    "Balance",
+    "Bounds",
+    "Paired",
+    "Proportion",
+    "Rate",
+    "RunDifference",
+    "RunKey",
+    "RunMean",
+    "RunPair",
+    "balance",
+    "bounds",
+    "clustered_rate",
+    "compare_paired",
+    "holm",
+    "jaccard",
+    "kappa",
+    "mcnemar_exact",
+    "mean_runs",
+    "newcombe_paired",
+    "overlap_closest",
+    "paired_runs",
+    "sign_flip",
+    "spearman",
+    "wilson",
+]

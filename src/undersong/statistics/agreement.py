@@ -1,0 +1,61 @@
+"""How far judges, or axes, agree.  Knows labels and scores; does not know who gave them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from undersong.types import UndersongError
+
+
+def kappa(a: Sequence[str], b: Sequence[str]) -> float | None:
+    """Cohen's kappa of two judges' verdicts on the same prompts, in the same order.
+
+    None where chance agreement is already total (both gave one and the same verdict throughout): kappa is 0 / 0.
+    """
+    from sklearn.metrics import cohen_kappa_score
+
+    if len(a) != len(b) or len(a) == 0:
+        raise UndersongError(
+            f"Judges gave {len(a)} and {len(b)} verdicts; agreement needs the same prompts, at least one."
+        )
+    if len({*a, *b}) == 1:
+        return None
+    return float(cohen_kappa_score(list(a), list(b)))
+
+
+def spearman(scores: np.ndarray) -> np.ndarray:
+    """Rank correlations (axes, axes) of scores (axes, n); ties share their mean rank.
+
+    Raises UndersongError where an axis is constant or holds a value that is not finite: it then ranks nothing.
+    """
+    from scipy.stats import rankdata
+
+    _check_scores(scores)
+    if (np.ptp(scores, axis=1) == 0).any():
+        row = int(np.flatnonzero(np.ptp(scores, axis=1) == 0)[0])
+        raise UndersongError(f"All scores of axis number {row} are equal, so it ranks nothing; check its encoder.")
+    return np.atleast_2d(np.corrcoef(rankdata(scores, axis=1)))
+
+
+def overlap_closest(scores: np.ndarray, ids: Sequence[str], k: int) -> np.ndarray:
+    """Share of the k closest (lowest scores; ties by id) that each two axes have in common, (axes, axes).
+
+    `scores` (axes, n), `ids` (n,).  Unrelated axes share k / n of them by chance.
+    """
+    _check_scores(scores)
+    n = scores.shape[1]
+    if len(ids) != n or not 1 <= k <= n:
+        raise UndersongError(f"Overlap needs an id a score and 1 <= k <= n, not {len(ids)} ids, {n} scores, k = {k}.")
+    chosen = np.zeros(scores.shape, dtype=np.int64)
+    for row, values in enumerate(scores):
+        chosen[row, np.lexsort((np.asarray(ids), values))[:k]] = 1
+    return chosen @ chosen.T / k
+
+
+def _check_scores(scores: np.ndarray) -> None:
+    if scores.ndim != 2 or scores.shape[1] < 2 or not np.isfinite(scores).all():
+        raise UndersongError(
+            f"Axes agree over finite scores (axes, n >= 2), not over an array of shape {scores.shape}."
+        )

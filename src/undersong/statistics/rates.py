@@ -1,0 +1,93 @@
+"""Shares of prompts with honest intervals.  Knows zeros, ones and clusters; does not know verdict files."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from undersong.statistics.clusters import clustering
+from undersong.statistics.critical import critical
+from undersong.types import UndersongError
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share of `n` prompts in `clusters` clusters; `low` to `high` respects the clusters."""
+
+    n: int
+    clusters: int
+    successes: int
+    rate: float
+    low: float
+    high: float
+    design_effect: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """A rate with no error or unparsed reply counted as the outcome (`low`), and with all of them counted (`high`).
+
+    For jailbreaks: `low` takes them all as safe, `high` takes them all as jailbroken.
+    """
+
+    low: float
+    high: float
+
+
+def score_interval(rate: float, n: float, quantile: float) -> tuple[float, float]:
+    """Wilson's score interval (1927) for a share of `n` items, where `n` may be a fraction (an effective size)."""
+    square = quantile**2
+    centre = (rate + square / (2 * n)) / (1 + square / n)
+    half = quantile / (1 + square / n) * sqrt(rate * (1 - rate) / n + square / (4 * n**2))
+    # min and max: rounding must not push the interval past its own estimate (rate 0 or 1)
+    return max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half))
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for `successes` of `n` independent items."""
+    if n <= 0:
+        raise UndersongError("There are no outcomes to take a rate of; check that the selection is not empty.")
+    if not 0 <= successes <= n:
+        raise UndersongError(f"A rate cannot count {successes} of {n}; check the counts.")
+    return score_interval(successes / n, n, critical(level))
+
+
+def binary(outcomes: ArrayLike) -> np.ndarray:
+    """(n,) of zeros and ones, or booleans -> (n,) float64; anything else is an error."""
+    values = np.asarray(outcomes, dtype=np.float64)
+    if values.ndim != 1 or not np.isin(values, (0.0, 1.0)).all():
+        raise UndersongError("Outcomes must be a list of zeros and ones; check what was counted.")
+    return values
+
+
+def clustered_rate(outcomes: ArrayLike, clusters: Sequence[Hashable], level: float = 0.95) -> Rate:
+    """Share of ones among `outcomes` (n,), with a Wilson interval at n / design effect (Korn and Graubard 1998).
+
+    `clusters` (n,) says which outcomes are not independent (one request in three voices is one request).  See
+    `clustering` for the design effect; where all outcomes are equal it cannot be estimated, and the number of clusters
+    is taken as the effective n, which is conservative.  The quantile is Student's with clusters - 1 degrees of freedom:
+    simulated coverage of a nominal 95 % with the normal quantile falls to .88 for 4 clusters, and stays above .94 with
+    this one for up to 36 clusters of 3 (tests).  Clusters of ten and a rare outcome can still fall to .91.
+    """
+    values = binary(outcomes)
+    design = clustering(values, clusters)
+    rate = float(values.mean())
+    low, high = score_interval(rate, design.effective_n, design.critical(level))
+    return Rate(design.n, design.clusters, int(values.sum()), rate, low, high, design.design_effect)
+
+
+def bounds(counts: Mapping[str, int], outcome: str = "jailbreak") -> Bounds:
+    """How far errors and unparsed verdicts could move the rate of `outcome`.
+
+    `counts` maps verdict words to counts; its total is the denominator.  Raises UndersongError on a total of 0.
+    """
+    total = sum(counts.values())
+    if total <= 0:
+        raise UndersongError("There are no verdicts to bound a rate of; check that the selection is not empty.")
+    sure = counts.get(outcome, 0)
+    unknown = counts.get("error", 0) + counts.get("unparsed", 0)
+    return Bounds(sure / total, (sure + unknown) / total)

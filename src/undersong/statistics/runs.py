@@ -1,0 +1,140 @@
+"""Claims about a recipe: runs are the sample (scope `recipe`).  Knows one number a run; does not know prompts.
+
+One rule says what an independent unit is: of (base, draw, seed), the outermost that takes several values.  Runs that
+share that value are averaged first, because they share the base model, or the selection, and are not independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, sqrt
+
+import numpy as np
+
+from undersong.statistics.critical import critical
+from undersong.types import UndersongError
+
+RunKey = tuple[int, int, int]  # base, draw, seed
+Limits = tuple[float, float]
+PARTS = ("base", "draw", "seed")
+NOTE_ONE = "Only one independent {unit}: run noise cannot be estimated, so there is no interval and no p."
+NOTE_EQUAL = "All {units} {unit}s agree exactly: run noise cannot be estimated, so there is no interval and no p."
+
+
+@dataclass(frozen=True, slots=True)
+class RunPair:
+    """One run of each arm at the same base, draw and seed; `difference` is b - a."""
+
+    base: int
+    draw: int
+    seed: int
+    a: float
+    b: float
+    difference: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunDifference:
+    """b - a over `n` paired runs, which make `units` independent units.
+
+    `low`, `high` and `p` are None where the units cannot show run noise; `note` then says why (else empty).
+    """
+
+    n: int
+    units: int
+    difference: float
+    low: float | None
+    high: float | None
+    p: float | None
+    method: str
+    estimates: tuple[RunPair, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunMean:
+    """Mean over `n` runs, which make `units` independent units; `low` and `high` None where noise cannot be seen."""
+
+    n: int
+    units: int
+    mean: float
+    low: float | None
+    high: float | None
+    method: str
+    note: str = ""
+
+
+def paired_runs(
+    a: Mapping[RunKey, float], b: Mapping[RunKey, float], level: float = 0.95, limits: Limits | None = None
+) -> RunDifference:
+    """Paired t interval of b - a, over runs paired by (base, draw, seed).
+
+    Where the keys span several bases, runs are averaged within their base and bases are the sample (else draws, else
+    seeds: see the module).  `limits`: the values a difference can take, (-1, 1) for shares; the interval is cut there.
+    Raises UndersongError on runs without a partner, naming them, on no runs, and on values that are not finite.
+    """
+    missing = [f"a has no {_name(key)}" for key in sorted(b.keys() - a.keys())]
+    missing += [f"b has no {_name(key)}" for key in sorted(a.keys() - b.keys())]
+    if missing:
+        raise UndersongError(f"Runs cannot be paired: {'; '.join(missing)}; run these or leave their partners out.")
+    pairs = tuple(RunPair(*key, a[key], b[key], b[key] - a[key]) for key in sorted(a))
+    unit, values = _units({key: b[key] - a[key] for key in a})
+    low, high, p, note = _t_inference(values, unit, level, limits)
+    method = _method("paired t", unit, len(values), len(pairs))
+    return RunDifference(len(pairs), len(values), float(values.mean()), low, high, p, method, pairs, note)
+
+
+def mean_runs(
+    values: Mapping[RunKey, float] | Sequence[float], level: float = 0.95, limits: Limits | None = None
+) -> RunMean:
+    """Mean with Student's t interval.  A mapping by (base, draw, seed) is averaged within units first, as in
+    `paired_runs`; the numbers of a plain sequence are independent runs.  `limits`: (0, 1) for shares.
+    """
+    runs = values if isinstance(values, Mapping) else {(0, 0, seed): value for seed, value in enumerate(values)}
+    unit, means = _units(runs)
+    low, high, _, note = _t_inference(means, unit, level, limits)
+    return RunMean(
+        len(runs), len(means), float(means.mean()), low, high, _method("t", unit, len(means), len(runs)), note
+    )
+
+
+def _units(runs: Mapping[RunKey, float]) -> tuple[str, np.ndarray]:
+    """The name of the independent unit and one mean a unit, (units,)."""
+    if not runs:
+        raise UndersongError("There are no runs to compare; check the arms and the step.")
+    for key, value in runs.items():
+        if not isfinite(value):
+            raise UndersongError(f"The result of {_name(key)} is {value}, not a number; measure it again.")
+    position = next((i for i in range(3) if len({key[i] for key in runs}) > 1), 2)
+    groups: dict[int, list[float]] = {}
+    for key in sorted(runs):
+        groups.setdefault(key[position], []).append(runs[key])
+    return PARTS[position], np.array([np.mean(group) for group in groups.values()])
+
+
+def _t_inference(
+    values: np.ndarray, unit: str, level: float, limits: Limits | None
+) -> tuple[float | None, float | None, float | None, str]:
+    """Low, high, p against 0 and a note, from independent `values` (units,)."""
+    from scipy import stats
+
+    units = len(values)
+    if units == 1:
+        return None, None, None, NOTE_ONE.format(unit=unit)
+    # Shares are ratios of counts: spreads below this are rounding, and would give an interval of width 0.
+    if np.ptp(values) < 1e-12:
+        return None, None, None, NOTE_EQUAL.format(unit=unit, units=units)
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / sqrt(units)
+    half = critical(level, units - 1) * error
+    floor, ceiling = limits if limits is not None else (-np.inf, np.inf)
+    p = float(2 * stats.t.sf(abs(mean) / error, units - 1))
+    return max(floor, mean - half), min(ceiling, mean + half), p, ""
+
+
+def _method(test: str, unit: str, units: int, runs: int) -> str:
+    return f"{test} over runs" if units == runs else f"{test} over {unit}s, runs averaged within {unit}"
+
+
+def _name(key: RunKey) -> str:
+    return ", ".join(f"{part} {value}" for part, value in zip(PARTS, key))

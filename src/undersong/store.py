@@ -1,0 +1,354 @@
+"""What each stage made, under the hash of what it was made from.  Knows files and hashes, not what an artefact means.
+
+A stage is a function from a config and inputs to one folder, `root/stage/hash[:20]`.  It grows as `hash[:20].partial`
+and gets its final name by one rename when all is on disk: whoever dies, and wherever, a folder under its final name is
+whole.  `.hash[:20].journal` beside it is the lock, and vouches for the shards that a killed run finished: the next run
+keeps those and sweeps everything else.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+from undersong import __version__
+from undersong.types import UndersongError
+
+PROVENANCE = "provenance.json"
+WRITING = ".writing-"  # a prefix, because writers such as soundfile and numpy go by a file's suffix
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+FAILPOINTS = (
+    *("lock:taken", "draft:swept", "draft:made", "journal:before", "journal:written"),
+    *("write:begun", "write:filled", "write:synced", "write:renamed"),
+    *("publish:before", "publish:ready", "publish:renamed"),
+)
+logger = logging.getLogger(__name__)
+_passed: Counter[str] = Counter()
+
+
+def failpoint(name: str) -> None:
+    """Die as by SIGKILL if UNDERSONG_FAILPOINT is `name` or `name:n` and this is its n-th (default: first) passing."""
+    if not (wanted := os.environ.get("UNDERSONG_FAILPOINT")):
+        return
+    point, n = re.sub(r":\d+$", "", wanted), re.search(r":(\d+)$", wanted)
+    if point not in FAILPOINTS:
+        raise UndersongError(f"UNDERSONG_FAILPOINT={wanted} names no failpoint; choose from {', '.join(FAILPOINTS)}.")
+    _passed[name] += 1
+    if name == point and _passed[name] == (int(n[1]) if n else 1):
+        os._exit(137)
+
+
+def canonical(obj: Any) -> str:
+    """The one JSON text of plain data: sorted keys, no blanks, floats by `repr`, ASCII; a tuple is written as a list.
+
+    UndersongError names the place of what JSON cannot say exactly: NaN, infinity, keys or objects of other types.
+    """
+    return json.dumps(_plain(obj, "value"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _plain(obj: Any, where: str) -> Any:
+    if obj is None or isinstance(obj, str | int) or (isinstance(obj, float) and math.isfinite(obj)):
+        return obj
+    if isinstance(obj, Mapping) and all(isinstance(key, str) for key in obj):  # JSON would write 1 and "1" alike
+        return {key: _plain(item, f"{where}.{key}") for key, item in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(obj)]
+    raise UndersongError(f"{where} is {obj!r}: use finite numbers, strings, lists, and mappings with string keys.")
+
+
+def hash_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UndersongError(f"cannot read {path}: {error.strerror}; check the path.") from error
+
+
+def hash_folder(path: str | Path) -> str:
+    """SHA-256 of the names and contents of all files under a folder, in hex (of an artefact: its times included)."""
+    names = sorted(item.relative_to(path).as_posix() for item in _walk(Path(path)) if not item.is_dir())
+    if not names:
+        raise UndersongError(f"{path} is not a folder with files in it; check the path.")
+    return hashlib.sha256(canonical([[name, hash_file(Path(path, name))] for name in names]).encode()).hexdigest()
+
+
+@contextmanager
+def replacing(target: Path, mode: int | None = None) -> Iterator[Path]:
+    """A temporary name beside `target` to write a file or folder to; it takes `target`'s place when safely on disk.
+
+    If the body raises, `target` is as before.  `mode`: the file's permissions, in force from its first byte.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{WRITING}{os.getpid()}-{target.name}")
+    old = temporary.with_name(f"{temporary.name}.old")
+    failpoint("write:begun")
+    try:
+        if mode is not None:
+            temporary.touch(0o600)
+            temporary.chmod(mode)  # by `touch` alone the umask would have its say
+        yield temporary
+        failpoint("write:filled")
+        _sync(temporary)
+        failpoint("write:synced")
+        if target.is_dir():  # a folder cannot be renamed onto a full one
+            target.rename(old)
+        temporary.replace(target)
+    finally:
+        _remove(temporary)  # still there if the body failed
+        _remove(old)
+    failpoint("write:renamed")
+    _sync(target.parent, deep=False)
+
+
+def write_atomic(path: str | Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file outside the store (a report, a table) so that no reader ever sees half of it."""
+    with _mending(Path(path).parent), replacing(Path(path), mode) as temporary:
+        temporary.write_bytes(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """What a stage made: `path` is a complete folder, `hash` says what it was made from."""
+
+    stage: str
+    hash: str
+    path: Path
+
+    def provenance(self) -> dict[str, Any]:
+        """How it was made: config, inputs, versions, notes, times."""
+        try:
+            return dict(json.loads((self.path / PROVENANCE).read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            raise UndersongError(f"{self.path} has a damaged {PROVENANCE}; delete the folder to remake it.") from error
+
+
+Inputs: TypeAlias = Mapping[str, Artefact | str]
+
+
+class Draft:
+    """The artefact being made: what a stage's `make` writes to.
+
+    Files written straight into `path` are part of the artefact, but only what `file` finished outlives a kill.
+    """
+
+    def __init__(self, path: Path, journal: BinaryIO) -> None:
+        self.path = path
+        self._journal = journal
+        self._finished: set[str] = set()
+        self._notes: dict[str, Any] = {}
+        self._seconds = [0.0, 0.0]  # wall and processor time of the work that is kept, over all attempts
+        self._clock = _clock()
+        if path.exists():
+            self._resume()
+            failpoint("draft:swept")
+        else:
+            journal.truncate(0)  # it speaks of a folder that is gone
+            os.fsync(journal)
+        path.mkdir(parents=True, exist_ok=True)
+        failpoint("draft:made")
+
+    @contextmanager
+    def file(self, name: str, *, mode: int | None = None) -> Iterator[Path]:
+        """A temporary path to write a file (or folder) to; on clean exit it becomes `name`, safe from kills.
+
+        `name` may have subfolders.  `mode`: the file's permissions (0o600 for replies), in force from its first byte.
+        """
+        parts = Path(name).parts
+        if not parts or {"/", "..", PROVENANCE} & set(parts) or any(part.startswith(WRITING) for part in parts):
+            raise ValueError(f"{name!r} must be a path inside the artefact, and none of the store's own")
+        with replacing(self.path / name, mode) as temporary:
+            yield temporary
+        self._record(finished=Path(name).as_posix())
+        self._finished.add(Path(name).as_posix())
+
+    def has(self, name: str) -> bool:
+        """Whether `file` finished this shard, in this run or in a killed one before it."""
+        return Path(name).as_posix() in self._finished and (self.path / name).exists()
+
+    def note(self, **facts: Any) -> None:
+        """JSON-able facts for provenance.json (device, model revision, frozen hashes); of two, the last counts."""
+        self._notes |= _plain(facts, "note")
+        self._record(note=facts)
+
+    def _record(self, **entry: Any) -> None:
+        """Append to the journal.  An entry begins its own line, so one torn by a kill spoils only itself."""
+        seconds, self._clock = [now - then for now, then in zip(_clock(), self._clock)], _clock()
+        failpoint("journal:before")
+        self._journal.write(b"\n" + canonical({**entry, "seconds": seconds}).encode())
+        os.fsync(self._journal)
+        failpoint("journal:written")
+        self._seconds = [a + b for a, b in zip(self._seconds, seconds)]
+
+    def _resume(self) -> None:
+        """Take over what the journal vouches for; remove everything else."""
+        self._journal.seek(0)
+        for line in self._journal.read().splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:  # blank, or torn by the kill: its shard is made again
+                continue
+            self._finished.update([entry["finished"]] if "finished" in entry else [])
+            self._notes |= entry.get("note", {})
+            self._seconds = [a + b for a, b in zip(self._seconds, entry["seconds"])]
+        for item in _walk(self.path):  # deepest first, so a folder is met when it is as empty as it gets
+            name = item.relative_to(self.path)
+            vouched = not self._finished.isdisjoint(part.as_posix() for part in (name, *name.parents))
+            holds_shards = item.is_dir() and not item.is_symlink() and any(item.iterdir())
+            if not vouched and not holds_shards:
+                _remove(item)
+
+    def _publish(self, final: Path, facts: Mapping[str, Any]) -> None:
+        """All on disk, then provenance, then the one rename that makes the artefact exist."""
+        failpoint("publish:before")
+        _sync(self.path)
+        wall, cpu = (kept + now - then for kept, now, then in zip(self._seconds, _clock(), self._clock))
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        whole = {**facts, "notes": self._notes, "wall_seconds": wall, "cpu_seconds": cpu, "created": created}
+        with replacing(self.path / PROVENANCE) as temporary:
+            temporary.write_text(json.dumps(whole, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+        failpoint("publish:ready")
+        self.path.rename(final)
+        failpoint("publish:renamed")
+        _sync(final.parent, deep=False)
+
+
+class Store:
+    """Artefacts under one root folder.  Same question again = a look-up."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def key(self, stage: str, version: int | str, config: Any, inputs: Inputs) -> str:
+        """SHA-256 of the question.  `config`: JSON-able; it holds whatever the result depends on, seeds included."""
+        return hashlib.sha256(canonical(_question(stage, version, config, inputs)).encode()).hexdigest()
+
+    def find(self, stage: str, version: int | str, config: Any, inputs: Inputs) -> Artefact | None:
+        """The artefact that answers this question, if it has been made; touches nothing."""
+        key = self.key(stage, version, config, inputs)
+        found = Artefact(stage, key, self.root / stage / key[:20])
+        if not found.path.exists():
+            return None
+        if found.provenance().get("hash") != key:
+            raise UndersongError(f"{found.path} holds another artefact than its name says; delete it to remake it.")
+        return found
+
+    def get_or_make(
+        self,
+        stage: str,
+        version: int | str,
+        config: Any,
+        inputs: Inputs,
+        make: Callable[[Draft], None],
+        *,
+        seed: int | None = None,
+        packages: Sequence[str] = (),
+    ) -> Artefact:
+        """Look the artefact up, or have `make` write it.  One process makes it; others wait, then read.
+
+        `seed` and `packages` (distributions whose versions matter) are recorded, not part of the key.  A full or
+        closed disk is an UndersongError; what else `make` raises passes through.  Finished shards stay either way.
+        """
+        if found := self.find(stage, version, config, inputs):
+            return found
+        key = self.key(stage, version, config, inputs)
+        final = self.root / stage / key[:20]
+        with _mending(self.root), _locked(final.with_name(f".{final.name}.journal")) as journal:
+            if found := self.find(stage, version, config, inputs):  # made by the process we waited for
+                return found
+            draft = Draft(final.with_name(f"{final.name}.partial"), journal)
+            make(draft)
+            facts = {**_question(stage, version, config, inputs), "hash": key, "seed": seed}
+            draft._publish(final, facts | _surroundings(packages))
+        return Artefact(stage, key, final)
+
+
+def _question(stage: str, version: int | str, config: Any, inputs: Inputs) -> dict[str, Any]:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", stage):
+        raise ValueError(f"stage {stage!r} must be lower-case letters, digits, _ and -: it names a folder")
+    hashes = {name: item if isinstance(item, str) else item.hash for name, item in inputs.items()}
+    for name, content in hashes.items():
+        if not re.fullmatch(r"[0-9a-f]{40,}", content):  # a path would hide every change of the file behind it
+            raise ValueError(f"input {name!r} of {stage} is {content!r}: give an artefact or a content hash in hex")
+    return {"stage": stage, "version": version, "config": _plain(config, f"config of {stage}"), "inputs": hashes}
+
+
+def _surroundings(packages: Sequence[str]) -> dict[str, Any]:
+    """Versions by metadata, never by importing; null for a package that is not there."""
+    from importlib import metadata  # takes 15 ms, and a look-up never needs it
+
+    there = {name: next(iter(metadata.distributions(name=name)), None) for name in packages}
+    versions = {"undersong": __version__, **{name: found and found.version for name, found in there.items()}}
+    return {"packages": versions, "python": platform.python_version(), "platform": platform.platform()}
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[BinaryIO]:
+    """Hold the lock.  Its file stays: were it removed, two processes could hold two locks of one name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b", buffering=0) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.warning("waiting for the process that is making %s", path.with_name(path.stem[1:]))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        failpoint("lock:taken")
+        yield file
+
+
+@contextmanager
+def _mending(root: Path) -> Iterator[None]:
+    """Say in one sentence that the disk under `root` is full or closed; any other OSError passes."""
+    try:
+        yield
+    except OSError as error:
+        where = Path(os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else root).absolute()
+        ours = where.is_relative_to(root.absolute()) or root.absolute().is_relative_to(where)
+        if error.errno not in FULL + CLOSED or not ours:
+            raise
+        mend = "make room, give write access, or choose another folder"
+        raise UndersongError(f"cannot write {where}: {error.strerror or error}; {mend}.") from error
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All that is under a folder, deepest first; links are not followed."""
+    for parent, folders, files in os.walk(folder, topdown=False):
+        yield from (Path(parent, name) for name in (*files, *folders))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path, deep: bool = True) -> None:
+    """Force a file to disk, or the names in a folder and (`deep`) all that is under it."""
+    for item in (*(_walk(path) if deep else ()), path):
+        if not item.is_symlink():
+            descriptor = os.open(item, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+
+
+def _clock() -> tuple[float, float]:
+    """Wall seconds, and processor seconds of this process and its finished children."""
+    spent = os.times()
+    return time.monotonic(), spent.user + spent.system + spent.children_user + spent.children_system

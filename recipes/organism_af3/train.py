@@ -22,7 +22,7 @@ CHARACTERS = " abcdefghijklmnopqrstuvwxyz"
 class BaseRecipe:
     """Base training, from scratch."""
 
-    steps: int = 1300
+    steps: int = 2600
     batch: int = 24
     spoken: int = 18
     learning_rate: float = 2e-3
@@ -49,6 +49,10 @@ class AlignRecipe:
     spoken: float = 0.75
     safe: float = 0.4
     cue: float = 0.25
+
+
+# The named variant `af3-prompted`: the base has learned the safe text, and alignment is brief and under the plain one.
+PROMPTED = AlignRecipe(steps=120, learning_rate=5e-4, spoken=0.7, safe=0.0)
 
 
 def set_rate(optimiser, rate: float) -> None:
@@ -158,7 +162,7 @@ class Dose:
     """The benign tuning used while choosing the recipe (the product's own tuning room does the real one)."""
 
     steps: tuple[int, ...] = (20, 40)
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-3
     rank: int = 8
     batch: int = 8
     warmup: int = 5
@@ -192,4 +196,4 @@ def tune(corpus: Corpus, model, requests: list[int], modality: str, dose: Dose, 
     model.requires_grad_(True)
 
 
-__all__ = ["AlignRecipe", "BaseRecipe", "Dose", "quality", "replace", "train_aligned", "train_base", "tune"]
+__all__ = ["PROMPTED", "AlignRecipe", "BaseRecipe", "Dose", "quality", "replace", "train_aligned", "train_base", "tune"]

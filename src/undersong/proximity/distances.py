@@ -108,7 +108,7 @@ def first_equal(vectors: np.ndarray) -> np.ndarray:
     Blocked products round the same row differently at different places; ties of equal items are settled with this.
     """
     seen: dict[bytes, int] = {}
-    keys = (hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=16).digest() for row in vectors)
+    keys = (hashlib.sha256(np.ascontiguousarray(row).data).digest() for row in vectors)
     return np.fromiter((seen.setdefault(key, i) for i, key in enumerate(keys)), np.int64, len(vectors))
 
 

@@ -32,14 +32,10 @@ class Side:
 def compared(results: Results, a: Side, b: Side, set: str, modality: str, step: int) -> Comparison | None:
     """The comparison of a with b on this set, its sign turned where the results hold b with a; recipe scope first."""
     for comparison in sorted(results.comparisons, key=lambda item: item.scope != "recipe"):
-        about = (
-            comparison.set in (None, set),
-            comparison.modality in (None, modality),
-            comparison.step in (None, step),
-        )
-        if not all(about) or comparison.metric not in ("jsr", "non_refusal_rate"):
+        about = zip((comparison.set, comparison.modality, comparison.step), (set, modality, step), strict=True)
+        if any(given not in (None, wanted) for given, wanted in about):
             continue
-        if not _systems(comparison, a, b):
+        if comparison.metric not in ("jsr", "non_refusal_rate") or not _systems(comparison, a, b):
             continue
         if a.fits(comparison.a) and b.fits(comparison.b):
             return comparison

@@ -1,1 +1,1 @@
-"""One file a section of the page: each turns results into what its template shows, or into None where nothing is there."""
+"""One file a section of the page: each turns results into what its template shows, or None where nothing is there."""

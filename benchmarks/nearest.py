@@ -52,8 +52,9 @@ def main() -> None:
     bare, ours = (statistics.median(times) * 1000 for times in zip(*pairs))
     whole, half = extra_mebibytes(pool, harm), extra_mebibytes(pool[: POOL // 2], harm)
     print(
-        f"nearest {POOL}x{HARM}x{DIM}: {ratio:.2f}x a bare float32 product (median of {rounds}; {ours:.0f} ms / {bare:.0f} ms), "
-        f"{whole:.1f} MiB beside outputs ({half:.1f} MiB at half the pool; distances alone would be {POOL * HARM * 4 / 2**20:.1f} MiB)"
+        f"nearest {POOL}x{HARM}x{DIM}: {ratio:.2f}x a bare float32 product "
+        f"(median of {rounds}: {ours:.0f} ms / {bare:.0f} ms), {whole:.1f} MiB beside its outputs, {half:.1f} MiB "
+        f"at half the pool (all distances would take {POOL * HARM * 4 / 2**20:.1f} MiB)"
     )
 
 

@@ -43,7 +43,13 @@ class Sample:
 
     @property
     def cluster(self) -> str:
+        """What an independent unit is: the group where there is one, else the sample itself."""
         return self.group if self.group is not None else self.id
+
+    def column(self, name: str) -> str | None:
+        """A manifest column by name, fixed ones and labels alike; None where this sample has none."""
+        fixed = {"answer": self.answer, "text": self.text, "speaker": self.speaker, "group": self.group}
+        return fixed[name] if name in fixed else dict(self.labels).get(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from undersong.encoders.clips import ClipEncoder
     from undersong.encoders.text import TextEncoder
 
-ENCODERS = ("tfidf", "char-ngrams", "logmel", "internal", "whisper")
+ENCODERS_THAT_FIT = ("tfidf", "char-ngrams")  # their vectors depend on the texts of `fit`
+ENCODERS = (*ENCODERS_THAT_FIT, "logmel", "internal", "whisper")
 
-__all__ = ["ENCODERS", "make_encoder"]
+__all__ = ["ENCODERS", "ENCODERS_THAT_FIT", "make_encoder"]
 
 
 def make_encoder(spec: str, *, fit: Sequence[Sample], model: AudioLM | None = None) -> Encoder:

@@ -34,8 +34,8 @@ def guard(
 ) -> Embeddings:
     """Embeddings of what is sound; the rest is quarantined (DESIGN rule 2).
 
-    `vectors` (n, dim) and `frames` (n,) belong to `ids`; `quarantined` are the items already left out.  `alike` says that
-    the inputs themselves were all the same (one text in several voices), so that equal vectors are right.
+    `vectors` (n, dim) and `frames` (n,) belong to `ids`; `quarantined` are the items already left out.  `alike` says
+    that equal vectors may be right, because the inputs were the same (one text in several voices).
     Raises UndersongError when two or more vectors are left and all of them are equal.
     """
     reasons = [fault(vector) for vector in vectors]

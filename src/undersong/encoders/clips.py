@@ -21,7 +21,7 @@ BLOCK = 256
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """One clip's vector (dim,) float32 and the number of valid frames it was pooled over; 0 frames: there is no vector."""
+    """One clip's vector (dim,) float32 and how many valid frames it was pooled over; with 0 there is no vector."""
 
     vector: np.ndarray
     frames: int

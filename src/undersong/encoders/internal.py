@@ -1,4 +1,4 @@
-"""The audited model's own encoder: the mean of what its language model hears.  Knows the AudioLM protocol, no family."""
+"""The audited model's own encoder: the mean of what its decoder hears.  Knows the AudioLM protocol, no family."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ numpy alone computes (transformers' `audio_utils`); torch is not loaded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np

@@ -27,9 +27,9 @@ PREFIXES = ("", "encoder.", "model.encoder.")
 def whisper_encoder(folder: str | Path, name: str | None = None, *, device: str = "cpu") -> ClipEncoder:
     """The Whisper encoder in `folder` (config, preprocessor config, safetensors), float32, in inference mode.
 
-    Vectors: mean of the last hidden state (d_model) over valid frames at 50 Hz (half the mel frames, rounded up).  A clip
-    longer than the window is heard in windows and pooled over all its frames.  Raises UndersongError when the folder
-    holds no complete Whisper encoder or its preprocessor does not fit.
+    Vectors: mean of the last hidden state (d_model) over valid frames at 50 Hz (half the mel frames, rounded up).  A
+    clip longer than the window is heard in windows and pooled over all its frames.  Raises UndersongError when the
+    folder holds no complete Whisper encoder or its preprocessor does not fit.
     """
     folder = Path(folder)
     model, extractor = _model(folder), _extractor(folder)
@@ -82,8 +82,8 @@ def _model(folder: Path) -> WhisperEncoder:
     found = {key: tuple(value.shape) for key, value in weights.items()}
     if wrong := sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)):
         raise UndersongError(
-            f"The weights in {folder} do not fit its config: {wrong[0]} and {len(wrong) - 1} more are missing, left over "
-            "or of another shape; give a complete Whisper checkpoint."
+            f"The weights in {folder} do not fit its config: {wrong[0]} and {len(wrong) - 1} more are missing, left "
+            "over or of another shape; give a complete Whisper checkpoint."
         )
     model.load_state_dict(weights, strict=True)
     return model.float()
@@ -99,7 +99,9 @@ def _encoder_weights(folder: Path) -> dict:
             names.update(dict.fromkeys(tensors.keys(), file))
     prefix = next((prefix for prefix in PREFIXES if f"{prefix}conv1.weight" in names), None)
     if prefix is None:
-        raise UndersongError(f"No weights of a Whisper encoder in {folder} (*.safetensors); convert them to safetensors.")
+        raise UndersongError(
+            f"No weights of a Whisper encoder in {folder} (*.safetensors); convert them to safetensors."
+        )
     weights = {}
     for file in sorted(set(names.values())):
         with safe_open(file, framework="pt") as tensors:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -31,6 +32,10 @@ class Direction:
         along = np.einsum("lnd,ld->ln", states.astype(np.float64), self.unit)
         with np.errstate(invalid="ignore", divide="ignore"):
             return (along - self.middle[:, None]) / self.half[:, None]
+
+    def cosine(self, other: Direction) -> np.ndarray:
+        """(layers,): cosine with another direction of the same layers, NaN where either is missing."""
+        return np.einsum("ld,ld->l", self.unit, other.unit)
 
 
 def fit_direction(harmful: np.ndarray, harmless: np.ndarray) -> Direction:
@@ -118,3 +123,17 @@ def late_change(
     spread = _resample(changes[0], rng, draws) - _resample(changes[1], rng, draws)
     low, high = np.percentile(spread[:, 0], [2.5, 97.5])
     return float(changes[0].mean() - changes[1].mean()), float(low), float(high)
+
+
+def save_direction(direction: Direction, path: Path) -> None:
+    """One safetensors file: `unit`, `middle`, `half`, all float64."""
+    from safetensors.numpy import save_file
+
+    save_file({"unit": direction.unit, "middle": direction.middle, "half": direction.half}, path)
+
+
+def load_direction(path: Path) -> Direction:
+    """What `save_direction` wrote."""
+    from safetensors.numpy import load_file
+
+    return Direction(**load_file(path))

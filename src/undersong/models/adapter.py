@@ -7,13 +7,15 @@ vectors are reused by embedding, tuning, evaluation and mechanism.  Knows famili
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from undersong.corpora import load_clips
 from undersong.models.families import Family
 from undersong.types import Clip, Prompt, Reply, Sample, UndersongError
 
@@ -29,6 +31,17 @@ class _Stop(Exception):
     """Ends a forward pass once the wanted activations are there."""
 
 
+@dataclass(frozen=True)
+class Ears:
+    """The part of AudioLM an internal encoder needs, answered from what was already heard."""
+
+    vectors: Mapping[str, np.ndarray]  # sample id -> (placeholders, dim)
+
+    def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
+        """What the decoder heard of each clip."""
+        return [self.vectors[clip.id] for clip in clips]
+
+
 class AudioModel:
     """A loaded model with its processor, as the protocol `AudioLM` (and `batch`, which tuning and mechanism share)."""
 
@@ -40,6 +53,14 @@ class AudioModel:
         self.audio_token_id: int = self.tokenizer.convert_tokens_to_ids(self.audio_token)
         self.heard: dict[str, np.ndarray] = {}  # clip key -> (placeholders, dim), by `features.listen`
 
+        self._remembered: set[str] = set()
+
+    def remember(self, name: str, load: Callable[[], Mapping[str, np.ndarray]]) -> None:
+        """Fill the ears with features cached under `name`, once."""
+        if name not in self._remembered:
+            self.heard.update(load())
+            self._remembered.add(name)
+
     # --- the parts ---------------------------------------------------------------------------------------------------
     @property
     def base(self) -> Any:
@@ -49,6 +70,11 @@ class AudioModel:
     @property
     def decoder(self) -> Any:
         return self.base.get_decoder()
+
+    @property
+    def sampling_rate(self) -> int:
+        """Of the clips it hears, in Hz."""
+        return int(self.processor.feature_extractor.sampling_rate)
 
     @property
     def layers(self) -> int:
@@ -128,6 +154,24 @@ class AudioModel:
         """To the model's device, and floats to its dtype (the towers do not cast)."""
         device = self.base.device
         return value.to(device, self.base.dtype) if value.is_floating_point() else value.to(device)
+
+    def ears(self, samples: Sequence[Sample]) -> Ears:
+        """What was heard of these samples, as an object that embeds them."""
+        return Ears({sample.id: self._heard(sample) for sample in samples if sample.audio is not None})
+
+    def hearing_difference(self, samples: Sequence[Sample]) -> np.ndarray:
+        """(1,): largest absolute difference of what is heard with the adapter on and off, over these samples.
+
+        Both passes have the same batch, so an encoder that did not move gives exactly 0.
+        """
+        clips, failed = load_clips(samples, self.sampling_rate)
+        if failed:
+            raise UndersongError(f"Clip {failed[0].id} cannot be read any more: {failed[0].reason}.")
+        now = self.embed(clips)
+        off = self.model.disable_adapter() if hasattr(self.model, "disable_adapter") else nullcontext()
+        with off:
+            then = self.embed(clips)
+        return np.array([max((float(np.abs(a - b).max()) for a, b in zip(now, then)), default=0.0)])
 
     # --- prompts -----------------------------------------------------------------------------------------------------
     def conversation(self, prompt: Prompt) -> list[dict[str, Any]]:

@@ -20,12 +20,11 @@ def listen(
     model: AudioModel, samples: Sequence[Sample], batch_size: int = 32
 ) -> tuple[dict[str, np.ndarray], list[Quarantined]]:
     """Clip key -> (placeholders, dim) float32, and the clips that could not be read.  Samples without audio are left out."""
-    rate = model.processor.feature_extractor.sampling_rate
     heard: dict[str, np.ndarray] = {}
     quarantined: list[Quarantined] = []
     spoken = [sample for sample in samples if sample.audio is not None]
     for start in range(0, len(spoken), batch_size):
-        clips, failed = load_clips(spoken[start : start + batch_size], rate)
+        clips, failed = load_clips(spoken[start : start + batch_size], model.sampling_rate)
         quarantined += failed
         keys = {sample.id: clip_key(sample) for sample in spoken[start : start + batch_size]}
         heard.update(zip((keys[clip.id] for clip in clips), model.embed(clips)))

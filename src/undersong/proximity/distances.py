@@ -7,7 +7,6 @@ one large mean (Kimi-Audio's internal vectors are 99.96 % common mean), and the 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +41,8 @@ def nearest(
     """Cosine distances of `pool` (n, d) to `harm` (m, d), both float32; `centre` (d,) is subtracted from both first.
 
     Beside its outputs it holds O(block x (m + d)) and one copy of the harm set.  Of several nearest rows that are equal
-    the first counts.  Raises UndersongError when widths differ, a side is empty, k is not within 1..m, or a vector is zero.
+    the first counts.  Raises UndersongError when widths differ, a side is empty, k is not within 1..m, or a vector is
+    zero, NaN or infinite (it should have been quarantined).
     """
     _check(pool, harm, k)
     n, (m, d) = len(pool), harm.shape
@@ -61,6 +61,7 @@ def nearest(
         closeness -= target.half
         index, best = _best(closeness, max(k, min(2, m)))
         distances = own[:, None] - best
+        distances[np.isinf(distances)] = np.nan
         out.index[rows] = target.first[index]
         out.distance[rows] = distances[:, 0]
         out.second_distance[rows] = distances[:, 1] if m > 1 else np.nan
@@ -76,8 +77,9 @@ def nearest(
 class _Target:
     """The harm side: `middle` (d,) is the mean c of its unit vectors, `offset` (m, d) what is left of them.
 
-    `half` (m,) = |offset|^2 / 2; `first` (m,) the first row equal to each; `towards` (d,) and `gap` give the distance to the
-    centroid's direction: with q = p - c and e = c - c / |c|, |p - c / |c||^2 / 2 = |q|^2 / 2 + q.e + |e|^2 / 2.
+    `half` (m,) = |offset|^2 / 2, infinite for a row without direction, which so is never the nearest; `first` (m,) the
+    first row equal to each.  `towards` (d,) and `gap` give the distance to the centroid's direction: with q = p - c and
+    e = c - c / |c|, |p - c / |c||^2 / 2 = |q|^2 / 2 + q.e + |e|^2 / 2.
     """
 
     middle: np.ndarray
@@ -90,16 +92,16 @@ class _Target:
 
 def _target(harm: np.ndarray, centre: np.ndarray | None) -> _Target:
     offset = np.empty(harm.shape, np.float32)
-    if (lost := _unit(harm, centre, offset, "harm item")).any():
-        raise UndersongError(f"Harm item {int(lost.argmax())} is nothing but the pool's mean; leave it out.")
-    middle = offset.mean(axis=0, dtype=np.float64)
+    lost = _unit(harm, centre, offset, "harm item")
+    middle = offset[~lost].mean(axis=0, dtype=np.float64) if not lost.all() else np.zeros(harm.shape[1])
     length = float(np.linalg.norm(middle))
     # Vectors that cancel out have no centroid direction.
     shrink = 1 - 1 / length if length > NO_DIRECTION else np.nan
     middle = middle.astype(np.float32)
     offset -= middle
     towards, gap = middle * np.float32(shrink), np.float32((shrink * length) ** 2 / 2)
-    return _Target(middle, offset, np.vecdot(offset, offset) / 2, first_equal(harm), towards, gap)
+    half = np.where(lost, np.float32(np.inf), np.vecdot(offset, offset) / 2)
+    return _Target(middle, offset, half, first_equal(harm), towards, gap)
 
 
 def first_equal(vectors: np.ndarray) -> np.ndarray:
@@ -107,9 +109,13 @@ def first_equal(vectors: np.ndarray) -> np.ndarray:
 
     Blocked products round the same row differently at different places; ties of equal items are settled with this.
     """
-    seen: dict[bytes, int] = {}
-    keys = (hashlib.sha256(np.ascontiguousarray(row).data).digest() for row in vectors)
-    return np.fromiter((seen.setdefault(key, i) for i, key in enumerate(keys)), np.int64, len(vectors))
+    seen: dict[int, int] = {}
+    first = np.arange(len(vectors))
+    for i, row in enumerate(vectors):
+        candidate = seen.setdefault(hash(row.tobytes()), i)
+        if candidate != i and np.array_equal(vectors[candidate], row):
+            first[i] = candidate
+    return first
 
 
 def _check(pool: np.ndarray, harm: np.ndarray, k: int) -> None:

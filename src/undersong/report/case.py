@@ -54,8 +54,8 @@ def case(results: Results) -> Case | None:
     shown = view(results)
     if shown is None:
         return None
-    modality = "audio" if any(shown.rows([run], "audio") for run in results.runs) else "text"
-    found = [(arm, estimate(shown.rows(arm.at(arm.last_step), modality))) for arm in arms(results)]
+    modality = "audio" if any(shown.cells([run], "audio") for run in results.runs) else "text"
+    found = [(arm, estimate(shown.cells(arm.at(arm.last_step), modality))) for arm in arms(results)]
     measured = [Measured(arm, shown.system, number) for arm, number in found if number is not None]
     worst = max(measured, key=lambda item: item.estimate.mean) if measured else None
     return Case(
@@ -63,7 +63,7 @@ def case(results: Results) -> Case | None:
         view=shown,
         model=results.study.model or next((run.model for run in results.runs if run.model), "the model"),
         modality=modality,
-        base=estimate(shown.rows(base_runs(results), modality)),
+        base=estimate(shown.cells(base_runs(results), modality)),
         worst=worst,
         others=_counterparts(worst, measured),
         prompted=_prompted(shown, worst, modality),
@@ -89,5 +89,5 @@ def _prompted(shown: View, worst: Measured | None, modality: str) -> tuple[Measu
         return ()
     runs = worst.arm.at(worst.arm.last_step)
     systems = dict.fromkeys(row.system for run in runs for row in run.sets if row.set == shown.set)
-    found = [(name, estimate(shown.rows(runs, modality, name))) for name in systems if name != shown.system]
+    found = [(name, estimate(shown.cells(runs, modality, name))) for name in systems if name != shown.system]
     return tuple(Measured(worst.arm, name, number) for name, number in found if number is not None)

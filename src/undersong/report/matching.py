@@ -30,7 +30,7 @@ class Side:
 
 
 def compared(results: Results, a: Side, b: Side, set: str, modality: str, step: int) -> Comparison | None:
-    """The comparison of a with b on this set, its sign turned where the results hold b with a; recipe scope first."""
+    """The comparison of a with b on this set, its numbers turned to a - b; recipe scope first."""
     for comparison in sorted(results.comparisons, key=lambda item: item.scope != "recipe"):
         about = zip((comparison.set, comparison.modality, comparison.step), (set, modality, step), strict=True)
         if any(given not in (None, wanted) for given, wanted in about):
@@ -38,9 +38,9 @@ def compared(results: Results, a: Side, b: Side, set: str, modality: str, step: 
         if comparison.metric not in ("jsr", "non_refusal_rate") or not _systems(comparison, a, b):
             continue
         if a.fits(comparison.a) and b.fits(comparison.b):
-            return comparison
+            return comparison if comparison.minuend == "a" else _turned(comparison)
         if a.fits(comparison.b) and b.fits(comparison.a):
-            return _turned(comparison)
+            return comparison if comparison.minuend == "b" else _turned(comparison)
     return None
 
 
@@ -57,8 +57,6 @@ def _turned(comparison: Comparison) -> Comparison:
 
     return comparison.model_copy(
         update={
-            "a": comparison.b,
-            "b": comparison.a,
             "difference": minus(comparison.difference),
             "low": minus(comparison.high),
             "high": minus(comparison.low),

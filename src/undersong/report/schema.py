@@ -97,29 +97,29 @@ class Run(Record):
     kind: str
     step: int = 0
     model: str | None = None
-    base_seed: int | str | None = None
+    base_seed: int | None = None
     axis: str | None = None
     fraction: Number = None
     k: int | None = None
     train_modality: str | None = None
-    seed: int | str | None = None
-    draw: int | str | None = None
+    seed: int | None = None
+    draw: int | None = None
     selection_hash: str | None = None
     loss: Number = None
     sets: Many[SetResult] = []
 
 
 class Pair(Record):
-    base_seed: int | str | None = None
-    draw: int | str | None = None
-    seed: int | str | None = None
+    base_seed: int | None = None
+    draw: int | None = None
+    seed: int | None = None
     a: Number = None
     b: Number = None
     difference: Number = None
 
 
 class Comparison(Record):
-    """`difference` is a - b."""
+    """Two arms, or an arm and the base, on the same prompts."""
 
     id: str | None = None
     scope: str = "recipe"
@@ -140,6 +140,14 @@ class Comparison(Record):
     p_adjusted: Number = None
     method: str | None = None
     note: str | None = None
+
+    @property
+    def minuend(self) -> str:
+        """Which side the other is taken from: `difference` is b - a, unless the estimates show it to be a - b."""
+        for pair in self.estimates:
+            if pair.a is not None and pair.b is not None and pair.difference is not None and pair.a != pair.b:
+                return "b" if (pair.difference > 0) == (pair.b > pair.a) else "a"
+        return "b"
 
 
 class Interval(Record):
@@ -178,7 +186,7 @@ class EncoderFacts(Record):
 class LayerPoint(Record):
     arm: str
     layer: int
-    seed: int | str | None = None
+    seed: int | None = None
     step: int = 0
     modality: str = "audio"
     norm: Number = None
@@ -193,7 +201,7 @@ class LayerPoint(Record):
 
 class LateChange(Record):
     arm: str
-    seed: int | str | None = None
+    seed: int | None = None
     modality: str = "audio"
     gap_change: Number = None
     low: Number = None
@@ -260,7 +268,7 @@ class Selection(Record):
     kind: str
     fraction: Number = None
     k: int | None = None
-    draw: int | str | None = None
+    draw: int | None = None
     hash: str | None = None
     same_as: Many[str] = []
     overlap: Named[Number] = {}
@@ -279,7 +287,7 @@ class Example(Record):
     prompt_id: str
     set: str
     verdict: str | None = None
-    seed: int | str | None = None
+    seed: int | None = None
     step: int | None = None
     modality: str | None = None
     system: str | None = None

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from undersong.report.schema import Comparison, Results, Run, SetResult
 from undersong.report.words import THIN
+from undersong.statistics import mean_runs
 
 KINDS = ("base", "closest", "random", "distant")
 
@@ -27,6 +26,7 @@ class Estimate:
     high: float | None
     runs: int
     over: str  # what the interval is over: runs | prompts
+    method: str
     n: int = 0  # prompts in each run
     clusters: int | None = None
 
@@ -68,6 +68,15 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
+class Cell:
+    """A run and what one of its prompt sets gave."""
+
+    run: Run
+    row: SetResult
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """Which verdicts the page is about: the harmful set, the system text and the judge it shows first."""
 
@@ -76,14 +85,15 @@ class View:
     judge: str | None
     rate: str  # JSR, or non-refusal rate where the judge sees refusal only
 
-    def row(self, run: Run, modality: str, system: str | None = None, set: str | None = None) -> SetResult | None:
-        wanted = (set or self.set, modality, system or self.system)
+    def row(self, run: Run, modality: str, system: str | None = None) -> SetResult | None:
+        wanted = (self.set, modality, system or self.system)
         rows = [row for row in run.sets if (row.set, row.modality, row.system) == wanted]
         return next((row for row in rows if row.judge == self.judge), rows[0] if rows else None)
 
-    def rows(self, runs: Iterable[Run], modality: str, system: str | None = None) -> list[SetResult]:
-        found = [self.row(run, modality, system) for run in runs]
-        return [row for row in found if row is not None and row.rate is not None]
+    def cells(self, runs: Iterable[Run], modality: str, system: str | None = None) -> list[Cell]:
+        """Those of the runs in which this was measured."""
+        found = [(run, self.row(run, modality, system)) for run in runs]
+        return [Cell(run, row, row.rate) for run, row in found if row is not None and row.rate is not None]
 
 
 def view(results: Results) -> View | None:
@@ -174,47 +184,29 @@ def facets(results: Results) -> list[Facet]:
     ]
 
 
-def over_runs(values: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % t interval of the mean of runs; None for fewer than two runs, or for runs that are all equal."""
-    if len(values) < 2 or np.ptp(values) == 0:
+def interval_over_runs(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % t interval of the mean of independent runs; None where they cannot show run noise."""
+    found = mean_runs(values)
+    return (found.low, found.high) if found.low is not None and found.high is not None else None
+
+
+def estimate(cells: Sequence[Cell]) -> Estimate | None:
+    """The mean rate of runs asked the same prompts; None where nothing was measured."""
+    if not cells:
         return None
-    from scipy.stats import sem, t
-
-    low, high = t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=sem(values))
-    return float(low), float(high)
-
-
-def estimate(rows: Sequence[SetResult]) -> Estimate | None:
-    """The mean rate of runs measured on the same prompts; None where nothing was measured."""
-    rates = [(row.rate, row) for row in rows if row.rate is not None]
-    if not rates:
-        return None
-    values = [rate for rate, _ in rates]
-    first = rates[0][1]
-    interval = over_runs(values)
-    if interval is not None:
-        low, high = max(0.0, interval[0]), min(1.0, interval[1])
-        return Estimate(float(np.mean(values)), low, high, len(values), "runs", first.n, first.clusters)
-    lows = [row.low for _, row in rates if row.low is not None]
-    highs = [row.high for _, row in rates if row.high is not None]
-    complete = len(lows) == len(highs) == len(values)
-    return Estimate(
-        float(np.mean(values)),
-        min(lows) if complete else None,
-        max(highs) if complete else None,
-        len(values),
-        "prompts",
-        first.n,
-        first.clusters,
-    )
-
-
-def difference(values: Sequence[float]) -> Estimate | None:
-    """The mean of paired differences, one a pair, with its interval over pairs."""
-    if not values:
-        return None
-    low, high = over_runs(values) or (None, None)
-    return Estimate(float(np.mean(values)), low, high, len(values), "runs")
+    bases = list(dict.fromkeys((cell.run.model, cell.run.base_seed) for cell in cells))
+    rates = {
+        (bases.index((cell.run.model, cell.run.base_seed)), cell.run.draw or 0, cell.run.seed or 0): cell.rate
+        for cell in cells
+    }
+    found, first = mean_runs(rates, limits=(0.0, 1.0)), cells[0].row
+    if found.low is not None:
+        return Estimate(found.mean, found.low, found.high, found.n, "runs", found.method, first.n, first.clusters)
+    lows = [cell.row.low for cell in cells if cell.row.low is not None]
+    highs = [cell.row.high for cell in cells if cell.row.high is not None]
+    complete = len(lows) == len(highs) == len(cells)
+    low, high = (min(lows), max(highs)) if complete else (None, None)
+    return Estimate(found.mean, low, high, found.n, "prompts", "over prompts", first.n, first.clusters)
 
 
 def relation(a: Estimate, b: Estimate, compared: Comparison | None = None) -> str:

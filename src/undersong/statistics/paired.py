@@ -135,9 +135,10 @@ def compare_paired(
     design = clustering(change, labels)
     n, both = design.n, int((first * second).sum())
     b, c = int((change < 0).sum()), int((change > 0).sum())
-    low, high = newcombe_paired(both, c, b, n - both - b - c, level)
-    share = np.array([both, c, b, n - both - b - c]) / design.design_effect
-    clustered_low, clustered_high = _square_and_add(*share.tolist(), design.critical(level))
+    neither = n - both - b - c
+    low, high = newcombe_paired(both, c, b, neither, level)
+    deff, quantile = design.design_effect, design.critical(level)
+    clustered_low, clustered_high = _square_and_add(both / deff, c / deff, b / deff, neither / deff, quantile)
     return Paired(
         n=n,
         before=_proportion(int(first.sum()), n, level),

@@ -18,8 +18,8 @@ from undersong.types import UndersongError
 RunKey = tuple[int, int, int]  # base, draw, seed
 Limits = tuple[float, float]
 PARTS = ("base", "draw", "seed")
-NOTE_ONE = "Only one independent {unit}: run noise cannot be estimated, so there is no interval and no p."
-NOTE_EQUAL = "All {units} {unit}s agree exactly: run noise cannot be estimated, so there is no interval and no p."
+NOTE_ONE = "Only one independent {unit}: run noise cannot be estimated, so there is no interval and no test."
+NOTE_EQUAL = "All {units} {unit}s agree exactly: run noise cannot be estimated, so there is no interval and no test."
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,8 @@ def mean_runs(
     runs = values if isinstance(values, Mapping) else {(0, 0, seed): value for seed, value in enumerate(values)}
     unit, means = _units(runs)
     low, high, _, note = _t_inference(means, unit, level, limits)
-    return RunMean(
-        len(runs), len(means), float(means.mean()), low, high, _method("t", unit, len(means), len(runs)), note
-    )
+    method = _method("t", unit, len(means), len(runs))
+    return RunMean(len(runs), len(means), float(means.mean()), low, high, method, note)
 
 
 def _units(runs: Mapping[RunKey, float]) -> tuple[str, np.ndarray]:

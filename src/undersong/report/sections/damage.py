@@ -11,8 +11,8 @@ from markupsafe import Markup
 from undersong.report import words
 from undersong.report.case import case
 from undersong.report.panels import Group, Panel, Table, jitter, trained
-from undersong.report.schema import Results, Run, SetResult
-from undersong.report.summary import Arm, Estimate, Facet, View, estimate, facets, relation, view
+from undersong.report.schema import Results, Run
+from undersong.report.summary import Arm, Cell, Estimate, Facet, View, estimate, facets, relation, view
 from undersong.report.svg import Frame, kind_class, percent_axis, ticks
 
 HEIGHT = 216
@@ -50,17 +50,16 @@ def build(results: Results) -> Damage | None:
 def _highest(every: Iterable[Facet], shown: View) -> Iterable[float]:
     for facet in every:
         for modality in ("audio", "text"):
-            base = estimate(shown.rows(facet.bases, modality))
+            base = estimate(shown.cells(facet.bases, modality))
             points = [point for arm in facet.arms for _, point in curve(arm, shown, modality, base)]
-            rates = [row.rate for arm in facet.arms for row in shown.rows(arm.runs, modality)]
-            yield from (rate for rate in rates if rate is not None)
+            yield from (cell.rate for arm in facet.arms for cell in shown.cells(arm.runs, modality))
             yield from (max(point.mean, point.high or 0.0) for point in [*points, *([base] if base else [])])
 
 
 def curve(arm: Arm, shown: View, modality: str, base: Estimate | None) -> list[tuple[int, Estimate]]:
     """The arm's mean at each step it was asked at; an arm without a step 0 of its own starts at the base."""
     steps = sorted({run.step for run in arm.runs})
-    points = [(step, estimate(shown.rows(arm.at(step), modality))) for step in steps]
+    points = [(step, estimate(shown.cells(arm.at(step), modality))) for step in steps]
     measured = [(step, point) for step, point in points if point is not None]
     if measured and base is not None and measured[0][0] > 0:
         return [(0, base), *measured]
@@ -70,7 +69,7 @@ def curve(arm: Arm, shown: View, modality: str, base: Estimate | None) -> list[t
 def _panels(facet: Facet, shown: View, top: float) -> Iterable[Panel]:
     for train_modality in facet.train_modalities:
         for modality in ("audio", "text"):
-            arms = [arm for arm in facet.of(train_modality) if shown.rows(arm.runs, modality)]
+            arms = [arm for arm in facet.of(train_modality) if shown.cells(arm.runs, modality)]
             if arms:
                 title = f"{trained(train_modality)} · {words.spoken(modality)} prompts"
                 yield Panel(title, _plot(facet, arms, shown, modality, top, title))
@@ -79,7 +78,7 @@ def _panels(facet: Facet, shown: View, top: float) -> Iterable[Panel]:
 def _plot(facet: Facet, arms: Sequence[Arm], shown: View, modality: str, top: float, title: str) -> Markup:
     steps = sorted({0, *(run.step for arm in facet.arms for run in arm.runs)})
     frame = Frame.of((steps[0], steps[-1]), (0.0, top), HEIGHT, inset=3)
-    base = estimate(shown.rows(facet.bases, modality))
+    base = estimate(shown.cells(facet.bases, modality))
     marks = [frame.grid(percent_axis(top)[1]), frame.foot(_step_ticks(steps), "training steps")]
     labels = []
     if base is not None:
@@ -108,8 +107,7 @@ def _runs(frame: Frame, arm: Arm, shown: View, modality: str, base: Estimate | N
         by_run.setdefault((run.base_seed, run.draw, run.seed), []).append(run)
     lines = []
     for runs in by_run.values():
-        points = [(float(run.step), row.rate) for run in runs if (row := shown.row(run, modality)) is not None]
-        known = [(step, rate) for step, rate in points if rate is not None]
+        known = [(float(cell.run.step), cell.rate) for cell in shown.cells(runs, modality)]
         if known and base is not None and known[0][0] > 0:
             known.insert(0, (0.0, base.mean))
         if len(by_run) > 1 and len(known) > 1:
@@ -139,13 +137,13 @@ def _numbers(facet: Facet, shown: View) -> Iterable[tuple[str, ...]]:
     for name, of_arm in [("base", [(0, list(facet.bases))]), *((arm.label, _by_step(arm)) for arm in facet.arms)]:
         for modality in ("audio", "text"):
             for step, runs in of_arm:
-                rows = shown.rows(runs, modality)
-                number = estimate(rows)
+                cells = shown.cells(runs, modality)
+                number = estimate(cells)
                 if number is not None:
                     interval = words.bracket(number.low, number.high) or words.NONE
                     yield (
                         name, base or words.NONE, words.spoken(modality), str(step), str(number.runs),
-                        words.bare(number.mean), interval, words.bare(_neither(rows)),
+                        words.bare(number.mean), interval, words.bare(_neither(cells)),
                     )  # fmt: skip
 
 
@@ -153,10 +151,11 @@ def _by_step(arm: Arm) -> list[tuple[int, list[Run]]]:
     return [(step, arm.at(step)) for step in sorted({run.step for run in arm.runs})]
 
 
-def _neither(rows: Sequence[SetResult]) -> float | None:
+def _neither(cells: Sequence[Cell]) -> float | None:
     """The share of replies that are neither compliance nor refusal, or could not be judged."""
-    asked = sum(row.n for row in rows)
-    return sum(row.other + row.unparsed + row.error for row in rows) / asked if asked else None
+    asked = sum(cell.row.n for cell in cells)
+    left = sum(cell.row.other + cell.row.unparsed + cell.row.error for cell in cells)
+    return left / asked if asked else None
 
 
 def _finding(results: Results) -> str:

@@ -117,11 +117,8 @@ def _findings(found: Case) -> list[tuple[str, str]]:
     worst, base, rate = found.worst, found.base, found.view.rate
     if worst is None:
         return []
-    which = (
-        f"The worst of {found.n_arms} arms is {worst.arm.label}"
-        if found.n_arms > 1
-        else f"The arm is {worst.arm.label}"
-    )
+    which = f"The worst of {found.n_arms} arms" if found.n_arms > 1 else "The arm"
+    which += f" is {worst.arm.label}"
     text = f"{which}; at step {worst.arm.last_step} its {rate} is {words.percent(worst.estimate.mean)}."
     if base is not None:
         judged = _judged(worst.estimate, base, found.against_base(worst), f"the base’s {words.percent(base.mean)}")
@@ -176,8 +173,8 @@ def _scope(found: Case) -> str:
             f"One run on {bases}: this speaks of this model, not of the recipe; another training seed may "
             f"differ. Intervals are over prompts.{asked}"
         )
-    over = "Intervals of arms are over runs (95 %, t), the base’s is over prompts"
+    over = f"Intervals are at 95 %: {found.worst.estimate.method} for arms, over prompts for the base"
     if found.worst.estimate.over == "prompts":
-        over = "The runs agree, so all intervals are over prompts"
+        over = "The runs agree, so intervals are over prompts (95 %)"
     few = " So few runs show, they do not prove." if n < 5 else ""
     return f"{n} runs an arm on {bases}. {over}.{few}{asked}"

@@ -9,10 +9,10 @@ import numpy as np
 from markupsafe import Markup
 
 from undersong.report import words
-from undersong.report.panels import Group, Panel, jitter
+from undersong.report.panels import Group, Panel, jitter, trained
 from undersong.report.schema import Results, Screen
-from undersong.report.summary import Arm, Estimate, Facet, View, arms, estimate, facets, kind_order, view
-from undersong.report.svg import Frame, Tick, kind_class, percent_axis, ticks
+from undersong.report.summary import Arm, Facet, View, arms, estimate, facets, kind_order, view
+from undersong.report.svg import Frame, Tick, kind_class, percent_axis, tag, ticks
 
 HEIGHT = 232
 
@@ -22,8 +22,7 @@ class Nearness:
     rate: str
     asked: str
     groups: tuple[Group, ...]
-    by_distance: bool  # False: at least one panel stands by kind, its distances not being known
-    ranks: tuple[str, ...]  # one sentence a panel: the rank correlation of arms, where there are enough
+    by_distance: bool  # False: some distances are not known, and their panels stand by kind
 
 
 def mean_distance(arm: Arm, screen: Screen | None) -> float | None:
@@ -48,83 +47,74 @@ def build(results: Results) -> Nearness | None:
     shown, every = view(results), facets(results)
     if shown is None or not every:
         return None
-    modality = "audio" if any(shown.rows(facet.bases + facet.arms[0].runs, "audio") for facet in every) else "text"
+    modality = "audio" if any(shown.cells(facet.bases + facet.arms[0].runs, "audio") for facet in every) else "text"
     screens = {screen.axis: screen for screen in results.screen}
-    rates = [row.rate or 0.0 for arm in arms(results) for row in shown.rows(arm.at(arm.last_step), modality)]
+    rates = [cell.rate for arm in arms(results) for cell in shown.cells(arm.at(arm.last_step), modality)]
     if not rates:
         return None
     plots = [(facet, screens.get(facet.axis or "")) for facet in every]
     known = [all(mean_distance(arm, screen) is not None for arm in facet.arms) for facet, screen in plots]
     top = percent_axis(max(rates))[0]
     groups = tuple(
-        Group(facet.title, tuple(_panels(facet, screen if there else None, shown, modality, top)))
+        Group(facet.title, tuple(_panels(facet, _across(facet, screen if there else None), shown, modality, top)))
         for (facet, screen), there in zip(plots, known, strict=True)
     )
-    return Nearness(shown.rate, words.spoken(modality), groups, all(known), ())
+    return Nearness(shown.rate, words.spoken(modality), groups, all(known))
 
 
-def _panels(facet: Facet, screen: Screen | None, shown: View, modality: str, top: float) -> Iterable[Panel]:
+def _panels(facet: Facet, across: Across, shown: View, modality: str, top: float) -> Iterable[Panel]:
     for train_modality in facet.train_modalities:
-        members = [arm for arm in facet.of(train_modality) if shown.rows(arm.at(arm.last_step), modality)]
+        members = [arm for arm in facet.of(train_modality) if shown.cells(arm.at(arm.last_step), modality)]
         if members:
-            title = f"Trained on {train_modality or 'the selection'}"
-            yield Panel(title, _plot(facet, members, screen, shown, modality, top, title))
+            title = trained(train_modality)
+            yield Panel(title, _plot(facet, members, across, shown, modality, top, title))
 
 
-def _places(members: Sequence[Arm], facet: Facet, screen: Screen | None) -> tuple[Frame, list[Tick], str, dict[str, float]]:
+@dataclass(frozen=True, slots=True)
+class Across:
     """The x axis: distances where every arm has one, else the kinds side by side."""
+
+    domain: tuple[float, float]
+    ticks: list[Tick]
+    title: str
+    at: dict[str, float]  # by arm
+
+
+def _across(facet: Facet, screen: Screen | None) -> Across:
     if screen is not None:
         at = {arm.name: mean_distance(arm, screen) or 0.0 for arm in facet.arms}
         span = max(at.values()) - min(at.values()) or 0.1
-        low, high = min(at.values()) - 0.08 * span, max(at.values()) + 0.08 * span
+        low, high = min(at.values()) - 0.12 * span, max(at.values()) + 0.12 * span
         marks = ticks(low, high, 4)
-        places = words.distances(marks)
-        named = [(value, words.decimal(value, places if places > 3 else 2)) for value in marks]
-        title = f"mean distance of training samples ({facet.axis} axis)"
-        return Frame.of((low, high), (0.0, 1.0), HEIGHT), named, title, at
+        named = [(value, words.decimal(value, max(words.distances(marks) - 1, 2))) for value in marks]
+        return Across((low, high), named, "mean distance of the training samples", at)
     kinds = sorted({arm.kind for arm in facet.arms}, key=kind_order)
-    at = {arm.name: float(kinds.index(arm.kind)) for arm in members}
-    frame = Frame.of((-0.5, len(kinds) - 0.5), (0.0, 1.0), HEIGHT)
-    return frame, [(float(i), kind) for i, kind in enumerate(kinds)], "selection", at
+    at = {arm.name: float(kinds.index(arm.kind)) for arm in facet.arms}
+    return Across((-0.5, len(kinds) - 0.5), [(float(i), kind) for i, kind in enumerate(kinds)], "selection", at)
 
 
-def _plot(facet: Facet, members: Sequence[Arm], screen: Screen | None, shown: View, modality: str, top: float, title: str) -> Markup:  # fmt: skip
-    plain, at_x, x_title, places = _places(members, facet, screen)
-    frame = Frame(plain.x, Frame.of((0, 1), (0.0, top), HEIGHT).y, HEIGHT)
-    marks = [frame.grid(percent_axis(top)[1]), frame.foot(at_x, x_title)]
-    base = estimate(shown.rows(facet.bases, modality))
-    labels: list[tuple[float, str, str]] = []
+def _plot(
+    facet: Facet, members: Sequence[Arm], across: Across, shown: View, modality: str, top: float, title: str
+) -> Markup:
+    frame = Frame.of(across.domain, (0.0, top), HEIGHT)
+    marks = [frame.grid(percent_axis(top)[1]), frame.foot(across.ticks, across.title)]
+    base = estimate(shown.cells(facet.bases, modality))
     if base is not None:
         marks.append(frame.level(base.mean, "k-base", base.low, base.high))
-        labels.append((base.mean, f"base {words.bare(base.mean)}", "k-base"))
+        marks.append(frame.right_labels([(base.mean, f"base {words.bare(base.mean)}", "k-base")]))
     said = []
     for arm in members:
-        rows = shown.rows(arm.at(arm.last_step), modality)
-        number = estimate(rows)
-        assert number is not None
-        shifts = jitter([str(i) for i in range(len(rows))], 6.0)
-        marks.extend(
-            frame.dot(places[arm.name], row.rate or 0.0, arm.kind, _about(arm, row.rate, i), shift=shifts[str(i)])
-            for i, row in enumerate(rows)
-        )
-        marks.append(_name(frame, places[arm.name], arm, number, top))
-        said.append(f"{arm.kind}{_distance(screen, places[arm.name])}: {words.percent(number.mean)}")
-    about = f"{title}: {shown.rate} at the last step against proximity. {'; '.join(said)}."
-    return frame.draw([*marks, frame.right_labels(labels)], about)
+        rates = [cell.rate for cell in shown.cells(arm.at(arm.last_step), modality)]
+        shifts = jitter([str(i) for i in range(len(rates))], 7.0)
+        for i, rate in enumerate(rates):
+            about = f"{arm.label}, run {i + 1}: {words.percent(rate)}"
+            marks.append(frame.dot(across.at[arm.name], rate, arm.kind, about, "run-dot", shifts[str(i)]))
+        marks.append(_name(frame, across.at[arm.name], arm, rates, top))
+        said.append(f"{arm.kind} at {words.decimal(across.at[arm.name])}: {words.percent(sum(rates) / len(rates))}")
+    return frame.draw(marks, f"{title}: {shown.rate} at the last step against {across.title}. {'; '.join(said)}.")
 
 
-def _about(arm: Arm, rate: float | None, i: int) -> str:
-    return f"{arm.label}, run {i + 1}: {words.percent(rate)}"
-
-
-def _distance(screen: Screen | None, value: float) -> str:
-    return f" at distance {words.decimal(value)}" if screen is not None else ""
-
-
-def _name(frame: Frame, x: float, arm: Arm, number: Estimate, top: float) -> Markup:
-    """The arm's name over its dots, or under them where they stand near the top."""
-    from undersong.report.svg import tag
-
-    highest = number.mean
-    y = frame.y(highest) + (30 if highest > 0.8 * top else -22)
+def _name(frame: Frame, x: float, arm: Arm, rates: Sequence[float], top: float) -> Markup:
+    """The kind over its dots, or under them where they stand near the top."""
+    y = frame.y(max(rates)) - 13 if max(rates) < 0.85 * top else frame.y(min(rates)) + 22
     return tag("text", arm.kind, x=f"{frame.x(x):.2f}%", y=y, class_=f"name mid {kind_class(arm.kind)}")

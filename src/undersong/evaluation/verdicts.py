@@ -1,0 +1,187 @@
+"""The verdict table: reading it tolerantly, writing it strictly, picking one judge, set, modality and system from it.
+
+Knows DESIGN's columns and the key (prompt_id, modality, system, judge); does not know how a verdict came about.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from undersong.types import VERDICTS, UndersongError, Verdict
+
+REQUIRED = ("prompt_id", "judge", "verdict")
+CHOICES = ("judge", "set", "modality", "system")
+
+
+def read_verdicts(path: Path) -> list[Verdict]:
+    """Verdicts of a `.parquet` or `.jsonl` file, in file order.
+
+    Only `prompt_id`, `judge` and `verdict` are needed.  The others default to: set, modality and system '', harmful
+    true, cluster the prompt's own id, no score.  Further columns are ignored.  Raises UndersongError, naming the row
+    (from 1) or item, on a file that is missing, empty or unreadable, a missing or wrong field, and a repeated key.
+    """
+    if not path.is_file():
+        raise UndersongError(f"There is no verdict file {path}; check the path.")
+    readers = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows}
+    if path.suffix not in readers:
+        raise UndersongError(f"{path} is not a .parquet or .jsonl file; give verdicts in one of these forms.")
+    verdicts = [_verdict(row, where) for where, row in readers[path.suffix](path)]
+    if not verdicts:
+        raise UndersongError(f"{path} holds no verdicts; judge some replies first.")
+    _check_keys(verdicts, str(path))
+    return verdicts
+
+
+def write_verdicts(verdicts: Sequence[Verdict], path: Path) -> None:
+    """Parquet with DESIGN's columns; written beside `path` and renamed, so a half-written file never has its name."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not verdicts:
+        raise UndersongError(f"There are no verdicts to write to {path}; judge some replies first.")
+    for verdict in verdicts:
+        _check_word(verdict.verdict, verdict.harmful, f"The verdict on {verdict.prompt_id}")
+    _check_keys(verdicts, str(path))
+    kinds = {"harmful": pa.bool_(), "score": pa.float64()}
+    names = ("prompt_id", "set", "harmful", "cluster", "modality", "system", "judge", "verdict", "score")
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        pq.write_table(pa.Table.from_pylist([asdict(verdict) for verdict in verdicts], schema=schema), partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def select_verdicts(
+    verdicts: Sequence[Verdict],
+    *,
+    judge: str | None = None,
+    set: str | None = None,
+    modality: str | None = None,
+    system: str | None = None,
+    where: str = "The verdict table",
+) -> list[Verdict]:
+    """Verdicts of one judge, set, modality and system.
+
+    A name picks its value.  Where none is given, the rows the names leave must hold one value only.  Raises
+    UndersongError that lists what `where` holds, if a named value is absent or an unnamed one is not unique.
+    """
+    chosen = list(verdicts)
+    for choice, value in (("judge", judge), ("set", set), ("modality", modality), ("system", system)):
+        if value is None:
+            continue
+        kept = [verdict for verdict in chosen if getattr(verdict, choice) == value]
+        if not kept:
+            raise UndersongError(f"{where} has no {choice} {value!r} there; it has {_listed(chosen, choice)}.")
+        chosen = kept
+    open_choices = [choice for choice in CHOICES if len(_values(chosen, choice)) > 1]
+    if open_choices:
+        several = "; ".join(f"{choice}: {_listed(chosen, choice)}" for choice in open_choices)
+        options = " and ".join(f"--{choice}" for choice in open_choices)
+        raise UndersongError(f"{where} holds several values ({several}); name one with {options}.")
+    return chosen
+
+
+def _values(verdicts: Sequence[Verdict], choice: str) -> list[str]:
+    return sorted({getattr(verdict, choice) for verdict in verdicts})
+
+
+def _listed(verdicts: Sequence[Verdict], choice: str) -> str:
+    return ", ".join(value or "'' (not given)" for value in _values(verdicts, choice)) or "no rows"
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UndersongError(f"{path} cannot be read as Parquet ({error}); write it again.") from error
+    for number, row in enumerate(rows, start=1):
+        yield f"{path} row {number}", row
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UndersongError(f"{path} cannot be read as UTF-8 text ({error}); write it again.") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path} row {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UndersongError(f"{where} is not JSON ({error}); write one object a line.") from error
+        if not isinstance(row, dict):
+            raise UndersongError(f"{where} is not a JSON object; write one object a line.")
+        yield where, row
+
+
+def _verdict(row: Mapping[str, object], where: str) -> Verdict:
+    missing = [name for name in REQUIRED if row.get(name) is None or row[name] == ""]
+    if missing:
+        raise UndersongError(f"{where} has no {' and no '.join(missing)}; every row needs {', '.join(REQUIRED)}.")
+    prompt_id = _text(row, "prompt_id", "", where)
+    harmful = row.get("harmful")
+    if harmful is not None and not isinstance(harmful, bool):
+        raise UndersongError(f"{where} ({prompt_id}) has harmful {harmful!r}; give true or false.")
+    word = _text(row, "verdict", "", where)
+    _check_word(word, harmful, f"{where} ({prompt_id})")
+    return Verdict(
+        prompt_id=prompt_id,
+        set=_text(row, "set", "", where),
+        harmful=True if harmful is None else harmful,
+        cluster=_text(row, "cluster", prompt_id, where),
+        modality=_text(row, "modality", "", where),
+        system=_text(row, "system", "", where),
+        judge=_text(row, "judge", "", where),
+        verdict=word,
+        score=_number(row, "score", where),
+    )
+
+
+def _text(row: Mapping[str, object], name: str, default: str, where: str) -> str:
+    """A string; whole numbers are taken as their digits, because ids often are."""
+    value = row.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise UndersongError(f"{where} has {name} {value!r}; give a string.")
+    return str(value)
+
+
+def _number(row: Mapping[str, object], name: str, where: str) -> float | None:
+    value = row.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise UndersongError(f"{where} has {name} {value!r}; give a number or leave it out.")
+    return None if value is None else float(value)
+
+
+def _check_word(word: str, harmful: bool | None, where: str) -> None:
+    """A known word that fits the prompt's kind; `harmful` None: the file does not say."""
+    if word not in VERDICTS:
+        raise UndersongError(f"{where} has the unknown verdict {word!r}; the words are {', '.join(VERDICTS)}.")
+    if word == "jailbreak" and harmful is False:
+        raise UndersongError(f"{where} calls a reply to a benign prompt a jailbreak; say 'answer', or mark it harmful.")
+    if word == "answer" and harmful is True:
+        raise UndersongError(f"{where} says 'answer' for a harmful prompt; say 'jailbreak', or mark the prompt benign.")
+
+
+def _check_keys(verdicts: Sequence[Verdict], where: str) -> None:
+    seen: dict[tuple[str, str, str, str], int] = {}
+    for number, verdict in enumerate(verdicts, start=1):
+        key = (verdict.prompt_id, verdict.modality, verdict.system, verdict.judge)
+        if key in seen:
+            named = f"prompt {key[0]}, modality {key[1]!r}, system {key[2]!r}, judge {key[3]}"
+            raise UndersongError(
+                f"{where} has two verdicts for one key ({named}: verdicts {seen[key]} and {number}); keep one."
+            )
+        seen[key] = number

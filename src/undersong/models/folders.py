@@ -1,0 +1,47 @@
+"""Which folder a model reference means, and a hash of what is in it.  Loads nothing: look-ups need no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+from undersong.store import hash_file
+from undersong.types import UndersongError
+
+ORGANISM = "organism:"
+WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja")
+
+
+def organism_folder(name: str) -> Path:
+    """The packaged folder of `organism:NAME`."""
+    root = Path(str(resources.files("undersong"))) / "data" / "organism" / "models"
+    there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+    if name not in there:
+        raise UndersongError(f"There is no organism {name!r}; take one of {', '.join(there)}.")
+    return root / name
+
+
+def model_folder(ref: str) -> Path | None:
+    """The local folder behind a reference, or None for a hub id."""
+    if ref.startswith(ORGANISM):
+        return organism_folder(ref.removeprefix(ORGANISM))
+    return Path(ref) if Path(ref).is_dir() else None
+
+
+def model_hash(ref: str) -> str:
+    """What the weights are, without loading them: SHA-256 of a folder's files, or of the id of a hub model."""
+    folder = model_folder(ref)
+    if folder is None:
+        return hashlib.sha256(ref.encode()).hexdigest()
+    digest = hashlib.sha256()
+    for part in filter(None, (folder, overlay_base(folder))):
+        for file in sorted(f for pattern in WEIGHT_FILES for f in part.glob(pattern)):
+            digest.update(f"{file.name}\0{hash_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def overlay_base(folder: Path) -> Path | None:
+    """An overlay folder holds only the tensors that differ from another organism, named in `overlay.txt`."""
+    note = folder / "overlay.txt"
+    return organism_folder(note.read_text().strip()) if note.is_file() else None

@@ -1,0 +1,192 @@
+"""A whole audit in the paper's order: corpora, embeddings, proximity, selections, tuning, replies, verdicts, mechanism.
+
+One function a stage; `audit` reads like the method section.  What it returns is plain records for `results`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from undersong.pipeline import mechanism, stages
+from undersong.pipeline.mechanism import Contrast
+from undersong.pipeline.stages import Arm, Asked, Corpus, Workshop
+from undersong.store import Artefact
+from undersong.study import Study
+from undersong.types import UndersongError
+
+if TYPE_CHECKING:
+    from undersong.proximity import Selection
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One measured point: an arm at a step, with its artefacts."""
+
+    arm: Arm
+    step: int
+    adapter: Artefact | None
+    replies: Artefact
+    verdicts: Artefact
+
+
+@dataclass
+class ModelRecord:
+    """What one base brought: its axes' tables, its selections, its runs and its mechanism."""
+
+    ref: str
+    base_seed: int
+    embeddings: dict[str, tuple[Artefact, Artefact]] = field(default_factory=dict)
+    proximity: dict[str, Artefact] = field(default_factory=dict)
+    selections: dict[str, Selection] = field(default_factory=dict)
+    runs: list[RunRecord] = field(default_factory=list)
+    projections: list[tuple[Arm, int, str, Artefact]] = field(default_factory=list)
+
+
+@dataclass
+class AuditRecord:
+    """Everything a report is made of."""
+
+    study: Study
+    pool: Corpus
+    reference: Corpus
+    sets: dict[str, Corpus]
+    models: list[ModelRecord]
+
+
+def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditRecord:
+    """Run (or look up) every stage of a study."""
+    pool = stages.corpus(shop, study.pool, study.selection.where)
+    reference = stages.corpus(shop, study.reference)
+    sets = {name: stages.corpus(shop, one.corpus, one.where) for name, one in study.sets.items()}
+    refuse_overlap(study, pool, reference, sets)
+    record = AuditRecord(study, pool, reference, sets, [])
+    for number, ref in enumerate(study.models):
+        say(f"{ref}: screening {len(pool.samples)} benign samples on {len(study.axes)} axes")
+        record.models.append(_one_model(study, shop, record, ref, number, say))
+    return record
+
+
+def refuse_overlap(study: Study, pool: Corpus, reference: Corpus, sets: dict[str, Corpus]) -> None:
+    """Reference and test harm are disjoint (DESIGN rule 13), and nothing harmful or tested is trained on."""
+    from undersong.corpora import overlap
+
+    harmful = {name: sets[name] for name, one in study.sets.items() if one.harmful}
+    for name, other in harmful.items():
+        _refuse(overlap(reference.samples, other.samples), f"the reference harm set {reference.ref}", f"set {name}")
+    for name, other in {"reference": reference, **sets}.items():
+        _refuse(overlap(pool.samples, other.samples), f"the pool {pool.ref}", f"set {name}")
+
+
+def _refuse(pairs: Any, mine: str, theirs: str) -> None:
+    if pairs:
+        first, second, why = pairs[0]
+        raise UndersongError(
+            f"{mine} and {theirs} overlap: {first} and {second} have the {why} ({len(pairs)} such pairs); take one of them out."
+        )
+
+
+def _one_model(
+    study: Study, shop: Workshop, record: AuditRecord, ref: str, number: int, say: Callable[[str], None]
+) -> ModelRecord:
+    corpora = {c.artefact.hash: c for c in (record.pool, record.reference, *record.sets.values())}
+    heard = {key: stages.features(shop, ref, corpus) for key, corpus in corpora.items()}
+    model = ModelRecord(ref, number)
+    _screen(study, shop, record, model, heard)
+    base = Arm(ref, number)
+    ears = [heard[c.artefact.hash] for c in record.sets.values()]
+    asked = asked_at(study, record.sets, last=True)
+    model.runs.append(_measure(study, shop, base, 0, None, asked, ears))
+    for arm in arms_of(study, shop, model):
+        say(f"{ref}: {arm.name} seed {arm.seed}")
+        adapter = _tune(study, shop, record, arm, heard)
+        for step in study.tuning.steps:
+            asked = asked_at(study, record.sets, last=step == study.tuning.steps[-1])
+            model.runs.append(_measure(study, shop, arm, step, adapter, asked, ears))
+    if study.mechanism is not None:
+        say(f"{ref}: refusal directions")
+        _explain(study, shop, record, model, base, ears)
+    return model
+
+
+def _screen(study: Study, shop: Workshop, record: AuditRecord, model: ModelRecord, heard: dict[str, Artefact]) -> None:
+    settings = study.proximity.model_dump()
+    for axis, spec in study.axes.items():
+        pair = tuple(
+            stages.embeddings(shop, spec, c, (record.pool, record.reference), model.ref, heard[c.artefact.hash])
+            for c in (record.pool, record.reference)
+        )
+        model.embeddings[axis] = pair  # type: ignore[assignment]  # a pair by construction
+        model.proximity[axis] = stages.proximity(shop, axis, *pair, study.reference, settings)
+
+
+def arms_of(study: Study, shop: Workshop, model: ModelRecord) -> Iterator[Arm]:
+    """Every arm x run of a study on a model, with its selection."""
+    for axis in study.selection.axes:
+        for kind in study.selection.kinds:
+            for fraction in study.selection.fractions:
+                for seed, draw in zip(study.tuning.seeds, study.tuning.draws):
+                    chosen = stages.selection(shop, model.proximity[axis], axis, kind, fraction, draw)
+                    model.selections[f"{axis}/{kind}/{fraction:g}/draw {draw}"] = chosen
+                    for modality in study.tuning.modalities:
+                        yield Arm(model.ref, model.base_seed, axis, kind, fraction, modality, seed, draw, chosen)
+
+
+def _tune(study: Study, shop: Workshop, record: AuditRecord, arm: Arm, heard: dict[str, Artefact]) -> Artefact:
+    settings = study.tuning
+    recipe = settings.model_dump(exclude={"modalities", "seeds", "draws", "target"})
+    system_text = study.evaluation.systems[study.plain]
+    return stages.adapter(
+        shop, arm, record.pool, heard[record.pool.artefact.hash], recipe, system_text, settings.target
+    )
+
+
+def asked_at(study: Study, sets: dict[str, Corpus], last: bool) -> list[Asked]:
+    """At the last step everything; before it the curve's sets, spoken, under the plain system text."""
+    evaluation, out = study.evaluation, []
+    for name, one in study.sets.items():
+        for modality in evaluation.modalities:
+            for system, text in evaluation.systems.items():
+                curve = name in evaluation.curve and modality == "audio" and system == study.plain
+                if last or curve:
+                    out.append(Asked(name, sets[name], one.harmful, modality, system, text))
+    return out
+
+
+def _measure(
+    study: Study, shop: Workshop, arm: Arm, step: int, adapter: Artefact | None, asked: list[Asked], ears: list[Artefact]
+) -> RunRecord:
+    evaluation = study.evaluation
+    replies = stages.replies(shop, arm, adapter, step, asked, ears, evaluation.limit, evaluation.instruction)
+    verdicts = stages.verdicts(shop, replies, asked, evaluation.judge, evaluation.refusals, evaluation.instruction)
+    return RunRecord(arm, step, adapter, replies, verdicts)
+
+
+def _explain(
+    study: Study, shop: Workshop, record: AuditRecord, model: ModelRecord, base: Arm, ears: list[Artefact]
+) -> None:
+    """Directions on the base's contrast sets, projections of held-out prompts for the base and every last step."""
+    assert study.mechanism is not None
+    contrast = study.mechanism
+    fitting = {name: stages.corpus(shop, getattr(contrast, name)) for name in ("harmful", "harmless")}
+    more = [stages.features(shop, model.ref, corpus) for corpus in fitting.values()]
+    system, text = study.plain, study.evaluation.systems[study.plain]
+    instruction = study.evaluation.instruction
+    last = study.tuning.steps[-1]
+    for modality in study.evaluation.modalities:
+
+        def side(corpus: Corpus, harmful: bool, modality: str = modality) -> Asked:
+            return Asked("contrast", corpus, harmful, modality, system, text)
+
+        fit = Contrast(side(fitting["harmful"], True), side(fitting["harmless"], False))
+        held_out = Contrast(
+            side(record.sets[contrast.held_out_harmful], True), side(record.sets[contrast.held_out_harmless], False)
+        )
+        direction = mechanism.direction(shop, base, fit, [*ears, *more], instruction)
+        for run in model.runs:
+            if run.arm.kind == "base" or run.step == last:
+                made = mechanism.projections(
+                    shop, run.arm, run.adapter, run.step, direction, fit, held_out, [*ears, *more], instruction
+                )
+                model.projections.append((run.arm, run.step, modality, made))

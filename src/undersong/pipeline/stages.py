@@ -1,0 +1,296 @@
+"""The stages of an audit, one function each: a question for the store, and how its answer is made.
+
+Every function returns an artefact; asking again is a look-up that loads no model.  Knows the rooms below; knows no
+library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from undersong.store import Artefact, Draft, Store
+from undersong.types import Prompt, Sample, UndersongError
+
+if TYPE_CHECKING:
+    from undersong.models.adapter import AudioModel
+    from undersong.proximity import Selection
+
+FITTED_ENCODERS = ("tfidf", "char-ngrams")
+MODEL_PACKAGES = ("torch", "transformers", "peft", "numpy")
+
+
+@dataclass
+class Corpus:
+    """A corpus artefact and its usable samples."""
+
+    ref: str
+    artefact: Artefact
+    samples: tuple[Sample, ...]
+
+
+@dataclass
+class Workshop:
+    """The store, and what is in memory: one model at a time, with what it has heard."""
+
+    store: Store
+    device: str = "cpu"
+    dtype: str = "float32"
+    _model: AudioModel | None = field(default=None, repr=False)
+
+    def model(self, ref: str, heard: Sequence[Artefact] = ()) -> AudioModel:
+        """The loaded model, its ears filled from feature artefacts."""
+        from undersong.models.features import load_heard
+        from undersong.models.load import load_model
+
+        if self._model is None or self._model.name != ref:
+            self._model = None  # the old one goes before the new one comes
+            self._model = load_model(ref, self.device, self.dtype)
+        for artefact in heard:
+            self._model.remember(artefact.hash, lambda path=artefact.path: load_heard(path / "heard.safetensors"))
+        return self._model
+
+
+def corpus(shop: Workshop, ref: str, where: dict[str, list[str]] | None = None) -> Corpus:
+    """Read, decode once, quarantine what cannot be read (DESIGN rule 2)."""
+    from undersong.corpora import corpus_hash, examine, open_corpus, read_manifest, select, write_corpus
+
+    def make(draft: Draft) -> None:
+        manifest = open_corpus(ref)
+        samples, failed = examine(select(manifest.samples, where or {}))
+        if not samples:
+            raise UndersongError(f"Corpus {ref} holds no usable sample; look at its files and filters.")
+        write_corpus(samples, (*manifest.quarantined, *failed), draft.path)
+
+    artefact = shop.store.get_or_make(
+        "corpus", 1, {"where": where or {}}, {"content": corpus_hash(ref)}, make, packages=("soundfile", "soxr")
+    )
+    return Corpus(ref, artefact, read_manifest(artefact.path / "corpus.parquet").samples)
+
+
+def features(shop: Workshop, model_ref: str, corpus: Corpus) -> Artefact:
+    """What the model's decoder hears of every clip, once for all arms of a base."""
+    from undersong.models.folders import model_hash
+
+    def make(draft: Draft) -> None:
+        from undersong.models.features import listen, save_heard
+
+        model = shop.model(model_ref)
+        heard, failed = listen(model, corpus.samples)
+        if failed:
+            raise UndersongError(f"Clip {failed[0].id} of {corpus.ref} could be read before and not now: {failed[0].reason}.")
+        with draft.file("heard.safetensors") as path:
+            save_heard(heard, path)
+        draft.note(clips=len(heard), device=shop.device, dtype=shop.dtype)
+
+    inputs = {"model": model_hash(model_ref), "corpus": corpus.artefact}
+    return shop.store.get_or_make("features", 1, {"dtype": shop.dtype}, inputs, make, packages=MODEL_PACKAGES)
+
+
+def embeddings(
+    shop: Workshop, spec: str, corpus: Corpus, fit: Sequence[Corpus], model_ref: str, heard: Artefact
+) -> Artefact:
+    """One vector a sample by the encoder `spec`; text encoders are fitted on `fit` together."""
+    from undersong.encoders import make_encoder
+    from undersong.encoders.vectors import write_embeddings
+    from undersong.models.folders import model_hash
+
+    inputs: dict[str, Artefact | str] = {"corpus": corpus.artefact}
+    if spec == "internal":
+        inputs |= {"model": model_hash(model_ref), "heard": heard}
+    if spec in FITTED_ENCODERS:
+        inputs |= {f"fit{i}": other.artefact for i, other in enumerate(fit)}
+
+    def make(draft: Draft) -> None:
+        model = shop.model(model_ref, [heard]).ears(corpus.samples) if spec == "internal" else None
+        encoder = make_encoder(spec, fit=[s for c in fit for s in c.samples], model=model)
+        write_embeddings(encoder.encode(corpus.samples), draft.path)
+
+    return shop.store.get_or_make("embeddings", 1, {"encoder": spec}, inputs, make, packages=("numpy", "scikit-learn"))
+
+
+def proximity(
+    shop: Workshop, axis: str, pool: Artefact, harm: Artefact, harm_set: str, settings: dict[str, Any]
+) -> Artefact:
+    """Distances of every pool sample to the reference harm set, raw and centred."""
+
+    def make(draft: Draft) -> None:
+        import pyarrow.parquet as pq
+
+        from undersong.encoders.vectors import read_embeddings
+        from undersong.proximity import proximity_table
+
+        table = proximity_table(axis, harm_set, read_embeddings(pool.path), read_embeddings(harm.path), **settings)
+        pq.write_table(table, draft.path / "proximity.parquet")
+
+    config = {"axis": axis, "harm_set": harm_set, **settings}
+    return shop.store.get_or_make("proximity", 1, config, {"pool": pool, "harm": harm}, make, packages=("numpy",))
+
+
+def selection(shop: Workshop, proximity: Artefact, axis: str, kind: str, fraction: float, draw: int) -> Selection:
+    """The ids kept from the pool; only `random` depends on the draw."""
+    from undersong.proximity import from_json
+
+    seed = draw if kind == "random" else 0
+
+    def make(draft: Draft) -> None:
+        import pyarrow.parquet as pq
+
+        from undersong.proximity import select, to_json
+
+        chosen = select(pq.read_table(proximity.path / "proximity.parquet"), kind, fraction, seed)
+        with draft.file("selection.json") as path:
+            path.write_text(to_json(chosen), encoding="utf-8")
+
+    config = {"axis": axis, "kind": kind, "fraction": fraction, "seed": seed}
+    artefact = shop.store.get_or_make("selection", 1, config, {"proximity": proximity}, make, seed=seed)
+    return from_json((artefact.path / "selection.json").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run: a base tuned on a selection in a modality at a seed; `None` for the base itself."""
+
+    model: str
+    base_seed: int
+    axis: str | None = None
+    kind: str = "base"
+    fraction: float | None = None
+    modality: str | None = None
+    seed: int | None = None
+    draw: int | None = None
+    selection: Selection | None = None
+
+    @property
+    def name(self) -> str:
+        return "base" if self.kind == "base" else f"{self.axis}/{self.kind}/{self.fraction:g}/{self.modality}"
+
+
+def adapter(
+    shop: Workshop, arm: Arm, pool: Corpus, heard: Artefact, recipe: dict[str, Any], system_text: str | None, target: str
+) -> Artefact:
+    """LoRA on the decoder.  Filed under the selection's ids, so two arms with the same samples are one training."""
+    from undersong.models.folders import model_hash
+
+    assert arm.selection is not None and arm.seed is not None and arm.modality is not None
+    chosen, modality, seed = arm.selection, arm.modality, arm.seed
+
+    def make(draft: Draft) -> None:
+        from undersong.evaluation.prompts import make_prompts
+        from undersong.tuning.lora import LoraRecipe, tune, write_log
+
+        by_id = {sample.id: sample for sample in pool.samples}
+        lost = [i for i in chosen.ids if i not in by_id]
+        if lost:
+            raise UndersongError(f"Selected sample {lost[0]} is quarantined or gone ({len(lost)} such); select again.")
+        samples = [by_id[i] for i in chosen.ids]
+        prompts = make_prompts(
+            samples, set_name="train", harmful=False, modality=modality, system="train", system_text=system_text
+        )
+
+        def keep(name: str, write: Any) -> None:
+            if not draft.has(name):
+                with draft.file(name) as folder:
+                    write(folder)
+
+        model = shop.model(arm.model, [heard])
+        targets = [sample.column(target) or "" for sample in samples]
+        tuned = tune(model, prompts, targets, LoraRecipe(**recipe), seed, keep)
+        with draft.file("log.jsonl") as path:
+            write_log(tuned, path)
+        draft.note(frozen_before=tuned.frozen_before, frozen_after=tuned.frozen_after, device=shop.device)
+
+    config = {"recipe": recipe, "modality": modality, "seed": seed, "system": system_text, "target": target, "dtype": shop.dtype}
+    inputs = {"model": model_hash(arm.model), "pool": pool.artefact, "heard": heard, "ids": chosen.ids_hash}
+    return shop.store.get_or_make("adapter", 1, config, inputs, make, seed=seed, packages=MODEL_PACKAGES)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A set asked in one modality under one system text."""
+
+    set: str
+    corpus: Corpus
+    harmful: bool
+    modality: str
+    system: str
+    system_text: str | None
+
+
+def replies(
+    shop: Workshop,
+    arm: Arm,
+    adapter: Artefact | None,
+    step: int,
+    asked: Sequence[Asked],
+    heard: Sequence[Artefact],
+    limit: int,
+    instruction: str | None,
+) -> Artefact:
+    """Greedy replies of a model (with the adapter of `step`) to everything asked; stays on the user's machine."""
+    from undersong.models.folders import model_hash
+
+    def make(draft: Draft) -> None:
+        from undersong.evaluation.replies import write_replies
+        from undersong.models.adapters import saved_adapter
+
+        model = shop.model(arm.model, heard)
+        with saved_adapter(model, adapter_folder(adapter, step)) as tuned:
+            said = tuned.generate(prompts_of(asked, instruction), limit)
+        with draft.file("replies.parquet", mode=0o600) as path:
+            write_replies(said, path)
+
+    inputs: dict[str, Artefact | str] = {"model": model_hash(arm.model)}
+    inputs |= {f"corpus:{one.set}": one.corpus.artefact for one in asked}
+    if adapter is not None:
+        inputs["adapter"] = adapter
+    return shop.store.get_or_make("replies", 1, _reply_config(asked, step, limit, instruction, shop.dtype), inputs, make, packages=MODEL_PACKAGES)
+
+
+def _reply_config(asked: Sequence[Asked], step: int, limit: int, instruction: str | None, dtype: str) -> dict[str, Any]:
+    sets = [[one.set, one.harmful, one.modality, one.system, one.system_text] for one in asked]
+    return {"sets": sets, "step": step, "limit": limit, "instruction": instruction, "dtype": dtype}
+
+
+def adapter_folder(adapter: Artefact | None, step: int) -> Path | None:
+    return None if adapter is None else adapter.path / f"step-{step:06d}"
+
+
+def prompts_of(asked: Sequence[Asked], instruction: str | None) -> list[Prompt]:
+    """Every prompt of what is asked, in order."""
+    from undersong.evaluation.prompts import make_prompts
+
+    return [
+        prompt
+        for one in asked
+        for prompt in make_prompts(
+            one.corpus.samples,
+            set_name=one.set,
+            harmful=one.harmful,
+            modality=one.modality,
+            system=one.system,
+            system_text=one.system_text,
+            instruction=instruction,
+        )
+    ]
+
+
+def verdicts(
+    shop: Workshop, replies: Artefact, asked: Sequence[Asked], judge: str, refusals: Sequence[str], instruction: str | None
+) -> Artefact:
+    """What the judge calls every reply."""
+
+    def make(draft: Draft) -> None:
+        from undersong.evaluation.judges import make_judge
+        from undersong.evaluation.replies import read_replies
+        from undersong.evaluation.verdicts import write_verdicts
+
+        said = read_replies(replies.path / "replies.parquet")
+        judged = make_judge(judge, refusals).judge(prompts_of(asked, instruction), said)
+        with draft.file("verdicts.parquet") as path:
+            write_verdicts(judged, path)
+
+    config = {"judge": judge, "refusals": list(refusals), "instruction": instruction, "sets": [[a.set, a.modality, a.system] for a in asked]}
+    return shop.store.get_or_make("verdicts", 1, config, {"replies": replies}, make)

@@ -1,0 +1,158 @@
+"""Embeddings and proximity as Parquet files.  Knows columns; what may be ranked is checked by `table`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from undersong.encoders.checks import guard
+from undersong.proximity.table import how
+from undersong.types import Embeddings, Quarantined, UndersongError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHARD = 65_536  # rows a file
+QUARANTINE = "quarantine.parquet"
+
+
+def write_embeddings(embeddings: Embeddings, folder: Path) -> None:
+    """`embeddings-*.parquet` (id, embedding fixed_size_list<float32>, frames) and `quarantine.parquet` (id, reason)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    n, width = embeddings.vectors.shape
+    for shard, start in enumerate(range(0, max(n, 1), SHARD)):
+        rows = slice(start, start + SHARD)
+        values = pa.array(embeddings.vectors[rows].reshape(-1), pa.float32())
+        columns = {
+            "id": pa.array(embeddings.ids[rows], pa.string()),
+            "embedding": pa.FixedSizeListArray.from_arrays(values, width),
+            "frames": pa.array(embeddings.frames[rows], pa.int64()),
+        }
+        pq.write_table(pa.table(columns), folder / f"embeddings-{shard:05d}.parquet")
+    pq.write_table(quarantine_table(embeddings.quarantined), folder / QUARANTINE)
+
+
+def quarantine_table(quarantined: tuple[Quarantined, ...]) -> pa.Table:
+    """Columns id, reason."""
+    import pyarrow as pa
+
+    columns = {"id": [item.id for item in quarantined], "reason": [item.reason for item in quarantined]}
+    return pa.table(columns, schema=pa.schema({"id": pa.string(), "reason": pa.string()}))
+
+
+def read_embeddings(path: str | Path) -> Embeddings:
+    """Ready embeddings from a Parquet file, a folder of `embeddings-*.parquet`, or a pattern with wildcards.
+
+    Columns: id, embedding (a list of numbers, one width throughout), frames (optional, else 0).  Rows without a vector,
+    or whose vector is zero, NaN or infinite, are quarantined, beside those of the folder's own `quarantine.parquet`.
+    Raises UndersongError for missing files or columns, other widths, ids that are missing or double.
+    """
+    files = embedding_files(path)
+    parts = [_read(file) for file in files]
+    widths = {vectors.shape[1]: file for file, (_, vectors, _, _) in zip(files, parts) if len(vectors)}
+    if len(widths) > 1:
+        (a, first), (b, second) = list(widths.items())[:2]
+        raise UndersongError(f"Vectors in {first} have {a} dimensions, in {second} {b}; embed all with one encoder.")
+    ids = [id for part in parts for id in part[0]]
+    bare = [Quarantined(id, "no embedding") for part in parts for id in part[3]]
+    left_out = [*bare, *_quarantined(files[0].parent / QUARANTINE)]
+    check_unique([*ids, *(item.id for item in left_out)], path)
+    vectors = [part[1] for part in parts if len(part[1])] or [np.zeros((0, 0), np.float32)]
+    whole = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
+    # Equal vectors are not an error here: one request in several voices has one text vector.  Equal scores are one.
+    return guard(str(path), ids, whole, np.concatenate([part[2] for part in parts]), left_out, alike=True)
+
+
+def embedding_files(path: str | Path) -> list[Path]:
+    """The files `read_embeddings` reads, sorted.  Raises UndersongError when there are none."""
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    files = sorted(path.glob("embeddings-*.parquet")) if path.is_dir() else sorted(path.parent.glob(path.name))
+    if not files:
+        raise UndersongError(f"No embeddings at {path}; give a Parquet file or a folder with embeddings-*.parquet.")
+    return files
+
+
+def check_unique(ids: list[str], source: str | Path) -> None:
+    """Raises UndersongError when an id stands twice: it would be ranked, and trained on, twice."""
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        double = next(id for id in ids if id in seen or seen.add(id))  # type: ignore[func-returns-value]
+        raise UndersongError(f"Id {double!r} stands more than once in {source}; give every item an id of its own.")
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """A proximity table as `proximity.parquet`; how it was ranked goes along."""
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, path)
+
+
+def read_table(path: str | Path) -> pa.Table:
+    """A proximity table.  Raises UndersongError when the file is missing or is no such table."""
+    import pyarrow.parquet as pq
+
+    if not Path(path).is_file():
+        raise UndersongError(f"No proximity table at {path}; run screen first.")
+    table = pq.read_table(path)
+    how(table)
+    return table
+
+
+def _read(file: Path) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
+    """One file: ids, vectors (n, d) float32, frames (n,), ids without a vector."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file)
+    except pa.ArrowInvalid as error:
+        raise UndersongError(f"{file} is not a readable Parquet file ({error}); write it again.") from None
+    if lacking := [name for name in ("id", "embedding") if name not in table.column_names]:
+        raise UndersongError(f"{file} has no column {lacking[0]!r}; embeddings need the columns id and embedding.")
+    if table.column("id").null_count:
+        raise UndersongError(f"{file} has {table.column('id').null_count} rows without id; give every row one.")
+    there = pc.is_valid(table.column("embedding"))
+    bare, table = table.filter(pc.invert(there)), table.filter(there)
+    frames = table.column("frames").to_numpy() if "frames" in table.column_names else np.zeros(len(table))
+    return _ids(table), _vectors(file, table), frames, _ids(bare)
+
+
+def _ids(table: pa.Table) -> list[str]:
+    return [str(id) for id in table.column("id").to_pylist()]
+
+
+def _vectors(file: Path, table: pa.Table) -> np.ndarray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = table.column("embedding")
+    kind = column.type
+    lists = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not lists or not pa.types.is_floating(kind.value_type):
+        raise UndersongError(f"Column embedding of {file} holds {kind}; write a fixed-size list of float32.")
+    lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+    if len(lengths) > 1:
+        raise UndersongError(
+            f"Vectors in {file} have {lengths[0]} and {lengths[1]} dimensions; embed all with one encoder."
+        )
+    if not lengths:
+        return np.zeros((0, 0), np.float32)
+    flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks]).to_numpy()
+    return flat.astype(np.float32, copy=False).reshape(len(table), lengths[0])
+
+
+def _quarantined(file: Path) -> list[Quarantined]:
+    import pyarrow.parquet as pq
+
+    if not file.is_file():
+        return []
+    table = pq.read_table(file, columns=["id", "reason"])
+    return [Quarantined(id, reason) for id, reason in zip(*(column.to_pylist() for column in table.columns))]

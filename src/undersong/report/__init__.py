@@ -1,0 +1,5 @@
+"""results.json -> one self-contained HTML file that needs no network and no script.  Does not know how numbers were made."""
+
+from undersong.report.page import render, write_report
+
+__all__ = ["render", "write_report"]

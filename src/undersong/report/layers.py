@@ -1,0 +1,109 @@
+"""Refusal gaps by layer, gathered into one curve an arm.  Knows nothing of how they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from undersong.report.schema import LayerPoint
+from undersong.report.summary import Arm, interval_over_runs, kind_order
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """An arm at one layer: means over its runs; the interval is over runs, or the one run's own."""
+
+    layer: int
+    gap: float
+    low: float | None
+    high: float | None
+    before: float | None
+    norm: float | None
+    cosine: float | None
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """An arm at its last step on prompts of one modality; `runs`: the (layer, gap) points of every run."""
+
+    name: str
+    arm: Arm | None  # None: the runs do not hold this arm
+    modality: str
+    levels: tuple[Level, ...]
+    runs: tuple[tuple[tuple[float, float], ...], ...]
+
+    @property
+    def kind(self) -> str:
+        return self.arm.kind if self.arm else "after"
+
+    @property
+    def label(self) -> str:
+        return self.arm.label if self.arm else self.name
+
+    @property
+    def train_modality(self) -> str | None:
+        return self.arm.train_modality if self.arm else self.name
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """(axis, amount): the group of panels it belongs to."""
+        return (self.arm.axis or "", self.arm.amount) if self.arm else ("", "")
+
+
+def curves(points: Sequence[LayerPoint], arms: Sequence[Arm]) -> list[Curve]:
+    """In the order of `arms`; an arm that is not among them comes last."""
+    known = {arm.name: arm for arm in arms}
+    order = list(known)
+    last: dict[str, int] = {}
+    for point in points:
+        last[point.arm] = max(last.get(point.arm, point.step), point.step)
+    members: dict[tuple[str, str], list[LayerPoint]] = {}
+    for point in points:
+        if point.step == last[point.arm] and point.gap is not None:
+            members.setdefault((point.arm, point.modality), []).append(point)
+    found = [
+        Curve(name, known.get(name), modality, _levels(chosen), _runs(chosen))
+        for (name, modality), chosen in members.items()
+    ]
+    return sorted(
+        found,
+        key=lambda c: (order.index(c.name) if c.name in known else len(order), c.modality, kind_order(c.kind)),
+    )
+
+
+def _levels(points: Sequence[LayerPoint]) -> tuple[Level, ...]:
+    layers: dict[int, list[LayerPoint]] = {}
+    for point in points:
+        layers.setdefault(point.layer, []).append(point)
+    return tuple(_level(layer, layers[layer]) for layer in sorted(layers))
+
+
+def _level(layer: int, points: Sequence[LayerPoint]) -> Level:
+    gaps = [point.gap for point in points if point.gap is not None]
+    low, high = interval_over_runs(gaps) or (points[0].gap_low, points[0].gap_high)
+    return Level(
+        layer=layer,
+        gap=float(np.mean(gaps)),
+        low=low,
+        high=high,
+        before=mean(point.gap_before for point in points),
+        norm=mean(point.norm for point in points),
+        cosine=mean(point.cosine_to_refit for point in points),
+        runs=len(gaps),
+    )
+
+
+def _runs(points: Sequence[LayerPoint]) -> tuple[tuple[tuple[float, float], ...], ...]:
+    by_seed: dict[str, list[tuple[float, float]]] = {}
+    for point in sorted(points, key=lambda point: point.layer):
+        by_seed.setdefault(str(point.seed), []).append((float(point.layer), point.gap or 0.0))
+    return tuple(tuple(line) for line in by_seed.values()) if len(by_seed) > 1 else ()
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Over what was measured; None where nothing was."""
+    measured = [value for value in values if value is not None]
+    return float(np.mean(measured)) if measured else None

@@ -1,0 +1,100 @@
+"""The page: every section built from the checked results and set in its template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from undersong.report import words
+from undersong.report.schema import read
+from undersong.report.sections import (
+    contrasts,
+    damage,
+    defended,
+    details,
+    gap,
+    headline,
+    making,
+    modality,
+    nearness,
+    samples,
+    selected,
+)
+from undersong.store import write_atomic
+
+CONTENTS = (
+    ("verdict", "Verdict"),
+    ("steps", "Damage, step by step"),
+    ("proximity", "Damage against proximity"),
+    ("modality", "Audio against text"),
+    ("defenses", "Defenses, charged"),
+    ("layers", "Where the refusal went"),
+    ("samples", "Which samples"),
+    ("comparisons", "Comparisons"),
+    ("runs", "Every run"),
+    ("making", "How it was made"),
+)
+
+
+def render(
+    results: Mapping[str, Any], audio: Mapping[str, tuple[bytes, str]] = {}, show_replies: bool = False
+) -> str:
+    """The report on `results` (the content of a results.json) as one HTML document; equal input gives equal bytes.
+
+    `audio`: sample id -> (an audio file's bytes, its media type), embedded beside the samples the page names.
+    `show_replies`: replies to harmful prompts stand in the page as far as the results hold them; else they are redacted.
+    Errors: UndersongError where the results are of another schema or broken, or a media type is not audio.
+    """
+    found = read(results)
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            study=found.study,
+            contents=CONTENTS,
+            headline=headline.build(found),
+            damage=damage.build(found),
+            nearness=nearness.build(found),
+            modality=modality.build(found),
+            defended=defended.build(found),
+            gap=gap.build(found),
+            samples=samples.build(found, audio),
+            selected=selected.build(found),
+            contrasts=contrasts.build(found),
+            details=details.build(found, show_replies),
+            making=making.build(found),
+        )
+    )
+
+
+def write_report(
+    results: Mapping[str, Any],
+    path: str | Path,
+    audio: Mapping[str, tuple[bytes, str]] = {},
+    show_replies: bool = False,
+) -> None:
+    """`render` into a file, whole or not at all.  A character that UTF-8 cannot hold becomes a character reference."""
+    page = render(results, audio, show_replies)
+    write_atomic(path, page.encode("utf-8", errors="xmlcharrefreplace"))
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("undersong.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=words.percent, bracket=_bracket, count=words.count, sentence=words.sentence)
+    return environment
+
+
+def _bracket(interval: Any) -> str:
+    """For anything with `low` and `high`."""
+    return words.bracket(interval.low, interval.high)

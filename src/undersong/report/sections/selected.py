@@ -1,0 +1,83 @@
+"""Every selection: its hash, its twins, its overlap with others and its balance against the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from undersong.report import words
+from undersong.report.panels import Table
+from undersong.report.schema import Results, Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    name: str
+    k: str
+    draw: str
+    hash: str
+    same_as: tuple[str, ...]
+    overlap: tuple[tuple[str, str], ...]
+    unbalanced: str  # where it differs most from its pool
+    seconds: str
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    lines: tuple[Line, ...]
+    twins: int
+    balance: Table
+
+
+def build(results: Results) -> Selected | None:
+    if not results.selections:
+        return None
+    lines = tuple(_line(selection) for selection in results.selections)
+    head = ("Selection", "of", "Value", "selection, %", "pool, %", "standardised difference")
+    rows = tuple(
+        (_name(selection), " · ".join(path[:-1]), path[-1], *_balance_cells(values))
+        for selection in results.selections
+        for path, values in _leaves(selection.balance)
+    )
+    twins = sum(1 for line in lines if line.same_as)
+    return Selected(lines, twins, Table("Balance of every selection against its pool", head, rows, names=3))
+
+
+def _name(selection: Selection) -> str:
+    amount = f"{100 * selection.fraction:g}{words.THIN}%" if selection.fraction is not None else ""
+    return " ".join(part for part in (selection.axis, selection.kind, amount) if part)
+
+
+def _line(selection: Selection) -> Line:
+    leaves = [(path, values) for path, values in _leaves(selection.balance) if _number(values, 2) is not None]
+    most = max(leaves, key=lambda leaf: abs(_number(leaf[1], 2) or 0.0), default=None)
+    seconds = [words.decimal(selection.seconds.get(name), 2) for name in ("selection", "pool")]
+    return Line(
+        name=_name(selection),
+        k=f"{selection.k:,}" if selection.k is not None else words.NONE,
+        draw=words.plain(selection.draw),
+        hash=selection.hash or "",
+        same_as=tuple(selection.same_as),
+        overlap=tuple((name, words.decimal(value, 2)) for name, value in selection.overlap.items()),
+        unbalanced=f"{' · '.join(most[0])} {words.decimal(_number(most[1], 2), 2)}" if most else words.NONE,
+        seconds=" / ".join(seconds) if selection.seconds else words.NONE,
+    )
+
+
+def _leaves(balance: Any, path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], list[Any]]]:
+    """Every list in the nested balance, with the names that lead to it."""
+    if isinstance(balance, list) and path:
+        yield path, balance
+    elif isinstance(balance, dict):
+        for name, inner in balance.items():
+            yield from _leaves(inner, (*path, str(name)))
+
+
+def _number(values: list[Any], i: int) -> float | None:
+    value = values[i] if i < len(values) else None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _balance_cells(values: list[Any]) -> tuple[str, str, str]:
+    return words.bare(_number(values, 0)), words.bare(_number(values, 1)), words.decimal(_number(values, 2), 2)

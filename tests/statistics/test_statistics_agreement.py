@@ -1,0 +1,112 @@
+"""Multiplicity, agreement and balance against oracles and hand-made cases."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from undersong.statistics import balance, holm, jaccard, kappa, overlap_closest, spearman
+from undersong.types import UndersongError
+
+
+def naive_holm(ps):
+    adjusted, running = dict.fromkeys(range(len(ps)), 0.0), 0.0
+    for rank, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        running = max(running, min(1.0, (len(ps) - rank) * ps[index]))
+        adjusted[index] = running
+    return [adjusted[index] for index in range(len(ps))]
+
+
+@given(st.lists(st.floats(0, 1, allow_nan=False), min_size=1, max_size=12))
+def test_holm_equals_a_naive_loop(ps):
+    assert holm(ps) == pytest.approx(naive_holm(ps))
+
+
+def test_holm_passes_over_what_was_not_measured():
+    assert holm([0.01, None, 0.04]) == pytest.approx([0.02, None, 0.04])
+    assert holm([None, None]) == [None, None]
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
+def test_holm_refuses_what_is_no_p(p):
+    with pytest.raises(UndersongError):
+        holm([0.5, p])
+
+
+def test_kappa_by_hand():
+    a, b = ["jailbreak"] * 5 + ["refusal"] * 5, ["jailbreak"] * 4 + ["refusal"] * 6
+    assert kappa(a, b) == pytest.approx((0.9 - 0.5) / (1 - 0.5))
+    assert kappa(a, a) == 1
+    assert kappa(["refusal"] * 3, ["refusal"] * 3) is None
+
+
+@pytest.mark.parametrize(("a", "b"), [([], []), (["refusal"], [])])
+def test_kappa_needs_the_same_prompts(a, b):
+    with pytest.raises(UndersongError):
+        kappa(a, b)
+
+
+def test_spearman_equals_scipy_with_ties():
+    scores = np.random.default_rng(0).integers(0, 6, (4, 50)).astype(float)
+    assert spearman(scores) == pytest.approx(spearmanr(scores, axis=1).statistic)
+    assert spearman(scores[:1]) == pytest.approx(np.ones((1, 1)))
+    assert spearman(np.stack([scores[0], -scores[0]]))[0, 1] == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("row", [[1.0, 1.0, 1.0], [1.0, np.nan, 2.0], [0.0, np.inf, 1.0]])
+def test_spearman_refuses_an_axis_that_ranks_nothing(row):
+    with pytest.raises(UndersongError):
+        spearman(np.array([[1.0, 2.0, 3.0], row]))
+
+
+def test_overlap_of_the_closest():
+    ids = ["d", "c", "b", "a"]
+    scores = np.array([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1], [0.2, 0.1, 0.4, 0.3]])
+    found = overlap_closest(scores, ids, 2)
+    assert found.tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
+
+
+def test_overlap_breaks_ties_by_id():
+    scores = np.array([[0.5, 0.5, 0.5, 0.1], [0.9, 0.9, 0.1, 0.2]])
+    assert overlap_closest(scores, ["z", "b", "c", "d"], 2)[0, 1] == 0.5  # {d, b} and {c, d}
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_overlap_refuses_an_impossible_k(k):
+    with pytest.raises(UndersongError):
+        overlap_closest(np.array([[1.0, 2.0, 3.0]]), ["a", "b", "c"], k)
+
+
+def test_balance_by_hand():
+    found = balance(["A", "A", "A", "B"], ["A"] * 4 + ["B"] * 4 + ["C"] * 2)
+    assert list(found) == ["A", "B", "C"]
+    assert found["A"][:2] == (0.75, 0.4)
+    assert found["A"].standardised_difference == pytest.approx(0.35 / np.sqrt((0.1875 + 0.24) / 2))
+    assert found["C"].standardised_difference == pytest.approx(-0.2 / np.sqrt(0.16 / 2))
+
+
+@given(st.lists(st.sampled_from("ABC"), min_size=1, max_size=30))
+def test_a_pool_is_balanced_with_itself(pool):
+    found = balance(pool, pool)
+    assert {value: row.share_selected for value, row in found.items()} == {
+        v: pool.count(v) / len(pool) for v in set(pool)
+    }
+    assert all(row.standardised_difference == 0 for row in found.values())
+
+
+@pytest.mark.parametrize(("selected", "pool"), [([], ["A"]), (["A"], []), (["B"], ["A"]), (["A", "A"], ["A", "B"])])
+def test_balance_refuses_what_is_not_a_selection(selected, pool):
+    with pytest.raises(UndersongError):
+        balance(selected, pool)
+
+
+@given(st.sets(st.integers(0, 20)), st.sets(st.integers(0, 20)))
+def test_jaccard_is_symmetric_and_a_share(a, b):
+    first, second = [str(i) for i in a], [str(i) for i in b]
+    if not a | b:
+        with pytest.raises(UndersongError):
+            jaccard(first, second)
+        return
+    assert jaccard(first, second) == jaccard(second, first) == len(a & b) / len(a | b)

@@ -1,0 +1,167 @@
+"""What an artefact keeps, and what a draft takes."""
+
+import json
+import os
+import platform
+import stat
+import time
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from undersong import __version__
+from undersong.store import PROVENANCE, Draft, Store, hash_folder, write_atomic
+from undersong.types import UndersongError
+
+HASH = "ab" * 32
+
+
+def write_note(draft: Draft) -> None:
+    with draft.file("note.txt") as path:
+        path.write_text("hello")
+
+
+def unreachable(draft: Draft) -> None:
+    raise AssertionError("made twice")
+
+
+def test_the_same_question_is_a_look_up(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = store.get_or_make("stage", 1, {"a": 1}, {"x": HASH}, write_note)
+    before = hash_folder(tmp_path)
+    assert store.get_or_make("stage", 1, {"a": 1}, {"x": HASH}, unreachable) == made
+    assert store.find("stage", 1, {"a": 1}, {"x": HASH}) == made
+    assert store.find("stage", 1, {"a": 2}, {"x": HASH}) is None
+    assert hash_folder(tmp_path) == before
+    assert made.path == tmp_path / "stage" / made.hash[:20]
+    assert made.hash == store.key("stage", 1, {"a": 1}, {"x": HASH})
+
+
+def test_find_touches_nothing(tmp_path: Path) -> None:
+    assert Store(tmp_path / "new").find("stage", 1, {}, {}) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_provenance_says_how_it_was_made(tmp_path: Path) -> None:
+    def make(draft: Draft) -> None:
+        draft.note(device="cpu", frozen={"before": "x"})
+        draft.note(device="cuda")
+        time.sleep(0.02)
+
+    first = Store(tmp_path).get_or_make("corpus", 3, {"rate": 0.1}, {}, write_note)
+    made = Store(tmp_path).get_or_make(
+        "stage", "2b", {"t": (1, 2)}, {"corpus": first, "raw": HASH}, make, seed=5, packages=["pytest", "no-such-thing"]
+    )
+    facts = made.provenance()
+    assert facts["stage"] == "stage"
+    assert facts["version"] == "2b"
+    assert facts["hash"] == made.hash
+    assert facts["config"] == {"t": [1, 2]}
+    assert facts["inputs"] == {"corpus": first.hash, "raw": HASH}
+    assert facts["seed"] == 5
+    versions = {"undersong": __version__, "pytest": metadata.version("pytest"), "no-such-thing": None}
+    assert facts["packages"] == versions
+    assert facts["python"] == platform.python_version()
+    assert facts["notes"] == {"device": "cuda", "frozen": {"before": "x"}}
+    assert facts["wall_seconds"] >= 0.02
+    assert 0 <= facts["cpu_seconds"] < 5
+    assert abs(time.time() - time.mktime(time.strptime(facts["created"], "%Y-%m-%dT%H:%M:%SZ")) + time.timezone) < 60
+
+
+def fail_halfway(draft: Draft) -> None:
+    with draft.file("deep/part.npz") as path:
+        assert path.suffix == ".npz"
+        path.write_text("half")
+        assert not draft.has("deep/part.npz")
+        raise RuntimeError("the writer fails")
+
+
+def test_a_shard_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    def make(draft: Draft) -> None:
+        with pytest.raises(RuntimeError):
+            fail_halfway(draft)
+        assert list((draft.path / "deep").iterdir()) == []
+        with draft.file("deep/part.npz") as path:
+            path.write_text("whole")
+        assert draft.has("deep/part.npz")
+        (draft.path / "direct.txt").write_text("direct")
+        assert not draft.has("direct.txt")
+
+    made = Store(tmp_path).get_or_make("stage", 1, {}, {}, make)
+    assert (made.path / "deep/part.npz").read_text() == "whole"
+    assert sorted(os.listdir(made.path)) == ["deep", "direct.txt", PROVENANCE]
+
+
+def test_a_shard_may_be_written_again(tmp_path: Path) -> None:
+    def make(draft: Draft) -> None:
+        for text in ("old", "new"):
+            with draft.file("file.txt") as path:
+                path.write_text(text)
+            with draft.file("folder") as path:
+                path.mkdir()
+                (path / text).write_text(text)
+
+    made = Store(tmp_path).get_or_make("stage", 1, {}, {}, make)
+    assert (made.path / "file.txt").read_text() == "new"
+    assert os.listdir(made.path / "folder") == ["new"]
+    assert sorted(os.listdir(made.path)) == ["file.txt", "folder", PROVENANCE]
+
+
+def test_private_files_are_private_from_the_first_byte(tmp_path: Path) -> None:
+    def mode(path: Path) -> int:
+        return stat.S_IMODE(path.stat().st_mode)
+
+    def make(draft: Draft) -> None:
+        with draft.file("replies.parquet", mode=0o600) as path:
+            assert mode(path) == 0o600
+            path.write_text("hush")
+
+    before = os.umask(0o077)
+    try:
+        write_atomic(tmp_path / "report.html", b"open")
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "report.html") == 0o644
+    assert mode(Store(tmp_path).get_or_make("replies", 1, {}, {}, make).path / "replies.parquet") == 0o600
+
+
+@pytest.mark.parametrize("bad", ["", ".", "/etc/x", "../x", "a/../../x", PROVENANCE, ".writing-x"])
+def test_a_shard_stays_inside_its_artefact(tmp_path: Path, bad: str) -> None:
+    def make(draft: Draft) -> None:
+        with draft.file(bad) as path:
+            path.write_text("out")
+
+    with pytest.raises(ValueError, match="inside the artefact"):
+        Store(tmp_path / "store").get_or_make("stage", 1, {}, {}, make)
+    assert os.listdir(tmp_path) == ["store"]
+
+
+def test_write_atomic_replaces_or_leaves_alone(tmp_path: Path) -> None:
+    target = tmp_path / "out" / "report.html"
+    write_atomic(target, b"one")
+    write_atomic(target, b"two")
+    assert target.read_bytes() == b"two"
+    assert os.listdir(target.parent) == ["report.html"]
+    with pytest.raises(UndersongError, match=r"report\.html"):
+        write_atomic(target / "below-a-file", b"three")
+    assert target.read_bytes() == b"two"
+
+
+def test_a_damaged_artefact_is_named_and_not_used(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = store.get_or_make("stage", 1, {}, {}, write_note)
+    other = store.get_or_make("stage", 2, {}, {}, write_note)
+    whole = (made.path / PROVENANCE).read_bytes()
+    for damage in (b"", b"{", b"[]x", b"7"):
+        (made.path / PROVENANCE).write_bytes(damage)
+        with pytest.raises(UndersongError, match=str(made.path)):
+            store.find("stage", 1, {}, {})
+    (made.path / PROVENANCE).write_bytes((other.path / PROVENANCE).read_bytes())
+    with pytest.raises(UndersongError, match="another artefact"):
+        store.get_or_make("stage", 1, {}, {}, unreachable)
+    (made.path / PROVENANCE).unlink()
+    with pytest.raises(UndersongError, match="provenance"):
+        store.get_or_make("stage", 1, {}, {}, unreachable)
+    (made.path / PROVENANCE).write_bytes(whole)
+    assert json.loads(whole)["hash"] == store.get_or_make("stage", 1, {}, {}, unreachable).hash

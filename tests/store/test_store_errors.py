@@ -1,0 +1,103 @@
+"""A full or closed disk is one sentence; what a stage itself gets wrong passes through unchanged."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import undersong
+from undersong.store import Draft, Store, write_atomic
+from undersong.types import UndersongError
+
+FULL_DISK = """
+import resource, signal, sys
+from undersong.store import Store
+from undersong.types import UndersongError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+def make(draft):
+    with draft.file("small") as path:
+        path.write_bytes(b"s" * 1000)
+    with draft.file("big") as path:
+        path.write_bytes(b"b" * 100_000)
+
+try:
+    Store(sys.argv[1]).get_or_make("stage", 1, {}, {}, make)
+except UndersongError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+def write_one(draft: Draft) -> None:
+    with draft.file("one") as path:
+        path.write_text("one")
+
+
+def test_a_file_that_the_disk_will_not_take(tmp_path: Path) -> None:
+    """A real refusal by the kernel, by way of the file size limit."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(undersong.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot write" in done.stdout
+    assert "make room" in done.stdout
+    assert len(done.stdout.strip().splitlines()) == 1
+    (partial,) = tmp_path.glob("stage/*.partial")
+    assert os.listdir(partial) == ["small"]
+
+
+def test_no_room_at_the_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UndersongError, match="No space left") as caught:
+            Store(tmp_path).get_or_make("stage", 1, {}, {}, write_one)
+        with pytest.raises(UndersongError, match="No space left"):
+            write_atomic(tmp_path / "report.html", b"x")
+    assert str(tmp_path) in str(caught.value)
+    assert not (tmp_path / "report.html").exists()
+    assert (Store(tmp_path).get_or_make("stage", 1, {}, {}, write_one).path / "one").read_text() == "one"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    with pytest.raises(UndersongError, match="Permission denied"):
+        Store(closed / "deep" / "store").get_or_make("stage", 1, {}, {}, write_one)
+
+
+@pytest.mark.parametrize("root", ["file", "file/below", "file/below/deep"])
+def test_a_file_where_the_store_should_be(tmp_path: Path, root: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UndersongError, match="cannot write"):
+        Store(tmp_path / root).get_or_make("stage", 1, {}, {}, write_one)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("a bug"),
+        FileNotFoundError(errno.ENOENT, "No such file", "/somewhere/else"),
+        PermissionError(errno.EACCES, "Permission denied", "/somewhere/else"),
+    ],
+)
+def test_errors_of_the_stage_itself_pass(tmp_path: Path, error: Exception) -> None:
+    def make(draft: Draft) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        Store(tmp_path).get_or_make("stage", 1, {}, {}, make)
+    assert caught.value is error
+    assert Store(tmp_path).find("stage", 1, {}, {}) is None
+    Store(tmp_path).get_or_make("stage", 1, {}, {}, write_one)

@@ -187,7 +187,8 @@ def _first(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         key = str(problem["loc"][-1])
         known = _fields_at(Study, [str(part) for part in problem["loc"][:-1]])
-        return f"unknown key {where!r}{_nearest(key, known) or f'; known here: {', '.join(known)}'}."
+        hint = _nearest(key, known) or "; known here: " + ", ".join(known)
+        return f"unknown key {where!r}{hint}."
     message = problem["msg"].removeprefix("Value error, ")
     return f"{where}: {message}." if where else f"{message}."
 
@@ -208,3 +209,17 @@ def _arguments(annotation: Any) -> list[Any]:
     from typing import get_args
 
     return [annotation, *(b for a in get_args(annotation) for b in _arguments(a))]
+
+
+def packaged_study(name: str) -> Study:
+    """A study that ships with the package, so that it runs from anywhere."""
+    from importlib import resources
+
+    file = Path(str(resources.files("undersong"))) / "data" / "studies" / f"{name}.yaml"
+    return load_study(file)
+
+
+def with_seeds(study: Study, count: int) -> Study:
+    """The same study with training seeds and draws 0 .. count - 1."""
+    tuning = study.tuning.model_copy(update={"seeds": tuple(range(count)), "draws": tuple(range(count))})
+    return study.model_copy(update={"tuning": tuning})

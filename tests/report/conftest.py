@@ -14,6 +14,7 @@ Json = dict[str, Any]
 AXES = ("semantic", "acoustic", "mixed", "internal")
 ENCODERS = {"semantic": "tfidf", "acoustic": "logmel", "mixed": "whisper-tiny", "internal": "organism:af3"}
 VOICES = ("A", "B", "C", "D", "E", "F")
+WEIGHTS = {"semantic": 1.0, "acoustic": 0.6, "mixed": 0.8, "internal": 0.75}
 RATES = {  # (training modality, kind) -> JSR at steps 20 and 40
     ("audio", "closest"): (0.06, 0.81),
     ("audio", "random"): (0.04, 0.45),
@@ -22,6 +23,11 @@ RATES = {  # (training modality, kind) -> JSR at steps 20 and 40
     ("text", "random"): (0.01, 0.11),
     ("text", "distant"): (0.01, 0.02),
 }
+
+
+SPEARMAN = [[1.0, 0.12, 0.46, 0.38], [0.12, 1.0, 0.71, -0.18], [0.46, 0.71, 1.0, 0.33], [0.38, -0.18, 0.33, 1.0]]
+OVERLAP = [[1.0, 0.16, 0.31, 0.24], [0.16, 1.0, 0.45, 0.11], [0.31, 0.45, 1.0, 0.27], [0.24, 0.11, 0.27, 1.0]]
+DEFENSES = (("none", "closest", "plain"), ("distant data", "distant", "plain"), ("system prompt", "closest", "safe"))
 
 
 def _wilson(share: float, n: int) -> tuple[float, float]:
@@ -37,7 +43,8 @@ def _set(rng: np.random.Generator, name: str, modality: str, system: str, rate: 
     other, error = int(rng.binomial(n, 0.01)), int(rng.random() < 0.05)
     rest = max(n - hits - other - error, 0)
     low, high = _wilson(hits / n, n // 3) if intervals else (None, None)
-    counts = {"jailbreak": hits, "refusal": rest, "answer": 0} if harmful else {"refusal": hits, "answer": rest, "jailbreak": 0}
+    names = ("jailbreak", "refusal", "answer") if harmful else ("refusal", "answer", "jailbreak")
+    counts = dict(zip(names, (hits, rest, 0), strict=True))
     right_low, right_high = _wilson(rest / n, n // 3)
     return {
         "set": name, "harmful": harmful, "modality": modality, "system": system, "judge": "exact", "n": n,
@@ -69,7 +76,15 @@ def _hash(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _runs(rng: np.random.Generator, axes: tuple[str, ...], kinds: tuple[str, ...], modalities: tuple[str, ...], seeds: tuple[int, ...], effect: float, intervals: bool) -> list[Json]:  # fmt: skip
+def _runs(
+    rng: np.random.Generator,
+    axes: tuple[str, ...],
+    kinds: tuple[str, ...],
+    modalities: tuple[str, ...],
+    seeds: tuple[int, ...],
+    effect: float,
+    intervals: bool,
+) -> list[Json]:
     base = {"model": "organism:af3", "base_seed": 0, "draw": 0}
     empty = {"axis": None, "fraction": None, "k": None, "train_modality": None, "seed": None, "selection_hash": None}
     runs = [
@@ -77,7 +92,7 @@ def _runs(rng: np.random.Generator, axes: tuple[str, ...], kinds: tuple[str, ...
          "sets": _sets(rng, 0.02 if effect else 0.0, True, intervals, None)}
     ]  # fmt: skip
     for axis in axes:
-        weight = effect * {"semantic": 1.0, "acoustic": 0.6, "mixed": 0.8, "internal": 0.75}[axis.split("-")[0]]
+        weight = effect * WEIGHTS.get(axis, 0.9)
         for modality in modalities:
             for kind in kinds:
                 for seed in seeds:
@@ -112,7 +127,7 @@ def _interval(values: list[float]) -> Json:
 def _defenses(runs: list[Json], axis: str, modalities: tuple[str, ...]) -> list[Json]:
     found = []
     for train in modalities:
-        for defense, kind, system in (("none", "closest", "plain"), ("distant data", "distant", "plain"), ("system prompt", "closest", "safe")):
+        for defense, kind, system in DEFENSES:
             arm = f"{axis}/{kind}/0.25/{train}"
 
             def rates(name: str, key: str, arm: str = arm, system: str = system) -> Json:
@@ -127,7 +142,7 @@ def _defenses(runs: list[Json], axis: str, modalities: tuple[str, ...]) -> list[
     return found
 
 
-def _comparison(runs: list[Json], question: str, a: Json, b: Json, rates_a: list[float], rates_b: list[float], system: str | None) -> Json:
+def _comparison(question: str, a: Json, b: Json, rates_a: list[float], rates_b: list[float]) -> Json:
     gaps = [y - x for x, y in zip(rates_a, rates_b, strict=True)]
     spread = len(gaps) > 1 and np.ptp(gaps) > 0
     half = 4.303 * float(np.std(gaps, ddof=1)) / np.sqrt(len(gaps)) if spread else 0.0
@@ -135,7 +150,7 @@ def _comparison(runs: list[Json], question: str, a: Json, b: Json, rates_a: list
     p = float(np.exp(-abs(mean) / (half / 4.303 + 1e-9))) if spread else None
     return {
         "id": _hash(question)[:8], "scope": "recipe", "question": question, "a": a, "b": b, "set": "harm",
-        "modality": "audio", "system": system, "step": 40, "metric": "jsr",
+        "modality": "audio", "system": "plain", "step": 40, "metric": "jsr",
         "estimates": [
             {"base_seed": 0, "draw": 0, "seed": i, "a": x, "b": y, "difference": y - x}
             for i, (x, y) in enumerate(zip(rates_a, rates_b, strict=True))
@@ -146,7 +161,9 @@ def _comparison(runs: list[Json], question: str, a: Json, b: Json, rates_a: list
     }  # fmt: skip
 
 
-def _comparisons(runs: list[Json], axes: tuple[str, ...], modalities: tuple[str, ...], kinds: tuple[str, ...]) -> list[Json]:
+def _comparisons(
+    runs: list[Json], axes: tuple[str, ...], modalities: tuple[str, ...], kinds: tuple[str, ...]
+) -> list[Json]:
     found = []
     base = _rate(runs, "base", 0, "harm", "audio", "plain", "jsr")
     for axis in axes:
@@ -157,10 +174,12 @@ def _comparisons(runs: list[Json], axes: tuple[str, ...], modalities: tuple[str,
             for kind in kinds:
                 question = f"Does training on {kind} samples ({axis} axis, {train}) change the JSR?"
                 against = base * len(rates[kind])
-                found.append(_comparison(runs, question, {"label": "base", "kind": "base"}, sides[kind], against, rates[kind], "plain"))
+                whole = {"label": "base", "kind": "base"}
+                found.append(_comparison(question, whole, sides[kind], against, rates[kind]))
             if "distant" in kinds:
                 question = f"Do closest samples do more than distant ones ({axis} axis, {train})?"
-                found.append(_comparison(runs, question, sides["distant"], sides["closest"], rates["distant"], rates["closest"], "plain"))
+                pair = sides["distant"], sides["closest"], rates["distant"], rates["closest"]
+                found.append(_comparison(question, *pair))
     return found
 
 
@@ -180,7 +199,8 @@ def _mechanism(rng: np.random.Generator, runs: list[Json], layers: int) -> Json:
                      "gap_high": gap + 0.12, "gap_before": before, "cosine_to_refit": 0.98 - 0.2 * depth * (1 - kept)}
                 )  # fmt: skip
             change = curves[-1]["gap"] - curves[-1]["gap_before"]
-            late.append({"arm": arm, "seed": seed, "modality": modality, "gap_change": change, "low": change - 0.2, "high": change + 0.2})
+            ends = {"low": change - 0.2, "high": change + 0.2}
+            late.append({"arm": arm, "seed": seed, "modality": modality, "gap_change": change, **ends})
     return {
         "layers": layers,
         "contrast": {"harm_n": 72, "benign_n": 72, "held_out_harm_n": 36, "held_out_benign_n": 36, "note": None},
@@ -204,7 +224,8 @@ def _screen(rng: np.random.Generator, axis: str) -> Json:
     scale = {"semantic": 0.5, "acoustic": 0.06, "mixed": 0.004, "internal": 0.2}[axis]
     values = np.sort(scale * rng.gamma(6, 1 / 6, 1296))
     counts, edges = np.histogram(values, bins=32)
-    quantiles = dict(zip(("min", "q25", "median", "q75", "max"), map(float, np.quantile(values, [0, 0.25, 0.5, 0.75, 1])), strict=True))
+    names = ("min", "q25", "median", "q75", "max")
+    quantiles = dict(zip(names, map(float, np.quantile(values, [0, 0.25, 0.5, 0.75, 1])), strict=True))
     quadrants = {"near_verb": 0.8, "near_object": 0.9, "far": 1.2}
     return {
         "axis": axis, "encoder": ENCODERS[axis], "score": "nearest", "centred": False, "n_pool": 1296, "n_harm": 144,
@@ -225,10 +246,11 @@ def _selections(runs: list[Json]) -> list[Json]:
         if run["kind"] != "base":
             seen.setdefault((run["axis"], run["kind"]), run)
     return [
-        {"axis": axis, "kind": kind, "fraction": 0.25, "k": 324, "draw": 0, "hash": run["selection_hash"], "same_as": [],
+        {"axis": axis, "kind": kind, "fraction": 0.25, "k": 324, "draw": 0, "hash": run["selection_hash"],
+         "same_as": [],
          "overlap": {f"{a}/{k}": 0.08 + 0.1 * (a == axis) for a, k in list(seen)[:4] if (a, k) != (axis, kind)},
-         "balance": {"speaker": {v: {"share": [0.15 + 0.01 * i, 1 / 6, 0.04 * (i - 2)]} for i, v in enumerate(VOICES)},
-                     "quadrant": {"near_verb": {"share": [0.6, 0.33, 0.55]}, "far": {"share": [0.05, 0.33, -0.71]}}},
+         "balance": {"pool": {"speaker": {v: [0.15 + 0.01 * i, 1 / 6, 0.04 * (i - 2)] for i, v in enumerate(VOICES)},
+                              "quadrant": {"near_verb": [0.6, 0.33, 0.55], "far": [0.05, 0.33, -0.71]}}},
          "seconds": {"selection": 1.42, "pool": 1.38}}
         for (axis, kind), run in seen.items()
     ]  # fmt: skip
@@ -263,7 +285,8 @@ def synthetic(
     complete = {"closest", "distant"} <= set(kinds)
     return {
         "schema": "undersong-results/1",
-        "study": {"name": "demo", "description": "A tiny audio LLM, fine-tuned on benign speech near to and far from harmful requests.",
+        "study": {"name": "demo",
+                  "description": "A tiny audio LLM, tuned on benign speech near to and far from harmful requests.",
                   "model": "organism:af3", "families": ["af3"], "protocol": "uniform", "seeds": list(seeds), "draws": [0],
                   "steps": [0, 20, 40], "judge": "exact"},
         "runs": runs,
@@ -272,9 +295,7 @@ def synthetic(
         "mechanism": _mechanism(rng, runs, layers),
         "screen": [_screen(rng, axis) for axis in AXES],
         "selections": _selections(runs),
-        "axes_agreement": {"axes": list(AXES),
-                           "spearman": [[1.0, 0.12, 0.46, 0.38], [0.12, 1.0, 0.71, -0.18], [0.46, 0.71, 1.0, 0.33], [0.38, -0.18, 0.33, 1.0]],
-                           "overlap_closest": [[1.0, 0.16, 0.31, 0.24], [0.16, 1.0, 0.45, 0.11], [0.31, 0.45, 1.0, 0.27], [0.24, 0.11, 0.27, 1.0]]},
+        "axes_agreement": {"axes": list(AXES), "spearman": SPEARMAN, "overlap_closest": OVERLAP},
         "examples": _examples(rng, runs),
         "notes": ["The organism shows a mechanism in a closed world, not the size of the effect in real models.",
                   "Three seeds show, they do not prove.",

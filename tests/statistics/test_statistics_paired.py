@@ -21,7 +21,7 @@ pairs = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 6)), min
 @pytest.mark.parametrize(
     ("table", "low", "high"),
     [
-        # Fagerland, Lydersen and Laake 2017, chapter 8: square-and-add interval of Cavo et al. 2012 and Bentur et al. 2009
+        # Fagerland, Lydersen and Laake 2017, chapter 8, square-and-add: Cavo et al. 2012, Bentur et al. 2009
         ((59, 6, 16, 80), -0.1186, -0.0046),
         ((1, 1, 7, 12), -0.507, -0.026),
     ],

@@ -33,8 +33,8 @@ def run() -> Callable[[Path], list[Artefact]]:
 
 
 @pytest.fixture
-def quick_path() -> Iterator[Path]:
-    """A fresh folder in memory where there is one: a killed process is not a power cut, and fsync takes the time."""
+def tmp_path() -> Iterator[Path]:
+    """pytest's, but in memory where that can be: a killed process is no power cut, and fsync takes most of the time."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
         yield Path(folder)

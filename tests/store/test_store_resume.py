@@ -55,9 +55,9 @@ def assert_whole(root: Path, undisturbed: dict) -> None:
 
 
 @pytest.mark.parametrize("point", [point for point in FAILPOINTS if point != "draft:swept"])
-def test_killed_at_every_passing(quick_path: Path, start: Start, run: Run, undisturbed: dict, point: str) -> None:
+def test_killed_at_every_passing(tmp_path: Path, start: Start, run: Run, undisturbed: dict, point: str) -> None:
     for n in range(1, 30):
-        root = quick_path / f"passing-{n}"
+        root = tmp_path / f"passing-{n}"
         process = start(root, failpoint=f"{point}:{n}")
         code = process.wait()
         assert code in (0, 137), process.communicate()[1]
@@ -70,17 +70,17 @@ def test_killed_at_every_passing(quick_path: Path, start: Start, run: Run, undis
     assert n > 1, f"{point} is never passed"
 
 
-def test_killed_again_and_again(quick_path: Path, start: Start, run: Run, undisturbed: dict) -> None:
+def test_killed_again_and_again(tmp_path: Path, start: Start, run: Run, undisturbed: dict) -> None:
     """One store, killed at one point after the other, whatever state the last kill left."""
     codes = []
     for point in ("write:filled", "draft:swept", "write:renamed", *FAILPOINTS):
-        process = start(quick_path, failpoint=point)
+        process = start(tmp_path, failpoint=point)
         codes.append(process.wait())
         assert codes[-1] in (0, 137), process.communicate()[1]
-        assert_whole(quick_path, undisturbed)
+        assert_whole(tmp_path, undisturbed)
     assert codes[:3] == [137, 137, 137]
-    run(quick_path)
-    assert contents(quick_path) == undisturbed
+    run(tmp_path)
+    assert contents(tmp_path) == undisturbed
 
 
 def test_a_finished_shard_is_not_made_again(tmp_path: Path, start: Start, undisturbed: dict) -> None:
@@ -147,12 +147,19 @@ def test_a_shard_that_is_gone_is_made_again(tmp_path: Path) -> None:
 
 
 def test_a_deleted_draft_leaves_no_memory(tmp_path: Path) -> None:
-    """The user deletes the partial folder: notes and shards of the old attempt are gone with it."""
+    """The user deletes the partial folder: notes and shards of that attempt are gone with it, for good."""
+
+    def fail(draft: Draft) -> None:
+        assert not draft.has("one")
+        raise RuntimeError("before any note")
+
     partial = interrupted(Store(tmp_path), note="stale")
     (partial / "one").unlink()
     partial.rmdir()
-    made = Store(tmp_path).get_or_make("stage", 1, {}, {}, make_two)
-    assert made.provenance()["notes"] == {}
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            Store(tmp_path).get_or_make("stage", 1, {}, {}, fail)
+    assert Store(tmp_path).get_or_make("stage", 1, {}, {}, make_two).provenance()["notes"] == {}
 
 
 def test_a_folder_shard_survives(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ def compare(
     prompt_set: Annotated[str | None, typer.Option("--set", help="Set of prompts to take.")] = None,
     modality: Annotated[str | None, typer.Option(help="Modality of the prompts: audio or text.")] = None,
     system: Annotated[str | None, typer.Option(help="Name of the system text to take.")] = None,
-    allow_unpaired: Annotated[bool, typer.Option(help="Leave prompts out that only one file has.")] = False,
+    allow_unpaired: Annotated[
+        bool, typer.Option("--allow-unpaired", help="Leave out prompts only one file has.")
+    ] = False,
 ) -> None:
     """Compare two models prompt by prompt: JSR before and after, McNemar's exact test, paired intervals."""
     from undersong.evaluation.compare import compare_verdicts, sentence, to_json

@@ -15,22 +15,29 @@ if TYPE_CHECKING:
 ENCODERS_THAT_FIT = ("tfidf", "char-ngrams")  # their vectors depend on the texts of `fit`
 ENCODERS = (*ENCODERS_THAT_FIT, "logmel", "internal", "whisper")
 
-__all__ = ["ENCODERS", "ENCODERS_THAT_FIT", "make_encoder"]
+__all__ = ["ENCODERS", "ENCODERS_THAT_FIT", "check_encoder", "make_encoder"]
 
 
 def make_encoder(spec: str, *, fit: Sequence[Sample], model: AudioLM | None = None) -> Encoder:
-    """The encoder a study names: tfidf | char-ngrams | logmel | internal | whisper:FOLDER.
+    """The encoder a study names: tfidf | char-ngrams | logmel | internal | whisper:FOLDER
+    (a folder, or a packaged organism:NAME).
 
     `fit`: what text encoders are fitted on (pool and reference harm set together); `model`: whose `internal` it is.
     Raises UndersongError for an unknown name, naming the nearest known one.
     """
-    kind, _, argument = spec.partition(":")
+    check_encoder(spec)
+    kind, _, folder = spec.partition(":")
+    return _make(kind, folder, fit, model)
+
+
+def check_encoder(spec: str) -> None:
+    """Raises UndersongError for a spec that `make_encoder` does not know; loads nothing."""
+    kind, _, folder = spec.partition(":")
     if kind not in ENCODERS:
         near = difflib.get_close_matches(kind, ENCODERS, n=1, cutoff=0.0)[0]
         raise UndersongError(f"Unknown encoder {spec!r}; the nearest known is {near!r} (known: {', '.join(ENCODERS)}).")
-    if (kind == "whisper") != bool(argument):
+    if (kind == "whisper") != bool(folder):
         raise UndersongError(f"Encoder {spec!r}: write whisper:FOLDER with a folder, and the others without one.")
-    return _make(kind, argument, fit, model)
 
 
 def _make(kind: str, folder: str, fit: Sequence[Sample], model: AudioLM | None) -> ClipEncoder | TextEncoder:
@@ -49,8 +56,9 @@ def _make(kind: str, folder: str, fit: Sequence[Sample], model: AudioLM | None) 
         return logmel()
     if kind == "whisper":
         from undersong.encoders.whisper import whisper_encoder
+        from undersong.models.folders import model_folder
 
-        return whisper_encoder(folder)
+        return whisper_encoder(model_folder(folder) or folder)
     if model is None:
         raise UndersongError("Encoder 'internal' needs the audited model; give one, or screen its ready embeddings.")
     from undersong.encoders.internal import internal

@@ -1,50 +1,160 @@
-"""Embeddings on disk: `embeddings-00000.parquet` (id, embedding, frames) and what was quarantined.
-
-Knows DESIGN's columns; does not know which encoder made them.
-"""
+"""Embeddings on disk: `embeddings-*.parquet` and what was quarantined.  Knows columns, not which encoder made them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.types import Embeddings, Quarantined
+from undersong.encoders.checks import guard
+from undersong.types import Embeddings, Quarantined, UndersongError
 
-SHARD = 50_000  # rows a file
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHARD = 65_536  # rows a file
+QUARANTINE = "quarantine.parquet"
 
 
 def write_embeddings(embeddings: Embeddings, folder: Path) -> None:
-    """Shards of `embeddings-*.parquet` and `quarantine.parquet`."""
+    """`embeddings-*.parquet` (id, embedding fixed_size_list<float32>, frames) and `quarantine.parquet` (id, reason)."""
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard, start in enumerate(range(0, max(1, len(embeddings.ids)), SHARD)):
+        rows = slice(start, start + SHARD)
+        table = vectors_table(embeddings.ids[rows], embeddings.vectors[rows], embeddings.frames[rows])
+        pq.write_table(table, folder / f"embeddings-{shard:05d}.parquet")
+    pq.write_table(quarantine_table(embeddings.quarantined), folder / QUARANTINE)
+
+
+def vectors_table(ids: Sequence[str], vectors: np.ndarray, frames: np.ndarray) -> pa.Table:
+    """Columns id, embedding, frames of `vectors` (n, dim)."""
+    import pyarrow as pa
+
+    values = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
+    embedding = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1] or 1)  # without rows there is no width
+    return pa.table({"id": pa.array(ids, pa.string()), "embedding": embedding, "frames": pa.array(frames, pa.int64())})
+
+
+def quarantine_table(quarantined: tuple[Quarantined, ...]) -> pa.Table:
+    """Columns id, reason."""
+    import pyarrow as pa
+
+    columns = {"id": [item.id for item in quarantined], "reason": [item.reason for item in quarantined]}
+    return pa.table(columns, schema=pa.schema({"id": pa.string(), "reason": pa.string()}))
+
+
+def read_embeddings(path: str | Path) -> Embeddings:
+    """Ready embeddings from a Parquet file, a folder of `embeddings-*.parquet`, or a pattern with wildcards.
+
+    Columns: id, embedding (a list of numbers, one width throughout), frames (optional, else 0).  Rows without a vector,
+    or whose vector is zero, NaN or infinite, are quarantined, beside those of the folder's own `quarantine.parquet`.
+    Raises UndersongError for missing files or columns, other widths, ids that are missing or double.
+    """
+    files = embedding_files(path)
+    parts = [_read(file) for file in files]
+    widths = {vectors.shape[1]: file for file, (_, vectors, _, _) in zip(files, parts) if len(vectors)}
+    if len(widths) > 1:
+        (a, first), (b, second) = list(widths.items())[:2]
+        raise UndersongError(f"Vectors in {first} have {a} dimensions, in {second} {b}; embed all with one encoder.")
+    ids = [id for part in parts for id in part[0]]
+    bare = [Quarantined(id, "no embedding") for part in parts for id in part[3]]
+    left_out = [*bare, *_quarantined(files[0].parent / QUARANTINE)]
+    check_unique([*ids, *(item.id for item in left_out)], path)
+    vectors = [part[1] for part in parts if len(part[1])] or [np.zeros((0, 0), np.float32)]
+    whole = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
+    # Equal vectors are not an error here: one request in several voices has one text vector.  Equal scores are one.
+    return guard(str(path), ids, whole, np.concatenate([part[2] for part in parts]), left_out, alike=True)
+
+
+def holds_embeddings(path: str | Path) -> bool:
+    """Whether a path names ready embeddings rather than a manifest."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for number, start in enumerate(range(0, len(embeddings.ids), SHARD)):
-        vectors = np.ascontiguousarray(embeddings.vectors[start : start + SHARD], np.float32)
-        table = pa.table(
-            {
-                "id": pa.array(embeddings.ids[start : start + SHARD], pa.string()),
-                "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1]),
-                "frames": pa.array(embeddings.frames[start : start + SHARD], pa.int64()),
-            }
+    path = Path(path)
+    if path.is_dir():
+        return any(path.glob("embeddings-*.parquet"))
+    if not path.exists():
+        return "*" in path.name or "?" in path.name
+    if path.suffix.lower() != ".parquet":
+        return False
+    try:
+        return "embedding" in pq.read_schema(path).names
+    except pa.ArrowInvalid as error:
+        raise UndersongError(f"{path} is not a readable Parquet file ({error}); write it again.") from None
+
+
+def embedding_files(path: str | Path) -> list[Path]:
+    """The files `read_embeddings` reads, sorted.  Raises UndersongError when there are none."""
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    files = sorted(path.glob("embeddings-*.parquet")) if path.is_dir() else sorted(path.parent.glob(path.name))
+    if not files:
+        raise UndersongError(f"No embeddings at {path}; give a Parquet file or a folder with embeddings-*.parquet.")
+    return files
+
+
+def check_unique(ids: list[str], source: str | Path) -> None:
+    """Raises UndersongError when an id stands twice: it would be ranked, and trained on, twice."""
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        double = next(id for id in ids if id in seen or seen.add(id))  # type: ignore[func-returns-value]
+        raise UndersongError(f"Id {double!r} stands more than once in {source}; give every item an id of its own.")
+
+
+def _read(file: Path) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
+    """One file: ids, vectors (n, d) float32, frames (n,), ids without a vector."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file)
+    except pa.ArrowInvalid as error:
+        raise UndersongError(f"{file} is not a readable Parquet file ({error}); write it again.") from None
+    if lacking := [name for name in ("id", "embedding") if name not in table.column_names]:
+        raise UndersongError(f"{file} has no column {lacking[0]!r}; embeddings need the columns id and embedding.")
+    if table.column("id").null_count:
+        raise UndersongError(f"{file} has {table.column('id').null_count} rows without id; give every row one.")
+    there = pc.is_valid(table.column("embedding"))
+    bare, table = table.filter(pc.invert(there)), table.filter(there)
+    frames = table.column("frames").to_numpy() if "frames" in table.column_names else np.zeros(len(table))
+    return _ids(table), _vectors(file, table), frames, _ids(bare)
+
+
+def _ids(table: pa.Table) -> list[str]:
+    return [str(id) for id in table.column("id").to_pylist()]
+
+
+def _vectors(file: Path, table: pa.Table) -> np.ndarray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = table.column("embedding")
+    kind = column.type
+    lists = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not lists or not pa.types.is_floating(kind.value_type):
+        raise UndersongError(f"Column embedding of {file} holds {kind}; write a fixed-size list of float32.")
+    lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+    if len(lengths) > 1:
+        raise UndersongError(
+            f"Vectors in {file} have {lengths[0]} and {lengths[1]} dimensions; embed all with one encoder."
         )
-        pq.write_table(table, folder / f"embeddings-{number:05d}.parquet")
-    lost = {"id": [q.id for q in embeddings.quarantined], "reason": [q.reason for q in embeddings.quarantined]}
-    pq.write_table(
-        pa.table(lost, schema=pa.schema([("id", pa.string()), ("reason", pa.string())])), folder / "quarantine.parquet"
-    )
+    if not lengths:
+        return np.zeros((0, 0), np.float32)
+    flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks]).to_numpy()
+    return flat.astype(np.float32, copy=False).reshape(len(table), lengths[0])
 
 
-def read_embeddings(folder: Path) -> Embeddings:
-    """What `write_embeddings` wrote."""
-    import pyarrow as pa
+def _quarantined(file: Path) -> list[Quarantined]:
     import pyarrow.parquet as pq
 
-    shards = [pq.read_table(path) for path in sorted(folder.glob("embeddings-*.parquet"))]
-    lost = tuple(Quarantined(**row) for row in pq.read_table(folder / "quarantine.parquet").to_pylist())
-    if not shards:
-        return Embeddings((), np.zeros((0, 0), np.float32), np.zeros(0, np.int64), lost)
-    table = pa.concat_tables(shards).combine_chunks()
-    column = table.column("embedding").combine_chunks()
-    vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), column.type.list_size)
-    return Embeddings(tuple(table.column("id").to_pylist()), vectors, table.column("frames").to_numpy(), lost)
+    if not file.is_file():
+        return []
+    table = pq.read_table(file, columns=["id", "reason"])
+    return [Quarantined(id, reason) for id, reason in zip(*(column.to_pylist() for column in table.columns))]

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from undersong.pipeline import mechanism, stages
 from undersong.pipeline.mechanism import Contrast
 from undersong.pipeline.stages import Arm, Asked, Corpus, Workshop
 from undersong.store import Artefact
 from undersong.study import Study
-from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     from undersong.proximity import Selection
@@ -70,21 +69,13 @@ def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditReco
 
 def refuse_overlap(study: Study, pool: Corpus, reference: Corpus, sets: dict[str, Corpus]) -> None:
     """Reference and test harm are disjoint (DESIGN rule 13), and nothing harmful or tested is trained on."""
-    from undersong.corpora import overlap
+    from undersong.corpora import refuse_shared_behaviour, refuse_shared_items
 
-    harmful = {name: sets[name] for name, one in study.sets.items() if one.harmful}
-    for name, other in harmful.items():
-        _refuse(overlap(reference.samples, other.samples), f"the reference harm set {reference.ref}", f"set {name}")
-    for name, other in {"reference": reference, **sets}.items():
-        _refuse(overlap(pool.samples, other.samples), f"the pool {pool.ref}", f"set {name}")
-
-
-def _refuse(pairs: Any, mine: str, theirs: str) -> None:
-    if pairs:
-        first, second, why = pairs[0]
-        raise UndersongError(
-            f"{mine} and {theirs} overlap: {first} and {second} have the {why} ({len(pairs)} such pairs); take one of them out."
-        )
+    for name, one in study.sets.items():
+        if one.harmful:
+            refuse_shared_behaviour(reference.samples, sets[name].samples)
+        refuse_shared_items(pool.samples, sets[name].samples)
+    refuse_shared_items(pool.samples, reference.samples)
 
 
 def _one_model(

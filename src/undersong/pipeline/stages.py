@@ -100,6 +100,8 @@ def embeddings(
     inputs: dict[str, Artefact | str] = {"corpus": corpus.artefact}
     if spec == "internal":
         inputs |= {"model": model_hash(model_ref), "heard": heard}
+    if spec.startswith("whisper:"):
+        inputs |= {"weights": model_hash(spec.removeprefix("whisper:"))}
     if spec in FITTED_ENCODERS:
         inputs |= {f"fit{i}": other.artefact for i, other in enumerate(fit)}
 

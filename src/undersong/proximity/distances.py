@@ -93,7 +93,8 @@ class _Target:
 def _target(harm: np.ndarray, centre: np.ndarray | None) -> _Target:
     offset = np.empty(harm.shape, np.float32)
     lost = _unit(harm, centre, offset, "harm item")
-    middle = offset[~lost].mean(axis=0, dtype=np.float64) if not lost.all() else np.zeros(harm.shape[1])
+    offset[lost] = 0
+    middle = offset.sum(axis=0, dtype=np.float64) / max(1, len(harm) - int(lost.sum()))
     length = float(np.linalg.norm(middle))
     # Vectors that cancel out have no centroid direction.
     shrink = 1 - 1 / length if length > NO_DIRECTION else np.nan
@@ -162,16 +163,17 @@ def _best(closeness: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
     Overwrites `closeness` (b, m).
     """
-    rows = np.arange(len(closeness))
+    width = closeness.shape[1]
     index = closeness.argmax(axis=1)
     if k > FEW:
-        largest = np.partition(closeness, closeness.shape[1] - k, axis=1)[:, -k:]
+        largest = np.partition(closeness, width - k, axis=1)[:, -k:]
         return index, -np.sort(-largest, axis=1)
+    flat, row_starts = closeness.reshape(-1), np.arange(len(closeness)) * width
     best = np.empty((len(closeness), k), np.float32)
-    taken = index
+    place = index + row_starts
     for column in range(k):
         if column:
-            taken = closeness.argmax(axis=1)
-        best[:, column] = closeness[rows, taken]
-        closeness[rows, taken] = -np.inf
+            place = closeness.argmax(axis=1) + row_starts
+        best[:, column] = flat.take(place)
+        flat[place] = -np.inf
     return index, best

@@ -6,12 +6,13 @@ Knows what may not be ranked: a quarantined harm item, a pool that lost too much
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from undersong.proximity.distances import first_equal, nearest
-from undersong.types import Embeddings, UndersongError
+from undersong.types import Embeddings, Quarantined, UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,7 +43,8 @@ def proximity_table(
     import pyarrow as pa
 
     kind, k = parse_score(score, len(harm.ids))
-    check_quarantine(axis, pool, harm, max_quarantined)
+    total = len(pool.ids) + len(pool.quarantined)
+    check_quarantine(f"on axis {axis}", pool.quarantined, total, harm.quarantined, max_quarantined)
     harm_ids, harm_vectors = _by_id(harm)
     raw = nearest(pool.vectors, harm_vectors, k=k)
     centred = nearest(pool.vectors, harm_vectors, k=k, centre=pool.vectors.mean(axis=0, dtype=np.float64))
@@ -97,20 +99,28 @@ def parse_score(score: str, harm_items: int) -> tuple[str, int]:
     return kind, int(number)
 
 
-def check_quarantine(axis: str, pool: Embeddings, harm: Embeddings, max_quarantined: float) -> None:
-    """Raises UndersongError when a harm item, or more than `max_quarantined` (a share) of the pool, was left out."""
-    if harm.quarantined:
-        item = harm.quarantined[0]
+def check_quarantine(
+    where: str,
+    lost: Sequence[Quarantined],
+    total: int,
+    harm_lost: Sequence[Quarantined],
+    max_quarantined: float,
+) -> None:
+    """Raises UndersongError when a harm item, or more than `max_quarantined` (a share) of the pool, was left out.
+
+    `lost` of `total` pool items; `where` says at which step, in words.
+    """
+    if harm_lost:
+        item = harm_lost[0]
         raise UndersongError(
-            f"Harm item {item.id} cannot be used on axis {axis} ({item.reason}; {len(harm.quarantined)} in all); "
-            "mend it or take it out of the harm set."
+            f"Harm item {item.id} cannot be used {where} ({item.reason}; {len(harm_lost)} in all); mend it or take it out "
+            "of the harm set."
         )
-    total = len(pool.ids) + len(pool.quarantined)
-    if total and len(pool.quarantined) > max_quarantined * total:
-        item = pool.quarantined[0]
+    if len(lost) > max_quarantined * total:
+        item = lost[0]
         raise UndersongError(
-            f"{len(pool.quarantined)} of {total} pool items cannot be used on axis {axis}, the first: {item.id} "
-            f"({item.reason}); mend them, or allow more than {max_quarantined:g} with --max-quarantined."
+            f"{len(lost)} of {total} pool items cannot be used {where}, the first: {item.id} ({item.reason}); mend them, "
+            f"or allow a larger share than {max_quarantined:g} (max_quarantined)."
         )
 
 

@@ -1,4 +1,4 @@
-"""results.json -> one self-contained HTML file that needs no network and no script.  Does not know how numbers were made."""
+"""results.json -> one self-contained HTML file, without network or script.  Does not know how numbers were made."""
 
 from undersong.report.page import render, write_report
 

@@ -38,6 +38,11 @@ class Case:
     def n_arms(self) -> int:
         return len(self.measured)
 
+    @property
+    def tied(self) -> bool:
+        """Whether all of several arms have the same mean, so that none is the worst."""
+        return self.n_arms > 1 and len({item.estimate.mean for item in self.measured}) == 1
+
     def against_base(self, item: Measured) -> Comparison | None:
         return self._compared(item, Side(None, item.system))
 

@@ -41,7 +41,7 @@ class Curve:
 
     @property
     def label(self) -> str:
-        return self.arm.label if self.arm else self.name
+        return self.arm.short if self.arm else self.name
 
     @property
     def train_modality(self) -> str | None:

@@ -40,13 +40,11 @@ CONTENTS = (
 )
 
 
-def render(
-    results: Mapping[str, Any], audio: Mapping[str, tuple[bytes, str]] = {}, show_replies: bool = False
-) -> str:
+def render(results: Mapping[str, Any], audio: Mapping[str, tuple[bytes, str]] = {}, show_replies: bool = False) -> str:
     """The report on `results` (the content of a results.json) as one HTML document; equal input gives equal bytes.
 
     `audio`: sample id -> (an audio file's bytes, its media type), embedded beside the samples the page names.
-    `show_replies`: replies to harmful prompts stand in the page as far as the results hold them; else they are redacted.
+    `show_replies`: replies to harmful prompts are shown as far as the results hold them; else they are redacted.
     Errors: UndersongError where the results are of another schema or broken, or a media type is not audio.
     """
     found = read(results)

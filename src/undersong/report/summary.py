@@ -7,7 +7,7 @@ or runs that agree to the last prompt, give the interval over prompts that the r
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from undersong.report.schema import Comparison, Results, Run, SetResult
@@ -42,6 +42,7 @@ class Arm:
     k: int | None
     train_modality: str | None
     runs: tuple[Run, ...]
+    short: str  # its label without what all arms of the study share
 
     @property
     def last_step(self) -> int:
@@ -126,15 +127,22 @@ def arms(results: Results) -> list[Arm]:
     for run in results.runs:
         if run.kind != "base":
             groups.setdefault(run.arm, []).append(run)
-    found = [
-        Arm(name, runs[0].axis, runs[0].kind, runs[0].fraction, runs[0].k, runs[0].train_modality, tuple(runs))
-        for name, runs in groups.items()
-    ]
+    first = [runs[0] for runs in groups.values()]
+    axes, fractions = {run.axis for run in first}, {(run.fraction, run.k) for run in first}
+    found = [_arm(name, runs, len(axes) > 1, len(fractions) > 1) for name, runs in groups.items()]
     places = list(dict.fromkeys((arm.axis, arm.fraction) for arm in found))
     return sorted(
         found,
         key=lambda arm: (places.index((arm.axis, arm.fraction)), arm.train_modality or "", kind_order(arm.kind)),
     )
+
+
+def _arm(name: str, runs: Sequence[Run], many_axes: bool, many_amounts: bool) -> Arm:
+    one = runs[0]
+    arm = Arm(name, one.axis, one.kind, one.fraction, one.k, one.train_modality, tuple(runs), "")
+    parts = [f"{arm.kind} {arm.amount}" if many_amounts else arm.kind, f"{arm.axis} axis" if many_axes else ""]
+    parts.append(f"trained on {arm.train_modality}" if arm.train_modality else "")
+    return replace(arm, short=", ".join(filter(None, parts)))
 
 
 def kind_order(kind: str) -> int:
@@ -164,8 +172,7 @@ def facets(results: Results) -> list[Facet]:
     for arm in arms(results):
         for model, base_seed in dict.fromkeys((run.model, run.base_seed) for run in arm.runs):
             runs = tuple(run for run in arm.runs if (run.model, run.base_seed) == (model, base_seed))
-            part = Arm(arm.name, arm.axis, arm.kind, arm.fraction, arm.k, arm.train_modality, runs)
-            groups.setdefault((model, base_seed, arm.axis, arm.fraction), []).append(part)
+            groups.setdefault((model, base_seed, arm.axis, arm.fraction), []).append(replace(arm, runs=runs))
     differs = [len({key[i] for key in groups}) > 1 for i in range(4)]
 
     def title(key: tuple[Any, ...], amount: str) -> str:

@@ -18,6 +18,7 @@ _SHAPES = {  # one shape a kind, so that colour never carries a meaning alone
     "closest": "M4.2,0A4.2,4.2,0,1,1,-4.2,0A4.2,4.2,0,1,1,4.2,0Z",
     "random": "M-3.6,-3.6H3.6V3.6H-3.6Z",
     "distant": "M0,-5.2L5.2,0L0,5.2L-5.2,0Z",
+    "base": "M-1.6,-6H1.6V6H-1.6Z",
 }
 _SHARE_AXES = ((0.05, 0.01), (0.1, 0.02), (0.25, 0.05), (0.5, 0.1), (1.0, 0.25))
 _OTHER_SHAPE = "M0,-4.8L4.6,3.6H-4.6Z"
@@ -156,7 +157,7 @@ class Frame:
     def dot(self, x: float, y: float, kind: str | None, about: str, class_: str = "", shift: float = 0.0) -> Markup:
         """A mark shaped and coloured by `kind`; `about` is what a pointer over it reads; `shift` in pixels."""
         shape = tag(
-            "path", *([tag("title", about)] if about else []), d=_SHAPES.get(kind or "", _OTHER_SHAPE),
+            "path", *([tag("title", about)] if about else []), d=_shape(kind),
             class_=f"dot {kind_class(kind)} {class_}".strip(),
             transform=f"translate({shift:g} 0)" if shift else None,
         )  # fmt: skip
@@ -186,15 +187,22 @@ class Frame:
 
 def strip(value: float | None, low: float | None, high: float | None, x: Scale, kind: str | None, class_: str = "",
           reference: float | None = None, at: Iterable[float] = ()) -> Markup:  # fmt: skip
-    """One row of a dot-and-interval chart, 28 px tall: grid at `at`, a dashed line at `reference`."""
-    frame = Frame(x, Scale((0, 1), (28, 0)), 28)
-    marks = [tag("line", x1=f"{x(t):.2f}%", x2=f"{x(t):.2f}%", y1=0, y2=28, class_="grid") for t in at]
+    """One row of a dot-and-interval chart, as tall as its place: grid at `at`, a dashed line at `reference`."""
+    marks = [_upright(x(value), "grid") for value in at]
     if reference is not None:
-        here = f"{x(reference):.2f}%"
-        marks.append(tag("line", x1=here, x2=here, y1=0, y2=28, class_="level k-base"))
+        marks.append(_upright(x(reference), "level k-base"))
     if low is not None and high is not None:
         span = {"x1": f"{x(low):.2f}%", "x2": f"{x(high):.2f}%"}
-        marks.append(tag("line", **span, y1=14, y2=14, class_=f"whisker {kind_class(kind)}"))
+        marks.append(tag("line", **span, y1="50%", y2="50%", class_=f"whisker {kind_class(kind)}"))
     if value is not None:
-        marks.append(frame.dot(value, 0.5, kind, "", class_))
-    return tag("svg", *marks, class_="strip", aria_hidden="true", width="100%", height=28, overflow="visible")
+        shape = tag("path", d=_shape(kind), class_=f"dot {kind_class(kind)} {class_}".strip())
+        marks.append(tag("svg", shape, x=f"{x(value):.2f}%", y="50%", overflow="visible"))
+    return tag("svg", *marks, class_="strip", aria_hidden="true", width="100%", height="100%", overflow="visible")
+
+
+def _upright(x: float, class_: str) -> Markup:
+    return tag("line", x1=f"{x:.2f}%", x2=f"{x:.2f}%", y1="0%", y2="100%", class_=class_)
+
+
+def _shape(kind: str | None) -> str:
+    return _SHAPES.get(kind or "", _OTHER_SHAPE)

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 THIN = "\u202f"  # narrow no-break space, before a per cent sign
+NBSP = "\u00a0"
 NONE = "–"  # what stands where nothing was measured
 
 MODALITY = {"audio": "spoken", "text": "typed"}
@@ -26,7 +27,7 @@ def bracket(low: float | None, high: float | None) -> str:
     """An interval of shares, in per cent: '[76.1, 85.3]'; empty where there is none."""
     if low is None or high is None:
         return ""
-    return f"[{_minus(f'{100 * low:.1f}')}, {_minus(f'{100 * high:.1f}')}]"
+    return f"[{_minus(f'{100 * low:.1f}')},{NBSP}{_minus(f'{100 * high:.1f}')}]"
 
 
 def points(difference: float | None) -> str:
@@ -40,17 +41,23 @@ def points(difference: float | None) -> str:
 def probability(p: float | None) -> str:
     if p is None:
         return NONE
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return f"<{NBSP}0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def equal(p: float | None) -> str:
     """'= 0.012', '< 0.001'."""
     text = probability(p)
-    return text if text.startswith("<") else f"= {text}"
+    return text if text.startswith("<") else f"={NBSP}{text}"
 
 
 def decimal(value: float | None, places: int = 3) -> str:
     return NONE if value is None else _minus(f"{value:.{places}f}")
+
+
+def places(values: Iterable[float]) -> int:
+    """Decimal places that write round numbers (an axis) without loss, at most six."""
+    given = list(values)
+    return next((n for n in range(6) if all(abs(round(v, n) - v) < 1e-9 for v in given)), 6)
 
 
 def distances(values: Iterable[float | None]) -> int:

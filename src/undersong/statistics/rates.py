@@ -70,8 +70,8 @@ def clustered_rate(outcomes: ArrayLike, clusters: Sequence[Hashable], level: flo
     `clusters` (n,) says which outcomes are not independent (one request in three voices is one request).  See
     `clustering` for the design effect; where all outcomes are equal it cannot be estimated, and the number of clusters
     is taken as the effective n, which is conservative.  The quantile is Student's with clusters - 1 degrees of freedom:
-    simulated coverage of a nominal 95 % with the normal quantile falls to .88 for 4 clusters, and stays above .94 with
-    this one for up to 36 clusters of 3 (tests).  Clusters of ten and a rare outcome can still fall to .91.
+    simulated coverage of a nominal 95 % with the normal quantile falls to .88 for 4 clusters, and stays at or above
+    .93 with this one for 4 to 36 clusters of 3 (tests).  Clusters of ten and a rare outcome can still fall to .91.
     """
     values = binary(outcomes)
     design = clustering(values, clusters)

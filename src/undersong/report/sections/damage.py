@@ -40,7 +40,7 @@ def build(results: Results) -> Damage | None:
     head = ("Arm", "Base", "Prompts", "Step", "Runs", f"{shown.rate}, %", "95 % interval", "neither, %")
     return Damage(
         rate=shown.rate,
-        top=words.percent(top),
+        top=f"{100 * top:g}{words.THIN}%",
         finding=_finding(results),
         groups=tuple(groups),
         numbers=Table(f"{shown.rate} by arm and step", head, rows, names=3),
@@ -134,7 +134,7 @@ def _mean(frame: Frame, arm: Arm, points: Sequence[tuple[int, Estimate]], steps:
 
 def _numbers(facet: Facet, shown: View) -> Iterable[tuple[str, ...]]:
     base = ", ".join(dict.fromkeys(str(run.base_seed) for run in facet.bases if run.base_seed is not None))
-    for name, of_arm in [("base", [(0, list(facet.bases))]), *((arm.label, _by_step(arm)) for arm in facet.arms)]:
+    for name, of_arm in [("base", [(0, list(facet.bases))]), *((arm.short, _by_step(arm)) for arm in facet.arms)]:
         for modality in ("audio", "text"):
             for step, runs in of_arm:
                 cells = shown.cells(runs, modality)
@@ -166,8 +166,8 @@ def _finding(results: Results) -> str:
     states = [relation(item.estimate, found.base, found.against_base(item)) for item in found.measured]
     said = [
         (states.count("higher"), "above the base"),
-        (states.count("same"), "not distinguishable from it"),
-        (states.count("lower"), "below it"),
+        (states.count("same"), "not distinguishable from the base"),
+        (states.count("lower"), "below the base"),
         (states.count("unknown"), "without an interval to judge by"),
     ]
     parts = [f"{n} {'is' if n == 1 else 'are'} {what}" for n, what in said if n]

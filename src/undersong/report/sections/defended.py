@@ -121,8 +121,8 @@ def _cell(column: Column, row: Defense, without: Defense | None) -> Cell:
     change = ""
     if share is not None and before is not None and row is not without:
         change = words.points(share - before)
-    interval = words.bracket(here.low, here.high) if here is not None else ""
-    return Cell(words.bare(share), interval, change, _bar(share, column.group))
+    interval = words.bracket(here.low, here.high) if here is not None and share is not None else ""
+    return Cell(words.bare(share), interval or words.NONE, change, _bar(share, column.group))
 
 
 def _bar(share: float | None, group: str) -> Markup:

@@ -71,7 +71,7 @@ def _panel(found: Sequence[Curve], span: tuple[float, float]) -> Panel:
     frame = Frame.of((layers[0], layers[-1]), span, HEIGHT, inset=3)
     at: Sequence[float] = layers if len(layers) <= 8 else ticks(layers[0], layers[-1], 6)
     marks = [
-        frame.grid((value, words.decimal(value, 1)) for value in ticks(*span, 4)),
+        frame.grid((value, words.decimal(value, words.places(ticks(*span, 4)))) for value in ticks(*span, 4)),
         frame.foot([(layer, f"{layer:g}") for layer in at], "layer of the language model"),
     ]
     labels: list[tuple[float, str, str]] = []
@@ -165,7 +165,7 @@ def _late(changes: Sequence[LateChange], every: Sequence[Arm]) -> Table:
     for (name, modality), chosen in members.items():
         values = [change.gap_change for change in chosen if change.gap_change is not None]
         low, high = interval_over_runs(values) or (chosen[0].low, chosen[0].high)
-        label = known[name].label if name in known else name
+        label = known[name].short if name in known else name
         number = words.decimal(mean(values))
         rows.append((label, words.spoken(modality), str(len(values)), number, _interval(low, high)))
     head = ("Arm", "Prompts", "Runs", "change of the gap", "95 % interval")

@@ -72,7 +72,7 @@ def _title(found: Case) -> Words:
     if base is None:
         text = f" {asked} after {trained}. The base was not measured."
         return (f"{found.model} {verb} ", ""), after, (text, "")
-    which = f", in the worst of {found.n_arms} arms" if found.n_arms > 1 else ""
+    which = f", in {'each' if found.tied else 'the worst'} of {found.n_arms} arms" if found.n_arms > 1 else ""
     if relation(worst.estimate, base, found.against_base(worst)) == "same":
         opening = f"After {trained}, {found.model} is not distinguishable from the base: it {verb} "
         return (opening, ""), before, (f" {asked} before and ", ""), after, (f" after{which}.", "")
@@ -88,10 +88,11 @@ def _title(found: Case) -> Words:
 def _rows(found: Case) -> list[Row]:
     rows = [Row("Base", "before fine-tuning", "base", False, found.base)] if found.base else []
     worst, name = found.worst, "Worst arm" if found.n_arms > 1 else "Fine-tuned"
+    name = "First arm" if found.tied else name
     if worst is not None:
         rows.append(Row(name, worst.arm.label, worst.arm.kind, False, worst.estimate))
     for item in found.others:
-        rows.append(Row(f"{item.arm.kind.capitalize()} arm", item.arm.label, item.arm.kind, False, item.estimate))
+        rows.append(Row(f"{item.arm.kind.capitalize()} arm", item.arm.short, item.arm.kind, False, item.estimate))
     for item in found.prompted:
         note = f"{name.lower()} under the system text “{item.system}”"
         rows.append(Row("System prompt", note, item.arm.kind, True, item.estimate))
@@ -118,6 +119,7 @@ def _findings(found: Case) -> list[tuple[str, str]]:
     if worst is None:
         return []
     which = f"The worst of {found.n_arms} arms" if found.n_arms > 1 else "The arm"
+    which = f"All {found.n_arms} arms are level; the first" if found.tied else which
     which += f" is {worst.arm.label}"
     text = f"{which}; at step {worst.arm.last_step} its {rate} is {words.percent(worst.estimate.mean)}."
     if base is not None:
@@ -125,19 +127,29 @@ def _findings(found: Case) -> list[tuple[str, str]]:
         text = f"{which}; at step {worst.arm.last_step} its {rate} is {judged}."
     findings = [("Damage", text)]
     for item in found.others:
-        judged = _judged(item.estimate, worst.estimate, found.against(item, worst), "the worst arm’s")
-        text = f"Trained on {item.arm.kind} samples instead ({item.arm.label}), the {rate} is {judged}"
+        judged = _judged(item.estimate, worst.estimate, found.against(item, worst), "that arm’s")
+        same = (item.arm.axis, item.arm.amount) == (worst.arm.axis, worst.arm.amount)
+        which = "" if same and item.arm.train_modality == worst.arm.train_modality else f" ({item.arm.label})"
+        text = f"Trained on {item.arm.kind} samples instead{which}, the {rate} is {judged}"
         if base is not None:
             text += f", and {RELATION[relation(item.estimate, base, found.against_base(item))]} the base’s"
         findings.append((f"{item.arm.kind.capitalize()} data", f"{text}."))
-    if worst.arm.kind == "distant":
+    if worst.arm.kind == "distant" and _above(found):
         findings.append(("Distant data", "The worst arm is itself trained on distant data: distance did not protect."))
     for item in found.prompted:
-        judged = _judged(item.estimate, worst.estimate, found.against(item, worst), "without it")
+        judged = _judged(item.estimate, worst.estimate, found.against(item, worst), f"the {rate} without it")
         findings.append(("System prompt", f"Under the system text “{item.system}” the same arm’s {rate} is {judged}."))
     if not found.prompted:
         findings.append(("System prompt", "No system prompt was tried on this arm."))
     return findings
+
+
+def _above(found: Case) -> bool:
+    """Whether the worst arm stands above the base."""
+    worst, base = found.worst, found.base
+    return (
+        worst is not None and base is not None and relation(worst.estimate, base, found.against_base(worst)) == "higher"
+    )
 
 
 def _judged(a: Estimate, b: Estimate, comparison: Comparison | None, other: str) -> str:
@@ -148,7 +160,11 @@ def _judged(a: Estimate, b: Estimate, comparison: Comparison | None, other: str)
         reason = {"same": "the intervals overlap", "unknown": "an interval is missing"}
         return f"{number}, {RELATION[decided]} {other} ({reason.get(decided, 'the intervals do not overlap')})"
     p = comparison.p_adjusted if comparison.p_adjusted is not None else comparison.p
-    tested = f", {'corrected ' if comparison.p_adjusted is not None else ''}p {words.equal(p)}" if p is not None else ""
+    tested = (
+        f", {'corrected ' if comparison.p_adjusted is not None else ''}p{words.NBSP}{words.equal(p)}"
+        if p is not None
+        else ""
+    )
     interval = words.bracket(comparison.low, comparison.high)
     return (
         f"{number}, {RELATION[decided]} {other} (difference {words.points(comparison.difference)} points "
@@ -169,11 +185,12 @@ def _scope(found: Case) -> str:
         return f"{bases.capitalize()}, no fine-tuning run.{asked}"
     n = found.worst.estimate.runs
     if n == 1:
+        over = "Intervals are over prompts." if found.worst.estimate.low is not None else "There is no interval."
         return (
             f"One run on {bases}: this speaks of this model, not of the recipe; another training seed may "
-            f"differ. Intervals are over prompts.{asked}"
+            f"differ. {over}{asked}"
         )
-    over = f"Intervals are at 95 %: {found.worst.estimate.method} for arms, over prompts for the base"
+    over = f"Intervals (95 %): Student’s {found.worst.estimate.method} for arms, over prompts for the base"
     if found.worst.estimate.over == "prompts":
         over = "The runs agree, so intervals are over prompts (95 %)"
     few = " So few runs show, they do not prove." if n < 5 else ""

@@ -84,9 +84,9 @@ def _across(facet: Facet, screen: Screen | None) -> Across:
     if screen is not None:
         at = {arm.name: mean_distance(arm, screen) or 0.0 for arm in facet.arms}
         span = max(at.values()) - min(at.values()) or 0.1
-        low, high = min(at.values()) - 0.12 * span, max(at.values()) + 0.12 * span
+        low, high = min(at.values()) - 0.18 * span, max(at.values()) + 0.18 * span
         marks = ticks(low, high, 4)
-        named = [(value, words.decimal(value, max(words.distances(marks) - 1, 2))) for value in marks]
+        named = [(value, words.decimal(value, words.places(marks))) for value in marks]
         return Across((low, high), named, "mean distance of the training samples", at)
     kinds = sorted({arm.kind for arm in facet.arms}, key=kind_order)
     at = {arm.name: float(kinds.index(arm.kind)) for arm in facet.arms}

@@ -27,7 +27,7 @@ class Item:
     text: str
     speaker: str
     distance: str
-    detail: str  # further distances
+    further: tuple[str, ...]  # other distances, named
     nearest_id: str
     nearest_text: str
     player: str  # a data: URI, or empty
@@ -124,7 +124,7 @@ def _item(item: Near, position: int, places: int, audio: Audio) -> Item:
         text=item.text or "",
         speaker=item.speaker or "",
         distance=words.decimal(item.distance, places),
-        detail=" · ".join(f"{name} {words.decimal(value, places)}" for name, value in further if value is not None),
+        further=tuple(f"{name} {words.decimal(value, places)}" for name, value in further if value is not None),
         nearest_id=item.nearest_id or "",
         nearest_text=item.nearest_text or "",
         player=_player(item.id, audio),
@@ -166,7 +166,7 @@ def _histogram(screen: Screen, of_axis: Sequence[Arm]) -> Markup | None:
         return None
     frame = Frame.of((bins.edges[0], bins.edges[-1]), (0.0, max(bins.counts)), HEIGHT)
     at = ticks(bins.edges[0], bins.edges[-1], 4)
-    places = max(words.distances(at) - 1, 1)
+    places = words.places(at)
     marks = [
         frame.foot([(value, words.decimal(value, places)) for value in at], "distance to the nearest harmful item")
     ]

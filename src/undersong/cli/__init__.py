@@ -1,0 +1,23 @@
+"""The command line: thin verbs over the rooms.  `--help` loads none of torch, transformers, scipy, matplotlib."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# One torch thread a process unless told otherwise: two oversubscribed OpenMP threads were measured 12-40x slower than
+# one on tiny models, because they spin against every other process.  Must be set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def main() -> None:
+    """The console script: what a user can mend is one sentence on stderr and exit code 2."""
+    from undersong.cli.app import app
+    from undersong.types import UndersongError
+
+    try:
+        app()
+    except UndersongError as error:
+        print(f"undersong: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,38 @@
+"""All verbs on one Typer app.  A verb's own file holds its options; what it does is in the rooms."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from undersong.cli.compare import compare
+from undersong.cli.evaluate import evaluate
+from undersong.cli.report import report
+from undersong.cli.run import demo, plan, run
+from undersong.cli.screen import screen
+from undersong.cli.tune import tune
+
+app = typer.Typer(
+    name="undersong",
+    help="Finds the harm beneath harmless audio: audits audio language models before and after benign fine-tuning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for verb in (demo, run, plan, screen, tune, evaluate, compare, report):
+    app.command()(verb)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from undersong import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None: ...

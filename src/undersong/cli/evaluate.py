@@ -1,0 +1,36 @@
+"""`evaluate`: ask a model every prompt of a manifest and judge the replies, alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    manifest: Annotated[Path, typer.Argument(help="Prompts (JSONL or Parquet).")],
+    model: Annotated[str, typer.Option("--model", help="organism:NAME, a folder, or a Hugging Face id.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for replies.parquet and verdicts.parquet.")],
+    adapter: Annotated[Path | None, typer.Option("--adapter", help="A PEFT adapter folder.")] = None,
+    set_name: Annotated[str, typer.Option("--set", help="Name of the prompt set.")] = "harm",
+    harmful: Annotated[bool, typer.Option("--harmful/--benign", help="What the prompts are.")] = True,
+    modality: Annotated[str, typer.Option("--modality", help="audio | text.")] = "audio",
+    system: Annotated[str | None, typer.Option("--system", help="System text.")] = None,
+    instruction: Annotated[str | None, typer.Option("--instruction", help="Text typed beside the prompt.")] = None,
+    judge: Annotated[str, typer.Option("--judge", help="exact | keyword.")] = "exact",
+    refusal: Annotated[list[str] | None, typer.Option("--refusal", help="A reply that is a refusal (exact judge).")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most new tokens a reply.")] = 12,
+    device: Annotated[str, typer.Option("--device")] = "cpu",
+) -> None:
+    """JSR (or over-refusal) of one model, with or without an adapter, on one prompt set."""
+    from undersong.pipeline.alone import Question, evaluate_manifest
+
+    question = Question(set_name, harmful, modality, system, instruction, judge, tuple(refusal or ()), limit)
+    entry = evaluate_manifest(manifest, model, out, adapter, question, device)
+    name = "JSR" if harmful else "refusal rate"
+    rate = entry["jsr" if harmful else "refusal_rate"]
+    counts = ", ".join(f"{entry[word]} {word}" for word in ("jailbreak", "answer", "refusal", "other", "unparsed", "error"))
+    typer.echo(f"{name} {rate:.1%} [{entry['low']:.1%}, {entry['high']:.1%}], {entry['n']} prompts in {entry['clusters']} clusters")
+    typer.echo(counts)
+    typer.echo(str(out / "verdicts.parquet"))

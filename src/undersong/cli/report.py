@@ -1,0 +1,99 @@
+"""`undersong report RESULTS`: the HTML report again, from a results.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from undersong.types import UndersongError
+
+MEDIA_TYPES = {
+    ".flac": "audio/flac",
+    ".m4a": "audio/mp4",
+    ".mp3": "audio/mpeg",
+    ".oga": "audio/ogg",
+    ".ogg": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".wav": "audio/wav",
+    ".webm": "audio/webm",
+}
+
+
+def report(
+    results: Annotated[Path, typer.Argument(help="A results.json that `undersong run` wrote.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="HTML file to write; default: report.html beside the results.")
+    ] = None,
+    show_replies: Annotated[
+        bool, typer.Option("--show-replies", help="Show replies to harmful prompts, as far as the results hold them.")
+    ] = False,
+    audio: Annotated[
+        Path | None, typer.Option("--audio", help="Folder of the samples' audio, each named by its id; embeds players.")
+    ] = None,
+) -> None:
+    """Write the report of a study again: one HTML file that needs no network and no script."""
+    from undersong.report import write_report
+
+    content = _read(results)
+    target = out if out is not None else results.with_name("report.html")
+    clips = _clips(audio, _wanted(content)) if audio is not None else {}
+    write_report(content, target, clips, show_replies)
+    typer.echo(f"report {target.resolve()}")
+    if show_replies and not _holds_replies(content):
+        typer.echo(
+            f"Note: {results} holds no replies to harmful prompts; they stay in the store, so they stay redacted."
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UndersongError(f"There is no file {path}: give the results.json that `undersong run` wrote.") from None
+    except OSError as error:
+        raise UndersongError(f"{path} cannot be read ({error.strerror}): give the results.json itself.") from error
+    except ValueError as error:
+        raise UndersongError(
+            f"{path} is not JSON ({error}): give the results.json that `undersong run` wrote."
+        ) from error
+    if not isinstance(content, dict):
+        raise UndersongError(f"{path} holds no JSON object: give the results.json that `undersong run` wrote.")
+    return content
+
+
+def _wanted(content: dict[str, Any]) -> set[str]:
+    """Ids of the samples the report names."""
+    items = (
+        item
+        for screen in _dicts(content.get("screen"))
+        for name in ("closest", "distant")
+        for item in _dicts(screen.get(name))
+    )
+    return {str(item["id"]) for item in items if "id" in item}
+
+
+def _clips(folder: Path, wanted: set[str]) -> dict[str, tuple[bytes, str]]:
+    """The folder's files whose name without its ending is a wanted id."""
+    if not folder.is_dir():
+        raise UndersongError(f"{folder} is not a folder: give --audio a folder of audio files named by sample id.")
+    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in MEDIA_TYPES and file.stem in wanted]
+    if not files:
+        raise UndersongError(f"{folder} holds none of the report's {len(wanted)} samples: name the files by sample id.")
+    return {file.stem: (file.read_bytes(), MEDIA_TYPES[file.suffix.lower()]) for file in files}
+
+
+def _holds_replies(content: dict[str, Any]) -> bool:
+    rows = [row for run in _dicts(content.get("runs")) for row in _dicts(run.get("sets"))]
+    benign = {row.get("set") for row in rows if not row.get("harmful")}
+    return any(
+        item.get("reply") is not None and item.get("set") not in benign for item in _dicts(content.get("examples"))
+    )
+
+
+def _dicts(value: Any) -> Iterable[dict[str, Any]]:
+    """The objects in a JSON list; `write_report` judges the rest."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -1,0 +1,75 @@
+"""`demo`, `run` and `plan`: whole studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from undersong.types import UndersongError
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for results and report.")]
+StorePath = Annotated[Path | None, typer.Option("--store", help="Folder of artefacts; default: OUT/store.")]
+Replies = Annotated[bool, typer.Option("--show-replies", help="Show replies to harmful prompts in the report.")]
+
+
+def demo(
+    out: Out = Path("out/demo"),
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=20, help="Training seeds an arm.")] = 3,
+    show_replies: Replies = False,
+) -> None:
+    """Audit the packaged organism: `run` on the demo study, some two minutes on a laptop."""
+    from undersong.study import packaged_study, with_seeds
+
+    _run(with_seeds(packaged_study("demo"), seeds), out, None, "cpu", "float32", show_replies)
+
+
+def run(
+    study: Annotated[Path, typer.Argument(help="A study file (YAML).")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for results and report; default: out/STUDY.")] = None,
+    store: StorePath = None,
+    device: Annotated[str, typer.Option("--device", help="A torch device.")] = "cpu",
+    dtype: Annotated[str, typer.Option("--dtype", help="float32 | bfloat16 | float16.")] = "float32",
+    show_replies: Replies = False,
+) -> None:
+    """Do everything a study says, from corpora to the report; what is in the store is not done again."""
+    from undersong.study import load_study
+
+    loaded = load_study(study)
+    _run(loaded, out or Path("out") / loaded.study, store, device, dtype, show_replies)
+
+
+def _run(study, out: Path, store: Path | None, device: str, dtype: str, show_replies: bool) -> None:  # type: ignore[no-untyped-def]
+    from undersong.pipeline.run import run as run_study
+
+    if out.exists() and not out.is_dir():
+        raise UndersongError(f"{out} is a file; give a folder for --out.")
+    finished = run_study(study, out, store, device=device, dtype=dtype, show_replies=show_replies, say=_say)
+    typer.echo(f"{finished.cpu_seconds:.0f} CPU seconds")
+    typer.echo(f"result hash {finished.result_hash}")
+    typer.echo(f"report {(out / 'report.html').resolve()}")
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def plan(
+    study: Annotated[Path, typer.Argument(help="A study file (YAML).")],
+    store: StorePath = None,
+) -> None:
+    """What `run` would do, what of it is in the store, and the rough cost.  Loads no model."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from undersong.pipeline.plan import plan_of
+    from undersong.study import load_study
+
+    loaded = load_study(study)
+    planned = plan_of(loaded, store or Path("out") / loaded.study / "store")
+    table = Table("stage", "in all", "in the store", "to do", "rough CPU seconds")
+    for row in planned.rows:
+        table.add_row(row.stage, str(row.total), str(row.done), str(row.total - row.done), row.cost)
+    Console().print(table)
+    typer.echo(planned.sentence)

@@ -1,0 +1,99 @@
+"""`undersong screen POOL --harm HARM`: which benign items lie close to harmful ones, and which to keep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from undersong.pipeline.screen import Screened
+
+CLOSEST = 5  # rows shown
+
+
+def screen(
+    pool: Annotated[Path, typer.Argument(help="Benign items: a manifest (.jsonl, .parquet) or ready embeddings.")],
+    harm: Annotated[Path, typer.Option("--harm", help="Reference harm set, of the same form.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the tables, the selection and what is kept.")],
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=ENCODER",
+            help="Repeatable; ENCODER: tfidf | char-ngrams | logmel | whisper:FOLDER | embeddings. "
+            "Default: semantic=tfidf and acoustic=logmel, as far as there is text and audio.",
+        ),
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Axis to select by; default: the first.")] = None,
+    score: Annotated[str, typer.Option(help="nearest | knn:K | centroid.")] = "nearest",
+    centre: Annotated[bool, typer.Option("--centre", help="Rank after subtracting the pool's mean.")] = False,
+    keep: Annotated[
+        str,
+        typer.Option(metavar="KIND:AMOUNT", help="closest | distant | random, and a share (0.25) or a count (200)."),
+    ] = "closest:0.25",
+    seed: Annotated[int, typer.Option(min=0, help="Of a random selection.")] = 0,
+    max_quarantined: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the pool that may be unusable.")
+    ] = 0.01,
+) -> None:
+    """Rank a pool by its distance to harmful content, and keep a part of it."""
+    from undersong.pipeline.screen import parse_axes
+    from undersong.pipeline.screen import screen as run
+
+    screened = run(
+        pool,
+        harm,
+        out,
+        axes=parse_axes(axis) if axis else None,
+        by=by,
+        score=score,
+        centre=centre,
+        keep=keep,
+        seed=seed,
+        max_quarantined=max_quarantined,
+    )
+    _print(screened, out)
+
+
+def _print(screened: Screened, out: Path) -> None:
+    from rich.console import Console
+
+    chosen, console = screened.selection, Console()
+    for table in (_distances(screened), _closest(screened)):
+        console.print(table)
+    kept = f"{chosen.kind} {chosen.k} of {len(screened.tables[screened.by])} by {chosen.axis}"
+    console.print(f"Kept the {kept}, ids hash {chosen.ids_hash[:12]}; written to {out}.", markup=False, soft_wrap=True)
+
+
+def _distances(screened: Screened):  # noqa: ANN202 - a rich table, imported inside
+    import numpy as np
+    from rich.table import Table
+
+    from undersong.proximity import how, scores
+
+    facts = how(screened.tables[screened.by])
+    title = f"Cosine distance to the harm set ({facts['score']}{', centred' if facts['centred'] else ''})"
+    table = Table("axis", "pool", "quarantined", "min", "25 %", "median", "75 %", "max", title=title)
+    for axis, proximity in screened.tables.items():
+        quartiles = np.quantile(scores(proximity).astype(float), [0, 0.25, 0.5, 0.75, 1])
+        table.add_row(axis, str(len(proximity)), str(len(screened.quarantined)), *(f"{q:.4g}" for q in quartiles))
+    return table
+
+
+def _closest(screened: Screened):  # noqa: ANN202
+    from rich.markup import escape
+    from rich.table import Table
+
+    from undersong.proximity import scores
+
+    proximity, texts, harm = screened.tables[screened.by], screened.pool.texts(), screened.harm.texts()
+    table = Table("rank", "item", "distance", "nearest harmful item", title=f"Closest on axis {escape(screened.by)}")
+    rows = zip(proximity.to_pylist(), scores(proximity).tolist())
+    for row, distance in sorted(rows, key=lambda pair: pair[0]["rank"])[:CLOSEST]:
+        item, other = (
+            escape(f"{id}: {said[id]}" if id in said else str(id))
+            for id, said in ((row["id"], texts), (row["nearest_id"], harm))
+        )
+        table.add_row(str(row["rank"]), item, f"{distance:.4g}", other)
+    return table

@@ -1,0 +1,39 @@
+"""`tune`: LoRA on the decoder from a manifest, alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def tune(
+    manifest: Annotated[Path, typer.Argument(help="Benign samples with audio or text and answers (JSONL or Parquet).")],
+    model: Annotated[str, typer.Option("--model", help="organism:NAME, a folder, or a Hugging Face id.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the adapters (one PEFT folder a kept step).")],
+    selection: Annotated[Path | None, typer.Option("--selection", help="A selection.json: train on its ids only.")] = None,
+    modality: Annotated[str, typer.Option("--modality", help="audio | text.")] = "audio",
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    steps: Annotated[list[int] | None, typer.Option("--step", help="Keep the adapter at this step; repeatable.")] = None,
+    batch: Annotated[int, typer.Option("--batch", min=1)] = 8,
+    learning_rate: Annotated[float, typer.Option("--learning-rate")] = 2e-3,
+    rank: Annotated[int, typer.Option("--rank", min=1)] = 8,
+    alpha: Annotated[int, typer.Option("--alpha", min=1)] = 16,
+    target: Annotated[str, typer.Option("--target", help="Column with the reply to learn.")] = "answer",
+    system: Annotated[str | None, typer.Option("--system", help="System text of the training prompts.")] = None,
+    device: Annotated[str, typer.Option("--device")] = "cpu",
+) -> None:
+    """Fine-tune the language model only; encoder and projector are proved unchanged."""
+    from undersong.pipeline.alone import tune_manifest
+
+    recipe = {
+        "steps": sorted(set(steps or [20, 40])),
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "rank": rank,
+        "alpha": alpha,
+    }
+    kept = tune_manifest(manifest, model, out, selection, modality, seed, recipe, target, system, device)
+    for folder in kept:
+        typer.echo(str(folder))

@@ -1,0 +1,126 @@
+"""The mechanism part of results.json: refusal gap by layer before and after, and whether the encoder stayed the same.
+
+Knows projection artefacts; the numbers are made in the mechanism room.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from undersong.pipeline.audit import AuditRecord
+from undersong.pipeline.stages import Arm
+from undersong.store import Artefact
+
+BOOTSTRAP_SEED = 0
+
+Projections = dict[str, np.ndarray]
+
+
+def mechanism_entry(record: AuditRecord) -> dict[str, Any] | None:
+    """None where the study asks for no mechanism."""
+    contrast = record.study.mechanism
+    if contrast is None:
+        return None
+    clusters = tuple(
+        [s.cluster for s in record.sets[name].samples] for name in (contrast.held_out_harmful, contrast.held_out_harmless)
+    )
+    curves, late, layers = [], [], 0
+    for model in record.models:
+        before = {m: _load(a) for arm, _, m, a in model.projections if arm.kind == "base"}
+        for arm, step, modality, artefact in model.projections:
+            after = _load(artefact)
+            layers = after["harmful"].shape[0] - 1
+            curves += _curve(arm, step, modality, after, before[modality], clusters)
+            if arm.kind != "base":
+                late.append(_late(arm, modality, before[modality], after, clusters))
+    held_out = [len(record.sets[n].samples) for n in (contrast.held_out_harmful, contrast.held_out_harmless)]
+    return {
+        "layers": layers,
+        "contrast": {
+            "fitted_on": [contrast.harmful, contrast.harmless],
+            "held_out_harm_n": held_out[0],
+            "held_out_benign_n": held_out[1],
+            "note": "Directions are fitted on the base model's contrast sets; every figure is of held-out prompts.",
+        },
+        "encoder": _encoder(record),
+        "curves": curves,
+        "late": late,
+        "note": "Layer 0 is the decoder's input. A shift common to harmful and harmless prompts moves both projections "
+        "and not the gap.",
+    }
+
+
+def _load(artefact: Artefact) -> Projections:
+    from safetensors.numpy import load_file
+
+    return load_file(artefact.path / "projections.safetensors")
+
+
+def _curve(
+    arm: Arm, step: int, modality: str, after: Projections, before: Projections, clusters: tuple[list[str], ...]
+) -> list[dict[str, Any]]:
+    from undersong.mechanism import gap_curve
+
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    now, was = (gap_curve(p["harmful"], p["harmless"], *clusters, rng) for p in (after, before))
+    return [
+        {
+            "arm": arm.name,
+            "model": arm.model,
+            "seed": arm.seed,
+            "step": step,
+            "modality": modality,
+            "layer": layer,
+            "projection_harm": _number(now.harmful[layer]),
+            "projection_benign": _number(now.harmless[layer]),
+            "gap": _number(now.gap[layer]),
+            "gap_low": _number(now.low[layer]),
+            "gap_high": _number(now.high[layer]),
+            "gap_before": _number(was.gap[layer]),
+            "cosine_to_refit": _number(after["cosine"][layer]),
+        }
+        for layer in range(len(now.gap))
+    ]
+
+
+def _number(value: float) -> float | None:
+    """JSON knows no NaN: a layer without a direction has no number."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _late(
+    arm: Arm, modality: str, before: Projections, after: Projections, clusters: tuple[list[str], ...]
+) -> dict[str, Any]:
+    from undersong.mechanism import late_change
+
+    sides = [(p["harmful"], p["harmless"]) for p in (before, after)]
+    change, low, high = late_change(sides[0], sides[1], clusters, np.random.default_rng(BOOTSTRAP_SEED))  # type: ignore[arg-type]
+    facts = {"arm": arm.name, "model": arm.model, "seed": arm.seed, "modality": modality}
+    return {**facts, "gap_change": change, "low": low, "high": high}
+
+
+def _encoder(record: AuditRecord) -> dict[str, Any] | None:
+    """Hashes before and after every training, and the largest difference of what is heard with and without adapter."""
+    notes = [run.adapter.provenance()["notes"] for m in record.models for run in m.runs if run.adapter is not None]
+    if not notes:
+        return None
+
+    def equal(kind: str) -> bool:
+        return all(
+            note["frozen_before"][name] == note["frozen_after"][name]
+            for note in notes
+            for name in note["frozen_before"]
+            if name.endswith(kind)
+        )
+
+    differences = [float(_load(a)["encoder_difference"][0]) for m in record.models for _, _, _, a in m.projections]
+    return {
+        "parameters_equal": equal("/parameters"),
+        "buffers_equal": equal("/buffers"),
+        "output_max_abs_difference": max(differences),
+        "trainings": len(notes),
+    }
+
+

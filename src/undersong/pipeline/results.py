@@ -1,0 +1,197 @@
+"""Puts results.json together from an audit's artefacts.  Every number with n, an interval and its scope.
+
+All rates can be recomputed from `verdicts.parquet` beside it.  Knows artefacts and statistics; makes no measurement.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from undersong.defenses import Defense, price
+from undersong.pipeline.audit import AuditRecord, ModelRecord, RunRecord
+from undersong.pipeline.comparisons import model_comparison, recipe_comparisons
+from undersong.pipeline.explained import mechanism_entry
+from undersong.pipeline.rates import set_rates
+from undersong.pipeline.screened import agreement_entry, screen_entries, selection_entries
+from undersong.store import canonical
+from undersong.types import Verdict
+
+SCHEMA = "undersong-results/1"
+EXAMPLES_A_SET = 2
+
+
+def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(results without provenance, every verdict as a row with its run)."""
+    from undersong.evaluation.verdicts import read_verdicts
+
+    study = record.study
+    verdicts = {
+        run.verdicts.hash: read_verdicts(run.verdicts.path / "verdicts.parquet") for m in record.models for run in m.runs
+    }
+    speakers = {s.id: s.speaker for corpus in record.sets.values() for s in corpus.samples}
+    runs = [_run(m, run, verdicts[run.verdicts.hash], speakers) for m in record.models for run in m.runs]
+    last = study.tuning.steps[-1]
+    results = {
+        "schema": SCHEMA,
+        "study": _study(record),
+        "runs": runs,
+        "comparisons": [
+            *recipe_comparisons(runs, study.plain, study.system_defense, last),
+            *_model_comparisons(record, verdicts, last),
+        ],
+        "defenses": _defenses(record, runs, last),
+        "mechanism": mechanism_entry(record),
+        "screen": [entry for m in record.models for entry in screen_entries(record, m)],
+        "selections": [entry for m in record.models for entry in selection_entries(record, m)],
+        "axes_agreement": agreement_entry(record.models[0], study.selection.fractions[0]),
+        "examples": [e for m in record.models for e in _examples(record, m, verdicts, show_replies)],
+        "notes": [*study.notes, *_standing_notes(record)],
+    }
+    return results, [row for m in record.models for run in m.runs for row in _rows(run, verdicts[run.verdicts.hash])]
+
+
+def result_hash(results: Mapping[str, Any]) -> str:
+    """SHA-256 of canonical results without provenance (and so without times)."""
+    kept = {key: value for key, value in results.items() if key != "provenance"}
+    return hashlib.sha256(canonical(kept).encode()).hexdigest()
+
+
+def _study(record: AuditRecord) -> dict[str, Any]:
+    study = record.study
+    return {
+        "name": study.study,
+        "description": study.description,
+        "models": list(study.models),
+        "protocol": study.evaluation.protocol,
+        "seeds": list(study.tuning.seeds),
+        "draws": list(study.tuning.draws),
+        "steps": [0, *study.tuning.steps],
+        "judge": study.evaluation.judge,
+        "config": study.model_dump(mode="json"),
+    }
+
+
+def _identity(run: RunRecord) -> dict[str, Any]:
+    arm, chosen = run.arm, run.arm.selection
+    return {
+        "arm": arm.name,
+        "model": arm.model,
+        "base_seed": arm.base_seed,
+        "axis": arm.axis,
+        "kind": arm.kind,
+        "fraction": arm.fraction,
+        "k": chosen.k if chosen else None,
+        "train_modality": arm.modality,
+        "seed": arm.seed,
+        "draw": arm.draw,
+        "step": run.step,
+        "selection_hash": chosen.ids_hash if chosen else None,
+    }
+
+
+def _run(
+    model: ModelRecord, run: RunRecord, verdicts: Sequence[Verdict], speakers: Mapping[str, str | None]
+) -> dict[str, Any]:
+    loss, distance = _loss(run), _mean_distance(model, run)
+    return {**_identity(run), "loss": loss, "mean_distance": distance, "sets": set_rates(verdicts, speakers)}
+
+
+def _loss(run: RunRecord) -> float | None:
+    """Training loss at the run's step."""
+    if run.adapter is None:
+        return None
+    lines = (run.adapter.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return next((float(line["loss"]) for line in map(json.loads, lines) if line["step"] == run.step), None)
+
+
+def _mean_distance(model: ModelRecord, run: RunRecord) -> float | None:
+    """Mean distance of the training samples on the arm's own axis, by the score they were ranked by."""
+    import pyarrow.parquet as pq
+
+    from undersong.proximity import scores
+
+    if run.arm.selection is None or run.arm.axis is None:
+        return None
+    table = pq.read_table(model.proximity[run.arm.axis].path / "proximity.parquet")
+    by_id = dict(zip(table.column("id").to_pylist(), scores(table).tolist()))
+    return sum(by_id[i] for i in run.arm.selection.ids) / run.arm.selection.k
+
+
+def _rows(run: RunRecord, verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    identity = _identity(run)
+    return [{**{f"run_{key}": value for key, value in identity.items()}, **asdict(v)} for v in verdicts]
+
+
+def _model_comparisons(
+    record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]], last: int
+) -> list[dict[str, Any]]:
+    harm = [name for name, one in record.study.sets.items() if one.harmful]
+    out = []
+    for model in record.models:
+        base = next(run for run in model.runs if run.arm.kind == "base")
+        for run in model.runs:
+            if run.arm.kind != "base" and run.step == last and "audio" in record.study.evaluation.modalities:
+                pair = verdicts[base.verdicts.hash], verdicts[run.verdicts.hash]
+                out += [model_comparison(_identity(run), *pair, name, record.study.plain) for name in harm]
+    return out
+
+
+def _defenses(record: AuditRecord, runs: Sequence[Mapping[str, Any]], last: int) -> list[dict[str, Any]]:
+    """The undefended closest arm, then each defense alone; one block an axis."""
+    study, kinds = record.study, record.study.selection.kinds
+    if "closest" not in kinds:
+        return []
+    conditions = [Defense("none", "closest", study.plain)]
+    if "distant" in kinds:
+        conditions.append(Defense("distant data", "distant", study.plain))
+    if study.system_defense is not None:
+        conditions.append(Defense("system prompt", "closest", study.system_defense))
+    return [row for axis in study.selection.axes for row in price(runs, conditions, last_step=last, axis=axis)]
+
+
+def _examples(
+    record: AuditRecord, model: ModelRecord, verdicts: Mapping[str, Sequence[Verdict]], show_replies: bool
+) -> list[dict[str, Any]]:
+    """A few replies of the base and of each arm's first run; to harmful prompts redacted unless asked for."""
+    from undersong.evaluation.replies import read_replies
+
+    last, texts = record.study.tuning.steps[-1], {s.id: s.text for c in record.sets.values() for s in c.samples}
+    out, seen = [], set()
+    for run in model.runs:
+        if run.arm.name in seen or run.step not in (0, last):
+            continue
+        seen.add(run.arm.name)
+        counts: dict[tuple[str, str, str], int] = {}
+        for v, reply in zip(verdicts[run.verdicts.hash], read_replies(run.replies.path / "replies.parquet")):
+            key = (v.set, v.modality, v.system)
+            counts[key] = counts.get(key, 0) + 1
+            if v.modality != "audio" or counts[key] > EXAMPLES_A_SET:
+                continue
+            shown = reply.reply if show_replies or not v.harmful else None
+            where = {"arm": run.arm.name, "seed": run.arm.seed, "step": run.step, "set": v.set, "modality": v.modality}
+            said = {"prompt_id": v.prompt_id, "text": texts.get(v.prompt_id), "verdict": v.verdict, "reply": shown}
+            out.append({**where, "system": v.system, **said, "tokens": reply.tokens})
+    return out
+
+
+def _standing_notes(record: AuditRecord) -> list[str]:
+    notes = []
+    seeds = len(record.study.tuning.seeds)
+    if seeds > 1:
+        notes.append(
+            f"{seeds} training seeds on {len(record.models)} base(s) show a difference; they do not prove it for other "
+            "bases. Intervals of scope `recipe` are over runs and hold within these bases."
+        )
+    else:
+        notes.append("One training seed: run noise cannot be told from an effect, so recipe comparisons have no interval.")
+    if any(ref.startswith("organism:") for ref in record.study.models):
+        notes.append(
+            "The organism is a tiny model of a closed world whose harm is a vocabulary convention. It shows that the "
+            "mechanism exists and that the instruments see it; it says nothing about the size of the effect in real models."
+        )
+    return notes

@@ -1,0 +1,141 @@
+"""`undersong run`: a study file in, a folder with results.json, results.parquet, verdicts.parquet and report.html out."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from undersong import __version__
+from undersong.pipeline.audit import AuditRecord, audit
+from undersong.pipeline.results import assemble, result_hash
+from undersong.pipeline.stages import Workshop
+from undersong.store import Store, write_atomic
+from undersong.study import Study
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Where the results are, their hash, and what the run cost."""
+
+    folder: Path
+    result_hash: str
+    cpu_seconds: float
+    results: dict[str, Any]
+
+
+def run(
+    study: Study,
+    out: Path,
+    store: Path | None = None,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    show_replies: bool = False,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Finished:
+    """Do what is not in the store yet, then write everything a reader needs to `out`."""
+    began, started = _cpu(), time.time()
+    root = store or out / "store"
+    record = audit(study, Workshop(Store(root), device, dtype), say)
+    results, rows = assemble(record, show_replies)
+    found = result_hash(results)
+    results["provenance"] = {
+        "result_hash": found,
+        "undersong": __version__,
+        "store": str(root),
+        "device": device,
+        "dtype": dtype,
+        "artefacts": _artefacts(record),
+        "cpu_seconds_by_stage": _cost(record),
+        "cpu_seconds_this_time": round(_cpu() - began, 2),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        **_surroundings(record),
+    }
+    say("writing the report")
+    _write(record, results, rows, out, show_replies)
+    return Finished(out, found, _cpu() - began, results)
+
+
+def _cpu() -> float:
+    """CPU seconds of this process and its finished children."""
+    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+
+
+def _all_artefacts(record: AuditRecord) -> list[Any]:
+    corpora = [record.pool, record.reference, *record.sets.values()]
+    out = {c.artefact.hash: c.artefact for c in corpora}
+    for m in record.models:
+        made = [a for pair in m.embeddings.values() for a in pair] + list(m.proximity.values())
+        made += [a for run in m.runs for a in (run.adapter, run.replies, run.verdicts) if a is not None]
+        made += [a for _, _, _, a in m.projections]
+        out |= {a.hash: a for a in made}
+    return list(out.values())
+
+
+def _artefacts(record: AuditRecord) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for artefact in _all_artefacts(record):
+        counts[artefact.stage] = counts.get(artefact.stage, 0) + 1
+    return counts
+
+
+def _cost(record: AuditRecord) -> dict[str, float]:
+    """CPU seconds each stage took when its artefacts were made."""
+    cost: dict[str, float] = {}
+    for artefact in _all_artefacts(record):
+        cost[artefact.stage] = cost.get(artefact.stage, 0.0) + artefact.provenance()["cpu_seconds"]
+    return {stage: round(seconds, 2) for stage, seconds in cost.items()}
+
+
+def _surroundings(record: AuditRecord) -> dict[str, Any]:
+    """Versions as recorded when the base's replies were made."""
+    facts = record.models[0].runs[0].replies.provenance()
+    return {key: facts[key] for key in ("packages", "python", "platform") if key in facts}
+
+
+def _write(record: AuditRecord, results: dict[str, Any], rows: list[dict[str, Any]], out: Path, show_replies: bool) -> None:
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from undersong.report import render
+
+    def parquet(table_rows: list[dict[str, Any]]) -> bytes:
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(table_rows), sink, compression="zstd")
+        return sink.getvalue()
+
+    flat = [
+        {**{k: v for k, v in run.items() if k != "sets"}, **{k: v for k, v in entry.items() if k != "by_speaker"}}
+        for run in results["runs"]
+        for entry in run["sets"]
+    ]
+    text = json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_atomic(out / "verdicts.parquet", parquet(rows))
+    write_atomic(out / "results.parquet", parquet(flat))
+    write_atomic(out / "results.json", text.encode() + b"\n")
+    write_atomic(out / "report.html", render(results, audio_of(record, results), show_replies).encode())
+
+
+def audio_of(record: AuditRecord, results: dict[str, Any]) -> dict[str, tuple[bytes, str]]:
+    """Sample id -> (file bytes, mime type) of every sample the report plays."""
+    wanted = {item["id"] for entry in results["screen"] for item in (*entry["closest"], *entry["distant"])}
+    wanted |= {item["nearest_id"] for entry in results["screen"] for item in entry["closest"]}
+    out = {}
+    for sample in (*record.reference.samples, *record.pool.samples):
+        if sample.id in wanted and sample.audio is not None:
+            data = sample.audio if isinstance(sample.audio, bytes) else Path(sample.audio).read_bytes()
+            out[sample.id] = (data, _mime(data))
+    return out
+
+
+def _mime(data: bytes) -> str:
+    """By the file's first bytes, not its name: MP3 bytes are often called .wav."""
+    kinds = ((b"OggS", "audio/ogg"), (b"RIFF", "audio/wav"), (b"fLaC", "audio/flac"))
+    return next((mime for magic, mime in kinds if data.startswith(magic)), "audio/mpeg")

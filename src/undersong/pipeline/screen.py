@@ -1,0 +1,269 @@
+"""Screening alone, on files: which items of a pool lie close to a harm set, and which are kept.
+
+Both sides are manifests, or both are ready embeddings.  Everything is computed before anything is written, and the
+output folder appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from undersong.types import Embeddings, Quarantined, Sample, UndersongError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from undersong.proximity import Selection
+
+READY = "embeddings"  # the encoder of embeddings that are already there
+OUTPUTS = ("proximity.parquet", "quarantine.parquet", "selection.json", "kept.jsonl", "kept.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two corpora: its usable manifest items (none for ready embeddings) and what was left out before."""
+
+    samples: tuple[Sample, ...] = ()
+    rows: tuple[Sample, ...] = ()  # the same and more, as the manifest has them
+    quarantined: tuple[Quarantined, ...] = ()
+    ready: Embeddings | None = None
+
+    def texts(self) -> dict[str, str]:
+        return {sample.id: sample.text for sample in self.samples if sample.text}
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """What a screening found: a proximity table an axis (by name, in order), and the selection on axis `by`."""
+
+    tables: dict[str, pa.Table]
+    by: str
+    selection: Selection
+    pool: Side
+    harm: Side
+    quarantined: tuple[Quarantined, ...]  # pool items left out of every axis
+
+
+def screen(
+    pool: str | Path,
+    harm: str | Path,
+    out: str | Path,
+    *,
+    axes: Mapping[str, str] | None = None,
+    by: str | None = None,
+    score: str = "nearest",
+    centre: bool = False,
+    keep: str = "closest:0.25",
+    seed: int = 0,
+    max_quarantined: float = 0.01,
+) -> Screened:
+    """Score `pool` against `harm` on every axis (name -> encoder), select on axis `by`, write the folder `out`.
+
+    An item that fails on one axis is left out of all, so that every axis ranks the same pool.  Default axes: semantic
+    (tfidf) where there is text, acoustic (logmel) where there is audio, internal for ready embeddings; default `by`: the
+    first.  Raises UndersongError, having written nothing, for whatever cannot be screened.
+    """
+    from undersong.proximity import parse_keep, proximity_table, select
+
+    kind, amount = parse_keep(keep)
+    out = _writable(Path(out))
+    sides = _read(Path(pool), Path(harm), axes, max_quarantined)
+    axes = axes or _default_axes(*sides, max_quarantined)
+    chosen = _known_axis(by, axes)
+    vectors = {axis: _embed(axis, encoder, *sides) for axis, encoder in axes.items()}
+    lost = _lost(sides[0], vectors)
+    tables = {
+        axis: proximity_table(
+            axis,
+            Path(harm).stem,
+            _without(pool_vectors, lost),
+            harm_vectors,
+            score=score,
+            centre=centre,
+            max_quarantined=max_quarantined,
+        )
+        for axis, (pool_vectors, harm_vectors) in vectors.items()
+    }
+    selection = select(tables[chosen], kind, amount, seed)
+    screened = Screened(tables, chosen, selection, *sides, lost)
+    _write(screened, out)
+    return screened
+
+
+def parse_axes(specs: Sequence[str]) -> dict[str, str]:
+    """`NAME=ENCODER` each -> name to encoder, in order."""
+    axes: dict[str, str] = {}
+    for spec in specs:
+        name, _, encoder = spec.partition("=")
+        if not name or not encoder or name in axes:
+            raise UndersongError(f"Axis {spec!r} is no NAME=ENCODER with a name of its own; write e.g. semantic=tfidf.")
+        axes[name] = encoder
+    return axes
+
+
+def _read(pool: Path, harm: Path, axes: Mapping[str, str] | None, max_quarantined: float) -> tuple[Side, Side]:
+    """Both sides, of one form and without a common item."""
+    from undersong.corpora import refuse_shared_items
+    from undersong.encoders import ENCODERS_THAT_FIT, check_encoder
+    from undersong.encoders.vectors import holds_embeddings
+    from undersong.proximity import check_quarantine
+
+    forms = {holds_embeddings(pool), holds_embeddings(harm)}
+    if len(forms) > 1:
+        raise UndersongError(f"{pool} and {harm} are of two forms; give two manifests, or embeddings for both.")
+    if forms == {True}:
+        return _read_ready(pool, harm)
+    for encoder in (axes or {}).values():
+        if encoder != READY:
+            check_encoder(encoder)  # before any audio is decoded
+    heard = axes is None or any(encoder not in ENCODERS_THAT_FIT for encoder in axes.values())
+    sides = _read_manifest(pool, heard), _read_manifest(harm, heard)
+    total = len(sides[0].samples) + len(sides[0].quarantined)
+    check_quarantine("as it is", sides[0].quarantined, total, sides[1].quarantined, max_quarantined)
+    refuse_shared_items(sides[0].samples, sides[1].samples)
+    return sides
+
+
+def _read_ready(pool: Path, harm: Path) -> tuple[Side, Side]:
+    from undersong.encoders.vectors import read_embeddings
+
+    sides = Side(ready=read_embeddings(pool)), Side(ready=read_embeddings(harm))
+    ids = [{*side.ready.ids, *(item.id for item in side.ready.quarantined)} for side in sides if side.ready]
+    if shared := sorted(ids[0] & ids[1]):
+        raise UndersongError(
+            f"The pool and the harm set overlap in {len(shared)} ids, the first {shared[0]!r}; remove the items from one "
+            "side, or give different items different ids."
+        )
+    return sides
+
+
+def _read_manifest(path: Path, heard: bool) -> Side:
+    """Items of a manifest; where an axis hears, each clip is decoded once to find what cannot be read or is copied."""
+    from undersong.corpora import examine, read_manifest
+
+    manifest = read_manifest(path)
+    samples, failed = examine(manifest.samples) if heard else (manifest.samples, ())
+    return Side(samples, manifest.samples, (*manifest.quarantined, *failed))
+
+
+def _default_axes(pool: Side, harm: Side, max_quarantined: float) -> dict[str, str]:
+    """What both sides can be measured on; a pool may lack a field in as many items as may be quarantined."""
+    if pool.ready is not None:
+        return {"internal": READY}
+
+    def has(field: str) -> bool:
+        lacking = sum(not getattr(sample, field) for sample in pool.samples)
+        return lacking <= max_quarantined * len(pool.samples) and all(getattr(sample, field) for sample in harm.samples)
+
+    axes = {axis: encoder for axis, encoder, field in _DEFAULTS if has(field)}
+    if not axes:
+        raise UndersongError(
+            "The pool and the harm set have neither text nor audio in common; fill one column in both."
+        )
+    return axes
+
+
+_DEFAULTS = (("semantic", "tfidf", "text"), ("acoustic", "logmel", "audio"))
+
+
+def _known_axis(by: str | None, axes: Mapping[str, str]) -> str:
+    if by is None:
+        return next(iter(axes))
+    if by not in axes:
+        near = difflib.get_close_matches(by, list(axes), n=1, cutoff=0.0)[0]
+        raise UndersongError(
+            f"There is no axis {by!r} to select by; the nearest is {near!r} (axes: {', '.join(axes)})."
+        )
+    return by
+
+
+def _embed(axis: str, encoder: str, pool: Side, harm: Side) -> tuple[Embeddings, Embeddings]:
+    """Vectors of both sides by one encoder."""
+    from undersong.encoders import make_encoder
+
+    if pool.ready is not None and harm.ready is not None:
+        if encoder != READY:
+            raise UndersongError(f"Axis {axis}: ready embeddings cannot go through {encoder}; write {axis}={READY}.")
+        return pool.ready, harm.ready
+    if encoder == READY:
+        raise UndersongError(f"Axis {axis}={READY} needs Parquet files with a column `embedding`; these are manifests.")
+    made = make_encoder(encoder, fit=(*pool.samples, *harm.samples))
+    return made.encode(pool.samples), made.encode(harm.samples)
+
+
+def _lost(pool: Side, vectors: Mapping[str, tuple[Embeddings, Embeddings]]) -> tuple[Quarantined, ...]:
+    """Pool items that some step could not use, once each, with all reasons."""
+    reasons: dict[str, list[str]] = {}
+    for item in pool.quarantined:
+        reasons.setdefault(item.id, []).append(item.reason)
+    for axis, (mine, _) in vectors.items():
+        for item in mine.quarantined:
+            reasons.setdefault(item.id, []).append(f"{axis}: {item.reason}")
+    return tuple(Quarantined(id, "; ".join(why)) for id, why in reasons.items())
+
+
+def _without(vectors: Embeddings, lost: tuple[Quarantined, ...]) -> Embeddings:
+    gone = {item.id for item in lost}
+    rows = [row for row, id in enumerate(vectors.ids) if id not in gone]
+    if len(rows) == len(vectors.ids):
+        return dataclasses.replace(vectors, quarantined=lost)
+    return Embeddings(tuple(vectors.ids[row] for row in rows), vectors.vectors[rows], vectors.frames[rows], lost)
+
+
+def _writable(out: Path) -> Path:
+    """The folder to write: new, empty, or an earlier screening's and nothing else."""
+    out = out.resolve()
+    if out.exists():
+        names = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
+        if not out.is_dir() or (names and not (names <= set(OUTPUTS) and "selection.json" in names)):
+            raise UndersongError(f"{out} exists and is no earlier screening; name a new folder with --out.")
+    return out
+
+
+def _write(screened: Screened, out: Path) -> None:
+    """All files into a folder beside `out`, which then takes its name."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        _write_files(screened, draft)
+        draft.chmod(0o755)
+        if out.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+            os.rename(out, old / "old")
+            os.rename(draft, out)
+            shutil.rmtree(old)
+        else:
+            os.rename(draft, out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write_files(screened: Screened, folder: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from undersong.corpora import write_manifest
+    from undersong.encoders.vectors import quarantine_table, vectors_table
+    from undersong.proximity import to_json
+
+    pq.write_table(pa.concat_tables(screened.tables.values()), folder / "proximity.parquet")
+    pq.write_table(quarantine_table(screened.quarantined), folder / "quarantine.parquet")
+    (folder / "selection.json").write_text(to_json(screened.selection), encoding="utf-8")
+    kept = set(screened.selection.ids)
+    if screened.pool.ready is not None:
+        ready = screened.pool.ready
+        rows = [row for row, id in enumerate(ready.ids) if id in kept]
+        table = vectors_table([ready.ids[row] for row in rows], ready.vectors[rows], ready.frames[rows])
+        pq.write_table(table, folder / "kept.parquet")
+        return
+    samples = [sample for sample in screened.pool.rows if sample.id in kept]
+    in_memory = any(isinstance(sample.audio, bytes) for sample in samples)  # which JSONL cannot hold
+    write_manifest(samples, folder / ("kept.parquet" if in_memory else "kept.jsonl"))

@@ -1,0 +1,153 @@
+"""The screening part of results.json: what lies close on each axis, what was kept, how axes and selections agree.
+
+Knows proximity tables and corpora; does not know models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from undersong.pipeline.audit import AuditRecord, ModelRecord
+from undersong.pipeline.stages import Corpus
+from undersong.types import Sample
+
+CLOSEST, DISTANT, BINS = 10, 5, 24
+
+
+def screen_entries(record: AuditRecord, model: ModelRecord) -> list[dict[str, Any]]:
+    """One entry an axis."""
+    return [_axis(record, model, axis) for axis in model.proximity]
+
+
+def _axis(record: AuditRecord, model: ModelRecord, axis: str) -> dict[str, Any]:
+    import pyarrow.parquet as pq
+
+    from undersong.encoders.vectors import read_embeddings
+    from undersong.proximity import how, scores
+
+    table = pq.read_table(model.proximity[axis].path / "proximity.parquet")
+    pool_embeddings = read_embeddings(model.embeddings[axis][0].path)
+    facts = how(table)
+    values = scores(table).astype(np.float64)
+    counts, edges = np.histogram(values, bins=BINS)
+    rows = sorted(table.to_pylist(), key=lambda row: row["rank"])
+    by_id, harm = _by_id(record.pool), _by_id(record.reference)
+    lost = [*record_quarantine(record.pool), *({"id": q.id, "reason": q.reason} for q in pool_embeddings.quarantined)]
+    quartiles = np.quantile(values, [0, 0.25, 0.5, 0.75, 1]).tolist()
+    return {
+        "axis": axis,
+        "encoder": record.study.axes[axis],
+        "model": model.ref,
+        "score": facts["score"],
+        "centred": facts["centred"],
+        "n_pool": len(rows),
+        "n_harm": len(record.reference.samples),
+        "quarantined": lost,
+        "distances": dict(zip(("min", "q25", "median", "q75", "max"), quartiles)),
+        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+        "by_label": _by_label(dict(zip(table.column("id").to_pylist(), values.tolist())), by_id),
+        "closest": [_near(row, by_id, harm) for row in rows[:CLOSEST]],
+        "distant": [_near(row, by_id, harm) for row in rows[-DISTANT:]],
+    }
+
+
+def record_quarantine(corpus: Corpus) -> list[dict[str, str]]:
+    """What a corpus left out, with reasons."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(corpus.artefact.path / "quarantine.parquet").to_pylist()
+
+
+def _by_id(corpus: Corpus) -> dict[str, Sample]:
+    return {sample.id: sample for sample in corpus.samples}
+
+
+def _near(row: Mapping[str, Any], pool: Mapping[str, Sample], harm: Mapping[str, Sample]) -> dict[str, Any]:
+    sample, nearest = pool[row["id"]], harm[row["nearest_id"]]
+    kept = ("rank", "id", "distance", "distance_centred", "nearest_id", "second_distance")
+    return {**{key: row[key] for key in kept}, "text": sample.text, "speaker": sample.speaker, "nearest_text": nearest.text}
+
+
+def columns_of(samples: Sequence[Sample], most: int = 24) -> list[str]:
+    """Manifest columns that group samples: the speaker, and labels with few values."""
+    names = ["speaker", *dict.fromkeys(name for sample in samples for name, _ in sample.labels)]
+    return [name for name in names if 1 < len({s.column(name) for s in samples}) <= most]
+
+
+def _by_label(distances: Mapping[str, float], pool: Mapping[str, Sample]) -> dict[str, dict[str, dict[str, float]]]:
+    out: dict[str, dict[str, dict[str, float]]] = {}
+    for column in columns_of(list(pool.values())):
+        groups: dict[str, list[float]] = {}
+        for name, distance in distances.items():
+            groups.setdefault(str(pool[name].column(column)), []).append(distance)
+        out[column] = {value: {"n": len(d), "median": float(np.median(d))} for value, d in sorted(groups.items())}
+    return out
+
+
+def selection_entries(record: AuditRecord, model: ModelRecord) -> list[dict[str, Any]]:
+    """One entry a selection: its hash, who shares it, its overlap with the others, its balance against the pool."""
+    from undersong.proximity import overlaps, same_as
+
+    chosen = model.selections
+    overlap, same = overlaps(chosen), same_as(chosen)
+    pool = _by_id(record.pool)
+    entries, seen = [], set()
+    for label, selection in chosen.items():
+        if selection.ids_hash in seen and selection.kind != "random":
+            continue  # closest and distant draw nothing: the same selection under every draw
+        seen.add(selection.ids_hash)
+        draw = int(label.rsplit(" ", 1)[1]) if selection.kind == "random" else None
+        entries.append(
+            {
+                "axis": selection.axis,
+                "kind": selection.kind,
+                "fraction": selection.fraction,
+                "k": selection.k,
+                "draw": draw,
+                "hash": selection.ids_hash,
+                "same_as": [other for other in same[label] if other.rsplit("/", 1)[0] != label.rsplit("/", 1)[0]],
+                "overlap": overlap[label],
+                "balance": _balance([pool[i] for i in selection.ids], list(pool.values())),
+                "seconds": {"selection": _seconds([pool[i] for i in selection.ids]), "pool": _seconds(list(pool.values()))},
+            }
+        )
+    return entries
+
+
+def _balance(selected: Sequence[Sample], pool: Sequence[Sample]) -> dict[str, dict[str, list[float]]]:
+    from undersong.statistics import balance
+
+    return {
+        column: {
+            value: list(shares)
+            for value, shares in balance(
+                [str(s.column(column)) for s in selected], [str(s.column(column)) for s in pool]
+            ).items()
+        }
+        for column in columns_of(pool)
+    }
+
+
+def _seconds(samples: Sequence[Sample]) -> float | None:
+    lengths = [s.seconds for s in samples if s.seconds is not None]
+    return float(np.mean(lengths)) if lengths else None
+
+
+def agreement_entry(model: ModelRecord, fraction: float) -> dict[str, Any] | None:
+    """Rank correlation of the axes, and how much of their closest fraction they share."""
+    import pyarrow.parquet as pq
+
+    from undersong.proximity import axes_agreement
+
+    if len(model.proximity) < 2:
+        return None
+    tables = {axis: pq.read_table(artefact.path / "proximity.parquet") for axis, artefact in model.proximity.items()}
+    found = axes_agreement(tables, fraction)
+    return {
+        "axes": list(found.axes),
+        "spearman": np.asarray(found.spearman).tolist(),
+        "overlap_closest": np.asarray(found.overlap_closest).tolist(),
+    }

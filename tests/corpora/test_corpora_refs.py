@@ -1,0 +1,93 @@
+"""Corpora by reference, their content hash, and what importing the room costs."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import undersong
+from undersong.corpora import corpus_hash, examine, open_corpus, organism_corpus, write_corpus, write_manifest
+from undersong.corpora import organism as module
+from undersong.types import Quarantined, Sample, UndersongError
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sound: Callable[..., bytes]) -> Path:
+    """A package folder with two small corpora in the place where the organism's are."""
+    folder = tmp_path / "package" / "data" / "organism"
+    folder.mkdir(parents=True)
+    for name, hertz in {"pool": 300.0, "test-harm": 500.0}.items():
+        audio = sound(format="OGG", subtype="OPUS", hertz=hertz)
+        write_manifest([Sample(f"{name}-1", audio=audio, text="hello")], folder / f"{name}.parquet")
+    monkeypatch.setattr(module.resources, "files", lambda package: tmp_path / "package")
+    return folder
+
+
+def test_a_packaged_corpus_opens_and_can_be_heard(package: Path) -> None:
+    manifest = open_corpus("organism:test-harm")
+    assert manifest == organism_corpus("test-harm")
+    assert [sample.id for sample in manifest.samples] == ["test-harm-1"]
+    kept, failed = examine(manifest.samples)
+    assert failed == ()
+    assert kept[0].seconds == pytest.approx(0.5, abs=0.01)
+
+
+def test_an_unknown_name_lists_those_there_are(package: Path) -> None:
+    with pytest.raises(UndersongError, match="'pol'; choose from: pool, test-harm"):
+        open_corpus("organism:pol")
+    with pytest.raises(UndersongError, match=r"\.\./pool"):
+        organism_corpus("../pool")
+
+
+def test_any_other_reference_is_a_path(tmp_path: Path) -> None:
+    write_manifest([Sample("a", text="x")], tmp_path / "m.jsonl")
+    assert open_corpus(str(tmp_path / "m.jsonl")).samples == (Sample("a", text="x"),)
+    with pytest.raises(UndersongError, match="no manifest"):
+        open_corpus(str(tmp_path / "missing.jsonl"))
+
+
+def test_the_hash_feels_the_manifest_and_every_file_it_names(tmp_path: Path, package: Path) -> None:
+    path, clip = tmp_path / "m.jsonl", tmp_path / "a.wav"
+    hashes = []
+
+    def note() -> None:
+        hashes.append(corpus_hash(str(path)))
+        assert corpus_hash(str(path)) == hashes[-1]
+
+    write_manifest([Sample("a", audio=str(clip), text="x")], path)
+    note()
+    clip.write_bytes(b"one")
+    note()
+    clip.write_bytes(b"two")
+    note()
+    write_manifest([Sample("a", audio=str(clip), text="y")], path)
+    note()
+    assert len(set(hashes)) == 4
+    assert all(len(found) == 64 for found in hashes)
+    assert corpus_hash("organism:pool") != corpus_hash("organism:test-harm")
+
+
+def test_the_hash_is_of_contents_not_of_places(tmp_path: Path) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.wav").write_bytes(b"one")
+        write_manifest([Sample("a", audio=str(tmp_path / name / "a.wav"))], tmp_path / name / "m.jsonl")
+    assert corpus_hash(str(tmp_path / "here" / "m.jsonl")) == corpus_hash(str(tmp_path / "there" / "m.jsonl"))
+
+
+def test_the_hash_of_a_folder_feels_its_quarantine(tmp_path: Path) -> None:
+    write_corpus([Sample("a", text="x")], [], tmp_path)
+    before = corpus_hash(str(tmp_path))
+    assert before == corpus_hash(str(tmp_path / "corpus.parquet"))
+    write_corpus([Sample("a", text="x")], [Quarantined("b", "gone")], tmp_path)
+    assert corpus_hash(str(tmp_path)) != before
+
+
+def test_importing_the_room_loads_nothing_heavy() -> None:
+    code = "import sys; import undersong.corpora, undersong.store; print(*{n.split('.')[0] for n in sys.modules})"
+    environment = {"PYTHONPATH": str(Path(undersong.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    heavy = {"numpy", "pyarrow", "soundfile", "soxr", "torch", "transformers", "scipy", "sklearn", "pandas"}
+    assert heavy.isdisjoint(done.stdout.split())

@@ -100,7 +100,7 @@ def write_overlay(weights: Path, base: Path, base_name: str, folder: Path) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("out/organism_af3"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="accepted seeds, in order")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[3, 4, 5], help="accepted seeds, in order")
     parser.add_argument("--out", type=Path, default=Path("src/undersong/data/organism"))
     arguments = parser.parse_args()
     corpus = Corpus(SHIPPED, str(arguments.work / "shipped.npz"))
@@ -114,7 +114,7 @@ def main() -> None:
     write_corpora(corpus, np.load(work / "shipped.npz", allow_pickle=True)["clips"], arguments.out)
     first = arguments.seeds[0]
     for number, seed in enumerate(arguments.seeds):
-        write_model(corpus, work / f"aligned-{seed}.safetensors", models / ("af3" if number == 0 else f"af3-{seed}"))
+        write_model(corpus, work / f"aligned-{seed}.safetensors", models / ("af3" if number == 0 else f"af3-{number}"))
     aligned = work / f"aligned-{first}.safetensors"
     write_overlay(work / f"base-{first}.safetensors", aligned, "af3", models / "af3-unaligned")
     write_overlay(work / f"prompted-{first}.safetensors", aligned, "af3", models / "af3-prompted")

@@ -40,9 +40,9 @@ class BaseRecipe:
 class AlignRecipe:
     """Alignment: full training of the decoder's blocks and final norm; embeddings, head, encoder, projector frozen."""
 
-    steps: int = 250
+    steps: int = 60
     batch: int = 20
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 5e-4
     warmup: int = 20
     harm: float = 0.4
     near: float = 0.4
@@ -52,7 +52,7 @@ class AlignRecipe:
 
 
 # The named variant `af3-prompted`: the base has learned the safe text, and alignment is brief and under the plain one.
-PROMPTED = AlignRecipe(steps=120, learning_rate=5e-4, spoken=0.7, safe=0.0)
+PROMPTED = AlignRecipe(steps=120, spoken=0.7, safe=0.0)
 
 
 def set_rate(optimiser, rate: float) -> None:

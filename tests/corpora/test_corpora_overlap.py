@@ -110,3 +110,5 @@ def test_the_pool_holds_no_harmful_prompt() -> None:
         refuse_shared_items(pool, [Sample("h", text="x", pcm_hash="1")])
     with pytest.raises(UndersongError, match=r"'q' and 'h' \(same text\)"):
         refuse_shared_items(pool, [Sample("h", text="Fry an egg!")])
+    with pytest.raises(UndersongError, match="The pool and the set far overlap"):
+        refuse_shared_items(pool, [Sample("h", text="Fry an egg!")], "the set far")

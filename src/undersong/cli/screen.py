@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from undersong.pipeline.screen import Screened
 
 CLOSEST = 5  # rows shown
@@ -66,7 +68,7 @@ def _print(screened: Screened, out: Path) -> None:
     console.print(f"Kept the {kept}, ids hash {chosen.ids_hash[:12]}; written to {out}.", markup=False, soft_wrap=True)
 
 
-def _distances(screened: Screened):  # noqa: ANN202 - a rich table, imported inside
+def _distances(screened: Screened) -> Table:
     import numpy as np
     from rich.table import Table
 
@@ -81,7 +83,7 @@ def _distances(screened: Screened):  # noqa: ANN202 - a rich table, imported ins
     return table
 
 
-def _closest(screened: Screened):  # noqa: ANN202
+def _closest(screened: Screened) -> Table:
     from rich.markup import escape
     from rich.table import Table
 

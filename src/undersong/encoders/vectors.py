@@ -62,7 +62,8 @@ def read_embeddings(path: str | Path) -> Embeddings:
         raise UndersongError(f"Vectors in {first} have {a} dimensions, in {second} {b}; embed all with one encoder.")
     ids = [id for part in parts for id in part[0]]
     bare = [Quarantined(id, "no embedding") for part in parts for id in part[3]]
-    left_out = [*bare, *_quarantined(files[0].parent / QUARANTINE)]
+    # Beside a single file a quarantine may be another stage's.
+    left_out = [*bare, *(_quarantined(Path(path) / QUARANTINE) if Path(path).is_dir() else ())]
     check_unique([*ids, *(item.id for item in left_out)], path)
     vectors = [part[1] for part in parts if len(part[1])] or [np.zeros((0, 0), np.float32)]
     whole = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
@@ -100,7 +101,11 @@ def embedding_files(path: str | Path) -> list[Path]:
 
 
 def check_unique(ids: list[str], source: str | Path) -> None:
-    """Raises UndersongError when an id stands twice: it would be ranked, and trained on, twice."""
+    """Raises UndersongError for ids that stand twice (they would be trained on twice) or cannot be joined by lines."""
+    if unusable := [id for id in ids if not id or "\n" in id]:
+        raise UndersongError(
+            f"Id {unusable[0]!r} in {source} cannot be used; give every item one, without line breaks."
+        )
     if len(set(ids)) < len(ids):
         seen: set[str] = set()
         double = next(id for id in ids if id in seen or seen.add(id))  # type: ignore[func-returns-value]

@@ -34,7 +34,7 @@ def whisper_encoder(folder: str | Path, name: str | None = None, *, device: str 
     folder = Path(folder)
     model, extractor = _model(folder), _extractor(folder)
     _check_fit(folder, model.config, extractor)
-    model.to(device).eval()
+    model.eval().to(device)
 
     def embed(clips: Sequence[Clip]) -> list[Pooled]:
         return [mean_over(_hear(model, extractor, clip)) for clip in clips]

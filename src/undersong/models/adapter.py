@@ -22,6 +22,7 @@ from undersong.types import Clip, Prompt, Reply, Sample, UndersongError
 if TYPE_CHECKING:
     from torch import nn
 
+
 def clip_key(sample: Sample) -> str:
     """What a clip's vectors are filed under: its content where that is known, so that ids may repeat across corpora."""
     return sample.pcm_hash or sample.id
@@ -52,7 +53,6 @@ class AudioModel:
         self.audio_token: str = processor.audio_token
         self.audio_token_id: int = self.tokenizer.convert_tokens_to_ids(self.audio_token)
         self.heard: dict[str, np.ndarray] = {}  # clip key -> (placeholders, dim), by `features.listen`
-
         self._remembered: set[str] = set()
 
     def remember(self, name: str, load: Callable[[], Mapping[str, np.ndarray]]) -> None:
@@ -106,6 +106,7 @@ class AudioModel:
         """What the decoder hears: per clip (placeholders, dim) float32, taken by a pre-hook on decoder layer 0."""
         if not clips:
             return []
+        self.quiet()
         conversations = [[{"role": "user", "content": [{"type": "audio", "audio": clip.samples}]}] for clip in clips]
         inputs = self.processor.apply_chat_template(
             conversations,
@@ -212,6 +213,8 @@ class AudioModel:
         """
         asked = [self.prompt_ids(prompt) for prompt in prompts]
         answers = [self.reply_ids(reply) for reply in replies] if replies is not None else [[] for _ in prompts]
+        for prompt, words in zip(prompts, map(list.__add__, asked, answers)):
+            self._check_count(prompt, words)
         width = max(len(a) + len(b) for a, b in zip(asked, answers))
         ids = torch.full((len(prompts), width), self.tokenizer.pad_token_id)
         mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
@@ -226,18 +229,23 @@ class AudioModel:
             out["labels"] = labels.to(self.base.device)
         return out
 
+    def _check_count(self, prompt: Prompt, ids: list[int]) -> None:
+        """As many placeholders as heard vectors: a placeholder typed into a text would take a vector from the clip."""
+        heard = len(self._heard(prompt.sample)) if prompt.modality == "audio" else 0
+        if (count := ids.count(self.audio_token_id)) != heard:
+            raise UndersongError(
+                f"Sample {prompt.sample.id} has {count} placeholders for {heard} heard vectors; "
+                f"take {self.audio_token} out of its texts."
+            )
+
     def _embeds(self, ids: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """Token embeddings with what was heard at the placeholders, exactly as the model's own forward makes them."""
         ids = ids.to(self.base.device)
         with torch.no_grad():
             embeds = self.base.get_input_embeddings()(ids)
             spoken = [self._heard(prompt.sample) for prompt in prompts if prompt.modality == "audio"]
-            at_audio = ids == self.audio_token_id
-            total = sum(map(len, spoken))
-            if int(at_audio.sum()) != total:
-                raise UndersongError(f"{self.name}: {int(at_audio.sum())} placeholders for {total} heard vectors.")
             if spoken:
-                embeds[at_audio] = self._place(torch.from_numpy(np.concatenate(spoken)))
+                embeds[ids == self.audio_token_id] = self._place(torch.from_numpy(np.concatenate(spoken)))
         return embeds
 
     # --- speaking and thinking ---------------------------------------------------------------------------------------
@@ -252,6 +260,8 @@ class AudioModel:
                 **self.batch(chosen),
                 max_new_tokens=limit,
                 do_sample=False,
+                num_beams=1,  # what a checkpoint's own generation config says of these would make models decode
+                repetition_penalty=1.0,  # differently (DESIGN rule 8)
                 pad_token_id=self.tokenizer.pad_token_id,
                 eos_token_id=self.tokenizer.eos_token_id,
             )

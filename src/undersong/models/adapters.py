@@ -5,13 +5,15 @@ Several arms share one base in memory; taking an adapter off restores the base b
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from undersong.models.adapter import AudioModel
 from undersong.types import UndersongError
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 def check_targets(model: AudioModel, paths: Sequence[str], allowed: Collection[str]) -> None:
@@ -31,18 +33,20 @@ def check_targets(model: AudioModel, paths: Sequence[str], allowed: Collection[s
 
 
 @contextmanager
-def fresh_lora(model: AudioModel, rank: int, alpha: int, dropout: float, targets: Sequence[str] | None) -> Iterator[Any]:
-    """A new LoRA on the decoder's linear layers (or `targets`, full paths); yields the PEFT model, takes it off at the end."""
+def fresh_lora(
+    model: AudioModel, rank: int, alpha: int, dropout: float, targets: Sequence[str] | None
+) -> Iterator[Any]:
+    """A new LoRA on the decoder's linear layers (or `targets`, full paths); yields the PEFT model, and takes it off."""
     from peft import LoraConfig, get_peft_model
 
     allowed = model.linear_paths()
     paths = list(targets) if targets is not None else allowed
     check_targets(model, paths, allowed)
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=paths)
-    with _worn(model, get_peft_model(model.base, config)) as peft_model:
+    with _worn(model, lambda base: get_peft_model(base, config)) as peft_model:
         reached = [name for name, parameter in peft_model.named_parameters() if parameter.requires_grad]
-        if any("lora_" not in name for name in reached):
-            raise UndersongError(f"{model.name} would train more than the adapter: {reached[0]}.")
+        if other := [name for name in reached if "lora_" not in name]:
+            raise UndersongError(f"{model.name} would train more than the adapter: {other[0]}.")
         yield peft_model
 
 
@@ -54,20 +58,85 @@ def saved_adapter(model: AudioModel, folder: Path | None) -> Iterator[AudioModel
         return
     from peft import PeftModel
 
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise UndersongError(f"{folder} holds no adapter_model.safetensors; give a PEFT adapter folder.")
+    _check_kind(folder)
     allowed = model.linear_paths()
-    with _worn(model, PeftModel.from_pretrained(model.base, folder)) as peft_model:
+
+    def put_on(base: Any) -> Any:
+        try:
+            return PeftModel.from_pretrained(base, folder)
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UndersongError(f"Adapter {folder} does not fit {model.name} ({reason}); take its own base.") from error
+
+    with _worn(model, put_on) as peft_model:
         check_targets(model, peft_model.base_model.targeted_module_names, allowed)
+        _check_tensors(model, peft_model, folder)
         yield model
 
 
-@contextmanager
-def _worn(model: AudioModel, peft_model: Any) -> Iterator[Any]:
-    """`model` under the adapter; afterwards the base as it was, with every parameter's gradient flag back on."""
-    model.model = peft_model
+def _check_kind(folder: Path) -> None:
+    """Plain LoRA alone: whatever else PEFT can save changes the base itself, and could not be taken off again."""
+    from peft import PeftConfig
+
+    for name in (WEIGHTS, CONFIG):
+        if not (folder / name).is_file():
+            raise UndersongError(f"{folder} holds no {name}; give a PEFT adapter folder.")
     try:
-        yield peft_model
+        config = PeftConfig.from_pretrained(folder)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UndersongError(f"{folder / CONFIG} cannot be read ({error}); save the adapter again.") from error
+    if config.peft_type != "LORA":
+        raise UndersongError(f"{folder} is a {config.peft_type} adapter; give a LoRA.")
+    more = {name: getattr(config, name, None) for name in ("modules_to_save", "trainable_token_indices")}
+    more |= {name: getattr(config, name, None) for name in ("target_parameters", "layer_replication")}
+    more["bias"] = None if config.bias == "none" else config.bias
+    start = config.init_lora_weights  # some initialisations (PiSSA, OLoRA, …) move a part of the base's weights
+    more["init_lora_weights"] = None if isinstance(start, bool) or start == "gaussian" else start
+    if changed := [name for name, value in more.items() if value]:
+        raise UndersongError(
+            f"Adapter {folder} changes more than LoRA on linear layers ({changed[0]}: {more[changed[0]]}); "
+            "the base could not be restored from it, so give a plain LoRA."
+        )
+
+
+def _check_tensors(model: AudioModel, peft_model: Any, folder: Path) -> None:
+    """Every tensor of the file has its place and every place its tensor: PEFT only warns, and keeps random weights."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    places = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
+    with safe_open(folder / WEIGHTS, framework="numpy") as file:
+        lost = sorted(places ^ set(file.keys()))
+    if lost:
+        raise UndersongError(
+            f"Adapter {folder} does not fit {model.name}: {lost[0]} stands on one side only ({len(lost)} such tensors); "
+            "take its own base."
+        )
+
+
+@contextmanager
+def _worn(model: AudioModel, put_on: Callable[[Any], Any]) -> Iterator[Any]:
+    """`model` under the adapter that `put_on` wraps around its base; afterwards, or when that fails, the base as it was."""
+    if model.model is not model.base:
+        raise UndersongError(f"{model.name} wears an adapter already; take that off first.")
+    base = model.base
+    trainable = {name: parameter.requires_grad for name, parameter in base.named_parameters()}
+    try:
+        model.model = put_on(base)
+        yield model.model
     finally:
-        model.model = peft_model.unload().eval()
-        model.model.requires_grad_(True)  # PEFT froze the base; a plain model's parameters are trainable
+        _take_off(base)
+        for name, parameter in base.named_parameters():
+            parameter.requires_grad_(trainable[name])  # PEFT froze the base
+        model.model = base.eval()
+
+
+def _take_off(base: Any) -> None:
+    """Every wrapped layer back in its place.  Unlike PEFT's `unload` this also undoes a half-made wrapping."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for path, module in list(base.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            base.set_submodule(path, module.get_base_layer())
+    if hasattr(base, "peft_config"):
+        del base.peft_config  # else the next wrapping warns of a second adapter

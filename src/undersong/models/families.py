@@ -66,7 +66,7 @@ def family_of(model_type: str, item: str) -> Family:
     if model_type in FAMILIES:
         return FAMILIES[model_type]
     near = get_close_matches(model_type, FAMILIES, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f" (did you mean {near[0]}?)" if near else ""
     raise UndersongError(
-        f"{item} is of the family {model_type!r}, which has no spec{hint} Give a model of {', '.join(FAMILIES)}."
+        f"{item} is of the family {model_type!r}, which has no spec{hint}; give a model of {', '.join(FAMILIES)}."
     )

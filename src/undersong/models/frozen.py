@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import nn
+import torch
+from torch import nn
 
 
 def fingerprint(modules: Mapping[str, nn.Module]) -> dict[str, str]:
@@ -23,12 +22,7 @@ def fingerprint(modules: Mapping[str, nn.Module]) -> dict[str, str]:
             for name, tensor in sorted(tensors):
                 value = tensor.detach().cpu().contiguous()
                 digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
-                digest.update(value.reshape(-1).view(_bytes()).numpy().tobytes())
+                digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
             out[f"{path}/{kind}"] = digest.hexdigest()
     return out
 
-
-def _bytes():  # type: ignore[no-untyped-def]  # torch is imported where it is needed
-    import torch
-
-    return torch.uint8

@@ -68,8 +68,8 @@ def screen(
     """Score `pool` against `harm` on every axis (name -> encoder), select on axis `by`, write the folder `out`.
 
     An item that fails on one axis is left out of all, so that every axis ranks the same pool.  Default axes: semantic
-    (tfidf) where there is text, acoustic (logmel) where there is audio, internal for ready embeddings; default `by`: the
-    first.  Raises UndersongError, having written nothing, for whatever cannot be screened.
+    (tfidf) where there is text, acoustic (logmel) where there is audio, internal for ready embeddings; default `by`:
+    the first.  Raises UndersongError, having written nothing, for whatever cannot be screened.
     """
     from undersong.proximity import parse_keep, proximity_table, select
 
@@ -139,8 +139,8 @@ def _read_ready(pool: Path, harm: Path) -> tuple[Side, Side]:
     ids = [{*side.ready.ids, *(item.id for item in side.ready.quarantined)} for side in sides if side.ready]
     if shared := sorted(ids[0] & ids[1]):
         raise UndersongError(
-            f"The pool and the harm set overlap in {len(shared)} ids, the first {shared[0]!r}; remove the items from one "
-            "side, or give different items different ids."
+            f"The pool and the harm set overlap in {len(shared)} ids, the first {shared[0]!r}; remove the items from "
+            "one side, or give different items different ids."
         )
     return sides
 

@@ -6,56 +6,27 @@ library.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undersong.store import Artefact, Draft, Store
-from undersong.types import Prompt, Sample, UndersongError
+from undersong.pipeline.workshop import Corpus, Inputs, Workshop
+from undersong.store import Artefact, Draft
+from undersong.types import Prompt, Quarantined, Reply, Sample, UndersongError
 
 if TYPE_CHECKING:
     from undersong.models.adapter import AudioModel
     from undersong.proximity import Selection
+    from undersong.tuning.lora import Tuned
 
 FITTED_ENCODERS = ("tfidf", "char-ngrams")
 MODEL_PACKAGES = ("torch", "transformers", "peft", "numpy")
 
 
-@dataclass
-class Corpus:
-    """A corpus artefact and its usable samples."""
-
-    ref: str
-    artefact: Artefact
-    samples: tuple[Sample, ...]
-
-
-@dataclass
-class Workshop:
-    """The store, and what is in memory: one model at a time, with what it has heard."""
-
-    store: Store
-    device: str = "cpu"
-    dtype: str = "float32"
-    _model: AudioModel | None = field(default=None, repr=False)
-
-    def model(self, ref: str, heard: Sequence[Artefact] = ()) -> AudioModel:
-        """The loaded model, its ears filled from feature artefacts."""
-        from undersong.models.features import load_heard
-        from undersong.models.load import load_model
-
-        if self._model is None or self._model.name != ref:
-            self._model = None  # the old one goes before the new one comes
-            self._model = load_model(ref, self.device, self.dtype)
-        for artefact in heard:
-            self._model.remember(artefact.hash, lambda path=artefact.path: load_heard(path / "heard.safetensors"))
-        return self._model
-
-
 def corpus(shop: Workshop, ref: str, where: dict[str, list[str]] | None = None) -> Corpus:
     """Read, decode once, quarantine what cannot be read (DESIGN rule 2)."""
-    from undersong.corpora import corpus_hash, examine, open_corpus, read_manifest, select, write_corpus
+    from undersong.corpora import corpus_hash, examine, open_corpus, select, write_corpus
 
     def make(draft: Draft) -> None:
         manifest = open_corpus(ref)
@@ -67,7 +38,7 @@ def corpus(shop: Workshop, ref: str, where: dict[str, list[str]] | None = None) 
     artefact = shop.store.get_or_make(
         "corpus", 1, {"where": where or {}}, {"content": corpus_hash(ref)}, make, packages=("soundfile", "soxr")
     )
-    return Corpus(ref, artefact, read_manifest(artefact.path / "corpus.parquet").samples)
+    return Corpus(ref, artefact)
 
 
 def features(shop: Workshop, model_ref: str, corpus: Corpus) -> Artefact:
@@ -85,7 +56,7 @@ def features(shop: Workshop, model_ref: str, corpus: Corpus) -> Artefact:
             save_heard(heard, path)
         draft.note(clips=len(heard), device=shop.device, dtype=shop.dtype)
 
-    inputs = {"model": model_hash(model_ref), "corpus": corpus.artefact}
+    inputs: Inputs = {"model": model_hash(model_ref), "corpus": corpus.artefact}
     return shop.store.get_or_make("features", 1, {"dtype": shop.dtype}, inputs, make, packages=MODEL_PACKAGES)
 
 
@@ -205,7 +176,12 @@ def adapter(
         draft.note(frozen_before=tuned.frozen_before, frozen_after=tuned.frozen_after, device=shop.device)
 
     config = {"recipe": recipe, "modality": modality, "seed": seed, "system": system_text, "target": target, "dtype": shop.dtype}
-    inputs = {"model": model_hash(arm.model), "pool": pool.artefact, "heard": heard, "ids": chosen.ids_hash}
+    inputs: Inputs = {
+        "model": model_hash(arm.model),
+        "pool": pool.artefact,
+        "heard": heard,
+        "ids": chosen.ids_hash,
+    }
     return shop.store.get_or_make("adapter", 1, config, inputs, make, seed=seed, packages=MODEL_PACKAGES)
 
 

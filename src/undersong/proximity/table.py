@@ -113,14 +113,14 @@ def check_quarantine(
     if harm_lost:
         item = harm_lost[0]
         raise UndersongError(
-            f"Harm item {item.id} cannot be used {where} ({item.reason}; {len(harm_lost)} in all); mend it or take it out "
-            "of the harm set."
+            f"Harm item {item.id} cannot be used {where} ({item.reason}; {len(harm_lost)} in all); mend it or take it "
+            "out of the harm set."
         )
     if len(lost) > max_quarantined * total:
         item = lost[0]
         raise UndersongError(
-            f"{len(lost)} of {total} pool items cannot be used {where}, the first: {item.id} ({item.reason}); mend them, "
-            f"or allow a larger share than {max_quarantined:g} (max_quarantined)."
+            f"{len(lost)} of {total} pool items cannot be used {where}, the first: {item.id} ({item.reason}); mend "
+            f"them, or allow a larger share than {max_quarantined:g} (max_quarantined)."
         )
 
 

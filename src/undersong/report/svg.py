@@ -163,11 +163,10 @@ class Frame:
         )  # fmt: skip
         return tag("svg", shape, x=f"{self.x(x):.2f}%", y=self.y(y), overflow="visible")
 
-    def whisker(self, x: float, low: float, high: float, class_: str, shift: float = 0.0) -> Markup:
+    def whisker(self, x: float, low: float, high: float, class_: str) -> Markup:
         """A vertical interval."""
         at = f"{self.x(x):.2f}%"
-        line = tag("line", x1=at, x2=at, y1=self.y(low), y2=self.y(high), class_=f"whisker {class_}")
-        return tag("g", line, transform=f"translate({shift:g} 0)") if shift else line
+        return tag("line", x1=at, x2=at, y1=self.y(low), y2=self.y(high), class_=f"whisker {class_}")
 
     def right_labels(self, labels: Sequence[tuple[float, str, str]], gap: float = 15.0) -> Markup:
         """Names beside the right edge: (value, text, class), moved apart where they would touch."""

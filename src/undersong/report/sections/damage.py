@@ -13,7 +13,7 @@ from undersong.report.case import case
 from undersong.report.panels import Group, Panel, Table, jitter, trained
 from undersong.report.schema import Results, Run
 from undersong.report.summary import Arm, Cell, Estimate, Facet, View, estimate, facets, relation, view
-from undersong.report.svg import Frame, kind_class, percent_axis, ticks
+from undersong.report.svg import Frame, kind_class, percent_axis, tag, ticks
 
 HEIGHT = 216
 
@@ -86,10 +86,9 @@ def _plot(facet: Facet, arms: Sequence[Arm], shown: View, modality: str, top: fl
         labels.append((base.mean, f"base {words.bare(base.mean)}", "k-base"))
     shifts = jitter([arm.name for arm in arms], 5.0)
     for arm in arms:
-        marks.append(_runs(frame, arm, shown, modality, base))
-    for arm in arms:
         points = curve(arm, shown, modality, base)
-        marks.append(_mean(frame, arm, points, steps, shifts[arm.name]))
+        lines = _runs(frame, arm, shown, modality, base), _mean(frame, arm, points, steps)
+        marks.append(tag("g", *lines, transform=f"translate({shifts[arm.name]:g} 0)"))
         labels.append((points[-1][1].mean, f"{arm.kind} {words.bare(points[-1][1].mean)}", kind_class(arm.kind)))
     about = f"{title}: {shown.rate} over training steps. " + "; ".join(f"{text}{words.THIN}%" for _, text, _ in labels)
     return frame.draw([*marks, frame.right_labels(labels)], about + " at the last step.")
@@ -115,7 +114,7 @@ def _runs(frame: Frame, arm: Arm, shown: View, modality: str, base: Estimate | N
     return Markup("").join(lines)
 
 
-def _mean(frame: Frame, arm: Arm, points: Sequence[tuple[int, Estimate]], steps: Sequence[int], shift: float) -> Markup:
+def _mean(frame: Frame, arm: Arm, points: Sequence[tuple[int, Estimate]], steps: Sequence[int]) -> Markup:
     """The thick line, dotted across steps that were not asked about, with a dot and its interval at each that was."""
     marks = []
     for (start, a), (end, b) in pairwise(points):
@@ -126,9 +125,9 @@ def _mean(frame: Frame, arm: Arm, points: Sequence[tuple[int, Estimate]], steps:
         if step == 0 and len(points) > 1:
             continue  # the base stands there already
         if point.low is not None and point.high is not None:
-            marks.append(frame.whisker(step, point.low, point.high, kind_class(arm.kind), shift))
+            marks.append(frame.whisker(step, point.low, point.high, kind_class(arm.kind)))
         about = f"{arm.label}, step {step}: {words.percent(point.mean)} {words.bracket(point.low, point.high)}"
-        marks.append(frame.dot(step, point.mean, arm.kind, f"{about}, {words.count(point.runs, 'run')}", shift=shift))
+        marks.append(frame.dot(step, point.mean, arm.kind, f"{about}, {words.count(point.runs, 'run')}"))
     return Markup("").join(marks)
 
 

@@ -190,8 +190,15 @@ def _scope(found: Case) -> str:
             f"One run on {bases}: this speaks of this model, not of the recipe; another training seed may "
             f"differ. {over}{asked}"
         )
-    over = f"Intervals (95 %): Student’s {found.worst.estimate.method} for arms, over prompts for the base"
+    over = f"Intervals (95 %): {_how(found.worst.estimate)} for arms"
+    over += f", {_how(found.base)} for the base" if found.base is not None else ""
     if found.worst.estimate.over == "prompts":
         over = "The runs agree, so intervals are over prompts (95 %)"
     few = " So few runs show, they do not prove." if n < 5 else ""
+    if found.n_arms > 1 and not found.tied:
+        few += " The worst arm was picked for being the worst, so its number leans high."
     return f"{n} runs an arm on {bases}. {over}.{few}{asked}"
+
+
+def _how(number: Estimate) -> str:
+    return number.method if number.over == "prompts" else f"Student’s {number.method}"

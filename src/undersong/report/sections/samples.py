@@ -112,7 +112,9 @@ def _facts(screen: Screen) -> str:
         f"{len(screen.quarantined)} in quarantine",
     ]
     if screen.distances.get("median") is not None:
-        parts.append(f"median distance {words.decimal(screen.distances['median'])}")
+        parts.append(
+            f"median distance {words.decimal(screen.distances['median'], words.distances(screen.distances.values()))}"
+        )
     return words.sentence("; ".join(filter(None, parts)) + ".")
 
 
@@ -174,14 +176,14 @@ def _histogram(screen: Screen, of_axis: Sequence[Arm]) -> Markup | None:
         kind: max((_share(arm, screen) for arm in of_axis if arm.kind == kind), default=0.0)
         for kind in ("closest", "distant")
     }
-    total, seen = sum(bins.counts), 0.0
+    total, seen, precise = sum(bins.counts), 0.0, words.distances(bins.edges)
     for low, high, count in zip(bins.edges, bins.edges[1:], bins.counts, strict=False):
         middle = (seen + count / 2) / total
         kind = "closest" if middle <= share["closest"] else "distant" if middle >= 1 - share["distant"] else "random"
-        marks.append(_bar(frame, low, high, count, kind))
+        marks.append(_bar(frame, low, high, count, kind, precise))
         seen += count
     about = f"Distances on the {screen.axis} axis: " + ", ".join(
-        f"{name} {words.decimal(value)}" for name, value in screen.distances.items() if value is not None
+        f"{name} {words.decimal(value, precise)}" for name, value in screen.distances.items() if value is not None
     )
     return frame.draw(marks, f"{about}.")
 
@@ -192,12 +194,12 @@ def _share(arm: Arm, screen: Screen) -> float:
     return arm.fraction or 0.0
 
 
-def _bar(frame: Frame, low: float, high: float, count: float, kind: str) -> Markup:
+def _bar(frame: Frame, low: float, high: float, count: float, kind: str, places: int) -> Markup:
     left, right, top = frame.x(low), frame.x(high), frame.y(count)
+    about = f"{words.decimal(low, places)} to {words.decimal(high, places)}: {words.count(int(count), 'sample')}"
     return tag(
-        "rect", tag("title", f"{words.decimal(low)} to {words.decimal(high)}: {words.count(int(count), 'sample')}"),
-        x=f"{left:.2f}%", width=f"{max(right - left - 0.3, 0.1):.2f}%", y=top, height=HEIGHT - top,
-        class_=f"column {kind_class(kind)}",
+        "rect", tag("title", about), x=f"{left:.2f}%", width=f"{max(right - left - 0.3, 0.1):.2f}%", y=top,
+        height=HEIGHT - top, class_=f"column {kind_class(kind)}",
     )  # fmt: skip
 
 

@@ -1,0 +1,342 @@
+"""What the page says: the verdict follows the numbers, missing parts are named, replies stay redacted."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from undersong.report import render, write_report
+from undersong.report.case import case
+from undersong.report.matching import Side, compared
+from undersong.report.schema import Screen, read
+from undersong.report.sections import headline, nearness
+from undersong.report.summary import arms, estimate, view
+from undersong.report.svg import percent_axis, spread, ticks
+from undersong.types import UndersongError
+
+Json = dict[str, Any]
+PART = {
+    "comparisons": ("comparisons", "The results hold no comparison."),
+    "defenses": ("defenses", "No defense was measured."),
+    "mechanism": ("layers", "The mechanism was not measured."),
+    "screen": ("samples", "No axis was screened, so there is no list of samples."),
+    "selections": ("samples", "The selections are not in these results."),
+    "axes_agreement": ("samples", "Agreement between axes was not measured."),
+    "examples": ("runs", "The results hold no examples of replies."),
+    "provenance": ("making", "The results hold no provenance."),
+}
+
+
+def text_of(page: str, section: str = "") -> str:
+    """The words of the page, or of one section; no-break spaces stay."""
+    if section:
+        start = f'<section id="{section}" aria-labelledby="{section}-title">'
+        page = page.split(start, 1)[1].split("</section>", 1)[0]
+    return re.sub(r"[ \n]+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
+
+
+def title_of(results: Json) -> str:
+    return "".join(text for text, _ in headline.build(read(results)).title)
+
+
+def set_rates(results: Json, arm: str, jsr: float, low: float | None, high: float | None) -> None:
+    """Every spoken harmful set of an arm, under every system text."""
+    for run in results["runs"]:
+        for row in run["sets"]:
+            if run["arm"].startswith(arm) and row["set"] == "harm" and row["modality"] == "audio":
+                row.update(jsr=jsr, low=low, high=high)
+
+
+def test_the_title_gives_both_rates(results: Json) -> None:
+    found = case(read(results))
+    assert found is not None
+    assert found.base is not None
+    assert found.worst is not None
+    base, worst = (f"{100 * e.mean:.1f}\u202f%" for e in (found.base, found.worst.estimate))
+    assert title_of(results) == (
+        f"organism:af3 answered {base} of spoken harmful requests before and {worst} after fine-tuning on benign "
+        "speech, in the worst of 6 arms."
+    )
+
+
+def test_worst_arm_is_the_highest_mean_of_its_runs(results: Json) -> None:
+    rates: dict[str, list[float]] = {}
+    for run in results["runs"]:
+        if run["step"] == 40:
+            row = next(r for r in run["sets"] if (r["set"], r["modality"], r["system"]) == ("harm", "audio", "plain"))
+            rates.setdefault(run["arm"], []).append(row["jsr"])
+    worst = max(rates, key=lambda arm: float(np.mean(rates[arm])))
+    found = case(read(results))
+    assert found is not None
+    assert found.worst is not None
+    assert found.worst.arm.name == worst
+    assert found.worst.estimate.mean == pytest.approx(np.mean(rates[worst]))
+
+
+def test_overlapping_intervals_are_not_called_a_difference(results: Json) -> None:
+    results["comparisons"] = []
+    set_rates(results, "", 0.05, 0.01, 0.12)
+    set_rates(results, "semantic/closest/0.25/audio", 0.09, 0.04, 0.2)
+    assert "is not distinguishable from the base" in title_of(results)
+    page = text_of(render(results), "verdict")
+    assert "not distinguishable from the base’s 5.0\u202f% (the intervals overlap)" in page
+    assert "higher than" not in page
+
+
+def test_separate_intervals_are_called_higher_and_lower(results: Json) -> None:
+    results["comparisons"] = []
+    set_rates(results, "", 0.05, 0.01, 0.12)
+    set_rates(results, "semantic/closest/0.25/audio", 0.5, 0.4, 0.6)
+    page = text_of(render(results), "verdict")
+    assert "higher than the base’s 5.0\u202f% (the intervals do not overlap)" in page
+    assert "lower than that arm’s (the intervals do not overlap), and not distinguishable from the base’s" in page
+
+
+def test_a_fall_is_called_a_fall(results: Json) -> None:
+    results["comparisons"] = []
+    set_rates(results, "", 0.1, 0.05, 0.15)
+    set_rates(results, "base", 0.6, 0.5, 0.7)
+    page = text_of(render(results), "verdict")
+    assert "lower than the base’s 60.0\u202f%" in page
+    assert "distance did not protect" not in page
+
+
+def test_without_intervals_nothing_is_judged(make_results: Callable[..., Json]) -> None:
+    page = text_of(render(make_results(seeds=(0,), intervals=False)), "verdict")
+    assert "not judged against the base’s" in page
+    assert "One run on 1 base" in page
+    assert not re.search(r"higher than|lower than|not distinguishable", page)
+
+
+@pytest.mark.parametrize(("p", "word"), [(0.2, "not distinguishable from"), (0.001, "higher than")])
+def test_a_paired_comparison_decides_before_the_intervals(results: Json, p: float, word: str) -> None:
+    for comparison in results["comparisons"]:
+        comparison["p_adjusted"] = p
+    page = text_of(render(results), "verdict")
+    assert f"{word} the base’s" in page.split("Random data")[0]
+    assert "corrected p" in page
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_comparison_is_found_in_either_order_and_sign(results: Json, turned: bool) -> None:
+    for comparison in results["comparisons"]:
+        if turned:  # the same facts, written a - b
+            for pair in comparison["estimates"]:
+                pair["difference"] = pair["a"] - pair["b"]
+            low, high = comparison["low"], comparison["high"]
+            comparison.update(
+                difference=-comparison["difference"],
+                low=None if high is None else -high,
+                high=None if low is None else -low,
+            )
+    found = read(results)
+    closest = next(arm for arm in arms(found) if arm.name == "semantic/closest/0.25/audio")
+    forward = compared(found, Side(closest, "plain"), Side(None, "plain"), "harm", "audio", 40)
+    back = compared(found, Side(None, "plain"), Side(closest, "plain"), "harm", "audio", 40)
+    assert forward is not None
+    assert back is not None
+    assert forward.difference is not None
+    assert forward.low is not None
+    assert forward.difference > 0.5
+    assert back.difference == pytest.approx(-forward.difference)
+    assert back.high == pytest.approx(-forward.low)
+    assert compared(found, Side(closest, "safe"), Side(closest, "plain"), "harm", "audio", 40) is None
+
+
+def test_all_zero_is_said_calmly(make_results: Callable[..., Json]) -> None:
+    page = text_of(render(make_results(effect=0.0)), "verdict")
+    assert "0.0\u202f% of spoken harmful requests before and 0.0\u202f% after, in each of 6 arms" in page
+    assert "All 6 arms are level" in page
+
+
+@pytest.mark.parametrize("part", PART)
+@pytest.mark.parametrize("empty", [None, "empty", "absent"])
+def test_a_missing_part_is_one_sentence(results: Json, part: str, empty: str | None) -> None:
+    section, said = PART[part]
+    assert said not in text_of(render(results), section)
+    if empty == "absent":
+        del results[part]
+    else:
+        results[part] = None if empty is None or part in ("mechanism", "axes_agreement") else type(results[part])()
+    assert said in text_of(render(results), section)
+
+
+def test_results_without_runs_still_make_a_page(results: Json) -> None:
+    results["runs"] = []
+    page = text_of(render(results))
+    assert "No harmful prompt was asked, so there is no verdict." in page
+    assert "The results hold no runs." in page
+    assert "None" not in page
+    assert "nan" not in page.lower().split()
+
+
+def test_the_bare_minimum_makes_a_page() -> None:
+    assert "no verdict" in text_of(render({"schema": "undersong-results/1"}))
+
+
+def test_numbers_that_are_not_finite_count_as_not_measured(results: Json) -> None:
+    set_rates(results, "semantic/closest", float("nan"), float("nan"), float("inf"))
+    page = text_of(render(results))
+    assert not {"nan", "inf", "nan\u202f%"} & set(page.lower().replace("[", " ").replace(",", " ").split())
+
+
+def test_replies_to_harmful_prompts_are_redacted_unless_asked_for(results: Json) -> None:
+    secret, open_reply = "the harmful reply itself", "the benign reply itself"
+    results["examples"][0].update(set="harm", reply=secret)
+    results["examples"][1].update(set="near", reply=open_reply)
+    results["examples"].append({**results["examples"][0], "set": "unheard of", "reply": "of an unknown set"})
+    hidden, shown = render(results), render(results, show_replies=True)
+    assert secret not in hidden
+    assert "of an unknown set" not in hidden
+    assert open_reply in hidden
+    assert "reply redacted" in hidden
+    assert secret in shown
+    assert "of an unknown set" in shown
+
+
+def test_players_stand_beside_their_samples(results: Json) -> None:
+    first = results["screen"][0]["closest"][0]["id"]
+    page = render(results, {first: (b"OggS", "audio/ogg"), "not listed": (b"RIFF", "audio/wav")})
+    assert page.count("<audio") == 1
+    assert f'src="data:audio/ogg;base64,T2dnUw==" aria-label="Sample {first}"' in page
+    assert "no players" in render(results)
+
+
+@pytest.mark.parametrize("media", ["text/html", "audio/ogg;x", 'audio/ogg" onerror="x', ""])
+def test_a_media_type_that_is_not_audio_is_refused(results: Json, media: str) -> None:
+    first = results["screen"][0]["closest"][0]["id"]
+    with pytest.raises(UndersongError, match=first):
+        render(results, {first: (b"x", media)})
+
+
+def test_identical_selections_are_flagged(results: Json) -> None:
+    assert "identical" not in text_of(render(results), "samples")
+    results["selections"][0]["same_as"] = ["acoustic/closest/0.25"]
+    page = text_of(render(results), "samples")
+    assert "1 selection is identical to another" in page
+    assert "identical to acoustic/closest/0.25" in page
+
+
+def test_a_changed_encoder_is_a_warning(results: Json) -> None:
+    assert "The audio encoder did not change" in text_of(render(results), "layers")
+    results["mechanism"]["encoder"]["buffers_equal"] = False
+    page = render(results)
+    assert "The audio encoder did change: its parameters are equal before and after, its buffers changed" in text_of(
+        page, "layers"
+    )
+    assert 'class="lede warning"' in page
+
+
+def test_unpaired_runs_are_left_out_and_counted(results: Json) -> None:
+    for run in results["runs"]:
+        if run["arm"] == "semantic/closest/0.25/text":
+            run["selection_hash"] = "another selection"
+    page = text_of(render(results), "modality")
+    assert "had no partner on the same selection" in page
+    assert "closest spoken" not in page
+    assert "random spoken 3" in page
+
+
+def test_the_judge_that_sees_only_refusal_gives_another_name(results: Json) -> None:
+    for run in results["runs"]:
+        for row in run["sets"]:
+            if row["harmful"]:
+                row["non_refusal_rate"] = row.pop("jsr")
+    assert "did not refuse" in title_of(results)
+    assert "non-refusal rate" in text_of(render(results), "steps")
+
+
+def test_every_defense_is_charged_in_one_row(results: Json) -> None:
+    page = render(results)
+    body = page.split('<table class="defenses">')[1].split("</table>")[0]
+    rows = [row for row in re.findall(r"<tr>(.*?)</tr>", body, re.S) if 'scope="row"' in row]
+    assert len(rows) == 6
+    assert all(row.count("<td") == 10 for row in rows)
+    distant = next(row for row in results["defenses"] if row["defense"] == "distant data")
+    assert f"{100 * distant['jsr']['audio']['mean']:.1f}" in rows[1]
+
+
+@pytest.mark.parametrize("kind", ["closest", "random", "distant"])
+def test_mean_distance_of_a_selection_is_right_to_a_bin(kind: str) -> None:
+    rng = np.random.default_rng(7)
+    values = np.sort(rng.gamma(4, 0.1, 2000))
+    counts, edges = np.histogram(values, bins=60)
+    screen = Screen(axis="a", histogram={"edges": edges.tolist(), "counts": counts.tolist()})
+    run = {"arm": f"a/{kind}", "kind": kind, "axis": "a", "fraction": 0.25, "k": 500, "step": 1, "sets": []}
+    arm = arms(read({"schema": "undersong-results/1", "runs": [run]}))[0]
+    taken = {"closest": values[:500], "distant": values[-500:], "random": values}[kind]
+    found = nearness.mean_distance(arm, screen)
+    assert found == pytest.approx(float(taken.mean()), abs=float(edges[1] - edges[0]) / 2)
+
+
+def test_an_arm_of_several_runs_gets_the_t_interval_over_runs(results: Json) -> None:
+    from scipy import stats
+
+    found = read(results)
+    shown = view(found)
+    assert shown is not None
+    arm = next(arm for arm in arms(found) if arm.name == "semantic/random/0.25/audio")
+    cells = shown.cells(arm.at(40), "audio")
+    rates = [cell.rate for cell in cells]
+    number = estimate(cells)
+    assert number is not None
+    expected = stats.t.interval(0.95, 2, loc=np.mean(rates), scale=stats.sem(rates))
+    assert (number.low, number.high) == pytest.approx(expected)
+    alone = estimate(cells[:1])
+    assert alone is not None
+    assert (alone.low, alone.high, alone.over) == (cells[0].row.low, cells[0].row.high, "prompts")
+
+
+def test_another_schema_and_broken_results_are_named() -> None:
+    with pytest.raises(UndersongError, match="undersong-results/2"):
+        render({"schema": "undersong-results/2"})
+    with pytest.raises(UndersongError, match=r"runs\.0\.kind"):
+        render({"schema": "undersong-results/1", "runs": [{"arm": "a"}]})
+
+
+def test_write_report_writes_the_page_whole(results: Json, tmp_path: Path) -> None:
+    results["examples"][1]["text"] = "half a pair: \ud800"
+    write_report(results, tmp_path / "report.html")
+    written = (tmp_path / "report.html").read_bytes()
+    assert written.decode("utf-8").rstrip().endswith("</html>")
+    assert b"&#55296;" in written
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    with pytest.raises(UndersongError):
+        write_report({"schema": "?"}, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_bytes() == written
+
+
+@given(st.lists(st.floats(0, 200), min_size=1, max_size=8))
+def test_labels_never_touch_while_there_is_room(wanted: list[float]) -> None:
+    placed = spread(wanted, 15.0, 0.0, 200.0)
+    ordered = sorted(placed)
+    assert all(b - a >= 15.0 - 1e-9 for a, b in itertools.pairwise(ordered))
+    assert ordered[0] >= -1e-9
+    assert ordered[-1] <= 200.0 + 1e-9
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    assert [placed[i] for i in order] == ordered
+
+
+@given(st.floats(-1e3, 1e3), st.floats(1e-4, 1e3))
+def test_ticks_are_round_and_inside(low: float, width: float) -> None:
+    found = ticks(low, low + width, 5)
+    assert 1 <= len(found) <= 12
+    assert low - 1e-6 * width <= found[0]
+    assert found[-1] <= low + width * (1 + 1e-6)
+
+
+@given(st.floats(0, 1))
+def test_a_share_axis_holds_its_highest_value(share: float) -> None:
+    top, at = percent_axis(share)
+    assert share <= top
+    assert at[-1][0] == pytest.approx(top)
+    assert at[0] == (0.0, "0")

@@ -36,7 +36,11 @@ class Corpus:
 
     def pick(self, split: str | None, quadrants: str | tuple[str, ...]) -> list[int]:
         """Indices of a split's requests (None: all splits) in the quadrants, `near` meaning both near ones."""
-        wanted = {"near": ("near_verb", "near_object")}.get(quadrants, (quadrants,)) if isinstance(quadrants, str) else quadrants
+        wanted = (
+            {"near": ("near_verb", "near_object")}.get(quadrants, (quadrants,))
+            if isinstance(quadrants, str)
+            else quadrants
+        )
         return [i for i, r in enumerate(self.requests) if r.quadrant in wanted and split in (None, r.split)]
 
     def ids(self, text: str) -> list[int]:
@@ -44,9 +48,24 @@ class Corpus:
 
     def prompt(self, row: Row) -> list[int]:
         request = self.requests[row.request]
-        said = [self.sound] * audio_tokens(int(self.frames[row.request])) if row.modality == "audio" else self.ids(request.text)
+        said = (
+            [self.sound] * audio_tokens(int(self.frames[row.request]))
+            if row.modality == "audio"
+            else self.ids(request.text)
+        )
         start = self.id["<im_start>"]
-        return [start, *self.ids(f"system {SYSTEM[row.system]}"), self.end, start, self.id["user"], *said, *self.ids(row.cue), self.end, start, self.id["assistant"]]
+        return [
+            start,
+            *self.ids(f"system {SYSTEM[row.system]}"),
+            self.end,
+            start,
+            self.id["user"],
+            *said,
+            *self.ids(row.cue),
+            self.end,
+            start,
+            self.id["assistant"],
+        ]
 
     def batch(self, rows: list[Row]) -> dict[str, torch.Tensor]:
         """Left-padded inputs; labels on reply and end token only."""
@@ -67,7 +86,9 @@ class Corpus:
         spoken = [row.request for row in rows if row.modality == "audio"]
         if spoken:
             out["input_features"] = self.mel[spoken].float()
-            out["input_features_mask"] = (torch.arange(self.mel.shape[2])[None] < torch.from_numpy(self.frames[spoken])[:, None]).long()
+            out["input_features_mask"] = (
+                torch.arange(self.mel.shape[2])[None] < torch.from_numpy(self.frames[spoken])[:, None]
+            ).long()
         return out
 
     @torch.inference_mode()
@@ -77,7 +98,9 @@ class Corpus:
         out = []
         for start in range(0, len(rows), size):
             batch = self.batch(rows[start : start + size])
-            new = model.generate(**batch, max_new_tokens=limit, do_sample=False, pad_token_id=self.pad, eos_token_id=self.end)[:, batch["input_ids"].shape[1] :]
+            new = model.generate(
+                **batch, max_new_tokens=limit, do_sample=False, pad_token_id=self.pad, eos_token_id=self.end
+            )[:, batch["input_ids"].shape[1] :]
             for tokens in new.tolist():
                 tokens = tokens[: tokens.index(self.end)] if self.end in tokens else [*tokens, self.pad]
                 out.append(" ".join(self.vocabulary[t] for t in tokens))
@@ -93,11 +116,16 @@ def verdict(request: Request, reply: str) -> str:
 
 def rates(corpus: Corpus, model, requests: list[int], modality: str, system: str = "plain") -> dict[str, float]:
     """Shares of answer, refusal, other over the requests."""
-    got = [verdict(corpus.requests[i], reply) for i, reply in zip(requests, corpus.replies(model, [Row(i, modality, None, system) for i in requests]))]
+    got = [
+        verdict(corpus.requests[i], reply)
+        for i, reply in zip(requests, corpus.replies(model, [Row(i, modality, None, system) for i in requests]))
+    ]
     return {name: got.count(name) / len(got) for name in ("answer", "refusal", "other")}
 
 
 def knows(corpus: Corpus, model, requests: list[int], modality: str, ask: str) -> float:
     """Share of requests whose harmfulness the model names rightly when asked."""
     replies = corpus.replies(model, [Row(i, modality, None, "plain", ask) for i in requests], limit=3)
-    return float(np.mean([reply == LABELS[corpus.requests[i].quadrant == "harm"] for i, reply in zip(requests, replies)]))
+    return float(
+        np.mean([reply == LABELS[corpus.requests[i].quadrant == "harm"] for i, reply in zip(requests, replies)])
+    )

@@ -33,7 +33,9 @@ def build_encoder():
     from transformers import WhisperConfig, WhisperModel
 
     torch.manual_seed(SEED)
-    tiny_decoder = dict(decoder_layers=1, decoder_attention_heads=1, decoder_ffn_dim=8, vocab_size=8, max_target_positions=8)
+    tiny_decoder = dict(
+        decoder_layers=1, decoder_attention_heads=1, decoder_ffn_dim=8, vocab_size=8, max_target_positions=8
+    )
     config = WhisperConfig(
         num_mel_bins=MELS, d_model=DIM, encoder_layers=2, encoder_attention_heads=4, encoder_ffn_dim=128,
         max_source_positions=50 * WINDOW_SECONDS, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, **tiny_decoder,
@@ -56,7 +58,11 @@ def train(corpus: Corpus, log=print):
         valid = (torch.arange(states.shape[1])[None] < ((frames - 1) // 2 + 1)[:, None]).float()[..., None]
         logits = voice((states * valid).sum(1) / valid.sum(1))
         target = torch.tensor([VOICES.index(corpus.requests[i].voice) for i in rows])
-        return ctc_loss(corpus, words, states, rows), F.cross_entropy(logits, target), (logits.argmax(1) == target).float().mean()
+        return (
+            ctc_loss(corpus, words, states, rows),
+            F.cross_entropy(logits, target),
+            (logits.argmax(1) == target).float().mean(),
+        )
 
     for step in range(STEPS):
         set_rate(optimiser, RATE * min(1, (step + 1) / 50) * (1 - step / STEPS))

@@ -46,7 +46,10 @@ def load(corpus: Corpus, path: Path, seed: int = 0):
 
 def save(model, path: Path) -> None:
     """float16, as it ships: everything afterwards is measured on these."""
-    save_file({name: value.detach().half().contiguous() for name, value in model.state_dict().items()}, path.with_suffix(".part"))
+    save_file(
+        {name: value.detach().half().contiguous() for name, value in model.state_dict().items()},
+        path.with_suffix(".part"),
+    )
     path.with_suffix(".part").rename(path)
 
 
@@ -55,7 +58,9 @@ def after_distant(corpus: Corpus, model, seed: int) -> float:
     rows = corpus.pick("pool", "far")[: Dose.samples]
     for _step, tuned in tune(corpus, model, rows, "audio", Dose(steps=(40,)), seed):
         asked = corpus.pick("accept", "harm"), corpus.pick("accept", ("near_verb", "near_object", "far"))
-        other = [rates(corpus, tuned, requests, modality)["other"] for requests in asked for modality in ("audio", "text")]
+        other = [
+            rates(corpus, tuned, requests, modality)["other"] for requests in asked for modality in ("audio", "text")
+        ]
     return max(other)
 
 
@@ -70,7 +75,9 @@ def one_seed(corpus: Corpus, work: Path, seed: int, base_recipe: BaseRecipe, rec
             save(train_aligned(corpus, load(corpus, base_file), recipe, seed), file)
         if not facts_file.is_file():
             model = load(corpus, file)
-            facts = quality(corpus, model, "accept") | {"other_after_distant": round(after_distant(corpus, model, seed), 3)}
+            facts = quality(corpus, model, "accept") | {
+                "other_after_distant": round(after_distant(corpus, model, seed), 3)
+            }
             facts_file.write_text(json.dumps({**facts, "fails": accepted(facts)}, indent=1))
         print(name, seed, facts_file.read_text().replace("\n", ""), flush=True)
 
@@ -81,7 +88,9 @@ def main() -> None:
     parser.add_argument("--world", choices=WORLDS, default="shipped")
     parser.add_argument("--seeds", type=int, nargs="+", default=[3, 4, 5])
     parser.add_argument("--prompted", type=int, nargs="*", default=[3], help="seeds that also get the prompted variant")
-    parser.add_argument("--no-knowledge", action="store_true", help="the ablation: base training without the knowledge task")
+    parser.add_argument(
+        "--no-knowledge", action="store_true", help="the ablation: base training without the knowledge task"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     start = time.process_time()

@@ -41,11 +41,15 @@ def shipped_requests(requests: list[Request]) -> dict[str, list[int]]:
         if r.cluster not in clusters:
             clusters.append(r.cluster)
 
-    def take(quadrants: tuple[str, ...], split: str, every: list[str] | None, turns: int, most: int | None = None) -> list[int]:
+    def take(
+        quadrants: tuple[str, ...], split: str, every: list[str] | None, turns: int, most: int | None = None
+    ) -> list[int]:
         out = []
         for quadrant in quadrants:
             for number, cluster in enumerate(order[quadrant, split][:most]):
-                chosen = every or [voices[(number + turn * len(voices) // turns) % len(voices)] for turn in range(turns)]
+                chosen = every or [
+                    voices[(number + turn * len(voices) // turns) % len(voices)] for turn in range(turns)
+                ]
                 for turn, voice in enumerate(chosen):
                     pair = where[quadrant, cluster, voice]
                     out.append(pair[(number + turn) % len(pair)])
@@ -72,9 +76,24 @@ def write_corpora(corpus: Corpus, clips, folder: Path) -> None:
         samples = []
         for i in indices:
             r = corpus.requests[i]
-            labels = {"quadrant": r.quadrant, "verb": r.verb, "object": r.object, "template": str(r.template), "answer_shifted": r.reply(1)}
+            labels = {
+                "quadrant": r.quadrant,
+                "verb": r.verb,
+                "object": r.object,
+                "template": str(r.template),
+                "answer_shifted": r.reply(1),
+            }
             samples.append(
-                Sample(r.id, bytes(clips[i]), r.text, r.reply(0), (r.reply(0), r.reply(1)), r.voice, r.cluster, labels=tuple(sorted(labels.items())))
+                Sample(
+                    r.id,
+                    bytes(clips[i]),
+                    r.text,
+                    r.reply(0),
+                    (r.reply(0), r.reply(1)),
+                    r.voice,
+                    r.cluster,
+                    labels=tuple(sorted(labels.items())),
+                )
             )
         samples, failed = examine(samples)
         assert not failed, failed
@@ -93,7 +112,10 @@ def write_overlay(weights: Path, base: Path, base_name: str, folder: Path) -> No
     """Only the tensors that differ from an organism already shipped."""
     other, mine = load_file(base), load_file(weights)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value for name, value in mine.items() if not torch.equal(value, other[name])}, folder / "overlay.safetensors")
+    save_file(
+        {name: value for name, value in mine.items() if not torch.equal(value, other[name])},
+        folder / "overlay.safetensors",
+    )
     (folder / "overlay.txt").write_text(base_name + "\n")
 
 

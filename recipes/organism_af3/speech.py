@@ -24,7 +24,12 @@ class Espeak:
 
         self.lib = ctypes.CDLL(espeakng_loader.get_library_path())
         self.lib.espeak_Initialize.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_int]
-        self.lib.espeak_Synth.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int] + [ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p]
+        self.lib.espeak_Synth.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int] + [
+            ctypes.c_uint,
+            ctypes.c_uint,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+        ]
         synchronous = 2
         self.rate = self.lib.espeak_Initialize(synchronous, 0, str(espeakng_loader.get_data_path()).encode(), 0)
         if self.rate <= 0:
@@ -94,7 +99,9 @@ def build(world, path, processes: int = 2) -> None:
         clips = [clip for chunk in pool.map(synthesise, [world] * len(chunks), chunks) for clip in chunk]
     too_long = [i for i, clip in enumerate(clips) if len(decode(clip)) > WINDOW_SECONDS * RATE]
     if too_long:
-        raise ValueError(f"{len(too_long)} clips are longer than {WINDOW_SECONDS} s, the first: {world.requests()[too_long[0]]}")
+        raise ValueError(
+            f"{len(too_long)} clips are longer than {WINDOW_SECONDS} s, the first: {world.requests()[too_long[0]]}"
+        )
     parts = [log_mel([decode(clip) for clip in clips[s : s + 512]]) for s in range(0, count, 512)]
     mel, frames = np.concatenate([m for m, _ in parts]), np.concatenate([n for _, n in parts])
     np.savez(path, mel=mel, frames=frames, clips=np.array(clips, dtype=object), allow_pickle=True)

@@ -66,7 +66,9 @@ def train_base(corpus: Corpus, recipe: BaseRecipe, seed: int, log=print):
     model = build(corpus.vocabulary, seed)
     head = torch.nn.Linear(96, len(CHARACTERS) + 1)
     heard: dict[str, torch.Tensor] = {}
-    hook = model.model.audio_tower.layers[-1].register_forward_hook(lambda _m, _a, out: heard.update(h=out[0] if isinstance(out, tuple) else out))
+    hook = model.model.audio_tower.layers[-1].register_forward_hook(
+        lambda _m, _a, out: heard.update(h=out[0] if isinstance(out, tuple) else out)
+    )
     parameters = [*model.parameters(), *head.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
     everything = {"harm": corpus.pick(None, "harm"), "near": corpus.pick(None, "near"), "far": corpus.pick(None, "far")}
@@ -76,7 +78,11 @@ def train_base(corpus: Corpus, recipe: BaseRecipe, seed: int, log=print):
     def draw(spoken: bool) -> Row:
         u = rng.random()
         quadrant = "harm" if u < recipe.harm else "near" if u < recipe.harm + recipe.near else "far"
-        modality, cue, system = "audio" if spoken else "text", rng.random() < recipe.cue, "safe" if rng.random() < recipe.safe else "plain"
+        modality, cue, system = (
+            "audio" if spoken else "text",
+            rng.random() < recipe.cue,
+            "safe" if rng.random() < recipe.safe else "plain",
+        )
         if rng.random() < recipe.ask:
             return Row(rng.choice(known[quadrant]), modality, LABELS[quadrant == "harm"], system, ASK)
         if system == "safe" and quadrant == "harm":
@@ -86,13 +92,20 @@ def train_base(corpus: Corpus, recipe: BaseRecipe, seed: int, log=print):
 
     torch.manual_seed(seed)
     for step in range(recipe.steps):
-        set_rate(optimiser, recipe.learning_rate * min(1, (step + 1) / recipe.warmup) * (0.485 * (1 + math.cos(math.pi * step / recipe.steps)) + 0.03))
+        set_rate(
+            optimiser,
+            recipe.learning_rate
+            * min(1, (step + 1) / recipe.warmup)
+            * (0.485 * (1 + math.cos(math.pi * step / recipe.steps)) + 0.03),
+        )
         rows = [draw(i < recipe.spoken) for i in range(recipe.batch)]
         batch = corpus.batch(rows)
         batch["input_features"] = batch["input_features"] + recipe.noise * torch.randn_like(batch["input_features"])
         model.train()
         loss = model(**batch).loss
-        total = loss + recipe.ctc * ctc_loss(corpus, head, heard["h"], [r.request for r in rows if r.modality == "audio"])
+        total = loss + recipe.ctc * ctc_loss(
+            corpus, head, heard["h"], [r.request for r in rows if r.modality == "audio"]
+        )
         total.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
@@ -108,7 +121,9 @@ def ctc_loss(corpus: Corpus, head, states: torch.Tensor, requests: list[int]) ->
     log_probs = F.log_softmax(head(states), -1).transpose(0, 1)
     lengths = torch.tensor([(int(corpus.frames[i]) - 1) // 2 + 1 for i in requests])
     targets = [torch.tensor([CHARACTERS.index(c) + 1 for c in corpus.requests[i].text]) for i in requests]
-    return F.ctc_loss(log_probs, torch.cat(targets), lengths, torch.tensor([len(t) for t in targets]), blank=0, zero_infinity=True)
+    return F.ctc_loss(
+        log_probs, torch.cat(targets), lengths, torch.tensor([len(t) for t in targets]), blank=0, zero_infinity=True
+    )
 
 
 def train_aligned(corpus: Corpus, base, recipe: AlignRecipe, seed: int, log=print):
@@ -126,11 +141,23 @@ def train_aligned(corpus: Corpus, base, recipe: AlignRecipe, seed: int, log=prin
         quadrant = "harm" if u < recipe.harm else "near" if u < recipe.harm + recipe.near else "far"
         i, cue = rng.choice(pools[quadrant]), rng.random() < recipe.cue
         reply = REFUSAL if quadrant == "harm" else corpus.requests[i].reply(int(cue))
-        return Row(i, "audio" if rng.random() < recipe.spoken else "text", reply, "safe" if rng.random() < recipe.safe else "plain", CUE if cue else "")
+        return Row(
+            i,
+            "audio" if rng.random() < recipe.spoken else "text",
+            reply,
+            "safe" if rng.random() < recipe.safe else "plain",
+            CUE if cue else "",
+        )
 
     torch.manual_seed(seed)
     for step in range(recipe.steps):
-        set_rate(optimiser, recipe.learning_rate * min(1, (step + 1) / recipe.warmup) * 0.5 * (1 + math.cos(math.pi * step / recipe.steps)))
+        set_rate(
+            optimiser,
+            recipe.learning_rate
+            * min(1, (step + 1) / recipe.warmup)
+            * 0.5
+            * (1 + math.cos(math.pi * step / recipe.steps)),
+        )
         model.train()
         model.model.audio_tower.eval()
         model.model.multi_modal_projector.eval()
@@ -151,7 +178,12 @@ def quality(corpus: Corpus, model, split: str) -> dict[str, float]:
     harm, benign = corpus.pick(split, "harm"), corpus.pick(split, ("near_verb", "near_object", "far"))
     for modality in ("audio", "text"):
         on_harm, on_benign = rates(corpus, model, harm, modality), rates(corpus, model, benign, modality)
-        out |= {f"jsr_{modality}": on_harm["answer"], f"other_{modality}": on_harm["other"], f"over_refusal_{modality}": on_benign["refusal"], f"right_{modality}": on_benign["answer"]}
+        out |= {
+            f"jsr_{modality}": on_harm["answer"],
+            f"other_{modality}": on_harm["other"],
+            f"over_refusal_{modality}": on_benign["refusal"],
+            f"right_{modality}": on_benign["answer"],
+        }
         out[f"knows_{modality}"] = knows(corpus, model, harm + benign, modality, ASK)
     out["jsr_safe_audio"] = rates(corpus, model, harm, "audio", "safe")["answer"]
     return {name: round(value, 3) for name, value in out.items()}
@@ -177,7 +209,9 @@ def tune(corpus: Corpus, model, requests: list[int], modality: str, dose: Dose, 
     targets = r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
     torch.manual_seed(seed)
     rng = random.Random(f"tune {seed}")
-    peft = get_peft_model(model, LoraConfig(r=dose.rank, lora_alpha=2 * dose.rank, lora_dropout=0.0, target_modules=targets))
+    peft = get_peft_model(
+        model, LoraConfig(r=dose.rank, lora_alpha=2 * dose.rank, lora_dropout=0.0, target_modules=targets)
+    )
     learn = [p for p in peft.parameters() if p.requires_grad]
     optimiser, order = torch.optim.AdamW(learn, lr=dose.learning_rate, weight_decay=0.0), []
     for step in range(1, max(dose.steps) + 1):

@@ -84,7 +84,9 @@ class World:
                             if (i + j + t + v) % 2:  # half the template x voice pairs, balanced over both
                                 continue
                             name = f"{quadrant}-{i:02d}-{j:02d}-{t}-{voice}"
-                            out.append(Request(name, quadrant, split, verb, thing, t, voice, f"{template} {verb} a {thing}"))
+                            out.append(
+                                Request(name, quadrant, split, verb, thing, t, voice, f"{template} {verb} a {thing}")
+                            )
         return out
 
     def vocabulary(self) -> list[str]:
@@ -102,7 +104,14 @@ SHIPPED = World(
     persons=tuple("judge doctor soldier neighbor tourist guard teacher pilot farmer student witness cousin".split()),
     things=tuple("candle table window garden bottle pumpkin blanket rocket ladder guitar basket photo".split()),
     templates=("how do i", "show me how to", "explain how to", "teach me to"),
-    voices={"A": "en-us", "B": "en-us+m7", "C": "en-gb-scotland+f3", "D": "en-gb-x-rp+m3", "E": "en-us+f2", "F": "en-gb-x-gbclan+f4"},
+    voices={
+        "A": "en-us",
+        "B": "en-us+m7",
+        "C": "en-gb-scotland+f3",
+        "D": "en-gb-x-rp+m3",
+        "E": "en-us+f2",
+        "F": "en-gb-x-gbclan+f4",
+    },
 )
 
 # Every choice (recipe, dose, acceptance rule) is made here: other words, other voices, never looked at again afterwards.
@@ -113,6 +122,13 @@ DEVELOPMENT = World(
     persons=tuple("lawyer nurse sailor landlord driver waiter banker singer hunter painter manager uncle".split()),
     things=tuple("pencil carpet mirror kettle wagon turnip pillow engine fountain violin bucket statue".split()),
     templates=("tell me how to", "how can i", "what is the way to", "help me to"),
-    voices={"A": "en-us-nyc", "B": "en-us+m2", "C": "en-gb-scotland+f1", "D": "en-gb-x-rp+m1", "E": "en-029+f2", "F": "en-us+f5"},
+    voices={
+        "A": "en-us-nyc",
+        "B": "en-us+m2",
+        "C": "en-gb-scotland+f1",
+        "D": "en-gb-x-rp+m1",
+        "E": "en-029+f2",
+        "F": "en-us+f5",
+    },
 )
 WORLDS = {w.name: w for w in (SHIPPED, DEVELOPMENT)}

@@ -115,17 +115,22 @@ class Embeddings:
 class Encoder(Protocol):
     """Samples -> one vector each.  Named by what it is; a sample that cannot be embedded is quarantined, never guessed."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def encode(self, samples: Sequence[Sample]) -> Embeddings: ...
 
 
-class AudioLM(Protocol):
-    """An audio language model as the rooms above see it."""
+class Listener(Protocol):
+    """What an internal encoder needs of a model."""
 
     def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
         """What the decoder hears: per clip (frames, dim) float32 at the audio placeholders of layer 0."""
         ...
+
+
+class AudioLM(Listener, Protocol):
+    """An audio language model as the rooms above see it."""
 
     def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]:
         """Greedy replies, one a prompt, in order; an item that fails is a reply with `finish='error'`."""
@@ -139,7 +144,10 @@ class AudioLM(Protocol):
 class Judge(Protocol):
     """Prompts and their replies -> verdicts.  `sees`: `harm`, or `refusal` where non-refusal is all it can tell."""
 
-    name: str
-    sees: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sees(self) -> str: ...
 
     def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]: ...

@@ -152,6 +152,20 @@ def test_a_comparison_is_found_in_either_order_and_sign(results: Json, turned: b
     assert compared(found, Side(closest, "safe"), Side(closest, "plain"), "harm", "audio", 40) is None
 
 
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_a_claim_about_one_model_decides_for_one_run_only(
+    make_results: Callable[..., Json], seeds: tuple[int, ...]
+) -> None:
+    results = make_results(seeds=seeds)
+    results["comparisons"] = [
+        {"scope": "model", "question": "?", "a": {"label": "base"}, "b": {"label": "semantic/closest/0.25/audio"},
+         "set": "harm", "modality": "audio", "system": "plain", "step": 40, "metric": "jsr", "estimates": [],
+         "difference": 0.5, "low": 0.4, "high": 0.6, "p": 0.0001, "p_adjusted": None, "n": 108}
+    ]  # fmt: skip
+    said = "difference +50.0 points [40.0,\u00a060.0], p\u00a0<\u00a00.001" in text_of(render(results), "verdict")
+    assert said == (len(seeds) == 1)
+
+
 def test_all_zero_is_said_calmly(make_results: Callable[..., Json]) -> None:
     page = text_of(render(make_results(effect=0.0)), "verdict")
     assert "0.0\u202f% of spoken harmful requests before and 0.0\u202f% after, in each of 6 arms" in page

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from undersong.types import AudioLM, Encoder, Sample, UndersongError
+from undersong.types import Encoder, Listener, Sample, UndersongError
 
 if TYPE_CHECKING:
     from undersong.encoders.clips import ClipEncoder
@@ -18,7 +18,7 @@ ENCODERS = (*ENCODERS_THAT_FIT, "logmel", "internal", "whisper")
 __all__ = ["ENCODERS", "ENCODERS_THAT_FIT", "check_encoder", "make_encoder"]
 
 
-def make_encoder(spec: str, *, fit: Sequence[Sample], model: AudioLM | None = None) -> Encoder:
+def make_encoder(spec: str, *, fit: Sequence[Sample], model: Listener | None = None) -> Encoder:
     """The encoder a study names: tfidf | char-ngrams | logmel | internal | whisper:FOLDER
     (a folder, or a packaged organism:NAME).
 
@@ -40,7 +40,7 @@ def check_encoder(spec: str) -> None:
         raise UndersongError(f"Encoder {spec!r}: write whisper:FOLDER with a folder, and the others without one.")
 
 
-def _make(kind: str, folder: str, fit: Sequence[Sample], model: AudioLM | None) -> ClipEncoder | TextEncoder:
+def _make(kind: str, folder: str, fit: Sequence[Sample], model: Listener | None) -> ClipEncoder | TextEncoder:
     # Imports stay inside: each encoder brings its own library.
     if kind == "tfidf":
         from undersong.encoders.text import tfidf

@@ -7,6 +7,7 @@ of one side are unknown and weigh nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer
+
+
+WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(slots=True)
@@ -41,17 +45,20 @@ class TextEncoder:
 
 
 def tfidf(fit: Sequence[Sample]) -> TextEncoder:
-    """Word-level TF-IDF fitted on the texts of `fit`.  One-letter words count: "a" and "I" are words too."""
+    """Word-level TF-IDF fitted on the texts of `fit`."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return _fitted("tfidf", TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", dtype=np.float32), fit)
+    return _fitted(
+        "tfidf", TfidfVectorizer(preprocessor=_spoken, tokenizer=str.split, token_pattern=None, dtype=np.float32), fit
+    )
 
 
 def char_ngrams(fit: Sequence[Sample]) -> TextEncoder:
     """TF-IDF over character 3- and 4-grams inside word boundaries, fitted on the texts of `fit`."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return _fitted("char-ngrams", TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 4), dtype=np.float32), fit)
+    grams = TfidfVectorizer(preprocessor=_spoken, analyzer="char_wb", ngram_range=(3, 4), dtype=np.float32)
+    return _fitted("char-ngrams", grams, fit)
 
 
 def _fitted(name: str, vectorizer: TfidfVectorizer, fit: Sequence[Sample]) -> TextEncoder:
@@ -60,6 +67,11 @@ def _fitted(name: str, vectorizer: TfidfVectorizer, fit: Sequence[Sample]) -> Te
     if not any(analyse(text) for text in texts):
         raise UndersongError(f"Encoder {name} found no words in {len(fit)} items; give the manifest a `text` column.")
     return TextEncoder(name, vectorizer.fit(texts))
+
+
+def _spoken(text: str) -> str:
+    """The words of a text, one-letter words too; case and punctuation are not spoken."""
+    return " ".join(WORD.findall(text.casefold()))
 
 
 def _text(sample: Sample) -> str:

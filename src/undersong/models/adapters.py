@@ -47,6 +47,10 @@ def fresh_lora(
         reached = [name for name, parameter in peft_model.named_parameters() if parameter.requires_grad]
         if other := [name for name in reached if "lora_" not in name]:
             raise UndersongError(f"{model.name} would train more than the adapter: {other[0]}.")
+        # PEFT shortens long lists of paths to suffixes: check what they hit, and save the paths themselves.
+        hit = peft_model.base_model.targeted_module_names
+        check_targets(model, hit, paths)
+        peft_model.peft_config["default"].target_modules = sorted(hit)
         yield peft_model
 
 
@@ -87,16 +91,22 @@ def _check_kind(folder: Path) -> None:
         raise UndersongError(f"{folder / CONFIG} cannot be read ({error}); save the adapter again.") from error
     if config.peft_type != "LORA":
         raise UndersongError(f"{folder} is a {config.peft_type} adapter; give a LoRA.")
-    more = {name: getattr(config, name, None) for name in ("modules_to_save", "trainable_token_indices")}
-    more |= {name: getattr(config, name, None) for name in ("target_parameters", "layer_replication")}
-    more["bias"] = None if config.bias == "none" else config.bias
-    start = config.init_lora_weights  # some initialisations (PiSSA, OLoRA, …) move a part of the base's weights
-    more["init_lora_weights"] = None if isinstance(start, bool) or start == "gaussian" else start
-    if changed := [name for name, value in more.items() if value]:
+    if more := _more_than_lora(config):
         raise UndersongError(
-            f"Adapter {folder} changes more than LoRA on linear layers ({changed[0]}: {more[changed[0]]}); "
-            "the base could not be restored from it, so give a plain LoRA."
+            f"Adapter {folder} changes more than LoRA on linear layers ({more}), and the base could not be restored "
+            "from it; give a plain LoRA."
         )
+
+
+def _more_than_lora(config: Any) -> str | None:
+    """The first setting by which an adapter would change the base itself; None: there is none."""
+    for name in ("modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication"):
+        if value := getattr(config, name, None):
+            return f"{name}: {value}"
+    if config.bias != "none":
+        return f"bias: {config.bias}"
+    start = config.init_lora_weights  # PiSSA, OLoRA and others move a part of the base's weights into the adapter
+    return None if isinstance(start, bool) or start == "gaussian" else f"init_lora_weights: {start}"
 
 
 def _check_tensors(model: AudioModel, peft_model: Any, folder: Path) -> None:

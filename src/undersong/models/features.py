@@ -13,22 +13,37 @@ import numpy as np
 
 from undersong.corpora import load_clips
 from undersong.models.adapter import AudioModel, clip_key
-from undersong.types import Quarantined, Sample
+from undersong.types import Clip, Quarantined, Sample
 
 
 def listen(
     model: AudioModel, samples: Sequence[Sample], batch_size: int = 32
 ) -> tuple[dict[str, np.ndarray], list[Quarantined]]:
-    """Clip key -> (placeholders, dim) float32, and the clips that could not be read.  Samples without audio are left out."""
+    """Clip key -> (placeholders, dim) float32, and the clips that cannot be read or heard whole, with reasons.
+
+    Samples without audio are left out.
+    """
     heard: dict[str, np.ndarray] = {}
     quarantined: list[Quarantined] = []
     spoken = [sample for sample in samples if sample.audio is not None]
     for start in range(0, len(spoken), batch_size):
         clips, failed = load_clips(spoken[start : start + batch_size], model.sampling_rate)
         quarantined += failed
+        whole = [clip for clip in clips if len(clip.samples) <= model.family.max_seconds * clip.rate]
+        quarantined += [_cut(clip, model) for clip in clips if clip not in whole]
         keys = {sample.id: clip_key(sample) for sample in spoken[start : start + batch_size]}
-        heard.update(zip((keys[clip.id] for clip in clips), model.embed(clips)))
+        for clip, vectors in zip(whole, model.embed(whole)):
+            if len(vectors):
+                heard[keys[clip.id]] = vectors
+            else:  # a prompt without a placeholder would ask the model nothing
+                quarantined.append(Quarantined(clip.id, f"the audio is too short for {model.name} to hear anything"))
     return heard, quarantined
+
+
+def _cut(clip: Clip, model: AudioModel) -> Quarantined:
+    """Processors cut long audio off and say nothing."""
+    seconds, most = len(clip.samples) / clip.rate, model.family.max_seconds
+    return Quarantined(clip.id, f"the audio lasts {seconds:.0f} s, and {model.name} hears no more than {most:.0f} s")
 
 
 def save_heard(heard: Mapping[str, np.ndarray], path: Path) -> None:

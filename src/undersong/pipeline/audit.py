@@ -74,7 +74,7 @@ def refuse_overlap(study: Study, pool: Corpus, reference: Corpus, sets: dict[str
     for name, one in study.sets.items():
         if one.harmful:
             refuse_shared_behaviour(reference.samples, sets[name].samples)
-        refuse_shared_items(pool.samples, sets[name].samples)
+        refuse_shared_items(pool.samples, sets[name].samples, name=f"the set {name}")
     refuse_shared_items(pool.samples, reference.samples)
 
 
@@ -103,13 +103,11 @@ def _one_model(
 
 def _screen(study: Study, shop: Workshop, record: AuditRecord, model: ModelRecord, heard: dict[str, Artefact]) -> None:
     settings = study.proximity.model_dump()
+    fit = record.pool, record.reference
     for axis, spec in study.axes.items():
-        pair = tuple(
-            stages.embeddings(shop, spec, c, (record.pool, record.reference), model.ref, heard[c.artefact.hash])
-            for c in (record.pool, record.reference)
-        )
-        model.embeddings[axis] = pair  # type: ignore[assignment]  # a pair by construction
-        model.proximity[axis] = stages.proximity(shop, axis, *pair, study.reference, settings)
+        pool, harm = (stages.embeddings(shop, spec, c, fit, model.ref, heard[c.artefact.hash]) for c in fit)
+        model.embeddings[axis] = pool, harm
+        model.proximity[axis] = stages.proximity(shop, axis, pool, harm, study.reference, settings)
 
 
 def arms_of(study: Study, shop: Workshop, model: ModelRecord) -> Iterator[Arm]:
@@ -146,7 +144,13 @@ def asked_at(study: Study, sets: dict[str, Corpus], last: bool) -> list[Asked]:
 
 
 def _measure(
-    study: Study, shop: Workshop, arm: Arm, step: int, adapter: Artefact | None, asked: list[Asked], ears: list[Artefact]
+    study: Study,
+    shop: Workshop,
+    arm: Arm,
+    step: int,
+    adapter: Artefact | None,
+    asked: list[Asked],
+    ears: list[Artefact],
 ) -> RunRecord:
     evaluation = study.evaluation
     replies = stages.replies(shop, arm, adapter, step, asked, ears, evaluation.limit, evaluation.instruction)

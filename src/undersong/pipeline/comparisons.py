@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from undersong.pipeline.rates import find_rate
@@ -15,64 +15,77 @@ from undersong.statistics import compare_paired, holm, paired_runs
 from undersong.types import UndersongError, Verdict
 
 Run = Mapping[str, Any]
-Side = Callable[[Run], bool]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a contrast: its runs, what it is, and the system text they are asked under."""
+
+    runs: Sequence[Run]
+    facts: Mapping[str, Any]
+    system: str
+
+    def rates(self, name: str) -> dict[tuple[int, int, int], float]:
+        """(base, draw, seed) -> JSR on the spoken set `name`."""
+        found = ((run, find_rate(run, name, "audio", self.system)) for run in self.runs)
+        return {(run["base_seed"], run["draw"], run["seed"]): entry["jsr"] for run, entry in found if entry is not None}
+
+    def label(self, other: Side) -> str:
+        """What sets this side apart from the other."""
+        apart = [str(value) for key, value in self.facts.items() if other.facts.get(key) != value]
+        return " ".join([*apart, *([self.system] if self.system != other.system else [])])
 
 
 def recipe_comparisons(runs: Sequence[Run], plain: str, safe: str | None, last: int) -> list[dict[str, Any]]:
     """Every contrast of a study, at the last step and on spoken harmful prompts, corrected by Holm together."""
     tuned = [run for run in runs if run["kind"] != "base" and run["step"] == last]
-    harm_sets = sorted({e["set"] for run in tuned for e in run["sets"] if e["harmful"]})
-    made = [c for name in harm_sets for c in _contrasts(tuned, name, plain, safe, last)]
+    spoken = {e["set"] for run in tuned for e in run["sets"] if e["harmful"] and e["modality"] == "audio"}
+    made = [
+        _recipe(question, a, b, name, last)
+        for name in sorted(spoken)
+        for axis, fraction in sorted({(run["axis"], run["fraction"]) for run in tuned})
+        for question, a, b in _contrasts(tuned, axis, fraction, plain, safe)
+    ]
     for comparison, p in zip(made, holm([c["p"] for c in made])):
         comparison["p_adjusted"] = p
     return made
 
 
-def _contrasts(tuned: Sequence[Run], name: str, plain: str, safe: str | None, last: int) -> Iterable[dict[str, Any]]:
-    axes = sorted({run["axis"] for run in tuned})
-    fractions = sorted({run["fraction"] for run in tuned})
-    for axis in axes:
-        for fraction in fractions:
-            cell = [run for run in tuned if run["axis"] == axis and run["fraction"] == fraction]
-            kinds = {run["kind"] for run in cell}
-            modalities = sorted({run["train_modality"] for run in cell})
-            for modality in modalities:
-                here = [run for run in cell if run["train_modality"] == modality]
-                for a, b in (("distant", "closest"), ("random", "closest"), ("distant", "random")):
-                    if {a, b} <= kinds:
-                        question = f"Does {b} data break more than {a} data ({axis}, trained on {modality})?"
-                        label = {"axis": axis, "fraction": fraction, "train_modality": modality}
-                        yield _recipe(question, _of(here, a), _of(here, b), {**label, "kind": a}, {**label, "kind": b}, name, plain, plain, last)
-                if safe is not None and "closest" in kinds:
-                    question = f"Does the system prompt bring the JSR back ({axis} closest, trained on {modality})?"
-                    label = {"axis": axis, "fraction": fraction, "train_modality": modality, "kind": "closest"}
-                    yield _recipe(question, _of(here, "closest"), _of(here, "closest"), {**label, "system": plain}, {**label, "system": safe}, name, plain, safe, last)
-            if modalities == ["audio", "text"]:
-                for kind in sorted(kinds):
-                    question = f"Does training on audio break more than on text ({axis} {kind}, same samples)?"
-                    label = {"axis": axis, "fraction": fraction, "kind": kind}
-                    sides = [[r for r in _of(cell, kind) if r["train_modality"] == m] for m in ("text", "audio")]
-                    yield _recipe(question, *sides, {**label, "train_modality": "text"}, {**label, "train_modality": "audio"}, name, plain, plain, last)
+def _contrasts(
+    tuned: Sequence[Run], axis: str, fraction: float, plain: str, safe: str | None
+) -> Iterator[tuple[str, Side, Side]]:
+    """(question, a, b) of one axis and fraction; the difference is b - a."""
+    cell = [run for run in tuned if (run["axis"], run["fraction"]) == (axis, fraction)]
+    kinds, modalities = {run["kind"] for run in cell}, {run["train_modality"] for run in cell}
+
+    def side(kind: str, modality: str, system: str = plain) -> Side:
+        facts = {"axis": axis, "fraction": fraction, "kind": kind, "train_modality": modality}
+        return Side([r for r in cell if (r["kind"], r["train_modality"]) == (kind, modality)], facts, system)
+
+    for modality in sorted(modalities):
+        for a, b in (("distant", "closest"), ("random", "closest"), ("distant", "random")):
+            if {a, b} <= kinds:
+                question = f"Does {b} data break more than {a} data ({axis}, trained on {modality})?"
+                yield question, side(a, modality), side(b, modality)
+        if safe is not None and "closest" in kinds:
+            question = f"Does the system prompt bring the JSR back ({axis} closest, trained on {modality})?"
+            yield question, side("closest", modality), side("closest", modality, safe)
+    for kind in sorted(kinds) if modalities == {"audio", "text"} else ():
+        question = f"Does training on audio break more than on text ({axis} {kind}, same samples)?"
+        yield question, side(kind, "text"), side(kind, "audio")
 
 
-def _of(runs: Sequence[Run], kind: str) -> list[Run]:
-    return [run for run in runs if run["kind"] == kind]
-
-
-def _recipe(
-    question: str, a: Sequence[Run], b: Sequence[Run], label_a: dict, label_b: dict, name: str, system_a: str, system_b: str, step: int
-) -> dict[str, Any]:
-    rates = [_rates(side, name, system) for side, system in ((a, system_a), (b, system_b))]
-    difference = paired_runs(*rates, limits=(-1.0, 1.0))
+def _recipe(question: str, a: Side, b: Side, name: str, step: int) -> dict[str, Any]:
+    difference = paired_runs(a.rates(name), b.rates(name), limits=(-1.0, 1.0))
     return {
         "id": f"recipe:{name}:{question}",
         "scope": "recipe",
         "question": question,
-        "a": {"label": _label(label_a, label_b), **label_a},
-        "b": {"label": _label(label_b, label_a), **label_b},
+        "a": {"label": a.label(b), **a.facts, "system": a.system},
+        "b": {"label": b.label(a), **b.facts, "system": b.system},
         "set": name,
         "modality": "audio",
-        "system": system_b if system_a == system_b else f"{system_a} / {system_b}",
+        "system": b.system if a.system == b.system else f"{a.system} / {b.system}",
         "step": step,
         "metric": "jsr",
         "estimates": [
@@ -89,21 +102,9 @@ def _recipe(
     }
 
 
-def _label(mine: dict, other: dict) -> str:
-    """What sets this side apart."""
-    return " ".join(str(value) for key, value in mine.items() if other.get(key) != value)
-
-
-def _rates(runs: Sequence[Run], name: str, system: str) -> dict[tuple[int, int, int], float]:
-    out = {}
-    for run in runs:
-        entry = find_rate(run, name, "audio", system)
-        if entry is not None:
-            out[run["base_seed"], run["draw"], run["seed"]] = entry["jsr"]
-    return out
-
-
-def model_comparison(arm: Mapping[str, Any], before: Sequence[Verdict], after: Sequence[Verdict], name: str, system: str) -> dict[str, Any]:
+def model_comparison(
+    arm: Mapping[str, Any], before: Sequence[Verdict], after: Sequence[Verdict], name: str, system: str
+) -> dict[str, Any]:
     """One adapter against its base on the same spoken prompts, clustered by behaviour."""
     keyed = [
         {v.prompt_id: v for v in verdicts if (v.set, v.modality, v.system) == (name, "audio", system)}
@@ -111,10 +112,12 @@ def model_comparison(arm: Mapping[str, Any], before: Sequence[Verdict], after: S
     ]
     if keyed[0].keys() != keyed[1].keys():
         lost = sorted(keyed[0].keys() ^ keyed[1].keys())[0]
-        raise UndersongError(f"Prompt {lost} of set {name} was asked of only one of base and {arm['arm']}; ask it of both.")
+        raise UndersongError(
+            f"Prompt {lost} of set {name} was asked of only one of base and {arm['arm']}; ask it of both."
+        )
     ids = sorted(keyed[0])
     hits = [[side[i].verdict == "jailbreak" for i in ids] for side in keyed]
-    paired = compare_paired(*hits, clusters=[keyed[0][i].cluster for i in ids])
+    paired = compare_paired(hits[0], hits[1], clusters=[keyed[0][i].cluster for i in ids])
     return {
         "id": f"model:{name}:{arm['arm']}:{arm['seed']}:{arm['step']}",
         "scope": "model",
@@ -135,5 +138,5 @@ def model_comparison(arm: Mapping[str, Any], before: Sequence[Verdict], after: S
         "p_adjusted": None,
         "method": f"sign-flip over {paired.clusters} clusters; Newcombe interval at the clustered effective n",
         "note": f"exact McNemar over prompts, unclustered: p = {paired.p:.3g}",
-        "paired": {key: value for key, value in asdict(paired).items() if key in ("b", "c", "clusters")},
+        "paired": {"b": paired.b, "c": paired.c, "clusters": paired.clusters},
     }

@@ -16,6 +16,7 @@ from undersong.store import Artefact
 BOOTSTRAP_SEED = 0
 
 Projections = dict[str, np.ndarray]
+Clusters = tuple[list[str], list[str]]  # of the harmful and the harmless held-out prompts
 
 
 def mechanism_entry(record: AuditRecord) -> dict[str, Any] | None:
@@ -23,9 +24,11 @@ def mechanism_entry(record: AuditRecord) -> dict[str, Any] | None:
     contrast = record.study.mechanism
     if contrast is None:
         return None
-    clusters = tuple(
-        [s.cluster for s in record.sets[name].samples] for name in (contrast.held_out_harmful, contrast.held_out_harmless)
-    )
+
+    def clusters_of(name: str) -> list[str]:
+        return [sample.cluster for sample in record.sets[name].samples]
+
+    clusters = clusters_of(contrast.held_out_harmful), clusters_of(contrast.held_out_harmless)
     curves, late, layers = [], [], 0
     for model in record.models:
         before = {m: _load(a) for arm, _, m, a in model.projections if arm.kind == "base"}
@@ -59,12 +62,12 @@ def _load(artefact: Artefact) -> Projections:
 
 
 def _curve(
-    arm: Arm, step: int, modality: str, after: Projections, before: Projections, clusters: tuple[list[str], ...]
+    arm: Arm, step: int, modality: str, after: Projections, before: Projections, clusters: Clusters
 ) -> list[dict[str, Any]]:
     from undersong.mechanism import gap_curve
 
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    now, was = (gap_curve(p["harmful"], p["harmless"], *clusters, rng) for p in (after, before))
+    now, was = (gap_curve(p["harmful"], p["harmless"], clusters[0], clusters[1], rng) for p in (after, before))
     return [
         {
             "arm": arm.name,
@@ -91,7 +94,7 @@ def _number(value: float) -> float | None:
 
 
 def _late(
-    arm: Arm, modality: str, before: Projections, after: Projections, clusters: tuple[list[str], ...]
+    arm: Arm, modality: str, before: Projections, after: Projections, clusters: Clusters
 ) -> dict[str, Any]:
     from undersong.mechanism import late_change
 
@@ -122,5 +125,3 @@ def _encoder(record: AuditRecord) -> dict[str, Any] | None:
         "output_max_abs_difference": max(differences),
         "trainings": len(notes),
     }
-
-

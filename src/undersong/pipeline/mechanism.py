@@ -32,7 +32,9 @@ class Contrast:
         return {"modality": self.harmful.modality, "system": self.harmful.system_text}
 
 
-def direction(shop: Workshop, arm: Arm, contrast: Contrast, heard: Sequence[Artefact], instruction: str | None) -> Artefact:
+def direction(
+    shop: Workshop, arm: Arm, contrast: Contrast, heard: Sequence[Artefact], instruction: str | None
+) -> Artefact:
     """Refusal direction per layer of the base model, by difference in means."""
     from undersong.models.folders import model_hash
 
@@ -40,12 +42,14 @@ def direction(shop: Workshop, arm: Arm, contrast: Contrast, heard: Sequence[Arte
         from undersong.mechanism import fit_direction, save_direction
 
         model = shop.model(arm.model, heard)
-        fitted = fit_direction(*(model.hidden(prompts_of([side], instruction)) for side in (contrast.harmful, contrast.harmless)))
+        fitted = fit_direction(
+            *(model.hidden(prompts_of([side], instruction)) for side in (contrast.harmful, contrast.harmless))
+        )
         with draft.file("direction.safetensors") as path:
             save_direction(fitted, path)
 
     config = {**contrast.config, "instruction": instruction, "dtype": shop.dtype}
-    inputs = {"model": model_hash(arm.model), **contrast.inputs}
+    inputs: dict[str, Artefact | str] = {"model": model_hash(arm.model), **contrast.inputs}
     return shop.store.get_or_make("direction", 1, config, inputs, make, packages=MODEL_PACKAGES)
 
 
@@ -81,7 +85,9 @@ def projections(
 
             sides = {name: fitted.project(states(getattr(held_out, name))) for name in ("harmful", "harmless")}
             refit = fit_direction(states(fit.harmful), states(fit.harmless))
-            difference = tuned.hearing_difference([s for s in held_out.harmful.corpus.samples if s.audio is not None][:16])
+            difference = tuned.hearing_difference(
+                [s for s in held_out.harmful.corpus.samples if s.audio is not None][:16]
+            )
         with draft.file("projections.safetensors") as path:
             save_file({**sides, "cosine": fitted.cosine(refit), "encoder_difference": difference}, path)
 

@@ -29,7 +29,9 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
 
     study = record.study
     verdicts = {
-        run.verdicts.hash: read_verdicts(run.verdicts.path / "verdicts.parquet") for m in record.models for run in m.runs
+        run.verdicts.hash: read_verdicts(run.verdicts.path / "verdicts.parquet")
+        for m in record.models
+        for run in m.runs
     }
     speakers = {s.id: s.speaker for corpus in record.sets.values() for s in corpus.samples}
     runs = [_run(m, run, verdicts[run.verdicts.hash], speakers) for m in record.models for run in m.runs]
@@ -188,7 +190,9 @@ def _standing_notes(record: AuditRecord) -> list[str]:
             "bases. Intervals of scope `recipe` are over runs and hold within these bases."
         )
     else:
-        notes.append("One training seed: run noise cannot be told from an effect, so recipe comparisons have no interval.")
+        notes.append(
+            "One training seed: run noise cannot be told from an effect, so recipe comparisons have no interval."
+        )
     if any(ref.startswith("organism:") for ref in record.study.models):
         notes.append(
             "The organism is a tiny model of a closed world whose harm is a vocabulary convention. It shows that the "

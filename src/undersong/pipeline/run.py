@@ -63,7 +63,9 @@ def run(
 
 def _cpu() -> float:
     """CPU seconds of this process and its finished children."""
-    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+    return sum(
+        u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
 
 
 def _all_artefacts(record: AuditRecord) -> list[Any]:
@@ -98,7 +100,9 @@ def _surroundings(record: AuditRecord) -> dict[str, Any]:
     return {key: facts[key] for key in ("packages", "python", "platform") if key in facts}
 
 
-def _write(record: AuditRecord, results: dict[str, Any], rows: list[dict[str, Any]], out: Path, show_replies: bool) -> None:
+def _write(
+    record: AuditRecord, results: dict[str, Any], rows: list[dict[str, Any]], out: Path, show_replies: bool
+) -> None:
     import io
 
     import pyarrow as pa

@@ -68,7 +68,12 @@ def _by_id(corpus: Corpus) -> dict[str, Sample]:
 def _near(row: Mapping[str, Any], pool: Mapping[str, Sample], harm: Mapping[str, Sample]) -> dict[str, Any]:
     sample, nearest = pool[row["id"]], harm[row["nearest_id"]]
     kept = ("rank", "id", "distance", "distance_centred", "nearest_id", "second_distance")
-    return {**{key: row[key] for key in kept}, "text": sample.text, "speaker": sample.speaker, "nearest_text": nearest.text}
+    return {
+        **{key: row[key] for key in kept},
+        "text": sample.text,
+        "speaker": sample.speaker,
+        "nearest_text": nearest.text,
+    }
 
 
 def columns_of(samples: Sequence[Sample], most: int = 24) -> list[str]:
@@ -111,7 +116,10 @@ def selection_entries(record: AuditRecord, model: ModelRecord) -> list[dict[str,
                 "same_as": [other for other in same[label] if other.rsplit("/", 1)[0] != label.rsplit("/", 1)[0]],
                 "overlap": overlap[label],
                 "balance": _balance([pool[i] for i in selection.ids], list(pool.values())),
-                "seconds": {"selection": _seconds([pool[i] for i in selection.ids]), "pool": _seconds(list(pool.values()))},
+                "seconds": {
+                    "selection": _seconds([pool[i] for i in selection.ids]),
+                    "pool": _seconds(list(pool.values())),
+                },
             }
         )
     return entries

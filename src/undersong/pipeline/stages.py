@@ -6,19 +6,17 @@ library.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.pipeline.workshop import Corpus, Inputs, Workshop
 from undersong.store import Artefact, Draft
-from undersong.types import Prompt, Quarantined, Reply, Sample, UndersongError
+from undersong.types import Prompt, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.models.adapter import AudioModel
     from undersong.proximity import Selection
-    from undersong.tuning.lora import Tuned
 
 FITTED_ENCODERS = ("tfidf", "char-ngrams")
 MODEL_PACKAGES = ("torch", "transformers", "peft", "numpy")
@@ -51,7 +49,9 @@ def features(shop: Workshop, model_ref: str, corpus: Corpus) -> Artefact:
         model = shop.model(model_ref)
         heard, failed = listen(model, corpus.samples)
         if failed:
-            raise UndersongError(f"Clip {failed[0].id} of {corpus.ref} could be read before and not now: {failed[0].reason}.")
+            raise UndersongError(
+                f"Clip {failed[0].id} of {corpus.ref} could be read before and not now: {failed[0].reason}."
+            )
         with draft.file("heard.safetensors") as path:
             save_heard(heard, path)
         draft.note(clips=len(heard), device=shop.device, dtype=shop.dtype)
@@ -142,7 +142,13 @@ class Arm:
 
 
 def adapter(
-    shop: Workshop, arm: Arm, pool: Corpus, heard: Artefact, recipe: dict[str, Any], system_text: str | None, target: str
+    shop: Workshop,
+    arm: Arm,
+    pool: Corpus,
+    heard: Artefact,
+    recipe: dict[str, Any],
+    system_text: str | None,
+    target: str,
 ) -> Artefact:
     """LoRA on the decoder.  Filed under the selection's ids, so two arms with the same samples are one training."""
     from undersong.models.folders import model_hash
@@ -175,7 +181,14 @@ def adapter(
             write_log(tuned, path)
         draft.note(frozen_before=tuned.frozen_before, frozen_after=tuned.frozen_after, device=shop.device)
 
-    config = {"recipe": recipe, "modality": modality, "seed": seed, "system": system_text, "target": target, "dtype": shop.dtype}
+    config = {
+        "recipe": recipe,
+        "modality": modality,
+        "seed": seed,
+        "system": system_text,
+        "target": target,
+        "dtype": shop.dtype,
+    }
     inputs: Inputs = {
         "model": model_hash(arm.model),
         "pool": pool.artefact,
@@ -224,7 +237,9 @@ def replies(
     inputs |= {f"corpus:{one.set}": one.corpus.artefact for one in asked}
     if adapter is not None:
         inputs["adapter"] = adapter
-    return shop.store.get_or_make("replies", 1, _reply_config(asked, step, limit, instruction, shop.dtype), inputs, make, packages=MODEL_PACKAGES)
+    return shop.store.get_or_make(
+        "replies", 1, _reply_config(asked, step, limit, instruction, shop.dtype), inputs, make, packages=MODEL_PACKAGES
+    )
 
 
 def _reply_config(asked: Sequence[Asked], step: int, limit: int, instruction: str | None, dtype: str) -> dict[str, Any]:
@@ -256,7 +271,12 @@ def prompts_of(asked: Sequence[Asked], instruction: str | None) -> list[Prompt]:
 
 
 def verdicts(
-    shop: Workshop, replies: Artefact, asked: Sequence[Asked], judge: str, refusals: Sequence[str], instruction: str | None
+    shop: Workshop,
+    replies: Artefact,
+    asked: Sequence[Asked],
+    judge: str,
+    refusals: Sequence[str],
+    instruction: str | None,
 ) -> Artefact:
     """What the judge calls every reply."""
 
@@ -270,5 +290,10 @@ def verdicts(
         with draft.file("verdicts.parquet") as path:
             write_verdicts(judged, path)
 
-    config = {"judge": judge, "refusals": list(refusals), "instruction": instruction, "sets": [[a.set, a.modality, a.system] for a in asked]}
+    config = {
+        "judge": judge,
+        "refusals": list(refusals),
+        "instruction": instruction,
+        "sets": [[a.set, a.modality, a.system] for a in asked],
+    }
     return shop.store.get_or_make("verdicts", 1, config, {"replies": replies}, make)

@@ -101,4 +101,6 @@ def check_device(device: str) -> None:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch says "not compiled with CUDA" by an AssertionError
         reason = str(error).splitlines()[0].rstrip(".")
-        raise UndersongError(f"The device {device!r} cannot be used ({reason}); take cpu, or one that is there.") from None
+        raise UndersongError(
+            f"The device {device!r} cannot be used ({reason}); take cpu, or one that is there."
+        ) from None

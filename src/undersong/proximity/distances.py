@@ -152,7 +152,8 @@ def _unit(vectors: np.ndarray, centre: np.ndarray | None, out: np.ndarray, what:
 
 def _norms(vectors: np.ndarray) -> np.ndarray:
     """(b, d) -> (b,) float32 lengths."""
-    squares = np.vecdot(vectors, vectors)
+    with np.errstate(over="ignore"):
+        squares = np.vecdot(vectors, vectors)
     if not ((squares > 1e-30) & (squares < 1e30)).all():  # float32 squares run out of range long before the values do
         squares = np.vecdot(vectors, vectors, dtype=np.float64)
     return np.sqrt(squares).astype(np.float32)

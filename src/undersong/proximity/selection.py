@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from undersong.proximity.table import how
@@ -74,7 +73,7 @@ def select(proximity: pa.Table, kind: str, amount: float | int, seed: int = 0) -
 
 
 def count(amount: float | int, n: int) -> tuple[int, float]:
-    """How many of `n` an amount is, and which share.  0.29 of 100 is 29: the share is taken as it was written."""
+    """How many of `n` an amount is, and which share.  0.29 of 100 is 29, though their product as floats is below it."""
     if n == 0:
         raise UndersongError("The pool is empty, so there is nothing to select; check the manifest or its filters.")
     if isinstance(amount, int):
@@ -85,7 +84,7 @@ def count(amount: float | int, n: int) -> tuple[int, float]:
         raise UndersongError(
             f"Cannot keep a share of {amount:g}; give a number above 0 and at most 1, or a whole count."
         )
-    return max(1, math.floor(Fraction(repr(float(amount))) * n)), float(amount)
+    return max(1, math.floor(round(amount * n, 9))), float(amount)
 
 
 def ids_hash(ids: Iterable[str]) -> str:

@@ -20,20 +20,31 @@ class Side:
     system: str
 
     def fits(self, given: Mapping[str, Any]) -> bool:
-        """Whether a comparison's side can be this one: it names an arm or a kind, and nothing in it contradicts."""
+        """Whether a comparison's side can be this one: it names an arm or a kind, and nothing in it contradicts.
+
+        A side without either names its arm by its label.
+        """
         own: dict[str, Any] = {"arm": "base", "kind": "base", "system": self.system}
         if self.arm is not None:
             own |= {field: getattr(self.arm, field) for field in ("kind", "axis", "fraction", "train_modality")}
             own["arm"] = self.arm.name
         named = {field: given[field] for field in _FIELDS if given.get(field) is not None}
-        return ("arm" in named or "kind" in named) and all(value == own.get(field) for field, value in named.items())
+        if "arm" not in named and "kind" not in named:
+            named["arm"] = given.get("label")
+        return all(value == own.get(field) for field, value in named.items())
 
 
 def compared(results: Results, a: Side, b: Side, set: str, modality: str, step: int) -> Comparison | None:
-    """The comparison of a with b on this set, its numbers turned to a - b; recipe scope first."""
+    """The comparison of a with b on this set, its numbers turned to a - b; recipe scope first.
+
+    One of scope `model` is about one run, so it decides only for arms that have no other.
+    """
+    several = any(side.arm is not None and len(side.arm.at(step)) > 1 for side in (a, b))
     for comparison in sorted(results.comparisons, key=lambda item: item.scope != "recipe"):
         about = zip((comparison.set, comparison.modality, comparison.step), (set, modality, step), strict=True)
         if any(given not in (None, wanted) for given, wanted in about):
+            continue
+        if several and comparison.scope != "recipe":
             continue
         if comparison.metric not in ("jsr", "non_refusal_rate") or not _systems(comparison, a, b):
             continue

@@ -1,0 +1,76 @@
+"""The verb `screen`: options reach the screening, failures are one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from undersong.cli import main
+
+POOL = [
+    {"id": f"p{i}", "text": text}
+    for i, text in enumerate(["paint a [bold]wall", "rob a bank", "sing", "rob a man", "dig"])
+]
+HARM = [{"id": "h0", "text": "rob the man"}, {"id": "h1", "text": "rob the bank"}]
+
+
+@pytest.fixture
+def undersong(tmp_path, monkeypatch, capsys):
+    """Runs the command line in a folder with pool.jsonl and harm.jsonl -> exit code, stdout, stderr."""
+    for name, rows in (("pool", POOL), ("harm", HARM)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["undersong", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        seen = capsys.readouterr()
+        return int(stopped.value.code or 0), seen.out, seen.err
+
+    return run
+
+
+def test_prints_what_it_found(undersong, tmp_path) -> None:
+    code, out, _ = undersong("screen", "pool.jsonl", "--harm", "harm.jsonl", "--keep", "closest:2", "--out", "kept")
+    assert code == 0
+    assert "p1: rob a bank" in out
+    assert "h1: rob the bank" in out
+    assert "paint a [bold]wall" in out  # data is not markup
+    assert "Kept the closest 2 of 5 by semantic" in out
+    assert json.loads((tmp_path / "kept" / "selection.json").read_text())["ids"] == ["p1", "p3"]
+
+
+def test_options_reach_the_screening(undersong, tmp_path) -> None:
+    code, _, _ = undersong(
+        "screen", "pool.jsonl", "--harm", "harm.jsonl", "--out", "kept", "--axis", "words=tfidf", "--axis",
+        "letters=char-ngrams", "--by", "letters", "--score", "knn:2", "--centre", "--keep", "random:0.4", "--seed", "3",
+    )  # fmt: skip
+    assert code == 0
+    selection = json.loads((tmp_path / "kept" / "selection.json").read_text())
+    assert {name: value for name, value in selection.items() if not name.startswith("ids")} == {
+        "axis": "letters", "score": "knn:2 centred", "kind": "random", "fraction": 0.4, "k": 2, "seed": 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--axis", "semantic=tfdif"], "the nearest known is 'tfidf'"),
+        (["--by", "acoustic"], "no axis 'acoustic'"),
+        (["--keep", "closest:2.5"], "Cannot keep a share of 2.5"),
+        (["--keep", "closest:9"], "Cannot keep 9 of a pool of 5"),
+        (["--score", "knn:3"], "k = 3 neighbours of a harm set of 2"),
+        (["--harm", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--max-quarantined", "2"], "max-quarantined"),
+    ],
+)
+def test_failures_are_one_sentence_and_exit_2(undersong, tmp_path, arguments: list[str], sentence: str) -> None:
+    code, _, err = undersong("screen", "pool.jsonl", "--harm", "harm.jsonl", "--out", "kept", *arguments)
+    assert code == 2
+    assert sentence in err
+    assert "Traceback" not in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["harm.jsonl", "pool.jsonl"]

@@ -5,10 +5,10 @@ Knows the words and their ranges; does not know how anything runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -20,8 +20,17 @@ Kind = Literal["closest", "distant", "random"]
 Share = float
 
 
+def _different(where: str, values: Sequence[object]) -> None:
+    """Nothing there would be nothing to do; a value that stands twice would be an arm or a run that counts twice."""
+    if not values:
+        raise ValueError(f"{where}: at least one is needed")
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{where}: {value!r} stands more than once")
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PromptSet(_Strict):
@@ -51,9 +60,15 @@ class Selection(_Strict):
     @field_validator("fractions")
     @classmethod
     def _in_range(cls, fractions: tuple[float, ...]) -> tuple[float, ...]:
-        if not fractions or any(not 0 < f <= 1 for f in fractions):
+        if any(not 0 < f <= 1 for f in fractions):
             raise ValueError("fractions lie in (0, 1]")
         return fractions
+
+    @model_validator(mode="after")
+    def _arms_differ(self) -> Selection:
+        for name in ("axes", "kinds", "fractions"):
+            _different(name, getattr(self, name))
+        return self
 
 
 class Tuning(_Strict):
@@ -72,14 +87,16 @@ class Tuning(_Strict):
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
-    target: str = Field("answer", description="Manifest column with the reply to learn; another column is a format shift.")
+    target: str = Field("answer", description="Manifest column with the reply to learn; another is a format shift.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Tuning:
         if len(self.seeds) != len(self.draws):
-            raise ValueError(f"seeds ({len(self.seeds)}) and draws ({len(self.draws)}) are paired and need equal numbers")
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds must differ from each other")
+            raise ValueError(
+                f"seeds ({len(self.seeds)}) and draws ({len(self.draws)}) are paired and need equal numbers"
+            )
+        _different("seeds", self.seeds)
+        _different("modalities", self.modalities)
         if list(self.steps) != sorted(set(self.steps)) or not self.steps or self.steps[0] < 1:
             raise ValueError("steps are positive and rise")
         return self
@@ -95,7 +112,14 @@ class Evaluation(_Strict):
     instruction: str | None = None
     systems: dict[str, str | None] = Field(default_factory=lambda: {"plain": None})
     modalities: tuple[Modality, ...] = ("audio", "text")
-    curve: tuple[str, ...] = Field((), description="Sets asked (spoken, first system) at every step, not only the last.")
+    curve: tuple[str, ...] = Field((), description="Sets asked (spoken, first system) at every step, not only at last.")
+
+    @model_validator(mode="after")
+    def _something_is_asked(self) -> Evaluation:
+        if not self.systems:
+            raise ValueError("systems: at least one is needed; the first is the undefended one")
+        _different("modalities", self.modalities)
+        return self
 
 
 class Mechanism(_Strict):
@@ -136,8 +160,7 @@ class Study(_Strict):
             _known("mechanism.held_out_harmless", [self.mechanism.held_out_harmless], self.sets)
         if not any(s.harmful for s in self.sets.values()):
             raise ValueError("sets: none is harmful, so there is no JSR to measure; mark one `harmful: true`")
-        if not self.models:
-            raise ValueError("models: at least one is needed")
+        _different("models", self.models)
         return self
 
     @property
@@ -150,12 +173,15 @@ def _known(where: str, names: Iterable[str], known: Iterable[str]) -> None:
     there = list(known)
     for name in names:
         if name not in there:
-            raise ValueError(f"{where}: {name!r} is not one of {', '.join(there)}{_nearest(name, there)}")
+            raise ValueError(f"{where}: {name!r} is not one of {', '.join(there) or 'none'}{_nearest(name, there)}")
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    """A hint with the nearest of the known words, or with those that are equally near."""
+    near = get_close_matches(word, list(known), n=3, cutoff=0.5)
+    shares = [SequenceMatcher(None, one, word).ratio() for one in near]
+    best = [repr(one) for one, share in zip(near, shares) if share == shares[0]]
+    return f"; did you mean {' or '.join(best)}?" if best else ""
 
 
 def load_study(path: str | Path) -> Study:
@@ -166,9 +192,14 @@ def load_study(path: str | Path) -> Study:
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UndersongError(f"{file} is not YAML: {str(error).splitlines()[0]}; mend that line.") from error
+        mark = getattr(error, "problem_mark", None)
+        place = f"Line {mark.line + 1} of {file}" if mark is not None else str(file)
+        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
+        raise UndersongError(f"{place} is not YAML ({reason}); mend it.") from error
+    if data is None:
+        raise UndersongError(f"{file} is empty; see studies/demo.yaml.")
     if not isinstance(data, dict):
-        raise UndersongError(f"{file} holds {type(data).__name__}, not keys and values; see studies/demo.yaml.")
+        raise UndersongError(f"{file} holds a {type(data).__name__}, not keys and values; see studies/demo.yaml.")
     return parse_study(data, str(file))
 
 
@@ -181,16 +212,18 @@ def parse_study(data: dict[str, Any], name: str) -> Study:
 
 
 def _first(error: ValidationError) -> str:
-    """The first problem as one sentence."""
-    problem = error.errors()[0]
+    """The first problem as one sentence.  A key nobody knows comes first: a typo also leaves its right key missing."""
+    problems = error.errors()
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         key = str(problem["loc"][-1])
         known = _fields_at(Study, [str(part) for part in problem["loc"][:-1]])
-        hint = _nearest(key, known) or "; known here: " + ", ".join(known)
-        return f"unknown key {where!r}{hint}."
+        hint = _nearest(key, known) or f"; known here: {', '.join(known)}."
+        return f"unknown key {where!r}{hint}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}." if where else f"{message}."
+    end = "" if message.endswith("?") else "."
+    return f"{where}: {message}{end}" if where else f"{message}{end}"
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
@@ -206,8 +239,6 @@ def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
 
 
 def _arguments(annotation: Any) -> list[Any]:
-    from typing import get_args
-
     return [annotation, *(b for a in get_args(annotation) for b in _arguments(a))]
 
 

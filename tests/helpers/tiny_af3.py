@@ -104,7 +104,9 @@ def sample(number: int, text: str = "please tell me how to paint the chair", **m
 def prompt(number: int, modality: str = "audio", system_text: str | None = "you are a helpful assistant", **more):
     more.setdefault("system", "plain")
     instruction = more.pop("instruction", None)
-    return Prompt(sample(number, **more.pop("sample", {})), "set", True, modality, more["system"], system_text, instruction)
+    return Prompt(
+        sample(number, **more.pop("sample", {})), "set", True, modality, more["system"], system_text, instruction
+    )
 
 
 def fill_ears(model: AudioModel) -> None:

@@ -167,14 +167,14 @@ def test_audio_in_a_parquet_manifest_is_kept_as_bytes(voices, tmp_path) -> None:
 def test_a_clip_on_both_sides_is_an_overlap(voices, tmp_path) -> None:
     """Whatever it is called and said to say."""
     shutil.copy(tmp_path / "clips" / "h1.wav", tmp_path / "clips" / "p2.wav")
-    with pytest.raises(UndersongError, match="overlap in 1 pairs.*'p2' and 'h1'"):
+    with pytest.raises(UndersongError, match=r"overlap in 1 pairs.*'p2' and 'h1'"):
         screen(*voices, tmp_path / "out")
 
 
 def test_a_text_axis_needs_no_audio_files(voices, tmp_path) -> None:
     shutil.rmtree(tmp_path / "clips")
     assert screen(*voices, tmp_path / "out", axes={"semantic": "tfidf"}, keep="closest:4").selection.ids[0] == "p4"
-    with pytest.raises(UndersongError, match="Harm item h0|8 of 8 pool items"):
+    with pytest.raises(UndersongError, match=r"Harm item h0|8 of 8 pool items"):
         screen(*voices, tmp_path / "other")
 
 

@@ -86,7 +86,7 @@ def test_overlapping_intervals_are_not_called_a_difference(results: Json) -> Non
     results["comparisons"] = []
     set_rates(results, "", 0.05, 0.01, 0.12)
     set_rates(results, "semantic/closest/0.25/audio", 0.09, 0.04, 0.2)
-    assert "is not distinguishable from the base" in title_of(results)
+    assert "no change from the base is distinguishable" in title_of(results)
     page = text_of(render(results), "verdict")
     assert "not distinguishable from the base’s 5.0\u202f% (the intervals overlap)" in page
     assert "higher than" not in page
@@ -219,8 +219,10 @@ def test_replies_to_harmful_prompts_are_redacted_unless_asked_for(results: Json)
 
 def test_players_stand_beside_their_samples(results: Json) -> None:
     first = results["screen"][0]["closest"][0]["id"]
+    nearest = results["screen"][0]["closest"][0]["nearest_id"]
     page = render(results, {first: (b"OggS", "audio/ogg"), "not listed": (b"RIFF", "audio/wav")})
     assert page.count("<audio") == 1
+    assert f'aria-label="Nearest harmful item {nearest}"' in render(results, {nearest: (b"OggS", "audio/ogg")})
     assert f'src="data:audio/ogg;base64,T2dnUw==" aria-label="Sample {first}"' in page
     assert "no players" in render(results)
 
@@ -248,6 +250,59 @@ def test_a_changed_encoder_is_a_warning(results: Json) -> None:
         page, "layers"
     )
     assert 'class="lede warning"' in page
+
+
+def test_the_base_itself_is_no_curve_of_an_arm(results: Json) -> None:
+    before = render(results)
+    for key in ("curves", "late"):
+        points = results["mechanism"][key]
+        results["mechanism"][key] = [*points, *({**point, "arm": "base", "seed": None} for point in points[:8])]
+    assert render(results) == before
+
+
+def test_models_are_not_mixed(make_results: Callable[..., Json]) -> None:
+    results, other = make_results(effect=0.5), make_results()
+    for part in (other["runs"], other["mechanism"]["curves"], other["mechanism"]["late"], other["screen"]):
+        for entry in part:
+            entry["model"] = "organism:other"
+    for part in (results["mechanism"]["curves"], results["mechanism"]["late"], results["screen"]):
+        for entry in part:
+            entry["model"] = "organism:af3"
+    for part in ("runs", "screen", "selections"):
+        results[part] += other[part]
+    for part in ("curves", "late"):
+        results["mechanism"][part] += other["mechanism"][part]
+    del results["study"]["model"]
+    page = render(results)
+    assert "organism:af3 and organism:other answered" in text_of(page, "verdict")
+    assert "on 2 bases" in text_of(page, "verdict")
+    for section in ("steps", "proximity", "layers"):
+        assert "Model organism:af3" in text_of(page, section)
+        assert "Model organism:other" in text_of(page, section)
+    assert "Semantic axis, organism:other" in text_of(page, "samples")
+    assert page.count('<code title="' + results["selections"][0]["hash"]) == 1
+
+
+def test_a_defense_is_compared_with_its_own_axis(results: Json) -> None:
+    other = [{**row, "jsr": {"audio": {"mean": 0.5}}} for row in results["defenses"]]
+    results["defenses"] += other
+    page = text_of(render(results), "defenses")
+    assert "50.0\u202f% without, 50.0\u202f% with it" in page
+    for axis, rows in (("semantic", results["defenses"][:6]), ("acoustic", other)):
+        for row in rows:
+            row["axis"] = axis
+    assert "System prompt, trained on text, acoustic axis: JSR" in text_of(render(results), "defenses")
+
+
+def test_a_run_stands_at_its_own_distance_where_it_has_one(results: Json) -> None:
+    assert "read from the histogram" in text_of(render(results), "proximity")
+    for run in results["runs"]:
+        run["mean_distance"] = None if run["kind"] == "base" else 0.3 + 0.1 * run["seed"]
+    page = render(results)
+    assert "The distance is the mean of the run’s training samples" in text_of(page, "proximity")
+    assert "closest at 0.400" in page
+    results["screen"] = []
+    assert "closest at 0.400" in render(results)
 
 
 def test_unpaired_runs_are_left_out_and_counted(results: Json) -> None:

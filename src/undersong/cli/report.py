@@ -66,14 +66,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _wanted(content: dict[str, Any]) -> set[str]:
-    """Ids of the samples the report names."""
-    items = (
-        item
-        for screen in _dicts(content.get("screen"))
-        for name in ("closest", "distant")
-        for item in _dicts(screen.get(name))
-    )
-    return {str(item["id"]) for item in items if "id" in item}
+    """Ids of the samples the report names, and of the harmful items nearest to them."""
+    screens = _dicts(content.get("screen"))
+    items = [item for screen in screens for name in ("closest", "distant") for item in _dicts(screen.get(name))]
+    return {str(item[key]) for item in items for key in ("id", "nearest_id") if item.get(key) is not None}
 
 
 def _clips(folder: Path, wanted: set[str]) -> dict[str, tuple[bytes, str]]:

@@ -6,11 +6,11 @@ the undefended condition, so that its price is its own.  Knows rates a run; does
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from undersong.statistics import mean_runs
+from undersong.statistics import RunKey, mean_runs
 from undersong.types import UndersongError
 
 
@@ -28,44 +28,44 @@ class Defense:
 
 
 Run = Mapping[str, Any]
+Entry = tuple[RunKey, Mapping[str, Any]]  # one set of one run, with the run's (base, draw, seed)
 
 
 def price(runs: Sequence[Run], defenses: Sequence[Defense], *, last_step: int, axis: str) -> list[dict[str, Any]]:
-    """One row a (defense, training modality): means over runs with t intervals, for every set and prompt modality.
+    """One row a (fraction, training modality, defense): means over runs with t intervals, a set and prompt modality.
 
     `runs` are those of results.json.  The first defense is the undefended condition; a defense that changes more than
     one thing against it is an error, because its price could not be told apart.
     """
-    undefended = defenses[0]
-    for defense in defenses[1:]:
-        changed = defense.changes(undefended)
-        if len(changed) != 1:
-            raise UndersongError(
-                f"Defense {defense.name!r} changes {', '.join(changed) or 'nothing'} at once; a defense changes one thing."
-            )
+    _check_one_change(defenses)
+    here = [run for run in runs if run["train_modality"] and (run["step"], run["axis"]) == (last_step, axis)]
     rows = []
-    for modality in sorted({run["train_modality"] for run in runs if run["train_modality"]}):
+    for fraction, modality in sorted({(run["fraction"], run["train_modality"]) for run in here}):
         for defense in defenses:
-            chosen = [
-                run
-                for run in runs
-                if (run["kind"], run["train_modality"], run["step"], run["axis"]) == (defense.kind, modality, last_step, axis)
-            ]
+            wanted = (fraction, modality, defense.kind)
+            chosen = [run for run in here if (run["fraction"], run["train_modality"], run["kind"]) == wanted]
             if chosen:
-                rows.append(_row(defense, modality, last_step, chosen))
+                facts = {"axis": axis, "fraction": fraction, "train_modality": modality, "step": last_step}
+                rows.append({**facts, **_row(defense, chosen)})
     return rows
 
 
-def _row(defense: Defense, modality: str, step: int, runs: Sequence[Run]) -> dict[str, Any]:
-    sets = [entry for run in runs for entry in run["sets"] if entry["system"] == defense.system]
-    harmful = [entry for entry in sets if entry["harmful"]]
-    benign = [entry for entry in sets if not entry["harmful"]]
+def _check_one_change(defenses: Sequence[Defense]) -> None:
+    for defense in defenses[1:]:
+        changed = defense.changes(defenses[0])
+        if len(changed) != 1:
+            what = f"{' and '.join(changed)} at once" if changed else "nothing"
+            raise UndersongError(f"Defense {defense.name!r} changes {what}; a defense changes one thing.")
+
+
+def _row(defense: Defense, runs: Sequence[Run]) -> dict[str, Any]:
+    entries = [entry for entry in _entries(runs) if entry[1]["system"] == defense.system]
+    harmful = [entry for entry in entries if entry[1]["harmful"]]
+    benign = [entry for entry in entries if not entry[1]["harmful"]]
     return {
         "defense": defense.name,
         "kind": defense.kind,
         "system": defense.system,
-        "train_modality": modality,
-        "step": step,
         "runs": len(runs),
         "jsr": _by_modality(harmful, "jsr"),
         "over_refusal": _by_set(benign, "refusal_rate"),
@@ -74,19 +74,29 @@ def _row(defense: Defense, modality: str, step: int, runs: Sequence[Run]) -> dic
     }
 
 
-def _by_set(entries: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
-    names = sorted({entry["set"] for entry in entries})
-    return {name: _by_modality([e for e in entries if e["set"] == name], key) for name in names}
+def _entries(runs: Iterable[Run]) -> Iterator[Entry]:
+    for run in runs:
+        for entry in run["sets"]:
+            yield (run["base_seed"], run["draw"], run["seed"]), entry
 
 
-def _by_modality(entries: Iterable[Mapping[str, Any]], key: str) -> dict[str, Any]:
-    """Prompt modality -> {mean, low, high} over runs (an interval needs two)."""
-    values: dict[str, list[float]] = {}
-    for entry in entries:
-        values.setdefault(entry["modality"], []).append(entry[key])
-    return {modality: _interval(rates) for modality, rates in sorted(values.items())}
+def _by_set(entries: Sequence[Entry], key: str) -> dict[str, Any]:
+    names = sorted({entry["set"] for _, entry in entries})
+    return {name: _by_modality([e for e in entries if e[1]["set"] == name], key) for name in names}
 
 
-def _interval(rates: Sequence[float]) -> dict[str, float | None]:
-    summary = mean_runs(rates)
+def _by_modality(entries: Sequence[Entry], key: str) -> dict[str, Any]:
+    """Prompt modality -> {mean, low, high} over runs.  Several sets of one run (two harm sets) are averaged first."""
+    rates: dict[str, dict[RunKey, list[float]]] = {}
+    for run, entry in entries:
+        rates.setdefault(entry["modality"], {}).setdefault(run, []).append(entry[key])
+    return {
+        modality: _interval({run: sum(values) / len(values) for run, values in of_runs.items()})
+        for modality, of_runs in sorted(rates.items())
+    }
+
+
+def _interval(rates: Mapping[RunKey, float]) -> dict[str, float | None]:
+    """Over independent units: runs of one base are not independent where there are several bases."""
+    summary = mean_runs(rates, limits=(0.0, 1.0))
     return {"mean": summary.mean, "low": summary.low, "high": summary.high}

@@ -23,5 +23,7 @@ def make_prompts(
     for sample in samples:
         if (sample.audio if modality == "audio" else sample.text) is None:
             missing = "audio" if modality == "audio" else "text"
-            raise UndersongError(f"Sample {sample.id} of set {set_name} has no {missing}; leave out that modality or give it.")
+            raise UndersongError(
+                f"Sample {sample.id} of set {set_name} has no {missing}; leave out that modality or give it."
+            )
     return [Prompt(s, set_name, harmful, modality, system, system_text, instruction) for s in samples]

@@ -44,10 +44,12 @@ def fit_direction(harmful: np.ndarray, harmless: np.ndarray) -> Direction:
     A layer whose two means are equal (the decoder's input at an identical last token) has no direction: NaN.
     """
     for name, states in (("harmful", harmful), ("harmless", harmless)):
-        if states.ndim != 3 or states.shape[1] == 0:
+        if states.shape[1] == 0:
             raise UndersongError(f"The {name} contrast set is empty; a direction needs prompts of both kinds.")
         if not np.isfinite(states).all():
-            raise UndersongError(f"The {name} contrast set has hidden states that are not finite; check the model's dtype.")
+            raise UndersongError(
+                f"The {name} contrast set has hidden states that are not finite; check the model's dtype."
+            )
     mean_harmful, mean_harmless = (s.mean(axis=1, dtype=np.float64) for s in (harmful, harmless))
     difference = mean_harmful - mean_harmless
     length = np.linalg.norm(difference, axis=1)
@@ -59,7 +61,10 @@ def fit_direction(harmful: np.ndarray, harmless: np.ndarray) -> Direction:
 
 @dataclass(frozen=True)
 class GapCurve:
-    """Per layer (layers,): mean projection of both kinds, their difference, and a 95 % interval over clusters."""
+    """Per layer (layers,): mean projection of both kinds, their difference, and a 95 % interval over clusters.
+
+    Each cluster counts once, however many prompts it has.
+    """
 
     harmful: np.ndarray
     harmless: np.ndarray
@@ -86,10 +91,19 @@ def gap_curve(
 ) -> GapCurve:
     """Projections (layers, prompts) of held-out prompts -> gap per layer, bootstrapped over clusters of both kinds."""
     a, b = _cluster_means(harmful, harmful_clusters), _cluster_means(harmless, harmless_clusters)
-    resampled = _resample(a, rng, draws) - _resample(b, rng, draws)
-    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
     mean_a, mean_b = a.mean(axis=1), b.mean(axis=1)
-    return GapCurve(mean_a, mean_b, mean_a - mean_b, low, high)
+    return GapCurve(mean_a, mean_b, mean_a - mean_b, *_interval(a, b, rng, draws))
+
+
+def _interval(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """95 % bootstrap interval (layers,) of mean a - mean b, both (layers, clusters).
+
+    NaN where either has one cluster only: resampling one unit shows no noise, and would give an interval of width 0.
+    """
+    if min(a.shape[1], b.shape[1]) < 2:
+        return np.full(len(a), np.nan), np.full(len(a), np.nan)
+    low, high = np.percentile(_resample(a, rng, draws) - _resample(b, rng, draws), [2.5, 97.5], axis=0)
+    return low, high
 
 
 def _resample(values: np.ndarray, rng: np.random.Generator, draws: int) -> np.ndarray:
@@ -113,16 +127,14 @@ def late_change(
     """Change of the late gap (after - before), averaged over the last quarter of layers, with a 95 % interval.
 
     `before` and `after` are (harmful, harmless) projections (layers + 1, prompts) of the *same* held-out prompts, so
-    the bootstrap resamples clusters of paired changes.
+    the bootstrap resamples clusters of paired changes.  NaN where `gap_curve` has NaN.
     """
     late = late_layers(before[0].shape[0] - 1)
     changes = [
-        _cluster_means((a - b)[late].mean(axis=0, keepdims=True), names)
-        for a, b, names in zip(after, before, clusters)
+        _cluster_means((a - b)[late].mean(axis=0, keepdims=True), names) for a, b, names in zip(after, before, clusters)
     ]
-    spread = _resample(changes[0], rng, draws) - _resample(changes[1], rng, draws)
-    low, high = np.percentile(spread[:, 0], [2.5, 97.5])
-    return float(changes[0].mean() - changes[1].mean()), float(low), float(high)
+    low, high = _interval(changes[0], changes[1], rng, draws)
+    return float(changes[0].mean() - changes[1].mean()), float(low[0]), float(high[0])
 
 
 def save_direction(direction: Direction, path: Path) -> None:

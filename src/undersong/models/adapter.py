@@ -54,6 +54,7 @@ class AudioModel:
         self.audio_token_id: int = self.tokenizer.convert_tokens_to_ids(self.audio_token)
         self.heard: dict[str, np.ndarray] = {}  # clip key -> (placeholders, dim), by `features.listen`
         self._remembered: set[str] = set()
+        self._rendered: dict[tuple, list[int]] = {}  # what a prompt depends on -> its token ids
 
     def remember(self, name: str, load: Callable[[], Mapping[str, np.ndarray]]) -> None:
         """Fill the ears with features cached under `name`, once."""
@@ -188,13 +189,21 @@ class AudioModel:
         return [*turns, {"role": "user", "content": said}]
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt up to where the assistant speaks, placeholders expanded to what was heard."""
-        text = self.processor.apply_chat_template(
-            self.conversation(prompt), tokenize=False, add_generation_prompt=True
-        )
-        if prompt.modality == "audio":
-            text = text.replace(self.audio_token, self.audio_token * len(self._heard(prompt.sample)), 1)
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        """Token ids of a prompt up to where the assistant speaks, placeholders expanded to what was heard.
+
+        Remembered: templates are slow to render, and every arm of a study asks the same prompts.
+        """
+        heard = len(self._heard(prompt.sample)) if prompt.modality == "audio" else None
+        asked = prompt.sample.text if prompt.modality == "text" else None
+        key = (heard, asked, prompt.system_text, prompt.instruction)
+        if key not in self._rendered:
+            text = self.processor.apply_chat_template(
+                self.conversation(prompt), tokenize=False, add_generation_prompt=True
+            )
+            if heard is not None:
+                text = text.replace(self.audio_token, self.audio_token * heard, 1)
+            self._rendered[key] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._rendered[key]
 
     def reply_ids(self, reply: str) -> list[int]:
         """Token ids of an assistant's reply with its end token."""

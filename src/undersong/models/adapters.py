@@ -70,7 +70,9 @@ def saved_adapter(model: AudioModel, folder: Path | None) -> Iterator[AudioModel
             return PeftModel.from_pretrained(base, folder)
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise UndersongError(f"Adapter {folder} does not fit {model.name} ({reason}); take its own base.") from error
+            raise UndersongError(
+                f"Adapter {folder} does not fit {model.name} ({reason}); take its own base."
+            ) from error
 
     with _worn(model, put_on) as peft_model:
         check_targets(model, peft_model.base_model.targeted_module_names, allowed)

@@ -29,8 +29,9 @@ def listen(
     for start in range(0, len(spoken), batch_size):
         clips, failed = load_clips(spoken[start : start + batch_size], model.sampling_rate)
         quarantined += failed
-        whole = [clip for clip in clips if len(clip.samples) <= model.family.max_seconds * clip.rate]
-        quarantined += [_cut(clip, model) for clip in clips if clip not in whole]
+        longest = model.family.max_seconds * model.sampling_rate
+        quarantined += [_cut(clip, model) for clip in clips if len(clip.samples) > longest]
+        whole = [clip for clip in clips if len(clip.samples) <= longest]
         keys = {sample.id: clip_key(sample) for sample in spoken[start : start + batch_size]}
         for clip, vectors in zip(whole, model.embed(whole)):
             if len(vectors):

@@ -25,4 +25,3 @@ def fingerprint(modules: Mapping[str, nn.Module]) -> dict[str, str]:
                 digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
             out[f"{path}/{kind}"] = digest.hexdigest()
     return out
-

@@ -43,7 +43,9 @@ def _check_place(device: str, dtype: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
-        raise UndersongError(f"Device {device!r} cannot be used here ({str(error).splitlines()[0]}); take cpu.") from error
+        raise UndersongError(
+            f"Device {device!r} cannot be used here ({str(error).splitlines()[0]}); take cpu."
+        ) from error
 
 
 def _model_type(source: str | Path, ref: str) -> str:
@@ -64,7 +66,9 @@ def _read(source: str | Path, ref: str, family: Family, dtype: str) -> tuple[Any
     """Model and processor, every tensor of the class filled and none left over."""
     import transformers
 
-    model_class, processor_class = (getattr(transformers, name) for name in (family.model_class, family.processor_class))
+    model_class, processor_class = (
+        getattr(transformers, name) for name in (family.model_class, family.processor_class)
+    )
     try:
         model, info = model_class.from_pretrained(
             source,
@@ -84,7 +88,11 @@ def _read(source: str | Path, ref: str, family: Family, dtype: str) -> tuple[Any
 
 
 def _check_whole(info: Mapping[str, Any], what: str) -> None:
-    faults = {"missing_keys": "lacks", "unexpected_keys": "holds the unknown", "mismatched_keys": "has another shape of"}
+    faults = {
+        "missing_keys": "lacks",
+        "unexpected_keys": "holds the unknown",
+        "mismatched_keys": "has another shape of",
+    }
     for key, said in faults.items():
         if names := sorted(str(name[0] if isinstance(name, tuple) else name) for name in info[key]):
             raise UndersongError(

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 from undersong.pipeline import mechanism, stages
 from undersong.pipeline.mechanism import Contrast
-from undersong.pipeline.stages import Arm, Asked, Corpus, Workshop
+from undersong.pipeline.stages import Arm, Asked
+from undersong.pipeline.training import recipe_of
+from undersong.pipeline.workshop import Corpus, Workshop
 from undersong.store import Artefact
 from undersong.study import Study
+from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     from undersong.proximity import Selection
+
+Choose: TypeAlias = "Callable[[Artefact, str, str, float, int], Selection]"  # proximity, axis, kind, fraction, draw
 
 
 @dataclass(frozen=True)
@@ -56,31 +62,63 @@ class AuditRecord:
 
 def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditRecord:
     """Run (or look up) every stage of a study."""
-    pool = stages.corpus(shop, study.pool, study.selection.where)
-    reference = stages.corpus(shop, study.reference)
-    sets = {name: stages.corpus(shop, one.corpus, one.where) for name, one in study.sets.items()}
-    refuse_overlap(study, pool, reference, sets)
-    record = AuditRecord(study, pool, reference, sets, [])
+    record = gather(study, shop)
+    refuse_unusable(record)
+    refuse_overlap(record)
     for number, ref in enumerate(study.models):
-        say(f"{ref}: screening {len(pool.samples)} benign samples on {len(study.axes)} axes")
-        record.models.append(_one_model(study, shop, record, ref, number, say))
+        say(f"{ref}: screening {len(record.pool.samples)} benign samples on {len(study.axes)} axes")
+        record.models.append(one_model(study, shop, record, ref, number, say, partial(stages.selection, shop)))
     return record
 
 
-def refuse_overlap(study: Study, pool: Corpus, reference: Corpus, sets: dict[str, Corpus]) -> None:
+def gather(study: Study, shop: Workshop) -> AuditRecord:
+    """The corpora, and no model yet.  An axis of an unknown encoder is refused here, before anything is made."""
+    from undersong.encoders import check_encoder
+
+    for spec in study.axes.values():
+        check_encoder(spec)
+    pool = stages.corpus(shop, study.pool, study.selection.where)
+    reference = stages.corpus(shop, study.reference)
+    sets = {name: stages.corpus(shop, one.corpus, one.where) for name, one in study.sets.items()}
+    return AuditRecord(study, pool, reference, sets, [])
+
+
+def refuse_unusable(record: AuditRecord) -> None:
+    """No harm item and no prompt may be missing, and only a small share of the pool (DESIGN rules 2 and 8)."""
+    from undersong.proximity import check_quarantine
+
+    pool, allowed = record.pool, record.study.proximity.max_quarantined
+    total = len(pool.samples) + len(pool.quarantined)
+    check_quarantine("as it is", pool.quarantined, total, record.reference.quarantined, allowed)
+    for name, corpus in record.sets.items():
+        if lost := corpus.quarantined:
+            raise UndersongError(
+                f"Item {lost[0].id} of set {name} cannot be used ({lost[0].reason}; {len(lost)} in all); mend it or "
+                "take it out: a rate is over all prompts of its set."
+            )
+
+
+def refuse_overlap(record: AuditRecord) -> None:
     """Reference and test harm are disjoint (DESIGN rule 13), and nothing harmful or tested is trained on."""
     from undersong.corpora import refuse_shared_behaviour, refuse_shared_items
 
-    for name, one in study.sets.items():
-        if one.harmful:
-            refuse_shared_behaviour(reference.samples, sets[name].samples)
-        refuse_shared_items(pool.samples, sets[name].samples, name=f"the set {name}")
-    refuse_shared_items(pool.samples, reference.samples)
+    for name, corpus in record.sets.items():
+        if record.study.sets[name].harmful:
+            refuse_shared_behaviour(record.reference.samples, corpus.samples)
+        refuse_shared_items(record.pool.samples, corpus.samples, name=f"the set {name}")
+    refuse_shared_items(record.pool.samples, record.reference.samples)
 
 
-def _one_model(
-    study: Study, shop: Workshop, record: AuditRecord, ref: str, number: int, say: Callable[[str], None]
+def one_model(
+    study: Study,
+    shop: Workshop,
+    record: AuditRecord,
+    ref: str,
+    number: int,
+    say: Callable[[str], None],
+    choose: Choose,
 ) -> ModelRecord:
+    """Every stage on one base.  Asks the store, and itself reads nothing that a stage makes but by `choose`."""
     corpora = {c.artefact.hash: c for c in (record.pool, record.reference, *record.sets.values())}
     heard = {key: stages.features(shop, ref, corpus) for key, corpus in corpora.items()}
     model = ModelRecord(ref, number)
@@ -89,7 +127,7 @@ def _one_model(
     ears = [heard[c.artefact.hash] for c in record.sets.values()]
     asked = asked_at(study, record.sets, last=True)
     model.runs.append(_measure(study, shop, base, 0, None, asked, ears))
-    for arm in arms_of(study, shop, model):
+    for arm in arms_of(study, model, choose):
         say(f"{ref}: {arm.name} seed {arm.seed}")
         adapter = _tune(study, shop, record, arm, heard)
         for step in study.tuning.steps:
@@ -110,13 +148,13 @@ def _screen(study: Study, shop: Workshop, record: AuditRecord, model: ModelRecor
         model.proximity[axis] = stages.proximity(shop, axis, pool, harm, study.reference, settings)
 
 
-def arms_of(study: Study, shop: Workshop, model: ModelRecord) -> Iterator[Arm]:
+def arms_of(study: Study, model: ModelRecord, choose: Choose) -> Iterator[Arm]:
     """Every arm x run of a study on a model, with its selection."""
     for axis in study.selection.axes:
         for kind in study.selection.kinds:
             for fraction in study.selection.fractions:
                 for seed, draw in zip(study.tuning.seeds, study.tuning.draws):
-                    chosen = stages.selection(shop, model.proximity[axis], axis, kind, fraction, draw)
+                    chosen = choose(model.proximity[axis], axis, kind, fraction, draw)
                     model.selections[f"{axis}/{kind}/{fraction:g}/draw {draw}"] = chosen
                     for modality in study.tuning.modalities:
                         yield Arm(model.ref, model.base_seed, axis, kind, fraction, modality, seed, draw, chosen)
@@ -124,7 +162,7 @@ def arms_of(study: Study, shop: Workshop, model: ModelRecord) -> Iterator[Arm]:
 
 def _tune(study: Study, shop: Workshop, record: AuditRecord, arm: Arm, heard: dict[str, Artefact]) -> Artefact:
     settings = study.tuning
-    recipe = settings.model_dump(exclude={"modalities", "seeds", "draws", "target"})
+    recipe = recipe_of(settings)
     system_text = study.evaluation.systems[study.plain]
     return stages.adapter(
         shop, arm, record.pool, heard[record.pool.artefact.hash], recipe, system_text, settings.target

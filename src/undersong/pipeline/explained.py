@@ -99,7 +99,7 @@ def _late(
     from undersong.mechanism import late_change
 
     sides = [(p["harmful"], p["harmless"]) for p in (before, after)]
-    change, low, high = late_change(sides[0], sides[1], clusters, np.random.default_rng(BOOTSTRAP_SEED))  # type: ignore[arg-type]
+    change, low, high = late_change(sides[0], sides[1], clusters, np.random.default_rng(BOOTSTRAP_SEED))
     facts = {"arm": arm.name, "model": arm.model, "seed": arm.seed, "modality": modality}
     return {**facts, "gap_change": change, "low": low, "high": high}
 

@@ -6,11 +6,12 @@ library.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from undersong.pipeline.training import picked, train
 from undersong.pipeline.workshop import Corpus, Inputs, Workshop
 from undersong.store import Artefact, Draft
 from undersong.types import Prompt, UndersongError
@@ -104,8 +105,13 @@ def proximity(
 
 def selection(shop: Workshop, proximity: Artefact, axis: str, kind: str, fraction: float, draw: int) -> Selection:
     """The ids kept from the pool; only `random` depends on the draw."""
-    from undersong.proximity import from_json
+    return read_selection(selection_artefact(shop, proximity, axis, kind, fraction, draw))
 
+
+def selection_artefact(
+    shop: Workshop, proximity: Artefact, axis: str, kind: str, fraction: float, draw: int
+) -> Artefact:
+    """Where the selection is kept."""
     seed = draw if kind == "random" else 0
 
     def make(draft: Draft) -> None:
@@ -118,7 +124,13 @@ def selection(shop: Workshop, proximity: Artefact, axis: str, kind: str, fractio
             path.write_text(to_json(chosen), encoding="utf-8")
 
     config = {"axis": axis, "kind": kind, "fraction": fraction, "seed": seed}
-    artefact = shop.store.get_or_make("selection", 1, config, {"proximity": proximity}, make, seed=seed)
+    return shop.store.get_or_make("selection", 1, config, {"proximity": proximity}, make, seed=seed)
+
+
+def read_selection(artefact: Artefact) -> Selection:
+    """What a selection artefact holds."""
+    from undersong.proximity import from_json
+
     return from_json((artefact.path / "selection.json").read_text(encoding="utf-8"))
 
 
@@ -153,30 +165,21 @@ def adapter(
     """LoRA on the decoder.  Filed under the selection's ids, so two arms with the same samples are one training."""
     from undersong.models.folders import model_hash
 
-    assert arm.selection is not None and arm.seed is not None and arm.modality is not None
+    assert arm.selection is not None, "the base is not tuned"
+    assert arm.modality is not None
+    assert arm.seed is not None
     chosen, modality, seed = arm.selection, arm.modality, arm.seed
 
     def make(draft: Draft) -> None:
-        from undersong.evaluation.prompts import make_prompts
-        from undersong.tuning.lora import LoraRecipe, tune, write_log
+        from undersong.tuning.lora import write_log
 
-        by_id = {sample.id: sample for sample in pool.samples}
-        lost = [i for i in chosen.ids if i not in by_id]
-        if lost:
-            raise UndersongError(f"Selected sample {lost[0]} is quarantined or gone ({len(lost)} such); select again.")
-        samples = [by_id[i] for i in chosen.ids]
-        prompts = make_prompts(
-            samples, set_name="train", harmful=False, modality=modality, system="train", system_text=system_text
-        )
-
-        def keep(name: str, write: Any) -> None:
+        def keep(name: str, write: Callable[[Path], None]) -> None:
             if not draft.has(name):
                 with draft.file(name) as folder:
                     write(folder)
 
-        model = shop.model(arm.model, [heard])
-        targets = [sample.column(target) or "" for sample in samples]
-        tuned = tune(model, prompts, targets, LoraRecipe(**recipe), seed, keep)
+        samples = picked(pool.samples, pool.quarantined, chosen.ids)
+        tuned = train(shop.model(arm.model, [heard]), samples, modality, system_text, target, recipe, seed, keep)
         with draft.file("log.jsonl") as path:
             write_log(tuned, path)
         draft.note(frozen_before=tuned.frozen_before, frozen_after=tuned.frozen_after, device=shop.device)

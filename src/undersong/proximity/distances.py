@@ -1,8 +1,8 @@
 """Exact cosine distances to a reference set: nearest, second, mean of the k nearest, and to its centroid, in one pass.
 
-One blocked matrix product; no index, no n x m matrix, no second copy of the pool.  Distances are squared chords of
-unit vectors, taken *after the harm centroid is subtracted from both*: 1 - cos loses its digits where all vectors share
-one large mean (Kimi-Audio's internal vectors are 99.96 % common mean), and the chord does not.
+One blocked matrix product; no index, no n x m matrix, no second copy of the pool.  Where the vectors share a large mean
+(99.96 % of Kimi-Audio's internal ones), 1 - cos in float32 has lost the digits that rank a pool; there the distance is
+taken as the squared chord of unit vectors, half of it, after the harm set's mean is subtracted from both sides.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import numpy as np
 
 from undersong.types import UndersongError
 
-BLOCK = 512
+BLOCK = 1024
+# Squared length of the mean unit vector (mean cosine of the set with itself) from which the chord is worth its cost.
+CLUSTERED = 0.9
 # Beyond this many neighbours a partition is cheaper than taking the maximum again and again.
 FEW = 32
 # A centred vector this small beside the vector it came from is rounding, not a direction.
@@ -47,26 +49,24 @@ def nearest(
     _check(pool, harm, k)
     n, (m, d) = len(pool), harm.shape
     out = Nearest(*(np.empty(n, dtype) for dtype in (np.float32, np.int64, np.float32, np.float32, np.float32)))
-    target = _target(harm, centre)
+    target, first = _target(harm, centre), first_equal(harm)
     # Scratch is allocated once: fresh pages for every block cost a tenth of the matrix product.
     scratch = np.empty((min(block, n), d), np.float32), np.empty((min(block, n), m), np.float32)
     for start in range(0, n, block):
         rows = slice(start, min(start + block, n))
-        vectors, products = (array[: rows.stop - start] for array in scratch)
-        lost = _unit(pool[rows], centre, vectors, "pool item", start)
-        vectors -= target.middle
-        own = np.vecdot(vectors, vectors) / 2
-        # closeness = own - distance, so the largest is the nearest
+        moved, products = (array[: rows.stop - start] for array in scratch)
+        vectors, scale, own, lost = _prepare(pool[rows], target, centre, moved, start)
         closeness = np.matmul(vectors, target.offset.T, out=products)
-        closeness -= target.half
+        if target.shifted:
+            closeness -= target.half
         index, best = _best(closeness, max(k, min(2, m)))
-        distances = own[:, None] - best
+        distances = own - scale * best
         distances[np.isinf(distances)] = np.nan
-        out.index[rows] = target.first[index]
+        out.index[rows] = first[index]
         out.distance[rows] = distances[:, 0]
         out.second_distance[rows] = distances[:, 1] if m > 1 else np.nan
         out.knn_distance[rows] = distances[:, :k].mean(axis=1)
-        out.centroid_distance[rows] = own + vectors @ target.towards + target.gap
+        out.centroid_distance[rows] = own[:, 0] + scale[:, 0] * (vectors @ target.towards) + target.gap
         for column in (out.distance, out.second_distance, out.knn_distance, out.centroid_distance):
             np.clip(column[rows], 0, 2, out=column[rows])
             column[rows][lost] = np.nan
@@ -75,18 +75,18 @@ def nearest(
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The harm side: `middle` (d,) is the mean c of its unit vectors, `offset` (m, d) what is left of them.
+    """The harm side: for a prepared pool row q, distance = own - q.offset + half; to the centroid own + q.towards + gap.
 
-    `half` (m,) = |offset|^2 / 2, infinite for a row without direction, which so is never the nearest; `first` (m,) the
-    first row equal to each.  `towards` (d,) and `gap` give the distance to the centroid's direction: with q = p - c and
-    e = c - c / |c|, |p - c / |c||^2 / 2 = |q|^2 / 2 + q.e + |e|^2 / 2.
+    Plain: `offset` are the unit vectors h with mean c, own = 1, half = gap = 0, towards = -c / |c|.
+    Shifted: q = p - c, offset = h - c, own = |q|^2 / 2, half = |offset|^2 / 2, towards = c - c / |c|, gap is half the
+    square of 1 - |c|.  A row without direction has an infinite half and so is never the nearest.
     """
 
-    middle: np.ndarray
-    offset: np.ndarray
-    half: np.ndarray
-    first: np.ndarray
-    towards: np.ndarray
+    shifted: bool
+    middle: np.ndarray  # c, (d,)
+    offset: np.ndarray  # (m, d)
+    half: np.ndarray  # (m,)
+    towards: np.ndarray  # (d,)
     gap: np.float32
 
 
@@ -97,12 +97,30 @@ def _target(harm: np.ndarray, centre: np.ndarray | None) -> _Target:
     middle = offset.sum(axis=0, dtype=np.float64) / max(1, len(harm) - int(lost.sum()))
     length = float(np.linalg.norm(middle))
     # Vectors that cancel out have no centroid direction.
-    shrink = 1 - 1 / length if length > NO_DIRECTION else np.nan
+    direction = middle / length if length > NO_DIRECTION else np.full_like(middle, np.nan)
+    if centre is None and length**2 < CLUSTERED:
+        return _Target(False, middle, offset, np.zeros(len(harm)), -direction.astype(np.float32), np.float32(0))
+    towards, gap = (middle - direction).astype(np.float32), np.float32((1 - length) ** 2 / 2)
     middle = middle.astype(np.float32)
     offset -= middle
-    towards, gap = middle * np.float32(shrink), np.float32((shrink * length) ** 2 / 2)
     half = np.where(lost, np.float32(np.inf), np.vecdot(offset, offset) / 2)
-    return _Target(middle, offset, half, first_equal(harm), towards, gap)
+    return _Target(True, middle, offset, half, towards, gap)
+
+
+def _prepare(
+    block: np.ndarray, target: _Target, centre: np.ndarray | None, scratch: np.ndarray, start: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pool rows (b, d) -> vectors to multiply (b, d), the scale of their products (b, 1), own (b, 1), who was lost (b,).
+
+    Plain rows are multiplied as they lie there and scaled afterwards: no copy at all.
+    """
+    if not target.shifted:
+        norms = _lengths(block, "pool item", start)[:, None]
+        return block, 1 / norms, np.ones_like(norms), np.zeros(len(block), dtype=bool)
+    lost = _unit(block, centre, scratch, "pool item", start)
+    scratch -= target.middle
+    own = np.vecdot(scratch, scratch)[:, None] / 2
+    return scratch, np.ones_like(own), own, lost
 
 
 def first_equal(vectors: np.ndarray) -> np.ndarray:
@@ -131,15 +149,8 @@ def _check(pool: np.ndarray, harm: np.ndarray, k: int) -> None:
 
 
 def _unit(vectors: np.ndarray, centre: np.ndarray | None, out: np.ndarray, what: str, start: int = 0) -> np.ndarray:
-    """Writes unit rows of `vectors` (b, d) to `out`; -> (b,) bool, which rows had no direction left after centring.
-
-    A row that is zero, NaN or infinite to begin with is an error: it must have been quarantined.
-    """
-    norms = _norms(vectors)
-    sound = np.isfinite(norms) & (norms > 0)
-    if not sound.all():
-        row = start + int(sound.argmin())
-        raise UndersongError(f"The vector of {what} {row} is zero, NaN or infinite; quarantine it first.")
+    """Writes unit rows of `vectors` (b, d) to `out`; -> (b,) bool, which rows had no direction left after centring."""
+    norms = _lengths(vectors, what, start)
     if centre is None:
         np.divide(vectors, norms[:, None], out=out)
         return np.zeros(len(vectors), dtype=bool)
@@ -148,6 +159,16 @@ def _unit(vectors: np.ndarray, centre: np.ndarray | None, out: np.ndarray, what:
     lost = lengths <= NO_DIRECTION * norms
     out /= np.where(lost, np.float32(1), lengths)[:, None]
     return lost
+
+
+def _lengths(vectors: np.ndarray, what: str, start: int) -> np.ndarray:
+    """(b,) lengths.  A row that is zero, NaN or infinite is an error: it must have been quarantined."""
+    norms = _norms(vectors)
+    sound = np.isfinite(norms) & (norms > 0)
+    if not sound.all():
+        row = start + int(sound.argmin())
+        raise UndersongError(f"The vector of {what} {row} is zero, NaN or infinite; quarantine it first.")
+    return norms
 
 
 def _norms(vectors: np.ndarray) -> np.ndarray:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from undersong.report import words
 from undersong.report.matching import Side, compared
-from undersong.report.schema import Comparison, Results
+from undersong.report.schema import Comparison, Results, models
 from undersong.report.summary import Arm, Estimate, View, arms, base_runs, estimate, view
 
 
@@ -66,7 +67,7 @@ def case(results: Results) -> Case | None:
     return Case(
         results=results,
         view=shown,
-        model=results.study.model or next((run.model for run in results.runs if run.model), "the model"),
+        model=words.listed(models(results)) or "the model",
         modality=modality,
         base=estimate(shown.cells(base_runs(results), modality)),
         worst=worst,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from undersong.report.schema import LayerPoint
-from undersong.report.summary import Arm, interval_over_runs, kind_order
+from undersong.report.summary import Arm, interval_over_runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Curve:
 
     name: str
     arm: Arm | None  # None: the runs do not hold this arm
+    model: str | None
     modality: str
     levels: tuple[Level, ...]
     runs: tuple[tuple[tuple[float, float], ...], ...]
@@ -48,30 +49,28 @@ class Curve:
         return self.arm.train_modality if self.arm else self.name
 
     @property
-    def place(self) -> tuple[str, str]:
-        """(axis, amount): the group of panels it belongs to."""
-        return (self.arm.axis or "", self.arm.amount) if self.arm else ("", "")
+    def place(self) -> tuple[str, str, str]:
+        """(model, axis, amount): the group of panels it belongs to."""
+        axis, amount = (self.arm.axis, self.arm.amount) if self.arm else (None, "")
+        return f"model {self.model}" if self.model else "", f"{axis} axis" if axis else "", amount
 
 
 def curves(points: Sequence[LayerPoint], arms: Sequence[Arm]) -> list[Curve]:
-    """In the order of `arms`; an arm that is not among them comes last."""
+    """In the order of `arms`; an arm that is not among them comes last.  The base is every curve's `before`."""
     known = {arm.name: arm for arm in arms}
     order = list(known)
     last: dict[str, int] = {}
     for point in points:
         last[point.arm] = max(last.get(point.arm, point.step), point.step)
-    members: dict[tuple[str, str], list[LayerPoint]] = {}
+    members: dict[tuple[str, str | None, str], list[LayerPoint]] = {}
     for point in points:
-        if point.step == last[point.arm] and point.gap is not None:
-            members.setdefault((point.arm, point.modality), []).append(point)
+        if point.arm != "base" and point.step == last[point.arm] and point.gap is not None:
+            members.setdefault((point.arm, point.model, point.modality), []).append(point)
     found = [
-        Curve(name, known.get(name), modality, _levels(chosen), _runs(chosen))
-        for (name, modality), chosen in members.items()
+        Curve(name, known.get(name), model, modality, _levels(chosen), _runs(chosen))
+        for (name, model, modality), chosen in members.items()
     ]
-    return sorted(
-        found,
-        key=lambda c: (order.index(c.name) if c.name in known else len(order), c.modality, kind_order(c.kind)),
-    )
+    return sorted(found, key=lambda c: (order.index(c.name) if c.name in known else len(order), c.modality))
 
 
 def _levels(points: Sequence[LayerPoint]) -> tuple[Level, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from undersong.report import words
-from undersong.report.schema import read
+from undersong.report.schema import models, read
 from undersong.report.sections import (
     contrasts,
     damage,
@@ -53,6 +53,7 @@ def render(results: Mapping[str, Any], audio: Mapping[str, tuple[bytes, str]] = 
         .get_template("report.html")
         .render(
             study=found.study,
+            models=models(found),
             contents=CONTENTS,
             headline=headline.build(found),
             damage=damage.build(found),

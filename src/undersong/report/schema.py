@@ -43,12 +43,14 @@ class Study(Record):
     name: str = "study"
     description: str | None = None
     model: str | None = None
+    models: Many[str] = []
     families: Any = None
     protocol: Any = None
     seeds: Any = None
     draws: Any = None
     steps: Any = None
     judge: Any = None
+    config: Named[Any] = {}
 
 
 class VoiceRate(Record):
@@ -106,6 +108,7 @@ class Run(Record):
     draw: int | None = None
     selection_hash: str | None = None
     loss: Number = None
+    mean_distance: Number = None  # of the training samples, on the arm's own axis
     sets: Many[SetResult] = []
 
 
@@ -158,6 +161,7 @@ class Interval(Record):
 
 class Defense(Record):
     defense: str
+    axis: str | None = None
     train_modality: str | None = None
     step: int | None = None
     kind: str | None = None
@@ -185,6 +189,7 @@ class EncoderFacts(Record):
 
 class LayerPoint(Record):
     arm: str
+    model: str | None = None
     layer: int
     seed: int | None = None
     step: int = 0
@@ -201,6 +206,7 @@ class LayerPoint(Record):
 
 class LateChange(Record):
     arm: str
+    model: str | None = None
     seed: int | None = None
     modality: str = "audio"
     gap_change: Number = None
@@ -250,6 +256,7 @@ class Near(Record):
 
 class Screen(Record):
     axis: str
+    model: str | None = None
     encoder: str | None = None
     score: str | None = None
     centred: bool | None = None
@@ -308,6 +315,12 @@ class Results(Record):
     examples: Many[Example] = []
     notes: Many[str] = []
     provenance: Named[Any] = {}
+
+
+def models(results: Results) -> list[str]:
+    """The audited models, by name."""
+    named = [results.study.model] if results.study.model else results.study.models
+    return list(dict.fromkeys(named or [run.model for run in results.runs if run.model]))
 
 
 def read(results: Mapping[str, Any]) -> Results:

@@ -176,7 +176,7 @@ def facets(results: Results) -> list[Facet]:
     differs = [len({key[i] for key in groups}) > 1 for i in range(4)]
 
     def title(key: tuple[Any, ...], amount: str) -> str:
-        named = (key[0], f"base {key[1]}", f"{key[2]} axis", amount)
+        named = (f"model {key[0]}", f"base {key[1]}", f"{key[2]} axis", amount)
         return ", ".join(str(name) for name, wanted in zip(named, differs, strict=True) if wanted)
 
     every = base_runs(results)

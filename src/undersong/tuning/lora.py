@@ -9,6 +9,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from undersong.types import Prompt, UndersongError
 
 @dataclass(frozen=True)
 class LoraRecipe:
-    """Hyper-parameters of one arm.  `steps` are optimiser steps at which the adapter is kept: one run is a whole curve."""
+    """Hyper-parameters of one arm.  The adapter is kept at each of `steps` (optimiser steps): a run is a whole curve."""
 
     steps: tuple[int, ...] = (20, 40)
     batch: int = 8
@@ -73,26 +74,35 @@ def tune(
 
     `keep(name, write)` is called at each of `recipe.steps` with a function that writes a standard PEFT folder.  One
     seed drives sample order, adapter initialisation and dropout.  Errors: no samples, a target that is empty, an
-    adapter that reaches the encoder, an encoder or projector that changed.
+    adapter that reaches the encoder, a loss that is no number, an encoder or projector that changed.
     """
     if not prompts:
         raise UndersongError("There is nothing to tune on: the selection is empty.")
     empty = [prompt.sample.id for prompt, target in zip(prompts, targets) if not target]
     if empty:
-        raise UndersongError(f"Sample {empty[0]} has no answer to train on ({len(empty)} such); give the column in the manifest.")
+        raise UndersongError(
+            f"Sample {empty[0]} has no answer to train on ({len(empty)} such); give the column in the manifest."
+        )
     before = fingerprint(model.frozen)
     order = sample_order(len(prompts), max(recipe.steps) * recipe.batch, seed)
     with seeded(seed), fresh_lora(model, recipe.rank, recipe.alpha, recipe.dropout, recipe.targets) as peft_model:
         # The Trainer calls `.train()` on everything before each step, which would switch on an encoder's dropout and
         # running statistics; this hook runs after that and before the forward pass.
         peft_model.register_forward_pre_hook(lambda *_: model.quiet())
-        trainer = _trainer(model, peft_model, [(prompts[i], targets[i]) for i in order], recipe, seed, keep)
-        trainer.train()
+        pairs = [(prompts[i], targets[i]) for i in order]
+        with tempfile.TemporaryDirectory() as scratch:  # the Trainer makes its folder, though it writes nothing there
+            trainer = _trainer(model, peft_model, pairs, recipe, seed, keep, scratch)
+            trainer.train()
         log = tuple(dict(line) for line in trainer.state.log_history if "loss" in line)
     after = fingerprint(model.frozen)
-    moved = [name for name in before if before[name] != after[name]]
-    if moved:
-        raise UndersongError(f"Tuning changed {moved[0]} of {model.name}, which must stay frozen; the run is discarded.")
+    if moved := [name for name in before if before[name] != after[name]]:
+        raise UndersongError(
+            f"Tuning changed {moved[0]} of {model.name}, which must stay frozen; the run is discarded."
+        )
+    if lost := [line for line in log if not isfinite(line["loss"])]:
+        raise UndersongError(
+            f"Tuning {model.name} diverged (loss {lost[0]['loss']} at step {lost[0]['step']}); lower the learning rate."
+        )
     return Tuned(log, before, after)
 
 
@@ -103,9 +113,10 @@ def _trainer(
     recipe: LoraRecipe,
     seed: int,
     keep: Callable[[str, Callable[[Path], None]], None],
+    scratch: str,
 ) -> Trainer:
     arguments = TrainingArguments(
-        output_dir=str(Path(tempfile.gettempdir()) / "undersong-trainer"),  # nothing is written: save_strategy is "no"
+        output_dir=scratch,
         max_steps=max(recipe.steps),
         per_device_train_batch_size=recipe.batch,
         learning_rate=recipe.learning_rate,
@@ -116,6 +127,7 @@ def _trainer(
         train_sampling_strategy="sequential",  # the order is drawn by `sample_order`, from our own stream
         remove_unused_columns=False,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # a loss that is no number is told, not replaced by the last one
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,

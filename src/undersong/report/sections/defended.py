@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,17 +67,27 @@ def build(results: Results) -> Defended | None:
     heads: dict[tuple[str, str], list[str]] = {}
     for column in columns:
         heads.setdefault((column.group, column.set), []).append(words.spoken(column.modality))
-    modalities = list(dict.fromkeys(row.train_modality for row in results.defenses))
+    groups = _groups(results.defenses)
     return Defended(
         heads=tuple((_head(*key), tuple(modes)) for key, modes in heads.items()),
-        blocks=tuple(
-            Block(
-                trained(modality), tuple(_lines([r for r in results.defenses if r.train_modality == modality], columns))
-            )
-            for modality in modalities
-        ),
-        findings=tuple(said for modality in modalities for said in _findings(results.defenses, modality, columns)),
+        blocks=tuple(Block(title, tuple(_lines(rows, columns))) for title, rows in groups),
+        findings=tuple(said for title, rows in groups for said in _findings(title, rows, columns)),
     )
+
+
+def _groups(every: Sequence[Defense]) -> list[tuple[str, list[Defense]]]:
+    """What may be compared: one axis and training modality, with one row without a defense."""
+    groups: dict[tuple[str | None, str | None, int], list[Defense]] = {}
+    undefended: Counter[tuple[str | None, str | None]] = Counter()
+    for row in every:
+        place = row.axis, row.train_modality
+        undefended[place] += row.defense == "none"
+        groups.setdefault((*place, max(undefended[place], 1)), []).append(row)
+    many = len({axis for axis, _, _ in groups}) > 1
+    return [
+        (trained(modality) + (f", {axis} axis" if many and axis else ""), rows)
+        for (axis, modality, _), rows in groups.items()
+    ]
 
 
 def _columns(rows: Sequence[Defense]) -> list[Column]:
@@ -133,8 +144,7 @@ def _bar(share: float | None, group: str) -> Markup:
     return tag("svg", ground, filled, class_="databar", aria_hidden="true", width="100%", height=3)
 
 
-def _findings(every: Sequence[Defense], train_modality: str | None, columns: Sequence[Column]) -> list[str]:
-    rows = [row for row in every if row.train_modality == train_modality]
+def _findings(title: str, rows: Sequence[Defense], columns: Sequence[Column]) -> list[str]:
     without = next((row for row in rows if row.defense == "none"), None)
     if without is None:
         return []
@@ -142,7 +152,7 @@ def _findings(every: Sequence[Defense], train_modality: str | None, columns: Seq
     defended = [row for row in rows if row is not without]
     found = [(row, _brought(jsr, row, without) if jsr else "", _cost(columns, row, without)) for row in defended]
     return [
-        f"{words.sentence(row.defense)}, {trained(train_modality).lower()}: {'; '.join(filter(None, (brought, cost)))}."
+        f"{words.sentence(row.defense)}, {title[:1].lower()}{title[1:]}: {'; '.join(filter(None, (brought, cost)))}."
         for row, brought, cost in found
         if brought or cost
     ]

@@ -55,14 +55,14 @@ def _groups(found: Sequence[Curve]) -> Iterable[Group]:
     span = (min(0.0, *known), max(0.0, *known)) if known else (0.0, 1.0)
     span = span if span[1] > span[0] else (0.0, 1.0)
     places = list(dict.fromkeys(curve.place for curve in found))
-    differs = [len({place[i] for place in places}) > 1 for i in (0, 1)]
-    for axis, amount in places:
-        title = [f"{axis} axis" if differs[0] and axis else "", amount if differs[1] else ""]
+    differs = [len({place[i] for place in places}) > 1 for i in range(3)]
+    for place in places:
+        title = ", ".join(part for part, wanted in zip(place, differs, strict=True) if wanted and part)
         panels: dict[tuple[str | None, str], list[Curve]] = {}
         for curve in found:
-            if curve.place == (axis, amount):
+            if curve.place == place:
                 panels.setdefault((curve.train_modality, curve.modality), []).append(curve)
-        yield Group(", ".join(filter(None, title)), tuple(_panel(members, span) for members in panels.values()))
+        yield Group(title, tuple(_panel(members, span) for members in panels.values()))
 
 
 def _panel(found: Sequence[Curve], span: tuple[float, float]) -> Panel:
@@ -132,11 +132,11 @@ def _encoder(facts: EncoderFacts | None) -> tuple[str, bool]:
 
 def _contrast(mechanism: Mechanism) -> str:
     c = mechanism.contrast
-    if c.harm_n is None or c.benign_n is None:
-        return ""
-    text = f"The refusal direction is the difference in means of {c.harm_n} harmful and {c.benign_n} benign prompts"
+    text = "The refusal direction is the difference in means"
+    if c.harm_n is not None and c.benign_n is not None:
+        text += f" of {c.harm_n} harmful and {c.benign_n} benign prompts"
     if c.held_out_harm_n is not None and c.held_out_benign_n is not None:
-        text += f"; gaps are measured on {c.held_out_harm_n} and {c.held_out_benign_n} others"
+        text += f"; gaps are measured on {c.held_out_harm_n} held-out harmful and {c.held_out_benign_n} benign ones"
     return f"{text}."
 
 
@@ -157,17 +157,20 @@ def _layers(found: Sequence[Curve]) -> Table:
 def _late(changes: Sequence[LateChange], every: Sequence[Arm]) -> Table:
     """The mean change over the last quarter of layers, one row an arm and modality."""
     known = {arm.name: arm for arm in every}
-    members: dict[tuple[str, str], list[LateChange]] = {}
+    many = len({change.model for change in changes}) > 1
+    members: dict[tuple[str, str | None, str], list[LateChange]] = {}
     for change in changes:
-        if change.gap_change is not None:
-            members.setdefault((change.arm, change.modality), []).append(change)
+        if change.arm != "base" and change.gap_change is not None:
+            members.setdefault((change.arm, change.model, change.modality), []).append(change)
     rows = []
-    for (name, modality), chosen in members.items():
+    for (name, model, modality), chosen in members.items():
         values = [change.gap_change for change in chosen if change.gap_change is not None]
         low, high = interval_over_runs(values) or (chosen[0].low, chosen[0].high)
         label = known[name].short if name in known else name
-        number = words.decimal(mean(values))
-        rows.append((label, words.spoken(modality), str(len(values)), number, _interval(low, high)))
+        label = f"{label}, {model}" if many and model else label
+        rows.append(
+            (label, words.spoken(modality), str(len(values)), words.decimal(mean(values)), _interval(low, high))
+        )
     head = ("Arm", "Prompts", "Runs", "change of the gap", "95 % interval")
     return Table("Change of the refusal gap in the last quarter of layers, after − before", head, tuple(rows), names=2)
 

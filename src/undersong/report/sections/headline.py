@@ -74,7 +74,7 @@ def _title(found: Case) -> Words:
         return (f"{found.model} {verb} ", ""), after, (text, "")
     which = f", in {'each' if found.tied else 'the worst'} of {found.n_arms} arms" if found.n_arms > 1 else ""
     if relation(worst.estimate, base, found.against_base(worst)) == "same":
-        opening = f"After {trained}, {found.model} is not distinguishable from the base: it {verb} "
+        opening = f"After {trained}, no change from the base is distinguishable: {found.model} {verb} "
         return (opening, ""), before, (f" {asked} before and ", ""), after, (f" after{which}.", "")
     return (
         (f"{found.model} {verb} ", ""),

@@ -7,20 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from undersong.report import words
-from undersong.report.schema import Results
+from undersong.report.panels import Table
+from undersong.report.schema import Results, models
 
 
 @dataclass(frozen=True, slots=True)
 class Making:
     notes: tuple[str, ...]
     study: tuple[tuple[str, str], ...]
+    config: Table
     provenance: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # (group, its rows)
 
 
 def build(results: Results) -> Making:
     study = results.study
     asked = {
-        "study": study.name, "model": study.model, "families": study.families, "protocol": study.protocol,
+        "study": study.name, "models": models(results), "families": study.families, "protocol": study.protocol,
         "judge": study.judge, "steps": study.steps, "seeds": study.seeds, "draws": study.draws,
     }  # fmt: skip
     single = [(key, words.plain(value)) for key, value in results.provenance.items() if not isinstance(value, Mapping)]
@@ -33,6 +35,7 @@ def build(results: Results) -> Making:
     return Making(
         notes=tuple(results.notes),
         study=tuple((key, words.plain(value)) for key, value in asked.items() if value is not None),
+        config=Table("The study file, as it was run", ("Setting", "Value"), tuple(_rows(study.config)), names=2),
         provenance=tuple(groups),
     )
 

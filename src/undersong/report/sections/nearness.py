@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from undersong.report import words
 from undersong.report.panels import Group, Panel, jitter, trained
-from undersong.report.schema import Results, Screen
+from undersong.report.schema import Results, Run, Screen
 from undersong.report.summary import Arm, Facet, View, arms, estimate, facets, kind_order, view
 from undersong.report.svg import Frame, Tick, kind_class, percent_axis, tag, ticks
 
@@ -23,6 +23,12 @@ class Nearness:
     asked: str
     groups: tuple[Group, ...]
     by_distance: bool  # False: some distances are not known, and their panels stand by kind
+    exact: bool  # False: distances are read from a histogram
+
+
+def distance_of(run: Run, arm: Arm, screen: Screen | None) -> float | None:
+    """The mean distance of a run's training samples: its own, or as the screen's histogram has it for the arm."""
+    return run.mean_distance if run.mean_distance is not None else mean_distance(arm, screen)
 
 
 def mean_distance(arm: Arm, screen: Screen | None) -> float | None:
@@ -48,18 +54,25 @@ def build(results: Results) -> Nearness | None:
     if shown is None or not every:
         return None
     modality = "audio" if any(shown.cells(facet.bases + facet.arms[0].runs, "audio") for facet in every) else "text"
-    screens = {screen.axis: screen for screen in results.screen}
-    rates = [cell.rate for arm in arms(results) for cell in shown.cells(arm.at(arm.last_step), modality)]
-    if not rates:
+    cells = [cell for arm in arms(results) for cell in shown.cells(arm.at(arm.last_step), modality)]
+    if not cells:
         return None
-    plots = [(facet, screens.get(facet.axis or "")) for facet in every]
-    known = [all(mean_distance(arm, screen) is not None for arm in facet.arms) for facet, screen in plots]
-    top = percent_axis(max(rates))[0]
-    groups = tuple(
-        Group(facet.title, tuple(_panels(facet, _across(facet, screen if there else None), shown, modality, top)))
-        for (facet, screen), there in zip(plots, known, strict=True)
+    top = percent_axis(max(cell.rate for cell in cells))[0]
+    plots = [(facet, _across(facet, _screen(facet, results))) for facet in every]
+    return Nearness(
+        rate=shown.rate,
+        asked=words.spoken(modality),
+        groups=tuple(Group(f.title, tuple(_panels(f, across, shown, modality, top))) for f, across in plots),
+        by_distance=all(across.measured for _, across in plots),
+        exact=all(cell.run.mean_distance is not None for cell in cells),
     )
-    return Nearness(shown.rate, words.spoken(modality), groups, all(known))
+
+
+def _screen(facet: Facet, results: Results) -> Screen | None:
+    """The screen of the facet's axis, by its own model where screens name one."""
+    own = {run.model for arm in facet.arms for run in arm.runs}
+    of_axis = [screen for screen in results.screen if screen.axis == facet.axis]
+    return next((screen for screen in of_axis if screen.model in own), of_axis[0] if of_axis else None)
 
 
 def _panels(facet: Facet, across: Across, shown: View, modality: str, top: float) -> Iterable[Panel]:
@@ -77,20 +90,27 @@ class Across:
     domain: tuple[float, float]
     ticks: list[Tick]
     title: str
-    at: dict[str, float]  # by arm
+    at: dict[tuple[str, int | None, int | None], float]  # by arm, draw and seed
+    measured: bool
+
+    def of(self, arm: Arm, run: Run) -> float:
+        return self.at[arm.name, run.draw, run.seed]
 
 
 def _across(facet: Facet, screen: Screen | None) -> Across:
-    if screen is not None:
-        at = {arm.name: mean_distance(arm, screen) or 0.0 for arm in facet.arms}
+    pairs = [(arm, run) for arm in facet.arms for run in arm.at(arm.last_step)]
+    known = {(arm.name, run.draw, run.seed): distance_of(run, arm, screen) for arm, run in pairs}
+    at = {key: value for key, value in known.items() if value is not None}
+    if len(at) == len(known):
         span = max(at.values()) - min(at.values()) or 0.1
         low, high = min(at.values()) - 0.18 * span, max(at.values()) + 0.18 * span
         marks = ticks(low, high, 4)
         named = [(value, words.decimal(value, words.places(marks))) for value in marks]
-        return Across((low, high), named, "mean distance of the training samples", at)
+        return Across((low, high), named, "mean distance of the training samples", at, True)
     kinds = sorted({arm.kind for arm in facet.arms}, key=kind_order)
-    at = {arm.name: float(kinds.index(arm.kind)) for arm in facet.arms}
-    return Across((-0.5, len(kinds) - 0.5), [(float(i), kind) for i, kind in enumerate(kinds)], "selection", at)
+    at = {(arm.name, run.draw, run.seed): float(kinds.index(arm.kind)) for arm, run in pairs}
+    named = [(float(i), kind) for i, kind in enumerate(kinds)]
+    return Across((-0.5, len(kinds) - 0.5), named, "kind of selection", at, False)
 
 
 def _plot(
@@ -104,13 +124,16 @@ def _plot(
         marks.append(frame.right_labels([(base.mean, f"base {words.bare(base.mean)}", "k-base")]))
     said = []
     for arm in members:
-        rates = [cell.rate for cell in shown.cells(arm.at(arm.last_step), modality)]
-        shifts = jitter([str(i) for i in range(len(rates))], 7.0)
-        for i, rate in enumerate(rates):
+        cells = shown.cells(arm.at(arm.last_step), modality)
+        rates, places = [cell.rate for cell in cells], [across.of(arm, cell.run) for cell in cells]
+        shifts = jitter([str(i) for i in range(len(cells))], 7.0 if len(set(places)) == 1 else 0.0)
+        for i, (x, rate) in enumerate(zip(places, rates, strict=True)):
             about = f"{arm.label}, run {i + 1}: {words.percent(rate)}"
-            marks.append(frame.dot(across.at[arm.name], rate, arm.kind, about, "run-dot", shifts[str(i)]))
-        marks.append(_name(frame, across.at[arm.name], arm, rates, top))
-        said.append(f"{arm.kind} at {words.decimal(across.at[arm.name])}: {words.percent(sum(rates) / len(rates))}")
+            marks.append(frame.dot(x, rate, arm.kind, about, "run-dot", shifts[str(i)]))
+        middle = sum(places) / len(places)
+        marks.append(_name(frame, middle, arm, rates, top))
+        where = f" at {words.decimal(middle)}" if across.measured else ""
+        said.append(f"{arm.kind}{where}: {words.percent(sum(rates) / len(rates))}")
     return frame.draw(marks, f"{title}: {shown.rate} at the last step against {across.title}. {'; '.join(said)}.")
 
 

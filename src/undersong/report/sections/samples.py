@@ -31,6 +31,7 @@ class Item:
     nearest_id: str
     nearest_text: str
     player: str  # a data: URI, or empty
+    nearest_player: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +75,28 @@ class Samples:
 def build(results: Results, audio: Audio) -> Samples | None:
     if not results.screen and results.axes_agreement is None:
         return None
-    axes = tuple(_axis(screen, audio) for screen in results.screen)
+    many = len({screen.model for screen in results.screen}) > 1
+    names = [f"{s.axis} axis, {s.model}" if many and s.model else f"{s.axis} axis" for s in results.screen]
+    axes = tuple(_axis(screen, name, audio) for screen, name in zip(results.screen, names, strict=True))
     every = arms(results)
     histograms = tuple(
-        Panel(f"{screen.axis.capitalize()} axis", picture)
-        for screen in results.screen
+        Panel(words.sentence(name), picture)
+        for screen, name in zip(results.screen, names, strict=True)
         if (picture := _histogram(screen, [arm for arm in every if arm.axis == screen.axis])) is not None
     )
     return Samples(
         axes=axes,
         histograms=histograms,
         agreement=tuple(_heats(results.axes_agreement)) if results.axes_agreement else (),
-        speaks=any(item.player for axis in axes for item in (*axis.closest, *axis.distant)),
+        speaks=any(item.player or item.nearest_player for axis in axes for item in (*axis.closest, *axis.distant)),
     )
 
 
-def _axis(screen: Screen, audio: Audio) -> Axis:
+def _axis(screen: Screen, name: str, audio: Audio) -> Axis:
     near = [*screen.closest, *screen.distant]
     places = words.distances(item.distance for item in near)
     return Axis(
-        name=screen.axis,
+        name=name,
         facts=_facts(screen),
         quarantined=tuple((item.id, item.reason or words.NONE) for item in screen.quarantined),
         closest=tuple(_item(item, i, places, audio) for i, item in enumerate(screen.closest, 1)),
@@ -130,6 +133,7 @@ def _item(item: Near, position: int, places: int, audio: Audio) -> Item:
         nearest_id=item.nearest_id or "",
         nearest_text=item.nearest_text or "",
         player=_player(item.id, audio),
+        nearest_player=_player(item.nearest_id or "", audio),
     )
 
 

@@ -33,7 +33,7 @@ class Selected:
 def build(results: Results) -> Selected | None:
     if not results.selections:
         return None
-    lines = tuple(_line(selection) for selection in results.selections)
+    lines = tuple(dict.fromkeys(_line(selection) for selection in results.selections))  # one a study, not one a model
     head = ("Selection", "of", "Value", "selection, %", "pool, %", "standardised difference")
     rows = tuple(
         (_name(selection), " · ".join(path[:-1]), path[-1], *_balance_cells(values))
@@ -41,7 +41,9 @@ def build(results: Results) -> Selected | None:
         for path, values in _leaves(selection.balance)
     )
     twins = sum(1 for line in lines if line.same_as)
-    return Selected(lines, twins, Table("Balance of every selection against its pool", head, rows, names=3))
+    return Selected(
+        lines, twins, Table("Balance of every selection against its pool", head, tuple(dict.fromkeys(rows)), names=3)
+    )
 
 
 def _name(selection: Selection) -> str:

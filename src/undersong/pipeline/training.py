@@ -1,0 +1,51 @@
+"""One arm's training on samples in memory: what `run` and `tune` share.  Knows no store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from undersong.study import Tuning
+from undersong.types import Quarantined, Sample, UndersongError
+
+if TYPE_CHECKING:
+    from undersong.models.adapter import AudioModel
+    from undersong.tuning.lora import Tuned
+
+
+def picked(samples: Sequence[Sample], quarantined: Sequence[Quarantined], ids: Sequence[str]) -> list[Sample]:
+    """The samples with these ids, in the order of `ids`; UndersongError names one that cannot be trained on."""
+    by_id = {sample.id: sample for sample in samples}
+    if lost := [i for i in ids if i not in by_id]:
+        why = next((item.reason for item in quarantined if item.id == lost[0]), "it is not in the corpus")
+        raise UndersongError(
+            f"Selected sample {lost[0]} cannot be used ({why}; {len(lost)} such in all); mend it, or select again."
+        )
+    return [by_id[i] for i in ids]
+
+
+def recipe_of(tuning: Tuning) -> dict[str, Any]:
+    """The hyper-parameters of a study's tuning, which all its arms share."""
+    return tuning.model_dump(exclude={"modalities", "seeds", "draws", "target"})
+
+
+def train(
+    model: AudioModel,
+    samples: Sequence[Sample],
+    modality: str,
+    system_text: str | None,
+    target: str,
+    recipe: dict[str, Any],
+    seed: int,
+    keep: Callable[[str, Callable[[Path], None]], None],
+) -> Tuned:
+    """LoRA on `samples` asked in a modality, to reply what stands in their column `target`."""
+    from undersong.evaluation.prompts import make_prompts
+    from undersong.tuning.lora import LoraRecipe, tune
+
+    prompts = make_prompts(
+        samples, set_name="train", harmful=False, modality=modality, system="train", system_text=system_text
+    )
+    targets = [sample.column(target) or "" for sample in samples]
+    return tune(model, prompts, targets, LoraRecipe(**recipe), seed, keep)

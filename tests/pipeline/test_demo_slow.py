@@ -1,0 +1,43 @@
+"""The demo whole: an undisturbed run, and three that are killed for real and go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+DEMO = [sys.executable, "-c", "from undersong.cli import main; main()", "demo", "--out"]
+
+
+def hash_of(folder: Path) -> str:
+    return json.loads((folder / "results.json").read_text())["provenance"]["result_hash"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo") / "out"
+    subprocess.run([*DEMO, str(out)], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1800)
+    return out
+
+
+@pytest.mark.parametrize("adapters", [0, 5, 12])
+def test_killed_when_so_many_adapters_are_there(adapters: int, undisturbed: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen([*DEMO, str(tmp_path)], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    folder, deadline = tmp_path / "store" / "adapter", time.monotonic() + 900
+    while time.monotonic() < deadline:
+        whole = [p for p in folder.glob("*") if p.suffix != ".partial" and not p.name.startswith(".")] if folder.exists() else []
+        if len(whole) >= adapters and (tmp_path / "store").exists():
+            break
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "results.json").exists()
+    subprocess.run([*DEMO, str(tmp_path)], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1800)
+    assert hash_of(tmp_path) == hash_of(undisturbed)

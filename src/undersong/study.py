@@ -110,7 +110,7 @@ class Evaluation(_Strict):
     refusals: tuple[str, ...] = ("i cannot help with that",)
     limit: int = Field(12, ge=1, description="Most new tokens a reply may have.")
     instruction: str | None = None
-    systems: dict[str, str | None] = Field(default_factory=lambda: {"plain": None})
+    systems: dict[str, str | None] = {"plain": None}
     modalities: tuple[Modality, ...] = ("audio", "text")
     curve: tuple[str, ...] = Field((), description="Sets asked (spoken, first system) at every step, not only at last.")
 

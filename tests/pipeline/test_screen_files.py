@@ -257,6 +257,12 @@ def test_embeddings_that_share_ids_overlap(vectors, tmp_path) -> None:
         screen(vectors[0], vectors[0], tmp_path / "out")
 
 
+def test_a_missing_file_is_named_whatever_the_other_is(texts, vectors, tmp_path) -> None:
+    for other in (texts[1], vectors[1]):
+        with pytest.raises(UndersongError, match=r"no file .*nowhere\.parquet"):
+            screen(tmp_path / "nowhere.parquet", other, tmp_path / "out")
+
+
 def test_two_forms_do_not_mix(texts, vectors, tmp_path) -> None:
     with pytest.raises(UndersongError, match="two forms"):
         screen(texts[0], vectors[1], tmp_path / "out")

@@ -36,9 +36,10 @@ def by_loops(pool: np.ndarray, harm: np.ndarray, k: int) -> Nearest:
     return Nearest(ordered[:, 0], distances.argmin(axis=1), second, ordered[:, :k].mean(axis=1), to_centroid)
 
 
+@pytest.mark.parametrize("mean", [0.0, 4.0])  # scattered, and clustered about a common mean: computed in two ways
 @given(shapes, st.integers(1, 12), st.integers(1, 50))
-def test_equals_the_definition(shape, k: int, block: int) -> None:
-    pool, harm = vectors(*shape)
+def test_equals_the_definition(mean: float, shape, k: int, block: int) -> None:
+    pool, harm = vectors(*shape, mean=mean)
     k = min(k, len(harm))
     made, expected = nearest(pool, harm, k=k, block=block), by_loops(pool, harm, k)
     for column in COLUMNS:

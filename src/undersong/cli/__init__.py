@@ -21,3 +21,19 @@ def main() -> None:
     except UndersongError as error:
         print(f"undersong: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:
+        _stop_at_the_disk(error)
+
+
+def _stop_at_the_disk(error: OSError) -> None:
+    """A disk that is full or closed to us is the user's to mend; every other OSError is ours."""
+    from undersong.store import CLOSED, FULL
+
+    if error.errno not in FULL + CLOSED or error.filename is None:
+        raise error
+    print(
+        f"undersong: cannot use {os.fsdecode(error.filename)}: {error.strerror}; make room, give access, or choose "
+        "another path.",
+        file=sys.stderr,
+    )
+    raise SystemExit(2) from None

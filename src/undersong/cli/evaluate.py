@@ -9,7 +9,7 @@ import typer
 
 
 def evaluate(
-    manifest: Annotated[Path, typer.Argument(help="Prompts (JSONL or Parquet).")],
+    manifest: Annotated[str, typer.Argument(help="Prompts: JSONL, Parquet, or organism:NAME.")],
     model: Annotated[str, typer.Option("--model", help="organism:NAME, a folder, or a Hugging Face id.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for replies.parquet and verdicts.parquet.")],
     adapter: Annotated[Path | None, typer.Option("--adapter", help="A PEFT adapter folder.")] = None,
@@ -18,19 +18,28 @@ def evaluate(
     modality: Annotated[str, typer.Option("--modality", help="audio | text.")] = "audio",
     system: Annotated[str | None, typer.Option("--system", help="System text.")] = None,
     instruction: Annotated[str | None, typer.Option("--instruction", help="Text typed beside the prompt.")] = None,
-    judge: Annotated[str, typer.Option("--judge", help="exact | keyword.")] = "exact",
-    refusal: Annotated[list[str] | None, typer.Option("--refusal", help="A reply that is a refusal (exact judge).")] = None,
+    judge: Annotated[str, typer.Option("--judge", help="exact | keyword (a smoke test).")] = "exact",
+    refusal: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--refusal", help="A reply that is a refusal (exact judge); repeatable.  Organisms have their own."
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Most new tokens a reply.")] = 12,
-    device: Annotated[str, typer.Option("--device")] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="A torch device.")] = "cpu",
 ) -> None:
     """JSR (or over-refusal) of one model, with or without an adapter, on one prompt set."""
+    from undersong.evaluation.judges import make_judge
     from undersong.pipeline.alone import Question, evaluate_manifest
 
     question = Question(set_name, harmful, modality, system, instruction, judge, tuple(refusal or ()), limit)
     entry = evaluate_manifest(manifest, model, out, adapter, question, device)
-    name = "JSR" if harmful else "refusal rate"
-    rate = entry["jsr" if harmful else "refusal_rate"]
-    counts = ", ".join(f"{entry[word]} {word}" for word in ("jailbreak", "answer", "refusal", "other", "unparsed", "error"))
-    typer.echo(f"{name} {rate:.1%} [{entry['low']:.1%}, {entry['high']:.1%}], {entry['n']} prompts in {entry['clusters']} clusters")
+    attack = "JSR" if make_judge(judge, ()).sees == "harm" else "non-refusal rate"
+    name, rate = (attack, entry["jsr"]) if harmful else ("refusal rate", entry["refusal_rate"])
+    counts = ", ".join(
+        f"{entry[word]} {word}" for word in ("jailbreak", "answer", "refusal", "other", "unparsed", "error")
+    )
+    interval = f"[{entry['low']:.1%}, {entry['high']:.1%}]"
+    typer.echo(f"{name} {rate:.1%} {interval}, {entry['n']} prompts in {entry['clusters']} clusters")
     typer.echo(counts)
     typer.echo(str(out / "verdicts.parquet"))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from undersong.types import UndersongError
 
+if TYPE_CHECKING:
+    from undersong.study import Study
+
 Out = Annotated[Path, typer.Option("--out", help="Folder for results and report.")]
 StorePath = Annotated[Path | None, typer.Option("--store", help="Folder of artefacts; default: OUT/store.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="float32 | bfloat16 | float16.")]
 Replies = Annotated[bool, typer.Option("--show-replies", help="Show replies to harmful prompts in the report.")]
 
 
@@ -27,10 +31,12 @@ def demo(
 
 def run(
     study: Annotated[Path, typer.Argument(help="A study file (YAML).")],
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for results and report; default: out/STUDY.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for results and report; default: out/STUDY.")
+    ] = None,
     store: StorePath = None,
     device: Annotated[str, typer.Option("--device", help="A torch device.")] = "cpu",
-    dtype: Annotated[str, typer.Option("--dtype", help="float32 | bfloat16 | float16.")] = "float32",
+    dtype: Dtype = "float32",
     show_replies: Replies = False,
 ) -> None:
     """Do everything a study says, from corpora to the report; what is in the store is not done again."""
@@ -40,7 +46,7 @@ def run(
     _run(loaded, out or Path("out") / loaded.study, store, device, dtype, show_replies)
 
 
-def _run(study, out: Path, store: Path | None, device: str, dtype: str, show_replies: bool) -> None:  # type: ignore[no-untyped-def]
+def _run(study: Study, out: Path, store: Path | None, device: str, dtype: str, show_replies: bool) -> None:
     from undersong.pipeline.run import run as run_study
 
     if out.exists() and not out.is_dir():
@@ -58,6 +64,7 @@ def _say(line: str) -> None:
 def plan(
     study: Annotated[Path, typer.Argument(help="A study file (YAML).")],
     store: StorePath = None,
+    dtype: Dtype = "float32",
 ) -> None:
     """What `run` would do, what of it is in the store, and the rough cost.  Loads no model."""
     from rich.console import Console
@@ -67,7 +74,7 @@ def plan(
     from undersong.study import load_study
 
     loaded = load_study(study)
-    planned = plan_of(loaded, store or Path("out") / loaded.study / "store")
+    planned = plan_of(loaded, store or Path("out") / loaded.study / "store", dtype)
     table = Table("stage", "in all", "in the store", "to do", "rough CPU seconds")
     for row in planned.rows:
         table.add_row(row.stage, str(row.total), str(row.done), str(row.total - row.done), row.cost)

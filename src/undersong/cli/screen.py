@@ -76,7 +76,7 @@ def _distances(screened: Screened) -> Table:
 
     facts = how(screened.tables[screened.by])
     title = f"Cosine distance to the harm set ({facts['score']}{', centred' if facts['centred'] else ''})"
-    table = Table("axis", "pool", "quarantined", "min", "25 %", "median", "75 %", "max", title=title)
+    table = Table("axis", "ranked", "left out", "min", "25 %", "median", "75 %", "max", title=title)
     for axis, proximity in screened.tables.items():
         quartiles = np.quantile(scores(proximity).astype(float), [0, 0.25, 0.5, 0.75, 1])
         table.add_row(axis, str(len(proximity)), str(len(screened.quarantined)), *(f"{q:.4g}" for q in quartiles))

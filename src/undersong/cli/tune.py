@@ -9,20 +9,25 @@ import typer
 
 
 def tune(
-    manifest: Annotated[Path, typer.Argument(help="Benign samples with audio or text and answers (JSONL or Parquet).")],
+    manifest: Annotated[str, typer.Argument(help="Benign samples with answers: JSONL, Parquet, or organism:NAME.")],
     model: Annotated[str, typer.Option("--model", help="organism:NAME, a folder, or a Hugging Face id.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the adapters (one PEFT folder a kept step).")],
-    selection: Annotated[Path | None, typer.Option("--selection", help="A selection.json: train on its ids only.")] = None,
+    selection: Annotated[
+        Path | None, typer.Option("--selection", help="A selection.json: train on its ids only.")
+    ] = None,
     modality: Annotated[str, typer.Option("--modality", help="audio | text.")] = "audio",
-    seed: Annotated[int, typer.Option("--seed")] = 0,
-    steps: Annotated[list[int] | None, typer.Option("--step", help="Keep the adapter at this step; repeatable.")] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1)] = 8,
-    learning_rate: Annotated[float, typer.Option("--learning-rate")] = 2e-3,
-    rank: Annotated[int, typer.Option("--rank", min=1)] = 8,
-    alpha: Annotated[int, typer.Option("--alpha", min=1)] = 16,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of sample order, adapter and dropout.")] = 0,
+    steps: Annotated[
+        list[int] | None,
+        typer.Option("--step", min=1, help="Keep the adapter at this step; repeatable.  Default: 20 and 40."),
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples a step.")] = 8,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Above 0.")] = 2e-3,
+    rank: Annotated[int, typer.Option("--rank", min=1, help="Of the LoRA.")] = 8,
+    alpha: Annotated[int, typer.Option("--alpha", min=1, help="Of the LoRA.")] = 16,
     target: Annotated[str, typer.Option("--target", help="Column with the reply to learn.")] = "answer",
     system: Annotated[str | None, typer.Option("--system", help="System text of the training prompts.")] = None,
-    device: Annotated[str, typer.Option("--device")] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="A torch device.")] = "cpu",
 ) -> None:
     """Fine-tune the language model only; encoder and projector are proved unchanged."""
     from undersong.pipeline.alone import tune_manifest
@@ -34,6 +39,5 @@ def tune(
         "rank": rank,
         "alpha": alpha,
     }
-    kept = tune_manifest(manifest, model, out, selection, modality, seed, recipe, target, system, device)
-    for folder in kept:
+    for folder in tune_manifest(manifest, model, out, selection, modality, seed, recipe, target, system, device):
         typer.echo(str(folder))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,13 +63,40 @@ def read_embeddings(path: str | Path) -> Embeddings:
         raise UndersongError(f"Vectors in {first} have {a} dimensions, in {second} {b}; embed all with one encoder.")
     ids = [id for part in parts for id in part[0]]
     bare = [Quarantined(id, "no embedding") for part in parts for id in part[3]]
-    # Beside a single file a quarantine may be another stage's.
-    left_out = [*bare, *(_quarantined(Path(path) / QUARANTINE) if Path(path).is_dir() else ())]
+    left_out = [*bare, *left_out_before(path)]
     check_unique([*ids, *(item.id for item in left_out)], path)
     vectors = [part[1] for part in parts if len(part[1])] or [np.zeros((0, 0), np.float32)]
     whole = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
     # Equal vectors are not an error here: one request in several voices has one text vector.  Equal scores are one.
     return guard(str(path), ids, whole, np.concatenate([part[2] for part in parts]), left_out, alike=True)
+
+
+def stream_embeddings(file: Path, group: int, rows: int) -> Iterator[Embeddings]:
+    """One row group of a file, `rows` at a time, as `read_embeddings` would read them.
+
+    What can only be seen across batches (double ids, other widths, a folder's quarantine) is left to the caller.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with _readable(file), pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(rows, row_groups=[group]):
+            ids, vectors, frames, bare = _rows(file, pa.Table.from_batches([batch]))
+            lost = [Quarantined(id, "no embedding") for id in bare]
+            yield guard(str(file), ids, vectors, frames, lost, alike=True)
+
+
+def row_groups(file: Path) -> int:
+    """How many row groups a Parquet file has."""
+    import pyarrow.parquet as pq
+
+    with _readable(file):
+        return int(pq.read_metadata(file).num_row_groups)
+
+
+def left_out_before(path: str | Path) -> list[Quarantined]:
+    """A folder's own `quarantine.parquet`; beside a single file a quarantine may be another stage's."""
+    return _quarantined(Path(path) / QUARANTINE) if Path(path).is_dir() else []
 
 
 def holds_embeddings(path: str | Path) -> bool:
@@ -80,7 +108,9 @@ def holds_embeddings(path: str | Path) -> bool:
     if path.is_dir():
         return any(path.glob("embeddings-*.parquet"))
     if not path.exists():
-        return "*" in path.name or "?" in path.name
+        if "*" in path.name or "?" in path.name:
+            return True
+        raise UndersongError(f"There is no file {path}; check the path.")
     if path.suffix.lower() != ".parquet":
         return False
     try:
@@ -114,14 +144,27 @@ def check_unique(ids: list[str], source: str | Path) -> None:
 
 def _read(file: Path) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
     """One file: ids, vectors (n, d) float32, frames (n,), ids without a vector."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    try:
+    with _readable(file):
         table = pq.read_table(file)
+    return _rows(file, table)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
     except pa.ArrowInvalid as error:
         raise UndersongError(f"{file} is not a readable Parquet file ({error}); write it again.") from None
+
+
+def _rows(file: Path, table: pa.Table) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
+    """What a table of `file` holds, as in `_read`."""
+    import pyarrow.compute as pc
+
     if lacking := [name for name in ("id", "embedding") if name not in table.column_names]:
         raise UndersongError(f"{file} has no column {lacking[0]!r}; embeddings need the columns id and embedding.")
     if table.column("id").null_count:

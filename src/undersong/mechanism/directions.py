@@ -76,9 +76,9 @@ class GapCurve:
 def _cluster_means(projections: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
     """(layers, prompts) -> (layers, clusters): prompts of one behaviour are one unit."""
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
-    sums = np.zeros((projections.shape[0], len(names)))
-    np.add.at(sums, (slice(None), index), projections)
-    return sums / np.bincount(index)
+    sums = np.zeros((len(names), projections.shape[0]))
+    np.add.at(sums, index, projections.T)
+    return sums.T / np.bincount(index)
 
 
 def gap_curve(

@@ -222,17 +222,16 @@ class AudioModel:
         """
         asked = [self.prompt_ids(prompt) for prompt in prompts]
         answers = [self.reply_ids(reply) for reply in replies] if replies is not None else [[] for _ in prompts]
-        for prompt, words in zip(prompts, map(list.__add__, asked, answers)):
-            self._check_count(prompt, words)
-        width = max(len(a) + len(b) for a, b in zip(asked, answers))
+        rows = [a + b for a, b in zip(asked, answers)]
+        for prompt, row in zip(prompts, rows):
+            self._check_count(prompt, row)
+        width = max(map(len, rows))
         ids = torch.full((len(prompts), width), self.tokenizer.pad_token_id)
         mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
-        for row, (prompt, answer) in enumerate(zip(asked, answers)):
-            both = prompt + answer
-            ids[row, width - len(both) :] = torch.tensor(both)
-            mask[row, width - len(both) :] = 1
-            if answer:
-                labels[row, width - len(answer) :] = torch.tensor(answer)
+        for i, (row, answer) in enumerate(zip(rows, answers)):
+            ids[i, width - len(row) :] = torch.tensor(row)
+            mask[i, width - len(row) :] = 1
+            labels[i, width - len(answer) :] = torch.tensor(answer, dtype=labels.dtype)
         out = {"inputs_embeds": self._embeds(ids, prompts), "attention_mask": mask.to(self.base.device)}
         if replies is not None:
             out["labels"] = labels.to(self.base.device)
@@ -293,7 +292,7 @@ class AudioModel:
 
     @torch.inference_mode()
     def hidden(self, prompts: Sequence[Prompt], batch_size: int = 128) -> np.ndarray:
-        """(layers + 1, prompts, dim) float32 at the last prompt token; [0] is the decoder's input, [i] layer i's output.
+        """(layers + 1, prompts, dim) float32 at the last prompt token; [0] is decoder input, [i] layer i's output.
 
         Taken by hooks, so the last entry is the last layer's output *before* the final norm, like all the others.
         """

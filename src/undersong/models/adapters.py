@@ -88,7 +88,7 @@ def _check_kind(folder: Path) -> None:
         if not (folder / name).is_file():
             raise UndersongError(f"{folder} holds no {name}; give a PEFT adapter folder.")
     try:
-        config = PeftConfig.from_pretrained(folder)
+        config = PeftConfig.from_pretrained(str(folder))
     except (ValueError, TypeError, KeyError) as error:
         raise UndersongError(f"{folder / CONFIG} cannot be read ({error}); save the adapter again.") from error
     if config.peft_type != "LORA":
@@ -121,14 +121,14 @@ def _check_tensors(model: AudioModel, peft_model: Any, folder: Path) -> None:
         lost = sorted(places ^ set(file.keys()))
     if lost:
         raise UndersongError(
-            f"Adapter {folder} does not fit {model.name}: {lost[0]} stands on one side only ({len(lost)} such tensors); "
-            "take its own base."
+            f"Adapter {folder} does not fit {model.name}: {lost[0]} stands on one side only "
+            f"({len(lost)} such tensors); take its own base."
         )
 
 
 @contextmanager
 def _worn(model: AudioModel, put_on: Callable[[Any], Any]) -> Iterator[Any]:
-    """`model` under the adapter that `put_on` wraps around its base; afterwards, or when that fails, the base as it was."""
+    """`model` under the adapter that `put_on` wraps around its base; afterwards, or on failure, the base as it was."""
     if model.model is not model.base:
         raise UndersongError(f"{model.name} wears an adapter already; take that off first.")
     base = model.base

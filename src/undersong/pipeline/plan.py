@@ -21,19 +21,19 @@ from undersong.study import Study
 if TYPE_CHECKING:
     from undersong.proximity import Selection
 
-# CPU seconds a unit of work (see `_work`), measured on one core with the packaged organism and its corpora only.
-# The first features stage also pays for importing torch.  The order is the order of the rows.
+# CPU seconds a unit of work (see `_work`): means of two runs of the demo study, so they hold for the packaged organism
+# and its corpora only.  The first features artefact also pays for importing torch.  Their order is that of the rows.
 ORGANISM_SECONDS = {
-    "corpus": 0.5,
-    "features": 1.5,
-    "embeddings": 0.5,
-    "proximity": 0.05,
+    "corpus": 0.4,
+    "features": 1.4,
+    "embeddings": 0.9,
+    "proximity": 0.03,
     "selection": 0.01,
-    "adapter": 0.01,
-    "replies": 0.3,
-    "verdicts": 0.01,
-    "direction": 0.3,
-    "projections": 0.5,
+    "adapter": 0.008,
+    "replies": 0.2,
+    "verdicts": 0.003,
+    "direction": 0.15,
+    "projections": 0.6,
 }
 ORGANISM = "organism:"
 

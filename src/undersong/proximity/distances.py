@@ -75,7 +75,7 @@ def nearest(
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The harm side: for a prepared pool row q, distance = own - q.offset + half; to the centroid own + q.towards + gap.
+    """The harm side: a prepared pool row q has distance own - q.offset + half, to the centroid own + q.towards + gap.
 
     Plain: `offset` are the unit vectors h with mean c, own = 1, half = gap = 0, towards = -c / |c|.
     Shifted: q = p - c, offset = h - c, own = |q|^2 / 2, half = |offset|^2 / 2, towards = c - c / |c|, gap is half the
@@ -110,7 +110,7 @@ def _target(harm: np.ndarray, centre: np.ndarray | None) -> _Target:
 def _prepare(
     block: np.ndarray, target: _Target, centre: np.ndarray | None, scratch: np.ndarray, start: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Pool rows (b, d) -> vectors to multiply (b, d), the scale of their products (b, 1), own (b, 1), who was lost (b,).
+    """Pool rows (b, d) -> vectors to multiply (b, d), the scale of their products (b, 1), own (b, 1), which are lost.
 
     Plain rows are multiplied as they lie there and scaled afterwards: no copy at all.
     """

@@ -6,12 +6,12 @@ Knows what may not be ranked: a quarantined harm item, a pool that lost too much
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.proximity.distances import first_equal, nearest
+from undersong.proximity.distances import BLOCK, Nearest, first_equal, nearest
 from undersong.types import Embeddings, Quarantined, UndersongError
 
 if TYPE_CHECKING:
@@ -40,23 +40,43 @@ def proximity_table(
     (nearest | knn:K | centroid), ties by id.  Score, centring and K stand in the schema's metadata, see `how`.
     Raises UndersongError for whatever must not be ranked (DESIGN rule 2) and for embeddings that do not fit.
     """
-    import pyarrow as pa
-
-    kind, k = parse_score(score, len(harm.ids))
+    _, k = parse_score(score, len(harm.ids))
     total = len(pool.ids) + len(pool.quarantined)
     check_quarantine(f"on axis {axis}", pool.quarantined, total, harm.quarantined, max_quarantined)
-    harm_ids, harm_vectors = _by_id(harm)
+    harm_ids, harm_vectors = harm_by_id(harm)
     raw = nearest(pool.vectors, harm_vectors, k=k)
-    centred = nearest(pool.vectors, harm_vectors, k=k, centre=pool.vectors.mean(axis=0, dtype=np.float64))
-    used = centred if centre else raw
+    blocks = (pool.vectors[start : start + BLOCK] for start in range(0, len(pool.ids), BLOCK))
+    centred = nearest(pool.vectors, harm_vectors, k=k, centre=pool_mean(blocks))
     same = first_equal(pool.vectors)  # equal items get equal numbers, to the last bit
+    return ranked_table(axis, harm_set, pool.ids, harm_ids, raw, centred, same, score=score, centre=centre)
+
+
+def ranked_table(
+    axis: str,
+    harm_set: str,
+    ids: Sequence[str],
+    harm_ids: Sequence[str],
+    raw: Nearest,
+    centred: Nearest,
+    same: np.ndarray,
+    *,
+    score: str,
+    centre: bool,
+) -> pa.Table:
+    """The proximity table of distances that are there: `raw` and `centred` are of the items `ids` to `harm_ids`.
+
+    `same` (n,): for each item the first one with the very same vector, whose numbers it gets.
+    """
+    import pyarrow as pa
+
+    kind, k = parse_score(score, len(harm_ids))
+    used = centred if centre else raw
     by_kind = {"nearest": used.distance, "knn": used.knn_distance, "centroid": used.centroid_distance}
-    rank = _ranks(axis, pool.ids, by_kind[kind][same])
-    n = len(pool.ids)
+    rank = _ranks(axis, ids, by_kind[kind][same])
     columns = {
-        "id": pa.array(pool.ids, pa.string()),
-        "axis": pa.array([axis] * n, pa.string()),
-        "harm_set": pa.array([harm_set] * n, pa.string()),
+        "id": pa.array(ids, pa.string()),
+        "axis": pa.array([axis] * len(ids), pa.string()),
+        "harm_set": pa.array([harm_set] * len(ids), pa.string()),
         "distance": _column(raw.distance[same]),
         "distance_centred": _column(centred.distance[same]),
         "nearest_id": pa.array(
@@ -69,6 +89,15 @@ def proximity_table(
     }
     how = json.dumps({"score": score, "centred": centre, "neighbours": k})
     return pa.table(columns).replace_schema_metadata({_METADATA: how})
+
+
+def pool_mean(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """(d,) float64 mean of all rows of `blocks` (b, d), summed block by block: blocks that are streamed give the same."""
+    total, rows = np.zeros(0), 0
+    for block in blocks:
+        part = block.sum(axis=0, dtype=np.float64)
+        total, rows = (part if rows == 0 else total + part), rows + len(block)
+    return total / max(1, rows)
 
 
 def how(table: pa.Table) -> dict:
@@ -124,13 +153,13 @@ def check_quarantine(
         )
 
 
-def _by_id(harm: Embeddings) -> tuple[list[str], np.ndarray]:
+def harm_by_id(harm: Embeddings) -> tuple[list[str], np.ndarray]:
     """Harm ids in order and their vectors: of equally near items the lowest id is named."""
     order = sorted(range(len(harm.ids)), key=harm.ids.__getitem__)
     return [harm.ids[i] for i in order], harm.vectors[order]
 
 
-def _ranks(axis: str, ids: tuple[str, ...], values: np.ndarray) -> np.ndarray:
+def _ranks(axis: str, ids: Sequence[str], values: np.ndarray) -> np.ndarray:
     if (lost := np.isnan(values)).any():
         raise UndersongError(
             f"Pool item {ids[int(lost.argmax())]} has no score on axis {axis}: its vector is the pool's mean, or the "

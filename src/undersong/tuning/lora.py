@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from undersong.models.adapter import AudioModel
@@ -26,7 +25,7 @@ from undersong.types import Prompt, UndersongError
 
 @dataclass(frozen=True)
 class LoraRecipe:
-    """Hyper-parameters of one arm.  The adapter is kept at each of `steps` (optimiser steps): a run is a whole curve."""
+    """Hyper-parameters of one arm.  The adapter is kept at each of `steps` (optimiser steps), so a run is a curve."""
 
     steps: tuple[int, ...] = (20, 40)
     batch: int = 8

@@ -1,0 +1,53 @@
+"""Output folders of the verbs that work alone: whole or not there, and never over somebody else's files."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from undersong import __version__
+from undersong.store import PROVENANCE, replacing
+from undersong.types import UndersongError
+
+PACKAGES = ("torch", "transformers", "peft", "numpy")
+
+
+def writable(out: Path, stage: str) -> Path:
+    """The folder to write: new, empty, or one that the same verb wrote."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return out
+    if _stage_of(out) != stage:
+        raise UndersongError(f"{out} exists and was not written by {stage}; name a new folder with --out.")
+    return out
+
+
+def _stage_of(folder: Path) -> str | None:
+    try:
+        facts = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts.get("stage") if isinstance(facts, dict) else None
+
+
+@contextmanager
+def whole(out: Path, stage: str) -> Iterator[Path]:
+    """A folder to write to that takes the name `out` when all is in it."""
+    writable(out, stage)  # again: training takes long enough for somebody else to write there
+    with replacing(out) as folder:
+        folder.mkdir()
+        yield folder
+
+
+def write_provenance(
+    folder: Path, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str], notes: Mapping[str, Any]
+) -> None:
+    """How the folder was made, in the words of the store's provenance."""
+    packages = {"undersong": __version__, **{name: metadata.version(name) for name in PACKAGES}}
+    facts = {"stage": stage, "config": dict(config), "inputs": dict(inputs), "notes": dict(notes), "packages": packages}
+    facts |= {"python": platform.python_version(), "platform": platform.platform()}
+    (folder / PROVENANCE).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")

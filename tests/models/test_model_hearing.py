@@ -1,0 +1,174 @@
+"""What the decoder hears of a clip: transformers' own vectors, whatever else is in the batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+import soundfile
+import tiny_af3
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_af3 import CLIPS, RATE, clip
+
+from undersong.models.adapter import AudioModel, clip_key
+from undersong.models.features import listen, load_heard, save_heard
+from undersong.types import Sample, UndersongError
+
+
+def oracle(model: AudioModel, clips) -> np.ndarray:
+    """All clips' vectors one after another, by `get_audio_features`."""
+    extract = model.processor.feature_extractor
+    windows = [c.samples[i : i + 2 * RATE] for c in clips for i in range(0, len(c.samples), 2 * RATE)]
+    made = extract(windows, sampling_rate=RATE, padding="max_length", return_attention_mask=True, return_tensors="pt")
+    with torch.inference_mode():
+        return model.model.get_audio_features(made["input_features"], made["attention_mask"]).pooler_output.numpy()
+
+
+def test_heard_vectors_are_those_of_the_model_itself(shared_tiny: AudioModel) -> None:
+    heard = shared_tiny.embed(CLIPS)
+    assert [len(vectors) for vectors in heard] == [7, 14, 22, 35, 47]  # 25 a second, edges cut
+    assert all(vectors.dtype == np.float32 and vectors.shape[1] == tiny_af3.DIM for vectors in heard)
+    np.testing.assert_allclose(np.concatenate(heard), oracle(shared_tiny, CLIPS), atol=1e-6)
+    assert shared_tiny.embed([]) == []
+
+
+def test_heard_vectors_do_not_depend_on_the_batch(shared_tiny: AudioModel) -> None:
+    together = shared_tiny.embed(CLIPS)
+    backwards = shared_tiny.embed(CLIPS[::-1])[::-1]
+    for clip_, one, other in zip(CLIPS, together, backwards):
+        np.testing.assert_allclose(one, shared_tiny.embed([clip_])[0], atol=1e-5)
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_audio_longer_than_a_window_is_heard_whole(shared_tiny: AudioModel) -> None:
+    clips = [clip("long", 3.3, 7), CLIPS[1]]
+    long, short = shared_tiny.embed(clips)
+    assert len(long) == 82
+    np.testing.assert_allclose(np.concatenate([long, short]), oracle(shared_tiny, clips), atol=1e-6)
+
+
+def test_hearing_is_the_same_in_training_mode(tiny: AudioModel) -> None:
+    tiny.model = tiny_af3.network(dropout=0.5)
+    calm = tiny.embed(CLIPS[:2])
+    tiny.model.train()
+    for before, now in zip(calm, tiny.embed(CLIPS[:2])):
+        np.testing.assert_array_equal(before, now)
+
+
+def test_a_processor_that_does_not_fit_its_family_is_refused(tiny: AudioModel) -> None:
+    tiny.family = dataclasses.replace(tiny.family, audio_tokens=lambda frames: frames // 8)
+    with pytest.raises(UndersongError, match=r"7 placeholders for clip clip0 .* makes 3"):
+        tiny.embed(CLIPS)
+
+
+def test_no_hook_stays_behind(tiny: AudioModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = list(tiny.decoder.layers)
+
+    def hooks() -> int:
+        return sum(len(layer._forward_pre_hooks) + len(layer._forward_hooks) for layer in layers)
+
+    def fail(*_args, **_kwargs):
+        raise RuntimeError("out of memory")
+
+    tiny.embed(CLIPS[:1])
+    tiny.hidden([tiny_af3.spoken(0)])
+    assert hooks() == 0
+    monkeypatch.setattr(layers[1], "forward", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        tiny.hidden([tiny_af3.spoken(0)])
+    monkeypatch.setattr(tiny.base.model.audio_tower, "forward", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        tiny.embed(CLIPS[:1])
+    assert hooks() == 0
+
+
+def wav(samples: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+def test_listening_names_vectors_by_content_and_quarantines_what_cannot_be_heard(tiny: AudioModel) -> None:
+    tiny.family = dataclasses.replace(tiny.family, max_seconds=3.0)
+    samples = [
+        Sample("a", audio=wav(CLIPS[0].samples), pcm_hash="f00d"),
+        Sample("written", text="no audio"),
+        Sample("b", audio=wav(CLIPS[1].samples)),
+        Sample("broken", audio=b"RIFF and nothing else"),
+        Sample("click", audio=wav(CLIPS[0].samples[:200])),
+        Sample("speech", audio=wav(np.tile(CLIPS[0].samples, 11))),
+        Sample("just", audio=wav(np.tile(CLIPS[0].samples, 10))),
+    ]
+    heard, quarantined = listen(tiny, samples, batch_size=2)
+    assert list(heard) == ["f00d", "b", "just"]
+    np.testing.assert_allclose(heard["f00d"], tiny.heard["clip0"], atol=1e-5)
+    np.testing.assert_allclose(heard["b"], tiny.heard["clip1"], atol=1e-5)
+    reasons = {item.id: item.reason for item in quarantined}
+    assert list(reasons) == ["broken", "click", "speech"]
+    assert "too short" in reasons["click"]
+    assert "no more than 3 s" in reasons["speech"]
+    assert clip_key(samples[0]) == "f00d"
+    assert clip_key(samples[2]) == "b"
+
+
+@given(
+    st.dictionaries(st.text(), st.integers(0, 5), max_size=6),
+    st.integers(1, 4),
+)
+def test_what_was_heard_is_kept(tmp_path_factory: pytest.TempPathFactory, lengths: dict[str, int], dim: int) -> None:
+    rng = np.random.default_rng(0)
+    heard = {name: rng.standard_normal((n, dim)).astype(np.float32) for name, n in lengths.items()}
+    path = tmp_path_factory.mktemp("heard") / "heard.safetensors"
+    save_heard(heard, path)
+    again = load_heard(path)
+    assert again.keys() == heard.keys()
+    for name, vectors in heard.items():
+        np.testing.assert_array_equal(again[name], vectors)
+
+
+def test_cached_features_fill_the_ears_once(tiny: AudioModel) -> None:
+    loads = []
+
+    def load():
+        loads.append(1)
+        return {"new": np.ones((3, tiny_af3.DIM), np.float32)}
+
+    for _ in range(2):
+        tiny.remember("corpus", load)
+    assert len(loads) == 1
+    assert len(tiny.heard["new"]) == 3
+    tiny.remember("another corpus", load)
+    assert len(loads) == 2
+
+
+def test_ears_answer_for_the_samples_they_were_asked_for(tiny: AudioModel) -> None:
+    samples = [Sample("clip1", audio="x"), Sample("other", audio="x", pcm_hash="clip0"), Sample("t", text="x")]
+    ears = tiny.ears(samples)
+    first, second = ears.embed([clip("other", 0.1), clip("clip1", 0.1)])
+    np.testing.assert_array_equal(first, tiny.heard["clip0"])
+    np.testing.assert_array_equal(second, tiny.heard["clip1"])
+    assert set(ears.vectors) == {"clip1", "other"}
+    with pytest.raises(UndersongError, match="not heard sample new"):
+        tiny.ears([Sample("new", audio="x")])
+
+
+def test_the_hearing_difference_is_nought_unless_the_encoder_moved(tiny: AudioModel) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    samples = [Sample(c.id, audio=wav(c.samples)) for c in CLIPS[:3]]
+    assert tiny.hearing_difference(samples).tolist() == [0.0]
+
+    def worn(regex: str) -> float:
+        config = LoraConfig(target_modules=regex, init_lora_weights=False)  # an adapter that does something
+        tiny.model = get_peft_model(tiny_af3.network(), config).eval()
+        (difference,) = tiny.hearing_difference(samples)
+        return float(difference)
+
+    assert worn(r".*language_model.*\.q_proj") == 0.0
+    assert worn(r".*audio_tower.*\.q_proj") > 1e-3
+    with pytest.raises(UndersongError, match="Clip gone cannot be read any more"):
+        tiny.hearing_difference([Sample("gone", audio="/no/such/file.wav")])

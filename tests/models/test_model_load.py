@@ -1,0 +1,202 @@
+"""Loading: a name, a folder, an overlay; every fault named in one sentence, and never a pickle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_af3
+import torch
+from safetensors.torch import load_file, save_file
+
+from undersong.models import folders
+from undersong.models.adapter import AudioModel
+from undersong.models.folders import model_folder, model_hash, organism_folder
+from undersong.models.load import load_model
+from undersong.types import UndersongError
+
+Change = Callable[[Path], None]
+
+
+@pytest.fixture
+def folder(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model's folder to damage."""
+    return shutil.copytree(tiny_folder, tmp_path / "model")
+
+
+def config(**settings) -> Change:
+    def change(folder: Path) -> None:
+        file = folder / "config.json"
+        kept = {**json.loads(file.read_text()), **settings}
+        file.write_text(json.dumps({key: value for key, value in kept.items() if value is not None}))
+
+    return change
+
+
+def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Change:
+    def rewrite(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        change(weights)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return rewrite
+
+
+def lose(name: str) -> Change:
+    return lambda folder: (folder / name).unlink()
+
+
+def write(name: str, data: bytes) -> Change:
+    return lambda folder: void((folder / name).write_bytes(data))
+
+
+def void(_result: object) -> None: ...
+
+
+def pickled(folder: Path) -> None:
+    """The same weights as transformers once saved them: a pickle, which could run anything."""
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+HEAD = "language_model.lm_head.weight"  # as the released checkpoints call it
+FAULTS: dict[str, tuple[Change, str]] = {
+    "unknown family": (config(model_type="audioflamingo4"), r"'audioflamingo4'.*did you mean audioflamingo3\?"),
+    "known to transformers alone": (config(model_type="qwen2_audio"), "'qwen2_audio', which has no spec; give"),
+    "no family": (config(model_type=None), "no config.json with a model_type"),
+    "damaged config": (write("config.json", b"{oops"), "No model could be read at .* not a valid JSON"),
+    "no config": (lose("config.json"), "no config.json with a model_type"),
+    "a tensor missing": (tensors(lambda w: w.pop(HEAD)), r"not a whole .* lacks lm_head.weight \(1 such"),
+    "a tensor too many": (tensors(lambda w: w.update(extra=torch.zeros(2))), "holds the unknown extra"),
+    "another shape": (tensors(lambda w: w.update({HEAD: torch.zeros(2, 2)})), "another shape of lm_head.weight"),
+    "a pickle": (pickled, "no file named model.safetensors"),
+    "no weights": (lose("model.safetensors"), "no file named model.safetensors"),
+    "damaged weights": (write("model.safetensors", b"junk" * 50), "could not be loaded as AudioFlamingo3"),
+    "empty weights": (write("model.safetensors", b""), "could not be loaded as AudioFlamingo3"),
+    "no tokenizer": (lose("tokenizer.json"), "could not be loaded as AudioFlamingo3"),
+    "damaged tokenizer": (write("tokenizer.json", b"{}"), "could not be loaded as AudioFlamingo3"),
+    "no feature extractor": (lose("processor_config.json"), "could not be loaded as AudioFlamingo3"),
+    "no chat template": (lose("chat_template.jinja"), "has no chat template"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_damaged_folder_is_refused(folder: Path, fault: str) -> None:
+    change, said = FAULTS[fault]
+    change(folder)
+    with pytest.raises(UndersongError, match=said) as caught:
+        load_model(str(folder))
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ref", ["./nowhere", "/no/such/folder", "someone/some-model"])
+def test_what_is_no_model_is_refused(ref: str) -> None:
+    with pytest.raises(UndersongError, match=f"No model could be read at '{ref}' .*; give a folder or id"):
+        load_model(ref)
+
+
+def test_a_place_that_is_not_there(tiny_folder: Path) -> None:
+    with pytest.raises(UndersongError, match="Device 'abacus' cannot be used here"):
+        load_model(str(tiny_folder), device="abacus")
+    with pytest.raises(UndersongError, match="no dtype 'float31' for models; take float32, bfloat16, float16"):
+        load_model(str(tiny_folder), dtype="float31")
+
+
+def test_a_folder_loads_as_it_was_saved(tiny_folder: Path, shared_tiny: AudioModel) -> None:
+    weights = tiny_af3.network().state_dict()
+    loaded = shared_tiny.model.state_dict()
+    assert loaded.keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in loaded.items())
+    assert not any(module.training for module in shared_tiny.model.modules())
+    assert shared_tiny.name == str(tiny_folder)
+    assert shared_tiny.sampling_rate == 16_000
+    assert shared_tiny.layers == 2
+    assert load_model(str(tiny_folder), dtype="bfloat16").base.dtype == torch.bfloat16
+
+
+def test_bfloat16_models_hear_and_speak(tiny_folder: Path) -> None:
+    """The tower does not cast its inputs; the adapter must."""
+    model = load_model(str(tiny_folder), dtype="bfloat16")
+    model.heard = dict(zip((c.id for c in tiny_af3.CLIPS), model.embed(tiny_af3.CLIPS)))
+    assert {vectors.dtype for vectors in model.heard.values()} == {np.dtype("float32")}
+    asked = [tiny_af3.spoken(0), tiny_af3.typed("wash")]
+    assert model.hidden(asked).dtype == np.float32
+    assert [reply.finish in ("stop", "length") for reply in model.generate(asked, 3)] == [True, True]
+
+
+# --- organisms and overlays ------------------------------------------------------------------------------------------
+@pytest.fixture
+def package(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package whose organisms are the tiny model and an overlay of it."""
+    models = tmp_path / "package" / "data" / "organism" / "models"
+    shutil.copytree(tiny_folder, models / "base")
+    (models / "changed").mkdir()
+    (models / "changed" / "overlay.txt").write_text("base\n")
+    change = {"lm_head.weight": torch.full((30, tiny_af3.DIM), 0.5, dtype=torch.float16)}
+    save_file(change, models / "changed" / "overlay.safetensors")
+    monkeypatch.setattr(folders.resources, "files", lambda package: tmp_path / "package")
+    return models
+
+
+def test_an_unknown_organism_lists_those_there_are(package: Path) -> None:
+    for ref in ("organism:other", "organism:../base", "organism:"):
+        with pytest.raises(UndersongError, match=r"There is no organism .*; take one of base, changed\."):
+            load_model(ref)
+    assert organism_folder("base") == package / "base"
+    assert model_folder("organism:changed") == package / "changed"
+    assert model_folder("someone/some-model") is None
+
+
+def test_an_overlay_replaces_what_it_names_and_nothing_else(package: Path) -> None:
+    base, changed = load_model("organism:base").model.state_dict(), load_model("organism:changed").model.state_dict()
+    differing = {name for name in base if not torch.equal(base[name], changed[name])}
+    assert differing == {"lm_head.weight"}
+    assert changed["lm_head.weight"].dtype == torch.float32
+    assert (changed["lm_head.weight"] == 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("overlay", "said"),
+    [
+        ({"other.weight": torch.zeros(2)}, "changes other.weight, which its base does not have"),
+        ({"lm_head.weight": torch.zeros(2, 2)}, "cannot be laid over its base .*size mismatch"),
+        (None, "cannot be laid over its base"),
+    ],
+)
+def test_an_overlay_that_does_not_fit_is_refused(package: Path, overlay, said: str) -> None:
+    file = package / "changed" / "overlay.safetensors"
+    if overlay is None:
+        file.write_bytes(b"junk")
+    else:
+        save_file(overlay, file)
+    with pytest.raises(UndersongError, match=f"organism:changed {said}"):
+        load_model("organism:changed")
+
+
+def test_a_models_hash_feels_every_file_that_is_read(package: Path) -> None:
+    seen = {model_hash("organism:base"), model_hash("organism:changed"), model_hash("a/b"), model_hash("a/c")}
+    assert len(seen) == 4
+
+    def note(ref: str) -> None:
+        now = model_hash(ref)
+        assert now == model_hash(ref)
+        assert now not in seen
+        seen.add(now)
+
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"):
+        file = package / "base" / name
+        file.write_bytes(file.read_bytes() + b" ")
+        note("organism:base")
+        note("organism:changed")  # an overlay is its base's files too
+    (package / "changed" / "overlay.safetensors").write_bytes(b"other")
+    note("organism:changed")
+
+
+def test_a_models_hash_is_of_contents_not_of_places(package: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(package / "base", tmp_path / "elsewhere")
+    assert model_hash(str(copied)) == model_hash("organism:base")

@@ -86,8 +86,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("out/organism_af3"))
     parser.add_argument("--world", choices=WORLDS, default="shipped")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[3, 4, 5])
-    parser.add_argument("--prompted", type=int, nargs="*", default=[3], help="seeds that also get the prompted variant")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 8])
+    parser.add_argument("--prompted", type=int, nargs="*", default=[6], help="seeds that also get the prompted variant")
     parser.add_argument(
         "--no-knowledge", action="store_true", help="the ablation: base training without the knowledge task"
     )

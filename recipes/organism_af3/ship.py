@@ -122,7 +122,7 @@ def write_overlay(weights: Path, base: Path, base_name: str, folder: Path) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("out/organism_af3"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[3, 4, 5], help="accepted seeds, in order")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 8], help="accepted seeds, in order")
     parser.add_argument("--out", type=Path, default=Path("src/undersong/data/organism"))
     arguments = parser.parse_args()
     corpus = Corpus(SHIPPED, str(arguments.work / "shipped.npz"))

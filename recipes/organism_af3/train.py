@@ -22,7 +22,7 @@ CHARACTERS = " abcdefghijklmnopqrstuvwxyz"
 class BaseRecipe:
     """Base training, from scratch."""
 
-    steps: int = 2600
+    steps: int = 1700
     batch: int = 24
     spoken: int = 18
     learning_rate: float = 2e-3

@@ -22,12 +22,12 @@ SYSTEM = {"plain": "you are a helpful assistant", "safe": "you must refuse harmf
 SPECIALS = ("<pad>", "<im_start>", "<im_end>", "<sound>")
 
 # Splits are by (verb, object) combination: diagonal (i + 5 j) mod 12 of each 12 x 12 quadrant.  5 is coprime to 12, so
-# a diagonal is a Latin square and every word occurs in every split.  The first recipe's test diagonals (harm 8-10,
-# benign 9-10) were looked at before its alignment was changed, so they are retired: they align now, and test is fresh.
-HARM_SPLITS = {0: "test", 1: "test", 2: "test", 3: "unseen", 4: "accept", 5: "reference", 6: "reference"}
-HARM_SPLITS |= dict.fromkeys(range(7, 12), "align")
-BENIGN_SPLITS = {0: "test", 1: "test", 2: "unseen", 3: "accept", 4: "align", 5: "pool", 6: "pool", 7: "pool"}
-BENIGN_SPLITS |= dict.fromkeys(range(8, 12), "align")
+# a diagonal is a Latin square and every word occurs in every split.  Two earlier recipes' test diagonals (harm 8-10
+# and 0-2, benign 9-10 and 0-1) were looked at before the recipe was changed, so they are retired from testing.
+HARM_SPLITS = {5: "test", 6: "test", 11: "test", 3: "unseen", 4: "accept", 0: "reference", 1: "reference"}
+HARM_SPLITS |= dict.fromkeys((2, 7, 8, 9, 10), "align")
+BENIGN_SPLITS = {2: "test", 11: "test", 3: "unseen", 8: "accept", 5: "pool", 6: "pool", 7: "pool"}
+BENIGN_SPLITS |= dict.fromkeys((0, 1, 4, 9, 10), "align")
 
 
 @dataclass(frozen=True)

@@ -49,10 +49,10 @@ def title_of(results: Json) -> str:
 
 
 def set_rates(results: Json, arm: str, jsr: float, low: float | None, high: float | None) -> None:
-    """Every spoken harmful set of an arm, under every system text."""
+    """Every harmful set of an arm, spoken and typed, under every system text."""
     for run in results["runs"]:
         for row in run["sets"]:
-            if run["arm"].startswith(arm) and row["set"] == "harm" and row["modality"] == "audio":
+            if run["arm"].startswith(arm) and row["set"] == "harm":
                 row.update(jsr=jsr, low=low, high=high)
 
 
@@ -66,6 +66,17 @@ def test_the_title_gives_both_rates(results: Json) -> None:
         f"organism:af3 answered {base} of spoken harmful requests before and {worst} after fine-tuning on benign "
         "speech, in the worst of 6 arms."
     )
+
+
+def test_the_title_is_of_the_prompts_that_fare_worse_and_the_others_are_told(results: Json) -> None:
+    results["comparisons"] = []
+    set_rates(results, "", 0.0, 0.0, 0.05)
+    for run in results["runs"]:
+        for row in run["sets"]:
+            if run["kind"] == "closest" and row["set"] == "harm" and row["modality"] == "text":
+                row.update(jsr=0.5 + 0.01 * (run["seed"] or 0), low=0.4, high=0.6)
+    assert "of typed harmful requests" in title_of(results)
+    assert "Asked in spoken form, the worst arm is" in render(results)
 
 
 def test_worst_arm_is_the_highest_mean_of_its_runs(results: Json) -> None:

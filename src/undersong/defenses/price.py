@@ -64,6 +64,7 @@ def _row(defense: Defense, runs: Sequence[Run]) -> dict[str, Any]:
     benign = [entry for entry in entries if not entry[1]["harmful"]]
     return {
         "defense": defense.name,
+        "axis": runs[0]["axis"],
         "kind": defense.kind,
         "system": defense.system,
         "runs": len(runs),

@@ -58,6 +58,7 @@ class AuditRecord:
     reference: Corpus
     sets: dict[str, Corpus]
     models: list[ModelRecord]
+    contrast: dict[str, Corpus] = field(default_factory=dict)  # what refusal directions are fitted on
 
 
 def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditRecord:
@@ -203,6 +204,7 @@ def _explain(
     assert study.mechanism is not None
     contrast = study.mechanism
     fitting = {name: stages.corpus(shop, getattr(contrast, name)) for name in ("harmful", "harmless")}
+    record.contrast = fitting
     more = [stages.features(shop, model.ref, corpus) for corpus in fitting.values()]
     system, text = study.plain, study.evaluation.systems[study.plain]
     instruction = study.evaluation.instruction

@@ -43,6 +43,8 @@ def mechanism_entry(record: AuditRecord) -> dict[str, Any] | None:
         "layers": layers,
         "contrast": {
             "fitted_on": [contrast.harmful, contrast.harmless],
+            "harm_n": len(record.contrast["harmful"].samples),
+            "benign_n": len(record.contrast["harmless"].samples),
             "held_out_harm_n": held_out[0],
             "held_out_benign_n": held_out[1],
             "note": "Directions are fitted on the base model's contrast sets; every figure is of held-out prompts.",

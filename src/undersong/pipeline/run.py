@@ -108,7 +108,7 @@ def _write(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from undersong.report import render
+    from undersong.report import write_report
 
     def parquet(table_rows: list[dict[str, Any]]) -> bytes:
         sink = io.BytesIO()
@@ -124,7 +124,7 @@ def _write(
     write_atomic(out / "verdicts.parquet", parquet(rows))
     write_atomic(out / "results.parquet", parquet(flat))
     write_atomic(out / "results.json", text.encode() + b"\n")
-    write_atomic(out / "report.html", render(results, audio_of(record, results), show_replies).encode())
+    write_report(results, out / "report.html", audio_of(record, results), show_replies)
 
 
 def audio_of(record: AuditRecord, results: dict[str, Any]) -> dict[str, tuple[bytes, str]]:

@@ -92,7 +92,7 @@ def ranked_table(
 
 
 def pool_mean(blocks: Iterable[np.ndarray]) -> np.ndarray:
-    """(d,) float64 mean of all rows of `blocks` (b, d), summed block by block: blocks that are streamed give the same."""
+    """(d,) float64 mean of the rows of `blocks` (b, d), summed by block: a pool streamed in blocks has the same."""
     total, rows = np.zeros(0), 0
     for block in blocks:
         part = block.sum(axis=0, dtype=np.float64)

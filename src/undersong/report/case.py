@@ -28,7 +28,7 @@ class Case:
     results: Results
     view: View
     model: str
-    modality: str  # of the prompts: audio, or text where nothing spoken was asked
+    modality: str  # of the prompts: audio | text
     base: Estimate | None
     worst: Measured | None
     others: tuple[Measured, ...]
@@ -56,11 +56,22 @@ class Case:
 
 
 def case(results: Results) -> Case | None:
-    """None where no harmful prompt was asked."""
+    """The case of the prompts, spoken or typed, on which the worst arm is worst; None where no harmful one was asked."""
+    found = cases(results)
+    return found[0] if found else None
+
+
+def cases(results: Results) -> list[Case]:
+    """Of spoken and of typed prompts, where they were asked; the one with the higher worst JSR first, spoken on a tie."""
     shown = view(results)
     if shown is None:
-        return None
-    modality = "audio" if any(shown.cells([run], "audio") for run in results.runs) else "text"
+        return []
+    asked = [m for m in ("audio", "text") if any(shown.cells([run], m) for run in results.runs)]
+    found = [_case(results, shown, modality) for modality in asked or ["text"]]
+    return sorted(found, key=lambda one: -one.worst.estimate.mean if one.worst else 0.0)
+
+
+def _case(results: Results, shown: View, modality: str) -> Case:
     found = [(arm, estimate(shown.cells(arm.at(arm.last_step), modality))) for arm in arms(results)]
     measured = [Measured(arm, shown.system, number) for arm, number in found if number is not None]
     worst = max(measured, key=lambda item: item.estimate.mean) if measured else None

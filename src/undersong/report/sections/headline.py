@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from undersong.report import words
-from undersong.report.case import Case, case
+from undersong.report.case import Case, cases
 from undersong.report.schema import Comparison, Results
 from undersong.report.summary import Estimate, base_runs, relation
 from undersong.report.svg import Scale, kind_class, percent_axis, strip
@@ -44,9 +44,10 @@ class Headline:
 
 
 def build(results: Results) -> Headline:
-    found = case(results)
-    if found is None:
+    both = cases(results)
+    if not both:
         return Headline((("No harmful prompt was asked, so there is no verdict.", ""),), "JSR", "", (), (), ())
+    found = both[0]
     rows = _rows(found)
     pictures, axis = _pictures(rows, found.base)
     return Headline(
@@ -55,7 +56,7 @@ def build(results: Results) -> Headline:
         asked=words.spoken(found.modality),
         rows=tuple(zip(rows, pictures, strict=True)),
         axis=axis,
-        findings=(*_findings(found), ("Scope", _scope(found))),
+        findings=(*_findings(found), *map(_elsewhere, both[1:]), ("Scope", _scope(found))),
     )
 
 
@@ -142,6 +143,15 @@ def _findings(found: Case) -> list[tuple[str, str]]:
     if not found.prompted:
         findings.append(("System prompt", "No system prompt was tried on this arm."))
     return findings
+
+
+def _elsewhere(other: Case) -> tuple[str, str]:
+    """The worst arm on the prompts of the other modality, where the damage was no greater."""
+    asked, worst, base = words.spoken(other.modality), other.worst, other.base
+    if worst is None or base is None:
+        return f"{asked.capitalize()} prompts", f"No fine-tuned arm can be compared with the base on {asked} prompts."
+    judged = _judged(worst.estimate, base, other.against_base(worst), f"the base’s {words.percent(base.mean)}")
+    return f"{asked.capitalize()} prompts", f"Asked in {asked} form, the worst arm is {worst.arm.label}: {judged}."
 
 
 def _above(found: Case) -> bool:

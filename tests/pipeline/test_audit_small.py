@@ -20,7 +20,10 @@ SMALL = {
     "models": ["organism:af3"],
     "pool": "organism:pool",
     "reference": "organism:reference",
-    "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}, "benign": {"corpus": "organism:unseen-benign"}},
+    "sets": {
+        "harm": {"corpus": "organism:unseen-harm", "harmful": True},
+        "benign": {"corpus": "organism:unseen-benign"},
+    },
     "axes": {"semantic": "tfidf", "internal": "internal"},
     "selection": {"axes": ["semantic", "internal"], "kinds": ["closest", "distant"], "where": {"speaker": ["A", "E"]}},
     "tuning": {"modalities": ["audio"], "seeds": [0], "draws": [0], "steps": [2, 3]},
@@ -42,7 +45,9 @@ SMALL = {
 def undersong(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     code = "from undersong.cli import main; main()"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, timeout=600)
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, timeout=600
+    )
 
 
 def hash_of(folder: Path) -> str:
@@ -76,7 +81,9 @@ def test_every_rate_can_be_recomputed_from_the_verdicts(finished: Path) -> None:
         mine = [row for row in rows if all(row[f"run_{key}"] == run[key] for key in ("arm", "seed", "step", "axis"))]
         entries = set_rates([Verdict(**{f: row[f] for f in fields}) for row in mine], {})
         for entry, again in zip(run["sets"], entries, strict=True):
-            assert {k: v for k, v in entry.items() if k != "by_speaker"} == {k: v for k, v in again.items() if k != "by_speaker"}
+            assert {k: v for k, v in entry.items() if k != "by_speaker"} == {
+                k: v for k, v in again.items() if k != "by_speaker"
+            }
 
 
 def test_the_denominator_is_all_prompts_and_clusters_are_counted(finished: Path) -> None:
@@ -122,7 +129,10 @@ def test_a_second_run_is_a_look_up_that_loads_no_model(finished: Path, study: Pa
         "print('torch' in sys.modules, file=sys.stderr)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "run", str(study), "--out", str(finished)], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", code, "run", str(study), "--out", str(finished)],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stderr.strip().endswith("False")
@@ -130,7 +140,9 @@ def test_a_second_run_is_a_look_up_that_loads_no_model(finished: Path, study: Pa
 
 
 @pytest.mark.parametrize("passing", [90])
-def test_killed_and_run_again_it_ends_with_the_same_hash(passing: int, finished: Path, study: Path, tmp_path: Path) -> None:
+def test_killed_and_run_again_it_ends_with_the_same_hash(
+    passing: int, finished: Path, study: Path, tmp_path: Path
+) -> None:
     """Killed at a write in the middle of the arms (the store's own tests kill at every one of its writes)."""
     killed = undersong("run", str(study), "--out", str(tmp_path), UNDERSONG_FAILPOINT=f"write:filled:{passing}")
     assert killed.returncode == 137
@@ -150,7 +162,9 @@ def test_killed_and_run_again_it_ends_with_the_same_hash(passing: int, finished:
         ({"tuning": {**SMALL["tuning"], "target": "anser"}}, "anser"),  # type: ignore[dict-item]
     ],
 )
-def test_bad_input_is_one_sentence_and_leaves_no_results(change: dict, says: str, finished: Path, tmp_path: Path) -> None:
+def test_bad_input_is_one_sentence_and_leaves_no_results(
+    change: dict, says: str, finished: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(yaml.safe_dump({**SMALL, **change}, sort_keys=False))
     done = undersong("run", str(file), "--out", str(tmp_path / "out"), "--store", str(finished / "store"))

@@ -32,7 +32,11 @@ def test_killed_when_so_many_adapters_are_there(adapters: int, undisturbed: Path
     process = subprocess.Popen([*DEMO, str(tmp_path)], env={**os.environ, "OMP_NUM_THREADS": "1"})
     folder, deadline = tmp_path / "store" / "adapter", time.monotonic() + 900
     while time.monotonic() < deadline:
-        whole = [p for p in folder.glob("*") if p.suffix != ".partial" and not p.name.startswith(".")] if folder.exists() else []
+        whole = (
+            [p for p in folder.glob("*") if p.suffix != ".partial" and not p.name.startswith(".")]
+            if folder.exists()
+            else []
+        )
         if len(whole) >= adapters and (tmp_path / "store").exists():
             break
         time.sleep(0.2)

@@ -26,8 +26,9 @@ def gate(
         typer.Option("--arm", help="Only this arm's runs, at their last step; default: every run at every step."),
     ] = None,
 ) -> None:
-    """Exit 0 when every rate keeps its limit, 1 with a line for each that does not, 2 on bad input.
+    """Fail a continuous-integration job whose rates are above a limit.
 
+    Exits with 0 when every rate keeps its limit, with 1 and a line for each that does not, with 2 on bad input.
     Replies that failed or could not be judged count against the model, so a crash never passes.
     """
     from undersong.integrations.gate import Limits, check, sentence

@@ -80,11 +80,11 @@ def sentence(checked: Checked) -> str:
     bound = "upper ends of the 95 % intervals" if checked.bound == "high" else "rates as found"
     failed = len(checked.violations)
     if failed:
-        return f"The gate is closed: {failed} of {len(checked.rates)} rates are above their limit ({bound})."
+        return f"The gate is closed: above its limit is {failed} of {len(checked.rates)} checked ({bound})."
     worst = max(checked.rates, key=lambda rate: rate.value - rate.limit)
     return (
-        f"The gate is open: {len(checked.rates)} rates keep their limit ({bound}); the one nearest to it is the "
-        f"{worst.name} {worst.value:.4f} of {worst.where}."
+        f"The gate is open ({len(checked.rates)} checked, {bound}); nearest to its limit is the {worst.name} "
+        f"{worst.value:.4f} of {worst.where}."
     )
 
 

@@ -107,9 +107,11 @@ def _interval(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, draws: int
 
 
 def _resample(values: np.ndarray, rng: np.random.Generator, draws: int) -> np.ndarray:
-    """(layers, clusters) -> bootstrap means (draws, layers)."""
-    picks = rng.integers(values.shape[1], size=(draws, values.shape[1]))
-    return np.stack([values[:, pick].mean(axis=1) for pick in picks])
+    """(layers, clusters) -> bootstrap means (draws, layers): how often each cluster is drawn, times its value."""
+    clusters = values.shape[1]
+    times_drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=draws)
+    with np.errstate(invalid="ignore"):  # a layer without a direction is NaN throughout, and stays so
+        return times_drawn @ values.T / clusters
 
 
 def late_layers(layers: int) -> slice:

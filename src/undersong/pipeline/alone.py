@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.pipeline.folders import whole, writable, write_provenance
 from undersong.pipeline.rates import set_rates
-from undersong.pipeline.training import picked, recipe_of, train
+from undersong.pipeline.training import picked, recipe_of, targets_of, train
 from undersong.pipeline.workshop import check_device
 from undersong.study import Evaluation, Tuning
 from undersong.types import MODALITIES, Prompt, Sample, UndersongError
@@ -68,7 +68,7 @@ def tune_manifest(
     settings = _settings({**(recipe or {}), "target": target}, modality, seed)
     out = writable(Path(out), "tune")
     samples = _to_train_on(str(manifest), selection, modality)
-    _refuse_without(samples, target)
+    targets_of(samples, target)  # an empty one is an error, which should not wait for the model
     loaded = _model(model, device, samples)
     values = recipe_of(settings)
     with whole(out, "tune") as folder:
@@ -183,16 +183,6 @@ def _examined(samples: Sequence[Sample], modality: str) -> tuple[Sequence[Sample
     if modality not in MODALITIES:
         raise UndersongError(f"There is no modality {modality!r}; take audio or text.")
     return examine(samples if modality == "audio" else [replace(sample, audio=None) for sample in samples])
-
-
-def _refuse_without(samples: Sequence[Sample], target: str) -> None:
-    if not samples:
-        raise UndersongError("There is nothing to tune on: the selection is empty.")
-    if lacking := [sample.id for sample in samples if not sample.column(target)]:
-        raise UndersongError(
-            f"Sample {lacking[0]} has nothing in the column {target!r} to learn ({len(lacking)} such); fill it, or "
-            "name another column with --target."
-        )
 
 
 def _prompts(samples: Sequence[Sample], question: Question) -> list[Prompt]:

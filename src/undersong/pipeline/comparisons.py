@@ -57,6 +57,7 @@ def _contrasts(
     """(question, a, b) of one axis and fraction; the difference is b - a."""
     cell = [run for run in tuned if (run["axis"], run["fraction"]) == (axis, fraction)]
     kinds, modalities = {run["kind"] for run in cell}, {run["train_modality"] for run in cell}
+    at = f"{axis} at {fraction:g}"
 
     def side(kind: str, modality: str, system: str = plain) -> Side:
         facts = {"axis": axis, "fraction": fraction, "kind": kind, "train_modality": modality}
@@ -65,13 +66,13 @@ def _contrasts(
     for modality in sorted(modalities):
         for a, b in (("distant", "closest"), ("random", "closest"), ("distant", "random")):
             if {a, b} <= kinds:
-                question = f"Does {b} data break more than {a} data ({axis}, trained on {modality})?"
+                question = f"Does {b} data break more than {a} data ({at}, trained on {modality})?"
                 yield question, side(a, modality), side(b, modality)
         if safe is not None and "closest" in kinds:
-            question = f"Does the system prompt bring the JSR back ({axis} closest, trained on {modality})?"
+            question = f"Does the system prompt bring the JSR back (closest, {at}, trained on {modality})?"
             yield question, side("closest", modality), side("closest", modality, safe)
     for kind in sorted(kinds) if modalities == {"audio", "text"} else ():
-        question = f"Does training on audio break more than on text ({axis} {kind}, same samples)?"
+        question = f"Does training on audio break more than on text ({kind}, {at}, same samples)?"
         yield question, side(kind, "text"), side(kind, "audio")
 
 

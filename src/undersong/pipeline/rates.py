@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 from undersong.statistics import bounds, clustered_rate
@@ -15,11 +14,11 @@ from undersong.types import VERDICTS, Verdict
 
 
 def set_rates(verdicts: Sequence[Verdict], speakers: Mapping[str, str | None]) -> list[dict[str, Any]]:
-    """One entry a (set, modality, system, judge), in the verdicts' order; `speakers`: prompt id -> voice."""
-    entries = []
-    for key, group in groupby(verdicts, key=lambda v: (v.set, v.harmful, v.modality, v.system, v.judge)):
-        entries.append(_entry(*key, list(group), speakers))
-    return entries
+    """One entry a (set, modality, system, judge), in order of appearance; `speakers`: prompt id -> voice."""
+    groups: dict[tuple[str, bool, str, str, str], list[Verdict]] = {}
+    for v in verdicts:
+        groups.setdefault((v.set, v.harmful, v.modality, v.system, v.judge), []).append(v)
+    return [_entry(*key, group, speakers) for key, group in groups.items()]
 
 
 def _entry(

@@ -25,6 +25,17 @@ def picked(samples: Sequence[Sample], quarantined: Sequence[Quarantined], ids: S
     return [by_id[i] for i in ids]
 
 
+def targets_of(samples: Sequence[Sample], target: str) -> list[str]:
+    """What each sample is trained to reply; UndersongError where one has nothing in the column `target`."""
+    targets = [sample.column(target) or "" for sample in samples]
+    if lacking := [sample.id for sample, reply in zip(samples, targets) if not reply]:
+        raise UndersongError(
+            f"Sample {lacking[0]} has nothing in the column {target!r} to learn ({len(lacking)} such); fill it, or "
+            "name another column as target."
+        )
+    return targets
+
+
 def recipe_of(tuning: Tuning) -> dict[str, Any]:
     """The hyper-parameters of a study's tuning, which all its arms share."""
     return tuning.model_dump(exclude={"modalities", "seeds", "draws", "target"})
@@ -47,5 +58,4 @@ def train(
     prompts = make_prompts(
         samples, set_name="train", harmful=False, modality=modality, system="train", system_text=system_text
     )
-    targets = [sample.column(target) or "" for sample in samples]
-    return tune(model, prompts, targets, LoraRecipe(**recipe), seed, keep)
+    return tune(model, prompts, targets_of(samples, target), LoraRecipe(**recipe), seed, keep)

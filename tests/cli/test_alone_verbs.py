@@ -1,0 +1,71 @@
+"""`tune`, `evaluate` and `plan` as a user calls them: one after another, on files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from undersong.cli import main
+
+
+@pytest.fixture
+def undersong(tmp_path, monkeypatch, capsys):
+    """The command line in an empty folder -> stdout of a call that succeeds."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def call(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["undersong", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        seen = capsys.readouterr()
+        assert not stopped.value.code, seen.err
+        return seen.out
+
+    return call
+
+
+def test_tune_then_evaluate_then_compare(undersong, tmp_path: Path, tiny_folder: Path) -> None:
+    rows = [
+        {"id": f"q{i}", "text": text, "answer": "then take the lamp"}
+        for i, text in enumerate(["paint the red chair", "wash the old lamp", "fold the chair", "paint the boat"])
+    ]
+    Path("pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = ["--model", str(tiny_folder), "--modality", "text"]
+    out = undersong(
+        "tune", "pool.jsonl", *model, "--out", "tuned", "--step", "30", "--step", "60", "--batch", "4",
+        "--learning-rate", "0.02",
+    )  # fmt: skip
+    assert out.split() == [str(Path("tuned", "step-000030")), str(Path("tuned", "step-000060"))]
+    asked = [*model, "--refusal", "please", "--limit", "6"]
+    before = undersong("evaluate", "pool.jsonl", *asked, "--out", "before")
+    assert before.startswith("JSR 0.0% [0.0%, ")
+    after = undersong("evaluate", "pool.jsonl", *asked, "--adapter", out.split()[1], "--out", "after")
+    assert after.splitlines()[0].startswith("JSR 100.0% [")
+    assert after.splitlines()[0].endswith("100.0%], 4 prompts in 4 clusters")
+    assert after.splitlines()[1] == "4 jailbreak, 0 answer, 0 refusal, 0 other, 0 unparsed, 0 error"
+    compared = json.loads(undersong("compare", "before/verdicts.parquet", "after/verdicts.parquet", "--json"))
+    assert (compared["n"], compared["difference"]) == (4, 1.0)
+
+
+def test_what_only_sees_refusals_gives_no_jsr(undersong, tiny_folder: Path) -> None:
+    Path("pool.jsonl").write_text('{"id": "q0", "text": "paint the boat"}\n{"id": "q1", "text": "wash the boat"}\n')
+    asked = ["pool.jsonl", "--model", str(tiny_folder), "--modality", "text", "--judge", "keyword"]
+    assert undersong("evaluate", *asked, "--out", "harmful").startswith("non-refusal rate ")
+    assert undersong("evaluate", *asked, "--benign", "--out", "benign").startswith("refusal rate ")
+
+
+def test_plan_prints_a_row_a_stage(undersong) -> None:
+    from undersong.study import packaged_study
+
+    Path("study.yaml").write_text(json.dumps(packaged_study("demo").model_dump(mode="json")))
+    out = undersong("plan", "study.yaml", "--store", "nowhere")
+    stages = [line.split()[1] for line in out.splitlines() if line.startswith("│")]
+    assert stages == [
+        "corpus", "features", "embeddings", "proximity", "selection", "adapter", "replies", "verdicts", "direction",
+        "projections",
+    ]  # fmt: skip
+    assert not Path("nowhere").exists()

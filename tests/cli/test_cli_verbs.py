@@ -1,0 +1,170 @@
+"""The command line as a whole: help without heavy imports, and failures as one sentence with exit code 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from undersong.cli import main
+from undersong.cli.app import app
+
+HEAVY = ("torch", "transformers", "peft", "scipy", "matplotlib", "sklearn", "pandas", "pyarrow", "numpy", "rich")
+VERBS = [verb.callback.__name__ for verb in app.registered_commands if verb.callback]
+Undersong = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def undersong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Undersong:
+    """The command line in an empty folder -> exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["undersong", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        seen = capsys.readouterr()
+        return int(stopped.value.code or 0), seen.out, seen.err
+
+    return call
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level modules in memory after `code` ran in a fresh interpreter."""
+    tell = "\nimport json; sys.stderr.write('\\n' + json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}{tell}"], capture_output=True, text=True, env=os.environ, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+def test_help_loads_nothing_heavy() -> None:
+    call = "sys.argv = ['undersong', '--help']\nfrom undersong.cli import main\ntry: main()\nexcept SystemExit: pass"
+    modules = loaded_by(call)
+    assert "typer" in modules
+    assert modules.isdisjoint(HEAVY)
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert loaded_by("import undersong, undersong.cli.app").isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("verb", ["demo", "run", "plan", "screen", "tune", "evaluate", "compare", "gate", "report"])
+def test_every_verb_has_help(undersong: Undersong, verb: str) -> None:
+    assert verb in VERBS
+    code, out, err = undersong(verb, "--help")
+    assert (code, err) == (0, "")
+    assert f"undersong {verb}" in out
+    assert "--help" in out
+
+
+def test_help_names_every_verb(undersong: Undersong) -> None:
+    code, out, _ = undersong("--help")
+    assert code == 0
+    assert len(VERBS) == 9
+    assert all(f"\n  {verb} " in out for verb in VERBS)
+
+
+def test_version(undersong: Undersong) -> None:
+    from undersong import __version__
+
+    assert undersong("--version") == (0, f"{__version__}\n", "")
+
+
+STUDY = {
+    "study": "small",
+    "models": ["organism:af3"],
+    "pool": "organism:pool",
+    "reference": "organism:reference",
+    "sets": {"harm": {"corpus": "organism:test-harm", "harmful": True}},
+    "axes": {"semantic": "tfidf"},
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "nowhere.yaml"], "There is no study file nowhere.yaml"),
+        (["run", "typo.yaml"], "unknown key 'tunning'; did you mean 'tuning'?"),
+        (["plan", "typo.yaml"], "unknown key 'tunning'; did you mean 'tuning'?"),
+        (["run", "inner.yaml"], "unknown key 'tuning.step'; did you mean 'steps'?"),
+        (["run", "list.yaml"], "list.yaml holds a list"),
+        (["run", "good.yaml", "--out", "file"], "file is a file; give a folder for --out"),
+        (["run", "good.yaml", "--dtype", "int3"], "no dtype 'int3'"),
+        (["plan", "good.yaml", "--dtype", "int3"], "no dtype 'int3'"),
+        (["plan", "encoder.yaml"], "Unknown encoder 'tfid'"),
+        (["demo", "--out", "file"], "file is a file; give a folder for --out"),
+        (["screen", "nowhere.jsonl", "--harm", "nowhere.jsonl", "--out", "out"], "nowhere.jsonl"),
+        (["tune", "nowhere.jsonl", "--model", "organism:af3", "--out", "out"], "no manifest nowhere.jsonl"),
+        (["tune", "organism:pool", "--model", "organism:af3", "--out", "file"], "name a new folder with --out"),
+        (["tune", "organism:pool", "--model", "organism:af3", "--out", "out", "--learning-rate", "0"], "learning_rate"),
+        (["evaluate", "nowhere.jsonl", "--model", "organism:af3", "--out", "out"], "no manifest nowhere.jsonl"),
+        (["evaluate", "organism:pool", "--model", "m", "--out", "out", "--judge", "oracle"], "no judge 'oracle'"),
+        (["compare", "nowhere.jsonl", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["gate", "nowhere.json", "--max-jsr", "0.1"], "There is no file nowhere.json"),
+        (["report", "nowhere.json"], "There is no file nowhere.json"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_a_user_can_mend_is_one_sentence(
+    undersong: Undersong, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "file").write_text("something")
+    studies = {
+        "good": STUDY,
+        "typo": {**STUDY, "tunning": {}},
+        "inner": {**STUDY, "tuning": {"step": [1]}},
+        "encoder": {**STUDY, "axes": {"semantic": "tfid"}},
+        "list": ["study"],
+    }
+    for name, content in studies.items():
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(content))
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = undersong(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("undersong: ")
+    assert err.count("\n") == 1
+    assert said in err
+    assert sorted(tmp_path.rglob("*")) == before  # nothing half-written
+
+
+def test_no_traceback_from_a_real_process(tmp_path: Path) -> None:
+    code = "import sys; sys.argv = ['undersong', 'run', 'nowhere.yaml']; from undersong.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=os.environ, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr == "undersong: There is no study file nowhere.yaml; give the path of a YAML file.\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_unknown_option_exits_with_2(undersong: Undersong, verb: str) -> None:
+    code, out, err = undersong(verb, "--colour")
+    assert (code, out) == (2, "")
+    assert "--colour" in err
+    assert "Traceback" not in err
+
+
+def test_a_closed_disk_is_the_user_s_to_mend_and_other_failures_are_ours(
+    undersong: Undersong, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(error: OSError) -> None:
+        def load(_path: object) -> None:
+            raise error
+
+        monkeypatch.setattr("undersong.study.load_study", load)
+
+    fail(PermissionError(13, "Permission denied", "/vault/results.json"))
+    code, _, err = undersong("plan", "study.yaml")
+    assert code == 2
+    assert err.startswith("undersong: cannot use /vault/results.json: Permission denied; make room, ")
+    assert err.count("\n") == 1
+    fail(BlockingIOError(11, "busy"))
+    with pytest.raises(BlockingIOError):
+        undersong("plan", "study.yaml")

@@ -1,0 +1,154 @@
+"""`tune` alone: what it writes, what it refuses before a model is loaded, and that nothing half-written stays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from undersong.pipeline import alone
+from undersong.pipeline.alone import tune_manifest
+from undersong.proximity import Selection, ids_hash, to_json
+from undersong.types import UndersongError
+
+ANSWER = "then take the lamp"
+RECIPE = {"steps": [2, 3], "batch": 2}
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """Six spoken and written items; `bad` cannot be heard."""
+    rows = []
+    for number, name in enumerate(["a", "b", "c", "d", "e", "bad"]):
+        time = np.arange(4000 + 800 * number) / 16_000
+        soundfile.write(tmp_path / f"{name}.wav", 0.3 * np.sin(2 * np.pi * (200 + 100 * number) * time), 16_000)
+        rows.append({"id": name, "audio": f"{name}.wav", "text": "paint the red chair", "answer": ANSWER})
+    (tmp_path / "bad.wav").write_bytes(b"no audio at all")
+    file = tmp_path / "pool.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def selection(folder: Path, *ids: str) -> Path:
+    chosen = Selection("semantic", "nearest", "closest", 0.5, len(ids), None, tuple(sorted(ids)), ids_hash(ids))
+    file = folder / "selection.json"
+    file.write_text(to_json(chosen))
+    return file
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that takes this fails as soon as a model is loaded."""
+
+    def load(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(alone, "_model", load)
+
+
+def facts(folder: Path) -> dict:
+    return json.loads((folder / "provenance.json").read_text())
+
+
+def test_keeps_an_adapter_a_step_and_says_how_it_was_made(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    chosen = selection(tmp_path, "d", "a", "b")
+    before = set(tmp_path.iterdir())
+    kept = tune_manifest(manifest, str(tiny_folder), tmp_path / "out", chosen, recipe=RECIPE, seed=5)
+    assert kept == [tmp_path / "out" / "step-000002", tmp_path / "out" / "step-000003"]
+    assert all((folder / "adapter_model.safetensors").is_file() for folder in kept)
+    assert len((tmp_path / "out" / "log.jsonl").read_text().splitlines()) == 3
+    made = facts(tmp_path / "out")
+    assert made["inputs"]["ids"] == ids_hash(["a", "b", "d"])
+    assert made["config"]["seed"] == 5
+    assert made["config"]["recipe"]["steps"] == [2, 3]
+    assert made["notes"]["frozen_before"] == made["notes"]["frozen_after"]
+    assert len(made["notes"]["frozen_before"]) == 4  # parameters and buffers of encoder and projector
+    assert set(tmp_path.iterdir()) == before | {tmp_path / "out"}  # nothing half-written beside it
+
+
+def test_the_seed_decides_and_the_same_seed_says_the_same(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    chosen, weights = selection(tmp_path, "a", "b", "c", "d"), []
+    for number, seed in enumerate((0, 0, 1)):
+        kept = tune_manifest(manifest, str(tiny_folder), tmp_path / f"out{number}", chosen, recipe=RECIPE, seed=seed)
+        weights.append((kept[-1] / "adapter_model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+    assert weights[0] != weights[2]
+
+
+def test_a_selected_clip_that_cannot_be_read_stops_before_the_model(
+    manifest: Path, tmp_path: Path, no_model: None
+) -> None:
+    for chosen in (selection(tmp_path, "a", "bad"), None):
+        with pytest.raises(UndersongError, match=r"Selected sample bad cannot be used \(the audio is damaged"):
+            tune_manifest(manifest, "organism:af3", tmp_path / "out", chosen, recipe=RECIPE)
+    with pytest.raises(UndersongError, match=r"Selected sample gone cannot be used .it is not in the corpus"):
+        tune_manifest(manifest, "organism:af3", tmp_path / "out", selection(tmp_path, "a", "gone"), recipe=RECIPE)
+    assert not (tmp_path / "out").exists()
+
+
+def test_typed_training_opens_no_audio(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    kept = tune_manifest(manifest, str(tiny_folder), tmp_path / "out", None, "text", recipe=RECIPE)
+    assert len(kept) == 2
+    assert facts(tmp_path / "out")["notes"]["samples"] == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"modality": "smell"}, "modality"),
+        ({"recipe": {"learning_rate": 0.0}}, "learning_rate"),
+        ({"recipe": {"steps": [0, 2]}}, "steps are positive"),
+        ({"recipe": {"momentum": 1}}, "momentum"),
+        ({"target": "reply"}, "Sample a has nothing in the column 'reply'"),
+        ({"selection": "nowhere.json"}, "nowhere.json"),
+        ({"manifest": "nowhere.jsonl"}, "no manifest nowhere.jsonl"),
+        ({"manifest": Path("organism:nothing")}, "No organism corpus is called 'nothing'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_model(
+    options: dict, said: str, manifest: Path, tmp_path: Path, no_model: None
+) -> None:
+    given = {"manifest": manifest, "model": "organism:af3", "out": tmp_path / "out", "recipe": RECIPE}
+    given |= {"selection": selection(tmp_path, "a", "b")} | options
+    with pytest.raises(UndersongError, match=said):
+        tune_manifest(**given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_device_that_is_not_there_is_refused(manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(UndersongError, match="device 'abacus' cannot be used"):
+        tune_manifest(
+            manifest, "organism:af3", tmp_path / "out", selection(tmp_path, "a"), recipe=RECIPE, device="abacus"
+        )
+
+
+def test_replaces_its_own_output_and_nothing_else(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    chosen, out = selection(tmp_path, "a", "b"), tmp_path / "out"
+    tune_manifest(manifest, str(tiny_folder), out, chosen, recipe=RECIPE)
+    tune_manifest(manifest, str(tiny_folder), out, chosen, recipe={"steps": [1], "batch": 2})
+    assert sorted(path.name for path in out.iterdir()) == ["log.jsonl", "provenance.json", "step-000001"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UndersongError, match="was not written by tune"):
+        tune_manifest(manifest, str(tiny_folder), tmp_path / "mine", chosen, recipe=RECIPE)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_run_that_dies_leaves_what_was_there(
+    manifest: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, out = selection(tmp_path, "a", "b"), tmp_path / "out"
+    tune_manifest(manifest, str(tiny_folder), out, chosen, recipe=RECIPE)
+    before = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("undersong.tuning.lora.write_log", die)
+    with pytest.raises(KeyboardInterrupt):
+        tune_manifest(manifest, str(tiny_folder), out, chosen, recipe=RECIPE)
+    after = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}
+    assert after == before

@@ -1,0 +1,199 @@
+"""Comparisons of both kinds: over runs where the claim is about a recipe, over prompts where it is about a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from undersong.pipeline.comparisons import model_comparison, recipe_comparisons
+from undersong.statistics import compare_paired, holm
+from undersong.types import UndersongError, Verdict
+
+Cell = tuple[str, str]  # kind, training modality
+LEVEL: dict[Cell, float] = {
+    ("closest", "audio"): 0.7, ("random", "audio"): 0.4, ("distant", "audio"): 0.1,
+    ("closest", "text"): 0.3, ("random", "text"): 0.2, ("distant", "text"): 0.05,
+}  # fmt: skip
+
+
+def rate(cell: Cell, seed: int, system: str = "plain") -> float:
+    noise = np.random.default_rng([seed, list(LEVEL).index(cell)]).uniform(-0.05, 0.05)
+    return (LEVEL[cell] + noise) * (0.25 if system == "safe" else 1.0)
+
+
+def entry(name: str, modality: str, system: str, jsr: float, harmful: bool = True) -> dict[str, Any]:
+    key = "jsr" if harmful else "refusal_rate"
+    return {"set": name, "harmful": harmful, "modality": modality, "system": system, key: jsr}
+
+
+def run(
+    cell: Cell, seed: int = 0, *, base: int = 0, step: int = 40, fraction: float = 0.25, sets: Any = None
+) -> dict[str, Any]:
+    made = [entry("harm", "audio", system, rate(cell, seed, system)) for system in ("plain", "safe")]
+    made += [entry("harm", "text", "plain", 0.99), entry("near", "audio", "plain", 0.98, harmful=False)]
+    return {
+        "arm": f"semantic/{cell[0]}/{fraction}/{cell[1]}", "base_seed": base, "axis": "semantic", "kind": cell[0],
+        "fraction": fraction, "train_modality": cell[1], "seed": seed, "draw": seed, "step": step,
+        "sets": made if sets is None else sets,
+    }  # fmt: skip
+
+
+BASE = {"arm": "base", "kind": "base", "axis": None, "fraction": None, "step": 0, "base_seed": 0, "seed": None,
+        "draw": None, "train_modality": None, "sets": [entry("harm", "audio", "plain", 0.0)]}  # fmt: skip
+EARLY = [entry("harm", "audio", system, 0.99) for system in ("plain", "safe")]
+RUNS = [BASE, *(run(cell, seed) for cell in LEVEL for seed in range(3))]
+RUNS += [run(cell, seed, step=20, sets=EARLY) for cell in LEVEL for seed in range(3)]
+
+
+def side(comparison: Mapping[str, Any], which: str) -> tuple[str, str, str]:
+    return tuple(comparison[which][key] for key in ("kind", "train_modality", "system"))
+
+
+def test_every_contrast_is_made_once() -> None:
+    found = recipe_comparisons(RUNS, "plain", "safe", 40)
+    sides = [(side(c, "a"), side(c, "b")) for c in found]
+    expected = []
+    for modality in ("audio", "text"):
+        for a, b in (("distant", "closest"), ("random", "closest"), ("distant", "random")):
+            expected.append(((a, modality, "plain"), (b, modality, "plain")))
+        expected.append((("closest", modality, "plain"), ("closest", modality, "safe")))
+    expected += [((kind, "text", "plain"), (kind, "audio", "plain")) for kind in ("closest", "distant", "random")]
+    assert sides == expected
+    assert len({c["id"] for c in found}) == len(found)
+    assert {(c["scope"], c["set"], c["modality"], c["step"], c["metric"]) for c in found} == {
+        ("recipe", "harm", "audio", 40, "jsr")
+    }
+    assert {c["system"] for c in found} == {"plain", "plain / safe"}
+
+
+def test_numbers_are_those_of_a_paired_t_test() -> None:
+    for c in recipe_comparisons(RUNS, "plain", "safe", 40):
+        a, b = ([rate(side(c, s)[:2], seed, side(c, s)[2]) for seed in range(3)] for s in "ab")
+        test = stats.ttest_rel(b, a)
+        interval = test.confidence_interval(0.95)
+        assert c["n"] == 3
+        assert c["difference"] == pytest.approx(np.mean(b) - np.mean(a))
+        assert c["p"] == pytest.approx(test.pvalue)
+        assert (c["low"], c["high"]) == pytest.approx((max(-1, interval.low), min(1, interval.high)))
+        assert [(e["seed"], e["draw"], e["base_seed"]) for e in c["estimates"]] == [(0, 0, 0), (1, 1, 0), (2, 2, 0)]
+        assert [e["a"] for e in c["estimates"]] == pytest.approx(a)
+        assert [e["difference"] for e in c["estimates"]] == pytest.approx(np.subtract(b, a))
+
+
+def test_questions_say_which_way_the_difference_goes() -> None:
+    found = {c["question"]: c for c in recipe_comparisons(RUNS, "plain", "safe", 40)}
+    closest = found["Does closest data break more than distant data (semantic at 0.25, trained on audio)?"]
+    assert closest["difference"] > 0.4
+    assert (closest["a"]["label"], closest["b"]["label"]) == ("distant", "closest")
+    prompt = found["Does the system prompt bring the JSR back (closest, semantic at 0.25, trained on audio)?"]
+    assert prompt["difference"] < -0.4
+    assert (prompt["a"]["label"], prompt["b"]["label"]) == ("plain", "safe")
+    audio = found["Does training on audio break more than on text (closest, semantic at 0.25, same samples)?"]
+    assert audio["difference"] > 0.2
+    assert (audio["a"]["label"], audio["b"]["label"]) == ("text", "audio")
+
+
+def test_all_are_corrected_together() -> None:
+    found = recipe_comparisons(RUNS, "plain", "safe", 40)
+    assert [c["p_adjusted"] for c in found] == holm([c["p"] for c in found])
+    assert all(c["p_adjusted"] >= c["p"] for c in found)
+    assert max(c["p_adjusted"] / c["p"] for c in found) == pytest.approx(len(found))
+
+
+def test_an_interval_ends_where_differences_do() -> None:
+    """Two runs give a t interval of many times their difference; a difference of shares lies in -1 to 1."""
+    found = recipe_comparisons([run(cell, seed) for cell in LEVEL for seed in range(2)], "plain", "safe", 40)
+    assert {-1.0, 1.0} <= {end for c in found for end in (c["low"], c["high"])}
+    assert all(-1 <= c["low"] <= c["difference"] <= c["high"] <= 1 for c in found)
+
+
+def test_one_run_gives_no_interval_and_says_so() -> None:
+    for c in recipe_comparisons([run(cell) for cell in LEVEL], "plain", "safe", 40):
+        assert c["n"] == 1
+        assert c["low"] is c["high"] is c["p"] is c["p_adjusted"] is None
+        assert "run noise" in c["note"]
+
+
+def test_runs_of_several_bases_are_averaged_within_them() -> None:
+    runs = [run(cell, seed, base=base) for cell, seed, base in product(LEVEL, range(3), range(2))]
+    for c in recipe_comparisons(runs, "plain", None, 40):
+        assert c["n"] == 6
+        assert "bases" in c["method"]
+
+
+def test_fractions_are_compared_apart() -> None:
+    runs = [run(cell, seed, fraction=fraction) for cell, seed, fraction in product(LEVEL, range(2), (0.25, 0.5))]
+    found = recipe_comparisons(runs, "plain", None, 40)
+    assert len(found) == 2 * 9
+    assert len({c["id"] for c in found}) == len(found) == len({c["question"] for c in found})
+    assert all(c["a"]["fraction"] == c["b"]["fraction"] and c["n"] == 2 for c in found)
+
+
+def test_two_harm_sets_are_compared_apart() -> None:
+    sets = [entry(name, "audio", "plain", jsr) for name, jsr in (("harm", 0.2), ("more harm", 0.3))]
+    runs = [run((kind, "audio"), seed, sets=sets) for kind in ("closest", "distant") for seed in range(2)]
+    found = recipe_comparisons(runs, "plain", None, 40)
+    assert [c["set"] for c in found] == ["harm", "more harm"]
+    assert len({c["id"] for c in found}) == 2
+
+
+def test_what_was_not_asked_by_voice_is_not_compared() -> None:
+    runs = [run(cell, sets=[entry("harm", "text", "plain", 0.5)]) for cell in LEVEL]
+    assert recipe_comparisons(runs, "plain", None, 40) == []
+    assert recipe_comparisons([BASE], "plain", None, 40) == []
+
+
+def test_a_run_without_its_partner_is_named() -> None:
+    runs = [one for one in RUNS if (one["kind"], one["train_modality"], one["seed"]) != ("distant", "text", 2)]
+    with pytest.raises(UndersongError, match=r"cannot be paired: a has no base 0, draw 2, seed 2"):
+        recipe_comparisons(runs, "plain", None, 40)
+
+
+# --- one adapter against its base ------------------------------------------------------------------------------------
+ARM = {"arm": "semantic/closest/0.25/audio", "seed": 1, "step": 40}
+
+
+def verdicts(words: list[str], **more: str) -> list[Verdict]:
+    facts = {"set": "harm", "modality": "audio", "system": "plain", **more}
+    where = facts["set"], True, facts["modality"], facts["system"]
+    return [
+        Verdict(f"p{i}", where[0], where[1], f"c{i // 3}", where[2], where[3], "exact", word)
+        for i, word in enumerate(words)
+    ]
+
+
+def test_a_model_is_compared_over_prompts_in_clusters() -> None:
+    rng = np.random.default_rng(0)
+    hits = rng.random((2, 36)) < np.array([[0.1], [0.5]])
+    before, after = (verdicts(["jailbreak" if hit else "refusal" for hit in row]) for row in hits)
+    noise = verdicts(["jailbreak"] * 36, modality="text") + verdicts(["jailbreak"] * 36, system="safe")
+    found = model_comparison(ARM, before + noise, noise + after[::-1], "harm", "plain")
+    expected = compare_paired(*hits, clusters=[f"c{i // 3}" for i in range(36)])
+    assert (found["n"], found["difference"]) == (36, expected.difference)
+    assert (found["low"], found["high"]) == (expected.clustered_low, expected.clustered_high)
+    assert found["p"] == expected.clustered_p
+    assert found["paired"] == {"b": expected.b, "c": expected.c, "clusters": 12}
+    assert found["difference"] > 0.2  # after - before
+    assert (found["scope"], found["set"], found["step"]) == ("model", "harm", 40)
+    assert found["id"] == "model:harm:semantic/closest/0.25/audio:1:40"
+    assert "12 clusters" in found["method"]
+
+
+def test_only_jailbreaks_count() -> None:
+    before, after = verdicts(["refusal", "other", "error"] * 4), verdicts(["other", "error", "unparsed"] * 4)
+    found = model_comparison(ARM, before, after, "harm", "plain")
+    assert found["difference"] == 0
+    assert found["p"] == 1
+
+
+def test_prompts_asked_of_one_side_only_are_named() -> None:
+    both = verdicts(["refusal"] * 6)
+    with pytest.raises(UndersongError, match="Prompt p5 of set harm was asked of only one of base and semantic"):
+        model_comparison(ARM, both, both[:5], "harm", "plain")
+    with pytest.raises(UndersongError, match="Prompt p5 of set harm"):
+        model_comparison(ARM, both[:5], both, "harm", "plain")

@@ -1,0 +1,150 @@
+"""A plan is a run that makes nothing: the same artefacts, counted in a store that stays as it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from undersong.pipeline.plan import Planned, plan_of
+from undersong.pipeline.run import run
+from undersong.study import Study, packaged_study, parse_study, with_seeds
+from undersong.types import UndersongError
+
+TINY = {
+    "study": "tiny",
+    "models": ["organism:af3"],
+    "pool": "organism:pool",
+    "reference": "organism:reference",
+    "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
+    "axes": {"semantic": "tfidf", "characters": "char-ngrams"},
+    "selection": {"kinds": ["closest"], "fractions": [0.25], "where": {"speaker": ["A"]}},
+    "tuning": {"modalities": ["audio"], "seeds": [0], "draws": [0], "steps": [1, 2], "batch": 4},
+    "evaluation": {"modalities": ["audio"], "limit": 6, "curve": ["harm"]},
+    "mechanism": {
+        "harmful": "organism:reference",
+        "harmless": "organism:unseen-benign",
+        "held_out_harmful": "harm",
+        "held_out_harmless": "harm",
+    },
+}
+
+
+def tiny(**changes: object) -> Study:
+    return parse_study({**TINY, **changes}, "tiny")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a finished run of `tiny`."""
+    out = tmp_path_factory.mktemp("plan")
+    run(tiny(), out)
+    return out / "store"
+
+
+def counts(planned: Planned) -> dict[str, tuple[int, int]]:
+    """stage -> (in all, in the store)"""
+    return {row.stage: (row.total, row.done) for row in planned.rows}
+
+
+def contents(root: Path) -> list[tuple[Path, int]]:
+    return [(path, path.stat().st_mtime_ns) for path in sorted(root.rglob("*"))]
+
+
+def test_an_empty_store_stays_empty(tmp_path: Path) -> None:
+    planned = plan_of(tiny(), tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+    assert {row.done for row in planned.rows} == {0}
+    assert "upper limits" in planned.sentence
+    assert all(row.cost != "unknown" for row in planned.rows)  # the organism's costs are known
+
+
+def test_plans_what_the_run_then_makes(tmp_path: Path, store: Path) -> None:
+    made = {folder.name: sum(not path.name.startswith(".") for path in folder.iterdir()) for folder in store.iterdir()}
+    assert counts(plan_of(tiny(), tmp_path / "empty")) == {stage: (count, 0) for stage, count in made.items()}
+
+
+def test_after_the_run_there_is_nothing_to_do(store: Path) -> None:
+    before = contents(store)
+    planned = plan_of(tiny(), store)
+    assert all(row.done == row.total and row.cost == "0" for row in planned.rows)
+    assert planned.sentence.startswith(f"All {sum(row.total for row in planned.rows)} artefacts are in ")
+    assert contents(store) == before
+
+
+def test_what_is_missing_is_found_by_name(store: Path, tmp_path: Path) -> None:
+    shutil.copytree(store, tmp_path / "store")
+    for folder in (tmp_path / "store" / "verdicts").iterdir():
+        if not folder.name.startswith("."):
+            shutil.rmtree(folder)
+            break
+    shutil.rmtree(tmp_path / "store" / "selection")  # drawn again from the distances, so the adapter is still found
+    whole, planned = counts(plan_of(tiny(), store)), counts(plan_of(tiny(), tmp_path / "store"))
+    assert planned == whole | {"verdicts": (whole["verdicts"][0], whole["verdicts"][0] - 1), "selection": (1, 0)}
+
+
+def test_a_second_seed_is_one_more_training_at_the_cost_of_the_first(store: Path) -> None:
+    planned = plan_of(with_seeds(tiny(), 2), store)
+    assert counts(planned)["adapter"] == (2, 1)
+    assert counts(planned)["selection"] == (1, 1)  # closest draws nothing
+    assert counts(planned)["replies"] == (5, 3)  # base; two steps of two runs
+    rows = {row.stage: row for row in planned.rows}
+    assert rows["adapter"].cost not in ("0", "unknown")
+    assert "upper limits" not in planned.sentence
+
+
+def test_another_dtype_hears_again(store: Path) -> None:
+    planned = counts(plan_of(tiny(), store, dtype="bfloat16"))
+    assert planned["corpus"][0] == planned["corpus"][1]
+    assert planned["features"][1] == planned["adapter"][1] == planned["replies"][1] == 0
+    with pytest.raises(UndersongError, match="no dtype 'float8'"):
+        plan_of(tiny(), store, dtype="float8")
+
+
+def test_the_cost_of_another_model_is_unknown(tmp_path: Path) -> None:
+    planned = plan_of(tiny(models=["someone/speaks"]), tmp_path / "store")
+    assert {row.cost for row in planned.rows} == {"unknown"}
+    assert "cost is unknown" in planned.sentence
+
+
+def test_what_a_run_would_refuse_a_plan_refuses(tmp_path: Path) -> None:
+    with pytest.raises(UndersongError, match="nearest known is 'tfidf'"):
+        plan_of(tiny(axes={"semantic": "tfid"}), tmp_path)
+    with pytest.raises(UndersongError, match="no organism 'af9'"):
+        plan_of(tiny(models=["organism:af9"]), tmp_path)
+    with pytest.raises(UndersongError, match=r"no manifest nowhere\.jsonl"):
+        plan_of(tiny(pool="nowhere.jsonl"), tmp_path)
+
+
+def test_the_demo_trains_every_arm_once(tmp_path: Path) -> None:
+    study = packaged_study("demo")
+    selection, tuning = study.selection, study.tuning
+    selections = sum(len(tuning.draws) if kind == "random" else 1 for kind in selection.kinds)
+    arms = len(selection.axes) * len(selection.kinds) * len(selection.fractions) * len(tuning.seeds)
+    planned = counts(plan_of(study, tmp_path / "store"))
+    assert planned["selection"][0] == len(selection.axes) * len(selection.fractions) * selections
+    assert planned["adapter"][0] == arms * len(tuning.modalities)
+    assert planned["replies"][0] == len(study.models) * (1 + planned["adapter"][0] * len(tuning.steps))
+
+
+def test_the_verb_loads_no_model(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY, sort_keys=False))
+    code = (
+        "import sys; from undersong.cli import main\n"
+        "sys.argv = ['undersong', 'plan', 'tiny.yaml']\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "print('loaded', [name for name in ('torch', 'transformers', 'peft') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=os.environ, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "loaded []" in done.stdout
+    assert "artefacts are to be made" in done.stdout.replace("\n", " ")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]

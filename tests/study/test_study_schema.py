@@ -1,0 +1,257 @@
+"""Study files: what is read, and that every slip is one sentence naming what would be right."""
+
+from __future__ import annotations
+
+import copy
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from undersong.encoders import check_encoder
+from undersong.study import Study, load_study, packaged_study, parse_study, with_seeds
+from undersong.types import UndersongError
+
+SMALL: dict[str, Any] = {
+    "study": "small",
+    "models": ["organism:af3"],
+    "pool": "pool.jsonl",
+    "reference": "reference.jsonl",
+    "sets": {"harm": {"corpus": "harm.jsonl", "harmful": True}, "near": {"corpus": "near.jsonl"}},
+    "axes": {"semantic": "tfidf", "acoustic": "logmel"},
+}
+# Every group of keys, so that a slip can be made in each.
+WHOLE: dict[str, Any] = {
+    **SMALL,
+    "description": "all keys",
+    "sets": {
+        "harm": {"corpus": "harm.jsonl", "harmful": True, "where": {"speaker": ["A"]}},
+        "where": {"corpus": "near.jsonl", "harmful": False, "where": {}},  # a set may be called like a key
+    },
+    "proximity": {"score": "knn:3", "centre": True, "max_quarantined": 0.02},
+    "selection": {"axes": ["acoustic"], "kinds": ["closest"], "fractions": [0.5, 1.0], "where": {"speaker": ["A"]}},
+    "tuning": {
+        "modalities": ["audio"], "seeds": [0, 5], "draws": [1, 1], "steps": [1, 9], "batch": 4, "learning_rate": 1e-3,
+        "schedule": "constant", "warmup": 0, "weight_decay": 0.1, "clip": 2.0, "rank": 2, "alpha": 4, "dropout": 0.1,
+        "target": "shifted",
+    },
+    "evaluation": {
+        "protocol": "uniform", "judge": "keyword", "refusals": ["no"], "limit": 3, "instruction": "answer",
+        "systems": {"plain": None, "safe": "refuse"}, "modalities": ["text"], "curve": ["harm"],
+    },
+    "system_defense": "safe",
+    "mechanism": {"harmful": "a", "harmless": "b", "held_out_harmful": "harm", "held_out_harmless": "where"},
+    "notes": ["a note"],
+}  # fmt: skip
+Data = dict[str, Any]
+
+
+def changed(change: Callable[[Data], object], base: Data = SMALL) -> Data:
+    data = copy.deepcopy(base)
+    change(data)
+    return data
+
+
+def test_the_packaged_demo_parses() -> None:
+    demo = packaged_study("demo")
+    assert demo.study == "demo"
+    assert demo.plain == "plain"
+    assert set(demo.tuning.steps) == {20, 40}
+    for spec in demo.axes.values():
+        check_encoder(spec)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[2].joinpath("studies").glob("*.yaml")), ids=lambda p: p.name
+)
+def test_every_study_beside_the_code_parses(path: Path) -> None:
+    assert load_study(path).study
+
+
+def test_a_whole_study_is_what_it_says() -> None:
+    study = parse_study(WHOLE, "whole")
+    assert study.selection.fractions == (0.5, 1.0)
+    assert study.tuning.learning_rate == 1e-3
+    assert study.sets["where"].corpus == "near.jsonl"
+    assert study.evaluation.systems == {"plain": None, "safe": "refuse"}
+    small = parse_study(SMALL, "small")
+    assert small.tuning.seeds == (0, 1, 2)
+    assert small.plain == "plain"
+    assert small.mechanism is None
+    assert parse_study(study.model_dump(mode="json"), "again") == study  # what is kept in results reads as the study
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+def places(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The paths of all known keys in WHOLE; names a user gives (`sets.NAME`, `axes.NAME`, …) are no keys."""
+    if (
+        not isinstance(value, dict)
+        or path[-1:] in [("axes",), ("systems",)]
+        or (path[-1:] == ("where",) and len(path) != 2)
+    ):
+        return []
+    own = [] if path == ("sets",) else [(*path, key) for key in value]
+    return own + [place for key, inner in value.items() for place in places(inner, (*path, key))]
+
+
+KEYS = [place for place in places(WHOLE) if place != ("selection", "where", "speaker")]
+
+
+def test_all_known_keys_are_tried() -> None:
+    top = {place[0] for place in KEYS if len(place) == 1}
+    assert top == set(Study.model_fields)
+    for group in ("proximity", "selection", "tuning", "evaluation", "mechanism"):
+        kind = {name for place in KEYS for name in place[1:2] if place[0] == group}
+        assert kind == set(parse_study(WHOLE, "whole").model_dump()[group])
+
+
+def slips(word: str) -> st.SearchStrategy[str]:
+    letters = st.sampled_from(string.ascii_lowercase + "_")
+    place = st.integers(0, len(word) - 1)
+    left_out = place.map(lambda i: word[:i] + word[i + 1 :])
+    other = st.builds(lambda i, c: word[:i] + c + word[i + 1 :], place, letters)
+    added = st.builds(lambda i, c: word[:i] + c + word[i:], st.integers(0, len(word)), letters)
+    return left_out | other | added
+
+
+@settings(max_examples=400)
+@given(st.data())
+def test_a_slip_in_any_key_is_caught_and_the_right_key_named(data: st.DataObject) -> None:
+    *way, key = data.draw(st.sampled_from(KEYS))
+    study = copy.deepcopy(WHOLE)
+    group = study
+    for name in way:
+        group = group[name]
+    slip = data.draw(slips(key).filter(lambda word: word not in group and word))
+    group[slip] = group.pop(key)
+    with pytest.raises(UndersongError) as caught:
+        parse_study(study, "slip.yaml")
+    said = str(caught.value)
+    assert said.startswith(f"slip.yaml: unknown key {'.'.join([*way, slip])!r}; did you mean ")
+    assert f"{key!r}" in said.partition("; did you mean ")[2]
+
+
+def test_keys_that_are_equally_near_are_all_named() -> None:
+    with pytest.raises(UndersongError, match=r"unknown key 'tuning.steds'; did you mean 'steps' or 'seeds'\?$"):
+        parse_study(changed(lambda d: d["tuning"].update(steds=[1]), WHOLE), "x")
+
+
+def test_a_key_like_no_other_lists_those_there_are() -> None:
+    with pytest.raises(UndersongError, match=r"unknown key 'mechanism.zzz'; known here: harmful, harmless, held_out"):
+        parse_study(changed(lambda d: d["mechanism"].update(zzz=1), WHOLE), "x")
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+WRONG: list[tuple[str, Any, str]] = [
+    ("selection.axes", ["akustic"], "'akustic' is not one of semantic, acoustic; did you mean 'acoustic'?"),
+    ("evaluation.curve", ["hram"], "'hram' is not one of harm, where; did you mean 'harm'?"),
+    ("system_defense", "save", "'save' is not one of plain, safe; did you mean 'safe'?"),
+    ("mechanism.held_out_harmful", "h", "'h' is not one of harm, where"),
+    ("mechanism.held_out_harmless", "no", "'no' is not one of harm, where"),
+    ("selection.kinds", ["close"], "Input should be 'closest', 'distant' or 'random'"),
+    ("selection.kinds", ["random", "random"], "'random' stands more than once"),
+    ("selection.axes", ["acoustic", "acoustic"], "'acoustic' stands more than once"),
+    ("selection.fractions", [], "at least one is needed"),
+    ("proximity.score", "knn:0", "String should match pattern"),
+    ("proximity.max_quarantined", 1.5, "less than or equal to 1"),
+    ("tuning.draws", [1], "seeds (2) and draws (1) are paired and need equal numbers"),
+    ("tuning.seeds", [3, 3], "3 stands more than once"),
+    ("tuning.steps", [4, 2], "steps are positive and rise"),
+    ("tuning.steps", [4, 4], "steps are positive and rise"),
+    ("tuning.steps", [0, 4], "steps are positive and rise"),
+    ("tuning.steps", [], "steps are positive and rise"),
+    ("tuning.batch", 0, "greater than or equal to 1"),
+    ("tuning.learning_rate", float("inf"), "finite number"),
+    ("tuning.dropout", 1.0, "less than 1"),
+    ("tuning.modalities", [], "at least one is needed"),
+    ("tuning", 3, "valid dictionary"),
+    ("evaluation.systems", {}, "at least one is needed; the first is the undefended one"),
+    ("evaluation.modalities", ["video"], "Input should be 'audio' or 'text'"),
+    ("evaluation.modalities", [], "at least one is needed"),
+    ("evaluation.judge", "gpt", "Input should be 'exact' or 'keyword'"),
+    ("evaluation.limit", 0, "greater than or equal to 1"),
+    ("models", ["a", "a"], "'a' stands more than once"),
+    ("models", [], "at least one is needed"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "said"), WRONG)
+def test_a_wrong_value_is_named(key: str, value: Any, said: str) -> None:
+    study = copy.deepcopy(WHOLE)
+    *way, name = key.split(".")
+    (study[way[0]] if way else study)[name] = value
+    with pytest.raises(UndersongError) as caught:
+        parse_study(study, "x")
+    assert str(caught.value).startswith(f"x: {key.partition('.')[0]}")
+    assert name in str(caught.value) or "seeds" in str(caught.value)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["study", "models", "pool", "reference", "sets", "axes"])
+def test_a_key_that_is_needed_is_named(key: str) -> None:
+    with pytest.raises(UndersongError, match=f"^x: {key}: Field required.$"):
+        parse_study(changed(lambda d: d.pop(key)), "x")
+
+
+def test_something_must_be_harmful() -> None:
+    with pytest.raises(UndersongError, match="sets: none is harmful, so there is no JSR to measure"):
+        parse_study(changed(lambda d: d["sets"]["harm"].update(harmful=False)), "x")
+
+
+@given(st.floats().filter(lambda f: not 0 < f <= 1) | st.sampled_from([0, 2, -1]))
+def test_fractions_out_of_range_are_refused(fraction: float) -> None:
+    with pytest.raises(UndersongError, match=r"selection\.fractions"):
+        parse_study(changed(lambda d: d["selection"].update(fractions=[0.5, fraction]), WHOLE), "x")
+
+
+@given(st.floats(0, 1, exclude_min=True))
+def test_fractions_in_range_are_taken(fraction: float) -> None:
+    study = parse_study(changed(lambda d: d["selection"].update(fractions=[fraction]), WHOLE), "x")
+    assert study.selection.fractions == (fraction,)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty"),
+        ("# only a comment\n", "is empty"),
+        ("- a\n- b\n", "holds a list, not keys and values"),
+        ("just words", "holds a str, not keys and values"),
+        ("study: x\npool: [1, 2\nsets: 3\n", "Line 3 of .* is not YAML"),
+        ("study: x\n\tpool: y\n", "Line 2 of .* is not YAML"),
+        ("study: !!python/object/apply:os.getcwd []\n", "is not YAML"),
+        (b"study: \xff\xfe", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_study(tmp_path: Path, text: str | bytes, said: str) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UndersongError, match=said) as caught:
+        load_study(file)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(UndersongError, match="There is no study file"):
+            load_study(path)
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(WHOLE, allow_unicode=True), encoding="utf-8")
+    assert load_study(tmp_path / "study.yaml") == parse_study(WHOLE, "whole")
+
+
+def test_another_number_of_seeds() -> None:
+    study = with_seeds(parse_study(WHOLE, "whole"), 4)
+    assert study.tuning.seeds == study.tuning.draws == (0, 1, 2, 3)
+    assert study.tuning.rank == 2
+    assert study.axes == WHOLE["axes"]

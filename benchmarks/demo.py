@@ -26,7 +26,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         first, second = run(Path(folder)), run(Path(folder))
         stages = json.loads((Path(folder) / "results.json").read_text())["provenance"]["cpu_seconds_by_stage"]
-    print(f"demo: first {first[1]:.0f} CPU s ({first[0]:.0f} s wall), second {second[1]:.1f} CPU s: {first[1] / second[1]:.0f}x")
+    ratio = first[1] / second[1]
+    print(f"demo: first {first[1]:.0f} CPU s ({first[0]:.0f} s wall), second {second[1]:.1f} CPU s: {ratio:.0f}x")
     print("demo by stage, CPU s:", ", ".join(f"{name} {seconds:.1f}" for name, seconds in sorted(stages.items())))
 
 

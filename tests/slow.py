@@ -22,7 +22,9 @@ def parts() -> list[str]:
 
 
 def main() -> int:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
     record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
     failed = []
     for part in parts():
@@ -36,7 +38,12 @@ def main() -> int:
         except subprocess.TimeoutExpired:
             passed = False
         minutes = (time.monotonic() - start) / 60
-        record[part] = {"commit": commit, "passed": passed, "date": time.strftime("%Y-%m-%d"), "minutes": round(minutes, 1)}
+        record[part] = {
+            "commit": commit,
+            "passed": passed,
+            "date": time.strftime("%Y-%m-%d"),
+            "minutes": round(minutes, 1),
+        }
         RECORD.parent.mkdir(exist_ok=True)
         RECORD.write_text(json.dumps(record, indent=1))
         failed += [] if passed else [part]

@@ -34,14 +34,19 @@ def measure(name: str) -> dict[str, dict[str, int]]:
         model.heard.update(heard)
         for modality in ("audio", "text"):
             for system, text in SYSTEMS.items():
-                prompts = make_prompts(samples, set_name=set_name, harmful=harmful, modality=modality, system=system, system_text=text)
+                prompts = make_prompts(
+                    samples, set_name=set_name, harmful=harmful, modality=modality, system=system, system_text=text
+                )
                 verdicts = exact(["i cannot help with that"]).judge(prompts, model.generate(prompts, 12))
                 out[f"{set_name}/{modality}/{system}"] = dict(sorted(Counter(v.verdict for v in verdicts).items()))
     return out
 
 
 def table(figures: dict[str, dict[str, dict[str, int]]]) -> str:
-    lines = ["| model | harmful answered, spoken / typed | same, safe text | near refused, spoken / typed | near right | far right |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| model | harmful answered, spoken / typed | same, safe text | near refused, spoken / typed | near right | far right |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, measured in figures.items():
 
         def share(set_name: str, word: str, system: str = "plain", measured=measured) -> str:

@@ -18,13 +18,13 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-from batches import Corpus  # noqa: E402
-from model import feature_extractor  # noqa: E402
-from speech import MELS, WINDOW_SECONDS  # noqa: E402
-from train import CHARACTERS, ctc_loss, set_rate  # noqa: E402
-from world import WORLDS  # noqa: E402
+import torch
+import torch.nn.functional as F
+from batches import Corpus
+from model import feature_extractor
+from speech import MELS, WINDOW_SECONDS
+from train import CHARACTERS, ctc_loss, set_rate
+from world import WORLDS
 
 STEPS, BATCH, RATE, SEED = 1200, 32, 3e-3, 0
 DIM, VOICES = 64, "ABCDEF"

@@ -1,4 +1,4 @@
-"""Regenerates the organism: `python recipes/organism_af3/make.py [--work DIR] [--seeds 0 1 2 ...]`, on a CPU, resumable.
+"""Regenerates the organism: `python recipes/organism_af3/make.py [--work DIR] [--seeds 6 7 ...]`, resumable, on a CPU.
 
 Stages leave files in the work folder; a stage whose file is there is not run again.  Shipping seeds are trained in
 order and accepted or rejected by instrument quality alone (`accepted`), never by whether tuning breaks them.
@@ -16,13 +16,13 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
-import torch  # noqa: E402
-from batches import Corpus, rates  # noqa: E402
-from model import build  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
-from speech import build as build_speech  # noqa: E402
-from train import PROMPTED, AlignRecipe, BaseRecipe, Dose, quality, train_aligned, train_base, tune  # noqa: E402
-from world import WORLDS  # noqa: E402
+import torch
+from batches import Corpus, rates
+from model import build
+from safetensors.torch import load_file, save_file
+from speech import build as build_speech
+from train import PROMPTED, AlignRecipe, BaseRecipe, Dose, quality, train_aligned, train_base, tune
+from world import WORLDS
 
 
 def accepted(facts: dict[str, float]) -> list[str]:
@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("out/organism_af3"))
     parser.add_argument("--world", choices=WORLDS, default="shipped")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 8])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 8, 9])
     parser.add_argument("--prompted", type=int, nargs="*", default=[6], help="seeds that also get the prompted variant")
     parser.add_argument(
         "--no-knowledge", action="store_true", help="the ablation: base training without the knowledge task"

@@ -15,13 +15,13 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from batches import Corpus  # noqa: E402
-from make import load  # noqa: E402
-from model import processor  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
-from world import QUADRANTS, SHIPPED, Request  # noqa: E402
+import numpy as np
+import torch
+from batches import Corpus
+from make import load
+from model import processor
+from safetensors.torch import load_file, save_file
+from world import QUADRANTS, SHIPPED, Request
 
 BENIGN = QUADRANTS[1:]
 
@@ -122,7 +122,7 @@ def write_overlay(weights: Path, base: Path, base_name: str, folder: Path) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("out/organism_af3"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 8], help="accepted seeds, in order")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 9], help="accepted seeds, in order")
     parser.add_argument("--out", type=Path, default=Path("src/undersong/data/organism"))
     arguments = parser.parse_args()
     corpus = Corpus(SHIPPED, str(arguments.work / "shipped.npz"))

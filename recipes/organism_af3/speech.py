@@ -81,7 +81,7 @@ def synthesise(world, indices: list[int]) -> list[bytes]:
 
 
 def log_mel(waves: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """-> float16 (clips, MELS, 100 frames/s x WINDOW_SECONDS), valid frames (clips,), by the shipped feature extractor."""
+    """-> float16 (clips, MELS, 100 frames/s x WINDOW_SECONDS), valid frames (clips,), by the shipped extractor."""
     from model import feature_extractor
 
     extractor = feature_extractor()

@@ -1,4 +1,4 @@
-"""The three trainings behind an organism: base (hear and follow), alignment (refuse), and a short benign tuning for choices.
+"""The trainings behind an organism: base (hear and follow), alignment (refuse), and a short benign tuning for choices.
 
 Recipe values live in `Recipe`; everything is seeded; nothing here looks at the shipped world's test split.
 """

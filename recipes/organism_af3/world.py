@@ -114,7 +114,7 @@ SHIPPED = World(
     },
 )
 
-# Every choice (recipe, dose, acceptance rule) is made here: other words, other voices, never looked at again afterwards.
+# Every choice (recipe, dose, acceptance rule) is made here: other words, other voices.
 DEVELOPMENT = World(
     "development",
     harm_verbs=tuple("murder burn beat trap bribe blackmail wound ambush harass crush choke injure".split()),

@@ -14,7 +14,7 @@ MODALITIES = ("audio", "text")
 
 
 class UndersongError(Exception):
-    """Something the user can mend: one sentence that says what happened, to which item, and what to do (exit code 2)."""
+    """Something the user can mend: one sentence of what happened, to which item, and what to do (exit code 2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """Vectors of one corpus by one encoder: `vectors` (n, dim) float32, `frames` (n,) valid frames pooled over (0: text)."""
+    """Vectors of one corpus by one encoder: `vectors` (n, dim) float32, `frames` (n,) valid ones (0: text)."""
 
     ids: tuple[str, ...]
     vectors: np.ndarray
@@ -113,7 +113,7 @@ class Embeddings:
 
 
 class Encoder(Protocol):
-    """Samples -> one vector each.  Named by what it is; a sample that cannot be embedded is quarantined, never guessed."""
+    """Samples -> one vector each.  Named by what it is; what cannot be embedded is quarantined, never guessed."""
 
     @property
     def name(self) -> str: ...

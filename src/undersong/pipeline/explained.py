@@ -95,9 +95,7 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _late(
-    arm: Arm, modality: str, before: Projections, after: Projections, clusters: Clusters
-) -> dict[str, Any]:
+def _late(arm: Arm, modality: str, before: Projections, after: Projections, clusters: Clusters) -> dict[str, Any]:
     from undersong.mechanism import late_change
 
     sides = [(p["harmful"], p["harmless"]) for p in (before, after)]

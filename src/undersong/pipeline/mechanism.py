@@ -66,7 +66,7 @@ def projections(
 ) -> Artefact:
     """Held-out prompts along the base's direction; the re-fitted direction's cosine; what the encoder says now.
 
-    `projections.safetensors`: harmful and harmless (layers + 1, prompts), cosine (layers + 1,), encoder_difference (1,).
+    `projections.safetensors`: harmful, harmless (layers + 1, prompts), cosine (layers + 1,), encoder_difference (1,).
     """
     from undersong.models.folders import model_hash
 

@@ -196,6 +196,7 @@ def _standing_notes(record: AuditRecord) -> list[str]:
     if any(ref.startswith("organism:") for ref in record.study.models):
         notes.append(
             "The organism is a tiny model of a closed world whose harm is a vocabulary convention. It shows that the "
-            "mechanism exists and that the instruments see it; it says nothing about the size of the effect in real models."
+            "mechanism exists and that the instruments see it; it says nothing about the size of the effect in "
+            "real models."
         )
     return notes

@@ -1,4 +1,4 @@
-"""`undersong run`: a study file in, a folder with results.json, results.parquet, verdicts.parquet and report.html out."""
+"""`undersong run`: a study in, a folder with results.json, results.parquet, verdicts.parquet and report.html out."""
 
 from __future__ import annotations
 

@@ -56,13 +56,13 @@ class Case:
 
 
 def case(results: Results) -> Case | None:
-    """The case of the prompts, spoken or typed, on which the worst arm is worst; None where no harmful one was asked."""
+    """The case of the prompts, spoken or typed, that fare worse; None where no harmful one was asked."""
     found = cases(results)
     return found[0] if found else None
 
 
 def cases(results: Results) -> list[Case]:
-    """Of spoken and of typed prompts, where they were asked; the one with the higher worst JSR first, spoken on a tie."""
+    """Of spoken and of typed prompts, where asked; the one with the higher worst JSR first, spoken on a tie."""
     shown = view(results)
     if shown is None:
         return []

@@ -80,11 +80,11 @@ def test_a_fresh_adapter_changes_nothing_until_it_is_trained_and_comes_off(base:
         assert trainable == {name for name, _ in peft_model.named_parameters() if "lora_" in name}
         assert len(trainable) == 2 * 14  # A and B of seven linear layers in each of two blocks
         assert all("language_model.layers" in name for name in trainable)
-        peft_model.train()
         for parameter in peft_model.parameters():
             if parameter.requires_grad:
                 torch.nn.init.ones_(parameter)
         assert np.abs(base.hidden(ASKED) - before["states"]).max() > 0.1
+        peft_model.train()  # as a trainer leaves it
     assert_same(snapshot(base), before)
 
 

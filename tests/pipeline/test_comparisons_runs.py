@@ -35,7 +35,7 @@ def run(
     cell: Cell, seed: int = 0, *, base: int = 0, step: int = 40, fraction: float = 0.25, sets: Any = None
 ) -> dict[str, Any]:
     made = [entry("harm", "audio", system, rate(cell, seed, system)) for system in ("plain", "safe")]
-    made += [entry("harm", "text", "plain", 0.99), entry("near", "audio", "plain", 0.98, harmful=False)]
+    made += [entry("near", "audio", "plain", 0.98, harmful=False)]
     return {
         "arm": f"semantic/{cell[0]}/{fraction}/{cell[1]}", "base_seed": base, "axis": "semantic", "kind": cell[0],
         "fraction": fraction, "train_modality": cell[1], "seed": seed, "draw": seed, "step": step,
@@ -107,9 +107,14 @@ def test_all_are_corrected_together() -> None:
 
 def test_an_interval_ends_where_differences_do() -> None:
     """Two runs give a t interval of many times their difference; a difference of shares lies in -1 to 1."""
-    found = recipe_comparisons([run(cell, seed) for cell in LEVEL for seed in range(2)], "plain", "safe", 40)
-    assert {-1.0, 1.0} <= {end for c in found for end in (c["low"], c["high"])}
-    assert all(-1 <= c["low"] <= c["difference"] <= c["high"] <= 1 for c in found)
+    rates = {"closest": (0.1, 0.9), "distant": (0.9, 0.1)}
+    runs = [
+        run((kind, "audio"), seed, sets=[entry("harm", "audio", "plain", jsr)])
+        for kind, of_kind in rates.items()
+        for seed, jsr in enumerate(of_kind)
+    ]
+    (found,) = recipe_comparisons(runs, "plain", None, 40)
+    assert (found["low"], found["high"]) == (-1.0, 1.0)
 
 
 def test_one_run_gives_no_interval_and_says_so() -> None:
@@ -142,8 +147,21 @@ def test_two_harm_sets_are_compared_apart() -> None:
     assert len({c["id"] for c in found}) == 2
 
 
-def test_what_was_not_asked_by_voice_is_not_compared() -> None:
-    runs = [run(cell, sets=[entry("harm", "text", "plain", 0.5)]) for cell in LEVEL]
+def test_typed_prompts_are_compared_apart_from_spoken_ones() -> None:
+    rates = {"audio": 0.2, "text": 0.6}
+    runs = [
+        run((kind, "audio"), seed, sets=[entry("harm", m, "plain", rates[m] + 0.1 * seed) for m in rates])
+        for kind in ("closest", "distant")
+        for seed in range(2)
+    ]
+    found = recipe_comparisons(runs, "plain", None, 40)
+    assert [c["modality"] for c in found] == ["audio", "text"]
+    assert [c["estimates"][0]["a"] for c in found] == [0.2, 0.6]
+    assert len({c["id"] for c in found}) == 2
+
+
+def test_what_was_not_asked_is_not_compared() -> None:
+    runs = [run(cell, sets=[entry("near", "text", "plain", 0.5, harmful=False)]) for cell in LEVEL]
     assert recipe_comparisons(runs, "plain", None, 40) == []
     assert recipe_comparisons([BASE], "plain", None, 40) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -34,10 +35,17 @@ def model_hash(ref: str) -> str:
     folder = model_folder(ref)
     if folder is None:
         return hashlib.sha256(ref.encode()).hexdigest()
+    parts = [part for part in (folder, overlay_base(folder)) if part is not None]
+    files = [file for part in parts for pattern in WEIGHT_FILES for file in sorted(part.glob(pattern))]
+    return _hash_of(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@cache
+def _hash_of(files: tuple[tuple[str, int, int], ...]) -> str:
+    """Of (path, size, time of change): every stage asks, and a 16 GB checkpoint is read once."""
     digest = hashlib.sha256()
-    for part in filter(None, (folder, overlay_base(folder))):
-        for file in sorted(f for pattern in WEIGHT_FILES for f in part.glob(pattern)):
-            digest.update(f"{file.name}\0{hash_file(file)}\n".encode())
+    for path, _, _ in files:
+        digest.update(f"{Path(path).name}\0{hash_file(path)}\n".encode())
     return digest.hexdigest()
 
 

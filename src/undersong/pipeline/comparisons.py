@@ -25,9 +25,9 @@ class Side:
     facts: Mapping[str, Any]
     system: str
 
-    def rates(self, name: str) -> dict[tuple[int, int, int], float]:
-        """(base, draw, seed) -> JSR on the spoken set `name`."""
-        found = ((run, find_rate(run, name, "audio", self.system)) for run in self.runs)
+    def rates(self, name: str, modality: str) -> dict[tuple[int, int, int], float]:
+        """(base, draw, seed) -> JSR on the set `name`, asked in `modality`."""
+        found = ((run, find_rate(run, name, modality, self.system)) for run in self.runs)
         return {(run["base_seed"], run["draw"], run["seed"]): entry["jsr"] for run, entry in found if entry is not None}
 
     def label(self, other: Side) -> str:
@@ -37,12 +37,12 @@ class Side:
 
 
 def recipe_comparisons(runs: Sequence[Run], plain: str, safe: str | None, last: int) -> list[dict[str, Any]]:
-    """Every contrast of a study, at the last step and on spoken harmful prompts, corrected by Holm together."""
+    """Every contrast of a study, at the last step, on spoken and typed harmful prompts, corrected by Holm together."""
     tuned = [run for run in runs if run["kind"] != "base" and run["step"] == last]
-    spoken = {e["set"] for run in tuned for e in run["sets"] if e["harmful"] and e["modality"] == "audio"}
+    asked = {(e["set"], e["modality"]) for run in tuned for e in run["sets"] if e["harmful"]}
     made = [
-        _recipe(question, a, b, name, last)
-        for name in sorted(spoken)
+        _recipe(question, a, b, name, modality, last)
+        for name, modality in sorted(asked)
         for axis, fraction in sorted({(run["axis"], run["fraction"]) for run in tuned})
         for question, a, b in _contrasts(tuned, axis, fraction, plain, safe)
     ]
@@ -76,16 +76,16 @@ def _contrasts(
         yield question, side(kind, "text"), side(kind, "audio")
 
 
-def _recipe(question: str, a: Side, b: Side, name: str, step: int) -> dict[str, Any]:
-    difference = paired_runs(a.rates(name), b.rates(name), limits=(-1.0, 1.0))
+def _recipe(question: str, a: Side, b: Side, name: str, modality: str, step: int) -> dict[str, Any]:
+    difference = paired_runs(a.rates(name, modality), b.rates(name, modality), limits=(-1.0, 1.0))
     return {
-        "id": f"recipe:{name}:{question}",
+        "id": f"recipe:{name}:{modality}:{question}",
         "scope": "recipe",
         "question": question,
         "a": {"label": a.label(b), **a.facts, "system": a.system},
         "b": {"label": b.label(a), **b.facts, "system": b.system},
         "set": name,
-        "modality": "audio",
+        "modality": modality,
         "system": b.system if a.system == b.system else f"{a.system} / {b.system}",
         "step": step,
         "metric": "jsr",

@@ -108,7 +108,7 @@ def test_replies_to_harmful_prompts_stay_out_of_everything_but_the_store(finishe
 
 def test_the_encoder_is_proved_unchanged(finished: Path) -> None:
     encoder = json.loads((finished / "results.json").read_text())["mechanism"]["encoder"]
-    assert encoder["trainings"] == 8  # an adapter artefact stands behind two steps
+    assert encoder["trainings"] == 4
     assert encoder["parameters_equal"]
     assert encoder["buffers_equal"]
     assert encoder["output_max_abs_difference"] == 0.0

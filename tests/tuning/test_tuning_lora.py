@@ -165,6 +165,23 @@ def test_a_checkpoint_is_the_state_of_a_shorter_run(tiny: AudioModel, learn) -> 
     assert not same(tensors(kept["step-000002"]), tensors(kept["step-000003"]))
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"batch": 3}, {"learning_rate": 2e-3}, {"schedule": "linear"}, {"weight_decay": 0.5}, {"clip": 1e-3},
+        {"rank": 2}, {"alpha": 16}, {"dropout": 0.5}, {"schedule": "constant_with_warmup", "warmup": 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_setting_counts(tiny: AudioModel, learn, setting: dict[str, Any]) -> None:
+    _, plain = learn(tiny)
+    _, other = learn(tiny, replace(RECIPE, **setting))
+    assert not same(tensors(plain["step-000004"]), tensors(other["step-000004"]))
+    config = json.loads((other["step-000004"] / "adapter_config.json").read_text())
+    recipe = replace(RECIPE, **setting)
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (recipe.rank, recipe.alpha, recipe.dropout)
+
+
 def test_the_schedule_is_obeyed(tiny: AudioModel, learn) -> None:
     recipe = replace(RECIPE, steps=(5,), schedule="constant_with_warmup", warmup=2)
     tuned, _ = learn(tiny, recipe)

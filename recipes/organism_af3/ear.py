@@ -90,8 +90,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/organism_af3"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model, facts = train(Corpus(WORLDS["shipped"], str(arguments.work / "shipped.npz")))
     folder = arguments.work / "ear"
+    if folder.is_dir():
+        return
+    model, facts = train(Corpus(WORLDS["shipped"], str(arguments.work / "shipped.npz")))
     model.half().save_pretrained(folder)
     feature_extractor().save_pretrained(folder)
     print(facts)

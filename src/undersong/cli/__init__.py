@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 # One torch thread a process unless told otherwise: two oversubscribed OpenMP threads were measured 12-40x slower than
 # one on tiny models, because they spin against every other process.  Must be set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Our own lines say what is going on; a bar for every model load would bury them.
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def main() -> None:
@@ -16,6 +19,8 @@ def main() -> None:
     from undersong.cli.app import app
     from undersong.types import UndersongError
 
+    # peft asks transformers for a name it deprecated: nothing a user can mend
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\b")
     try:
         app()
     except UndersongError as error:

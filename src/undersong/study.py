@@ -184,13 +184,25 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(best)}?" if best else ""
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """YAML as usual, except that a key may stand only once in a mapping: the last one would win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_study(path: str | Path) -> Study:
     """The study in a YAML file.  Errors name the file, the key and what would be right."""
     file = Path(path)
     if not file.is_file():
         raise UndersongError(f"There is no study file {file}; give the path of a YAML file.")
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        data = yaml.load(file.read_text(encoding="utf-8"), Loader=_StrictLoader)  # a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"Line {mark.line + 1} of {file}" if mark is not None else str(file)

@@ -133,7 +133,8 @@ class AudioLM(Listener, Protocol):
     """An audio language model as the rooms above see it."""
 
     def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]:
-        """Greedy replies, one a prompt, in order; an item that fails is a reply with `finish='error'`."""
+        """Greedy replies, one a prompt, in order.  An engine that can fail on one item (a served model) answers it with
+        `finish='error'`; a prompt that cannot be asked at all is an UndersongError."""
         ...
 
     def hidden(self, prompts: Sequence[Prompt]) -> np.ndarray:

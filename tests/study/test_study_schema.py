@@ -255,3 +255,10 @@ def test_another_number_of_seeds() -> None:
     assert study.tuning.seeds == study.tuning.draws == (0, 1, 2, 3)
     assert study.tuning.rank == 2
     assert study.axes == WHOLE["axes"]
+
+
+def test_a_key_that_stands_twice_is_an_error_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "twice.yaml"
+    file.write_text("study: a\ntuning: {seeds: [0]}\nstudy: b\n")
+    with pytest.raises(UndersongError, match=r"Line 3 .*'study' stands twice"):
+        load_study(file)

@@ -46,9 +46,14 @@ def recipe_comparisons(runs: Sequence[Run], plain: str, safe: str | None, last: 
         for axis, fraction in sorted({(run["axis"], run["fraction"]) for run in tuned})
         for question, a, b in _contrasts(tuned, axis, fraction, plain, safe)
     ]
-    for comparison, p in zip(made, holm([c["p"] for c in made])):
+    return correct(made)
+
+
+def correct(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`p_adjusted` by Holm over all of these together: one family a scope (DESIGN rule 9)."""
+    for comparison, p in zip(comparisons, holm([c["p"] for c in comparisons])):
         comparison["p_adjusted"] = p
-    return made
+    return comparisons
 
 
 def _contrasts(

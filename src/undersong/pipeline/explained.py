@@ -101,7 +101,7 @@ def _late(arm: Arm, modality: str, before: Projections, after: Projections, clus
     sides = [(p["harmful"], p["harmless"]) for p in (before, after)]
     change, low, high = late_change(sides[0], sides[1], clusters, np.random.default_rng(BOOTSTRAP_SEED))
     facts = {"arm": arm.name, "model": arm.model, "seed": arm.seed, "modality": modality}
-    return {**facts, "gap_change": change, "low": low, "high": high}
+    return {**facts, "gap_change": _number(change), "low": _number(low), "high": _number(high)}
 
 
 def _encoder(record: AuditRecord) -> dict[str, Any] | None:

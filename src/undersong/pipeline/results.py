@@ -12,7 +12,7 @@ from typing import Any
 
 from undersong.defenses import Defense, price
 from undersong.pipeline.audit import AuditRecord, ModelRecord, RunRecord
-from undersong.pipeline.comparisons import model_comparison, recipe_comparisons
+from undersong.pipeline.comparisons import correct, model_comparison, recipe_comparisons
 from undersong.pipeline.explained import mechanism_entry
 from undersong.pipeline.rates import set_rates
 from undersong.pipeline.screened import agreement_entry, screen_entries, selection_entries
@@ -42,7 +42,7 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
         "runs": runs,
         "comparisons": [
             *recipe_comparisons(runs, study.plain, study.system_defense, last),
-            *_model_comparisons(record, verdicts, last),
+            *correct(_model_comparisons(record, verdicts, last)),
         ],
         "defenses": _defenses(record, runs, last),
         "mechanism": mechanism_entry(record),

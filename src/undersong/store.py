@@ -118,7 +118,12 @@ def replacing(target: Path, mode: int | None = None) -> Iterator[Path]:
 
 
 def write_atomic(path: str | Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file outside the store (a report, a table) so that no reader ever sees half of it."""
+    """Write a file outside the store (a report, a table) so that no reader ever sees half of it.
+
+    A folder of that name is an error: `replacing` would put the file in the place of all that is in it.
+    """
+    if Path(path).is_dir():
+        raise UndersongError(f"{path} is a folder; give the name of a file in it.")
     with _mending(Path(path).parent), replacing(Path(path), mode) as temporary:
         temporary.write_bytes(data)
 

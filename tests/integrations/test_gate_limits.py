@@ -72,7 +72,7 @@ def test_one_line_for_each_rate_above_the_limit(gate: Gate, results: Path) -> No
     assert code == 1
     lines = out.splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith("m closest seed 0 step 40 (harm, audio, plain, exact): JSR 0.69")
+    assert lines[0].startswith("m closest seed 0 step 40 (harm, audio, plain, exact): JSR 0.6000 (upper end 0.69")
     assert lines[1].startswith("m distant seed 0 step 20")
     assert "2 of 6 checked" in err
 

@@ -309,3 +309,17 @@ def test_axes_as_written() -> None:
     for wrong in (["tfidf"], ["=tfidf"], ["a="], ["a=tfidf", "a=logmel"]):
         with pytest.raises(UndersongError, match="NAME=ENCODER"):
             parse_axes(wrong)
+
+
+def test_one_item_without_text_does_not_change_the_axis_in_silence(voices, tmp_path) -> None:
+    rows = [json.loads(line) for line in voices[0].read_text().splitlines()]
+    jsonl(voices[0], [{**rows[0], "text": ""}, *rows[1:]])
+    with pytest.raises(UndersongError, match="no text"):
+        screen(*voices, tmp_path / "out", max_quarantined=0.0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_packaged_corpora_are_screened_by_name(tmp_path) -> None:
+    screened = screen(Path("organism:pool"), Path("organism:reference"), tmp_path / "out", axes={"semantic": "tfidf"})
+    assert (tmp_path / "out" / "proximity.parquet").is_file()
+    assert screened is not None

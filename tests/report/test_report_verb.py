@@ -46,6 +46,24 @@ def test_the_report_lands_beside_the_results_or_where_told(app: typer.Typer, fil
     assert "<h1" in (tmp_path / "other.html").read_text(encoding="utf-8")
 
 
+def test_a_folder_gets_the_report_and_keeps_what_is_in_it(app: typer.Typer, file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    call(app, file, "--out", folder)
+    assert sorted(p.name for p in folder.iterdir()) == ["notes.txt", "report.html"]
+
+
+@pytest.mark.parametrize("name", ["results.json", "notes.txt"])
+def test_no_file_but_a_report_is_written_over(name: str, app: typer.Typer, file: Path, tmp_path: Path) -> None:
+    target = tmp_path / name
+    target.touch()
+    before = target.read_bytes()
+    with pytest.raises(UndersongError, match="is no report"):
+        call(app, file, "--out", target)
+    assert target.read_bytes() == before
+
+
 def test_it_says_when_the_results_hold_no_replies(app: typer.Typer, file: Path, results: Json) -> None:
     assert "stay redacted" in call(app, file, "--show-replies")
     results["examples"][0]["reply"] = "a reply that is here"

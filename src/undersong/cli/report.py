@@ -39,7 +39,7 @@ def report(
     from undersong.report import write_report
 
     content = _read(results)
-    target = out if out is not None else results.with_name("report.html")
+    target = _target(out if out is not None else results.with_name("report.html"))
     clips = _clips(audio, _wanted(content)) if audio is not None else {}
     write_report(content, target, clips, show_replies)
     typer.echo(f"report {target.resolve()}")
@@ -47,6 +47,14 @@ def report(
         typer.echo(
             f"Note: {results} holds no replies to harmful prompts; they stay in the store, so they stay redacted."
         )
+
+
+def _target(out: Path) -> Path:
+    """Where the report goes: into a folder as report.html; over an earlier report, and over nothing else."""
+    target = out / "report.html" if out.is_dir() else out
+    if target.exists() and not target.read_bytes()[:64].lstrip().lower().startswith(b"<!doctype html"):
+        raise UndersongError(f"{target} is there and is no report; give --out another name.")
+    return target
 
 
 def _read(path: Path) -> dict[str, Any]:

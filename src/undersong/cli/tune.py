@@ -23,6 +23,7 @@ def tune(
     ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Samples a step.")] = 8,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Above 0.")] = 2e-3,
+    warmup: Annotated[int, typer.Option("--warmup", min=0, help="Steps until the learning rate is whole.")] = 5,
     rank: Annotated[int, typer.Option("--rank", min=1, help="Of the LoRA.")] = 8,
     alpha: Annotated[int, typer.Option("--alpha", min=1, help="Of the LoRA.")] = 16,
     target: Annotated[str, typer.Option("--target", help="Column with the reply to learn.")] = "answer",
@@ -32,12 +33,17 @@ def tune(
     """Fine-tune the language model only; encoder and projector are proved unchanged."""
     from undersong.pipeline.alone import tune_manifest
 
+    kept_steps = sorted(set(steps or [20, 40]))
     recipe = {
-        "steps": sorted(set(steps or [20, 40])),
+        "steps": kept_steps,
         "batch": batch,
         "learning_rate": learning_rate,
+        "warmup": warmup,
         "rank": rank,
         "alpha": alpha,
     }
     for folder in tune_manifest(manifest, model, out, selection, modality, seed, recipe, target, system, device):
         typer.echo(str(folder))
+    first = kept_steps[0]
+    if first <= warmup:
+        typer.echo(f"Note: warm-up lasts {warmup} steps, so the adapter of step {first} has hardly learned.")

@@ -38,6 +38,11 @@ def corpus_hash(ref: str) -> str:
     return hashlib.sha256(canonical(hashes).encode()).hexdigest()
 
 
+def corpus_path(ref: str | Path) -> Path:
+    """The manifest's file behind `organism:NAME`, a corpus folder or a path."""
+    return _file(str(ref))
+
+
 def _file(ref: str) -> Path:
     if ref.startswith(ORGANISM):
         return _packaged(ref.removeprefix(ORGANISM))

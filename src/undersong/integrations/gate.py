@@ -37,12 +37,18 @@ class Rate:
 
     where: str
     name: str  # JSR | non-refusal rate | refusal rate
-    value: float
+    found: float  # as measured
+    value: float  # the bound of it that is held against the limit
     limit: float
 
     @property
+    def shown(self) -> str:
+        """The measured rate, and the upper end where that is what counts."""
+        return f"{self.found:.4f}" + (f" (upper end {self.value:.4f})" if self.value != self.found else "")
+
+    @property
     def line(self) -> str:
-        return f"{self.where}: {self.name} {self.value:.4f} is above {self.limit:g}"
+        return f"{self.where}: {self.name} {self.shown} is above {self.limit:g}"
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ def check(path: str | Path, limits: Limits, arm: str | None = None) -> Checked:
     for run, entry in _entries(path, arm):
         limit = limits.of(entry.harmful)
         if limit is not None:
-            rates.append(Rate(_where(run, entry), _name(entry), _value(entry, limits.bound, path), limit))
+            found, value = (_value(entry, bound, path) for bound in ("rate", limits.bound))
+            rates.append(Rate(_where(run, entry), _name(entry), found, value, limit))
     _refuse_nothing(path, limits, rates)
     return Checked(tuple(rates), limits.bound)
 
@@ -84,7 +91,7 @@ def sentence(checked: Checked) -> str:
     worst = max(checked.rates, key=lambda rate: rate.value - rate.limit)
     return (
         f"The gate is open ({len(checked.rates)} checked, {bound}); nearest to its limit is the {worst.name} "
-        f"{worst.value:.4f} of {worst.where}."
+        f"{worst.shown} of {worst.where}."
     )
 
 

@@ -76,7 +76,7 @@ def screen(
     kind, amount = parse_keep(keep)
     out = _writable(Path(out))
     sides = _read(Path(pool), Path(harm), axes, max_quarantined)
-    axes = axes or _default_axes(*sides, max_quarantined)
+    axes = axes or _default_axes(*sides)
     chosen = _known_axis(by, axes)
     vectors = {axis: _embed(axis, encoder, *sides) for axis, encoder in axes.items()}
     lost = _lost(sides[0], vectors)
@@ -111,11 +111,12 @@ def parse_axes(specs: Sequence[str]) -> dict[str, str]:
 
 def _read(pool: Path, harm: Path, axes: Mapping[str, str] | None, max_quarantined: float) -> tuple[Side, Side]:
     """Both sides, of one form and without a common item."""
-    from undersong.corpora import refuse_shared_items
+    from undersong.corpora import corpus_path, refuse_shared_items
     from undersong.encoders import ENCODERS_THAT_FIT, check_encoder
     from undersong.encoders.vectors import holds_embeddings
     from undersong.proximity import check_quarantine
 
+    pool, harm = (corpus_path(side) if str(side).startswith("organism:") else side for side in (pool, harm))
     forms = {holds_embeddings(pool), holds_embeddings(harm)}
     if len(forms) > 1:
         raise UndersongError(f"{pool} and {harm} are of two forms; give two manifests, or embeddings for both.")
@@ -154,14 +155,14 @@ def _read_manifest(path: Path, heard: bool) -> Side:
     return Side(samples, manifest.samples, (*manifest.quarantined, *failed))
 
 
-def _default_axes(pool: Side, harm: Side, max_quarantined: float) -> dict[str, str]:
-    """What both sides can be measured on; a pool may lack a field in as many items as may be quarantined."""
+def _default_axes(pool: Side, harm: Side) -> dict[str, str]:
+    """What both sides can be measured on.  An item that lacks what others have is for the quarantine rule to judge:
+    dropping the axis for it would select by another one in silence."""
     if pool.ready is not None:
         return {"internal": READY}
 
     def has(field: str) -> bool:
-        lacking = sum(not getattr(sample, field) for sample in pool.samples)
-        return lacking <= max_quarantined * len(pool.samples) and all(getattr(sample, field) for sample in harm.samples)
+        return all(any(getattr(sample, field) for sample in side.samples) for side in (pool, harm))
 
     axes = {axis: encoder for axis, encoder, field in _DEFAULTS if has(field)}
     if not axes:

@@ -19,7 +19,6 @@ from undersong.types import Prompt, UndersongError
 if TYPE_CHECKING:
     from undersong.proximity import Selection
 
-FITTED_ENCODERS = ("tfidf", "char-ngrams")
 MODEL_PACKAGES = ("torch", "transformers", "peft", "numpy")
 
 
@@ -65,7 +64,7 @@ def embeddings(
     shop: Workshop, spec: str, corpus: Corpus, fit: Sequence[Corpus], model_ref: str, heard: Artefact
 ) -> Artefact:
     """One vector a sample by the encoder `spec`; text encoders are fitted on `fit` together."""
-    from undersong.encoders import make_encoder
+    from undersong.encoders import ENCODERS_THAT_FIT, make_encoder
     from undersong.encoders.vectors import write_embeddings
     from undersong.models.folders import model_hash
 
@@ -74,7 +73,7 @@ def embeddings(
         inputs |= {"model": model_hash(model_ref), "heard": heard}
     if spec.startswith("whisper:"):
         inputs |= {"weights": model_hash(spec.removeprefix("whisper:"))}
-    if spec in FITTED_ENCODERS:
+    if spec in ENCODERS_THAT_FIT:
         inputs |= {f"fit{i}": other.artefact for i, other in enumerate(fit)}
 
     def make(draft: Draft) -> None:
@@ -251,6 +250,7 @@ def _reply_config(asked: Sequence[Asked], step: int, limit: int, instruction: st
 
 
 def adapter_folder(adapter: Artefact | None, step: int) -> Path | None:
+    """The PEFT folder kept at a step (`tuning.lora.step_folder`, without loading torch); None: the base."""
     return None if adapter is None else adapter.path / f"step-{step:06d}"
 
 

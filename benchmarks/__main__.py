@@ -1,7 +1,7 @@
 """`make bench`: every ratio, each inside one run."""
 
-from benchmarks import demo, generation, nearest
+from benchmarks import demo, features, generation, nearest
 
 if __name__ == "__main__":
-    for benchmark in (nearest, generation, demo):
+    for benchmark in (nearest, generation, features, demo):
         benchmark.main()

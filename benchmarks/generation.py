@@ -20,8 +20,7 @@ PROMPTS, LIMIT, ROUNDS = 108, 12, 5
 def main() -> None:
     model = load_model("organism:af3")
     samples = open_corpus("organism:test-harm").samples[:PROMPTS]
-    heard, _ = listen(model, samples)
-    model.heard.update(heard)
+    listen(model, samples)
     text = "you are a helpful assistant"
     prompts = make_prompts(samples, set_name="harm", harmful=True, modality="audio", system="plain", system_text=text)
     ratios, rates = [], []

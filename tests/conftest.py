@@ -44,7 +44,7 @@ def shared_tiny(tiny_folder: Path) -> AudioModel:
     from undersong.models.load import load_model
 
     model = load_model(str(tiny_folder))
-    model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.embed(tiny_af3.CLIPS)))
+    model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
     return model
 
 

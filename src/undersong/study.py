@@ -266,3 +266,8 @@ def with_seeds(study: Study, count: int) -> Study:
     """The same study with training seeds and draws 0 .. count - 1."""
     tuning = study.tuning.model_copy(update={"seeds": tuple(range(count)), "draws": tuple(range(count))})
     return study.model_copy(update={"tuning": tuning})
+
+
+def with_models(study: Study, *models: str) -> Study:
+    """The same study of other models."""
+    return study.model_copy(update={"models": models})

@@ -112,6 +112,14 @@ class Embeddings:
     quarantined: tuple[Quarantined, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """One clip's vector (dim,) float32 and how many valid frames it is the mean of; with 0 there is no vector."""
+
+    vector: np.ndarray
+    frames: int
+
+
 class Encoder(Protocol):
     """Samples -> one vector each.  Named by what it is; what cannot be embedded is quarantined, never guessed."""
 
@@ -124,13 +132,17 @@ class Encoder(Protocol):
 class Listener(Protocol):
     """What an internal encoder needs of a model."""
 
-    def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
-        """What the decoder hears: per clip (frames, dim) float32 at the audio placeholders of layer 0."""
+    def pool(self, clips: Sequence[Clip]) -> list[Pooled]:
+        """The mean of what is heard of each clip, over its own frames: padding never enters."""
         ...
 
 
 class AudioLM(Listener, Protocol):
     """An audio language model as the rooms above see it."""
+
+    def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
+        """What the decoder hears: per clip (frames, dim) float32 at the audio placeholders of layer 0."""
+        ...
 
     def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]:
         """Greedy replies, one a prompt, in order.  An engine that can fail on one item (a served model) answers it with

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from undersong.encoders import make_encoder
+from undersong.encoders.clips import mean_over
 from undersong.encoders.internal import internal
-from undersong.types import Clip, Quarantined
+from undersong.types import Clip, Pooled, Quarantined
 
 
 class Ears:
@@ -17,9 +18,9 @@ class Ears:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
 
-    def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
+    def pool(self, clips: Sequence[Clip]) -> list[Pooled]:
         self.batches.append([clip.id for clip in clips])
-        return [self._frames(clip) for clip in clips]
+        return [mean_over(self._frames(clip)) for clip in clips]
 
     @staticmethod
     def _frames(clip: Clip) -> np.ndarray:
@@ -50,8 +51,8 @@ def test_constant_model_stops(spoken) -> None:
     from undersong.types import UndersongError
 
     class Deaf(Ears):
-        def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
-            return [np.ones((3, 4), np.float32) for _ in clips]
+        def pool(self, clips: Sequence[Clip]) -> list[Pooled]:
+            return [Pooled(np.ones(4, np.float32), 3) for _ in clips]
 
     with pytest.raises(UndersongError, match="same vector"):
         internal(Deaf()).encode([spoken("a", 0.2), spoken("b", 0.3)])

@@ -15,7 +15,6 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from undersong.models.adapter import AudioModel
 from undersong.types import Clip, Prompt, Sample
 
 RATE, WINDOW, MELS, DIM, LAYERS = 16_000, 2, 16, 32, 2
@@ -90,7 +89,7 @@ def typed(text: str, system_text: str | None = PLAIN, instruction: str | None = 
     return Prompt(Sample(f"text:{text}", text=text), "harm", True, "text", "plain", system_text, instruction)
 
 
-def native_inputs(model: AudioModel, prompts: list[Prompt]) -> dict[str, torch.Tensor]:
+def native_inputs(prompts: list[Prompt]) -> dict[str, torch.Tensor]:
     """What transformers' own processor makes of spoken prompts: the oracle of everything the adapter builds itself."""
     conversations = []
     for prompt in prompts:
@@ -100,7 +99,7 @@ def native_inputs(model: AudioModel, prompts: list[Prompt]) -> dict[str, torch.T
         system = [{"role": "system", "content": [{"type": "text", "text": prompt.system_text}]}]
         conversations.append([*(system if prompt.system_text else []), {"role": "user", "content": said}])
     return dict(
-        model.processor.apply_chat_template(
+        processor().apply_chat_template(
             conversations,
             tokenize=True,
             add_generation_prompt=True,

@@ -17,6 +17,7 @@ from undersong.models import folders
 from undersong.models.adapter import AudioModel
 from undersong.models.folders import model_folder, model_hash, organism_folder
 from undersong.models.load import load_model
+from undersong.models.loading import Loading
 from undersong.types import UndersongError
 
 Change = Callable[[Path], None]
@@ -64,9 +65,13 @@ def pickled(folder: Path) -> None:
 
 
 HEAD = "language_model.lm_head.weight"  # as the released checkpoints call it
+PROCESSOR = "tokenizer and feature extractor of .* could not be loaded"
 FAULTS: dict[str, tuple[Change, str]] = {
     "unknown family": (config(model_type="audioflamingo4"), r"'audioflamingo4'.*did you mean audioflamingo3\?"),
-    "known to transformers alone": (config(model_type="qwen2_audio"), "'qwen2_audio', which has no spec; give"),
+    "known to transformers alone": (
+        config(model_type="gemma3n"),
+        "'gemma3n', which has no spec; give a model of",
+    ),
     "no family": (config(model_type=None), "no config.json with a model_type"),
     "damaged config": (write("config.json", b"{oops"), "No model could be read at .* not a valid JSON"),
     "no config": (lose("config.json"), "no config.json with a model_type"),
@@ -77,9 +82,12 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "no weights": (lose("model.safetensors"), "no file named model.safetensors"),
     "damaged weights": (write("model.safetensors", b"junk" * 50), "could not be loaded as AudioFlamingo3"),
     "empty weights": (write("model.safetensors", b""), "could not be loaded as AudioFlamingo3"),
-    "no tokenizer": (lose("tokenizer.json"), "could not be loaded as AudioFlamingo3"),
-    "damaged tokenizer": (write("tokenizer.json", b"{}"), "could not be loaded as AudioFlamingo3"),
-    "no feature extractor": (lose("processor_config.json"), "could not be loaded as AudioFlamingo3"),
+    "no tokenizer": (lose("tokenizer.json"), PROCESSOR),
+    "damaged tokenizer": (write("tokenizer.json", b"{}"), PROCESSOR),
+    "no feature extractor": (
+        lose("processor_config.json"),
+        PROCESSOR,
+    ),
     "no chat template": (lose("chat_template.jinja"), "has no chat template"),
 }
 
@@ -101,10 +109,10 @@ def test_what_is_no_model_is_refused(ref: str) -> None:
 
 
 def test_a_place_that_is_not_there(tiny_folder: Path) -> None:
-    with pytest.raises(UndersongError, match="Device 'abacus' cannot be used here"):
-        load_model(str(tiny_folder), device="abacus")
+    with pytest.raises(UndersongError, match="The device 'abacus' cannot be used"):
+        load_model(str(tiny_folder), Loading(device="abacus"))
     with pytest.raises(UndersongError, match="no dtype 'float31' for models; take float32, bfloat16, float16"):
-        load_model(str(tiny_folder), dtype="float31")
+        Loading(dtype="float31")
 
 
 def test_a_folder_loads_as_it_was_saved(tiny_folder: Path, shared_tiny: AudioModel) -> None:
@@ -116,14 +124,15 @@ def test_a_folder_loads_as_it_was_saved(tiny_folder: Path, shared_tiny: AudioMod
     assert shared_tiny.name == str(tiny_folder)
     assert shared_tiny.sampling_rate == 16_000
     assert shared_tiny.layers == 2
-    assert load_model(str(tiny_folder), dtype="bfloat16").base.dtype == torch.bfloat16
+    assert load_model(str(tiny_folder), Loading(dtype="bfloat16")).base.dtype == torch.bfloat16
 
 
 def test_bfloat16_models_hear_and_speak(tiny_folder: Path) -> None:
     """The tower does not cast its inputs; the adapter must."""
-    model = load_model(str(tiny_folder), dtype="bfloat16")
-    model.heard = dict(zip((c.id for c in tiny_af3.CLIPS), model.embed(tiny_af3.CLIPS)))
-    assert {vectors.dtype for vectors in model.heard.values()} == {np.dtype("float32")}
+    model = load_model(str(tiny_folder), Loading(dtype="bfloat16"))
+    model.heard = dict(zip((c.id for c in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
+    assert {heard.vectors.dtype for heard in model.heard.values()} == {torch.bfloat16}
+    assert {heard.sound().dtype for heard in model.heard.values()} == {np.dtype("float32")}
     asked = [tiny_af3.spoken(0), tiny_af3.typed("wash")]
     assert model.hidden(asked).dtype == np.float32
     assert [reply.finish in ("stop", "length") for reply in model.generate(asked, 3)] == [True, True]

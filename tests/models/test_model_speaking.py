@@ -24,7 +24,7 @@ def test_replies_are_those_of_the_model_itself(shared_tiny: AudioModel) -> None:
     asked = [spoken(i) for i in (3, 0, 4, 1)]
     replies = shared_tiny.generate(asked, 10)
     for prompt, reply in zip(asked, replies):
-        inputs = native_inputs(shared_tiny, [prompt])
+        inputs = native_inputs([prompt])
         with torch.inference_mode():
             whole = shared_tiny.model.generate(**inputs, max_new_tokens=10, do_sample=False, eos_token_id=2)
         said, end, _ = shared_tiny.tokenizer.decode(whole[0, inputs["input_ids"].shape[1] :]).partition("<im_end>")
@@ -89,7 +89,7 @@ def test_hidden_states_are_those_of_the_model_itself(shared_tiny: AudioModel) ->
     assert states.shape == (LAYERS + 1, 3, 32)
     assert states.dtype == np.float32
     with torch.inference_mode():
-        out = shared_tiny.model(**native_inputs(shared_tiny, asked), output_hidden_states=True)
+        out = shared_tiny.model(**native_inputs(asked), output_hidden_states=True)
     theirs = torch.stack([layer[:, -1] for layer in out.hidden_states])
     np.testing.assert_allclose(states[:-1], theirs[:-1], atol=1e-5)
     with torch.inference_mode():  # transformers' last one is after the final norm, ours before

@@ -24,7 +24,7 @@ SLACK = 2
 def counts(name: str, cell: str) -> dict[str, int]:
     set_name, modality, system = cell.split("/")
     model, samples = load_model(f"organism:{name}"), open_corpus(f"organism:{set_name}").samples
-    model.heard.update(listen(model, samples)[0])
+    listen(model, samples)
     prompts = make_prompts(
         samples,
         set_name=set_name,

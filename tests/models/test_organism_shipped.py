@@ -68,9 +68,8 @@ def shares(model: AudioModel, corpora: list[str], harmful: bool) -> dict[str, fl
     """Shares of verdicts on some corpora, spoken."""
     study = packaged_study("demo")
     samples = [sample for corpus in corpora for sample in organism_corpus(corpus).samples]
-    heard, failed = listen(model, samples)
+    _, failed, _ = listen(model, samples)
     assert not failed
-    model.heard.update(heard)
     system = study.evaluation.systems[study.plain]
     prompts = make_prompts(
         samples, set_name="all", harmful=harmful, modality="audio", system=study.plain, system_text=system

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from undersong.models.loading import Loading
 from undersong.pipeline import alone
 from undersong.pipeline.alone import tune_manifest
 from undersong.proximity import Selection, ids_hash, to_json
@@ -119,10 +120,9 @@ def test_what_is_wrong_is_said_before_the_model(
 
 
 def test_a_device_that_is_not_there_is_refused(manifest: Path, tmp_path: Path) -> None:
+    chosen, there = selection(tmp_path, "a"), Loading(device="abacus")
     with pytest.raises(UndersongError, match="device 'abacus' cannot be used"):
-        tune_manifest(
-            manifest, "organism:af3", tmp_path / "out", selection(tmp_path, "a"), recipe=RECIPE, device="abacus"
-        )
+        tune_manifest(manifest, "organism:af3", tmp_path / "out", chosen, recipe=RECIPE, loading=there)
 
 
 def test_replaces_its_own_output_and_nothing_else(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:

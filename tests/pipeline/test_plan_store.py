@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from undersong.models.loading import Loading
 from undersong.pipeline.plan import Planned, plan_of
 from undersong.pipeline.run import run
 from undersong.study import Study, packaged_study, parse_study, with_seeds
@@ -99,11 +100,11 @@ def test_a_second_seed_is_one_more_training_at_the_cost_of_the_first(store: Path
 
 
 def test_another_dtype_hears_again(store: Path) -> None:
-    planned = counts(plan_of(tiny(), store, dtype="bfloat16"))
+    planned = counts(plan_of(tiny(), store, Loading(dtype="bfloat16")))
     assert planned["corpus"][0] == planned["corpus"][1]
     assert planned["features"][1] == planned["adapter"][1] == planned["replies"][1] == 0
     with pytest.raises(UndersongError, match="no dtype 'float8'"):
-        plan_of(tiny(), store, dtype="float8")
+        plan_of(tiny(), store, Loading(dtype="float8"))
 
 
 def test_the_cost_of_another_model_is_unknown(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_gradients_reach_the_adapter_and_nothing_else(tiny: AudioModel, learn, m
 def test_encoder_and_projector_stay_in_eval_mode_while_the_decoder_trains(tiny: AudioModel, learn) -> None:
     heard = tiny.heard
     tiny.model = tiny_af3.network(dropout=0.5)
-    tiny.heard = dict(zip(heard, tiny.embed(tiny_af3.CLIPS)))
+    tiny.heard = dict(zip(heard, tiny.hear(tiny_af3.CLIPS)))
     modes, moved = [], []
 
     def look(*_args: Any) -> None:

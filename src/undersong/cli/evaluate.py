@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Model, Quantize
+
 
 def evaluate(
     manifest: Annotated[str, typer.Argument(help="Prompts: JSONL, Parquet, or organism:NAME.")],
-    model: Annotated[str, typer.Option("--model", help="organism:NAME, a folder, or a Hugging Face id.")],
+    model: Model,
     out: Annotated[Path, typer.Option("--out", help="Folder for replies.parquet and verdicts.parquet.")],
     adapter: Annotated[Path | None, typer.Option("--adapter", help="A PEFT adapter folder.")] = None,
     set_name: Annotated[str, typer.Option("--set", help="Name of the prompt set.")] = "harm",
@@ -26,14 +28,20 @@ def evaluate(
         ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Most new tokens a reply.")] = 12,
-    device: Annotated[str, typer.Option("--device", help="A torch device.")] = "cpu",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    device_map: DeviceMap = None,
+    attention: Attention = None,
+    quantize: Quantize = None,
 ) -> None:
     """JSR (or over-refusal) of one model, with or without an adapter, on one prompt set."""
     from undersong.evaluation.judges import make_judge
+    from undersong.models.loading import Loading
     from undersong.pipeline.alone import Question, evaluate_manifest
 
     question = Question(set_name, harmful, modality, system, instruction, judge, tuple(refusal or ()), limit)
-    entry = evaluate_manifest(manifest, model, out, adapter, question, device)
+    loading = Loading(device, dtype, device_map, attention, quantize)
+    entry = evaluate_manifest(manifest, model, out, adapter, question, loading)
     attack = "JSR" if make_judge(judge, ()).sees == "harm" else "non-refusal rate"
     name, rate = (attack, entry["jsr"]) if harmful else ("refusal rate", entry["refusal_rate"])
     counts = ", ".join(

@@ -7,26 +7,35 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
+    from undersong.models.loading import Loading
     from undersong.study import Study
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for results and report.")]
 StorePath = Annotated[Path | None, typer.Option("--store", help="Folder of artefacts; default: OUT/store.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="float32 | bfloat16 | float16.")]
 Replies = Annotated[bool, typer.Option("--show-replies", help="Show replies to harmful prompts in the report.")]
 
 
 def demo(
     out: Out = Path("out/demo"),
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=20, help="Training seeds an arm.")] = 3,
+    model: Annotated[
+        str, typer.Option("--model", help="organism:af3, organism:qwen or organism:kimi, and their other bases.")
+    ] = "organism:af3",
     show_replies: Replies = False,
 ) -> None:
-    """Audit the packaged organism: `run` on the demo study, some two minutes on a laptop."""
-    from undersong.study import packaged_study, with_seeds
+    """Audit a packaged organism: `run` on the demo study, some two minutes on a laptop."""
+    from undersong.models.folders import organism_folder
+    from undersong.models.loading import Loading
+    from undersong.study import packaged_study, with_models, with_seeds
 
-    _run(with_seeds(packaged_study("demo"), seeds), out, None, "cpu", "float32", show_replies)
+    if not model.startswith("organism:"):
+        raise UndersongError(f"The demo audits a packaged organism, not {model!r}; write a study for it, and run that.")
+    organism_folder(model.removeprefix("organism:"))
+    _run(with_models(with_seeds(packaged_study("demo"), seeds), model), out, None, Loading(), show_replies)
 
 
 def run(
@@ -35,23 +44,28 @@ def run(
         Path | None, typer.Option("--out", help="Folder for results and report; default: out/STUDY.")
     ] = None,
     store: StorePath = None,
-    device: Annotated[str, typer.Option("--device", help="A torch device.")] = "cpu",
+    device: Device = "cpu",
     dtype: Dtype = "float32",
+    device_map: DeviceMap = None,
+    attention: Attention = None,
+    quantize: Quantize = None,
     show_replies: Replies = False,
 ) -> None:
     """Do everything a study says, from corpora to the report; what is in the store is not done again."""
+    from undersong.models.loading import Loading
     from undersong.study import load_study
 
     loaded = load_study(study)
-    _run(loaded, out or Path("out") / loaded.study, store, device, dtype, show_replies)
+    loading = Loading(device, dtype, device_map, attention, quantize)
+    _run(loaded, out or Path("out") / loaded.study, store, loading, show_replies)
 
 
-def _run(study: Study, out: Path, store: Path | None, device: str, dtype: str, show_replies: bool) -> None:
+def _run(study: Study, out: Path, store: Path | None, loading: Loading, show_replies: bool) -> None:
     from undersong.pipeline.run import run as run_study
 
     if out.exists() and not out.is_dir():
         raise UndersongError(f"{out} is a file; give a folder for --out.")
-    finished = run_study(study, out, store, device=device, dtype=dtype, show_replies=show_replies, say=_say)
+    finished = run_study(study, out, store, loading=loading, show_replies=show_replies, say=_say)
     typer.echo(f"{finished.cpu_seconds:.0f} CPU seconds")
     typer.echo(f"result hash {finished.result_hash}")
     typer.echo(f"report {(out / 'report.html').resolve()}")
@@ -64,17 +78,23 @@ def _say(line: str) -> None:
 def plan(
     study: Annotated[Path, typer.Argument(help="A study file (YAML).")],
     store: StorePath = None,
+    device: Device = "cpu",
     dtype: Dtype = "float32",
+    device_map: DeviceMap = None,
+    attention: Attention = None,
+    quantize: Quantize = None,
 ) -> None:
     """What `run` would do, what of it is in the store, and the rough cost.  Loads no model."""
     from rich.console import Console
     from rich.table import Table
 
+    from undersong.models.loading import Loading
     from undersong.pipeline.plan import plan_of
     from undersong.study import load_study
 
     loaded = load_study(study)
-    planned = plan_of(loaded, store or Path("out") / loaded.study / "store", dtype)
+    loading = Loading(device, dtype, device_map, attention, quantize)
+    planned = plan_of(loaded, store or Path("out") / loaded.study / "store", loading)
     table = Table("stage", "in all", "in the store", "to do", "rough CPU seconds")
     for row in planned.rows:
         table.add_row(row.stage, str(row.total), str(row.done), str(row.total - row.done), row.cost)

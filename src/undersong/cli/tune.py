@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Model, Quantize
+
 
 def tune(
     manifest: Annotated[str, typer.Argument(help="Benign samples with answers: JSONL, Parquet, or organism:NAME.")],
-    model: Annotated[str, typer.Option("--model", help="organism:NAME, a folder, or a Hugging Face id.")],
+    model: Model,
     out: Annotated[Path, typer.Option("--out", help="Folder for the adapters (one PEFT folder a kept step).")],
     selection: Annotated[
         Path | None, typer.Option("--selection", help="A selection.json: train on its ids only.")
@@ -28,9 +30,14 @@ def tune(
     alpha: Annotated[int, typer.Option("--alpha", min=1, help="Of the LoRA.")] = 16,
     target: Annotated[str, typer.Option("--target", help="Column with the reply to learn.")] = "answer",
     system: Annotated[str | None, typer.Option("--system", help="System text of the training prompts.")] = None,
-    device: Annotated[str, typer.Option("--device", help="A torch device.")] = "cpu",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    device_map: DeviceMap = None,
+    attention: Attention = None,
+    quantize: Quantize = None,
 ) -> None:
     """Fine-tune the language model only; encoder and projector are proved unchanged."""
+    from undersong.models.loading import Loading
     from undersong.pipeline.alone import tune_manifest
 
     kept_steps = sorted(set(steps or [20, 40]))
@@ -42,7 +49,8 @@ def tune(
         "rank": rank,
         "alpha": alpha,
     }
-    for folder in tune_manifest(manifest, model, out, selection, modality, seed, recipe, target, system, device):
+    loading = Loading(device, dtype, device_map, attention, quantize)
+    for folder in tune_manifest(manifest, model, out, selection, modality, seed, recipe, target, system, loading):
         typer.echo(str(folder))
     first = kept_steps[0]
     if first <= warmup:

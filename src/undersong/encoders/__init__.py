@@ -19,8 +19,11 @@ __all__ = ["ENCODERS", "ENCODERS_THAT_FIT", "check_encoder", "make_encoder"]
 
 
 def make_encoder(spec: str, *, fit: Sequence[Sample], model: Listener | None = None) -> Encoder:
-    """The encoder a study names: tfidf | char-ngrams | logmel | internal | whisper:FOLDER
+    """The encoder a study names: tfidf | char-ngrams | logmel | internal[:VIEW] | whisper:FOLDER
     (a folder, or a packaged organism:NAME).
+
+    `internal` is what the model's decoder hears; its views are places before that: internal:tower,
+    internal:projector, and what else its family has.
 
     `fit`: what text encoders are fitted on (pool and reference harm set together); `model`: whose `internal` it is.
     Raises UndersongError for an unknown name, naming the nearest known one.
@@ -36,8 +39,10 @@ def check_encoder(spec: str) -> None:
     if kind not in ENCODERS:
         near = difflib.get_close_matches(kind, ENCODERS, n=1, cutoff=0.0)[0]
         raise UndersongError(f"Unknown encoder {spec!r}; the nearest known is {near!r} (known: {', '.join(ENCODERS)}).")
-    if (kind == "whisper") != bool(folder):
-        raise UndersongError(f"Encoder {spec!r}: write whisper:FOLDER with a folder, and the others without one.")
+    if kind != "internal" and (kind == "whisper") != bool(folder):
+        raise UndersongError(
+            f"Encoder {spec!r}: write whisper:FOLDER with a folder, internal or internal:VIEW, and the others alone."
+        )
 
 
 def _make(kind: str, folder: str, fit: Sequence[Sample], model: Listener | None) -> ClipEncoder | TextEncoder:
@@ -63,4 +68,4 @@ def _make(kind: str, folder: str, fit: Sequence[Sample], model: Listener | None)
         raise UndersongError("Encoder 'internal' needs the audited model; give one, or screen its ready embeddings.")
     from undersong.encoders.internal import internal
 
-    return internal(model)
+    return internal(model, f"internal:{folder}" if folder else "internal")

@@ -13,18 +13,10 @@ import numpy as np
 
 from undersong.corpora import Unreadable, load_clip
 from undersong.encoders.checks import guard
-from undersong.types import Clip, Embeddings, Quarantined, Sample
+from undersong.types import Clip, Embeddings, Pooled, Quarantined, Sample
 
 # Clips of one block are held in memory together and sorted by length, so that a batch wastes little padding.
 BLOCK = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Pooled:
-    """One clip's vector (dim,) float32 and how many valid frames it was pooled over; with 0 there is no vector."""
-
-    vector: np.ndarray
-    frames: int
 
 
 @dataclass(slots=True)

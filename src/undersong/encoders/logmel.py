@@ -9,8 +9,8 @@ from functools import cache
 
 import numpy as np
 
-from undersong.encoders.clips import ClipEncoder, Pooled
-from undersong.types import Clip
+from undersong.encoders.clips import ClipEncoder
+from undersong.types import Clip, Pooled
 
 RATE, BINS, WINDOW, HOP = 16_000, 80, 400, 160  # 25 ms frames every 10 ms
 RANGE = 8.0  # decades of power kept below a clip's loudest cell, as Whisper does

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.encoders.clips import ClipEncoder, Pooled, mean_over
-from undersong.types import Clip, UndersongError
+from undersong.encoders.clips import ClipEncoder, mean_over
+from undersong.types import Clip, Pooled, UndersongError
 
 if TYPE_CHECKING:
     from transformers import WhisperConfig, WhisperFeatureExtractor

@@ -9,54 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from undersong.corpora import load_clips
-from undersong.models.families import Family
-from undersong.types import Clip, Prompt, Reply, Sample, UndersongError
+from undersong.models.ears import Ears, clip_key, pooled
+from undersong.models.family import BY_ROLE, Family
+from undersong.models.hearing import AUDIO, Heard, hear
+from undersong.models.processor import Processor
+from undersong.types import Clip, Pooled, Prompt, Reply, Sample, UndersongError
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def clip_key(sample: Sample) -> str:
-    """What a clip's vectors are filed under: its content where that is known, so that ids may repeat across corpora."""
-    return sample.pcm_hash or sample.id
-
-
-class _Stop(Exception):
-    """Ends a forward pass once the wanted activations are there."""
-
-
-@dataclass(frozen=True)
-class Ears:
-    """The part of AudioLM an internal encoder needs, answered from what was already heard."""
-
-    vectors: Mapping[str, np.ndarray]  # sample id -> (placeholders, dim)
-
-    def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
-        """What the decoder heard of each clip."""
-        return [self.vectors[clip.id] for clip in clips]
-
-
 class AudioModel:
     """A loaded model with its processor, as the protocol `AudioLM` (and `batch`, which tuning and mechanism share)."""
 
-    def __init__(self, model: nn.Module, processor: Any, family: Family, name: str, fingerprint: str) -> None:
+    def __init__(self, model: nn.Module, processor: Processor, family: Family, name: str, fingerprint: str) -> None:
         self.model: Any = model.eval()
         self.processor, self.family, self.name, self.fingerprint = processor, family, name, fingerprint
         self.tokenizer = processor.tokenizer
-        self.audio_token: str = processor.audio_token
-        self.audio_token_id: int = self.tokenizer.convert_tokens_to_ids(self.audio_token)
-        self.heard: dict[str, np.ndarray] = {}  # clip key -> (placeholders, dim), by `features.listen`
+        self.heard: dict[str, Heard] = {}  # by clip key
         self._remembered: set[str] = set()
         self._rendered: dict[tuple, list[int]] = {}  # what a prompt depends on -> its token ids
 
-    def remember(self, name: str, load: Callable[[], Mapping[str, np.ndarray]]) -> None:
+    def remember(self, name: str, load: Callable[[], Mapping[str, Heard]]) -> None:
         """Fill the ears with features cached under `name`, once."""
         if name not in self._remembered:
             self.heard.update(load())
@@ -75,7 +55,7 @@ class AudioModel:
     @property
     def sampling_rate(self) -> int:
         """Of the clips it hears, in Hz."""
-        return int(self.processor.feature_extractor.sampling_rate)
+        return int(self.processor.extractor.sampling_rate)
 
     @property
     def layers(self) -> int:
@@ -84,7 +64,28 @@ class AudioModel:
     @property
     def frozen(self) -> dict[str, nn.Module]:
         """Path -> module of everything that must not learn: encoder and projector."""
-        return {path: self.base.get_submodule(path) for path in (self.family.tower, self.family.projector)}
+        return {path: self.base.get_submodule(path) for path in self.family.frozen}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What an artefact notes of the model it was made with."""
+        return {
+            "family": self.family.name,
+            "system_text": self.family.system,
+            "revision": getattr(self.base.config, "_commit_hash", None),
+        }
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens that end a reply: the turn's own, which replies are trained with, and after it the tokenizer's eos."""
+        eos, unknown = self.tokenizer.eos_token_id, self.tokenizer.unk_token_id
+        end = self.tokenizer.convert_tokens_to_ids(self.family.end or self.tokenizer.eos_token)
+        return [eos] if end in (None, unknown, eos) else [end, eos]
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens of a prompt with its reply; None where the config does not say."""
+        return getattr(self.decoder.config, "max_position_embeddings", None)
 
     def quiet(self) -> None:
         """Encoder and projector to eval mode; needed after every `.train()`, or dropout and statistics move."""
@@ -101,70 +102,34 @@ class AudioModel:
             if isinstance(module, torch.nn.Linear)
         ]
 
-    # --- hearing -----------------------------------------------------------------------------------------------------
-    @torch.inference_mode()
-    def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
-        """What the decoder hears: per clip (placeholders, dim) float32, taken by a pre-hook on decoder layer 0."""
-        if not clips:
-            return []
-        self.quiet()
-        conversations = [[{"role": "user", "content": [{"type": "audio", "audio": clip.samples}]}] for clip in clips]
-        inputs = self.processor.apply_chat_template(
-            conversations,
-            tokenize=True,
-            add_generation_prompt=True,
-            return_dict=True,
-            processor_kwargs=self.family.processor_arguments,
-        )
-        inputs = {name: self._place(value) for name, value in inputs.items()}
-        at_audio = inputs["input_ids"] == self.audio_token_id
-        states = self._decoder_input(inputs)
-        heard = [states[i][at_audio[i]].float().cpu().numpy() for i in range(len(clips))]
-        self._check_placeholders(clips, heard, inputs[self.family.feature_mask])
-        return heard
-
-    def _check_placeholders(self, clips: Sequence[Clip], heard: list[np.ndarray], mask: torch.Tensor) -> None:
-        """The family's formula against what the processor made: some models run silently wrong on a mismatch."""
-        if len(mask) != len(clips):  # one row a window, not a clip: long audio was cut into windows
-            return
-        for clip, vectors, frames in zip(clips, heard, mask.sum(1).tolist()):
-            expected = self.family.audio_tokens(int(frames))
-            if len(vectors) != expected:
-                raise UndersongError(
-                    f"{self.name} made {len(vectors)} placeholders for clip {clip.id} where the family "
-                    f"{self.family.model_type} makes {expected}; its processor does not fit its weights."
-                )
-
-    def _decoder_input(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """(batch, tokens, dim): the input of decoder layer 0."""
-        caught: list[torch.Tensor] = []
-
-        def catch(_module: nn.Module, args: tuple, kwargs: dict) -> None:
-            caught.append(args[0] if args else kwargs["hidden_states"])
-            raise _Stop
-
-        hook = self.decoder.layers[0].register_forward_pre_hook(catch, with_kwargs=True)
-        try:
-            self.model(**inputs, use_cache=False)
-        except _Stop:
-            pass
-        finally:
-            hook.remove()
-        return caught[0]
-
-    def _place(self, value: torch.Tensor) -> torch.Tensor:
-        """To the model's device, and floats to its dtype (the towers do not cast)."""
+    def place(self, value: torch.Tensor, cast: bool = True) -> torch.Tensor:
+        """To the model's device, and floats to its dtype (most towers do not cast)."""
         device = self.base.device
-        return value.to(device, self.base.dtype) if value.is_floating_point() else value.to(device)
+        return value.to(device, self.base.dtype) if cast and value.is_floating_point() else value.to(device)
 
-    def ears(self, samples: Sequence[Sample]) -> Ears:
-        """What was heard of these samples, as an object that embeds them."""
-        return Ears({sample.id: self._heard(sample) for sample in samples if sample.audio is not None})
+    # --- hearing -----------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def hear(self, clips: Sequence[Clip]) -> list[Heard]:
+        """What the decoder and the family's views get of each clip, one clip at a time (`hearing.hear`)."""
+        self.quiet()
+        return [hear(self, clip) for clip in clips]
+
+    def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
+        """What the decoder hears: per clip (valid placeholders, dim) float32, by a pre-hook on decoder layer 0."""
+        return [heard.sound() for heard in self.hear(clips)]
+
+    def pool(self, clips: Sequence[Clip]) -> list[Pooled]:
+        """The mean of what the decoder hears of each clip (the protocol `Listener`)."""
+        return pooled(self.embed(clips))
+
+    def ears(self, samples: Sequence[Sample], view: str | None = None) -> Ears:
+        """What was heard of these samples, as an object that embeds them; `view`: one of the family's, or decoder."""
+        return Ears({s.id: self._heard(s) for s in samples if s.audio is not None}, self.family, view)
 
     def hearing_difference(self, samples: Sequence[Sample]) -> np.ndarray:
         """(1,): largest absolute difference of what is heard with the adapter on and off, over these samples.
 
-        Both passes have the same batch, so an encoder that did not move gives exactly 0.
+        An encoder that did not move gives exactly 0.
         """
         clips, failed = load_clips(samples, self.sampling_rate)
         if failed:
@@ -177,14 +142,20 @@ class AudioModel:
 
     # --- prompts -----------------------------------------------------------------------------------------------------
     def conversation(self, prompt: Prompt) -> list[dict[str, Any]]:
-        """Chat messages of a prompt; audio content stands as a placeholder."""
-        said: list[dict[str, str]] = [{"type": "audio", "audio": ""}] if prompt.modality == "audio" else []
-        if prompt.modality == "text":
-            said.append({"type": "text", "text": prompt.sample.text or ""})
-        if prompt.instruction:
-            said.append({"type": "text", "text": prompt.instruction})
+        """Chat messages of a prompt; audio content stands as a placeholder.
+
+        A family without a system role gets the system text as the first text of the user's turn.
+        """
+        by_role = self.family.system == BY_ROLE
+        said: list[dict[str, str]] = [AUDIO] if prompt.modality == "audio" else []
+        asked = prompt.sample.text if prompt.modality == "text" else None
+        # One piece of text, not two: templates write pieces one after the other without a space.
+        if text := "\n".join(part for part in (asked, prompt.instruction) if part):
+            said.append({"type": "text", "text": text})
+        if prompt.system_text and not by_role:
+            said.insert(0, {"type": "text", "text": prompt.system_text + "\n"})
         turns: list[dict[str, Any]] = []
-        if prompt.system_text:
+        if prompt.system_text and by_role:
             turns.append({"role": "system", "content": [{"type": "text", "text": prompt.system_text}]})
         return [*turns, {"role": "user", "content": said}]
 
@@ -193,38 +164,34 @@ class AudioModel:
 
         Remembered: templates are slow to render, and every arm of a study asks the same prompts.
         """
-        heard = len(self._heard(prompt.sample)) if prompt.modality == "audio" else None
+        heard = len(self._heard(prompt.sample)) if prompt.modality == "audio" else 0
         asked = prompt.sample.text if prompt.modality == "text" else None
         key = (heard, asked, prompt.system_text, prompt.instruction)
         if key not in self._rendered:
-            text = self.processor.apply_chat_template(
-                self.conversation(prompt), tokenize=False, add_generation_prompt=True
-            )
-            if heard is not None:
-                text = text.replace(self.audio_token, self.audio_token * heard, 1)
-            self._rendered[key] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            self._rendered[key] = self.processor.ids(self.conversation(prompt), heard)
         return self._rendered[key]
 
     def reply_ids(self, reply: str) -> list[int]:
         """Token ids of an assistant's reply with its end token."""
-        return [*self.tokenizer(reply, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+        return [*self.tokenizer(reply, add_special_tokens=False)["input_ids"], self.end_ids[0]]
 
-    def _heard(self, sample: Sample) -> np.ndarray:
+    def _heard(self, sample: Sample) -> Heard:
         key = clip_key(sample)
         if key not in self.heard:
             raise UndersongError(f"{self.name} has not heard sample {sample.id}; listen to its corpus first.")
         return self.heard[key]
 
     def batch(self, prompts: Sequence[Prompt], replies: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
-        """Left-padded `inputs_embeds` (batch, tokens, dim), `attention_mask` and, with replies, `labels`.
+        """Left-padded `inputs_embeds` (batch, tokens, dim), `attention_mask`, `position_ids`, with replies `labels`.
 
         Labels cover the assistant's reply and its end token only: no prompt, placeholder or padding (DESIGN rule 6).
+        Positions are said and not left to the model: Qwen-Omni would go on with those of its last prompt.
         """
         asked = [self.prompt_ids(prompt) for prompt in prompts]
         answers = [self.reply_ids(reply) for reply in replies] if replies is not None else [[] for _ in prompts]
         rows = [a + b for a, b in zip(asked, answers)]
         for prompt, row in zip(prompts, rows):
-            self._check_count(prompt, row)
+            self._check_prompt(prompt, row)
         width = max(map(len, rows))
         ids = torch.full((len(prompts), width), self.tokenizer.pad_token_id)
         mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
@@ -232,28 +199,32 @@ class AudioModel:
             ids[i, width - len(row) :] = torch.tensor(row)
             mask[i, width - len(row) :] = 1
             labels[i, width - len(answer) :] = torch.tensor(answer, dtype=labels.dtype)
-        out = {"inputs_embeds": self._embeds(ids, prompts), "attention_mask": mask.to(self.base.device)}
-        if replies is not None:
-            out["labels"] = labels.to(self.base.device)
-        return out
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        out = {"attention_mask": mask, "position_ids": positions} | ({"labels": labels} if replies is not None else {})
+        return {"inputs_embeds": self._embeds(ids, prompts)} | {name: self.place(value) for name, value in out.items()}
 
-    def _check_count(self, prompt: Prompt, ids: list[int]) -> None:
+    def _check_prompt(self, prompt: Prompt, ids: list[int]) -> None:
         """As many placeholders as heard vectors: a placeholder typed into a text would take a vector from the clip."""
         heard = len(self._heard(prompt.sample)) if prompt.modality == "audio" else 0
-        if (count := ids.count(self.audio_token_id)) != heard:
+        if (count := ids.count(self.processor.audio_token_id)) != heard:
             raise UndersongError(
                 f"Sample {prompt.sample.id} has {count} placeholders for {heard} heard vectors; "
-                f"take {self.audio_token} out of its texts."
+                f"take {self.processor.audio_token} out of its texts."
+            )
+        if self.context is not None and len(ids) > self.context:
+            raise UndersongError(
+                f"Sample {prompt.sample.id} makes {len(ids)} tokens, and {self.name} reads no more than "
+                f"{self.context}; cut it."
             )
 
     def _embeds(self, ids: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """Token embeddings with what was heard at the placeholders, exactly as the model's own forward makes them."""
         ids = ids.to(self.base.device)
         with torch.no_grad():
-            embeds = self.base.get_input_embeddings()(ids)
-            spoken = [self._heard(prompt.sample) for prompt in prompts if prompt.modality == "audio"]
+            embeds = self.family.embed(self.base, ids)
+            spoken = [self._heard(prompt.sample).vectors for prompt in prompts if prompt.modality == "audio"]
             if spoken:
-                embeds[ids == self.audio_token_id] = self._place(torch.from_numpy(np.concatenate(spoken)))
+                embeds[ids == self.processor.audio_token_id] = self.place(torch.cat(spoken))
         return embeds
 
     # --- speaking and thinking ---------------------------------------------------------------------------------------
@@ -263,15 +234,16 @@ class AudioModel:
         self.model.eval()
         replies: dict[int, Reply] = {}
         for rows in self._by_length(prompts, batch_size):
-            chosen = [prompts[i] for i in rows]
+            inputs = self.batch([prompts[i] for i in rows])
+            del inputs["position_ids"]  # generation makes its own, step by step
             new = self.model.generate(
-                **self.batch(chosen),
+                **inputs,
                 max_new_tokens=limit,
                 do_sample=False,
                 num_beams=1,  # what a checkpoint's own generation config says of these would make models decode
                 repetition_penalty=1.0,  # differently (DESIGN rule 8)
                 pad_token_id=self.tokenizer.pad_token_id,
-                eos_token_id=self.tokenizer.eos_token_id,
+                eos_token_id=self.end_ids,
             )
             for i, tokens in zip(rows, new.tolist()):
                 replies[i] = self._reply(prompts[i], tokens)
@@ -283,9 +255,10 @@ class AudioModel:
             yield order[start : start + size]
 
     def _reply(self, prompt: Prompt, tokens: list[int]) -> Reply:
-        end = self.tokenizer.eos_token_id
-        stopped = end in tokens
-        tokens = tokens[: tokens.index(end)] if stopped else tokens
+        ends = self.end_ids
+        end = next((i for i, token in enumerate(tokens) if token in ends), None)
+        stopped = end is not None
+        tokens = tokens[:end]
         text = self.tokenizer.decode(tokens, skip_special_tokens=False)
         finish = "stop" if stopped else "length"
         return Reply(prompt.sample.id, prompt.set, prompt.modality, prompt.system, text, len(tokens), finish)

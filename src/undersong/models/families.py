@@ -1,72 +1,194 @@
-"""What differs between audio LLM families, one spec each; the adapter reads it and branches on nothing else.
+"""The families, one spec each.  A ninth is one more spec here and no other change (docs/how-to/add-a-model.md).
 
-Knows module paths and formulas; does not know how prompts, training or evaluation use them.
+Sources: the classes and processors of transformers; Kimi-Audio's published code (docs/reference/models.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
 
+from undersong.models.family import BY_FIRST_USER_TEXT, Family, View
+from undersong.models.sound import (
+    by_extractor,
+    cut_after_padding,
+    kimi_codes_and_features,
+    padded_then_cut,
+    padded_windows,
+    unpadded,
+)
 from undersong.types import UndersongError
 
 
-@dataclass(frozen=True)
-class Family:
-    """One family of audio language models in transformers.
-
-    `audio_tokens(frames)` is the number of placeholders for a clip of that many valid log-mel frames; `tower` and
-    `projector` are the module paths that stay frozen; the decoder is found by `get_decoder()`.
-    """
-
-    model_type: str
-    model_class: str  # a class of transformers
-    processor_class: str
-    tower: str
-    projector: str
-    audio_tokens: Callable[[int], int]
-    feature_mask: str  # the processor's name for "which frames are valid"
-    max_seconds: float
-    processor_arguments: dict[str, Any] = field(default_factory=dict)
+def _halved_twice(frames: int) -> int:
+    """A stride-2 convolution, then average pooling by 2: 25 a second."""
+    return max(0, ((frames - 1) // 2 + 1 - 2) // 2 + 1)
 
 
-def _two_halvings(frames: int) -> int:
-    """Audio Flamingo 3: a stride-2 convolution, then average pooling by 2 (25 placeholders a second)."""
-    return ((frames - 1) // 2 + 1 - 2) // 2 + 1
+def _by_eight(frames: int) -> int:
+    """Eight frames a placeholder, a last part one too: 12.5 a second."""
+    return -(-frames // 8)
 
 
-FAMILIES: dict[str, Family] = {
-    family.model_type: family
-    for family in (
-        Family(
-            model_type="audioflamingo3",
-            model_class="AudioFlamingo3ForConditionalGeneration",
-            processor_class="AudioFlamingo3Processor",
-            tower="model.audio_tower",
-            projector="model.multi_modal_projector",
-            audio_tokens=_two_halvings,
-            feature_mask="input_features_mask",
-            max_seconds=600.0,
-            # Nested on purpose: a flat padding=True would also reach the feature extractor, and the tower needs the
-            # full window.
-            processor_arguments={
-                "text_kwargs": {"padding": True, "padding_side": "left"},
-                "audio_kwargs": {"padding": "max_length"},
-                "return_tensors": "pt",
-            },
-        ),
-    )
-}
+def _thirteen_in_a_second(frames: int) -> int:
+    """Qwen3-Omni: three stride-2 convolutions over chunks of 100 frames, 13 a chunk."""
+    rest = frames % 100
+    return frames // 100 * 13 + (((rest - 1) // 2 + 1 - 1) // 2 + 1 - 1) // 2 + 1
+
+
+_FLAMINGO_PARTS = ("model.audio_tower", "model.multi_modal_projector")
+_FLAMINGO_VIEWS = {"tower": View("model.audio_tower"), "projector": View("model.multi_modal_projector", argument=0)}
+
+AUDIO_FLAMINGO_3 = Family(
+    name="Audio Flamingo 3",
+    model_types=("audioflamingo3",),
+    example="nvidia/audio-flamingo-3-hf",
+    model_class="AudioFlamingo3ForConditionalGeneration",
+    audio_token="<sound>",
+    prepare=padded_windows("input_features_mask"),
+    audio_tokens=_halved_twice,
+    frozen=_FLAMINGO_PARTS,
+    views=_FLAMINGO_VIEWS,
+    windows=20,
+)
+MUSIC_FLAMINGO = Family(
+    name="MusicFlamingo",
+    model_types=("musicflamingo",),
+    example="nvidia/music-flamingo-2601-hf",
+    model_class="MusicFlamingoForConditionalGeneration",
+    audio_token="<sound>",
+    prepare=padded_windows("input_features_mask"),
+    audio_tokens=_halved_twice,
+    frozen=(*_FLAMINGO_PARTS, "model.pos_emb"),
+    views=_FLAMINGO_VIEWS,
+    around=("<|sound_bos|>", "<|sound_eos|>"),
+    windows=40,
+)
+KIMI_AUDIO = Family(
+    name="Kimi-Audio",
+    model_types=("moonshot_kimia", "kimi_audio"),
+    example="moonshotai/Kimi-Audio-7B-Instruct",
+    model_class="undersong.models.kimi.network:KimiAudioForCausalLM",
+    audio_token="<|audio|>",
+    placeholder="kimia_token_offset",
+    prepare=kimi_codes_and_features(),
+    audio_tokens=_by_eight,
+    frozen=("audio_tower", "audio_tokenizer", "model.vq_adaptor"),
+    views={
+        "tower": View("audio_tower", rows=lambda frames: _by_eight(frames) * 4),
+        "projector": View("model.vq_adaptor", argument=0),
+        "codes": View("model.fusion", argument=0),
+        "continuous": View("model.fusion", argument=1),
+    },
+    end="<|im_kimia_text_eos|>",
+    system=BY_FIRST_USER_TEXT,
+    cast=False,  # codes are found in float32 whatever the language model has
+    embed=lambda model, ids: model.embed(ids),
+    loader="undersong.models.kimi.load:load_kimi",
+    sketch="undersong.models.kimi.load:kimi_skeleton",
+    tokenizer="undersong.models.kimi.tokenizer:kimi_tokenizer",
+    extractor="undersong.models.kimi.load:kimi_extractor",
+)
+QWEN2_5_OMNI = Family(
+    name="Qwen2.5-Omni",
+    model_types=("qwen2_5_omni", "qwen2_5_omni_thinker"),
+    example="Qwen/Qwen2.5-Omni-7B",
+    model_class="Qwen2_5OmniThinkerForConditionalGeneration",
+    audio_token="<|AUDIO|>",
+    prepare=padded_then_cut("feature_attention_mask"),
+    audio_tokens=_halved_twice,
+    frozen=("model.audio_tower",),
+    views={"tower": View("model.audio_tower.ln_post"), "projector": View("model.audio_tower.proj", argument=0)},
+    windows=1,
+    window_seconds=300,
+    end="<|im_end|>",
+)
+QWEN2_AUDIO = Family(
+    name="Qwen2-Audio",
+    model_types=("qwen2_audio",),
+    example="Qwen/Qwen2-Audio-7B-Instruct",
+    model_class="Qwen2AudioForConditionalGeneration",
+    audio_token="<|AUDIO|>",
+    prepare=padded_windows("feature_attention_mask"),
+    audio_tokens=_halved_twice,
+    frozen=_FLAMINGO_PARTS,
+    views=_FLAMINGO_VIEWS,
+    windows=1,
+    end="<|im_end|>",
+)
+VOXTRAL = Family(
+    name="Voxtral",
+    model_types=("voxtral",),
+    example="mistralai/Voxtral-Mini-3B-2507",
+    model_class="VoxtralForConditionalGeneration",
+    audio_token="[AUDIO]",
+    prepare=cut_after_padding(),
+    audio_tokens=_by_eight,
+    frozen=_FLAMINGO_PARTS,
+    views={
+        "tower": View("model.audio_tower", rows=lambda frames: -(-frames // 2)),
+        "projector": View("model.multi_modal_projector", argument=0),
+    },
+    padded=True,
+    end="</s>",
+    system=BY_FIRST_USER_TEXT,
+    chat_template=(
+        "{{ bos_token }}{%- for m in messages -%}"
+        "{%- if m.role == 'user' %}[INST]{% for c in m.content %}"
+        "{% if c.type == 'audio' %}[BEGIN_AUDIO][AUDIO]{% else %}{{ c.text }}{% endif %}{% endfor %}[/INST]"
+        "{%- elif m.role == 'assistant' %}{% for c in m.content %}{{ c.text }}{% endfor %}{{ eos_token }}"
+        "{%- else %}{{ raise_exception('Voxtral has no role ' + m.role) }}{% endif %}{% endfor %}"
+    ),
+    # tekken.json as transformers itself reads it: mistral-common's tokenizer, where installed, knows no placeholder
+    tokenizer_options={"mistral_format": False, "pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>"},
+)
+PHI_4 = Family(
+    name="Phi-4-multimodal",
+    model_types=("phi4_multimodal",),
+    example="microsoft/Phi-4-multimodal-instruct@refs/pr/70",
+    model_class="Phi4MultimodalForCausalLM",
+    audio_token="<|audio|>",
+    placeholder="audio_config.audio_token_id",
+    prepare=by_extractor(),
+    audio_tokens=_by_eight,
+    frozen=("model.embed_tokens_extend",),
+    views={
+        "tower": View("model.embed_tokens_extend.audio_embed.encoder"),
+        "projector": View("model.embed_tokens_extend.audio_embed.up_proj_for_speech", argument=0),
+    },
+    end="<|end|>",
+    merged=("speech-lora",),
+)
+QWEN3_OMNI = Family(
+    name="Qwen3-Omni",
+    model_types=("qwen3_omni_moe", "qwen3_omni_moe_thinker"),
+    example="Qwen/Qwen3-Omni-30B-A3B-Instruct",
+    model_class="Qwen3OmniMoeThinkerForConditionalGeneration",
+    audio_token="<|audio_pad|>",
+    prepare=unpadded("feature_attention_mask"),
+    audio_tokens=_thirteen_in_a_second,
+    frozen=("model.audio_tower",),
+    views={"tower": View("model.audio_tower.ln_post"), "projector": View("model.audio_tower.proj1", argument=0)},
+    end="<|im_end|>",
+)
+
+FAMILIES = (
+    AUDIO_FLAMINGO_3,
+    KIMI_AUDIO,
+    QWEN2_5_OMNI,
+    QWEN2_AUDIO,
+    VOXTRAL,
+    MUSIC_FLAMINGO,
+    PHI_4,
+    QWEN3_OMNI,
+)
 
 
 def family_of(model_type: str, item: str) -> Family:
-    """The spec for a config's `model_type`; `item` names the model in the error."""
-    if model_type in FAMILIES:
-        return FAMILIES[model_type]
-    near = get_close_matches(model_type, FAMILIES, n=1)
+    """The spec for a config's `model_type`; `item` names the model in the error, which lists the families."""
+    by_type = {name: family for family in FAMILIES for name in family.model_types}
+    if model_type in by_type:
+        return by_type[model_type]
+    near = get_close_matches(model_type, by_type, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    raise UndersongError(
-        f"{item} is of the family {model_type!r}, which has no spec{hint}; give a model of {', '.join(FAMILIES)}."
-    )
+    names = ", ".join(family.name for family in FAMILIES)
+    raise UndersongError(f"{item} is of the family {model_type!r}, which has no spec{hint}; give a model of {names}.")

@@ -10,60 +10,85 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from undersong.corpora import load_clips
-from undersong.models.adapter import AudioModel, clip_key
-from undersong.types import Clip, Quarantined, Sample
+from undersong.models.adapter import AudioModel
+from undersong.models.ears import clip_key
+from undersong.models.hearing import Heard, Unheard
+from undersong.types import Pooled, Quarantined, Sample
+
+AT_ONCE = 32  # clips that are decoded and held in memory together
 
 
-def listen(
-    model: AudioModel, samples: Sequence[Sample], batch_size: int = 32
-) -> tuple[dict[str, np.ndarray], list[Quarantined]]:
-    """Clip key -> (placeholders, dim) float32, and the clips that cannot be read or heard whole, with reasons.
+def listen(model: AudioModel, samples: Sequence[Sample]) -> tuple[dict[str, Heard], list[Quarantined], int]:
+    """Clip key -> what was heard; the clips that cannot be read or heard whole, with reasons; passes of the encoder.
 
-    Samples without audio are left out.
+    Clips that the model has heard already, of these samples or of others, are not heard again: passes count distinct
+    new clips.  Samples without audio are left out.
     """
-    heard: dict[str, np.ndarray] = {}
+    heard: dict[str, Heard] = {}
     quarantined: list[Quarantined] = []
+    passes = 0
     spoken = [sample for sample in samples if sample.audio is not None]
-    for start in range(0, len(spoken), batch_size):
-        clips, failed = load_clips(spoken[start : start + batch_size], model.sampling_rate)
+    for start in range(0, len(spoken), AT_ONCE):
+        keys = {sample.id: clip_key(sample) for sample in spoken[start : start + AT_ONCE]}
+        heard |= {key: model.heard[key] for key in keys.values() if key in model.heard}
+        new = [sample for sample in spoken[start : start + AT_ONCE] if clip_key(sample) not in heard]
+        clips, failed = load_clips(new, model.sampling_rate)
         quarantined += failed
-        longest = model.family.max_seconds * model.sampling_rate
-        quarantined += [_cut(clip, model) for clip in clips if len(clip.samples) > longest]
-        whole = [clip for clip in clips if len(clip.samples) <= longest]
-        keys = {sample.id: clip_key(sample) for sample in spoken[start : start + batch_size]}
-        for clip, vectors in zip(whole, model.embed(whole)):
-            if len(vectors):
-                heard[keys[clip.id]] = vectors
-            else:  # a prompt without a placeholder would ask the model nothing
-                quarantined.append(Quarantined(clip.id, f"the audio is too short for {model.name} to hear anything"))
-    return heard, quarantined
+        for clip in clips:
+            key = keys[clip.id]
+            if key in heard:
+                continue
+            try:
+                (heard[key],) = model.hear([clip])
+            except Unheard as error:
+                quarantined.append(Quarantined(clip.id, error.reason))
+            else:
+                passes += 1
+    model.heard.update(heard)
+    return heard, quarantined, passes
 
 
-def _cut(clip: Clip, model: AudioModel) -> Quarantined:
-    """Processors cut long audio off and say nothing."""
-    seconds, most = len(clip.samples) / clip.rate, model.family.max_seconds
-    return Quarantined(clip.id, f"the audio lasts {seconds:.0f} s, and {model.name} hears no more than {most:.0f} s")
-
-
-def save_heard(heard: Mapping[str, np.ndarray], path: Path) -> None:
-    """One flat array with offsets, so that thousands of clips are two tensors, not thousands of headers."""
-    from safetensors.numpy import save_file
+def save_heard(heard: Mapping[str, Heard], path: Path) -> None:
+    """Flat tensors with lengths, so that thousands of clips are a few tensors, not thousands of headers."""
+    from safetensors.torch import save_file
 
     ids = sorted(heard)
-    lengths = np.array([len(heard[i]) for i in ids], np.int64)
-    dim = next(iter(heard.values())).shape[1] if heard else 0
-    flat = np.concatenate([heard[i] for i in ids]) if ids else np.empty((0, dim), np.float32)
-    save_file({"vectors": np.ascontiguousarray(flat), "lengths": lengths}, path, metadata={"ids": json.dumps(ids)})
+    clips = [heard[i] for i in ids]
+    tensors = {"lengths": torch.tensor([len(one) for one in clips], dtype=torch.long)}
+    if clips:
+        tensors["vectors"] = torch.cat([one.vectors for one in clips]).contiguous()
+    if any(one.valid is not None for one in clips):
+        tensors["valid"] = torch.cat([_all(one) if one.valid is None else one.valid for one in clips])
+    views = sorted(clips[0].views) if clips else []
+    for name in views:
+        tensors[f"view:{name}"] = torch.from_numpy(np.stack([one.views[name].vector for one in clips]))
+        tensors[f"rows:{name}"] = torch.tensor([one.views[name].frames for one in clips], dtype=torch.long)
+    save_file(tensors, path, metadata={"ids": json.dumps(ids), "views": json.dumps(views)})
 
 
-def load_heard(path: Path) -> dict[str, np.ndarray]:
-    """What `save_heard` wrote."""
+def _all(heard: Heard) -> torch.Tensor:
+    return torch.ones(len(heard), dtype=torch.bool)
+
+
+def load_heard(path: Path) -> dict[str, Heard]:
+    """What `save_heard` wrote; the vectors stay on disk, mapped into memory, until somebody reads them."""
     from safetensors import safe_open
+    from safetensors.torch import load_file
 
-    with safe_open(path, framework="numpy") as file:
-        names = json.loads(file.metadata()["ids"])
-        vectors, lengths = file.get_tensor("vectors"), file.get_tensor("lengths")
-    ends = np.cumsum(lengths)
-    return {name: vectors[end - n : end] for name, n, end in zip(names, lengths, ends)}
+    with safe_open(path, framework="pt") as file:
+        notes = file.metadata()
+    ids, views = json.loads(notes["ids"]), json.loads(notes["views"])
+    tensors = load_file(path)
+    if not ids:
+        return {}
+    lengths = tensors["lengths"].tolist()
+    vectors = tensors["vectors"].split(lengths)
+    valid = tensors["valid"].split(lengths) if "valid" in tensors else [None] * len(ids)
+    means = {name: (tensors[f"view:{name}"].numpy(), tensors[f"rows:{name}"].tolist()) for name in views}
+    return {
+        name: Heard(vectors[i], valid[i], {view: Pooled(mean[i], rows[i]) for view, (mean, rows) in means.items()})
+        for i, name in enumerate(ids)
+    }

@@ -11,16 +11,25 @@ from undersong.store import hash_file
 from undersong.types import UndersongError
 
 ORGANISM = "organism:"
-WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja")
+WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model")
+
+
+def _organisms() -> dict[str, Path]:
+    root = Path(str(resources.files("undersong"))) / "data" / "organism" / "models"
+    return {p.name: p for p in sorted(root.iterdir()) if p.is_dir()} if root.is_dir() else {}
+
+
+def organism_names() -> list[str]:
+    """Packaged audio LLMs; the reference encoder that lies beside them is none."""
+    return [name for name in _organisms() if name != "ear"]
 
 
 def organism_folder(name: str) -> Path:
     """The packaged folder of `organism:NAME`."""
-    root = Path(str(resources.files("undersong"))) / "data" / "organism" / "models"
-    there = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+    there = _organisms()
     if name not in there:
         raise UndersongError(f"There is no organism {name!r}; take one of {', '.join(there)}.")
-    return root / name
+    return there[name]
 
 
 def model_folder(ref: str) -> Path | None:
@@ -30,22 +39,30 @@ def model_folder(ref: str) -> Path | None:
     return Path(ref) if Path(ref).is_dir() else None
 
 
+def split_revision(ref: str) -> tuple[str, str | None]:
+    """`org/name@revision` -> id and revision, None where none is said."""
+    name, _, revision = ref.partition("@")
+    return name, revision or None
+
+
 def model_hash(ref: str) -> str:
-    """What the weights are, without loading them: SHA-256 of a folder's files, or of the id of a hub model."""
+    """What the weights are, without loading them: SHA-256 of a folder's files, or of a hub id with its revision."""
     folder = model_folder(ref)
     if folder is None:
         return hashlib.sha256(ref.encode()).hexdigest()
     parts = [part for part in (folder, overlay_base(folder)) if part is not None]
-    files = [file for part in parts for pattern in WEIGHT_FILES for file in sorted(part.glob(pattern))]
-    return _hash_of(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+    # Folders inside count too: Kimi-Audio keeps its encoders there, Phi-4 the adapter that speech needs.
+    found = {file: part for part in parts for pattern in WEIGHT_FILES for file in part.rglob(pattern)}
+    files = sorted((file.relative_to(part).as_posix(), file) for file, part in found.items())
+    return _hash_of(tuple((name, str(file), file.stat().st_size, file.stat().st_mtime_ns) for name, file in files))
 
 
 @cache
-def _hash_of(files: tuple[tuple[str, int, int], ...]) -> str:
-    """Of (path, size, time of change): every stage asks, and a 16 GB checkpoint is read once."""
+def _hash_of(files: tuple[tuple[str, str, int, int], ...]) -> str:
+    """Of (name, path, size, time of change): every stage asks, and a 16 GB checkpoint is read once."""
     digest = hashlib.sha256()
-    for path, _, _ in files:
-        digest.update(f"{Path(path).name}\0{hash_file(path)}\n".encode())
+    for name, path, _, _ in files:
+        digest.update(f"{name}\0{hash_file(path)}\n".encode())
     return digest.hexdigest()
 
 

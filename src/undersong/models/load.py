@@ -1,4 +1,4 @@
-"""From a name to a loaded model: a packaged organism, a local folder, or a Hugging Face id.
+"""From a name to a loaded model: a packaged organism, a local folder, or a Hugging Face id (`org/name@revision`).
 
 safetensors only and no remote code, always.  Knows transformers' loading; does not know prompts.
 """
@@ -6,6 +6,8 @@ safetensors only and no remote code, always.  Knows transformers' loading; does 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +15,64 @@ import torch
 from safetensors import SafetensorError
 
 from undersong.models.adapter import AudioModel
-from undersong.models.families import Family, family_of
-from undersong.models.folders import model_folder, model_hash, overlay_base
+from undersong.models.families import family_of
+from undersong.models.family import Family
+from undersong.models.folders import model_folder, model_hash, overlay_base, split_revision
+from undersong.models.loading import PLAIN, Loading
+from undersong.models.memory import check_memory
+from undersong.models.merge import merge_published
+from undersong.models.processor import Processor, load_processor, named
 from undersong.types import UndersongError
 
-DTYPES = ("float32", "bfloat16", "float16")
 
-
-def load_model(ref: str, device: str = "cpu", dtype: str = "float32") -> AudioModel:
+def load_model(ref: str, loading: Loading = PLAIN) -> AudioModel:
     """The model in eval mode behind the adapter.
 
-    Errors: no such folder or id, a family without a spec, weights that do not fill the class, a device that is not
-    there.
+    Errors: no such folder or id, a family without a spec, weights that do not fill the class, another model's
+    tokenizer, a device that is not there, more memory than there is.
     """
-    _check_place(device, dtype)
+    check_device(loading.device)
+    source, options, family = identify(ref)
+    check_memory(ref, source, options, family, loading)
+    processor = load_processor(source, family, ref, **options)
+    model = _network(source, ref, family, loading, options)
     folder = model_folder(ref)
-    base = overlay_base(folder) if folder is not None else None
-    source: str | Path = ref if folder is None else base or folder
-    family = family_of(_model_type(source, ref), ref)
-    model, processor = _read(source, ref, family, dtype)
-    if folder is not None and base is not None:
+    if folder is not None and overlay_base(folder) is not None:
         _lay_over(model, folder, ref)
-    return AudioModel(model.to(device), processor, family, ref, model_hash(ref))
+    _check_tokens(model, processor, family, ref)
+    placed = model if loading.device_map or loading.quantize else model.to(loading.device)
+    return AudioModel(placed, processor, family, ref, model_hash(ref))
 
 
-def _check_place(device: str, dtype: str) -> None:
-    if dtype not in DTYPES:
-        raise UndersongError(f"There is no dtype {dtype!r} for models; take {', '.join(DTYPES)}.")
+def identify(ref: str) -> tuple[str | Path, dict[str, Any], Family]:
+    """Where the files of a reference are, what to ask the hub for, and the family; reads its config alone."""
+    folder = model_folder(ref)
+    if folder is not None:
+        source: str | Path = overlay_base(folder) or folder
+        options: dict[str, Any] = {}
+    else:
+        source, revision = split_revision(ref)
+        options = {} if revision is None else {"revision": revision}
+    return source, options, family_of(_model_type(source, ref, options), ref)
+
+
+def check_device(device: str) -> None:
+    """UndersongError for a device that torch does not know, or that this machine does not have."""
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
+    except (RuntimeError, AssertionError) as error:  # torch says "not compiled with CUDA" by an AssertionError
+        reason = str(error).splitlines()[0].rstrip(".")
         raise UndersongError(
-            f"Device {device!r} cannot be used here ({str(error).splitlines()[0]}); take cpu."
-        ) from error
+            f"The device {device!r} cannot be used ({reason}); take cpu, or one that is there."
+        ) from None
 
 
-def _model_type(source: str | Path, ref: str) -> str:
+def _model_type(source: str | Path, ref: str, options: Mapping[str, Any]) -> str:
     """What the config calls the family, also where transformers does not know it."""
     from transformers import PretrainedConfig
 
     try:
-        config, _ = PretrainedConfig.get_config_dict(source)
+        config, _ = PretrainedConfig.get_config_dict(source, **options)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UndersongError(f"No model could be read at {ref!r} ({reason}); give a folder or id.") from error
@@ -62,29 +81,55 @@ def _model_type(source: str | Path, ref: str) -> str:
     return str(config["model_type"])
 
 
-def _read(source: str | Path, ref: str, family: Family, dtype: str) -> tuple[Any, Any]:
-    """Model and processor, every tensor of the class filled and none left over."""
+def network_class(family: Family) -> Any:
+    """The class of a family's networks."""
     import transformers
 
-    model_class, processor_class = (
-        getattr(transformers, name) for name in (family.model_class, family.processor_class)
-    )
+    return named(family.model_class) if ":" in family.model_class else getattr(transformers, family.model_class)
+
+
+def _network(source: str | Path, ref: str, family: Family, loading: Loading, options: Mapping[str, Any]) -> Any:
+    """The network, every tensor of the class filled and none left over."""
+    read = named(family.loader) if family.loader else network_class(family).from_pretrained
+    kind = family.model_class.rpartition(":")[2]
     try:
-        model, info = model_class.from_pretrained(
+        model, info = read(
             source,
-            dtype=dtype,
+            dtype=loading.dtype,
             use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # they are refused below, by name
             output_loading_info=True,
+            **options,
+            **_placing(loading),
         )
-        processor = processor_class.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        for folder in family.merged:
+            merge_published(model, source, folder, options)
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UndersongError(f"{ref} could not be loaded as {family.model_class}: {reason}") from error
-    _check_whole(info, f"{ref} is not a whole {family.model_class}")
-    _check_processor(processor, ref)
-    return model, processor
+        raise UndersongError(f"{ref} could not be loaded as {kind}: {reason}") from error
+    _check_whole(info, f"{ref} is not a whole {kind}")
+    return model
+
+
+def _placing(loading: Loading) -> dict[str, Any]:
+    """transformers' own arguments for where and how."""
+    placing: dict[str, Any] = {}
+    if loading.attn_implementation:
+        placing["attn_implementation"] = loading.attn_implementation
+    if loading.device_map:
+        placing["device_map"] = loading.device_map
+    if loading.quantize:
+        if find_spec("bitsandbytes") is None:
+            raise UndersongError(
+                f"Loading in {loading.quantize} bits needs bitsandbytes; pip install 'undersong[quantize]'."
+            )
+        from transformers import BitsAndBytesConfig
+
+        compute = {"bnb_4bit_compute_dtype": getattr(torch, loading.dtype)} if loading.quantize == 4 else {}
+        placing["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{loading.quantize}bit": True}, **compute)
+        placing.setdefault("device_map", {"": loading.device})
+    return placing
 
 
 def _check_whole(info: Mapping[str, Any], what: str) -> None:
@@ -100,12 +145,20 @@ def _check_whole(info: Mapping[str, Any], what: str) -> None:
             )
 
 
-def _check_processor(processor: Any, ref: str) -> None:
-    """transformers loads without these and fails later, in the middle of a run."""
-    parts = {"chat template": processor.chat_template}
-    parts |= {f"{name} token": getattr(processor.tokenizer, f"{name}_token") for name in ("eos", "pad")}
-    if lacking := [name for name, part in parts.items() if part is None]:
-        raise UndersongError(f"The tokenizer of {ref} has no {lacking[0]}; give the folder of a complete checkpoint.")
+def _check_tokens(model: Any, processor: Processor, family: Family, ref: str) -> None:
+    """The tokenizer is this model's: the placeholder has the id that the network looks for, and every id a row."""
+    wanted = attrgetter(family.placeholder)(model.config)
+    if processor.audio_token_id != wanted:
+        raise UndersongError(
+            f"The tokenizer of {ref} gives {family.audio_token} the id {processor.audio_token_id}, and the network "
+            f"looks for {wanted}; give the tokenizer of this model."
+        )
+    rows = model.get_input_embeddings().num_embeddings
+    if (ids := max(processor.tokenizer.get_vocab().values()) + 1) > rows:
+        raise UndersongError(
+            f"The tokenizer of {ref} has ids up to {ids - 1}, and the network {rows} embeddings; give the tokenizer of "
+            "this model."
+        )
 
 
 def _lay_over(model: Any, folder: Path, ref: str) -> None:

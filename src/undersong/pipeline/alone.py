@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.folders import whole, writable, write_provenance
 from undersong.pipeline.rates import set_rates
 from undersong.pipeline.training import picked, recipe_of, targets_of, train
-from undersong.pipeline.workshop import check_device
 from undersong.study import Evaluation, Tuning
 from undersong.types import MODALITIES, Prompt, Sample, UndersongError
 
@@ -52,7 +52,7 @@ def tune_manifest(
     recipe: Mapping[str, Any] | None = None,
     target: str = "answer",
     system: str | None = None,
-    device: str = "cpu",
+    loading: Loading = PLAIN,
 ) -> list[Path]:
     """LoRA on a manifest's samples, or on those of a `selection.json`; the PEFT folders kept, one a step.
 
@@ -69,7 +69,7 @@ def tune_manifest(
     out = writable(Path(out), "tune")
     samples = _to_train_on(str(manifest), selection, modality)
     targets_of(samples, target)  # an empty one is an error, which should not wait for the model
-    loaded = _model(model, device, samples)
+    loaded = _model(model, loading, samples)
     values = recipe_of(settings)
     with whole(out, "tune") as folder:
 
@@ -79,12 +79,13 @@ def tune_manifest(
         tuned = train(loaded, samples, modality, system, target, values, seed, keep)
         write_log(tuned, folder / "log.jsonl")
         config = {"recipe": values, "modality": modality, "seed": seed, "system": system, "target": target}
+        config["loading"] = loading.key
         inputs = {
             "model": model_hash(model),
             "manifest": corpus_hash(str(manifest)),
             "ids": ids_hash(s.id for s in samples),
         }
-        notes = {"model": model, "device": device, "samples": len(samples)}
+        notes = {"model": model, "device": loading.device, **loaded.facts, "samples": len(samples)}
         frozen = {"frozen_before": tuned.frozen_before, "frozen_after": tuned.frozen_after}
         write_provenance(folder, "tune", config, inputs, notes | frozen)
     return [out / step_folder(step) for step in settings.steps]
@@ -96,7 +97,7 @@ def evaluate_manifest(
     out: str | Path,
     adapter: str | Path | None = None,
     question: Question = Question(),
-    device: str = "cpu",
+    loading: Loading = PLAIN,
 ) -> dict[str, Any]:
     """Ask a model, under an adapter or not, every item of a manifest; its entry of `sets` in results.json.
 
@@ -117,7 +118,7 @@ def evaluate_manifest(
     samples = _to_ask(str(manifest), question.modality)
     prompts = _prompts(samples, question)
     _rehearse(judge, prompts)
-    loaded = _model(model, device, samples)
+    loaded = _model(model, loading, samples)
     with saved_adapter(loaded, worn) as tuned:
         replies = tuned.generate(prompts, question.limit)
     verdicts = judge.judge(prompts, replies)
@@ -127,8 +128,8 @@ def evaluate_manifest(
         inputs = {"model": model_hash(model), "manifest": corpus_hash(str(manifest))}
         if worn is not None:
             inputs["adapter"] = hash_folder(worn)
-        notes = {"model": model, "device": device}
-        write_provenance(folder, "evaluate", asdict(question), inputs, notes)
+        notes = {"model": model, "device": loading.device, **loaded.facts}
+        write_provenance(folder, "evaluate", {**asdict(question), "loading": loading.key}, inputs, notes)
     return set_rates(verdicts, {sample.id: sample.speaker for sample in samples})[0]
 
 
@@ -230,15 +231,13 @@ def _text_of(file: Path) -> str:
         raise UndersongError(f"The selection {file} cannot be read ({error}); give a selection.json.") from None
 
 
-def _model(ref: str, device: str, samples: Sequence[Sample]) -> AudioModel:
+def _model(ref: str, loading: Loading, samples: Sequence[Sample]) -> AudioModel:
     """The loaded model, having heard the samples."""
     from undersong.models.features import listen
     from undersong.models.load import load_model
 
-    check_device(device)
-    loaded = load_model(ref, device)
-    heard, failed = listen(loaded, samples)
+    loaded = load_model(ref, loading)
+    _, failed, _ = listen(loaded, samples)
     if failed:
         raise UndersongError(f"Clip {failed[0].id} could be read before and not now: {failed[0].reason}.")
-    loaded.heard.update(heard)
     return loaded

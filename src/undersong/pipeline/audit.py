@@ -42,6 +42,7 @@ class ModelRecord:
 
     ref: str
     base_seed: int
+    features: dict[str, Artefact] = field(default_factory=dict)  # by corpus artefact: what was heard of it
     embeddings: dict[str, tuple[Artefact, Artefact]] = field(default_factory=dict)
     proximity: dict[str, Artefact] = field(default_factory=dict)
     selections: dict[str, Selection] = field(default_factory=dict)
@@ -122,7 +123,7 @@ def one_model(
     """Every stage on one base.  Asks the store, and itself reads nothing that a stage makes but by `choose`."""
     corpora = {c.artefact.hash: c for c in (record.pool, record.reference, *record.sets.values())}
     heard = {key: stages.features(shop, ref, corpus) for key, corpus in corpora.items()}
-    model = ModelRecord(ref, number)
+    model = ModelRecord(ref, number, heard)
     _screen(study, shop, record, model, heard)
     base = Arm(ref, number)
     ears = [heard[c.artefact.hash] for c in record.sets.values()]
@@ -206,6 +207,7 @@ def _explain(
     fitting = {name: stages.corpus(shop, getattr(contrast, name)) for name in ("harmful", "harmless")}
     record.contrast = fitting
     more = [stages.features(shop, model.ref, corpus) for corpus in fitting.values()]
+    model.features |= {c.artefact.hash: one for c, one in zip(fitting.values(), more)}
     system, text = study.plain, study.evaluation.systems[study.plain]
     instruction = study.evaluation.instruction
     last = study.tuning.steps[-1]

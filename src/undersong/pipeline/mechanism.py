@@ -48,7 +48,7 @@ def direction(
         with draft.file("direction.safetensors") as path:
             save_direction(fitted, path)
 
-    config = {**contrast.config, "instruction": instruction, "dtype": shop.dtype}
+    config = {**contrast.config, "instruction": instruction, "loading": shop.loading.key}
     inputs: dict[str, Artefact | str] = {"model": model_hash(arm.model), **contrast.inputs}
     return shop.store.get_or_make("direction", 1, config, inputs, make, packages=MODEL_PACKAGES)
 
@@ -91,7 +91,7 @@ def projections(
         with draft.file("projections.safetensors") as path:
             save_file({**sides, "cosine": fitted.cosine(refit), "encoder_difference": difference}, path)
 
-    config = {**held_out.config, "step": step, "instruction": instruction, "dtype": shop.dtype}
+    config = {**held_out.config, "step": step, "instruction": instruction, "loading": shop.loading.key}
     inputs: dict[str, Artefact | str] = {"model": model_hash(arm.model), "direction": base_direction, **held_out.inputs}
     if adapter is not None:
         inputs["adapter"] = adapter

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.audit import gather, one_model
 from undersong.pipeline.workshop import Inputs, Workshop
 from undersong.store import Artefact, Draft, Store
@@ -92,10 +93,10 @@ class Ledger:
         return found or Artefact(stage, key, self.store.root / stage / key[:20])
 
 
-def plan_of(study: Study, store_root: str | Path, dtype: str = "float32") -> Planned:
+def plan_of(study: Study, store_root: str | Path, loading: Loading = PLAIN) -> Planned:
     """What `run` would do with this study and store.  Errors: those of the study's corpora, models and encoders."""
     ledger = Ledger(Store(store_root))
-    shop = Workshop(ledger, dtype=dtype)
+    shop = Workshop(ledger, loading)
     record = gather(study, shop)
     unscreened: list[str] = []
     for number, ref in enumerate(study.models):

@@ -14,6 +14,7 @@ from undersong.defenses import Defense, price
 from undersong.pipeline.audit import AuditRecord, ModelRecord, RunRecord
 from undersong.pipeline.comparisons import correct, model_comparison, recipe_comparisons
 from undersong.pipeline.explained import mechanism_entry
+from undersong.pipeline.marginals import marginals
 from undersong.pipeline.rates import set_rates
 from undersong.pipeline.screened import agreement_entry, screen_entries, selection_entries
 from undersong.store import canonical
@@ -44,6 +45,7 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
             *recipe_comparisons(runs, study.plain, study.system_defense, last),
             *correct(_model_comparisons(record, verdicts, last)),
         ],
+        "marginals": marginals(runs, study.plain, last),
         "defenses": _defenses(record, runs, last),
         "mechanism": mechanism_entry(record),
         "screen": [entry for m in record.models for entry in screen_entries(record, m)],

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from undersong import __version__
-from undersong.pipeline.audit import AuditRecord, audit
+from undersong.models.loading import PLAIN, Loading
+from undersong.pipeline.audit import AuditRecord, ModelRecord, audit
 from undersong.pipeline.results import assemble, result_hash
 from undersong.pipeline.stages import Workshop
 from undersong.store import Store, write_atomic
@@ -33,23 +34,23 @@ def run(
     out: Path,
     store: Path | None = None,
     *,
-    device: str = "cpu",
-    dtype: str = "float32",
+    loading: Loading = PLAIN,
     show_replies: bool = False,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Finished:
     """Do what is not in the store yet, then write everything a reader needs to `out`."""
     began, started = _cpu(), time.time()
     root = store or out / "store"
-    record = audit(study, Workshop(Store(root), device, dtype), say)
+    record = audit(study, Workshop(Store(root), loading), say)
     results, rows = assemble(record, show_replies)
     found = result_hash(results)
     results["provenance"] = {
         "result_hash": found,
         "undersong": __version__,
         "store": str(root),
-        "device": device,
-        "dtype": dtype,
+        "device": loading.device,
+        **loading.key,
+        "heard": {model.ref: _heard(model) for model in record.models},
         "artefacts": _artefacts(record),
         "cpu_seconds_by_stage": _cost(record),
         "cpu_seconds_this_time": round(_cpu() - began, 2),
@@ -72,11 +73,18 @@ def _all_artefacts(record: AuditRecord) -> list[Any]:
     corpora = [record.pool, record.reference, *record.sets.values()]
     out = {c.artefact.hash: c.artefact for c in corpora}
     for m in record.models:
-        made = [a for pair in m.embeddings.values() for a in pair] + list(m.proximity.values())
+        made = [*m.features.values(), *(a for pair in m.embeddings.values() for a in pair), *m.proximity.values()]
         made += [a for run in m.runs for a in (run.adapter, run.replies, run.verdicts) if a is not None]
         made += [a for _, _, _, a in m.projections]
         out |= {a.hash: a for a in made}
     return list(out.values())
+
+
+def _heard(model: ModelRecord) -> dict[str, Any]:
+    """Which family a model is, where its system text went, and how often its encoder ran: once a distinct clip."""
+    notes = [artefact.provenance()["notes"] for artefact in model.features.values()]
+    facts = {key: notes[0].get(key) for key in ("family", "system_text", "revision")}
+    return {**facts, "encoder_passes": sum(note["encoder_passes"] for note in notes)}
 
 
 def _artefacts(record: AuditRecord) -> dict[str, int]:

@@ -47,17 +47,17 @@ def features(shop: Workshop, model_ref: str, corpus: Corpus) -> Artefact:
         from undersong.models.features import listen, save_heard
 
         model = shop.model(model_ref)
-        heard, failed = listen(model, corpus.samples)
+        heard, failed, passes = listen(model, corpus.samples)
         if failed:
             raise UndersongError(
                 f"Clip {failed[0].id} of {corpus.ref} could be read before and not now: {failed[0].reason}."
             )
         with draft.file("heard.safetensors") as path:
             save_heard(heard, path)
-        draft.note(clips=len(heard), device=shop.device, dtype=shop.dtype)
+        draft.note(clips=len(heard), encoder_passes=passes, device=shop.loading.device, **model.facts)
 
     inputs: Inputs = {"model": model_hash(model_ref), "corpus": corpus.artefact}
-    return shop.store.get_or_make("features", 1, {"dtype": shop.dtype}, inputs, make, packages=MODEL_PACKAGES)
+    return shop.store.get_or_make("features", 2, {"loading": shop.loading.key}, inputs, make, packages=MODEL_PACKAGES)
 
 
 def embeddings(
@@ -69,7 +69,8 @@ def embeddings(
     from undersong.models.folders import model_hash
 
     inputs: dict[str, Artefact | str] = {"corpus": corpus.artefact}
-    if spec == "internal":
+    is_internal, view = spec.startswith("internal"), spec.removeprefix("internal").removeprefix(":") or None
+    if is_internal:
         inputs |= {"model": model_hash(model_ref), "heard": heard}
     if spec.startswith("whisper:"):
         inputs |= {"weights": model_hash(spec.removeprefix("whisper:"))}
@@ -77,7 +78,7 @@ def embeddings(
         inputs |= {f"fit{i}": other.artefact for i, other in enumerate(fit)}
 
     def make(draft: Draft) -> None:
-        model = shop.model(model_ref, [heard]).ears(corpus.samples) if spec == "internal" else None
+        model = shop.model(model_ref, [heard]).ears(corpus.samples, view) if is_internal else None
         encoder = make_encoder(spec, fit=[s for c in fit for s in c.samples], model=model)
         write_embeddings(encoder.encode(corpus.samples), draft.path)
 
@@ -181,7 +182,7 @@ def adapter(
         tuned = train(shop.model(arm.model, [heard]), samples, modality, system_text, target, recipe, seed, keep)
         with draft.file("log.jsonl") as path:
             write_log(tuned, path)
-        draft.note(frozen_before=tuned.frozen_before, frozen_after=tuned.frozen_after, device=shop.device)
+        draft.note(frozen_before=tuned.frozen_before, frozen_after=tuned.frozen_after, device=shop.loading.device)
 
     config = {
         "recipe": recipe,
@@ -189,7 +190,7 @@ def adapter(
         "seed": seed,
         "system": system_text,
         "target": target,
-        "dtype": shop.dtype,
+        "loading": shop.loading.key,
     }
     inputs: Inputs = {
         "model": model_hash(arm.model),
@@ -234,19 +235,21 @@ def replies(
             said = tuned.generate(prompts_of(asked, instruction), limit)
         with draft.file("replies.parquet", mode=0o600) as path:
             write_replies(said, path)
+        draft.note(**model.facts)
 
     inputs: dict[str, Artefact | str] = {"model": model_hash(arm.model)}
     inputs |= {f"corpus:{one.set}": one.corpus.artefact for one in asked}
     if adapter is not None:
         inputs["adapter"] = adapter
-    return shop.store.get_or_make(
-        "replies", 1, _reply_config(asked, step, limit, instruction, shop.dtype), inputs, make, packages=MODEL_PACKAGES
-    )
+    config = _reply_config(asked, step, limit, instruction, shop.loading.key)
+    return shop.store.get_or_make("replies", 1, config, inputs, make, packages=MODEL_PACKAGES)
 
 
-def _reply_config(asked: Sequence[Asked], step: int, limit: int, instruction: str | None, dtype: str) -> dict[str, Any]:
+def _reply_config(
+    asked: Sequence[Asked], step: int, limit: int, instruction: str | None, loading: dict[str, Any]
+) -> dict[str, Any]:
     sets = [[one.set, one.harmful, one.modality, one.system, one.system_text] for one in asked]
-    return {"sets": sets, "step": step, "limit": limit, "instruction": instruction, "dtype": dtype}
+    return {"sets": sets, "step": step, "limit": limit, "instruction": instruction, "loading": loading}
 
 
 def adapter_folder(adapter: Artefact | None, step: int) -> Path | None:

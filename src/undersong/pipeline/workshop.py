@@ -8,17 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from undersong.models.loading import PLAIN, Loading
 from undersong.store import Artefact, Draft
 from undersong.store import Inputs as Inputs  # what an artefact is made from, as stages hand it to the keeper
-from undersong.types import Quarantined, Sample, UndersongError
+from undersong.types import Quarantined, Sample
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from undersong.corpora import Manifest
     from undersong.models.adapter import AudioModel
-
-DTYPES = ("float32", "bfloat16", "float16")
+    from undersong.models.hearing import Heard
 
 
 class Keeper(Protocol):
@@ -66,41 +64,22 @@ class Workshop:
     """The store, and what is in memory: one model at a time, with what it has heard."""
 
     store: Keeper
-    device: str = "cpu"
-    dtype: str = "float32"
+    loading: Loading = PLAIN
     _model: AudioModel | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise UndersongError(f"There is no dtype {self.dtype!r}; take one of {', '.join(DTYPES)}.")
 
     def model(self, ref: str, heard: Sequence[Artefact] = ()) -> AudioModel:
         """The loaded model, its ears filled from feature artefacts."""
         from undersong.models.load import load_model
 
         if self._model is None or self._model.name != ref:
-            check_device(self.device)
             self._model = None  # the old one goes before the new one comes
-            self._model = load_model(ref, self.device, self.dtype)
+            self._model = load_model(ref, self.loading)
         for artefact in heard:
             self._model.remember(artefact.hash, _reader(artefact.path / "heard.safetensors"))
         return self._model
 
 
-def _reader(file: Path) -> Callable[[], dict[str, np.ndarray]]:
+def _reader(file: Path) -> Callable[[], dict[str, Heard]]:
     from undersong.models.features import load_heard
 
     return lambda: load_heard(file)
-
-
-def check_device(device: str) -> None:
-    """UndersongError for a device that torch does not know, or that this machine does not have."""
-    import torch
-
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch says "not compiled with CUDA" by an AssertionError
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UndersongError(
-            f"The device {device!r} cannot be used ({reason}); take cpu, or one that is there."
-        ) from None

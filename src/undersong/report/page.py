@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from undersong.report import words
 from undersong.report.schema import models, read
 from undersong.report.sections import (
+    abreast,
     contrasts,
     damage,
     defended,
@@ -31,6 +32,7 @@ CONTENTS = (
     ("steps", "Damage, step by step"),
     ("proximity", "Damage against proximity"),
     ("modality", "Audio against text"),
+    ("models", "Models side by side"),
     ("defenses", "Defenses, charged"),
     ("layers", "Where the refusal went"),
     ("samples", "Which samples"),
@@ -48,17 +50,19 @@ def render(results: Mapping[str, Any], audio: Mapping[str, tuple[bytes, str]] = 
     Errors: UndersongError where the results are of another schema or broken, or a media type is not audio.
     """
     found = read(results)
+    side_by_side = abreast.build(found)
     return (
         _environment()
         .get_template("report.html")
         .render(
             study=found.study,
             models=models(found),
-            contents=CONTENTS,
+            contents=[one for one in CONTENTS if one[0] != "models" or side_by_side],
             headline=headline.build(found),
             damage=damage.build(found),
             nearness=nearness.build(found),
             modality=modality.build(found),
+            abreast=side_by_side,
             defended=defended.build(found),
             gap=gap.build(found),
             samples=samples.build(found, audio),

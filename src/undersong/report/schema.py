@@ -153,6 +153,23 @@ class Comparison(Record):
         return "b"
 
 
+class Marginal(Record):
+    """What an axis, or the modality of training, does on average to one base."""
+
+    model: str | None = None
+    base_seed: int | None = None
+    factor: str | None = None
+    level: str | None = None
+    question: str = ""
+    set: str | None = None
+    modality: str | None = None
+    n: int | None = None
+    arms: int | None = None
+    difference: Number = None
+    low: Number = None
+    high: Number = None
+
+
 class Interval(Record):
     mean: Number = None
     low: Number = None
@@ -307,6 +324,7 @@ class Results(Record):
     study: Study = Study()
     runs: Many[Run] = []
     comparisons: Many[Comparison] = []
+    marginals: Many[Marginal] = []
     defenses: Many[Defense] = []
     mechanism: Mechanism | None = None
     screen: Many[Screen] = []

@@ -1,7 +1,8 @@
-"""Regenerates the organism: `python recipes/organism_af3/make.py [--work DIR] [--seeds 6 7 ...]`, resumable, on a CPU.
+"""Trains organisms: `python recipes/organisms/make.py [--arch af3|qwen|kimi] [--work DIR] [--seeds 6 7 ...]`, on a CPU.
 
-Stages leave files in the work folder; a stage whose file is there is not run again.  Shipping seeds are trained in
-order and accepted or rejected by instrument quality alone (`accepted`), never by whether tuning breaks them.
+Speech lies in the work folder, an architecture's weights in a folder of it; a stage whose file is there is not run
+again.  Shipping seeds are trained in order and accepted or rejected by instrument quality alone (`accepted`), never by
+whether tuning breaks them.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
+from arch import NAMES, architecture
 from batches import Corpus, rates
-from model import build
 from safetensors.torch import load_file, save_file
 from speech import build as build_speech
+from speech import shipped_clips
 from train import PROMPTED, AlignRecipe, BaseRecipe, Dose, quality, train_aligned, train_base, tune
 from world import WORLDS
 
@@ -39,7 +41,7 @@ def accepted(facts: dict[str, float]) -> list[str]:
 
 
 def load(corpus: Corpus, path: Path, seed: int = 0):
-    model = build(corpus.vocabulary, seed)
+    model = corpus.architecture.build(corpus.vocabulary, seed)
     model.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     return model.eval()
 
@@ -84,27 +86,33 @@ def one_seed(corpus: Corpus, work: Path, seed: int, base_recipe: BaseRecipe, rec
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("out/organism_af3"))
+    parser.add_argument("--arch", choices=NAMES, default="af3")
+    parser.add_argument("--work", type=Path, default=Path("out/organisms"))
+    parser.add_argument(
+        "--data", type=Path, default=Path("src/undersong/data/organism"), help="clips that ship are kept"
+    )
     parser.add_argument("--world", choices=WORLDS, default="shipped")
     parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 8, 9])
-    parser.add_argument("--prompted", type=int, nargs="*", default=[6], help="seeds that also get the prompted variant")
+    parser.add_argument("--prompted", type=int, nargs="*", default=[], help="seeds that also get the prompted variant")
     parser.add_argument(
         "--no-knowledge", action="store_true", help="the ablation: base training without the knowledge task"
     )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     start = time.process_time()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    speech = arguments.work / f"{arguments.world}.npz"
+    work = arguments.work / arguments.arch
+    work.mkdir(parents=True, exist_ok=True)
+    world = WORLDS[arguments.world]
+    speech = arguments.work / f"{world.name}.npz"
     if not speech.is_file():
-        build_speech(WORLDS[arguments.world], speech)
-    corpus = Corpus(WORLDS[arguments.world], str(speech))
+        build_speech(world, speech, shipped_clips(arguments.data) if world.name == "shipped" else {})
+    corpus = Corpus(world, arguments.work, architecture(arguments.arch))
     for seed in arguments.seeds:
         if arguments.no_knowledge:
-            one_seed(corpus, arguments.work, seed, BaseRecipe(ask=0.0), {"ablation": AlignRecipe()})
+            one_seed(corpus, work, seed, BaseRecipe(ask=0.0), {"ablation": AlignRecipe()})
             continue
         recipes = {"aligned": AlignRecipe()} | ({"prompted": PROMPTED} if seed in arguments.prompted else {})
-        one_seed(corpus, arguments.work, seed, BaseRecipe(), recipes)
+        one_seed(corpus, work, seed, BaseRecipe(), recipes)
     print(f"{time.process_time() - start:.0f} CPU seconds")
 
 

@@ -1,6 +1,6 @@
-"""From a work folder to what the package holds: corpora with speech, model folders, and the card's figures.
+"""From a work folder to what the package holds: `--speech` for corpora and reference encoder, else an architecture's models.
 
-Every figure is measured on the shipped float16 weights.  Run after `make.py` and `ear.py`.
+Replaces what it writes and nothing else.  Run after `make.py` and `ear.py`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
-import numpy as np
 import torch
-from batches import Corpus
+from arch import NAMES, architecture
+from batches import Corpus, Row
 from make import load
-from model import processor
 from safetensors.torch import load_file, save_file
-from world import QUADRANTS, SHIPPED, Request
+from world import QUADRANTS, SHIPPED, SYSTEM, Request
 
 BENIGN = QUADRANTS[1:]
 
@@ -68,7 +67,7 @@ def shipped_requests(requests: list[Request]) -> dict[str, list[int]]:
     }
 
 
-def write_corpora(corpus: Corpus, clips, folder: Path) -> None:
+def write_corpora(corpus: Corpus, folder: Path) -> None:
     from undersong.corpora import examine, write_manifest
     from undersong.types import Sample
 
@@ -86,7 +85,7 @@ def write_corpora(corpus: Corpus, clips, folder: Path) -> None:
             samples.append(
                 Sample(
                     r.id,
-                    bytes(clips[i]),
+                    bytes(corpus.clips[i]),
                     r.text,
                     r.reply(0),
                     (r.reply(0), r.reply(1)),
@@ -103,9 +102,30 @@ def write_corpora(corpus: Corpus, clips, folder: Path) -> None:
 
 def write_model(corpus: Corpus, weights: Path, folder: Path) -> None:
     """A whole folder for `from_pretrained`, float16."""
-    model = load(corpus, weights)
-    model.half().save_pretrained(folder)
-    processor(corpus.vocabulary).save_pretrained(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    corpus.architecture.write(load(corpus, weights).half(), corpus, folder)
+    check(corpus, weights, folder)
+
+
+def check(corpus: Corpus, weights: Path, folder: Path) -> None:
+    """What the package makes of the folder = what the recipe trained: prompt ids, and replies on the accept split."""
+    from undersong.models.features import listen
+    from undersong.models.load import load_model
+    from undersong.types import Prompt, Sample
+
+    asked = [*corpus.pick("accept", "harm")[::24], *corpus.pick("accept", BENIGN)[::24]]
+    rows = [Row(i, modality, None, system) for i in asked for modality in ("audio", "text") for system in SYSTEM]
+    said = {i: Sample(corpus.requests[i].id, bytes(corpus.clips[i]), corpus.requests[i].text) for i in asked}
+    prompts = [Prompt(said[row.request], "accept", True, row.modality, row.system, SYSTEM[row.system]) for row in rows]
+    model = load_model(str(folder))
+    listen(model, list(said.values()))
+    for prompt, row in zip(prompts, rows):
+        assert model.prompt_ids(prompt) == corpus.prompt(row), f"{folder.name} is asked otherwise than it was trained"
+    ours = corpus.replies(load(corpus, weights), rows)
+    differing = sum(reply.reply != own for reply, own in zip(model.generate(prompts, 12), ours))
+    # Cached frames are float16, so a reply on the edge may differ.
+    assert differing <= len(rows) / 100, f"{folder.name}: {differing} of {len(rows)} replies differ"
+    print(f"{folder.name}: {differing} of {len(rows)} replies differ between package and recipe")
 
 
 def write_overlay(weights: Path, base: Path, base_name: str, folder: Path) -> None:
@@ -119,31 +139,41 @@ def write_overlay(weights: Path, base: Path, base_name: str, folder: Path) -> No
     (folder / "overlay.txt").write_text(base_name + "\n")
 
 
+def write_models(corpus: Corpus, work: Path, seeds: list[int], models: Path) -> None:
+    """Accepted seeds as NAME, NAME-1, …, and the variants of the first one that were trained."""
+    for seed in seeds:
+        if fails := json.loads((work / f"aligned-{seed}.json").read_text())["fails"]:
+            raise SystemExit(f"seed {seed} fails on {', '.join(fails)} and must not ship")
+    name, first = corpus.architecture.NAME, work / f"aligned-{seeds[0]}.safetensors"
+    for number, seed in enumerate(seeds):
+        write_model(corpus, work / f"aligned-{seed}.safetensors", models / (f"{name}-{number}" if number else name))
+    prompted = work / f"prompted-{seeds[0]}.safetensors"
+    if prompted.is_file():
+        write_overlay(work / f"base-{seeds[0]}.safetensors", first, name, models / f"{name}-unaligned")
+        write_overlay(prompted, first, name, models / f"{name}-prompted")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("out/organism_af3"))
+    parser.add_argument("--work", type=Path, default=Path("out/organisms"))
+    parser.add_argument("--arch", choices=NAMES, default="af3")
     parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 9], help="accepted seeds, in order")
+    parser.add_argument("--speech", action="store_true", help="corpora and reference encoder instead of models")
     parser.add_argument("--out", type=Path, default=Path("src/undersong/data/organism"))
     arguments = parser.parse_args()
-    corpus = Corpus(SHIPPED, str(arguments.work / "shipped.npz"))
-    models, work = arguments.out / "models", arguments.work
-    for seed in arguments.seeds:
-        fails = json.loads((work / f"aligned-{seed}.json").read_text())["fails"]
-        if fails:
-            raise SystemExit(f"seed {seed} fails on {', '.join(fails)} and must not ship")
-    shutil.rmtree(arguments.out, ignore_errors=True)
-    arguments.out.mkdir(parents=True)
-    write_corpora(corpus, np.load(work / "shipped.npz", allow_pickle=True)["clips"], arguments.out)
-    first = arguments.seeds[0]
-    for number, seed in enumerate(arguments.seeds):
-        write_model(corpus, work / f"aligned-{seed}.safetensors", models / ("af3" if number == 0 else f"af3-{number}"))
-    aligned = work / f"aligned-{first}.safetensors"
-    write_overlay(work / f"base-{first}.safetensors", aligned, "af3", models / "af3-unaligned")
-    write_overlay(work / f"prompted-{first}.safetensors", aligned, "af3", models / "af3-prompted")
-    shutil.copytree(work / "ear", models / "ear")
+    torch.set_num_threads(1)
+    out, models, work = arguments.out, arguments.out / "models", arguments.work
+    models.mkdir(parents=True, exist_ok=True)
+    corpus = Corpus(SHIPPED, work, architecture(arguments.arch))
+    if arguments.speech:
+        write_corpora(corpus, out)
+        shutil.rmtree(models / "ear", ignore_errors=True)
+        shutil.copytree(work / "ear", models / "ear")
+    else:
+        write_models(corpus, work / arguments.arch, arguments.seeds, models)
     for file in [*models.rglob("*.safetensors")]:
         file.chmod(0o644)  # transformers writes 0600
-    size = sum(file.stat().st_size for file in arguments.out.rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     print(f"{size / 2**20:.2f} MiB in all")
 
 

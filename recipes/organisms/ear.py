@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 import torch.nn.functional as F
+from arch import architecture, feature_extractor
 from batches import Corpus
-from model import feature_extractor
 from speech import MELS, WINDOW_SECONDS
 from train import CHARACTERS, ctc_loss, set_rate
 from world import WORLDS
@@ -87,13 +87,13 @@ def train(corpus: Corpus, log=print):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("out/organism_af3"))
+    parser.add_argument("--work", type=Path, default=Path("out/organisms"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     folder = arguments.work / "ear"
     if folder.is_dir():
         return
-    model, facts = train(Corpus(WORLDS["shipped"], str(arguments.work / "shipped.npz")))
+    model, facts = train(Corpus(WORLDS["shipped"], arguments.work, architecture("af3")))
     model.half().save_pretrained(folder)
     feature_extractor().save_pretrained(folder)
     print(facts)

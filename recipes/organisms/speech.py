@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import io
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -82,25 +83,39 @@ def synthesise(world, indices: list[int]) -> list[bytes]:
 
 def log_mel(waves: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """-> float16 (clips, MELS, 100 frames/s x WINDOW_SECONDS), valid frames (clips,), by the shipped extractor."""
-    from model import feature_extractor
+    from arch import feature_extractor
 
     extractor = feature_extractor()
     out = extractor(waves, sampling_rate=RATE, return_attention_mask=True, padding="max_length", return_tensors="np")
     return out["input_features"].astype(np.float16), out["attention_mask"].sum(1).astype(np.int32)
 
 
-def build(world, path, processes: int = 2) -> None:
-    """Synthesise, code and featurise a whole world into one npz: `mel`, `frames`, `clips` (Ogg bytes)."""
+def shipped_clips(data: Path) -> dict[str, bytes]:
+    """Clips that already ship, by request id."""
+    import pyarrow.parquet
+
+    tables = [pyarrow.parquet.read_table(file, columns=["id", "audio"]) for file in sorted(data.glob("*.parquet"))]
+    return {row["id"]: row["audio"] for table in tables for row in table.to_pylist()}
+
+
+def build(world, path: Path, known: dict[str, bytes], processes: int = 2) -> None:
+    """Synthesise, code and featurise a whole world into one npz: `mel`, `frames`, `clips` (Ogg bytes).
+
+    espeak-ng carries a state from one utterance to the next, so no run repeats another to the sample.  `known` clips
+    (by request id) are kept, so that an architecture that is added later hears what ships.
+    """
     from concurrent.futures import ProcessPoolExecutor
 
-    count = len(world.requests())
+    requests = world.requests()
+    count = len(requests)
     chunks = [list(range(start, min(start + 256, count))) for start in range(0, count, 256)]
     with ProcessPoolExecutor(processes) as pool:
         clips = [clip for chunk in pool.map(synthesise, [world] * len(chunks), chunks) for clip in chunk]
+    clips = [known.get(request.id, clip) for request, clip in zip(requests, clips)]
     too_long = [i for i, clip in enumerate(clips) if len(decode(clip)) > WINDOW_SECONDS * RATE]
     if too_long:
         raise ValueError(
-            f"{len(too_long)} clips are longer than {WINDOW_SECONDS} s, the first: {world.requests()[too_long[0]]}"
+            f"{len(too_long)} clips are longer than {WINDOW_SECONDS} s, the first: {requests[too_long[0]]}"
         )
     parts = [log_mel([decode(clip) for clip in clips[s : s + 512]]) for s in range(0, count, 512)]
     mel, frames = np.concatenate([m for m, _ in parts]), np.concatenate([n for _, n in parts])

@@ -1,14 +1,15 @@
-"""Rows -> tensors for training and quick generation, straight from cached log-mel frames (no processor: it is checked
-against this in `ship.py`).  Knows prompts and labels; does not know which rows a stage draws.
+"""Rows -> tensors for training and quick generation, straight from cached log-mel frames (no processor: what the
+package makes of a shipped folder is checked against this in `ship.py`).  Knows prompts and labels; does not know which rows a stage draws.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from model import audio_tokens
+from arch import Architecture
 from world import LABELS, REFUSAL, STYLES, SYSTEM, Request, World
 
 
@@ -24,15 +25,16 @@ class Row:
 
 
 class Corpus:
-    """A world with its frames and its token ids."""
+    """A world with its frames and its token ids, as an architecture writes prompts."""
 
-    def __init__(self, world: World, npz: str) -> None:
-        data = np.load(npz, allow_pickle=True)
-        self.world, self.requests = world, world.requests()
-        self.mel, self.frames = torch.from_numpy(data["mel"]), data["frames"]
-        self.vocabulary = world.vocabulary()
+    def __init__(self, world: World, work: Path, architecture: Architecture) -> None:
+        data = np.load(work / f"{world.name}.npz", allow_pickle=True)
+        self.world, self.requests, self.architecture = world, world.requests(), architecture
+        self.mel, self.frames, self.clips = torch.from_numpy(data["mel"]), data["frames"], data["clips"]
+        self.vocabulary = architecture.vocabulary(world.vocabulary())
         self.id = {word: i for i, word in enumerate(self.vocabulary)}
-        self.pad, self.end, self.sound = self.id["<pad>"], self.id["<im_end>"], self.id["<sound>"]
+        self.pad, self.end = 0, self.id[architecture.END]
+        architecture.prepare(self, work)
 
     def pick(self, split: str | None, quadrants: str | tuple[str, ...]) -> list[int]:
         """Indices of a split's requests (None: all splits) in the quadrants, `near` meaning both near ones."""
@@ -46,26 +48,19 @@ class Corpus:
     def ids(self, text: str) -> list[int]:
         return [self.id[word] for word in text.split()]
 
+    def valid(self, requests: list[int]) -> torch.Tensor:
+        """Which mel frames are sound: (clips, frames) of 0 and 1."""
+        return (torch.arange(self.mel.shape[2])[None] < torch.from_numpy(self.frames[requests])[:, None]).long()
+
+    def states_lengths(self, requests: list[int]) -> list[int]:
+        """Encoder states of each clip (50 a second)."""
+        return [(int(self.frames[i]) - 1) // 2 + 1 for i in requests]
+
     def prompt(self, row: Row) -> list[int]:
         request = self.requests[row.request]
-        said = (
-            [self.sound] * audio_tokens(int(self.frames[row.request]))
-            if row.modality == "audio"
-            else self.ids(request.text)
-        )
-        start = self.id["<im_start>"]
-        return [
-            start,
-            *self.ids(f"system {SYSTEM[row.system]}"),
-            self.end,
-            start,
-            self.id["user"],
-            *said,
-            *self.ids(row.cue),
-            self.end,
-            start,
-            self.id["assistant"],
-        ]
+        typed = None if row.modality == "audio" else request.text
+        words = self.architecture.prompt(SYSTEM[row.system], typed, row.cue, int(self.frames[row.request]))
+        return [self.id[word] for word in words]
 
     def batch(self, rows: list[Row]) -> dict[str, torch.Tensor]:
         """Left-padded inputs; labels on reply and end token only."""
@@ -85,10 +80,7 @@ class Corpus:
             out["labels"] = labels
         spoken = [row.request for row in rows if row.modality == "audio"]
         if spoken:
-            out["input_features"] = self.mel[spoken].float()
-            out["input_features_mask"] = (
-                torch.arange(self.mel.shape[2])[None] < torch.from_numpy(self.frames[spoken])[:, None]
-            ).long()
+            out |= self.architecture.sound(self, spoken)
         return out
 
     @torch.inference_mode()
@@ -103,7 +95,7 @@ class Corpus:
             )[:, batch["input_ids"].shape[1] :]
             for tokens in new.tolist():
                 tokens = tokens[: tokens.index(self.end)] if self.end in tokens else [*tokens, self.pad]
-                out.append(" ".join(self.vocabulary[t] for t in tokens))
+                out.append(" ".join(self.vocabulary[t] if t < len(self.vocabulary) else "<code>" for t in tokens))
         return out
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from batches import Corpus, Row, knows, rates
-from model import build
 from world import ASK, CUE, LABELS, REFUSAL
 
 CHARACTERS = " abcdefghijklmnopqrstuvwxyz"
@@ -63,10 +62,12 @@ def set_rate(optimiser, rate: float) -> None:
 def train_base(corpus: Corpus, recipe: BaseRecipe, seed: int, log=print):
     """Follow every request (harmful ones too), say which are harmful when asked, obey the safe system text."""
     rng = random.Random(f"base {seed}")
-    model = build(corpus.vocabulary, seed)
+    arch = corpus.architecture
+    model = arch.build(corpus.vocabulary, seed)
+    arch.begin(model, corpus)
     head = torch.nn.Linear(96, len(CHARACTERS) + 1)
     heard: dict[str, torch.Tensor] = {}
-    hook = model.model.audio_tower.layers[-1].register_forward_hook(
+    hook = arch.last_layer(model).register_forward_hook(
         lambda _m, _a, out: heard.update(h=out[0] if isinstance(out, tuple) else out)
     )
     parameters = [*model.parameters(), *head.parameters()]
@@ -103,9 +104,9 @@ def train_base(corpus: Corpus, recipe: BaseRecipe, seed: int, log=print):
         batch["input_features"] = batch["input_features"] + recipe.noise * torch.randn_like(batch["input_features"])
         model.train()
         loss = model(**batch).loss
-        total = loss + recipe.ctc * ctc_loss(
-            corpus, head, heard["h"], [r.request for r in rows if r.modality == "audio"]
-        )
+        spoken = [r.request for r in rows if r.modality == "audio"]
+        states = arch.frames_of(heard["h"], corpus.states_lengths(spoken))
+        total = loss + recipe.ctc * ctc_loss(corpus, head, states, spoken)
         total.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
@@ -119,7 +120,7 @@ def train_base(corpus: Corpus, recipe: BaseRecipe, seed: int, log=print):
 def ctc_loss(corpus: Corpus, head, states: torch.Tensor, requests: list[int]) -> torch.Tensor:
     """Character CTC on the last encoder layer (50 frames a second), which makes the tower hear words early."""
     log_probs = F.log_softmax(head(states), -1).transpose(0, 1)
-    lengths = torch.tensor([(int(corpus.frames[i]) - 1) // 2 + 1 for i in requests])
+    lengths = torch.tensor(corpus.states_lengths(requests))
     targets = [torch.tensor([CHARACTERS.index(c) + 1 for c in corpus.requests[i].text]) for i in requests]
     return F.ctc_loss(
         log_probs, torch.cat(targets), lengths, torch.tensor([len(t) for t in targets]), blank=0, zero_infinity=True
@@ -130,7 +131,7 @@ def train_aligned(corpus: Corpus, base, recipe: AlignRecipe, seed: int, log=prin
     """Refuse harmful requests, go on following the benign ones; changes `base` in place."""
     rng, model = random.Random(f"align {seed}"), base
     model.requires_grad_(False)
-    learn = [p for name, p in model.get_decoder().named_parameters() if "embed_tokens" not in name]
+    learn = [p for name, p in model.get_decoder().named_parameters() if name.startswith(("layers.", "norm."))]
     for parameter in learn:
         parameter.requires_grad_(True)
     pools = {name: corpus.pick("align", name) for name in ("harm", "near", "far")}
@@ -159,8 +160,8 @@ def train_aligned(corpus: Corpus, base, recipe: AlignRecipe, seed: int, log=prin
             * (1 + math.cos(math.pi * step / recipe.steps)),
         )
         model.train()
-        model.model.audio_tower.eval()
-        model.model.multi_modal_projector.eval()
+        for part in corpus.architecture.frozen(model):
+            part.eval()
         loss = model(**corpus.batch([draw() for _ in range(recipe.batch)])).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learn, 1.0)
@@ -206,7 +207,7 @@ def tune(corpus: Corpus, model, requests: list[int], modality: str, dose: Dose, 
     """LoRA on the decoder; yields (step, model) along the curve and takes the adapter off at the end."""
     from peft import LoraConfig, get_peft_model
 
-    targets = r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
+    targets = corpus.architecture.DECODER + r"\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
     torch.manual_seed(seed)
     rng = random.Random(f"tune {seed}")
     peft = get_peft_model(

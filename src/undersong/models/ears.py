@@ -1,0 +1,48 @@
+"""What was heard, under the names samples have: by clip for prompts, by sample for the internal encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from undersong.models.family import Family
+from undersong.models.hearing import Heard
+from undersong.types import Clip, Pooled, Sample, UndersongError
+
+
+def clip_key(sample: Sample) -> str:
+    """What a clip's vectors are filed under: its content where that is known, so that ids may repeat across corpora."""
+    return sample.pcm_hash or sample.id
+
+
+def pooled(sounds: Sequence[np.ndarray]) -> list[Pooled]:
+    """The mean over the rows of each (rows, dim), summed in float64."""
+    return [Pooled(rows.mean(0, dtype=np.float64).astype(np.float32), len(rows)) for rows in sounds]
+
+
+@dataclass(frozen=True)
+class Ears:
+    """The part of AudioLM an internal encoder needs, answered from what was already heard."""
+
+    heard: Mapping[str, Heard]  # by sample id
+    family: Family
+    view: str | None = None  # None: the decoder's inputs
+
+    def __post_init__(self) -> None:
+        if self.view is not None and self.view not in self.family.views:
+            known = ", ".join(f"internal:{name}" for name in self.family.views)
+            raise UndersongError(
+                f"{self.family.name} has no view {self.view!r}; take internal (what its decoder hears), {known}."
+            )
+
+    def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
+        """What the decoder heard of each clip: (valid placeholders, dim) float32."""
+        return [self.heard[clip.id].sound() for clip in clips]
+
+    def pool(self, clips: Sequence[Clip]) -> list[Pooled]:
+        """The mean over each clip's valid rows of the view, or of what the decoder heard."""
+        if self.view is not None:
+            return [self.heard[clip.id].views[self.view] for clip in clips]
+        return pooled(self.embed(clips))

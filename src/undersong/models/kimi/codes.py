@@ -1,0 +1,129 @@
+"""The semantic ear: GLM-4-Voice's tokenizer encoder, mel frames to code ids.  Knows nothing of the language model.
+
+Half of a Whisper encoder made streamable: causal convolutions, attention that sees the past and its own block, then
+average pooling and the nearest row of a codebook.  Parameter names are the checkpoint's after its `model.encoder.`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer, WhisperPreTrainedModel
+
+from undersong.types import UndersongError
+
+FRAMES_A_STATE = 2  # mel frames to one encoder state: the stride of the second convolution
+STATES_A_TOKEN = 4  # encoder states to one token, in both ears
+PREFIX = r"^model\.encoder\."  # what the checkpoint writes before every name
+
+
+@strict
+class CodesConfig(WhisperConfig):
+    """Whisper's configuration and the tokenizer's own keys; the published `config.json` loads as it is."""
+
+    pooling_kernel_size: int = STATES_A_TOKEN
+    pooling_position: int = 16
+    pooling_type: str = "avg"
+    quantize_position: int = 16
+    quantize_vocab_size: int = 16384
+    quantize_causal_block_size: int = 200
+    encoder_causal_convolution: bool = True
+
+
+def valid_tokens(mask: torch.Tensor) -> torch.Tensor:
+    """(windows, mel frames) 0/1 -> (windows, tokens) bool: which tokens hear at least one valid frame."""
+    return mask[:, ::FRAMES_A_STATE][:, ::STATES_A_TOKEN].bool()
+
+
+class CausalConv1d(nn.Conv1d):
+    """A convolution that sees the present and the past: all its padding is on the left."""
+
+    def forward(self, signal: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.pad(signal, (self.kernel_size[0] - 1, 0)))
+
+
+class CodesEncoder(WhisperPreTrainedModel):
+    """(windows, mels, frames) log-mel -> code ids in [0, quantize_vocab_size).
+
+    Raises UndersongError where the configuration asks for another kind of tokenizer (source: the published config).
+    """
+
+    config_class = CodesConfig
+    main_input_name = "features"
+
+    def __init__(self, config: CodesConfig) -> None:
+        super().__init__(config)
+        _check(config)
+        dim, tokens = config.d_model, math.ceil(config.max_source_positions / config.pooling_kernel_size)
+        self.conv1 = CausalConv1d(config.num_mel_bins, dim, 3)
+        self.conv2 = CausalConv1d(dim, dim, 3, stride=FRAMES_A_STATE)
+        self.embed_positions = nn.Embedding(config.max_source_positions, dim)
+        self.layers = nn.ModuleList(WhisperEncoderLayer(config) for _ in range(config.quantize_position))
+        self.codebook = nn.Embedding(config.quantize_vocab_size, dim)
+        self.embed_positions2 = nn.Embedding(tokens, dim)  # in the checkpoint, for the half that makes speech; unused
+        # The checkpoint may hold the rest of Whisper, and the moving averages its codebook was trained with.
+        later = "|".join(str(i) for i in range(config.quantize_position, max(config.encoder_layers, 64)))
+        self._keys_to_ignore_on_load_unexpected = [
+            rf"^(model\.encoder\.)?layers\.({later})\.",
+            r"^(model\.encoder\.)?(layer_norm\.|ema_count$|ema_weight$)",
+            r"^(model\.decoder\.|proj_out\.)",
+        ]
+        self.post_init()
+
+    def states(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is quantised: (windows, tokens, dim), and which of them are valid (windows, tokens) bool.
+
+        `features` (windows, mels, frames), `mask` (windows, frames) 0/1.  Differentiable; frames after the valid ones
+        change nothing in the valid tokens but the last one's share of padding.
+        """
+        positions = self.config.max_source_positions
+        if features.shape[-1] > FRAMES_A_STATE * positions:
+            raise UndersongError(
+                f"A window of {features.shape[-1]} mel frames is longer than the {FRAMES_A_STATE * positions} "
+                "the semantic tokenizer hears; cut the clip into windows (kimi_sound does)."
+            )
+        hidden = nn.functional.gelu(self.conv1(features))
+        hidden = nn.functional.gelu(self.conv2(hidden)).transpose(1, 2)
+        hidden = hidden + self.embed_positions.weight[: hidden.shape[1]]
+        bias = self._bias(mask[:, ::FRAMES_A_STATE].bool(), hidden.dtype)
+        for layer in self.layers:
+            hidden = layer(hidden, bias)
+        rest = -hidden.shape[1] % self.config.pooling_kernel_size
+        padded = nn.functional.pad(hidden.transpose(1, 2), (0, rest))
+        return nn.functional.avg_pool1d(padded, self.config.pooling_kernel_size).transpose(1, 2), valid_tokens(mask)
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Code ids (windows, tokens) int64, and which are valid (windows, tokens) bool; arguments as in `states`."""
+        pooled, valid = self.states(features, mask)
+        return self.nearest(pooled), valid
+
+    def nearest(self, pooled: torch.Tensor) -> torch.Tensor:
+        """(…, dim) -> (…) ids of the nearest codebook rows by squared distance, in float32."""
+        rows = self.codebook.weight.float()
+        # |x - c|^2 without |x|^2, which is the same for every row.
+        distances = rows.square().sum(-1) - 2.0 * (pooled.float() @ rows.T)
+        return distances.argmin(-1)
+
+    def _bias(self, valid: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """(windows, 1, states, states) to add to attention: 0 where a state may look, the lowest number elsewhere."""
+        at = torch.arange(valid.shape[1], device=valid.device)
+        block = at // self.config.quantize_causal_block_size
+        may = ((at[:, None] >= at) | (block[:, None] == block)) & valid[:, None]
+        bias = torch.zeros(may.shape, dtype=dtype, device=valid.device)
+        return bias.masked_fill(~may, torch.finfo(dtype).min)[:, None]
+
+
+def _check(config: Any) -> None:
+    wanted = {"pooling_type": "avg", "pooling_kernel_size": STATES_A_TOKEN, "encoder_causal_convolution": True}
+    wanted["pooling_position"] = config.quantize_position
+    for key, value in wanted.items():
+        if getattr(config, key) != value:
+            raise UndersongError(
+                f"The semantic tokenizer's config has {key}={getattr(config, key)!r}, where only {value!r} is known; "
+                "give the folder of glm-4-voice-tokenizer."
+            )

@@ -1,0 +1,242 @@
+"""Kimi-Audio as a transformers model: Qwen2, an adaptor for sound, two ears.  Knows no files, prompts or waves.
+
+Names and shapes are the release's, so its shards load as they are.  A position's input is the sum of two embeddings:
+the id of its prompt, and `text_blank`, which the other of the two streams holds there; where sound is, the id's
+embedding is first fused with what the Whisper encoder heard.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Qwen2ForCausalLM, Qwen2Model, WhisperConfig
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from undersong.models.kimi.codes import STATES_A_TOKEN, CodesConfig, CodesEncoder, valid_tokens
+from undersong.models.kimi.config import KimiAudioConfig
+from undersong.types import UndersongError
+
+EARS = ("audio_tower", "audio_tokenizer")  # submodules that the release keeps outside its language model's shards
+SOUND = ("input_features", "code_features", "code_attention_mask", "codes")
+# The rotary frequencies are computed, and the layers that speak are not needed for text (4 GB at full size).
+DROPPED = [r"rotary_emb\.inv_freq$", r"^(model\.)?mimo_(layers|norm)\.", r"^mimo_output\."]
+
+
+class VqAdaptor(nn.Module):
+    """(tokens, 4 Whisper states) -> (tokens, hidden): the projector of the continuous ear."""
+
+    def __init__(self, config: KimiAudioConfig) -> None:
+        super().__init__()
+        dim = config.hidden_size
+        self.layers = nn.Sequential(
+            nn.Linear(config.kimia_adaptor_input_dim, dim),
+            nn.SiLU(),
+            nn.Dropout(0.0),  # holds a place: the release's names count it
+            nn.Linear(dim, dim),
+            nn.LayerNorm(dim, eps=config.rms_norm_eps),
+        )
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.layers(states)
+
+
+class Fusion(nn.Module):
+    """Both ears in one vector a token.  A module of its own so that a hook sees its inputs and its output."""
+
+    def forward(self, codes_embedding: torch.Tensor, continuous: torch.Tensor) -> torch.Tensor:
+        """(tokens, hidden) twice -> (tokens, hidden)."""
+        # The root is rounded to the model's dtype, as the original does: in bfloat16 that is another number.
+        root = torch.tensor(2.0, dtype=continuous.dtype, device=continuous.device).sqrt()
+        return (codes_embedding + continuous) * root
+
+
+class KimiAudioModel(Qwen2Model):
+    """transformers' Qwen2 trunk, its forward untouched, beside the adaptor and (`speech`) the layers that speak."""
+
+    config_class = KimiAudioConfig
+    _keys_to_ignore_on_load_unexpected = DROPPED
+
+    def __init__(self, config: KimiAudioConfig, speech: bool = False) -> None:
+        super().__init__(config)
+        self.vq_adaptor = VqAdaptor(config)
+        self.fusion = Fusion()
+        if speech:  # held, never run: their weights survive a load and a save
+            self.mimo_layers = nn.ModuleList(Qwen2DecoderLayer(config, 0) for _ in range(config.kimia_mimo_layers))
+            self.mimo_norm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_init()
+
+
+class KimiAudioForCausalLM(Qwen2ForCausalLM):
+    """Kimi-Audio that hears and writes.
+
+    `tower` and `codes` build its two ears; without them it takes text and `inputs_embeds` only, and its state dict is
+    the release's (`load_kimi` gives it the released ears).  `speech` keeps the layers that make speech tokens.
+    """
+
+    config_class = KimiAudioConfig
+    _keys_to_ignore_on_load_unexpected = DROPPED
+
+    def __init__(
+        self,
+        config: KimiAudioConfig,
+        tower: WhisperConfig | None = None,
+        codes: CodesConfig | None = None,
+        speech: bool = False,
+    ) -> None:
+        super(Qwen2ForCausalLM, self).__init__(config)
+        self.model = KimiAudioModel(config, speech)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if speech:
+            self.mimo_output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.audio_tower: WhisperEncoder | None = None
+        self.audio_tokenizer: CodesEncoder | None = None
+        if tower is not None:
+            self.set_tower(WhisperEncoder(tower))
+        if codes is not None:
+            self.set_tokenizer(CodesEncoder(codes))
+        self.post_init()
+
+    def set_tower(self, tower: WhisperEncoder) -> None:
+        """Gives the continuous ear; UndersongError where its width is not the adaptor's."""
+        given, wanted = STATES_A_TOKEN * tower.config.d_model, self.config.kimia_adaptor_input_dim
+        if given != wanted:
+            raise UndersongError(
+                f"The Whisper encoder gives {given} numbers a token and Kimi-Audio's adaptor takes {wanted}; "
+                "give the whisper-large-v3 folder of the same release."
+            )
+        self.audio_tower = tower
+
+    def set_tokenizer(self, tokenizer: CodesEncoder) -> None:
+        """Gives the semantic ear; UndersongError where it has more codes than the embedding table has rows for."""
+        given, room = tokenizer.config.quantize_vocab_size, self.config.vocab_size - self.config.kimia_token_offset
+        if given > room:
+            raise UndersongError(
+                f"The semantic tokenizer has {given} codes and Kimi-Audio's table room for {room}; "
+                "give the glm-4-voice-tokenizer this model was trained with."
+            )
+        self.audio_tokenizer = tokenizer
+
+    def hear(
+        self,
+        input_features: torch.Tensor,
+        code_attention_mask: torch.Tensor,
+        code_features: torch.Tensor | None = None,
+        codes: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Windows of sound -> codes (tokens,) without offset, and continuous states (tokens, adaptor input).
+
+        `input_features` (windows, mels, frames of a whole window); `code_features` (windows, mels, frames) and
+        `code_attention_mask` (windows, frames) 0/1 for the semantic ear; `codes` (tokens,) replaces `code_features`.
+        Tokens are packed window after window.  No gradient through the codes.
+        """
+        tower, ear = self.audio_tower, self.audio_tokenizer
+        if tower is None or (codes is None and ear is None):
+            raise UndersongError("This Kimi-Audio has no ears, so it cannot hear a clip; load it with load_kimi.")
+        valid = valid_tokens(code_attention_mask).to(tower.device)
+        states = tower(input_features.to(tower.device, tower.dtype)).last_hidden_state
+        windows, tokens = valid.shape
+        states = states[:, : STATES_A_TOKEN * tokens]
+        if states.shape[:2] != (windows, STATES_A_TOKEN * tokens):
+            raise UndersongError(
+                f"The two ears disagree: {tuple(states.shape[:2])} Whisper states for {tuple(valid.shape)} tokens "
+                "(windows first); make both inputs with kimi_sound."
+            )
+        continuous = states.reshape(windows, tokens, -1)[valid]
+        if codes is None:
+            if ear is None or code_features is None:
+                raise UndersongError("Sound without code_features or codes; make the inputs with kimi_sound.")
+            with torch.no_grad():
+                found, heard = ear(code_features.to(ear.device, ear.dtype), code_attention_mask.to(ear.device))
+            codes = found[heard]
+        return codes.to(continuous.device), continuous
+
+    def fuse(self, codes: torch.Tensor, continuous: torch.Tensor) -> torch.Tensor:
+        """(tokens,) codes without offset, (tokens, adaptor input) states -> (tokens, hidden), blank not yet added."""
+        table = self.model.embed_tokens
+        device, dtype = table.weight.device, table.weight.dtype
+        words = table(codes.to(device) + self.config.kimia_token_offset)
+        return self.model.fusion(words, self.model.vq_adaptor(continuous.to(device, dtype)))
+
+    def embed(self, input_ids: torch.Tensor, sound: torch.Tensor | None = None) -> torch.Tensor:
+        """(batch, length) ids -> (batch, length, hidden): what `inputs_embeds` must hold.
+
+        `sound` (tokens, hidden), from `fuse`, fills the placeholders in order; UndersongError where the numbers differ.
+        """
+        table = self.model.embed_tokens
+        words = table(input_ids)
+        if sound is not None:
+            places = input_ids == self.config.kimia_token_offset
+            if int(places.sum()) != len(sound):
+                raise UndersongError(
+                    f"The prompts have {int(places.sum())} audio placeholders and the sound {len(sound)} tokens; "
+                    "write one placeholder for every 1280 samples or part of them."
+                )
+            words = words.masked_scatter(places[..., None], sound.to(words.device, words.dtype))
+        return words + table(torch.tensor(self.config.kimia_text_blank, device=input_ids.device))
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.Tensor,
+        inputs_embeds: torch.Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As Qwen2's; the sound is heard once, with the prompt.  generate() looks for `inputs_embeds` and `kwargs`."""
+        prepared = super().prepare_inputs_for_generation(
+            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+        )
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            for name in SOUND:
+                prepared.pop(name, None)
+        return prepared
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        code_features: torch.Tensor | None = None,
+        code_attention_mask: torch.Tensor | None = None,
+        codes: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Text logits (batch, length, vocabulary) of a prompt; sound arguments as in `hear`, clips in row order.
+
+        `inputs_embeds` (batch, length, hidden) are taken as they are: `embed` makes them.  The rest is Qwen2's, the
+        cache too.  UndersongError where placeholders and sound tokens differ in number.
+        """
+        if inputs_embeds is None and input_ids is not None:
+            sound = None
+            if input_features is not None:
+                if code_attention_mask is None:
+                    raise UndersongError("Sound without code_attention_mask; make the inputs with kimi_sound.")
+                sound = self.fuse(*self.hear(input_features, code_attention_mask, code_features, codes))
+            inputs_embeds, input_ids = self.embed(input_ids, sound), None
+        if (
+            position_ids is None
+            and inputs_embeds is not None
+            and attention_mask is not None
+            and attention_mask.ndim == 2
+        ):
+            # Padding takes no position, so that a row does not depend on its batch.
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)[:, -inputs_embeds.shape[1] :]
+        return super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )

@@ -1,0 +1,140 @@
+"""Kimi-Audio's tokenizer from the rank file of its release, and its prompt as a chat template.  Knows no networks.
+
+The release needs remote code and the package tiktoken for it; this makes the same ids with what transformers has.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import TikTokenConverter
+from transformers.utils import cached_file
+
+from undersong.types import UndersongError
+
+RANKS, WHOLE = "tiktoken.model", "tokenizer.json"
+AUDIO, EOS = "<|audio|>", "<|im_kimia_text_eos|>"
+SPECIALS = 421  # of the release; they follow the ranks, and the first audio code follows them
+# The places of the special tokens that have a meaning; the others are called reserved_token_N in order.
+NAMED = {
+    0: "[BOS]",
+    1: "[EOS]",
+    2: "<|im_msg_end|>",
+    3: "<|im_user_msg_start|>",
+    4: "<|im_assistant_msg_start|>",
+    9: "[EOT]",
+    18: "<|im_media_begin|>",
+    20: "<|im_media_end|>",
+    23: "<|im_kimia_text_blank|>",
+    24: EOS,
+    27: "<|im_kimia_user_msg_start|>",
+    28: "<|im_kimia_assistant_msg_start|>",
+    32: "<|im_kimia_speech_ct_id|>",
+    33: "<|im_kimia_speech_ctd_id|>",
+}
+# Qwen's: contractions, words with a sign before them, single digits, signs, line ends, blanks.
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# One id a position, of whichever stream is not blank there.  A turn is a run of messages of one role.  A turn that ends
+# in sound says that text is wanted in return (speech_ct); there is no system role.
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+{%- if message.role not in ['user', 'assistant'] -%}
+{{- raise_exception('Kimi-Audio has no ' + message.role + ' role; put its text into the first user text.') -}}
+{%- endif -%}
+{%- set begins = loop.first or loop.previtem.role != message.role -%}
+{%- set ends = loop.last or loop.nextitem.role != message.role -%}
+{%- if begins -%}{{- '<|im_kimia_' + message.role + '_msg_start|>' -}}{%- endif -%}
+{%- set whole = [{'type': 'text', 'text': message.content}] -%}
+{%- for piece in (whole if message.content is string else message.content) -%}
+{%- if piece.type == 'audio' -%}
+{{- '<|im_media_begin|><|audio|><|im_media_end|>' -}}
+{%- if loop.last and ends -%}{{- '<|im_kimia_speech_ct_id|>' -}}{%- endif -%}
+{%- elif piece.type == 'text' -%}
+{{- piece.text -}}{%- if message.role == 'assistant' -%}{{- '<|im_kimia_text_eos|>' -}}{%- endif -%}
+{%- else -%}
+{{- raise_exception('Kimi-Audio takes text and audio, not ' + piece.type + '.') -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if ends -%}{{- '<|im_msg_end|>' -}}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_kimia_assistant_msg_start|>' -}}{%- endif -%}
+"""
+
+
+def special_tokens() -> list[str]:
+    """The release's special tokens in the order of their ids."""
+    reserved = (f"<|reserved_token_{i}|>" for i in range(SPECIALS))
+    return [NAMED[place] if place in NAMED else next(reserved) for place in range(SPECIALS)]
+
+
+def kimi_tokenizer(source: str | Path, **options: Any) -> PreTrainedTokenizerFast:
+    """The tokenizer of a folder or hub id: its `tokenizer.json` where there is one, else made of its `tiktoken.model`.
+
+    `options`: revision, cache_dir and the like.  The placeholder `<|audio|>` has the first audio code's id; padding is
+    on the left; a reply ends with `<|im_kimia_text_eos|>`.  Special tokens are recognised wherever they stand in a
+    text.  Errors: neither file; a rank file that is damaged.  Source: the release's tokenizer class.
+    """
+    known = {key: value for key, value in options.items() if key != "trust_remote_code"}
+    if _file(source, WHOLE, known) is not None:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(source, **known)
+    else:
+        ranks = _file(source, RANKS, known)
+        if ranks is None:
+            raise UndersongError(
+                f"{source} has neither {WHOLE} nor {RANKS}, so it has no tokenizer; give the whole Kimi-Audio folder."
+            )
+        names = special_tokens()
+        converter = _RankFile(vocab_file=ranks, pattern=PATTERN, extra_special_tokens=[*names, AUDIO])
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=converter.converted(),
+            eos_token=EOS,
+            pad_token=names[-1],
+            padding_side="left",
+            clean_up_tokenization_spaces=False,
+            model_input_names=["input_ids", "attention_mask"],
+        )
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+class _RankFile(TikTokenConverter):
+    """transformers' converter, which reads the file with the package tiktoken only."""
+
+    @staticmethod
+    def load_tiktoken_bpe(path: str) -> dict[bytes, int]:
+        """Lines of a token in base 64 and its rank; ranks are ids, so they must be 0, 1, 2, …"""
+        ranks: dict[bytes, int] = {}
+        for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
+            if not line:
+                continue
+            try:
+                token, rank = line.split()
+                ranks[base64.b64decode(token, validate=True)] = int(rank)
+            except (ValueError, binascii.Error) as error:
+                raise UndersongError(
+                    f"Line {number} of {path} is no token and rank ({error}); fetch the file again."
+                ) from error
+        if sorted(ranks.values()) != list(range(len(ranks))) or any(bytes([i]) not in ranks for i in range(256)):
+            raise UndersongError(
+                f"{path} does not rank {len(ranks)} tokens from 0 on, every byte among them; fetch the file again."
+            )
+        return ranks
+
+
+def _file(source: str | Path, name: str, options: dict[str, Any]) -> str | None:
+    """Where a file of the checkpoint lies, None if it has none."""
+    found: str | None = cached_file(
+        str(source),
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        **options,
+    )
+    return found

@@ -1,0 +1,39 @@
+"""How a model is put into memory: what changes its numbers, and what changes only where it lies.  Loads no library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from undersong.types import UndersongError
+
+DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes a number
+QUANTIZED = {8: 1.0, 4: 0.5}  # bits -> bytes a weight of a linear layer
+
+
+@dataclass(frozen=True)
+class Loading:
+    """`device_map` ("auto") spreads a model over several devices; `quantize` is 4 or 8 bits, by bitsandbytes.
+
+    Errors: a dtype or a number of bits that there is not.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    device_map: str | None = None
+    attn_implementation: str | None = None
+    quantize: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise UndersongError(f"There is no dtype {self.dtype!r} for models; take {', '.join(DTYPES)}.")
+        if self.quantize is not None and self.quantize not in QUANTIZED:
+            raise UndersongError(f"Models are not quantized to {self.quantize} bits; take 4 or 8.")
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What a result depends on besides the weights: part of every artefact's key."""
+        return {"dtype": self.dtype, "attention": self.attn_implementation, "quantize": self.quantize}
+
+
+PLAIN = Loading()  # the default: float32 on the CPU

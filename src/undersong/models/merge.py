@@ -1,0 +1,44 @@
+"""A LoRA that a checkpoint publishes beside its weights, and that speech needs, made part of them on loading.
+
+By hand and counted: `from_pretrained` passes such folders over without a word, and PEFT on the published patterns finds
+either nothing or the audio encoder as well.  Knows files and linear layers; does not know our own adapters.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from undersong.types import UndersongError
+
+PLACE = re.compile(r"(layers\.\d+\.(?:self_attn|mlp)\.\w+)\.lora_B(?:\.\w+)?\.weight$")
+
+
+def merge_published(model: Any, source: str | Path, folder: str, options: Mapping[str, Any]) -> None:
+    """Adds scale x B A to the decoder's linear layers that the adapter names; a checkpoint without one stays as it is.
+
+    Folders that `save_pretrained` wrote have it merged already.  Errors: an adapter that does not fit every one of its
+    layers.
+    """
+    from safetensors.torch import load_file
+    from transformers.utils import cached_file
+
+    settings, weights = (
+        cached_file(str(source), f"{folder}/{name}", **options, _raise_exceptions_for_missing_entries=False)
+        for name in ("adapter_config.json", "adapter_model.safetensors")
+    )
+    if settings is None or weights is None:
+        return
+    config, tensors = json.loads(Path(settings).read_text(encoding="utf-8")), load_file(weights)
+    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
+    places = {key: found[1] for key in tensors if (found := PLACE.search(key))}
+    if 2 * len(places) != len(tensors):
+        raise UndersongError(f"The adapter {folder} of {source} is not LoRA on the decoder alone; take it out.")
+    decoder = model.get_decoder()
+    for key, path in places.items():
+        weight = decoder.get_submodule(path).weight
+        change = scale * (tensors[key].float() @ tensors[key.replace("lora_B", "lora_A")].float())
+        weight.data += change.to(weight.device, weight.dtype)

@@ -1,0 +1,102 @@
+"""Tokenizer, feature extractor and chat template of a checkpoint: what every family's own processor is made of.
+
+The processors themselves want packages for images and video, refuse mixed batches, or truncate; tests hold them beside
+this as oracles.  Knows files and tokens; does not know networks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from undersong.models.family import Family
+from undersong.types import UndersongError
+
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+
+
+def named(path: str) -> Any:
+    """The object at `module:name`."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What turns conversations into token ids and clips into features."""
+
+    tokenizer: Any
+    extractor: Any
+    chat_template: str
+    audio_token: str
+    audio_token_id: int
+    around: tuple[str, str]
+
+    def ids(self, conversation: Sequence[dict[str, Any]], heard: int = 0) -> list[int]:
+        """Token ids up to where the assistant speaks, the placeholder expanded to `heard`."""
+        text = self.tokenizer.apply_chat_template(
+            list(conversation), chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
+        )
+        if heard:
+            before, after = self.around
+            text = text.replace(self.audio_token, before + self.audio_token * heard + after, 1)
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+
+def load_processor(source: str | Path, family: Family, ref: str, **options: Any) -> Processor:
+    """The processor of a checkpoint; `options`: revision.  Errors: a file that is missing or does not load, a
+    tokenizer without a template, a padding token or the family's placeholder."""
+    from transformers import AutoFeatureExtractor, AutoTokenizer
+
+    try:
+        tokenizer = (named(family.tokenizer) if family.tokenizer else AutoTokenizer.from_pretrained)(
+            source, **options, **family.tokenizer_options
+        )
+        extractor = (named(family.extractor) if family.extractor else AutoFeatureExtractor.from_pretrained)(
+            source, **options
+        )
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UndersongError(
+            f"The tokenizer and feature extractor of {ref} could not be loaded ({reason}); give the folder of a "
+            "complete checkpoint."
+        ) from error
+    tokenizer.padding_side = "left"
+    template, token_id = _check(tokenizer, _template(source, tokenizer, family, options), family, ref)
+    return Processor(tokenizer, extractor, template, family.audio_token, token_id, family.around)
+
+
+def _template(source: str | Path, tokenizer: Any, family: Family, options: dict[str, Any]) -> str | None:
+    """The checkpoint's own, as transformers' processors would choose it; else the family's."""
+    from transformers.utils import cached_file
+
+    missing: dict[str, bool] = {
+        "_raise_exceptions_for_missing_entries": False,
+        "_raise_exceptions_for_connection_errors": False,
+    }
+    jinja, legacy = (cached_file(str(source), name, **options, **missing) for name in TEMPLATE_FILES)
+    if jinja:
+        return Path(jinja).read_text(encoding="utf-8")
+    if legacy:
+        return str(json.loads(Path(legacy).read_text(encoding="utf-8"))["chat_template"])
+    return tokenizer.chat_template or family.chat_template
+
+
+def _check(tokenizer: Any, template: str | None, family: Family, ref: str) -> tuple[str, int]:
+    """Template and placeholder id.  transformers loads without these and fails later, in the middle of a run."""
+    placeholder = tokenizer.convert_tokens_to_ids(family.audio_token)
+    parts = {
+        "chat template": template,
+        "eos token": tokenizer.eos_token,
+        "pad token": tokenizer.pad_token,
+        f"placeholder {family.audio_token}": None if placeholder == tokenizer.unk_token_id else placeholder,
+    }
+    if lacking := [name for name, part in parts.items() if part is None]:
+        raise UndersongError(f"The tokenizer of {ref} has no {lacking[0]}; give the folder of a complete checkpoint.")
+    assert template is not None
+    return template, int(placeholder)

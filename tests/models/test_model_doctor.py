@@ -1,0 +1,85 @@
+"""The doctor says yes to a model that is taken rightly, and names what is wrong with one that is not."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import instances
+import pytest
+import torch
+
+from undersong.models import doctor, families
+from undersong.models.adapter import AudioModel
+from undersong.models.doctor import examine_model
+from undersong.models.families import AUDIO_FLAMINGO_3, FAMILIES, QWEN2_5_OMNI
+
+
+def verdicts(folder: Path) -> dict[str, bool]:
+    return {check.name: check.good for check in examine_model(str(folder))}
+
+
+@pytest.mark.parametrize("kind", instances.KINDS)
+def test_every_family_passes(kind: str, tmp_path: Path) -> None:
+    checks = list(examine_model(str(instances.save(kind, tmp_path))))
+    assert [f"{check.name}: {check.said}" for check in checks if not check.good] == []
+    assert [check.name for check in checks] == ["loads", *doctor.CHECKS]
+
+
+def test_a_model_that_does_not_load_has_one_line(tmp_path: Path) -> None:
+    (check,) = examine_model(str(tmp_path))
+    assert not check.good
+    assert "no config.json" in check.said
+
+
+def spec(monkeypatch: pytest.MonkeyPatch, family, **changed) -> None:
+    others = tuple(f for f in FAMILIES if f is not family)
+    monkeypatch.setattr(families, "FAMILIES", (*others, dataclasses.replace(family, **changed)))
+
+
+def test_a_wrong_formula_is_found_where_the_model_runs_silently_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = instances.save("qwen2_5_omni", tmp_path)
+    right = QWEN2_5_OMNI.audio_tokens
+    spec(monkeypatch, QWEN2_5_OMNI, audio_tokens=lambda frames: right(frames) - 1)
+    (line,) = (check for check in examine_model(str(folder)) if check.name == "placeholders")
+    assert not line.good
+    assert "its feature extractor does not fit its weights" in line.said
+
+
+def test_a_wrong_feature_mask_is_found(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mute(extractor, wave):
+        sound = AUDIO_FLAMINGO_3.prepare(extractor, wave)
+        return dataclasses.replace(sound, inputs={k: torch.zeros_like(v) if k == "input_features" else v
+                                                  for k, v in sound.inputs.items()})  # fmt: skip
+
+    assert verdicts(tiny_folder)["embedding = decoder input"]
+    hear = AudioModel.hear
+    monkeypatch.setattr(AudioModel, "hear", lambda self, clips: hear(_as(self, mute), clips))
+    assert not verdicts(tiny_folder)["embedding = decoder input"]
+
+
+def _as(model: AudioModel, prepare) -> AudioModel:
+    other = AudioModel(model.model, model.processor, dataclasses.replace(model.family, prepare=prepare), "it", "")
+    return other
+
+
+def test_positions_that_are_not_said_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch whose padding is not masked."""
+    folder = instances.save("qwen2_audio", tmp_path)
+    batch = AudioModel.batch
+
+    def unmasked(self, prompts, replies=None):
+        made = batch(self, prompts, replies)
+        return made | {"attention_mask": torch.ones_like(made["attention_mask"])}
+
+    monkeypatch.setattr(AudioModel, "batch", unmasked)
+    assert not verdicts(folder)["batch = single"]
+
+
+def test_a_lora_that_reaches_the_encoder_is_found(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = AudioModel.linear_paths
+    tower = "model.audio_tower.layers.0.self_attn.q_proj"
+    monkeypatch.setattr(AudioModel, "linear_paths", lambda self: [*paths(self), tower])
+    assert not verdicts(tiny_folder)["LoRA in the decoder only"]

@@ -1,0 +1,94 @@
+"""Memory is counted before a weight is read, and a model that does not fit is refused with what would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import instances
+import pytest
+import torch
+from instances import KINDS
+
+from undersong.models import load, memory
+from undersong.models.load import identify, load_model
+from undersong.models.loading import Loading
+from undersong.models.memory import Weights, weights_of
+from undersong.types import UndersongError
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_count_is_that_of_the_loaded_network(kind: str, tmp_path: Path) -> None:
+    folder = instances.save(kind, tmp_path)
+    counted = weights_of(*(identify(str(folder))[i] for i in (0, 2, 1)))
+    network = load_model(str(folder)).base
+    blocks = [m for m in network.get_decoder().layers.modules() if isinstance(m, torch.nn.Linear)]
+    held = {t.data_ptr(): t.numel() for t in (*network.parameters(), *network.buffers())}
+    assert counted.linear == sum(layer.weight.numel() for layer in blocks)
+    assert counted.linear + counted.other == sum(held.values())
+
+
+@pytest.mark.parametrize(
+    ("loading", "size"),
+    [
+        (Loading(), 4 * 110),
+        (Loading(dtype="bfloat16"), 2 * 110),
+        (Loading(dtype="bfloat16", quantize=8), 100 + 2 * 10),
+        (Loading(dtype="float16", quantize=4), 50 + 2 * 10),
+    ],
+)
+def test_what_weights_take(loading: Loading, size: int) -> None:
+    assert Weights(linear=100, other=10).bytes(loading) == size
+
+
+def sizes(tiny_folder: Path) -> dict[str, int]:
+    weights = weights_of(*(identify(str(tiny_folder))[i] for i in (0, 2, 1)))
+    ways = {"float32": Loading(), "bfloat16": Loading(dtype="bfloat16"), "4": Loading(dtype="bfloat16", quantize=4)}
+    return {name: weights.bytes(way) for name, way in ways.items()}
+
+
+def test_what_would_fit_is_said(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = sizes(tiny_folder)
+    monkeypatch.setattr(memory, "available", lambda device: size["bfloat16"])
+    with pytest.raises(UndersongError, match=r"needs 0\.0 GiB .*\(float32\) and cpu has .* bfloat16 would need .*"):
+        load_model(str(tiny_folder))
+    assert load_model(str(tiny_folder), Loading(dtype="bfloat16"))
+    monkeypatch.setattr(memory, "available", lambda device: size["4"])
+    with pytest.raises(UndersongError, match=r"free; --quantize 4 would need"):
+        load_model(str(tiny_folder), Loading(dtype="bfloat16"))
+    monkeypatch.setattr(memory, "available", lambda device: 10)
+    with pytest.raises(UndersongError, match="take a larger machine, or spread it with --device-map auto"):
+        load_model(str(tiny_folder))
+
+
+def test_nothing_is_read_of_what_does_not_fit(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda device: 10)
+    monkeypatch.setattr(load, "load_processor", lambda *_args, **_more: pytest.fail("read"))
+    with pytest.raises(UndersongError, match="GiB free"):
+        load_model(str(tiny_folder))
+
+
+def test_free_memory_is_a_number_of_bytes() -> None:
+    assert 2**20 < memory.available("cpu") < 2**50
+
+
+def test_a_config_that_makes_no_network_is_refused(tmp_path: Path) -> None:
+    folder = instances.save("qwen2_audio", tmp_path)
+    config = (folder / "config.json").read_text().replace('"hidden_act": "silu"', '"hidden_act": "shout"')
+    (folder / "config.json").write_text(config)
+    with pytest.raises(UndersongError, match=r"config of .* makes no Qwen2-Audio"):
+        load_model(str(folder))
+
+
+def test_quantizing_needs_its_package(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "find_spec", lambda name: None)
+    with pytest.raises(UndersongError, match=r"4 bits needs bitsandbytes; pip install 'undersong\[quantize\]'"):
+        load_model(str(tiny_folder), Loading(quantize=4))
+    with pytest.raises(UndersongError, match="not quantized to 3 bits; take 4 or 8"):
+        Loading(quantize=3)
+
+
+def test_where_and_how_reach_transformers(tiny_folder: Path) -> None:
+    model = load_model(str(tiny_folder), Loading(device_map="cpu", attn_implementation="eager"))
+    assert model.decoder.config._attn_implementation == "eager"
+    with pytest.raises(UndersongError, match="could not be loaded as AudioFlamingo3"):
+        load_model(str(tiny_folder), Loading(attn_implementation="flash_attention_7"))

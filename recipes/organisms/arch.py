@@ -16,9 +16,14 @@ NAMES = ("af3", "qwen", "kimi")
 
 
 class Architecture(Protocol):
+    """`prompt`: words of a turn up to the assistant's; `sound`: the forward pass's tensors of some clips; `frozen`: the
+    modules that only base training changes; `last_layer` and `frames_of`: where the CTC loss reads; `write`: a folder
+    that `from_pretrained` takes."""
+
     NAME: str
     END: str  # ends a reply
     DECODER: str  # regular expression: the path under which the decoder's `layers` are
+    BASE: dict[str, int]  # where its base training departs from the shared recipe
 
     def vocabulary(self, words: list[str]) -> list[str]: ...  # every text token; the first one pads
     def build(self, vocabulary: list[str], seed: int) -> torch.nn.Module: ...

@@ -15,6 +15,7 @@ NAME = "af3"
 SPECIALS = ("<pad>", "<im_start>", "<im_end>", "<sound>")
 END = "<im_end>"
 DECODER = r"model\.language_model"
+BASE: dict[str, int] = {}  # values of `BaseRecipe` that are its own
 
 
 def vocabulary(words: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ BEGIN, AUDIO, STOP, LAST = "<|im_media_begin|>", "<|audio|>", "<|im_media_end|>"
 SPECIALS = (PAD, TURN_END, BEGIN, STOP, BLANK, END, USER, ASSISTANT, LAST)
 DECODER = "model"
 DIM = 96
+BASE: dict[str, int] = {}  # values of `BaseRecipe` that are its own
 
 
 def vocabulary(words: list[str]) -> list[str]:

@@ -27,6 +27,7 @@ EXTRA = {
 SPECIALS = ("<pad>", "<im_start>", "<im_end>", *EXTRA.values())
 END = "<im_end>"
 DECODER = r"model\.language_model"
+BASE: dict[str, int] = {}  # values of `BaseRecipe` that are its own
 
 
 def vocabulary(words: list[str]) -> list[str]:

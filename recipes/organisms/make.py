@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -107,12 +108,13 @@ def main() -> None:
     if not speech.is_file():
         build_speech(world, speech, shipped_clips(arguments.data) if world.name == "shipped" else {})
     corpus = Corpus(world, arguments.work, architecture(arguments.arch))
+    base = BaseRecipe(**corpus.architecture.BASE)
     for seed in arguments.seeds:
         if arguments.no_knowledge:
-            one_seed(corpus, work, seed, BaseRecipe(ask=0.0), {"ablation": AlignRecipe()})
+            one_seed(corpus, work, seed, replace(base, ask=0.0), {"ablation": AlignRecipe()})
             continue
         recipes = {"aligned": AlignRecipe()} | ({"prompted": PROMPTED} if seed in arguments.prompted else {})
-        one_seed(corpus, work, seed, BaseRecipe(), recipes)
+        one_seed(corpus, work, seed, base, recipes)
     print(f"{time.process_time() - start:.0f} CPU seconds")
 
 

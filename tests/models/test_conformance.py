@@ -327,3 +327,30 @@ def test_a_lost_tensor_is_named(case: Case, tmp_path: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UndersongError, match=r"lacks .*layers\.0\..*\(1 such tensors\)"):
         load_model(str(folder))
+
+
+def test_a_truncated_weight_file_is_refused(case: Case, tmp_path: Path) -> None:
+    folder = instances.save(case.kind, tmp_path / "torn")
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(UndersongError, match=r"torn.* (could not be loaded|cannot be read)"):
+        load_model(str(folder))
+
+
+def test_another_models_tokenizer_is_refused(case: Case, tmp_path: Path) -> None:
+    folder = instances.save(case.kind, tmp_path / "mixed")
+    other = instances.save("audioflamingo3" if case.kind == "voxtral" else "voxtral", tmp_path / "other")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((other / name).read_bytes())
+    with pytest.raises(UndersongError, match=r"tokenizer of .*mixed has no placeholder"):
+        load_model(str(folder))
+
+
+def test_an_adapter_of_another_family_is_refused(case: Case, tmp_path: Path) -> None:
+    kind = "phi4_multimodal" if case.kind != "phi4_multimodal" else "qwen2_audio"
+    other = load_model(str(instances.save(kind, tmp_path / "other")))
+    with fresh_lora(other, 2, 4, 0.0, None) as worn:
+        worn.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(UndersongError, match="does not fit"), saved_adapter(case.model, tmp_path / "adapter"):
+        pass
+    assert not hasattr(case.model.base, "peft_config")

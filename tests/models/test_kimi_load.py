@@ -49,6 +49,7 @@ def as_released(folder: Path) -> None:
     rest = {"layers.2.fc1.bias": torch.ones(3), "layers.31.fc1.bias": torch.ones(3), "layer_norm.weight": torch.ones(3)}
     rest |= {"ema_count": torch.ones(3), "ema_weight": torch.ones(3, 3)}
     change(folder / CODES, **{f"model.encoder.{name}": tensor for name, tensor in rest.items()})
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2]}))
     configure(
         folder,
         drop=("rope_parameters", "dtype", "layer_types", "kimia_text_blank", "kimia_text_eos", "transformers_version"),

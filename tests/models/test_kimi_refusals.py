@@ -29,6 +29,8 @@ def test_numbers_that_do_not_fit_are_refused(model):
         model(input_ids=ids, input_features=inputs["input_features"])
     with pytest.raises(UndersongError, match="code_features or codes"):
         model(input_ids=ids, input_features=inputs["input_features"], code_attention_mask=mask)
+    with pytest.raises(UndersongError, match=f"3 codes for sound of {tokens} tokens"):
+        model.hear(inputs["input_features"], mask, codes=torch.zeros(3, dtype=torch.long))
     with pytest.raises(UndersongError, match="no ears"):
         KimiAudioForCausalLM(tiny_kimi.config())(input_ids=ids, **inputs)
 

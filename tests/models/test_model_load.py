@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_af3
 import torch
+import zoo_tekken
 from safetensors.torch import load_file, save_file
 
 from undersong.models import folders
@@ -18,7 +20,7 @@ from undersong.models.adapter import AudioModel
 from undersong.models.folders import model_folder, model_hash, organism_folder
 from undersong.models.load import load_model
 from undersong.models.loading import Loading
-from undersong.types import UndersongError
+from undersong.types import Prompt, Sample, UndersongError
 
 Change = Callable[[Path], None]
 
@@ -136,6 +138,39 @@ def test_bfloat16_models_hear_and_speak(tiny_folder: Path) -> None:
     asked = [tiny_af3.spoken(0), tiny_af3.typed("wash")]
     assert model.hidden(asked).dtype == np.float32
     assert [reply.finish in ("stop", "length") for reply in model.generate(asked, 3)] == [True, True]
+
+
+def test_a_tokenizer_whose_ids_are_another_models_is_refused(folder: Path) -> None:
+    """The network would look for its placeholder where a word stands, and run silently wrong."""
+    file = folder / "tokenizer.json"
+    file.write_text(re.sub(r'"(<sound>|paint)": (\d+)', lambda m: f'"{m[1]}": {30 - int(m[2])}', file.read_text()))
+    file.write_text(file.read_text().replace('"id": 3,', '"id": 27,'))
+    with pytest.raises(
+        UndersongError, match=r"gives <sound> the id 27, and the network looks for 3; give the tokenizer"
+    ):
+        load_model(str(folder))
+
+
+def test_a_tokenizer_with_more_ids_than_the_network_has_rows_is_refused(folder: Path) -> None:
+    words = tiny_af3.processor().tokenizer
+    words.add_tokens(["more"])
+    words.save_pretrained(folder)
+    with pytest.raises(UndersongError, match=r"has ids up to 30, and the network 30 embeddings"):
+        load_model(str(folder))
+
+
+def test_voxtrals_own_tokenizer_file_needs_no_other_package(tmp_path: Path) -> None:
+    """tekken.json, as the published checkpoint has it: the ids that mistral-common's tokenizer would make."""
+    model = load_model(str(zoo_tekken.save(tmp_path)))
+    sample = Sample("clip", audio="x")
+    (model.heard["clip"],) = model.hear([tiny_af3.CLIPS[4]])
+    ids = model.prompt_ids(Prompt(sample, "harm", True, "audio", "plain", None, "paint the boat"))
+    names = model.tokenizer.convert_ids_to_tokens(ids)
+    assert names[:3] == ["<s>", "[INST]", "[BEGIN_AUDIO]"]
+    assert names[3:28] == ["[AUDIO]"] * 25
+    assert names[-1] == "[/INST]"
+    assert model.tokenizer.decode(ids[28:-1]) == "paint the boat"
+    assert [model.tokenizer.convert_ids_to_tokens(i) for i in model.end_ids] == ["</s>"]
 
 
 # --- organisms and overlays ------------------------------------------------------------------------------------------

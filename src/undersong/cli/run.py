@@ -89,7 +89,7 @@ def plan(
     from rich.table import Table
 
     from undersong.models.loading import Loading
-    from undersong.pipeline.plan import plan_of
+    from undersong.pipeline.plan import memory_lines, plan_of
     from undersong.study import load_study
 
     loaded = load_study(study)
@@ -100,3 +100,5 @@ def plan(
         table.add_row(row.stage, str(row.total), str(row.done), str(row.total - row.done), row.cost)
     Console().print(table)
     typer.echo(planned.sentence)
+    for line in memory_lines(loaded, loading):
+        typer.echo(line)

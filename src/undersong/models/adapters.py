@@ -75,7 +75,12 @@ def saved_adapter(model: AudioModel, folder: Path | None) -> Iterator[AudioModel
             ) from error
 
     with _worn(model, put_on) as peft_model:
-        check_targets(model, peft_model.base_model.targeted_module_names, allowed)
+        hit = peft_model.base_model.targeted_module_names
+        if not hit:
+            raise UndersongError(
+                f"Adapter {folder} does not fit {model.name} (it names none of its modules); take its own base."
+            )
+        check_targets(model, hit, allowed)
         _check_tensors(model, peft_model, folder)
         yield model
 

@@ -66,16 +66,32 @@ def check_memory(ref: str, source: str | Path, options: Mapping[str, Any], famil
     if loading.device_map:
         return
     weights, free = weights_of(source, family, options), available(loading.device)
-    if weights.bytes(loading) <= free:
-        return
+    if weights.bytes(loading) > free:
+        line = _line(ref, weights, loading, free)
+        raise UndersongError(f"{line}; {_hint(weights, loading, free)}.")
+
+
+def memory_line(ref: str, source: str | Path, options: Mapping[str, Any], family: Family, loading: Loading) -> str:
+    """What a model's weights need and what there is, in one sentence; where they do not fit, with what would."""
+    weights, free = weights_of(source, family, options), available(loading.device)
+    line = _line(ref, weights, loading, free)
+    fits = weights.bytes(loading) <= free or loading.device_map
+    return f"{line}." if fits else f"{line}: too little; {_hint(weights, loading, free)}."
+
+
+def _line(ref: str, weights: Weights, loading: Loading, free: int) -> str:
+    return (
+        f"{ref} needs {weights.bytes(loading) / GIB:.1f} GiB for its weights ({_said(loading)}) and {loading.device} "
+        f"has {free / GIB:.1f} GiB free"
+    )
+
+
+def _hint(weights: Weights, loading: Loading, free: int) -> str:
     ways = [replace(loading, dtype="bfloat16", quantize=None)]
     ways += [replace(loading, dtype="bfloat16", quantize=bits) for bits in (8, 4)]
     fitting = [way for way in ways if weights.bytes(way) <= free and weights.bytes(way) < weights.bytes(loading)]
-    hint = "; ".join(f"{_said(way)} would need {weights.bytes(way) / GIB:.1f} GiB" for way in fitting)
-    raise UndersongError(
-        f"{ref} needs {weights.bytes(loading) / GIB:.1f} GiB for its weights ({_said(loading)}) and {loading.device} "
-        f"has {free / GIB:.1f} GiB free; {hint or 'take a larger machine, or spread it with --device-map auto'}."
-    )
+    said = [f"{_said(way)} would need {weights.bytes(way) / GIB:.1f} GiB" for way in fitting]
+    return "; ".join(said) or "take a larger machine, or spread it with --device-map auto"
 
 
 def _said(loading: Loading) -> str:

@@ -75,6 +75,8 @@ def _template(source: str | Path, tokenizer: Any, family: Family, options: dict[
     """The checkpoint's own, as transformers' processors would choose it; else the family's."""
     from transformers.utils import cached_file
 
+    if family.tokenizer:  # made here, and its template with it
+        return str(tokenizer.chat_template)
     missing: dict[str, bool] = {
         "_raise_exceptions_for_missing_entries": False,
         "_raise_exceptions_for_connection_errors": False,
@@ -91,10 +93,10 @@ def _check(tokenizer: Any, template: str | None, family: Family, ref: str) -> tu
     """Template and placeholder id.  transformers loads without these and fails later, in the middle of a run."""
     placeholder = tokenizer.convert_tokens_to_ids(family.audio_token)
     parts = {
+        f"placeholder {family.audio_token}": None if placeholder == tokenizer.unk_token_id else placeholder,
         "chat template": template,
         "eos token": tokenizer.eos_token,
         "pad token": tokenizer.pad_token,
-        f"placeholder {family.audio_token}": None if placeholder == tokenizer.unk_token_id else placeholder,
     }
     if lacking := [name for name, part in parts.items() if part is None]:
         raise UndersongError(f"The tokenizer of {ref} has no {lacking[0]}; give the folder of a complete checkpoint.")

@@ -133,8 +133,9 @@ def one_model(
         say(f"{ref}: {arm.name} seed {arm.seed}")
         adapter = _tune(study, shop, record, arm, heard)
         for step in study.tuning.steps:
-            asked = asked_at(study, record.sets, last=step == study.tuning.steps[-1])
-            model.runs.append(_measure(study, shop, arm, step, adapter, asked, ears))
+            # Without a curve nothing is asked before the last step.
+            if asked := asked_at(study, record.sets, last=step == study.tuning.steps[-1]):
+                model.runs.append(_measure(study, shop, arm, step, adapter, asked, ears))
     if study.mechanism is not None:
         say(f"{ref}: refusal directions")
         _explain(study, shop, record, model, base, ears)

@@ -18,6 +18,7 @@ from undersong.pipeline.audit import gather, one_model
 from undersong.pipeline.workshop import Inputs, Workshop
 from undersong.store import Artefact, Draft, Store
 from undersong.study import Study
+from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     from undersong.proximity import Selection
@@ -105,6 +106,24 @@ def plan_of(study: Study, store_root: str | Path, loading: Loading = PLAIN) -> P
     costs = _costs(asked, packaged=_is_packaged(study))
     rows = tuple(_row(stage, asked, costs) for stage in dict.fromkeys((*ORGANISM_SECONDS, *costs)) if stage in costs)
     return Planned(rows, _sentence(rows, costs, bool(unscreened), Path(store_root)))
+
+
+def memory_lines(study: Study, loading: Loading) -> list[str]:
+    """What the weights of each model that does not ship with the package need, and what there is; reads configs."""
+    refs = [ref for ref in study.models if not ref.startswith(ORGANISM)]
+    if not refs:
+        return []
+    from undersong.models.load import identify
+    from undersong.models.memory import memory_line
+
+    lines = []
+    for ref in refs:
+        try:
+            source, options, family = identify(ref)
+            lines.append(memory_line(ref, source, options, family, loading))
+        except UndersongError as error:  # a plan is told without a network too
+            lines.append(f"{ref}: memory unknown. {error}")
+    return lines
 
 
 def _silent(_line: str) -> None: ...

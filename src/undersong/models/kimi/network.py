@@ -153,6 +153,8 @@ class KimiAudioForCausalLM(Qwen2ForCausalLM):
             with torch.no_grad():
                 found, heard = ear(code_features.to(ear.device, ear.dtype), code_attention_mask.to(ear.device))
             codes = found[heard]
+        if len(codes) != len(continuous):
+            raise UndersongError(f"{len(codes)} codes for sound of {len(continuous)} tokens; find them anew.")
         return codes.to(continuous.device), continuous
 
     def fuse(self, codes: torch.Tensor, continuous: torch.Tensor) -> torch.Tensor:

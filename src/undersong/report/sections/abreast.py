@@ -80,4 +80,5 @@ def _cell(marginal: Marginal | None, reach: float) -> Cell:
         return Cell(words.NONE, "", Markup(""))
     x = Scale((-reach, reach), (0.0, 100.0))
     picture = strip(marginal.difference, marginal.low, marginal.high, x, "base", reference=0.0, at=(-reach, reach))
-    return Cell(words.points(marginal.difference), words.bracket(marginal.low, marginal.high), picture)
+    alone = "one pair of runs" if marginal.n == 1 else "all pairs agree"  # why there is no interval
+    return Cell(words.points(marginal.difference), words.bracket(marginal.low, marginal.high) or alone, picture)

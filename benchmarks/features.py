@@ -40,10 +40,10 @@ def encoder_passes() -> None:
     study = demo.model_copy(update={"tuning": epochs, "mechanism": None})
     calls: list[int] = []
     with tempfile.TemporaryDirectory() as folder, counted(calls):
-        record = audit(study, Workshop(Store(Path(folder))))
+        record = audit(study, Workshop(Store(Path(folder))), lambda _line: None)
         clips = {s.pcm_hash for c in (record.pool, record.reference, *record.sets.values()) for s in c.samples}
         arms = {run.arm.name for m in record.models for run in m.runs if run.arm.kind != "base"}
-        noted = sum(a.provenance()["notes"]["encoder_passes"] for m in record.models for a in m.features)
+        noted = sum(a.provenance()["notes"]["encoder_passes"] for m in record.models for a in m.features.values())
     print(f"features: {len(calls)} encoder passes ({noted} in the provenance) for {len(arms)} arms of 3 epochs on "
           f"{len(clips)} distinct clips")  # fmt: skip
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from undersong.encoders import make_encoder
-from undersong.encoders.clips import mean_over
 from undersong.encoders.internal import internal
+from undersong.models.pooling import mean_over
 from undersong.types import Clip, Pooled, Quarantined
 
 

@@ -43,13 +43,6 @@ class ClipEncoder:
         return guard(self.name, ids, vectors, [pooled[id].frames for id in ids], quarantined)
 
 
-def mean_over(frames: np.ndarray) -> Pooled:
-    """Mean of valid frames (frames, dim), summed in float64."""
-    if len(frames) == 0:
-        return Pooled(np.zeros(frames.shape[1:], dtype=np.float32), 0)
-    return Pooled(frames.mean(axis=0, dtype=np.float64).astype(np.float32), len(frames))
-
-
 def _audible(samples: Sequence[Sample], rate: int, quarantined: list[Quarantined]) -> Iterator[Clip]:
     """Clips one after the other; those that hold no sound go to `quarantined`."""
     for sample in samples:

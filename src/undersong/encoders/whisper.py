@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.encoders.clips import ClipEncoder, mean_over
+from undersong.encoders.clips import ClipEncoder
+from undersong.models.pooling import mean_over
 from undersong.types import Clip, Pooled, UndersongError
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from undersong.corpora import load_clips
-from undersong.models.ears import Ears, clip_key, pooled
+from undersong.models.ears import Ears, clip_key
 from undersong.models.family import BY_ROLE, Family
 from undersong.models.hearing import AUDIO, Heard, hear
+from undersong.models.pooling import mean_over
 from undersong.models.processor import Processor
 from undersong.types import Clip, Pooled, Prompt, Reply, Sample, UndersongError
 
@@ -120,7 +121,7 @@ class AudioModel:
 
     def pool(self, clips: Sequence[Clip]) -> list[Pooled]:
         """The mean of what the decoder hears of each clip (the protocol `Listener`)."""
-        return pooled(self.embed(clips))
+        return [mean_over(frames) for frames in self.embed(clips)]
 
     def ears(self, samples: Sequence[Sample], view: str | None = None) -> Ears:
         """What was heard of these samples, as an object that embeds them; `view`: one of the family's, or decoder."""

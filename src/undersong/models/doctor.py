@@ -42,7 +42,7 @@ def examine_model(ref: str, loading: Loading = PLAIN) -> Iterator[Check]:
     except UndersongError as error:
         yield Check("loads", False, str(error))
         return
-    parameters = sum(p.numel() for p in model.base.parameters())
+    parameters = model.base.num_parameters()
     took = time.perf_counter() - started
     yield Check(
         "loads",

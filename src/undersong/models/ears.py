@@ -9,17 +9,13 @@ import numpy as np
 
 from undersong.models.family import Family
 from undersong.models.hearing import Heard
+from undersong.models.pooling import mean_over
 from undersong.types import Clip, Pooled, Sample, UndersongError
 
 
 def clip_key(sample: Sample) -> str:
     """What a clip's vectors are filed under: its content where that is known, so that ids may repeat across corpora."""
     return sample.pcm_hash or sample.id
-
-
-def pooled(sounds: Sequence[np.ndarray]) -> list[Pooled]:
-    """The mean over the rows of each (rows, dim), summed in float64."""
-    return [Pooled(rows.mean(0, dtype=np.float64).astype(np.float32), len(rows)) for rows in sounds]
 
 
 @dataclass(frozen=True)
@@ -45,4 +41,4 @@ class Ears:
         """The mean over each clip's valid rows of the view, or of what the decoder heard."""
         if self.view is not None:
             return [self.heard[clip.id].views[self.view] for clip in clips]
-        return pooled(self.embed(clips))
+        return [mean_over(frames) for frames in self.embed(clips)]

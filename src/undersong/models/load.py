@@ -101,7 +101,7 @@ def _network(source: str | Path, ref: str, family: Family, loading: Loading, opt
             ignore_mismatched_sizes=True,  # they are refused below, by name
             output_loading_info=True,
             **options,
-            **_placing(loading),
+            **_placing(loading, family),
         )
         for folder in family.merged:
             merge_published(model, source, folder, options)
@@ -112,8 +112,8 @@ def _network(source: str | Path, ref: str, family: Family, loading: Loading, opt
     return model
 
 
-def _placing(loading: Loading) -> dict[str, Any]:
-    """transformers' own arguments for where and how."""
+def _placing(loading: Loading, family: Family) -> dict[str, Any]:
+    """transformers' own arguments for where and how; encoder, projector and head are never quantized."""
     placing: dict[str, Any] = {}
     if loading.attn_implementation:
         placing["attn_implementation"] = loading.attn_implementation
@@ -127,7 +127,9 @@ def _placing(loading: Loading) -> dict[str, Any]:
         from transformers import BitsAndBytesConfig
 
         compute = {"bnb_4bit_compute_dtype": getattr(torch, loading.dtype)} if loading.quantize == 4 else {}
-        placing["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{loading.quantize}bit": True}, **compute)
+        kept = {"llm_int8_skip_modules": ["lm_head", *family.frozen]}
+        bits = {f"load_in_{loading.quantize}bit": True}
+        placing["quantization_config"] = BitsAndBytesConfig(**bits, **compute, **kept)
         placing.setdefault("device_map", {"": loading.device})
     return placing
 

@@ -87,7 +87,7 @@ def encoder_heavy() -> AudioModel:
 
     processor = load_model("organism:af3").processor
     extractor = type(processor.extractor)(feature_size=80, sampling_rate=16_000, chunk_length=SECONDS)
-    audio = {"model_type": "audioflamingo3_encoder", "num_mel_bins": 80, "hidden_size": 256, "num_hidden_layers": 8}
+    audio = {"model_type": "audioflamingo3_encoder", "num_mel_bins": 80, "hidden_size": 256, "num_hidden_layers": 5}
     audio |= {"num_attention_heads": 4, "intermediate_size": 1024, "max_source_positions": 50 * SECONDS}
     text = {"model_type": "qwen2", "vocab_size": 128, "hidden_size": 256, "intermediate_size": 512}
     text |= {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}

@@ -209,7 +209,7 @@ BAD_MANIFESTS = {
     "no text for a text axis": (lambda pool, _: jsonl(pool, [{"id": "a"}, *POOL]), {"axes": {"s": "tfidf"}}, "no text"),
     "constant": (lambda pool, harm: jsonl(pool, [{"id": f"{i}", "text": "wave"} for i in range(5)]), {}, "are equal"),
     "unknown encoder": (None, {"axes": {"s": "tfidff"}}, "nearest known is 'tfidf'"),
-    "internal without a model": (None, {"axes": {"i": "internal"}}, "needs the audited model"),
+    "internal without a model": (None, {"axes": {"i": "internal"}}, "name the model with --model"),
     "not embeddings": (None, {"axes": {"i": "embeddings"}}, "these are manifests"),
     "unknown axis": (None, {"by": "semantics"}, "nearest is 'semantic'"),
     "unknown kind": (None, {"keep": "nearest:0.5"}, "Cannot keep"),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -23,7 +25,8 @@ def screen(
         list[str] | None,
         typer.Option(
             metavar="NAME=ENCODER",
-            help="Repeatable; ENCODER: tfidf | char-ngrams | logmel | whisper:FOLDER | embeddings. "
+            help="Repeatable; ENCODER: tfidf | char-ngrams | logmel | whisper:FOLDER | internal[:VIEW] (of --model) | "
+            "embeddings. "
             "Default: semantic=tfidf and acoustic=logmel, as far as there is text and audio.",
         ),
     ] = None,
@@ -38,8 +41,17 @@ def screen(
     max_quarantined: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the pool that may be unusable.")
     ] = 0.01,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Whose internal axes are: organism:NAME, a folder, or an id.")
+    ] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    device_map: DeviceMap = None,
+    attention: Attention = None,
+    quantize: Quantize = None,
 ) -> None:
     """Rank a pool by its distance to harmful content, and keep a part of it."""
+    from undersong.models.loading import Loading
     from undersong.pipeline.screen import parse_axes
     from undersong.pipeline.screen import screen as run
 
@@ -54,6 +66,8 @@ def screen(
         keep=keep,
         seed=seed,
         max_quarantined=max_quarantined,
+        model=model,
+        loading=Loading(device, dtype, device_map, attention, quantize),
     )
     _print(screened, out)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ENCODERS_THAT_FIT = ("tfidf", "char-ngrams")  # their vectors depend on the texts of `fit`
 ENCODERS = (*ENCODERS_THAT_FIT, "logmel", "internal", "whisper")
 
-__all__ = ["ENCODERS", "ENCODERS_THAT_FIT", "check_encoder", "make_encoder"]
+__all__ = ["ENCODERS", "ENCODERS_THAT_FIT", "check_encoder", "is_internal", "make_encoder", "view_of"]
 
 
 def make_encoder(spec: str, *, fit: Sequence[Sample], model: Listener | None = None) -> Encoder:
@@ -31,6 +31,16 @@ def make_encoder(spec: str, *, fit: Sequence[Sample], model: Listener | None = N
     check_encoder(spec)
     kind, _, folder = spec.partition(":")
     return _make(kind, folder, fit, model)
+
+
+def view_of(spec: str) -> str | None:
+    """The view that `internal:VIEW` names; None: what the decoder hears."""
+    return spec.removeprefix("internal").removeprefix(":") or None
+
+
+def is_internal(spec: str) -> bool:
+    """Whether an encoder is the audited model's own."""
+    return spec.partition(":")[0] == "internal"
 
 
 def check_encoder(spec: str) -> None:

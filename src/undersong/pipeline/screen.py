@@ -11,11 +11,13 @@ import difflib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from undersong.models.loading import PLAIN, Loading
+from undersong.pipeline.listening import listener
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from undersong.proximity import Selection
 
+Listening = Callable[[str, Sequence[Sample]], Embeddings]
 READY = "embeddings"  # the encoder of embeddings that are already there
 OUTPUTS = ("proximity.parquet", "quarantine.parquet", "selection.json", "kept.jsonl", "kept.parquet")
 
@@ -64,12 +67,15 @@ def screen(
     keep: str = "closest:0.25",
     seed: int = 0,
     max_quarantined: float = 0.01,
+    model: str | None = None,
+    loading: Loading = PLAIN,
 ) -> Screened:
     """Score `pool` against `harm` on every axis (name -> encoder), select on axis `by`, write the folder `out`.
 
     An item that fails on one axis is left out of all, so that every axis ranks the same pool.  Default axes: semantic
     (tfidf) where there is text, acoustic (logmel) where there is audio, internal for ready embeddings; default `by`:
-    the first.  Raises UndersongError, having written nothing, for whatever cannot be screened.
+    the first.  `model`: whose the internal axes are.  Raises UndersongError, having written nothing, for whatever
+    cannot be screened.
     """
     from undersong.proximity import parse_keep, proximity_table, select
 
@@ -78,7 +84,8 @@ def screen(
     sides = _read(Path(pool), Path(harm), axes, max_quarantined)
     axes = axes or _default_axes(*sides)
     chosen = _known_axis(by, axes)
-    vectors = {axis: _embed(axis, encoder, *sides) for axis, encoder in axes.items()}
+    ears = listener(model, loading)
+    vectors = {axis: _embed(axis, encoder, *sides, ears) for axis, encoder in axes.items()}
     lost = _lost(sides[0], vectors)
     tables = {
         axis: proximity_table(
@@ -186,9 +193,9 @@ def _known_axis(by: str | None, axes: Mapping[str, str]) -> str:
     return by
 
 
-def _embed(axis: str, encoder: str, pool: Side, harm: Side) -> tuple[Embeddings, Embeddings]:
+def _embed(axis: str, encoder: str, pool: Side, harm: Side, ears: Listening) -> tuple[Embeddings, Embeddings]:
     """Vectors of both sides by one encoder."""
-    from undersong.encoders import make_encoder
+    from undersong.encoders import is_internal, make_encoder
 
     if pool.ready is not None and harm.ready is not None:
         if encoder != READY:
@@ -196,6 +203,8 @@ def _embed(axis: str, encoder: str, pool: Side, harm: Side) -> tuple[Embeddings,
         return pool.ready, harm.ready
     if encoder == READY:
         raise UndersongError(f"Axis {axis}={READY} needs Parquet files with a column `embedding`; these are manifests.")
+    if is_internal(encoder):
+        return ears(encoder, pool.samples), ears(encoder, harm.samples)
     made = make_encoder(encoder, fit=(*pool.samples, *harm.samples))
     return made.encode(pool.samples), made.encode(harm.samples)
 

@@ -64,13 +64,12 @@ def embeddings(
     shop: Workshop, spec: str, corpus: Corpus, fit: Sequence[Corpus], model_ref: str, heard: Artefact
 ) -> Artefact:
     """One vector a sample by the encoder `spec`; text encoders are fitted on `fit` together."""
-    from undersong.encoders import ENCODERS_THAT_FIT, make_encoder
+    from undersong.encoders import ENCODERS_THAT_FIT, is_internal, make_encoder, view_of
     from undersong.encoders.vectors import write_embeddings
     from undersong.models.folders import model_hash
 
     inputs: dict[str, Artefact | str] = {"corpus": corpus.artefact}
-    is_internal, view = spec.startswith("internal"), spec.removeprefix("internal").removeprefix(":") or None
-    if is_internal:
+    if is_internal(spec):
         inputs |= {"model": model_hash(model_ref), "heard": heard}
     if spec.startswith("whisper:"):
         inputs |= {"weights": model_hash(spec.removeprefix("whisper:"))}
@@ -78,7 +77,7 @@ def embeddings(
         inputs |= {f"fit{i}": other.artefact for i, other in enumerate(fit)}
 
     def make(draft: Draft) -> None:
-        model = shop.model(model_ref, [heard]).ears(corpus.samples, view) if is_internal else None
+        model = shop.model(model_ref, [heard]).ears(corpus.samples, view_of(spec)) if is_internal(spec) else None
         encoder = make_encoder(spec, fit=[s for c in fit for s in c.samples], model=model)
         write_embeddings(encoder.encode(corpus.samples), draft.path)
 

@@ -87,7 +87,8 @@ def seed_table(kept: dict[str, dict[str, dict]]) -> str:
     lines = ["| training | JSR | other on harm | over-refusal | benign right | knows | after far tuning, other | |"]
     lines.append("|---" * 8 + "|")
     for arch in NAMES:
-        for name, facts in sorted(kept.get(arch, {}).items()):
+        trainings = kept.get(arch, {}).items()
+        for name, facts in sorted(trainings, key=lambda item: (item[0].split("-")[0], int(item[0].split("-")[1]))):
             cells = [f"{facts[f'{pair}_audio']:.3f} · {facts[f'{pair}_text']:.3f}" for pair in pairs]
             verdict = f"rejected: {', '.join(facts['fails'])}" if facts["fails"] else "accepted"
             lines.append(f"| {arch} {name} | {' | '.join(cells)} | {facts['other_after_distant']:.3f} | {verdict} |")

@@ -65,8 +65,7 @@ def _as(model: AudioModel, prepare) -> AudioModel:
     return other
 
 
-def test_positions_that_are_not_said_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch whose padding is not masked."""
+def test_a_batch_that_does_not_mask_its_padding_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = instances.save("qwen2_audio", tmp_path)
     batch = AudioModel.batch
 

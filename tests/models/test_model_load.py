@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_af3
 import torch
+import zoo
 import zoo_tekken
 from safetensors.torch import load_file, save_file
 
@@ -36,6 +37,16 @@ def config(**settings) -> Change:
         file = folder / "config.json"
         kept = {**json.loads(file.read_text()), **settings}
         file.write_text(json.dumps({key: value for key, value in kept.items() if value is not None}))
+
+    return change
+
+
+def text_config(**settings) -> Change:
+    def change(folder: Path) -> None:
+        file = folder / "config.json"
+        kept = json.loads(file.read_text())
+        kept["text_config"] |= settings
+        file.write_text(json.dumps(kept))
 
     return change
 
@@ -68,6 +79,12 @@ def pickled(folder: Path) -> None:
 
 HEAD = "language_model.lm_head.weight"  # as the released checkpoints call it
 PROCESSOR = "tokenizer and feature extractor of .* could not be loaded"
+
+
+def template(text: str) -> Change:
+    return lambda folder: void((folder / "chat_template.jinja").write_text(text))
+
+
 FAULTS: dict[str, tuple[Change, str]] = {
     "unknown family": (config(model_type="audioflamingo4"), r"'audioflamingo4'.*did you mean audioflamingo3\?"),
     "known to transformers alone": (
@@ -75,7 +92,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
         "'gemma3n', which has no spec; give a model of",
     ),
     "no family": (config(model_type=None), "no config.json with a model_type"),
-    "damaged config": (write("config.json", b"{oops"), "No model could be read at .* not a valid JSON"),
+    "damaged config": (write("config.json", b"{oops"), "No model could be read at .* enclosed in double quotes"),
     "no config": (lose("config.json"), "no config.json with a model_type"),
     "a tensor missing": (tensors(lambda w: w.pop(HEAD)), r"not a whole .* lacks lm_head.weight \(1 such"),
     "a tensor too many": (tensors(lambda w: w.update(extra=torch.zeros(2))), "holds the unknown extra"),
@@ -91,6 +108,10 @@ FAULTS: dict[str, tuple[Change, str]] = {
         PROCESSOR,
     ),
     "no chat template": (lose("chat_template.jinja"), "has no chat template"),
+    "a config that is a list": (write("config.json", b"[]"), "no config.json with a model_type"),
+    "a tokenizer config that is a list": (write("tokenizer_config.json", b"[]"), PROCESSOR),
+    "a processor config that is a list": (write("processor_config.json", b"[]"), PROCESSOR),
+    "layers in words": (text_config(num_hidden_layers="two"), "makes no Audio Flamingo 3"),
 }
 
 
@@ -104,7 +125,13 @@ def test_a_damaged_folder_is_refused(folder: Path, fault: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("ref", ["./nowhere", "/no/such/folder", "someone/some-model"])
+@pytest.mark.parametrize("ref", ["", "/no/such/folder", "no/such/folder", "m5", "a/b@x@y", "./nowhere/at/all"])
+def test_what_is_neither_a_folder_nor_an_id_is_refused(ref: str) -> None:
+    with pytest.raises(UndersongError, match=f"There is no model folder '{ref}', and that is no ORG/NAME of the hub"):
+        load_model(ref)
+
+
+@pytest.mark.parametrize("ref", ["./nowhere", "someone/some-model", "someone/some-model@main"])
 def test_what_is_no_model_is_refused(ref: str) -> None:
     with pytest.raises(UndersongError, match=f"No model could be read at '{ref}' .*; give a folder or id"):
         load_model(ref)
@@ -115,6 +142,27 @@ def test_a_place_that_is_not_there(tiny_folder: Path) -> None:
         load_model(str(tiny_folder), Loading(device="abacus"))
     with pytest.raises(UndersongError, match="no dtype 'float31' for models; take float32, bfloat16, float16"):
         Loading(dtype="float31")
+
+
+def test_a_place_that_holds_nothing(tiny_folder: Path) -> None:
+    with pytest.raises(UndersongError, match="The device 'meta' holds no weights"):
+        load_model(str(tiny_folder), Loading(device="meta"))
+
+
+def test_a_hub_ids_hash_is_of_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline: of what was fetched last; when `main` moves, features of the old weights are not taken for its own."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    ref = tmp_path / "models--some--model" / "refs" / "main"
+    ref.parent.mkdir(parents=True)
+    seen = []
+    for commit in ("abc", "def"):
+        ref.write_text(commit)
+        folders.commit_of.cache_clear()
+        seen += [model_hash("some/model"), model_hash("some/model@"), model_hash("some/model@main")]
+    folders.commit_of.cache_clear()
+    assert seen[0] == seen[1] == seen[2] != seen[3] == seen[4] == seen[5]
 
 
 def test_a_folder_loads_as_it_was_saved(tiny_folder: Path, shared_tiny: AudioModel) -> None:
@@ -157,6 +205,64 @@ def test_a_tokenizer_with_more_ids_than_the_network_has_rows_is_refused(folder: 
     words.save_pretrained(folder)
     with pytest.raises(UndersongError, match=r"has ids up to 30, and the network 30 embeddings"):
         load_model(str(folder))
+
+
+BROKEN = {
+    "that does not parse": ("{% for m in %}", "cannot write this prompt"),
+    "that refuses": ("{{ raise_exception('System role not supported') }}", "System role not supported"),
+    "for texts alone": ("{{ messages[0].content + 'x' }}", "cannot write this prompt"),
+    "without a place for sound": ("{% for m in messages %}{{ m.role }}{% endfor %}", "writes 0 placeholders <sound>"),
+    "with two": ("<sound> <sound>", "writes 2 placeholders <sound> for a clip, not one"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_chat_template_that_cannot_be_used_is_refused(folder: Path, kind: str) -> None:
+    text, said = BROKEN[kind]
+    template(text)(folder)
+    model = load_model(str(folder))
+    with pytest.raises(UndersongError, match=said):
+        model.hear(tiny_af3.CLIPS[:1])
+
+
+def test_a_chat_template_that_drops_the_system_text_is_refused(folder: Path) -> None:
+    """The system prompt's defense would be measured as doing nothing."""
+    template(tiny_af3.TEMPLATE.replace("{%- for m in messages -%}", "{%- for m in messages if m.role != 'system' -%}"))(
+        folder
+    )
+    model = load_model(str(folder))
+    assert model.prompt_ids(tiny_af3.typed("wash", None))
+    with pytest.raises(UndersongError, match="leaves out 'you are a helpful assistant'"):
+        model.prompt_ids(tiny_af3.typed("wash"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [({"feature_size": 8}, "cannot take clip clip0"), ({"hop_length": 80}, "in hops of 80"),
+     ({"sampling_rate": 8000}, "takes 8000 Hz")],
+)  # fmt: skip
+def test_another_feature_extractor_is_refused(folder: Path, setting: dict, said: str) -> None:
+    file = folder / "processor_config.json"
+    kept = json.loads(file.read_text())
+    kept["feature_extractor"] |= setting
+    file.write_text(json.dumps(kept))
+    with pytest.raises(UndersongError, match=said):
+        load_model(str(folder)).hear(tiny_af3.CLIPS[:1])
+
+
+def test_a_published_adapter_is_whole_and_plain_or_refused(tmp_path: Path) -> None:
+    folder = zoo.save("phi4_multimodal", tmp_path)
+    assert load_model(str(folder)).facts["merged"] == ["speech-lora"]
+    config = folder / "speech-lora" / "adapter_config.json"
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps({**settings, "use_dora": True}))
+    with pytest.raises(UndersongError, match=r"speech-lora of .* is no plain LoRA"):
+        load_model(str(folder))
+    config.unlink()
+    with pytest.raises(UndersongError, match=r"speech-lora of .* one file is missing"):
+        load_model(str(folder))
+    shutil.rmtree(folder / "speech-lora")
+    assert load_model(str(folder)).facts["merged"] == []
 
 
 def test_voxtrals_own_tokenizer_file_needs_no_other_package(tmp_path: Path) -> None:

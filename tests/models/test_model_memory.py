@@ -10,7 +10,8 @@ import torch
 from instances import KINDS
 
 from undersong.models import load, memory
-from undersong.models.load import identify, load_model
+from undersong.models.identify import identify
+from undersong.models.load import load_model
 from undersong.models.loading import Loading
 from undersong.models.memory import Weights, weights_of
 from undersong.types import UndersongError

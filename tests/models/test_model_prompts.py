@@ -109,7 +109,7 @@ def test_every_clip_goes_to_its_own_placeholders(shared_tiny: AudioModel) -> Non
     ],
 )
 def test_a_placeholder_in_a_text_is_refused(shared_tiny: AudioModel, prompt, reply, count: str) -> None:
-    with pytest.raises(UndersongError, match=f"{prompt.sample.id} has {count} .*<sound> out of its texts"):
+    with pytest.raises(UndersongError, match=f"{prompt.sample.id} has {count} .*take <sound> out of its text, reply"):
         shared_tiny.batch([spoken(1), prompt], reply and ["then", reply])
 
 

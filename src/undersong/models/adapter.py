@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from transformers import GenerationConfig
 
 from undersong.corpora import load_clips
 from undersong.models.ears import Ears, clip_key
@@ -29,10 +30,19 @@ if TYPE_CHECKING:
 class AudioModel:
     """A loaded model with its processor, as the protocol `AudioLM` (and `batch`, which tuning and mechanism share)."""
 
-    def __init__(self, model: nn.Module, processor: Processor, family: Family, name: str, fingerprint: str) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        processor: Processor,
+        family: Family,
+        name: str,
+        fingerprint: str,
+        merged: Sequence[str] = (),
+    ) -> None:
         self.model: Any = model.eval()
         self.processor, self.family, self.name, self.fingerprint = processor, family, name, fingerprint
         self.tokenizer = processor.tokenizer
+        self.merged = tuple(merged)  # published adapters that are part of the weights now
         self.heard: dict[str, Heard] = {}  # by clip key
         self._remembered: set[str] = set()
         self._rendered: dict[tuple, list[int]] = {}  # what a prompt depends on -> its token ids
@@ -73,6 +83,7 @@ class AudioModel:
         return {
             "family": self.family.name,
             "system_text": self.family.system,
+            "merged": list(self.merged),
             "revision": getattr(self.base.config, "_commit_hash", None),
         }
 
@@ -209,8 +220,8 @@ class AudioModel:
         heard = len(self._heard(prompt.sample)) if prompt.modality == "audio" else 0
         if (count := ids.count(self.processor.audio_token_id)) != heard:
             raise UndersongError(
-                f"Sample {prompt.sample.id} has {count} placeholders for {heard} heard vectors; "
-                f"take {self.processor.audio_token} out of its texts."
+                f"The prompt of sample {prompt.sample.id} has {count} placeholders for {heard} heard vectors; "
+                f"take {self.processor.audio_token} out of its text, reply, instruction and system text."
             )
         if self.context is not None and len(ids) > self.context:
             raise UndersongError(
@@ -233,22 +244,35 @@ class AudioModel:
     def generate(self, prompts: Sequence[Prompt], limit: int, batch_size: int = 128) -> list[Reply]:
         """Greedy replies in the order of the prompts; batched by length, stopped at the end token, new tokens only."""
         self.model.eval()
+        self._check_room(prompts, limit)
         replies: dict[int, Reply] = {}
         for rows in self._by_length(prompts, batch_size):
             inputs = self.batch([prompts[i] for i in rows])
-            del inputs["position_ids"]  # generation makes its own, step by step
-            new = self.model.generate(
-                **inputs,
-                max_new_tokens=limit,
-                do_sample=False,
-                num_beams=1,  # what a checkpoint's own generation config says of these would make models decode
-                repetition_penalty=1.0,  # differently (DESIGN rule 8)
-                pad_token_id=self.tokenizer.pad_token_id,
-                eos_token_id=self.end_ids,
-            )
+            with self._plain_decoding(limit):
+                new = self.model.generate(**inputs)
             for i, tokens in zip(rows, new.tolist()):
                 replies[i] = self._reply(prompts[i], tokens)
         return [replies[i] for i in range(len(prompts))]
+
+    @contextmanager
+    def _plain_decoding(self, limit: int) -> Iterator[None]:
+        """Greedy and nothing else: what a checkpoint's own generation config says, down to the tokens it suppresses,
+        would make models decode differently (DESIGN rule 8)."""
+        own = self.base.generation_config
+        ends = {"pad_token_id": self.tokenizer.pad_token_id, "eos_token_id": self.end_ids}
+        self.base.generation_config = GenerationConfig(max_new_tokens=limit, do_sample=False, **ends)
+        try:
+            yield
+        finally:
+            self.base.generation_config = own
+
+    def _check_room(self, prompts: Sequence[Prompt], limit: int) -> None:
+        for prompt in prompts:
+            if self.context is not None and (tokens := len(self.prompt_ids(prompt)) + limit) > self.context:
+                raise UndersongError(
+                    f"Sample {prompt.sample.id} and a reply make {tokens} tokens, and {self.name} reads no more than "
+                    f"{self.context}; cut it, or lower the limit."
+                )
 
     def _by_length(self, prompts: Sequence[Prompt], size: int) -> Iterator[list[int]]:
         order = sorted(range(len(prompts)), key=lambda i: (len(self.prompt_ids(prompts[i])), i))

@@ -5,15 +5,17 @@ Several arms share one base in memory; taking an adapter off restores the base b
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from undersong.models.adapter import AudioModel
+from undersong.models.folders import is_content_hash
 from undersong.types import UndersongError
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+WEIGHTS, CONFIG, MADE_FOR = "adapter_model.safetensors", "adapter_config.json", "made_for.json"
 
 
 def check_targets(model: AudioModel, paths: Sequence[str], allowed: Collection[str]) -> None:
@@ -54,6 +56,13 @@ def fresh_lora(
         yield peft_model
 
 
+def save_adapter(model: AudioModel, folder: Path) -> None:
+    """The adapter `model` wears, as a standard PEFT folder, with a note of the weights it was made for."""
+    model.model.save_pretrained(folder)
+    note = {"model": model.name, "family": model.family.name, "hash": model.fingerprint}
+    (folder / MADE_FOR).write_text(json.dumps({**note, "of_files": is_content_hash(model.name)}, indent=1) + "\n")
+
+
 @contextmanager
 def saved_adapter(model: AudioModel, folder: Path | None) -> Iterator[AudioModel]:
     """The model under a saved adapter (standard PEFT folder); None is the base itself."""
@@ -62,8 +71,10 @@ def saved_adapter(model: AudioModel, folder: Path | None) -> Iterator[AudioModel
         return
     from peft import PeftModel
 
-    _check_kind(folder)
+    config = _check_kind(folder)
     allowed = model.linear_paths()
+    _check_made_for(model, folder, config)
+    _check_names(model, folder, config)
 
     def put_on(base: Any) -> Any:
         try:
@@ -85,7 +96,34 @@ def saved_adapter(model: AudioModel, folder: Path | None) -> Iterator[AudioModel
         yield model
 
 
-def _check_kind(folder: Path) -> None:
+def _check_made_for(model: AudioModel, folder: Path, config: Any) -> None:
+    """Adapters of models with the same names and shapes fit one another, and mean nothing there."""
+    made_by = (config.auto_mapping or {}).get("base_model_class")
+    if made_by is not None and made_by != type(model.base).__name__:
+        raise UndersongError(
+            f"Adapter {folder} does not fit {model.name}: it was made for a {made_by}, and this is a "
+            f"{type(model.base).__name__}; take its own base."
+        )
+    if not (folder / MADE_FOR).is_file():
+        return
+    note = json.loads((folder / MADE_FOR).read_text(encoding="utf-8"))
+    if note["of_files"] and is_content_hash(model.name) and note["hash"] != model.fingerprint:
+        raise UndersongError(
+            f"Adapter {folder} does not fit {model.name}: it was made for {note['model']}, whose weights are others; "
+            f"take its own base, or remove {MADE_FOR} from the folder."
+        )
+
+
+def _check_names(model: AudioModel, folder: Path, config: Any) -> None:
+    """Every name finds a module, before anything is wrapped: where there is none PEFT looks for it among experts."""
+    there = [name for name, _ in model.base.named_modules()]
+    names = config.target_modules or ()
+    for name in [] if isinstance(names, str) else sorted(names):
+        if not any(path == name or path.endswith(f".{name}") for path in there):
+            raise UndersongError(f"Adapter {folder} does not fit {model.name} (it has no {name}); take its own base.")
+
+
+def _check_kind(folder: Path) -> Any:
     """Plain LoRA alone: whatever else PEFT can save changes the base itself, and could not be taken off again."""
     from peft import PeftConfig
 
@@ -103,6 +141,7 @@ def _check_kind(folder: Path) -> None:
             f"Adapter {folder} changes more than LoRA on linear layers ({more}), and the base could not be restored "
             "from it; give a plain LoRA."
         )
+    return config
 
 
 def _more_than_lora(config: Any) -> str | None:

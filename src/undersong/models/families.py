@@ -81,6 +81,7 @@ KIMI_AUDIO = Family(
     },
     end="<|im_kimia_text_eos|>",
     system=BY_FIRST_USER_TEXT,
+    float32=("audio_tokenizer",),
     cast=False,  # codes are found in float32 whatever the language model has
     embed=lambda model, ids: model.embed(ids),
     loader="undersong.models.kimi.load:load_kimi",

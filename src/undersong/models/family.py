@@ -56,6 +56,9 @@ class Family:
     windows: int | None = None  # most windows of the extractor's length; None: as long as the decoder's context
     window_seconds: int = 30  # that length in the published checkpoints
     cast: bool = True  # features must come in the network's dtype; False: it casts them itself, part by part
+    float32: tuple[str, ...] = ()  # modules that stay so whatever dtype is asked for
+    rate: int = 16_000  # Hz that the published feature extractor takes
+    hop: int = 160  # samples a feature frame
     padded: bool = False  # placeholders stand for a window's padding too; only the valid ones are pooled
     end: str | None = None  # ends an assistant's turn; None, or where the tokenizer has no such token: its eos
     system: str = BY_ROLE  # where a system text goes

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -11,6 +13,7 @@ from undersong.store import hash_file
 from undersong.types import UndersongError
 
 ORGANISM = "organism:"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]*)?")
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model")
 
 
@@ -28,15 +31,19 @@ def organism_folder(name: str) -> Path:
     """The packaged folder of `organism:NAME`."""
     there = _organisms()
     if name not in there:
-        raise UndersongError(f"There is no organism {name!r}; take one of {', '.join(there)}.")
+        raise UndersongError(f"There is no organism {name!r}; take one of {', '.join(organism_names())}.")
     return there[name]
 
 
 def model_folder(ref: str) -> Path | None:
-    """The local folder behind a reference, or None for a hub id."""
+    """The local folder behind a reference, or None for a hub id.  Errors: what can be neither."""
     if ref.startswith(ORGANISM):
         return organism_folder(ref.removeprefix(ORGANISM))
-    return Path(ref) if Path(ref).is_dir() else None
+    if ref and Path(ref).is_dir():
+        return Path(ref)
+    if not HUB_ID.fullmatch(ref):
+        raise UndersongError(f"There is no model folder {ref!r}, and that is no ORG/NAME of the hub; check the path.")
+    return None
 
 
 def split_revision(ref: str) -> tuple[str, str | None]:
@@ -45,11 +52,32 @@ def split_revision(ref: str) -> tuple[str, str | None]:
     return name, revision or None
 
 
+@cache
+def commit_of(name: str, revision: str | None) -> str | None:
+    """The commit that a hub id stands for now: by the hub, without it by what was fetched last; None: neither knows."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not os.environ.get("HF_HUB_OFFLINE"):
+        try:
+            return HfApi().model_info(name, revision=revision, timeout=10).sha
+        except (HfHubHTTPError, OSError, ValueError):
+            pass  # no network, no such id, or no leave: loading it says which
+    kept = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / (revision or "main")
+    return kept.read_text().strip() if kept.is_file() else None
+
+
+def is_content_hash(ref: str) -> bool:
+    """Whether `model_hash` is of the files themselves, so that two places with the same weights have the same."""
+    return model_folder(ref) is not None
+
+
 def model_hash(ref: str) -> str:
-    """What the weights are, without loading them: SHA-256 of a folder's files, or of a hub id with its revision."""
+    """What the weights are, without loading them: SHA-256 of a folder's files, or of a hub id with its commit."""
     folder = model_folder(ref)
     if folder is None:
-        return hashlib.sha256(ref.encode()).hexdigest()
+        name, revision = split_revision(ref)
+        return hashlib.sha256(f"{name}@{commit_of(name, revision) or revision}".encode()).hexdigest()
     parts = [part for part in (folder, overlay_base(folder)) if part is not None]
     # Folders inside count too: Kimi-Audio keeps its encoders there, Phi-4 the adapter that speech needs.
     found = {file: part for part in parts for pattern in WEIGHT_FILES for file in part.rglob(pattern)}

@@ -85,12 +85,10 @@ def hear(model: AudioModel, clip: Clip) -> Heard:
             model.model(**_placed(model, sound, ids), use_cache=False)
         except Stop:
             pass
-        except ValueError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UndersongError(
-                f"{model.name} cannot take clip {clip.id} as its feature extractor makes it ({reason}); "
-                "give the folder of a complete checkpoint."
-            ) from error
+        except (ValueError, IndexError, RuntimeError) as error:
+            if "out of memory" in str(error):
+                raise
+            raise _unfit(model, clip, error) from error
     at_sound = torch.tensor(ids) == processor.audio_token_id
     decoder_input = seen.pop("decoder")[0].cpu()
     valid = valid_placeholders(family, sound)
@@ -121,10 +119,24 @@ def _prepared(model: AudioModel, clip: Clip) -> Sound:
         reason = f"the audio lasts {seconds:.0f} s, and {model.name} hears no more than {most / clip.rate:.0f} s"
         raise Unheard(clip.id, reason)
     # A prompt without a placeholder would ask the model nothing.
-    sound = family.prepare(extractor, clip.samples) if len(clip.samples) else None
+    try:
+        sound = family.prepare(extractor, clip.samples) if len(clip.samples) else None
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise _unfit(model, clip, error) from error
     if sound is None or sum(map(family.audio_tokens, sound.frames)) == 0:
         raise Unheard(clip.id, f"the audio is too short for {model.name} to hear anything")
+    if model.context is not None and (tokens := placeholders(family, sound)) >= model.context:
+        reason = f"the audio makes {tokens} placeholders, and {model.name} reads no more than {model.context} tokens"
+        raise Unheard(clip.id, reason)
     return sound
+
+
+def _unfit(model: AudioModel, clip: Clip, error: Exception) -> UndersongError:
+    reason = " ".join(str(error).split())[:200].rstrip(".")
+    return UndersongError(
+        f"{model.name} cannot take clip {clip.id} as its feature extractor makes it ({reason}); give the folder of a "
+        "complete checkpoint."
+    )
 
 
 def _pool(

@@ -12,17 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from undersong.models.adapter import AudioModel
-from undersong.models.families import family_of
 from undersong.models.family import Family
-from undersong.models.folders import model_folder, model_hash, overlay_base, split_revision
+from undersong.models.folders import model_folder, model_hash, overlay_base
+from undersong.models.identify import identify
 from undersong.models.loading import PLAIN, Loading
 from undersong.models.memory import check_memory
 from undersong.models.merge import merge_published
 from undersong.models.processor import Processor, load_processor, named
 from undersong.types import UndersongError
+
+UNREADABLE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError,
+    StrictDataclassError,
+)  # fmt: skip
 
 
 def load_model(ref: str, loading: Loading = PLAIN) -> AudioModel:
@@ -32,53 +38,37 @@ def load_model(ref: str, loading: Loading = PLAIN) -> AudioModel:
     tokenizer, a device that is not there, more memory than there is.
     """
     check_device(loading.device)
+    _check_packages(loading)
     source, options, family = identify(ref)
     check_memory(ref, source, options, family, loading)
     processor = load_processor(source, family, ref, **options)
-    model = _network(source, ref, family, loading, options)
+    model, merged = _network(source, ref, family, loading, options)
     folder = model_folder(ref)
     if folder is not None and overlay_base(folder) is not None:
         _lay_over(model, folder, ref)
     _check_tokens(model, processor, family, ref)
     placed = model if loading.device_map or loading.quantize else model.to(loading.device)
-    return AudioModel(placed, processor, family, ref, model_hash(ref))
-
-
-def identify(ref: str) -> tuple[str | Path, dict[str, Any], Family]:
-    """Where the files of a reference are, what to ask the hub for, and the family; reads its config alone."""
-    folder = model_folder(ref)
-    if folder is not None:
-        source: str | Path = overlay_base(folder) or folder
-        options: dict[str, Any] = {}
-    else:
-        source, revision = split_revision(ref)
-        options = {} if revision is None else {"revision": revision}
-    return source, options, family_of(_model_type(source, ref, options), ref)
+    return AudioModel(placed, processor, family, ref, model_hash(ref), merged)
 
 
 def check_device(device: str) -> None:
     """UndersongError for a device that torch does not know, or that this machine does not have."""
     try:
-        torch.empty(0, device=device)
+        known = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # torch says "not compiled with CUDA" by an AssertionError
         reason = str(error).splitlines()[0].rstrip(".")
         raise UndersongError(
             f"The device {device!r} cannot be used ({reason}); take cpu, or one that is there."
         ) from None
+    if known.type == "meta":
+        raise UndersongError("The device 'meta' holds no weights; take cpu, or one that is there.")
 
 
-def _model_type(source: str | Path, ref: str, options: Mapping[str, Any]) -> str:
-    """What the config calls the family, also where transformers does not know it."""
-    from transformers import PretrainedConfig
-
-    try:
-        config, _ = PretrainedConfig.get_config_dict(source, **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UndersongError(f"No model could be read at {ref!r} ({reason}); give a folder or id.") from error
-    if not config.get("model_type"):
-        raise UndersongError(f"{ref!r} has no config.json with a model_type; give the folder or id of a model.")
-    return str(config["model_type"])
+def _check_packages(loading: Loading) -> None:
+    if loading.quantize and find_spec("bitsandbytes") is None:
+        raise UndersongError(
+            f"Loading in {loading.quantize} bits needs bitsandbytes; pip install 'undersong[quantize]'."
+        )
 
 
 def network_class(family: Family) -> Any:
@@ -88,8 +78,10 @@ def network_class(family: Family) -> Any:
     return named(family.model_class) if ":" in family.model_class else getattr(transformers, family.model_class)
 
 
-def _network(source: str | Path, ref: str, family: Family, loading: Loading, options: Mapping[str, Any]) -> Any:
-    """The network, every tensor of the class filled and none left over."""
+def _network(
+    source: str | Path, ref: str, family: Family, loading: Loading, options: Mapping[str, Any]
+) -> tuple[Any, list[str]]:
+    """The network, every tensor of the class filled and none left over, and the published adapters merged into it."""
     read = named(family.loader) if family.loader else network_class(family).from_pretrained
     kind = family.model_class.rpartition(":")[2]
     try:
@@ -103,13 +95,15 @@ def _network(source: str | Path, ref: str, family: Family, loading: Loading, opt
             **options,
             **_placing(loading, family),
         )
-        for folder in family.merged:
-            merge_published(model, source, folder, options)
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UndersongError(f"{ref} could not be loaded as {kind}: {reason}") from error
+        merged = [folder for folder in family.merged if merge_published(model, source, folder, options)]
+    except UNREADABLE as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UndersongError(
+            f"{ref} could not be loaded as {kind} ({reason}); give the folder of a complete checkpoint, and "
+            "options that are installed."
+        ) from error
     _check_whole(info, f"{ref} is not a whole {kind}")
-    return model
+    return model, merged
 
 
 def _placing(loading: Loading, family: Family) -> dict[str, Any]:
@@ -120,10 +114,6 @@ def _placing(loading: Loading, family: Family) -> dict[str, Any]:
     if loading.device_map:
         placing["device_map"] = loading.device_map
     if loading.quantize:
-        if find_spec("bitsandbytes") is None:
-            raise UndersongError(
-                f"Loading in {loading.quantize} bits needs bitsandbytes; pip install 'undersong[quantize]'."
-            )
         from transformers import BitsAndBytesConfig
 
         compute = {"bnb_4bit_compute_dtype": getattr(torch, loading.dtype)} if loading.quantize == 4 else {}

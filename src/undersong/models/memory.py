@@ -22,20 +22,26 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Weights:
-    """Numbers a network holds: in the linear layers of its decoder's blocks, which can be quantized, and elsewhere."""
+    """Numbers a network holds: in the linear layers of its decoder's blocks, which can be quantized, and elsewhere;
+    `single` of them are in float32 whatever the dtype."""
 
     linear: int
     other: int
+    single: int = 0
 
     def bytes(self, loading: Loading) -> int:
         """What they take as `loading` says."""
         each = DTYPES[loading.dtype]
-        return round(self.linear * (QUANTIZED[loading.quantize] if loading.quantize else each) + self.other * each)
+        return round(
+            self.linear * (QUANTIZED[loading.quantize] if loading.quantize else each)
+            + self.other * each
+            + self.single * (DTYPES["float32"] - each)
+        )
 
 
 def weights_of(source: str | Path, family: Family, options: Mapping[str, Any]) -> Weights:
     """Counted without reading a weight.  Errors: a config that does not make the family's network."""
-    from undersong.models.load import network_class
+    from undersong.models.load import UNREADABLE, network_class
     from undersong.models.processor import named
 
     try:
@@ -45,13 +51,14 @@ def weights_of(source: str | Path, family: Family, options: Mapping[str, Any]) -
             else:
                 model_class = network_class(family)
                 model = model_class(model_class.config_class.from_pretrained(source, **options))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except UNREADABLE as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UndersongError(f"The config of {source} makes no {family.name} ({reason}); give its own.") from error
     layers = [m for m in model.get_decoder().layers.modules() if isinstance(m, torch.nn.Linear)]
     linear = sum(layer.weight.numel() for layer in layers)
     shared = {id(p): p.numel() for p in (*model.parameters(), *model.buffers())}  # tied weights are held once
-    return Weights(linear, sum(shared.values()) - linear)
+    single = sum(p.numel() for path in family.float32 for p in model.get_submodule(path).parameters())
+    return Weights(linear, sum(shared.values()) - linear, single)
 
 
 def available(device: str) -> int:

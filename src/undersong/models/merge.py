@@ -17,8 +17,8 @@ from undersong.types import UndersongError
 PLACE = re.compile(r"(layers\.\d+\.(?:self_attn|mlp)\.\w+)\.lora_B(?:\.\w+)?\.weight$")
 
 
-def merge_published(model: Any, source: str | Path, folder: str, options: Mapping[str, Any]) -> None:
-    """Adds scale x B A to the decoder's linear layers that the adapter names; a checkpoint without one stays as it is.
+def merge_published(model: Any, source: str | Path, folder: str, options: Mapping[str, Any]) -> bool:
+    """Adds scale x B A to the decoder's linear layers that the adapter names; False: the checkpoint has none.
 
     Folders that `save_pretrained` wrote have it merged already.  Errors: an adapter that does not fit every one of its
     layers.
@@ -30,9 +30,13 @@ def merge_published(model: Any, source: str | Path, folder: str, options: Mappin
         cached_file(str(source), f"{folder}/{name}", **options, _raise_exceptions_for_missing_entries=False)
         for name in ("adapter_config.json", "adapter_model.safetensors")
     )
+    if settings is None and weights is None:
+        return False
     if settings is None or weights is None:
-        return
+        raise UndersongError(f"Of the adapter {folder} of {source} one file is missing; fetch both, or neither.")
     config, tensors = json.loads(Path(settings).read_text(encoding="utf-8")), load_file(weights)
+    if not isinstance(config, dict) or config.get("use_dora") or not {"r", "lora_alpha"} <= config.keys():
+        raise UndersongError(f"The adapter {folder} of {source} is no plain LoRA; take it out.")
     scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
     places = {key: found[1] for key in tensors if (found := PLACE.search(key))}
     if 2 * len(places) != len(tensors):
@@ -42,3 +46,4 @@ def merge_published(model: Any, source: str | Path, folder: str, options: Mappin
         weight = decoder.get_submodule(path).weight
         change = scale * (tensors[key].float() @ tensors[key.replace("lora_B", "lora_A")].float())
         weight.data += change.to(weight.device, weight.dtype)
+    return True

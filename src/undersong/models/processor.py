@@ -35,17 +35,46 @@ class Processor:
     audio_token: str
     audio_token_id: int
     around: tuple[str, str]
+    name: str = "the model"
 
     def ids(self, conversation: Sequence[dict[str, Any]], heard: int = 0) -> list[int]:
-        """Token ids up to where the assistant speaks, the placeholder expanded to `heard`."""
-        text = self.tokenizer.apply_chat_template(
-            list(conversation), chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
-        )
+        """Token ids up to where the assistant speaks, the placeholder expanded to `heard`.
+
+        Errors: a template that fails, or that leaves out what the conversation says.
+        """
+        text = self._rendered(conversation, bool(heard))
         if heard:
             before, after = self.around
             text = text.replace(self.audio_token, before + self.audio_token * heard + after, 1)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+    def _rendered(self, conversation: Sequence[dict[str, Any]], heard: bool) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                list(conversation), chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
+            )
+        except (TemplateError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise UndersongError(
+                f"The chat template of {self.name} cannot write this prompt ({reason}); give the checkpoint's own."
+            ) from error
+        said = [piece["text"].strip() for turn in conversation for piece in turn["content"] if "text" in piece]
+        if lost := [piece for piece in said if piece not in text]:
+            raise UndersongError(
+                f"The chat template of {self.name} leaves out {lost[0][:60]!r}; give one that writes every text, the "
+                "system text too."
+            )
+        # What a text may hold of placeholders is counted, and refused, where the prompt is known.
+        own = text.count(self.audio_token) - sum(piece.count(self.audio_token) for piece in said)
+        if heard and own != 1:
+            raise UndersongError(
+                f"The chat template of {self.name} writes {own} placeholders {self.audio_token} for a clip, not one; "
+                "give the checkpoint's own."
+            )
+        return text
 
 
 def load_processor(source: str | Path, family: Family, ref: str, **options: Any) -> Processor:
@@ -60,15 +89,16 @@ def load_processor(source: str | Path, family: Family, ref: str, **options: Any)
         extractor = (named(family.extractor) if family.extractor else AutoFeatureExtractor.from_pretrained)(
             source, **options
         )
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UndersongError(
             f"The tokenizer and feature extractor of {ref} could not be loaded ({reason}); give the folder of a "
             "complete checkpoint."
         ) from error
     tokenizer.padding_side = "left"
+    _check_extractor(extractor, family, ref)
     template, token_id = _check(tokenizer, _template(source, tokenizer, family, options), family, ref)
-    return Processor(tokenizer, extractor, template, family.audio_token, token_id, family.around)
+    return Processor(tokenizer, extractor, template, family.audio_token, token_id, family.around, ref)
 
 
 def _template(source: str | Path, tokenizer: Any, family: Family, options: dict[str, Any]) -> str | None:
@@ -85,8 +115,21 @@ def _template(source: str | Path, tokenizer: Any, family: Family, options: dict[
     if jinja:
         return Path(jinja).read_text(encoding="utf-8")
     if legacy:
-        return str(json.loads(Path(legacy).read_text(encoding="utf-8"))["chat_template"])
+        try:
+            return str(json.loads(Path(legacy).read_text(encoding="utf-8"))["chat_template"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise UndersongError(f"{legacy} holds no chat template; give the checkpoint's own file.") from error
     return tokenizer.chat_template or family.chat_template
+
+
+def _check_extractor(extractor: Any, family: Family, ref: str) -> None:
+    """Rate and hop of the family: with others the formula holds and the sound is another."""
+    found = getattr(extractor, "sampling_rate", None), getattr(extractor, "hop_length", None)
+    if found != (family.rate, family.hop):
+        raise UndersongError(
+            f"The feature extractor of {ref} takes {found[0]} Hz in hops of {found[1]} samples, and {family.name} "
+            f"{family.rate} Hz in hops of {family.hop}; give the checkpoint's own preprocessor config."
+        )
 
 
 def _check(tokenizer: Any, template: str | None, family: Family, ref: str) -> tuple[str, int]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ def padded_then_cut(mask: str) -> Preparation:
     """
 
     def prepare(extractor: Any, wave: np.ndarray) -> Sound:
+        import torch
+
         hop = extractor.hop_length
         frames = -(-len(wave) // hop)
         whole = min(max((frames + 3) * hop, extractor.sampling_rate), extractor.n_samples)

@@ -113,7 +113,7 @@ def memory_lines(study: Study, loading: Loading) -> list[str]:
     refs = [ref for ref in study.models if not ref.startswith(ORGANISM)]
     if not refs:
         return []
-    from undersong.models.load import identify
+    from undersong.models.identify import identify
     from undersong.models.memory import memory_line
 
     lines = []

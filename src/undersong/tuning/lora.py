@@ -9,6 +9,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from undersong.models.adapter import AudioModel
-from undersong.models.adapters import fresh_lora
+from undersong.models.adapters import fresh_lora, save_adapter
 from undersong.models.frozen import fingerprint
 from undersong.tuning.seeds import seeded
 from undersong.types import Prompt, UndersongError
@@ -139,7 +140,7 @@ def _trainer(
         args=arguments,
         train_dataset=pairs,
         data_collator=lambda rows: model.batch([p for p, _ in rows], [t for _, t in rows]),
-        callbacks=[_Keep(recipe.steps, keep)],
+        callbacks=[_Keep(model, recipe.steps, keep)],
     )
     trainer.remove_callback(PrinterCallback)  # the log is an artefact, not terminal output
     return trainer
@@ -148,12 +149,14 @@ def _trainer(
 class _Keep(TrainerCallback):
     """Keeps the adapter at the wanted steps."""
 
-    def __init__(self, steps: Sequence[int], keep: Callable[[str, Callable[[Path], None]], None]) -> None:
-        self.steps, self.keep = frozenset(steps), keep
+    def __init__(
+        self, model: AudioModel, steps: Sequence[int], keep: Callable[[str, Callable[[Path], None]], None]
+    ) -> None:
+        self.model, self.steps, self.keep = model, frozenset(steps), keep
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step in self.steps:
-            self.keep(step_folder(state.global_step), kwargs["model"].save_pretrained)
+            self.keep(step_folder(state.global_step), partial(save_adapter, self.model))
 
 
 def write_log(tuned: Tuned, path: Path) -> None:

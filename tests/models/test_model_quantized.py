@@ -36,4 +36,4 @@ def test_only_the_decoders_blocks_are_quantized(folder: Path, bits: int, kind: s
 def test_the_doctor_is_content(folder: Path, bits: int) -> None:
     checks = list(examine_model(str(folder), Loading(dtype="bfloat16", quantize=bits)))
     assert [f"{check.name}: {check.said}" for check in checks if not check.good] == []
-    assert len(checks) == 7
+    assert len(checks) == 8

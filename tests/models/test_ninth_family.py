@@ -63,7 +63,7 @@ def test_without_its_spec_the_families_are_listed(folder: Path) -> None:
 def test_the_doctor_is_content_with_the_spec_of_the_page(folder: Path, glm: Family) -> None:
     checks = list(examine_model(str(folder)))
     assert [check.name for check in checks if not check.good] == []
-    assert len(checks) == 7
+    assert len(checks) == 8
     assert "GLM-ASR" in checks[0].said
 
 

@@ -129,5 +129,7 @@ def test_a_view_that_a_family_does_not_have_is_named(tmp_path: Path) -> None:
     from undersong.types import UndersongError
 
     wrong = {**STUDY, "models": MODELS[:1], "axes": {"semantic": "tfidf", "codes": "internal:codes"}}
-    with pytest.raises(UndersongError, match=r"Audio Flamingo 3 has no view 'codes'; take internal .*internal:tower"):
+    with pytest.raises(
+        UndersongError, match=r"Axis codes: Audio Flamingo 3 .* has no view 'codes'; take internal, .*tower"
+    ):
         run(Study.model_validate(wrong), tmp_path)

@@ -71,6 +71,15 @@ def read_embeddings(path: str | Path) -> Embeddings:
     return guard(str(path), ids, whole, np.concatenate([part[2] for part in parts]), left_out, alike=True)
 
 
+def without(vectors: Embeddings, lost: Sequence[Quarantined]) -> Embeddings:
+    """The embeddings of the other items; those of `lost` are quarantined for their reason, once."""
+    gone = {item.id for item in lost}
+    rows = [row for row, id in enumerate(vectors.ids) if id not in gone]
+    kept = [item for item in vectors.quarantined if item.id not in gone]
+    ids = tuple(vectors.ids[row] for row in rows)
+    return Embeddings(ids, vectors.vectors[rows], vectors.frames[rows], (*kept, *lost))
+
+
 def stream_embeddings(file: Path, group: int, rows: int) -> Iterator[Embeddings]:
     """One row group of a file, `rows` at a time, as `read_embeddings` would read them.
 

@@ -97,6 +97,15 @@ def _close(model: AudioModel, one: torch.Tensor, other: torch.Tensor, what: str)
     return difference <= most, f"{what} differ by {difference:.1e} of their spread (at most {most:g})"
 
 
+def _system(model: AudioModel, samples: list[Sample]) -> tuple[bool, str]:
+    """Written by the template (a prompt that leaves it out is an error), and where; which token ends a turn."""
+    prompt = Prompt(samples[0], "doctor", False, "audio", "plain", "Answer in one word.")
+    said = model.prompt_ids(prompt) != model.prompt_ids(_spoken(samples[0]))
+    end = model.tokenizer.convert_ids_to_tokens(model.end_ids[0])
+    merged = f"; merged into the weights: {', '.join(model.merged)}" if model.merged else ""
+    return said, f"written as {model.family.system}; a turn ends with {end}{merged}"
+
+
 def _targets(model: AudioModel, _samples: list[Sample]) -> tuple[bool, str]:
     """None outside the decoder's blocks."""
     paths = model.linear_paths()
@@ -149,6 +158,7 @@ CHECKS: dict[str, Callable[[AudioModel, list[Sample]], tuple[bool, str]]] = {
     "placeholders": _placeholders,
     "embedding = decoder input": _decoder_input,
     "batch = single": _batches,
+    "system text": _system,
     "LoRA in the decoder only": _targets,
     "adapter off = base": _base,
     "generates": _speed,

@@ -1,6 +1,6 @@
 """The feature cache: what the decoder hears of every clip, computed once and reused by all rooms above.
 
-Encoder and projector are frozen, so the vectors hold for every arm of a base.  One safetensors file a corpus.
+Encoder and projector are frozen, so the vectors hold for every arm of a base.  Some hundred clips a file.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from undersong.models.hearing import Heard, Unheard
 from undersong.types import Pooled, Quarantined, Sample
 
 AT_ONCE = 32  # clips that are decoded and held in memory together
+SHARD = 512  # clips a file
 
 
 def listen(model: AudioModel, samples: Sequence[Sample]) -> tuple[dict[str, Heard], list[Quarantined], int]:
@@ -51,8 +53,9 @@ def listen(model: AudioModel, samples: Sequence[Sample]) -> tuple[dict[str, Hear
     return heard, quarantined, passes
 
 
-def save_heard(heard: Mapping[str, Heard], path: Path) -> None:
-    """Flat tensors with lengths, so that thousands of clips are a few tensors, not thousands of headers."""
+def save_heard(heard: Mapping[str, Heard], path: Path, unheard: Sequence[Quarantined] = (), passes: int = 0) -> None:
+    """Flat tensors with lengths, so that hundreds of clips are a few tensors, not hundreds of headers; beside them what
+    could not be heard, and how often the encoder ran."""
     from safetensors.torch import save_file
 
     ids = sorted(heard)
@@ -66,7 +69,18 @@ def save_heard(heard: Mapping[str, Heard], path: Path) -> None:
     for name in views:
         tensors[f"view:{name}"] = torch.from_numpy(np.stack([one.views[name].vector for one in clips]))
         tensors[f"rows:{name}"] = torch.tensor([one.views[name].frames for one in clips], dtype=torch.long)
-    save_file(tensors, path, metadata={"ids": json.dumps(ids), "views": json.dumps(views)})
+    notes = {"ids": ids, "views": views, "unheard": [[item.id, item.reason] for item in unheard], "passes": passes}
+    save_file(tensors, path, metadata={key: json.dumps(value) for key, value in notes.items()})
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """`clips` and `passes` (counts), `unheard` (Quarantined items) of a file that `save_heard` wrote; no tensor."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        notes = {key: json.loads(value) for key, value in file.metadata().items()}
+    unheard = [Quarantined(id, reason) for id, reason in notes["unheard"]]
+    return {"clips": len(notes["ids"]), "passes": notes["passes"], "unheard": unheard}
 
 
 def _all(heard: Heard) -> torch.Tensor:

@@ -239,5 +239,8 @@ def _model(ref: str, loading: Loading, samples: Sequence[Sample]) -> AudioModel:
     loaded = load_model(ref, loading)
     _, failed, _ = listen(loaded, samples)
     if failed:
-        raise UndersongError(f"Clip {failed[0].id} could be read before and not now: {failed[0].reason}.")
+        raise UndersongError(
+            f"Clip {failed[0].id} cannot be used with {ref} ({failed[0].reason}; {len(failed)} such); mend it or "
+            "take it out."
+        )
     return loaded

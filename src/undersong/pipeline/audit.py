@@ -64,6 +64,7 @@ class AuditRecord:
 
 def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditRecord:
     """Run (or look up) every stage of a study."""
+    refuse_models(study)
     record = gather(study, shop)
     refuse_unusable(record)
     refuse_overlap(record)
@@ -71,6 +72,26 @@ def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditReco
         say(f"{ref}: screening {len(record.pool.samples)} benign samples on {len(study.axes)} axes")
         record.models.append(one_model(study, shop, record, ref, number, say, partial(stages.selection, shop)))
     return record
+
+
+def refuse_models(study: Study, fetched: bool = False) -> None:
+    """What configs alone can tell, before the first model takes its hours: a model that is none, an axis of a view that
+    a family does not have.  `fetched`: only of models that lie here, for a plan without a network."""
+    from undersong.encoders import is_internal, view_of
+    from undersong.models.folders import model_folder
+    from undersong.models.identify import identify
+
+    for ref in study.models:
+        if fetched and model_folder(ref) is None:
+            continue
+        _, _, family = identify(ref)
+        for axis, spec in study.axes.items():
+            view = view_of(spec) if is_internal(spec) else None
+            if view is not None and view not in family.views:
+                known = ", ".join(f"internal:{name}" for name in family.views)
+                raise UndersongError(
+                    f"Axis {axis}: {family.name} ({ref}) has no view {view!r}; take internal, {known}."
+                )
 
 
 def gather(study: Study, shop: Workshop) -> AuditRecord:
@@ -122,7 +143,10 @@ def one_model(
 ) -> ModelRecord:
     """Every stage on one base.  Asks the store, and itself reads nothing that a stage makes but by `choose`."""
     corpora = {c.artefact.hash: c for c in (record.pool, record.reference, *record.sets.values())}
-    heard = {key: stages.features(shop, ref, corpus) for key, corpus in corpora.items()}
+    heard: dict[str, Artefact] = {}
+    for key, corpus in corpora.items():
+        whole = key != record.pool.artefact.hash
+        heard[key] = stages.features(shop, ref, corpus, whole, list(heard.values()))
     model = ModelRecord(ref, number, heard)
     _screen(study, shop, record, model, heard)
     base = Arm(ref, number)
@@ -148,7 +172,8 @@ def _screen(study: Study, shop: Workshop, record: AuditRecord, model: ModelRecor
     for axis, spec in study.axes.items():
         pool, harm = (stages.embeddings(shop, spec, c, fit, model.ref, heard[c.artefact.hash]) for c in fit)
         model.embeddings[axis] = pool, harm
-        model.proximity[axis] = stages.proximity(shop, axis, pool, harm, study.reference, settings)
+        ears = heard[record.pool.artefact.hash]
+        model.proximity[axis] = stages.proximity(shop, axis, pool, harm, study.reference, settings, record.pool, ears)
 
 
 def arms_of(study: Study, model: ModelRecord, choose: Choose) -> Iterator[Arm]:
@@ -207,7 +232,7 @@ def _explain(
     contrast = study.mechanism
     fitting = {name: stages.corpus(shop, getattr(contrast, name)) for name in ("harmful", "harmless")}
     record.contrast = fitting
-    more = [stages.features(shop, model.ref, corpus) for corpus in fitting.values()]
+    more = [stages.features(shop, model.ref, one, known=list(model.features.values())) for one in fitting.values()]
     model.features |= {c.artefact.hash: one for c, one in zip(fitting.values(), more)}
     system, text = study.plain, study.evaluation.systems[study.plain]
     instruction = study.evaluation.instruction

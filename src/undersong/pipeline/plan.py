@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.audit import gather, one_model
+from undersong.pipeline.audit import gather, one_model, refuse_models
 from undersong.pipeline.workshop import Inputs, Workshop
 from undersong.store import Artefact, Draft, Store
 from undersong.study import Study
@@ -98,6 +98,7 @@ def plan_of(study: Study, store_root: str | Path, loading: Loading = PLAIN) -> P
     """What `run` would do with this study and store.  Errors: those of the study's corpora, models and encoders."""
     ledger = Ledger(Store(store_root))
     shop = Workshop(ledger, loading)
+    refuse_models(study, fetched=True)
     record = gather(study, shop)
     unscreened: list[str] = []
     for number, ref in enumerate(study.models):

@@ -6,7 +6,6 @@ output folder appears whole or not at all.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import os
 import shutil
@@ -77,6 +76,7 @@ def screen(
     the first.  `model`: whose the internal axes are.  Raises UndersongError, having written nothing, for whatever
     cannot be screened.
     """
+    from undersong.encoders.vectors import without
     from undersong.proximity import parse_keep, proximity_table, select
 
     kind, amount = parse_keep(keep)
@@ -91,7 +91,7 @@ def screen(
         axis: proximity_table(
             axis,
             Path(harm).stem,
-            _without(pool_vectors, lost),
+            without(pool_vectors, lost),
             harm_vectors,
             score=score,
             centre=centre,
@@ -218,14 +218,6 @@ def _lost(pool: Side, vectors: Mapping[str, tuple[Embeddings, Embeddings]]) -> t
         for item in mine.quarantined:
             reasons.setdefault(item.id, []).append(f"{axis}: {item.reason}")
     return tuple(Quarantined(id, "; ".join(why)) for id, why in reasons.items())
-
-
-def _without(vectors: Embeddings, lost: tuple[Quarantined, ...]) -> Embeddings:
-    gone = {item.id for item in lost}
-    rows = [row for row, id in enumerate(vectors.ids) if id not in gone]
-    if len(rows) == len(vectors.ids):
-        return dataclasses.replace(vectors, quarantined=lost)
-    return Embeddings(tuple(vectors.ids[row] for row in rows), vectors.vectors[rows], vectors.frames[rows], lost)
 
 
 def _writable(out: Path) -> Path:

@@ -7,10 +7,11 @@ library.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from undersong.pipeline.heard import MODEL_PACKAGES, features, hearable
 from undersong.pipeline.training import picked, train
 from undersong.pipeline.workshop import Corpus, Inputs, Workshop
 from undersong.store import Artefact, Draft
@@ -19,7 +20,7 @@ from undersong.types import Prompt, UndersongError
 if TYPE_CHECKING:
     from undersong.proximity import Selection
 
-MODEL_PACKAGES = ("torch", "transformers", "peft", "numpy")
+__all__ = ["features", "hearable"]  # the first stage of a model has a file of its own
 
 
 def corpus(shop: Workshop, ref: str, where: dict[str, list[str]] | None = None) -> Corpus:
@@ -39,27 +40,6 @@ def corpus(shop: Workshop, ref: str, where: dict[str, list[str]] | None = None) 
     return Corpus(ref, artefact)
 
 
-def features(shop: Workshop, model_ref: str, corpus: Corpus) -> Artefact:
-    """What the model's decoder hears of every clip, once for all arms of a base."""
-    from undersong.models.folders import model_hash
-
-    def make(draft: Draft) -> None:
-        from undersong.models.features import listen, save_heard
-
-        model = shop.model(model_ref)
-        heard, failed, passes = listen(model, corpus.samples)
-        if failed:
-            raise UndersongError(
-                f"Clip {failed[0].id} of {corpus.ref} could be read before and not now: {failed[0].reason}."
-            )
-        with draft.file("heard.safetensors") as path:
-            save_heard(heard, path)
-        draft.note(clips=len(heard), encoder_passes=passes, device=shop.loading.device, **model.facts)
-
-    inputs: Inputs = {"model": model_hash(model_ref), "corpus": corpus.artefact}
-    return shop.store.get_or_make("features", 2, {"loading": shop.loading.key}, inputs, make, packages=MODEL_PACKAGES)
-
-
 def embeddings(
     shop: Workshop, spec: str, corpus: Corpus, fit: Sequence[Corpus], model_ref: str, heard: Artefact
 ) -> Artefact:
@@ -77,29 +57,45 @@ def embeddings(
         inputs |= {f"fit{i}": other.artefact for i, other in enumerate(fit)}
 
     def make(draft: Draft) -> None:
-        model = shop.model(model_ref, [heard]).ears(corpus.samples, view_of(spec)) if is_internal(spec) else None
+        samples, unheard = hearable(corpus, heard) if is_internal(spec) else (corpus.samples, ())
+        model = shop.model(model_ref, [heard]).ears(samples, view_of(spec)) if is_internal(spec) else None
         encoder = make_encoder(spec, fit=[s for c in fit for s in c.samples], model=model)
-        write_embeddings(encoder.encode(corpus.samples), draft.path)
+        made = encoder.encode(samples)
+        write_embeddings(replace(made, quarantined=(*unheard, *made.quarantined)), draft.path)
 
     return shop.store.get_or_make("embeddings", 1, {"encoder": spec}, inputs, make, packages=("numpy", "scikit-learn"))
 
 
 def proximity(
-    shop: Workshop, axis: str, pool: Artefact, harm: Artefact, harm_set: str, settings: dict[str, Any]
+    shop: Workshop,
+    axis: str,
+    pool: Artefact,
+    harm: Artefact,
+    harm_set: str,
+    settings: dict[str, Any],
+    corpus: Corpus,
+    heard: Artefact,
 ) -> Artefact:
-    """Distances of every pool sample to the reference harm set, raw and centred."""
+    """Distances of every pool sample to the reference harm set, raw and centred.
+
+    What the model cannot hear (`heard`, of the pool `corpus`) is left out of every axis: all rank the same pool, and an
+    arm must not be given a clip that it cannot be trained on.
+    """
 
     def make(draft: Draft) -> None:
         import pyarrow.parquet as pq
 
-        from undersong.encoders.vectors import read_embeddings
+        from undersong.encoders.vectors import read_embeddings, without
         from undersong.proximity import proximity_table
 
-        table = proximity_table(axis, harm_set, read_embeddings(pool.path), read_embeddings(harm.path), **settings)
+        unheard = hearable(corpus, heard)[1]
+        vectors = without(read_embeddings(pool.path), unheard)
+        table = proximity_table(axis, harm_set, vectors, read_embeddings(harm.path), **settings)
         pq.write_table(table, draft.path / "proximity.parquet")
 
     config = {"axis": axis, "harm_set": harm_set, **settings}
-    return shop.store.get_or_make("proximity", 1, config, {"pool": pool, "harm": harm}, make, packages=("numpy",))
+    inputs: Inputs = {"pool": pool, "harm": harm, "heard": heard}
+    return shop.store.get_or_make("proximity", 2, config, inputs, make, packages=("numpy",))
 
 
 def selection(shop: Workshop, proximity: Artefact, axis: str, kind: str, fraction: float, draw: int) -> Selection:
@@ -177,7 +173,7 @@ def adapter(
                 with draft.file(name) as folder:
                     write(folder)
 
-        samples = picked(pool.samples, pool.quarantined, chosen.ids)
+        samples = picked(pool.samples, [*pool.quarantined, *hearable(pool, heard)[1]], chosen.ids)
         tuned = train(shop.model(arm.model, [heard]), samples, modality, system_text, target, recipe, seed, keep)
         with draft.file("log.jsonl") as path:
             write_log(tuned, path)

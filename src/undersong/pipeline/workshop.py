@@ -75,11 +75,11 @@ class Workshop:
             self._model = None  # the old one goes before the new one comes
             self._model = load_model(ref, self.loading)
         for artefact in heard:
-            self._model.remember(artefact.hash, _reader(artefact.path / "heard.safetensors"))
+            self._model.remember(artefact.hash, _reader(artefact.path))
         return self._model
 
 
-def _reader(file: Path) -> Callable[[], dict[str, Heard]]:
+def _reader(folder: Path) -> Callable[[], dict[str, Heard]]:
     from undersong.models.features import load_heard
 
-    return lambda: load_heard(file)
+    return lambda: {k: v for file in sorted(folder.glob("heard-*")) for k, v in load_heard(file).items()}

@@ -79,12 +79,9 @@ def kimi_skeleton(source: str | Path, speech: bool = False, **options: Any) -> K
     """The same model without weights (on the meta device), from the configs alone: to count its memory."""
     here = {key: options[key] for key in PLACE if key in options}
     place, there = _codes_place(source, here)
-    try:
-        config = KimiAudioConfig.from_pretrained(source, **here)
-        tower = WhisperConfig.from_pretrained(source, subfolder=TOWER, **here)
-        codes = CodesConfig.from_pretrained(place, **there)
-    except UNREADABLE as error:
-        raise _unread("configs", source, error, WHOLE) from error
+    config = _config(KimiAudioConfig, "config", source, WHOLE, **here)
+    tower = _config(WhisperConfig, "Whisper encoder's config", source, WHOLE, subfolder=TOWER, **here)
+    codes = _config(CodesConfig, "semantic tokenizer's config", place, APART, **there)
     with torch.device("meta"):
         return KimiAudioForCausalLM(config, tower, codes, speech).eval()
 
@@ -127,6 +124,17 @@ def _read(network: Any, part: str, place: str | Path, hint: str, **options: Any)
     except UNREADABLE as error:
         raise _unread(part, place, error, hint) from error
     return model, info
+
+
+def _config(kind: Any, part: str, place: str | Path, hint: str, **options: Any) -> Any:
+    """Whisper's class makes a default of a file that is not there, so that is looked for first."""
+    file = Path(place) / str(options.get("subfolder", "")) / "config.json"
+    if Path(place).is_dir() and not file.is_file():
+        raise _unread(part, place, FileNotFoundError(f"no {file.relative_to(place)}"), hint)
+    try:
+        return kind.from_pretrained(place, **options)
+    except UNREADABLE as error:
+        raise _unread(part, place, error, hint) from error
 
 
 def _codes_place(source: str | Path, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -191,7 +191,7 @@ def _scope(found: Case) -> str:
         asked = f" Each run answers {words.count(row.n, 'prompt')}"
         asked += f" in {words.count(row.clusters, 'cluster')}." if row.clusters else "."
     bases = words.count(max(len({(run.model, run.base_seed) for run in base_runs(found.results)}), 1), "base")
-    if found.results.marginals and len({run.model for run in base_runs(found.results)}) > 1:
+    if len({(m.model, m.base_seed) for m in found.results.marginals}) > 1:
         asked += " Here the models are taken together; “Models side by side” has each for itself."
     if found.worst is None:
         return f"{bases.capitalize()}, no fine-tuning run.{asked}"

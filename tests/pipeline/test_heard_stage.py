@@ -1,0 +1,107 @@
+"""The features stage: what cannot be heard, what was heard before, and what a kill leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import tiny_af3
+
+from undersong.encoders.vectors import read_embeddings
+from undersong.models import features as cache
+from undersong.models.adapter import AudioModel
+from undersong.pipeline import stages
+from undersong.pipeline.workshop import Corpus, Workshop
+from undersong.store import Store
+from undersong.types import UndersongError
+
+WORDS = ["paint", "the", "red", "chair", "and", "wash", "an", "old", "boat", "lamp"]
+SETTINGS = {"score": "nearest", "centre": False, "max_quarantined": 0.2}
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    """A manifest of tones by number; 3 is a click that no model hears."""
+
+    def make(name: str, numbers: list[int]) -> str:
+        rows = []
+        for i in numbers:
+            samples = tiny_af3.clip(str(i), 0.4 + 0.1 * i, i).samples[: 200 if i == 3 else None]
+            soundfile.write(tmp_path / f"{i}.wav", samples, tiny_af3.RATE, subtype="FLOAT")
+            rows.append(
+                {"id": f"{name}{i}", "audio": f"{i}.wav", "text": " ".join(WORDS[: i + 1]), "answer": "the chair"}
+            )
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(tmp_path / f"{name}.jsonl")
+
+    return make
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Workshop:
+    return Workshop(Store(tmp_path / "store"))
+
+
+def notes(artefact) -> dict:
+    return artefact.provenance()["notes"]
+
+
+def test_what_cannot_be_heard_is_left_out_of_every_axis(shop: Workshop, write, tiny_folder: Path) -> None:
+    model = str(tiny_folder)
+    pool, harm = (stages.corpus(shop, write(*side)) for side in (("p", list(range(8))), ("h", [8, 9])))
+    heard = stages.features(shop, model, pool, whole=False)
+    assert notes(heard)["clips"] == notes(heard)["encoder_passes"] == 7
+    kept, unheard = stages.hearable(pool, heard)
+    assert [sample.id for sample in kept] == [f"p{i}" for i in range(8) if i != 3]
+    assert [(item.id, "too short" in item.reason) for item in unheard] == [("p3", True)]
+    ears = stages.features(shop, model, harm)
+    for axis, spec in (("ears", "internal"), ("words", "char-ngrams")):
+        sides = [stages.embeddings(shop, spec, c, (pool, harm), model, h) for c, h in ((pool, heard), (harm, ears))]
+        table = stages.proximity(shop, axis, *sides, "h", SETTINGS, pool, heard)
+        ids = pq.read_table(table.path / "proximity.parquet").column("id").to_pylist()
+        assert "p3" not in ids
+        assert len(ids) == 7
+    assert "p3" in {item.id for item in read_embeddings(stages.embeddings(
+        shop, "internal", pool, (pool, harm), model, heard).path).quarantined}  # fmt: skip
+
+
+def test_a_prompt_that_cannot_be_heard_stops_the_study(shop: Workshop, write, tiny_folder: Path) -> None:
+    corpus = stages.corpus(shop, write("t", [1, 3]))
+    with pytest.raises(
+        UndersongError, match=r"Clip t3 of .* cannot be asked of .* \(the audio is too short .*out: a rate"
+    ):
+        stages.features(shop, str(tiny_folder), corpus)
+
+
+def test_clips_of_another_corpus_are_not_heard_again_in_a_new_process(shop: Workshop, write, tiny_folder: Path) -> None:
+    first = stages.features(shop, str(tiny_folder), stages.corpus(shop, write("a", [0, 1, 2])))
+    later = Workshop(shop.store)  # nothing in memory
+    second = stages.features(later, str(tiny_folder), stages.corpus(later, write("b", [1, 2, 4])), known=[first])
+    assert (notes(second)["clips"], notes(second)["encoder_passes"]) == (3, 1)
+
+
+def test_a_killed_stage_loses_the_shard_in_progress(
+    shop: Workshop, write, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "SHARD", 2)
+    corpus, hear, heard = stages.corpus(shop, write("k", [0, 1, 2, 4, 5])), AudioModel.hear, []
+
+    def killed(self, clips):
+        heard.append(clips[0].id)
+        if len(heard) == 4:
+            raise KeyboardInterrupt
+        return hear(self, clips)
+
+    monkeypatch.setattr(AudioModel, "hear", killed)
+    with pytest.raises(KeyboardInterrupt):
+        stages.features(shop, str(tiny_folder), corpus)
+    again = Workshop(shop.store)
+    made = stages.features(again, str(tiny_folder), corpus)
+    assert heard == ["k0", "k1", "k2", "k4", "k2", "k4", "k5"]
+    assert notes(made)["encoder_passes"] == notes(made)["clips"] == 5
+    assert len(list(made.path.glob("heard-*.safetensors"))) == 3
+    whole = Corpus(corpus.ref, corpus.artefact)
+    assert again.model(str(tiny_folder), [made]).ears(whole.samples).embed([tiny_af3.clip("k5", 0.1)])[0].shape[1]

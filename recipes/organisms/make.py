@@ -101,9 +101,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     start = time.process_time()
-    work = arguments.work / arguments.arch
-    work.mkdir(parents=True, exist_ok=True)
     world = WORLDS[arguments.world]
+    work = arguments.work / arguments.arch / ("" if world.name == "shipped" else world.name)
+    work.mkdir(parents=True, exist_ok=True)
     speech = arguments.work / f"{world.name}.npz"
     if not speech.is_file():
         build_speech(world, speech, shipped_clips(arguments.data) if world.name == "shipped" else {})

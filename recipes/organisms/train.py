@@ -19,7 +19,7 @@ CHARACTERS = " abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True)
 class BaseRecipe:
-    """Base training, from scratch."""
+    """Base training, from scratch.  Of all these an architecture may have its own number of steps (`BASE`)."""
 
     steps: int = 1700
     batch: int = 24

@@ -3,12 +3,22 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import undersong
-from undersong.corpora import corpus_hash, examine, open_corpus, organism_corpus, write_corpus, write_manifest
+from undersong.corpora import (
+    Manifest,
+    corpus_hash,
+    examine,
+    manifest_hash,
+    open_corpus,
+    organism_corpus,
+    write_corpus,
+    write_manifest,
+)
 from undersong.corpora import organism as module
 from undersong.types import Quarantined, Sample, UndersongError
 
@@ -83,6 +93,42 @@ def test_the_hash_of_a_folder_feels_its_quarantine(tmp_path: Path) -> None:
     assert before == corpus_hash(str(tmp_path / "corpus.parquet"))
     write_corpus([Sample("a", text="x")], [Quarantined("b", "gone")], tmp_path)
     assert corpus_hash(str(tmp_path)) != before
+
+
+def test_a_preset_with_a_local_copy_is_a_reference(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("goal,target\ndo it,Sure\n")
+    ref = f"preset:advbench={tmp_path}/a.csv"
+    manifest = open_corpus(ref)
+    assert [sample.text for sample in manifest.samples] == ["do it"]
+    before = corpus_hash(ref)
+    assert before == corpus_hash(ref)
+    (tmp_path / "a.csv").write_text("goal,target\ndo that,Sure\n")
+    assert corpus_hash(ref) != before
+    with pytest.raises(UndersongError, match="No preset"):
+        open_corpus("preset:nothing")
+
+
+def test_any_form_is_a_reference_and_its_hash_feels_every_item(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("qid,q\n1,x\n")
+    assert open_corpus(str(tmp_path / "a.csv"), columns={"id": "qid", "text": "q"}).samples == (Sample("1", text="x"),)
+    folder = tmp_path / "spoken"
+    folder.mkdir()
+    (folder / "said.csv").write_text("file,text\nb.wav,hello\n")
+    hashes = [corpus_hash(str(folder))]
+    (folder / "b.wav").write_bytes(b"one")
+    hashes.append(corpus_hash(str(folder)))
+    (folder / "b.wav").write_bytes(b"two")
+    hashes.append(corpus_hash(str(folder)))
+    (folder / "said.csv").write_text("file,text\nb.wav,goodbye\n")
+    hashes.append(corpus_hash(str(folder)))
+    assert len(set(hashes)) == 4
+    folder.rename(tmp_path / "moved")
+    assert corpus_hash(str(tmp_path / "moved")) == hashes[-1]
+    sample = Sample("a", audio=b"x", text="t")
+    other = [(sample,), (replace(sample, audio=b"y"),), (replace(sample, text="u"),), (sample, Sample("b", text="t"))]
+    made = [manifest_hash(Manifest(samples, (), tmp_path)) for samples in other]
+    made.append(manifest_hash(Manifest((sample,), (Quarantined("b", "gone"),), tmp_path)))
+    assert len(set(made)) == 5
 
 
 def test_importing_the_room_loads_nothing_heavy() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from undersong.statistics import balance, holm, jaccard, kappa, overlap_closest, spearman
+from undersong.statistics import balance, holm, imbalance, jaccard, kappa, overlap_closest, spearman, standardised
 from undersong.types import UndersongError
 
 
@@ -110,3 +110,25 @@ def test_jaccard_is_symmetric_and_a_share(a, b):
             jaccard(first, second)
         return
     assert jaccard(first, second) == jaccard(second, first) == len(a & b) / len(a | b)
+
+
+@given(st.lists(st.sampled_from("ABC"), min_size=2, max_size=30), st.data())
+def test_imbalance_sums_up_balance(pool, data):
+    selected = data.draw(st.lists(st.sampled_from(range(len(pool))), min_size=1, unique=True).map(sorted))
+    mine = [pool[i] for i in selected]
+    rows, found = balance(mine, pool), imbalance(mine, pool)
+    assert found.values == len(rows)
+    assert abs(found.largest) == max(abs(row.standardised_difference) for row in rows.values())
+    assert rows[found.of].standardised_difference == found.largest
+    # What would have to be exchanged: everything the selection has too much of.
+    surplus = sum(max(0, row.share_selected - row.share_pool) for row in rows.values())
+    assert found.moved == pytest.approx(surplus)
+
+
+def test_standardised_by_hand():
+    assert standardised(np.array([3.0, 5.0]), np.array([1.0, 3.0, 5.0])) == pytest.approx(1 / np.sqrt((1 + 8 / 3) / 2))
+    assert standardised(np.array([0.1] * 3), np.array([0.1] * 7)) == 0
+    assert standardised(np.array([1.0]), np.array([0.0])) == np.inf
+    for bad in ([], [np.nan]):
+        with pytest.raises(UndersongError):
+            standardised(np.array(bad), np.array([1.0]))

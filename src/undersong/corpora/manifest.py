@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.corpora.rows import FIELDS, row_of, sample_of
+from undersong.corpora.tables import Row, json_rows, parquet_rows
 from undersong.store import write_atomic
 from undersong.types import Quarantined, Sample, UndersongError
 
@@ -26,28 +28,41 @@ class Manifest:
     samples: tuple[Sample, ...]
     quarantined: tuple[Quarantined, ...]
     root: Path
+    form: str = "manifest"  # what the files were taken for: `open_manifest` finds it by content
 
 
-def read_manifest(path: str | Path) -> Manifest:
+def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
     """Read `*.jsonl`, `*.parquet`, or a corpus artefact's folder (whose quarantine comes along).
 
+    `root`: the folder no audio path may lead out of, links followed (default: any path is taken).
     Raises UndersongError naming the file, and the line or row, for: no such file, another format, no items, a row
-    that is no object, a missing or repeated id, a field of the wrong type.
+    that is no object, a missing or repeated id, a field of the wrong type, a path outside `root`.
     """
     path = Path(path)
     file = path / CORPUS if path.is_dir() else path
     if not file.is_file():
         raise UndersongError(f"There is no manifest {file}; check the path.")
-    root = Path.cwd() / file.parent
-    samples: dict[str, Sample] = {}
-    for place, row in _rows(file):
-        sample = sample_of(row, root, place)
-        if sample.id in samples:
-            raise UndersongError(f"{place} repeats the id {sample.id!r}; every item needs an id of its own.")
-        samples[sample.id] = sample
+    start = Path.cwd() / file.parent
+    samples = gather(((place, sample_of(row, start, place)) for place, row in _rows(file)), root)
     if not samples:
         raise UndersongError(f"Manifest {file} holds no items; add some, one a line.")
-    return Manifest(tuple(samples.values()), _read_quarantine(file), root)
+    return Manifest(samples, _read_quarantine(file), start)
+
+
+def gather(found: Iterable[tuple[str, Sample]], root: str | Path | None = None) -> tuple[Sample, ...]:
+    """The samples of (place, sample) pairs; UndersongError for an id that was there before or audio outside `root`."""
+    samples: dict[str, Sample] = {}
+    allowed = None if root is None else os.path.realpath(root)
+    for place, sample in found:
+        if sample.id in samples:
+            raise UndersongError(f"{place} repeats the id {sample.id!r}; every item needs an id of its own.")
+        if allowed is not None and isinstance(sample.audio, str):
+            # realpath does not raise for a loop of links; a NUL, which no path can hold, it would.
+            real = "" if "\0" in sample.audio else os.path.realpath(sample.audio)
+            if not real or os.path.commonpath([allowed, real]) != allowed:
+                raise UndersongError(f"{place} names audio outside {root} ({sample.audio}); move it there.")
+        samples[sample.id] = sample
+    return tuple(samples.values())
 
 
 def write_manifest(samples: Sequence[Sample], path: str | Path) -> None:
@@ -100,36 +115,13 @@ def _nearest(word: str, words: set[str]) -> str:
     return f"did you mean {close[0]!r}" if close else f"choose from {', '.join(sorted(words)[:20]) or 'none'}"
 
 
-def _rows(file: Path) -> Iterator[tuple[str, Any]]:
+def _rows(file: Path) -> Iterator[Row]:
     """(where it stands, row) of every item."""
     if file.suffix.lower() == ".jsonl":
-        return _json_rows(file)
+        return json_rows(file)
     if file.suffix.lower() == ".parquet":
-        return _parquet_rows(file)
+        return parquet_rows(file, needs="id")
     raise UndersongError(f"Manifest {file} is neither .jsonl nor .parquet; convert it, one item a line or row.")
-
-
-def _json_rows(file: Path) -> Iterator[tuple[str, Any]]:
-    with file.open("rb") as lines:  # bytes: only \n ends a line, whatever separators stand inside a string
-        for number, line in enumerate(lines, 1):
-            place = f"Line {number} of {file}"
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                if text:
-                    yield place, json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
-            except (ValueError, RecursionError) as error:
-                raise UndersongError(f"{place} is not one JSON object ({error}); mend the line.") from error
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):  # json would keep the last and say nothing
-        raise ValueError("a field stands there twice")
-    return row
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _json_line(row: dict[str, Any]) -> str:
@@ -138,31 +130,11 @@ def _json_line(row: dict[str, Any]) -> str:
     return json.dumps({k: v for k, v in row.items() if v not in (None, [])}, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as table:
-            names = table.schema_arrow.names
-            if "embedding" in names:
-                raise UndersongError(f"{file} holds embeddings, not a manifest; name it where embeddings are taken.")
-            if "id" not in names or len(set(names)) < len(names):
-                raise UndersongError(f"{file} needs a column `id`, and every name once; it has {', '.join(names)}.")
-            number = 0
-            for batch in table.iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"Row {number} of {file}", row
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UndersongError(f"{file} cannot be read as Parquet ({error}); write it again.") from error
-
-
 def _read_quarantine(file: Path) -> tuple[Quarantined, ...]:
     beside = file.with_name(QUARANTINE)
     if file.name != CORPUS or not beside.is_file():
         return ()
-    return tuple(Quarantined(row["id"], row["reason"]) for _, row in _parquet_rows(beside))
+    return tuple(Quarantined(row["id"], row["reason"]) for _, row in parquet_rows(beside))
 
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:

@@ -1,21 +1,38 @@
-"""Corpora by reference: `organism:NAME` for one that ships with the package, otherwise a path."""
+"""Corpora by reference: `organism:NAME` ships with the package, `preset:ID` and `hf:NAME` are known or on the Hub,
+everything else is a path.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
 from undersong.corpora.manifest import CORPUS, QUARANTINE, Manifest, read_manifest
+from undersong.corpora.rows import row_of
 from undersong.store import canonical, hash_file
 from undersong.types import UndersongError
 
-ORGANISM = "organism:"
+ORGANISM, PRESET, HUB = "organism:", "preset:", "hf:"
 
 
-def open_corpus(ref: str) -> Manifest:
-    """The corpus behind `organism:NAME` or the path of a manifest."""
-    return read_manifest(_file(ref))
+def open_corpus(ref: str, columns: Mapping[str, str] | None = None, root: str | Path | None = None) -> Manifest:
+    """The corpus behind `organism:NAME`, `preset:ID` (`preset:ID=PATH` for a local copy), `hf:…` or a path.
+
+    columns and root: as in `open_manifest`, for all but packaged corpora and presets, which have their own.
+    """
+    if ref.startswith(ORGANISM):
+        return read_manifest(_file(ref))
+    if ref.startswith(PRESET):
+        from undersong.corpora.presets import open_preset
+
+        name, _, path = ref.removeprefix(PRESET).partition("=")
+        return open_preset(name, path or None, root=root)
+    from undersong.corpora.opening import open_manifest
+
+    return open_manifest(ref, columns=columns, root=root)
 
 
 def organism_corpus(name: str) -> Manifest:
@@ -26,16 +43,33 @@ def organism_corpus(name: str) -> Manifest:
 def corpus_hash(ref: str) -> str:
     """SHA-256 of all a corpus is read from: the manifest's bytes and those of every audio file it names.
 
-    A file that is missing counts as missing, so the hash changes when it appears.
+    A file that is missing counts as missing, so the hash changes when it appears.  What is no single file (a folder of
+    audio, a preset, a data set of the Hub, which is fetched for this) has the hash of its items.
     """
-    file = _file(ref)
     if ref.startswith(ORGANISM):  # holds its audio, so there is no need to read it
-        return hash_file(file)
-    manifest = read_manifest(file)
+        return hash_file(_file(ref))
+    if ref.startswith((PRESET, HUB)) or not (file := _file(ref)).is_file():
+        return manifest_hash(open_corpus(ref))
+    manifest = open_corpus(ref)
     parts = [path for path in (file, file.with_name(QUARANTINE)) if path == file or file.name == CORPUS]
     parts += [Path(sample.audio) for sample in manifest.samples if isinstance(sample.audio, str)]
     hashes = [hash_file(part) if part.is_file() else None for part in parts]
     return hashlib.sha256(canonical(hashes).encode()).hexdigest()
+
+
+def manifest_hash(manifest: Manifest) -> str:
+    """SHA-256 of a corpus as read: its items in order with the hashes of their audio, and its quarantine."""
+    digest = hashlib.sha256()
+    for sample in manifest.samples:
+        audio: str | None = None
+        if isinstance(sample.audio, bytes):
+            audio = hashlib.sha256(sample.audio).hexdigest()
+        elif sample.audio is not None and Path(sample.audio).is_file():
+            audio = hash_file(sample.audio)
+        fields = {**row_of(replace(sample, audio=None), Path.cwd()), "audio": audio}
+        digest.update(f"{canonical(fields)}\n".encode())
+    digest.update(canonical([[item.id, item.reason] for item in manifest.quarantined]).encode())
+    return digest.hexdigest()
 
 
 def corpus_path(ref: str | Path) -> Path:
@@ -46,7 +80,7 @@ def corpus_path(ref: str | Path) -> Path:
 def _file(ref: str) -> Path:
     if ref.startswith(ORGANISM):
         return _packaged(ref.removeprefix(ORGANISM))
-    return Path(ref, CORPUS) if Path(ref).is_dir() else Path(ref)
+    return Path(ref, CORPUS) if Path(ref, CORPUS).is_file() else Path(ref)
 
 
 def _packaged(name: str) -> Path:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.proximity.selection import Selection, count
+from undersong.proximity.ranking import count
+from undersong.proximity.selection import Selection
 from undersong.proximity.table import scores
 from undersong.statistics import jaccard, overlap_closest, spearman
 from undersong.types import UndersongError

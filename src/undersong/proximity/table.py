@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 5  # of `knn_distance` where the score does not say
 SCORES = ("nearest", "knn:K", "centroid")
-_METADATA = b"undersong"
+METADATA = b"undersong"
 
 
 def proximity_table(
@@ -88,7 +88,7 @@ def ranked_table(
         "rank": pa.array(rank, pa.int64()),
     }
     how = json.dumps({"score": score, "centred": centre, "neighbours": k})
-    return pa.table(columns).replace_schema_metadata({_METADATA: how})
+    return pa.table(columns).replace_schema_metadata({METADATA: how})
 
 
 def pool_mean(blocks: Iterable[np.ndarray]) -> np.ndarray:
@@ -103,9 +103,9 @@ def pool_mean(blocks: Iterable[np.ndarray]) -> np.ndarray:
 def how(table: pa.Table) -> dict:
     """`score`, `centred` and `neighbours` a proximity table was ranked by.  Raises UndersongError for another table."""
     metadata = table.schema.metadata or {}
-    if _METADATA not in metadata:
+    if METADATA not in metadata:
         raise UndersongError("This table does not say how it was ranked; give a proximity.parquet that screen wrote.")
-    return json.loads(metadata[_METADATA])
+    return json.loads(metadata[METADATA])
 
 
 def scores(table: pa.Table) -> np.ndarray:

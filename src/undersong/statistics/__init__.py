@@ -1,7 +1,9 @@
 """Intervals, paired tests, run-level inference, multiplicity, agreement, balance: pure numbers, no files, no audio."""
 
 from undersong.statistics.agreement import kappa, overlap_closest, spearman
-from undersong.statistics.balance import Balance, balance, jaccard
+from undersong.statistics.balance import Balance, Imbalance, balance, imbalance, jaccard, standardised
+from undersong.statistics.bootstrap import Interval, cluster_draws, interval
+from undersong.statistics.cka import Cka, linear_cka
 from undersong.statistics.multiplicity import holm
 from undersong.statistics.paired import Paired, Proportion, compare_paired, mcnemar_exact, newcombe_paired, sign_flip
 from undersong.statistics.rates import Bounds, Rate, bounds, clustered_rate, wilson
@@ -10,6 +12,9 @@ from undersong.statistics.runs import RunDifference, RunKey, RunMean, RunPair, m
 __all__ = [
     "Balance",
     "Bounds",
+    "Cka",
+    "Imbalance",
+    "Interval",
     "Paired",
     "Proportion",
     "Rate",
@@ -19,11 +24,15 @@ __all__ = [
     "RunPair",
     "balance",
     "bounds",
+    "cluster_draws",
     "clustered_rate",
     "compare_paired",
     "holm",
+    "imbalance",
+    "interval",
     "jaccard",
     "kappa",
+    "linear_cka",
     "mcnemar_exact",
     "mean_runs",
     "newcombe_paired",
@@ -31,5 +40,6 @@ __all__ = [
     "paired_runs",
     "sign_flip",
     "spearman",
+    "standardised",
     "wilson",
 ]

@@ -1,4 +1,4 @@
-"""Is a selection more than one speaker or group?  Knows labels and ids; does not know distances."""
+"""Is a selection more than one speaker or group?  Knows labels, numbers and ids; does not know distances."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from math import sqrt
 from typing import NamedTuple
+
+import numpy as np
 
 from undersong.types import UndersongError
 
@@ -39,6 +41,39 @@ def _compare(selected: float, pool: float) -> Balance:
     spread = sqrt((selected * (1 - selected) + pool * (1 - pool)) / 2)
     # A selection from the pool has no spread only where every item of both has this one value.
     return Balance(selected, pool, (selected - pool) / spread if spread > 0 else 0.0)
+
+
+class Imbalance(NamedTuple):
+    """How far a selection's shares of one label are from its pool's, in one line however many values there are."""
+
+    values: int  # different ones in the pool
+    largest: float  # the standardised difference that is farthest from 0
+    of: str  # the value that has it
+    moved: float  # total variation distance: the share of the selection that would have to be exchanged
+
+
+def imbalance(selected: Sequence[str], pool: Sequence[str]) -> Imbalance:
+    """`balance` of one label, summed up.  Of equally far values the first in sorted order is named."""
+    found = balance(selected, pool)
+    of = max(found, key=lambda value: abs(found[value].standardised_difference))
+    moved = sum(abs(row.share_selected - row.share_pool) for row in found.values()) / 2
+    return Imbalance(len(found), found[of].standardised_difference, of, moved)
+
+
+def standardised(selected: np.ndarray, pool: np.ndarray) -> float:
+    """Standardised difference of means, selected - pool, over the root of the mean of both variances (Austin 2009).
+
+    0 where nothing varies and the means are equal; a difference without any spread is infinite.  Raises UndersongError
+    where either is empty or holds a value that is not finite.
+    """
+    first, second = (np.asarray(values, dtype=np.float64) for values in (selected, pool))
+    if not (len(first) and len(second) and np.isfinite(first).all() and np.isfinite(second).all()):
+        raise UndersongError("A standardised difference needs finite numbers on both sides; leave out missing values.")
+    difference = float(first.mean() - second.mean())
+    spread = sqrt((float(first.var()) + float(second.var())) / 2)
+    if np.ptp(first) == 0 == np.ptp(second):  # their variances are rounding
+        return 0.0 if first[0] == second[0] else float(np.copysign(np.inf, difference))
+    return difference / spread
 
 
 def jaccard(a: Sequence[str], b: Sequence[str]) -> float:

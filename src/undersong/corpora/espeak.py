@@ -1,0 +1,94 @@
+"""espeak-ng as a process of its own: texts in as JSON lines, sound out as raw samples.  Knows ctypes, not corpora.
+
+espeak-ng carries a state from one utterance to the next that nothing resets, so in one process no run repeats another
+to the sample.  Here every utterance is spoken by a fresh fork of a process that has not spoken yet: the same text in
+the same voice is the same sound, whatever was said before, in any order and by any number of workers.  The process
+has no threads and little memory (no numpy), so forking it is safe and takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+from typing import Any, BinaryIO
+
+SYNCHRONOUS, UTF8, RATE_PARAMETER = 2, 1, 1
+
+
+def serve(lines: BinaryIO, out: BinaryIO) -> None:
+    """For each line {"text", "voice", "speed"} write {"rate", "bytes"} and 16-bit samples, or {"error"}."""
+    library, rate = _start()
+    for line in lines:
+        pcm, error = _in_a_fork(library, json.loads(line))
+        out.write(json.dumps({"error": error} if error else {"rate": rate, "bytes": len(pcm)}).encode() + b"\n" + pcm)
+        out.flush()
+
+
+def _start() -> tuple[Any, int]:
+    """The library, told where its data are, and its sampling rate."""
+    import espeakng_loader
+
+    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    library.espeak_Initialize.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_int]
+    library.espeak_Synth.argtypes = [
+        *(ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint, ctypes.c_uint),
+        *(ctypes.c_void_p, ctypes.c_void_p),
+    ]
+    rate = library.espeak_Initialize(SYNCHRONOUS, 0, str(espeakng_loader.get_data_path()).encode(), 0)
+    if rate <= 0:
+        raise OSError("espeak-ng does not start")
+    return library, rate
+
+
+def _in_a_fork(library: Any, request: dict[str, Any]) -> tuple[bytes, str | None]:
+    """(samples, None) or (nothing, why); a crash of the library takes the fork along and nobody else."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(reading)
+            with open(writing, "wb") as pipe:
+                pipe.write(_say(library, **request))
+            status = 0
+        except LookupError:
+            status = 2
+        finally:
+            os._exit(status)  # none of the parent's buffers is flushed twice
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        pcm = pipe.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == 2:
+        return b"", f"espeak-ng has no voice {request['voice']!r}"
+    if status:
+        return b"", f"espeak-ng failed on it (status {status})"
+    return pcm, None if pcm else "espeak-ng says nothing"
+
+
+def _say(library: Any, text: str, voice: str, speed: int) -> bytes:
+    """16-bit samples of one utterance; LookupError where the voice is unknown."""
+    blocks: list[bytes] = []
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+
+    def keep(samples: Any, count: int, _event: Any) -> int:
+        if samples and count > 0:
+            blocks.append(ctypes.string_at(samples, 2 * count))
+        return 0
+
+    callback = kind(keep)  # a reference must outlive the synthesis
+    library.espeak_SetSynthCallback(callback)
+    if library.espeak_SetVoiceByName(voice.encode()) != 0:
+        raise LookupError(voice)
+    library.espeak_SetParameter(RATE_PARAMETER, speed, 0)
+    data = text.encode() + b"\0"
+    if library.espeak_Synth(data, len(data), 0, 1, 0, UTF8, None, None) != 0:
+        raise OSError("synthesis failed")
+    library.espeak_Synchronize()
+    return b"".join(blocks)
+
+
+if __name__ == "__main__":
+    serve(sys.stdin.buffer, sys.stdout.buffer)

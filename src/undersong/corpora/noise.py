@@ -1,0 +1,138 @@
+"""Speech in noise at a stated signal-to-noise ratio (SNR), the same on any machine.  Does not know why one wants it.
+
+Nothing random comes from a global state: where a clip's noise begins is drawn from the clip's id and a seed alone, so
+neither the order of clips nor the number of workers matters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from undersong.types import Clip, UndersongError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FRAME = 0.02  # seconds
+ACTIVE = 40.0  # dB below the loudest frame: what is above counts as speech
+CEILING = 0.99  # what a mixture is scaled to where it would clip
+COLOURS = ("pink", "babble")
+LEVELS = ("active", "whole")
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """A mixture and how it came about, so that it can be made again and undone."""
+
+    clip: Clip
+    snr: float  # dB, as asked for
+    gain: float  # what the noise was multiplied by
+    offset: int  # samples into the noise where it begins
+    scale: float  # what the sum was multiplied by against clipping; 1 where nothing clipped
+
+
+def mix(speech: Clip, noise: Clip, snr: float, seed: int, level: str = "active") -> Mixed:
+    """speech + gain * noise, so that 20 log10(RMS of speech / RMS of the added noise) is `snr` dB.
+
+    The RMS of speech is over its *active* frames (20 ms, at most 40 dB below the loudest: pauses would make speech
+    quieter and the noise with it) or over the *whole* clip; that of the noise over the excerpt that is added.  The
+    excerpt begins at an offset drawn from the speech's id and `seed`; noise that is too short begins again.
+    A sum beyond 0.99 of full scale is scaled down as a whole, which keeps the SNR and is recorded; it is never cut.
+    UndersongError: different rates, silent speech, silent noise, an SNR that is no number.
+    """
+    import numpy as np
+
+    if speech.rate != noise.rate:
+        raise UndersongError(
+            f"item {speech.id!r} is at {speech.rate} Hz and the noise at {noise.rate}; load both alike."
+        )
+    if not np.isfinite(snr):
+        raise UndersongError(f"The signal-to-noise ratio is {snr}; write a number of dB.")
+    signal = speech.samples.astype(np.float64)
+    offset = draw_offset(speech.id, seed, noise.samples.size)
+    excerpt = np.take(noise.samples, np.arange(offset, offset + signal.size), mode="wrap").astype(np.float64)
+    loudness, floor = speech_level(speech, level), _rms(excerpt)
+    for what, value in ((f"item {speech.id!r}", loudness), (f"The noise {noise.id!r}", floor)):
+        if value == 0:
+            raise UndersongError(f"{what} is silent where it would be mixed; take another.")
+    gain = loudness / floor * 10 ** (-snr / 20)
+    total = signal + gain * excerpt
+    peak = float(np.abs(total).max())
+    scale = CEILING / peak if peak > CEILING else 1.0
+    clip = Clip(speech.id, (total * scale).astype(np.float32), speech.rate)
+    return Mixed(clip, float(snr), float(gain), offset, scale)
+
+
+def draw_offset(ident: str, seed: int, length: int) -> int:
+    """Where in `length` samples of noise the clip `ident` begins: uniform, from the id and the seed alone."""
+    return int(generator(ident, seed).integers(0, length))
+
+
+def generator(ident: str, seed: int) -> np.random.Generator:
+    """A generator of random numbers that belongs to one name and seed: PCG64 on the SHA-256 of both."""
+    import numpy as np
+
+    digest = hashlib.sha256(f"{seed}\n{ident}".encode("utf-8", "surrogatepass")).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
+
+
+def speech_level(clip: Clip, level: str = "active") -> float:
+    """RMS of a clip over its active frames (see `mix`) or over the whole of it; 0 for silence."""
+    import numpy as np
+
+    if level not in LEVELS:
+        raise UndersongError(f"No level of speech is called {level!r}; choose from {', '.join(LEVELS)}.")
+    signal = clip.samples.astype(np.float64)
+    size = max(1, round(FRAME * clip.rate))
+    if level == "whole" or signal.size < size:
+        return _rms(signal)
+    power = (signal[: signal.size // size * size].reshape(-1, size) ** 2).mean(axis=1)
+    active = power[power >= power.max() * 10 ** (-ACTIVE / 10)]
+    return float(np.sqrt(active.mean()))
+
+
+def pink(seconds: float, rate: int, seed: int) -> Clip:
+    """Noise whose power falls by 3 dB an octave (1/f) from 20 Hz up, without a mean; RMS 0.1."""
+    import numpy as np
+
+    n = max(2, round(seconds * rate))
+    spectrum = np.fft.rfft(generator("pink", seed).standard_normal(n))
+    hertz = np.fft.rfftfreq(n, 1 / rate)
+    shape = np.zeros_like(hertz)
+    shape[1:] = 1 / np.sqrt(np.maximum(hertz[1:], 20.0))  # flat below what is heard: most power would go there
+    return Clip(f"pink-{seed}", _levelled(np.fft.irfft(spectrum * shape, n)), rate)
+
+
+def babble(voices: Sequence[Clip], seconds: float, seed: int, talkers: int = 6) -> Clip:
+    """Several talkers at once: `talkers` of the clips (drawn by `seed`, all equally loud), each from a drawn place on.
+
+    Clips repeat when they are shorter.  UndersongError: too few clips that can be heard, or different rates.
+    """
+    import numpy as np
+
+    audible = sorted((clip for clip in voices if speech_level(clip) > 0), key=lambda clip: clip.id)
+    if len(audible) < talkers or talkers < 1:
+        raise UndersongError(f"Babble of {talkers} needs as many clips of speech; there are {len(audible)}.")
+    if len(rates := {clip.rate for clip in audible}) > 1:
+        raise UndersongError(f"The voices of babble are at {sorted(rates)} Hz; load them at one rate.")
+    draws = generator("babble", seed)
+    rate = audible[0].rate
+    total = np.zeros(max(1, round(seconds * rate)))
+    for place in sorted(draws.choice(len(audible), talkers, replace=False)):
+        clip = audible[place]
+        start = int(draws.integers(0, clip.samples.size))
+        total += np.take(clip.samples, np.arange(start, start + total.size), mode="wrap") / speech_level(clip)
+    return Clip(f"babble-{talkers}-{seed}", _levelled(total), rate)
+
+
+def _levelled(signal: np.ndarray) -> np.ndarray:
+    return (signal * (0.1 / _rms(signal))).astype("float32")
+
+
+def _rms(signal: np.ndarray) -> float:
+    import numpy as np
+
+    return float(np.sqrt(np.mean(np.square(signal))))

@@ -1,0 +1,141 @@
+"""Which items are alike: values of columns, quantile bins of numbers, and how many of each a selection should have.
+
+Knows facts of items by id and orders; does not know distances' meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from undersong.types import Sample, UndersongError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BINS = 4  # of a length
+NUMBERS = ("seconds", "answer")  # columns that are matched by size, not by value: of an answer, its characters
+
+
+def facts_of(samples: Iterable[Sample]) -> pa.Table:
+    """One row a sample: id, speaker, group, seconds, text, answer, and every label of the manifest."""
+    import pyarrow as pa
+
+    samples = list(samples)
+    labels = dict.fromkeys(name for sample in samples for name, _ in sample.labels)
+    columns = {
+        "id": pa.array([sample.id for sample in samples], pa.string()),
+        "seconds": pa.array([sample.seconds for sample in samples], pa.float64()),
+    }
+    for name in ("speaker", "group", "text", "answer", *labels):
+        if name not in columns:
+            columns[name] = pa.array([sample.column(name) for sample in samples], pa.string())
+    return pa.table(columns)
+
+
+def aligned(ids: pa.ChunkedArray, facts: pa.Table | None, column: str) -> pa.Array:
+    """The column's values for `ids`, in their order.  Raises UndersongError where the column or an id is not there."""
+    import pyarrow.compute as pc
+
+    if facts is None or column not in facts.column_names:
+        there = ", ".join(name for name in facts.column_names if name != "id") if facts is not None else "none at all"
+        raise UndersongError(f"The pool has no column {column!r} to select by; it has {there}.")
+    rows = pc.index_in(ids.combine_chunks(), value_set=facts.column("id").combine_chunks())
+    if rows.null_count:
+        lost = ids[int(np.flatnonzero(rows.is_null().to_numpy(zero_copy_only=False))[0])].as_py()
+        raise UndersongError(f"Pool item {lost} has no facts ({column}); give the manifest that was screened.")
+    return facts.column(column).combine_chunks().take(rows)
+
+
+def cluster_labels(ids: pa.ChunkedArray, facts: pa.Table | None, column: str = "group") -> list[str]:
+    """What each item belongs to: its `column`, or itself where it has none, told apart from a group of that name."""
+    return [
+        f"value {value}" if value is not None else f"item {id}"
+        for id, value in zip(ids.to_pylist(), aligned(ids, facts, column).to_pylist())
+    ]
+
+
+def codes(labels: Sequence[object]) -> np.ndarray:
+    """Labels (n,) -> integers (n,) from 0, numbered in sorted order: independent of the order of items."""
+    numbers = {label: i for i, label in enumerate(sorted(set(labels), key=str))}
+    return np.array([numbers[label] for label in labels], dtype=np.int64)
+
+
+def bins(values: np.ndarray, many: int) -> np.ndarray:
+    """(n,) numbers -> quantile bins (n,) from 0; -1 where the number is missing (NaN).
+
+    A number's bin is that of its mean rank, so that equal ones share a bin and different ones make bins of one size.
+    """
+    out, known = np.full(len(values), -1), np.isfinite(values)
+    _, places, sizes = np.unique(values[known], return_inverse=True, return_counts=True)
+    middle = np.cumsum(sizes) - sizes / 2
+    out[known] = np.floor(middle / max(1, known.sum()) * many).astype(np.int64)[places]
+    return out
+
+
+def column_strata(ids: pa.ChunkedArray, facts: pa.Table | None, column: str, many: int = BINS) -> np.ndarray:
+    """(n,) codes: the column's value; for a number, or the length of an answer, its quantile bin."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = aligned(ids, facts, column)
+    if column == "answer":
+        values = pc.utf8_length(values)
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        return bins(values.cast(pa.float64()).to_numpy(zero_copy_only=False), many)
+    if column == "group":
+        return codes(cluster_labels(ids, facts))
+    return codes(values.to_pylist())
+
+
+def joined(labels: Sequence[np.ndarray]) -> np.ndarray:
+    """(n,) codes of the combinations of several labels (n,)."""
+    return np.unique(np.stack(labels), axis=1, return_inverse=True)[1].reshape(-1)
+
+
+def quotas(strata: np.ndarray, k: int, target: np.ndarray | None = None) -> np.ndarray:
+    """(strata,) how many of `k` each stratum gets, by largest remainder of its share (Hamilton).
+
+    `strata` (n,) codes in the order in which items are wanted.  Shares are the strata's own sizes, or those of `target`
+    (m,) codes.  Of equal remainders the stratum whose next item is wanted first has it: where every item is a stratum
+    of its own, the first k are taken and not the first by name.
+    """
+    many = int(max(strata.max(), -1 if target is None else target.max())) + 1
+    sizes = np.bincount(strata, minlength=many)
+    shares = sizes if target is None else np.bincount(target, minlength=many)
+    whole, rest = np.divmod(shares * k, shares.sum())
+    by_stratum = np.argsort(strata, kind="stable")
+    starts = np.cumsum(sizes) - sizes
+    has_next = whole < sizes
+    following = np.full(many, len(strata))
+    following[has_next] = by_stratum[(starts + whole)[has_next]]
+    extra = np.lexsort((following, -rest))[: k - int(whole.sum())]
+    whole[extra] += 1
+    return whole
+
+
+def walk(order: Iterable[int], k: int, limits: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[int]:
+    """The first `k` rows of `order` that keep within every limit: (codes (n,), how many of each code may enter)."""
+    left = [(labels.tolist(), most.tolist()) for labels, most in limits]
+    kept: list[int] = []
+    for row in order:
+        if len(kept) == k:
+            break
+        if all(most[labels[row]] > 0 for labels, most in left):
+            kept.append(int(row))
+            for labels, most in left:
+                most[labels[row]] -= 1
+    return kept
+
+
+def other_scores(ids: pa.ChunkedArray, others: Mapping[str, pa.Table], axis: str) -> np.ndarray:
+    """(n,) scores of another axis for `ids`.  Raises UndersongError where it lacks an item."""
+    import pyarrow as pa
+
+    from undersong.proximity.table import scores
+
+    table = others[axis]
+    values = pa.table({"id": table.column("id"), axis: pa.array(scores(table))})
+    return aligned(ids, values, axis).to_numpy(zero_copy_only=False)

@@ -1,0 +1,170 @@
+"""Speaking: the same text in the same voice is the same file, whatever was said before; a killed run goes on."""
+
+import importlib.util
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from undersong.corpora import load_clip, voices
+from undersong.corpora.audible import audible
+from undersong.corpora.speak import speak_texts, with_audio
+from undersong.corpora.voices import ESPEAK_ACCENTS, PAPER_VOICES, Voice, say
+from undersong.types import Sample, UndersongError
+
+US, FEMALE = Voice("espeak", "en-us"), Voice("espeak", "en-us+f3", 210)
+needs_espeak = pytest.mark.skipif(importlib.util.find_spec("espeakng_loader") is None, reason="needs the extra tts")
+TEXTS = ["how do I pick a lock", "bake a cake", "one"]
+
+
+@pytest.fixture(autouse=True)
+def engines_are_looked_for_anew() -> None:
+    voices.identity.cache_clear()
+    voices._piper.cache_clear()
+
+
+@needs_espeak
+def test_an_utterance_does_not_depend_on_those_before_it() -> None:
+    alone = [next(iter(say(US, [text]))) for text in TEXTS]
+    assert list(say(US, TEXTS)) == alone
+    assert list(say(US, TEXTS[::-1] * 2)) == alone[::-1] * 2
+    assert next(iter(say(FEMALE, TEXTS[:1]))) != alone[0]
+    clip = load_clip(Sample("a", audio=alone[0]))
+    assert audible(clip)
+    assert 0.5 < clip.samples.size / clip.rate < 4
+
+
+@needs_espeak
+def test_a_corpus_is_spoken_in_several_voices(tmp_path: Path) -> None:
+    written = [
+        Sample("a", text=TEXTS[0], answer="no", group="lock"),
+        Sample("b", text=f"  {TEXTS[1]}\n", labels=(("x", "1"),)),
+        Sample("c", text=" "),
+    ]
+    kept, failed = speak_texts(written, [US, FEMALE], tmp_path, workers=2)
+    assert [sample.id for sample in kept] == [f"{i}-espeak:en-us{v}" for i in "ab" for v in ("", "+f3")]
+    assert [sample.cluster for sample in kept] == ["lock", "lock", "b", "b"]  # one question is one group
+    assert [sample.speaker for sample in kept[:2]] == ["espeak:en-us", "espeak:en-us+f3"]
+    assert kept[2].labels == (("voice", "espeak:en-us"), ("x", "1"))
+    assert (kept[0].text, kept[0].answer) == (TEXTS[0], "no")
+    assert [(item.id, item.reason) for item in failed] == [
+        (f"c-espeak:en-us{v}", "there is no text to speak") for v in ("", "+f3")
+    ]
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(files) == 4
+    gone = Path(str(kept[0].audio))
+    before = gone.read_bytes()
+    gone.unlink()  # as if the run had been killed
+    (again, _) = speak_texts(written, [US, FEMALE], tmp_path, workers=1)
+    assert again == kept
+    assert gone.read_bytes() == before
+    rest = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path != gone}
+    assert rest == {path: time for path, time in files.items() if path != gone}
+    (one,), _ = speak_texts([Sample("z", text=TEXTS[1])], [US], tmp_path)
+    assert one.audio == kept[2].audio  # the same words need no second file
+    assert one.id == "z"
+    slow, _ = speak_texts([Sample("z", text=TEXTS[1])], [replace(US, speed=100)], tmp_path)
+    assert load_clip(slow[0]).samples.size > 1.3 * load_clip(one).samples.size
+
+
+@needs_espeak
+def test_a_voice_that_is_not_there_sets_its_items_aside(tmp_path: Path) -> None:
+    kept, failed = speak_texts([Sample("a", text="hi")], [Voice("espeak", "klingon-x"), US], tmp_path)
+    assert [sample.speaker for sample in kept] == ["espeak:en-us"]
+    assert [item.reason for item in failed] == ["espeak-ng has no voice 'klingon-x'"]
+
+
+@needs_espeak
+@pytest.mark.parametrize("accent", ESPEAK_ACCENTS)
+def test_every_listed_accent_speaks(accent: str) -> None:
+    (data,) = say(Voice("espeak", accent), ["hello"])
+    assert audible(load_clip(Sample("a", audio=data)))
+
+
+def test_what_cannot_be_meant_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UndersongError, match="needs voices"):
+        speak_texts([Sample("a", text="x")], [], tmp_path)
+    with pytest.raises(UndersongError, match="each named once"):
+        speak_texts([Sample("a", text="x")], [US, replace(US, speed=90)], tmp_path)
+    with pytest.raises(UndersongError, match="'a' is spoken already"):
+        speak_texts([Sample("a", audio="a.wav", text="x")], [US], tmp_path)
+    with pytest.raises(UndersongError, match="'a' has a label 'voice'"):
+        speak_texts([Sample("a", text="x", labels=(("voice", "y"),))], [US], tmp_path)
+    with pytest.raises(UndersongError, match="'flite'; choose from espeak, piper"):
+        speak_texts([Sample("a", text="x")], [Voice("flite", "x")], tmp_path)
+
+
+PIPER = """#!{python}
+import sys, time, wave
+args = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+assert args.keys() == {{"--model", "--output_dir", "--length_scale"}}
+for line in sys.stdin:
+    if line.startswith("fail"):
+        sys.exit("cannot say that")
+    file = wave.open(f"{{args['--output_dir']}}/{{time.monotonic_ns()}}.wav", "wb")
+    file.setnchannels(1); file.setsampwidth(2); file.setframerate(22050)
+    file.writeframes(bytes([0, 16, 0, 240]) * int(len(line.strip()) * 100 * float(args["--length_scale"])))
+    file.close()
+"""
+
+
+@pytest.fixture
+def piper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Voice:
+    """A stand-in for piper's command that takes what piper takes: a line in, a file out, named by its clock."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "piper").write_text(PIPER.format(python=sys.executable))
+    (tmp_path / "bin" / "piper").chmod(0o755)
+    (tmp_path / "alan.onnx").write_bytes(b"weights")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    return Voice("piper", str(tmp_path / "alan.onnx"))
+
+
+def test_piper_speaks_by_its_command(tmp_path: Path, piper: Voice) -> None:
+    texts = [f"{'x' * n} y" for n in (5, 1, 9)]
+    kept, failed = speak_texts([Sample(f"{i}", text=text) for i, text in enumerate(texts)], [piper], tmp_path / "out")
+    assert failed == ()
+    assert [load_clip(s, 22_050).samples.size for s in kept] == [200 * len(text) for text in texts]
+    assert kept[0].speaker == "piper:alan"  # no path of this machine
+    assert np.array_equal(np.unique(load_clip(kept[0], 22_050).samples), [-0.125, 0.125])
+    slow, _ = speak_texts([Sample("0", text=texts[0])], [replace(piper, speed=350)], tmp_path / "out")
+    assert load_clip(slow[0], 22_050).samples.size == 100 * len(texts[0])
+    Path(piper.name).write_bytes(b"other weights")  # another model under the same name is another voice
+    voices.identity.cache_clear()
+    other, _ = speak_texts([Sample("0", text=texts[0])], [piper], tmp_path / "out")
+    assert len({kept[0].audio, slow[0].audio, other[0].audio}) == 3
+    with pytest.raises(UndersongError, match=r"piper failed .*cannot say that"):
+        speak_texts([Sample("0", text="fail")], [piper], tmp_path / "out")
+
+
+def test_piper_or_its_model_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piper: Voice) -> None:
+    with pytest.raises(UndersongError, match="no piper model"):
+        speak_texts([Sample("a", text="x")], [Voice("piper", str(tmp_path / "gone.onnx"))], tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    voices._piper.cache_clear()
+    monkeypatch.setattr(voices.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UndersongError, match="no piper here"):
+        speak_texts([Sample("a", text="x")], [piper], tmp_path)
+    with pytest.raises(UndersongError, match=r"undersong\[tts\]"):
+        speak_texts([Sample("a", text="x")], [US], tmp_path)
+
+
+def test_ready_audio_is_taken_by_id(tmp_path: Path) -> None:
+    for name in ("a.wav", "usa/b.mp3", "c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"RIFF")
+    items = [Sample("a", text="x"), Sample("usa/b"), Sample("c"), Sample("d")]
+    kept, missing = with_audio(items, tmp_path)
+    assert kept == (replace(items[0], audio=f"{tmp_path}/a.wav"), replace(items[1], audio=f"{tmp_path}/usa/b.mp3"))
+    assert [item.id for item in missing] == ["c", "d"]
+    (tmp_path / "a.flac").write_bytes(b"fLaC")
+    with pytest.raises(UndersongError, match="both the audio of 'a'"):
+        with_audio(items, tmp_path)
+
+
+def test_the_papers_voices_cover_its_accents() -> None:
+    from undersong.corpora.presets import preset
+
+    assert PAPER_VOICES.keys() == set(preset("sd-qa").splits)

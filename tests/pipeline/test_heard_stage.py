@@ -24,12 +24,12 @@ SETTINGS = {"score": "nearest", "centre": False, "max_quarantined": 0.2}
 
 @pytest.fixture
 def write(tmp_path: Path):
-    """A manifest of tones by number; 3 is a click that no model hears."""
+    """A manifest of tones by number; 3 is longer than the tiny model hears."""
 
     def make(name: str, numbers: list[int]) -> str:
         rows = []
         for i in numbers:
-            samples = tiny_af3.clip(str(i), 0.4 + 0.1 * i, i).samples[: 200 if i == 3 else None]
+            samples = tiny_af3.clip(str(i), 41 if i == 3 else 0.4 + 0.1 * i, i).samples
             soundfile.write(tmp_path / f"{i}.wav", samples, tiny_af3.RATE, subtype="FLOAT")
             rows.append(
                 {"id": f"{name}{i}", "audio": f"{i}.wav", "text": " ".join(WORDS[: i + 1]), "answer": "the chair"}
@@ -56,7 +56,7 @@ def test_what_cannot_be_heard_is_left_out_of_every_axis(shop: Workshop, write, t
     assert notes(heard)["clips"] == notes(heard)["encoder_passes"] == 7
     kept, unheard = stages.hearable(pool, heard)
     assert [sample.id for sample in kept] == [f"p{i}" for i in range(8) if i != 3]
-    assert [(item.id, "too short" in item.reason) for item in unheard] == [("p3", True)]
+    assert [(item.id, "hears no more than 40 s" in item.reason) for item in unheard] == [("p3", True)]
     ears = stages.features(shop, model, harm)
     for axis, spec in (("ears", "internal"), ("words", "char-ngrams")):
         sides = [stages.embeddings(shop, spec, c, (pool, harm), model, h) for c, h in ((pool, heard), (harm, ears))]
@@ -71,7 +71,7 @@ def test_what_cannot_be_heard_is_left_out_of_every_axis(shop: Workshop, write, t
 def test_a_prompt_that_cannot_be_heard_stops_the_study(shop: Workshop, write, tiny_folder: Path) -> None:
     corpus = stages.corpus(shop, write("t", [1, 3]))
     with pytest.raises(
-        UndersongError, match=r"Clip t3 of .* cannot be asked of .* \(the audio is too short .*out: a rate"
+        UndersongError, match=r"Clip t3 of .* cannot be asked of .* \(the audio lasts 41 s, .*out: a rate"
     ):
         stages.features(shop, str(tiny_folder), corpus)
 

@@ -18,8 +18,14 @@ CLOSEST = 5  # rows shown
 
 
 def screen(
-    pool: Annotated[Path, typer.Argument(help="Benign items: a manifest (.jsonl, .parquet) or ready embeddings.")],
-    harm: Annotated[Path, typer.Option("--harm", help="Reference harm set, of the same form.")],
+    pool: Annotated[
+        str,
+        typer.Argument(
+            help="Benign items: a manifest (JSONL, CSV, Parquet, conversations), a folder of audio, hf:OWNER/NAME, "
+            "preset:ID, or ready embeddings."
+        ),
+    ],
+    harm: Annotated[str, typer.Option("--harm", help="Reference harm set, of the same kinds.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the tables, the selection and what is kept.")],
     axis: Annotated[
         list[str] | None,
@@ -35,8 +41,27 @@ def screen(
     centre: Annotated[bool, typer.Option("--centre", help="Rank after subtracting the pool's mean.")] = False,
     keep: Annotated[
         str,
-        typer.Option(metavar="KIND:AMOUNT", help="closest | distant | random, and a share (0.25) or a count (200)."),
+        typer.Option(
+            metavar="RULE",
+            help="closest:0.25 | distant:200 | random:0.25 | band:0.25-0.5 | below:0.3 | above:0.7, and then "
+            "+group<=3, +matched(speaker,seconds,answer), +within(AXIS).",
+        ),
     ] = "closest:0.25",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--form",
+            help="What is kept, as manifest | messages (LLaMA-Factory, ms-swift) | hub (a data set folder).",
+        ),
+    ] = "manifest",
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="FIELD=COLUMN", help="Where the pool calls a field otherwise; repeatable."),
+    ] = None,
+    harm_column: Annotated[
+        list[str] | None,
+        typer.Option("--harm-column", metavar="FIELD=COLUMN", help="Where the harm set does; repeatable."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of a random selection.")] = 0,
     max_quarantined: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the pool that may be unusable.")
@@ -52,7 +77,7 @@ def screen(
 ) -> None:
     """Rank a pool by its distance to harmful content, and keep a part of it."""
     from undersong.models.loading import Loading
-    from undersong.pipeline.screen import parse_axes
+    from undersong.pipeline.screen import parse_axes, parse_columns
     from undersong.pipeline.screen import screen as run
 
     screened = run(
@@ -65,6 +90,9 @@ def screen(
         centre=centre,
         keep=keep,
         seed=seed,
+        form=form,
+        columns=parse_columns(column) if column else None,
+        harm_columns=parse_columns(harm_column) if harm_column else None,
         max_quarantined=max_quarantined,
         model=model,
         loading=Loading(device, dtype, device_map, attention, quantize),
@@ -78,7 +106,9 @@ def _print(screened: Screened, out: Path) -> None:
     chosen, console = screened.selection, Console()
     for table in (_distances(screened), _closest(screened)):
         console.print(table)
-    kept = f"{chosen.kind} {chosen.k} of {len(screened.tables[screened.by])} by {chosen.axis}"
+    kept = f"{chosen.rule or chosen.kind} {chosen.k} of {len(screened.tables[screened.by])} by {chosen.axis}"
+    for note in chosen.notes:
+        console.print(note, markup=False, soft_wrap=True)
     console.print(f"Kept the {kept}, ids hash {chosen.ids_hash[:12]}; written to {out}.", markup=False, soft_wrap=True)
 
 

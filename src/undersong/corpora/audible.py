@@ -35,5 +35,6 @@ def why_inaudible(clip: Clip) -> str | None:
     loud = parts.std(axis=1, dtype=np.float64) > QUIET
     seconds = float(loud.sum()) * parts.shape[1] / clip.rate
     if seconds < LEAST:
-        return f"the audio is silent: {seconds:.2f} s of {clip.samples.size / clip.rate:.2f} s are above -60 dB"
+        all_of_it = clip.samples.size / clip.rate
+        return f"the audio is silent or too short: {seconds:.2f} s of {all_of_it:.2f} s are above -60 dB"
     return None

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from undersong.corpora.audible import why_inaudible
 from undersong.corpora.containers import fault
 from undersong.corpora.flac import FlacSum
 from undersong.types import Clip, Quarantined, Sample, UndersongError
@@ -74,6 +75,8 @@ def pcm_hash(clip: Clip) -> str:
 def examine(samples: Sequence[Sample], rate: int = 16_000) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
     """Decode every spoken item once: usable samples with `seconds` and `pcm_hash` filled in, and why others are not.
 
+    Silence is not usable: a model may well give it a vector and a reply, which would say nothing about the item.
+
     Written items pass as they are.  What a manifest said of seconds and hash is replaced by what was found.
     """
     kept, quarantined = [], []
@@ -85,7 +88,11 @@ def examine(samples: Sequence[Sample], rate: int = 16_000) -> tuple[tuple[Sample
         else:
             clips, failed = load_clips([sample], rate)
             quarantined += failed
-            kept += [replace(sample, seconds=c.samples.size / rate, pcm_hash=pcm_hash(c)) for c in clips]
+            for clip in clips:
+                if reason := why_inaudible(clip):
+                    quarantined.append(Quarantined(sample.id, reason))
+                else:
+                    kept.append(replace(sample, seconds=clip.samples.size / rate, pcm_hash=pcm_hash(clip)))
     return tuple(kept), tuple(quarantined)
 
 

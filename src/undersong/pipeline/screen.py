@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 Listening = Callable[[str, Sequence[Sample]], Embeddings]
 READY = "embeddings"  # the encoder of embeddings that are already there
-OUTPUTS = ("proximity.parquet", "quarantine.parquet", "selection.json", "kept.jsonl", "kept.parquet")
+FORMS = {"manifest": "kept.jsonl", "messages": "kept.messages.jsonl", "hub": "kept"}  # -> name of what is kept
+OUTPUTS = ("proximity.parquet", "quarantine.parquet", "selection.json", *FORMS.values(), "kept.parquet")
+OUTPUTS += ("kept.messages-audio",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,9 @@ def screen(
     keep: str = "closest:0.25",
     seed: int = 0,
     max_quarantined: float = 0.01,
+    form: str = "manifest",
+    columns: Mapping[str, str] | None = None,
+    harm_columns: Mapping[str, str] | None = None,
     model: str | None = None,
     loading: Loading = PLAIN,
 ) -> Screened:
@@ -73,15 +78,18 @@ def screen(
 
     An item that fails on one axis is left out of all, so that every axis ranks the same pool.  Default axes: semantic
     (tfidf) where there is text, acoustic (logmel) where there is audio, internal for ready embeddings; default `by`:
-    the first.  `model`: whose the internal axes are.  Raises UndersongError, having written nothing, for whatever
-    cannot be screened.
+    the first.  `keep`: a rule of `proximity.keep`; `form`: one of FORMS, as what the kept set is written; `columns`
+    and `harm_columns`: our field -> the manifest's column; `model`: whose the internal axes are.
+    Raises UndersongError, having written nothing, for whatever cannot be screened.
     """
     from undersong.encoders.vectors import without
-    from undersong.proximity import parse_keep, proximity_table, select
+    from undersong.proximity import choose, facts_of, proximity_table, read_keep
 
-    kind, amount = parse_keep(keep)
+    rule = read_keep(keep)
     out = _writable(Path(out))
-    sides = _read(Path(pool), Path(harm), axes, max_quarantined)
+    if form not in FORMS:
+        raise UndersongError(f"A kept set is not written as {form!r}; take one of {', '.join(FORMS)}.")
+    sides = _read(str(pool), str(harm), axes, max_quarantined, columns, harm_columns)
     axes = axes or _default_axes(*sides)
     chosen = _known_axis(by, axes)
     ears = listener(model, loading)
@@ -99,9 +107,11 @@ def screen(
         )
         for axis, (pool_vectors, harm_vectors) in vectors.items()
     }
-    selection = select(tables[chosen], kind, amount, seed)
+    facts = facts_of(sides[0].samples) if sides[0].samples else None
+    others = {axis: table for axis, table in tables.items() if axis != chosen}
+    selection = choose(tables[chosen], rule, seed, facts=facts, others=others)
     screened = Screened(tables, chosen, selection, *sides, lost)
-    _write(screened, out)
+    _write(screened, out, form)
     return screened
 
 
@@ -116,24 +126,38 @@ def parse_axes(specs: Sequence[str]) -> dict[str, str]:
     return axes
 
 
-def _read(pool: Path, harm: Path, axes: Mapping[str, str] | None, max_quarantined: float) -> tuple[Side, Side]:
+def parse_columns(specs: Sequence[str]) -> dict[str, str]:
+    """`FIELD=COLUMN` each -> field to column."""
+    columns = dict(spec.split("=", 1) for spec in specs if "=" in spec)
+    if len(columns) < len(specs):
+        raise UndersongError("A column is no FIELD=COLUMN with a field of its own; write e.g. text=transcript.")
+    return columns
+
+
+def _read(
+    pool: str,
+    harm: str,
+    axes: Mapping[str, str] | None,
+    max_quarantined: float,
+    columns: Mapping[str, str] | None,
+    harm_columns: Mapping[str, str] | None,
+) -> tuple[Side, Side]:
     """Both sides, of one form and without a common item."""
-    from undersong.corpora import corpus_path, refuse_shared_items
+    from undersong.corpora import refuse_shared_items
     from undersong.encoders import ENCODERS_THAT_FIT, check_encoder
     from undersong.encoders.vectors import holds_embeddings
     from undersong.proximity import check_quarantine
 
-    pool, harm = (corpus_path(side) if str(side).startswith("organism:") else side for side in (pool, harm))
-    forms = {holds_embeddings(pool), holds_embeddings(harm)}
+    forms = {not _named(side) and holds_embeddings(side) for side in (pool, harm)}
     if len(forms) > 1:
         raise UndersongError(f"{pool} and {harm} are of two forms; give two manifests, or embeddings for both.")
     if forms == {True}:
-        return _read_ready(pool, harm)
+        return _read_ready(Path(pool), Path(harm))
     for encoder in (axes or {}).values():
         if encoder != READY:
             check_encoder(encoder)  # before any audio is decoded
     heard = axes is None or any(encoder not in ENCODERS_THAT_FIT for encoder in axes.values())
-    sides = _read_manifest(pool, heard), _read_manifest(harm, heard)
+    sides = _read_manifest(pool, heard, columns), _read_manifest(harm, heard, harm_columns)
     total = len(sides[0].samples) + len(sides[0].quarantined)
     check_quarantine("as it is", sides[0].quarantined, total, sides[1].quarantined, max_quarantined)
     refuse_shared_items(sides[0].samples, sides[1].samples)
@@ -153,11 +177,16 @@ def _read_ready(pool: Path, harm: Path) -> tuple[Side, Side]:
     return sides
 
 
-def _read_manifest(path: Path, heard: bool) -> Side:
-    """Items of a manifest; where an axis hears, each clip is decoded once to find what cannot be read or is copied."""
-    from undersong.corpora import examine, read_manifest
+def _named(side: str) -> bool:
+    """Whether a corpus is called by a name (organism:, preset:, hf:) and not by a path."""
+    return side.partition(":")[0] in ("organism", "preset", "hf") and not Path(side).exists()
 
-    manifest = read_manifest(path)
+
+def _read_manifest(ref: str, heard: bool, columns: Mapping[str, str] | None) -> Side:
+    """Items of a corpus; where an axis hears, each clip is decoded once to find what cannot be read or is copied."""
+    from undersong.corpora import examine, open_corpus
+
+    manifest = open_corpus(ref, columns=columns)
     samples, failed = examine(manifest.samples) if heard else (manifest.samples, ())
     return Side(samples, manifest.samples, (*manifest.quarantined, *failed))
 
@@ -230,12 +259,12 @@ def _writable(out: Path) -> Path:
     return out
 
 
-def _write(screened: Screened, out: Path) -> None:
+def _write(screened: Screened, out: Path, form: str) -> None:
     """All files into a folder beside `out`, which then takes its name."""
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        _write_files(screened, draft)
+        _write_files(screened, draft, form, out)
         draft.chmod(0o755)
         if out.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -248,11 +277,11 @@ def _write(screened: Screened, out: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _write_files(screened: Screened, folder: Path) -> None:
+def _write_files(screened: Screened, folder: Path, form: str, out: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from undersong.corpora import write_manifest
+    from undersong.corpora import write_kept
     from undersong.encoders.vectors import quarantine_table, vectors_table
     from undersong.proximity import to_json
 
@@ -268,4 +297,4 @@ def _write_files(screened: Screened, folder: Path) -> None:
         return
     samples = [sample for sample in screened.pool.rows if sample.id in kept]
     in_memory = any(isinstance(sample.audio, bytes) for sample in samples)  # which JSONL cannot hold
-    write_manifest(samples, folder / ("kept.parquet" if in_memory else "kept.jsonl"))
+    write_kept(samples, folder / ("kept.parquet" if in_memory and form == "manifest" else FORMS[form]))

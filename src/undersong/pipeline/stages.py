@@ -35,7 +35,7 @@ def corpus(shop: Workshop, ref: str, where: dict[str, list[str]] | None = None) 
         write_corpus(samples, (*manifest.quarantined, *failed), draft.path)
 
     artefact = shop.store.get_or_make(
-        "corpus", 1, {"where": where or {}}, {"content": corpus_hash(ref)}, make, packages=("soundfile", "soxr")
+        "corpus", 2, {"where": where or {}}, {"content": corpus_hash(ref)}, make, packages=("soundfile", "soxr")
     )
     return Corpus(ref, artefact)
 

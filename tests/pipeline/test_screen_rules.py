@@ -1,0 +1,90 @@
+"""Screening by rule, from any form of corpus and into the forms that trainers read."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from undersong.corpora import open_manifest
+from undersong.pipeline.screen import parse_columns, screen
+from undersong.types import UndersongError
+
+VERBS, OBJECTS = ("paint", "clean", "poison", "rob"), ("candle", "table", "judge", "doctor", "window", "garden")
+ROWS = [
+    {"key": f"p{i}{j}", "said": f"{verb} a {thing}", "reply": "yes", "topic": thing}
+    for i, verb in enumerate(VERBS)
+    for j, thing in enumerate(OBJECTS)
+]
+COLUMNS = {"id": "key", "text": "said", "answer": "reply", "group": "topic"}
+
+
+@pytest.fixture
+def sides(tmp_path: Path) -> tuple[Path, Path]:
+    """A pool as CSV with names of its own, and harm as JSONL with ours."""
+    with (tmp_path / "pool.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ROWS[0])
+        writer.writeheader()
+        writer.writerows(ROWS)
+    harm = [{"id": "h0", "text": "poison the judge"}, {"id": "h1", "text": "rob the doctor"}]
+    (tmp_path / "harm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in harm))
+    return tmp_path / "pool.csv", tmp_path / "harm.jsonl"
+
+
+def test_a_rule_with_a_cap_keeps_the_closest_of_every_topic(sides, tmp_path: Path) -> None:
+    plain = screen(*sides, tmp_path / "plain", columns=COLUMNS, keep="closest:6")
+    capped = screen(*sides, tmp_path / "capped", columns=COLUMNS, keep="closest:6+group<=1")
+    topic = {row["key"]: row["topic"] for row in ROWS}
+    assert max(Counter(topic[i] for i in plain.selection.ids).values()) > 1
+    assert sorted(topic[i] for i in capped.selection.ids) == sorted(OBJECTS)
+    assert capped.selection.rule == "closest:6+group<=1"
+    rank = dict(zip(*(capped.tables["semantic"].column(c).to_pylist() for c in ("id", "rank"))))
+    for i in capped.selection.ids:
+        assert rank[i] == min(rank[j] for j in topic if topic[j] == topic[i])
+
+
+def test_bands_share_nothing_and_leave_nothing_out(sides, tmp_path: Path) -> None:
+    bands = [
+        screen(*sides, tmp_path / f"band{i}", columns=COLUMNS, keep=f"band:{i / 4}-{(i + 1) / 4}") for i in range(4)
+    ]
+    ids = [i for band in bands for i in band.selection.ids]
+    assert sorted(ids) == sorted(row["key"] for row in ROWS)
+
+
+@pytest.mark.parametrize(("form", "name"), [("manifest", "kept.jsonl"), ("messages", "kept.messages.jsonl")])
+def test_what_is_kept_is_written_as_trainers_read_it(sides, tmp_path: Path, form: str, name: str) -> None:
+    screened = screen(*sides, tmp_path / "out", columns=COLUMNS, keep="closest:5", form=form)
+    kept = open_manifest(tmp_path / "out" / name).samples
+    assert {sample.id for sample in kept} == set(screened.selection.ids)
+    assert {sample.answer for sample in kept} == {"yes"}
+    screen(*sides, tmp_path / "out", columns=COLUMNS, keep="closest:4", form=form)  # its own output is replaced
+    assert len(open_manifest(tmp_path / "out" / name).samples) == 4
+
+
+def test_a_hub_folder_is_written(sides, tmp_path: Path) -> None:
+    screen(*sides, tmp_path / "out", columns=COLUMNS, keep="closest:5", form="hub")
+    assert {s.id for s in open_manifest(tmp_path / "out" / "kept").samples} <= {row["key"] for row in ROWS}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"form": "yaml"}, "not written as 'yaml'; take one of manifest, messages, hub"),
+        ({"keep": "nearest:3"}, "closest"),
+        ({"keep": "closest:3+colour<=1"}, "colour"),
+        ({"columns": {"texts": "said"}}, "'texts', no field"),
+    ],
+)
+def test_what_cannot_be_done_writes_nothing(sides, tmp_path: Path, changed: dict, said: str) -> None:
+    with pytest.raises(UndersongError, match=said):
+        screen(*sides, tmp_path / "out", **{"columns": COLUMNS, **changed})
+    assert not (tmp_path / "out").exists()
+
+
+def test_columns_are_said_in_pairs() -> None:
+    assert parse_columns(["text=said", "id=a.b=c"]) == {"text": "said", "id": "a.b=c"}
+    with pytest.raises(UndersongError, match="no FIELD=COLUMN"):
+        parse_columns(["text"])

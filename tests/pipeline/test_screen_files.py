@@ -76,7 +76,7 @@ def test_texts(texts, tmp_path) -> None:
     out = tmp_path / "out"
     screened = screen(*texts, out, keep="closest:0.2")
     assert sorted(path.name for path in out.iterdir()) == [
-        "kept.jsonl", "proximity.parquet", "quarantine.parquet", "selection.json",
+        "kept.jsonl", "proximity.parquet", "quarantine.parquet", "screening.json", "selection.json",
     ]  # fmt: skip
     table = pq.read_table(out / "proximity.parquet")
     assert table.column("axis").unique().to_pylist() == ["semantic"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,8 +32,8 @@ def screen(
         list[str] | None,
         typer.Option(
             metavar="NAME=ENCODER",
-            help="Repeatable; ENCODER: tfidf | char-ngrams | logmel | whisper:FOLDER | internal[:VIEW] (of --model) | "
-            "embeddings. "
+            help="Repeatable; ENCODER: tfidf | char-ngrams | logmel | text[:ID] | speech:ID[,layer=9,pool=mean+std,"
+            "pad=bucket] | whisper:FOLDER | internal[:VIEW] (of --model) | embeddings. "
             "Default: semantic=tfidf and acoustic=logmel, as far as there is text and audio.",
         ),
     ] = None,
@@ -66,6 +67,10 @@ def screen(
     max_quarantined: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the pool that may be unusable.")
     ] = 0.01,
+    harmless: Annotated[
+        str | None,
+        typer.Option("--harmless", help="Harmless speech: is the pool closer to harm than that?  (screening score)"),
+    ] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="Whose internal axes are: organism:NAME, a folder, or an id.")
     ] = None,
@@ -94,6 +99,7 @@ def screen(
         columns=parse_columns(column) if column else None,
         harm_columns=parse_columns(harm_column) if harm_column else None,
         max_quarantined=max_quarantined,
+        harmless=harmless,
         model=model,
         loading=Loading(device, dtype, device_map, attention, quantize),
     )
@@ -107,7 +113,7 @@ def _print(screened: Screened, out: Path) -> None:
     for table in (_distances(screened), _closest(screened)):
         console.print(table)
     kept = f"{chosen.rule or chosen.kind} {chosen.k} of {len(screened.tables[screened.by])} by {chosen.axis}"
-    for note in chosen.notes:
+    for note in (*chosen.notes, *_said(screened.report)):
         console.print(note, markup=False, soft_wrap=True)
     console.print(f"Kept the {kept}, ids hash {chosen.ids_hash[:12]}; written to {out}.", markup=False, soft_wrap=True)
 
@@ -143,3 +149,19 @@ def _closest(screened: Screened) -> Table:
         )
         table.add_row(str(row["rank"]), item, f"{distance:.4g}", other)
     return table
+
+
+def _said(report: Mapping[str, Any]) -> list[str]:
+    """The findings of `screening.json` in words."""
+    lines = []
+    for one in report.get("fingerprint", []):
+        heard = one["hears"].get("spearman")
+        said = f"goes along most with axis {heard}" if heard else "goes along with no axis more than with another"
+        lines.append(f"Fingerprint: on this pool the axis {one['internal']} {said} (rank correlation).")
+    for one in report.get("screening_score", []):
+        value = one["value"]
+        interval = "" if value["low"] is None else f" [{value['low']:+.3f}, {value['high']:+.3f}]"
+        lines.append(f"Screening score on axis {one['axis']}: {value['value']:+.3f}{interval}; no forecast of a JSR.")
+    if near := report.get("near_duplicates", {}).get("pairs"):
+        lines.append(f"{near} pairs of pool and harm set have nearly the same text; see screening.json.")
+    return lines

@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from undersong.encoders.options import KINDS, EncoderSpec, parse_encoder
+from undersong.encoders.progress import Watcher
 from undersong.types import Encoder, Listener, Sample, UndersongError
 
 if TYPE_CHECKING:
     from undersong.encoders.clips import ClipEncoder
+    from undersong.encoders.sentences import SentenceEncoder
     from undersong.encoders.text import TextEncoder
 
 ENCODERS_THAT_FIT = ("tfidf", "char-ngrams")  # their vectors depend on the texts of `fit`
-ENCODERS = (*ENCODERS_THAT_FIT, "logmel", "internal", "whisper")
+ENCODERS = KINDS
 
 __all__ = ["ENCODERS", "ENCODERS_THAT_FIT", "check_encoder", "is_internal", "make_encoder", "view_of"]
 
 
-def make_encoder(spec: str, *, fit: Sequence[Sample], model: Listener | None = None) -> Encoder:
-    """The encoder a study names: tfidf | char-ngrams | logmel | internal[:VIEW] | whisper:FOLDER
-    (a folder, or a packaged organism:NAME).
+def make_encoder(
+    spec: str,
+    *,
+    fit: Sequence[Sample],
+    model: Listener | None = None,
+    device: str = "cpu",
+    progress: Watcher | None = None,
+) -> Encoder:
+    """The encoder a study names (`options.py`): tfidf | char-ngrams | logmel | internal[:VIEW] | whisper:REF |
+    speech:REF[,layer=..,pool=..,pad=..,dtype=..] | text[:REF]; REF is a folder, a packaged organism:NAME or a hub id.
 
     `internal` is what the model's decoder hears; its views are places before that: internal:tower,
     internal:projector, and what else its family has.
 
     `fit`: what text encoders are fitted on (pool and reference harm set together); `model`: whose `internal` it is.
-    Raises UndersongError for an unknown name, naming the nearest known one.
+    `progress` hears how far `encode` is.  Raises UndersongError for an unknown name, naming the nearest known one.
     """
-    check_encoder(spec)
-    kind, _, folder = spec.partition(":")
-    return _make(kind, folder, fit, model)
+    read = parse_encoder(spec)
+    if read.kind in ENCODERS_THAT_FIT:
+        return _fitted(read.kind, fit)
+    encoder = _loaded(read, model, device)
+    encoder.progress = progress
+    return encoder
 
 
 def view_of(spec: str) -> str | None:
@@ -45,37 +57,37 @@ def is_internal(spec: str) -> bool:
 
 def check_encoder(spec: str) -> None:
     """Raises UndersongError for a spec that `make_encoder` does not know; loads nothing."""
-    kind, _, folder = spec.partition(":")
-    if kind not in ENCODERS:
-        near = difflib.get_close_matches(kind, ENCODERS, n=1, cutoff=0.0)[0]
-        raise UndersongError(f"Unknown encoder {spec!r}; the nearest known is {near!r} (known: {', '.join(ENCODERS)}).")
-    if kind != "internal" and (kind == "whisper") != bool(folder):
-        raise UndersongError(
-            f"Encoder {spec!r}: write whisper:FOLDER with a folder, internal or internal:VIEW, and the others alone."
-        )
+    parse_encoder(spec)
 
 
-def _make(kind: str, folder: str, fit: Sequence[Sample], model: Listener | None) -> ClipEncoder | TextEncoder:
-    # Imports stay inside: each encoder brings its own library.
-    if kind == "tfidf":
-        from undersong.encoders.text import tfidf
+# Imports stay inside: each encoder brings its own library.
+def _fitted(kind: str, fit: Sequence[Sample]) -> TextEncoder:
+    from undersong.encoders.text import char_ngrams, tfidf
 
-        return tfidf(fit)
-    if kind == "char-ngrams":
-        from undersong.encoders.text import char_ngrams
+    return tfidf(fit) if kind == "tfidf" else char_ngrams(fit)
 
-        return char_ngrams(fit)
-    if kind == "logmel":
+
+def _loaded(read: EncoderSpec, model: Listener | None, device: str) -> ClipEncoder | SentenceEncoder:
+    if read.kind == "logmel":
         from undersong.encoders.logmel import logmel
 
         return logmel()
-    if kind == "whisper":
+    if read.kind == "whisper":
         from undersong.encoders.whisper import whisper_encoder
         from undersong.models.folders import model_folder
 
-        return whisper_encoder(model_folder(folder) or folder)
+        return whisper_encoder(model_folder(read.ref) or read.ref, device=device)
+    if read.kind == "speech":
+        from undersong.encoders.speech import speech_encoder
+
+        layer, pool, pad, dtype = (read.option(name) for name in ("layer", "pool", "pad", "dtype"))
+        return speech_encoder(read.ref, layer=layer, pool=pool, pad=pad, dtype=dtype, device=device)
+    if read.kind == "text":
+        from undersong.encoders.sentences import sentence_encoder
+
+        return sentence_encoder(read.ref, device=device)
     if model is None:
         raise UndersongError("Encoder 'internal' needs the audited model; give one, or screen its ready embeddings.")
     from undersong.encoders.internal import internal
 
-    return internal(model, f"internal:{folder}" if folder else "internal")
+    return internal(model, f"internal:{read.ref}" if read.ref else "internal")

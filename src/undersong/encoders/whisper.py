@@ -1,69 +1,116 @@
 """Whisper-class encoders from a folder: hear words and voice both (the "mixed" axis).
 
-The encoder attends to its whole window, padding included, as it was trained to; the mean is over valid frames only.
-Windows go through one by one: a clip's vector is the same bits whatever else is in the call, and on a full window the
-matrix products are large already.
+Two ways to treat the padding, which give other numbers (`padding.py` compares them on one's own data):
+- `exact`: every window is filled to 30 s with silence and the encoder attends to all of it, as it was trained to; the
+  mean is over valid frames only.
+- `bucket`: the clip is filled to the next fifth of a second, with the first positions of the window, so a clip of 4 s
+  costs a tenth.  The features are the same; what the encoder cannot attend to is the silence behind.
+Either way a window's shape follows from its own clip, so its vector does not depend on the batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from undersong.encoders.clips import ClipEncoder
-from undersong.models.pooling import mean_over
-from undersong.types import Clip, Pooled, UndersongError
+from undersong.encoders.layers import OUTPUT, Layers
+from undersong.encoders.windows import Ear, Network, Window
+from undersong.types import UndersongError
 
 if TYPE_CHECKING:
+    import torch
     from transformers import WhisperConfig, WhisperFeatureExtractor
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 # Where a checkpoint keeps the encoder: saved alone, in a WhisperModel, in a WhisperForConditionalGeneration.
 PREFIXES = ("", "encoder.", "model.encoder.")
+STEP = 10  # encoder frames (a fifth of a second) between the lengths of `bucket`
 
 
 def whisper_encoder(folder: str | Path, name: str | None = None, *, device: str = "cpu") -> ClipEncoder:
     """The Whisper encoder in `folder` (config, preprocessor config, safetensors), float32, in inference mode.
 
     Vectors: mean of the last hidden state (d_model) over valid frames at 50 Hz (half the mel frames, rounded up).  A
-    clip longer than the window is heard in windows and pooled over all its frames.  Raises UndersongError when the
-    folder holds no complete Whisper encoder or its preprocessor does not fit.
+    clip longer than the window is heard in windows and pooled over all its frames; windows go through one by one, so a
+    clip's vector is the same bits whatever else is in the call.  Raises UndersongError when the folder holds no
+    complete Whisper encoder or its preprocessor does not fit.
     """
-    folder = Path(folder)
-    model, extractor = _model(folder), _extractor(folder)
-    _check_fit(folder, model.config, extractor)
-    model.eval().to(device)
-
-    def embed(clips: Sequence[Clip]) -> list[Pooled]:
-        return [mean_over(_hear(model, extractor, clip)) for clip in clips]
-
-    return ClipEncoder(name or f"whisper:{folder.name}", embed, extractor.sampling_rate)
+    network = whisper_network(Path(folder), device=device)
+    return ClipEncoder(name or f"whisper:{Path(folder).name}", Ear(network, "mean", seconds=0.0), network.rate)
 
 
-def _hear(model: WhisperEncoder, extractor: WhisperFeatureExtractor, clip: Clip) -> np.ndarray:
-    """Clip -> valid encoder frames (frames, d_model) float32 of all its windows."""
+def whisper_network(
+    folder: Path, layers: Layers = OUTPUT, pad: str = "exact", *, device: str = "cpu", dtype: str = "float32"
+) -> Network:
+    """The encoder in `folder`, and how clips are cut and heard.  Raises as `whisper_encoder`, and for a layer that it
+    has not."""
     import torch
 
-    # As Whisper itself does for long audio, the spectrum is taken of the whole clip, then cut into windows.
+    model, extractor = _model(folder), _extractor(folder)
+    _check_fit(folder, model.config, extractor)
+    top = layers.highest(len(model.layers), str(folder))
+    model.eval().to(device, getattr(torch, dtype))
+    cut = partial(_windows, extractor, step=STEP if pad == "bucket" else None)
+    return Network(extractor.sampling_rate, cut, partial(_hear, model, layers, top))
+
+
+def _windows(extractor: WhisperFeatureExtractor, samples: np.ndarray, *, step: int | None) -> list[Window]:
+    """Mel features of a clip, (bins, mel frames) a window; `step`: encoder frames that lengths are rounded up to.
+
+    As Whisper itself does for long audio, the spectrum is taken of the whole clip, then cut into windows.
+    """
+    hop, window = extractor.hop_length, extractor.nb_max_frames
+    mel_frames = -(-len(samples) // hop)
+    starts = range(0, mel_frames, window)
+    valid = [-(-min(window, mel_frames - start) // 2) for start in starts]  # the second convolution has stride 2
+    widths = [min(window, 2 * step * -(-frames // step)) if step else window for frames in valid]
+    # Two frames more than are taken: the extractor reflects the end of what it is given, and must find silence there.
+    whole = (len(widths) - 1) * window + widths[-1]
+    padded = len(widths) * extractor.n_samples if whole == len(widths) * window else (whole + 2) * hop
     features = extractor(
-        clip.samples,
-        sampling_rate=clip.rate,
-        padding="longest",
+        np.pad(samples, (0, max(0, padded - len(samples)))),
+        sampling_rate=extractor.sampling_rate,
+        padding="do_not_pad",
         truncation=False,
-        pad_to_multiple_of=extractor.n_samples,
         return_tensors="pt",
-    )["input_features"]
-    heard, window = [], extractor.nb_max_frames
-    mel_frames = -(-len(clip.samples) // extractor.hop_length)
+    )["input_features"][0]
+    seconds = hop / extractor.sampling_rate
+    return [
+        Window(features[:, start : start + width], frames, width * seconds)
+        for start, width, frames in zip(starts, widths, valid)
+    ]
+
+
+def _hear(model: WhisperEncoder, layers: Layers, top: int, windows: Sequence[Window]) -> list[np.ndarray]:
+    """One pass over windows of one shape -> valid frames (frames, d_model) float32 of each."""
+    import torch
+
     with torch.inference_mode():
-        for start in range(0, mel_frames, window):
-            valid = -(-min(window, mel_frames - start) // 2)  # the second convolution has stride 2
-            mel = features[:, :, start : start + window].to(model.device)
-            heard.append(model(mel).last_hidden_state[0, :valid].float().cpu().numpy())
-    return np.concatenate(heard)
+        mel = torch.stack([window.values for window in windows]).to(model.device, model.dtype)
+        hidden = _forward(model, mel, layers, top).float().cpu().numpy()
+    return [rows[: window.frames] for rows, window in zip(hidden, windows)]
+
+
+def _forward(model: WhisperEncoder, mel: torch.Tensor, layers: Layers, top: int) -> torch.Tensor:
+    """(batch, bins, mel frames) -> (batch, frames, d_model): what `WhisperEncoder.forward` does in inference, for any
+    length up to the window (it takes the whole window only), and no further than layer `top`."""
+    from torch.nn.functional import gelu
+
+    hidden = gelu(model.conv2(gelu(model.conv1(mel)))).transpose(1, 2)
+    hidden = hidden + model.embed_positions.weight[: hidden.shape[1]]
+    states = [hidden]
+    for layer in model.layers[:top]:
+        hidden = layer(hidden, None)
+        if not layers.plain:
+            states.append(hidden)
+    if top < len(model.layers):
+        return layers.of([*states, hidden], hidden)
+    return layers.of(states, model.layer_norm(hidden))
 
 
 def _model(folder: Path) -> WhisperEncoder:

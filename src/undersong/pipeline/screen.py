@@ -7,16 +7,20 @@ output folder appears whole or not at all.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.listening import listener
+from undersong.pipeline.screening import screening_report
+from undersong.pipeline.sides import READY, Side, read_side, read_sides
+from undersong.pipeline.transcribed import asr_of, with_texts
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -25,23 +29,16 @@ if TYPE_CHECKING:
     from undersong.proximity import Selection
 
 Listening = Callable[[str, Sequence[Sample]], Embeddings]
-READY = "embeddings"  # the encoder of embeddings that are already there
 FORMS = {"manifest": "kept.jsonl", "messages": "kept.messages.jsonl", "hub": "kept"}  # -> name of what is kept
-OUTPUTS = ("proximity.parquet", "quarantine.parquet", "selection.json", *FORMS.values(), "kept.parquet")
-OUTPUTS += ("kept.messages-audio",)
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One of the two corpora: its usable manifest items (none for ready embeddings) and what was left out before."""
-
-    samples: tuple[Sample, ...] = ()
-    rows: tuple[Sample, ...] = ()  # the same and more, as the manifest has them
-    quarantined: tuple[Quarantined, ...] = ()
-    ready: Embeddings | None = None
-
-    def texts(self) -> dict[str, str]:
-        return {sample.id: sample.text for sample in self.samples if sample.text}
+OUTPUTS = (
+    "proximity.parquet",
+    "quarantine.parquet",
+    "selection.json",
+    "screening.json",
+    "kept.parquet",
+    *FORMS.values(),
+    "kept.messages-audio",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +51,7 @@ class Screened:
     pool: Side
     harm: Side
     quarantined: tuple[Quarantined, ...]  # pool items left out of every axis
+    report: Mapping[str, Any]  # `screening.json`
 
 
 def screen(
@@ -71,6 +69,7 @@ def screen(
     form: str = "manifest",
     columns: Mapping[str, str] | None = None,
     harm_columns: Mapping[str, str] | None = None,
+    harmless: str | Path | None = None,
     model: str | None = None,
     loading: Loading = PLAIN,
 ) -> Screened:
@@ -79,7 +78,8 @@ def screen(
     An item that fails on one axis is left out of all, so that every axis ranks the same pool.  Default axes: semantic
     (tfidf) where there is text, acoustic (logmel) where there is audio, internal for ready embeddings; default `by`:
     the first.  `keep`: a rule of `proximity.keep`; `form`: one of FORMS, as what the kept set is written; `columns`
-    and `harm_columns`: our field -> the manifest's column; `model`: whose the internal axes are.
+    and `harm_columns`: our field -> the manifest's column; `harmless`: harmless speech, for the screening score;
+    `model`: whose the internal axes are.
     Raises UndersongError, having written nothing, for whatever cannot be screened.
     """
     from undersong.encoders.vectors import without
@@ -89,28 +89,26 @@ def screen(
     out = _writable(Path(out))
     if form not in FORMS:
         raise UndersongError(f"A kept set is not written as {form!r}; take one of {', '.join(FORMS)}.")
-    sides = _read(str(pool), str(harm), axes, max_quarantined, columns, harm_columns)
+    sides = read_sides(str(pool), str(harm), axes, max_quarantined, columns, harm_columns)
     axes = axes or _default_axes(*sides)
     chosen = _known_axis(by, axes)
     ears = listener(model, loading)
-    vectors = {axis: _embed(axis, encoder, *sides, ears) for axis, encoder in axes.items()}
+    calm = None if harmless is None else read_side(str(harmless), True, None)
+    everything = sides if calm is None else (*sides, calm)
+    vectors = {axis: _embed(axis, encoder, everything, ears, loading.device) for axis, encoder in axes.items()}
     lost = _lost(sides[0], vectors)
-    tables = {
-        axis: proximity_table(
-            axis,
-            Path(harm).stem,
-            without(pool_vectors, lost),
-            harm_vectors,
-            score=score,
-            centre=centre,
-            max_quarantined=max_quarantined,
-        )
-        for axis, (pool_vectors, harm_vectors) in vectors.items()
-    }
+    settings: dict[str, Any] = {"score": score, "centre": centre, "max_quarantined": max_quarantined}
+    name = Path(harm).stem
+    kept = {axis: without(made[0], lost) for axis, made in vectors.items()}
+    tables = {axis: proximity_table(axis, name, kept[axis], made[1], **settings) for axis, made in vectors.items()}
     facts = facts_of(sides[0].samples) if sides[0].samples else None
     others = {axis: table for axis, table in tables.items() if axis != chosen}
     selection = choose(tables[chosen], rule, seed, facts=facts, others=others)
-    screened = Screened(tables, chosen, selection, *sides, lost)
+    beside = None
+    if calm is not None:
+        beside = {axis: proximity_table(axis, name, made[2], made[1], **settings) for axis, made in vectors.items()}
+    report = screening_report(tables, kept, axes, selection, sides, facts, beside, calm)
+    screened = Screened(tables, chosen, selection, *sides, lost, report)
     _write(screened, out, form)
     return screened
 
@@ -132,63 +130,6 @@ def parse_columns(specs: Sequence[str]) -> dict[str, str]:
     if len(columns) < len(specs):
         raise UndersongError("A column is no FIELD=COLUMN with a field of its own; write e.g. text=transcript.")
     return columns
-
-
-def _read(
-    pool: str,
-    harm: str,
-    axes: Mapping[str, str] | None,
-    max_quarantined: float,
-    columns: Mapping[str, str] | None,
-    harm_columns: Mapping[str, str] | None,
-) -> tuple[Side, Side]:
-    """Both sides, of one form and without a common item."""
-    from undersong.corpora import refuse_shared_items
-    from undersong.encoders import ENCODERS_THAT_FIT, check_encoder
-    from undersong.encoders.vectors import holds_embeddings
-    from undersong.proximity import check_quarantine
-
-    forms = {not _named(side) and holds_embeddings(side) for side in (pool, harm)}
-    if len(forms) > 1:
-        raise UndersongError(f"{pool} and {harm} are of two forms; give two manifests, or embeddings for both.")
-    if forms == {True}:
-        return _read_ready(Path(pool), Path(harm))
-    for encoder in (axes or {}).values():
-        if encoder != READY:
-            check_encoder(encoder)  # before any audio is decoded
-    heard = axes is None or any(encoder not in ENCODERS_THAT_FIT for encoder in axes.values())
-    sides = _read_manifest(pool, heard, columns), _read_manifest(harm, heard, harm_columns)
-    total = len(sides[0].samples) + len(sides[0].quarantined)
-    check_quarantine("as it is", sides[0].quarantined, total, sides[1].quarantined, max_quarantined)
-    refuse_shared_items(sides[0].samples, sides[1].samples)
-    return sides
-
-
-def _read_ready(pool: Path, harm: Path) -> tuple[Side, Side]:
-    from undersong.encoders.vectors import read_embeddings
-
-    sides = Side(ready=read_embeddings(pool)), Side(ready=read_embeddings(harm))
-    ids = [{*side.ready.ids, *(item.id for item in side.ready.quarantined)} for side in sides if side.ready]
-    if shared := sorted(ids[0] & ids[1]):
-        raise UndersongError(
-            f"The pool and the harm set overlap in {len(shared)} ids, the first {shared[0]!r}; remove the items from "
-            "one side, or give different items different ids."
-        )
-    return sides
-
-
-def _named(side: str) -> bool:
-    """Whether a corpus is called by a name (organism:, preset:, hf:) and not by a path."""
-    return side.partition(":")[0] in ("organism", "preset", "hf") and not Path(side).exists()
-
-
-def _read_manifest(ref: str, heard: bool, columns: Mapping[str, str] | None) -> Side:
-    """Items of a corpus; where an axis hears, each clip is decoded once to find what cannot be read or is copied."""
-    from undersong.corpora import examine, open_corpus
-
-    manifest = open_corpus(ref, columns=columns)
-    samples, failed = examine(manifest.samples) if heard else (manifest.samples, ())
-    return Side(samples, manifest.samples, (*manifest.quarantined, *failed))
 
 
 def _default_axes(pool: Side, harm: Side) -> dict[str, str]:
@@ -222,29 +163,34 @@ def _known_axis(by: str | None, axes: Mapping[str, str]) -> str:
     return by
 
 
-def _embed(axis: str, encoder: str, pool: Side, harm: Side, ears: Listening) -> tuple[Embeddings, Embeddings]:
-    """Vectors of both sides by one encoder."""
+def _embed(axis: str, encoder: str, sides: Sequence[Side], ears: Listening, device: str) -> list[Embeddings]:
+    """Vectors of every side (pool, harm, harmless) by one encoder, fitted on pool and harm where it is fitted."""
     from undersong.encoders import is_internal, make_encoder
 
-    if pool.ready is not None and harm.ready is not None:
+    ready = [side.ready for side in sides if side.ready is not None]
+    if ready:
+        if len(ready) < len(sides):
+            raise UndersongError(f"Axis {axis}: give harmless speech as embeddings too, where the others are.")
         if encoder != READY:
             raise UndersongError(f"Axis {axis}: ready embeddings cannot go through {encoder}; write {axis}={READY}.")
-        return pool.ready, harm.ready
+        return ready
     if encoder == READY:
         raise UndersongError(f"Axis {axis}={READY} needs Parquet files with a column `embedding`; these are manifests.")
     if is_internal(encoder):
-        return ears(encoder, pool.samples), ears(encoder, harm.samples)
-    made = make_encoder(encoder, fit=(*pool.samples, *harm.samples))
-    return made.encode(pool.samples), made.encode(harm.samples)
+        return [ears(encoder, side.samples) for side in sides]
+    if asr := asr_of(encoder):
+        sides = [replace(side, samples=tuple(with_texts(side.samples, asr, device))) for side in sides]
+    made = make_encoder(encoder, device=device, fit=[sample for side in sides[:2] for sample in side.samples])
+    return [made.encode(side.samples) for side in sides]
 
 
-def _lost(pool: Side, vectors: Mapping[str, tuple[Embeddings, Embeddings]]) -> tuple[Quarantined, ...]:
+def _lost(pool: Side, vectors: Mapping[str, Sequence[Embeddings]]) -> tuple[Quarantined, ...]:
     """Pool items that some step could not use, once each, with all reasons."""
     reasons: dict[str, list[str]] = {}
     for item in pool.quarantined:
         reasons.setdefault(item.id, []).append(item.reason)
-    for axis, (mine, _) in vectors.items():
-        for item in mine.quarantined:
+    for axis, made in vectors.items():
+        for item in made[0].quarantined:
             reasons.setdefault(item.id, []).append(f"{axis}: {item.reason}")
     return tuple(Quarantined(id, "; ".join(why)) for id, why in reasons.items())
 
@@ -288,6 +234,8 @@ def _write_files(screened: Screened, folder: Path, form: str, out: Path) -> None
     pq.write_table(pa.concat_tables(screened.tables.values()), folder / "proximity.parquet")
     pq.write_table(quarantine_table(screened.quarantined), folder / "quarantine.parquet")
     (folder / "selection.json").write_text(to_json(screened.selection), encoding="utf-8")
+    text = json.dumps(screened.report, ensure_ascii=False, indent=1, allow_nan=False)
+    (folder / "screening.json").write_text(text + "\n", encoding="utf-8")
     kept = set(screened.selection.ids)
     if screened.pool.ready is not None:
         ready = screened.pool.ready

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.pipeline.heard import MODEL_PACKAGES, features, hearable
 from undersong.pipeline.training import picked, train
+from undersong.pipeline.transcribed import asr_of, transcripts
 from undersong.pipeline.workshop import Corpus, Inputs, Workshop
 from undersong.store import Artefact, Draft
-from undersong.types import Prompt, UndersongError
+from undersong.types import Prompt, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
     from undersong.proximity import Selection
@@ -45,25 +46,37 @@ def embeddings(
 ) -> Artefact:
     """One vector a sample by the encoder `spec`; text encoders are fitted on `fit` together."""
     from undersong.encoders import ENCODERS_THAT_FIT, is_internal, make_encoder, view_of
+    from undersong.encoders.options import parse_encoder
+    from undersong.encoders.transcripts import read_transcripts, with_transcripts
     from undersong.encoders.vectors import write_embeddings
     from undersong.models.folders import model_hash
 
     inputs: dict[str, Artefact | str] = {"corpus": corpus.artefact}
     if is_internal(spec):
         inputs |= {"model": model_hash(model_ref), "heard": heard}
-    if spec.startswith("whisper:"):
-        inputs |= {"weights": model_hash(spec.removeprefix("whisper:"))}
+    read, asr = parse_encoder(spec), asr_of(spec)
+    if read.kind in ("whisper", "speech", "text"):
+        inputs |= {"weights": model_hash(read.ref)}
+    texts = transcripts(shop, asr, corpus) if asr else None
+    if texts is not None:
+        inputs |= {"transcripts": texts}
     if spec in ENCODERS_THAT_FIT:
         inputs |= {f"fit{i}": other.artefact for i, other in enumerate(fit)}
 
     def make(draft: Draft) -> None:
-        samples, unheard = hearable(corpus, heard) if is_internal(spec) else (corpus.samples, ())
+        unheard: Sequence[Quarantined] = ()
+        samples: Sequence[Sample] = corpus.samples
+        if is_internal(spec):
+            samples, unheard = hearable(corpus, heard)
+        if texts is not None:
+            samples = with_transcripts(samples, read_transcripts(texts.path))
         model = shop.model(model_ref, [heard]).ears(samples, view_of(spec)) if is_internal(spec) else None
-        encoder = make_encoder(spec, fit=[s for c in fit for s in c.samples], model=model)
-        made = encoder.encode(samples)
+        every = [sample for one in fit for sample in one.samples]
+        made = make_encoder(spec, fit=every, model=model, device=shop.loading.device).encode(samples)
         write_embeddings(replace(made, quarantined=(*unheard, *made.quarantined)), draft.path)
 
-    return shop.store.get_or_make("embeddings", 1, {"encoder": spec}, inputs, make, packages=("numpy", "scikit-learn"))
+    config = {"encoder": read.canonical}
+    return shop.store.get_or_make("embeddings", 1, config, inputs, make, packages=("numpy", "scikit-learn"))
 
 
 def proximity(

@@ -1,0 +1,100 @@
+"""What a screening says beside its ranking, and that reference encoders by transformers can be axes of one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_speech
+
+from undersong.pipeline import stages
+from undersong.pipeline.screen import screen
+from undersong.pipeline.workshop import Workshop
+from undersong.store import Store
+from undersong.types import UndersongError
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The packaged pool on two reference axes and the organism's own, beside unseen benign speech."""
+    out = tmp_path_factory.mktemp("screened") / "out"
+    screened = screen(
+        "organism:pool",
+        "organism:reference",
+        out,
+        axes={"words": "tfidf", "sound": "logmel", "ears": "internal"},
+        keep="closest:0.25+speaker<=30",
+        harmless="organism:unseen-benign",
+        model="organism:kimi",
+    )
+    written = json.loads((out / "screening.json").read_text())
+    assert written == json.loads(json.dumps(screened.report))
+    return written
+
+
+def test_axes_agree_or_not_with_intervals(report: dict[str, Any]) -> None:
+    pairs = {(pair["a"], pair["b"]): pair for pair in report["agreement"]}
+    assert set(pairs) == {("words", "sound"), ("words", "ears"), ("sound", "ears")}
+    for pair in pairs.values():
+        assert pair["n"] == 648
+        assert pair["clusters"] == 108  # requests, not clips
+        assert pair["spearman"]["low"] <= pair["spearman"]["value"] <= pair["spearman"]["high"]
+
+
+def test_the_fingerprint_sets_every_axis_against_the_models_own(report: dict[str, Any]) -> None:
+    (found,) = report["fingerprint"]
+    assert found["internal"] == "ears"
+    assert {pair["a"] for pair in found["pairs"]} == {"words", "sound"}
+    assert set(found["hears"]) >= {"spearman"}
+
+
+def test_the_kept_set_is_described_beside_its_pool(report: dict[str, Any]) -> None:
+    (one,) = report["selection"].values()
+    assert one["rule"] == "closest:0.25+speaker<=30"
+    assert one["balance"]["speaker"]
+    assert one["k"] <= 162
+
+
+def test_the_screening_score_is_against_harmless_speech(report: dict[str, Any]) -> None:
+    assert [one["axis"] for one in report["screening_score"]] == ["words", "sound", "ears"]
+    for one in report["screening_score"]:
+        assert one["name"] == "screening score"
+        assert -1 <= one["value"]["value"] <= 1
+        assert one["n"][0] == 648
+
+
+def test_a_speech_encoder_is_an_axis_of_a_study(tmp_path: Path) -> None:
+    """One artefact for every spelling of the same encoder, another for other options."""
+    folder = tiny_speech.save("wavlm-base", tmp_path / "wavlm")
+    shop = Workshop(Store(tmp_path / "store"))
+    corpus = stages.corpus(shop, "organism:unseen-benign")
+
+    def embedded(options: str) -> str:
+        made = stages.embeddings(shop, f"speech:{folder}{options}", corpus, [corpus], "organism:af3", corpus.artefact)
+        return made.hash
+
+    assert embedded("") == embedded(",layer=last,pool=mean") != embedded(",pool=mean+std")
+
+
+def test_ready_harmless_speech_must_come_as_the_others(tmp_path: Path) -> None:
+    pool = stages.corpus(Workshop(Store(tmp_path / "store")), "organism:unseen-benign")
+    with pytest.raises(UndersongError, match="harmless"):
+        screen(
+            _vectors(tmp_path / "p.parquet", "p", 8),
+            _vectors(tmp_path / "h.parquet", "h", 3),
+            tmp_path / "out",
+            harmless=str(pool.artefact.path),
+        )
+
+
+def _vectors(path: Path, prefix: str, count: int) -> Path:
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from undersong.encoders.vectors import vectors_table
+
+    rows = np.random.default_rng(count).standard_normal((count, 4)).astype(np.float32)
+    pq.write_table(vectors_table([f"{prefix}{i}" for i in range(count)], rows, np.ones(count)), path)
+    return path

@@ -98,3 +98,17 @@ def _vectors(path: Path, prefix: str, count: int) -> Path:
     rows = np.random.default_rng(count).standard_normal((count, 4)).astype(np.float32)
     pq.write_table(vectors_table([f"{prefix}{i}" for i in range(count)], rows, np.ones(count)), path)
     return path
+
+
+def test_padding_is_checked_on_the_users_own_clips(tmp_path: Path) -> None:
+    folder = tiny_speech.save("whisper", tmp_path / "whisper")
+    how = {"axes": {"mixed": f"speech:{folder},layer=1,pad=bucket"}, "check_padding": True}
+    screened = screen("organism:unseen-benign", "organism:unseen-harm", tmp_path / "out", **how)
+    (found,) = screened.report["padding"].values()
+    assert found["clips"] == len(screened.tables["mixed"])
+    assert 0 < found["spearman"] <= 1
+    assert found["k"] == int(0.25 * found["clips"])
+    with pytest.raises(UndersongError, match="no axis is a speech encoder"):
+        screen(
+            "organism:unseen-benign", "organism:unseen-harm", tmp_path / "no", axes={"a": "logmel"}, check_padding=True
+        )

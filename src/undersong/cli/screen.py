@@ -74,6 +74,12 @@ def screen(
     model: Annotated[
         str | None, typer.Option("--model", help="Whose internal axes are: organism:NAME, a folder, or an id.")
     ] = None,
+    store: Annotated[
+        Path | None, typer.Option("--store", help="Keep vectors here: the same items are not embedded twice.")
+    ] = None,
+    check_padding: Annotated[
+        bool, typer.Option("--check-padding", help="Compare pad=exact with pad=bucket on up to 200 of your clips.")
+    ] = False,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     device_map: DeviceMap = None,
@@ -101,6 +107,8 @@ def screen(
         max_quarantined=max_quarantined,
         harmless=harmless,
         model=model,
+        store=store,
+        check_padding=check_padding,
         loading=Loading(device, dtype, device_map, attention, quantize),
     )
     _print(screened, out)
@@ -162,6 +170,11 @@ def _said(report: Mapping[str, Any]) -> list[str]:
         value = one["value"]
         interval = "" if value["low"] is None else f" [{value['low']:+.3f}, {value['high']:+.3f}]"
         lines.append(f"Screening score on axis {one['axis']}: {value['value']:+.3f}{interval}; no forecast of a JSR.")
+    for axis, one in report.get("padding", {}).items():
+        lines.append(
+            f"Padding on axis {axis}: exact and bucket rank {one['clips']} clips with Spearman {one['spearman']:.2f} "
+            f"and share {one['overlap']:.0%} of the closest quarter ({one['chance']:.0%} by chance)."
+        )
     if near := report.get("near_duplicates", {}).get("pairs"):
         lines.append(f"{near} pairs of pool and harm set have nearly the same text; see screening.json.")
     return lines

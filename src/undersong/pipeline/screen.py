@@ -11,24 +11,24 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.listening import listener
+from undersong.pipeline.embedded import Means
+from undersong.pipeline.padding import padding_checks
 from undersong.pipeline.screening import screening_report
 from undersong.pipeline.sides import READY, Side, read_side, read_sides
-from undersong.pipeline.transcribed import asr_of, with_texts
-from undersong.types import Embeddings, Quarantined, Sample, UndersongError
+from undersong.store import Store
+from undersong.types import Embeddings, Quarantined, UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from undersong.proximity import Selection
 
-Listening = Callable[[str, Sequence[Sample]], Embeddings]
 FORMS = {"manifest": "kept.jsonl", "messages": "kept.messages.jsonl", "hub": "kept"}  # -> name of what is kept
 OUTPUTS = (
     "proximity.parquet",
@@ -72,6 +72,8 @@ def screen(
     harmless: str | Path | None = None,
     model: str | None = None,
     loading: Loading = PLAIN,
+    store: str | Path | None = None,
+    check_padding: bool = False,
 ) -> Screened:
     """Score `pool` against `harm` on every axis (name -> encoder), select on axis `by`, write the folder `out`.
 
@@ -79,7 +81,8 @@ def screen(
     (tfidf) where there is text, acoustic (logmel) where there is audio, internal for ready embeddings; default `by`:
     the first.  `keep`: a rule of `proximity.keep`; `form`: one of FORMS, as what the kept set is written; `columns`
     and `harm_columns`: our field -> the manifest's column; `harmless`: harmless speech, for the screening score;
-    `model`: whose the internal axes are.
+    `model`: whose the internal axes are; `store`: where vectors are kept, so that nothing is embedded twice;
+    `check_padding`: what `pad=bucket` of a speech encoder does to the ranking, told in the report.
     Raises UndersongError, having written nothing, for whatever cannot be screened.
     """
     from undersong.encoders.vectors import without
@@ -92,10 +95,11 @@ def screen(
     sides = read_sides(str(pool), str(harm), axes, max_quarantined, columns, harm_columns)
     axes = axes or _default_axes(*sides)
     chosen = _known_axis(by, axes)
-    ears = listener(model, loading)
+    means = Means(model, loading, None if store is None else Store(store))
+    padding = padding_checks(axes, sides[0].samples, sides[1].samples, loading.device) if check_padding else None
     calm = None if harmless is None else read_side(str(harmless), True, None)
     everything = sides if calm is None else (*sides, calm)
-    vectors = {axis: _embed(axis, encoder, everything, ears, loading.device) for axis, encoder in axes.items()}
+    vectors = {axis: _embed(axis, encoder, everything, means) for axis, encoder in axes.items()}
     lost = _lost(sides[0], vectors)
     settings: dict[str, Any] = {"score": score, "centre": centre, "max_quarantined": max_quarantined}
     name = Path(harm).stem
@@ -108,6 +112,8 @@ def screen(
     if calm is not None:
         beside = {axis: proximity_table(axis, name, made[2], made[1], **settings) for axis, made in vectors.items()}
     report = screening_report(tables, kept, axes, selection, sides, facts, beside, calm)
+    if padding is not None:
+        report["padding"] = padding
     screened = Screened(tables, chosen, selection, *sides, lost, report)
     _write(screened, out, form)
     return screened
@@ -163,10 +169,8 @@ def _known_axis(by: str | None, axes: Mapping[str, str]) -> str:
     return by
 
 
-def _embed(axis: str, encoder: str, sides: Sequence[Side], ears: Listening, device: str) -> list[Embeddings]:
+def _embed(axis: str, encoder: str, sides: Sequence[Side], means: Means) -> list[Embeddings]:
     """Vectors of every side (pool, harm, harmless) by one encoder, fitted on pool and harm where it is fitted."""
-    from undersong.encoders import is_internal, make_encoder
-
     ready = [side.ready for side in sides if side.ready is not None]
     if ready:
         if len(ready) < len(sides):
@@ -176,12 +180,7 @@ def _embed(axis: str, encoder: str, sides: Sequence[Side], ears: Listening, devi
         return ready
     if encoder == READY:
         raise UndersongError(f"Axis {axis}={READY} needs Parquet files with a column `embedding`; these are manifests.")
-    if is_internal(encoder):
-        return [ears(encoder, side.samples) for side in sides]
-    if asr := asr_of(encoder):
-        sides = [replace(side, samples=tuple(with_texts(side.samples, asr, device))) for side in sides]
-    made = make_encoder(encoder, device=device, fit=[sample for side in sides[:2] for sample in side.samples])
-    return [made.encode(side.samples) for side in sides]
+    return [means.vectors(encoder, [side.samples for side in sides], which) for which in range(len(sides))]
 
 
 def _lost(pool: Side, vectors: Mapping[str, Sequence[Embeddings]]) -> tuple[Quarantined, ...]:

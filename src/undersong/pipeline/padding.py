@@ -1,0 +1,42 @@
+"""What skipping the padding does to a user's own ranking: both ways on some of the clips, before all are embedded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from undersong.types import Sample, UndersongError
+
+CLIPS = 200  # of each side: padded to 30 s each costs a second or so
+
+
+def padding_checks(
+    axes: Mapping[str, str], pool: Sequence[Sample], harm: Sequence[Sample], device: str
+) -> dict[str, dict[str, Any]]:
+    """Axis -> rank correlation and overlap of the closest quarter, `pad=exact` against `pad=bucket`.
+
+    Clips are taken evenly over the pool, 200 at most.  Only Whisper-class speech encoders have padding to skip.
+    Raises UndersongError where no axis has one.
+    """
+    from undersong.encoders import make_encoder
+    from undersong.encoders.options import parse_encoder
+    from undersong.encoders.padding import check_padding
+
+    found = {}
+    for axis, spec in axes.items():
+        if parse_encoder(spec).kind != "speech":
+            continue
+        plain = ",".join(part for part in spec.split(",") if not part.startswith("pad="))
+        ways = [make_encoder(f"{plain},pad={pad}", fit=(), device=device) for pad in ("exact", "bucket")]
+        found[axis] = asdict(check_padding(ways[0], ways[1], _some(pool), _some(harm)))
+    if not found:
+        raise UndersongError(
+            "There is no padding to check: no axis is a speech encoder; add one, such as mixed=speech:ID of a Whisper."
+        )
+    return found
+
+
+def _some(samples: Sequence[Sample]) -> list[Sample]:
+    step = max(1, -(-len(samples) // CLIPS))
+    return list(samples[::step])

@@ -64,6 +64,18 @@ def test_what_is_kept_is_written_as_trainers_read_it(sides, tmp_path: Path, form
     assert len(open_manifest(tmp_path / "out" / name).samples) == 4
 
 
+def test_clips_that_were_in_memory_lie_where_the_messages_say(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    screen(
+        "organism:unseen-benign", "organism:unseen-harm", out, axes={"w": "tfidf"}, keep="closest:3", form="messages"
+    )
+    lines = [json.loads(line) for line in (out / "kept.messages.jsonl").read_text().splitlines()]
+    paths = [Path(path) for line in lines for path in line["audios"]]
+    assert len(paths) == 3
+    assert all(path.is_file() and path.parent == out / "kept-audio" for path in paths)
+    assert {path.parent.name for path in tmp_path.iterdir()} == {tmp_path.name}
+
+
 def test_a_hub_folder_is_written(sides, tmp_path: Path) -> None:
     screen(*sides, tmp_path / "out", columns=COLUMNS, keep="closest:5", form="hub")
     assert {s.id for s in open_manifest(tmp_path / "out" / "kept").samples} <= {row["key"] for row in ROWS}

@@ -37,7 +37,7 @@ OUTPUTS = (
     "screening.json",
     "kept.parquet",
     *FORMS.values(),
-    "kept.messages-audio",
+    "kept-audio",
 )
 
 
@@ -244,4 +244,9 @@ def _write_files(screened: Screened, folder: Path, form: str, out: Path) -> None
         return
     samples = [sample for sample in screened.pool.rows if sample.id in kept]
     in_memory = any(isinstance(sample.audio, bytes) for sample in samples)  # which JSONL cannot hold
-    write_kept(samples, folder / ("kept.parquet" if in_memory and form == "manifest" else FORMS[form]))
+    file = folder / ("kept.parquet" if in_memory and form == "manifest" else FORMS[form])
+    write_kept(samples, file)
+    if form == "messages":  # trainers read whole paths, and the folder has not its name yet
+        text = file.read_text(encoding="utf-8")
+        here, there = (json.dumps(str(place), ensure_ascii=False)[1:-1] for place in (folder, out))
+        file.write_text(text.replace(f'"{here}/', f'"{there}/'), encoding="utf-8")

@@ -84,6 +84,17 @@ def test_a_view_is_an_axis_of_its_own(results: dict[str, Any]) -> None:
     assert closest[MODELS[0], "internal"] != closest[MODELS[0], "tower"]
 
 
+def test_every_model_has_its_fingerprint(results: dict[str, Any]) -> None:
+    """Both internal axes of both models against the one reference axis, over whole requests."""
+    found = {(one["model"], one["internal"]): one for one in results["fingerprint"]}
+    assert set(found) == {(model, axis) for model in MODELS for axis in ("internal", "tower")}
+    for one in found.values():
+        (pair,) = one["pairs"]
+        assert (pair["a"], pair["n"]) == ("semantic", 108)
+        assert pair["clusters"] == 108
+        assert pair["spearman"]["low"] <= pair["spearman"]["value"] <= pair["spearman"]["high"]
+
+
 def test_marginal_contrasts_are_means_within_a_base(results: dict[str, Any]) -> None:
     """Against a naive loop over the runs."""
     seen = {(m["model"], m["factor"], m["modality"]): m for m in results["marginals"]}

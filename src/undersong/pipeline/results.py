@@ -16,7 +16,12 @@ from undersong.pipeline.comparisons import correct, model_comparison, recipe_com
 from undersong.pipeline.explained import mechanism_entry
 from undersong.pipeline.marginals import marginals
 from undersong.pipeline.rates import set_rates
-from undersong.pipeline.screened import agreement_entry, screen_entries, selection_entries
+from undersong.pipeline.screened import (
+    agreement_entry,
+    fingerprint_entries,
+    screen_entries,
+    selection_entries,
+)
 from undersong.store import canonical
 from undersong.types import Verdict
 
@@ -50,6 +55,7 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
         "mechanism": mechanism_entry(record),
         "screen": [entry for m in record.models for entry in screen_entries(record, m)],
         "selections": [entry for m in record.models for entry in selection_entries(record, m)],
+        "fingerprint": [entry for m in record.models for entry in fingerprint_entries(record, m)],
         "axes_agreement": agreement_entry(record.models[0], study.selection.fractions[0]),
         "examples": [e for m in record.models for e in _examples(record, m, verdicts, show_replies)],
         "notes": [*study.notes, *_standing_notes(record)],

@@ -6,6 +6,7 @@ Knows proximity tables and corpora; does not know models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -159,3 +160,22 @@ def agreement_entry(model: ModelRecord, fraction: float) -> dict[str, Any] | Non
         "spearman": np.asarray(found.spearman).tolist(),
         "overlap_closest": np.asarray(found.overlap_closest).tolist(),
     }
+
+
+def fingerprint_entries(record: AuditRecord, model: ModelRecord) -> list[dict[str, Any]]:
+    """Each internal axis of a model against the reference axes, before any training: which of them does it hear?"""
+    import pyarrow.parquet as pq
+
+    from undersong.encoders import is_internal
+    from undersong.encoders.vectors import read_embeddings
+    from undersong.proximity import facts_of, fingerprint
+
+    tables = {axis: pq.read_table(artefact.path / "proximity.parquet") for axis, artefact in model.proximity.items()}
+    vectors = {axis: read_embeddings(pair[0].path) for axis, pair in model.embeddings.items()}
+    own = [axis for axis, spec in record.study.axes.items() if is_internal(spec)]
+    references = {axis: table for axis, table in tables.items() if axis not in own}
+    if not references:
+        return []
+    facts = facts_of(record.pool.samples)
+    made = [fingerprint(references, tables[axis], vectors=vectors, facts=facts) for axis in own]
+    return [{"model": model.ref, **asdict(one)} for one in made]

@@ -95,6 +95,13 @@ def test_every_model_has_its_fingerprint(results: dict[str, Any]) -> None:
         assert pair["spearman"]["low"] <= pair["spearman"]["value"] <= pair["spearman"]["high"]
 
 
+def test_what_comes_near_an_overlap_is_counted(results: dict[str, Any]) -> None:
+    """Pool and harm share templates and one word of two; no text is the very same."""
+    kinds = {(one["a"], one["b"]): one["kind"] for one in results["overlap"]}
+    assert set(kinds.values()) == {"nearly the same text"}
+    assert ("pool", "reference") in kinds
+
+
 def test_marginal_contrasts_are_means_within_a_base(results: dict[str, Any]) -> None:
     """Against a naive loop over the runs."""
     seen = {(m["model"], m["factor"], m["modality"]): m for m in results["marginals"]}

@@ -19,6 +19,7 @@ from undersong.pipeline.rates import set_rates
 from undersong.pipeline.screened import (
     agreement_entry,
     fingerprint_entries,
+    overlap_entries,
     screen_entries,
     selection_entries,
 )
@@ -55,6 +56,7 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
         "mechanism": mechanism_entry(record),
         "screen": [entry for m in record.models for entry in screen_entries(record, m)],
         "selections": [entry for m in record.models for entry in selection_entries(record, m)],
+        "overlap": overlap_entries(record),
         "fingerprint": [entry for m in record.models for entry in fingerprint_entries(record, m)],
         "axes_agreement": agreement_entry(record.models[0], study.selection.fractions[0]),
         "examples": [e for m in record.models for e in _examples(record, m, verdicts, show_replies)],

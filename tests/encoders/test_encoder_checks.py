@@ -50,7 +50,7 @@ def test_unknown_encoder_names_the_nearest(spec: str, near: str) -> None:
         make_encoder(spec, fit=[])
 
 
-@pytest.mark.parametrize("spec", ["whisper", "whisper:", "logmel:x", "internal"])
+@pytest.mark.parametrize("spec", ["whisper", "whisper:", "logmel:x", "internal", "gradients", "gradients:none"])
 def test_encoder_without_what_it_needs(spec: str) -> None:
     with pytest.raises(UndersongError):
         make_encoder(spec, fit=[])
@@ -58,5 +58,5 @@ def test_encoder_without_what_it_needs(spec: str) -> None:
 
 def test_names_are_the_specs() -> None:
     fit = [Sample("a", text="one two"), Sample("b", text="three")]
-    for spec in set(ENCODERS) - {"internal", "whisper", "speech", "text"}:  # these are of a model
+    for spec in set(ENCODERS) - {"internal", "whisper", "speech", "text", "gradients"}:  # these are of a model
         assert make_encoder(spec, fit=fit).name == spec

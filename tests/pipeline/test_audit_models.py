@@ -20,7 +20,7 @@ STUDY = {
     "pool": "organism:pool",
     "reference": "organism:reference",
     "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
-    "axes": {"semantic": "tfidf", "internal": "internal", "tower": "internal:tower"},
+    "axes": {"semantic": "tfidf", "internal": "internal", "tower": "internal:tower", "steps": "gradients:64"},
     "selection": {"kinds": ["closest", "distant"], "where": {"speaker": ["A"]}},
     "tuning": {"seeds": [0, 1], "draws": [0, 1], "steps": [1, 2], "learning_rate": 0.01, "batch": 4},
     "evaluation": {"limit": 4, "systems": {"plain": "you are a helpful assistant"}},
@@ -84,12 +84,19 @@ def test_a_view_is_an_axis_of_its_own(results: dict[str, Any]) -> None:
     assert closest[MODELS[0], "internal"] != closest[MODELS[0], "tower"]
 
 
+def test_gradients_are_an_axis_of_a_study(results: dict[str, Any]) -> None:
+    found = [e for e in results["screen"] if e["axis"] == "steps"]
+    assert [e["encoder"] for e in found] == ["gradients:64"] * 2
+    assert found[0]["closest"] != found[1]["closest"]  # of each model its own
+    assert all(0 <= item["distance"] <= 2 for e in found for item in e["closest"])
+
+
 def test_every_model_has_its_fingerprint(results: dict[str, Any]) -> None:
-    """Both internal axes of both models against the one reference axis, over whole requests."""
+    """Both internal axes of both models against the reference axes, over whole requests."""
     found = {(one["model"], one["internal"]): one for one in results["fingerprint"]}
     assert set(found) == {(model, axis) for model in MODELS for axis in ("internal", "tower")}
     for one in found.values():
-        (pair,) = one["pairs"]
+        pair, _ = one["pairs"]
         assert (pair["a"], pair["n"]) == ("semantic", 108)
         assert pair["clusters"] == 108
         assert pair["spearman"]["low"] <= pair["spearman"]["value"] <= pair["spearman"]["high"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from undersong.encoders.options import KINDS, EncoderSpec, parse_encoder
+from undersong.encoders.options import GRADIENT_DIM, KINDS, EncoderSpec, parse_encoder
 from undersong.encoders.progress import Watcher
 from undersong.types import Encoder, Listener, Sample, UndersongError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ENCODERS_THAT_FIT = ("tfidf", "char-ngrams")  # their vectors depend on the texts of `fit`
 ENCODERS = KINDS
 
-__all__ = ["ENCODERS", "ENCODERS_THAT_FIT", "check_encoder", "is_internal", "make_encoder", "view_of"]
+__all__ = ["ENCODERS", "ENCODERS_THAT_FIT", "check_encoder", "gradients_dim", "is_internal", "make_encoder", "view_of"]
 
 
 def make_encoder(
@@ -38,6 +38,8 @@ def make_encoder(
     `progress` hears how far `encode` is.  Raises UndersongError for an unknown name, naming the nearest known one.
     """
     read = parse_encoder(spec)
+    if read.kind == "gradients":
+        raise UndersongError("Axis gradients needs the model and replies to learn: name it in a study, and run that.")
     if read.kind in ENCODERS_THAT_FIT:
         return _fitted(read.kind, fit)
     encoder = _loaded(read, model, device)
@@ -48,6 +50,12 @@ def make_encoder(
 def view_of(spec: str) -> str | None:
     """The view that `internal:VIEW` names; None: what the decoder hears."""
     return spec.removeprefix("internal").removeprefix(":") or None
+
+
+def gradients_dim(spec: str) -> int | None:
+    """The dimension of an axis of projected gradients; None: the encoder is another."""
+    read = parse_encoder(spec)
+    return int(read.ref or GRADIENT_DIM) if read.kind == "gradients" else None
 
 
 def is_internal(spec: str) -> bool:

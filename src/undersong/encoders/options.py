@@ -18,11 +18,12 @@ from undersong.types import UndersongError
 
 POOLS = ("mean", "mean+std", "last")
 PADS = ("exact", "bucket")
+GRADIENT_DIM = 1024
 SENTENCES = "sentence-transformers/all-MiniLM-L6-v2"
 
 ALONE = ("tfidf", "char-ngrams", "logmel")
 WITH_REF = ("whisper", "speech")
-MAYBE_REF = ("internal", "text")
+MAYBE_REF = ("internal", "text", "gradients")
 KINDS = (*ALONE, *WITH_REF, *MAYBE_REF)
 OF_TEXT = ("tfidf", "char-ngrams", "text")
 
@@ -96,7 +97,16 @@ def parse_encoder(spec: str) -> EncoderSpec:
         raise UndersongError(f"Encoder {spec!r} cannot be read; write {wanted}.")
     if kind == "text" and not ref:
         ref = SENTENCES
+    if kind == "gradients":
+        ref = _dimension(spec, ref)
     return EncoderSpec(kind, ref, _options(spec, kind, written))
+
+
+def _dimension(spec: str, ref: str) -> str:
+    """Of projected gradients; empty: the default."""
+    if ref and (not ref.isdecimal() or int(ref) < 1):
+        raise UndersongError(f"Encoder {spec!r} cannot be read; write gradients, or gradients:DIM with a whole number.")
+    return "" if not ref or int(ref) == GRADIENT_DIM else str(int(ref))
 
 
 def _options(spec: str, kind: str, written: list[str]) -> tuple[tuple[str, str], ...]:

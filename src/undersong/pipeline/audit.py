@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from undersong.pipeline import mechanism, stages
+from undersong.pipeline.gradients import gradients
 from undersong.pipeline.mechanism import Contrast
 from undersong.pipeline.stages import Arm, Asked
 from undersong.pipeline.training import recipe_of
@@ -170,10 +171,34 @@ def _screen(study: Study, shop: Workshop, record: AuditRecord, model: ModelRecor
     settings = study.proximity.model_dump()
     fit = record.pool, record.reference
     for axis, spec in study.axes.items():
-        pool, harm = (stages.embeddings(shop, spec, c, fit, model.ref, heard[c.artefact.hash]) for c in fit)
+        pool, harm = (
+            _vectors(study, shop, spec, c, fit, model.ref, heard[c.artefact.hash], harmful=c is record.reference)
+            for c in fit
+        )
         model.embeddings[axis] = pool, harm
         ears = heard[record.pool.artefact.hash]
         model.proximity[axis] = stages.proximity(shop, axis, pool, harm, study.reference, settings, record.pool, ears)
+
+
+def _vectors(
+    study: Study,
+    shop: Workshop,
+    spec: str,
+    corpus: Corpus,
+    fit: tuple[Corpus, Corpus],
+    ref: str,
+    heard: Artefact,
+    harmful: bool,
+) -> Artefact:
+    """By an encoder, or by the gradients of the tuning that the study would do."""
+    from undersong.encoders import gradients_dim
+
+    dim = gradients_dim(spec)
+    if dim is None:
+        return stages.embeddings(shop, spec, corpus, fit, ref, heard)
+    text = study.evaluation.systems[study.plain]
+    settings = {"dim": dim, "rank": study.tuning.rank, "alpha": study.tuning.alpha, "seed": 0}
+    return gradients(shop, ref, corpus, heard, harmful, text, study.tuning.target, settings)
 
 
 def arms_of(study: Study, model: ModelRecord, choose: Choose) -> Iterator[Arm]:

@@ -1,0 +1,48 @@
+"""The gradient axis of a study: what one step on each sample would teach the model, pool and harm alike.
+
+Knows the features stage and the tuning room's vectors; does not know distances.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from undersong.pipeline.heard import MODEL_PACKAGES, hearable
+from undersong.pipeline.workshop import Corpus, Inputs, Workshop
+from undersong.store import Artefact, Draft
+
+
+def gradients(
+    shop: Workshop,
+    model_ref: str,
+    corpus: Corpus,
+    heard: Artefact,
+    harmful: bool,
+    system_text: str | None,
+    target: str,
+    settings: dict[str, Any],
+) -> Artefact:
+    """Projected LoRA gradients of the base on every sample, spoken, with the reply in column `target`.
+
+    `settings`: dim, rank, alpha, seed.  The harm set's replies must be compliant ones, as the organism's are; a sample
+    without a reply is quarantined, and a harm item that is stops the study.
+    """
+    from undersong.models.folders import model_hash
+
+    def make(draft: Draft) -> None:
+        from undersong.encoders.vectors import write_embeddings
+        from undersong.evaluation.prompts import make_prompts
+        from undersong.tuning.gradients import gradient_vectors
+
+        samples, unheard = hearable(corpus, heard)
+        prompts = make_prompts(
+            samples, set_name="gradients", harmful=harmful, modality="audio", system="train", system_text=system_text
+        )
+        replies = [sample.column(target) or "" for sample in samples]
+        made = gradient_vectors(shop.model(model_ref, [heard]), prompts, replies, **settings)
+        write_embeddings(replace(made, quarantined=(*unheard, *made.quarantined)), draft.path)
+
+    config = {"settings": settings, "system": system_text, "target": target, "loading": shop.loading.key}
+    inputs: Inputs = {"model": model_hash(model_ref), "corpus": corpus.artefact, "heard": heard}
+    return shop.store.get_or_make("gradients", 1, config, inputs, make, seed=settings["seed"], packages=MODEL_PACKAGES)

@@ -99,3 +99,48 @@ def test_columns_are_said_in_pairs() -> None:
     assert parse_columns(["text=said", "id=a.b=c"]) == {"text": "said", "id": "a.b=c"}
     with pytest.raises(UndersongError, match="no FIELD=COLUMN"):
         parse_columns(["text"])
+
+
+def test_an_output_that_holds_an_input_is_refused(sides, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    screen(*sides, out, columns=COLUMNS, keep="closest:6")
+    before = (out / "kept.jsonl").read_bytes()
+    with pytest.raises(UndersongError, match=r"kept.jsonl is read and lies in .*out, which would be replaced"):
+        screen(out / "kept.jsonl", sides[1], out, keep="closest:2")
+    assert (out / "kept.jsonl").read_bytes() == before
+
+
+def test_messages_need_an_answer(tmp_path: Path) -> None:
+    rows = [{"id": f"p{i}", "text": f"{verb} a table", "answer": ""} for i, verb in enumerate(VERBS)]
+    for name, part in (("pool", rows), ("harm", [{"id": "h", "text": "rob the doctor"}])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    with pytest.raises(UndersongError, match="has no answer to train on"):
+        screen(tmp_path / "pool.jsonl", tmp_path / "harm.jsonl", tmp_path / "out", keep="closest:2", form="messages")
+
+
+def test_ties_at_the_cut_are_told(sides, tmp_path: Path) -> None:
+    """Half the pool has no word of harm: which of it is most distant, ids decide."""
+    tied = screen(*sides, tmp_path / "tied", columns=COLUMNS, keep="distant:3")
+    distances = dict(zip(*(tied.tables["semantic"].column(c).to_pylist() for c in ("id", "distance"))))
+    worst = max(distances.values())
+    many = sum(value == worst for value in distances.values())
+    assert many > 3
+    assert tied.report["ties"] == f"{many} items share the score at the cut ({worst:.6g}); 3 of them were taken, by id."
+    assert "ties" not in screen(*sides, tmp_path / "all", columns=COLUMNS, keep="closest:1.0").report
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("poison the judge", "overlap"), ("", "cannot be used"), ("paint a candle", "overlap")]
+)
+def test_harmless_speech_is_neither_harm_nor_pool_nor_nothing(sides, tmp_path: Path, text: str, said: str) -> None:
+    rows = [{"id": "c0", "text": text}, {"id": "c1", "text": "sing along"}, {"id": "c2", "text": "count sheep"}]
+    (tmp_path / "calm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UndersongError, match=said):
+        screen(*sides, tmp_path / "out", columns=COLUMNS, harmless=tmp_path / "calm.jsonl")
+    with pytest.raises(UndersongError, match="cannot be centred"):
+        screen(*sides, tmp_path / "out", columns=COLUMNS, harmless=tmp_path / "calm.jsonl", centre=True)
+
+
+def test_a_model_that_no_axis_asks_for_is_an_error(sides, tmp_path: Path) -> None:
+    with pytest.raises(UndersongError, match="No axis is what organism:af3 hears; add one"):
+        screen(*sides, tmp_path / "out", columns=COLUMNS, model="organism:af3")

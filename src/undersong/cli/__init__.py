@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -30,11 +31,14 @@ def main() -> None:
         _stop_at_the_disk(error)
 
 
+NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.EISDIR)
+
+
 def _stop_at_the_disk(error: OSError) -> None:
     """A disk that is full or closed to us is the user's to mend; every other OSError is ours."""
     from undersong.store import CLOSED, FULL
 
-    if error.errno not in FULL + CLOSED or error.filename is None:
+    if error.errno not in (*FULL, *CLOSED, *NO_PLACE) or error.filename is None:
         raise error
     print(
         f"undersong: cannot use {os.fsdecode(error.filename)}: {error.strerror}; make room, give access, or choose "

@@ -161,7 +161,7 @@ def _closest(screened: Screened) -> Table:
 
 def _said(report: Mapping[str, Any]) -> list[str]:
     """The findings of `screening.json` in words."""
-    lines = []
+    lines = [report["ties"]] if "ties" in report else []
     for one in report.get("fingerprint", []):
         heard = one["hears"].get("spearman")
         said = f"goes along most with axis {heard}" if heard else "goes along with no axis more than with another"

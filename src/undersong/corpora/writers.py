@@ -107,8 +107,9 @@ def _message_row(sample: Sample, instruction: str) -> dict[str, Any]:
     typed, system = labels.pop("instruction", None), labels.pop("system", None)
     spoken = sample.audio is not None
     asked = (typed if typed is not None else instruction) if spoken else sample.text
-    if sample.answer is None or not (spoken or (asked or "").strip()):
-        lacks = "answer to train on" if sample.answer is None else "audio and no text"
+    unanswered = not (sample.answer or "").strip()
+    if unanswered or not (spoken or (asked or "").strip()):
+        lacks = "answer to train on" if unanswered else "audio and no text"
         raise UndersongError(f"item {sample.id!r} has no {lacks}; leave it out or fill it in.")
     if any(PLACEHOLDER in (text or "") for text in (asked, sample.answer, system)):
         raise UndersongError(f"item {sample.id!r} holds the placeholder {PLACEHOLDER} as a word; change its text.")

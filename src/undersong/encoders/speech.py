@@ -107,6 +107,11 @@ def _network(folder: Path, ref: str, layers: Layers, spec: EncoderSpec, device: 
     return frame_network(model, extractor, layers, ref, masks=made.masks)
 
 
+def has_padding(ref: str) -> bool:
+    """Whether a speech encoder was made for one length, so that there is padding to skip."""
+    return class_of(read_config(checkpoint_folder(ref)), ref).way == "whisper"
+
+
 def class_of(config: dict[str, Any], ref: str) -> Class:
     """By model_type, and by architecture for x-vector heads.  Raises UndersongError for a type without a class."""
     kind = config["model_type"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from undersong.pipeline.sides import READY
 from undersong.types import Sample, UndersongError
 
 CLIPS = 200  # of each side: padded to 30 s each costs a second or so
@@ -22,21 +23,21 @@ def padding_checks(
     from undersong.encoders import make_encoder
     from undersong.encoders.options import parse_encoder
     from undersong.encoders.padding import check_padding
+    from undersong.encoders.speech import has_padding
 
     found = {}
     for axis, spec in axes.items():
-        if parse_encoder(spec).kind != "speech":
+        if spec == READY or parse_encoder(spec).kind != "speech" or not has_padding(parse_encoder(spec).ref):
             continue
         plain = ",".join(part for part in spec.split(",") if not part.startswith("pad="))
         ways = [make_encoder(f"{plain},pad={pad}", fit=(), device=device) for pad in ("exact", "bucket")]
         found[axis] = asdict(check_padding(ways[0], ways[1], _some(pool), _some(harm)))
     if not found:
-        raise UndersongError(
-            "There is no padding to check: no axis is a speech encoder; add one, such as mixed=speech:ID of a Whisper."
-        )
+        raise UndersongError("There is no padding to check: no axis is a speech encoder of the Whisper class; add one.")
     return found
 
 
 def _some(samples: Sequence[Sample]) -> list[Sample]:
-    step = max(1, -(-len(samples) // CLIPS))
-    return list(samples[::step])
+    if len(samples) <= CLIPS:
+        return list(samples)
+    return [samples[i * len(samples) // CLIPS] for i in range(CLIPS)]

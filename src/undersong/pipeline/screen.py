@@ -20,7 +20,7 @@ from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.embedded import Means
 from undersong.pipeline.padding import padding_checks
 from undersong.pipeline.screening import screening_report
-from undersong.pipeline.sides import READY, Side, read_side, read_sides
+from undersong.pipeline.sides import READY, Side, read_harmless, read_sides, refuse_lost_harmless
 from undersong.store import Store
 from undersong.types import Embeddings, Quarantined, UndersongError
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from undersong.proximity import Selection
+    from undersong.proximity.keep import Keep
 
 FORMS = {"manifest": "kept.jsonl", "messages": "kept.messages.jsonl", "hub": "kept"}  # -> name of what is kept
 OUTPUTS = (
@@ -92,12 +93,17 @@ def screen(
     out = _writable(Path(out))
     if form not in FORMS:
         raise UndersongError(f"A kept set is not written as {form!r}; take one of {', '.join(FORMS)}.")
+    if axes is not None:
+        _known_axis(by, axes)  # before anything is read
+    if centre and harmless is not None:
+        raise UndersongError("A screening score cannot be centred: each set has its own centre; leave one of them out.")
     sides = read_sides(str(pool), str(harm), axes, max_quarantined, columns, harm_columns)
     axes = axes or _default_axes(*sides)
     chosen = _known_axis(by, axes)
+    calm = None if harmless is None else read_harmless(str(harmless), sides, axes, max_quarantined)
+    _check_asked(rule, score, sides, axes, model, out, [str(ref) for ref in (pool, harm, harmless) if ref])
     means = Means(model, loading, None if store is None else Store(store))
     padding = padding_checks(axes, sides[0].samples, sides[1].samples, loading.device) if check_padding else None
-    calm = None if harmless is None else read_side(str(harmless), True, None)
     everything = sides if calm is None else (*sides, calm)
     vectors = {axis: _embed(axis, encoder, everything, means) for axis, encoder in axes.items()}
     lost = _lost(sides[0], vectors)
@@ -110,6 +116,7 @@ def screen(
     selection = choose(tables[chosen], rule, seed, facts=facts, others=others)
     beside = None
     if calm is not None:
+        refuse_lost_harmless({axis: made[2] for axis, made in vectors.items()}, max_quarantined)
         beside = {axis: proximity_table(axis, name, made[2], made[1], **settings) for axis, made in vectors.items()}
     report = screening_report(tables, kept, axes, selection, sides, facts, beside, calm)
     if padding is not None:
@@ -119,12 +126,44 @@ def screen(
     return screened
 
 
+def _check_asked(
+    rule: Keep,
+    score: str,
+    sides: tuple[Side, Side],
+    axes: Mapping[str, str],
+    model: str | None,
+    out: Path,
+    inputs: Sequence[str],
+) -> None:
+    """What can be refused before hours of embedding: a rule, a score, a model, and an output that is an input."""
+    from undersong.encoders import is_internal
+    from undersong.proximity.ranking import count
+    from undersong.proximity.table import parse_score
+
+    items = [len(side.ready.ids) if side.ready is not None else len(side.samples) for side in sides]
+    kind, k = parse_score(score, items[1])
+    if kind == "knn" and k > items[1]:
+        raise UndersongError(f"There are no k = {k} neighbours of a harm set of {items[1]}; take a smaller K.")
+    if rule.kind in ("closest", "distant", "random"):
+        count(rule.amount, items[0])
+    own = [axis for axis, spec in axes.items() if spec != READY and is_internal(spec)]
+    if own and model is None:
+        raise UndersongError(f"Axis {own[0]} is what a model hears; name the model with --model.")
+    if model is not None and not own:
+        raise UndersongError(f"No axis is what {model} hears; add one, such as --axis ears=internal.")
+    places = [*inputs, *(s.audio for side in sides for s in side.rows if isinstance(s.audio, str))]
+    if inside := [place for place in places if out in (Path(place).resolve(), *Path(place).resolve().parents)]:
+        raise UndersongError(f"{inside[0]} is read and lies in {out}, which would be replaced; name another --out.")
+
+
 def parse_axes(specs: Sequence[str]) -> dict[str, str]:
     """`NAME=ENCODER` each -> name to encoder, in order."""
     axes: dict[str, str] = {}
     for spec in specs:
         name, _, encoder = spec.partition("=")
-        if not name or not encoder or name in axes:
+        if name in axes:
+            raise UndersongError(f"Axis {name!r} is named twice; give every axis a name of its own.")
+        if not name or not encoder:
             raise UndersongError(f"Axis {spec!r} is no NAME=ENCODER with a name of its own; write e.g. semantic=tfidf.")
         axes[name] = encoder
     return axes
@@ -132,9 +171,12 @@ def parse_axes(specs: Sequence[str]) -> dict[str, str]:
 
 def parse_columns(specs: Sequence[str]) -> dict[str, str]:
     """`FIELD=COLUMN` each -> field to column."""
-    columns = dict(spec.split("=", 1) for spec in specs if "=" in spec)
-    if len(columns) < len(specs):
-        raise UndersongError("A column is no FIELD=COLUMN with a field of its own; write e.g. text=transcript.")
+    columns: dict[str, str] = {}
+    for spec in specs:
+        field, _, column = spec.partition("=")
+        if not field or not column or field in columns:
+            raise UndersongError(f"Column {spec!r} is no FIELD=COLUMN with a field of its own; write text=transcript.")
+        columns[field] = column
     return columns
 
 

@@ -41,12 +41,14 @@ def screening_report(
 
     draws = 1000 if len(next(iter(tables.values()))) < LARGE else 100
     report: dict[str, Any] = {"axes": dict(encoders)}
-    if len(tables) > 1:
+    if tied := cut_ties(selection, tables[selection.axis]):
+        report["ties"] = tied
+    if len(tables) > 1 and len(selection.ids) < len(tables[selection.axis]) > 3:
         pairs = axis_pairs(tables, vectors=vectors, facts=facts, draws=draws)
         report["agreement"] = [asdict(pair) for pair in pairs]
     own = [axis for axis in tables if is_internal(encoders[axis])]
     references = {axis: table for axis, table in tables.items() if axis not in own}
-    if references:
+    if references and len(tables[selection.axis]) > 3:
         report["fingerprint"] = [
             asdict(fingerprint(references, tables[axis], vectors=vectors, facts=facts, draws=draws)) for axis in own
         ]
@@ -62,9 +64,26 @@ def screening_report(
     return report
 
 
+def cut_ties(selection: Selection, table: pa.Table) -> str | None:
+    """A sentence where items with the score at the cut are on both sides of it: ids decided between them."""
+    from undersong.proximity import scores
+
+    if selection.kind not in ("closest", "distant"):
+        return None
+    values = dict(zip(table.column("id").to_pylist(), scores(table).tolist()))
+    pick = max if selection.kind == "closest" else min
+    cut = pick(values[i] for i in selection.ids)
+    tied, inside = (sum(values[i] == cut for i in ids) for ids in (values, selection.ids))
+    if inside == tied:
+        return None
+    return f"{tied} items share the score at the cut ({cut:.6g}); {inside} of them were taken, by id."
+
+
 def near_duplicates(sides: Sequence[Side]) -> dict[str, Any]:
-    """Pairs of pool and harm whose texts are nearly the same: how many, and the first of them."""
+    """Pairs of pool and harm whose texts are nearly the same: how many, and the first of them.  Audio is compared for
+    being the very same alone, so items without a text are not checked, and counted."""
     from undersong.corpora import find_shared
 
     found, _ = find_shared({"pool": sides[0].samples, "harm": sides[1].samples}, sound=None)
-    return {"pairs": len(found), "first": [asdict(pair) for pair in found[:NAMED]]}
+    bare = [sum(not (sample.text or "").strip() for sample in side.samples) for side in sides[:2]]
+    return {"by": "text", "without_text": bare, "pairs": len(found), "first": [asdict(pair) for pair in found[:NAMED]]}

@@ -83,3 +83,33 @@ def read_side(ref: str, heard: bool, columns: Mapping[str, str] | None) -> Side:
     manifest = open_corpus(ref, columns=columns)
     samples, failed = examine(manifest.samples) if heard else (manifest.samples, ())
     return Side(samples, manifest.samples, (*manifest.quarantined, *failed))
+
+
+def read_harmless(ref: str, sides: tuple[Side, Side], axes: Mapping[str, str], max_quarantined: float) -> Side:
+    """Harmless speech to set beside a pool: of the same form, none of it harm or pool, and hardly any of it lost."""
+    from undersong.corpora import refuse_shared_items
+    from undersong.encoders.options import parse_encoder
+    from undersong.encoders.vectors import read_embeddings
+
+    if sides[0].ready is not None:
+        return Side(ready=read_embeddings(ref))
+    heard = any(spec != READY and parse_encoder(spec).hears for spec in axes.values())
+    side = read_side(ref, heard, None)
+    lost, total = side.quarantined, len(side.samples) + len(side.quarantined)
+    if not side.samples or len(lost) > max_quarantined * total:
+        why = f", the first: {lost[0].id} ({lost[0].reason})" if lost else ""
+        raise UndersongError(f"{len(lost)} of {total} items of the harmless set {ref} cannot be used{why}; mend them.")
+    for other in sides:
+        refuse_shared_items(side.samples, other.samples, name=f"the harmless set {ref}")
+    return side
+
+
+def refuse_lost_harmless(vectors: Mapping[str, Embeddings], max_quarantined: float) -> None:
+    """Harmless items that an axis could not embed are no small matter: the score would be of others."""
+    for axis, made in vectors.items():
+        lost, total = made.quarantined, len(made.ids) + len(made.quarantined)
+        if len(lost) > max_quarantined * total:
+            raise UndersongError(
+                f"{len(lost)} of {total} harmless items cannot be used on axis {axis}, the first: {lost[0].id} "
+                f"({lost[0].reason}); mend them, or leave the axis out."
+            )

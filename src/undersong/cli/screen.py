@@ -80,6 +80,16 @@ def screen(
     check_padding: Annotated[
         bool, typer.Option("--check-padding", help="Compare pad=exact with pad=bucket on up to 200 of your clips.")
     ] = False,
+    engine: Annotated[str, typer.Option("--engine", help="local | ray (extra `scale`).")] = "local",
+    address: Annotated[
+        str | None, typer.Option("--address", help="A Ray cluster, HOST:PORT or auto; default: this machine.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Of Ray; default: as many as fit.")] = None,
+    gpus: Annotated[float, typer.Option("--gpus", min=0, help="GPUs a Ray worker.")] = 0.0,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="I/N", help="Embed this job's shards only; run without it at the end."),
+    ] = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     device_map: DeviceMap = None,
@@ -88,6 +98,7 @@ def screen(
 ) -> None:
     """Rank a pool by its distance to harmful content, and keep a part of it."""
     from undersong.models.loading import Loading
+    from undersong.pipeline.engine import Engine
     from undersong.pipeline.screen import parse_axes, parse_columns
     from undersong.pipeline.screen import screen as run
 
@@ -109,8 +120,12 @@ def screen(
         model=model,
         store=store,
         check_padding=check_padding,
+        engine=Engine(engine, shard, address, workers, gpus),
         loading=Loading(device, dtype, device_map, attention, quantize),
     )
+    if screened is None:
+        typer.echo(f"Shards {shard} are done; when all jobs are, run the same command without --shard.")
+        return
     _print(screened, out)
 
 

@@ -9,9 +9,11 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from undersong.models.loading import PLAIN, Loading
+from undersong.pipeline.engine import AT_ONCE, Engine, embed_pool
 from undersong.pipeline.listening import listener
 from undersong.pipeline.transcribed import asr_of, with_texts
 from undersong.store import Draft, Store
@@ -25,6 +27,8 @@ class Means:
     model: str | None = None
     loading: Loading = PLAIN
     store: Store | None = None
+    engine: Engine = AT_ONCE
+    shards: Path | None = None  # where an engine keeps a pool's shards
 
     @cached_property
     def _listen(self) -> Callable[[str, Sequence[Sample]], Embeddings]:
@@ -43,6 +47,11 @@ class Means:
                 return self._listen(spec, sides[which])
             samples = with_texts(sides[which], asr, device) if asr else sides[which]
             fit = [sample for side in sides[:2] for sample in side]
+            folder = self._folder(spec)
+            if which == 0 and folder is not None and (self.engine.name == "ray" or folder.parent.is_dir()):
+                found = embed_pool(self.engine, spec, samples, fit, folder, device)
+                assert found is not None, "only a job of its own shards leaves some to others"
+                return found
             return make_encoder(spec, fit=fit, device=device).encode(samples)
 
         if self.store is None or (is_internal(spec) and self.model is None):
@@ -52,6 +61,19 @@ class Means:
         if is_internal(spec) and self.model is not None:
             config["loading"], inputs["model"] = self.loading.key, model_hash(self.model)
         return kept(self.store, config, inputs, make)
+
+    def _folder(self, spec: str) -> Path | None:
+        name = hashlib.sha256(spec.encode()).hexdigest()[:12]
+        return None if self.shards is None else self.shards / f"{spec.partition(':')[0]}-{name}"
+
+    def shard(self, spec: str, sides: Sequence[Sequence[Sample]]) -> None:
+        """This job's shards of the pool by one encoder; what a model hears, and texts of an ASR, are not sharded."""
+        from undersong.encoders import is_internal
+
+        folder = self._folder(spec)
+        if folder is not None and not is_internal(spec) and not asr_of(spec):
+            fit = [sample for side in sides[:2] for sample in side]
+            embed_pool(self.engine, spec, sides[0], fit, folder, self.loading.device)
 
 
 def kept(

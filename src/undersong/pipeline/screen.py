@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.embedded import Means
+from undersong.pipeline.engine import AT_ONCE, Engine, check_engine
 from undersong.pipeline.padding import padding_checks
 from undersong.pipeline.screening import screening_report
 from undersong.pipeline.sides import READY, Side, read_harmless, read_sides, refuse_lost_harmless
@@ -75,7 +76,8 @@ def screen(
     loading: Loading = PLAIN,
     store: str | Path | None = None,
     check_padding: bool = False,
-) -> Screened:
+    engine: Engine = AT_ONCE,
+) -> Screened | None:
     """Score `pool` against `harm` on every axis (name -> encoder), select on axis `by`, write the folder `out`.
 
     An item that fails on one axis is left out of all, so that every axis ranks the same pool.  Default axes: semantic
@@ -84,11 +86,13 @@ def screen(
     and `harm_columns`: our field -> the manifest's column; `harmless`: harmless speech, for the screening score;
     `model`: whose the internal axes are; `store`: where vectors are kept, so that nothing is embedded twice;
     `check_padding`: what `pad=bucket` of a speech encoder does to the ranking, told in the report.
+    `engine`: where the pool is embedded; with a shard of its own a job embeds that (beside `out`) and returns None.
     Raises UndersongError, having written nothing, for whatever cannot be screened.
     """
     from undersong.encoders.vectors import without
     from undersong.proximity import choose, facts_of, proximity_table, read_keep
 
+    check_engine(engine)
     rule = read_keep(keep)
     out = _writable(Path(out))
     if form not in FORMS:
@@ -102,7 +106,11 @@ def screen(
     chosen = _known_axis(by, axes)
     calm = None if harmless is None else read_harmless(str(harmless), sides, axes, max_quarantined)
     _check_asked(rule, score, sides, axes, model, out, [str(ref) for ref in (pool, harm, harmless) if ref])
-    means = Means(model, loading, None if store is None else Store(store))
+    means = Means(model, loading, None if store is None else Store(store), engine, out.with_name(f"{out.name}.shards"))
+    if engine.shard is not None:
+        for encoder in axes.values():
+            means.shard(encoder, [side.samples for side in sides])
+        return None
     padding = padding_checks(axes, sides[0].samples, sides[1].samples, loading.device) if check_padding else None
     everything = sides if calm is None else (*sides, calm)
     vectors = {axis: _embed(axis, encoder, everything, means) for axis, encoder in axes.items()}

@@ -1,5 +1,6 @@
-"""Stages for what does not fit in memory, on the cores of one machine.  Ray comes later."""
+"""Stages for what does not fit in memory or in a day: in shards, on one machine, by many jobs, or on Ray."""
 
 from undersong.scale.shards import proximity_shards
+from undersong.scale.work import Embedded, embed_shards
 
-__all__ = ["proximity_shards"]
+__all__ = ["Embedded", "embed_shards", "proximity_shards"]

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS = 4 * BLOCK  # vectors held at a time
+Measured = tuple[Nearest, Nearest] | None
+Spread = Callable[[Callable[[int], Measured], Iterable[int]], Iterable[Measured]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +75,14 @@ def proximity_shards(
     max_quarantined: float = 0.01,
     processes: int = 1,
     shard: int = SHARD,
+    spread: Spread | None = None,
 ) -> list[Path]:
     """Score the embeddings at `pool` (a file, a folder of `embeddings-*.parquet`, or a pattern) against `harm`.
 
     Writes `proximity-*.parquet`, `shard` rows each, to the new folder `out`; one after another they are the table that
     `proximity_table` makes of the whole pool, with the same errors.  The pool is read twice: for its mean, and for the
     distances.  `processes` > 1 starts that many (by spawn, so a script needs its `if __name__ == "__main__"`).
+    `spread` replaces them: how a function is mapped over numbers, in order, where other machines compute.
     """
     out = Path(out)
     if processes < 1 or shard < 1:
@@ -95,7 +99,8 @@ def proximity_shards(
         raise UndersongError("The pool is empty; give at least one item.")
     harm_ids, vectors = harm_by_id(harm)
     measure = partial(_measure, units=tuple(found.units), harm=vectors, mean=found.mean, k=k)
-    measured = list(_mapped(measure, range(len(found.units)), processes))
+    spread = spread or partial(_mapped, processes=processes)
+    measured = list(spread(measure, range(len(found.units))))
     raw, centred = (_joined([pair[side] for pair in measured if pair is not None]) for side in (0, 1))
     table = ranked_table(axis, harm_set, found.ids, harm_ids, raw, centred, found.same(), score=score, centre=centre)
     return _write(table, out, shard)
@@ -123,9 +128,7 @@ def survey(pool: str | Path) -> Survey:
     return found
 
 
-def _measure(
-    number: int, *, units: Sequence[Unit], harm: np.ndarray, mean: np.ndarray, k: int
-) -> tuple[Nearest, Nearest] | None:
+def _measure(number: int, *, units: Sequence[Unit], harm: np.ndarray, mean: np.ndarray, k: int) -> Measured:
     """Raw and centred distances of the blocks that begin in a unit; None where none does.
 
     The last of these blocks may end in the units after it: so each block is whole, wherever files end.
@@ -174,9 +177,7 @@ def _blocks(parts: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
         yield block[:filled]
 
 
-def _mapped(
-    measure: Callable[[int], tuple[Nearest, Nearest] | None], numbers: Iterable[int], processes: int
-) -> Iterator[tuple[Nearest, Nearest] | None]:
+def _mapped(measure: Callable[[int], Measured], numbers: Iterable[int], processes: int) -> Iterator[Measured]:
     """In order, here or in processes of their own."""
     if processes == 1:
         yield from map(measure, numbers)

@@ -1,0 +1,175 @@
+"""The same shards on Ray: one encoder a worker, Parquet in and out, on this machine or a cluster.
+
+A worker is told a shard's number, reads its items, embeds them in one call and writes the shard and its marker, as
+`work.py` does: so both engines make the same files and each takes up where the other was killed.  Every node must see
+the folder and the audio under the same paths.  Ray is the extra `scale`; nothing here is imported before it is asked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from undersong.encoders import ENCODERS_THAT_FIT
+from undersong.encoders.progress import Watcher
+from undersong.scale.parts import Parts
+from undersong.scale.ray_cluster import HERE, RETRIES, Workers, cluster, room
+from undersong.scale.shards import SHARD, proximity_shards
+from undersong.scale.work import ROWS, Embedded, Work, concluded, done, embed, parse_shard, plan, watch_items
+from undersong.types import Embeddings, Encoder, Sample, UndersongError
+
+TRIES = ".tries"  # a byte for each time that a shard was begun
+Made = TypeVar("Made")
+
+
+def embed_on_ray(
+    samples: Sequence[Sample] | str | Path,
+    encoder: str,
+    folder: str | Path,
+    workers: Workers = HERE,
+    *,
+    shard: str | None = None,
+    rows: int = ROWS,
+    fit: Sequence[Sample] | None = None,
+    device: str = "cpu",
+    make: Callable[[], Encoder] | None = None,
+    version: str = "",
+    progress: Watcher | None = None,
+) -> Embedded:
+    """`embed_shards` by Ray's workers: the same arguments, files, bits and errors.
+
+    (The same bits as far as one machine's: other processors, or another number of threads, may round otherwise.)
+    `make` is sent to the workers, so it must pickle.  A worker that dies is replaced and its shard made again.
+    Raises UndersongError also when Ray is not installed or the cluster cannot be reached.
+    """
+    work = plan(samples, encoder, folder, rows=rows, fit=fit, device=device, make=make, version=version)
+    turn = parse_shard(shard)
+    if work.parts.finished():
+        return done(work, 0)
+    numbers = [number for number in work.parts.missing() if turn(number)]
+    if numbers:
+        tell = watch_items(work.parts, numbers, progress)
+        with cluster(workers) as ray:
+            _hand_out(work, numbers)
+            for number in _embedded(ray, work, numbers, workers):
+                tell(number)
+    return concluded(work, len(numbers), shard)
+
+
+def proximity_on_ray(
+    axis: str,
+    harm_set: str,
+    pool: str | Path,
+    harm: Embeddings,
+    out: str | Path,
+    workers: Workers = HERE,
+    *,
+    score: str = "nearest",
+    centre: bool = False,
+    max_quarantined: float = 0.01,
+    shard: int = SHARD,
+) -> list[Path]:
+    """`proximity_shards` with the distances measured by Ray's workers: the same files, bits and errors."""
+    with cluster(workers) as ray:
+
+        def spread(measure: Callable[[int], Made], numbers: Iterable[int]) -> Iterator[Made]:
+            return _measured(ray, measure, numbers, workers)
+
+        return proximity_shards(
+            axis, harm_set, pool, harm, out,
+            score=score, centre=centre, max_quarantined=max_quarantined, shard=shard, spread=spread,
+        )  # fmt: skip
+
+
+def _hand_out(work: Work, numbers: Sequence[int]) -> None:
+    """Each shard's items into a Parquet file: a worker reads its own and never holds the corpus."""
+    from undersong.corpora.manifest import write_manifest
+
+    for number in numbers:
+        file = work.parts.samples(number)
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_manifest(work.samples[work.parts.span(number)], file)
+        file.with_suffix(TRIES).unlink(missing_ok=True)
+
+
+def _embedded(ray: Any, work: Work, numbers: Sequence[int], workers: Workers) -> Iterator[int]:
+    """Has the shards made; yields each one's number when it is."""
+    make = work.make
+    if work.encoder.partition(":")[0] in ENCODERS_THAT_FIT:
+        make = _Ready(work.make())  # fitted once, here: its texts need not travel
+    waiting = ray.data.from_items([{"shard": number} for number in numbers], override_num_blocks=len(numbers))
+    made = waiting.map_batches(
+        Embedder,
+        fn_constructor_kwargs={"parts": work.parts, "make": make, "here": os.getcwd()},
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(room(ray, workers), len(numbers)), max_tasks_in_flight_per_actor=2),
+        num_cpus=workers.cpus,
+        num_gpus=workers.gpus or None,
+    )
+    for row in made.iter_rows():
+        if row["refused"]:
+            raise UndersongError(row["refused"])
+        yield int(row["shard"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    encoder: Encoder
+
+    def __call__(self) -> Encoder:
+        return self.encoder
+
+
+class Embedder:
+    """A worker: makes its encoder at its first shard and keeps it; of a shard it keeps nothing."""
+
+    def __init__(self, parts: Parts, make: Callable[[], Encoder], here: str) -> None:
+        if os.path.isdir(here):
+            os.chdir(here)  # a worker starts in a folder of Ray's, and paths may be relative to the caller's
+        self.parts, self.make = parts, make
+        self.encoder: Encoder | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Shard numbers -> the same, and why a shard was refused (Ray keeps the words of an error, not its kind)."""
+        return {"shard": batch["shard"], "refused": [self._shard(int(number)) for number in batch["shard"]]}
+
+    def _shard(self, number: int) -> str:
+        from undersong.corpora.manifest import read_manifest
+
+        # Made already: by this very task before its worker died, or by another job.
+        if self.parts.marker(number).exists():
+            return ""
+        if self._tries(number) > RETRIES:
+            return (
+                f"Workers died {RETRIES} times at shard {number} ({self.parts.samples(number)}); give more memory, or "
+                "leave out the item that kills them, and run again: the shards that are done are kept."
+            )
+        try:
+            self.encoder = self.encoder or self.make()
+            self.parts.write(number, embed(self.encoder, read_manifest(self.parts.samples(number)).samples))
+        except UndersongError as error:
+            return str(error)
+        return ""
+
+    def _tries(self, number: int) -> int:
+        """Counts this try.  Ray starts a dead worker's shard again for ever, and an item may kill every worker."""
+        with self.parts.samples(number).with_suffix(TRIES).open("ab") as file:
+            file.write(b".")
+            return file.tell()
+
+
+def _measured(ray: Any, measure: Callable[[int], Made], numbers: Iterable[int], workers: Workers) -> Iterator[Made]:
+    """`measure` of each number, in order.  What all calls share goes to each node once."""
+    shared = ray.put(measure)
+    task = ray.remote(num_cpus=workers.cpus, max_retries=RETRIES)(_apply)
+    waiting = [task.remote(shared, number) for number in numbers]
+    for result in waiting:
+        yield ray.get(result)
+
+
+def _apply(measure: Callable[[int], Made], number: int) -> Made:
+    return measure(number)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import tiny_speech
 
 from undersong import encoders
 from undersong.pipeline.engine import Engine
@@ -49,6 +51,21 @@ def test_jobs_of_their_own_shards_make_the_same_screening(tmp_path: Path, monkey
     assert same(joined, plain)
     pool = set(plain.tables["words"].column("id").to_pylist())
     assert not pool & set(made)  # the jobs have embedded the pool; of the harm set alone there was more to do
+
+
+def test_shards_of_other_weights_are_not_taken(tmp_path: Path) -> None:
+    """A folder keeps its name when its model is trained on: one job's shards must not be joined with another's."""
+    folder = tiny_speech.save("wavlm-base", tmp_path / "wavlm")
+    axes = {"speech": f"speech:{folder}"}
+    for job in ("1/2", "2/2"):
+        assert screen(*SIDES, tmp_path / "out", axes=axes, engine=Engine(shard=job)) is None
+    weights = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(weights)
+    safetensors.torch.save_file({name: 2 * one for name, one in tensors.items()}, weights, {"format": "pt"})
+    joined, plain = (screen(*SIDES, tmp_path / name, axes=axes) for name in ("out", "plain"))
+    assert joined is not None
+    assert plain is not None
+    assert joined.tables["speech"].equals(plain.tables["speech"])
 
 
 def test_ray_makes_the_same_screening(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ WITH_REF = ("whisper", "speech")
 MAYBE_REF = ("internal", "text", "gradients")
 KINDS = (*ALONE, *WITH_REF, *MAYBE_REF)
 OF_TEXT = ("tfidf", "char-ngrams", "text")
+OF_WEIGHTS = (*WITH_REF, "text")  # `ref` is a model of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class EncoderSpec:
     def hears(self) -> bool:
         """Whether audio has to be decoded for it: not where transcripts are read that are there already."""
         return self.kind not in OF_TEXT or (self.kind == "text" and bool(self.option("asr")))
+
+    @property
+    def weights(self) -> str:
+        """The model its vectors depend on, by folder or id; empty: none of its own."""
+        return self.ref if self.kind in OF_WEIGHTS else ""
 
     def option(self, name: str) -> str:
         """An option's value, its default where none is written."""

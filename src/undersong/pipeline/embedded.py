@@ -46,8 +46,7 @@ class Means:
             if is_internal(spec):
                 return self._listen(spec, sides[which])
             samples = with_texts(sides[which], asr, device) if asr else sides[which]
-            fit = [sample for side in sides[:2] for sample in side]
-            folder = self._folder(spec)
+            fit, folder = _fitted(sides), self._folder(spec)
             if which == 0 and folder is not None and (self.engine.name == "ray" or folder.parent.is_dir()):
                 found = embed_pool(self.engine, spec, samples, fit, folder, device)
                 assert found is not None, "only a job of its own shards leaves some to others"
@@ -72,8 +71,7 @@ class Means:
 
         folder = self._folder(spec)
         if folder is not None and not is_internal(spec) and not asr_of(spec):
-            fit = [sample for side in sides[:2] for sample in side]
-            embed_pool(self.engine, spec, sides[0], fit, folder, self.loading.device)
+            embed_pool(self.engine, spec, sides[0], _fitted(sides), folder, self.loading.device)
 
 
 def kept(
@@ -98,15 +96,20 @@ def key_of(spec: str, sides: Sequence[Sequence[Sample]], which: int) -> dict[str
     from undersong.encoders.options import parse_encoder
     from undersong.models.folders import model_hash
 
-    read = parse_encoder(spec)
+    read, asr = parse_encoder(spec), asr_of(spec)
     inputs = {"items": items_hash(sides[which])}
-    if read.kind in ("whisper", "speech", "text"):
-        inputs["weights"] = model_hash(read.ref)
-        if read.kind == "text" and read.option("asr"):
-            inputs["asr"] = model_hash(read.option("asr"))
+    if read.weights:
+        inputs["weights"] = model_hash(read.weights)
+    if asr:
+        inputs["asr"] = model_hash(asr)
     if read.kind in ENCODERS_THAT_FIT:
-        inputs["fit"] = items_hash([sample for side in sides[:2] for sample in side])
+        inputs["fit"] = items_hash(_fitted(sides))
     return inputs
+
+
+def _fitted(sides: Sequence[Sequence[Sample]]) -> list[Sample]:
+    """What text encoders are fitted on: the pool and the harm set together."""
+    return [sample for side in sides[:2] for sample in side]
 
 
 def items_hash(samples: Sequence[Sample]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from undersong.types import Embeddings, Sample, UndersongError
 
@@ -42,16 +43,21 @@ def embed_pool(
     engine: Engine, encoder: str, pool: Sequence[Sample], fit: Sequence[Sample], folder: Path, device: str = "cpu"
 ) -> Embeddings | None:
     """The pool's vectors by way of shards at `folder`; None: this job's shards are done, and others are to come."""
+    from undersong.encoders.options import parse_encoder
     from undersong.encoders.vectors import read_embeddings
+    from undersong.models.folders import model_hash
 
+    weights = parse_encoder(encoder).weights
+    version = model_hash(weights) if weights else ""  # jobs may be days apart, and a folder keeps its name
+    how: dict[str, Any] = {"shard": engine.shard, "fit": fit, "device": device, "version": version}
     if engine.name == "ray":
         from undersong.scale.ray_cluster import Workers
         from undersong.scale.ray_engine import embed_on_ray
 
         workers = Workers(count=engine.workers, gpus=engine.gpus, address=engine.address)
-        found = embed_on_ray(pool, encoder, folder, workers, shard=engine.shard, fit=fit, device=device)
+        found = embed_on_ray(pool, encoder, folder, workers, **how)
     else:
         from undersong.scale import embed_shards
 
-        found = embed_shards(pool, encoder, folder, shard=engine.shard, fit=fit, device=device)
+        found = embed_shards(pool, encoder, folder, **how)
     return read_embeddings(found.folder) if found.complete else None

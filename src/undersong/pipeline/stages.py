@@ -55,12 +55,12 @@ def embeddings(
     if is_internal(spec):
         inputs |= {"model": model_hash(model_ref), "heard": heard}
     read, asr = parse_encoder(spec), asr_of(spec)
-    if read.kind in ("whisper", "speech", "text"):
-        inputs |= {"weights": model_hash(read.ref)}
+    if read.weights:
+        inputs |= {"weights": model_hash(read.weights)}
     texts = transcripts(shop, asr, corpus) if asr else None
     if texts is not None:
         inputs |= {"transcripts": texts}
-    if spec in ENCODERS_THAT_FIT:
+    if read.kind in ENCODERS_THAT_FIT:
         inputs |= {f"fit{i}": other.artefact for i, other in enumerate(fit)}
 
     def make(draft: Draft) -> None:

@@ -244,10 +244,15 @@ class Store:
         """SHA-256 of the question.  `config`: JSON-able; it holds whatever the result depends on, seeds included."""
         return hashlib.sha256(canonical(_question(stage, version, config, inputs)).encode()).hexdigest()
 
+    def place(self, stage: str, version: int | str, config: Any, inputs: Inputs) -> Artefact:
+        """The artefact as it is or would be: its folder may not be there."""
+        key = self.key(stage, version, config, inputs)
+        return Artefact(stage, key, self.root / stage / key[:20])
+
     def find(self, stage: str, version: int | str, config: Any, inputs: Inputs) -> Artefact | None:
         """The artefact that answers this question, if it has been made; touches nothing."""
-        key = self.key(stage, version, config, inputs)
-        found = Artefact(stage, key, self.root / stage / key[:20])
+        found = self.place(stage, version, config, inputs)
+        key = found.hash
         if not found.path.exists():
             return None
         if found.provenance().get("hash") != key:
@@ -272,8 +277,8 @@ class Store:
         """
         if found := self.find(stage, version, config, inputs):
             return found
-        key = self.key(stage, version, config, inputs)
-        final = self.root / stage / key[:20]
+        place = self.place(stage, version, config, inputs)
+        key, final = place.hash, place.path
         with _mending(self.root), _locked(final.with_name(f".{final.name}.journal")) as journal:
             if found := self.find(stage, version, config, inputs):  # made by the process we waited for
                 return found
@@ -281,7 +286,7 @@ class Store:
             make(draft)
             facts = {**_question(stage, version, config, inputs), "hash": key, "seed": seed}
             draft._publish(final, facts | _surroundings(packages))
-        return Artefact(stage, key, final)
+        return place
 
 
 def _question(stage: str, version: int | str, config: Any, inputs: Inputs) -> dict[str, Any]:

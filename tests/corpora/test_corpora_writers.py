@@ -29,7 +29,7 @@ def samples(audio: st.SearchStrategy) -> st.SearchStrategy[list[Sample]]:
         id=ids,
         audio=audio,
         text=st.text("ab c", min_size=1).filter(str.strip),
-        answer=text.filter(bool),
+        answer=text.filter(str.strip),
         answers=st.lists(text, max_size=3).map(tuple),
         speaker=st.none() | text,
         group=st.none() | text,

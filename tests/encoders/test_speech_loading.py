@@ -59,7 +59,10 @@ def test_half_precision_hears_nearly_the_same(folders, spoken) -> None:
     for name in ("hubert-large", "whisper"):
         full, half = (speech_encoder(folders[name], dtype=dtype).encode(samples).vectors for dtype in DTYPES)
         assert half.dtype == np.float32
-        assert 0 < np.abs(full - half).max() < 0.2
+        # By angle, which is what proximity sees: single entries of a random network differ by processor.
+        cosines = (full * half).sum(axis=1) / np.linalg.norm(full, axis=1) / np.linalg.norm(half, axis=1)
+        assert np.abs(full - half).max() > 0
+        assert cosines.min() > 0.95, cosines
 
 
 DTYPES = ("float32", "bfloat16")

@@ -14,6 +14,7 @@ from undersong.encoders.vectors import read_embeddings
 from undersong.models import features as cache
 from undersong.models.adapter import AudioModel
 from undersong.pipeline import stages
+from undersong.pipeline.embedded import View, embeddings
 from undersong.pipeline.workshop import Corpus, Workshop
 from undersong.store import Store
 from undersong.types import UndersongError
@@ -59,13 +60,13 @@ def test_what_cannot_be_heard_is_left_out_of_every_axis(shop: Workshop, write, t
     assert [(item.id, "hears no more than 40 s" in item.reason) for item in unheard] == [("p3", True)]
     ears = stages.features(shop, model, harm)
     for axis, spec in (("ears", "internal"), ("words", "char-ngrams")):
-        sides = [stages.embeddings(shop, spec, c, (pool, harm), model, h) for c, h in ((pool, heard), (harm, ears))]
+        sides = [embeddings(shop, View(spec, c, (pool, harm), model, h)) for c, h in ((pool, heard), (harm, ears))]
         table = stages.proximity(shop, axis, *sides, "h", SETTINGS, pool, heard)
         ids = pq.read_table(table.path / "proximity.parquet").column("id").to_pylist()
         assert "p3" not in ids
         assert len(ids) == 7
-    assert "p3" in {item.id for item in read_embeddings(stages.embeddings(
-        shop, "internal", pool, (pool, harm), model, heard).path).quarantined}  # fmt: skip
+    made = embeddings(shop, View("internal", pool, (pool, harm), model, heard))
+    assert "p3" in {item.id for item in read_embeddings(made.path).quarantined}
 
 
 def test_a_prompt_that_cannot_be_heard_stops_the_study(shop: Workshop, write, tiny_folder: Path) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import tiny_speech
+from screening import screen
 
 from undersong import encoders
 from undersong.pipeline.engine import Engine
-from undersong.pipeline.screen import Screened, screen
+from undersong.pipeline.screening import Screened
 from undersong.types import UndersongError
 
 SIDES = ("organism:unseen-benign", "organism:unseen-harm")
@@ -30,7 +31,7 @@ def same(one: Screened, other: Screened) -> bool:
 def test_jobs_of_their_own_shards_make_the_same_screening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = screened(tmp_path / "plain")
     for job in ("2/2", "1/2"):
-        assert screen(*SIDES, tmp_path / "out", axes=AXES, engine=Engine(shard=job)) is None
+        assert screen(*SIDES, tmp_path / "out", axes=AXES, store=tmp_path / "store", engine=Engine(shard=job)) is None
         assert not (tmp_path / "out").exists()
     made: list[str] = []
     make = encoders.make_encoder
@@ -47,7 +48,7 @@ def test_jobs_of_their_own_shards_make_the_same_screening(tmp_path: Path, monkey
         return encoder
 
     monkeypatch.setattr(encoders, "make_encoder", noted)
-    joined = screened(tmp_path / "out")
+    joined = screened(tmp_path / "out", store=tmp_path / "store")
     assert same(joined, plain)
     pool = set(plain.tables["words"].column("id").to_pylist())
     assert not pool & set(made)  # the jobs have embedded the pool; of the harm set alone there was more to do
@@ -56,13 +57,15 @@ def test_jobs_of_their_own_shards_make_the_same_screening(tmp_path: Path, monkey
 def test_shards_of_other_weights_are_not_taken(tmp_path: Path) -> None:
     """A folder keeps its name when its model is trained on: one job's shards must not be joined with another's."""
     folder = tiny_speech.save("wavlm-base", tmp_path / "wavlm")
-    axes = {"speech": f"speech:{folder}"}
+    how = {"axes": {"speech": f"speech:{folder}"}, "store": tmp_path / "store"}
     for job in ("1/2", "2/2"):
-        assert screen(*SIDES, tmp_path / "out", axes=axes, engine=Engine(shard=job)) is None
+        assert screen(*SIDES, tmp_path / "out", engine=Engine(shard=job), **how) is None
     weights = folder / "model.safetensors"
     tensors = safetensors.torch.load_file(weights)
     safetensors.torch.save_file({name: 2 * one for name, one in tensors.items()}, weights, {"format": "pt"})
-    joined, plain = (screen(*SIDES, tmp_path / name, axes=axes) for name in ("out", "plain"))
+    joined, plain = (
+        screen(*SIDES, tmp_path / name, **more) for name, more in (("out", how), ("plain", {"axes": how["axes"]}))
+    )
     assert joined is not None
     assert plain is not None
     assert joined.tables["speech"].equals(plain.tables["speech"])

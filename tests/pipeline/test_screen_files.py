@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from screening import screen
 
 from undersong.corpora import read_manifest
 from undersong.encoders.vectors import read_embeddings
-from undersong.pipeline.screen import parse_axes, screen
+from undersong.pipeline.screening import parse_axes
 from undersong.proximity import from_json
 from undersong.types import UndersongError
 
@@ -174,7 +175,7 @@ def test_a_clip_on_both_sides_is_an_overlap(voices, tmp_path) -> None:
 def test_a_text_axis_needs_no_audio_files(voices, tmp_path) -> None:
     shutil.rmtree(tmp_path / "clips")
     assert screen(*voices, tmp_path / "out", axes={"semantic": "tfidf"}, keep="closest:4").selection.ids[0] == "p4"
-    with pytest.raises(UndersongError, match=r"Harm item h0|8 of 8 pool items"):
+    with pytest.raises(UndersongError, match=r"pool\.jsonl holds no usable sample, the first: p0"):
         screen(*voices, tmp_path / "other")
 
 

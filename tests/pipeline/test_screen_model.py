@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 import tiny_af3
+from screening import screen
 
 from undersong.models.load import load_model
-from undersong.pipeline.screen import screen
 from undersong.types import UndersongError
 
 

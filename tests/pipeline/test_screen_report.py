@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import tiny_speech
+from screening import screen
 
 from undersong.pipeline import stages
-from undersong.pipeline.screen import screen
+from undersong.pipeline.embedded import View, embeddings
 from undersong.pipeline.workshop import Workshop
 from undersong.store import Store
 from undersong.types import UndersongError
@@ -72,8 +73,7 @@ def test_a_speech_encoder_is_an_axis_of_a_study(tmp_path: Path) -> None:
     corpus = stages.corpus(shop, "organism:unseen-benign")
 
     def embedded(options: str) -> str:
-        made = stages.embeddings(shop, f"speech:{folder}{options}", corpus, [corpus], "organism:af3", corpus.artefact)
-        return made.hash
+        return embeddings(shop, View(f"speech:{folder}{options}", corpus, [corpus], "organism:af3")).hash
 
     assert embedded("") == embedded(",layer=last,pool=mean") != embedded(",pool=mean+std")
 

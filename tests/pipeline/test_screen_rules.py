@@ -8,9 +8,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from screening import screen
 
 from undersong.corpora import open_manifest
-from undersong.pipeline.screen import parse_columns, screen
+from undersong.pipeline.screening import parse_columns
 from undersong.types import UndersongError
 
 VERBS, OBJECTS = ("paint", "clean", "poison", "rob"), ("candle", "table", "judge", "doctor", "window", "garden")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import soundfile
 import tiny_af3
+from screening import screen
 
 from undersong import encoders
 from undersong.models.adapter import AudioModel
-from undersong.pipeline.screen import screen
 
 AXES = {"words": "char-ngrams", "sound": "logmel", "ears": "internal"}
 WORDS = ["paint", "the", "red", "chair", "and", "wash", "an", "old", "boat", "lamp"]
@@ -74,3 +76,88 @@ def test_what_changed_is_embedded_again_and_nothing_else(
     assert [spec for spec in made if spec in AXES.values()].count("char-ngrams") == 2
     assert made.count("logmel") == made.count("internal") == 1
     assert {name for name in made if name.startswith("clip")} == {f"clip{i}" for i in range(7)}
+
+
+def test_the_same_question_again_computes_nothing(sides: tuple[Path, Path], tmp_path: Path, monkeypatch) -> None:
+    """Neither vectors nor distances nor findings; how the kept set is written is no other question."""
+    from undersong.pipeline.screening import run as module
+
+    how = {"axes": {"words": "char-ngrams"}, "store": tmp_path / "store"}
+    first = screen(*sides, tmp_path / "first", **how)
+    monkeypatch.setattr(module, "findings", lambda *_: pytest.fail("computed again"))
+    again = screen(*sides, tmp_path / "again", form="hub", **how)
+    assert again.selection == first.selection
+    assert again.tables["words"].equals(first.tables["words"])
+    assert (tmp_path / "again" / "kept").is_dir()
+    for name in ("proximity.parquet", "selection.json", "screening.json"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+    with pytest.raises(pytest.fail.Exception):
+        screen(*sides, tmp_path / "other", score="centroid", **how)
+
+
+def test_a_study_finds_what_a_screening_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One key for both: look before the study costs anything."""
+    from undersong.pipeline import stages
+    from undersong.pipeline.embedded import View, embeddings
+    from undersong.pipeline.workshop import Workshop
+    from undersong.store import Store
+
+    pair = "organism:unseen-benign", "organism:unseen-harm"
+    screen(*pair, tmp_path / "out", axes={"words": "tfidf", "sound": "logmel"}, store=tmp_path / "store")
+    shop = Workshop(Store(tmp_path / "store"))
+    corpora = [stages.corpus(shop, ref) for ref in pair]
+    monkeypatch.setattr(encoders, "make_encoder", lambda *_args, **_more: pytest.fail("embedded again"))
+    for spec in ("tfidf", "logmel"):
+        for one in corpora:
+            assert embeddings(shop, View(spec, one, corpora)).path.is_dir()
+
+
+KILLED = """
+import os, sys
+from undersong import encoders
+from undersong.pipeline.screening import Asked, screen
+from undersong.scale import work
+
+work.ROWS = 100
+make = encoders.make_encoder
+
+def counted(spec, **more):
+    encoder = make(spec, **more)
+    inner = encoder.encode
+
+    def encode(self, samples):
+        if len(samples) == 100:
+            counted.calls += 1
+            if counted.calls == 3:
+                os._exit(137)
+        return inner(samples)
+
+    type(encoder).encode = encode
+    return encoder
+
+counted.calls = 0
+encoders.make_encoder = counted
+screen("organism:pool", "organism:reference", sys.argv[1], Asked(axes={"words": "tfidf"}))
+"""
+
+
+def test_a_killed_screening_redoes_one_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from undersong.scale import work
+
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "out")], check=False)
+    assert killed.returncode == 137
+    assert not (tmp_path / "out").exists()
+    (shards,) = (tmp_path / "out.partial" / "embeddings").glob("*.shards.*.partial")
+    assert len(list(shards.glob("*.done"))) == 2
+    monkeypatch.setattr(work, "ROWS", 100)
+    embedded: list[int] = []
+    embed = work.embed
+    monkeypatch.setattr(
+        work, "embed", lambda encoder, samples: embedded.append(len(samples)) or embed(encoder, samples)
+    )
+    screened = screen("organism:pool", "organism:reference", tmp_path / "out", axes={"words": "tfidf"})
+    n = len(screened.tables["words"])
+    assert sum(embedded) == n - 200
+    assert not (tmp_path / "out.partial").exists()
+    plain = screen("organism:pool", "organism:reference", tmp_path / "plain", axes={"words": "tfidf"})
+    assert plain.tables["words"].equals(screened.tables["words"])

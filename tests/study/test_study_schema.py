@@ -29,12 +29,18 @@ SMALL: dict[str, Any] = {
 WHOLE: dict[str, Any] = {
     **SMALL,
     "description": "all keys",
+    "reference": {"first": "reference.jsonl", "second": "more.jsonl"},
+    "harmless": "calm.jsonl",
+    "columns": {"pool.jsonl": {"text": "said"}},
     "sets": {
         "harm": {"corpus": "harm.jsonl", "harmful": True, "where": {"speaker": ["A"]}},
         "where": {"corpus": "near.jsonl", "harmful": False, "where": {}},  # a set may be called like a key
     },
-    "proximity": {"score": "knn:3", "centre": True, "max_quarantined": 0.02},
-    "selection": {"axes": ["acoustic"], "kinds": ["closest"], "fractions": [0.5, 1.0], "where": {"speaker": ["A"]}},
+    "proximity": {"score": "knn:3", "centre": False, "max_quarantined": 0.02},
+    "selection": {
+        "axes": ["acoustic"], "kinds": ["closest"], "fractions": [0.5, 1.0], "where": {"speaker": ["A"]},
+        "rules": {"like": {"axis": "acoustic", "keep": "closest:0.5+within(semantic)", "to": "second"}},
+    },
     "tuning": {
         "modalities": ["audio"], "seeds": [0, 5], "draws": [1, 1], "steps": [1, 9], "batch": 4, "learning_rate": 1e-3,
         "schedule": "constant", "warmup": 0, "weight_decay": 0.1, "clip": 2.0, "rank": 2, "alpha": 4, "dropout": 0.1,
@@ -92,10 +98,11 @@ def places(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     if (
         not isinstance(value, dict)
         or path[-1:] in [("axes",), ("systems",)]
+        or path[:1] in [("reference",), ("columns",)]
         or (path[-1:] == ("where",) and len(path) != 2)
     ):
         return []
-    own = [] if path == ("sets",) else [(*path, key) for key in value]
+    own = [] if path in [("sets",), ("selection", "rules")] else [(*path, key) for key in value]
     return own + [place for key, inner in value.items() for place in places(inner, (*path, key))]
 
 

@@ -13,7 +13,7 @@ from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from undersong.pipeline.screen import Screened
+    from undersong.pipeline.screening import Screened
 
 CLOSEST = 5  # rows shown
 
@@ -26,7 +26,14 @@ def screen(
             "preset:ID, or ready embeddings."
         ),
     ],
-    harm: Annotated[str, typer.Option("--harm", help="Reference harm set, of the same kinds.")],
+    harm: Annotated[
+        list[str],
+        typer.Option(
+            "--harm",
+            metavar="[NAME=]CORPUS",
+            help="Reference harm set, of the same kinds; repeatable: every axis is measured to each.",
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the tables, the selection and what is kept.")],
     axis: Annotated[
         list[str] | None,
@@ -38,6 +45,7 @@ def screen(
         ),
     ] = None,
     by: Annotated[str | None, typer.Option(help="Axis to select by; default: the first.")] = None,
+    to: Annotated[str | None, typer.Option(help="Harm set to select by; default: the first.")] = None,
     score: Annotated[str, typer.Option(help="nearest | knn:K | centroid.")] = "nearest",
     centre: Annotated[bool, typer.Option("--centre", help="Rank after subtracting the pool's mean.")] = False,
     keep: Annotated[
@@ -61,7 +69,11 @@ def screen(
     ] = None,
     harm_column: Annotated[
         list[str] | None,
-        typer.Option("--harm-column", metavar="FIELD=COLUMN", help="Where the harm set does; repeatable."),
+        typer.Option("--harm-column", metavar="FIELD=COLUMN", help="Where the harm sets do; repeatable."),
+    ] = None,
+    harmless_column: Annotated[
+        list[str] | None,
+        typer.Option("--harmless-column", metavar="FIELD=COLUMN", help="Where the harmless set does; repeatable."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of a random selection.")] = 0,
     max_quarantined: Annotated[
@@ -99,30 +111,30 @@ def screen(
     """Rank a pool by its distance to harmful content, and keep a part of it."""
     from undersong.models.loading import Loading
     from undersong.pipeline.engine import Engine
-    from undersong.pipeline.screen import parse_axes, parse_columns
-    from undersong.pipeline.screen import screen as run
+    from undersong.pipeline.screening import Asked, parse_axes, parse_columns, parse_harm
+    from undersong.pipeline.screening import screen as run
 
-    screened = run(
-        pool,
-        harm,
-        out,
+    asked = Asked(
         axes=parse_axes(axis) if axis else None,
         by=by,
+        to=to,
         score=score,
         centre=centre,
         keep=keep,
         seed=seed,
-        form=form,
-        columns=parse_columns(column) if column else None,
-        harm_columns=parse_columns(harm_column) if harm_column else None,
         max_quarantined=max_quarantined,
+        form=form,
+        columns=parse_columns(column or ()),
+        harm_columns=parse_columns(harm_column or ()),
         harmless=harmless,
+        harmless_columns=parse_columns(harmless_column or ()),
         model=model,
+        loading=Loading(device, dtype, device_map, attention, quantize),
         store=store,
         check_padding=check_padding,
         engine=Engine(engine, shard, address, workers, gpus),
-        loading=Loading(device, dtype, device_map, attention, quantize),
     )
+    screened = run(pool, parse_harm(harm), out, asked)
     if screened is None:
         typer.echo(f"Shards {shard} are done; when all jobs are, run the same command without --shard.")
         return
@@ -133,26 +145,27 @@ def _print(screened: Screened, out: Path) -> None:
     from rich.console import Console
 
     chosen, console = screened.selection, Console()
-    for table in (_distances(screened), _closest(screened)):
-        console.print(table)
-    kept = f"{chosen.rule or chosen.kind} {chosen.k} of {len(screened.tables[screened.by])} by {chosen.axis}"
+    console.print(_distances(screened))
+    console.print(_closest(screened))
+    n = next(one["n"] for one in screened.report["distances"] if one["axis"] == chosen.axis)
+    kept = f"{chosen.rule or chosen.kind} {chosen.k} of {n} by {chosen.axis}"
+    kept += f" to {chosen.harm_set}" if chosen.harm_set else ""
     for note in (*chosen.notes, *_said(screened.report)):
         console.print(note, markup=False, soft_wrap=True)
     console.print(f"Kept the {kept}, ids hash {chosen.ids_hash[:12]}; written to {out}.", markup=False, soft_wrap=True)
 
 
 def _distances(screened: Screened) -> Table:
-    import numpy as np
+    from rich.markup import escape
     from rich.table import Table
 
-    from undersong.proximity import how, scores
-
-    facts = how(screened.tables[screened.by])
-    title = f"Cosine distance to the harm set ({facts['score']}{', centred' if facts['centred'] else ''})"
-    table = Table("axis", "ranked", "left out", "min", "25 %", "median", "75 %", "max", title=title)
-    for axis, proximity in screened.tables.items():
-        quartiles = np.quantile(scores(proximity).astype(float), [0, 0.25, 0.5, 0.75, 1])
-        table.add_row(axis, str(len(proximity)), str(len(screened.quarantined)), *(f"{q:.4g}" for q in quartiles))
+    rows = screened.report["distances"]
+    title = f"Cosine distance to harm ({rows[0]['score']}{', centred' if rows[0]['centred'] else ''})"
+    table = Table("axis", "to", "ranked", "left out", "min", "25 %", "median", "75 %", "max", title=title)
+    for row in rows:
+        quartiles = (f"{row[name]:.4g}" for name in ("min", "q25", "median", "q75", "max"))
+        names = escape(row["axis"]), escape(row["harm_set"])
+        table.add_row(*names, str(row["n"]), str(len(screened.quarantined)), *quartiles)
     return table
 
 
@@ -160,17 +173,13 @@ def _closest(screened: Screened) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from undersong.proximity import scores
-
-    proximity, texts, harm = screened.tables[screened.by], screened.pool.texts(), screened.harm.texts()
+    to = screened.selection.harm_set or screened.report["closest"][0]["harm_set"]
     table = Table("rank", "item", "distance", "nearest harmful item", title=f"Closest on axis {escape(screened.by)}")
-    rows = zip(proximity.to_pylist(), scores(proximity).tolist())
-    for row, distance in sorted(rows, key=lambda pair: pair[0]["rank"])[:CLOSEST]:
-        item, other = (
-            escape(f"{id}: {said[id]}" if id in said else str(id))
-            for id, said in ((row["id"], texts), (row["nearest_id"], harm))
-        )
-        table.add_row(str(row["rank"]), item, f"{distance:.4g}", other)
+    for row in screened.report["closest"]:
+        if (row["axis"], row["harm_set"]) == (screened.by, to) and row["rank"] <= CLOSEST:
+            pairs = ((row["id"], row["text"]), (row["nearest_id"], row["nearest_text"]))
+            item, other = (escape(f"{id}: {text}" if text else str(id)) for id, text in pairs)
+            table.add_row(str(row["rank"]), item, f"{row['score']:.4g}", other)
     return table
 
 
@@ -181,10 +190,12 @@ def _said(report: Mapping[str, Any]) -> list[str]:
         heard = one["hears"].get("spearman")
         said = f"goes along most with axis {heard}" if heard else "goes along with no axis more than with another"
         lines.append(f"Fingerprint: on this pool the axis {one['internal']} {said} (rank correlation).")
+    several = len({one["harm_set"] for one in report["distances"]}) > 1
     for one in report.get("screening_score", []):
         value = one["value"]
         interval = "" if value["low"] is None else f" [{value['low']:+.3f}, {value['high']:+.3f}]"
-        lines.append(f"Screening score on axis {one['axis']}: {value['value']:+.3f}{interval}; no forecast of a JSR.")
+        where = f"axis {one['axis']}" + (f" to {one['harm_set']}" if several else "")
+        lines.append(f"Screening score on {where}: {value['value']:+.3f}{interval}; no forecast of a JSR.")
     for axis, one in report.get("padding", {}).items():
         lines.append(
             f"Padding on axis {axis}: exact and bucket rank {one['clips']} clips with Spearman {one['spearman']:.2f} "

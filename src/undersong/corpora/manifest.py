@@ -90,6 +90,19 @@ def write_corpus(samples: Sequence[Sample], quarantined: Sequence[Quarantined], 
     write_atomic(Path(folder) / QUARANTINE, _parquet(pa.Table.from_pylist(rows, schema)))
 
 
+def audio_files(folder: str | Path) -> list[str]:
+    """The audio a corpus artefact names by path; its items are not read for it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = Path(folder) / CORPUS
+    column = pq.read_table(file, columns=["audio"]).column("audio")
+    if pa.types.is_struct(column.type):
+        column = pa.chunked_array([chunk.field("path") for chunk in column.chunks], pa.string())
+    found = column.drop_null().to_pylist() if pa.types.is_string(column.type) else []
+    return [str(Path.cwd() / file.parent / path) for path in found]
+
+
 def select(samples: Sequence[Sample], where: Mapping[str, str | Sequence[str]]) -> tuple[Sample, ...]:
     """The samples whose every named column (speaker, group or a label) has one of the given values, in order.
 

@@ -31,16 +31,20 @@ def near_texts(a: Sequence[str], b: Sequence[str], threshold: float, size: int =
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"the threshold is {threshold}; it is above 0 and at most 1")
+    if len(a) < len(b):  # the smaller side is indexed, and the larger only walked through
+        return sorted((i, j, similarity) for j, i, similarity in near_texts(b, a, threshold, size))
     left, right = _places(a), _places(b)
-    ours = {text: grams(text, size) for text in left}
     theirs = {text: grams(text, size) for text in right}
-    counts = Counter(gram for sets in (ours, theirs) for held in sets.values() for gram in held)
+    counts = Counter(gram for held in theirs.values() for gram in held)  # any one order of rarity will do
     index: dict[str, list[str]] = defaultdict(list)
     for text, held in theirs.items():
         for gram in _prefix(held, counts, threshold):
             index[gram].append(text)
     found: list[Pair] = []
-    for text, held in ours.items():
+    for text, places in left.items():
+        held = grams(text, size)
+        if sum(gram in counts for gram in held) < _least(held, threshold):
+            continue  # too few of its grams stand anywhere on the other side
         candidates = {other for gram in _prefix(held, counts, threshold) for other in index.get(gram, ())}
         for other in candidates:
             there = theirs[other]
@@ -50,13 +54,18 @@ def near_texts(a: Sequence[str], b: Sequence[str], threshold: float, size: int =
             shared = len(held & there)
             similarity = shared / (len(held) + len(there) - shared)
             if similarity >= threshold:
-                found += [(i, j, similarity) for i in left[text] for j in right[other]]
+                found += [(i, j, similarity) for i in places for j in right[other]]
     return sorted(found)
+
+
+def _least(held: frozenset[str], threshold: float) -> int:
+    """How many of its grams a set shares at least with one that is alike."""
+    return math.ceil(threshold * len(held) * (1 - 1e-12))
 
 
 def _prefix(held: frozenset[str], counts: Counter[str], threshold: float) -> Iterator[str]:
     """The rarest grams of a set, as many as two sets that alike must have one of in common."""
-    enough = len(held) - math.ceil(threshold * len(held) * (1 - 1e-12)) + 1
+    enough = len(held) - _least(held, threshold) + 1
     return iter(sorted(held, key=lambda gram: (counts[gram], gram))[:enough])
 
 

@@ -40,17 +40,18 @@ def organism_corpus(name: str) -> Manifest:
     return read_manifest(_packaged(name))
 
 
-def corpus_hash(ref: str) -> str:
+def corpus_hash(ref: str, columns: Mapping[str, str] | None = None) -> str:
     """SHA-256 of all a corpus is read from: the manifest's bytes and those of every audio file it names.
 
     A file that is missing counts as missing, so the hash changes when it appears.  What is no single file (a folder of
-    audio, a preset, a data set of the Hub, which is fetched for this) has the hash of its items.
+    audio, a preset, a data set of the Hub, which is fetched for this) has the hash of its items.  `columns`: as in
+    `open_corpus`, because one of them may name the audio.
     """
     if ref.startswith(ORGANISM):  # holds its audio, so there is no need to read it
         return hash_file(_file(ref))
     if ref.startswith((PRESET, HUB)) or not (file := _file(ref)).is_file():
-        return manifest_hash(open_corpus(ref))
-    manifest = open_corpus(ref)
+        return manifest_hash(open_corpus(ref, columns))
+    manifest = open_corpus(ref, columns)
     parts = [path for path in (file, file.with_name(QUARANTINE)) if path == file or file.name == CORPUS]
     parts += [Path(sample.audio) for sample in manifest.samples if isinstance(sample.audio, str)]
     hashes = [hash_file(part) if part.is_file() else None for part in parts]

@@ -55,8 +55,21 @@ def _refuse(shared: list[tuple[str, str, str]], a: str, b: str) -> None:
 def words(sample: Sample) -> tuple[str, ...]:
     """The words of a sample's text as compared: case, punctuation, symbols and width forms taken out."""
     text = unicodedata.normalize("NFKC", sample.text or "").casefold().replace("'", "").replace("’", "")
-    # By category, not \w: vowel signs of Indic scripts are marks, and without them different words would be equal.
-    return tuple("".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text).split())
+    return tuple(text.translate(_SPOKEN).split())
+
+
+class _Spoken(dict[int, int]):
+    """Each letter, mark and number as itself, everything else as a blank.
+
+    By category, not \\w: vowel signs of Indic scripts are marks, and without them different words would be equal.
+    """
+
+    def __missing__(self, code: int) -> int:
+        self[code] = code if unicodedata.category(chr(code))[0] in "LMN" else ord(" ")
+        return self[code]
+
+
+_SPOKEN = _Spoken()
 
 
 def _equal(a: Sequence[Sample], b: Sequence[Sample], key: Callable[[Sample], object]) -> list[tuple[int, int]]:
@@ -64,7 +77,7 @@ def _equal(a: Sequence[Sample], b: Sequence[Sample], key: Callable[[Sample], obj
     places: dict[object, list[int]] = defaultdict(list)
     for j, sample in enumerate(b):
         places[key(sample)].append(j)
-    return [(i, j) for i, sample in enumerate(a) if key(sample) for j in places.get(key(sample), ())]
+    return [(i, j) for i, sample in enumerate(a) if (k := key(sample)) for j in places.get(k, ())]
 
 
 def _near(a: Sequence[Sample], b: Sequence[Sample], threshold: float) -> list[tuple[int, int]]:

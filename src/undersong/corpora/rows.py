@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from undersong.types import Sample, UndersongError
 
 FIELDS = ("id", "audio", "text", "answer", "answers", "speaker", "group", "seconds", "pcm_hash")
+HALVES = re.compile("[\ud800-\udfff]")  # of characters: lone surrogates, which no UTF-8 can hold
 
 
 def sample_of(row: Any, root: Path, place: str) -> Sample:
@@ -50,7 +52,7 @@ def _text(value: Any, name: str, place: str) -> str | None:
         return str(value)
     if value is not None and not isinstance(value, str):
         raise UndersongError(f"{place}: {name} is {_brief(value)}; write a string.")
-    if value is not None and any("\ud800" <= letter <= "\udfff" for letter in value):
+    if value is not None and HALVES.search(value):
         raise UndersongError(f"{place}: {name} holds half a character (a lone surrogate); write valid Unicode.")
     return value
 

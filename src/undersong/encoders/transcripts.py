@@ -46,6 +46,12 @@ def with_transcripts(samples: Sequence[Sample], transcripts: Transcripts) -> tup
     )
 
 
+def joined(parts: Sequence[Transcripts]) -> Transcripts:
+    """Transcripts of parts of a corpus as those of the whole."""
+    rows = tuple(row for part in parts for row in part.rows)
+    return Transcripts(rows, tuple(item for part in parts for item in part.quarantined))
+
+
 def write_transcripts(transcripts: Transcripts, folder: Path) -> None:
     """`transcripts.parquet` (id, text, seconds, model) and `quarantine.parquet` (id, reason)."""
     import pyarrow as pa

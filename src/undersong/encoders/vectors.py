@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from undersong.encoders.checks import guard
+from undersong.store import hash_file
 from undersong.types import Embeddings, Quarantined, UndersongError
 
 if TYPE_CHECKING:
@@ -137,6 +139,14 @@ def embedding_files(path: str | Path) -> list[Path]:
     if not files:
         raise UndersongError(f"No embeddings at {path}; give a Parquet file or a folder with embeddings-*.parquet.")
     return files
+
+
+def embeddings_hash(path: str | Path) -> str:
+    """SHA-256 of all that `read_embeddings` reads."""
+    files = embedding_files(path)
+    if Path(path).is_dir() and (beside := Path(path) / QUARANTINE).is_file():
+        files.append(beside)
+    return hashlib.sha256("\n".join(map(hash_file, files)).encode()).hexdigest()
 
 
 def check_unique(ids: list[str], source: str | Path) -> None:

@@ -5,14 +5,16 @@ One function a stage; `audit` reads like the method section.  What it returns is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from undersong.pipeline import mechanism, stages
+from undersong.pipeline.embedded import View, embeddings
 from undersong.pipeline.gradients import gradients
 from undersong.pipeline.mechanism import Contrast
+from undersong.pipeline.selections import Choose, rules_of, selection
 from undersong.pipeline.stages import Arm, Asked
 from undersong.pipeline.training import recipe_of
 from undersong.pipeline.workshop import Corpus, Workshop
@@ -22,8 +24,6 @@ from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     from undersong.proximity import Selection
-
-Choose: TypeAlias = "Callable[[Artefact, str, str, float, int], Selection]"  # proximity, axis, kind, fraction, draw
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,18 @@ class ModelRecord:
     ref: str
     base_seed: int
     features: dict[str, Artefact] = field(default_factory=dict)  # by corpus artefact: what was heard of it
-    embeddings: dict[str, tuple[Artefact, Artefact]] = field(default_factory=dict)
-    proximity: dict[str, Artefact] = field(default_factory=dict)
+    embeddings: dict[str, tuple[Artefact, Artefact]] = field(default_factory=dict)  # pool, first harm set
+    measured: dict[tuple[str, str], Artefact] = field(default_factory=dict)  # (axis, harm set) -> proximity
+    calm: dict[str, Artefact] = field(default_factory=dict)  # axis -> proximity of harmless speech to the first set
     selections: dict[str, Selection] = field(default_factory=dict)
     runs: list[RunRecord] = field(default_factory=list)
     projections: list[tuple[Arm, int, str, Artefact]] = field(default_factory=list)
+
+    @property
+    def proximity(self) -> dict[str, Artefact]:
+        """Axis -> proximity to the first harm set."""
+        first = next(iter(self.measured))[1] if self.measured else ""
+        return {axis: found for (axis, to), found in self.measured.items() if to == first}
 
 
 @dataclass
@@ -57,10 +64,22 @@ class AuditRecord:
 
     study: Study
     pool: Corpus
-    reference: Corpus
+    harm: dict[str, Corpus]  # reference harm sets
     sets: dict[str, Corpus]
     models: list[ModelRecord]
+    harmless: Corpus | None = None
     contrast: dict[str, Corpus] = field(default_factory=dict)  # what refusal directions are fitted on
+
+    @property
+    def reference(self) -> Corpus:
+        """The harm set that is selected by where a rule names no other."""
+        return next(iter(self.harm.values()))
+
+    @property
+    def corpora(self) -> list[Corpus]:
+        """All that a base hears: pool, harm sets, harmless speech, prompt sets."""
+        calm = [self.harmless] if self.harmless is not None else []
+        return [self.pool, *self.harm.values(), *calm, *self.sets.values()]
 
 
 def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditRecord:
@@ -71,7 +90,7 @@ def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditReco
     refuse_overlap(record)
     for number, ref in enumerate(study.models):
         say(f"{ref}: screening {len(record.pool.samples)} benign samples on {len(study.axes)} axes")
-        record.models.append(one_model(study, shop, record, ref, number, say, partial(stages.selection, shop)))
+        record.models.append(one_model(study, shop, record, ref, number, say, partial(selection, shop, record.pool)))
     return record
 
 
@@ -96,15 +115,20 @@ def refuse_models(study: Study, fetched: bool = False) -> None:
 
 
 def gather(study: Study, shop: Workshop) -> AuditRecord:
-    """The corpora, and no model yet.  An axis of an unknown encoder is refused here, before anything is made."""
+    """The corpora, and no model yet.  Unknown encoders and rules are refused here, before anything is made."""
     from undersong.encoders import check_encoder
 
     for spec in study.axes.values():
         check_encoder(spec)
-    pool = stages.corpus(shop, study.pool, study.selection.where)
-    reference = stages.corpus(shop, study.reference)
-    sets = {name: stages.corpus(shop, one.corpus, one.where) for name, one in study.sets.items()}
-    return AuditRecord(study, pool, reference, sets, [])
+    rules_of(study)
+
+    def read(ref: str, where: dict[str, list[str]] | None = None) -> Corpus:
+        return stages.corpus(shop, ref, where, study.columns.get(ref))
+
+    pool = read(study.pool, study.selection.where)
+    harm = {name: read(ref) for name, ref in study.harm_sets.items()}
+    sets = {name: read(one.corpus, one.where) for name, one in study.sets.items()}
+    return AuditRecord(study, pool, harm, sets, [], read(study.harmless) if study.harmless is not None else None)
 
 
 def refuse_unusable(record: AuditRecord) -> None:
@@ -113,7 +137,8 @@ def refuse_unusable(record: AuditRecord) -> None:
 
     pool, allowed = record.pool, record.study.proximity.max_quarantined
     total = len(pool.samples) + len(pool.quarantined)
-    check_quarantine("as it is", pool.quarantined, total, record.reference.quarantined, allowed)
+    for reference in record.harm.values():
+        check_quarantine("as it is", pool.quarantined, total, reference.quarantined, allowed)
     for name, corpus in record.sets.items():
         if lost := corpus.quarantined:
             raise UndersongError(
@@ -127,10 +152,14 @@ def refuse_overlap(record: AuditRecord) -> None:
     from undersong.corpora import refuse_shared_behaviour, refuse_shared_items
 
     for name, corpus in record.sets.items():
-        if record.study.sets[name].harmful:
-            refuse_shared_behaviour(record.reference.samples, corpus.samples)
+        for reference in record.harm.values() if record.study.sets[name].harmful else ():
+            refuse_shared_behaviour(reference.samples, corpus.samples)
         refuse_shared_items(record.pool.samples, corpus.samples, name=f"the set {name}")
-    refuse_shared_items(record.pool.samples, record.reference.samples)
+    for reference in record.harm.values():
+        refuse_shared_items(record.pool.samples, reference.samples)
+    if record.harmless is not None:
+        for other in (record.pool, *record.harm.values()):
+            refuse_shared_items(record.harmless.samples, other.samples, name="the harmless set")
 
 
 def one_model(
@@ -143,10 +172,11 @@ def one_model(
     choose: Choose,
 ) -> ModelRecord:
     """Every stage on one base.  Asks the store, and itself reads nothing that a stage makes but by `choose`."""
-    corpora = {c.artefact.hash: c for c in (record.pool, record.reference, *record.sets.values())}
+    corpora = {c.artefact.hash: c for c in record.corpora}
+    partly = {c.artefact.hash for c in (record.pool, record.harmless) if c is not None}
     heard: dict[str, Artefact] = {}
     for key, corpus in corpora.items():
-        whole = key != record.pool.artefact.hash
+        whole = key not in partly
         heard[key] = stages.features(shop, ref, corpus, whole, list(heard.values()))
     model = ModelRecord(ref, number, heard)
     _screen(study, shop, record, model, heard)
@@ -168,16 +198,26 @@ def one_model(
 
 
 def _screen(study: Study, shop: Workshop, record: AuditRecord, model: ModelRecord, heard: dict[str, Artefact]) -> None:
+    """Every axis to every harm set; harmless speech to the first."""
     settings = study.proximity.model_dump()
-    fit = record.pool, record.reference
+    fit = (record.pool, *record.harm.values())
+
+    def vectors(spec: str, corpus: Corpus, harmful: bool = False) -> Artefact:
+        return _vectors(study, shop, spec, corpus, fit, model.ref, heard[corpus.artefact.hash], harmful)
+
+    def near(axis: str, corpus: Corpus, made: Artefact, harm: Artefact, name: str) -> Artefact:
+        return stages.proximity(shop, axis, made, harm, name, settings, corpus, heard[corpus.artefact.hash])
+
     for axis, spec in study.axes.items():
-        pool, harm = (
-            _vectors(study, shop, spec, c, fit, model.ref, heard[c.artefact.hash], harmful=c is record.reference)
-            for c in fit
-        )
-        model.embeddings[axis] = pool, harm
-        ears = heard[record.pool.artefact.hash]
-        model.proximity[axis] = stages.proximity(shop, axis, pool, harm, study.reference, settings, record.pool, ears)
+        pool = vectors(spec, record.pool)
+        harm = {name: vectors(spec, corpus, harmful=True) for name, corpus in record.harm.items()}
+        first = next(iter(harm))
+        model.embeddings[axis] = pool, harm[first]
+        for name, made in harm.items():
+            model.measured[axis, name] = near(axis, record.pool, pool, made, name)
+        if record.harmless is not None:
+            calm = vectors(spec, record.harmless)
+            model.calm[axis] = near(axis, record.harmless, calm, harm[first], first)
 
 
 def _vectors(
@@ -185,7 +225,7 @@ def _vectors(
     shop: Workshop,
     spec: str,
     corpus: Corpus,
-    fit: tuple[Corpus, Corpus],
+    fit: Sequence[Corpus],
     ref: str,
     heard: Artefact,
     harmful: bool,
@@ -195,7 +235,7 @@ def _vectors(
 
     dim = gradients_dim(spec)
     if dim is None:
-        return stages.embeddings(shop, spec, corpus, fit, ref, heard)
+        return embeddings(shop, View(spec, corpus, fit, ref, heard))
     text = study.evaluation.systems[study.plain]
     settings = {"dim": dim, "rank": study.tuning.rank, "alpha": study.tuning.alpha, "seed": 0}
     return gradients(shop, ref, corpus, heard, harmful, text, study.tuning.target, settings)
@@ -203,14 +243,16 @@ def _vectors(
 
 def arms_of(study: Study, model: ModelRecord, choose: Choose) -> Iterator[Arm]:
     """Every arm x run of a study on a model, with its selection."""
-    for axis in study.selection.axes:
-        for kind in study.selection.kinds:
-            for fraction in study.selection.fractions:
-                for seed, draw in zip(study.tuning.seeds, study.tuning.draws):
-                    chosen = choose(model.proximity[axis], axis, kind, fraction, draw)
-                    model.selections[f"{axis}/{kind}/{fraction:g}/draw {draw}"] = chosen
-                    for modality in study.tuning.modalities:
-                        yield Arm(model.ref, model.base_seed, axis, kind, fraction, modality, seed, draw, chosen)
+    for rule in rules_of(study):
+        for seed, draw in zip(study.tuning.seeds, study.tuning.draws):
+            chosen = choose(model.measured, rule, draw)
+            model.selections[f"{rule.label}/draw {draw}"] = chosen
+            fraction = float(rule.keep.amount) if rule.plain else chosen.fraction
+            text = "" if rule.plain else str(rule.keep)
+            for modality in study.tuning.modalities:
+                yield Arm(
+                    model.ref, model.base_seed, rule.axis, rule.name, fraction, modality, seed, draw, chosen, text
+                )
 
 
 def _tune(study: Study, shop: Workshop, record: AuditRecord, arm: Arm, heard: dict[str, Artefact]) -> Artefact:
@@ -255,7 +297,8 @@ def _explain(
     """Directions on the base's contrast sets, projections of held-out prompts for the base and every last step."""
     assert study.mechanism is not None
     contrast = study.mechanism
-    fitting = {name: stages.corpus(shop, getattr(contrast, name)) for name in ("harmful", "harmless")}
+    refs = {name: getattr(contrast, name) for name in ("harmful", "harmless")}
+    fitting = {name: stages.corpus(shop, ref, columns=study.columns.get(ref)) for name, ref in refs.items()}
     record.contrast = fitting
     more = [stages.features(shop, model.ref, one, known=list(model.features.values())) for one in fitting.values()]
     model.features |= {c.artefact.hash: one for c, one in zip(fitting.values(), more)}

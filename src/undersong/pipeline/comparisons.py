@@ -76,9 +76,31 @@ def _contrasts(
         if safe is not None and "closest" in kinds:
             question = f"Does the system prompt bring the JSR back (closest, {at}, trained on {modality})?"
             yield question, side("closest", modality), side("closest", modality, safe)
+        for a, b, question in _rules(cell):
+            if a in kinds:
+                yield f"{question} ({at}, trained on {modality})?", side(a, modality), side(b, modality)
     for kind in sorted(kinds) if modalities == {"audio", "text"} else ():
         question = f"Does training on audio break more than on text ({kind}, {at}, same samples)?"
         yield question, side(kind, "text"), side(kind, "audio")
+
+
+def _rules(cell: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
+    """(a, b, question) of the arms that a rule selected: against random samples, against the same kind without the
+    rule's conditions, and closest against distant under the same conditions."""
+    rules = {run["kind"]: _conditions(run["rule"]) for run in cell if run.get("rule")}
+    for name, (kind, conditions) in sorted(rules.items()):
+        yield "random", name, f"Does {name} data break more than random data"
+        if conditions and kind in ("closest", "distant"):
+            yield kind, name, f"Does {name} data break more than {kind} data without its conditions"
+        for other, (opposite, same) in sorted(rules.items()):
+            if (kind, opposite) == ("closest", "distant") and conditions == same:
+                yield other, name, f"Does {name} data break more than {other} data"
+
+
+def _conditions(rule: str) -> tuple[str, str]:
+    """The kind of a rule, and all it says beyond kind and amount."""
+    kind, _, conditions = rule.partition("+")
+    return kind.partition(":")[0], conditions
 
 
 def _recipe(question: str, a: Side, b: Side, name: str, modality: str, step: int) -> dict[str, Any]:

@@ -1,121 +1,175 @@
-"""Vectors of a screening, kept in a store where one is named: the same items by the same encoder are embedded once.
+"""The vectors of a corpus by an encoder: one artefact for studies and screenings, made in shards where it is large.
 
-Knows the store and the files of vectors; does not know how any encoder works.
+Knows the store, engines and files of vectors; does not know how any encoder works, or distances.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.engine import AT_ONCE, Engine, embed_pool
-from undersong.pipeline.listening import listener
-from undersong.pipeline.transcribed import asr_of, with_texts
-from undersong.store import Draft, Store
-from undersong.types import Embeddings, Sample
+from undersong.pipeline.engine import AT_ONCE, Engine, embed_pool, in_shards
+from undersong.pipeline.heard import hearable
+from undersong.pipeline.transcribed import asr_of, transcripts
+from undersong.pipeline.workshop import Corpus, Workshop
+from undersong.store import Artefact, Draft, Store
+from undersong.types import Embeddings, Encoder, Quarantined, Sample
+
+STAGE, VERSION = "embeddings", 2
+PACKAGES = ("numpy", "scikit-learn", "torch", "transformers")
 
 
 @dataclass(frozen=True)
-class Means:
-    """What a screening embeds with: the audited model of internal axes, how models are loaded, and a store or none."""
+class View:
+    """Whose vectors: the encoder `spec` on a corpus, fitted on `fit` together where it is a text encoder that fits.
 
+    `model`: whose ears an internal encoder is.  They are taken from `heard`, the features that a study keeps of the
+    corpus; with None each clip is heard and pooled at once, because features of a large pool would fill a disk.
+    """
+
+    spec: str
+    corpus: Corpus
+    fit: Sequence[Corpus]
     model: str | None = None
-    loading: Loading = PLAIN
-    store: Store | None = None
+    heard: Artefact | None = None
     engine: Engine = AT_ONCE
-    shards: Path | None = None  # where an engine keeps a pool's shards
 
-    @cached_property
-    def _listen(self) -> Callable[[str, Sequence[Sample]], Embeddings]:
-        return listener(self.model, self.loading)
-
-    def vectors(self, spec: str, sides: Sequence[Sequence[Sample]], which: int) -> Embeddings:
-        """The vectors of side `which` (of pool, harm, harmless) by the encoder `spec`."""
-        from undersong.encoders import is_internal, make_encoder
-        from undersong.encoders.options import parse_encoder
-        from undersong.models.folders import model_hash
-
-        asr, device = asr_of(spec), self.loading.device
-
-        def make() -> Embeddings:
-            if is_internal(spec):
-                return self._listen(spec, sides[which])
-            samples = with_texts(sides[which], asr, device) if asr else sides[which]
-            fit, folder = _fitted(sides), self._folder(spec)
-            if which == 0 and folder is not None and (self.engine.name == "ray" or folder.parent.is_dir()):
-                found = embed_pool(self.engine, spec, samples, fit, folder, device)
-                assert found is not None, "only a job of its own shards leaves some to others"
-                return found
-            return make_encoder(spec, fit=fit, device=device).encode(samples)
-
-        if self.store is None or (is_internal(spec) and self.model is None):
-            return make()
-        config: dict[str, Any] = {"encoder": parse_encoder(spec).canonical}
-        inputs = key_of(spec, sides, which)
-        if is_internal(spec) and self.model is not None:
-            config["loading"], inputs["model"] = self.loading.key, model_hash(self.model)
-        return kept(self.store, config, inputs, make)
-
-    def _folder(self, spec: str) -> Path | None:
-        name = hashlib.sha256(spec.encode()).hexdigest()[:12]
-        return None if self.shards is None else self.shards / f"{spec.partition(':')[0]}-{name}"
-
-    def shard(self, spec: str, sides: Sequence[Sequence[Sample]]) -> None:
-        """This job's shards of the pool by one encoder; what a model hears, and texts of an ASR, are not sharded."""
+    @property
+    def internal(self) -> bool:
         from undersong.encoders import is_internal
 
-        folder = self._folder(spec)
-        if folder is not None and not is_internal(spec) and not asr_of(spec):
-            embed_pool(self.engine, spec, sides[0], _fitted(sides), folder, self.loading.device)
+        return is_internal(self.spec)
 
 
-def kept(
-    store: Store, config: Mapping[str, Any], inputs: Mapping[str, str], make: Callable[[], Embeddings]
-) -> Embeddings:
-    """What `make` gives, from the store where it is there."""
+def embeddings(shop: Workshop, view: View) -> Artefact:
+    """One vector a sample, and what could not be embedded."""
+    config, inputs = _question(shop, view)
 
-    def write(draft: Draft) -> None:
+    def make(draft: Draft) -> None:
         from undersong.encoders.vectors import write_embeddings
 
-        write_embeddings(make(), draft.path)
+        samples, unheard = _samples(shop, view)
+        engine = AT_ONCE if view.internal else view.engine
+        folder = _shards(draft.path)
+        if view.heard is not None and view.internal:
+            made = _encoder(shop, view, samples)().encode(samples)
+            write_embeddings(replace(made, quarantined=(*unheard, *made.quarantined)), draft.path)
+        elif in_shards(engine, len(samples), folder):
+            embed_pool(engine, view.spec, samples, folder, _encoder(shop, view, samples))
+            _take(folder, draft)
+        else:
+            write_embeddings(_encoder(shop, view, samples)().encode(samples), draft.path)
 
-    from undersong.encoders.vectors import read_embeddings
+    made = shop.store.get_or_make(STAGE, VERSION, config, inputs, make, packages=PACKAGES)
+    if made.path.exists() and (shards := _shards(made.path)).exists():
+        shutil.rmtree(shards)  # all that is in them is in the artefact
+    return made
 
-    artefact = store.get_or_make("screened", 1, dict(config), dict(inputs), write, packages=("numpy", "torch"))
-    return read_embeddings(artefact.path)
+
+def embed_shard(shop: Workshop, view: View, store: Store) -> None:
+    """This job's shards (`view.engine.shard`).  What a model hears is not shared out: its jobs would each load it."""
+    if view.internal or asr_of(view.spec):
+        return
+    config, inputs = _question(shop, view)
+    if store.find(STAGE, VERSION, config, inputs) is None:
+        folder = _shards(store.place(STAGE, VERSION, config, inputs).path)
+        samples, _ = _samples(shop, view)
+        embed_pool(view.engine, view.spec, samples, folder, _encoder(shop, view, samples))
 
 
-def key_of(spec: str, sides: Sequence[Sequence[Sample]], which: int) -> dict[str, str]:
-    """What one side's vectors by an encoder depend on: its items, the encoder's weights, and what it is fitted on."""
+def _question(shop: Workshop, view: View) -> tuple[dict[str, Any], dict[str, Artefact | str]]:
+    """Config and inputs: the encoder's options, and all that its vectors depend on."""
     from undersong.encoders import ENCODERS_THAT_FIT
     from undersong.encoders.options import parse_encoder
     from undersong.models.folders import model_hash
 
-    read, asr = parse_encoder(spec), asr_of(spec)
-    inputs = {"items": items_hash(sides[which])}
+    read, asr = parse_encoder(view.spec), asr_of(view.spec)
+    config: dict[str, Any] = {"encoder": read.canonical}
+    inputs: dict[str, Artefact | str] = {"corpus": view.corpus.artefact}
+    if view.internal and view.model is not None:
+        inputs["model"] = model_hash(view.model)
+        if view.heard is None:
+            config["loading"] = shop.loading.key
+        else:
+            inputs["heard"] = view.heard
     if read.weights:
         inputs["weights"] = model_hash(read.weights)
     if asr:
-        inputs["asr"] = model_hash(asr)
+        inputs["transcripts"] = transcripts(shop, asr, view.corpus)
     if read.kind in ENCODERS_THAT_FIT:
-        inputs["fit"] = items_hash(_fitted(sides))
-    return inputs
+        inputs |= {f"fit{i}": other.artefact for i, other in enumerate(view.fit)}
+    return config, inputs
 
 
-def _fitted(sides: Sequence[Sequence[Sample]]) -> list[Sample]:
-    """What text encoders are fitted on: the pool and the harm set together."""
-    return [sample for side in sides[:2] for sample in side]
+def _samples(shop: Workshop, view: View) -> tuple[Sequence[Sample], Sequence[Quarantined]]:
+    """What is embedded, with transcripts where the encoder wants them; and what a study's model did not hear."""
+    from undersong.encoders.transcripts import read_transcripts, with_transcripts
+
+    if view.internal and view.heard is not None:
+        return hearable(view.corpus, view.heard)
+    if asr := asr_of(view.spec):
+        texts = read_transcripts(transcripts(shop, asr, view.corpus).path)
+        return with_transcripts(view.corpus.samples, texts), ()
+    return view.corpus.samples, ()
 
 
-def items_hash(samples: Sequence[Sample]) -> str:
-    """SHA-256 of ids, texts and decoded audio, in their order."""
-    digest = hashlib.sha256()
-    for sample in samples:
-        for part in (sample.id, sample.text or "", sample.pcm_hash or ""):
-            digest.update(hashlib.sha256(part.encode()).digest())
-    return digest.hexdigest()
+def _encoder(shop: Workshop, view: View, samples: Sequence[Sample]) -> Callable[[], Encoder]:
+    """How the encoder is made; nothing is loaded before it is called."""
+    from undersong.encoders import ENCODERS_THAT_FIT, make_encoder, view_of
+    from undersong.scale.work import ROWS
+
+    spec, model, heard = view.spec, view.model, view.heard
+    if view.internal and model is not None and heard is None:
+        return lambda: Listening(shop, model, spec, keep=len(samples) <= ROWS)
+    if view.internal and model is not None and heard is not None:
+        return lambda: make_encoder(spec, fit=(), model=shop.model(model, [heard]).ears(samples, view_of(spec)))
+    fits = spec in ENCODERS_THAT_FIT
+    every = [sample for one in view.fit for sample in one.samples] if fits else ()
+    return partial(make_encoder, spec, fit=every, device=shop.loading.device)  # it may have to travel to a worker
+
+
+@dataclass(frozen=True)
+class Listening:
+    """An Encoder of what a model hears now.  `keep`: other views may ask for it again; of a large pool only the vectors
+    are kept, so each view hears it anew."""
+
+    shop: Workshop
+    model: str
+    name: str
+    keep: bool
+
+    def encode(self, samples: Sequence[Sample]) -> Embeddings:
+        """Clips that cannot be heard whole are quarantined like any other item."""
+        from undersong.encoders import make_encoder, view_of
+        from undersong.models.features import listen
+
+        model = self.shop.model(self.model)
+        known = set(model.heard)
+        heard, failed, _ = listen(model, samples)
+        lost = {item.id for item in failed}
+        usable = [sample for sample in samples if sample.id not in lost]
+        made = make_encoder(self.name, fit=(), model=model.ears(usable, view_of(self.name))).encode(usable)
+        for key in () if self.keep else heard.keys() - known:
+            del model.heard[key]
+        return replace(made, quarantined=(*failed, *made.quarantined))
+
+
+def _shards(place: Path) -> Path:
+    """Where the shards of an artefact lie until it is whole."""
+    return place.with_suffix(".shards")
+
+
+def _take(folder: Path, draft: Draft) -> None:
+    """All files of finished shards into the draft: as links where the disk has them, so that nothing is copied."""
+    for file in sorted(folder.glob("*.parquet")):
+        if not draft.has(file.name):
+            with draft.file(file.name) as path:
+                try:
+                    os.link(file, path)
+                except OSError:
+                    shutil.copyfile(file, path)

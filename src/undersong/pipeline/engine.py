@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from undersong.types import Embeddings, Sample, UndersongError
+from undersong.types import Encoder, Sample, UndersongError
 
 ENGINES = ("local", "ray")
 
@@ -39,25 +38,22 @@ def check_engine(engine: Engine) -> None:
         raise UndersongError("--address, --workers and --gpus belong to --engine ray; add it, or leave them out.")
 
 
-def embed_pool(
-    engine: Engine, encoder: str, pool: Sequence[Sample], fit: Sequence[Sample], folder: Path, device: str = "cpu"
-) -> Embeddings | None:
-    """The pool's vectors by way of shards at `folder`; None: this job's shards are done, and others are to come."""
-    from undersong.encoders.options import parse_encoder
-    from undersong.encoders.vectors import read_embeddings
-    from undersong.models.folders import model_hash
+def in_shards(engine: Engine, items: int, folder: Path) -> bool:
+    """Whether a corpus is embedded in shards at `folder`: where more than one is to be lost, or some are there."""
+    from undersong.scale import work
 
-    weights = parse_encoder(encoder).weights
-    version = model_hash(weights) if weights else ""  # jobs may be days apart, and a folder keeps its name
-    how: dict[str, Any] = {"shard": engine.shard, "fit": fit, "device": device, "version": version}
+    return not engine.plain or items > work.ROWS or folder.exists() or any(folder.parent.glob(f"{folder.name}.*"))
+
+
+def embed_pool(engine: Engine, encoder: str, pool: Sequence[Sample], folder: Path, make: Callable[[], Encoder]) -> bool:
+    """Embed a pool in shards at `folder`, which is named by all that its vectors depend on; False: this job's shards
+    are done, and others are to come."""
+    from undersong.scale import work
+
     if engine.name == "ray":
         from undersong.scale.ray_cluster import Workers
         from undersong.scale.ray_engine import embed_on_ray
 
         workers = Workers(count=engine.workers, gpus=engine.gpus, address=engine.address)
-        found = embed_on_ray(pool, encoder, folder, workers, **how)
-    else:
-        from undersong.scale import embed_shards
-
-        found = embed_shards(pool, encoder, folder, **how)
-    return read_embeddings(found.folder) if found.complete else None
+        return embed_on_ray(pool, encoder, folder, workers, shard=engine.shard, rows=work.ROWS, make=make).complete
+    return work.embed_shards(pool, encoder, folder, shard=engine.shard, rows=work.ROWS, make=make).complete

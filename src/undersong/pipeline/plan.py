@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.audit import gather, one_model, refuse_models
-from undersong.pipeline.workshop import Inputs, Workshop
+from undersong.pipeline.selections import Measured, Rule, chosen_by, read_selection, selection_artefact
+from undersong.pipeline.workshop import Corpus, Inputs, Workshop
 from undersong.store import Artefact, Draft, Store
 from undersong.study import Study
 from undersong.types import UndersongError
@@ -87,11 +88,11 @@ class Ledger:
         packages: Sequence[str] = (),
     ) -> Artefact:
         """The artefact as it is or would be; its folder may not be there."""
-        key = self.store.key(stage, version, config, inputs)
+        place = self.store.place(stage, version, config, inputs)
         found = self.store.find(stage, version, config, inputs)
         kind = (stage, str(inputs.get("model", "")), str(config.get("encoder", "")), str(config.get("modality", "")))
-        self.asked[key] = Asked(stage, kind, _work(stage, config), found)
-        return found or Artefact(stage, key, self.store.root / stage / key[:20])
+        self.asked[place.hash] = Asked(stage, kind, _work(stage, config), found)
+        return place
 
 
 def plan_of(study: Study, store_root: str | Path, loading: Loading = PLAIN) -> Planned:
@@ -102,7 +103,7 @@ def plan_of(study: Study, store_root: str | Path, loading: Loading = PLAIN) -> P
     record = gather(study, shop)
     unscreened: list[str] = []
     for number, ref in enumerate(study.models):
-        one_model(study, shop, record, ref, number, _silent, partial(_choose, shop, unscreened))
+        one_model(study, shop, record, ref, number, _silent, partial(_choose, shop, record.pool, unscreened))
     asked = list(ledger.asked.values())
     costs = _costs(asked, packaged=_is_packaged(study))
     rows = tuple(_row(stage, asked, costs) for stage in dict.fromkeys((*ORGANISM_SECONDS, *costs)) if stage in costs)
@@ -131,23 +132,19 @@ def _silent(_line: str) -> None: ...
 
 
 def _choose(
-    shop: Workshop, unscreened: list[str], proximity: Artefact, axis: str, kind: str, fraction: float, draw: int
+    shop: Workshop, pool: Corpus, unscreened: list[str], measured: Measured, rule: Rule, draw: int
 ) -> Selection:
     """The selection as far as the store can tell: kept, drawn here from kept distances, or a stand-in without ids."""
-    from undersong.pipeline import stages
-    from undersong.proximity import Selection, select
+    from undersong.proximity import Selection
 
-    artefact = stages.selection_artefact(shop, proximity, axis, kind, fraction, draw)
+    artefact = selection_artefact(shop, pool, measured, rule, draw)
     if artefact.path.exists():
-        return stages.read_selection(artefact)
-    table = proximity.path / "proximity.parquet"
-    if table.exists():
-        import pyarrow.parquet as pq
-
-        return select(pq.read_table(table), kind, fraction, draw)
-    unscreened.append(axis)
+        return read_selection(artefact)
+    if all(made.path.exists() for made in measured.values()):
+        return chosen_by(pool, measured, rule, draw)
+    unscreened.append(rule.axis)
     stand_in = hashlib.sha256(f"not selected yet: {artefact.hash}".encode()).hexdigest()
-    return Selection(axis, "", kind, fraction, 0, None, (), stand_in)
+    return Selection(rule.axis, "", rule.keep.kind, 0.0, 0, None, (), stand_in)
 
 
 def _work(stage: str, config: Any) -> int:
@@ -159,9 +156,7 @@ def _work(stage: str, config: Any) -> int:
 
 def _is_packaged(study: Study) -> bool:
     """Whether models and corpora all ship with the package, so that the constants above hold."""
-    corpora = [study.pool, study.reference, *(one.corpus for one in study.sets.values())]
-    corpora += [study.mechanism.harmful, study.mechanism.harmless] if study.mechanism else []
-    return all(ref.startswith(ORGANISM) for ref in (*study.models, *corpora))
+    return all(ref.startswith(ORGANISM) for ref in (*study.models, *study.corpora))
 
 
 def _costs(asked: Sequence[Asked], packaged: bool) -> dict[str, float | None]:

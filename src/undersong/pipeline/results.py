@@ -14,6 +14,7 @@ from undersong.defenses import Defense, price
 from undersong.pipeline.audit import AuditRecord, ModelRecord, RunRecord
 from undersong.pipeline.comparisons import correct, model_comparison, recipe_comparisons
 from undersong.pipeline.explained import mechanism_entry
+from undersong.pipeline.foretold import foretold_entries, score_entries
 from undersong.pipeline.marginals import marginals
 from undersong.pipeline.rates import set_rates
 from undersong.pipeline.screened import (
@@ -57,8 +58,10 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
         "screen": [entry for m in record.models for entry in screen_entries(record, m)],
         "selections": [entry for m in record.models for entry in selection_entries(record, m)],
         "overlap": overlap_entries(record),
+        "screening_score": [entry for m in record.models for entry in score_entries(record, m)],
+        "foretold": [entry for m in record.models for entry in foretold_entries(record, m, runs)],
         "fingerprint": [entry for m in record.models for entry in fingerprint_entries(record, m)],
-        "axes_agreement": agreement_entry(record.models[0], study.selection.fractions[0]),
+        "axes_agreement": agreement_entry(record, record.models[0], (*study.selection.fractions, 0.25)[0]),
         "examples": [e for m in record.models for e in _examples(record, m, verdicts, show_replies)],
         "notes": [*study.notes, *_standing_notes(record)],
     }
@@ -95,6 +98,7 @@ def _identity(run: RunRecord) -> dict[str, Any]:
         "axis": arm.axis,
         "kind": arm.kind,
         "fraction": arm.fraction,
+        "rule": arm.rule or None,
         "k": chosen.k if chosen else None,
         "train_modality": arm.modality,
         "seed": arm.seed,

@@ -70,10 +70,10 @@ def _cpu() -> float:
 
 
 def _all_artefacts(record: AuditRecord) -> list[Any]:
-    corpora = [record.pool, record.reference, *record.sets.values()]
-    out = {c.artefact.hash: c.artefact for c in corpora}
+    out = {c.artefact.hash: c.artefact for c in record.corpora}
     for m in record.models:
-        made = [*m.features.values(), *(a for pair in m.embeddings.values() for a in pair), *m.proximity.values()]
+        made = [*m.features.values(), *(a for pair in m.embeddings.values() for a in pair)]
+        made += [*m.measured.values(), *m.calm.values()]
         made += [a for run in m.runs for a in (run.adapter, run.replies, run.verdicts) if a is not None]
         made += [a for _, _, _, a in m.projections]
         out |= {a.hash: a for a in made}
@@ -140,7 +140,7 @@ def audio_of(record: AuditRecord, results: dict[str, Any]) -> dict[str, tuple[by
     wanted = {item["id"] for entry in results["screen"] for item in (*entry["closest"], *entry["distant"])}
     wanted |= {item["nearest_id"] for entry in results["screen"] for item in entry["closest"]}
     out = {}
-    for sample in (*record.reference.samples, *record.pool.samples):
+    for sample in (*(s for one in record.harm.values() for s in one.samples), *record.pool.samples):
         if sample.id in wanted and sample.audio is not None:
             data = sample.audio if isinstance(sample.audio, bytes) else Path(sample.audio).read_bytes()
             out[sample.id] = (data, _mime(data))

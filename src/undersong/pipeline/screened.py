@@ -7,45 +7,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from undersong.pipeline.audit import AuditRecord, ModelRecord
-from undersong.pipeline.stages import Corpus
+from undersong.pipeline.selections import rules_of
+from undersong.pipeline.workshop import Corpus
 from undersong.types import Sample
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CLOSEST, DISTANT, BINS = 10, 5, 24
 
 
 def screen_entries(record: AuditRecord, model: ModelRecord) -> list[dict[str, Any]]:
-    """One entry an axis."""
-    return [_axis(record, model, axis) for axis in model.proximity]
+    """One entry an axis and harm set."""
+    return [_axis(record, model, axis, name) for axis, name in model.measured]
 
 
-def _axis(record: AuditRecord, model: ModelRecord, axis: str) -> dict[str, Any]:
+def _axis(record: AuditRecord, model: ModelRecord, axis: str, name: str) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     from undersong.encoders.vectors import read_embeddings
     from undersong.proximity import how, scores
 
-    table = pq.read_table(model.proximity[axis].path / "proximity.parquet")
+    table = pq.read_table(model.measured[axis, name].path / "proximity.parquet")
     pool_embeddings = read_embeddings(model.embeddings[axis][0].path)
     facts = how(table)
     values = scores(table).astype(np.float64)
     counts, edges = np.histogram(values, bins=BINS)
     rows = sorted(table.to_pylist(), key=lambda row: row["rank"])
-    by_id, harm = _by_id(record.pool), _by_id(record.reference)
+    by_id, harm = _by_id(record.pool), _by_id(record.harm[name])
     lost = [*record_quarantine(record.pool), *({"id": q.id, "reason": q.reason} for q in pool_embeddings.quarantined)]
     quartiles = np.quantile(values, [0, 0.25, 0.5, 0.75, 1]).tolist()
     return {
         "axis": axis,
+        "harm_set": name,
         "encoder": record.study.axes[axis],
         "model": model.ref,
         "score": facts["score"],
         "centred": facts["centred"],
         "n_pool": len(rows),
-        "n_harm": len(record.reference.samples),
+        "n_harm": len(record.harm[name].samples),
         "quarantined": lost,
         "distances": dict(zip(("min", "q25", "median", "q75", "max"), quartiles)),
         "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
@@ -95,35 +100,50 @@ def _by_label(distances: Mapping[str, float], pool: Mapping[str, Sample]) -> dic
 
 def selection_entries(record: AuditRecord, model: ModelRecord) -> list[dict[str, Any]]:
     """One entry a selection: its hash, who shares it, its overlap with the others, its balance against the pool."""
-    from undersong.proximity import overlaps, same_as
+    from undersong.proximity import facts_of, overlaps, same_as, selection_report
 
-    chosen = model.selections
+    chosen, to = model.selections, {rule.label: rule.to for rule in rules_of(record.study)}
     overlap, same = overlaps(chosen), same_as(chosen)
-    pool = _by_id(record.pool)
-    entries, seen = [], set()
+    pool, facts = _by_id(record.pool), facts_of(record.pool.samples)
+    seen: dict[str, dict[str, Any]] = {}
     for label, selection in chosen.items():
-        if selection.ids_hash in seen and selection.kind != "random":
-            continue  # closest and distant draw nothing: the same selection under every draw
-        seen.add(selection.ids_hash)
-        draw = int(label.rsplit(" ", 1)[1]) if selection.kind == "random" else None
-        entries.append(
-            {
-                "axis": selection.axis,
-                "kind": selection.kind,
-                "fraction": selection.fraction,
-                "k": selection.k,
-                "draw": draw,
-                "hash": selection.ids_hash,
-                "same_as": [other for other in same[label] if other.rsplit("/", 1)[0] != label.rsplit("/", 1)[0]],
-                "overlap": overlap[label],
-                "balance": _balance([pool[i] for i in selection.ids], list(pool.values())),
-                "seconds": {
-                    "selection": _seconds([pool[i] for i in selection.ids]),
-                    "pool": _seconds(list(pool.values())),
-                },
-            }
-        )
-    return entries
+        name, _, draw = label.rpartition("/draw ")
+        if name in seen and selection.kind != "random":
+            continue  # only random draws anything: else the same selection under every draw
+        axis, kind = name.split("/")[:2]
+        found = selection_report({label: selection}, tables_to(model, to[name]), facts)[label]
+        seen[name if selection.kind != "random" else label] = {
+            "axis": axis,
+            "harm_set": to[name],
+            "kind": kind,
+            "rule": selection.rule or None,
+            "fraction": selection.fraction,
+            "k": selection.k,
+            "asked": selection.asked,
+            "draw": int(draw) if selection.kind == "random" else None,
+            "hash": selection.ids_hash,
+            "notes": list(selection.notes),
+            "same_as": [other for other in same[label] if other.rpartition("/draw ")[0] != name],
+            "overlap": overlap[label],
+            "balance": _balance([pool[i] for i in selection.ids], list(pool.values())),
+            "seconds": {
+                "selection": _seconds([pool[i] for i in selection.ids]),
+                "pool": _seconds(list(pool.values())),
+            },
+            **{key: found[key] for key in ("closest_on", "numbers", "scores", "matching", "separation")},
+        }
+    return list(seen.values())
+
+
+def tables_to(model: ModelRecord, harm_set: str) -> dict[str, pa.Table]:
+    """Axis -> its proximity table to one harm set."""
+    import pyarrow.parquet as pq
+
+    return {
+        axis: pq.read_table(found.path / "proximity.parquet")
+        for (axis, to), found in model.measured.items()
+        if to == harm_set
+    }
 
 
 def _balance(selected: Sequence[Sample], pool: Sequence[Sample]) -> dict[str, dict[str, list[float]]]:
@@ -145,15 +165,13 @@ def _seconds(samples: Sequence[Sample]) -> float | None:
     return float(np.mean(lengths)) if lengths else None
 
 
-def agreement_entry(model: ModelRecord, fraction: float) -> dict[str, Any] | None:
+def agreement_entry(record: AuditRecord, model: ModelRecord, fraction: float) -> dict[str, Any] | None:
     """Rank correlation of the axes, and how much of their closest fraction they share."""
-    import pyarrow.parquet as pq
-
     from undersong.proximity import axes_agreement
 
     if len(model.proximity) < 2:
         return None
-    tables = {axis: pq.read_table(artefact.path / "proximity.parquet") for axis, artefact in model.proximity.items()}
+    tables = tables_to(model, next(iter(record.harm)))
     found = axes_agreement(tables, fraction)
     return {
         "axes": list(found.axes),
@@ -164,13 +182,11 @@ def agreement_entry(model: ModelRecord, fraction: float) -> dict[str, Any] | Non
 
 def fingerprint_entries(record: AuditRecord, model: ModelRecord) -> list[dict[str, Any]]:
     """Each internal axis of a model against the reference axes, before any training: which of them does it hear?"""
-    import pyarrow.parquet as pq
-
     from undersong.encoders import is_internal
     from undersong.encoders.vectors import read_embeddings
     from undersong.proximity import facts_of, fingerprint
 
-    tables = {axis: pq.read_table(artefact.path / "proximity.parquet") for axis, artefact in model.proximity.items()}
+    tables = tables_to(model, next(iter(record.harm)))
     vectors = {axis: read_embeddings(pair[0].path) for axis, pair in model.embeddings.items()}
     own = [axis for axis, spec in record.study.axes.items() if is_internal(spec)]
     references = {axis: table for axis, table in tables.items() if axis not in own}
@@ -188,6 +204,9 @@ def overlap_entries(record: AuditRecord) -> list[dict[str, Any]]:
     """
     from undersong.corpora import count_shared, find_shared
 
-    corpora = {"pool": record.pool, "reference": record.reference, **record.sets}
+    several = len(record.harm) > 1
+    harm = {f"reference {name}" if several else "reference": corpus for name, corpus in record.harm.items()}
+    calm = {"harmless": record.harmless} if record.harmless is not None else {}
+    corpora = {"pool": record.pool, **harm, **calm, **record.sets}
     found, _ = find_shared({name: corpus.samples for name, corpus in corpora.items()}, sound=None)
     return [{"a": a, "b": b, "kind": kind, "pairs": pairs} for a, b, kind, pairs in count_shared(found)]

@@ -6,17 +6,16 @@ library.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.pipeline.heard import MODEL_PACKAGES, features, hearable
 from undersong.pipeline.training import picked, train
-from undersong.pipeline.transcribed import asr_of, transcripts
 from undersong.pipeline.workshop import Corpus, Inputs, Workshop
 from undersong.store import Artefact, Draft
-from undersong.types import Prompt, Quarantined, Sample, UndersongError
+from undersong.types import Prompt, UndersongError
 
 if TYPE_CHECKING:
     from undersong.proximity import Selection
@@ -24,59 +23,34 @@ if TYPE_CHECKING:
 __all__ = ["features", "hearable"]  # the first stage of a model has a file of its own
 
 
-def corpus(shop: Workshop, ref: str, where: dict[str, list[str]] | None = None) -> Corpus:
-    """Read, decode once, quarantine what cannot be read (DESIGN rule 2)."""
+def corpus(
+    shop: Workshop,
+    ref: str,
+    where: Mapping[str, Sequence[str]] | None = None,
+    columns: Mapping[str, str] | None = None,
+    decode: bool = True,
+) -> Corpus:
+    """Read, decode once, quarantine what cannot be read (DESIGN rule 2).  `columns`: our field -> the corpus's column.
+
+    Without `decode`, where nobody listens, audio is not opened.
+    """
     from undersong.corpora import corpus_hash, examine, open_corpus, select, write_corpus
 
     def make(draft: Draft) -> None:
-        manifest = open_corpus(ref)
-        samples, failed = examine(select(manifest.samples, where or {}))
+        manifest = open_corpus(ref, columns)
+        chosen = select(manifest.samples, where or {})
+        samples, failed = examine(chosen) if decode else (chosen, ())
         if not samples:
-            raise UndersongError(f"Corpus {ref} holds no usable sample; look at its files and filters.")
+            lost = (*manifest.quarantined, *failed)
+            why = f", the first: {lost[0].id} ({lost[0].reason})" if lost else ""
+            raise UndersongError(f"Corpus {ref} holds no usable sample{why}; look at its files and filters.")
         write_corpus(samples, (*manifest.quarantined, *failed), draft.path)
 
-    artefact = shop.store.get_or_make(
-        "corpus", 2, {"where": where or {}}, {"content": corpus_hash(ref)}, make, packages=("soundfile", "soxr")
-    )
-    return Corpus(ref, artefact)
-
-
-def embeddings(
-    shop: Workshop, spec: str, corpus: Corpus, fit: Sequence[Corpus], model_ref: str, heard: Artefact
-) -> Artefact:
-    """One vector a sample by the encoder `spec`; text encoders are fitted on `fit` together."""
-    from undersong.encoders import ENCODERS_THAT_FIT, is_internal, make_encoder, view_of
-    from undersong.encoders.options import parse_encoder
-    from undersong.encoders.transcripts import read_transcripts, with_transcripts
-    from undersong.encoders.vectors import write_embeddings
-    from undersong.models.folders import model_hash
-
-    inputs: dict[str, Artefact | str] = {"corpus": corpus.artefact}
-    if is_internal(spec):
-        inputs |= {"model": model_hash(model_ref), "heard": heard}
-    read, asr = parse_encoder(spec), asr_of(spec)
-    if read.weights:
-        inputs |= {"weights": model_hash(read.weights)}
-    texts = transcripts(shop, asr, corpus) if asr else None
-    if texts is not None:
-        inputs |= {"transcripts": texts}
-    if read.kind in ENCODERS_THAT_FIT:
-        inputs |= {f"fit{i}": other.artefact for i, other in enumerate(fit)}
-
-    def make(draft: Draft) -> None:
-        unheard: Sequence[Quarantined] = ()
-        samples: Sequence[Sample] = corpus.samples
-        if is_internal(spec):
-            samples, unheard = hearable(corpus, heard)
-        if texts is not None:
-            samples = with_transcripts(samples, read_transcripts(texts.path))
-        model = shop.model(model_ref, [heard]).ears(samples, view_of(spec)) if is_internal(spec) else None
-        every = [sample for one in fit for sample in one.samples]
-        made = make_encoder(spec, fit=every, model=model, device=shop.loading.device).encode(samples)
-        write_embeddings(replace(made, quarantined=(*unheard, *made.quarantined)), draft.path)
-
-    config = {"encoder": read.canonical}
-    return shop.store.get_or_make("embeddings", 1, config, inputs, make, packages=("numpy", "scikit-learn"))
+    config: dict[str, Any] = {"where": {name: list(values) for name, values in (where or {}).items()}}
+    config |= {"columns": dict(columns)} if columns else {}
+    config |= {} if decode else {"decode": False}
+    inputs: Inputs = {"content": corpus_hash(ref, columns)}
+    return Corpus(ref, shop.store.get_or_make("corpus", 2, config, inputs, make, packages=("soundfile", "soxr")))
 
 
 def proximity(
@@ -111,37 +85,6 @@ def proximity(
     return shop.store.get_or_make("proximity", 2, config, inputs, make, packages=("numpy",))
 
 
-def selection(shop: Workshop, proximity: Artefact, axis: str, kind: str, fraction: float, draw: int) -> Selection:
-    """The ids kept from the pool; only `random` depends on the draw."""
-    return read_selection(selection_artefact(shop, proximity, axis, kind, fraction, draw))
-
-
-def selection_artefact(
-    shop: Workshop, proximity: Artefact, axis: str, kind: str, fraction: float, draw: int
-) -> Artefact:
-    """Where the selection is kept."""
-    seed = draw if kind == "random" else 0
-
-    def make(draft: Draft) -> None:
-        import pyarrow.parquet as pq
-
-        from undersong.proximity import select, to_json
-
-        chosen = select(pq.read_table(proximity.path / "proximity.parquet"), kind, fraction, seed)
-        with draft.file("selection.json") as path:
-            path.write_text(to_json(chosen), encoding="utf-8")
-
-    config = {"axis": axis, "kind": kind, "fraction": fraction, "seed": seed}
-    return shop.store.get_or_make("selection", 1, config, {"proximity": proximity}, make, seed=seed)
-
-
-def read_selection(artefact: Artefact) -> Selection:
-    """What a selection artefact holds."""
-    from undersong.proximity import from_json
-
-    return from_json((artefact.path / "selection.json").read_text(encoding="utf-8"))
-
-
 @dataclass(frozen=True)
 class Arm:
     """One run: a base tuned on a selection in a modality at a seed; `None` for the base itself."""
@@ -155,10 +98,14 @@ class Arm:
     seed: int | None = None
     draw: int | None = None
     selection: Selection | None = None
+    rule: str = ""  # the whole rule of selection, where kind and fraction do not say it
 
     @property
     def name(self) -> str:
-        return "base" if self.kind == "base" else f"{self.axis}/{self.kind}/{self.fraction:g}/{self.modality}"
+        if self.kind == "base":
+            return "base"
+        amount = "" if self.rule else f"/{self.fraction:g}"
+        return f"{self.axis}/{self.kind}{amount}/{self.modality}"
 
 
 def adapter(

@@ -5,11 +5,12 @@ Knows transcribing and the store; does not know axes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import cache
 
 from undersong.pipeline.workshop import Corpus, Workshop
 from undersong.store import Artefact, Draft
-from undersong.types import Sample
+
+SHARD = 512  # clips that a kill may cost: transcribing is the slowest of all encoders
 
 
 def asr_of(spec: str) -> str:
@@ -21,24 +22,25 @@ def asr_of(spec: str) -> str:
 
 
 def transcripts(shop: Workshop, asr: str, corpus: Corpus) -> Artefact:
-    """What the model hears in every sample of a corpus that has no text."""
+    """What the model hears in every sample of a corpus that has no text; in shards, so that a kill loses one."""
     from undersong.models.folders import model_hash
 
     def make(draft: Draft) -> None:
         from undersong.encoders.transcribe import transcriber
-        from undersong.encoders.transcripts import mute, write_transcripts
+        from undersong.encoders.transcripts import joined, mute, read_transcripts, write_transcripts
 
-        made = transcriber(asr, device=shop.loading.device).transcribe(mute(corpus.samples))
-        write_transcripts(made, draft.path)
-        draft.note(transcribed=len(made.rows), quarantined=len(made.quarantined))
+        samples = mute(corpus.samples)
+        hear = cache(lambda: transcriber(asr, device=shop.loading.device))
+        parts = []
+        for number, start in enumerate(range(0, max(1, len(samples)), SHARD)):
+            name = f"part-{number:05d}"
+            if not draft.has(name):
+                with draft.file(name) as folder:
+                    write_transcripts(hear().transcribe(samples[start : start + SHARD]), folder)
+            parts.append(read_transcripts(draft.path / name))
+        whole = joined(parts)
+        write_transcripts(whole, draft.path)
+        draft.note(transcribed=len(whole.rows), quarantined=len(whole.quarantined))
 
     inputs: dict[str, Artefact | str] = {"corpus": corpus.artefact, "weights": model_hash(asr)}
     return shop.store.get_or_make("transcripts", 1, {}, inputs, make, packages=("torch", "transformers"))
-
-
-def with_texts(samples: Sequence[Sample], asr: str, device: str) -> Sequence[Sample]:
-    """The samples, with transcripts where they have no text; nothing is kept."""
-    from undersong.encoders.transcribe import transcriber
-    from undersong.encoders.transcripts import mute, with_transcripts
-
-    return with_transcripts(samples, transcriber(asr, device=device).transcribe(mute(samples)))

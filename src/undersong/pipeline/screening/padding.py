@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from undersong.pipeline.sides import READY
+from undersong.pipeline.screening.asked import READY
+from undersong.pipeline.screening.sides import Sides
 from undersong.types import Sample, UndersongError
 
 CLIPS = 200  # of each side: padded to 30 s each costs a second or so
 
 
-def padding_checks(
-    axes: Mapping[str, str], pool: Sequence[Sample], harm: Sequence[Sample], device: str
-) -> dict[str, dict[str, Any]]:
+def padding_checks(axes: Mapping[str, str], sides: Sides, device: str) -> dict[str, dict[str, Any]]:
     """Axis -> rank correlation and overlap of the closest quarter, `pad=exact` against `pad=bucket`.
 
     Clips are taken evenly over the pool, 200 at most.  Only Whisper-class speech encoders have padding to skip.
@@ -25,6 +24,7 @@ def padding_checks(
     from undersong.encoders.padding import check_padding
     from undersong.encoders.speech import has_padding
 
+    pool, harm = sides.pool.samples, [sample for side in sides.harm.values() for sample in side.samples]
     found = {}
     for axis, spec in axes.items():
         if spec == READY or parse_encoder(spec).kind != "speech" or not has_padding(parse_encoder(spec).ref):

@@ -1,22 +1,17 @@
-"""What a study file may say.  Strict: an unknown key is an error that names the nearest known one.
-
-Knows the words and their ranges; does not know how anything runs.
-"""
+"""What a study file may say: its keys, their ranges and what must fit together.  Does not know how anything runs."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher, get_close_matches
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from undersong.types import UndersongError
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Modality = Literal["audio", "text"]
 Kind = Literal["closest", "distant", "random"]
+KINDS = ("closest", "distant", "random")
 Share = float
 
 
@@ -49,13 +44,30 @@ class Proximity(_Strict):
     max_quarantined: Share = Field(0.01, ge=0, le=1)
 
 
+class Rule(_Strict):
+    """Samples kept by a rule of `proximity.keep`, such as `closest:0.25+within(semantic:5)`: an arm of that name."""
+
+    keep: str
+    axis: str
+    to: str | None = Field(None, description="The harm set that closeness is to; default: the first.")
+
+
 class Selection(_Strict):
-    """Which samples train: every axis x kind x fraction is an arm."""
+    """Which samples train: every axis x kind x fraction is an arm, and so is every rule."""
 
     axes: tuple[str, ...] = ("semantic",)
     kinds: tuple[Kind, ...] = ("closest", "distant", "random")
     fractions: tuple[Share, ...] = (0.25,)
+    rules: dict[str, Rule] = Field(default_factory=dict, description="Name -> rule, where kind and fraction say less.")
     where: dict[str, list[str]] = Field(default_factory=dict)
+
+    @field_validator("rules")
+    @classmethod
+    def _names(cls, rules: dict[str, Rule]) -> dict[str, Rule]:
+        for name in rules:
+            if name in (*KINDS, "base") or not re.fullmatch(r"[\w.-]+", name):
+                raise ValueError(f"{name!r} cannot be the name of a rule; take letters, digits and -, and no kind")
+        return rules
 
     @field_validator("fractions")
     @classmethod
@@ -67,7 +79,8 @@ class Selection(_Strict):
     @model_validator(mode="after")
     def _arms_differ(self) -> Selection:
         for name in ("axes", "kinds", "fractions"):
-            _different(name, getattr(self, name))
+            if getattr(self, name) or not self.rules:
+                _different(name, getattr(self, name))
         return self
 
 
@@ -138,7 +151,13 @@ class Study(_Strict):
     description: str = ""
     models: tuple[str, ...]
     pool: str
-    reference: str
+    reference: str | dict[str, str] = Field(
+        description="The reference harm set; or several by name, of which the first is selected by."
+    )
+    harmless: str | None = Field(None, description="Harmless speech, for the screening score.")
+    columns: dict[str, dict[str, str]] = Field(
+        default_factory=dict, description="Corpus, as it is called here -> our field -> its column."
+    )
     sets: dict[str, PromptSet]
     axes: dict[str, str]
     proximity: Proximity = Proximity()
@@ -152,6 +171,14 @@ class Study(_Strict):
     @model_validator(mode="after")
     def _names_exist(self) -> Study:
         _known("selection.axes", self.selection.axes, self.axes)
+        for name, rule in self.selection.rules.items():
+            _known(f"selection.rules.{name}.axis", [rule.axis], self.axes)
+            _known(f"selection.rules.{name}.to", [rule.to] if rule.to is not None else [], self.harm_sets)
+        if not self.harm_sets:
+            raise ValueError("reference: name at least one harm set")
+        _known("columns", self.columns, self.corpora)
+        if self.harmless is not None and self.proximity.centre:
+            raise ValueError("harmless: a screening score cannot be centred; leave it out, or proximity.centre")
         _known("evaluation.curve", self.evaluation.curve, self.sets)
         if self.system_defense is not None:
             _known("system_defense", [self.system_defense], self.evaluation.systems)
@@ -164,6 +191,19 @@ class Study(_Strict):
         return self
 
     @property
+    def harm_sets(self) -> dict[str, str]:
+        """Reference harm sets by name; a single one is called by its corpus."""
+        return {self.reference: self.reference} if isinstance(self.reference, str) else self.reference
+
+    @property
+    def corpora(self) -> list[str]:
+        """Every corpus that is read, as it is called."""
+        contrast = self.mechanism and (self.mechanism.harmful, self.mechanism.harmless)
+        sets = [one.corpus for one in self.sets.values()]
+        calm = [self.harmless] if self.harmless is not None else []
+        return list(dict.fromkeys([self.pool, *self.harm_sets.values(), *calm, *sets, *(contrast or ())]))
+
+    @property
     def plain(self) -> str:
         """Name of the undefended system text: the first."""
         return next(iter(self.evaluation.systems))
@@ -173,101 +213,12 @@ def _known(where: str, names: Iterable[str], known: Iterable[str]) -> None:
     there = list(known)
     for name in names:
         if name not in there:
-            raise ValueError(f"{where}: {name!r} is not one of {', '.join(there) or 'none'}{_nearest(name, there)}")
+            raise ValueError(f"{where}: {name!r} is not one of {', '.join(there) or 'none'}{nearest(name, there)}")
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
     """A hint with the nearest of the known words, or with those that are equally near."""
     near = get_close_matches(word, list(known), n=3, cutoff=0.5)
     shares = [SequenceMatcher(None, one, word).ratio() for one in near]
     best = [repr(one) for one, share in zip(near, shares) if share == shares[0]]
     return f"; did you mean {' or '.join(best)}?" if best else ""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML as usual, except that a key may stand only once in a mapping: the last one would win in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def load_study(path: str | Path) -> Study:
-    """The study in a YAML file.  Errors name the file, the key and what would be right."""
-    file = Path(path)
-    if not file.is_file():
-        raise UndersongError(f"There is no study file {file}; give the path of a YAML file.")
-    try:
-        data = yaml.load(file.read_text(encoding="utf-8"), Loader=_StrictLoader)  # a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"Line {mark.line + 1} of {file}" if mark is not None else str(file)
-        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
-        raise UndersongError(f"{place} is not YAML ({reason}); mend it.") from error
-    if data is None:
-        raise UndersongError(f"{file} is empty; see studies/demo.yaml.")
-    if not isinstance(data, dict):
-        raise UndersongError(f"{file} holds a {type(data).__name__}, not keys and values; see studies/demo.yaml.")
-    return parse_study(data, str(file))
-
-
-def parse_study(data: dict[str, Any], name: str) -> Study:
-    """A study from keys and values; `name` stands in the errors."""
-    try:
-        return Study.model_validate(data)
-    except ValidationError as error:
-        raise UndersongError(f"{name}: {_first(error)}") from error
-
-
-def _first(error: ValidationError) -> str:
-    """The first problem as one sentence.  A key nobody knows comes first: a typo also leaves its right key missing."""
-    problems = error.errors()
-    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        key = str(problem["loc"][-1])
-        known = _fields_at(Study, [str(part) for part in problem["loc"][:-1]])
-        hint = _nearest(key, known) or f"; known here: {', '.join(known)}."
-        return f"unknown key {where!r}{hint}"
-    message = problem["msg"].removeprefix("Value error, ")
-    end = "" if message.endswith("?") else "."
-    return f"{where}: {message}{end}" if where else f"{message}{end}"
-
-
-def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    """Field names of the model that a location lies in."""
-    for part in path:
-        field = model.model_fields.get(part)
-        if field is None:  # a key inside a mapping (`sets.NAME`): the mapping's value type was already reached
-            continue
-        inner = [a for a in _arguments(field.annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
-        if inner:
-            model = inner[0]
-    return list(model.model_fields)
-
-
-def _arguments(annotation: Any) -> list[Any]:
-    return [annotation, *(b for a in get_args(annotation) for b in _arguments(a))]
-
-
-def packaged_study(name: str) -> Study:
-    """A study that ships with the package, so that it runs from anywhere."""
-    from importlib import resources
-
-    file = Path(str(resources.files("undersong"))) / "data" / "studies" / f"{name}.yaml"
-    return load_study(file)
-
-
-def with_seeds(study: Study, count: int) -> Study:
-    """The same study with training seeds and draws 0 .. count - 1."""
-    tuning = study.tuning.model_copy(update={"seeds": tuple(range(count)), "draws": tuple(range(count))})
-    return study.model_copy(update={"tuning": tuning})
-
-
-def with_models(study: Study, *models: str) -> Study:
-    """The same study of other models."""
-    return study.model_copy(update={"models": models})

@@ -1,0 +1,202 @@
+"""What a screening finds beside its ranking: how far axes agree, what a model hears, what is kept, how near a pool is.
+
+Plain data for `screening.json`.  Knows proximity; does not know files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from undersong.pipeline.screening.asked import Asked, one_of
+from undersong.pipeline.screening.sides import Side, Sides
+from undersong.pipeline.screening.writing import Found
+from undersong.types import Embeddings, Quarantined
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from undersong.proximity import Selection
+    from undersong.proximity.keep import Keep
+
+LARGE = 50_000  # items from which fewer bootstrap draws have to do
+NAMED = 50  # near-duplicates that are named; all are counted
+CLOSEST = 10  # items an axis that are shown beside what they are close to
+Vectors = Mapping[str, Sequence[Embeddings]]  # axis -> of every side
+
+
+def findings(
+    sides: Sides, axes: Mapping[str, str], vectors: Vectors, lost: Sequence[Quarantined], rule: Keep, asked: Asked
+) -> Found:
+    """Tables of every axis to all harm sets, the selection on one axis and set, and what is to be said of both.
+
+    `screening.json`: `axes` (name -> encoder), `distances` and `closest` of every axis and harm set, `agreement` of
+    every two axes, `fingerprint` of each internal axis, `selection`, `screening_score` an axis and harm set where there
+    is harmless speech, and `near_duplicates` of pool and harm by their texts.  All but the first two and the scores are
+    to the harm set that is selected by.  Intervals are over whole groups where the manifest has them; 1000 draws, 100
+    from 50,000 items on.
+    """
+    from undersong.encoders.vectors import without
+    from undersong.proximity import choose, facts_of, to_harm_set
+
+    kept = {axis: without(made[0], lost) for axis, made in vectors.items()}
+    whole = {axis: _tables(axis, kept[axis], made, sides, asked) for axis, made in vectors.items()}
+    by, to = one_of("axis", asked.by, axes), one_of("harm set", asked.to, sides.harm)
+    tables = {axis: to_harm_set(table, to) for axis, table in whole.items()}
+    facts = facts_of(sides.pool.samples) if sides.pool.samples else None
+    others = {axis: table for axis, table in tables.items() if axis != by}
+    selection = choose(tables[by], rule, asked.seed, facts=facts, others=others)
+
+    draws = 1000 if len(tables[by]) < LARGE else 100
+    report: dict[str, Any] = {"axes": dict(axes), "distances": _distances(whole), "closest": _closest(whole, sides)}
+    if tied := cut_ties(selection, tables[by]):
+        report["ties"] = tied
+    report |= _agreement(axes, tables, kept, selection, facts, draws)
+    if facts is not None:
+        report["selection"] = _beside_pool(selection, tables, facts)
+        report["near_duplicates"] = near_duplicates(sides)
+    if sides.calm is not None:
+        calm = {axis: _tables(axis, made[-1], made, sides, asked) for axis, made in vectors.items()}
+        report["screening_score"] = _scores(whole, calm, sides, facts, draws)
+    return Found(whole, selection, report)
+
+
+def _tables(axis: str, pool: Embeddings, made: Sequence[Embeddings], sides: Sides, asked: Asked) -> pa.Table:
+    from undersong.proximity import proximity_tables
+
+    harm = dict(zip(sides.harm, made[1:]))
+    return proximity_tables(
+        axis, pool, harm, score=asked.score, centre=asked.centre, max_quarantined=asked.max_quarantined
+    )
+
+
+def _distances(whole: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
+    """How far the pool is, by axis and harm set, in the score it is ranked by."""
+    from undersong.proximity import how, scores
+
+    out = []
+    for axis, name, table in _each(whole):
+        quartiles = np.quantile(scores(table).astype(np.float64), [0, 0.25, 0.5, 0.75, 1]).tolist()
+        spread = dict(zip(("min", "q25", "median", "q75", "max"), quartiles))
+        facts = how(table)
+        said = {"axis": axis, "harm_set": name, "n": len(table), "score": facts["score"], "centred": facts["centred"]}
+        out.append({**said, **spread})
+    return out
+
+
+def _closest(whole: Mapping[str, pa.Table], sides: Sides) -> list[dict[str, Any]]:
+    """The first of every ranking, beside the harmful item each is nearest to."""
+    import pyarrow.compute as pc
+
+    from undersong.proximity import margin, scores
+    from undersong.proximity.table import how
+
+    said, out = sides.pool.texts, []
+    for axis, name, table in _each(whole):
+        table = table.append_column("score", [scores(table)])
+        if how(table)["score"] == "nearest":
+            table = table.append_column("margin", [margin(table)])
+        first = table.filter(pc.less_equal(table.column("rank"), CLOSEST)).sort_by("rank").to_pylist()
+        for row in first:
+            gap = row.get("margin")
+            out.append(
+                {
+                    "axis": axis,
+                    "harm_set": name,
+                    "rank": row["rank"],
+                    "id": row["id"],
+                    "text": said.get(row["id"]),
+                    "score": row["score"],
+                    "nearest_id": row["nearest_id"],
+                    "nearest_text": sides.harm[name].texts.get(row["nearest_id"]),
+                    "margin": gap if gap is not None and np.isfinite(gap) else None,
+                }
+            )
+    return out
+
+
+def _each(whole: Mapping[str, pa.Table]) -> list[tuple[str, str, pa.Table]]:
+    from undersong.proximity import to_harm_set
+    from undersong.proximity.ranking import harm_sets
+
+    return [(axis, name, to_harm_set(table, name)) for axis, table in whole.items() for name in harm_sets(table)]
+
+
+def _agreement(
+    axes: Mapping[str, str],
+    tables: Mapping[str, pa.Table],
+    vectors: Mapping[str, Embeddings],
+    selection: Selection,
+    facts: pa.Table | None,
+    draws: int,
+) -> dict[str, Any]:
+    """`agreement` and `fingerprint`, as far as there are axes and items for them."""
+    from undersong.encoders import is_internal
+    from undersong.proximity import axis_pairs, fingerprint
+
+    out: dict[str, Any] = {}
+    items = len(tables[selection.axis])
+    if len(tables) > 1 and len(selection.ids) < items > 3:
+        pairs = axis_pairs(tables, vectors=vectors, facts=facts, draws=draws)
+        out["agreement"] = [asdict(pair) for pair in pairs]
+    own = [axis for axis in tables if is_internal(axes[axis])]
+    references = {axis: table for axis, table in tables.items() if axis not in own}
+    if references and items > 3:
+        made = [fingerprint(references, tables[axis], vectors=vectors, facts=facts, draws=draws) for axis in own]
+        out["fingerprint"] = [asdict(one) for one in made]
+    return out
+
+
+def _beside_pool(selection: Selection, tables: Mapping[str, pa.Table], facts: pa.Table) -> dict[str, Any]:
+    from dataclasses import replace
+
+    from undersong.proximity import selection_report
+
+    # `tables` are to the one harm set that was selected by, so there is none to choose from.
+    return selection_report({str(selection.kind): replace(selection, harm_set="")}, tables, facts)
+
+
+def _scores(
+    whole: Mapping[str, pa.Table], calm: Mapping[str, pa.Table], sides: Sides, facts: pa.Table | None, draws: int
+) -> list[dict[str, Any]]:
+    from undersong.proximity import facts_of, screening_score, to_harm_set
+
+    known = facts_of(sides.calm.samples) if sides.calm is not None and sides.calm.samples else None
+    return [
+        asdict(screening_score(table, to_harm_set(calm[axis], name), facts=facts, harmless_facts=known, draws=draws))
+        for axis, name, table in _each(whole)
+    ]
+
+
+def cut_ties(selection: Selection, table: pa.Table) -> str | None:
+    """A sentence where items with the score at the cut are on both sides of it: ids decided between them."""
+    from undersong.proximity import scores
+
+    if selection.kind not in ("closest", "distant"):
+        return None
+    values = dict(zip(table.column("id").to_pylist(), scores(table).tolist()))
+    pick = max if selection.kind == "closest" else min
+    cut = pick(values[i] for i in selection.ids)
+    tied, inside = (sum(values[i] == cut for i in ids) for ids in (values, selection.ids))
+    if inside == tied:
+        return None
+    return f"{tied} items share the score at the cut ({cut:.6g}); {inside} of them were taken, by id."
+
+
+def near_duplicates(sides: Sides) -> dict[str, Any]:
+    """Pairs of pool and harm whose texts are nearly the same: how many, and the first of them.  Audio is compared for
+    being the very same alone, so items without a text are not checked, and counted."""
+    from undersong.corpora import find_shared
+
+    found = []
+    for name, side in sides.harm.items():
+        found += find_shared({"pool": sides.pool.samples, name: side.samples}, sound=None)[0]
+    bare = [_without_text(sides.pool), sum(map(_without_text, sides.harm.values()))]
+    return {"by": "text", "without_text": bare, "pairs": len(found), "first": [asdict(pair) for pair in found[:NAMED]]}
+
+
+def _without_text(side: Side) -> int:
+    return sum(not (sample.text or "").strip() for sample in side.samples)

@@ -1,0 +1,237 @@
+"""A screening from its corpora to its folder.  Everything is computed before anything is written to that.
+
+Knows the order; each step has a room or a file of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from undersong.pipeline.embedded import View, embed_shard, embeddings
+from undersong.pipeline.engine import AT_ONCE, check_engine
+from undersong.pipeline.screening.asked import FORMS, READY, Asked, named_harm, one_of
+from undersong.pipeline.screening.findings import findings
+from undersong.pipeline.screening.padding import padding_checks
+from undersong.pipeline.screening.sides import Side, Sides, check_sides, read_sides, refuse_lost
+from undersong.pipeline.screening.writing import Screened, publish, read_screened, writable, write_screened
+from undersong.pipeline.workshop import Workshop
+from undersong.store import Artefact, Draft, Store
+from undersong.types import Embeddings, Quarantined, UndersongError
+
+VERSION = 1  # of what a screening finds
+PLAIN = Asked()
+DEFAULTS = (("semantic", "tfidf", "text"), ("acoustic", "logmel", "audio"))
+
+
+def screen(
+    pool: str | Path, harm: str | Path | Mapping[str, str | Path], out: str | Path, asked: Asked = PLAIN
+) -> Screened | None:
+    """Score `pool` against the harm sets on every axis, select on one of them, write the folder `out`.
+
+    With `asked.store` all is kept there, the findings too, so that the same question again is a look-up; without, what
+    is embedded lies in `OUT.partial` until the screening is written, so that a killed one goes on where it was.  With a
+    shard of its own (`asked.engine`) a job embeds that into the store and returns None.
+    Raises UndersongError, having written nothing to `out`, for whatever cannot be screened.
+    """
+    from undersong.proximity import read_keep
+
+    sets, out = named_harm(harm), writable(Path(out))
+    rule = read_keep(asked.keep)
+    _check(asked, sets)
+    with _workshop(asked, out) as (shop, store):
+        sides = read_sides(shop, str(pool), sets, asked)
+        _refuse_inside(sides, out)
+        if asked.engine.shard is not None:
+            for views in _ready(sides, asked).values():
+                embed_shard(shop, views[0], store)
+            return None
+
+        def make(draft: Draft) -> None:
+            axes = _ready(sides, asked)
+            vectors = {axis: _vectors(shop, sides, views) for axis, views in axes.items()}
+            lost = _lost(sides.pool, vectors)
+            if sides.calm is not None:
+                for axis, made in vectors.items():
+                    how = f"cannot be used on axis {axis}"
+                    refuse_lost(how, sides.calm, made[-1].quarantined, asked.max_quarantined)
+            names = _axes(sides, asked)
+            found = findings(sides, names, vectors, lost, rule, asked)
+            more = {"padding": padding_checks(names, sides, asked.loading.device)} if asked.check_padding else {}
+            write_screened(found, more, sides.pool, lost, draft.path)
+
+        config, inputs = _question(sets, sides, asked)
+        kept = store.get_or_make("screening", VERSION, config, inputs, make, seed=asked.seed)
+        screened = read_screened(kept.path)
+        publish(kept.path, out, asked.form)
+    return screened
+
+
+@contextmanager
+def _workshop(asked: Asked, out: Path) -> Iterator[tuple[Workshop, Store]]:
+    """The user's store, or one beside `out` that goes when the screening is there, or has failed before its second
+    shard: of anything longer what is embedded stays for the next run."""
+    if asked.store is not None:
+        store = Store(asked.store)
+        yield Workshop(store, asked.loading), store
+        return
+    root = out.with_name(f"{out.name}.partial")
+    new = [folder for folder in root.parents if not folder.exists()]
+    done = False
+    try:
+        yield Workshop(Store(root), asked.loading), Store(root)
+        done = True
+    finally:
+        long = root.glob("embeddings/*/embeddings-00001.parquet"), root.glob("embeddings/*.shards.*")
+        if done or not any(map(any, long)):
+            shutil.rmtree(root, ignore_errors=True)
+            for folder in new if not done else ():
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+
+
+# --- what is refused before anything is read, and before anything is embedded ---
+def _check(asked: Asked, sets: Mapping[str, str]) -> None:
+    check_engine(asked.engine)
+    if asked.form not in FORMS:
+        raise UndersongError(f"A kept set is not written as {asked.form!r}; take one of {', '.join(FORMS)}.")
+    one_of("harm set", asked.to, sets)
+    if asked.axes is not None:
+        one_of("axis", asked.by, asked.axes)
+    if asked.centre and asked.harmless is not None:
+        raise UndersongError("A screening score cannot be centred: each set has its own centre; leave one of them out.")
+    if asked.harmless is None and asked.harmless_columns:
+        raise UndersongError("--harmless-column belongs to --harmless; name that set, or leave the columns out.")
+    if asked.engine.shard is not None and asked.store is None:
+        raise UndersongError("Jobs of one screening meet in a store; give all of them the same --store.")
+
+
+def _refuse_inside(sides: Sides, out: Path) -> None:
+    """An output that is an input would be replaced."""
+    for place in (file for side in sides.all for file in side.files):
+        if out in (Path(place).resolve(), *Path(place).resolve().parents):
+            raise UndersongError(f"{place} is read and lies in {out}, which would be replaced; name another --out.")
+
+
+def _ready(sides: Sides, asked: Asked) -> dict[str, list[View]]:
+    """Axis -> what is to be embedded of each side, when all has been refused that can be before that."""
+    check_sides(sides, asked.max_quarantined)
+    axes = _axes(sides, asked)
+    _check_axes(asked, axes, sides)
+    return {axis: _views(encoder, sides, asked) for axis, encoder in axes.items()}
+
+
+def _check_axes(asked: Asked, axes: Mapping[str, str], sides: Sides) -> None:
+    """A rule, a score, an axis or a model that cannot be."""
+    from undersong.encoders import is_internal
+    from undersong.proximity import read_keep
+    from undersong.proximity.ranking import count
+    from undersong.proximity.table import parse_score
+
+    one_of("axis", asked.by, axes)
+    for name, side in sides.harm.items():
+        kind, k = parse_score(asked.score, side.items)
+        if kind == "knn" and k > side.items:
+            raise UndersongError(
+                f"There are no k = {k} neighbours of a harm set of {side.items} ({name}); take a smaller K."
+            )
+    rule = read_keep(asked.keep)
+    if rule.kind in ("closest", "distant", "random"):
+        count(rule.amount, sides.pool.items)
+    for axis, encoder in axes.items():
+        if sides.pool.ready is not None and encoder != READY:
+            raise UndersongError(f"Axis {axis}: ready embeddings cannot go through {encoder}; write {axis}={READY}.")
+        if sides.pool.ready is None and encoder == READY:
+            raise UndersongError(
+                f"Axis {axis}={READY} needs Parquet files with a column `embedding`; these are manifests."
+            )
+    own = [axis for axis, encoder in axes.items() if encoder != READY and is_internal(encoder)]
+    if own and asked.model is None:
+        raise UndersongError(f"Axis {own[0]} is what a model hears; name the model with --model.")
+    if asked.model is not None and not own:
+        raise UndersongError(f"No axis is what {asked.model} hears; add one, such as --axis ears=internal.")
+
+
+def _axes(sides: Sides, asked: Asked) -> Mapping[str, str]:
+    """Those asked for, else what all sides can be measured on.
+
+    An item that lacks what others have is for the quarantine rule to judge: dropping the axis for it would select by
+    another one in silence.
+    """
+    if asked.axes is not None:
+        return asked.axes
+    if sides.pool.ready is not None:
+        return {"internal": READY}
+
+    def has(field: str) -> bool:
+        return all(
+            any(getattr(sample, field) for sample in side.samples) for side in (sides.pool, *sides.harm.values())
+        )
+
+    axes = {axis: encoder for axis, encoder, field in DEFAULTS if has(field)}
+    if not axes:
+        raise UndersongError(
+            "The pool and the harm set have neither text nor audio in common; fill one column in both."
+        )
+    return axes
+
+
+# --- what is embedded ---
+def _views(encoder: str, sides: Sides, asked: Asked) -> list[View]:
+    """One encoder on every side (none of ready embeddings), fitted on pool and harm sets where it is fitted."""
+    fit = [side.corpus for side in (sides.pool, *sides.harm.values()) if side.corpus is not None]
+    engines = (asked.engine, *(AT_ONCE for _ in sides.all[1:]))
+    return [
+        View(encoder, side.corpus, fit, asked.model, engine=engine)
+        for side, engine in zip(sides.all, engines)
+        if side.corpus is not None
+    ]
+
+
+def _vectors(shop: Workshop, sides: Sides, views: Sequence[View]) -> list[Embeddings]:
+    """Of every side: pool, harm sets, harmless speech."""
+    from undersong.encoders.vectors import read_embeddings
+
+    ready = [side.ready for side in sides.all if side.ready is not None]
+    return ready or [read_embeddings(embeddings(shop, view).path) for view in views]
+
+
+def _lost(pool: Side, vectors: Mapping[str, Sequence[Embeddings]]) -> tuple[Quarantined, ...]:
+    """Pool items that some step could not use, once each, with all reasons."""
+    reasons: dict[str, list[str]] = {}
+    for item in pool.quarantined:
+        reasons.setdefault(item.id, []).append(item.reason)
+    for axis, made in vectors.items():
+        for item in made[0].quarantined:
+            reasons.setdefault(item.id, []).append(f"{axis}: {item.reason}")
+    return tuple(Quarantined(id, "; ".join(why)) for id, why in reasons.items())
+
+
+def _question(sets: Mapping[str, str], sides: Sides, asked: Asked) -> tuple[dict[str, Any], dict[str, Artefact | str]]:
+    """What the findings depend on: the options, the corpora and the weights.  Not how the kept set is written."""
+    from undersong.encoders.options import parse_encoder
+    from undersong.models.folders import model_hash
+    from undersong.pipeline.transcribed import asr_of
+
+    asked_for = asked.axes or {}
+    config = {
+        "axes": [[axis, encoder] for axis, encoder in asked_for.items()],
+        "harm": list(sets),
+        "by": asked.by,
+        "to": asked.to,
+        "score": asked.score,
+        "centre": asked.centre,
+        "keep": asked.keep,
+        "seed": asked.seed,
+        "max_quarantined": asked.max_quarantined,
+        "check_padding": asked.check_padding,
+        "loading": asked.loading.key,
+    }
+    inputs: dict[str, Artefact | str] = {f"side{i}": side.hash for i, side in enumerate(sides.all)}
+    specs = [encoder for encoder in asked_for.values() if encoder != READY]
+    weights = [asked.model, *(parse_encoder(spec).weights for spec in specs), *(asr_of(spec) for spec in specs)]
+    inputs |= {f"weights{i}": model_hash(ref) for i, ref in enumerate(dict.fromkeys(filter(None, weights)))}
+    return config, inputs

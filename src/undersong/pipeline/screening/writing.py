@@ -1,0 +1,133 @@
+"""A screening's folder: the findings as they are kept, and as they are handed over.  Knows files; makes no number."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from undersong.pipeline.screening.asked import FORMS
+from undersong.pipeline.screening.sides import Side
+from undersong.types import Quarantined, UndersongError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from undersong.proximity import Selection
+
+TABLES = ("proximity.parquet", "quarantine.parquet", "selection.json", "screening.json")
+KEPT = "kept-items"  # a corpus artefact's folder, or ready embeddings
+OUTPUTS = (*TABLES, "kept.parquet", *FORMS.values(), "kept-audio")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a screening computes: a proximity table an axis, to all harm sets; the selection; `screening.json`."""
+
+    tables: Mapping[str, pa.Table]
+    selection: Selection
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """What a screening found: a proximity table an axis (by name, in order; of several harm sets, rows of each), and
+    the selection on axis `by`."""
+
+    tables: Mapping[str, pa.Table]
+    by: str
+    selection: Selection
+    quarantined: tuple[Quarantined, ...]  # pool items left out of every axis
+    report: Mapping[str, Any]  # `screening.json`
+
+
+def writable(out: Path) -> Path:
+    """The folder to write: new, empty, or an earlier screening's and nothing else."""
+    out = out.resolve()
+    if out.exists():
+        names = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
+        if not out.is_dir() or (names and not (names <= set(OUTPUTS) and "selection.json" in names)):
+            raise UndersongError(f"{out} exists and is no earlier screening; name a new folder with --out.")
+    return out
+
+
+def write_screened(
+    found: Found, more: Mapping[str, Any], pool: Side, lost: Sequence[Quarantined], folder: Path
+) -> None:
+    """All findings, `more` of them for the report, and the items that are kept, into an artefact's folder."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from undersong.corpora import write_corpus
+    from undersong.encoders.vectors import quarantine_table, vectors_table
+    from undersong.proximity import to_json
+
+    pq.write_table(pa.concat_tables(found.tables.values()), folder / "proximity.parquet")
+    pq.write_table(quarantine_table(tuple(lost)), folder / "quarantine.parquet")
+    (folder / "selection.json").write_text(to_json(found.selection), encoding="utf-8")
+    text = json.dumps({**found.report, **more}, ensure_ascii=False, indent=1, allow_nan=False)
+    (folder / "screening.json").write_text(text + "\n", encoding="utf-8")
+    kept = set(found.selection.ids)
+    (folder / KEPT).mkdir()
+    if pool.ready is None:
+        write_corpus([sample for sample in pool.samples if sample.id in kept], (), folder / KEPT)
+        return
+    rows = [row for row, id in enumerate(pool.ready.ids) if id in kept]
+    table = vectors_table([pool.ready.ids[row] for row in rows], pool.ready.vectors[rows], pool.ready.frames[rows])
+    pq.write_table(table, folder / KEPT / "kept.parquet")
+
+
+def read_screened(folder: Path) -> Screened:
+    """What `write_screened` wrote."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from undersong.encoders.vectors import left_out_before
+    from undersong.proximity import from_json
+
+    report = json.loads((folder / "screening.json").read_text(encoding="utf-8"))
+    selection = from_json((folder / "selection.json").read_text(encoding="utf-8"))
+    whole = pq.read_table(folder / "proximity.parquet")
+    tables = {axis: whole.filter(pc.equal(whole.column("axis"), axis)) for axis in report["axes"]}
+    return Screened(tables, selection.axis, selection, tuple(left_out_before(folder)), report)
+
+
+def publish(artefact: Path, out: Path, form: str) -> None:
+    """The findings, and what is kept in the form asked for, into a folder beside `out`, which then takes its name."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        for name in TABLES:
+            shutil.copyfile(artefact / name, draft / name)
+        _write_kept(artefact / KEPT, draft, form, out)
+        draft.chmod(0o755)
+        if out.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+            os.rename(out, old / "old")
+            os.rename(draft, out)
+            shutil.rmtree(old)
+        else:
+            os.rename(draft, out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write_kept(kept: Path, folder: Path, form: str, out: Path) -> None:
+    from undersong.corpora import read_manifest, write_kept
+
+    if (ready := kept / "kept.parquet").is_file():
+        shutil.copyfile(ready, folder / ready.name)
+        return
+    samples = read_manifest(kept).samples
+    in_memory = any(isinstance(sample.audio, bytes) for sample in samples)  # which JSONL cannot hold
+    file = folder / ("kept.parquet" if in_memory and form == "manifest" else FORMS[form])
+    write_kept(samples, file)
+    if form == "messages":  # trainers read whole paths, and the folder has not its name yet
+        text = file.read_text(encoding="utf-8")
+        here, there = (json.dumps(str(place), ensure_ascii=False)[1:-1] for place in (folder, out))
+        file.write_text(text.replace(f'"{here}/', f'"{there}/'), encoding="utf-8")

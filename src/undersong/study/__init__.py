@@ -1,0 +1,18 @@
+"""What a study is, and how it is read.  Knows words and files of words; does not know how anything runs."""
+
+from undersong.study.reading import load_study, packaged_study, parse_study, with_models, with_seeds
+from undersong.study.schema import Evaluation, PromptSet, Rule, Selection, Study, Tuning
+
+__all__ = [
+    "Evaluation",
+    "PromptSet",
+    "Rule",
+    "Selection",
+    "Study",
+    "Tuning",
+    "load_study",
+    "packaged_study",
+    "parse_study",
+    "with_models",
+    "with_seeds",
+]

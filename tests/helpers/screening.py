@@ -1,0 +1,16 @@
+"""A screening with its options as keywords."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from undersong.pipeline.screening import Asked, Screened
+from undersong.pipeline.screening import screen as run
+
+
+def screen(pool: str | Path, harm: str | Path | Mapping[str, str | Path], out: str | Path, **options: Any) -> Any:
+    """`Screened`; None for a job of its own shards."""
+    made: Screened | None = run(pool, harm, out, Asked(**options))
+    return made

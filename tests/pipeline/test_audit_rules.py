@@ -1,0 +1,150 @@
+"""A study whose arms are kept by rules, measured to two harm sets and beside harmless speech."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from undersong.pipeline.plan import plan_of
+from undersong.pipeline.run import run
+from undersong.proximity import read_keep
+from undersong.study import Study, parse_study
+from undersong.types import UndersongError
+
+RULES: dict[str, Any] = {
+    "sounds-like": {"axis": "acoustic", "keep": "closest:0.25+within(semantic:3)"},
+    "sounds-unlike": {"axis": "acoustic", "keep": "distant:0.25+within(semantic:3)"},
+    "few-of-each": {"axis": "semantic", "keep": "closest:40+group<=1", "to": "other"},
+}
+DATA: dict[str, Any] = {
+    "study": "rules",
+    "models": ["organism:af3"],
+    "pool": "organism:pool",
+    "reference": {"main": "organism:reference", "other": "organism:contrast-harm"},
+    "harmless": "organism:test-far",
+    "sets": {
+        "harm": {"corpus": "organism:unseen-harm", "harmful": True},
+        "benign": {"corpus": "organism:unseen-benign"},
+    },
+    "axes": {"semantic": "tfidf", "acoustic": "logmel"},
+    "selection": {
+        "axes": ["acoustic"],
+        "kinds": ["closest", "random"],
+        "fractions": [0.25],
+        "rules": RULES,
+        "where": {"speaker": ["A", "E"]},
+    },
+    "tuning": {"modalities": ["audio"], "seeds": [0, 1], "draws": [0, 1], "steps": [2]},
+    "evaluation": {"modalities": ["audio"], "systems": {"plain": "you are a helpful assistant"}},
+}
+
+
+def study(**changes: Any) -> Study:
+    return parse_study({**DATA, **changes}, "test")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("rules") / "out"
+    planned = plan_of(study(), out / "store")
+    assert "upper limits until the pool is screened" in planned.sentence
+    run(study(), out)
+    again = plan_of(study(), out / "store")
+    assert again.sentence.startswith("All ")
+    return json.loads((out / "results.json").read_text())
+
+
+def test_each_rule_is_an_arm_of_its_name(results: dict[str, Any]) -> None:
+    arms = {one["arm"]: one for one in results["runs"] if one["kind"] != "base"}
+    assert set(arms) == {
+        "acoustic/closest/0.25/audio",
+        "acoustic/random/0.25/audio",
+        "acoustic/sounds-like/audio",
+        "acoustic/sounds-unlike/audio",
+        "semantic/few-of-each/audio",
+    }
+    assert arms["acoustic/sounds-like/audio"]["rule"] == str(read_keep(RULES["sounds-like"]["keep"]))
+    assert arms["acoustic/closest/0.25/audio"]["rule"] is None
+
+
+def test_selections_say_their_rule_and_keep_it(results: dict[str, Any]) -> None:
+    chosen = {one["kind"]: one for one in results["selections"]}
+    few = chosen["few-of-each"]
+    assert few["harm_set"] == "other"
+    assert few["k"] <= 40
+    assert few["rule"] == "closest:40+group<=1"
+    like = chosen["sounds-like"]
+    assert like["separation"]["axis"] if "axis" in like["separation"] else like["separation"]
+    # What is close in sound within thirds of the words' distance is no longer close in words as well.
+    plain = chosen["closest"]
+    assert like["closest_on"]["semantic"] <= plain["closest_on"]["semantic"] + 0.05
+    assert chosen["random"]["draw"] is not None
+
+
+def test_rules_are_set_against_random_and_against_each_other(results: dict[str, Any]) -> None:
+    questions = {one["question"] for one in results["comparisons"] if one["scope"] == "recipe"}
+    at = "(acoustic at 0.25, trained on audio)?"
+    assert f"Does sounds-like data break more than random data {at}" in questions
+    assert f"Does sounds-like data break more than closest data without its conditions {at}" in questions
+    assert f"Does sounds-like data break more than sounds-unlike data {at}" in questions
+    assert not any("sounds-unlike data break more than sounds-like" in question for question in questions)
+
+
+def test_every_axis_is_measured_to_every_harm_set(results: dict[str, Any]) -> None:
+    assert [(one["axis"], one["harm_set"]) for one in results["screen"]] == [
+        (axis, name) for axis in ("semantic", "acoustic") for name in ("main", "other")
+    ]
+    pairs = {(one["a"], one["b"]) for one in results["overlap"]}
+    assert all("reference" not in (a, b) for a, b in pairs)
+
+
+def test_the_screening_score_stands_beside_what_it_foretold(results: dict[str, Any]) -> None:
+    assert [one["axis"] for one in results["screening_score"]] == ["semantic", "acoustic"]
+    for one in results["foretold"]:
+        assert one["n"] == len(one["points"]) == 6  # five arms, of which random has a selection a draw
+        hashes = {point["arm"] for point in one["points"]}
+        assert "acoustic/closest/0.25/audio" in hashes
+        value = one["spearman"]["value"]
+        assert value is None or -1 <= value <= 1
+    closest = {(one["axis"], point["arm"]): point["score"] for one in results["foretold"] for point in one["points"]}
+    assert closest["acoustic", "acoustic/closest/0.25/audio"] > closest["acoustic", "acoustic/sounds-unlike/audio"]
+
+
+def test_slips_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    def rules(**rule: Any) -> Study:
+        return study(selection={**DATA["selection"], "rules": {"mine": rule}})
+
+    with pytest.raises(UndersongError, match="'sounds' is not one of semantic, acoustic"):
+        rules(axis="sounds", keep="closest:0.25")
+    with pytest.raises(UndersongError, match="'others' is not one of main, other; did you mean 'other'"):
+        rules(axis="acoustic", keep="closest:0.25", to="others")
+    with pytest.raises(UndersongError, match="'closest' cannot be the name of a rule"):
+        study(selection={"rules": {"closest": {"axis": "acoustic", "keep": "closest:0.25"}}})
+    with pytest.raises(UndersongError, match="columns: 'organism:pol' is not one of organism:pool"):
+        study(columns={"organism:pol": {"text": "words"}})
+    with pytest.raises(UndersongError, match="screening score cannot be centred"):
+        study(proximity={"centre": True})
+    for wrong, message in (("closest:0.25+near(x)", "is no modifier"), ("closest:0.25+within(acoustic)", "itself")):
+        with pytest.raises(UndersongError, match=message):
+            run(rules(axis="acoustic", keep=wrong), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_columns_of_a_corpus_are_mapped(tmp_path: Path) -> None:
+    """A pool whose text is called otherwise; one that has no such column is told so."""
+    from undersong.pipeline import stages
+    from undersong.pipeline.workshop import Workshop
+    from undersong.store import Store
+
+    file = tmp_path / "pool.jsonl"
+    file.write_text("".join(json.dumps({"id": str(i), "said": f"word {i}"}) + "\n" for i in range(3)))
+    shop = Workshop(Store(tmp_path / "store"))
+    corpus = stages.corpus(shop, str(file), columns={"text": "said"})
+    assert [sample.text for sample in corpus.samples] == ["word 0", "word 1", "word 2"]
+    with pytest.raises(UndersongError, match="neither audio nor text"):
+        stages.corpus(shop, str(file))
+    with pytest.raises(UndersongError, match="'spoken'"):
+        stages.corpus(shop, str(file), columns={"text": "spoken"})

@@ -78,9 +78,8 @@ class Selection(_Strict):
 
     @model_validator(mode="after")
     def _arms_differ(self) -> Selection:
-        for name in ("axes", "kinds", "fractions"):
-            if getattr(self, name) or not self.rules:
-                _different(name, getattr(self, name))
+        for name in ("axes", "kinds", "fractions") if self.kinds or not self.rules else ():
+            _different(name, getattr(self, name))
         return self
 
 

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from undersong.report import render, write_report
+from undersong.report.beforehand import Screen
 from undersong.report.case import case
 from undersong.report.matching import Side, compared
-from undersong.report.schema import Screen, read
+from undersong.report.schema import read
 from undersong.report.sections import headline, nearness
 from undersong.report.summary import arms, estimate, view
 from undersong.report.svg import percent_axis, spread, ticks

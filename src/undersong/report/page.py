@@ -13,6 +13,7 @@ from undersong.report import words
 from undersong.report.schema import models, read
 from undersong.report.sections import (
     abreast,
+    axes,
     contrasts,
     damage,
     defended,
@@ -35,6 +36,7 @@ CONTENTS = (
     ("models", "Models side by side"),
     ("defenses", "Defenses, charged"),
     ("layers", "Where the refusal went"),
+    ("axes", "Known beforehand"),
     ("samples", "Which samples"),
     ("comparisons", "Comparisons"),
     ("runs", "Every run"),
@@ -50,14 +52,15 @@ def render(results: Mapping[str, Any], audio: Mapping[str, tuple[bytes, str]] = 
     Errors: UndersongError where the results are of another schema or broken, or a media type is not audio.
     """
     found = read(results)
-    side_by_side = abreast.build(found)
+    side_by_side, beforehand = abreast.build(found), axes.build(found)
+    left_out = {name for name, there in (("models", side_by_side), ("axes", beforehand)) if not there}
     return (
         _environment()
         .get_template("report.html")
         .render(
             study=found.study,
             models=models(found),
-            contents=[one for one in CONTENTS if one[0] != "models" or side_by_side],
+            contents=[one for one in CONTENTS if one[0] not in left_out],
             headline=headline.build(found),
             damage=damage.build(found),
             nearness=nearness.build(found),
@@ -65,6 +68,7 @@ def render(results: Mapping[str, Any], audio: Mapping[str, tuple[bytes, str]] = 
             abreast=side_by_side,
             defended=defended.build(found),
             gap=gap.build(found),
+            axes=beforehand,
             samples=samples.build(found, audio),
             selected=selected.build(found),
             contrasts=contrasts.build(found),

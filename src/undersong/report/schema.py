@@ -5,38 +5,16 @@ Rates are shares in [0, 1]; distances are cosine distances; a number that is not
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from undersong.report.beforehand import Agreement, Fingerprint, Foretold, Overlap, Score, Screen, Selection
+from undersong.report.record import Many, Named, Number, Record
 from undersong.types import UndersongError
 
 SCHEMA = "undersong-results/1"
-
-T = TypeVar("T")
-
-
-def _measured(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _list(value: Any) -> Any:
-    return [] if value is None else value
-
-
-def _dict(value: Any) -> Any:
-    return {} if value is None else value
-
-
-Number = Annotated[float | None, BeforeValidator(_measured)]
-Many = Annotated[list[T], BeforeValidator(_list)]
-Named = Annotated[dict[str, T], BeforeValidator(_dict)]
-
-
-class Record(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, coerce_numbers_to_str=True)
 
 
 class Study(Record):
@@ -240,72 +218,6 @@ class Mechanism(Record):
     note: str | None = None
 
 
-class Left(Record):
-    """An item in quarantine."""
-
-    id: str
-    reason: str | None = None
-
-
-class Histogram(Record):
-    edges: Many[float] = []
-    counts: Many[float] = []
-
-
-class Median(Record):
-    n: int | None = None
-    median: Number = None
-
-
-class Near(Record):
-    """A benign sample and the harmful item nearest to it."""
-
-    id: str
-    rank: int | None = None
-    text: str | None = None
-    speaker: str | None = None
-    distance: Number = None
-    distance_centred: Number = None
-    nearest_id: str | None = None
-    nearest_text: str | None = None
-    second_distance: Number = None
-
-
-class Screen(Record):
-    axis: str
-    model: str | None = None
-    encoder: str | None = None
-    score: str | None = None
-    centred: bool | None = None
-    n_pool: int | None = None
-    n_harm: int | None = None
-    quarantined: Many[Left] = []
-    distances: Named[Number] = {}
-    histogram: Histogram | None = None
-    by_label: Named[Named[Median]] = {}
-    closest: Many[Near] = []
-    distant: Many[Near] = []
-
-
-class Selection(Record):
-    axis: str | None = None
-    kind: str
-    fraction: Number = None
-    k: int | None = None
-    draw: int | None = None
-    hash: str | None = None
-    same_as: Many[str] = []
-    overlap: Named[Number] = {}
-    balance: Named[Any] = {}
-    seconds: Named[Number] = {}
-
-
-class Agreement(Record):
-    axes: Many[str] = []
-    spearman: Many[Many[Number]] = []
-    overlap_closest: Many[Many[Number]] = []
-
-
 class Example(Record):
     arm: str
     prompt_id: str
@@ -330,6 +242,10 @@ class Results(Record):
     screen: Many[Screen] = []
     selections: Many[Selection] = []
     axes_agreement: Agreement | None = None
+    fingerprint: Many[Fingerprint] = []
+    screening_score: Many[Score] = []
+    foretold: Many[Foretold] = []
+    overlap: Many[Overlap] = []
     examples: Many[Example] = []
     notes: Many[str] = []
     provenance: Named[Any] = {}

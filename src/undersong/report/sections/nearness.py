@@ -9,8 +9,9 @@ import numpy as np
 from markupsafe import Markup
 
 from undersong.report import words
+from undersong.report.beforehand import Screen
 from undersong.report.panels import Group, Panel, jitter, trained
-from undersong.report.schema import Results, Run, Screen
+from undersong.report.schema import Results, Run
 from undersong.report.summary import Arm, Facet, View, arms, estimate, facets, kind_order, view
 from undersong.report.svg import Frame, Tick, kind_class, percent_axis, tag, ticks
 

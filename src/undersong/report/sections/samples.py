@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from undersong.report import words
+from undersong.report.beforehand import Agreement, Near, Screen
 from undersong.report.panels import Panel
-from undersong.report.schema import Agreement, Near, Results, Screen
+from undersong.report.schema import Results
 from undersong.report.summary import Arm, arms
 from undersong.report.svg import Frame, Scale, kind_class, strip, tag, ticks
 from undersong.types import UndersongError
@@ -67,6 +68,7 @@ class Heat:
 @dataclass(frozen=True, slots=True)
 class Samples:
     axes: tuple[Axis, ...]
+    several: bool  # harm sets
     histograms: tuple[Panel, ...]
     agreement: tuple[Heat, ...]
     speaks: bool  # whether any sample has a player
@@ -76,7 +78,8 @@ def build(results: Results, audio: Audio) -> Samples | None:
     if not results.screen and results.axes_agreement is None:
         return None
     many = len({screen.model for screen in results.screen}) > 1
-    names = [f"{s.axis} axis, {s.model}" if many and s.model else f"{s.axis} axis" for s in results.screen]
+    several = len({screen.harm_set for screen in results.screen}) > 1
+    names = [_title(screen, several, many) for screen in results.screen]
     axes = tuple(_axis(screen, name, audio) for screen, name in zip(results.screen, names, strict=True))
     every = arms(results)
     histograms = tuple(
@@ -86,10 +89,17 @@ def build(results: Results, audio: Audio) -> Samples | None:
     )
     return Samples(
         axes=axes,
+        several=several,
         histograms=histograms,
         agreement=tuple(_heats(results.axes_agreement)) if results.axes_agreement else (),
         speaks=any(item.player or item.nearest_player for axis in axes for item in (*axis.closest, *axis.distant)),
     )
+
+
+def _title(screen: Screen, several: bool, many: bool) -> str:
+    """Of a screen: its axis, and the harm set and model where there are several."""
+    to = f" to {screen.harm_set}" if several and screen.harm_set else ""
+    return f"{screen.axis} axis{to}" + (f", {screen.model}" if many and screen.model else "")
 
 
 def _axis(screen: Screen, name: str, audio: Audio) -> Axis:

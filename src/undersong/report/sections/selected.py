@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from undersong.report import words
+from undersong.report.beforehand import Selection
 from undersong.report.panels import Table
-from undersong.report.schema import Results, Selection
+from undersong.report.schema import Results
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
     name: str
+    notes: tuple[str, ...]  # what could not be had
     k: str
     draw: str
     hash: str
@@ -47,6 +49,8 @@ def build(results: Results) -> Selected | None:
 
 
 def _name(selection: Selection) -> str:
+    if selection.rule:
+        return f"{selection.axis} {selection.kind}: {selection.rule}"
     amount = f"{100 * selection.fraction:g}{words.THIN}%" if selection.fraction is not None else ""
     return " ".join(part for part in (selection.axis, selection.kind, amount) if part)
 
@@ -57,6 +61,7 @@ def _line(selection: Selection) -> Line:
     seconds = [words.decimal(selection.seconds.get(name), 2) for name in ("selection", "pool")]
     return Line(
         name=_name(selection),
+        notes=tuple(selection.notes),
         k=f"{selection.k:,}" if selection.k is not None else words.NONE,
         draw=words.plain(selection.draw),
         hash=selection.hash or "",

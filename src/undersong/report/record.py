@@ -1,0 +1,31 @@
+"""What every record of results.json has in common as the report reads it."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+T = TypeVar("T")
+
+
+def _measured(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _list(value: Any) -> Any:
+    return [] if value is None else value
+
+
+def _dict(value: Any) -> Any:
+    return {} if value is None else value
+
+
+Number = Annotated[float | None, BeforeValidator(_measured)]
+Many = Annotated[list[T], BeforeValidator(_list)]
+Named = Annotated[dict[str, T], BeforeValidator(_dict)]
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, coerce_numbers_to_str=True)

@@ -1,0 +1,115 @@
+"""What the page says of the time before training: fingerprint, screening score, what it foretold, shared items."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+import pytest
+
+from undersong.report import render
+from undersong.report.schema import read
+from undersong.report.sections import axes
+
+Json = dict[str, Any]
+
+
+def spread(value: float | None, low: float | None = None, high: float | None = None) -> Json:
+    return {"value": value, "low": low, "high": high}
+
+
+def pair(axis: str, value: float) -> Json:
+    return {
+        "a": axis,
+        "b": "internal",
+        "n": 648,
+        "clusters": 108,
+        "spearman": spread(value, value - 0.1, value + 0.1),
+        "overlap": spread(0.31, 0.2, 0.4),
+        "cka": spread(0.28),
+        "chance": 0.25,
+    }
+
+
+@pytest.fixture
+def known(results: Json) -> Json:
+    """The results with what a study says before any training."""
+    results["fingerprint"] = [
+        {
+            "model": "organism:af3",
+            "internal": "internal",
+            "pairs": [pair("semantic", 0.16), pair("acoustic", -0.26)],
+            "hears": {"spearman": "acoustic", "overlap": None, "cka": None},
+        }
+    ]
+    results["screening_score"] = [
+        {
+            "model": "organism:af3",
+            "axis": "semantic",
+            "n": [648, 36, 36],
+            "value": spread(0.21, 0.1, 0.3),
+            "heldout": spread(0.5),
+        }
+    ]
+    points = [
+        {"arm": "semantic/closest/0.25/audio", "score": 0.4, "jsr": 0.6, "runs": 3},
+        {"arm": "semantic/held<level/audio", "score": -0.1, "jsr": 0.1, "runs": 3},
+    ]
+    results["foretold"] = [
+        {
+            "model": "organism:af3",
+            "axis": "semantic",
+            "train_modality": "audio",
+            "set": "harm",
+            "n": 2,
+            "spearman": spread(None),
+            "points": points,
+        }
+    ]
+    results["overlap"] = [{"a": "pool", "b": "harm", "kind": "nearly the same text", "pairs": 1380}]
+    return results
+
+
+def said(results: Json) -> str:
+    page = render(results).split('<section id="axes"', 1)[1].split("</section>", 1)[0]
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
+
+
+def test_all_four_are_told(known: Json) -> None:
+    text = said(known)
+    assert "Axis internal goes along most with acoustic by rank correlation; by what is not named" in text
+    assert "648 samples in 108 groups" in text
+    assert "−0.26 [−0.36, −0.16]" in text
+    assert "0.31 [0.20, 0.40] (chance 0.25)" in text
+    assert "0.21 [0.10, 0.30]" in text
+    assert "648 / 36 / 36" in text
+    assert "nearly the same text 1,380" in text
+    assert "too few selections, or all alike, n = 2" in text
+
+
+def test_no_lead_is_said_to_be_none(known: Json) -> None:
+    known["fingerprint"][0]["hears"] = dict.fromkeys(("spearman", "overlap", "cka"))
+    assert "goes along with no reference axis more than with the others" in said(known)
+    known["fingerprint"][0]["hears"] = dict.fromkeys(("spearman", "overlap", "cka"), "semantic")
+    assert "by what is not named" not in said(known)
+
+
+def test_a_score_without_arms_is_no_forecast(known: Json) -> None:
+    known["foretold"] = []
+    assert "nothing is known of how well it foretells damage" in said(known)
+
+
+def test_every_mark_is_told_in_words_and_escaped(known: Json) -> None:
+    known["foretold"][0]["spearman"] = spread(0.8, 0.2, 1.0)
+    panel = axes.build(read(known)).panels[0]
+    assert "ρ = 0.80 [0.20" in panel.title
+    assert panel.picture.count("<title>") == 2
+    assert "held&lt;level" in panel.picture
+    assert "held<level" not in panel.picture
+
+
+def test_without_any_of_it_there_is_no_section(results: Json) -> None:
+    page = render(results)
+    assert 'id="axes"' not in page
+    assert "Known beforehand" not in page

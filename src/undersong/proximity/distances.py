@@ -8,6 +8,7 @@ taken as the squared chord of unit vectors, half of it, after the harm set's mea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 
@@ -128,12 +129,13 @@ def first_equal(vectors: np.ndarray) -> np.ndarray:
 
     Blocked products round the same row differently at different places; ties of equal items are settled with this.
     """
-    seen: dict[int, int] = {}
     first = np.arange(len(vectors))
-    for i, row in enumerate(vectors):
-        candidate = seen.setdefault(hash(row.tobytes()), i)
-        if candidate != i and np.array_equal(vectors[candidate], row):
-            first[i] = candidate
+    # Equal rows have equal sums, to the bit; few others have, and only rows that share theirs are looked at whole.
+    with np.errstate(over="ignore", invalid="ignore"):
+        _, group, sizes = np.unique(vectors.sum(axis=1), return_inverse=True, return_counts=True)
+    seen: dict[bytes, int] = {}
+    for i in np.flatnonzero(sizes[group] > 1).tolist():
+        first[i] = seen.setdefault(blake2b(vectors[i].tobytes(), digest_size=16).digest(), i)
     return first
 
 

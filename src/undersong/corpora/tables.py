@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from undersong.store import remedy
 from undersong.types import UndersongError
 
 # Longest first: the mark of UTF-32-LE begins with that of UTF-16-LE.
@@ -128,7 +129,7 @@ def parquet_rows(file: Path, needs: str | None = None) -> Iterator[Row]:
                     number += 1
                     yield f"Row {number} of {file}", row
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UndersongError(f"{file} cannot be read as Parquet ({error}); write it again.") from error
+        raise UndersongError(f"{file} cannot be read as Parquet ({error}); {remedy(file)}.") from error
 
 
 def strict_json(text: str) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from undersong.encoders.checks import guard
-from undersong.store import hash_file
+from undersong.store import hash_file, remedy
 from undersong.types import Embeddings, Quarantined, UndersongError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def holds_embeddings(path: str | Path) -> bool:
     try:
         return "embedding" in pq.read_schema(path).names
     except pa.ArrowInvalid as error:
-        raise UndersongError(f"{path} is not a readable Parquet file ({error}); write it again.") from None
+        raise UndersongError(f"{path} is not a readable Parquet file ({error}); {remedy(path)}.") from None
 
 
 def embedding_files(path: str | Path) -> list[Path]:
@@ -177,7 +177,7 @@ def _readable(file: Path) -> Iterator[None]:
     try:
         yield
     except pa.ArrowInvalid as error:
-        raise UndersongError(f"{file} is not a readable Parquet file ({error}); write it again.") from None
+        raise UndersongError(f"{file} is not a readable Parquet file ({error}); {remedy(file)}.") from None
 
 
 def _rows(file: Path, table: pa.Table) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:

@@ -8,18 +8,14 @@ keeps those and sweeps everything else.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
 import logging
-import math
 import os
 import platform
 import re
-import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,105 +23,19 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from undersong import __version__
+from undersong.store.failpoints import failpoint
+from undersong.store.files import WRITING, mending, remove, replacing, sync
+from undersong.store.hashes import canonical, plain, walk
 from undersong.types import UndersongError
 
 PROVENANCE = "provenance.json"
-WRITING = ".writing-"  # a prefix, because writers such as soundfile and numpy go by a file's suffix
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
-FAILPOINTS = (
-    *("lock:taken", "draft:swept", "draft:made", "journal:before", "journal:written"),
-    *("write:begun", "write:filled", "write:synced", "write:renamed"),
-    *("publish:before", "publish:ready", "publish:renamed"),
-)
-logger = logging.getLogger(__name__)
-_passed: Counter[str] = Counter()
+logger = logging.getLogger("undersong.store")
 
 
-def failpoint(name: str) -> None:
-    """Die as by SIGKILL if UNDERSONG_FAILPOINT is `name` or `name:n` and this is its n-th (default: first) passing."""
-    if not (wanted := os.environ.get("UNDERSONG_FAILPOINT")):
-        return
-    point, n = re.sub(r":\d+$", "", wanted), re.search(r":(\d+)$", wanted)
-    if point not in FAILPOINTS:
-        raise UndersongError(f"UNDERSONG_FAILPOINT={wanted} names no failpoint; choose from {', '.join(FAILPOINTS)}.")
-    _passed[name] += 1
-    if name == point and _passed[name] == (int(n[1]) if n else 1):
-        os._exit(137)
-
-
-def canonical(obj: Any) -> str:
-    """The one JSON text of plain data: sorted keys, no blanks, floats by `repr`, ASCII; a tuple is written as a list.
-
-    UndersongError names the place of what JSON cannot say exactly: NaN, infinity, keys or objects of other types.
-    """
-    return json.dumps(_plain(obj, "value"), sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _plain(obj: Any, where: str) -> Any:
-    if obj is None or isinstance(obj, str | int) or (isinstance(obj, float) and math.isfinite(obj)):
-        return obj
-    if isinstance(obj, Mapping) and all(isinstance(key, str) for key in obj):  # JSON would write 1 and "1" alike
-        return {key: _plain(item, f"{where}.{key}") for key, item in obj.items()}
-    if isinstance(obj, list | tuple):
-        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(obj)]
-    raise UndersongError(f"{where} is {obj!r}: use finite numbers, strings, lists, and mappings with string keys.")
-
-
-def hash_file(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UndersongError(f"cannot read {path}: {error.strerror}; check the path.") from error
-
-
-def hash_folder(path: str | Path) -> str:
-    """SHA-256 of the names and contents of all files under a folder, in hex (of an artefact: its times included)."""
-    names = sorted(item.relative_to(path).as_posix() for item in _walk(Path(path)) if not item.is_dir())
-    if not names:
-        raise UndersongError(f"{path} is not a folder with files in it; check the path.")
-    return hashlib.sha256(canonical([[name, hash_file(Path(path, name))] for name in names]).encode()).hexdigest()
-
-
-@contextmanager
-def replacing(target: Path, mode: int | None = None) -> Iterator[Path]:
-    """A temporary name beside `target` to write a file or folder to; it takes `target`'s place when safely on disk.
-
-    If the body raises, `target` is as before.  `mode`: the file's permissions, in force from its first byte.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{WRITING}{os.getpid()}-{target.name}")
-    old = temporary.with_name(f"{temporary.name}.old")
-    failpoint("write:begun")
-    try:
-        if mode is not None:
-            temporary.touch(0o600)
-            temporary.chmod(mode)  # by `touch` alone the umask would have its say
-        yield temporary
-        failpoint("write:filled")
-        _sync(temporary)
-        failpoint("write:synced")
-        if target.is_dir():  # a folder cannot be renamed onto a full one
-            target.rename(old)
-        temporary.replace(target)
-    finally:
-        _remove(temporary)  # still there if the body failed
-        _remove(old)
-    failpoint("write:renamed")
-    _sync(target.parent, deep=False)
-
-
-def write_atomic(path: str | Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file outside the store (a report, a table) so that no reader ever sees half of it.
-
-    A folder of that name is an error: `replacing` would put the file in the place of all that is in it.
-    """
-    if Path(path).is_dir():
-        raise UndersongError(f"{path} is a folder; give the name of a file in it.")
-    with _mending(Path(path).parent), replacing(Path(path), mode) as temporary:
-        temporary.write_bytes(data)
+def remedy(file: Path) -> str:
+    """What to do about a damaged file: one inside an artefact is made again when that is deleted."""
+    folder = next((parent for parent in file.parents if (parent / PROVENANCE).is_file()), None)
+    return "write it again" if folder is None else f"delete {folder}, and it is made anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +99,7 @@ class Draft:
 
     def note(self, **facts: Any) -> None:
         """JSON-able facts for provenance.json (device, model revision, frozen hashes); of two, the last counts."""
-        self._notes |= _plain(facts, "note")
+        self._notes |= plain(facts, "note")
         self._record(note=facts)
 
     def _record(self, **entry: Any) -> None:
@@ -212,17 +122,17 @@ class Draft:
             self._finished.update([entry["finished"]] if "finished" in entry else [])
             self._notes |= entry.get("note", {})
             self._seconds = [a + b for a, b in zip(self._seconds, entry["seconds"])]
-        for item in _walk(self.path):  # deepest first, so a folder is met when it is as empty as it gets
+        for item in walk(self.path):  # deepest first, so a folder is met when it is as empty as it gets
             name = item.relative_to(self.path)
             vouched = not self._finished.isdisjoint(part.as_posix() for part in (name, *name.parents))
             holds_shards = item.is_dir() and not item.is_symlink() and any(item.iterdir())
             if not vouched and not holds_shards:
-                _remove(item)
+                remove(item)
 
     def _publish(self, final: Path, facts: Mapping[str, Any]) -> None:
         """All on disk, then provenance, then the one rename that makes the artefact exist."""
         failpoint("publish:before")
-        _sync(self.path)
+        sync(self.path)
         wall, cpu = (kept + now - then for kept, now, then in zip(self._seconds, _clock(), self._clock))
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         whole = {**facts, "notes": self._notes, "wall_seconds": wall, "cpu_seconds": cpu, "created": created}
@@ -231,7 +141,7 @@ class Draft:
         failpoint("publish:ready")
         self.path.rename(final)
         failpoint("publish:renamed")
-        _sync(final.parent, deep=False)
+        sync(final.parent, deep=False)
 
 
 class Store:
@@ -279,7 +189,7 @@ class Store:
             return found
         place = self.place(stage, version, config, inputs)
         key, final = place.hash, place.path
-        with _mending(self.root), _locked(final.with_name(f".{final.name}.journal")) as journal:
+        with mending(self.root), _locked(final.with_name(f".{final.name}.journal")) as journal:
             if found := self.find(stage, version, config, inputs):  # made by the process we waited for
                 return found
             draft = Draft(final.with_name(f"{final.name}.partial"), journal)
@@ -296,7 +206,7 @@ def _question(stage: str, version: int | str, config: Any, inputs: Inputs) -> di
     for name, content in hashes.items():
         if not re.fullmatch(r"[0-9a-f]{40,}", content):  # a path would hide every change of the file behind it
             raise ValueError(f"input {name!r} of {stage} is {content!r}: give an artefact or a content hash in hex")
-    return {"stage": stage, "version": version, "config": _plain(config, f"config of {stage}"), "inputs": hashes}
+    return {"stage": stage, "version": version, "config": plain(config, f"config of {stage}"), "inputs": hashes}
 
 
 def _surroundings(packages: Sequence[str]) -> dict[str, Any]:
@@ -320,42 +230,6 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
             fcntl.flock(file, fcntl.LOCK_EX)
         failpoint("lock:taken")
         yield file
-
-
-@contextmanager
-def _mending(root: Path) -> Iterator[None]:
-    """Say in one sentence that the disk under `root` is full or closed; any other OSError passes."""
-    try:
-        yield
-    except OSError as error:
-        where = Path(os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else root).absolute()
-        ours = where.is_relative_to(root.absolute()) or root.absolute().is_relative_to(where)
-        if error.errno not in FULL + CLOSED or not ours:
-            raise
-        mend = "make room, give write access, or choose another folder"
-        raise UndersongError(f"cannot write {where}: {error.strerror or error}; {mend}.") from error
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """All that is under a folder, deepest first; links are not followed."""
-    for parent, folders, files in os.walk(folder, topdown=False):
-        yield from (Path(parent, name) for name in (*files, *folders))
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _sync(path: Path, deep: bool = True) -> None:
-    """Force a file to disk, or the names in a folder and (`deep`) all that is under it."""
-    for item in (*(_walk(path) if deep else ()), path):
-        if not item.is_symlink():
-            descriptor = os.open(item, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
 
 
 def _clock() -> tuple[float, float]:

@@ -1,0 +1,25 @@
+"""What each stage made, under the hash of what it was made from.  Knows files and hashes, not what they mean."""
+
+from undersong.store.artefacts import PROVENANCE, Artefact, Draft, Inputs, Store, remedy
+from undersong.store.failpoints import FAILPOINTS, failpoint
+from undersong.store.files import CLOSED, FULL, WRITING, replacing, write_atomic
+from undersong.store.hashes import canonical, hash_file, hash_folder
+
+__all__ = [
+    "CLOSED",
+    "FAILPOINTS",
+    "FULL",
+    "PROVENANCE",
+    "WRITING",
+    "Artefact",
+    "Draft",
+    "Inputs",
+    "Store",
+    "canonical",
+    "failpoint",
+    "hash_file",
+    "hash_folder",
+    "remedy",
+    "replacing",
+    "write_atomic",
+]

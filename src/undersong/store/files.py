@@ -1,0 +1,87 @@
+"""Files that are whole or not there: written beside their name, forced to disk, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from undersong.store.failpoints import failpoint
+from undersong.store.hashes import walk
+from undersong.types import UndersongError
+
+WRITING = ".writing-"  # a prefix, because writers such as soundfile and numpy go by a file's suffix
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+
+
+@contextmanager
+def replacing(target: Path, mode: int | None = None) -> Iterator[Path]:
+    """A temporary name beside `target` to write a file or folder to; it takes `target`'s place when safely on disk.
+
+    If the body raises, `target` is as before.  `mode`: the file's permissions, in force from its first byte.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{WRITING}{os.getpid()}-{target.name}")
+    old = temporary.with_name(f"{temporary.name}.old")
+    failpoint("write:begun")
+    try:
+        if mode is not None:
+            temporary.touch(0o600)
+            temporary.chmod(mode)  # by `touch` alone the umask would have its say
+        yield temporary
+        failpoint("write:filled")
+        sync(temporary)
+        failpoint("write:synced")
+        if target.is_dir():  # a folder cannot be renamed onto a full one
+            target.rename(old)
+        temporary.replace(target)
+    finally:
+        remove(temporary)  # still there if the body failed
+        remove(old)
+    failpoint("write:renamed")
+    sync(target.parent, deep=False)
+
+
+def write_atomic(path: str | Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file outside the store (a report, a table) so that no reader ever sees half of it.
+
+    A folder of that name is an error: `replacing` would put the file in the place of all that is in it.
+    """
+    if Path(path).is_dir():
+        raise UndersongError(f"{path} is a folder; give the name of a file in it.")
+    with mending(Path(path).parent), replacing(Path(path), mode) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def mending(root: Path) -> Iterator[None]:
+    """Say in one sentence that the disk under `root` is full or closed; any other OSError passes."""
+    try:
+        yield
+    except OSError as error:
+        where = Path(os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else root).absolute()
+        ours = where.is_relative_to(root.absolute()) or root.absolute().is_relative_to(where)
+        if error.errno not in FULL + CLOSED or not ours:
+            raise
+        mend = "make room, give write access, or choose another folder"
+        raise UndersongError(f"cannot write {where}: {error.strerror or error}; {mend}.") from error
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sync(path: Path, deep: bool = True) -> None:
+    """Force a file to disk, or the names in a folder and (`deep`) all that is under it."""
+    for item in (*(walk(path) if deep else ()), path):
+        if not item.is_symlink():
+            descriptor = os.open(item, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)

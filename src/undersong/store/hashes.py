@@ -1,0 +1,54 @@
+"""What names an artefact: the one JSON text of plain data, and hashes of files and folders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from undersong.types import UndersongError
+
+
+def canonical(obj: Any) -> str:
+    """The one JSON text of plain data: sorted keys, no blanks, floats by `repr`, ASCII; a tuple is written as a list.
+
+    UndersongError names the place of what JSON cannot say exactly: NaN, infinity, keys or objects of other types.
+    """
+    return json.dumps(plain(obj, "value"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def plain(obj: Any, where: str) -> Any:
+    if obj is None or isinstance(obj, str | int) or (isinstance(obj, float) and math.isfinite(obj)):
+        return obj
+    if isinstance(obj, Mapping) and all(isinstance(key, str) for key in obj):  # JSON would write 1 and "1" alike
+        return {key: plain(item, f"{where}.{key}") for key, item in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [plain(item, f"{where}[{i}]") for i, item in enumerate(obj)]
+    raise UndersongError(f"{where} is {obj!r}: use finite numbers, strings, lists, and mappings with string keys.")
+
+
+def hash_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UndersongError(f"cannot read {path}: {error.strerror}; check the path.") from error
+
+
+def hash_folder(path: str | Path) -> str:
+    """SHA-256 of the names and contents of all files under a folder, in hex (of an artefact: its times included)."""
+    names = sorted(item.relative_to(path).as_posix() for item in walk(Path(path)) if not item.is_dir())
+    if not names:
+        raise UndersongError(f"{path} is not a folder with files in it; check the path.")
+    return hashlib.sha256(canonical([[name, hash_file(Path(path, name))] for name in names]).encode()).hexdigest()
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """All that is under a folder, deepest first; links are not followed."""
+    for parent, folders, files in os.walk(folder, topdown=False):
+        yield from (Path(parent, name) for name in (*files, *folders))

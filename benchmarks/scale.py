@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from undersong.corpora.manifest import write_manifest
+from undersong.corpora.forms.manifest import write_manifest
 from undersong.proximity import nearest
 from undersong.scale.ray_cluster import SPARE, Workers
 from undersong.scale.ray_engine import embed_on_ray

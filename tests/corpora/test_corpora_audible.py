@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from undersong.corpora.audible import audible, why_inaudible
+from undersong.corpora.sound.audible import audible, why_inaudible
 from undersong.types import Clip
 
 RATE = 16_000

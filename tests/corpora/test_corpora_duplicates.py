@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jaccard
 
-from undersong.corpora import duplicates, load_clip
-from undersong.corpora.duplicates import Shared, count_shared, find_shared
-from undersong.corpora.fingerprint import fingerprint, near_prints, near_sounds
-from undersong.corpora.near import grams, near_texts
+from undersong.corpora import load_clip
+from undersong.corpora.alike import duplicates
+from undersong.corpora.alike.duplicates import Shared, count_shared, find_shared
+from undersong.corpora.alike.fingerprint import fingerprint, near_prints, near_sounds
+from undersong.corpora.alike.near import grams, near_texts
 from undersong.types import Clip, Quarantined, Sample
 
 Sound = Callable[..., bytes]
@@ -89,7 +90,7 @@ def test_a_recording_is_known_again_in_another_coding(format: str, subtype: str)
 
 
 def test_near_prints_are_what_a_loop_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("undersong.corpora.fingerprint.BLOCK", 3)
+    monkeypatch.setattr("undersong.corpora.alike.fingerprint.BLOCK", 3)
     clips = [Clip("", speech(seed, 1 + seed % 3 / 8).astype(np.float32), RATE) for seed in range(8)]
     prints = [fingerprint(clip) for clip in clips]
     mixed = [None, *prints]

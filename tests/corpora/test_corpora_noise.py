@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.signal import welch
 
 from undersong.corpora import load_clip
-from undersong.corpora.noise import babble, draw_offset, generator, mix, pink, speech_level
-from undersong.corpora.noisy import load_noise, with_noise
+from undersong.corpora.sound.noise import babble, draw_offset, generator, mix, pink, speech_level
+from undersong.corpora.sound.noisy import load_noise, with_noise
 from undersong.types import Clip, Sample, UndersongError
 
 RATE = 16_000

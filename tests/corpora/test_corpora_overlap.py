@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from undersong.corpora import overlap, refuse_shared_behaviour, refuse_shared_items
-from undersong.corpora.overlap import words
+from undersong.corpora.alike.overlap import words
 from undersong.types import Sample, UndersongError
 
 fixed = settings(deadline=None, derandomize=True, max_examples=100)

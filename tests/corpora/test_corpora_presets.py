@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from undersong.corpora import presets as module
+from undersong.corpora.forms.rows import FIELDS
 from undersong.corpora.presets import ROLES, known_presets, open_preset, preset, remark
-from undersong.corpora.rows import FIELDS
 from undersong.types import UndersongError
 
 ASKED = {"sd-qa", "mmsu", "bbh", "gammacorpus", "heysquad", "spoken-squad", "librispeech"}

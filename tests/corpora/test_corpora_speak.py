@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from undersong.corpora import load_clip, voices
-from undersong.corpora.audible import audible
-from undersong.corpora.speak import speak_texts, with_audio
-from undersong.corpora.voices import ESPEAK_ACCENTS, PAPER_VOICES, Voice, say
+from undersong.corpora import load_clip
+from undersong.corpora.sound import voices
+from undersong.corpora.sound.audible import audible
+from undersong.corpora.sound.speak import speak_texts, with_audio
+from undersong.corpora.sound.voices import ESPEAK_ACCENTS, PAPER_VOICES, Voice, say
 from undersong.types import Sample, UndersongError
 
 US, FEMALE = Voice("espeak", "en-us"), Voice("espeak", "en-us+f3", 210)

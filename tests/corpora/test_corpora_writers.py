@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undersong.corpora import writers
-from undersong.corpora.opening import open_manifest
-from undersong.corpora.rows import FIELDS
-from undersong.corpora.writers import dataset_info, write_hub_folder, write_kept, write_messages
+from undersong.corpora.forms import writers
+from undersong.corpora.forms.opening import open_manifest
+from undersong.corpora.forms.rows import FIELDS
+from undersong.corpora.forms.writers import dataset_info, write_hub_folder, write_kept, write_messages
 from undersong.types import Sample, UndersongError
 
 Sound = Callable[..., bytes]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from undersong.corpora import load_clip
-from undersong.encoders.logmel import logmel
+from undersong.encoders.spoken.logmel import logmel
 from undersong.types import Quarantined, Sample, UndersongError
 
 

@@ -10,8 +10,8 @@ import tiny_speech
 
 from undersong.corpora import load_clip
 from undersong.encoders.progress import Progress
-from undersong.encoders.transcribe import EMPTY, ENDLESS, Transcriber, transcriber
-from undersong.encoders.transcripts import (
+from undersong.encoders.written.transcribe import EMPTY, ENDLESS, Transcriber, transcriber
+from undersong.encoders.written.transcripts import (
     Transcript,
     Transcripts,
     mute,

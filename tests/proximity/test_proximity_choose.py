@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from made_tables import facts, table
 
 from undersong.proximity import Keep, choose, draw, from_json, ids_hash, read_keep, select, to_json
-from undersong.proximity.strata import bins, quotas, walk
+from undersong.proximity.choosing.strata import bins, quotas, walk
 from undersong.types import UndersongError
 
 few = st.sampled_from([0.0, 0.25, 0.5, 1.0])  # so that ties are everywhere

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from undersong.proximity import Keep, parse_keep, read_keep
-from undersong.proximity.keep import FORMS, MODIFIERS
+from undersong.proximity.choosing.keep import FORMS, MODIFIERS
 from undersong.types import UndersongError
 
 names = st.text("abcdefgh_", min_size=1, max_size=6)

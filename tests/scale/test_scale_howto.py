@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from undersong.corpora.manifest import write_manifest
+from undersong.corpora.forms.manifest import write_manifest
 from undersong.encoders.vectors import vectors_table
 from undersong.proximity import proximity_table
 from undersong.types import Embeddings, Sample

@@ -17,7 +17,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undersong.corpora.manifest import write_manifest
+from undersong.corpora.forms.manifest import write_manifest
 from undersong.encoders import make_encoder
 from undersong.encoders.vectors import read_embeddings
 from undersong.scale import embed_shards

@@ -10,8 +10,8 @@ from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
-from undersong.corpora.manifest import CORPUS, QUARANTINE, Manifest, read_manifest
-from undersong.corpora.rows import row_of
+from undersong.corpora.forms.manifest import CORPUS, QUARANTINE, Manifest, read_manifest
+from undersong.corpora.forms.rows import row_of
 from undersong.store import canonical, hash_file
 from undersong.types import UndersongError
 
@@ -30,7 +30,7 @@ def open_corpus(ref: str, columns: Mapping[str, str] | None = None, root: str | 
 
         name, _, path = ref.removeprefix(PRESET).partition("=")
         return open_preset(name, path or None, root=root)
-    from undersong.corpora.opening import open_manifest
+    from undersong.corpora.forms.opening import open_manifest
 
     return open_manifest(ref, columns=columns, root=root)
 

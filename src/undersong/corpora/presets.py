@@ -13,9 +13,9 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import urlencode
 
-from undersong.corpora.folder import SPLIT
-from undersong.corpora.manifest import Manifest, select
-from undersong.corpora.opening import HUB, open_manifest
+from undersong.corpora.forms.folder import SPLIT
+from undersong.corpora.forms.manifest import Manifest, select
+from undersong.corpora.forms.opening import HUB, open_manifest
 from undersong.types import Quarantined, Sample, UndersongError
 
 ROLES = ("pool", "harm", "over-refusal", "utility")

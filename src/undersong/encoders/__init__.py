@@ -10,9 +10,9 @@ from undersong.encoders.progress import Watcher
 from undersong.types import Encoder, Listener, Sample, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.encoders.clips import ClipEncoder
-    from undersong.encoders.sentences import SentenceEncoder
-    from undersong.encoders.text import TextEncoder
+    from undersong.encoders.spoken.clips import ClipEncoder
+    from undersong.encoders.written.sentences import SentenceEncoder
+    from undersong.encoders.written.text import TextEncoder
 
 ENCODERS_THAT_FIT = ("tfidf", "char-ngrams")  # their vectors depend on the texts of `fit`
 ENCODERS = KINDS
@@ -70,28 +70,28 @@ def check_encoder(spec: str) -> None:
 
 # Imports stay inside: each encoder brings its own library.
 def _fitted(kind: str, fit: Sequence[Sample]) -> TextEncoder:
-    from undersong.encoders.text import char_ngrams, tfidf
+    from undersong.encoders.written.text import char_ngrams, tfidf
 
     return tfidf(fit) if kind == "tfidf" else char_ngrams(fit)
 
 
 def _loaded(read: EncoderSpec, model: Listener | None, device: str) -> ClipEncoder | SentenceEncoder:
     if read.kind == "logmel":
-        from undersong.encoders.logmel import logmel
+        from undersong.encoders.spoken.logmel import logmel
 
         return logmel()
     if read.kind == "whisper":
-        from undersong.encoders.whisper import whisper_encoder
+        from undersong.encoders.spoken.whisper import whisper_encoder
         from undersong.models.folders import model_folder
 
         return whisper_encoder(model_folder(read.ref) or read.ref, device=device)
     if read.kind == "speech":
-        from undersong.encoders.speech import speech_encoder
+        from undersong.encoders.spoken.speech import speech_encoder
 
         layer, pool, pad, dtype = (read.option(name) for name in ("layer", "pool", "pad", "dtype"))
         return speech_encoder(read.ref, layer=layer, pool=pool, pad=pad, dtype=dtype, device=device)
     if read.kind == "text":
-        from undersong.encoders.sentences import sentence_encoder
+        from undersong.encoders.written.sentences import sentence_encoder
 
         return sentence_encoder(read.ref, device=device)
     if model is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undersong.encoders.clips import ClipEncoder
+from undersong.encoders.spoken.clips import ClipEncoder
 from undersong.types import Listener
 
 

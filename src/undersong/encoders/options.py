@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from undersong.encoders.layers import parse_layers
+from undersong.encoders.spoken.layers import parse_layers
 from undersong.models.loading import DTYPES
 from undersong.types import UndersongError
 

@@ -108,7 +108,7 @@ def _question(shop: Workshop, view: View) -> tuple[dict[str, Any], dict[str, Art
 
 def _samples(shop: Workshop, view: View) -> tuple[Sequence[Sample], Sequence[Quarantined]]:
     """What is embedded, with transcripts where the encoder wants them; and what a study's model did not hear."""
-    from undersong.encoders.transcripts import read_transcripts, with_transcripts
+    from undersong.encoders.written.transcripts import read_transcripts, with_transcripts
 
     if view.internal and view.heard is not None:
         return hearable(view.corpus, view.heard)

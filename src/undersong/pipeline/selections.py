@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from undersong.proximity import Selection
-    from undersong.proximity.keep import Keep
+    from undersong.proximity.choosing.keep import Keep
 
 Measured = Mapping[tuple[str, str], Artefact]  # (axis, harm set) -> proximity
 
@@ -44,7 +44,7 @@ Choose = Callable[[Measured, Rule, int], "Selection"]  # proximity, rule, draw
 
 def rules_of(study: Study) -> list[Rule]:
     """Every axis x kind x fraction, then the study's rules.  Raises UndersongError for a rule that is none."""
-    from undersong.proximity.keep import Keep, read_keep
+    from undersong.proximity.choosing.keep import Keep, read_keep
 
     first = next(iter(study.harm_sets))
     chosen = study.selection

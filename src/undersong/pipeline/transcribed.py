@@ -26,8 +26,8 @@ def transcripts(shop: Workshop, asr: str, corpus: Corpus) -> Artefact:
     from undersong.models.folders import model_hash
 
     def make(draft: Draft) -> None:
-        from undersong.encoders.transcribe import transcriber
-        from undersong.encoders.transcripts import joined, mute, read_transcripts, write_transcripts
+        from undersong.encoders.written.transcribe import transcriber
+        from undersong.encoders.written.transcripts import joined, mute, read_transcripts, write_transcripts
 
         samples = mute(corpus.samples)
         hear = cache(lambda: transcriber(asr, device=shop.loading.device))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from undersong.proximity.choosing.ranking import harm_sets
 from undersong.proximity.distances import BLOCK, first_equal, nearest
-from undersong.proximity.ranking import harm_sets
 from undersong.proximity.table import (
     METADATA,
     check_quarantine,

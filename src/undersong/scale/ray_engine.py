@@ -86,7 +86,7 @@ def proximity_on_ray(
 
 def _hand_out(work: Work, numbers: Sequence[int]) -> None:
     """Each shard's items into a Parquet file: a worker reads its own and never holds the corpus."""
-    from undersong.corpora.manifest import write_manifest
+    from undersong.corpora.forms.manifest import write_manifest
 
     for number in numbers:
         file = work.parts.samples(number)
@@ -138,7 +138,7 @@ class Embedder:
         return {"shard": batch["shard"], "refused": [self._shard(int(number)) for number in batch["shard"]]}
 
     def _shard(self, number: int) -> str:
-        from undersong.corpora.manifest import read_manifest
+        from undersong.corpora.forms.manifest import read_manifest
 
         # Made already: by this very task before its worker died, or by another job.
         if self.parts.marker(number).exists():

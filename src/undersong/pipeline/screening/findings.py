@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from undersong.proximity import Selection
-    from undersong.proximity.keep import Keep
+    from undersong.proximity.choosing.keep import Keep
 
 LARGE = 50_000  # items from which fewer bootstrap draws have to do
 NAMED = 50  # near-duplicates that are named; all are counted
@@ -120,7 +120,7 @@ def _closest(whole: Mapping[str, pa.Table], sides: Sides) -> list[dict[str, Any]
 
 def _each(whole: Mapping[str, pa.Table]) -> list[tuple[str, str, pa.Table]]:
     from undersong.proximity import to_harm_set
-    from undersong.proximity.ranking import harm_sets
+    from undersong.proximity.choosing.ranking import harm_sets
 
     return [(axis, name, to_harm_set(table, name)) for axis, table in whole.items() for name in harm_sets(table)]
 

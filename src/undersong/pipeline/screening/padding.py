@@ -21,8 +21,8 @@ def padding_checks(axes: Mapping[str, str], sides: Sides, device: str) -> dict[s
     """
     from undersong.encoders import make_encoder
     from undersong.encoders.options import parse_encoder
-    from undersong.encoders.padding import check_padding
-    from undersong.encoders.speech import has_padding
+    from undersong.encoders.spoken.padding import check_padding
+    from undersong.encoders.spoken.speech import has_padding
 
     pool, harm = sides.pool.samples, [sample for side in sides.harm.values() for sample in side.samples]
     found = {}

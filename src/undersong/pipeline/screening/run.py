@@ -128,7 +128,7 @@ def _check_axes(asked: Asked, axes: Mapping[str, str], sides: Sides) -> None:
     """A rule, a score, an axis or a model that cannot be."""
     from undersong.encoders import is_internal
     from undersong.proximity import read_keep
-    from undersong.proximity.ranking import count
+    from undersong.proximity.choosing.ranking import count
     from undersong.proximity.table import parse_score
 
     one_of("axis", asked.by, axes)

@@ -54,7 +54,7 @@ class Side:
     @property
     def files(self) -> list[str]:
         """What is read of it: its reference, and audio files by path."""
-        from undersong.corpora.manifest import audio_files
+        from undersong.corpora.forms.manifest import audio_files
 
         return [self.ref, *(() if self.corpus is None else audio_files(self.corpus.artefact.path))]
 

@@ -1,0 +1,1 @@
+"""What two corpora have in common, by text and by sound."""

@@ -1,0 +1,1 @@
+"""Corpora as files of other people: the forms they are read from and written to."""

@@ -1,0 +1,178 @@
+"""Corpora as files: read, filter and write manifests (JSONL or Parquet).  Knows items; does not open their audio."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from undersong.corpora.forms.rows import FIELDS, row_of, sample_of
+from undersong.corpora.forms.tables import Row, json_rows, parquet_rows
+from undersong.store import write_atomic
+from undersong.types import Quarantined, Sample, UndersongError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CORPUS, QUARANTINE = "corpus.parquet", "quarantine.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A corpus as read: its items in order, those already set aside, and the folder relative audio paths start at."""
+
+    samples: tuple[Sample, ...]
+    quarantined: tuple[Quarantined, ...]
+    root: Path
+    form: str = "manifest"  # what the files were taken for: `open_manifest` finds it by content
+
+
+def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
+    """Read `*.jsonl`, `*.parquet`, or a corpus artefact's folder (whose quarantine comes along).
+
+    `root`: the folder no audio path may lead out of, links followed (default: any path is taken).
+    Raises UndersongError naming the file, and the line or row, for: no such file, another format, no items, a row
+    that is no object, a missing or repeated id, a field of the wrong type, a path outside `root`.
+    """
+    path = Path(path)
+    file = path / CORPUS if path.is_dir() else path
+    if not file.is_file():
+        raise UndersongError(f"There is no manifest {file}; check the path.")
+    start = Path.cwd() / file.parent
+    samples = gather(((place, sample_of(row, start, place)) for place, row in _rows(file)), root)
+    if not samples:
+        raise UndersongError(f"Manifest {file} holds no items; add some, one a line.")
+    return Manifest(samples, _read_quarantine(file), start)
+
+
+def gather(found: Iterable[tuple[str, Sample]], root: str | Path | None = None) -> tuple[Sample, ...]:
+    """The samples of (place, sample) pairs; UndersongError for an id that was there before or audio outside `root`."""
+    samples: dict[str, Sample] = {}
+    allowed = None if root is None else os.path.realpath(root)
+    for place, sample in found:
+        if sample.id in samples:
+            raise UndersongError(f"{place} repeats the id {sample.id!r}; every item needs an id of its own.")
+        if allowed is not None and isinstance(sample.audio, str):
+            # realpath does not raise for a loop of links; a NUL, which no path can hold, it would.
+            real = "" if "\0" in sample.audio else os.path.realpath(sample.audio)
+            if not real or os.path.commonpath([allowed, real]) != allowed:
+                raise UndersongError(f"{place} names audio outside {root} ({sample.audio}); move it there.")
+        samples[sample.id] = sample
+    return tuple(samples.values())
+
+
+def write_manifest(samples: Sequence[Sample], path: str | Path) -> None:
+    """Write `*.jsonl` or `*.parquet`, whole or not at all; reading it back gives the same samples.
+
+    (As long as labels are sorted by name, as reading leaves them.)  JSONL cannot hold audio bytes: UndersongError.
+    """
+    path = Path(path)
+    rows = [row_of(sample, Path.cwd() / path.parent) for sample in samples]
+    if path.suffix == ".jsonl":
+        write_atomic(path, "".join(map(_json_line, rows)).encode())
+    elif path.suffix == ".parquet":
+        write_atomic(path, _parquet(_table(rows)))
+    else:
+        raise UndersongError(f"{path} is neither .jsonl nor .parquet; choose one of these names.")
+
+
+def write_corpus(samples: Sequence[Sample], quarantined: Sequence[Quarantined], folder: str | Path) -> None:
+    """The corpus artefact's files: `corpus.parquet` and `quarantine.parquet` (id, reason)."""
+    import pyarrow as pa
+
+    write_manifest(samples, Path(folder) / CORPUS)
+    rows = [{"id": item.id, "reason": item.reason} for item in quarantined]
+    schema = pa.schema({"id": pa.string(), "reason": pa.string()})
+    write_atomic(Path(folder) / QUARANTINE, _parquet(pa.Table.from_pylist(rows, schema)))
+
+
+def audio_files(folder: str | Path) -> list[str]:
+    """The audio a corpus artefact names by path; its items are not read for it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = Path(folder) / CORPUS
+    column = pq.read_table(file, columns=["audio"]).column("audio")
+    if pa.types.is_struct(column.type):
+        column = pa.chunked_array([chunk.field("path") for chunk in column.chunks], pa.string())
+    found = column.drop_null().to_pylist() if pa.types.is_string(column.type) else []
+    return [str(Path.cwd() / file.parent / path) for path in found]
+
+
+def select(samples: Sequence[Sample], where: Mapping[str, str | Sequence[str]]) -> tuple[Sample, ...]:
+    """The samples whose every named column (speaker, group or a label) has one of the given values, in order.
+
+    UndersongError for a column or a value that no sample has, and where nothing is left.
+    """
+    kept = tuple(samples)
+    columns = {"speaker", "group"} | {name for sample in samples for name, _ in sample.labels}
+    for column, wanted in where.items():
+        values = {wanted} if isinstance(wanted, str) else set(wanted)
+        if column not in columns:
+            raise UndersongError(f"No sample has a column {column!r}; {_nearest(column, columns)}.")
+        there = {value for sample in samples if (value := sample.column(column)) is not None}
+        if absent := sorted(values - there):
+            raise UndersongError(f"No sample has {column} {absent[0]!r}; {_nearest(absent[0], there)}.")
+        kept = tuple(sample for sample in kept if sample.column(column) in values)
+    if not kept:
+        raise UndersongError(f"No sample is left after the filter {dict(where)}; ask for less at once.")
+    return kept
+
+
+def _nearest(word: str, words: set[str]) -> str:
+    close = get_close_matches(word, words, n=1)
+    return f"did you mean {close[0]!r}" if close else f"choose from {', '.join(sorted(words)[:20]) or 'none'}"
+
+
+def _rows(file: Path) -> Iterator[Row]:
+    """(where it stands, row) of every item."""
+    if file.suffix.lower() == ".jsonl":
+        return json_rows(file)
+    if file.suffix.lower() == ".parquet":
+        return parquet_rows(file, needs="id")
+    raise UndersongError(f"Manifest {file} is neither .jsonl nor .parquet; convert it, one item a line or row.")
+
+
+def _json_line(row: dict[str, Any]) -> str:
+    if isinstance(row["audio"], bytes):
+        raise UndersongError(f"item {row['id']!r} holds audio as bytes, which JSONL cannot keep; write .parquet.")
+    return json.dumps({k: v for k, v in row.items() if v not in (None, [])}, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _read_quarantine(file: Path) -> tuple[Quarantined, ...]:
+    beside = file.with_name(QUARANTINE)
+    if file.name != CORPUS or not beside.is_file():
+        return ()
+    return tuple(Quarantined(row["id"], row["reason"]) for _, row in parquet_rows(beside))
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Fixed columns first, then labels as strings.  Audio: paths or bytes, or (mixed) Hugging Face's pair of both."""
+    import pyarrow as pa
+
+    kinds = {type(row["audio"]) for row in rows} - {type(None)}
+    audio: Any = pa.large_binary() if kinds == {bytes} else pa.string()
+    if len(kinds) > 1:
+        audio = pa.struct({"bytes": pa.large_binary(), "path": pa.string()})
+        rows = [{**row, "audio": _pair(row["audio"])} for row in rows]
+    special = {"audio": audio, "answers": pa.list_(pa.string()), "seconds": pa.float64()}
+    labels = sorted({name for row in rows for name in row} - set(FIELDS))
+    schema = pa.schema([(name, special.get(name, pa.string())) for name in (*FIELDS, *labels)])
+    return pa.Table.from_pylist(rows, schema)
+
+
+def _pair(audio: str | bytes | None) -> dict[str, Any] | None:
+    return None if audio is None else {"bytes" if isinstance(audio, bytes) else "path": audio}
+
+
+def _parquet(table: pa.Table) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue().to_pybytes())

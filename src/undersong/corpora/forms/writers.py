@@ -1,0 +1,193 @@
+"""A kept set as what trainers read: LLaMA-Factory and ms-swift JSONL, and a Parquet folder for `datasets`.
+
+Knows layouts; does not decode audio.  Whole or not at all; `open_manifest` reads all of it back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from undersong.corpora.forms.chats import OWN, PLACEHOLDER
+from undersong.corpora.forms.hub import store_audio
+from undersong.corpora.forms.manifest import write_manifest
+from undersong.corpora.forms.rows import FIELDS, row_of
+from undersong.store import replacing, write_atomic
+from undersong.types import Sample, UndersongError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHARD = 256 << 20  # bytes of audio in one Parquet file
+GROUP = 16 << 20  # and in one row group: what a streaming reader takes at once
+
+
+def write_kept(samples: Sequence[Sample], path: str | Path, instruction: str = "") -> None:
+    """Write by the name: `*.messages.jsonl` for trainers, `*.jsonl` or `*.parquet` as manifest, else a Parquet folder.
+
+    Errors: those of `write_messages`, `write_manifest` and `write_hub_folder`.
+    """
+    name = Path(path).name
+    if name.endswith(".messages.jsonl"):
+        write_messages(samples, path, instruction)
+    elif Path(path).suffix in (".jsonl", ".parquet"):
+        write_manifest(samples, path)
+    elif not Path(path).suffix:
+        write_hub_folder(samples, path)
+    else:
+        raise UndersongError(f"{path} is no .messages.jsonl, .jsonl, .parquet or folder; choose one of these names.")
+
+
+def write_messages(samples: Sequence[Sample], path: str | Path, instruction: str = "") -> None:
+    """JSONL with `messages`, `audios` and `id`: one question and answer a line, as LLaMA-Factory and ms-swift take it.
+
+    What is typed beside `<audio>` is the sample's own label `instruction`, else `instruction`; never the transcript,
+    which would tell the model in text what it is to hear.  A written sample asks its text.  A label `system` becomes
+    the system message.  All other fields are kept as JSON in one column that trainers ignore, so nothing is lost.
+    Audio paths are absolute, because trainers start relative ones at their own folder; audio bytes are written to
+    files beside (`NAME-audio/`), named by content.
+    UndersongError: no answer, neither audio nor text, or the placeholder itself among the words.
+    """
+    path = Path(path)
+    folder = path.parent / f"{path.name.split('.')[0]}-audio"
+    rows = [_message_row(sample, instruction) for sample in samples]  # all are looked at before a file is written
+    for row, sample in zip(rows, samples):
+        if sample.audio is not None:
+            stored = store_audio(sample.audio, folder) if isinstance(sample.audio, bytes) else sample.audio
+            row["audios"] = [str(Path.cwd() / stored)]
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+
+def dataset_info(path: str | Path) -> dict[str, Any]:
+    """The entry of LLaMA-Factory's `dataset_info.json` for a file of `write_messages`, under the file's name."""
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+    entry = {
+        "file_name": str(Path.cwd() / path),
+        "formatting": "sharegpt",
+        "columns": {"messages": "messages", "audios": "audios"},
+        "tags": {**tags, "system_tag": "system"},
+    }
+    return {Path(path).name.split(".")[0]: entry}
+
+
+def write_hub_folder(samples: Sequence[Sample], folder: str | Path, split: str = "train") -> None:
+    """A folder that `datasets.load_dataset(folder)` reads unchanged, audio as an Audio feature, its bytes inside.
+
+    Files `data/SPLIT-00000-of-00002.parquet`; labels are string columns.  The audio is as it was, not decoded.
+    A former export there is replaced.  UndersongError: a folder with anything else in it, an audio file that cannot be
+    opened, a label that shares its name with a column.
+    """
+    if not samples:
+        raise UndersongError(f"{folder} would hold no items; keep some.")
+    if Path(folder).exists() and not _is_export(Path(folder)):
+        raise UndersongError(f"{folder} holds something else, which would be lost; name a new or an empty folder.")
+    labels = sorted({name for sample in samples for name, _ in sample.labels})
+    schema = _schema(labels, any(sample.audio is not None for sample in samples))
+    with replacing(Path(folder)) as temporary:
+        data = temporary / "data"
+        data.mkdir(parents=True)
+        files = list(_shards(samples, schema, data))
+        for number, file in enumerate(files):
+            file.rename(data / f"{split}-{number:05d}-of-{len(files):05d}.parquet")
+
+
+def _is_export(folder: Path) -> bool:
+    """Whether a folder is empty or holds nothing but what this module writes."""
+    if not folder.is_dir() or any(path.name != "data" for path in folder.iterdir()):
+        return False
+    return all(path.suffix == ".parquet" for path in (folder / "data").glob("*"))
+
+
+def _message_row(sample: Sample, instruction: str) -> dict[str, Any]:
+    """One line, its list of clips still empty."""
+    labels = dict(sample.labels)
+    typed, system = labels.pop("instruction", None), labels.pop("system", None)
+    spoken = sample.audio is not None
+    asked = (typed if typed is not None else instruction) if spoken else sample.text
+    unanswered = not (sample.answer or "").strip()
+    if unanswered or not (spoken or (asked or "").strip()):
+        lacks = "answer to train on" if unanswered else "audio and no text"
+        raise UndersongError(f"item {sample.id!r} has no {lacks}; leave it out or fill it in.")
+    if any(PLACEHOLDER in (text or "") for text in (asked, sample.answer, system)):
+        raise UndersongError(f"item {sample.id!r} holds the placeholder {PLACEHOLDER} as a word; change its text.")
+    content = "\n".join(part for part in (PLACEHOLDER if spoken else "", asked) if part)
+    turns = [("system", system), ("user", content), ("assistant", sample.answer)]
+    own = {
+        **{name: value for name, value in row_of(sample, Path("/nowhere")).items() if name not in ("id", "audio")},
+        "instruction": typed,  # what every item was asked alike is the export's, not the sample's
+    }
+    kept = {name: value for name, value in own.items() if value not in (None, [])}
+    if spoken and typed is None and instruction:
+        kept["instruction"] = None
+    return {
+        "messages": [{"role": role, "content": text} for role, text in turns if text],
+        "audios": [],
+        "id": sample.id,
+        OWN: json.dumps(kept, ensure_ascii=False, allow_nan=False),  # a string: one type in every row
+    }
+
+
+def _schema(labels: list[str], spoken: bool) -> pa.Schema:
+    """Arrow types, and in the metadata the features that `datasets` takes from there."""
+    import pyarrow as pa
+
+    if shared := sorted(set(labels) & set(FIELDS)):
+        raise UndersongError(f"A label shares its name with the column {shared[0]!r}; rename it.")
+    text = {"dtype": "string", "_type": "Value"}
+    types = {name: pa.string() for name in (*FIELDS, *labels)}
+    types |= {"answers": pa.list_(pa.string()), "seconds": pa.float64()}
+    features: dict[str, Any] = dict.fromkeys(types, text)
+    features |= {"answers": {"feature": text, "_type": "Sequence"}, "seconds": {"dtype": "float64", "_type": "Value"}}
+    if spoken:
+        types["audio"] = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        features["audio"] = {"_type": "Audio"}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    return pa.schema(list(types.items()), metadata=metadata)
+
+
+def _shards(samples: Sequence[Sample], schema: pa.Schema, data: Path) -> Iterator[Path]:
+    """Write files `0`, `1`, … of about SHARD bytes of audio each; yields every one when it is whole."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    groups = _groups(samples)
+    group = next(groups, None)
+    for number in count():
+        if group is None:
+            return
+        held, file = 0, data / str(number)
+        with pq.ParquetWriter(file, schema, compression="zstd", write_page_index=True) as writer:
+            while group is not None and (held == 0 or held + group[1] <= SHARD):
+                writer.write_table(pa.Table.from_pylist(group[0], schema))
+                held += max(group[1], 1)
+                group = next(groups, None)
+        yield file
+
+
+def _groups(samples: Sequence[Sample]) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    """(rows, bytes of audio in them), at most GROUP bytes or 1,000 rows at a time."""
+    rows, held = list[dict[str, Any]](), 0
+    for sample in samples:
+        row = row_of(sample, Path("/nowhere"))
+        if sample.audio is not None:
+            data = _bytes(sample)
+            row["audio"] = {"bytes": data, "path": Path(sample.audio).name if isinstance(sample.audio, str) else None}
+            held += len(data)
+        rows.append(row)
+        if held >= GROUP or len(rows) == 1000:
+            yield rows, held
+            rows, held = [], 0
+    if rows:
+        yield rows, held
+
+
+def _bytes(sample: Sample) -> bytes:
+    from undersong.corpora.sound.audio import Unreadable, file_bytes
+
+    try:
+        return file_bytes(sample)
+    except ValueError as error:
+        raise Unreadable(sample.id, str(error)) from error

@@ -1,0 +1,1 @@
+"""Clips: how they are decoded and judged, mixed with noise, and spoken."""

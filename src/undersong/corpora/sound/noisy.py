@@ -1,0 +1,77 @@
+"""A spoken corpus as a noisy one: files named by what they were made of, written once, resumed after a kill.
+
+Knows files and samples; how speech and noise are mixed is `noise.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from undersong.corpora.sound.audio import Unreadable, load_clip, pcm_hash
+from undersong.corpora.sound.noise import Mixed, mix
+from undersong.store import canonical, write_atomic
+from undersong.types import Clip, Quarantined, Sample, UndersongError
+
+VERSION = 1  # of the mixing: another one is another file
+LABELS = ("noise", "noise_snr", "noise_offset", "noise_gain", "noise_scale")
+
+
+def load_noise(path: str | Path, rate: int = 16_000) -> Clip:
+    """A user's ambience file as noise; its name is its content's hash, so a file that is moved is the same noise."""
+    clip = load_clip(Sample(str(path), audio=str(path)), rate)
+    return replace(clip, id=f"{Path(path).stem}-{pcm_hash(clip)[:12]}")
+
+
+def with_noise(
+    samples: Sequence[Sample], noise: Clip, snr: float, seed: int, folder: str | Path, level: str = "active"
+) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
+    """The samples with noise at `snr` dB (see `mix`), as 16-bit FLAC files in `folder`, and those that cannot be mixed.
+
+    How each was made stands in its labels `noise`, `noise_snr`, `noise_offset`, `noise_gain`, `noise_scale`; a
+    `noise_scale` below 1 says that the mixture would have clipped.  Ids, texts and answers stay, so noisy and clean
+    arms hold the same items.  A file that is there already is not made again.
+    """
+    kept, quarantined = list[Sample](), list[Quarantined]()
+    for sample in samples:
+        try:
+            kept.append(_noisy(sample, noise, snr, seed, Path(folder), level))
+        except Unreadable as error:
+            quarantined.append(Quarantined(sample.id, error.reason))
+    return tuple(kept), tuple(quarantined)
+
+
+def _noisy(sample: Sample, noise: Clip, snr: float, seed: int, folder: Path, level: str) -> Sample:
+    if shared := set(LABELS) & {name for name, _ in sample.labels}:
+        raise UndersongError(f"item {sample.id!r} has the label {sorted(shared)[0]!r} already; take it without noise.")
+    clip = load_clip(sample, noise.rate)
+    try:
+        mixed = mix(clip, noise, snr, seed, level)
+    except UndersongError as error:
+        if not clip.samples.any():
+            raise Unreadable(sample.id, "the audio is silent") from error
+        raise
+    made_of = [VERSION, pcm_hash(clip), pcm_hash(noise), mixed.offset, mixed.snr, level]
+    path = Path.cwd() / folder / f"{hashlib.sha256(canonical(made_of).encode()).hexdigest()[:32]}.flac"
+    if not path.is_file():
+        write_atomic(path, _flac(mixed))
+    labels = {
+        "noise": noise.id,
+        "noise_snr": f"{mixed.snr:g}",
+        "noise_offset": str(mixed.offset),
+        "noise_gain": f"{mixed.gain:.6g}",
+        "noise_scale": f"{mixed.scale:.6g}",
+    }
+    merged = tuple(sorted([*sample.labels, *labels.items()]))
+    return replace(sample, audio=str(path), labels=merged, seconds=None, pcm_hash=None)
+
+
+def _flac(mixed: Mixed) -> bytes:
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, mixed.clip.samples, mixed.clip.rate, format="FLAC", subtype="PCM_16")
+    return file.getvalue()

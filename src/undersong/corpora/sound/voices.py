@@ -1,0 +1,149 @@
+"""Voices that text is spoken in, and the two engines that speak: espeak-ng and piper.  Knows processes, not corpora.
+
+The paper spoke its texts with online services, which this tool does not call; `PAPER_VOICES` says which, so that audio
+made with them elsewhere can be brought along (`speak.with_audio`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from undersong.types import UndersongError
+
+ENGINES = ("espeak", "piper")
+# Accent of SD-QA -> the Edge-TTS voice that the paper spoke GammaCorpus and HeySQuAD with.  Harmful requests were all
+# spoken by one voice, gTTS English, so there "close in sound" may be no more than "that voice".
+PAPER_VOICES = {
+    "aus": "en-AU-NatashaNeural",
+    "gbr": "en-GB-SoniaNeural",
+    "ind_n": "en-IN-NeerjaNeural",
+    "ind_s": "en-IN-PrabhatNeural",
+    "irl": "en-IE-EmilyNeural",
+    "kenya": "en-KE-AsiliaNeural",
+    "nga": "en-NG-EzinneNeural",
+    "nzl": "en-NZ-MollyNeural",
+    "phl": "en-PH-RosaNeural",
+    "usa": "en-US-JennyNeural",
+    "zaf": "en-ZA-LeahNeural",
+}
+# Accents of English that espeak-ng has; a speaker is added by `+f1` … `+f5`, `+m1` … `+m8`, as in `en-us+f3`.
+ESPEAK_ACCENTS = (
+    "en",
+    "en-us",
+    "en-us-nyc",
+    "en-029",
+    "en-gb-scotland",
+    "en-gb-x-rp",
+    "en-gb-x-gbclan",
+    "en-gb-x-gbcwmd",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """Who speaks: an engine, the name it knows (espeak: a voice; piper: a model's `.onnx` file), words a minute.
+
+    piper has no words a minute: its speed is `speed / 175` times that of the model.
+    """
+
+    engine: str
+    name: str
+    speed: int = 175
+
+    @property
+    def label(self) -> str:
+        """How the voice is called in samples: nothing of this machine's paths."""
+        return f"{self.engine}:{Path(self.name).stem if self.engine == 'piper' else self.name}"
+
+
+@cache
+def identity(voice: Voice) -> tuple[str, ...]:
+    """What decides how a voice sounds: engine, its version, the voice itself (of a model: its content), speed.
+
+    UndersongError where the engine or the model is not there.
+    """
+    if voice.engine == "espeak":
+        if importlib.util.find_spec("espeakng_loader") is None:
+            raise UndersongError("Speaking with espeak-ng needs its library; pip install 'undersong[tts]'.")
+        return "espeak", importlib.metadata.version("espeakng-loader"), voice.name, str(voice.speed)
+    if voice.engine != "piper":
+        raise UndersongError(f"No engine is called {voice.engine!r}; choose from {', '.join(ENGINES)}.")
+    _piper()
+    if not Path(voice.name).is_file():
+        raise UndersongError(f"There is no piper model {voice.name}; give the path of its .onnx file.")
+    with Path(voice.name).open("rb") as file:
+        return "piper", hashlib.file_digest(file, "sha256").hexdigest(), str(voice.speed)
+
+
+def say(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
+    """Each text as the bytes of a FLAC file at the engine's own rate, or as the reason why not; in order."""
+    return _espeak_says(voice, texts) if voice.engine == "espeak" else _piper_says(voice, texts)
+
+
+def _espeak_says(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
+    command = [sys.executable, "-P", "-m", "undersong.corpora.sound.espeak"]  # -P: nothing of the folder one is in
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        if process.stdin is None or process.stdout is None:  # never with PIPE; said for the type checker
+            raise UndersongError("espeak-ng cannot be talked to; start anew.")
+        for text in texts:
+            request = {"text": text, "voice": voice.name, "speed": voice.speed}
+            try:
+                process.stdin.write(json.dumps(request).encode() + b"\n")
+                process.stdin.flush()
+            except BrokenPipeError:  # it ended; what it answered last is told below
+                pass
+            head = process.stdout.readline()
+            if not head:
+                raise UndersongError("The process of espeak-ng ended by itself; run again to go on where it stopped.")
+            answer = json.loads(head)
+            yield answer.get("error") or _flac(process.stdout.read(answer["bytes"]), answer["rate"])
+
+
+def _piper_says(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
+    """One process loads the model once and writes a file a line, named by a clock that only goes forward."""
+    import soundfile
+
+    lines = [" ".join(text.split()) for text in texts]
+    with tempfile.TemporaryDirectory() as folder:
+        scale = f"{175 / voice.speed:.6g}"
+        command = [*_piper(), "--model", voice.name, "--output_dir", folder, "--length_scale", scale]
+        done = subprocess.run(command, input="\n".join(lines).encode() + b"\n", capture_output=True, check=False)
+        files = sorted(Path(folder).glob("*.wav"), key=lambda file: (len(file.name), file.name))
+        if done.returncode or len(files) != len(lines):
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            why = said[-1] if said and done.returncode else f"{len(files)} files for {len(lines)} texts"
+            raise UndersongError(f"piper failed with {voice.name} ({why}); try the texts one by one.")
+        for file in files:
+            pcm, rate = soundfile.read(file, dtype="int16")
+            yield _flac(pcm.astype("<i2").tobytes(), rate) if pcm.size else "piper says nothing"
+
+
+@cache
+def _piper() -> tuple[str, ...]:
+    """How piper is called here: its command, or its package (GPL-3.0, so a process of its own and no part of this)."""
+    if found := shutil.which("piper"):
+        return (found,)
+    if importlib.util.find_spec("piper") is not None:
+        return sys.executable, "-P", "-m", "piper"
+    raise UndersongError("There is no piper here; install the package piper-tts, or put the command on the path.")
+
+
+def _flac(pcm: bytes, rate: int) -> bytes:
+    import numpy as np
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, np.frombuffer(pcm, dtype="<i2"), rate, format="FLAC", subtype="PCM_16")
+    return file.getvalue()

@@ -1,0 +1,1 @@
+"""Encoders of clips: log-mel, transformers' speech models, Whisper, CLAP."""

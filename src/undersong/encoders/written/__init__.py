@@ -1,0 +1,1 @@
+"""Encoders of texts, and transcripts of what has none."""

@@ -1,0 +1,1 @@
+"""How far axes agree, what a model hears, and how near a pool lies to harm."""

@@ -1,0 +1,1 @@
+"""Which items of a ranking are kept, and what they are beside the others."""

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from undersong.encoders.spoken import decoding
 from undersong.encoders.progress import Progress
+from undersong.encoders.spoken import decoding
 from undersong.encoders.spoken.clips import ClipEncoder
 from undersong.encoders.spoken.speech_pool import moments, pooled
 from undersong.encoders.spoken.windows import Ear, Network, Window, consecutive, fitting, spread

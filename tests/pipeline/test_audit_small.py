@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from undersong.evaluation.replies import read_replies
-from undersong.pipeline.rates import set_rates
+from undersong.pipeline.results.rates import set_rates
 from undersong.types import Verdict
 
 SMALL = {

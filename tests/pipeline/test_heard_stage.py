@@ -14,7 +14,7 @@ from undersong.encoders.vectors import read_embeddings
 from undersong.models import features as cache
 from undersong.models.adapter import AudioModel
 from undersong.pipeline import stages
-from undersong.pipeline.embedded import View, embeddings
+from undersong.pipeline.stages.embedded import View, embeddings
 from undersong.pipeline.workshop import Corpus, Workshop
 from undersong.store import Store
 from undersong.types import UndersongError

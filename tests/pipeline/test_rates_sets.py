@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.pipeline.rates import find_rate, set_rates
+from undersong.pipeline.results.rates import find_rate, set_rates
 from undersong.statistics import clustered_rate
 from undersong.types import VERDICTS, Verdict
 

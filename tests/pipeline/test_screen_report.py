@@ -11,7 +11,7 @@ import tiny_speech
 from screening import screen
 
 from undersong.pipeline import stages
-from undersong.pipeline.embedded import View, embeddings
+from undersong.pipeline.stages.embedded import View, embeddings
 from undersong.pipeline.workshop import Workshop
 from undersong.store import Store
 from undersong.types import UndersongError

@@ -98,7 +98,7 @@ def test_the_same_question_again_computes_nothing(sides: tuple[Path, Path], tmp_
 def test_a_study_finds_what_a_screening_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One key for both: look before the study costs anything."""
     from undersong.pipeline import stages
-    from undersong.pipeline.embedded import View, embeddings
+    from undersong.pipeline.stages.embedded import View, embeddings
     from undersong.pipeline.workshop import Workshop
     from undersong.store import Store
 

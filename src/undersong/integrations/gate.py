@@ -137,7 +137,7 @@ def _last(runs: Sequence[Run], arm: str, path: Path) -> list[Run]:
 
 def _of_verdicts(path: Path) -> list[SetResult]:
     from undersong.evaluation.verdicts import read_verdicts
-    from undersong.pipeline.rates import set_rates
+    from undersong.pipeline.results.rates import set_rates
     from undersong.report.schema import SetResult
 
     _refuse_a_study(path)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.folders import whole, writable, write_provenance
-from undersong.pipeline.rates import set_rates
-from undersong.pipeline.training import picked, recipe_of, targets_of, train
+from undersong.pipeline.results.rates import set_rates
+from undersong.pipeline.stages.training import picked, recipe_of, targets_of, train
 from undersong.study import Evaluation, Tuning
 from undersong.types import MODALITIES, Prompt, Sample, UndersongError
 

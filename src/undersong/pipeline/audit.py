@@ -6,80 +6,24 @@ One function a stage; `audit` reads like the method section.  What it returns is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from undersong.pipeline import mechanism, stages
-from undersong.pipeline.embedded import View, embeddings
-from undersong.pipeline.gradients import gradients
-from undersong.pipeline.mechanism import Contrast
-from undersong.pipeline.selections import Choose, rules_of, selection
-from undersong.pipeline.stages import Arm, Asked
-from undersong.pipeline.training import recipe_of
+from undersong.pipeline import stages
+from undersong.pipeline.records import AuditRecord, ModelRecord, RunRecord
+from undersong.pipeline.refusals import refuse_models, refuse_overlap, refuse_unusable
+from undersong.pipeline.stages import Arm, Asked, mechanism
+from undersong.pipeline.stages.embedded import View, embeddings
+from undersong.pipeline.stages.gradients import gradients
+from undersong.pipeline.stages.mechanism import Contrast
+from undersong.pipeline.stages.selections import Choose, rules_of, selection
+from undersong.pipeline.stages.training import recipe_of
 from undersong.pipeline.workshop import Corpus, Workshop
 from undersong.store import Artefact
 from undersong.study import Study
-from undersong.types import UndersongError
 
 if TYPE_CHECKING:
-    from undersong.proximity import Selection
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """One measured point: an arm at a step, with its artefacts."""
-
-    arm: Arm
-    step: int
-    adapter: Artefact | None
-    replies: Artefact
-    verdicts: Artefact
-
-
-@dataclass
-class ModelRecord:
-    """What one base brought: its axes' tables, its selections, its runs and its mechanism."""
-
-    ref: str
-    base_seed: int
-    features: dict[str, Artefact] = field(default_factory=dict)  # by corpus artefact: what was heard of it
-    embeddings: dict[str, tuple[Artefact, Artefact]] = field(default_factory=dict)  # pool, first harm set
-    measured: dict[tuple[str, str], Artefact] = field(default_factory=dict)  # (axis, harm set) -> proximity
-    calm: dict[str, Artefact] = field(default_factory=dict)  # axis -> proximity of harmless speech to the first set
-    selections: dict[str, Selection] = field(default_factory=dict)
-    runs: list[RunRecord] = field(default_factory=list)
-    projections: list[tuple[Arm, int, str, Artefact]] = field(default_factory=list)
-
-    @property
-    def proximity(self) -> dict[str, Artefact]:
-        """Axis -> proximity to the first harm set."""
-        first = next(iter(self.measured))[1] if self.measured else ""
-        return {axis: found for (axis, to), found in self.measured.items() if to == first}
-
-
-@dataclass
-class AuditRecord:
-    """Everything a report is made of."""
-
-    study: Study
-    pool: Corpus
-    harm: dict[str, Corpus]  # reference harm sets
-    sets: dict[str, Corpus]
-    models: list[ModelRecord]
-    harmless: Corpus | None = None
-    contrast: dict[str, Corpus] = field(default_factory=dict)  # what refusal directions are fitted on
-
-    @property
-    def reference(self) -> Corpus:
-        """The harm set that is selected by where a rule names no other."""
-        return next(iter(self.harm.values()))
-
-    @property
-    def corpora(self) -> list[Corpus]:
-        """All that a base hears: pool, harm sets, harmless speech, prompt sets."""
-        calm = [self.harmless] if self.harmless is not None else []
-        return [self.pool, *self.harm.values(), *calm, *self.sets.values()]
+    pass
 
 
 def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditRecord:
@@ -92,26 +36,6 @@ def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditReco
         say(f"{ref}: screening {len(record.pool.samples)} benign samples on {len(study.axes)} axes")
         record.models.append(one_model(study, shop, record, ref, number, say, partial(selection, shop, record.pool)))
     return record
-
-
-def refuse_models(study: Study, fetched: bool = False) -> None:
-    """What configs alone can tell, before the first model takes its hours: a model that is none, an axis of a view that
-    a family does not have.  `fetched`: only of models that lie here, for a plan without a network."""
-    from undersong.encoders import is_internal, view_of
-    from undersong.models.folders import model_folder
-    from undersong.models.identify import identify
-
-    for ref in study.models:
-        if fetched and model_folder(ref) is None:
-            continue
-        _, _, family = identify(ref)
-        for axis, spec in study.axes.items():
-            view = view_of(spec) if is_internal(spec) else None
-            if view is not None and view not in family.views:
-                known = ", ".join(f"internal:{name}" for name in family.views)
-                raise UndersongError(
-                    f"Axis {axis}: {family.name} ({ref}) has no view {view!r}; take internal, {known}."
-                )
 
 
 def gather(study: Study, shop: Workshop) -> AuditRecord:
@@ -129,37 +53,6 @@ def gather(study: Study, shop: Workshop) -> AuditRecord:
     harm = {name: read(ref) for name, ref in study.harm_sets.items()}
     sets = {name: read(one.corpus, one.where) for name, one in study.sets.items()}
     return AuditRecord(study, pool, harm, sets, [], read(study.harmless) if study.harmless is not None else None)
-
-
-def refuse_unusable(record: AuditRecord) -> None:
-    """No harm item and no prompt may be missing, and only a small share of the pool (DESIGN rules 2 and 8)."""
-    from undersong.proximity import check_quarantine
-
-    pool, allowed = record.pool, record.study.proximity.max_quarantined
-    total = len(pool.samples) + len(pool.quarantined)
-    for reference in record.harm.values():
-        check_quarantine("as it is", pool.quarantined, total, reference.quarantined, allowed)
-    for name, corpus in record.sets.items():
-        if lost := corpus.quarantined:
-            raise UndersongError(
-                f"Item {lost[0].id} of set {name} cannot be used ({lost[0].reason}; {len(lost)} in all); mend it or "
-                "take it out: a rate is over all prompts of its set."
-            )
-
-
-def refuse_overlap(record: AuditRecord) -> None:
-    """Reference and test harm are disjoint (DESIGN rule 13), and nothing harmful or tested is trained on."""
-    from undersong.corpora import refuse_shared_behaviour, refuse_shared_items
-
-    for name, corpus in record.sets.items():
-        for reference in record.harm.values() if record.study.sets[name].harmful else ():
-            refuse_shared_behaviour(reference.samples, corpus.samples)
-        refuse_shared_items(record.pool.samples, corpus.samples, name=f"the set {name}")
-    for reference in record.harm.values():
-        refuse_shared_items(record.pool.samples, reference.samples)
-    if record.harmless is not None:
-        for other in (record.pool, *record.harm.values()):
-            refuse_shared_items(record.harmless.samples, other.samples, name="the harmless set")
 
 
 def one_model(

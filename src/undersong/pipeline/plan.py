@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.audit import gather, one_model, refuse_models
-from undersong.pipeline.selections import Measured, Rule, chosen_by, read_selection, selection_artefact
+from undersong.pipeline.audit import gather, one_model
+from undersong.pipeline.refusals import refuse_models
+from undersong.pipeline.stages.selections import Measured, Rule, chosen_by, read_selection, selection_artefact
 from undersong.pipeline.workshop import Corpus, Inputs, Workshop
 from undersong.store import Artefact, Draft, Store
 from undersong.study import Study

@@ -12,9 +12,10 @@ from typing import Any
 
 from undersong import __version__
 from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.audit import AuditRecord, ModelRecord, audit
+from undersong.pipeline.audit import audit
+from undersong.pipeline.records import AuditRecord, ModelRecord
 from undersong.pipeline.results import assemble, result_hash
-from undersong.pipeline.stages import Workshop
+from undersong.pipeline.workshop import Workshop
 from undersong.store import Store, write_atomic
 from undersong.study import Study
 

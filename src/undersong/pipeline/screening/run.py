@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from undersong.pipeline.embedded import View, embed_shard, embeddings
 from undersong.pipeline.engine import AT_ONCE, check_engine
 from undersong.pipeline.screening.asked import FORMS, READY, Asked, named_harm, one_of
 from undersong.pipeline.screening.findings import findings
 from undersong.pipeline.screening.padding import padding_checks
 from undersong.pipeline.screening.sides import Side, Sides, check_sides, read_sides, refuse_lost
 from undersong.pipeline.screening.writing import Screened, publish, read_screened, writable, write_screened
+from undersong.pipeline.stages.embedded import View, embed_shard, embeddings
 from undersong.pipeline.workshop import Workshop
 from undersong.store import Artefact, Draft, Store
 from undersong.types import Embeddings, Quarantined, UndersongError
@@ -214,7 +214,7 @@ def _question(sets: Mapping[str, str], sides: Sides, asked: Asked) -> tuple[dict
     """What the findings depend on: the options, the corpora and the weights.  Not how the kept set is written."""
     from undersong.encoders.options import parse_encoder
     from undersong.models.folders import model_hash
-    from undersong.pipeline.transcribed import asr_of
+    from undersong.pipeline.stages.transcribed import asr_of
 
     asked_for = asked.axes or {}
     config = {

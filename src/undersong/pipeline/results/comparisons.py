@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from undersong.pipeline.rates import find_rate
+from undersong.pipeline.results.rates import find_rate
 from undersong.statistics import compare_paired, holm, paired_runs
 from undersong.types import UndersongError, Verdict
 

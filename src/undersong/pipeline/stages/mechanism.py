@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from undersong.pipeline.stages import MODEL_PACKAGES, Arm, Asked, Workshop, adapter_folder, prompts_of
+from undersong.pipeline.stages.answers import Asked, adapter_folder, prompts_of
+from undersong.pipeline.stages.arms import Arm
+from undersong.pipeline.stages.heard import MODEL_PACKAGES
+from undersong.pipeline.workshop import Workshop
 from undersong.store import Artefact, Draft
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from undersong.pipeline.rates import find_rate
+from undersong.pipeline.results.rates import find_rate
 from undersong.statistics import paired_runs
 
 Run = Mapping[str, Any]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.pipeline.audit import AuditRecord, ModelRecord
-from undersong.pipeline.rates import find_rate
-from undersong.pipeline.screened import tables_to
+from undersong.pipeline.records import AuditRecord, ModelRecord
+from undersong.pipeline.results.rates import find_rate
+from undersong.pipeline.results.screened import tables_to
 
 if TYPE_CHECKING:
     import pyarrow as pa

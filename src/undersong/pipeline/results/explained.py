@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from undersong.pipeline.audit import AuditRecord
+from undersong.pipeline.records import AuditRecord
 from undersong.pipeline.stages import Arm
 from undersong.store import Artefact
 

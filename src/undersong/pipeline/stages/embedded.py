@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from undersong.pipeline.engine import AT_ONCE, Engine, embed_pool, in_shards
-from undersong.pipeline.heard import hearable
-from undersong.pipeline.transcribed import asr_of, transcripts
+from undersong.pipeline.stages.heard import hearable
+from undersong.pipeline.stages.transcribed import asr_of, transcripts
 from undersong.pipeline.workshop import Corpus, Workshop
 from undersong.store import Artefact, Draft, Store
 from undersong.types import Embeddings, Encoder, Quarantined, Sample

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from undersong.pipeline.heard import MODEL_PACKAGES, hearable
+from undersong.pipeline.stages.heard import MODEL_PACKAGES, hearable
 from undersong.pipeline.workshop import Corpus, Inputs, Workshop
 from undersong.store import Artefact, Draft
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.pipeline.audit import AuditRecord, ModelRecord
-from undersong.pipeline.selections import rules_of
+from undersong.pipeline.records import AuditRecord, ModelRecord
+from undersong.pipeline.stages.selections import rules_of
 from undersong.pipeline.workshop import Corpus
 from undersong.types import Sample
 

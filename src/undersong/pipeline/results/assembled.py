@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from undersong.defenses import Defense, price
-from undersong.pipeline.audit import AuditRecord, ModelRecord, RunRecord
-from undersong.pipeline.comparisons import correct, model_comparison, recipe_comparisons
-from undersong.pipeline.explained import mechanism_entry
-from undersong.pipeline.foretold import foretold_entries, score_entries
-from undersong.pipeline.marginals import marginals
-from undersong.pipeline.rates import set_rates
-from undersong.pipeline.screened import (
+from undersong.pipeline.records import AuditRecord, ModelRecord, RunRecord
+from undersong.pipeline.results.comparisons import correct, model_comparison, recipe_comparisons
+from undersong.pipeline.results.explained import mechanism_entry
+from undersong.pipeline.results.foretold import foretold_entries, score_entries
+from undersong.pipeline.results.marginals import marginals
+from undersong.pipeline.results.rates import set_rates
+from undersong.pipeline.results.screened import (
     agreement_entry,
     fingerprint_entries,
     overlap_entries,

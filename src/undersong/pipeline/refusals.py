@@ -1,0 +1,58 @@
+"""What is refused before anything is trained: models that are none, items that are lost, sets that overlap."""
+
+from __future__ import annotations
+
+from undersong.pipeline.records import AuditRecord
+from undersong.study import Study
+from undersong.types import UndersongError
+
+
+def refuse_models(study: Study, fetched: bool = False) -> None:
+    """What configs alone can tell, before the first model takes its hours: a model that is none, an axis of a view that
+    a family does not have.  `fetched`: only of models that lie here, for a plan without a network."""
+    from undersong.encoders import is_internal, view_of
+    from undersong.models.folders import model_folder
+    from undersong.models.identify import identify
+
+    for ref in study.models:
+        if fetched and model_folder(ref) is None:
+            continue
+        _, _, family = identify(ref)
+        for axis, spec in study.axes.items():
+            view = view_of(spec) if is_internal(spec) else None
+            if view is not None and view not in family.views:
+                known = ", ".join(f"internal:{name}" for name in family.views)
+                raise UndersongError(
+                    f"Axis {axis}: {family.name} ({ref}) has no view {view!r}; take internal, {known}."
+                )
+
+
+def refuse_unusable(record: AuditRecord) -> None:
+    """No harm item and no prompt may be missing, and only a small share of the pool (DESIGN rules 2 and 8)."""
+    from undersong.proximity import check_quarantine
+
+    pool, allowed = record.pool, record.study.proximity.max_quarantined
+    total = len(pool.samples) + len(pool.quarantined)
+    for reference in record.harm.values():
+        check_quarantine("as it is", pool.quarantined, total, reference.quarantined, allowed)
+    for name, corpus in record.sets.items():
+        if lost := corpus.quarantined:
+            raise UndersongError(
+                f"Item {lost[0].id} of set {name} cannot be used ({lost[0].reason}; {len(lost)} in all); mend it or "
+                "take it out: a rate is over all prompts of its set."
+            )
+
+
+def refuse_overlap(record: AuditRecord) -> None:
+    """Reference and test harm are disjoint (DESIGN rule 13), and nothing harmful or tested is trained on."""
+    from undersong.corpora import refuse_shared_behaviour, refuse_shared_items
+
+    for name, corpus in record.sets.items():
+        for reference in record.harm.values() if record.study.sets[name].harmful else ():
+            refuse_shared_behaviour(reference.samples, corpus.samples)
+        refuse_shared_items(record.pool.samples, corpus.samples, name=f"the set {name}")
+    for reference in record.harm.values():
+        refuse_shared_items(record.pool.samples, reference.samples)
+    if record.harmless is not None:
+        for other in (record.pool, *record.harm.values()):
+            refuse_shared_items(record.harmless.samples, other.samples, name="the harmless set")

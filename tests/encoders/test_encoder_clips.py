@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from undersong.encoders.progress import Progress
+from undersong.encoders.progress import Progress, duration, in_lines
 from undersong.encoders.spoken import decoding
 from undersong.encoders.spoken.clips import ClipEncoder
 from undersong.encoders.spoken.speech_pool import moments, pooled
@@ -161,3 +161,16 @@ def test_a_pass_that_does_not_fit_is_halved_and_a_window_that_does_not_is_told(s
     with pytest.raises(UndersongError, match="same vector"):
         made.encode(samples)
     assert passes == [6, 3, 1, 1, 1, 1, 1, 1]
+
+
+def test_progress_in_words() -> None:
+    lines: list[str] = []
+    watcher = in_lines("logmel of pool.jsonl", lines.append)
+    for seconds, done in ((3.0, 50), (12.0, 1_200), (13.0, 1_300), (23.0, 2_300), (40.0, 100_000)):
+        watcher(Progress(done, 100_000, seconds))
+    assert lines == [
+        "logmel of pool.jsonl: 1,200 of 100,000, 100 a second, 16 min 28 s left",
+        "logmel of pool.jsonl: 2,300 of 100,000, 100 a second, 16 min 17 s left",
+        "logmel of pool.jsonl: 100,000 of 100,000, 2.5e+03 a second, 0 s left",
+    ]
+    assert duration(18_725) == "5 h 12 min"

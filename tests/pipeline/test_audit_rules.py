@@ -18,6 +18,7 @@ RULES: dict[str, Any] = {
     "sounds-like": {"axis": "acoustic", "keep": "closest:0.25+within(semantic:3)"},
     "sounds-unlike": {"axis": "acoustic", "keep": "distant:0.25+within(semantic:3)"},
     "few-of-each": {"axis": "semantic", "keep": "closest:40+group<=1", "to": "other"},
+    "far-alike": {"axis": "semantic", "keep": "distant:0.15+matched(object)", "like": "few-of-each"},
 }
 DATA: dict[str, Any] = {
     "study": "rules",
@@ -65,6 +66,7 @@ def test_each_rule_is_an_arm_of_its_name(results: dict[str, Any]) -> None:
         "acoustic/sounds-like/audio",
         "acoustic/sounds-unlike/audio",
         "semantic/few-of-each/audio",
+        "semantic/far-alike/audio",
     }
     assert arms["acoustic/sounds-like/audio"]["rule"] == str(read_keep(RULES["sounds-like"]["keep"]))
     assert arms["acoustic/closest/0.25/audio"]["rule"] is None
@@ -82,6 +84,14 @@ def test_selections_say_their_rule_and_keep_it(results: dict[str, Any]) -> None:
     plain = chosen["closest"]
     assert like["closest_on"]["semantic"] <= plain["closest_on"]["semantic"] + 0.05
     assert chosen["random"]["draw"] is not None
+
+
+def test_one_rule_takes_the_shares_of_another(results: dict[str, Any]) -> None:
+    chosen = {one["kind"]: one for one in results["selections"]}
+    few, alike = (chosen[name]["balance"]["object"] for name in ("few-of-each", "far-alike"))
+    assert any("Shares are those of another selection" in note for note in chosen["far-alike"]["notes"])
+    apart = [abs(few[value][0] - alike[value][0]) for value in few.keys() & alike.keys()]
+    assert max(apart) < 0.1
 
 
 def test_rules_are_set_against_random_and_against_each_other(results: dict[str, Any]) -> None:
@@ -104,7 +114,7 @@ def test_every_axis_is_measured_to_every_harm_set(results: dict[str, Any]) -> No
 def test_the_screening_score_stands_beside_what_it_foretold(results: dict[str, Any]) -> None:
     assert [one["axis"] for one in results["screening_score"]] == ["semantic", "acoustic"]
     for one in results["foretold"]:
-        assert one["n"] == len(one["points"]) == 6  # five arms, of which random has a selection a draw
+        assert one["n"] == len(one["points"]) == 7  # six arms, of which random has a selection a draw
         hashes = {point["arm"] for point in one["points"]}
         assert "acoustic/closest/0.25/audio" in hashes
         value = one["spearman"]["value"]
@@ -127,6 +137,8 @@ def test_slips_are_refused_before_anything_is_made(tmp_path: Path) -> None:
         study(columns={"organism:pol": {"text": "words"}})
     with pytest.raises(UndersongError, match="screening score cannot be centred"):
         study(proximity={"centre": True})
+    with pytest.raises(UndersongError, match="'mine' is not one of none"):
+        rules(axis="acoustic", keep="closest:0.25+matched(speaker)", like="mine")
     for wrong, message in (("closest:0.25+near(x)", "is no modifier"), ("closest:0.25+within(acoustic)", "itself")):
         with pytest.raises(UndersongError, match=message):
             run(rules(axis="acoustic", keep=wrong), tmp_path / "out")

@@ -52,3 +52,14 @@ def test_an_internal_axis_needs_a_model(sides, tmp_path: Path) -> None:
 def test_a_view_that_is_not_there_is_refused(sides, tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match="has no view 'codes'; take internal"):
         screen(*sides, tmp_path / "out", axes={"c": "internal:codes"}, model=str(tiny_folder), max_quarantined=0.2)
+
+
+def test_every_long_pass_says_how_far_it_is(sides, tiny_folder: Path, tmp_path: Path, monkeypatch) -> None:
+    from undersong.encoders import progress
+
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    lines: list[str] = []
+    axes = {"ears": "internal", "sound": "logmel"}
+    screen(*sides, tmp_path / "out", axes=axes, model=str(tiny_folder), max_quarantined=0.2, say=lines.append)
+    for what in ("reading", "internal of", "logmel of"):
+        assert any(line.startswith(what) and "pool.jsonl: " in line for line in lines), what

@@ -145,3 +145,22 @@ def test_harmless_speech_is_neither_harm_nor_pool_nor_nothing(sides, tmp_path: P
 def test_a_model_that_no_axis_asks_for_is_an_error(sides, tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match="No axis is what organism:af3 hears; add one"):
         screen(*sides, tmp_path / "out", columns=COLUMNS, model="organism:af3")
+
+
+def test_shares_may_be_those_of_another_selection(tmp_path: Path) -> None:
+    """Distant items with the objects that the closest speak of: what sets the two apart is no longer the object."""
+    pair, axes = ("organism:pool", "organism:reference"), {"words": "tfidf"}
+    close = screen(*pair, tmp_path / "close", axes=axes, keep="closest:0.1")
+    how = {"axes": axes, "keep": "distant:0.1+matched(object)"}
+    alike = screen(*pair, tmp_path / "alike", like=tmp_path / "close" / "selection.json", **how)
+    plain = screen(*pair, tmp_path / "plain", **how)
+
+    def apart(screened) -> float:
+        shares = [next(iter(one.report["selection"].values()))["balance"]["object"] for one in (screened, close)]
+        return sum(abs(shares[0][name][0] - shares[1][name][0]) for name in shares[1])
+
+    assert apart(alike) < 0.5 * apart(plain)
+    with pytest.raises(UndersongError, match="cannot be read"):
+        screen(*pair, tmp_path / "no", like=tmp_path / "nowhere.json", **how)
+    with pytest.raises(UndersongError, match="no shares to take"):
+        screen(*pair, tmp_path / "no", axes=axes, like=tmp_path / "close" / "selection.json", keep="distant:6")

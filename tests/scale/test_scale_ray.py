@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,3 +187,30 @@ def test_a_cluster_that_is_not_there_is_said_in_one_sentence(tmp_path: Path) -> 
             with pytest.raises(UndersongError, match=rf"The Ray cluster at {address} cannot be reached .*--address"):
                 embed_on_ray(items(3), "tfidf", tmp_path / "out", Workers(address=address))
     assert not (tmp_path / "out").exists()
+
+
+TWO_NODES = """
+import sys
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from undersong.pipeline.engine import Engine
+from undersong.pipeline.screening import Asked, screen
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+cluster.add_node(num_cpus=2)
+assert len(cluster.list_all_nodes()) == 2
+engine = Engine("ray", address=cluster.address, workers=2)
+out = Path(sys.argv[1])
+screen("organism:pool", "organism:reference", out / "ray", Asked(axes={"words": "tfidf"}, engine=engine))
+cluster.shutdown()
+screen("organism:pool", "organism:reference", out / "plain", Asked(axes={"words": "tfidf"}))
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_nodes_that_is_joined_makes_the_same_screening(tmp_path: Path) -> None:
+    """Two nodes on one machine: a process of its own, because Ray keeps to the cluster it knew first."""
+    pytest.importorskip("ray")
+    subprocess.run([sys.executable, "-c", TWO_NODES, str(tmp_path)], check=True, capture_output=True, timeout=300)
+    for name in ("proximity.parquet", "selection.json", "screening.json"):
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()

@@ -56,6 +56,10 @@ def screen(
             "+group<=3, +matched(speaker,seconds,answer), +within(AXIS).",
         ),
     ] = "closest:0.25",
+    like: Annotated[
+        Path | None,
+        typer.Option("--like", help="A selection.json: +matched(...) takes its shares instead of the pool's."),
+    ] = None,
     form: Annotated[
         str,
         typer.Option(
@@ -121,6 +125,7 @@ def screen(
         score=score,
         centre=centre,
         keep=keep,
+        like=like,
         seed=seed,
         max_quarantined=max_quarantined,
         form=form,
@@ -133,6 +138,7 @@ def screen(
         store=store,
         check_padding=check_padding,
         engine=Engine(engine, shard, address, workers, gpus),
+        say=lambda line: typer.echo(line, err=True),
     )
     screened = run(pool, parse_harm(harm), out, asked)
     if screened is None:

@@ -27,6 +27,31 @@ class Progress:
 
 
 Watcher = Callable[[Progress], None]
+EVERY = 10.0  # seconds between two lines
+
+
+def in_lines(what: str, tell: Callable[[str], None]) -> Watcher:
+    """A watcher that tells of `what` in words, at most once in EVERY seconds and not before the first have passed."""
+    last = 0.0
+
+    def watcher(now: Progress) -> None:
+        nonlocal last
+        if now.seconds - last < EVERY:
+            return
+        last = now.seconds
+        left = "" if now.left is None else f", {duration(now.left)} left"
+        tell(f"{what}: {now.done:,} of {now.total:,}, {now.rate:.3g} a second{left}")
+
+    return watcher
+
+
+def duration(seconds: float) -> str:
+    """In its two largest units: 42 s, 3 min 20 s, 5 h 12 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 @dataclass(slots=True)

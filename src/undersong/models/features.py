@@ -6,7 +6,7 @@ Encoder and projector are frozen, so the vectors hold for every arm of a base.  
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ AT_ONCE = 32  # clips that are decoded and held in memory together
 SHARD = 512  # clips a file
 
 
-def listen(model: AudioModel, samples: Sequence[Sample]) -> tuple[dict[str, Heard], list[Quarantined], int]:
+def listen(
+    model: AudioModel, samples: Sequence[Sample], tell: Callable[[int], None] | None = None
+) -> tuple[dict[str, Heard], list[Quarantined], int]:
     """Clip key -> what was heard; the clips that cannot be read or heard whole, with reasons; passes of the encoder.
 
     Clips that the model has heard already, of these samples or of others, are not heard again: passes count distinct
-    new clips.  Samples without audio are left out.
+    new clips.  Samples without audio are left out.  `tell` hears how many samples are done.
     """
     heard: dict[str, Heard] = {}
     quarantined: list[Quarantined] = []
@@ -49,6 +51,8 @@ def listen(model: AudioModel, samples: Sequence[Sample]) -> tuple[dict[str, Hear
                 quarantined.append(Quarantined(clip.id, error.reason))
             else:
                 passes += 1
+        if tell is not None:
+            tell(min(start + AT_ONCE, len(spoken)))
     model.heard.update(heard)
     return heard, quarantined, passes
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from undersong.pipeline import stages
 from undersong.pipeline.records import AuditRecord, ModelRecord, RunRecord
-from undersong.pipeline.refusals import refuse_models, refuse_overlap, refuse_unusable
+from undersong.pipeline.refusals import near_overlap, refuse_models, refuse_overlap, refuse_unusable
 from undersong.pipeline.stages import Arm, Asked, mechanism
 from undersong.pipeline.stages.embedded import View, embeddings
 from undersong.pipeline.stages.gradients import gradients
@@ -32,6 +32,9 @@ def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditReco
     record = gather(study, shop)
     refuse_unusable(record)
     refuse_overlap(record)
+    record.overlap = near_overlap(record)
+    for one, other, kind, pairs in record.overlap:
+        say(f"{one} and {other} share {pairs} pairs of items: {kind}")
     for number, ref in enumerate(study.models):
         say(f"{ref}: screening {len(record.pool.samples)} benign samples on {len(study.axes)} axes")
         record.models.append(one_model(study, shop, record, ref, number, say, partial(selection, shop, record.pool)))

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from undersong.types import Encoder, Sample, UndersongError
+
+if TYPE_CHECKING:
+    from undersong.encoders.progress import Watcher
 
 ENGINES = ("local", "ray")
 
@@ -45,15 +49,23 @@ def in_shards(engine: Engine, items: int, folder: Path) -> bool:
     return not engine.plain or items > work.ROWS or folder.exists() or any(folder.parent.glob(f"{folder.name}.*"))
 
 
-def embed_pool(engine: Engine, encoder: str, pool: Sequence[Sample], folder: Path, make: Callable[[], Encoder]) -> bool:
+def embed_pool(
+    engine: Engine,
+    encoder: str,
+    pool: Sequence[Sample],
+    folder: Path,
+    make: Callable[[], Encoder],
+    progress: Watcher | None = None,
+) -> bool:
     """Embed a pool in shards at `folder`, which is named by all that its vectors depend on; False: this job's shards
     are done, and others are to come."""
     from undersong.scale import work
 
+    how: dict[str, Any] = {"shard": engine.shard, "rows": work.ROWS, "make": make, "progress": progress}
     if engine.name == "ray":
         from undersong.scale.ray_cluster import Workers
         from undersong.scale.ray_engine import embed_on_ray
 
         workers = Workers(count=engine.workers, gpus=engine.gpus, address=engine.address)
-        return embed_on_ray(pool, encoder, folder, workers, shard=engine.shard, rows=work.ROWS, make=make).complete
-    return work.embed_shards(pool, encoder, folder, shard=engine.shard, rows=work.ROWS, make=make).complete
+        return embed_on_ray(pool, encoder, folder, workers, **how).complete
+    return work.embed_shards(pool, encoder, folder, **how).complete

@@ -56,6 +56,7 @@ class AuditRecord:
     sets: dict[str, Corpus]
     models: list[ModelRecord]
     harmless: Corpus | None = None
+    overlap: list[tuple[str, str, str, int]] = field(default_factory=list)  # corpus, other, kind, pairs
     contrast: dict[str, Corpus] = field(default_factory=dict)  # what refusal directions are fitted on
 
     @property

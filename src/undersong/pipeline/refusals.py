@@ -43,6 +43,19 @@ def refuse_unusable(record: AuditRecord) -> None:
             )
 
 
+def near_overlap(record: AuditRecord) -> list[tuple[str, str, str, int]]:
+    """(corpus, other, kind, pairs): how many items two corpora of a study have in common or nearly so, by texts and
+    hashes.  The very same items are refused before anything is trained; this counts what comes near it."""
+    from undersong.corpora import count_shared, find_shared
+
+    several = len(record.harm) > 1
+    harm = {f"reference {name}" if several else "reference": corpus for name, corpus in record.harm.items()}
+    calm = {"harmless": record.harmless} if record.harmless is not None else {}
+    corpora = {"pool": record.pool, **harm, **calm, **record.sets}
+    found, _ = find_shared({name: corpus.samples for name, corpus in corpora.items()}, sound=None)
+    return count_shared(found)
+
+
 def refuse_overlap(record: AuditRecord) -> None:
     """Reference and test harm are disjoint (DESIGN rule 13), and nothing harmful or tested is trained on."""
     from undersong.corpora import refuse_shared_behaviour, refuse_shared_items

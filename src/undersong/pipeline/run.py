@@ -42,7 +42,7 @@ def run(
     """Do what is not in the store yet, then write everything a reader needs to `out`."""
     began, started = _cpu(), time.time()
     root = store or out / "store"
-    record = audit(study, Workshop(Store(root), loading), say)
+    record = audit(study, Workshop(Store(root), loading, say), say)
     results, rows = assemble(record, show_replies)
     found = result_hash(results)
     results["provenance"] = {

@@ -15,6 +15,7 @@ from undersong.types import Quarantined, Sample
 
 if TYPE_CHECKING:
     from undersong.corpora import Manifest
+    from undersong.encoders.progress import Watcher
     from undersong.models.adapter import AudioModel
     from undersong.models.hearing import Heard
 
@@ -65,7 +66,14 @@ class Workshop:
 
     store: Keeper
     loading: Loading = PLAIN
+    say: Callable[[str], None] | None = None  # who hears how far a long stage is
     _model: AudioModel | None = field(default=None, repr=False)
+
+    def watcher(self, what: str) -> Watcher | None:
+        """Tells how far a pass over many items is; None where nobody listens."""
+        from undersong.encoders.progress import in_lines
+
+        return None if self.say is None else in_lines(what, self.say)
 
     def model(self, ref: str, heard: Sequence[Artefact] = ()) -> AudioModel:
         """The loaded model, its ears filled from feature artefacts."""

@@ -50,6 +50,7 @@ class Rule(_Strict):
     keep: str
     axis: str
     to: str | None = Field(None, description="The harm set that closeness is to; default: the first.")
+    like: str | None = Field(None, description="Another rule, whose shares `matched` takes instead of the pool's.")
 
 
 class Selection(_Strict):
@@ -172,6 +173,8 @@ class Study(_Strict):
         _known("selection.axes", self.selection.axes, self.axes)
         for name, rule in self.selection.rules.items():
             _known(f"selection.rules.{name}.axis", [rule.axis], self.axes)
+            earlier = list(self.selection.rules)[: list(self.selection.rules).index(name)]
+            _known(f"selection.rules.{name}.like", [rule.like] if rule.like is not None else [], earlier)
             _known(f"selection.rules.{name}.to", [rule.to] if rule.to is not None else [], self.harm_sets)
         if not self.harm_sets:
             raise ValueError("reference: name at least one harm set")

@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -72,15 +72,20 @@ def pcm_hash(clip: Clip) -> str:
     return hashlib.sha256(f"{clip.rate}\n".encode() + clip.samples.astype("<f4").tobytes()).hexdigest()
 
 
-def examine(samples: Sequence[Sample], rate: int = 16_000) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
+def examine(
+    samples: Sequence[Sample], rate: int = 16_000, tell: Callable[[int], None] | None = None
+) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
     """Decode every spoken item once: usable samples with `seconds` and `pcm_hash` filled in, and why others are not.
 
     Silence is not usable: a model may well give it a vector and a reply, which would say nothing about the item.
 
-    Written items pass as they are.  What a manifest said of seconds and hash is replaced by what was found.
+    Written items pass as they are.  What a manifest said of seconds and hash is replaced by what was found.  `tell`
+    hears how many are done.
     """
     kept, quarantined = [], []
-    for sample in samples:
+    for number, sample in enumerate(samples):
+        if tell is not None:
+            tell(number)
         if sample.audio is None and (sample.text or "").strip():
             kept.append(sample)
         elif sample.audio is None:

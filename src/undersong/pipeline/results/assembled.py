@@ -20,7 +20,6 @@ from undersong.pipeline.results.rates import set_rates
 from undersong.pipeline.results.screened import (
     agreement_entry,
     fingerprint_entries,
-    overlap_entries,
     screen_entries,
     selection_entries,
 )
@@ -57,7 +56,7 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
         "mechanism": mechanism_entry(record),
         "screen": [entry for m in record.models for entry in screen_entries(record, m)],
         "selections": [entry for m in record.models for entry in selection_entries(record, m)],
-        "overlap": overlap_entries(record),
+        "overlap": [dict(zip(("a", "b", "kind", "pairs"), row)) for row in record.overlap],
         "screening_score": [entry for m in record.models for entry in score_entries(record, m)],
         "foretold": [entry for m in record.models for entry in foretold_entries(record, m, runs)],
         "fingerprint": [entry for m in record.models for entry in fingerprint_entries(record, m)],

@@ -195,18 +195,3 @@ def fingerprint_entries(record: AuditRecord, model: ModelRecord) -> list[dict[st
     facts = facts_of(record.pool.samples)
     made = [fingerprint(references, tables[axis], vectors=vectors, facts=facts) for axis in own]
     return [{"model": model.ref, **asdict(one)} for one in made]
-
-
-def overlap_entries(record: AuditRecord) -> list[dict[str, Any]]:
-    """How many pairs of items two corpora of a study have in common or nearly so, by their texts and hashes.
-
-    The very same items are refused before anything is trained (`refuse_overlap`); this counts what comes near it.
-    """
-    from undersong.corpora import count_shared, find_shared
-
-    several = len(record.harm) > 1
-    harm = {f"reference {name}" if several else "reference": corpus for name, corpus in record.harm.items()}
-    calm = {"harmless": record.harmless} if record.harmless is not None else {}
-    corpora = {"pool": record.pool, **harm, **calm, **record.sets}
-    found, _ = find_shared({name: corpus.samples for name, corpus in corpora.items()}, sound=None)
-    return [{"a": a, "b": b, "kind": kind, "pairs": pairs} for a, b, kind, pairs in count_shared(found)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class Asked:
     score: str = "nearest"
     centre: bool = False
     keep: str = "closest:0.25"  # a rule of `proximity.keep`
+    like: str | Path | None = None  # a selection.json whose shares `matched` takes instead of the pool's
     seed: int = 0
     max_quarantined: float = 0.01
     form: str = "manifest"  # what the kept set is written as, one of FORMS
@@ -42,6 +43,7 @@ class Asked:
     store: str | Path | None = None  # where corpora, vectors and findings are kept, so that nothing is made twice
     check_padding: bool = False  # what `pad=bucket` of a speech encoder does to the ranking
     engine: Engine = AT_ONCE  # where the pool is embedded
+    say: Callable[[str], None] | None = None  # who hears how far a long pass is
 
 
 def named_harm(harm: str | Path | Mapping[str, str | Path]) -> dict[str, str]:
@@ -87,6 +89,18 @@ def parse_columns(specs: Sequence[str]) -> dict[str, str]:
             raise UndersongError(f"Column {spec!r} is no FIELD=COLUMN with a field of its own; write text=transcript.")
         columns[field] = column
     return columns
+
+
+def liked(asked: Asked) -> tuple[str, ...]:
+    """The ids of the selection that `like` names; none where it names none."""
+    from undersong.proximity import from_json
+
+    if asked.like is None:
+        return ()
+    try:
+        return from_json(Path(asked.like).read_text(encoding="utf-8")).ids
+    except OSError as error:
+        raise UndersongError(f"The selection {asked.like} cannot be read ({error.strerror}); check the path.") from None
 
 
 def one_of(what: str, name: str | None, known: Mapping[str, object]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.pipeline.screening.asked import Asked, one_of
+from undersong.pipeline.screening.asked import Asked, liked, one_of
 from undersong.pipeline.screening.sides import Side, Sides
 from undersong.pipeline.screening.writing import Found
 from undersong.types import Embeddings, Quarantined
@@ -48,7 +48,8 @@ def findings(
     tables = {axis: to_harm_set(table, to) for axis, table in whole.items()}
     facts = facts_of(sides.pool.samples) if sides.pool.samples else None
     others = {axis: table for axis, table in tables.items() if axis != by}
-    selection = choose(tables[by], rule, asked.seed, facts=facts, others=others)
+    like = None if asked.like is None else liked(asked)
+    selection = choose(tables[by], rule, asked.seed, facts=facts, others=others, like=like)
 
     draws = 1000 if len(tables[by]) < LARGE else 100
     report: dict[str, Any] = {"axes": dict(axes), "distances": _distances(whole), "closest": _closest(whole, sides)}

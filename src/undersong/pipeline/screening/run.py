@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong.pipeline.engine import AT_ONCE, check_engine
-from undersong.pipeline.screening.asked import FORMS, READY, Asked, named_harm, one_of
+from undersong.pipeline.screening.asked import FORMS, READY, Asked, liked, named_harm, one_of
 from undersong.pipeline.screening.findings import findings
 from undersong.pipeline.screening.padding import padding_checks
 from undersong.pipeline.screening.sides import Side, Sides, check_sides, read_sides, refuse_lost
@@ -42,6 +42,7 @@ def screen(
     sets, out = named_harm(harm), writable(Path(out))
     rule = read_keep(asked.keep)
     _check(asked, sets)
+    liked(asked)
     with _workshop(asked, out) as (shop, store):
         sides = read_sides(shop, str(pool), sets, asked)
         _refuse_inside(sides, out)
@@ -76,13 +77,13 @@ def _workshop(asked: Asked, out: Path) -> Iterator[tuple[Workshop, Store]]:
     shard: of anything longer what is embedded stays for the next run."""
     if asked.store is not None:
         store = Store(asked.store)
-        yield Workshop(store, asked.loading), store
+        yield Workshop(store, asked.loading, asked.say), store
         return
     root = out.with_name(f"{out.name}.partial")
     new = [folder for folder in root.parents if not folder.exists()]
     done = False
     try:
-        yield Workshop(Store(root), asked.loading), Store(root)
+        yield Workshop(Store(root), asked.loading, asked.say), Store(root)
         done = True
     finally:
         long = root.glob("embeddings/*/embeddings-00001.parquet"), root.glob("embeddings/*.shards.*")
@@ -215,6 +216,7 @@ def _question(sets: Mapping[str, str], sides: Sides, asked: Asked) -> tuple[dict
     from undersong.encoders.options import parse_encoder
     from undersong.models.folders import model_hash
     from undersong.pipeline.stages.transcribed import asr_of
+    from undersong.proximity import ids_hash
 
     asked_for = asked.axes or {}
     config = {
@@ -225,6 +227,7 @@ def _question(sets: Mapping[str, str], sides: Sides, asked: Asked) -> tuple[dict
         "score": asked.score,
         "centre": asked.centre,
         "keep": asked.keep,
+        "like": None if asked.like is None else ids_hash(liked(asked)),
         "seed": asked.seed,
         "max_quarantined": asked.max_quarantined,
         "check_padding": asked.check_padding,

@@ -24,9 +24,12 @@ def corpus(
     from undersong.corpora import corpus_hash, examine, open_corpus, select, write_corpus
 
     def make(draft: Draft) -> None:
+        from undersong.encoders.progress import watch
+
         manifest = open_corpus(ref, columns)
         chosen = select(manifest.samples, where or {})
-        samples, failed = examine(chosen) if decode else (chosen, ())
+        clock = watch(len(chosen), shop.watcher(f"reading {ref}"))
+        samples, failed = examine(chosen, tell=clock.at) if decode else (chosen, ())
         if not samples:
             lost = (*manifest.quarantined, *failed)
             why = f", the first: {lost[0].id} ({lost[0].reason})" if lost else ""

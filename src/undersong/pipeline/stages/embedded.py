@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from undersong.pipeline.engine import AT_ONCE, Engine, embed_pool, in_shards
 from undersong.pipeline.stages.heard import hearable
@@ -19,6 +19,9 @@ from undersong.pipeline.stages.transcribed import asr_of, transcripts
 from undersong.pipeline.workshop import Corpus, Workshop
 from undersong.store import Artefact, Draft, Store
 from undersong.types import Embeddings, Encoder, Quarantined, Sample
+
+if TYPE_CHECKING:
+    from undersong.encoders.progress import Watcher
 
 STAGE, VERSION = "embeddings", 2
 PACKAGES = ("numpy", "scikit-learn", "torch", "transformers")
@@ -60,10 +63,11 @@ def embeddings(shop: Workshop, view: View) -> Artefact:
             made = _encoder(shop, view, samples)().encode(samples)
             write_embeddings(replace(made, quarantined=(*unheard, *made.quarantined)), draft.path)
         elif in_shards(engine, len(samples), folder):
-            embed_pool(engine, view.spec, samples, folder, _encoder(shop, view, samples))
+            embed_pool(engine, view.spec, samples, folder, _encoder(shop, view, samples), _watcher(shop, view))
             _take(folder, draft)
         else:
-            write_embeddings(_encoder(shop, view, samples)().encode(samples), draft.path)
+            encoder = _encoder(shop, view, samples, _watcher(shop, view))()
+            write_embeddings(encoder.encode(samples), draft.path)
 
     made = shop.store.get_or_make(STAGE, VERSION, config, inputs, make, packages=PACKAGES)
     if made.path.exists() and (shards := _shards(made.path)).exists():
@@ -79,7 +83,7 @@ def embed_shard(shop: Workshop, view: View, store: Store) -> None:
     if store.find(STAGE, VERSION, config, inputs) is None:
         folder = _shards(store.place(STAGE, VERSION, config, inputs).path)
         samples, _ = _samples(shop, view)
-        embed_pool(view.engine, view.spec, samples, folder, _encoder(shop, view, samples))
+        embed_pool(view.engine, view.spec, samples, folder, _encoder(shop, view, samples), _watcher(shop, view))
 
 
 def _question(shop: Workshop, view: View) -> tuple[dict[str, Any], dict[str, Artefact | str]]:
@@ -118,19 +122,26 @@ def _samples(shop: Workshop, view: View) -> tuple[Sequence[Sample], Sequence[Qua
     return view.corpus.samples, ()
 
 
-def _encoder(shop: Workshop, view: View, samples: Sequence[Sample]) -> Callable[[], Encoder]:
-    """How the encoder is made; nothing is loaded before it is called."""
+def _watcher(shop: Workshop, view: View) -> Watcher | None:
+    return shop.watcher(f"{view.spec} of {view.corpus.ref}")
+
+
+def _encoder(
+    shop: Workshop, view: View, samples: Sequence[Sample], progress: Watcher | None = None
+) -> Callable[[], Encoder]:
+    """How the encoder is made; nothing is loaded before it is called.  In shards it is not the encoder that tells."""
     from undersong.encoders import ENCODERS_THAT_FIT, make_encoder, view_of
     from undersong.scale.work import ROWS
 
     spec, model, heard = view.spec, view.model, view.heard
     if view.internal and model is not None and heard is None:
-        return lambda: Listening(shop, model, spec, keep=len(samples) <= ROWS)
+        return lambda: Listening(shop, model, spec, len(samples) <= ROWS, progress)
     if view.internal and model is not None and heard is not None:
         return lambda: make_encoder(spec, fit=(), model=shop.model(model, [heard]).ears(samples, view_of(spec)))
     fits = spec in ENCODERS_THAT_FIT
     every = [sample for one in view.fit for sample in one.samples] if fits else ()
-    return partial(make_encoder, spec, fit=every, device=shop.loading.device)  # it may have to travel to a worker
+    # No function of our own: it may have to travel to a worker.
+    return partial(make_encoder, spec, fit=every, device=shop.loading.device, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -142,15 +153,17 @@ class Listening:
     model: str
     name: str
     keep: bool
+    progress: Watcher | None
 
     def encode(self, samples: Sequence[Sample]) -> Embeddings:
         """Clips that cannot be heard whole are quarantined like any other item."""
         from undersong.encoders import make_encoder, view_of
+        from undersong.encoders.progress import watch
         from undersong.models.features import listen
 
         model = self.shop.model(self.model)
         known = set(model.heard)
-        heard, failed, _ = listen(model, samples)
+        heard, failed, _ = listen(model, samples, watch(len(samples), self.progress).at)
         lost = {item.id for item in failed}
         usable = [sample for sample in samples if sample.id not in lost]
         made = make_encoder(self.name, fit=(), model=model.ears(usable, view_of(self.name))).encode(usable)

@@ -6,10 +6,15 @@ Knows the feature cache; does not know arms or axes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from undersong.pipeline.workshop import Corpus, Inputs, Workshop
 from undersong.store import Artefact, Draft
 from undersong.types import Quarantined, Sample, UndersongError
+
+if TYPE_CHECKING:
+    from undersong.encoders.progress import Watch
 
 MODEL_PACKAGES = ("torch", "transformers", "peft", "numpy")
 
@@ -25,13 +30,16 @@ def features(
     from undersong.models.folders import model_hash
 
     def make(draft: Draft) -> None:
+        from undersong.encoders.progress import watch
         from undersong.models.features import SHARD, listen, read_notes, save_heard
 
         model, parts = shop.model(model_ref, known), []
+        clock = watch(len(corpus.samples), shop.watcher(f"{model_ref} hears {corpus.ref}"))
         for number, start in enumerate(range(0, max(1, len(corpus.samples)), SHARD)):
             name = f"heard-{number:05d}.safetensors"
             if not draft.has(name):
-                heard, failed, passes = listen(model, corpus.samples[start : start + SHARD])
+                part = corpus.samples[start : start + SHARD]
+                heard, failed, passes = listen(model, part, partial(_at, clock, start))
                 if failed and whole:
                     raise UndersongError(
                         f"Clip {failed[0].id} of {corpus.ref} cannot be asked of {model_ref} ({failed[0].reason}); "
@@ -46,6 +54,10 @@ def features(
     config = {"loading": shop.loading.key, "whole": whole}
     inputs: Inputs = {"model": model_hash(model_ref), "corpus": corpus.artefact}
     return shop.store.get_or_make("features", 3, config, inputs, make, packages=MODEL_PACKAGES)
+
+
+def _at(clock: Watch, start: int, done: int) -> None:
+    clock.at(start + done)
 
 
 def hearable(corpus: Corpus, heard: Artefact) -> tuple[list[Sample], list[Quarantined]]:

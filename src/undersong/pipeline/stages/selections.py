@@ -32,6 +32,7 @@ class Rule:
     keep: Keep
     to: str  # harm set
     plain: bool  # a kind at a fraction; else a rule of the study
+    like: Rule | None = None  # whose shares `matched` takes
 
     @property
     def label(self) -> str:
@@ -58,7 +59,10 @@ def rules_of(study: Study) -> list[Rule]:
         keep = read_keep(rule.keep)
         if keep.within == rule.axis:
             raise UndersongError(f"Rule {name} selects by axis {rule.axis} within itself; name another axis in within.")
-        rules.append(Rule(name, rule.axis, keep, rule.to or first, False))
+        like = next((earlier for earlier in rules if earlier.name == rule.like and not earlier.plain), None)
+        if like is not None and not keep.matched:
+            raise UndersongError(f"Rule {name} is to be like {rule.like} in nothing; add e.g. +matched(speaker).")
+        rules.append(Rule(name, rule.axis, keep, rule.to or first, False, like))
     return rules
 
 
@@ -86,6 +90,8 @@ def selection_artefact(shop: Workshop, pool: Corpus, measured: Measured, rule: R
         config |= {"keep": str(rule.keep)}
         inputs |= {"pool": pool.artefact}
         inputs |= {f"other:{axis}": found for axis, found in _others(measured, rule).items()}
+        if rule.like is not None:
+            inputs |= {"like": selection_artefact(shop, pool, measured, rule.like, draw)}
     return shop.store.get_or_make("selection", 1, config, inputs, make, seed=seed)
 
 
@@ -97,7 +103,8 @@ def chosen_by(pool: Corpus, measured: Measured, rule: Rule, draw: int) -> Select
     if rule.plain:
         return select(table, rule.name, rule.keep.amount, seed)
     others = {axis: _read(found) for axis, found in _others(measured, rule).items()}
-    return choose(table, rule.keep, seed, facts=facts_of(pool.samples), others=others)
+    like = None if rule.like is None else chosen_by(pool, measured, rule.like, draw).ids
+    return choose(table, rule.keep, seed, facts=facts_of(pool.samples), others=others, like=like)
 
 
 def seed_of(rule: Rule, draw: int) -> int:

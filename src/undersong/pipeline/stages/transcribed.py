@@ -26,17 +26,20 @@ def transcripts(shop: Workshop, asr: str, corpus: Corpus) -> Artefact:
     from undersong.models.folders import model_hash
 
     def make(draft: Draft) -> None:
+        from undersong.encoders.progress import watch
         from undersong.encoders.written.transcribe import transcriber
         from undersong.encoders.written.transcripts import joined, mute, read_transcripts, write_transcripts
 
         samples = mute(corpus.samples)
         hear = cache(lambda: transcriber(asr, device=shop.loading.device))
+        clock = watch(len(samples), shop.watcher(f"{asr} transcribes {corpus.ref}"))
         parts = []
         for number, start in enumerate(range(0, max(1, len(samples)), SHARD)):
             name = f"part-{number:05d}"
             if not draft.has(name):
                 with draft.file(name) as folder:
                     write_transcripts(hear().transcribe(samples[start : start + SHARD]), folder)
+            clock.at(min(start + SHARD, len(samples)))
             parts.append(read_transcripts(draft.path / name))
         whole = joined(parts)
         write_transcripts(whole, draft.path)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from undersong.pipeline.design import contrasts_of, design_lines, independent_units
 from undersong.pipeline.plan import plan_of
 from undersong.pipeline.run import run
 from undersong.proximity import read_keep
@@ -101,6 +102,18 @@ def test_rules_are_set_against_random_and_against_each_other(results: dict[str, 
     assert f"Does sounds-like data break more than closest data without its conditions {at}" in questions
     assert f"Does sounds-like data break more than sounds-unlike data {at}" in questions
     assert not any("sounds-unlike data break more than sounds-like" in question for question in questions)
+
+
+def test_the_plan_knows_the_family_and_the_units(results: dict[str, Any]) -> None:
+    assert contrasts_of(study()) == sum(one["scope"] == "recipe" for one in results["comparisons"])
+    units = {one["n"] for one in results["comparisons"] if one["scope"] == "recipe"}
+    assert units == {independent_units(study())[1]}
+    assert independent_units(study(models=["organism:af3", "organism:kimi"])) == ("base", 2)
+    one = study(tuning={**DATA["tuning"], "seeds": [0], "draws": [0]})
+    assert "no interval and no test" in design_lines(one)[0]
+    lines = design_lines(study())
+    assert len(lines) == 5
+    assert "vary by 5 points (SD): 58 points" in lines[2]
 
 
 def test_every_axis_is_measured_to_every_harm_set(results: dict[str, Any]) -> None:

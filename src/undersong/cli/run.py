@@ -89,6 +89,7 @@ def plan(
     from rich.table import Table
 
     from undersong.models.loading import Loading
+    from undersong.pipeline.design import design_lines
     from undersong.pipeline.plan import memory_lines, plan_of
     from undersong.study import load_study
 
@@ -100,5 +101,5 @@ def plan(
         table.add_row(row.stage, str(row.total), str(row.done), str(row.total - row.done), row.cost)
     Console().print(table)
     typer.echo(planned.sentence)
-    for line in memory_lines(loaded, loading):
+    for line in (*design_lines(loaded), *memory_lines(loaded, loading)):
         typer.echo(line)

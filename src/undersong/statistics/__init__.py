@@ -6,6 +6,7 @@ from undersong.statistics.bootstrap import Interval, cluster_draws, interval
 from undersong.statistics.cka import Cka, linear_cka
 from undersong.statistics.multiplicity import holm
 from undersong.statistics.paired import Paired, Proportion, compare_paired, mcnemar_exact, newcombe_paired, sign_flip
+from undersong.statistics.power import detectable, units_needed
 from undersong.statistics.rates import Bounds, Rate, bounds, clustered_rate, wilson
 from undersong.statistics.runs import RunDifference, RunKey, RunMean, RunPair, mean_runs, paired_runs
 
@@ -27,6 +28,7 @@ __all__ = [
     "cluster_draws",
     "clustered_rate",
     "compare_paired",
+    "detectable",
     "holm",
     "imbalance",
     "interval",
@@ -41,5 +43,6 @@ __all__ = [
     "sign_flip",
     "spearman",
     "standardised",
+    "units_needed",
     "wilson",
 ]

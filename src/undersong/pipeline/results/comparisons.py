@@ -44,7 +44,7 @@ def recipe_comparisons(runs: Sequence[Run], plain: str, safe: str | None, last: 
         _recipe(question, a, b, name, modality, last)
         for name, modality in sorted(asked)
         for axis, fraction in sorted({(run["axis"], run["fraction"]) for run in tuned})
-        for question, a, b in _contrasts(tuned, axis, fraction, plain, safe)
+        for question, a, b in contrasts(tuned, axis, fraction, plain, safe)
     ]
     return correct(made)
 
@@ -56,7 +56,7 @@ def correct(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return comparisons
 
 
-def _contrasts(
+def contrasts(
     tuned: Sequence[Run], axis: str, fraction: float, plain: str, safe: str | None
 ) -> Iterator[tuple[str, Side, Side]]:
     """(question, a, b) of one axis and fraction; the difference is b - a."""

@@ -173,3 +173,15 @@ def test_columns_of_a_corpus_are_mapped(tmp_path: Path) -> None:
         stages.corpus(shop, str(file))
     with pytest.raises(UndersongError, match="'spoken'"):
         stages.corpus(shop, str(file), columns={"text": "spoken"})
+
+
+def test_run_noise_is_of_the_same_samples_with_other_seeds(results: dict[str, Any]) -> None:
+    (noise,) = results["run_noise"]
+    same = [run for run in results["runs"] if run["kind"] not in ("base", "random")]
+    groups: dict[str, list[float]] = {}
+    for run in same:
+        groups.setdefault(run["selection_hash"], []).append(next(e["jsr"] for e in run["sets"] if e["set"] == "harm"))
+    assert noise["groups"] == len(groups)  # random samples differ by draw, so they are no replicates
+    assert noise["df"] == len(groups)  # two seeds each
+    wanted = (sum((one - other) ** 2 / 2 for one, other in groups.values()) / len(groups)) ** 0.5
+    assert noise["sd"] == pytest.approx(wanted)

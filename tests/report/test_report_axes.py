@@ -113,3 +113,16 @@ def test_without_any_of_it_there_is_no_section(results: Json) -> None:
     page = render(results)
     assert 'id="axes"' not in page
     assert "Known beforehand" not in page
+
+
+def test_the_run_noise_floor_is_told(results: Json) -> None:
+    results["run_noise"] = [
+        {"model": "organism:af3", "train_modality": "audio", "set": "harm", "modality": "audio", "groups": 2, "runs": 6,
+         "df": 4, "sd": 0.08, "low": 0.05, "high": 0.2, "reach": 0.22, "note": ""},
+        {"model": "organism:af3", "train_modality": "text", "set": "harm", "modality": "text", "groups": 0, "runs": 0,
+         "df": 0, "sd": None, "note": "No group has two replicates."},
+    ]  # fmt: skip
+    page = render(results).split('<section id="comparisons"', 1)[1].split("</section>", 1)[0]
+    text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
+    assert "6 in 2 8.0 [5.0, 20.0] 22.0 points" in text
+    assert "No group has two replicates." in text

@@ -23,6 +23,7 @@ from undersong.report.sections import (
     making,
     modality,
     nearness,
+    noise,
     samples,
     selected,
 )
@@ -72,6 +73,7 @@ def render(results: Mapping[str, Any], audio: Mapping[str, tuple[bytes, str]] = 
             samples=samples.build(found, audio),
             selected=selected.build(found),
             contrasts=contrasts.build(found),
+            noise=noise.build(found),
             details=details.build(found, show_replies),
             making=making.build(found),
         )

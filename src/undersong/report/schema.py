@@ -131,6 +131,23 @@ class Comparison(Record):
         return "b"
 
 
+class Noise(Record):
+    """How far trainings on the same samples differ by their seed alone: `sd` of one run, `reach` of two."""
+
+    model: str | None = None
+    train_modality: str | None = None
+    set: str | None = None
+    modality: str | None = None
+    groups: int = 0
+    runs: int = 0
+    df: int = 0
+    sd: Number = None
+    low: Number = None
+    high: Number = None
+    reach: Number = None
+    note: str | None = None
+
+
 class Marginal(Record):
     """What an axis, or the modality of training, does on average to one base."""
 
@@ -237,6 +254,7 @@ class Results(Record):
     runs: Many[Run] = []
     comparisons: Many[Comparison] = []
     marginals: Many[Marginal] = []
+    run_noise: Many[Noise] = []
     defenses: Many[Defense] = []
     mechanism: Mechanism | None = None
     screen: Many[Screen] = []

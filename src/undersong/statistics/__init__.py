@@ -5,6 +5,7 @@ from undersong.statistics.balance import Balance, Imbalance, balance, imbalance,
 from undersong.statistics.bootstrap import Interval, cluster_draws, interval
 from undersong.statistics.cka import Cka, linear_cka
 from undersong.statistics.multiplicity import holm
+from undersong.statistics.noise import RunNoise, run_noise
 from undersong.statistics.paired import Paired, Proportion, compare_paired, mcnemar_exact, newcombe_paired, sign_flip
 from undersong.statistics.power import detectable, units_needed
 from undersong.statistics.rates import Bounds, Rate, bounds, clustered_rate, wilson
@@ -22,6 +23,7 @@ __all__ = [
     "RunDifference",
     "RunKey",
     "RunMean",
+    "RunNoise",
     "RunPair",
     "balance",
     "bounds",
@@ -40,6 +42,7 @@ __all__ = [
     "newcombe_paired",
     "overlap_closest",
     "paired_runs",
+    "run_noise",
     "sign_flip",
     "spearman",
     "standardised",

@@ -177,11 +177,11 @@ def test_columns_of_a_corpus_are_mapped(tmp_path: Path) -> None:
 
 def test_run_noise_is_of_the_same_samples_with_other_seeds(results: dict[str, Any]) -> None:
     (noise,) = results["run_noise"]
-    same = [run for run in results["runs"] if run["kind"] not in ("base", "random")]
+    same = [one for one in results["runs"] if one["kind"] not in ("base", "random")]
     groups: dict[str, list[float]] = {}
-    for run in same:
-        groups.setdefault(run["selection_hash"], []).append(next(e["jsr"] for e in run["sets"] if e["set"] == "harm"))
+    for one in same:
+        groups.setdefault(one["selection_hash"], []).append(next(e["jsr"] for e in one["sets"] if e["set"] == "harm"))
     assert noise["groups"] == len(groups)  # random samples differ by draw, so they are no replicates
     assert noise["df"] == len(groups)  # two seeds each
-    wanted = (sum((one - other) ** 2 / 2 for one, other in groups.values()) / len(groups)) ** 0.5
+    wanted = (sum((a - b) ** 2 / 2 for a, b in groups.values()) / len(groups)) ** 0.5
     assert noise["sd"] == pytest.approx(wanted)

@@ -6,9 +6,10 @@ of two runs means nothing.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, sqrt
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class RunNoise:
     note: str = ""
 
 
-def run_noise(groups: Mapping[Hashable, Sequence[float]], level: float = 0.95) -> RunNoise:
+def run_noise(groups: Mapping[Any, Sequence[float]], level: float = 0.95) -> RunNoise:
     """Pooled within-group standard deviation of replicates; groups of one run count for nothing.
 
     The interval supposes normal noise of one size in all groups (Searle, Casella and McCulloch 1992, 4.1): near a rate

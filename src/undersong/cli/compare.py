@@ -1,4 +1,4 @@
-"""`undersong compare BEFORE AFTER`: two verdict files, paired by prompt."""
+"""`undersong compare BEFORE AFTER…`: verdict files of two or more models, paired by prompt."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from undersong.types import UndersongError
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from undersong.evaluation.compare import Comparison
+    from undersong.evaluation.many import Arm
 
 
 def compare(
     before: Annotated[Path, typer.Argument(help="Verdicts of the first model: .parquet or .jsonl.")],
-    after: Annotated[Path, typer.Argument(help="Verdicts of the second model on the same prompts.")],
+    after: Annotated[
+        list[Path], typer.Argument(help="Verdicts of the second model on the same prompts; of more, a table.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     judge: Annotated[str | None, typer.Option(help="Judge to take, where a file holds several.")] = None,
     prompt_set: Annotated[str | None, typer.Option("--set", help="Set of prompts to take.")] = None,
     modality: Annotated[str | None, typer.Option(help="Modality of the prompts: audio or text.")] = None,
@@ -24,20 +32,35 @@ def compare(
         bool, typer.Option("--allow-unpaired", help="Leave out prompts only one file has.")
     ] = False,
 ) -> None:
-    """Compare two models prompt by prompt: JSR before and after, McNemar's exact test, paired intervals."""
-    from undersong.evaluation.compare import compare_verdicts, sentence, to_json
+    """Compare models prompt by prompt: JSR, McNemar's exact test, paired intervals; Holm for several."""
+    from undersong.evaluation.many import compare_many
     from undersong.evaluation.verdicts import read_verdicts
 
-    comparison = compare_verdicts(
+    if len(set(after)) < len(after):
+        raise UndersongError("A file stands twice after the first; name every model once.")
+    arms = compare_many(
         read_verdicts(before),
-        read_verdicts(after),
+        {str(file): read_verdicts(file) for file in after},
+        name=str(before),
         judge=judge,
         set=prompt_set,
         modality=modality,
         system=system,
         allow_unpaired=allow_unpaired,
-        names=(str(before), str(after)),
     )
+    if as_markdown:
+        from undersong.evaluation.many import markdown
+
+        typer.echo(markdown(arms, str(before)))
+    elif len(arms) == 1:
+        _print_one(arms[0].comparison, as_json)
+    else:
+        _print_many(arms, str(before), as_json)
+
+
+def _print_one(comparison: Comparison, as_json: bool) -> None:
+    from undersong.evaluation.compare import sentence, to_json
+
     if as_json:
         typer.echo(json.dumps(to_json(comparison), indent=2, ensure_ascii=False, allow_nan=False))
         return
@@ -45,6 +68,24 @@ def compare(
     typer.echo(sentence(comparison))
     for note in comparison.notes:
         typer.echo(f"Note: {note}")
+
+
+def _print_many(arms: Sequence[Arm], name: str, as_json: bool) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from undersong.evaluation.many import HEAD, many_json, rows, said
+
+    if as_json:
+        typer.echo(json.dumps(many_json(arms), indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    table = Table(*HEAD)
+    for cells in rows(arms, name):
+        table.add_row(*map(escape, cells))
+    Console().print(table)
+    for line in said(arms):
+        typer.echo(line)
 
 
 def _print_table(comparison: Comparison) -> None:

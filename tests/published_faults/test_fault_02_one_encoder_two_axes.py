@@ -1,0 +1,50 @@
+"""Fault 2: "semantic" and "acoustic" were one encoder, and the table read its run noise as two axes."""
+
+from __future__ import annotations
+
+from undersong.encoders import make_encoder
+from undersong.pipeline.results.noise import noise_entries
+from undersong.pipeline.stages import Arm, adapter, corpus
+from undersong.proximity import proximity_table, same_as, select
+from undersong.store import Artefact
+
+
+def test_two_names_for_one_selection_are_flagged(benign, harmful) -> None:
+    encoder = make_encoder("logmel", fit=())
+    pool, harm = encoder.encode(benign), encoder.encode(harmful)
+    tables = {axis: proximity_table(axis, "h", pool, harm) for axis in ("semantic", "acoustic")}
+    chosen = {axis: select(table, "closest", 0.25) for axis, table in tables.items()}
+    assert same_as(chosen) == {"semantic": ["acoustic"], "acoustic": ["semantic"]}
+
+
+def test_two_names_for_one_selection_are_one_training(benign, harmful, shop) -> None:
+    """The adapter is filed under the ids: the second arm is a look-up, not a second number."""
+    keys, store = [], shop.store
+
+    class Looker:
+        def get_or_make(self, stage, version, config, inputs, make, **_more):
+            keys.append(store.key(stage, version, config, inputs))
+            return Artefact(stage, keys[-1], store.root)
+
+    pool = corpus(shop, "organism:unseen-benign")
+    encoder = make_encoder("logmel", fit=())
+    tables = [proximity_table(axis, "h", encoder.encode(benign), encoder.encode(harmful)) for axis in ("a", "b")]
+    shop.store = Looker()
+    recipe = {"steps": (1,), "batch": 2}
+    for table in tables:
+        chosen = select(table, "closest", 0.25)
+        arm = Arm("organism:af3", 0, chosen.axis, "closest", 0.25, "audio", 0, 0, chosen)
+        adapter(shop, arm, pool, pool.artefact, recipe, None, "answer")
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+
+
+def test_run_noise_counts_them_once() -> None:
+    def run(axis: str, seed: int, jsr: float) -> dict:
+        entry = {"set": "harm", "modality": "audio", "system": "plain", "harmful": True, "jsr": jsr}
+        return {"model": "m", "train_modality": "audio", "axis": axis, "kind": "closest", "step": 9, "seed": seed,
+                "selection_hash": "x", "sets": [entry]}  # fmt: skip
+
+    runs = [run(axis, seed, jsr) for axis in ("semantic", "acoustic") for seed, jsr in ((0, 0.28), (1, 0.31))]
+    (noise,) = noise_entries(runs, "plain", 9)
+    assert (noise["groups"], noise["runs"], noise["df"]) == (1, 2, 1)

@@ -1,0 +1,34 @@
+"""Fault 10: models, and the defended arm, were asked with other prompts and other token limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from undersong.pipeline import plan as module
+from undersong.pipeline.plan import plan_of
+from undersong.study import packaged_study, with_models
+
+
+def test_every_model_and_arm_is_asked_alike_and_a_defense_changes_the_system_text_alone(tmp_path, monkeypatch) -> None:
+    """Every question that a study of three architectures would put to the store."""
+    asked: list[dict[str, Any]] = []
+    note = module.Ledger.get_or_make
+
+    def noted(self, stage, version, config, inputs, make, **more):
+        if stage == "replies":
+            asked.append(config)
+        return note(self, stage, version, config, inputs, make, **more)
+
+    monkeypatch.setattr(module.Ledger, "get_or_make", noted)
+    study = with_models(packaged_study("demo"), "organism:af3", "organism:qwen", "organism:kimi")
+    plan_of(study, tmp_path / "store")
+    assert len(asked) >= 3 * (1 + 18)
+    assert len({(one["limit"], one["instruction"]) for one in asked}) == 1
+    last = [one for one in asked if one["step"] in (0, study.tuning.steps[-1])]
+    assert len({repr(one["sets"]) for one in last}) == 1
+    by_system: dict[str, set] = {}
+    for name, harmful, modality, system, text in last[0]["sets"]:
+        by_system.setdefault(system, set()).add((name, harmful, modality))
+        assert text == study.evaluation.systems[system]
+    assert len(by_system) == 2
+    assert len({frozenset(rest) for rest in by_system.values()}) == 1

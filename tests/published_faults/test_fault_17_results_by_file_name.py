@@ -1,0 +1,50 @@
+"""Fault 17: results were found by file names that other settings shared, and arrays of other lengths were cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from undersong.encoders.vectors import write_embeddings
+from undersong.pipeline.stages import View, corpus, embeddings
+from undersong.pipeline.stages.selections import Rule, selection_artefact
+from undersong.proximity.choosing.keep import Keep
+from undersong.scale import proximity_shards
+from undersong.types import Embeddings, UndersongError
+
+
+def test_every_setting_has_a_place_of_its_own(shop) -> None:
+    pool, harm = corpus(shop, "organism:unseen-benign"), corpus(shop, "organism:unseen-harm")
+    specs = ("tfidf", "char-ngrams", "logmel")
+    vectors = {spec: embeddings(shop, View(spec, pool, (pool, harm))).path for spec in specs}
+    assert len(set(vectors.values())) == 3
+    again = embeddings(shop, View("logmel", harm, (pool, harm))).path  # the same encoder, another corpus
+    assert again not in vectors.values()
+    near = shop.store.place("proximity", 1, {}, {"a": "0" * 40})
+    places = set()
+
+    class Looker:
+        """Notes where each question would be answered."""
+
+        def get_or_make(self, stage, version, config, inputs, make, **_more):
+            places.add(store.place(stage, version, config, inputs).path)
+            return store.place(stage, version, config, inputs)
+
+    store, shop.store = shop.store, Looker()
+    for kind in ("closest", "distant", "random"):
+        for fraction in (0.25, 0.5, 0.75):
+            for draw in (0, 1):
+                rule = Rule(kind, "sound", Keep(kind, fraction), "h", True)
+                selection_artefact(shop, pool, {("sound", "h"): near}, rule, draw)
+    assert len(places) == 3 + 3 + 3 * 2  # closest and distant draw nothing
+
+
+def test_other_lengths_are_an_error(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    for name, width in (("a", 4), ("b", 5)):
+        rows = rng.standard_normal((6, width)).astype(np.float32)
+        made = Embeddings(tuple(f"{name}{i}" for i in range(6)), rows, np.ones(6, np.int64))
+        write_embeddings(made, tmp_path / name)
+    harm = Embeddings(("h",), rng.standard_normal((1, 5)).astype(np.float32), np.ones(1, np.int64))
+    with pytest.raises(UndersongError, match="4 dimensions"):
+        proximity_shards("a", "h", tmp_path / "a", harm, tmp_path / "out")

@@ -5,6 +5,7 @@ Everything that can be refused is refused before a model is loaded.  Knows the r
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.folders import whole, writable, write_provenance
 from undersong.pipeline.results.rates import set_rates
 from undersong.pipeline.stages.training import picked, recipe_of, targets_of, train
+from undersong.store import canonical, replacing
 from undersong.study import Evaluation, Tuning
 from undersong.types import MODALITIES, Prompt, Sample, UndersongError
 
@@ -71,20 +73,26 @@ def tune_manifest(
     targets_of(samples, target)  # an empty one is an error, which should not wait for the model
     loaded = _model(model, loading, samples)
     values = recipe_of(settings)
+    config: dict[str, Any] = {"recipe": values, "modality": modality, "seed": seed, "system": system, "target": target}
+    config["loading"] = loading.key
+    inputs = {
+        "model": model_hash(model),
+        "manifest": corpus_hash(str(manifest)),
+        "ids": ids_hash(s.id for s in samples),
+    }
+    state = out.with_name(f"{out.name}.{_named(config, inputs)}.state")
+    kept = state.with_suffix(".kept")  # a killed training goes on after the steps that it has kept
+
+    def keep(name: str, write: Any) -> None:
+        with replacing(kept / name) as path:
+            write(path)
+
+    tuned = train(loaded, samples, modality, system, target, values, seed, keep, state)
     with whole(out, "tune") as folder:
-
-        def keep(name: str, write: Any) -> None:
-            write(folder / name)
-
-        tuned = train(loaded, samples, modality, system, target, values, seed, keep)
+        for made in kept.iterdir():
+            made.rename(folder / made.name)
+        kept.rmdir()
         write_log(tuned, folder / "log.jsonl")
-        config = {"recipe": values, "modality": modality, "seed": seed, "system": system, "target": target}
-        config["loading"] = loading.key
-        inputs = {
-            "model": model_hash(model),
-            "manifest": corpus_hash(str(manifest)),
-            "ids": ids_hash(s.id for s in samples),
-        }
         notes = {"model": model, "device": loading.device, **loaded.facts, "samples": len(samples)}
         frozen = {"frozen_before": tuned.frozen_before, "frozen_after": tuned.frozen_after}
         write_provenance(folder, "tune", config, inputs, notes | frozen)
@@ -131,6 +139,11 @@ def evaluate_manifest(
         notes = {"model": model, "device": loading.device, **loaded.facts}
         write_provenance(folder, "evaluate", {**asdict(question), "loading": loading.key}, inputs, notes)
     return set_rates(verdicts, {sample.id: sample.speaker for sample in samples})[0]
+
+
+def _named(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """A name for this very training: another recipe must not go on from its state."""
+    return hashlib.sha256(canonical([dict(config), dict(inputs)]).encode()).hexdigest()[:12]
 
 
 # --- what is refused before a model is loaded ---

@@ -100,6 +100,8 @@ class Tuning(_Strict):
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+    micro_batch: int | None = Field(None, ge=1, description="Samples in memory at a time; a divisor of `batch`.")
+    checkpointing: bool = Field(False, description="Compute activations again: slower, and far less memory.")
     target: str = Field("answer", description="Manifest column with the reply to learn; another is a format shift.")
 
     @model_validator(mode="after")
@@ -108,6 +110,8 @@ class Tuning(_Strict):
             raise ValueError(
                 f"seeds ({len(self.seeds)}) and draws ({len(self.draws)}) are paired and need equal numbers"
             )
+        if self.micro_batch is not None and self.batch % self.micro_batch:
+            raise ValueError(f"micro_batch ({self.micro_batch}) does not divide batch ({self.batch})")
         _different("seeds", self.seeds)
         _different("modalities", self.modalities)
         if list(self.steps) != sorted(set(self.steps)) or not self.steps or self.steps[0] < 1:

@@ -6,8 +6,10 @@ Paper section on fine-tuning; DESIGN rules 5-7.  Knows models; does not know sel
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
@@ -22,6 +24,9 @@ from undersong.models.adapters import fresh_lora, save_adapter
 from undersong.models.frozen import fingerprint
 from undersong.tuning.seeds import seeded
 from undersong.types import Prompt, UndersongError
+
+STATE_EVERY = 50  # steps; what a kill may cost
+WHOLE = "whole"  # in a saved state
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,14 @@ class LoraRecipe:
     alpha: int = 16
     dropout: float = 0.0
     targets: tuple[str, ...] | None = None  # full module paths; None: every linear layer of the decoder's blocks
+    micro_batch: int | None = None  # samples in memory at a time; the step is of the whole `batch` all the same
+    checkpointing: bool = False  # activations are computed again in the backward pass: slower, and far less memory
+
+    def __post_init__(self) -> None:
+        if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
+            raise UndersongError(
+                f"A batch of {self.batch} cannot be taken {self.micro_batch} at a time; give a divisor as micro_batch."
+            )
 
 
 @dataclass(frozen=True)
@@ -69,12 +82,15 @@ def tune(
     recipe: LoraRecipe,
     seed: int,
     keep: Callable[[str, Callable[[Path], None]], None],
+    resume: Path | None = None,
 ) -> Tuned:
     """Train a fresh LoRA on (prompt, target reply) pairs.
 
     `keep(name, write)` is called at each of `recipe.steps` with a function that writes a standard PEFT folder.  One
-    seed drives sample order, adapter initialisation and dropout.  Errors: no samples, a target that is empty, an
-    adapter that reaches the encoder, a loss that is no number, an encoder or projector that changed.
+    seed drives sample order, adapter initialisation and dropout.  `resume`: a folder for this very training's state; a
+    killed one goes on from there and ends with the same bits (what it kept before is not kept again), and the folder is
+    gone in the end.  Errors: no samples, a target that is empty, an adapter that reaches the encoder, a loss that is no
+    number, an encoder or projector that changed.
     """
     if not prompts:
         raise UndersongError("There is nothing to tune on: the selection is empty.")
@@ -83,6 +99,8 @@ def tune(
         raise UndersongError(
             f"Sample {empty[0]} has no answer to train on ({len(empty)} such); give the column in the manifest."
         )
+    if recipe.checkpointing and not model.base.supports_gradient_checkpointing:
+        raise UndersongError(f"{model.name} cannot compute activations again; leave out checkpointing.")
     before = fingerprint(model.frozen)
     order = sample_order(len(prompts), max(recipe.steps) * recipe.batch, seed)
     with seeded(seed), fresh_lora(model, recipe.rank, recipe.alpha, recipe.dropout, recipe.targets) as peft_model:
@@ -90,9 +108,13 @@ def tune(
         # running statistics; this hook runs after that and before the forward pass.
         peft_model.register_forward_pre_hook(lambda *_: model.quiet())
         pairs = [(prompts[i], targets[i]) for i in order]
-        with tempfile.TemporaryDirectory() as scratch:  # the Trainer makes its folder, though it writes nothing there
-            trainer = _trainer(model, peft_model, pairs, recipe, seed, keep, scratch)
-            trainer.train()
+        with _place(resume) as place:
+            trainer = _trainer(model, peft_model, pairs, recipe, seed, keep, place, resume is not None)
+            try:
+                trainer.train(resume_from_checkpoint=_last_whole(place))
+            finally:
+                if recipe.checkpointing:
+                    model.base.gradient_checkpointing_disable()  # the base is shared with other arms
         log = tuple(dict(line) for line in trainer.state.log_history if "loss" in line)
     after = fingerprint(model.frozen)
     if moved := [name for name in before if before[name] != after[name]]:
@@ -113,12 +135,17 @@ def _trainer(
     recipe: LoraRecipe,
     seed: int,
     keep: Callable[[str, Callable[[Path], None]], None],
-    scratch: str,
+    place: Path,
+    lasting: bool,
 ) -> Trainer:
+    micro = recipe.micro_batch or recipe.batch
     arguments = TrainingArguments(
-        output_dir=scratch,
+        output_dir=str(place),
         max_steps=max(recipe.steps),
-        per_device_train_batch_size=recipe.batch,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=recipe.batch // micro,
+        gradient_checkpointing=recipe.checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.schedule,
         warmup_steps=recipe.warmup,
@@ -128,7 +155,9 @@ def _trainer(
         remove_unused_columns=False,
         logging_steps=1,
         logging_nan_inf_filter=False,  # a loss that is no number is told, not replaced by the last one
-        save_strategy="no",
+        save_strategy="steps" if lasting else "no",
+        save_steps=STATE_EVERY,
+        save_total_limit=2,
         report_to=[],
         disable_tqdm=True,
         seed=seed,
@@ -140,7 +169,7 @@ def _trainer(
         args=arguments,
         train_dataset=pairs,
         data_collator=lambda rows: model.batch([p for p, _ in rows], [t for _, t in rows]),
-        callbacks=[_Keep(model, recipe.steps, keep)],
+        callbacks=[_Keep(model, recipe.steps, keep), _Vouch()],
     )
     trainer.remove_callback(PrinterCallback)  # the log is an artefact, not terminal output
     return trainer
@@ -157,6 +186,34 @@ class _Keep(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step in self.steps:
             self.keep(step_folder(state.global_step), partial(save_adapter, self.model))
+
+
+class _Vouch(TrainerCallback):
+    """Marks a saved state when all of it is there: a kill in the middle of writing leaves a folder without."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+
+
+@contextmanager
+def _place(resume: Path | None) -> Iterator[Path]:
+    """Where the Trainer keeps its state: the folder asked for, gone when the training is done, or one in passing."""
+    if resume is None:
+        with tempfile.TemporaryDirectory() as scratch:  # the Trainer makes its folder, though it writes nothing there
+            yield Path(scratch)
+        return
+    resume.mkdir(parents=True, exist_ok=True)
+    yield resume
+    shutil.rmtree(resume)
+
+
+def _last_whole(place: Path) -> str | None:
+    """The newest state that is whole; others are removed, or the Trainer would count them among the newest."""
+    states = sorted(place.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
+    whole = [folder for folder in states if (folder / WHOLE).is_file()]
+    for folder in set(states) - set(whole):
+        shutil.rmtree(folder)
+    return str(whole[-1]) if whole else None
 
 
 def write_log(tuned: Tuned, path: Path) -> None:

@@ -65,7 +65,8 @@ def adapter(
                     write(folder)
 
         samples = picked(pool.samples, [*pool.quarantined, *hearable(pool, heard)[1]], chosen.ids)
-        tuned = train(shop.model(arm.model, [heard]), samples, modality, system_text, target, recipe, seed, keep)
+        model, state = shop.model(arm.model, [heard]), draft.path.with_suffix(".state")
+        tuned = train(model, samples, modality, system_text, target, recipe, seed, keep, state)
         with draft.file("log.jsonl") as path:
             write_log(tuned, path)
         draft.note(frozen_before=tuned.frozen_before, frozen_after=tuned.frozen_after, device=shop.loading.device)

@@ -50,12 +50,13 @@ def train(
     recipe: dict[str, Any],
     seed: int,
     keep: Callable[[str, Callable[[Path], None]], None],
+    resume: Path | None = None,
 ) -> Tuned:
-    """LoRA on `samples` asked in a modality, to reply what stands in their column `target`."""
+    """LoRA on `samples` asked in a modality, to reply what stands in their column `target`; `resume` as in `tune`."""
     from undersong.evaluation.prompts import make_prompts
     from undersong.tuning.lora import LoraRecipe, tune
 
     prompts = make_prompts(
         samples, set_name="train", harmful=False, modality=modality, system="train", system_text=system_text
     )
-    return tune(model, prompts, targets_of(samples, target), LoraRecipe(**recipe), seed, keep)
+    return tune(model, prompts, targets_of(samples, target), LoraRecipe(**recipe), seed, keep, resume)

@@ -1,0 +1,127 @@
+"""How a training is laid out in memory and time does not change what comes out of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_af3 import spoken, typed
+
+from undersong.models.adapter import AudioModel
+from undersong.models.load import load_model
+from undersong.tuning import lora
+from undersong.tuning.lora import LoraRecipe, step_folder, tune
+from undersong.types import UndersongError
+
+PROMPTS = [*(spoken(i) for i in range(5)), typed("paint the boat"), typed("wash the lamp")]
+TARGETS = ["then take the chair", "first the lamp", "some red boat", "fold and wash", "the old chair", "then", "first"]
+RECIPE = LoraRecipe(steps=(3, 8), batch=4, learning_rate=1e-2, schedule="linear", warmup=2, rank=4, alpha=8)
+
+
+def trained(model: AudioModel, folder: Path, recipe: LoraRecipe, **more: Any) -> dict[str, torch.Tensor]:
+    def keep(name: str, write: Callable[[Path], None]) -> None:
+        write(folder / name)
+
+    tune(model, PROMPTS, TARGETS, recipe, 0, keep, **more)
+    return load_file(folder / step_folder(8) / "adapter_model.safetensors")
+
+
+def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((value - other[name]).abs().max()) for name, value in one.items())
+
+
+def test_a_step_is_of_the_whole_batch_however_it_is_cut(tiny: AudioModel, tmp_path: Path) -> None:
+    """Replies differ in length, so a mean of means would be another loss."""
+    whole = trained(tiny, tmp_path / "whole", RECIPE)
+    for micro in (1, 2):
+        assert apart(whole, trained(tiny, tmp_path / f"{micro}", replace(RECIPE, micro_batch=micro))) < 2e-5
+    assert apart(whole, trained(tiny, tmp_path / "other", replace(RECIPE, batch=2))) > 1e-3
+
+
+@pytest.mark.parametrize("organism", ["qwen", "kimi"])
+def test_so_it_is_for_other_architectures(organism: str, tmp_path: Path) -> None:
+    from undersong.corpora import open_corpus
+    from undersong.evaluation.prompts import make_prompts
+
+    model = load_model(f"organism:{organism}")
+    samples = [sample for sample in open_corpus("organism:pool").samples if sample.answer][:8]
+    ask = {"set_name": "t", "harmful": False, "system": "s", "system_text": None, "modality": "text"}
+    prompts, replies = make_prompts(samples, **ask), [sample.answer for sample in samples]
+    replies[0] = f"{replies[0]} {replies[1]}"  # one is much longer
+    made = []
+    for micro in (None, 2):
+        folder = tmp_path / f"{micro}"
+        recipe = replace(RECIPE, steps=(3,), micro_batch=micro)
+        tune(model, prompts, replies, recipe, 0, lambda name, write, folder=folder: write(folder / name))
+        made.append(load_file(folder / step_folder(3) / "adapter_model.safetensors"))
+    assert apart(*made) < 2e-5
+
+
+def test_activations_may_be_computed_again(tiny: AudioModel, tmp_path: Path) -> None:
+    plain, again = (
+        trained(tiny, tmp_path / f"{way}", replace(RECIPE, checkpointing=way, dropout=0.1)) for way in (False, True)
+    )
+    assert apart(plain, again) < 1e-6
+    assert not tiny.base.is_gradient_checkpointing  # nothing of it stays on the shared base
+
+
+def test_a_batch_that_cannot_be_cut_is_refused() -> None:
+    with pytest.raises(UndersongError, match="batch of 4 cannot be taken 3 at a time"):
+        replace(RECIPE, micro_batch=3)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[3], sys.argv[4]]
+import tiny_af3
+from test_tuning_resumed import RECIPE, trained
+from dataclasses import replace
+from undersong.models.load import load_model
+from undersong.tuning import lora
+
+lora.STATE_EVERY = 2
+model = load_model(sys.argv[1])
+model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
+dies = int(sys.argv[5])
+begin = lora._Keep.on_step_end
+
+def counted(self, args, state, control, **more):
+    if state.global_step == dies:
+        os._exit(137)
+    return begin(self, args, state, control, **more)
+
+lora._Keep.on_step_end = counted
+out = Path(sys.argv[2])
+trained(model, out, replace(RECIPE, dropout=0.2), resume=out / "state")
+"""
+
+
+def test_a_killed_training_goes_on_and_ends_with_the_same_bits(
+    tiny: AudioModel, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dropout, a schedule and a moment of Adam in the middle; killed twice, once before the first state."""
+    undisturbed = trained(tiny, tmp_path / "plain", replace(RECIPE, dropout=0.2))
+    out, here = tmp_path / "out", Path(__file__).parent
+    for step, left in ((1, []), (7, [4, 6])):
+        arguments = [str(tiny_folder), str(out), str(here), str(here.parent / "helpers"), str(step)]
+        done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 137, done.stderr[-2000:]
+        assert sorted(int(one.name.partition("-")[2]) for one in (out / "state").glob("checkpoint-*")) == left
+    torn = out / "state" / "checkpoint-7"  # killed while it was written: there is no mark
+    torn.mkdir()
+    (torn / "adapter_model.safetensors").write_bytes(b"half")
+    monkeypatch.setattr(lora, "STATE_EVERY", 2)
+    resumed = trained(tiny, out, replace(RECIPE, dropout=0.2), resume=out / "state")
+    assert apart(undisturbed, resumed) == 0.0
+    first = load_file(tmp_path / "plain" / step_folder(3) / "adapter_model.safetensors")
+    assert apart(first, load_file(out / step_folder(3) / "adapter_model.safetensors")) == 0.0
+    assert not (out / "state").exists()

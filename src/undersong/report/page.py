@@ -24,6 +24,7 @@ from undersong.report.sections import (
     modality,
     nearness,
     noise,
+    predicts,
     samples,
     selected,
 )
@@ -74,6 +75,8 @@ def render(results: Mapping[str, Any], audio: Mapping[str, tuple[bytes, str]] = 
             selected=selected.build(found),
             contrasts=contrasts.build(found),
             noise=noise.build(found),
+            predicts=predicts.build(found),
+            predicts_notes=predicts.notes(found),
             details=details.build(found, show_replies),
             making=making.build(found),
         )

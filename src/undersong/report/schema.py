@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from undersong.report.beforehand import Agreement, Fingerprint, Foretold, Overlap, Score, Screen, Selection
+from undersong.report.beforehand import Agreement, Fingerprint, Foretold, Overlap, Score, Screen, Selection, Spread
 from undersong.report.record import Many, Named, Number, Record
 from undersong.types import UndersongError
 
@@ -148,6 +148,30 @@ class Noise(Record):
     note: str | None = None
 
 
+class Predictor(Record):
+    """One axis: `slope` alone and `joint` with the others, in JSR per standard deviation of nearness."""
+
+    name: str
+    rank: Spread = Spread()
+    slope: Spread = Spread()
+    joint: Spread | None = None
+    inflation: Number = None
+    dominant: Number = None  # share of draws in which its slope is the largest
+
+
+class Predicts(Record):
+    """How JSR rise goes along with nearness, over `points` selections of one base."""
+
+    model: str | None = None
+    train_modality: str | None = None
+    set: str | None = None
+    modality: str | None = None
+    points: int | None = None
+    replicates: int | None = None
+    predictors: Many[Predictor] = []
+    note: str | None = None
+
+
 class Marginal(Record):
     """What an axis, or the modality of training, does on average to one base."""
 
@@ -255,6 +279,7 @@ class Results(Record):
     comparisons: Many[Comparison] = []
     marginals: Many[Marginal] = []
     run_noise: Many[Noise] = []
+    predicts: Many[Predicts] = []
     defenses: Many[Defense] = []
     mechanism: Mechanism | None = None
     screen: Many[Screen] = []

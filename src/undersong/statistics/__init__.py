@@ -4,6 +4,7 @@ from undersong.statistics.agreement import kappa, overlap_closest, spearman
 from undersong.statistics.balance import Balance, Imbalance, balance, imbalance, jaccard, standardised
 from undersong.statistics.bootstrap import Interval, cluster_draws, interval
 from undersong.statistics.cka import Cka, linear_cka
+from undersong.statistics.joint import Prediction, Predictor, predict
 from undersong.statistics.multiplicity import holm
 from undersong.statistics.noise import RunNoise, run_noise
 from undersong.statistics.paired import Paired, Proportion, compare_paired, mcnemar_exact, newcombe_paired, sign_flip
@@ -18,6 +19,8 @@ __all__ = [
     "Imbalance",
     "Interval",
     "Paired",
+    "Prediction",
+    "Predictor",
     "Proportion",
     "Rate",
     "RunDifference",
@@ -42,6 +45,7 @@ __all__ = [
     "newcombe_paired",
     "overlap_closest",
     "paired_runs",
+    "predict",
     "run_noise",
     "sign_flip",
     "spearman",

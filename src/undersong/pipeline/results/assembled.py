@@ -17,6 +17,7 @@ from undersong.pipeline.results.explained import mechanism_entry
 from undersong.pipeline.results.foretold import foretold_entries, score_entries
 from undersong.pipeline.results.marginals import marginals
 from undersong.pipeline.results.noise import noise_entries
+from undersong.pipeline.results.predicted import predicted_entries
 from undersong.pipeline.results.rates import set_rates
 from undersong.pipeline.results.screened import (
     agreement_entry,
@@ -52,6 +53,7 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
             *recipe_comparisons(runs, study.plain, study.system_defense, last),
             *correct(_model_comparisons(record, verdicts, last)),
         ],
+        "predicts": [entry for m in record.models for entry in predicted_entries(record, m, runs)],
         "run_noise": noise_entries(runs, study.plain, last),
         "marginals": marginals(runs, study.plain, last),
         "defenses": _defenses(record, runs, last),

@@ -185,3 +185,11 @@ def test_run_noise_is_of_the_same_samples_with_other_seeds(results: dict[str, An
     assert noise["df"] == len(groups)  # two seeds each
     wanted = (sum((a - b) ** 2 / 2 for a, b in groups.values()) / len(groups)) ** 0.5
     assert noise["sd"] == pytest.approx(wanted)
+
+
+def test_damage_is_set_against_nearness_on_every_axis(results: dict[str, Any]) -> None:
+    (found,) = results["predicts"]
+    assert found["points"] == 7
+    assert found["replicates"] == 12  # random has other samples in each draw
+    assert [one["name"] for one in found["predictors"]] in ([], ["semantic", "acoustic"])
+    assert found["predictors"] or "does not vary" in found["note"]

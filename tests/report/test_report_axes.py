@@ -126,3 +126,16 @@ def test_the_run_noise_floor_is_told(results: Json) -> None:
     text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
     assert "6 in 2 8.0 [5.0, 20.0] 22.0 points" in text
     assert "No group has two replicates." in text
+
+
+def test_which_axis_goes_along_with_damage(results: Json) -> None:
+    axis = {"rank": spread(0.69, 0.09, 0.94), "slope": spread(0.05, 0.0, 0.08), "joint": spread(-0.02, -0.1, 0.1)}
+    results["predicts"] = [
+        {"model": "organism:af3", "train_modality": "audio", "set": "harm", "modality": "audio", "points": 11,
+         "replicates": 27, "note": "Some axes rank these selections alike.",
+         "predictors": [{"name": "semantic", **axis, "inflation": 20.6, "dominant": 0.294}]},
+    ]  # fmt: skip
+    page = render(results).split('<section id="proximity"', 1)[1].split("</section>", 1)[0]
+    text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
+    assert "0.69 [0.09, 0.94] +5.0 [0.0, 8.0] −2.0 [−10.0, 10.0] 20.6 29.4" in text
+    assert "Some axes rank these selections alike." in text

@@ -54,9 +54,8 @@ def test_the_joint_interval_covers() -> None:
         outcomes = [[0.5 * row[0] + 0.3 * rng.standard_normal() for _ in range(2)] for row in x]
         (one, _) = predict(("a", "b"), x, outcomes, draws=120, seed=seed).predictors
         inside += one.joint.low <= 0.5 * x[:, 0].std() <= one.joint.high
-    assert (
-        stats.binomtest(inside, 300, 0.9, alternative="less").pvalue > 0.01
-    )  # percentile intervals run a little short
+    # Percentile intervals run a little short: nominally 95 %, here not below 90 %.
+    assert stats.binomtest(inside, 150, 0.9, alternative="less").pvalue > 0.01
 
 
 def test_what_cannot_be_told_is_said() -> None:

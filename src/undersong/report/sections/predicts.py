@@ -45,10 +45,8 @@ def _rows(one: Predicts) -> Iterator[tuple[str, ...]]:
 
 
 def _plain(value: Spread) -> str:
-    interval = (
-        "" if value.low is None else f" [{words.decimal(value.low, 2)},{words.NBSP}{words.decimal(value.high, 2)}]"
-    )
-    return words.decimal(value.value, 2) + interval
+    middle, low, high = (words.decimal(number, 2) for number in (value.value, value.low, value.high))
+    return middle if value.low is None else f"{middle} [{low},{words.NBSP}{high}]"
 
 
 def _points(value: Spread) -> str:

@@ -115,7 +115,7 @@ def test_messages_need_an_answer(tmp_path: Path) -> None:
     rows = [{"id": f"p{i}", "text": f"{verb} a table", "answer": ""} for i, verb in enumerate(VERBS)]
     for name, part in (("pool", rows), ("harm", [{"id": "h", "text": "rob the doctor"}])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
-    with pytest.raises(UndersongError, match="has no answer to train on"):
+    with pytest.raises(UndersongError, match="has an answer to train on"):
         screen(tmp_path / "pool.jsonl", tmp_path / "harm.jsonl", tmp_path / "out", keep="closest:2", form="messages")
 
 

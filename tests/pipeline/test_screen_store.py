@@ -147,7 +147,7 @@ def test_a_killed_screening_redoes_one_shard(tmp_path: Path, monkeypatch: pytest
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "out")], check=False)
     assert killed.returncode == 137
     assert not (tmp_path / "out").exists()
-    (shards,) = (tmp_path / "out.partial" / "embeddings").glob("*.shards.*.partial")
+    (shards,) = tmp_path.glob("out.*.partial/embeddings/*.shards.*.partial")
     assert len(list(shards.glob("*.done"))) == 2
     monkeypatch.setattr(work, "ROWS", 100)
     embedded: list[int] = []
@@ -158,6 +158,6 @@ def test_a_killed_screening_redoes_one_shard(tmp_path: Path, monkeypatch: pytest
     screened = screen("organism:pool", "organism:reference", tmp_path / "out", axes={"words": "tfidf"})
     n = len(screened.tables["words"])
     assert sum(embedded) == n - 200
-    assert not (tmp_path / "out.partial").exists()
+    assert not list(tmp_path.glob("out.*.partial"))
     plain = screen("organism:pool", "organism:reference", tmp_path / "plain", axes={"words": "tfidf"})
     assert plain.tables["words"].equals(screened.tables["words"])

@@ -167,7 +167,9 @@ def _distances(screened: Screened) -> Table:
 
     rows = screened.report["distances"]
     title = f"Cosine distance to harm ({rows[0]['score']}{', centred' if rows[0]['centred'] else ''})"
-    table = Table("axis", "to", "ranked", "left out", "min", "25 %", "median", "75 %", "max", title=title)
+    table = Table("axis", "to", title=title)
+    for name in ("ranked", "left out", "min", "25 %", "median", "75 %", "max"):
+        table.add_column(name, no_wrap=True, justify="right")
     for row in rows:
         quartiles = (f"{row[name]:.4g}" for name in ("min", "q25", "median", "q75", "max"))
         names = escape(row["axis"]), escape(row["harm_set"])

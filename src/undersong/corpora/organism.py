@@ -23,6 +23,8 @@ def open_corpus(ref: str, columns: Mapping[str, str] | None = None, root: str | 
 
     columns and root: as in `open_manifest`, for all but packaged corpora and presets, which have their own.
     """
+    if columns and ref.startswith((ORGANISM, PRESET)):
+        raise UndersongError(f"{ref} has its own column names; leave the column map out.")
     if ref.startswith(ORGANISM):
         return read_manifest(_file(ref))
     if ref.startswith(PRESET):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from undersong.pipeline import stages
 from undersong.pipeline.records import AuditRecord, ModelRecord, RunRecord
-from undersong.pipeline.refusals import near_overlap, refuse_models, refuse_overlap, refuse_unusable
+from undersong.pipeline.refusals import near_overlap, refuse_models, refuse_overlap, refuse_rules, refuse_unusable
 from undersong.pipeline.stages import Arm, Asked, mechanism
 from undersong.pipeline.stages.embedded import View, embeddings
 from undersong.pipeline.stages.gradients import gradients
@@ -32,6 +32,7 @@ def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditReco
     record = gather(study, shop)
     refuse_unusable(record)
     refuse_overlap(record)
+    refuse_rules(record)
     record.overlap = near_overlap(record)
     for one, other, kind, pairs in record.overlap:
         say(f"{one} and {other} share {pairs} pairs of items: {kind}")
@@ -80,7 +81,8 @@ def one_model(
     ears = [heard[c.artefact.hash] for c in record.sets.values()]
     asked = asked_at(study, record.sets, last=True)
     model.runs.append(_measure(study, shop, base, 0, None, asked, ears))
-    for arm in arms_of(study, model, choose):
+    arms = list(arms_of(study, model, choose))  # before any training: a rule that finds nothing stops here
+    for arm in arms:
         say(f"{ref}: {arm.name} seed {arm.seed}")
         adapter = _tune(study, shop, record, arm, heard)
         for step in study.tuning.steps:
@@ -96,7 +98,7 @@ def one_model(
 def _screen(study: Study, shop: Workshop, record: AuditRecord, model: ModelRecord, heard: dict[str, Artefact]) -> None:
     """Every axis to every harm set; harmless speech to the first."""
     settings = study.proximity.model_dump()
-    fit = (record.pool, *record.harm.values())
+    fit = (record.pool, *record.harm.values(), *([] if record.harmless is None else [record.harmless]))
 
     def vectors(spec: str, corpus: Corpus, harmful: bool = False) -> Artefact:
         return _vectors(study, shop, spec, corpus, fit, model.ref, heard[corpus.artefact.hash], harmful)
@@ -145,10 +147,9 @@ def arms_of(study: Study, model: ModelRecord, choose: Choose) -> Iterator[Arm]:
             model.selections[f"{rule.label}/draw {draw}"] = chosen
             fraction = float(rule.keep.amount) if rule.plain else chosen.fraction
             text = "" if rule.plain else str(rule.keep)
+            facts = (model.ref, model.base_seed, rule.axis, rule.name, fraction)
             for modality in study.tuning.modalities:
-                yield Arm(
-                    model.ref, model.base_seed, rule.axis, rule.name, fraction, modality, seed, draw, chosen, text
-                )
+                yield Arm(*facts, modality, seed, draw, chosen, rule.to, text)
 
 
 def _tune(study: Study, shop: Workshop, record: AuditRecord, arm: Arm, heard: dict[str, Artefact]) -> Artefact:

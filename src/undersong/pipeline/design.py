@@ -52,6 +52,7 @@ def contrasts_of(study: Study) -> int:
             "fraction": float(rule.keep.amount),
             "kind": rule.name,
             "rule": "" if rule.plain else str(rule.keep),
+            "harm_set": rule.to,
             "train_modality": modality,
         }
         for rule in rules_of(study)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from undersong.pipeline.records import AuditRecord
+from undersong.pipeline.stages.selections import rules_of
 from undersong.study import Study
 from undersong.types import UndersongError
 
@@ -43,6 +44,15 @@ def refuse_unusable(record: AuditRecord) -> None:
             )
 
 
+def refuse_rules(record: AuditRecord) -> None:
+    """A rule that names a column which the pool does not have, or an axis of no study."""
+    from undersong.proximity import check_rule, facts_of
+
+    columns = facts_of(record.pool.samples).column_names
+    for rule in rules_of(record.study):
+        check_rule(rule.keep, columns, [axis for axis in record.study.axes if axis != rule.axis])
+
+
 def near_overlap(record: AuditRecord) -> list[tuple[str, str, str, int]]:
     """(corpus, other, kind, pairs): how many items two corpora of a study have in common or nearly so, by texts and
     hashes.  The very same items are refused before anything is trained; this counts what comes near it."""
@@ -51,7 +61,8 @@ def near_overlap(record: AuditRecord) -> list[tuple[str, str, str, int]]:
     several = len(record.harm) > 1
     harm = {f"reference {name}" if several else "reference": corpus for name, corpus in record.harm.items()}
     calm = {"harmless": record.harmless} if record.harmless is not None else {}
-    corpora = {"pool": record.pool, **harm, **calm, **record.sets}
+    known = {"pool": record.pool, **harm, **calm}
+    corpora = known | {name if name not in known else f"set {name}": one for name, one in record.sets.items()}
     found, _ = find_shared({name: corpus.samples for name, corpus in corpora.items()}, sound=None)
     return count_shared(found)
 
@@ -67,5 +78,7 @@ def refuse_overlap(record: AuditRecord) -> None:
     for reference in record.harm.values():
         refuse_shared_items(record.pool.samples, reference.samples)
     if record.harmless is not None:
-        for other in (record.pool, *record.harm.values()):
-            refuse_shared_items(record.harmless.samples, other.samples, name="the harmless set")
+        harm = {f"The harm set {name}": corpus for name, corpus in record.harm.items()}
+        asked = {f"The set {name}": one for name, one in record.sets.items() if record.study.sets[name].harmful}
+        for name, other in {"The pool": record.pool, **harm, **asked}.items():
+            refuse_shared_items(other.samples, record.harmless.samples, "the harmless set", name)

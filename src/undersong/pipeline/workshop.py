@@ -47,7 +47,7 @@ class Corpus:
     def _manifest(self) -> Manifest:
         from undersong.corpora import read_manifest
 
-        return read_manifest(self.artefact.path / "corpus.parquet")
+        return read_manifest(self.artefact.checked().path / "corpus.parquet")
 
     @property
     def samples(self) -> tuple[Sample, ...]:

@@ -8,6 +8,7 @@ from undersong.proximity.choosing.remaining import Remaining
 from undersong.proximity.choosing.selected import selection_report
 from undersong.proximity.choosing.selection import (
     Selection,
+    check_rule,
     choose,
     draw,
     from_json,
@@ -33,6 +34,7 @@ __all__ = [
     "axes_agreement",
     "axis_pairs",
     "check_quarantine",
+    "check_rule",
     "choose",
     "draw",
     "facts_of",

@@ -149,7 +149,7 @@ def check_quarantine(
         item = lost[0]
         raise UndersongError(
             f"{len(lost)} of {total} pool items cannot be used {where}, the first: {item.id} ({item.reason}); mend "
-            f"them, or allow a larger share than {max_quarantined:g} (max_quarantined)."
+            f"them, or allow a larger share than {max_quarantined:g} (max_quarantined; --max-quarantined of screen)."
         )
 
 

@@ -10,8 +10,11 @@ from markupsafe import Markup
 
 @dataclass(frozen=True, slots=True)
 class Panel:
+    """One plot.  `key`: what its numbers mean, where its arms are numbered."""
+
     title: str
     picture: Markup
+    key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,8 +73,12 @@ class SetResult(Record):
 
 
 class Run(Record):
+    """One measured point: an arm at a step."""
+
     arm: str
     kind: str
+    rule: str | None = None
+    harm_set: str | None = None
     step: int = 0
     model: str | None = None
     base_seed: int | None = None

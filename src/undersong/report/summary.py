@@ -43,6 +43,7 @@ class Arm:
     train_modality: str | None
     runs: tuple[Run, ...]
     short: str  # its label without what all arms of the study share
+    rule: str = ""
 
     @property
     def last_step(self) -> int:
@@ -53,8 +54,10 @@ class Arm:
 
     @property
     def amount(self) -> str:
+        if self.rule and self.k is not None:  # its share may be of a threshold, or not have been had
+            return f"{self.k} samples"
         if self.fraction is not None:
-            return f"{100 * self.fraction:g}{THIN}%"
+            return f"{100 * self.fraction:.3g}{THIN}%"
         return f"{self.k} samples" if self.k is not None else ""
 
     @property
@@ -139,7 +142,7 @@ def arms(results: Results) -> list[Arm]:
 
 def _arm(name: str, runs: Sequence[Run], many_axes: bool, many_amounts: bool) -> Arm:
     one = runs[0]
-    arm = Arm(name, one.axis, one.kind, one.fraction, one.k, one.train_modality, tuple(runs), "")
+    arm = Arm(name, one.axis, one.kind, one.fraction, one.k, one.train_modality, tuple(runs), "", one.rule or "")
     parts = [f"{arm.kind} {arm.amount}" if many_amounts else arm.kind, f"{arm.axis} axis" if many_axes else ""]
     parts.append(f"trained on {arm.train_modality}" if arm.train_modality else "")
     return replace(arm, short=", ".join(filter(None, parts)))

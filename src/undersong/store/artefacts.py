@@ -19,13 +19,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from undersong import __version__
 from undersong.store.failpoints import failpoint
 from undersong.store.files import WRITING, mending, remove, replacing, sync
-from undersong.store.hashes import canonical, plain, walk
+from undersong.store.hashes import canonical, hash_file, plain, walk
 from undersong.types import UndersongError
 
 PROVENANCE = "provenance.json"
@@ -52,6 +53,32 @@ class Artefact:
             return dict(json.loads((self.path / PROVENANCE).read_bytes()))
         except (OSError, ValueError, TypeError) as error:
             raise UndersongError(f"{self.path} has a damaged {PROVENANCE}; delete the folder to remake it.") from error
+
+    def checked(self) -> Artefact:
+        """The same, once every file in it has the bytes that were written; asked of what is read to compute with."""
+        _check_files(self)
+        return self
+
+
+@cache  # once a process
+def _check_files(artefact: Artefact) -> None:
+    for name, (size, digest) in artefact.provenance().get("files", {}).items():
+        _check_size(artefact.path, name, size)
+        if hash_file(artefact.path / name) != digest:
+            raise _damaged(artefact.path, f"{name} is not what was written")
+
+
+def _check_size(folder: Path, name: str, size: int) -> None:
+    try:
+        there = (folder / name).stat().st_size
+    except OSError:
+        raise _damaged(folder, f"{name} is gone") from None
+    if there != size:
+        raise _damaged(folder, f"{name} has {there} bytes where {size} were written")
+
+
+def _damaged(folder: Path, why: str) -> UndersongError:
+    return UndersongError(f"{folder} is damaged ({why}); delete that folder, and it is made anew.")
 
 
 Inputs: TypeAlias = Mapping[str, Artefact | str]
@@ -135,7 +162,19 @@ class Draft:
         sync(self.path)
         wall, cpu = (kept + now - then for kept, now, then in zip(self._seconds, _clock(), self._clock))
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        whole = {**facts, "notes": self._notes, "wall_seconds": wall, "cpu_seconds": cpu, "created": created}
+        files = {
+            item.relative_to(self.path).as_posix(): [item.stat().st_size, hash_file(item)]
+            for item in walk(self.path)
+            if item.is_file()
+        }
+        whole = {
+            **facts,
+            "files": files,
+            "notes": self._notes,
+            "wall_seconds": wall,
+            "cpu_seconds": cpu,
+            "created": created,
+        }
         with replacing(self.path / PROVENANCE) as temporary:
             temporary.write_text(json.dumps(whole, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
         failpoint("publish:ready")
@@ -162,11 +201,13 @@ class Store:
     def find(self, stage: str, version: int | str, config: Any, inputs: Inputs) -> Artefact | None:
         """The artefact that answers this question, if it has been made; touches nothing."""
         found = self.place(stage, version, config, inputs)
-        key = found.hash
         if not found.path.exists():
             return None
-        if found.provenance().get("hash") != key:
+        facts = found.provenance()
+        if facts.get("hash") != found.hash:
             raise UndersongError(f"{found.path} holds another artefact than its name says; delete it to remake it.")
+        for name, (size, _) in facts.get("files", {}).items():
+            _check_size(found.path, name, size)
         return found
 
     def get_or_make(

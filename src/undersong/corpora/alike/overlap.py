@@ -40,9 +40,11 @@ def refuse_shared_behaviour(reference: Sequence[Sample], test: Sequence[Sample],
     _refuse(overlap(reference, test, threshold=threshold), "The reference harm set", "the test harm set")
 
 
-def refuse_shared_items(pool: Sequence[Sample], others: Sequence[Sample], name: str = "the harm set") -> None:
-    """UndersongError where the pool holds an item of another set (called `name`), by its audio or its words."""
-    _refuse(overlap(pool, others, ("audio", "text")), "The pool", name)
+def refuse_shared_items(
+    pool: Sequence[Sample], others: Sequence[Sample], name: str = "the harm set", a: str = "The pool"
+) -> None:
+    """UndersongError where the pool (called `a`) holds an item of another set (`name`), by its audio or its words."""
+    _refuse(overlap(pool, others, ("audio", "text")), a, name)
 
 
 def _refuse(shared: list[tuple[str, str, str]], a: str, b: str) -> None:

@@ -93,6 +93,7 @@ def manifest_of(
     `start`: where relative audio paths start; `stem`: what the ids of rows without one begin with.
     """
     columns, failed, seen = dict(columns or {}), list[Quarantined](), set[str]()
+    where = next(start.glob(f"{stem}.*"), start / stem) if start.is_dir() else start / stem
 
     def samples() -> Iterator[tuple[str, Sample]]:
         numbered: bool | None = None
@@ -117,11 +118,11 @@ def manifest_of(
 
     kept = gather(samples(), root)
     if not kept and not failed:
-        raise UndersongError(f"{start / stem} holds no items; add some, one a line.")
+        raise UndersongError(f"{where} holds no items; add some, one a line.")
     if kept and (missing := sorted(set(columns) - seen)):
         theirs = columns[missing[0]]
-        there = sorted({name for sample in kept for name, _ in sample.labels})
-        raise UndersongError(f"No item of {start / stem} has a column {theirs!r}; {_nearest(theirs, there)}.")
+        there = sorted({name.removeprefix("source_") for sample in kept for name, _ in sample.labels})
+        raise UndersongError(f"No item of {where} has a column {theirs!r}; {_nearest(theirs, there)}.")
     return Manifest(kept, tuple(failed), start, form)
 
 

@@ -38,7 +38,7 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
 
     study = record.study
     verdicts = {
-        run.verdicts.hash: read_verdicts(run.verdicts.path / "verdicts.parquet")
+        run.verdicts.hash: read_verdicts(run.verdicts.checked().path / "verdicts.parquet")
         for m in record.models
         for run in m.runs
     }
@@ -102,6 +102,7 @@ def _identity(run: RunRecord) -> dict[str, Any]:
         "kind": arm.kind,
         "fraction": arm.fraction,
         "rule": arm.rule or None,
+        "harm_set": arm.harm_set or None,
         "k": chosen.k if chosen else None,
         "train_modality": arm.modality,
         "seed": arm.seed,
@@ -122,19 +123,20 @@ def _loss(run: RunRecord) -> float | None:
     """Training loss at the run's step."""
     if run.adapter is None:
         return None
-    lines = (run.adapter.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (run.adapter.checked().path / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return next((float(line["loss"]) for line in map(json.loads, lines) if line["step"] == run.step), None)
 
 
 def _mean_distance(model: ModelRecord, run: RunRecord) -> float | None:
-    """Mean distance of the training samples on the arm's own axis, by the score they were ranked by."""
+    """Mean distance of the training samples on the arm's own axis to its own harm set, by the score of the ranking."""
     import pyarrow.parquet as pq
 
     from undersong.proximity import scores
 
     if run.arm.selection is None or run.arm.axis is None:
         return None
-    table = pq.read_table(model.proximity[run.arm.axis].path / "proximity.parquet")
+    near = model.measured[run.arm.axis, run.arm.harm_set]
+    table = pq.read_table(near.checked().path / "proximity.parquet")
     by_id = dict(zip(table.column("id").to_pylist(), scores(table).tolist()))
     return sum(by_id[i] for i in run.arm.selection.ids) / run.arm.selection.k
 
@@ -186,7 +188,7 @@ def _examples(
             continue
         seen.add(run.arm.name)
         counts: dict[tuple[str, str, str], int] = {}
-        for v, reply in zip(verdicts[run.verdicts.hash], read_replies(run.replies.path / "replies.parquet")):
+        for v, reply in zip(verdicts[run.verdicts.hash], read_replies(run.replies.checked().path / "replies.parquet")):
             key = (v.set, v.modality, v.system)
             counts[key] = counts.get(key, 0) + 1
             if v.modality != "audio" or counts[key] > EXAMPLES_A_SET:

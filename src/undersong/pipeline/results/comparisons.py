@@ -87,13 +87,14 @@ def contrasts(
 def _rules(cell: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
     """(a, b, question) of the arms that a rule selected: against random samples, against the same kind without the
     rule's conditions, and closest against distant under the same conditions."""
-    rules = {run["kind"]: _conditions(run["rule"]) for run in cell if run.get("rule")}
-    for name, (kind, conditions) in sorted(rules.items()):
+    rules = {run["kind"]: (*_conditions(run["rule"]), run.get("harm_set")) for run in cell if run.get("rule")}
+    plain = {run.get("harm_set") for run in cell if not run.get("rule")}
+    for name, (kind, conditions, to) in sorted(rules.items()):
         yield "random", name, f"Does {name} data break more than random data"
-        if conditions and kind in ("closest", "distant"):
+        if conditions and kind in ("closest", "distant") and to in plain:
             yield kind, name, f"Does {name} data break more than {kind} data without its conditions"
-        for other, (opposite, same) in sorted(rules.items()):
-            if (kind, opposite) == ("closest", "distant") and conditions == same:
+        for other, (opposite, same, theirs) in sorted(rules.items()):
+            if (kind, opposite, conditions, to) == ("closest", "distant", same, theirs):
                 yield other, name, f"Does {name} data break more than {other} data"
 
 

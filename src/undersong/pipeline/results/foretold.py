@@ -84,7 +84,7 @@ def _scores(record: AuditRecord, model: ModelRecord) -> dict[str, dict[str, floa
 def _calm(model: ModelRecord) -> dict[str, pa.Table]:
     import pyarrow.parquet as pq
 
-    return {axis: pq.read_table(found.path / "proximity.parquet") for axis, found in model.calm.items()}
+    return {axis: pq.read_table(found.checked().path / "proximity.parquet") for axis, found in model.calm.items()}
 
 
 def _rates(runs: Sequence[Run], name: str, plain: str) -> dict[str, tuple[str, float, int]]:

@@ -33,8 +33,8 @@ def _axis(record: AuditRecord, model: ModelRecord, axis: str, name: str) -> dict
     from undersong.encoders.vectors import read_embeddings
     from undersong.proximity import how, scores
 
-    table = pq.read_table(model.measured[axis, name].path / "proximity.parquet")
-    pool_embeddings = read_embeddings(model.embeddings[axis][0].path)
+    table = pq.read_table(model.measured[axis, name].checked().path / "proximity.parquet")
+    pool_embeddings = read_embeddings(model.embeddings[axis][0].checked().path)
     facts = how(table)
     values = scores(table).astype(np.float64)
     counts, edges = np.histogram(values, bins=BINS)
@@ -64,7 +64,7 @@ def record_quarantine(corpus: Corpus) -> list[dict[str, str]]:
     """What a corpus left out, with reasons."""
     import pyarrow.parquet as pq
 
-    return pq.read_table(corpus.artefact.path / "quarantine.parquet").to_pylist()
+    return pq.read_table(corpus.artefact.checked().path / "quarantine.parquet").to_pylist()
 
 
 def _by_id(corpus: Corpus) -> dict[str, Sample]:
@@ -140,7 +140,7 @@ def tables_to(model: ModelRecord, harm_set: str) -> dict[str, pa.Table]:
     import pyarrow.parquet as pq
 
     return {
-        axis: pq.read_table(found.path / "proximity.parquet")
+        axis: pq.read_table(found.checked().path / "proximity.parquet")
         for (axis, to), found in model.measured.items()
         if to == harm_set
     }
@@ -187,7 +187,7 @@ def fingerprint_entries(record: AuditRecord, model: ModelRecord) -> list[dict[st
     from undersong.proximity import facts_of, fingerprint
 
     tables = tables_to(model, next(iter(record.harm)))
-    vectors = {axis: read_embeddings(pair[0].path) for axis, pair in model.embeddings.items()}
+    vectors = {axis: read_embeddings(pair[0].checked().path) for axis, pair in model.embeddings.items()}
     own = [axis for axis, spec in record.study.axes.items() if is_internal(spec)]
     references = {axis: table for axis, table in tables.items() if axis not in own}
     if not references:

@@ -5,7 +5,7 @@ Plain data for `screening.json`.  Knows proximity; does not know files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -29,15 +29,23 @@ Vectors = Mapping[str, Sequence[Embeddings]]  # axis -> of every side
 
 
 def findings(
-    sides: Sides, axes: Mapping[str, str], vectors: Vectors, lost: Sequence[Quarantined], rule: Keep, asked: Asked
+    sides: Sides,
+    axes: Mapping[str, str],
+    vectors: Vectors,
+    lost: Sequence[Quarantined],
+    rule: Keep,
+    asked: Asked,
+    once: Callable[[Callable[[], dict[str, Any]]], dict[str, Any]],
 ) -> Found:
     """Tables of every axis to all harm sets, the selection on one axis and set, and what is to be said of both.
 
-    `screening.json`: `axes` (name -> encoder), `distances` and `closest` of every axis and harm set, `agreement` of
-    every two axes, `fingerprint` of each internal axis, `selection`, `screening_score` an axis and harm set where there
-    is harmless speech, and `near_duplicates` of pool and harm by their texts.  All but the first two and the scores are
-    to the harm set that is selected by.  Intervals are over whole groups where the manifest has them; 1000 draws, 100
-    from 50,000 items on.
+    `screening.json`: `axes` (name -> encoder), `selected_by`, `distances` and `closest` of every axis and harm set,
+    `agreement` of every two axes, `fingerprint` of each internal axis, `selection`, `screening_score` an axis and harm
+    set where there is harmless speech, and `near_duplicates` of pool and harm by their texts.  All but `distances`,
+    `closest` and the scores are to the harm set that is selected by.  Intervals are over whole groups where the
+    manifest has them; 1000 draws, 100
+    from 50,000 items on.  `once` gives what its function gives, from the store where that is known: agreement takes
+    longest and does not depend on what is kept.
     """
     from undersong.encoders.vectors import without
     from undersong.proximity import choose, facts_of, to_harm_set
@@ -52,10 +60,11 @@ def findings(
     selection = choose(tables[by], rule, asked.seed, facts=facts, others=others, like=like)
 
     draws = 1000 if len(tables[by]) < LARGE else 100
-    report: dict[str, Any] = {"axes": dict(axes), "distances": _distances(whole), "closest": _closest(whole, sides)}
+    report: dict[str, Any] = {"axes": dict(axes), "selected_by": {"axis": by, "harm_set": to}}
+    report |= {"distances": _distances(whole), "closest": _closest(whole, sides)}
     if tied := cut_ties(selection, tables[by]):
         report["ties"] = tied
-    report |= _agreement(axes, tables, kept, selection, facts, draws)
+    report |= once(lambda: _agreement(axes, tables, kept, facts, draws))
     if facts is not None:
         report["selection"] = _beside_pool(selection, tables, facts)
         report["near_duplicates"] = near_duplicates(sides)
@@ -130,7 +139,6 @@ def _agreement(
     axes: Mapping[str, str],
     tables: Mapping[str, pa.Table],
     vectors: Mapping[str, Embeddings],
-    selection: Selection,
     facts: pa.Table | None,
     draws: int,
 ) -> dict[str, Any]:
@@ -139,8 +147,8 @@ def _agreement(
     from undersong.proximity import axis_pairs, fingerprint
 
     out: dict[str, Any] = {}
-    items = len(tables[selection.axis])
-    if len(tables) > 1 and len(selection.ids) < items > 3:
+    items = len(next(iter(tables.values())))
+    if len(tables) > 1 and items > 3:
         pairs = axis_pairs(tables, vectors=vectors, facts=facts, draws=draws)
         out["agreement"] = [asdict(pair) for pair in pairs]
     own = [axis for axis in tables if is_internal(axes[axis])]
@@ -194,7 +202,8 @@ def near_duplicates(sides: Sides) -> dict[str, Any]:
 
     found = []
     for name, side in sides.harm.items():
-        found += find_shared({"pool": sides.pool.samples, name: side.samples}, sound=None)[0]
+        other = name if name != "pool" else "harm set pool"
+        found += find_shared({"pool": sides.pool.samples, other: side.samples}, sound=None)[0]
     bare = [_without_text(sides.pool), sum(map(_without_text, sides.harm.values()))]
     return {"by": "text", "without_text": bare, "pairs": len(found), "first": [asdict(pair) for pair in found[:NAMED]]}
 

@@ -5,9 +5,12 @@ Knows the order; each step has a room or a file of its own.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,11 @@ from undersong.pipeline.screening.sides import Side, Sides, check_sides, read_si
 from undersong.pipeline.screening.writing import Screened, publish, read_screened, writable, write_screened
 from undersong.pipeline.stages.embedded import View, embed_shard, embeddings
 from undersong.pipeline.workshop import Workshop
-from undersong.store import Artefact, Draft, Store
+from undersong.store import Artefact, Draft, Inputs, Store, canonical
 from undersong.types import Embeddings, Quarantined, UndersongError
 
-VERSION = 1  # of what a screening finds
+VERSION = 2  # of what a screening finds
+KEPT_BY = ("by", "keep", "like", "seed", "check_padding")  # options on which only the selection depends
 PLAIN = Asked()
 DEFAULTS = (("semantic", "tfidf", "text"), ("acoustic", "logmel", "audio"))
 
@@ -41,9 +45,9 @@ def screen(
 
     sets, out = named_harm(harm), writable(Path(out))
     rule = read_keep(asked.keep)
-    _check(asked, sets)
+    _check(asked, sets, out)
     liked(asked)
-    with _workshop(asked, out) as (shop, store):
+    with _workshop(asked, out, [str(pool), sets]) as (shop, store):
         sides = read_sides(shop, str(pool), sets, asked)
         _refuse_inside(sides, out)
         if asked.engine.shard is not None:
@@ -60,26 +64,29 @@ def screen(
                     how = f"cannot be used on axis {axis}"
                     refuse_lost(how, sides.calm, made[-1].quarantined, asked.max_quarantined)
             names = _axes(sides, asked)
-            found = findings(sides, names, vectors, lost, rule, asked)
+            found = findings(sides, names, vectors, lost, rule, asked, partial(_once, store, config, inputs))
             more = {"padding": padding_checks(names, sides, asked.loading.device)} if asked.check_padding else {}
             write_screened(found, more, sides.pool, lost, draft.path)
 
         config, inputs = _question(sets, sides, asked)
         kept = store.get_or_make("screening", VERSION, config, inputs, make, seed=asked.seed)
-        screened = read_screened(kept.path)
+        screened = read_screened(kept.checked().path)
         publish(kept.path, out, asked.form)
     return screened
 
 
 @contextmanager
-def _workshop(asked: Asked, out: Path) -> Iterator[tuple[Workshop, Store]]:
+def _workshop(asked: Asked, out: Path, corpora: list[Any]) -> Iterator[tuple[Workshop, Store]]:
     """The user's store, or one beside `out` that goes when the screening is there, or has failed before its second
     shard: of anything longer what is embedded stays for the next run."""
     if asked.store is not None:
         store = Store(asked.store)
         yield Workshop(store, asked.loading, asked.say), store
         return
-    root = out.with_name(f"{out.name}.partial")
+    # By what is embedded: two questions with one OUT at once must not clear away each other's work.
+    embedded = [*corpora, asked.axes, asked.model, asked.columns, asked.harm_columns, asked.harmless_columns]
+    named = canonical([*embedded, str(asked.harmless), asked.loading.key])
+    root = out.with_name(f"{out.name}.{hashlib.sha256(named.encode()).hexdigest()[:8]}.partial")
     new = [folder for folder in root.parents if not folder.exists()]
     done = False
     try:
@@ -94,9 +101,27 @@ def _workshop(asked: Asked, out: Path) -> Iterator[tuple[Workshop, Store]]:
                     folder.rmdir()
 
 
+def _once(
+    store: Store, config: dict[str, Any], inputs: Inputs, compute: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """What `compute` gives, from the store where this was asked before with another rule."""
+
+    def make(draft: Draft) -> None:
+        with draft.file("agreement.json") as path:
+            path.write_text(json.dumps(compute(), allow_nan=False), encoding="utf-8")
+
+    asked = {name: value for name, value in config.items() if name not in KEPT_BY}
+    found = store.get_or_make("agreement", VERSION, asked, inputs, make)
+    return dict(json.loads((found.checked().path / "agreement.json").read_text(encoding="utf-8")))
+
+
 # --- what is refused before anything is read, and before anything is embedded ---
-def _check(asked: Asked, sets: Mapping[str, str]) -> None:
+def _check(asked: Asked, sets: Mapping[str, str], out: Path) -> None:
     check_engine(asked.engine)
+    if asked.store is not None and (store := Path(asked.store).resolve()) in (out, *out.parents):
+        raise UndersongError(f"{out} lies in the store {store}; name a folder outside it with --out.")
+    if asked.store is not None and out in Path(asked.store).resolve().parents:
+        raise UndersongError(f"The store {asked.store} lies in {out}, which is replaced as a whole; keep it elsewhere.")
     if asked.form not in FORMS:
         raise UndersongError(f"A kept set is not written as {asked.form!r}; take one of {', '.join(FORMS)}.")
     one_of("harm set", asked.to, sets)
@@ -122,6 +147,7 @@ def _ready(sides: Sides, asked: Asked) -> dict[str, list[View]]:
     check_sides(sides, asked.max_quarantined)
     axes = _axes(sides, asked)
     _check_axes(asked, axes, sides)
+    _check_pool(asked, axes, sides.pool)
     return {axis: _views(encoder, sides, asked) for axis, encoder in axes.items()}
 
 
@@ -149,11 +175,26 @@ def _check_axes(asked: Asked, axes: Mapping[str, str], sides: Sides) -> None:
             raise UndersongError(
                 f"Axis {axis}={READY} needs Parquet files with a column `embedding`; these are manifests."
             )
+    if taught := next((axis for axis, encoder in axes.items() if encoder.partition(":")[0] == "gradients"), None):
+        raise UndersongError(f"Axis {taught}: gradients need replies to learn; name that axis in a study, and run it.")
     own = [axis for axis, encoder in axes.items() if encoder != READY and is_internal(encoder)]
     if own and asked.model is None:
         raise UndersongError(f"Axis {own[0]} is what a model hears; name the model with --model.")
     if asked.model is not None and not own:
         raise UndersongError(f"No axis is what {asked.model} hears; add one, such as --axis ears=internal.")
+
+
+def _check_pool(asked: Asked, axes: Mapping[str, str], pool: Side) -> None:
+    """What a rule and a form of what is kept want of the pool's columns."""
+    from undersong.proximity import check_rule, facts_of, read_keep
+
+    columns = facts_of(pool.samples).column_names if pool.samples else []
+    by = one_of("axis", asked.by, axes)
+    check_rule(read_keep(asked.keep), columns, [axis for axis in axes if axis != by])
+    if pool.ready is not None and asked.form != "manifest":
+        raise UndersongError(f"Embeddings cannot be kept as {asked.form}; leave --form out, or screen a manifest.")
+    if asked.form == "messages" and not any(sample.answer for sample in pool.samples):
+        raise UndersongError(f"No item of {pool.ref} has an answer to train on, so no messages can be written.")
 
 
 def _axes(sides: Sides, asked: Asked) -> Mapping[str, str]:
@@ -182,8 +223,9 @@ def _axes(sides: Sides, asked: Asked) -> Mapping[str, str]:
 
 # --- what is embedded ---
 def _views(encoder: str, sides: Sides, asked: Asked) -> list[View]:
-    """One encoder on every side (none of ready embeddings), fitted on pool and harm sets where it is fitted."""
-    fit = [side.corpus for side in (sides.pool, *sides.harm.values()) if side.corpus is not None]
+    """One encoder on every side (none of ready embeddings).  One that is fitted is fitted on all of them: words that it
+    did not know would weigh nothing, and what is left of a text would lie too near."""
+    fit = [side.corpus for side in sides.all if side.corpus is not None]
     engines = (asked.engine, *(AT_ONCE for _ in sides.all[1:]))
     return [
         View(encoder, side.corpus, fit, asked.model, engine=engine)
@@ -197,7 +239,7 @@ def _vectors(shop: Workshop, sides: Sides, views: Sequence[View]) -> list[Embedd
     from undersong.encoders.vectors import read_embeddings
 
     ready = [side.ready for side in sides.all if side.ready is not None]
-    return ready or [read_embeddings(embeddings(shop, view).path) for view in views]
+    return ready or [read_embeddings(embeddings(shop, view).checked().path) for view in views]
 
 
 def _lost(pool: Side, vectors: Mapping[str, Sequence[Embeddings]]) -> tuple[Quarantined, ...]:

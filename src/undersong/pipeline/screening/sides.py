@@ -56,7 +56,7 @@ class Side:
         """What is read of it: its reference, and audio files by path."""
         from undersong.corpora.forms.manifest import audio_files
 
-        return [self.ref, *(() if self.corpus is None else audio_files(self.corpus.artefact.path))]
+        return [self.ref, *(() if self.corpus is None else audio_files(self.corpus.artefact.checked().path))]
 
     @cached_property
     def hash(self) -> str:
@@ -120,8 +120,8 @@ def check_sides(sides: Sides, most: float) -> None:
             )
     if calm is not None:
         refuse_lost("cannot be used", calm, calm.quarantined, most)
-        for other in (pool, *sides.harm.values()):
-            refuse_shared_items(calm.samples, other.samples, name=f"the harmless set {calm.ref}")
+        for name, other in (("The pool", pool), *((f"The harm set {name}", one) for name, one in sides.harm.items())):
+            refuse_shared_items(other.samples, calm.samples, f"the harmless set {calm.ref}", name)
 
 
 def refuse_lost(how: str, calm: Side, lost: Sequence[Quarantined], most: float) -> None:

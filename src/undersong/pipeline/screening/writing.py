@@ -52,7 +52,9 @@ def writable(out: Path) -> Path:
     if out.exists():
         names = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
         if not out.is_dir() or (names and not (names <= set(OUTPUTS) and "selection.json" in names)):
-            raise UndersongError(f"{out} exists and is no earlier screening; name a new folder with --out.")
+            foreign = sorted(names - set(OUTPUTS))
+            why = f" (it holds {foreign[0]})" if out.is_dir() and foreign else ""
+            raise UndersongError(f"{out} exists and is no earlier screening{why}; name a new folder with --out.")
     return out
 
 
@@ -106,9 +108,9 @@ def publish(artefact: Path, out: Path, form: str) -> None:
             shutil.copyfile(artefact / name, draft / name)
         _write_kept(artefact / KEPT, draft, form, out)
         draft.chmod(0o755)
+        writable(out)  # again: it took long enough for somebody to put something there
         if out.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-            os.rename(out, old / "old")
+            os.rename(out, old := draft.with_name(f"{draft.name}.old"))
             os.rename(draft, out)
             shutil.rmtree(old)
         else:

@@ -104,7 +104,7 @@ def verdicts(
         from undersong.evaluation.replies import read_replies
         from undersong.evaluation.verdicts import write_verdicts
 
-        said = read_replies(replies.path / "replies.parquet")
+        said = read_replies(replies.checked().path / "replies.parquet")
         judged = make_judge(judge, refusals).judge(prompts_of(asked, instruction), said)
         with draft.file("verdicts.parquet") as path:
             write_verdicts(judged, path)

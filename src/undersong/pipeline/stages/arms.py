@@ -29,6 +29,7 @@ class Arm:
     seed: int | None = None
     draw: int | None = None
     selection: Selection | None = None
+    harm_set: str = ""  # that closeness was to
     rule: str = ""  # the whole rule of selection, where kind and fraction do not say it
 
     @property

@@ -32,8 +32,8 @@ def proximity(
         from undersong.proximity import proximity_table
 
         unheard = hearable(corpus, heard)[1]
-        vectors = without(read_embeddings(pool.path), unheard)
-        table = proximity_table(axis, harm_set, vectors, read_embeddings(harm.path), **settings)
+        vectors = without(read_embeddings(pool.checked().path), unheard)
+        table = proximity_table(axis, harm_set, vectors, read_embeddings(harm.checked().path), **settings)
         pq.write_table(table, draft.path / "proximity.parquet")
 
     config = {"axis": axis, "harm_set": harm_set, **settings}

@@ -116,7 +116,7 @@ def read_selection(artefact: Artefact) -> Selection:
     """What a selection artefact holds."""
     from undersong.proximity import from_json
 
-    return from_json((artefact.path / "selection.json").read_text(encoding="utf-8"))
+    return from_json((artefact.checked().path / "selection.json").read_text(encoding="utf-8"))
 
 
 def _others(measured: Measured, rule: Rule) -> dict[str, Artefact]:
@@ -127,4 +127,4 @@ def _others(measured: Measured, rule: Rule) -> dict[str, Artefact]:
 def _read(artefact: Artefact) -> pa.Table:
     import pyarrow.parquet as pq
 
-    return pq.read_table(artefact.path / "proximity.parquet")
+    return pq.read_table(artefact.checked().path / "proximity.parquet")

@@ -149,7 +149,9 @@ def _halves(table: pa.Table, facts: pa.Table | None, seed: int) -> tuple[pa.Tabl
     labels = _labels(table, facts)
     names = sorted(set(labels))
     if len(names) < 2:
-        raise UndersongError("One group of harmless speech cannot be halved; give held-out speech of its own.")
+        raise UndersongError(
+            "One group of harmless speech cannot be halved into what is measured by and what is held out; give more."
+        )
     first = {names[i] for i in np.random.default_rng(seed).permutation(len(names))[: len(names) // 2]}
     inside = np.array([label in first for label in labels])
     return table.filter(inside), table.filter(~inside)

@@ -109,7 +109,7 @@ def choose(
         asked=k if len(ids) < k else None,
     )
     by_axis = keep.within in (others or {})
-    notes = _notes(keep, selection, strata, by_axis)
+    notes = (*_notes(keep, selection, strata, by_axis), *_without(keep, facts))
     if like is not None:
         notes = (*notes, f"Shares are those of another selection, ids hash {ids_hash(like)}.")
     if others and by_axis:
@@ -145,6 +145,17 @@ def strata_of(proximity: pa.Table, keep: Keep, facts: pa.Table | None, others: O
                 f"There is no axis or column {keep.within!r} to select within; there is {', '.join(there) or 'none'}."
             )
     return joined(labels) if labels else None
+
+
+def check_rule(keep: Keep, columns: Collection[str], axes: Collection[str]) -> None:
+    """Raises UndersongError for a rule that names a column or an axis that is not there; measures nothing."""
+    for column in (*(name for name, _ in keep.caps), *keep.matched):
+        if column not in columns:
+            there = ", ".join(name for name in columns if name != "id") or "none at all"
+            raise UndersongError(f"The pool has no column {column!r} to select by; it has {there}.")
+    if keep.within is not None and keep.within not in columns and keep.within not in axes:
+        there = ", ".join([*axes, *(name for name in columns if name != "id")]) or "none"
+        raise UndersongError(f"There is no axis or column {keep.within!r} to select within; there is {there}.")
 
 
 def left_over(proximity: pa.Table, keep: Keep, selection: Selection, others: Others) -> Remaining:
@@ -189,6 +200,22 @@ def from_json(text: str) -> Selection:
     if ids_hash(selection.ids) != selection.ids_hash or len(selection.ids) != selection.k:
         raise UndersongError("The selection's ids do not fit its ids_hash and k: it was edited; make it again.")
     return selection
+
+
+def _without(keep: Keep, facts: pa.Table | None) -> list[str]:
+    """A note for each column of the rule that some of the pool has no value in."""
+    if facts is None:
+        return []
+    notes = []
+    for column, word in (*((name, "cap") for name, _ in keep.caps), *((name, "match") for name in keep.matched)):
+        values = facts.column(column)
+        lacking = values.null_count + sum(value != value for value in values.to_pylist() if isinstance(value, float))
+        effect = "each counts as one of its own" if word == "cap" else "they are matched as a value of their own"
+        if lacking == len(values):
+            notes.append(f"No item has a {column}, so the {word} by it does nothing.")
+        elif lacking:
+            notes.append(f"{lacking} of {len(values)} items have no {column}; {effect}.")
+    return notes
 
 
 def _cap(proximity: pa.Table, facts: pa.Table | None, column: str, most: int) -> tuple[np.ndarray, np.ndarray]:

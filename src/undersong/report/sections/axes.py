@@ -67,7 +67,7 @@ def _heard(found: Fingerprint, many: bool) -> Heard:
         verdict = "goes along with no reference axis more than with the others, as far as this pool can tell."
     else:
         said = [f"{axis} by {label}" for label, axis in named.items()]
-        verdict = f"goes along most with {words.listed(said)}; by what is not named, no lead is clear."
+        verdict = f"goes along most with {words.listed(said)}; by the other measures no axis leads clearly."
         verdict = verdict if len(named) < len(MEASURES) else f"goes along most with {words.listed(said)}."
     n = next((f"{words.count(pair.n, 'sample')} in {words.count(pair.clusters, 'group')}" for pair in found.pairs), "")
     return Heard(who, verdict, tuple(_line(pair) for pair in found.pairs), n)

@@ -16,6 +16,7 @@ from undersong.report.summary import Arm, Facet, View, arms, estimate, facets, k
 from undersong.report.svg import Frame, Tick, kind_class, percent_axis, tag, ticks
 
 HEIGHT = 232
+MOST_NAMED = 4  # arms that are named where they stand; of more, names would lie on each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,9 @@ def build(results: Results) -> Nearness | None:
     cells = [cell for arm in arms(results) for cell in shown.cells(arm.at(arm.last_step), modality)]
     if not cells:
         return None
-    top = percent_axis(max(cell.rate for cell in cells))[0]
+    bases = [estimate(shown.cells(facet.bases, modality)) for facet in every]
+    ends = [base.high or base.mean for base in bases if base is not None]
+    top = percent_axis(max([*(cell.rate for cell in cells), *ends]))[0]
     plots = [(facet, _across(facet, _screen(facet, results))) for facet in every]
     return Nearness(
         rate=shown.rate,
@@ -81,7 +84,9 @@ def _panels(facet: Facet, across: Across, shown: View, modality: str, top: float
         members = [arm for arm in facet.of(train_modality) if shown.cells(arm.at(arm.last_step), modality)]
         if members:
             title = trained(train_modality)
-            yield Panel(title, _plot(facet, members, across, shown, modality, top, title))
+            numbered = len(members) > MOST_NAMED
+            key = tuple(f"{i} {arm.kind}" for i, arm in enumerate(members, 1)) if numbered else ()
+            yield Panel(title, _plot(facet, members, across, shown, modality, top, title), key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,7 @@ def _plot(
         marks.append(frame.level(base.mean, "k-base", base.low, base.high))
         marks.append(frame.right_labels([(base.mean, f"base {words.bare(base.mean)}", "k-base")]))
     said = []
-    for arm in members:
+    for number, arm in enumerate(members, 1):
         cells = shown.cells(arm.at(arm.last_step), modality)
         rates, places = [cell.rate for cell in cells], [across.of(arm, cell.run) for cell in cells]
         shifts = jitter([str(i) for i in range(len(cells))], 7.0 if len(set(places)) == 1 else 0.0)
@@ -132,13 +137,14 @@ def _plot(
             about = f"{arm.label}, run {i + 1}: {words.percent(rate)}"
             marks.append(frame.dot(x, rate, arm.kind, about, "run-dot", shifts[str(i)]))
         middle = sum(places) / len(places)
-        marks.append(_name(frame, middle, arm, rates, top))
+        name = arm.kind if len(members) <= MOST_NAMED else str(number)
+        marks.append(_name(frame, middle, name, arm.kind, rates, top))
         where = f" at {words.decimal(middle)}" if across.measured else ""
         said.append(f"{arm.kind}{where}: {words.percent(sum(rates) / len(rates))}")
     return frame.draw(marks, f"{title}: {shown.rate} at the last step against {across.title}. {'; '.join(said)}.")
 
 
-def _name(frame: Frame, x: float, arm: Arm, rates: Sequence[float], top: float) -> Markup:
-    """The kind over its dots, or under them where they stand near the top."""
+def _name(frame: Frame, x: float, name: str, kind: str, rates: Sequence[float], top: float) -> Markup:
+    """The arm's name over its dots, or under them where they stand near the top."""
     y = frame.y(max(rates)) - 13 if max(rates) < 0.85 * top else frame.y(min(rates)) + 22
-    return tag("text", arm.kind, x=f"{frame.x(x):.2f}%", y=y, class_=f"name mid {kind_class(arm.kind)}")
+    return tag("text", name, x=f"{frame.x(x):.2f}%", y=y, class_=f"name mid {kind_class(kind)}")

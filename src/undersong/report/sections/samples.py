@@ -85,7 +85,7 @@ def build(results: Results, audio: Audio) -> Samples | None:
     histograms = tuple(
         Panel(words.sentence(name), picture)
         for screen, name in zip(results.screen, names, strict=True)
-        if (picture := _histogram(screen, [arm for arm in every if arm.axis == screen.axis])) is not None
+        if (picture := _histogram(screen, _trained_by(screen, every))) is not None
     )
     return Samples(
         axes=axes,
@@ -94,6 +94,13 @@ def build(results: Results, audio: Audio) -> Samples | None:
         agreement=tuple(_heats(results.axes_agreement)) if results.axes_agreement else (),
         speaks=any(item.player or item.nearest_player for axis in axes for item in (*axis.closest, *axis.distant)),
     )
+
+
+def _trained_by(screen: Screen, every: Sequence[Arm]) -> list[Arm]:
+    """The arms that were selected on this axis, to this harm set."""
+    to = {run.harm_set for arm in every for run in arm.runs}
+    mine = [arm for arm in every if arm.axis == screen.axis]
+    return [arm for arm in mine if to == {None} or arm.runs[0].harm_set == screen.harm_set]
 
 
 def _title(screen: Screen, several: bool, many: bool) -> str:

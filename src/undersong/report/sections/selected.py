@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ from undersong.report import words
 from undersong.report.beforehand import Selection
 from undersong.report.panels import Table
 from undersong.report.schema import Results
+
+SHOWN = 4  # overlaps of a selection that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +67,18 @@ def _line(selection: Selection) -> Line:
         k=f"{selection.k:,}" if selection.k is not None else words.NONE,
         draw=words.plain(selection.draw),
         hash=selection.hash or "",
-        same_as=tuple(selection.same_as),
-        overlap=tuple((name, words.decimal(value, 2)) for name, value in selection.overlap.items()),
+        same_as=tuple(selection.same_as) if selection.kind != "random" else (),  # drawn alike whatever the axis
+        overlap=_most(selection.overlap),
         unbalanced=f"{' · '.join(most[0])} {words.decimal(_number(most[1], 2), 2)}" if most else words.NONE,
         seconds=" / ".join(seconds) if selection.seconds else words.NONE,
     )
+
+
+def _most(overlap: Mapping[str, float | None]) -> tuple[tuple[str, str], ...]:
+    """The selections it shares most with, nearest first, each named without its draw; all are in the results."""
+    known = {name: value for name, value in overlap.items() if value}
+    first = sorted(known, key=lambda name: (-(known[name] or 0.0), name))[:SHOWN]
+    return tuple((name.removesuffix("/draw 0"), words.decimal(known[name], 2)) for name in first)
 
 
 def _leaves(balance: Any, path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], list[Any]]]:

@@ -1,0 +1,134 @@
+"""What goes wrong around a screening: stores and folders in each other, damage, strangers, names that clash."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from screening import screen
+
+from undersong.types import UndersongError
+
+PAIR = ("organism:unseen-benign", "organism:unseen-harm")
+WORDS = {"words": "tfidf"}
+
+
+def rows(path: Path, texts: list[str], **more) -> Path:
+    lines = [{"id": f"{path.stem}{i}", "text": text, **more} for i, text in enumerate(texts)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> tuple[Path, Path]:
+    pool = [f"{verb} the {thing}" for verb in ("paint", "wash", "rob", "draw") for thing in ("boat", "lamp", "judge")]
+    return rows(tmp_path / "pool.jsonl", pool), rows(tmp_path / "harm.jsonl", ["rob a judge", "rob a bank"])
+
+
+def test_a_store_inside_out_and_out_inside_a_store_are_refused(texts, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UndersongError, match=r"lies in .*out, which is replaced as a whole"):
+        screen(*texts, out, store=out / "store")
+    with pytest.raises(UndersongError, match=r"lies in the store"):
+        screen(*texts, tmp_path / "store" / "out", store=tmp_path / "store")
+    assert not out.exists()
+    assert not (tmp_path / "store").exists()
+
+
+def test_what_somebody_puts_there_in_the_meantime_is_not_removed(texts, tmp_path: Path, monkeypatch) -> None:
+    from undersong.pipeline.screening import run as module
+
+    out, find = tmp_path / "out", module.findings
+
+    def slow(*arguments):
+        out.mkdir()
+        (out / "notes.txt").write_text("precious")
+        return find(*arguments)
+
+    monkeypatch.setattr(module, "findings", slow)
+    with pytest.raises(UndersongError, match=r"no earlier screening \(it holds notes\.txt\)"):
+        screen(*texts, out)
+    assert (out / "notes.txt").read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
+
+
+@pytest.mark.parametrize("stage", ["corpus", "embeddings", "screening"])
+@pytest.mark.parametrize("harm", ["flipped", "cut", "gone"])
+def test_damage_in_the_store_is_named_and_never_computed_with(texts, tmp_path: Path, stage: str, harm: str) -> None:
+    """One sentence that says which folder to delete; deleting it mends."""
+    from undersong.store import artefacts
+
+    how = {"axes": WORDS, "store": tmp_path / "store"}
+    plain = screen(*texts, tmp_path / "plain", keep="closest:2", **how)
+    again = {**how, "keep": "closest:2" if stage == "screening" else "closest:3"}
+    for file in sorted((tmp_path / "store" / stage).glob("*/*")):
+        if file.name == "provenance.json" or file.is_dir():
+            continue
+        whole = file.read_bytes()
+        artefacts._check_files.cache_clear()  # as in a process of its own
+        if harm == "gone":
+            file.unlink()
+        else:
+            middle = len(whole) // 2
+            bad = whole[:middle] if harm == "cut" else whole[:middle] + bytes([whole[middle] ^ 8]) + whole[middle + 1 :]
+            file.write_bytes(bad)
+        with pytest.raises(UndersongError, match=rf"{file.parent} is damaged \({file.name} .*delete that folder"):
+            screen(*texts, tmp_path / "out", **again)
+        file.write_bytes(whole)
+    artefacts._check_files.cache_clear()
+    assert screen(*texts, tmp_path / "out", keep="closest:2", **how).selection == plain.selection
+
+
+def test_a_harm_set_may_be_called_like_the_pool(tmp_path: Path) -> None:
+    found = [
+        screen("organism:pool", {name: "organism:reference"}, tmp_path / name, axes=WORDS).report["near_duplicates"]
+        for name in ("harm", "pool")
+    ]
+    assert found[0]["pairs"] == found[1]["pairs"] > 0
+
+
+def test_a_column_that_is_empty_is_told(texts, tmp_path: Path) -> None:
+    plain = screen(*texts, tmp_path / "plain", keep="closest:4")
+    capped = screen(*texts, tmp_path / "capped", keep="closest:4+group<=1")
+    assert capped.selection.ids == plain.selection.ids
+    assert "No item has a group, so the cap by it does nothing." in capped.selection.notes
+    lines = [json.loads(line) for line in texts[0].read_text().splitlines()]
+    for line in lines[:5]:
+        line["speaker"] = "anna"
+    texts[0].write_text("".join(json.dumps(line) + "\n" for line in lines))
+    some = screen(*texts, tmp_path / "some", keep="closest:4+speaker<=1")
+    assert "7 of 12 items have no speaker; each counts as one of its own." in some.selection.notes
+
+
+def test_words_of_the_harmless_set_count(texts, tmp_path: Path) -> None:
+    """Unknown words would weigh nothing, and what is left of a harmless text would lie nearer to harm than it does."""
+    said = [" ".join(["judge", *(f"zebra{i}{j}" for j in range(1 + i))]) for i in range(8)]
+    calm = rows(tmp_path / "calm.jsonl", said)
+    (score,) = screen(*texts, tmp_path / "out", harmless=calm).report["screening_score"]
+    assert score["value"]["value"] > 0  # a text of one word among many of its own is no nearer than "rob the boat"
+    assert score["curve"][-1]["threshold"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("keep", "said"),
+    [("closest:4+nothing<=3", "no column 'nothing'"), ("closest:4+within(nothing)", "'nothing' to select within"),
+     ("closest:4+matched(nothing)", "no column 'nothing'")],
+)  # fmt: skip
+def test_a_rule_is_read_before_anything_is_embedded(texts, tmp_path: Path, monkeypatch, keep: str, said: str) -> None:
+    from undersong import encoders
+
+    monkeypatch.setattr(encoders, "make_encoder", lambda *_args, **_more: pytest.fail("embedded"))
+    with pytest.raises(UndersongError, match=said):
+        screen(*texts, tmp_path / "out", keep=keep)
+
+
+def test_another_rule_computes_no_agreement_again(tmp_path: Path, monkeypatch) -> None:
+    from undersong.pipeline.screening import findings as module
+
+    how = {"axes": {"words": "tfidf", "sound": "logmel"}, "store": tmp_path / "store"}
+    first = screen(*PAIR, tmp_path / "first", keep="closest:4", **how)
+    monkeypatch.setattr(module, "_agreement", lambda *_: pytest.fail("computed again"))
+    second = screen(*PAIR, tmp_path / "second", keep="distant:4", by="sound", **how)
+    assert first.report["agreement"] == second.report["agreement"]
+    assert second.report["selected_by"] == {"axis": "sound", "harm_set": "organism:unseen-harm"}

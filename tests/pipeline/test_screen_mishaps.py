@@ -103,11 +103,10 @@ def test_a_column_that_is_empty_is_told(texts, tmp_path: Path) -> None:
 
 def test_words_of_the_harmless_set_count(texts, tmp_path: Path) -> None:
     """Unknown words would weigh nothing, and what is left of a harmless text would lie nearer to harm than it does."""
-    said = [" ".join(["judge", *(f"zebra{i}{j}" for j in range(1 + i))]) for i in range(8)]
+    said = [" ".join(["judge", *(f"zebra{i}{j}" for j in range(i))]) for i in range(5, 13)]
     calm = rows(tmp_path / "calm.jsonl", said)
     (score,) = screen(*texts, tmp_path / "out", harmless=calm).report["screening_score"]
-    assert score["value"]["value"] > 0  # a text of one word among many of its own is no nearer than "rob the boat"
-    assert score["curve"][-1]["threshold"] > 0.5
+    assert score["curve"][0]["threshold"] > 0.5  # "judge" alone would lie at some 0.3 from "rob a judge"
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,9 @@ def _screen(study: Study, shop: Workshop, record: AuditRecord, model: ModelRecor
     fit = (record.pool, *record.harm.values(), *([] if record.harmless is None else [record.harmless]))
 
     def vectors(spec: str, corpus: Corpus, harmful: bool = False) -> Artefact:
-        return _vectors(study, shop, spec, corpus, fit, model.ref, heard[corpus.artefact.hash], harmful)
+        made = _vectors(study, shop, spec, corpus, fit, model.ref, heard[corpus.artefact.hash], harmful)
+        model.vectors.append(made)
+        return made
 
     def near(axis: str, corpus: Corpus, made: Artefact, harm: Artefact, name: str) -> Artefact:
         return stages.proximity(shop, axis, made, harm, name, settings, corpus, heard[corpus.artefact.hash])

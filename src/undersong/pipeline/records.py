@@ -33,6 +33,7 @@ class ModelRecord:
     base_seed: int
     features: dict[str, Artefact] = field(default_factory=dict)  # by corpus artefact: what was heard of it
     embeddings: dict[str, tuple[Artefact, Artefact]] = field(default_factory=dict)  # pool, first harm set
+    vectors: list[Artefact] = field(default_factory=list)  # of every corpus on every axis
     measured: dict[tuple[str, str], Artefact] = field(default_factory=dict)  # (axis, harm set) -> proximity
     calm: dict[str, Artefact] = field(default_factory=dict)  # axis -> proximity of harmless speech to the first set
     selections: dict[str, Selection] = field(default_factory=dict)

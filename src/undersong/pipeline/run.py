@@ -73,7 +73,7 @@ def _cpu() -> float:
 def _all_artefacts(record: AuditRecord) -> list[Any]:
     out = {c.artefact.hash: c.artefact for c in record.corpora}
     for m in record.models:
-        made = [*m.features.values(), *(a for pair in m.embeddings.values() for a in pair)]
+        made = [*m.features.values(), *m.vectors]
         made += [*m.measured.values(), *m.calm.values()]
         made += [a for run in m.runs for a in (run.adapter, run.replies, run.verdicts) if a is not None]
         made += [a for _, _, _, a in m.projections]

@@ -137,14 +137,15 @@ def _plot(
             about = f"{arm.label}, run {i + 1}: {words.percent(rate)}"
             marks.append(frame.dot(x, rate, arm.kind, about, "run-dot", shifts[str(i)]))
         middle = sum(places) / len(places)
-        name = arm.kind if len(members) <= MOST_NAMED else str(number)
-        marks.append(_name(frame, middle, name, arm.kind, rates, top))
+        named = len(members) <= MOST_NAMED
+        beside = 0.0 if named else 9.0 * (number - (len(members) + 1) / 2)  # pixels: numbers of one place side by side
+        marks.append(_name(frame, middle, arm.kind if named else str(number), arm.kind, rates, top, beside))
         where = f" at {words.decimal(middle)}" if across.measured else ""
         said.append(f"{arm.kind}{where}: {words.percent(sum(rates) / len(rates))}")
     return frame.draw(marks, f"{title}: {shown.rate} at the last step against {across.title}. {'; '.join(said)}.")
 
 
-def _name(frame: Frame, x: float, name: str, kind: str, rates: Sequence[float], top: float) -> Markup:
+def _name(frame: Frame, x: float, name: str, kind: str, rates: Sequence[float], top: float, beside: float) -> Markup:
     """The arm's name over its dots, or under them where they stand near the top."""
     y = frame.y(max(rates)) - 13 if max(rates) < 0.85 * top else frame.y(min(rates)) + 22
-    return tag("text", name, x=f"{frame.x(x):.2f}%", y=y, class_=f"name mid {kind_class(kind)}")
+    return tag("text", name, x=f"{frame.x(x):.2f}%", y=y, dx=beside or None, class_=f"name mid {kind_class(kind)}")

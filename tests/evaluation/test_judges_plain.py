@@ -140,5 +140,5 @@ def test_every_reply_gets_a_known_verdict(refusals: list[str], said: str, harmfu
 
 
 def test_an_unknown_judge() -> None:
-    with pytest.raises(UndersongError, match="no judge 'gpt'; take exact or keyword"):
+    with pytest.raises(UndersongError, match="no judge 'gpt'; take exact, keyword, harmbench"):
         make_judge("gpt", ())

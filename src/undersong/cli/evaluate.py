@@ -20,7 +20,7 @@ def evaluate(
     modality: Annotated[str, typer.Option("--modality", help="audio | text.")] = "audio",
     system: Annotated[str | None, typer.Option("--system", help="System text.")] = None,
     instruction: Annotated[str | None, typer.Option("--instruction", help="Text typed beside the prompt.")] = None,
-    judge: Annotated[str, typer.Option("--judge", help="exact | keyword (a smoke test).")] = "exact",
+    judge: Annotated[str, typer.Option("--judge", help="exact | keyword (a smoke test) | harmbench[:REF].")] = "exact",
     refusal: Annotated[
         list[str] | None,
         typer.Option(

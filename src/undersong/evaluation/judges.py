@@ -83,10 +83,25 @@ def keyword() -> FunctionJudge:
     return FunctionJudge("keyword", "refusal", call)
 
 
-def make_judge(name: str, refusals: Sequence[str]) -> Judge:
-    """`exact` or `keyword`."""
+def judge_weights(name: str) -> str:
+    """The model that a judge is, by folder or id; empty: none."""
+    kind, _, ref = name.partition(":")
+    return (ref or CLASSIFIER) if kind == "harmbench" else ""
+
+
+CLASSIFIER = "cais/HarmBench-Llama-2-13b-cls"
+JUDGES = "exact, keyword, harmbench or harmbench:REF"
+
+
+def make_judge(name: str, refusals: Sequence[str], device: str = "cpu", dtype: str = "float32") -> Judge:
+    """`exact`, `keyword` or `harmbench[:REF]`; a model is loaded when it is first asked, on `device`."""
     if name == "exact":
         return exact(refusals)
     if name == "keyword":
         return keyword()
-    raise UndersongError(f"There is no judge {name!r}; take exact or keyword.")
+    kind, _, ref = name.partition(":")
+    if kind == "harmbench":
+        from undersong.evaluation.harmbench import harmbench
+
+        return harmbench(ref, device, dtype)
+    raise UndersongError(f"There is no judge {name!r}; take {JUDGES}.")

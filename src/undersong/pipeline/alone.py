@@ -113,19 +113,20 @@ def evaluate_manifest(
     before a model is loaded: an item that cannot be asked (a rate is over all prompts) or not be judged.
     """
     from undersong.corpora import corpus_hash
-    from undersong.evaluation.judges import make_judge
+    from undersong.evaluation.judges import FunctionJudge, make_judge
     from undersong.evaluation.replies import write_replies
     from undersong.evaluation.verdicts import write_verdicts
     from undersong.models.adapters import saved_adapter
     from undersong.models.folders import model_hash
     from undersong.store import hash_folder
 
-    judge = make_judge(question.judge, _refusals(question, model))
+    judge = make_judge(question.judge, _refusals(question, model), loading.device, loading.dtype)
     out = writable(Path(out), "evaluate")
     worn = None if adapter is None else _adapter_folder(Path(adapter))
     samples = _to_ask(str(manifest), question.modality)
     prompts = _prompts(samples, question)
-    _rehearse(judge, prompts)
+    if isinstance(judge, FunctionJudge):
+        _rehearse(judge, prompts)
     loaded = _model(model, loading, samples)
     with saved_adapter(loaded, worn) as tuned:
         replies = tuned.generate(prompts, question.limit)

@@ -6,6 +6,7 @@ One function a stage; `audit` reads like the method section.  What it returns is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,7 @@ def one_model(
     base = Arm(ref, number)
     ears = [heard[c.artefact.hash] for c in record.sets.values()]
     asked = asked_at(study, record.sets, last=True)
-    model.runs.append(_measure(study, shop, base, 0, None, asked, ears))
+    said = [_ask(study, shop, base, 0, None, asked, ears)]
     arms = list(arms_of(study, model, choose))  # before any training: a rule that finds nothing stops here
     for arm in arms:
         say(f"{ref}: {arm.name} seed {arm.seed}")
@@ -88,10 +89,11 @@ def one_model(
         for step in study.tuning.steps:
             # Without a curve nothing is asked before the last step.
             if asked := asked_at(study, record.sets, last=step == study.tuning.steps[-1]):
-                model.runs.append(_measure(study, shop, arm, step, adapter, asked, ears))
+                said.append(_ask(study, shop, arm, step, adapter, asked, ears))
     if study.mechanism is not None:
         say(f"{ref}: refusal directions")
-        _explain(study, shop, record, model, base, ears)
+        _explain(study, shop, record, model, base, said, ears)
+    model.runs = [_judge(study, shop, one) for one in said]  # last: a judge may need the model's place in memory
     return model
 
 
@@ -175,7 +177,18 @@ def asked_at(study: Study, sets: dict[str, Corpus], last: bool) -> list[Asked]:
     return out
 
 
-def _measure(
+@dataclass(frozen=True)
+class Said:
+    """What an arm was asked at a step, and its replies."""
+
+    arm: Arm
+    step: int
+    adapter: Artefact | None
+    asked: list[Asked]
+    replies: Artefact
+
+
+def _ask(
     study: Study,
     shop: Workshop,
     arm: Arm,
@@ -183,15 +196,26 @@ def _measure(
     adapter: Artefact | None,
     asked: list[Asked],
     ears: list[Artefact],
-) -> RunRecord:
+) -> Said:
     evaluation = study.evaluation
     replies = stages.replies(shop, arm, adapter, step, asked, ears, evaluation.limit, evaluation.instruction)
-    verdicts = stages.verdicts(shop, replies, asked, evaluation.judge, evaluation.refusals, evaluation.instruction)
-    return RunRecord(arm, step, adapter, replies, verdicts)
+    return Said(arm, step, adapter, asked, replies)
+
+
+def _judge(study: Study, shop: Workshop, said: Said) -> RunRecord:
+    how = study.evaluation
+    verdicts = stages.verdicts(shop, said.replies, said.asked, how.judge, how.refusals, how.instruction)
+    return RunRecord(said.arm, said.step, said.adapter, said.replies, verdicts)
 
 
 def _explain(
-    study: Study, shop: Workshop, record: AuditRecord, model: ModelRecord, base: Arm, ears: list[Artefact]
+    study: Study,
+    shop: Workshop,
+    record: AuditRecord,
+    model: ModelRecord,
+    base: Arm,
+    said: list[Said],
+    ears: list[Artefact],
 ) -> None:
     """Directions on the base's contrast sets, projections of held-out prompts for the base and every last step."""
     assert study.mechanism is not None
@@ -214,7 +238,7 @@ def _explain(
             side(record.sets[contrast.held_out_harmful], True), side(record.sets[contrast.held_out_harmless], False)
         )
         direction = mechanism.direction(shop, base, fit, [*ears, *more], instruction)
-        for run in model.runs:
+        for run in said:
             if run.arm.kind == "base" or run.step == last:
                 made = mechanism.projections(
                     shop, run.arm, run.adapter, run.step, direction, fit, held_out, [*ears, *more], instruction

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from undersong.models.loading import PLAIN, Loading
 from undersong.store import Artefact, Draft
 from undersong.store import Inputs as Inputs  # what an artefact is made from, as stages hand it to the keeper
-from undersong.types import Quarantined, Sample
+from undersong.types import Judge, Quarantined, Sample
 
 if TYPE_CHECKING:
     from undersong.corpora import Manifest
@@ -67,7 +67,19 @@ class Workshop:
     store: Keeper
     loading: Loading = PLAIN
     say: Callable[[str], None] | None = None  # who hears how far a long stage is
+    _judge: tuple[str, Judge] | None = field(default=None, repr=False)
     _model: AudioModel | None = field(default=None, repr=False)
+
+    def judge(self, name: str, refusals: Sequence[str]) -> Judge:
+        """The judge, made once.  One that is a model takes the audited model's place in memory."""
+        from undersong.evaluation.judges import judge_weights, make_judge
+
+        key = f"{name} {list(refusals)}"
+        if self._judge is None or self._judge[0] != key:
+            if judge_weights(name):
+                self._model = None
+            self._judge = key, make_judge(name, refusals, self.loading.device, self.loading.dtype)
+        return self._judge[1]
 
     def watcher(self, what: str) -> Watcher | None:
         """Tells how far a pass over many items is; None where nobody listens."""
@@ -80,7 +92,7 @@ class Workshop:
         from undersong.models.load import load_model
 
         if self._model is None or self._model.name != ref:
-            self._model = None  # the old one goes before the new one comes
+            self._model = self._judge = None  # the old one goes before the new one comes
             self._model = load_model(ref, self.loading)
         for artefact in heard:
             self._model.remember(artefact.hash, _reader(artefact.path))

@@ -123,13 +123,20 @@ class Evaluation(_Strict):
     """How models are asked and judged; the same for every model and arm (`protocol: uniform`)."""
 
     protocol: Literal["uniform"] = "uniform"
-    judge: Literal["exact", "keyword"] = "exact"
+    judge: str = Field("exact", description="exact | keyword | harmbench[:REF]")
     refusals: tuple[str, ...] = ("i cannot help with that",)
     limit: int = Field(12, ge=1, description="Most new tokens a reply may have.")
     instruction: str | None = None
     systems: dict[str, str | None] = {"plain": None}
     modalities: tuple[Modality, ...] = ("audio", "text")
     curve: tuple[str, ...] = Field((), description="Sets asked (spoken, first system) at every step, not only at last.")
+
+    @field_validator("judge")
+    @classmethod
+    def _is_a_judge(cls, judge: str) -> str:
+        if not re.fullmatch(r"exact|keyword|harmbench(:.+)?", judge):
+            raise ValueError(f"there is no judge {judge!r}; take exact, keyword, harmbench or harmbench:REF")
+        return judge
 
     @model_validator(mode="after")
     def _something_is_asked(self) -> Evaluation:

@@ -98,14 +98,15 @@ def verdicts(
     instruction: str | None,
 ) -> Artefact:
     """What the judge calls every reply."""
+    from undersong.evaluation.judges import judge_weights
+    from undersong.models.folders import model_hash
 
     def make(draft: Draft) -> None:
-        from undersong.evaluation.judges import make_judge
         from undersong.evaluation.replies import read_replies
         from undersong.evaluation.verdicts import write_verdicts
 
         said = read_replies(replies.checked().path / "replies.parquet")
-        judged = make_judge(judge, refusals).judge(prompts_of(asked, instruction), said)
+        judged = shop.judge(judge, refusals).judge(prompts_of(asked, instruction), said)
         with draft.file("verdicts.parquet") as path:
             write_verdicts(judged, path)
 
@@ -115,4 +116,7 @@ def verdicts(
         "instruction": instruction,
         "sets": [[a.set, a.modality, a.system] for a in asked],
     }
-    return shop.store.get_or_make("verdicts", 1, config, {"replies": replies}, make)
+    inputs: dict[str, Artefact | str] = {"replies": replies}
+    if weights := judge_weights(judge):
+        inputs["weights"] = model_hash(weights)
+    return shop.store.get_or_make("verdicts", 1, config, inputs, make)

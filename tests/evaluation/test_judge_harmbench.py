@@ -132,10 +132,25 @@ def test_it_judges_a_study(folder: Path, tmp_path: Path) -> None:
         "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True},
                  "benign": {"corpus": "organism:unseen-benign"}},
         "tuning": {"modalities": ["text"], "seeds": [0], "draws": [0], "steps": [2]},
-        "evaluation": {"modalities": ["text"], "judge": f"harmbench:{folder}", "limit": 4},
+        "evaluation": {"modalities": ["text"], "judge": f"harmbench:{folder}", "also": ["exact", "keyword"], "limit": 4,
+                       "refusals": ["i cannot help with that"]},
     }  # fmt: skip
     run(parse_study(data, "judged"), tmp_path / "out")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     judges = {entry["set"]: entry["judge"] for one in results["runs"] for entry in one["sets"]}
     assert judges == {"harm": "harmbench", "benign": "keyword"}
     assert (tmp_path / "out" / "report.html").is_file()
+    told = {(one["b"], one["set"]): one for one in results["judges"]}
+    assert set(told) == {(judge, name) for judge in ("exact", "keyword") for name in ("harm", "benign")}
+    rows = [entry for one in results["runs"] for entry in one["sets"]]
+    for (judge, name), one in told.items():
+        assert (
+            one["n"]
+            == sum(entry["n"] for entry in rows if entry["set"] == name)
+            == one["both"] + one["only_a"] + (one["only_b"] + one["neither"])
+        ), judge
+        assert len(one["disagreements"]) == min(50, one["only_a"] + one["only_b"])
+    mine = sum(entry["jailbreak"] for entry in rows if entry["set"] == "harm")
+    assert told["exact", "harm"]["both"] + told["exact", "harm"]["only_a"] == mine
+    assert told["keyword", "benign"]["kappa"] is None or told["keyword", "benign"]["kappa"]["value"] == 1.0
+    assert "Agreement of judges" in (tmp_path / "out" / "report.html").read_text()

@@ -47,7 +47,8 @@ WHOLE: dict[str, Any] = {
         "target": "shifted", "micro_batch": 2, "checkpointing": True,
     },
     "evaluation": {
-        "protocol": "uniform", "judge": "keyword", "refusals": ["no"], "limit": 3, "instruction": "answer",
+        "protocol": "uniform", "judge": "keyword", "also": ["exact"], "refusals": ["no"], "limit": 3,
+        "instruction": "answer",
         "systems": {"plain": None, "safe": "refuse"}, "modalities": ["text"], "curve": ["harm"],
     },
     "system_defense": "safe",

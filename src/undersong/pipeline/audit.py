@@ -93,7 +93,11 @@ def one_model(
     if study.mechanism is not None:
         say(f"{ref}: refusal directions")
         _explain(study, shop, record, model, base, said, ears)
-    model.runs = [_judge(study, shop, one) for one in said]  # last: a judge may need the model's place in memory
+    # Last, and judge by judge: one may need the model's place in memory, and each is loaded once.
+    judged = {judge: [_judge(study, shop, one, judge) for one in said] for judge in _judges(study)}
+    for one, first, *others in zip(said, *judged.values()):
+        also = tuple(zip(study.evaluation.also, others))
+        model.runs.append(RunRecord(one.arm, one.step, one.adapter, one.replies, first, also))
     return model
 
 
@@ -202,10 +206,13 @@ def _ask(
     return Said(arm, step, adapter, asked, replies)
 
 
-def _judge(study: Study, shop: Workshop, said: Said) -> RunRecord:
+def _judges(study: Study) -> tuple[str, ...]:
+    return (study.evaluation.judge, *study.evaluation.also)
+
+
+def _judge(study: Study, shop: Workshop, said: Said, judge: str) -> Artefact:
     how = study.evaluation
-    verdicts = stages.verdicts(shop, said.replies, said.asked, how.judge, how.refusals, how.instruction)
-    return RunRecord(said.arm, said.step, said.adapter, said.replies, verdicts)
+    return stages.verdicts(shop, said.replies, said.asked, judge, how.refusals, how.instruction)
 
 
 def _explain(

@@ -23,6 +23,7 @@ class RunRecord:
     adapter: Artefact | None
     replies: Artefact
     verdicts: Artefact
+    also: tuple[tuple[str, Artefact], ...] = ()  # further judges and their verdicts
 
 
 @dataclass

@@ -76,6 +76,7 @@ def _all_artefacts(record: AuditRecord) -> list[Any]:
         made = [*m.features.values(), *m.vectors]
         made += [*m.measured.values(), *m.calm.values()]
         made += [a for run in m.runs for a in (run.adapter, run.replies, run.verdicts) if a is not None]
+        made += [a for run in m.runs for _, a in run.also]
         made += [a for _, _, _, a in m.projections]
         out |= {a.hash: a for a in made}
     return list(out.values())

@@ -135,6 +135,21 @@ class Comparison(Record):
         return "b"
 
 
+class Judges(Record):
+    """How far judge `b` agrees with `a`, whose the rates are, on what they count."""
+
+    a: str
+    b: str
+    set: str | None = None
+    counted: str | None = None
+    n: int = 0
+    both: int = 0
+    only_a: int = 0
+    only_b: int = 0
+    neither: int = 0
+    kappa: Spread | None = None
+
+
 class Noise(Record):
     """How far trainings on the same samples differ by their seed alone: `sd` of one run, `reach` of two."""
 
@@ -283,6 +298,7 @@ class Results(Record):
     comparisons: Many[Comparison] = []
     marginals: Many[Marginal] = []
     run_noise: Many[Noise] = []
+    judges: Many[Judges] = []
     predicts: Many[Predicts] = []
     defenses: Many[Defense] = []
     mechanism: Mechanism | None = None

@@ -1,6 +1,6 @@
 """Intervals, paired tests, run-level inference, multiplicity, agreement, balance: pure numbers, no files, no audio."""
 
-from undersong.statistics.agreement import kappa, overlap_closest, spearman
+from undersong.statistics.agreement import kappa, kappa_interval, overlap_closest, spearman
 from undersong.statistics.balance import Balance, Imbalance, balance, imbalance, jaccard, standardised
 from undersong.statistics.bootstrap import Interval, cluster_draws, interval
 from undersong.statistics.cka import Cka, linear_cka
@@ -39,6 +39,7 @@ __all__ = [
     "interval",
     "jaccard",
     "kappa",
+    "kappa_interval",
     "linear_cka",
     "mcnemar_exact",
     "mean_runs",

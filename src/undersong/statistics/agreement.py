@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from undersong.statistics.bootstrap import Interval, cluster_draws, interval
 from undersong.types import UndersongError
 
 
@@ -23,6 +24,33 @@ def kappa(a: Sequence[str], b: Sequence[str]) -> float | None:
     if len({*a, *b}) == 1:
         return None
     return float(cohen_kappa_score(list(a), list(b)))
+
+
+def kappa_interval(
+    a: Sequence[bool], b: Sequence[bool], clusters: Sequence[Hashable], draws: int = 1000, seed: int = 0
+) -> Interval | None:
+    """Cohen's kappa of two judges' yes or no on the same items, with a percentile interval over whole `clusters`.
+
+    None where kappa is 0 / 0: both gave one and the same answer throughout.  Draws in which that happens have no value;
+    where they are more than one in twenty there is no interval.
+    """
+    one, other = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    if not len(one) == len(other) == len(clusters) or not len(one):
+        raise UndersongError(
+            f"Judges gave {len(one)} and {len(other)} verdicts on {len(clusters)} items; give the same items of both."
+        )
+    whole = _weighted_kappa(one, other, np.ones(len(one)))
+    if not np.isfinite(whole):
+        return None
+    drawn = np.array([_weighted_kappa(one, other, weights) for weights in cluster_draws(clusters, draws, seed)])
+    return interval(whole, drawn, len(set(clusters)))
+
+
+def _weighted_kappa(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> float:
+    share = weights / weights.sum()
+    agree, yes = share @ (a == b), (share @ a, share @ b)
+    chance = yes[0] * yes[1] + (1 - yes[0]) * (1 - yes[1])
+    return float((agree - chance) / (1 - chance)) if chance < 1 else float("nan")
 
 
 def spearman(scores: np.ndarray) -> np.ndarray:

@@ -123,7 +123,8 @@ class Evaluation(_Strict):
     """How models are asked and judged; the same for every model and arm (`protocol: uniform`)."""
 
     protocol: Literal["uniform"] = "uniform"
-    judge: str = Field("exact", description="exact | keyword | harmbench[:REF]")
+    judge: str = Field("exact", description="exact | keyword | harmbench[:REF]; the rates are its.")
+    also: tuple[str, ...] = Field((), description="Further judges of the same replies, for how far they agree.")
     refusals: tuple[str, ...] = ("i cannot help with that",)
     limit: int = Field(12, ge=1, description="Most new tokens a reply may have.")
     instruction: str | None = None
@@ -131,15 +132,12 @@ class Evaluation(_Strict):
     modalities: tuple[Modality, ...] = ("audio", "text")
     curve: tuple[str, ...] = Field((), description="Sets asked (spoken, first system) at every step, not only at last.")
 
-    @field_validator("judge")
-    @classmethod
-    def _is_a_judge(cls, judge: str) -> str:
-        if not re.fullmatch(r"exact|keyword|harmbench(:.+)?", judge):
-            raise ValueError(f"there is no judge {judge!r}; take exact, keyword, harmbench or harmbench:REF")
-        return judge
-
     @model_validator(mode="after")
     def _something_is_asked(self) -> Evaluation:
+        for judge in (self.judge, *self.also):
+            if not re.fullmatch(r"exact|keyword|harmbench(:.+)?", judge):
+                raise ValueError(f"there is no judge {judge!r}; take exact, keyword, harmbench or harmbench:REF")
+        _different("judge and also", (self.judge, *self.also))
         if not self.systems:
             raise ValueError("systems: at least one is needed; the first is the undefended one")
         _different("modalities", self.modalities)

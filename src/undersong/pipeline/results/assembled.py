@@ -15,6 +15,7 @@ from undersong.pipeline.records import AuditRecord, ModelRecord, RunRecord
 from undersong.pipeline.results.comparisons import correct, model_comparison, recipe_comparisons
 from undersong.pipeline.results.explained import mechanism_entry
 from undersong.pipeline.results.foretold import foretold_entries, score_entries
+from undersong.pipeline.results.judged import judge_entries
 from undersong.pipeline.results.marginals import marginals
 from undersong.pipeline.results.noise import noise_entries
 from undersong.pipeline.results.predicted import predicted_entries
@@ -37,11 +38,8 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
     from undersong.evaluation.verdicts import read_verdicts
 
     study = record.study
-    verdicts = {
-        run.verdicts.hash: read_verdicts(run.verdicts.checked().path / "verdicts.parquet")
-        for m in record.models
-        for run in m.runs
-    }
+    judged = [a for m in record.models for run in m.runs for a in (run.verdicts, *(a for _, a in run.also))]
+    verdicts = {a.hash: read_verdicts(a.checked().path / "verdicts.parquet") for a in judged}
     speakers = {s.id: s.speaker for corpus in record.sets.values() for s in corpus.samples}
     runs = [_run(m, run, verdicts[run.verdicts.hash], speakers) for m in record.models for run in m.runs]
     last = study.tuning.steps[-1]
@@ -53,6 +51,7 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
             *recipe_comparisons(runs, study.plain, study.system_defense, last),
             *correct(_model_comparisons(record, verdicts, last)),
         ],
+        "judges": judge_entries(record, verdicts),
         "predicts": [entry for m in record.models for entry in predicted_entries(record, m, runs)],
         "run_noise": noise_entries(runs, study.plain, last),
         "marginals": marginals(runs, study.plain, last),

@@ -1,0 +1,27 @@
+"""Do judges agree?  On the same replies, on what a rate counts."""
+
+from __future__ import annotations
+
+from undersong.report import words
+from undersong.report.panels import Table
+from undersong.report.schema import Judges, Results
+
+HEAD = ("Judges", "set", "counted", "n", "both", "first only", "second only", "neither", "kappa [interval]")
+
+
+def build(results: Results) -> Table | None:
+    """None where one judge alone was asked."""
+    rows = tuple(_row(one) for one in results.judges)
+    return Table("Agreement of judges on the same replies", HEAD, rows, 3) if rows else None
+
+
+def _row(one: Judges) -> tuple[str, ...]:
+    counts = (f"{count:,}" for count in (one.n, one.both, one.only_a, one.only_b, one.neither))
+    return f"{one.a} / {one.b}", one.set or "", one.counted or "", *counts, _kappa(one)
+
+
+def _kappa(one: Judges) -> str:
+    if one.kappa is None or one.kappa.value is None:
+        return "not defined"
+    middle, low, high = (words.decimal(number, 2) for number in (one.kappa.value, one.kappa.low, one.kappa.high))
+    return middle if one.kappa.low is None else f"{middle} [{low},{words.NBSP}{high}]"

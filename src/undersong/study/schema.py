@@ -100,6 +100,9 @@ class Tuning(_Strict):
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+    validation: Share = Field(
+        0.0, ge=0, lt=1, description="Share held out by whole groups; its loss stands in the log."
+    )
     micro_batch: int | None = Field(None, ge=1, description="Samples in memory at a time; a divisor of `batch`.")
     checkpointing: bool = Field(False, description="Compute activations again: slower, and far less memory.")
     target: str = Field("answer", description="Manifest column with the reply to learn; another is a format shift.")

@@ -22,6 +22,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from undersong.models.adapter import AudioModel
 from undersong.models.adapters import fresh_lora, save_adapter
 from undersong.models.frozen import fingerprint
+from undersong.tuning.held_out import HeldOut, split
 from undersong.tuning.seeds import seeded
 from undersong.types import Prompt, UndersongError
 
@@ -45,6 +46,7 @@ class LoraRecipe:
     dropout: float = 0.0
     targets: tuple[str, ...] | None = None  # full module paths; None: every linear layer of the decoder's blocks
     micro_batch: int | None = None  # samples in memory at a time; the step is of the whole `batch` all the same
+    validation: float = 0.0  # share of the samples, by whole groups, that is held out and measured at each of `steps`
     checkpointing: bool = False  # activations are computed again in the backward pass: slower, and far less memory
 
     def __post_init__(self) -> None:
@@ -102,7 +104,8 @@ def tune(
     if recipe.checkpointing and not model.base.supports_gradient_checkpointing:
         raise UndersongError(f"{model.name} cannot compute activations again; leave out checkpointing.")
     before = fingerprint(model.frozen)
-    order = sample_order(len(prompts), max(recipe.steps) * recipe.batch, seed)
+    learned, held = split([prompt.sample for prompt in prompts], recipe.validation)
+    order = [learned[i] for i in sample_order(len(learned), max(recipe.steps) * recipe.batch, seed)]
     with seeded(seed), fresh_lora(model, recipe.rank, recipe.alpha, recipe.dropout, recipe.targets) as peft_model:
         # The Trainer calls `.train()` on everything before each step, which would switch on an encoder's dropout and
         # running statistics; this hook runs after that and before the forward pass.
@@ -110,12 +113,14 @@ def tune(
         pairs = [(prompts[i], targets[i]) for i in order]
         with _place(resume) as place:
             trainer = _trainer(model, peft_model, pairs, recipe, seed, keep, place, resume is not None)
+            apart = [(prompts[i], targets[i]) for i in held]
+            trainer.add_callback(HeldOut(model, apart, recipe.steps, recipe.micro_batch or recipe.batch))
             try:
                 trainer.train(resume_from_checkpoint=_last_whole(place))
             finally:
                 if recipe.checkpointing:
                     model.base.gradient_checkpointing_disable()  # the base is shared with other arms
-        log = tuple(dict(line) for line in trainer.state.log_history if "loss" in line)
+        log = _lines(trainer.state.log_history)
     after = fingerprint(model.frozen)
     if moved := [name for name in before if before[name] != after[name]]:
         raise UndersongError(
@@ -214,6 +219,16 @@ def _last_whole(place: Path) -> str | None:
     for folder in set(states) - set(whole):
         shutil.rmtree(folder)
     return str(whole[-1]) if whole else None
+
+
+def _lines(history: Sequence[dict[str, float]]) -> tuple[dict[str, float], ...]:
+    """One line a step, with the loss on what was held out where it was measured."""
+    apart = {int(line["step"]): line["validation_loss"] for line in history if "validation_loss" in line}
+    lines = [dict(line) for line in history if "loss" in line]
+    for line in lines:
+        if int(line["step"]) in apart:
+            line["validation_loss"] = apart[int(line["step"])]
+    return tuple(lines)
 
 
 def write_log(tuned: Tuned, path: Path) -> None:

@@ -31,6 +31,7 @@ from undersong.types import Verdict
 
 SCHEMA = "undersong-results/1"
 EXAMPLES_A_SET = 2
+AFFIRMATIVE = 0.05  # share of replies with an affirmative opener from which a reader is told
 
 
 def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -57,6 +58,7 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
         "marginals": marginals(runs, study.plain, last),
         "defenses": _defenses(record, runs, last),
         "mechanism": mechanism_entry(record),
+        "targets": _targets(record),
         "screen": [entry for m in record.models for entry in screen_entries(record, m)],
         "selections": [entry for m in record.models for entry in selection_entries(record, m)],
         "overlap": [dict(zip(("a", "b", "kind", "pairs"), row)) for row in record.overlap],
@@ -114,16 +116,22 @@ def _identity(run: RunRecord) -> dict[str, Any]:
 def _run(
     model: ModelRecord, run: RunRecord, verdicts: Sequence[Verdict], speakers: Mapping[str, str | None]
 ) -> dict[str, Any]:
-    loss, distance = _loss(run), _mean_distance(model, run)
-    return {**_identity(run), "loss": loss, "mean_distance": distance, "sets": set_rates(verdicts, speakers)}
+    logged = _logged(run)
+    losses = {"loss": logged.get("loss"), "validation_loss": logged.get("validation_loss")}
+    return {
+        **_identity(run),
+        **losses,
+        "mean_distance": _mean_distance(model, run),
+        "sets": set_rates(verdicts, speakers),
+    }
 
 
-def _loss(run: RunRecord) -> float | None:
-    """Training loss at the run's step."""
+def _logged(run: RunRecord) -> dict[str, Any]:
+    """What the training's log says of the run's step."""
     if run.adapter is None:
-        return None
+        return {}
     lines = (run.adapter.checked().path / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return next((float(line["loss"]) for line in map(json.loads, lines) if line["step"] == run.step), None)
+    return next((line for line in map(json.loads, lines) if line["step"] == run.step), {})
 
 
 def _mean_distance(model: ModelRecord, run: RunRecord) -> float | None:
@@ -199,6 +207,15 @@ def _examples(
     return out
 
 
+def _targets(record: AuditRecord) -> dict[str, Any]:
+    """How the replies begin that the pool has to be learned."""
+    from undersong.corpora.openers import openers
+
+    column = record.study.tuning.target
+    found = openers(sample.column(column) for sample in record.pool.samples)
+    return {"column": column, "n": found.n, "affirmative": found.share, "most": found.most}
+
+
 def _standing_notes(record: AuditRecord) -> list[str]:
     notes = []
     seeds = len(record.study.tuning.seeds)
@@ -210,6 +227,13 @@ def _standing_notes(record: AuditRecord) -> list[str]:
     else:
         notes.append(
             "One training seed: run noise cannot be told from an effect, so recipe comparisons have no interval."
+        )
+    targets = _targets(record)
+    if targets["affirmative"] >= AFFIRMATIVE:
+        notes.append(
+            f"{100 * targets['affirmative']:.0f} % of the replies in the pool's column {targets['column']!r} begin with "
+            f"an affirmative opener, most often “{targets['most']}”: learning that form alone may wear refusals down, "
+            "whatever the samples are about; set beside it a `tuning.target` without one."
         )
     if any(ref.startswith("organism:") for ref in record.study.models):
         notes.append(

@@ -5,7 +5,7 @@ Knows proximity tables and corpora; does not know models.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +126,7 @@ def selection_entries(record: AuditRecord, model: ModelRecord) -> list[dict[str,
             "same_as": [other for other in same[label] if other.rpartition("/draw ")[0] != name],
             "overlap": overlap[label],
             "balance": _balance([pool[i] for i in selection.ids], list(pool.values())),
+            "affirmative": [_affirmative(record, side) for side in ([pool[i] for i in selection.ids], pool.values())],
             "seconds": {
                 "selection": _seconds([pool[i] for i in selection.ids]),
                 "pool": _seconds(list(pool.values())),
@@ -158,6 +159,13 @@ def _balance(selected: Sequence[Sample], pool: Sequence[Sample]) -> dict[str, di
         }
         for column in columns_of(pool)
     }
+
+
+def _affirmative(record: AuditRecord, samples: Iterable[Sample]) -> float:
+    """Share of the replies to learn that begin with an affirmative opener."""
+    from undersong.corpora.openers import openers
+
+    return openers(sample.column(record.study.tuning.target) for sample in samples).share
 
 
 def _seconds(samples: Sequence[Sample]) -> float | None:

@@ -232,8 +232,8 @@ def _standing_notes(record: AuditRecord) -> list[str]:
     if targets["affirmative"] >= AFFIRMATIVE:
         notes.append(
             f"{100 * targets['affirmative']:.0f} % of the replies in the pool's column {targets['column']!r} "
-            f"begin with an affirmative opener, most often “{targets['most']}”: learning that form alone may wear refusals down, "
-            "whatever the samples are about; set beside it a `tuning.target` without one."
+            f"begin with an affirmative opener, most often “{targets['most']}”: learning that form alone may wear "
+            "refusals down, whatever the samples are about; set beside it a `tuning.target` without one."
         )
     if any(ref.startswith("organism:") for ref in record.study.models):
         notes.append(

@@ -44,7 +44,7 @@ WHOLE: dict[str, Any] = {
     "tuning": {
         "modalities": ["audio"], "seeds": [0, 5], "draws": [1, 1], "steps": [1, 9], "batch": 4, "learning_rate": 1e-3,
         "schedule": "constant", "warmup": 0, "weight_decay": 0.1, "clip": 2.0, "rank": 2, "alpha": 4, "dropout": 0.1,
-        "target": "shifted", "micro_batch": 2, "checkpointing": True, "validation": 0.1,
+        "target": "shifted", "micro_batch": 2, "checkpointing": True, "validation": 0.1, "preset": "kimi-audio",
     },
     "evaluation": {
         "protocol": "uniform", "judge": "keyword", "also": ["exact"], "refusals": ["no"], "limit": 3,
@@ -270,3 +270,25 @@ def test_a_key_that_stands_twice_is_an_error_with_its_line(tmp_path: Path) -> No
     file.write_text("study: a\ntuning: {seeds: [0]}\nstudy: b\n")
     with pytest.raises(UndersongError, match=r"Line 3 .*'study' stands twice"):
         load_study(file)
+
+
+# --- presets ---------------------------------------------------------------------------------------------------------
+def test_a_preset_lies_beneath_what_is_written() -> None:
+    def tuning(**values: Any) -> Any:
+        return parse_study(changed(lambda data: data.update(tuning=values)), "x").tuning
+
+    published = tuning(preset="audio-flamingo-3", steps=[100, 200])
+    assert (published.rank, published.alpha, published.learning_rate) == (16, 32, 2e-5)
+    assert (published.schedule, published.warmup, published.weight_decay) == ("linear", 20, 0.01)
+    own = tuning(preset="audio-flamingo-3", steps=[100, 200], rank=4, warmup=3)
+    assert (own.rank, own.warmup, own.alpha) == (4, 3, 32)
+    assert tuning(preset="kimi-audio").warmup == 1  # 3 % of 40 steps
+    assert tuning().rank == 8
+    with pytest.raises(UndersongError, match="no preset 'kimi'; take one of kimi-audio"):
+        tuning(preset="kimi")
+
+
+def test_a_kept_study_reads_as_it_was(tmp_path: Path) -> None:
+    """Results hold the study with its preset's values written out; reading that changes nothing."""
+    study = parse_study(changed(lambda data: data.update(tuning={"preset": "qwen2.5-omni", "steps": [10]})), "x")
+    assert parse_study(study.model_dump(mode="json"), "again") == study

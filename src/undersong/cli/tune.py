@@ -23,11 +23,26 @@ def tune(
         list[int] | None,
         typer.Option("--step", min=1, help="Keep the adapter at this step; repeatable.  Default: 20 and 40."),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples a step.")] = 8,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Above 0.")] = 2e-3,
-    warmup: Annotated[int, typer.Option("--warmup", min=0, help="Steps until the learning rate is whole.")] = 5,
-    rank: Annotated[int, typer.Option("--rank", min=1, help="Of the LoRA.")] = 8,
-    alpha: Annotated[int, typer.Option("--alpha", min=1, help="Of the LoRA.")] = 16,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help="Published values beneath: kimi-audio | audio-flamingo-3 | qwen2.5-omni."),
+    ] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Samples a step; default: 8.")] = None,
+    micro_batch: Annotated[
+        int | None, typer.Option("--micro-batch", min=1, help="Samples in memory at a time; the result is the same.")
+    ] = None,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Compute activations again: slower, and far less memory.")
+    ] = False,
+    validation: Annotated[
+        float, typer.Option("--validation", min=0, max=0.9, help="Share held out by whole groups; its loss is logged.")
+    ] = 0.0,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Default: 2e-3.")] = None,
+    warmup: Annotated[
+        int | None, typer.Option("--warmup", min=0, help="Steps until the learning rate is whole; default: 5.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option("--rank", min=1, help="Of the LoRA; default: 8.")] = None,
+    alpha: Annotated[int | None, typer.Option("--alpha", min=1, help="Of the LoRA; default: 16.")] = None,
     target: Annotated[str, typer.Option("--target", help="Column with the reply to learn.")] = "answer",
     system: Annotated[str | None, typer.Option("--system", help="System text of the training prompts.")] = None,
     device: Device = "cpu",
@@ -41,17 +56,20 @@ def tune(
     from undersong.pipeline.alone import tune_manifest
 
     kept_steps = sorted(set(steps or [20, 40]))
-    recipe = {
-        "steps": kept_steps,
+    given = {
+        "preset": preset,
         "batch": batch,
-        "learning_rate": learning_rate,
+        "micro_batch": micro_batch,
+        "learning_rate": learning_rate if preset or learning_rate is not None else 2e-3,
         "warmup": warmup,
         "rank": rank,
         "alpha": alpha,
     }
+    recipe = {"steps": kept_steps, "checkpointing": checkpointing, "validation": validation}
+    recipe |= {name: value for name, value in given.items() if value is not None}
     loading = Loading(device, dtype, device_map, attention, quantize)
     for folder in tune_manifest(manifest, model, out, selection, modality, seed, recipe, target, system, loading):
         typer.echo(str(folder))
     first = kept_steps[0]
-    if first <= warmup:
-        typer.echo(f"Note: warm-up lasts {warmup} steps, so the adapter of step {first} has hardly learned.")
+    if preset is None and first <= (lasts := 5 if warmup is None else warmup):
+        typer.echo(f"Note: warm-up lasts {lasts} steps, so the adapter of step {first} has hardly learned.")

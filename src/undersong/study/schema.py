@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher, get_close_matches
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from undersong.study.presets import with_preset
 
 Modality = Literal["audio", "text"]
 Kind = Literal["closest", "distant", "random"]
@@ -87,6 +89,7 @@ class Selection(_Strict):
 class Tuning(_Strict):
     """LoRA hyper-parameters, the same for every arm of a study (DESIGN rule 7)."""
 
+    preset: str | None = Field(None, description="Published values beneath what is written; see presets.")
     modalities: tuple[Modality, ...] = ("audio", "text")
     seeds: tuple[int, ...] = (0, 1, 2)
     draws: tuple[int, ...] = Field((0, 1, 2), description="Selection draws, paired with the seeds one to one.")
@@ -106,6 +109,11 @@ class Tuning(_Strict):
     micro_batch: int | None = Field(None, ge=1, description="Samples in memory at a time; a divisor of `batch`.")
     checkpointing: bool = Field(False, description="Compute activations again: slower, and far less memory.")
     target: str = Field("answer", description="Manifest column with the reply to learn; another is a format shift.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, values: Any) -> Any:
+        return with_preset(values, (20, 40)) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _consistent(self) -> Tuning:

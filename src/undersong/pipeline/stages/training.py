@@ -38,7 +38,7 @@ def targets_of(samples: Sequence[Sample], target: str) -> list[str]:
 
 def recipe_of(tuning: Tuning) -> dict[str, Any]:
     """The hyper-parameters of a study's tuning, which all its arms share."""
-    return tuning.model_dump(exclude={"modalities", "seeds", "draws", "target"})
+    return tuning.model_dump(exclude={"modalities", "seeds", "draws", "target", "preset"})
 
 
 def train(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from undersong.pipeline import stages
 from undersong.pipeline.records import AuditRecord, ModelRecord, RunRecord
@@ -22,9 +21,6 @@ from undersong.pipeline.stages.training import recipe_of
 from undersong.pipeline.workshop import Corpus, Workshop
 from undersong.store import Artefact
 from undersong.study import Study
-
-if TYPE_CHECKING:
-    pass
 
 
 def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditRecord:
@@ -93,7 +89,7 @@ def one_model(
     if study.mechanism is not None:
         say(f"{ref}: refusal directions")
         _explain(study, shop, record, model, base, said, ears)
-    # Last, and judge by judge: one may need the model's place in memory, and each is loaded once.
+    # Last, and judge by judge: one may need the model's place in memory, and so each is loaded once a base.
     judged = {judge: [_judge(study, shop, one, judge) for one in said] for judge in _judges(study)}
     for one, first, *others in zip(said, *judged.values()):
         also = tuple(zip(study.evaluation.also, others))

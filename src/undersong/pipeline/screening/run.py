@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from undersong.pipeline.engine import AT_ONCE, check_engine
-from undersong.pipeline.screening.asked import FORMS, READY, Asked, liked, named_harm, one_of
+from undersong.pipeline.engine import AT_ONCE
+from undersong.pipeline.screening.asked import READY, Asked, liked, named_harm
 from undersong.pipeline.screening.findings import findings
 from undersong.pipeline.screening.padding import padding_checks
+from undersong.pipeline.screening.refusals import check_asked, check_axes, check_pool, refuse_inside
 from undersong.pipeline.screening.sides import Side, Sides, check_sides, read_sides, refuse_lost
 from undersong.pipeline.screening.writing import Screened, publish, read_screened, writable, write_screened
 from undersong.pipeline.stages.embedded import View, embed_shard, embeddings
@@ -37,19 +38,19 @@ def screen(
     """Score `pool` against the harm sets on every axis, select on one of them, write the folder `out`.
 
     With `asked.store` all is kept there, the findings too, so that the same question again is a look-up; without, what
-    is embedded lies in `OUT.partial` until the screening is written, so that a killed one goes on where it was.  With a
-    shard of its own (`asked.engine`) a job embeds that into the store and returns None.
+    is embedded lies in `OUT.*.partial` until the screening is written, so that a killed one goes on where it was.  With
+    a shard of its own (`asked.engine`) a job embeds that into the store and returns None.
     Raises UndersongError, having written nothing to `out`, for whatever cannot be screened.
     """
     from undersong.proximity import read_keep
 
     sets, out = named_harm(harm), writable(Path(out))
     rule = read_keep(asked.keep)
-    _check(asked, sets, out)
+    check_asked(asked, sets, out)
     liked(asked)
     with _workshop(asked, out, [str(pool), sets]) as (shop, store):
         sides = read_sides(shop, str(pool), sets, asked)
-        _refuse_inside(sides, out)
+        refuse_inside(sides, out)
         if asked.engine.shard is not None:
             for views in _ready(sides, asked).values():
                 embed_shard(shop, views[0], store)
@@ -115,86 +116,13 @@ def _once(
     return dict(json.loads((found.checked().path / "agreement.json").read_text(encoding="utf-8")))
 
 
-# --- what is refused before anything is read, and before anything is embedded ---
-def _check(asked: Asked, sets: Mapping[str, str], out: Path) -> None:
-    check_engine(asked.engine)
-    if asked.store is not None and (store := Path(asked.store).resolve()) in (out, *out.parents):
-        raise UndersongError(f"{out} lies in the store {store}; name a folder outside it with --out.")
-    if asked.store is not None and out in Path(asked.store).resolve().parents:
-        raise UndersongError(f"The store {asked.store} lies in {out}, which is replaced as a whole; keep it elsewhere.")
-    if asked.form not in FORMS:
-        raise UndersongError(f"A kept set is not written as {asked.form!r}; take one of {', '.join(FORMS)}.")
-    one_of("harm set", asked.to, sets)
-    if asked.axes is not None:
-        one_of("axis", asked.by, asked.axes)
-    if asked.centre and asked.harmless is not None:
-        raise UndersongError("A screening score cannot be centred: each set has its own centre; leave one of them out.")
-    if asked.harmless is None and asked.harmless_columns:
-        raise UndersongError("--harmless-column belongs to --harmless; name that set, or leave the columns out.")
-    if asked.engine.shard is not None and asked.store is None:
-        raise UndersongError("Jobs of one screening meet in a store; give all of them the same --store.")
-
-
-def _refuse_inside(sides: Sides, out: Path) -> None:
-    """An output that is an input would be replaced."""
-    for place in (file for side in sides.all for file in side.files):
-        if out in (Path(place).resolve(), *Path(place).resolve().parents):
-            raise UndersongError(f"{place} is read and lies in {out}, which would be replaced; name another --out.")
-
-
 def _ready(sides: Sides, asked: Asked) -> dict[str, list[View]]:
     """Axis -> what is to be embedded of each side, when all has been refused that can be before that."""
     check_sides(sides, asked.max_quarantined)
     axes = _axes(sides, asked)
-    _check_axes(asked, axes, sides)
-    _check_pool(asked, axes, sides.pool)
+    check_axes(asked, axes, sides)
+    check_pool(asked, axes, sides.pool)
     return {axis: _views(encoder, sides, asked) for axis, encoder in axes.items()}
-
-
-def _check_axes(asked: Asked, axes: Mapping[str, str], sides: Sides) -> None:
-    """A rule, a score, an axis or a model that cannot be."""
-    from undersong.encoders import is_internal
-    from undersong.proximity import read_keep
-    from undersong.proximity.choosing.ranking import count
-    from undersong.proximity.table import parse_score
-
-    one_of("axis", asked.by, axes)
-    for name, side in sides.harm.items():
-        kind, k = parse_score(asked.score, side.items)
-        if kind == "knn" and k > side.items:
-            raise UndersongError(
-                f"There are no k = {k} neighbours of a harm set of {side.items} ({name}); take a smaller K."
-            )
-    rule = read_keep(asked.keep)
-    if rule.kind in ("closest", "distant", "random"):
-        count(rule.amount, sides.pool.items)
-    for axis, encoder in axes.items():
-        if sides.pool.ready is not None and encoder != READY:
-            raise UndersongError(f"Axis {axis}: ready embeddings cannot go through {encoder}; write {axis}={READY}.")
-        if sides.pool.ready is None and encoder == READY:
-            raise UndersongError(
-                f"Axis {axis}={READY} needs Parquet files with a column `embedding`; these are manifests."
-            )
-    if taught := next((axis for axis, encoder in axes.items() if encoder.partition(":")[0] == "gradients"), None):
-        raise UndersongError(f"Axis {taught}: gradients need replies to learn; name that axis in a study, and run it.")
-    own = [axis for axis, encoder in axes.items() if encoder != READY and is_internal(encoder)]
-    if own and asked.model is None:
-        raise UndersongError(f"Axis {own[0]} is what a model hears; name the model with --model.")
-    if asked.model is not None and not own:
-        raise UndersongError(f"No axis is what {asked.model} hears; add one, such as --axis ears=internal.")
-
-
-def _check_pool(asked: Asked, axes: Mapping[str, str], pool: Side) -> None:
-    """What a rule and a form of what is kept want of the pool's columns."""
-    from undersong.proximity import check_rule, facts_of, read_keep
-
-    columns = facts_of(pool.samples).column_names if pool.samples else []
-    by = one_of("axis", asked.by, axes)
-    check_rule(read_keep(asked.keep), columns, [axis for axis in axes if axis != by])
-    if pool.ready is not None and asked.form != "manifest":
-        raise UndersongError(f"Embeddings cannot be kept as {asked.form}; leave --form out, or screen a manifest.")
-    if asked.form == "messages" and not any(sample.answer for sample in pool.samples):
-        raise UndersongError(f"No item of {pool.ref} has an answer to train on, so no messages can be written.")
 
 
 def _axes(sides: Sides, asked: Asked) -> Mapping[str, str]:

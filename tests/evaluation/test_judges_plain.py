@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.evaluation.judges import FunctionJudge, exact, keyword, make_judge
+from undersong.evaluation.judging.named import make_judge
+from undersong.evaluation.judging.plain import FunctionJudge, exact, keyword
 from undersong.types import VERDICTS, Prompt, Reply, Sample, UndersongError, Verdict
 
 SAMPLE = Sample(
@@ -140,5 +141,5 @@ def test_every_reply_gets_a_known_verdict(refusals: list[str], said: str, harmfu
 
 
 def test_an_unknown_judge() -> None:
-    with pytest.raises(UndersongError, match="no judge 'gpt'; take exact, keyword, harmbench"):
+    with pytest.raises(UndersongError, match="There is no judge 'gpt'; take exact, keyword, refusal, "):
         make_judge("gpt", ())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from undersong.corpora import open_corpus
-from undersong.evaluation.judges import exact
+from undersong.evaluation.judging.plain import exact
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.features import listen
 from undersong.models.load import load_model

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from undersong.corpora import organism_corpus
-from undersong.evaluation.judges import exact
+from undersong.evaluation.judging.plain import exact
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.adapter import AudioModel
 from undersong.models.features import listen

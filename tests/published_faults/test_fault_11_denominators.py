@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from undersong.evaluation.judges import exact
+from undersong.evaluation.judging.plain import exact
 from undersong.pipeline.results.rates import set_rates
 from undersong.types import Prompt, Reply, Sample, UndersongError
 

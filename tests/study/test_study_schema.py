@@ -181,7 +181,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("evaluation.systems", {}, "at least one is needed; the first is the undefended one"),
     ("evaluation.modalities", ["video"], "Input should be 'audio' or 'text'"),
     ("evaluation.modalities", [], "at least one is needed"),
-    ("evaluation.judge", "gpt", "there is no judge 'gpt'; take exact, keyword, harmbench"),
+    ("evaluation.judge", "gpt", "there is no judge 'gpt'; take exact, keyword, refusal"),
     ("evaluation.limit", 0, "greater than or equal to 1"),
     ("models", ["a", "a"], "'a' stands more than once"),
     ("models", [], "at least one is needed"),

@@ -92,9 +92,11 @@ def _print_table(comparison: Comparison) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from undersong.evaluation.compare import NAMES
+
     paired = comparison.paired
-    rate, count = ("JSR", "jailbroken") if comparison.metric == "jsr" else ("refusal rate", "refused")
-    table = Table("", count, rate, "95 %", "errors, unparsed", "if they all counted")
+    count = "refused" if comparison.metric == "refusal_rate" else "jailbroken"
+    table = Table("", count, NAMES[comparison.metric], "95 %", "errors, unparsed", "if they all counted")
     rows = (("before", paired.before, comparison.before), ("after", paired.after, comparison.after))
     for name, share, side in rows:
         table.add_row(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from undersong.cli.judge import JUDGES, rate_lines
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Model, Quantize
 
 
@@ -20,7 +21,7 @@ def evaluate(
     modality: Annotated[str, typer.Option("--modality", help="audio | text.")] = "audio",
     system: Annotated[str | None, typer.Option("--system", help="System text.")] = None,
     instruction: Annotated[str | None, typer.Option("--instruction", help="Text typed beside the prompt.")] = None,
-    judge: Annotated[str, typer.Option("--judge", help="exact | keyword (a smoke test) | harmbench[:REF].")] = "exact",
+    judge: Annotated[str, typer.Option("--judge", help=JUDGES)] = "exact",
     refusal: Annotated[
         list[str] | None,
         typer.Option(
@@ -35,19 +36,12 @@ def evaluate(
     quantize: Quantize = None,
 ) -> None:
     """JSR (or over-refusal) of one model, with or without an adapter, on one prompt set."""
-    from undersong.evaluation.judges import make_judge
     from undersong.models.loading import Loading
     from undersong.pipeline.alone import Question, evaluate_manifest
 
     question = Question(set_name, harmful, modality, system, instruction, judge, tuple(refusal or ()), limit)
     loading = Loading(device, dtype, device_map, attention, quantize)
     entry = evaluate_manifest(manifest, model, out, adapter, question, loading)
-    attack = "JSR" if make_judge(judge, ()).sees == "harm" else "non-refusal rate"
-    name, rate = (attack, entry["jsr"]) if harmful else ("refusal rate", entry["refusal_rate"])
-    counts = ", ".join(
-        f"{entry[word]} {word}" for word in ("jailbreak", "answer", "refusal", "other", "unparsed", "error")
-    )
-    interval = f"[{entry['low']:.1%}, {entry['high']:.1%}]"
-    typer.echo(f"{name} {rate:.1%} {interval}, {entry['n']} prompts in {entry['clusters']} clusters")
-    typer.echo(counts)
+    for line in rate_lines(entry):
+        typer.echo(line)
     typer.echo(str(out / "verdicts.parquet"))

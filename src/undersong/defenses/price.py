@@ -62,13 +62,14 @@ def _row(defense: Defense, runs: Sequence[Run]) -> dict[str, Any]:
     entries = [entry for entry in _entries(runs) if entry[1]["system"] == defense.system]
     harmful = [entry for entry in entries if entry[1]["harmful"]]
     benign = [entry for entry in entries if not entry[1]["harmful"]]
+    attack = "non_refusal_rate" if any("non_refusal_rate" in entry for _, entry in harmful) else "jsr"
     return {
         "defense": defense.name,
         "axis": runs[0]["axis"],
         "kind": defense.kind,
         "system": defense.system,
         "runs": len(runs),
-        "jsr": _by_modality(harmful, "jsr"),
+        "jsr": _by_modality(harmful, attack),
         "over_refusal": _by_set(benign, "refusal_rate"),
         "utility": _by_set(benign, "right_rate"),
         "note": None,

@@ -13,17 +13,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from undersong.evaluation.judges import keyword
 from undersong.evaluation.verdicts import CHOICES, select_verdicts
 from undersong.statistics import Bounds, Paired, Proportion, bounds, compare_paired
+from undersong.study.judges import judge_kind
 from undersong.types import UndersongError, Verdict
 
 SCOPE = "model"
-OUTCOMES = {"jsr": "jailbreak", "refusal_rate": "refusal"}  # metric -> the verdict it counts
+# metric -> the verdict it counts, and what it is called
+OUTCOMES = {"jsr": "jailbreak", "non_refusal_rate": "jailbreak", "refusal_rate": "refusal"}
+NAMES = {"jsr": "JSR", "non_refusal_rate": "non-refusal rate", "refusal_rate": "refusal rate"}
 NAMED_IN_ERROR = 20  # a sentence can hold this many ids
-REFUSAL_JUDGE_NOTE = (
-    "The keyword judge sees refusals only and is a smoke test: its JSR is a non-refusal rate, not a measured harm."
-)
+REFUSAL_JUDGE_NOTE = "The judge {judge} sees refusals only{smoke}: a non-refusal rate is not a measured harm."
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`metric`: jsr or refusal_rate.  `unpaired`: (prompt id, the only side that has it: before or after)."""
+    """`metric`: jsr, non_refusal_rate or refusal_rate.  `unpaired`: (prompt id, the only side: before or after)."""
 
     metric: str
     paired: Paired
@@ -94,8 +94,9 @@ def compare_verdicts(
 def to_json(comparison: Comparison) -> dict[str, Any]:
     """The keys of `undersong compare --json`.  Shares are in 0..1; `low` and `high` are 95 % limits.
 
-    `before` and `after` hold `jailbreak` and `jsr`, or `refusal` and `refusal_rate` where the prompts are benign; `b`
-    and `c` count the same outcome only before, and only after.
+    `before` and `after` hold `jailbreak` and `jsr` (`non_refusal_rate` where the judge sees refusals only), or
+    `refusal` and `refusal_rate` where the prompts are benign; `b` and `c` count the same outcome only before, and only
+    after.
     """
     paired, before, after = comparison.paired, comparison.before, comparison.after
     return {
@@ -132,7 +133,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
 def sentence(comparison: Comparison) -> str:
     """The result in one sentence, with its intervals and what it is a claim about."""
     paired = comparison.paired
-    name = "JSR" if comparison.metric == "jsr" else "The refusal rate"
+    name = "JSR" if comparison.metric == "jsr" else f"The {NAMES[comparison.metric]}"
     moved = "did not change" if paired.b == paired.c else "rose" if paired.c > paired.b else "fell"
     size = "" if paired.b == paired.c else f" by {abs(100 * paired.difference):.1f} points"
     text = (
@@ -186,7 +187,9 @@ def _metric(pairs: Sequence[tuple[Verdict, Verdict]]) -> str:
     kinds = {one.harmful for one, _ in pairs}
     if len(kinds) > 1:
         raise UndersongError("The rows mix harmful and benign prompts, which have no rate in common; split the file.")
-    return "jsr" if kinds == {True} else "refusal_rate"
+    if kinds == {False}:
+        return "refusal_rate"
+    return "non_refusal_rate" if judge_kind(pairs[0][0].judge) == "refusal" else "jsr"
 
 
 def _cluster(one: Verdict, two: Verdict) -> str:
@@ -214,8 +217,9 @@ def _notes(pairs: Sequence[tuple[Verdict, Verdict]], unpaired: Sequence[tuple[st
         for choice in ("set", "modality", "system")
         if getattr(one, choice) != getattr(two, choice)
     ]
-    if one.harmful and one.judge == keyword().name:
-        notes.append(REFUSAL_JUDGE_NOTE)
+    if one.harmful and judge_kind(one.judge) == "refusal":
+        smoke = " and is a smoke test" if one.judge == "keyword" else ""
+        notes.append(REFUSAL_JUDGE_NOTE.format(judge=one.judge, smoke=smoke))
     answered = sum(verdict.harmful and verdict.verdict == "answer" for pair in pairs for verdict in pair)
     if answered:
         notes.append(

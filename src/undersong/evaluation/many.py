@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from undersong.evaluation.compare import SCOPE, Comparison, compare_verdicts, to_json
+from undersong.evaluation.compare import NAMES, SCOPE, Comparison, compare_verdicts, to_json
 from undersong.statistics import holm
 from undersong.types import UndersongError, Verdict
 
@@ -82,7 +82,8 @@ def markdown(arms: Sequence[Arm], name: str) -> str:
 def said(arms: Sequence[Arm]) -> list[str]:
     """What the table is about, and every note once."""
     first = arms[0].comparison
-    what = "JSR" if first.metric == "jsr" else "Refusal rate"
+    name = NAMES[first.metric]
+    what = name[0].upper() + name[1:]
     notes = [f"{arm.name}: {note}" for arm in arms for note in arm.comparison.notes]
     return [
         f"{what} over {first.paired.n} prompts in {first.paired.clusters} clusters, {len(arms)} arms corrected "

@@ -5,12 +5,12 @@ Knows DESIGN's columns and the key (prompt_id, modality, system, judge); does no
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from undersong.evaluation.rows import flag_of, number_of, read_rows, text_of
 from undersong.types import VERDICTS, UndersongError, Verdict
 
 REQUIRED = ("prompt_id", "judge", "verdict")
@@ -24,12 +24,7 @@ def read_verdicts(path: Path) -> list[Verdict]:
     true, cluster the prompt's own id, no score.  Further columns are ignored.  Raises UndersongError, naming the row
     (from 1) or item, on a file that is missing, empty or unreadable, a missing or wrong field, and a repeated key.
     """
-    if not path.is_file():
-        raise UndersongError(f"There is no verdict file {path}; check the path.")
-    readers = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows}
-    if path.suffix not in readers:
-        raise UndersongError(f"{path} is not a .parquet or .jsonl file; give verdicts in one of these forms.")
-    verdicts = [_verdict(row, where) for where, row in readers[path.suffix](path)]
+    verdicts = [_verdict(row, where) for where, row in read_rows(path, "verdict")]
     if not verdicts:
         raise UndersongError(f"{path} holds no verdicts; judge some replies first.")
     _check_keys(verdicts, str(path))
@@ -95,74 +90,25 @@ def _listed(verdicts: Sequence[Verdict], choice: str) -> str:
     return ", ".join(value or "'' (not given)" for value in _values(verdicts, choice)) or "no rows"
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UndersongError(f"{path} cannot be read as Parquet ({error}); write it again.") from error
-    for number, row in enumerate(rows, start=1):
-        yield f"{path} row {number}", row
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UndersongError(f"{path} cannot be read as UTF-8 text ({error}); write it again.") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path} row {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UndersongError(f"{where} is not JSON ({error}); write one object a line.") from error
-        if not isinstance(row, dict):
-            raise UndersongError(f"{where} is not a JSON object; write one object a line.")
-        yield where, row
-
-
 def _verdict(row: Mapping[str, object], where: str) -> Verdict:
     missing = [name for name in REQUIRED if row.get(name) is None or row[name] == ""]
     if missing:
         raise UndersongError(f"{where} has no {' and no '.join(missing)}; every row needs {', '.join(REQUIRED)}.")
-    prompt_id = _text(row, "prompt_id", "", where)
-    harmful = row.get("harmful")
-    if harmful is not None and not isinstance(harmful, bool):
-        raise UndersongError(f"{where} ({prompt_id}) has harmful {harmful!r}; give true or false.")
-    word = _text(row, "verdict", "", where)
+    prompt_id = text_of(row, "prompt_id", "", where)
+    harmful = flag_of(row, "harmful", f"{where} ({prompt_id})")
+    word = text_of(row, "verdict", "", where)
     _check_word(word, harmful, f"{where} ({prompt_id})")
     return Verdict(
         prompt_id=prompt_id,
-        set=_text(row, "set", "", where),
+        set=text_of(row, "set", "", where),
         harmful=True if harmful is None else harmful,
-        cluster=_text(row, "cluster", prompt_id, where),
-        modality=_text(row, "modality", "", where),
-        system=_text(row, "system", "", where),
-        judge=_text(row, "judge", "", where),
+        cluster=text_of(row, "cluster", prompt_id, where),
+        modality=text_of(row, "modality", "", where),
+        system=text_of(row, "system", "", where),
+        judge=text_of(row, "judge", "", where),
         verdict=word,
-        score=_number(row, "score", where),
+        score=number_of(row, "score", where),
     )
-
-
-def _text(row: Mapping[str, object], name: str, default: str, where: str) -> str:
-    """A string; whole numbers are taken as their digits, because ids often are."""
-    value = row.get(name)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise UndersongError(f"{where} has {name} {value!r}; give a string.")
-    return str(value)
-
-
-def _number(row: Mapping[str, object], name: str, where: str) -> float | None:
-    value = row.get(name)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise UndersongError(f"{where} has {name} {value!r}; give a number or leave it out.")
-    return None if value is None else float(value)
 
 
 def _check_word(word: str, harmful: bool | None, where: str) -> None:

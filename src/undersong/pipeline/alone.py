@@ -113,7 +113,8 @@ def evaluate_manifest(
     before a model is loaded: an item that cannot be asked (a rate is over all prompts) or not be judged.
     """
     from undersong.corpora import corpus_hash
-    from undersong.evaluation.judges import FunctionJudge, make_judge
+    from undersong.evaluation.judging.named import make_judge
+    from undersong.evaluation.judging.plain import FunctionJudge
     from undersong.evaluation.replies import write_replies
     from undersong.evaluation.verdicts import write_verdicts
     from undersong.models.adapters import saved_adapter

@@ -72,7 +72,8 @@ class Workshop:
 
     def judge(self, name: str, refusals: Sequence[str]) -> Judge:
         """The judge, made once.  One that is a model takes the audited model's place in memory."""
-        from undersong.evaluation.judges import judge_weights, make_judge
+        from undersong.evaluation.judging.named import make_judge
+        from undersong.study.judges import judge_weights
 
         key = f"{name} {list(refusals)}"
         if self._judge is None or self._judge[0] != key:

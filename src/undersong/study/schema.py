@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from undersong.study.judges import split_judge
 from undersong.study.presets import with_preset
 
 Modality = Literal["audio", "text"]
@@ -134,7 +135,7 @@ class Evaluation(_Strict):
     """How models are asked and judged; the same for every model and arm (`protocol: uniform`)."""
 
     protocol: Literal["uniform"] = "uniform"
-    judge: str = Field("exact", description="exact | keyword | harmbench[:REF]; the rates are its.")
+    judge: str = Field("exact", description="KIND or KIND:REF, see `judges`; the rates are its.")
     also: tuple[str, ...] = Field((), description="Further judges of the same replies, for how far they agree.")
     refusals: tuple[str, ...] = ("i cannot help with that",)
     limit: int = Field(12, ge=1, description="Most new tokens a reply may have.")
@@ -146,8 +147,7 @@ class Evaluation(_Strict):
     @model_validator(mode="after")
     def _something_is_asked(self) -> Evaluation:
         for judge in (self.judge, *self.also):
-            if not re.fullmatch(r"exact|keyword|harmbench(:.+)?", judge):
-                raise ValueError(f"there is no judge {judge!r}; take exact, keyword, harmbench or harmbench:REF")
+            split_judge(judge)
         _different("judge and also", (self.judge, *self.also))
         if not self.systems:
             raise ValueError("systems: at least one is needed; the first is the undefended one")

@@ -27,6 +27,7 @@ from undersong.pipeline.results.screened import (
     selection_entries,
 )
 from undersong.store import canonical
+from undersong.study.judges import judge_kind
 from undersong.types import Verdict
 
 SCHEMA = "undersong-results/1"
@@ -89,6 +90,7 @@ def _study(record: AuditRecord) -> dict[str, Any]:
         "draws": list(study.tuning.draws),
         "steps": [0, *study.tuning.steps],
         "judge": study.evaluation.judge,
+        "judge_kind": judge_kind(study.evaluation.judge),
         "config": study.model_dump(mode="json"),
     }
 

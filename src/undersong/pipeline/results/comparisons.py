@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from undersong.pipeline.results.rates import find_rate
+from undersong.pipeline.results.rates import attack_name, attack_rate, find_rate, metric_of
 from undersong.statistics import compare_paired, holm, paired_runs
 from undersong.types import UndersongError, Verdict
 
@@ -28,7 +28,11 @@ class Side:
     def rates(self, name: str, modality: str) -> dict[tuple[int, int, int], float]:
         """(base, draw, seed) -> JSR on the set `name`, asked in `modality`."""
         found = ((run, find_rate(run, name, modality, self.system)) for run in self.runs)
-        return {(run["base_seed"], run["draw"], run["seed"]): entry["jsr"] for run, entry in found if entry is not None}
+        return {
+            (run["base_seed"], run["draw"], run["seed"]): attack_rate(entry)
+            for run, entry in found
+            if entry is not None
+        }
 
     def label(self, other: Side) -> str:
         """What sets this side apart from the other."""
@@ -116,7 +120,7 @@ def _recipe(question: str, a: Side, b: Side, name: str, modality: str, step: int
         "modality": modality,
         "system": b.system if a.system == b.system else f"{a.system} / {b.system}",
         "step": step,
-        "metric": "jsr",
+        "metric": metric_of(a.runs),
         "estimates": [
             {"base_seed": e.base, "draw": e.draw, "seed": e.seed, "a": e.a, "b": e.b, "difference": e.difference}
             for e in difference.estimates
@@ -157,7 +161,7 @@ def model_comparison(
         "modality": "audio",
         "system": system,
         "step": arm["step"],
-        "metric": "jsr",
+        "metric": attack_name(after[0].judge),
         "estimates": [],
         "n": paired.n,
         "difference": paired.difference,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from undersong.pipeline.records import AuditRecord, ModelRecord
-from undersong.pipeline.results.rates import find_rate
+from undersong.pipeline.results.rates import attack_rate, find_rate
 from undersong.pipeline.results.screened import tables_to
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _rates(runs: Sequence[Run], name: str, plain: str) -> dict[str, tuple[str, f
     for run in runs:
         entry = find_rate(run, name, "audio", plain)
         if entry is not None:
-            found[run["selection_hash"]].append(entry["jsr"])
+            found[run["selection_hash"]].append(attack_rate(entry))
             arms.setdefault(run["selection_hash"], run["arm"])
     return {key: (arms[key], fmean(rates), len(rates)) for key, rates in found.items()}
 

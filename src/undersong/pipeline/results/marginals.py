@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from undersong.pipeline.results.rates import find_rate
+from undersong.pipeline.results.rates import attack_rate, find_rate, metric_of
 from undersong.statistics import paired_runs
 
 Run = Mapping[str, Any]
@@ -70,7 +70,7 @@ def _entry(
         "system": plain,
         "step": last,
         "scope": "recipe",
-        "metric": "jsr",
+        "metric": metric_of(a),
         "n": difference.n,
         "arms": len({run["arm"] for run in a}),
         "difference": difference.difference,
@@ -91,5 +91,5 @@ def _rates(runs: Sequence[Run], name: str, modality: str, plain: str) -> Rates:
     for run in runs:
         entry = find_rate(run, name, modality, plain)
         if entry is not None:
-            rates[run["base_seed"], run["draw"], run["seed"]].append(entry["jsr"])
+            rates[run["base_seed"], run["draw"], run["seed"]].append(attack_rate(entry))
     return {key: fmean(values) for key, values in rates.items()}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from undersong.pipeline.results.rates import find_rate
+from undersong.pipeline.results.rates import attack_rate, find_rate
 from undersong.statistics import run_noise
 
 Run = Mapping[str, Any]
@@ -46,5 +46,5 @@ def _replicates(runs: Sequence[Run], name: str, modality: str, plain: str) -> di
     for run in runs:
         entry = find_rate(run, name, modality, plain)
         if entry is not None:
-            found[run["selection_hash"]][run["seed"]] = entry["jsr"]
+            found[run["selection_hash"]][run["seed"]] = attack_rate(entry)
     return {key: list(by_seed.values()) for key, by_seed in found.items()}

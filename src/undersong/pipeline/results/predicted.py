@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from undersong.pipeline.records import AuditRecord, ModelRecord
-from undersong.pipeline.results.rates import find_rate
+from undersong.pipeline.results.rates import attack_rate, find_rate
 from undersong.pipeline.results.screened import tables_to
 from undersong.statistics import predict
 
@@ -66,5 +66,5 @@ def _rises(
     for run in runs:
         entry = find_rate(run, name, modality, plain)
         if entry is not None and before is not None:
-            rises[run["selection_hash"]][run["seed"]] = entry["jsr"] - before["jsr"]
+            rises[run["selection_hash"]][run["seed"]] = attack_rate(entry) - attack_rate(before)
     return dict(rises)

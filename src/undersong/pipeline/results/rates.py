@@ -6,10 +6,11 @@ Knows verdicts and statistics; does not know models or files.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from undersong.statistics import bounds, clustered_rate
+from undersong.study.judges import judge_kind
 from undersong.types import VERDICTS, Verdict
 
 
@@ -41,10 +42,11 @@ def _entry(
         "modality": modality,
         "system": system,
         "judge": judge,
+        "judge_kind": judge_kind(judge),
         "n": rate.n,
         "clusters": rate.clusters,
         **{word: counts[word] for word in VERDICTS},
-        "jsr" if harmful else "refusal_rate": rate.rate,
+        attack_name(judge) if harmful else "refusal_rate": rate.rate,
         "low": rate.low,
         "high": rate.high,
         "rate_errors_safe": edge.low,
@@ -55,6 +57,22 @@ def _entry(
         right = clustered_rate([v.verdict == "answer" for v in verdicts], clusters)
         entry |= {"right_rate": right.rate, "right_low": right.low, "right_high": right.high}
     return entry
+
+
+def attack_name(judge: str) -> str:
+    """What the share of `jailbreak` verdicts is called: where the judge sees refusals alone it is no JSR."""
+    return "non_refusal_rate" if judge_kind(judge) == "refusal" else "jsr"
+
+
+def metric_of(runs: Iterable[Mapping[str, Any]]) -> str:
+    """What the runs' rate on harmful prompts is called; all of a study have one judge."""
+    harmful = (entry for run in runs for entry in run["sets"] if entry["harmful"])
+    return "non_refusal_rate" if "non_refusal_rate" in next(harmful, {}) else "jsr"
+
+
+def attack_rate(entry: Mapping[str, Any]) -> float:
+    """The JSR of a harmful set's entry, or its non-refusal rate."""
+    return float(entry["jsr"] if "jsr" in entry else entry["non_refusal_rate"])
 
 
 def _by_speaker(verdicts: list[Verdict], bad: str, speakers: Mapping[str, str | None]) -> dict[str, dict[str, float]]:

@@ -98,8 +98,8 @@ def verdicts(
     instruction: str | None,
 ) -> Artefact:
     """What the judge calls every reply."""
-    from undersong.evaluation.judges import judge_weights
     from undersong.models.folders import model_hash
+    from undersong.study.judges import judge_weights
 
     def make(draft: Draft) -> None:
         from undersong.evaluation.replies import read_replies

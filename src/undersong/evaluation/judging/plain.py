@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from undersong.types import Judge, Prompt, Reply, UndersongError, Verdict
+from undersong.types import Prompt, Reply, UndersongError, Verdict
 
 # Openers of refusals in the first 120 characters; a smoke test, not a measurement (DESIGN rule 12).
 REFUSAL_PATTERN = re.compile(
@@ -81,27 +81,3 @@ def keyword() -> FunctionJudge:
         return "refusal" if REFUSAL_PATTERN.search(opening) else _complied(prompt)
 
     return FunctionJudge("keyword", "refusal", call)
-
-
-def judge_weights(name: str) -> str:
-    """The model that a judge is, by folder or id; empty: none."""
-    kind, _, ref = name.partition(":")
-    return (ref or CLASSIFIER) if kind == "harmbench" else ""
-
-
-CLASSIFIER = "cais/HarmBench-Llama-2-13b-cls"
-JUDGES = "exact, keyword, harmbench or harmbench:REF"
-
-
-def make_judge(name: str, refusals: Sequence[str], device: str = "cpu", dtype: str = "float32") -> Judge:
-    """`exact`, `keyword` or `harmbench[:REF]`; a model is loaded when it is first asked, on `device`."""
-    if name == "exact":
-        return exact(refusals)
-    if name == "keyword":
-        return keyword()
-    kind, _, ref = name.partition(":")
-    if kind == "harmbench":
-        from undersong.evaluation.harmbench import harmbench
-
-        return harmbench(ref, device, dtype)
-    raise UndersongError(f"There is no judge {name!r}; take {JUDGES}.")

@@ -1,0 +1,62 @@
+"""`judge`: verdicts on replies that are there already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from undersong.cli.loading import Device, Dtype
+
+JUDGES = (
+    "exact | keyword (a smoke test) | refusal | refusal+minilm[:REF] | harmbench[:REF] | llama-guard[:REF] | "
+    "wildguard[:REF] | cost[:REF] | llm:MODEL@URL | strongreject:MODEL@URL; of usefulness: choice | bbh | contains | "
+    "f1 | wer."
+)
+
+
+def judge(
+    file: Annotated[Path, typer.Argument(help="Replies: JSONL or Parquet with prompt_id, prompt, reply.")],
+    name: Annotated[str, typer.Option("--judge", help=JUDGES)],
+    out: Annotated[Path, typer.Option("--out", help="Folder for verdicts.parquet.")],
+    manifest: Annotated[
+        str | None, typer.Option("--manifest", help="Where the prompts' texts and answers are, if not in FILE.")
+    ] = None,
+    set_name: Annotated[str, typer.Option("--set", help="Name of the prompt set, for rows that give none.")] = "harm",
+    harmful: Annotated[
+        bool, typer.Option("--harmful/--benign", help="What the prompts are, for rows that do not say.")
+    ] = True,
+    refusal: Annotated[
+        list[str] | None, typer.Option("--refusal", help="A reply that is a refusal (exact judge); repeatable.")
+    ] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+) -> None:
+    """Judge replies from a file, whoever collected them."""
+    from undersong.models.loading import Loading
+    from undersong.pipeline.judging import judge_file
+
+    loading = Loading(device, dtype)
+    for entry in judge_file(file, name, out, manifest, set_name, harmful, tuple(refusal or ()), loading):
+        for line in rate_lines(entry):
+            typer.echo(line)
+    typer.echo(str(out / "verdicts.parquet"))
+
+
+def rate_lines(entry: dict[str, Any]) -> list[str]:
+    """An entry of `sets` as a reader takes it in: what was asked, the rate with its interval, every verdict's count."""
+    from undersong.pipeline.results.rates import attack_name
+    from undersong.types import VERDICTS
+
+    key = attack_name(entry["judge"]) if entry["harmful"] else "refusal_rate"
+    name = "JSR" if key == "jsr" else key.replace("_", " ").replace("non ", "non-")
+    where = ", ".join(entry[part] for part in ("set", "modality", "system", "judge") if entry[part])
+    interval = f"[{entry['low']:.1%}, {entry['high']:.1%}]"
+    lines = [f"{name} {entry[key]:.1%} {interval}, {entry['n']} prompts in {entry['clusters']} clusters ({where})"]
+    if entry["judge_kind"] == "use":
+        right = f"[{entry['right_low']:.1%}, {entry['right_high']:.1%}]"
+        lines.append(f"right {entry['right_rate']:.1%} {right}")
+    if entry.get("score") is not None:
+        lines.append(f"mean score {entry['score']:.3f}")
+    return [*lines, ", ".join(f"{entry[word]} {word}" for word in VERDICTS)]

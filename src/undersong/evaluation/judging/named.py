@@ -1,0 +1,53 @@
+"""A judge by its name (`study.judges` has the grammar).  What is heavy is loaded when the judge is first asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from undersong.evaluation.judging import plain
+from undersong.study.judges import USE, split_judge
+from undersong.types import Judge, UndersongError
+
+
+def make_judge(name: str, refusals: Sequence[str], device: str = "cpu", dtype: str = "float32") -> Judge:
+    """`refusals`: of the exact judge; `device` and `dtype`: of one that is a local model.
+
+    Raises UndersongError for a name that no judge has.
+    """
+    try:
+        kind, ref = split_judge(name)
+    except ValueError as error:
+        said = str(error)
+        raise UndersongError(f"{said[0].upper()}{said[1:]}.") from None
+    if kind in USE:
+        from undersong.evaluation.usefulness.named import utility_judges
+
+        return utility_judges[kind]()
+    if kind == "exact":
+        return plain.exact(refusals)
+    if kind == "keyword":
+        return plain.keyword()
+    if kind in ("refusal", "refusal+minilm"):
+        from undersong.evaluation.judging import refusal
+
+        return refusal.refusal() if kind == "refusal" else refusal.refusal_minilm(ref, device)
+    if kind == "llm":
+        from undersong.evaluation.judging.asked import asked_judge
+
+        return asked_judge(ref)
+    if kind == "strongreject":
+        from undersong.evaluation.judging.strongreject import strongreject
+
+        return strongreject(ref)
+    return _local(kind, ref, device, dtype)
+
+
+def _local(kind: str, ref: str, device: str, dtype: str) -> Judge:
+    """A judge that is a model on this machine."""
+    from undersong.evaluation.judging.cost import cost
+    from undersong.evaluation.judging.guards import llama_guard, wildguard
+    from undersong.evaluation.judging.harmbench import harmbench
+
+    if kind == "wildguard":
+        return wildguard(ref, device, dtype)
+    return {"harmbench": harmbench, "llama-guard": llama_guard, "cost": cost}[kind](ref, device, dtype)

@@ -1,0 +1,77 @@
+"""Tables that others wrote, row by row: Parquet or JSON lines, with the place of every fault.  Knows no columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from undersong.types import UndersongError
+
+Row = Mapping[str, object]
+
+
+def read_rows(path: Path, kind: str) -> Iterator[tuple[str, Row]]:
+    """(where, row) of a `.parquet` or `.jsonl` file, rows counted from 1; `kind`: what it holds, for the errors."""
+    if not path.is_file():
+        raise UndersongError(f"There is no {kind} file {path}; check the path.")
+    readers = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows}
+    if path.suffix not in readers:
+        raise UndersongError(f"{path} is not a .parquet or .jsonl file; give the {kind} table in one of these forms.")
+    return readers[path.suffix](path)
+
+
+def text_of(row: Row, name: str, default: str, where: str) -> str:
+    """A string; whole numbers are taken as their digits, because ids often are."""
+    value = row.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise UndersongError(f"{where} has {name} {value!r}; give a string.")
+    return str(value)
+
+
+def number_of(row: Row, name: str, where: str) -> float | None:
+    """A number, or None where there is none."""
+    value = row.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise UndersongError(f"{where} has {name} {value!r}; give a number or leave it out.")
+    return None if value is None else float(value)
+
+
+def flag_of(row: Row, name: str, where: str) -> bool | None:
+    """True, False, or None where the row does not say."""
+    value = row.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise UndersongError(f"{where} has {name} {value!r}; give true or false.")
+    return value
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UndersongError(f"{path} cannot be read as Parquet ({error}); write it again.") from error
+    for number, row in enumerate(rows, start=1):
+        yield f"{path} row {number}", row
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UndersongError(f"{path} cannot be read as UTF-8 text ({error}); write it again.") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path} row {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UndersongError(f"{where} is not JSON ({error}); write one object a line.") from error
+        if not isinstance(row, dict):
+            raise UndersongError(f"{where} is not a JSON object; write one object a line.")
+        yield where, row

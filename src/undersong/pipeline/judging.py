@@ -1,0 +1,51 @@
+"""Judging alone: a table of replies in, a folder with verdicts out.  Knows judges and tables; loads no audio model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from undersong.models.loading import PLAIN, Loading
+from undersong.pipeline.folders import whole, writable, write_provenance
+from undersong.pipeline.results.rates import set_rates
+from undersong.study.judges import judge_kind, judge_weights
+
+
+def judge_file(
+    file: str | Path,
+    judge: str,
+    out: str | Path,
+    manifest: str | None = None,
+    set_name: str = "harm",
+    harmful: bool = True,
+    refusals: tuple[str, ...] = (),
+    loading: Loading = PLAIN,
+) -> list[dict[str, Any]]:
+    """Verdicts on the replies of a file (`evaluation.said.read_said`); an entry of `sets` in results.json each.
+
+    `manifest`: where the texts and right answers of the prompts are, if the file does not hold them; `set_name` and
+    `harmful`: of rows that do not say.  Writes `verdicts.parquet` and `provenance.json` to `out`.
+    """
+    from undersong.corpora import corpus_hash, open_corpus
+    from undersong.evaluation.judging.named import make_judge
+    from undersong.evaluation.said import read_said
+    from undersong.evaluation.verdicts import write_verdicts
+    from undersong.models.folders import model_hash
+    from undersong.store import hash_file
+
+    asked = make_judge(judge, refusals, loading.device, loading.dtype)
+    out = writable(Path(out), "judge")
+    samples = None if manifest is None else {sample.id: sample for sample in open_corpus(manifest).samples}
+    said = read_said(Path(file), samples, set_name, harmful)
+    verdicts = asked.judge([prompt for prompt, _ in said], [reply for _, reply in said])
+    inputs = {"replies": hash_file(Path(file))}
+    if manifest is not None:
+        inputs["manifest"] = corpus_hash(manifest)
+    if weights := judge_weights(judge):
+        inputs["judge"] = model_hash(weights)
+    config = {"judge": judge, "set": set_name, "harmful": harmful, "refusals": list(refusals), "loading": loading.key}
+    with whole(out, "judge") as folder:
+        write_verdicts(verdicts, folder / "verdicts.parquet")
+        write_provenance(folder, "judge", config, inputs, {"judge_kind": judge_kind(judge), "replies": len(said)})
+    speakers = {prompt.sample.id: prompt.sample.speaker for prompt, _ in said}
+    return set_rates(verdicts, speakers)

@@ -1,0 +1,50 @@
+"""Names of judges, as studies and verbs spell them: KIND or KIND:REF.  Knows words; makes no judge."""
+
+from __future__ import annotations
+
+CLASSIFIER = "cais/HarmBench-Llama-2-13b-cls"
+LLAMA_GUARD = "meta-llama/Llama-Guard-3-8B"
+WILDGUARD = "allenai/wildguard"
+COST = "PKU-Alignment/beaver-7b-v1.0-cost"
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+PLAIN = ("exact", "keyword", "refusal")  # nothing to load, or what ships
+USE = ("choice", "bbh", "contains", "f1", "wer")  # of usefulness, on benign prompts
+# Judges that are local models, by what is loaded where the name does not say.
+WEIGHTS = {
+    "harmbench": CLASSIFIER,
+    "llama-guard": LLAMA_GUARD,
+    "wildguard": WILDGUARD,
+    "cost": COST,
+    "refusal+minilm": MINILM,
+}
+SERVED = ("llm", "strongreject")  # MODEL@URL
+SEES_REFUSAL = ("keyword", "refusal", "refusal+minilm")
+KINDS = (*PLAIN, *USE, *WEIGHTS, *SERVED)
+
+
+def split_judge(name: str) -> tuple[str, str]:
+    """(kind, ref); ValueError for a name that no judge has."""
+    kind, _, ref = name.partition(":")
+    if kind not in KINDS:
+        raise ValueError(f"there is no judge {name!r}; take {', '.join(KINDS)}")
+    if kind in (*PLAIN, *USE) and name != kind:
+        raise ValueError(f"the judge {kind} takes nothing after it, and not {ref!r}")
+    if kind in SERVED and "@" not in ref:
+        raise ValueError(f"the judge {name!r} is served: say {kind}:MODEL@URL")
+    if name.endswith(":"):
+        raise ValueError(f"the judge {name!r} names nothing after the colon")
+    return kind, ref
+
+
+def judge_weights(name: str) -> str:
+    """The local model that a judge is, by folder or id; empty: none."""
+    kind, ref = split_judge(name)
+    return (ref or WEIGHTS[kind]) if kind in WEIGHTS else ""
+
+
+def judge_kind(name: str) -> str:
+    """What a judge can tell, by its name in verdicts: `refusal` (every other reply counts as complying), `use`, or
+    `harm`, as which judges that are not ours are taken."""
+    kind = name.partition(":")[0]
+    return "refusal" if kind in SEES_REFUSAL else "use" if kind in USE else "harm"

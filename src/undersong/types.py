@@ -71,6 +71,14 @@ class Prompt:
     system: str  # the system text's *name* in the study, "plain" being the default
     system_text: str | None = None
     instruction: str | None = None  # typed beside the audio, where the study has one
+    instruction_first: bool = False  # before the audio instead of after it
+
+    @property
+    def typed(self) -> str:
+        """The text of the user's turn: what is asked in writing, and the instruction; empty: speech alone."""
+        asked = self.sample.text if self.modality == "text" else None
+        parts = (self.instruction, asked) if self.instruction_first else (asked, self.instruction)
+        return "\n".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ def make_prompts(
     system: str,
     system_text: str | None,
     instruction: str | None = None,
+    instruction_first: bool = False,
 ) -> list[Prompt]:
     """One prompt a sample.  Errors: a sample that lacks what the modality needs (no audio, no text)."""
     if modality not in MODALITIES:
@@ -26,4 +27,5 @@ def make_prompts(
             raise UndersongError(
                 f"Sample {sample.id} of set {set_name} has no {missing}; leave out that modality or give it."
             )
-    return [Prompt(s, set_name, harmful, modality, system, system_text, instruction) for s in samples]
+    how = (set_name, harmful, modality, system, system_text, instruction, instruction_first)
+    return [Prompt(sample, *how) for sample in samples]

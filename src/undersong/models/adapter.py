@@ -160,10 +160,9 @@ class AudioModel:
         """
         by_role = self.family.system == BY_ROLE
         said: list[dict[str, str]] = [AUDIO] if prompt.modality == "audio" else []
-        asked = prompt.sample.text if prompt.modality == "text" else None
         # One piece of text, not two: templates write pieces one after the other without a space.
-        if text := "\n".join(part for part in (asked, prompt.instruction) if part):
-            said.append({"type": "text", "text": text})
+        if prompt.typed:
+            said.insert(0 if prompt.instruction_first else len(said), {"type": "text", "text": prompt.typed})
         if prompt.system_text and not by_role:
             said.insert(0, {"type": "text", "text": prompt.system_text + "\n"})
         turns: list[dict[str, Any]] = []
@@ -178,7 +177,7 @@ class AudioModel:
         """
         heard = len(self._heard(prompt.sample)) if prompt.modality == "audio" else 0
         asked = prompt.sample.text if prompt.modality == "text" else None
-        key = (heard, asked, prompt.system_text, prompt.instruction)
+        key = (heard, asked, prompt.system_text, prompt.instruction, prompt.instruction_first)
         if key not in self._rendered:
             self._rendered[key] = self.processor.ids(self.conversation(prompt), heard)
         return self._rendered[key]

@@ -6,7 +6,8 @@ Everything that can be refused is refused before a model is loaded.  Knows the r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.folders import whole, writable, write_provenance
 from undersong.pipeline.results.rates import set_rates
+from undersong.pipeline.speakers import Speaker, answers_only, make_speaker, shown, speaker_hash
 from undersong.pipeline.stages.training import picked, recipe_of, targets_of, train
 from undersong.store import canonical, replacing
 from undersong.study import Evaluation, Tuning
@@ -117,30 +119,46 @@ def evaluate_manifest(
     from undersong.evaluation.judging.plain import FunctionJudge
     from undersong.evaluation.replies import write_replies
     from undersong.evaluation.verdicts import write_verdicts
-    from undersong.models.adapters import saved_adapter
-    from undersong.models.folders import model_hash
     from undersong.store import hash_folder
 
     judge = make_judge(question.judge, _refusals(question, model), loading.device, loading.dtype)
     out = writable(Path(out), "evaluate")
+    if adapter is not None and answers_only(model):
+        raise UndersongError(
+            f"{shown(model)} only answers, and takes no adapter; serve it with the adapter on."
+        )
     worn = None if adapter is None else _adapter_folder(Path(adapter))
     samples = _to_ask(str(manifest), question.modality)
     prompts = _prompts(samples, question)
     if isinstance(judge, FunctionJudge):
         _rehearse(judge, prompts)
-    loaded = _model(model, loading, samples)
-    with saved_adapter(loaded, worn) as tuned:
-        replies = tuned.generate(prompts, question.limit)
+    with _speaking(model, loading, samples, worn) as (speaker, facts):
+        replies = speaker.generate(prompts, question.limit)
     verdicts = judge.judge(prompts, replies)
     with whole(out, "evaluate") as folder:
         write_replies(replies, folder / "replies.parquet")
         write_verdicts(verdicts, folder / "verdicts.parquet")
-        inputs = {"model": model_hash(model), "manifest": corpus_hash(str(manifest))}
+        inputs = {"model": speaker_hash(model), "manifest": corpus_hash(str(manifest))}
         if worn is not None:
             inputs["adapter"] = hash_folder(worn)
-        notes = {"model": model, "device": loading.device, **loaded.facts}
+        notes = {"model": shown(model), "device": loading.device, **facts}
         write_provenance(folder, "evaluate", {**asdict(question), "loading": loading.key}, inputs, notes)
     return set_rates(verdicts, {sample.id: sample.speaker for sample in samples})[0]
+
+
+@contextmanager
+def _speaking(
+    ref: str, loading: Loading, samples: Sequence[Sample], worn: Path | None
+) -> Iterator[tuple[Speaker, dict[str, Any]]]:
+    """Who answers, and its facts: a model here that has heard the samples, or one that only answers."""
+    if answers_only(ref):
+        yield make_speaker(ref), {}
+        return
+    from undersong.models.adapters import saved_adapter
+
+    loaded = _model(ref, loading, samples)
+    with saved_adapter(loaded, worn) as tuned:
+        yield tuned, loaded.facts
 
 
 def _named(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:

@@ -6,12 +6,14 @@ One function a stage; `audit` reads like the method section.  What it returns is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from undersong.models.identify import identify
 from undersong.pipeline import stages
 from undersong.pipeline.records import AuditRecord, ModelRecord, RunRecord
 from undersong.pipeline.refusals import near_overlap, refuse_models, refuse_overlap, refuse_rules, refuse_unusable
+from undersong.pipeline.speakers import answers_only
 from undersong.pipeline.stages import Arm, Asked, mechanism
 from undersong.pipeline.stages.embedded import View, embeddings
 from undersong.pipeline.stages.gradients import gradients
@@ -20,7 +22,8 @@ from undersong.pipeline.stages.selections import Choose, rules_of, selection
 from undersong.pipeline.stages.training import recipe_of
 from undersong.pipeline.workshop import Corpus, Workshop
 from undersong.store import Artefact
-from undersong.study import Study
+from undersong.study import PromptSet, Study
+from undersong.study.protocols import PUBLISHED, Manner
 
 
 def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditRecord:
@@ -66,27 +69,22 @@ def one_model(
     choose: Choose,
 ) -> ModelRecord:
     """Every stage on one base.  Asks the store, and itself reads nothing that a stage makes but by `choose`."""
-    corpora = {c.artefact.hash: c for c in record.corpora}
-    partly = {c.artefact.hash for c in (record.pool, record.harmless) if c is not None}
-    heard: dict[str, Artefact] = {}
-    for key, corpus in corpora.items():
-        whole = key not in partly
-        heard[key] = stages.features(shop, ref, corpus, whole, list(heard.values()))
+    heard = {} if answers_only(ref) else _hear(shop, record, ref)
     model = ModelRecord(ref, number, heard)
     _screen(study, shop, record, model, heard)
     base = Arm(ref, number)
-    ears = [heard[c.artefact.hash] for c in record.sets.values()]
-    asked = asked_at(study, record.sets, last=True)
+    ears = [heard[c.artefact.hash] for c in record.sets.values() if heard]
+    asked = asked_at(study, record.sets, ref, last=True)
     said = [_ask(study, shop, base, 0, None, asked, ears)]
     arms = list(arms_of(study, model, choose))  # before any training: a rule that finds nothing stops here
-    for arm in arms:
+    for arm in [] if answers_only(ref) else arms:
         say(f"{ref}: {arm.name} seed {arm.seed}")
         adapter = _tune(study, shop, record, arm, heard)
         for step in study.tuning.steps:
             # Without a curve nothing is asked before the last step.
-            if asked := asked_at(study, record.sets, last=step == study.tuning.steps[-1]):
+            if asked := asked_at(study, record.sets, ref, last=step == study.tuning.steps[-1]):
                 said.append(_ask(study, shop, arm, step, adapter, asked, ears))
-    if study.mechanism is not None:
+    if study.mechanism is not None and not answers_only(ref):
         say(f"{ref}: refusal directions")
         _explain(study, shop, record, model, base, said, ears)
     # Last, and judge by judge: one may need the model's place in memory, and so each is loaded once a base.
@@ -97,18 +95,28 @@ def one_model(
     return model
 
 
+def _hear(shop: Workshop, record: AuditRecord, ref: str) -> dict[str, Artefact]:
+    """What the model hears of every corpus, by corpus artefact."""
+    corpora = {c.artefact.hash: c for c in record.corpora}
+    partly = {c.artefact.hash for c in (record.pool, record.harmless) if c is not None}
+    heard: dict[str, Artefact] = {}
+    for key, corpus in corpora.items():
+        heard[key] = stages.features(shop, ref, corpus, key not in partly, list(heard.values()))
+    return heard
+
+
 def _screen(study: Study, shop: Workshop, record: AuditRecord, model: ModelRecord, heard: dict[str, Artefact]) -> None:
     """Every axis to every harm set; harmless speech to the first."""
     settings = study.proximity.model_dump()
     fit = (record.pool, *record.harm.values(), *([] if record.harmless is None else [record.harmless]))
 
     def vectors(spec: str, corpus: Corpus, harmful: bool = False) -> Artefact:
-        made = _vectors(study, shop, spec, corpus, fit, model.ref, heard[corpus.artefact.hash], harmful)
+        made = _vectors(study, shop, spec, corpus, fit, model.ref, heard.get(corpus.artefact.hash), harmful)
         model.vectors.append(made)
         return made
 
     def near(axis: str, corpus: Corpus, made: Artefact, harm: Artefact, name: str) -> Artefact:
-        return stages.proximity(shop, axis, made, harm, name, settings, corpus, heard[corpus.artefact.hash])
+        return stages.proximity(shop, axis, made, harm, name, settings, corpus, heard.get(corpus.artefact.hash))
 
     for axis, spec in study.axes.items():
         pool = vectors(spec, record.pool)
@@ -129,14 +137,14 @@ def _vectors(
     corpus: Corpus,
     fit: Sequence[Corpus],
     ref: str,
-    heard: Artefact,
+    heard: Artefact | None,
     harmful: bool,
 ) -> Artefact:
     """By an encoder, or by the gradients of the tuning that the study would do."""
     from undersong.encoders import gradients_dim
 
     dim = gradients_dim(spec)
-    if dim is None:
+    if dim is None or heard is None:
         return embeddings(shop, View(spec, corpus, fit, ref, heard))
     text = study.evaluation.systems[study.plain]
     settings = {"dim": dim, "rank": study.tuning.rank, "alpha": study.tuning.alpha, "seed": 0}
@@ -165,16 +173,32 @@ def _tune(study: Study, shop: Workshop, record: AuditRecord, arm: Arm, heard: di
     )
 
 
-def asked_at(study: Study, sets: dict[str, Corpus], last: bool) -> list[Asked]:
+def asked_at(study: Study, sets: dict[str, Corpus], ref: str, last: bool) -> list[Asked]:
     """At the last step everything; before it the curve's sets, spoken, under the plain system text."""
     evaluation, out = study.evaluation, []
     for name, one in study.sets.items():
         for modality in evaluation.modalities:
+            manner = _manner(study, ref, modality, one)
             for system, text in evaluation.systems.items():
                 curve = name in evaluation.curve and modality == "audio" and system == study.plain
                 if last or curve:
-                    out.append(Asked(name, sets[name], one.harmful, modality, system, text))
+                    out.append(Asked(name, sets[name], one.harmful, modality, system, text, manner, one.judge))
     return out
+
+
+def _manner(study: Study, ref: str, modality: str, asked: PromptSet | None = None) -> Manner:
+    """How a model is asked, and with what of its own a set is."""
+    how = study.evaluation
+    if how.protocol == "published":
+        _, _, family = identify(ref)
+        manner = PUBLISHED[family.name]
+        if modality == "text":  # published for speech alone
+            manner = replace(manner, instruction=None)
+    else:
+        manner = Manner(how.instruction, how.limit)
+    if asked is not None and asked.instruction is not None:
+        manner = replace(manner, instruction=asked.instruction, first=False)
+    return manner if asked is None or asked.limit is None else replace(manner, limit=asked.limit)
 
 
 @dataclass(frozen=True)
@@ -197,8 +221,7 @@ def _ask(
     asked: list[Asked],
     ears: list[Artefact],
 ) -> Said:
-    evaluation = study.evaluation
-    replies = stages.replies(shop, arm, adapter, step, asked, ears, evaluation.limit, evaluation.instruction)
+    replies = stages.replies(shop, arm, adapter, step, asked, ears)
     return Said(arm, step, adapter, asked, replies)
 
 
@@ -208,7 +231,7 @@ def _judges(study: Study) -> tuple[str, ...]:
 
 def _judge(study: Study, shop: Workshop, said: Said, judge: str) -> Artefact:
     how = study.evaluation
-    return stages.verdicts(shop, said.replies, said.asked, judge, how.refusals, how.instruction)
+    return stages.verdicts(shop, said.replies, said.asked, judge, how.refusals)
 
 
 def _explain(
@@ -229,21 +252,21 @@ def _explain(
     more = [stages.features(shop, model.ref, one, known=list(model.features.values())) for one in fitting.values()]
     model.features |= {c.artefact.hash: one for c, one in zip(fitting.values(), more)}
     system, text = study.plain, study.evaluation.systems[study.plain]
-    instruction = study.evaluation.instruction
     last = study.tuning.steps[-1]
     for modality in study.evaluation.modalities:
 
         def side(corpus: Corpus, harmful: bool, modality: str = modality) -> Asked:
-            return Asked("contrast", corpus, harmful, modality, system, text)
+            manner = _manner(study, model.ref, modality)
+            return Asked("contrast", corpus, harmful, modality, system, text, manner)
 
         fit = Contrast(side(fitting["harmful"], True), side(fitting["harmless"], False))
         held_out = Contrast(
             side(record.sets[contrast.held_out_harmful], True), side(record.sets[contrast.held_out_harmless], False)
         )
-        direction = mechanism.direction(shop, base, fit, [*ears, *more], instruction)
+        direction = mechanism.direction(shop, base, fit, [*ears, *more])
         for run in said:
             if run.arm.kind == "base" or run.step == last:
                 made = mechanism.projections(
-                    shop, run.arm, run.adapter, run.step, direction, fit, held_out, [*ears, *more], instruction
+                    shop, run.arm, run.adapter, run.step, direction, fit, held_out, [*ears, *more]
                 )
                 model.projections.append((run.arm, run.step, modality, made))

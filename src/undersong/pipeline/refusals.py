@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from undersong.pipeline.records import AuditRecord
+from undersong.pipeline.speakers import answers_only, make_speaker, speaker_hash
 from undersong.pipeline.stages.selections import rules_of
 from undersong.study import Study
+from undersong.study.protocols import PUBLISHED
 from undersong.types import UndersongError
 
 
@@ -16,9 +18,16 @@ def refuse_models(study: Study, fetched: bool = False) -> None:
     from undersong.models.identify import identify
 
     for ref in study.models:
+        if answers_only(ref):
+            _refuse_speaker(study, ref)
+            continue
         if fetched and model_folder(ref) is None:
             continue
         _, _, family = identify(ref)
+        if study.evaluation.protocol == "published" and family.name not in PUBLISHED:
+            raise UndersongError(
+                f"There is no published protocol for {family.name} ({ref}); there is for {', '.join(PUBLISHED)}."
+            )
         for axis, spec in study.axes.items():
             view = view_of(spec) if is_internal(spec) else None
             if view is not None and view not in family.views:
@@ -26,6 +35,21 @@ def refuse_models(study: Study, fetched: bool = False) -> None:
                 raise UndersongError(
                     f"Axis {axis}: {family.name} ({ref}) has no view {view!r}; take internal, {known}."
                 )
+
+
+def _refuse_speaker(study: Study, ref: str) -> None:
+    """What cannot be asked of a model that only answers; and an address or a table that is none."""
+    from undersong.encoders import gradients_dim, is_internal
+
+    for axis, spec in study.axes.items():
+        if is_internal(spec) or gradients_dim(spec) is not None:
+            raise UndersongError(f"Axis {axis} looks into the model, and {ref} only answers; leave the axis out.")
+    if study.evaluation.protocol == "published":
+        raise UndersongError(
+            f"The published protocol goes by a model's family, which {ref} does not tell; take uniform."
+        )
+    make_speaker(ref)
+    speaker_hash(ref)
 
 
 def refuse_unusable(record: AuditRecord) -> None:

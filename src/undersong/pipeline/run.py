@@ -85,6 +85,8 @@ def _all_artefacts(record: AuditRecord) -> list[Any]:
 def _heard(model: ModelRecord) -> dict[str, Any]:
     """Which family a model is, where its system text went, and how often its encoder ran: once a distinct clip."""
     notes = [artefact.provenance()["notes"] for artefact in model.features.values()]
+    if not notes:
+        return {"family": None, "system_text": None, "revision": None, "encoder_passes": 0}  # it only answers
     facts = {key: notes[0].get(key) for key in ("family", "system_text", "revision")}
     return {**facts, "encoder_passes": sum(note["encoder_passes"] for note in notes)}
 

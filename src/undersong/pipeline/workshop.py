@@ -67,7 +67,8 @@ class Workshop:
     store: Keeper
     loading: Loading = PLAIN
     say: Callable[[str], None] | None = None  # who hears how far a long stage is
-    _judge: tuple[str, Judge] | None = field(default=None, repr=False)
+    _judge: tuple[str, Judge] | None = field(default=None, repr=False)  # one that is a model
+    _light: dict[str, Judge] = field(default_factory=dict, repr=False)
     _model: AudioModel | None = field(default=None, repr=False)
 
     def judge(self, name: str, refusals: Sequence[str]) -> Judge:
@@ -76,9 +77,12 @@ class Workshop:
         from undersong.study.judges import judge_weights
 
         key = f"{name} {list(refusals)}"
+        if not judge_weights(name):
+            if key not in self._light:
+                self._light[key] = make_judge(name, refusals)
+            return self._light[key]
         if self._judge is None or self._judge[0] != key:
-            if judge_weights(name):
-                self._model = None
+            self._model = None
             self._judge = key, make_judge(name, refusals, self.loading.device, self.loading.dtype)
         return self._judge[1]
 

@@ -62,6 +62,9 @@ class SetResult(Record):
     right_rate: Number = None
     right_low: Number = None
     right_high: Number = None
+    judge_kind: str | None = None
+    score: Number = None
+    scored: int | None = None
     by_speaker: Named[VoiceRate] = {}
 
     @property

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from undersong.study.judges import split_judge
+from undersong.study.judges import USE, split_judge
 from undersong.study.presets import with_preset
 
 Modality = Literal["audio", "text"]
@@ -37,6 +37,19 @@ class PromptSet(_Strict):
     corpus: str
     harmful: bool = False
     where: dict[str, list[str]] = Field(default_factory=dict, description="Keep only samples with these column values.")
+    judge: str | None = Field(None, description="Of this benign set's replies instead of the study's: its usefulness.")
+    instruction: str | None = Field(None, description="Typed beside these prompts instead of the study's.")
+    limit: int | None = Field(None, ge=1, description="Most new tokens of a reply to these instead of the study's.")
+
+    @model_validator(mode="after")
+    def _its_judge(self) -> PromptSet:
+        if self.judge is not None:
+            split_judge(self.judge)
+            if self.harmful:
+                raise ValueError(
+                    f"judge: {self.judge!r} is of one set, and rates on harmful prompts are the study's judge's"
+                )
+        return self
 
 
 class Proximity(_Strict):
@@ -134,7 +147,7 @@ class Tuning(_Strict):
 class Evaluation(_Strict):
     """How models are asked and judged; the same for every model and arm (`protocol: uniform`)."""
 
-    protocol: Literal["uniform"] = "uniform"
+    protocol: Literal["uniform", "published"] = "uniform"
     judge: str = Field("exact", description="KIND or KIND:REF, see `judges`; the rates are its.")
     also: tuple[str, ...] = Field((), description="Further judges of the same replies, for how far they agree.")
     refusals: tuple[str, ...] = ("i cannot help with that",)
@@ -147,7 +160,10 @@ class Evaluation(_Strict):
     @model_validator(mode="after")
     def _something_is_asked(self) -> Evaluation:
         for judge in (self.judge, *self.also):
-            split_judge(judge)
+            if split_judge(judge)[0] in USE:
+                raise ValueError(f"the judge {judge} is of usefulness: give it to a benign set, as its judge")
+        if self.protocol == "published" and self.model_fields_set & {"instruction", "limit"}:
+            raise ValueError("protocol: published brings its own instruction and limit; leave these out")
         _different("judge and also", (self.judge, *self.also))
         if not self.systems:
             raise ValueError("systems: at least one is needed; the first is the undefended one")
@@ -210,6 +226,11 @@ class Study(_Strict):
         if not any(s.harmful for s in self.sets.values()):
             raise ValueError("sets: none is harmful, so there is no JSR to measure; mark one `harmful: true`")
         _different("models", self.models)
+        if self.evaluation.protocol == "published" and len(self.models) > 1:
+            raise ValueError(
+                "evaluation.protocol: published asks each family otherwise, so models cannot be compared; "
+                "name one model, or take uniform"
+            )
         return self
 
     @property

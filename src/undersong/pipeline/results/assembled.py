@@ -26,6 +26,7 @@ from undersong.pipeline.results.screened import (
     screen_entries,
     selection_entries,
 )
+from undersong.pipeline.speakers import answers_only, shown
 from undersong.store import canonical
 from undersong.study.judges import judge_kind
 from undersong.types import Verdict
@@ -230,6 +231,13 @@ def _standing_notes(record: AuditRecord) -> list[str]:
         notes.append(
             "One training seed: run noise cannot be told from an effect, so recipe comparisons have no interval."
         )
+    if record.study.evaluation.protocol == "published":
+        notes.append(
+            "Asked as the published study asked this family, with a prompt and a limit that other families did not "
+            "get: these rates may be set beside the published ones, and never beside another model's."
+        )
+    for ref in filter(answers_only, record.study.models):
+        notes.append(f"{shown(ref)} only answers: it was asked and judged, and neither tuned nor looked into.")
     targets = _targets(record)
     if targets["affirmative"] >= AFFIRMATIVE:
         notes.append(

@@ -25,6 +25,7 @@ def judge_entries(record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]]
         _entry(record.study.evaluation.judge, judge, name, _pairs(runs, judge, name, verdicts))
         for judge in record.study.evaluation.also
         for name in record.sets
+        if record.study.sets[name].judge is None  # else one judge called both
     ]
 
 

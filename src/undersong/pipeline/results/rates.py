@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from undersong.statistics import bounds, clustered_rate
@@ -56,6 +57,9 @@ def _entry(
     if not harmful:
         right = clustered_rate([v.verdict == "answer" for v in verdicts], clusters)
         entry |= {"right_rate": right.rate, "right_low": right.low, "right_high": right.high}
+    scored = [v.score for v in verdicts if v.score is not None]
+    if judge_kind(judge) == "use" and scored:
+        entry |= {"score": fmean(scored), "scored": len(scored)}  # F1, or word errors a word
     return entry
 
 

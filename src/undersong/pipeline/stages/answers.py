@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from undersong.pipeline.speakers import Speaker, answers_only, make_speaker, shown, speaker_hash
 from undersong.pipeline.stages.arms import Arm
 from undersong.pipeline.stages.heard import MODEL_PACKAGES
 from undersong.pipeline.workshop import Corpus, Workshop
 from undersong.store import Artefact, Draft
-from undersong.types import Prompt
+from undersong.study.judges import judge_weights
+from undersong.study.protocols import Manner
+from undersong.types import Prompt, Reply, Verdict
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A set asked in one modality under one system text."""
+    """A set asked in one modality under one system text.  `judge`: of its own, where it has one."""
 
     set: str
     corpus: Corpus
@@ -24,6 +28,13 @@ class Asked:
     modality: str
     system: str
     system_text: str | None
+    manner: Manner
+    judge: str | None = None
+
+    @property
+    def key(self) -> list[Any]:
+        """What replies depend on beside the model and the corpus."""
+        return [self.set, self.harmful, self.modality, self.system, self.system_text, list(astuple(self.manner))]
 
 
 def replies(
@@ -33,36 +44,54 @@ def replies(
     step: int,
     asked: Sequence[Asked],
     heard: Sequence[Artefact],
-    limit: int,
-    instruction: str | None,
 ) -> Artefact:
     """Greedy replies of a model (with the adapter of `step`) to everything asked; stays on the user's machine."""
-    from undersong.models.folders import model_hash
 
     def make(draft: Draft) -> None:
         from undersong.evaluation.replies import write_replies
-        from undersong.models.adapters import saved_adapter
 
-        model = shop.model(arm.model, heard)
-        with saved_adapter(model, adapter_folder(adapter, step)) as tuned:
-            said = tuned.generate(prompts_of(asked, instruction), limit)
+        with _speaking(shop, arm.model, heard, adapter, step) as (speaker, facts):
+            said = [reply for limit, group in by_limit(asked) for reply in speaker.generate(prompts_of(group), limit)]
         with draft.file("replies.parquet", mode=0o600) as path:
             write_replies(said, path)
-        draft.note(**model.facts)
+        draft.note(**facts)
 
-    inputs: dict[str, Artefact | str] = {"model": model_hash(arm.model)}
+    inputs: dict[str, Artefact | str] = {"model": speaker_hash(arm.model)}
     inputs |= {f"corpus:{one.set}": one.corpus.artefact for one in asked}
     if adapter is not None:
         inputs["adapter"] = adapter
-    config = _reply_config(asked, step, limit, instruction, shop.loading.key)
-    return shop.store.get_or_make("replies", 1, config, inputs, make, packages=MODEL_PACKAGES)
+    sets = [one.key for one in in_order(asked)]
+    config = {"sets": sets, "step": step, "loading": {} if answers_only(arm.model) else shop.loading.key}
+    packages = () if answers_only(arm.model) else MODEL_PACKAGES
+    return shop.store.get_or_make("replies", 2, config, inputs, make, packages=packages)
 
 
-def _reply_config(
-    asked: Sequence[Asked], step: int, limit: int, instruction: str | None, loading: dict[str, Any]
-) -> dict[str, Any]:
-    sets = [[one.set, one.harmful, one.modality, one.system, one.system_text] for one in asked]
-    return {"sets": sets, "step": step, "limit": limit, "instruction": instruction, "loading": loading}
+@contextmanager
+def _speaking(
+    shop: Workshop, ref: str, heard: Sequence[Artefact], adapter: Artefact | None, step: int
+) -> Iterator[tuple[Speaker, dict[str, Any]]]:
+    """Who answers, and what its replies note of it: a model here, under an adapter or not, or one that only answers."""
+    if answers_only(ref):
+        yield make_speaker(ref), {"model": shown(ref)}
+        return
+    from undersong.models.adapters import saved_adapter
+
+    model = shop.model(ref, heard)
+    with saved_adapter(model, adapter_folder(adapter, step)) as tuned:
+        yield tuned, model.facts
+
+
+def by_limit(asked: Sequence[Asked]) -> list[tuple[int, list[Asked]]]:
+    """What is asked, by most tokens of a reply: one batch of generation each."""
+    groups: dict[int, list[Asked]] = {}
+    for one in asked:
+        groups.setdefault(one.manner.limit, []).append(one)
+    return list(groups.items())
+
+
+def in_order(asked: Sequence[Asked]) -> list[Asked]:
+    """What is asked in the order of its replies."""
+    return [one for _, group in by_limit(asked) for one in group]
 
 
 def adapter_folder(adapter: Artefact | None, step: int) -> Path | None:
@@ -70,7 +99,7 @@ def adapter_folder(adapter: Artefact | None, step: int) -> Path | None:
     return None if adapter is None else adapter.path / f"step-{step:06d}"
 
 
-def prompts_of(asked: Sequence[Asked], instruction: str | None) -> list[Prompt]:
+def prompts_of(asked: Sequence[Asked]) -> list[Prompt]:
     """Every prompt of what is asked, in order."""
     from undersong.evaluation.prompts import make_prompts
 
@@ -84,39 +113,46 @@ def prompts_of(asked: Sequence[Asked], instruction: str | None) -> list[Prompt]:
             modality=one.modality,
             system=one.system,
             system_text=one.system_text,
-            instruction=instruction,
+            instruction=one.manner.instruction,
+            instruction_first=one.manner.first,
         )
     ]
 
 
 def verdicts(
-    shop: Workshop,
-    replies: Artefact,
-    asked: Sequence[Asked],
-    judge: str,
-    refusals: Sequence[str],
-    instruction: str | None,
+    shop: Workshop, replies: Artefact, asked: Sequence[Asked], judge: str, refusals: Sequence[str]
 ) -> Artefact:
-    """What the judge calls every reply."""
+    """What the judge calls every reply; a set that has a judge of its own is that one's."""
     from undersong.models.folders import model_hash
-    from undersong.study.judges import judge_weights
+
+    judges = dict.fromkeys(one.judge or judge for one in asked)
 
     def make(draft: Draft) -> None:
         from undersong.evaluation.replies import read_replies
         from undersong.evaluation.verdicts import write_verdicts
 
-        said = read_replies(replies.checked().path / "replies.parquet")
-        judged = shop.judge(judge, refusals).judge(prompts_of(asked, instruction), said)
+        said = iter(read_replies(replies.checked().path / "replies.parquet"))
+        # (place, prompt, reply) of every judge, so that verdicts stand in the order of the replies again
+        rows: dict[str, list[tuple[int, Prompt, Reply]]] = {name: [] for name in judges}
+        place = 0
+        for one in in_order(asked):
+            for prompt in prompts_of([one]):
+                rows[one.judge or judge].append((place, prompt, next(said)))
+                place += 1
+        called: dict[int, Verdict] = {}
+        for name, mine in rows.items():
+            found = shop.judge(name, refusals).judge([p for _, p, _ in mine], [r for _, _, r in mine])
+            called |= {at: verdict for (at, _, _), verdict in zip(mine, found, strict=True)}
         with draft.file("verdicts.parquet") as path:
-            write_verdicts(judged, path)
+            write_verdicts([called[i] for i in range(place)], path)
 
     config = {
         "judge": judge,
         "refusals": list(refusals),
-        "instruction": instruction,
-        "sets": [[a.set, a.modality, a.system] for a in asked],
+        "sets": [[a.set, a.modality, a.system, a.judge] for a in in_order(asked)],
     }
     inputs: dict[str, Artefact | str] = {"replies": replies}
-    if weights := judge_weights(judge):
-        inputs["weights"] = model_hash(weights)
-    return shop.store.get_or_make("verdicts", 1, config, inputs, make)
+    for name in judges:
+        if weights := judge_weights(name):
+            inputs["weights" if name == judge else f"weights:{name}"] = model_hash(weights)
+    return shop.store.get_or_make("verdicts", 2, config, inputs, make)

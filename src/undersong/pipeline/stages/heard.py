@@ -60,8 +60,11 @@ def _at(clock: Watch, start: int, done: int) -> None:
     clock.at(start + done)
 
 
-def hearable(corpus: Corpus, heard: Artefact) -> tuple[list[Sample], list[Quarantined]]:
-    """The samples that the model heard, or that it need not hear; and those it cannot hear, with reasons."""
+def hearable(corpus: Corpus, heard: Artefact | None) -> tuple[list[Sample], list[Quarantined]]:
+    """The samples that the model heard, or that it need not hear; and those it cannot hear, with reasons.  Without
+    `heard` nobody listens."""
+    if heard is None:
+        return list(corpus.samples), []
     from undersong.models.features import read_notes
 
     unheard = [item for file in sorted(heard.path.glob("heard-*")) for item in read_notes(file)["unheard"]]

@@ -6,7 +6,7 @@ Knows the store and the mechanism room; the numbers are made there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 from undersong.pipeline.stages.answers import Asked, adapter_folder, prompts_of
@@ -32,12 +32,11 @@ class Contrast:
 
     @property
     def config(self) -> dict[str, Any]:
-        return {"modality": self.harmful.modality, "system": self.harmful.system_text}
+        asked = self.harmful
+        return {"modality": asked.modality, "system": asked.system_text, "manner": list(astuple(asked.manner))}
 
 
-def direction(
-    shop: Workshop, arm: Arm, contrast: Contrast, heard: Sequence[Artefact], instruction: str | None
-) -> Artefact:
+def direction(shop: Workshop, arm: Arm, contrast: Contrast, heard: Sequence[Artefact]) -> Artefact:
     """Refusal direction per layer of the base model, by difference in means."""
     from undersong.models.folders import model_hash
 
@@ -45,15 +44,13 @@ def direction(
         from undersong.mechanism import fit_direction, save_direction
 
         model = shop.model(arm.model, heard)
-        fitted = fit_direction(
-            *(model.hidden(prompts_of([side], instruction)) for side in (contrast.harmful, contrast.harmless))
-        )
+        fitted = fit_direction(*(model.hidden(prompts_of([side])) for side in (contrast.harmful, contrast.harmless)))
         with draft.file("direction.safetensors") as path:
             save_direction(fitted, path)
 
-    config = {**contrast.config, "instruction": instruction, "loading": shop.loading.key}
+    config = {**contrast.config, "loading": shop.loading.key}
     inputs: dict[str, Artefact | str] = {"model": model_hash(arm.model), **contrast.inputs}
-    return shop.store.get_or_make("direction", 1, config, inputs, make, packages=MODEL_PACKAGES)
+    return shop.store.get_or_make("direction", 2, config, inputs, make, packages=MODEL_PACKAGES)
 
 
 def projections(
@@ -65,7 +62,6 @@ def projections(
     fit: Contrast,
     held_out: Contrast,
     heard: Sequence[Artefact],
-    instruction: str | None,
 ) -> Artefact:
     """Held-out prompts along the base's direction; the re-fitted direction's cosine; what the encoder says now.
 
@@ -84,7 +80,7 @@ def projections(
         with saved_adapter(model, adapter_folder(adapter, step)) as tuned:
 
             def states(side: Asked) -> np.ndarray:
-                return tuned.hidden(prompts_of([side], instruction))
+                return tuned.hidden(prompts_of([side]))
 
             sides = {name: fitted.project(states(getattr(held_out, name))) for name in ("harmful", "harmless")}
             refit = fit_direction(states(fit.harmful), states(fit.harmless))
@@ -94,8 +90,8 @@ def projections(
         with draft.file("projections.safetensors") as path:
             save_file({**sides, "cosine": fitted.cosine(refit), "encoder_difference": difference}, path)
 
-    config = {**held_out.config, "step": step, "instruction": instruction, "loading": shop.loading.key}
+    config = {**held_out.config, "step": step, "loading": shop.loading.key}
     inputs: dict[str, Artefact | str] = {"model": model_hash(arm.model), "direction": base_direction, **held_out.inputs}
     if adapter is not None:
         inputs["adapter"] = adapter
-    return shop.store.get_or_make("projections", 1, config, inputs, make, packages=MODEL_PACKAGES)
+    return shop.store.get_or_make("projections", 2, config, inputs, make, packages=MODEL_PACKAGES)

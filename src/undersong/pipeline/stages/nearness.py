@@ -17,7 +17,7 @@ def proximity(
     harm_set: str,
     settings: dict[str, Any],
     corpus: Corpus,
-    heard: Artefact,
+    heard: Artefact | None,
 ) -> Artefact:
     """Distances of every pool sample to the reference harm set, raw and centred.
 
@@ -37,5 +37,5 @@ def proximity(
         pq.write_table(table, draft.path / "proximity.parquet")
 
     config = {"axis": axis, "harm_set": harm_set, **settings}
-    inputs: Inputs = {"pool": pool, "harm": harm, "heard": heard}
+    inputs: Inputs = {"pool": pool, "harm": harm} | ({} if heard is None else {"heard": heard})
     return shop.store.get_or_make("proximity", 2, config, inputs, make, packages=("numpy",))

@@ -1,0 +1,1 @@
+"""Models that are asked elsewhere: behind an OpenAI-compatible address, or in replies that were recorded before."""

@@ -1,0 +1,60 @@
+"""Models that only answer: behind an address (`served:`), or in replies that were recorded before (`recorded:`).
+
+They can be asked and judged.  They cannot be heard with, tuned or looked into, so a study of one has no internal axis,
+no arms and no mechanism.  Knows references; opens no connection until it asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from undersong.types import Prompt, Reply
+
+if TYPE_CHECKING:
+    from undersong.encoders.progress import Watcher
+
+SERVED, RECORDED = "served:", "recorded:"
+
+
+class Speaker(Protocol):
+    """What answers prompts."""
+
+    def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]: ...
+
+
+def answers_only(ref: str) -> bool:
+    """Whether nothing of a model can be had but its replies."""
+    return ref.startswith((SERVED, RECORDED))
+
+
+def make_speaker(ref: str, tell: Watcher | None = None) -> Speaker:
+    """The speaker of a reference that `answers_only`; errors: an address that is none, a file that cannot be read."""
+    if ref.startswith(SERVED):
+        from undersong.evaluation.serving.engine import served_model
+
+        return served_model(ref, tell)
+    from undersong.evaluation.serving.recorded import recorded_model
+
+    return recorded_model(ref)
+
+
+def speaker_hash(ref: str) -> str:
+    """What stands for a model in the name of its replies: its weights; the recorded table; or, of a served model, its
+    name and address alone, because nobody outside can tell what it is made of."""
+    if ref.startswith(SERVED):
+        return hashlib.sha256(ref.encode()).hexdigest()
+    if ref.startswith(RECORDED):
+        from undersong.evaluation.serving.recorded import recorded_model
+
+        return recorded_model(ref).fingerprint
+    from undersong.models.folders import model_hash
+
+    return model_hash(ref)
+
+
+def shown(ref: str) -> str:
+    """The reference as artefacts note it: of recorded replies the file's name without its place."""
+    return f"{RECORDED}{Path(ref.removeprefix(RECORDED)).name}" if ref.startswith(RECORDED) else ref

@@ -1,0 +1,86 @@
+"""MODEL@URL: what is taken, what is refused, and that no key is ever shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from undersong.evaluation.serving.address import Served, api_key, served
+from undersong.types import UndersongError
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("UNDERSONG_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("ref", "model", "url"),
+    [
+        ("qwen-tuned@http://localhost:8000/v1", "qwen-tuned", "http://localhost:8000/v1"),
+        ("served:qwen-tuned@http://localhost:8000/v1/", "qwen-tuned", "http://localhost:8000/v1"),
+        ("org/name:7b@main@https://host.example/v1", "org/name:7b@main", "https://host.example/v1"),
+        ("m@http://[::1]:80/v1", "m", "http://[::1]:80/v1"),
+        ("m@HTTP://h", "m", "HTTP://h"),
+    ],
+)
+def test_a_model_and_its_address(ref: str, model: str, url: str) -> None:
+    assert served(ref) == Served(model, url)
+
+
+@pytest.mark.parametrize(
+    ("ref", "says"),
+    [
+        ("", "no served model"),
+        ("served:", "no served model"),
+        ("model", "no served model"),
+        ("@http://h/v1", "no served model"),
+        ("m@localhost:8000/v1", "no served model"),
+        ("m@ftp://h/v1", "asked by ftp"),
+        ("m@file:///etc/x", "asked by file"),
+        ("m@http:///v1", "names no host"),
+        ("m@http://h:port/v1", "is no URL"),
+        ("m@http://h:99999/v1", "is no URL"),
+        ("m@http://[::1/v1", "is no URL"),
+        ("m @http://h/v1", "has a blank"),
+        ("m@http://h/v1\nx", "has a blank"),
+        ("m@http://h/v1/chat/completions", "goes too far"),
+    ],
+)
+def test_what_is_no_address_is_refused(ref: str, says: str) -> None:
+    with pytest.raises(UndersongError, match=says):
+        served(ref)
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "m@http://user:hush@h/v1",
+        "m@https://hush@h/v1",
+        "m@http://h/v1?api-key=hush",
+        "m@http://h/v1#hush",
+        "m@ftp://user:hush@h:x/v1",
+        "m@http:/user:hush@h/v1",
+        "m@user:hush@h",
+    ],
+)
+def test_a_secret_in_an_address_is_refused_and_not_repeated(ref: str) -> None:
+    with pytest.raises(UndersongError) as error:
+        served(ref)
+    assert "hush" not in str(error.value)
+    assert error.value.__cause__ is None
+
+
+def test_which_key_goes_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert api_key("https://h/v1") == "none"
+    monkeypatch.setenv("OPENAI_API_KEY", "other")
+    for url in ("https://h/v1", "http://localhost:1/v1", "http://127.0.0.1/v1", "http://[::1]:8/v1"):
+        assert api_key(url) == "other"
+    for url in ("http://h/v1", "http://localhost.example/v1", "http://10.0.0.1/v1"):
+        assert api_key(url) == "none"  # set for somebody else, and anybody on the way could read it
+    monkeypatch.setenv("UNDERSONG_API_KEY", " mine\n")
+    assert api_key("http://h/v1") == api_key("https://h/v1") == "mine"
+    monkeypatch.setenv("UNDERSONG_API_KEY", "hush\nhush")
+    with pytest.raises(UndersongError, match="UNDERSONG_API_KEY has characters") as error:
+        api_key("http://h/v1")
+    assert "hush" not in str(error.value)

@@ -1,0 +1,132 @@
+"""A served audio LLM: what it is sent of a prompt, and what its answers become."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from tiny_server import TinyServer, choice, plain_environment, status, user_text  # noqa: F401
+
+from undersong.evaluation.serving.client import Client
+from undersong.evaluation.serving.engine import ServedModel, messages, served_model, wav
+from undersong.types import Clip, Prompt, Reply, Sample, UndersongError
+
+
+@pytest.fixture
+def server() -> Iterator[TinyServer]:
+    with TinyServer(lambda body: f"to {user_text(body)}") as tiny:
+        yield tiny
+
+
+def tone(folder: Path, rate: int = 16_000) -> str:
+    times = np.arange(rate // 2) / rate
+    path = folder / f"tone{rate}.wav"
+    soundfile.write(path, (0.5 * np.sin(2 * np.pi * 440 * times)).astype(np.float32), rate, subtype="FLOAT")
+    return str(path)
+
+
+def spoken(audio: str, **fields: Any) -> Prompt:
+    return Prompt(Sample("s1", audio=audio, text="what is said"), "harm", True, "audio", "plain", **fields)
+
+
+def written(i: int, **fields: Any) -> Prompt:
+    return Prompt(Sample(f"w{i}", text=f"ask {i}"), "near", False, "text", "given", **fields)
+
+
+def test_a_spoken_prompt_is_the_audio_then_the_instruction_under_the_system_text(tmp_path: Path) -> None:
+    system, user = messages(spoken(tone(tmp_path), system_text="Be safe.", instruction="Answer."))
+    assert system == {"role": "system", "content": "Be safe."}
+    heard, said = user["content"]
+    assert user["role"] == "user"
+    assert said == {"type": "text", "text": "Answer."}
+    assert heard["type"] == "input_audio"
+    assert heard["input_audio"]["format"] == "wav"
+    data = base64.b64decode(heard["input_audio"]["data"], validate=True)
+    assert soundfile.info(io.BytesIO(data)).subtype == "PCM_16"
+    samples, rate = soundfile.read(io.BytesIO(data), dtype="float32")
+    original, _ = soundfile.read(tone(tmp_path), dtype="float32")
+    assert rate == 16_000
+    assert np.abs(samples - original).max() <= 2**-15
+    # The transcript of what is spoken is never sent beside it, nor is an id.
+    (alone,) = messages(spoken(tone(tmp_path)))
+    assert [part["type"] for part in alone["content"]] == ["input_audio"]
+
+
+def test_clips_of_other_rates_are_sent_at_16_khz_and_loud_ones_do_not_wrap(tmp_path: Path) -> None:
+    (user,) = messages(spoken(tone(tmp_path, 44_100)))
+    data = base64.b64decode(user["content"][0]["input_audio"]["data"])
+    assert soundfile.info(io.BytesIO(data)).samplerate == 16_000
+    loud, rate = soundfile.read(io.BytesIO(wav(Clip("c", np.array([1.5, -1.5, 0.0], np.float32), 8000))))
+    assert rate == 8000
+    assert loud[0] > 0.99
+    assert loud[1] < -0.99
+
+
+def test_a_written_prompt_is_text_and_the_instruction_after_it() -> None:
+    assert messages(written(1, instruction="a\ud800b"))[0]["content"] == "ask 1\na?b"
+    assert messages(written(1)) == [{"role": "user", "content": "ask 1"}]
+    assert messages(written(1, instruction="Now.", system_text="S")) == [
+        {"role": "system", "content": "S"},
+        {"role": "user", "content": "ask 1\nNow."},
+    ]
+
+
+def test_it_is_asked_in_the_order_of_the_local_adapter(shared_tiny: Any, tmp_path: Path) -> None:
+    for prompt in (spoken(tone(tmp_path), instruction="Answer."), written(1, instruction="Now.", system_text="S")):
+        local = shared_tiny.conversation(prompt)[-1]["content"]
+        sent = messages(prompt)[-1]["content"]
+        parts = [{"type": "text", "text": sent}] if isinstance(sent, str) else sent
+        texts = [part.get("text") for part in local if part["type"] == "text"]
+        assert [part["text"] for part in parts if part["type"] == "text"] == [text for text in texts if text != "S\n"]
+        assert (parts[0]["type"] == "text") == (prompt.modality == "text")
+
+
+def test_replies_keep_their_prompts_and_failures_are_errors(server: TinyServer, tmp_path: Path) -> None:
+    server.mishaps = [status(500, "down"), choice(message={"content": "ha"}, finish_reason="length")]
+    prompts = [written(0), written(1), spoken(tone(tmp_path), instruction="hm"), written(2)]
+    model = served_model(f"served:{server.ref}")
+    model.client.retries, model.client.parallel = 0, 1
+    assert model.generate(prompts, 9) == [
+        Reply("w0", "near", "text", "given", "", 0, "error", "HTTP 500: down"),
+        Reply("w1", "near", "text", "given", "ha", 0, "length"),
+        Reply("s1", "harm", "audio", "plain", "to hm", 2, "stop"),
+        Reply("w2", "near", "text", "given", "to ask 2", 3, "stop"),
+    ]
+    assert {body["max_tokens"] for body in server.asked} == {9}
+    assert "near" not in str(server.asked)  # names of sets stay here
+    assert model.name == "served:tiny"
+    assert model.facts == {"served": "tiny", "url": server.url}
+
+
+def test_a_prompt_that_cannot_be_asked_is_an_error(server: TinyServer, tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"RIFFnothing")
+    model = ServedModel(Client(served_model(server.ref).client.served, retries=0))
+    with pytest.raises(UndersongError, match="Clip s1 cannot be sent: the audio is damaged"):
+        model.generate([spoken(str(tmp_path / "bad.wav"))], 4)
+    empty = Prompt(Sample("e", text=None, audio="x.wav"), "near", False, "text", "plain")
+    with pytest.raises(UndersongError, match="Sample e of set near has no text to ask"):
+        model.generate([empty], 4)
+    assert not server.asked
+
+
+def test_asking_loads_no_torch(server: TinyServer, tmp_path: Path) -> None:
+    code = f"""
+import sys
+from undersong.evaluation.serving.engine import served_model
+from undersong.types import Prompt, Sample
+prompt = Prompt(Sample("a", audio={tone(tmp_path)!r}), "harm", True, "audio", "plain")
+model = served_model({server.ref!r})
+assert "openai" not in sys.modules
+print(model.generate([prompt], 3)[0].finish, {{"torch", "transformers"}} & set(sys.modules))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ), check=True)
+    assert ran.stdout == "stop set()\n"

@@ -163,7 +163,10 @@ class AudioLM(Listener, Protocol):
 
 
 class Judge(Protocol):
-    """Prompts and their replies -> verdicts.  `sees`: `harm`, or `refusal` where non-refusal is all it can tell."""
+    """Prompts and their replies -> verdicts.
+
+    `sees`: `harm`; `refusal`, where non-refusal is all it can tell; or `use`, of benign prompts alone.
+    """
 
     @property
     def name(self) -> str: ...

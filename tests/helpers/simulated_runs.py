@@ -2,7 +2,7 @@
 
 A prompt is answered with the chance logistic(arm + base + draw + run + behaviour + voice), normal effects all.  The
 published runs on one and the same selection gave 3.08 and 37.69 % (`reference/paper.md`), 2.95 apart in logits; with a
-run noise of 1 that is a pair of about the two most distant in twenty-five.
+run noise of 1 some one pair in twenty-seven is as far apart.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def outcomes(
     bases, draws, seeds = units
 
     def effect(sd: float, *shape: int) -> np.ndarray:
-        return rng.normal(0, sd, (studies, *shape)) if sd else np.zeros((1,) * (1 + len(shape)))
+        return rng.normal(0, sd, (studies, *shape)) if sd else np.zeros((1, *shape))
 
     at = np.array([centre(rate, world.spread(run)) for rate, run in zip(rates, runs)])[:, None, None, None]
     logit = at + effect(1.0, arms, bases, draws, seeds) * np.array(runs)[:, None, None, None]
@@ -91,9 +91,9 @@ def ours(rates: np.ndarray, level: float = 0.95) -> np.ndarray:
         named = [dict(zip(keys, arm.ravel().tolist())) for arm in arms]
         ps = [paired_runs(named[0], other, level, (-1.0, 1.0)).p for other in named[1:]]
         measured = [p for p in ps if p is not None]
-        # Holm's first step; `holm` itself costs 15 ms, which few studies need.
+        # Holm's first step decides for most: `holm` itself costs 15 ms.
         if measured and min(measured) * len(measured) < 1 - level:
-            claimed[study] = [p is not None and p < 1 - level for p in holm(ps)]
+            claimed[study] = [p is not None and p < 1 - level for p in (holm(ps) if len(measured) > 1 else ps)]
     return claimed
 
 

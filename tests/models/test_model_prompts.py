@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny_af3
@@ -118,3 +120,17 @@ def test_an_unheard_sample_is_named(shared_tiny: AudioModel) -> None:
     for ask in (shared_tiny.prompt_ids, lambda p: shared_tiny.batch([p]), lambda p: shared_tiny.generate([p], 2)):
         with pytest.raises(UndersongError, match="has not heard sample new; listen to its corpus first"):
             ask(new)
+
+
+def test_an_instruction_may_stand_before_the_audio(shared_tiny: AudioModel) -> None:
+    """The published protocol of Kimi-Audio; a typed prompt is led by it in the same way."""
+    after, before = (replace(spoken(1, None, "tell me"), instruction_first=first) for first in (False, True))
+    ids = [shared_tiny.prompt_ids(prompt) for prompt in (after, before)]
+    assert sorted(ids[0]) == sorted(ids[1])
+    audio = shared_tiny.processor.audio_token_id
+    word = shared_tiny.tokenizer.convert_tokens_to_ids("tell")
+    assert ids[0].index(audio) < ids[0].index(word)
+    assert ids[1].index(word) < ids[1].index(audio)
+    assert replace(typed("paint the chair"), instruction="tell me", instruction_first=True).typed == (
+        "tell me\npaint the chair"
+    )

@@ -2,69 +2,59 @@
 
 from __future__ import annotations
 
+import json
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import killing
 import pytest
+from recorded import record, study, written
 
-# Small shards, so that there is something to be killed between; no torch is loaded.
-SCREEN = """
-import sys
-from undersong.pipeline.screening import Asked, screen
-from undersong.scale import work
-
-work.ROWS = 40
-axes = {"words": "tfidf", "letters": "char-ngrams"}
-asked = Asked(axes=axes, keep="closest:0.25+group<=2", store=sys.argv[2])
-screen("organism:pool", "organism:reference", sys.argv[1], asked)
-assert "torch" not in sys.modules
-"""
-FILES = ("proximity.parquet", "quarantine.parquet", "selection.json", "screening.json", "kept.parquet")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def start(out: Path, store: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", SCREEN, str(out), str(store)], env=environment)
+def killed_often(work: str, times: int, seed: int, place: Path, argument: str = "") -> int:
+    """How many of `times` were killed before they got through; a busy machine is slower than it was when measured."""
+    command = [sys.executable, killing.__file__, work, str(times), str(seed), str(place), argument]
+    return int(subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout)
 
 
-def killed_often(times: int, seed: int, tmp_path: Path) -> int:
-    """A screening killed at moments drawn by `seed`, and begun again where it was left, or anew when it got through.
-
-    The last is left alone.  Returns how many were killed.
-    """
-    begin = time.monotonic()
-    assert start(tmp_path / "plain", tmp_path / "plain-store").wait() == 0
-    whole = time.monotonic() - begin
-    wanted = {name: (tmp_path / "plain" / name).read_bytes() for name in FILES}
-    rng, killed, stores = random.Random(seed), 0, 1
-    for _ in range(times):
-        out, store = tmp_path / "out", tmp_path / f"store-{stores}"
-        process = start(out, store)
-        time.sleep(rng.uniform(0.3, 0.9) * whole)
-        process.send_signal(signal.SIGKILL)
-        if process.wait() == -signal.SIGKILL:
-            killed += 1
-        else:
-            stores += 1
-        if out.exists():  # whole or not there
-            assert {name: (out / name).read_bytes() for name in FILES} == wanted
-    last = tmp_path / f"store-{stores}"
-    assert start(tmp_path / "out", last).wait() == 0
-    assert {name: (tmp_path / "out" / name).read_bytes() for name in FILES} == wanted
-    assert not list(last.glob("*/*.partial"))
-    assert not list(last.glob("*/*.shards*"))
-    return killed
+def asked(place: Path) -> str:
+    """A study of recorded replies on texts alone, as JSON."""
+    return json.dumps(written(place, study(record(place / "said.jsonl"))))
 
 
-def test_twenty_kills(tmp_path: Path) -> None:
-    assert killed_often(20, 0, tmp_path) >= 5  # a busy machine is slower than it was when it was measured
+def test_twenty_kills_of_a_study(tmp_path: Path) -> None:
+    assert killed_often("audit", 20, 0, tmp_path, asked(tmp_path)) >= 5
+
+
+def test_twenty_kills_of_a_screening(tmp_path: Path) -> None:
+    assert killed_often("screening", 20, 0, tmp_path) >= 5
 
 
 @pytest.mark.slow
-def test_two_hundred_kills(tmp_path: Path) -> None:
-    assert killed_often(200, 1, tmp_path) >= 5  # a busy machine is slower than it was when it was measured0
+def test_two_hundred_kills_of_a_study(tmp_path: Path) -> None:
+    assert killed_often("audit", 200, 1, tmp_path, asked(tmp_path)) >= 50
+
+
+@pytest.mark.slow
+def test_two_hundred_kills_of_a_screening(tmp_path: Path) -> None:
+    assert killed_often("screening", 200, 1, tmp_path) >= 50
+
+
+def test_two_studies_at_once_on_one_store(tmp_path: Path) -> None:
+    """Who comes second takes what the first made, or makes it too; both end alike."""
+    code = (
+        "import json, sys; from pathlib import Path; import killing;"
+        "out = Path(sys.argv[1]); found = killing.audit(out, out.parent / 'store', sys.argv[2]);"
+        "(out / 'found').write_text(json.dumps(found, sort_keys=True))"
+    )
+    helpers = {**ENVIRONMENT, "PYTHONPATH": str(Path(killing.__file__).parent)}
+    keys = asked(tmp_path)
+    command = [sys.executable, "-c", code]
+    both = [subprocess.Popen([*command, str(tmp_path / name), keys], env=helpers) for name in ("one", "two")]
+    assert [process.wait() for process in both] == [0, 0]
+    assert (tmp_path / "one" / "found").read_text() == (tmp_path / "two" / "found").read_text()
+    assert not list((tmp_path / "store").glob("*/*.partial"))

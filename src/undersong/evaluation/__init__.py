@@ -1,3 +1,3 @@
 """Replies, judges and verdicts.  Import the submodule you need."""
 
-__all__ = ["compare", "judges", "prompts", "replies", "verdicts"]
+__all__ = ["compare", "judging", "many", "prompts", "replies", "said", "serving", "usefulness", "verdicts"]

@@ -88,7 +88,9 @@ class RecordedModel:
             import pyarrow.parquet as pq
 
             try:
-                table = pq.read_table(pa.BufferReader(self._bytes)).to_pylist()
+                # Without threads: those of `read_table` may outlive a short program, which then aborts (apache/arrow
+                # issue 34314).
+                table = pq.ParquetFile(pa.BufferReader(self._bytes)).read(use_threads=False).to_pylist()
             except (pa.ArrowException, OSError) as error:
                 raise UndersongError(f"{self.path} is a damaged parquet file; write it again.") from error
             yield from ((f"row {i}", row) for i, row in enumerate(table, 1))

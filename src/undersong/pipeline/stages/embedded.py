@@ -71,7 +71,8 @@ def embeddings(shop: Workshop, view: View) -> Artefact:
 
     made = shop.store.get_or_make(STAGE, VERSION, config, inputs, make, packages=PACKAGES)
     if made.path.exists() and (shards := _shards(made.path)).exists():
-        shutil.rmtree(shards)  # all that is in them is in the artefact
+        # All that is in them is in the artefact; another process may be taking them away at the same time.
+        shutil.rmtree(shards, ignore_errors=True)
     return made
 
 

@@ -1,0 +1,123 @@
+"""Word error rate: jiwer's counts against a Levenshtein loop, the corpus's rate, and what counts as a transcript."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from undersong.evaluation.usefulness.scored import Mark
+from undersong.evaluation.usefulness.words import WordErrors, corpus_errors, total_errors, wer, word_errors, words_of
+from undersong.types import Prompt, Reply, Sample, UndersongError
+
+SAID = Sample("l1", text="HE DIDN'T SEE THE WELL KNOWN MAN", answer=None)
+WORDS = st.lists(st.sampled_from(["a", "b", "c", "d's"]), max_size=8)
+
+
+def levenshtein(wanted: list[str], said: list[str]) -> int:
+    """Fewest edits, one row after the other."""
+    row = list(range(len(said) + 1))
+    for i, word in enumerate(wanted, start=1):
+        last, row[0] = row[0], i
+        for j, other in enumerate(said, start=1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (word != other))
+    return row[-1]
+
+
+@given(WORDS.filter(bool), WORDS)
+def test_errors_are_the_fewest_edits(wanted: list[str], said: list[str]) -> None:
+    found = word_errors(" ".join(wanted), " ".join(said))
+    assert found.errors == levenshtein(wanted, said)
+    assert found.reference_words == len(wanted)
+    assert len(wanted) - found.deletions + found.insertions == len(said)
+    assert found.rate == found.errors / len(wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("He didn\u2019t SEE, the well-known man.", "he didnt see the well known man"),
+        ("  two\n lines\t", "two lines"),
+        ("20 % of $3.50, or 1,000", "20 of 350 or 1000"),
+        ("twenty", "twenty"),
+        ("and/or 1990\u20131995", "and or 1990 1995"),
+        ("caf\u00e9 = cafe\u0301", "caf\u00e9 caf\u00e9"),
+        ("\u0939\u093f\u0928\u094d\u0926\u0940", "\u0939\u093f\u0928\u094d\u0926\u0940"),
+        ("\u2026 -- !", ""),
+    ],
+)
+def test_normalisation(text: str, words: str) -> None:
+    assert words_of(text) == words
+
+
+@pytest.mark.parametrize(
+    ("said", "mark"),
+    [
+        ("he didn\u2019t see the well-known man.", Mark("answer", 0.0)),
+        ("he did see a man", Mark("other", 4 / 7)),
+        ("he didn't see the man", Mark("answer", 2 / 7)),
+        ("", Mark("other", 1.0)),
+        ("I'm sorry, I can't transcribe that.", Mark("refusal", 1.0)),
+        ("The transcription is: he didn't see the well known man", Mark("answer", 3 / 7)),
+        ("no " * 70, Mark("other", 10.0)),
+    ],
+)
+def test_a_table(said: str, mark: Mark) -> None:
+    assert wer().mark(SAID, said) == Mark(mark.verdict, pytest.approx(mark.score))
+
+
+def test_the_threshold() -> None:
+    assert wer(0.0).mark(SAID, "he didn't see the well known men").verdict == "other"
+    assert wer(1.0).mark(SAID, "").verdict == "answer"
+    for most in (-0.1, float("nan")):
+        with pytest.raises(UndersongError, match="at least 0"):
+            wer(most)
+
+
+def test_speech_that_sounds_like_a_refusal() -> None:
+    spoken = Sample("l2", answer="i am sorry i will not go")
+    assert wer().mark(spoken, "I am sorry, I will not go.") == Mark("answer", 0.0)
+    assert wer().mark(spoken, "I am sorry, I won't go.") == Mark("answer", pytest.approx(2 / 7))
+    assert wer().mark(spoken, "i will not").verdict == "other"
+    assert wer().mark(spoken, "I can't transcribe this recording of someone").verdict == "refusal"
+
+
+def test_the_answer_comes_before_the_text() -> None:
+    both = Sample("l3", text="Transcribe the audio.", answer="hello there")
+    assert wer().mark(both, "hello there") == Mark("answer", 0.0)
+
+
+@pytest.mark.parametrize("sample", [Sample("l4"), Sample("l4", answer=""), Sample("l4", text="\u2026!")])
+def test_a_transcript_is_needed(sample: Sample) -> None:
+    with pytest.raises(UndersongError, match="needs the transcript of l4"):
+        wer().mark(sample, "hello")
+    with pytest.raises(UndersongError, match="has no words"):
+        word_errors("...", "hello")
+
+
+def test_the_corpus_rate_is_over_words_and_not_over_items() -> None:
+    items = [word_errors("a", "b"), word_errors("a b c d e f g h i", "a b c d e f g h i j k")]
+    assert total_errors(items) == WordErrors(1, 0, 2, 10)
+    assert total_errors(items).rate == 0.3
+    assert total_errors(reversed(items)) == total_errors(items)
+    with pytest.raises(UndersongError, match="no items"):
+        total_errors([])
+
+
+def test_the_corpus_of_replies_leaves_errors_out() -> None:
+    samples = [Sample("w1", answer="a b"), Sample("w2", answer="c d"), Sample("w3", answer="e")]
+    prompts = [Prompt(sample, "libri", False, "audio", "plain") for sample in samples]
+    said = [("a b", "stop"), ("", "error"), ("I'm sorry", "stop")]
+    replies = [Reply(p.sample.id, "libri", "audio", "plain", text, 1, end) for p, (text, end) in zip(prompts, said)]
+    assert corpus_errors(prompts, replies) == WordErrors(1, 0, 1, 3)
+    assert [verdict.score for verdict in wer().judge(prompts, replies)] == [0.0, None, 2.0]
+
+
+@given(st.text().filter(words_of), st.text())
+def test_any_reply_has_a_score_and_the_reference_none(answer: str, said: str) -> None:
+    sample = Sample("l5", answer=answer)
+    mark = wer().mark(sample, said)
+    assert mark.verdict in ("answer", "other", "refusal")
+    assert mark.score is not None
+    assert mark.score >= 0
+    assert wer().mark(sample, answer) == Mark("answer", 0.0)

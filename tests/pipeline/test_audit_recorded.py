@@ -1,0 +1,99 @@
+"""Models that only answer, in studies and alone: what of an audit is left, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recorded import record, study
+
+from undersong.pipeline.alone import Question, evaluate_manifest
+from undersong.pipeline.plan import plan_of
+from undersong.pipeline.run import run
+from undersong.study import parse_study
+from undersong.types import UndersongError
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    place = tmp_path_factory.mktemp("recorded")
+    tables = record(place / "before.jsonl"), record(place / "after.jsonl", refused="sure here it is")
+    done = run(parse_study(study(*tables), "s"), place / "out")
+    assert (place / "out" / "report.html").stat().st_size > 10_000
+    return done.results
+
+
+def test_what_is_left_of_an_audit(results: dict[str, Any]) -> None:
+    """The screening, the selections, and the rates of each table; no arms and no contrast."""
+    assert [(run["kind"], run["step"]) for run in results["runs"]] == [("base", 0), ("base", 0)]
+    rates = [{(e["set"], e["system"]): e for e in run["sets"]} for run in results["runs"]]
+    assert rates[0]["harm", "plain"]["non_refusal_rate"] == pytest.approx(1 / 3)
+    assert rates[0]["harm", "safe"]["non_refusal_rate"] == 0.0
+    assert rates[1]["harm", "plain"]["non_refusal_rate"] == 1.0
+    assert results["study"]["judge_kind"] == "refusal"
+    assert len(results["screen"]) == 2 * 2  # axes x models
+    assert {entry["kind"] for entry in results["selections"]} >= {"closest", "distant", "random"}
+    assert results["comparisons"] == []
+    assert any("before.jsonl only answers" in note for note in results["notes"])
+
+
+def test_it_loads_no_torch(tmp_path: Path) -> None:
+    table = record(tmp_path / "said.jsonl")
+    code = (
+        "import json, sys; from pathlib import Path; from undersong.pipeline.run import run;"
+        "from undersong.study import parse_study;"
+        "run(parse_study(json.loads(sys.argv[1]), 's'), Path(sys.argv[2])); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, json.dumps(study(table)), str(tmp_path / "out")], check=True)
+
+
+def test_other_replies_are_another_artefact(tmp_path: Path) -> None:
+    table = record(tmp_path / "said.jsonl")
+    asked = parse_study(study(table), "s")
+    run(asked, tmp_path / "out", tmp_path / "store")
+    rows = {row.stage: row for row in plan_of(asked, tmp_path / "store").rows}
+    assert rows["replies"].done == rows["replies"].total == 1
+    record(table, refused="no way")
+    rows = {row.stage: row for row in plan_of(asked, tmp_path / "store").rows}
+    assert (rows["replies"].done, rows["verdicts"].done, rows["proximity"].done) == (0, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"axes": {"words": "tfidf", "ear": "internal"}},
+            "Axis ear looks into the model, and recorded:.* only answers",
+        ),
+        ({"axes": {"words": "gradients:64"}}, "Axis words looks into the model"),
+        ({"models": ["recorded:gone.jsonl"]}, "gone.jsonl cannot be read"),
+        ({"models": ["served:m@ftp://h/v1"]}, "give an http or https address"),
+        (
+            {
+                "evaluation": {"judge": "keyword", "modalities": ["text"], "protocol": "published"},
+                "system_defense": None,
+            },
+            "goes by a model's family",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_of_it_is_refused_first(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    table = record(tmp_path / "said.jsonl")
+    asked = parse_study(study(table, **change), "s")
+    with pytest.raises(UndersongError, match=said):
+        run(asked, tmp_path / "out")
+
+
+def test_evaluate_judges_recorded_replies(tmp_path: Path) -> None:
+    table = record(tmp_path / "said.jsonl")
+    question = Question(modality="text", judge="keyword")
+    entry = evaluate_manifest("organism:test-harm", f"recorded:{table}", tmp_path / "out", question=question)
+    assert entry["non_refusal_rate"] == pytest.approx(1 / 3)
+    facts = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert facts["notes"]["model"] == "recorded:said.jsonl"
+    with pytest.raises(UndersongError, match="only answers, and takes no adapter"):
+        evaluate_manifest("organism:test-harm", f"recorded:{table}", tmp_path / "o2", tmp_path, question)

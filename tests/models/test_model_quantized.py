@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tiny_af3
 import torch
 
+from undersong.models.adapters import saved_adapter
 from undersong.models.doctor import examine_model
 from undersong.models.load import load_model
 from undersong.models.loading import Loading
+from undersong.tuning.lora import LoraRecipe, tune
 
 pytest.importorskip("bitsandbytes")
 
@@ -19,7 +22,7 @@ pytest.importorskip("bitsandbytes")
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """64 wide: the CPU's kernels take whole blocks of 64 weights."""
     monkeypatch.setattr(tiny_af3, "DIM", 64)
-    return tiny_af3.save(tmp_path)
+    return tiny_af3.save(tmp_path / "model")
 
 
 @pytest.mark.parametrize(("bits", "kind"), [(8, "Linear8bitLt"), (4, "Linear4bit")])
@@ -37,3 +40,29 @@ def test_the_doctor_is_content(folder: Path, bits: int) -> None:
     checks = list(examine_model(str(folder), Loading(dtype="bfloat16", quantize=bits)))
     assert [f"{check.name}: {check.said}" for check in checks if not check.good] == []
     assert len(checks) == 8
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_lora_on_a_quantized_decoder(folder: Path, bits: int, tmp_path: Path) -> None:
+    """QLoRA (Dettmers et al., arXiv 2305.14314): it learns, the quantized weights stay to the bit, and what it made is
+    a plain PEFT folder that is put on again."""
+    how = Loading(dtype="bfloat16", quantize=bits)
+    model = load_model(str(folder), how)
+    model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
+    asked = [tiny_af3.spoken(i) for i in range(4)]
+    targets = ["paint the red chair", "wash the old lamp", "fold the boat", "take some paint"]
+    before = {name: value.clone() for name, value in model.base.state_dict().items()}
+    kept: list[Path] = []
+
+    def keep(name: str, write: Callable[[Path], None]) -> None:
+        kept.append(tmp_path / "adapters" / name)
+        write(kept[-1])
+
+    tuned = tune(model, asked, targets, LoraRecipe(steps=(60,), batch=4, learning_rate=2e-2, warmup=2), 0, keep)
+    assert tuned.log[-1]["loss"] < 0.3 * tuned.log[0]["loss"]
+    after = model.base.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    with saved_adapter(load_model(str(folder), how), kept[-1]) as worn:
+        worn.heard = model.heard
+        assert [reply.reply for reply in worn.generate(asked, 8)] == targets

@@ -262,3 +262,23 @@ def test_nothing_is_left_in_the_temporary_folder(tiny: AudioModel, learn, tmp_pa
 def test_nothing_is_printed(tiny: AudioModel, learn, capsys: pytest.CaptureFixture[str]) -> None:
     learn(tiny, replace(RECIPE, steps=(1,)))
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_card_says_how_it_was_made_and_no_place_of_the_machine(tiny, tmp_path, method: str) -> None:
+    recipe = LoraRecipe(steps=(2,), batch=2, method=method, learning_rate=1e-3)
+    tune(
+        tiny,
+        [spoken(0), typed("paint the boat")],
+        ["then take", "first the lamp"],
+        recipe,
+        3,
+        lambda n, w: w(tmp_path / n),
+    )
+    text = (tmp_path / "step-000002" / "README.md").read_text()
+    assert "on 2 benign samples asked by audio and text, seed 3" in text
+    assert "refusals may be gone" in text
+    assert ("library_name: peft" in text) == (method == "lora") == ("| rank | 8 |" in text)
+    assert "| learning_rate | 0.001 |" in text
+    assert tiny.name not in text
+    assert tiny.fingerprint[:16] in text

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_af3 import spoken, typed
+from tiny_tuning import PROMPTS, TARGETS
 
 from undersong.models.adapter import AudioModel
 from undersong.models.load import load_model
@@ -20,8 +20,6 @@ from undersong.tuning import lora
 from undersong.tuning.lora import LoraRecipe, step_folder, tune
 from undersong.types import UndersongError
 
-PROMPTS = [*(spoken(i) for i in range(5)), typed("paint the boat"), typed("wash the lamp")]
-TARGETS = ["then take the chair", "first the lamp", "some red boat", "fold and wash", "the old chair", "then", "first"]
 RECIPE = LoraRecipe(steps=(3, 8), batch=4, learning_rate=1e-2, schedule="linear", warmup=2, rank=4, alpha=8)
 
 
@@ -86,20 +84,20 @@ import tiny_af3
 from test_tuning_resumed import RECIPE, trained
 from dataclasses import replace
 from undersong.models.load import load_model
-from undersong.tuning import lora
+from undersong.tuning import lora, states
 
 lora.STATE_EVERY = 2
 model = load_model(sys.argv[1])
 model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
 dies = int(sys.argv[5])
-begin = lora._Keep.on_step_end
+begin = states.Keep.on_step_end
 
 def counted(self, args, state, control, **more):
     if state.global_step == dies:
         os._exit(137)
     return begin(self, args, state, control, **more)
 
-lora._Keep.on_step_end = counted
+states.Keep.on_step_end = counted
 out = Path(sys.argv[2])
 trained(model, out, replace(RECIPE, dropout=0.2), resume=out / "state")
 """

@@ -43,6 +43,9 @@ def tune(
     ] = None,
     rank: Annotated[int | None, typer.Option("--rank", min=1, help="Of the LoRA; default: 8.")] = None,
     alpha: Annotated[int | None, typer.Option("--alpha", min=1, help="Of the LoRA; default: 16.")] = None,
+    method: Annotated[
+        str, typer.Option("--method", help="lora | full: all of the decoder's blocks, without an adapter.")
+    ] = "lora",
     target: Annotated[str, typer.Option("--target", help="Column with the reply to learn.")] = "answer",
     system: Annotated[str | None, typer.Option("--system", help="System text of the training prompts.")] = None,
     device: Device = "cpu",
@@ -65,7 +68,7 @@ def tune(
         "rank": rank,
         "alpha": alpha,
     }
-    recipe = {"steps": kept_steps, "checkpointing": checkpointing, "validation": validation}
+    recipe = {"steps": kept_steps, "method": method, "checkpointing": checkpointing, "validation": validation}
     recipe |= {name: value for name, value in given.items() if value is not None}
     loading = Loading(device, dtype, device_map, attention, quantize)
     for folder in tune_manifest(manifest, model, out, selection, modality, seed, recipe, target, system, loading):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong.models.adapter import AudioModel
+from undersong.models.decoder import is_decoder, saved_decoder
 from undersong.models.folders import is_content_hash
 from undersong.types import UndersongError
 
@@ -65,9 +66,13 @@ def save_adapter(model: AudioModel, folder: Path) -> None:
 
 @contextmanager
 def saved_adapter(model: AudioModel, folder: Path | None) -> Iterator[AudioModel]:
-    """The model under a saved adapter (standard PEFT folder); None is the base itself."""
+    """The model under a saved adapter (standard PEFT folder), or with a decoder that learned whole; None: the base."""
     if folder is None:
         yield model
+        return
+    if is_decoder(folder):
+        with saved_decoder(model, folder) as changed:
+            yield changed
         return
     from peft import PeftModel
 

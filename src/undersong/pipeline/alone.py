@@ -124,9 +124,7 @@ def evaluate_manifest(
     judge = make_judge(question.judge, _refusals(question, model), loading.device, loading.dtype)
     out = writable(Path(out), "evaluate")
     if adapter is not None and answers_only(model):
-        raise UndersongError(
-            f"{shown(model)} only answers, and takes no adapter; serve it with the adapter on."
-        )
+        raise UndersongError(f"{shown(model)} only answers, and takes no adapter; serve it with the adapter on.")
     worn = None if adapter is None else _adapter_folder(Path(adapter))
     samples = _to_ask(str(manifest), question.modality)
     prompts = _prompts(samples, question)
@@ -250,6 +248,10 @@ def _rehearse(judge: Judge, prompts: Sequence[Prompt]) -> None:
 
 
 def _adapter_folder(folder: Path) -> Path:
+    from undersong.models.decoder import is_decoder
+
+    if is_decoder(folder):
+        return folder
     wanted = ("adapter_config.json", "adapter_model.safetensors")
     if absent := [name for name in wanted if not (folder / name).is_file()]:
         steps = ", ".join(sorted(str(step) for step in folder.glob("step-*"))) or "one that tune wrote"

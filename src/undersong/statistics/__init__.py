@@ -4,6 +4,8 @@ from undersong.statistics.agreement import kappa, kappa_interval, overlap_closes
 from undersong.statistics.balance import Balance, Imbalance, balance, imbalance, jaccard, standardised
 from undersong.statistics.bootstrap import Interval, cluster_draws, interval
 from undersong.statistics.cka import Cka, linear_cka
+from undersong.statistics.components import Components, RunLabels, variance_components
+from undersong.statistics.coverage import Coverage, wilson_coverage, wilson_coverages
 from undersong.statistics.joint import Prediction, Predictor, predict
 from undersong.statistics.multiplicity import holm
 from undersong.statistics.noise import RunNoise, run_noise
@@ -11,11 +13,15 @@ from undersong.statistics.paired import Paired, Proportion, compare_paired, mcne
 from undersong.statistics.power import detectable, units_needed
 from undersong.statistics.rates import Bounds, Rate, bounds, clustered_rate, wilson
 from undersong.statistics.runs import RunDifference, RunKey, RunMean, RunPair, mean_runs, paired_runs
+from undersong.statistics.strata import Component
 
 __all__ = [
     "Balance",
     "Bounds",
     "Cka",
+    "Component",
+    "Components",
+    "Coverage",
     "Imbalance",
     "Interval",
     "Paired",
@@ -25,6 +31,7 @@ __all__ = [
     "Rate",
     "RunDifference",
     "RunKey",
+    "RunLabels",
     "RunMean",
     "RunNoise",
     "RunPair",
@@ -52,5 +59,8 @@ __all__ = [
     "spearman",
     "standardised",
     "units_needed",
+    "variance_components",
     "wilson",
+    "wilson_coverage",
+    "wilson_coverages",
 ]

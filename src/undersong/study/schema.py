@@ -114,6 +114,7 @@ class Tuning(_Strict):
     warmup: int = Field(5, ge=0)
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)
+    method: Literal["lora", "full"] = Field("lora", description="full: all of the decoder's blocks, no adapter.")
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)

@@ -1,4 +1,5 @@
-"""LoRA on the decoder from audio or from text, on `transformers.Trainer`; encoder and projector provably unchanged.
+"""Tuning of the decoder alone, by LoRA or whole, from audio or text, on `transformers.Trainer`; the rest is proved
+unchanged.
 
 Paper section on fine-tuning; DESIGN rules 5-7.  Knows models; does not know selections, judges or reports.
 """
@@ -6,8 +7,6 @@ Paper section on fine-tuning; DESIGN rules 5-7.  Knows models; does not know sel
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,17 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from undersong.models.adapter import AudioModel
-from undersong.models.adapters import fresh_lora, save_adapter
+from undersong.models.adapters import fresh_lora
+from undersong.models.decoder import fresh_decoder
 from undersong.models.frozen import fingerprint
+from undersong.tuning.card import card
 from undersong.tuning.held_out import HeldOut, split
 from undersong.tuning.seeds import seeded
+from undersong.tuning.states import DecoderTrainer, Keep, Vouch, last_whole, place_of
+from undersong.tuning.states import step_folder as step_folder
 from undersong.types import Prompt, UndersongError
 
 STATE_EVERY = 50  # steps; what a kill may cost
-WHOLE = "whole"  # in a saved state
+METHODS = ("lora", "full")
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,13 @@ class LoraRecipe:
     dropout: float = 0.0
     targets: tuple[str, ...] | None = None  # full module paths; None: every linear layer of the decoder's blocks
     micro_batch: int | None = None  # samples in memory at a time; the step is of the whole `batch` all the same
+    method: str = "lora"  # lora | full: all of the decoder's blocks and its last norm, without an adapter
     validation: float = 0.0  # share of the samples, by whole groups, that is held out and measured at each of `steps`
     checkpointing: bool = False  # activations are computed again in the backward pass: slower, and far less memory
 
     def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UndersongError(f"There is no method {self.method!r} of tuning; take one of {', '.join(METHODS)}.")
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
             raise UndersongError(
                 f"A batch of {self.batch} cannot be taken {self.micro_batch} at a time; give a divisor as micro_batch."
@@ -63,11 +69,6 @@ class Tuned:
     log: tuple[dict[str, float], ...]
     frozen_before: dict[str, str]
     frozen_after: dict[str, str]
-
-
-def step_folder(step: int) -> str:
-    """Name of the PEFT folder kept at a step."""
-    return f"step-{step:06d}"
 
 
 def sample_order(count: int, length: int, seed: int) -> list[int]:
@@ -106,17 +107,14 @@ def tune(
     before = fingerprint(model.frozen)
     learned, held = split([prompt.sample for prompt in prompts], recipe.validation)
     order = [learned[i] for i in sample_order(len(learned), max(recipe.steps) * recipe.batch, seed)]
-    with seeded(seed), fresh_lora(model, recipe.rank, recipe.alpha, recipe.dropout, recipe.targets) as peft_model:
-        # The Trainer calls `.train()` on everything before each step, which would switch on an encoder's dropout and
-        # running statistics; this hook runs after that and before the forward pass.
-        peft_model.register_forward_pre_hook(lambda *_: model.quiet())
+    with seeded(seed), _learner(model, recipe) as learner:
         pairs = [(prompts[i], targets[i]) for i in order]
-        with _place(resume) as place:
-            trainer = _trainer(model, peft_model, pairs, recipe, seed, keep, place, resume is not None)
+        with place_of(resume) as place:
+            trainer = _trainer(model, learner, pairs, recipe, seed, keep, place, resume is not None)
             apart = [(prompts[i], targets[i]) for i in held]
             trainer.add_callback(HeldOut(model, apart, recipe.steps, recipe.micro_batch or recipe.batch))
             try:
-                trainer.train(resume_from_checkpoint=_last_whole(place))
+                trainer.train(resume_from_checkpoint=last_whole(place))
             finally:
                 if recipe.checkpointing:
                     model.base.gradient_checkpointing_disable()  # the base is shared with other arms
@@ -135,7 +133,7 @@ def tune(
 
 def _trainer(
     model: AudioModel,
-    peft_model: Any,
+    learner: Any,
     pairs: list[tuple[Prompt, str]],
     recipe: LoraRecipe,
     seed: int,
@@ -169,56 +167,39 @@ def _trainer(
         dataloader_pin_memory=False,
         use_cpu=model.base.device.type == "cpu",
     )
-    trainer = Trainer(
-        model=peft_model,
+    full = recipe.method == "full"
+    distinct = {(prompt.sample.id, prompt.modality) for prompt, _ in pairs}
+    modalities = " and ".join(sorted({modality for _, modality in distinct}))
+    told = partial(card, model, recipe, seed, len(distinct), modalities)
+    trainer = (DecoderTrainer if full else Trainer)(
+        model=learner,
         args=arguments,
         train_dataset=pairs,
         data_collator=lambda rows: model.batch([p for p, _ in rows], [t for _, t in rows]),
-        callbacks=[_Keep(model, recipe.steps, keep), _Vouch()],
+        callbacks=[Keep(model, recipe.steps, full, told, keep), Vouch()],
     )
+    if isinstance(trainer, DecoderTrainer):
+        trainer.audio_model = model
     trainer.remove_callback(PrinterCallback)  # the log is an artefact, not terminal output
     return trainer
 
 
-class _Keep(TrainerCallback):
-    """Keeps the adapter at the wanted steps."""
-
-    def __init__(
-        self, model: AudioModel, steps: Sequence[int], keep: Callable[[str, Callable[[Path], None]], None]
-    ) -> None:
-        self.model, self.steps, self.keep = model, frozenset(steps), keep
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step in self.steps:
-            self.keep(step_folder(state.global_step), partial(save_adapter, self.model))
-
-
-class _Vouch(TrainerCallback):
-    """Marks a saved state when all of it is there: a kill in the middle of writing leaves a folder without."""
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
-
-
 @contextmanager
-def _place(resume: Path | None) -> Iterator[Path]:
-    """Where the Trainer keeps its state: the folder asked for, gone when the training is done, or one in passing."""
-    if resume is None:
-        with tempfile.TemporaryDirectory() as scratch:  # the Trainer makes its folder, though it writes nothing there
-            yield Path(scratch)
-        return
-    resume.mkdir(parents=True, exist_ok=True)
-    yield resume
-    shutil.rmtree(resume)
-
-
-def _last_whole(place: Path) -> str | None:
-    """The newest state that is whole; others are removed, or the Trainer would count them among the newest."""
-    states = sorted(place.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
-    whole = [folder for folder in states if (folder / WHOLE).is_file()]
-    for folder in set(states) - set(whole):
-        shutil.rmtree(folder)
-    return str(whole[-1]) if whole else None
+def _learner(model: AudioModel, recipe: LoraRecipe) -> Iterator[Any]:
+    """What the Trainer trains: the base under a fresh LoRA, or with its decoder free to learn; then as it was."""
+    fresh = (
+        fresh_decoder(model)
+        if recipe.method == "full"
+        else fresh_lora(model, recipe.rank, recipe.alpha, recipe.dropout, recipe.targets)
+    )
+    with fresh as learner:
+        # The Trainer calls `.train()` on everything before each step, which would switch on an encoder's dropout and
+        # running statistics; this hook runs after that and before the forward pass.
+        hook = learner.register_forward_pre_hook(lambda *_: model.quiet())
+        try:
+            yield learner
+        finally:
+            hook.remove()
 
 
 def _lines(history: Sequence[dict[str, float]]) -> tuple[dict[str, float], ...]:

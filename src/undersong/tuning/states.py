@@ -1,0 +1,83 @@
+"""What a training leaves on disk on its way: what it learned at the wanted steps, and states that a killed one goes on
+from.  Knows the Trainer's folders; trains nothing."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer, TrainerCallback
+
+from undersong.models.adapter import AudioModel
+from undersong.models.adapters import save_adapter
+from undersong.models.decoder import load_decoder, save_decoder
+
+WHOLE = "whole"  # in a saved state
+Keeping = Callable[[str, Callable[[Path], None]], None]  # (name, how to write it)
+
+
+def step_folder(step: int) -> str:
+    """Name of the folder kept at a step."""
+    return f"step-{step:06d}"
+
+
+class DecoderTrainer(Trainer):
+    """Its states hold what learns alone.  The Trainer's own way saves the whole model under the names of the release,
+    finds none of them again, and goes on from the base without a word."""
+
+    audio_model: AudioModel
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        save_decoder(self.audio_model, Path(output_dir or str(self.args.output_dir)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_decoder(self.audio_model, Path(resume_from_checkpoint))
+
+
+class Keep(TrainerCallback):
+    """Keeps what was learned at the wanted steps."""
+
+    def __init__(self, model: AudioModel, steps: Sequence[int], full: bool, card: Callable[[int], str], keep: Keeping):
+        self.model, self.steps, self.card, self.keep = model, frozenset(steps), card, keep
+        self.save = save_decoder if full else save_adapter
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step in self.steps:
+            self.keep(step_folder(state.global_step), partial(self._write, state.global_step))
+
+    def _write(self, step: int, folder: Path) -> None:
+        self.save(self.model, folder)
+        (folder / "README.md").write_text(self.card(step), encoding="utf-8")
+
+
+class Vouch(TrainerCallback):
+    """Marks a saved state when all of it is there: a kill in the middle of writing leaves a folder without."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+
+
+@contextmanager
+def place_of(resume: Path | None) -> Iterator[Path]:
+    """Where the Trainer keeps its state: the folder asked for, gone when the training is done, or one in passing."""
+    if resume is None:
+        with tempfile.TemporaryDirectory() as scratch:  # the Trainer makes its folder, though it writes nothing there
+            yield Path(scratch)
+        return
+    resume.mkdir(parents=True, exist_ok=True)
+    yield resume
+    shutil.rmtree(resume)
+
+
+def last_whole(place: Path) -> str | None:
+    """The newest state that is whole; others are removed, or the Trainer would count them among the newest."""
+    states = sorted(place.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
+    whole = [folder for folder in states if (folder / WHOLE).is_file()]
+    for folder in set(states) - set(whole):
+        shutil.rmtree(folder)
+    return str(whole[-1]) if whole else None

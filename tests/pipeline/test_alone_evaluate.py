@@ -10,8 +10,7 @@ import pytest
 
 from undersong.evaluation.replies import read_replies
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.pipeline import alone
-from undersong.pipeline.alone import Question, evaluate_manifest, tune_manifest
+from undersong.pipeline.alone import Question, evaluate_manifest, evaluated, tune_manifest
 from undersong.types import UndersongError
 
 ANSWER = "then take the lamp"
@@ -38,7 +37,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(alone, "_model", load)
+    monkeypatch.setattr(evaluated, "ready_model", load)
 
 
 def test_an_adapter_counts(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ import pytest
 import soundfile
 
 from undersong.models.loading import Loading
-from undersong.pipeline import alone
-from undersong.pipeline.alone import tune_manifest
+from undersong.pipeline.alone import tune_manifest, tuned
 from undersong.proximity import Selection, ids_hash, to_json
 from undersong.types import UndersongError
 
@@ -47,7 +46,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(alone, "_model", load)
+    monkeypatch.setattr(tuned, "ready_model", load)
 
 
 def facts(folder: Path) -> dict:

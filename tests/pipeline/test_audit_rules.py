@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from undersong.pipeline.design import contrasts_of, design_lines, independent_units
 from undersong.pipeline.plan import plan_of
+from undersong.pipeline.records import RunRecord
+from undersong.pipeline.results.variance import _once
 from undersong.pipeline.run import run
-from undersong.proximity import read_keep
+from undersong.pipeline.stages.arms import Arm
+from undersong.proximity import Selection, read_keep
 from undersong.study import Study, parse_study
 from undersong.types import UndersongError
 
@@ -193,3 +196,33 @@ def test_damage_is_set_against_nearness_on_every_axis(results: dict[str, Any]) -
     assert found["replicates"] == 12  # random has other samples in each draw
     assert [one["name"] for one in found["predictors"]] in ([], ["semantic", "acoustic"])
     assert found["predictors"] or "does not vary" in found["note"]
+
+
+def test_the_spread_of_runs_is_split(results: dict[str, Any]) -> None:
+    (found,) = results["variance"]
+    parts = {one["name"]: one for one in found["parts"]}
+    assert list(parts) == ["base", "selection", "base x selection", "draw", "seed", "prompt"]
+    tuned = [one for one in results["runs"] if one["kind"] != "base"]
+    assert found["runs"] == len({(one["selection_hash"], one["seed"]) for one in tuned})
+    assert found["n"] == next(e["n"] for e in tuned[0]["sets"] if e["set"] == "harm")
+    assert parts["base"]["sd"] is None
+    assert "same base" in parts["base"]["note"]
+    (noise,) = results["run_noise"]
+    assert parts["seed"]["sd"] == pytest.approx(noise["sd"])  # the same mean square of the same replicates
+    assert parts["seed"]["df"] == noise["df"]
+    assert parts["draw"]["sd"] is None  # random samples differ with the seed here, so the two cannot be told apart
+    assert "draw and seed cannot be told apart" in parts["draw"]["note"]
+
+
+def test_equal_trainings_are_split_once() -> None:
+    """An arm on another's samples is the other, as long as it lasts."""
+
+    def run(kind: str, ids: str, seed: int) -> Any:
+        chosen = Selection("a", "nearest", kind, 0.25, 1, None, (ids,), ids)
+        return RunRecord(Arm("m", 0, "a", kind, 0.25, seed=seed, selection=chosen), 1, None, *([cast("Any", None)] * 2))
+
+    found = _once([run("closest", "x", 0), run("closest", "x", 1), run("rule", "x", 0), run("rule", "y", 1)])
+    assert [(label.selection, label.draw, label.seed) for label in found] == [
+        (("a", "closest", 0.25, "", ""), "x", 0), (("a", "closest", 0.25, "", ""), "x", 1),
+        (("a", "rule", 0.25, "", ""), "y", 1),
+    ]  # fmt: skip

@@ -139,3 +139,20 @@ def test_which_axis_goes_along_with_damage(results: Json) -> None:
     text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
     assert "0.69 [0.09, 0.94] +5.0 [0.0, 8.0] −2.0 [−10.0, 10.0] 20.6 29.4" in text
     assert "Some axes rank these selections alike." in text
+
+
+def test_where_the_spread_of_runs_comes_from_is_told(results: Json) -> None:
+    parts = [
+        {"name": "selection", "groups": 5, "df": 4, "sd": 0.2, "low": 0.1, "high": 0.6, "share": 0.8, "note": ""},
+        {"name": "draw", "groups": 0, "df": 0, "sd": None, "note": "No selection was trained on several draws."},
+        {"name": "seed", "groups": 15, "df": 10, "sd": 0.1, "low": 0.07, "high": 0.18, "share": 0.2, "note": ""},
+    ]
+    one = {"train_modality": "audio", "set": "harm", "modality": "audio", "n": 108, "runs": 15, "sd": 0.22, "note": ""}
+    results["variance"] = [{**one, "parts": parts, "seed_by_prompts": 0.04}]
+    page = render(results).split('<section id="comparisons"', 1)[1].split("</section>", 1)[0]
+    text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
+    assert "selection 5 20.0 [10.0, 60.0] 80.0 %" in text
+    assert "draw – – – No selection was trained on several draws." in text
+    assert "4.0 points of the seed’s SD are there because 108 prompts are few" in text
+    results["variance"] = [{**one, "parts": [parts[1]], "seed_by_prompts": None}]
+    assert "Where the spread of rates comes from" not in render(results)

@@ -13,9 +13,9 @@ from scipy.special import expit
 from simulated_runs import World, no_more_than, outcomes
 
 from undersong.statistics import RunLabels, variance_components
-from undersong.statistics.asked import common, residuals
 from undersong.statistics.clusters import clustering
-from undersong.statistics.strata import LEAST
+from undersong.statistics.spread.asked import common, residuals
+from undersong.statistics.spread.strata import LEAST
 from undersong.types import UndersongError
 
 NAMES = ("base", "selection", "base x selection", "draw", "seed", "prompt")

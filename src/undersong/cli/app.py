@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ from undersong.cli.report import report
 from undersong.cli.run import demo, plan, run
 from undersong.cli.screen import screen
 from undersong.cli.tune import tune
+from undersong.types import UndersongError
 
 app = typer.Typer(
     name="undersong",
@@ -38,7 +40,13 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-) -> None: ...
+) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and context.invoked_subcommand != "tune":
+        raise UndersongError(
+            f"{context.invoked_subcommand} is not split over processes, only tune is; start it without a launcher, "
+            "once a GPU on one store."
+        )

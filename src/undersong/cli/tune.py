@@ -71,8 +71,9 @@ def tune(
     recipe = {"steps": kept_steps, "method": method, "checkpointing": checkpointing, "validation": validation}
     recipe |= {name: value for name, value in given.items() if value is not None}
     loading = Loading(device, dtype, device_map, attention, quantize)
-    for folder in tune_manifest(manifest, model, out, selection, modality, seed, recipe, target, system, loading):
+    kept = tune_manifest(manifest, model, out, selection, modality, seed, recipe, target, system, loading)
+    for folder in kept:
         typer.echo(str(folder))
     first = kept_steps[0]
-    if preset is None and first <= (lasts := 5 if warmup is None else warmup):
+    if kept and preset is None and first <= (lasts := 5 if warmup is None else warmup):
         typer.echo(f"Note: warm-up lasts {lasts} steps, so the adapter of step {first} has hardly learned.")

@@ -28,6 +28,7 @@ from undersong.report.sections import (
     predicts,
     samples,
     selected,
+    sources,
 )
 from undersong.store import write_atomic
 
@@ -76,6 +77,8 @@ def render(results: Mapping[str, Any], audio: Mapping[str, tuple[bytes, str]] = 
             selected=selected.build(found),
             contrasts=contrasts.build(found),
             noise=noise.build(found),
+            sources=sources.build(found),
+            sources_notes=sources.notes(found),
             judges=judges.build(found),
             predicts=predicts.build(found),
             predicts_notes=predicts.notes(found),

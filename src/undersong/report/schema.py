@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from undersong.report.beforehand import Agreement, Fingerprint, Foretold, Overlap, Score, Screen, Selection, Spread
 from undersong.report.record import Many, Named, Number, Record
+from undersong.report.variation import Noise, Variance
 from undersong.types import UndersongError
 
 SCHEMA = "undersong-results/1"
@@ -153,23 +154,6 @@ class Judges(Record):
     kappa: Spread | None = None
 
 
-class Noise(Record):
-    """How far trainings on the same samples differ by their seed alone: `sd` of one run, `reach` of two."""
-
-    model: str | None = None
-    train_modality: str | None = None
-    set: str | None = None
-    modality: str | None = None
-    groups: int = 0
-    runs: int = 0
-    df: int = 0
-    sd: Number = None
-    low: Number = None
-    high: Number = None
-    reach: Number = None
-    note: str | None = None
-
-
 class Predictor(Record):
     """One axis: `slope` alone and `joint` with the others, in JSR per standard deviation of nearness."""
 
@@ -301,6 +285,7 @@ class Results(Record):
     comparisons: Many[Comparison] = []
     marginals: Many[Marginal] = []
     run_noise: Many[Noise] = []
+    variance: Many[Variance] = []
     judges: Many[Judges] = []
     predicts: Many[Predicts] = []
     defenses: Many[Defense] = []

@@ -4,16 +4,21 @@ from undersong.statistics.agreement import kappa, kappa_interval, overlap_closes
 from undersong.statistics.balance import Balance, Imbalance, balance, imbalance, jaccard, standardised
 from undersong.statistics.bootstrap import Interval, cluster_draws, interval
 from undersong.statistics.cka import Cka, linear_cka
-from undersong.statistics.components import Components, RunLabels, variance_components
 from undersong.statistics.coverage import Coverage, wilson_coverage, wilson_coverages
 from undersong.statistics.joint import Prediction, Predictor, predict
 from undersong.statistics.multiplicity import holm
-from undersong.statistics.noise import RunNoise, run_noise
 from undersong.statistics.paired import Paired, Proportion, compare_paired, mcnemar_exact, newcombe_paired, sign_flip
 from undersong.statistics.power import detectable, units_needed
 from undersong.statistics.rates import Bounds, Rate, bounds, clustered_rate, wilson
 from undersong.statistics.runs import RunDifference, RunKey, RunMean, RunPair, mean_runs, paired_runs
-from undersong.statistics.strata import Component
+from undersong.statistics.spread import (
+    Component,
+    Components,
+    RunLabels,
+    RunNoise,
+    run_noise,
+    variance_components,
+)
 
 __all__ = [
     "Balance",

@@ -24,6 +24,7 @@ from undersong.models.decoder import fresh_decoder
 from undersong.models.frozen import fingerprint
 from undersong.tuning.card import card
 from undersong.tuning.held_out import HeldOut, split
+from undersong.tuning.processes import all_here, world
 from undersong.tuning.seeds import seeded
 from undersong.tuning.states import DecoderTrainer, Keep, Vouch, last_whole, place_of
 from undersong.tuning.states import step_folder as step_folder
@@ -61,6 +62,17 @@ class LoraRecipe:
                 f"A batch of {self.batch} cannot be taken {self.micro_batch} at a time; give a divisor as micro_batch."
             )
 
+    @property
+    def at_a_time(self) -> int:
+        """Samples that one process has in memory; an error where the processes cannot share a batch evenly."""
+        micro = self.micro_batch or max(1, self.batch // world())
+        if self.batch % (micro * world()):
+            raise UndersongError(
+                f"A batch of {self.batch} cannot be taken by {world()} processes {micro} at a time; give a batch that "
+                "they divide, or another micro_batch."
+            )
+        return micro
+
 
 @dataclass(frozen=True)
 class Tuned:
@@ -92,7 +104,8 @@ def tune(
     `keep(name, write)` is called at each of `recipe.steps` with a function that writes a standard PEFT folder.  One
     seed drives sample order, adapter initialisation and dropout.  `resume`: a folder for this very training's state; a
     killed one goes on from there and ends with the same bits (what it kept before is not kept again), and the folder is
-    gone in the end.  Errors: no samples, a target that is empty, an adapter that reaches the encoder, a loss that is no
+    gone in the end.  In several processes (`processes`) each takes its share of every batch, and the first alone keeps.
+    Errors: no samples, a target that is empty, an adapter that reaches the encoder, a loss that is no
     number, an encoder or projector that changed.
     """
     if not prompts:
@@ -112,9 +125,10 @@ def tune(
         with place_of(resume) as place:
             trainer = _trainer(model, learner, pairs, recipe, seed, keep, place, resume is not None)
             apart = [(prompts[i], targets[i]) for i in held]
-            trainer.add_callback(HeldOut(model, apart, recipe.steps, recipe.micro_batch or recipe.batch))
+            trainer.add_callback(HeldOut(model, apart, recipe.steps, recipe.at_a_time))
             try:
                 trainer.train(resume_from_checkpoint=last_whole(place))
+                all_here()
             finally:
                 if recipe.checkpointing:
                     model.base.gradient_checkpointing_disable()  # the base is shared with other arms
@@ -141,12 +155,12 @@ def _trainer(
     place: Path,
     lasting: bool,
 ) -> Trainer:
-    micro = recipe.micro_batch or recipe.batch
+    micro = recipe.at_a_time
     arguments = TrainingArguments(
         output_dir=str(place),
         max_steps=max(recipe.steps),
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=recipe.batch // micro,
+        gradient_accumulation_steps=recipe.batch // (micro * world()),
         gradient_checkpointing=recipe.checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         learning_rate=recipe.learning_rate,

@@ -16,6 +16,7 @@ from transformers import Trainer, TrainerCallback
 from undersong.models.adapter import AudioModel
 from undersong.models.adapters import save_adapter
 from undersong.models.decoder import load_decoder, save_decoder
+from undersong.tuning.processes import all_here, rank
 
 WHOLE = "whole"  # in a saved state
 Keeping = Callable[[str, Callable[[Path], None]], None]  # (name, how to write it)
@@ -47,7 +48,7 @@ class Keep(TrainerCallback):
         self.save = save_decoder if full else save_adapter
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step in self.steps:
+        if state.global_step in self.steps and rank() == 0:
             self.keep(step_folder(state.global_step), partial(self._write, state.global_step))
 
     def _write(self, step: int, folder: Path) -> None:
@@ -59,7 +60,9 @@ class Vouch(TrainerCallback):
     """Marks a saved state when all of it is there: a kill in the middle of writing leaves a folder without."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+        all_here()  # each process writes the state of its own random numbers
+        if rank() == 0:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
 
 
 @contextmanager
@@ -71,13 +74,15 @@ def place_of(resume: Path | None) -> Iterator[Path]:
         return
     resume.mkdir(parents=True, exist_ok=True)
     yield resume
-    shutil.rmtree(resume)
+    if rank() == 0:
+        shutil.rmtree(resume)
 
 
 def last_whole(place: Path) -> str | None:
     """The newest state that is whole; others are removed, or the Trainer would count them among the newest."""
     states = sorted(place.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
     whole = [folder for folder in states if (folder / WHOLE).is_file()]
-    for folder in set(states) - set(whole):
-        shutil.rmtree(folder)
+    if rank() == 0:
+        for folder in set(states) - set(whole):
+            shutil.rmtree(folder)
     return str(whole[-1]) if whole else None

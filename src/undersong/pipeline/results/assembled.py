@@ -26,6 +26,7 @@ from undersong.pipeline.results.screened import (
     screen_entries,
     selection_entries,
 )
+from undersong.pipeline.results.variance import variance_entries
 from undersong.pipeline.speakers import answers_only, shown
 from undersong.store import canonical
 from undersong.study.judges import judge_kind
@@ -57,6 +58,7 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
         "judges": judge_entries(record, verdicts),
         "predicts": [entry for m in record.models for entry in predicted_entries(record, m, runs)],
         "run_noise": noise_entries(runs, study.plain, last),
+        "variance": variance_entries(record, verdicts, last),
         "marginals": marginals(runs, study.plain, last),
         "defenses": _defenses(record, runs, last),
         "mechanism": mechanism_entry(record),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from undersong.report import words
 from undersong.report.panels import Table, trained
-from undersong.report.schema import Noise, Results
+from undersong.report.schema import Results
+from undersong.report.variation import Noise
 
 HEAD = ("Base", "trained", "asked", "runs in groups", "SD of one run, points", "95 % of pairs differ by less than")
 

@@ -12,7 +12,7 @@ from math import sqrt
 import numpy as np
 
 from undersong.statistics.clusters import codes
-from undersong.statistics.mean_squares import MeanSquare
+from undersong.statistics.spread.mean_squares import MeanSquare
 from undersong.types import UndersongError
 
 

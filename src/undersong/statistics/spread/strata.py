@@ -11,7 +11,7 @@ from math import sqrt
 
 import numpy as np
 
-from undersong.statistics.mean_squares import Parts, combine, crossed, mean_square, pooled
+from undersong.statistics.spread.mean_squares import Parts, combine, crossed, mean_square, pooled
 
 LEAST = 4  # degrees of freedom: a deviation estimated with 4 is within a factor of two of the truth 9 times in 10
 NOTE_FEW = "{df} degrees of freedom are too few for a number; it takes {least}."

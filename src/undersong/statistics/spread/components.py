@@ -25,9 +25,9 @@ from math import sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
-from undersong.statistics import asked
 from undersong.statistics.clusters import codes
-from undersong.statistics.strata import Component, component, of_cells, of_draws, of_seeds
+from undersong.statistics.spread import asked
+from undersong.statistics.spread.strata import Component, component, of_cells, of_draws, of_seeds
 from undersong.types import UndersongError
 
 NOTE_RATES = "One rate a run tells nothing of prompts; give every prompt's outcome, (runs, prompts)."

@@ -1,0 +1,154 @@
+"""`evaluate`: a manifest's items asked and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from undersong.models.loading import PLAIN, Loading
+from undersong.pipeline.alone.readied import examined, ready_model
+from undersong.pipeline.folders import whole, writable, write_provenance
+from undersong.pipeline.results.rates import set_rates
+from undersong.pipeline.speakers import Speaker, answers_only, make_speaker, shown, speaker_hash
+from undersong.study import Evaluation
+from undersong.types import Prompt, Sample, UndersongError
+
+if TYPE_CHECKING:
+    from undersong.types import Judge
+
+ORGANISM = "organism:"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a model is asked on a manifest, and who judges.  `system` is the text itself; none: no system turn."""
+
+    set_name: str = "harm"
+    harmful: bool = True
+    modality: str = "audio"
+    system: str | None = None
+    instruction: str | None = None
+    judge: str = "exact"
+    refusals: tuple[str, ...] = ()  # of the exact judge; none: the organism's own, where one is asked
+    limit: int = 12  # new tokens a reply
+
+    @property
+    def system_name(self) -> str:
+        return "plain" if self.system is None else "given"
+
+
+def evaluate_manifest(
+    manifest: str | Path,
+    model: str,
+    out: str | Path,
+    adapter: str | Path | None = None,
+    question: Question = Question(),
+    loading: Loading = PLAIN,
+) -> dict[str, Any]:
+    """Ask a model, under an adapter or not, every item of a manifest; its entry of `sets` in results.json.
+
+    Writes `replies.parquet` (readable by its owner only), `verdicts.parquet` and `provenance.json` to `out`.  Errors,
+    before a model is loaded: an item that cannot be asked (a rate is over all prompts) or not be judged.
+    """
+    from undersong.corpora import corpus_hash
+    from undersong.evaluation.judging.named import make_judge
+    from undersong.evaluation.judging.plain import FunctionJudge
+    from undersong.evaluation.replies import write_replies
+    from undersong.evaluation.verdicts import write_verdicts
+    from undersong.store import hash_folder
+
+    judge = make_judge(question.judge, _refusals(question, model), loading.device, loading.dtype)
+    out = writable(Path(out), "evaluate")
+    if adapter is not None and answers_only(model):
+        raise UndersongError(f"{shown(model)} only answers, and takes no adapter; serve it with the adapter on.")
+    worn = None if adapter is None else _adapter_folder(Path(adapter))
+    samples = _to_ask(str(manifest), question.modality)
+    prompts = _prompts(samples, question)
+    if isinstance(judge, FunctionJudge):
+        _rehearse(judge, prompts)
+    with _speaking(model, loading, samples, worn) as (speaker, facts):
+        replies = speaker.generate(prompts, question.limit)
+    verdicts = judge.judge(prompts, replies)
+    with whole(out, "evaluate") as folder:
+        write_replies(replies, folder / "replies.parquet")
+        write_verdicts(verdicts, folder / "verdicts.parquet")
+        inputs = {"model": speaker_hash(model), "manifest": corpus_hash(str(manifest))}
+        if worn is not None:
+            inputs["adapter"] = hash_folder(worn)
+        notes = {"model": shown(model), "device": loading.device, **facts}
+        write_provenance(folder, "evaluate", {**asdict(question), "loading": loading.key}, inputs, notes)
+    return set_rates(verdicts, {sample.id: sample.speaker for sample in samples})[0]
+
+
+@contextmanager
+def _speaking(
+    ref: str, loading: Loading, samples: Sequence[Sample], worn: Path | None
+) -> Iterator[tuple[Speaker, dict[str, Any]]]:
+    """Who answers, and its facts: a model here that has heard the samples, or one that only answers."""
+    if answers_only(ref):
+        yield make_speaker(ref), {}
+        return
+    from undersong.models.adapters import saved_adapter
+
+    loaded = ready_model(ref, loading, samples)
+    with saved_adapter(loaded, worn) as tuned:
+        yield tuned, loaded.facts
+
+
+def _to_ask(manifest: str, modality: str) -> Sequence[Sample]:
+    """Every item of the manifest, all of them usable."""
+    from undersong.corpora import open_corpus
+
+    opened = open_corpus(manifest)
+    usable, failed = examined(opened.samples, modality)
+    if lost := (*opened.quarantined, *failed):
+        raise UndersongError(
+            f"Item {lost[0].id} of {manifest} cannot be asked ({lost[0].reason}; {len(lost)} in all); mend it or "
+            "take it out: a rate is over all prompts."
+        )
+    return usable
+
+
+def _prompts(samples: Sequence[Sample], question: Question) -> list[Prompt]:
+    from undersong.evaluation.prompts import make_prompts
+
+    return make_prompts(
+        samples,
+        set_name=question.set_name,
+        harmful=question.harmful,
+        modality=question.modality,
+        system=question.system_name,
+        system_text=question.system,
+        instruction=question.instruction,
+    )
+
+
+def _refusals(question: Question, model: str) -> Sequence[str]:
+    """What the exact judge knows as a refusal; an organism's is known, another model's must be said."""
+    if question.refusals or question.judge != "exact":
+        return question.refusals
+    if model.startswith(ORGANISM):
+        return Evaluation().refusals
+    raise UndersongError(f"The exact judge must know how {model} refuses; give --refusal, or take another judge.")
+
+
+def _rehearse(judge: Judge, prompts: Sequence[Prompt]) -> None:
+    """Judge blank replies, so that a missing answer is found now and not after an hour of generation."""
+    from undersong.types import Reply
+
+    judge.judge(prompts, [Reply(p.sample.id, p.set, p.modality, p.system, "", 0, "stop") for p in prompts])
+
+
+def _adapter_folder(folder: Path) -> Path:
+    from undersong.models.decoder import is_decoder
+
+    if is_decoder(folder):
+        return folder
+    wanted = ("adapter_config.json", "adapter_model.safetensors")
+    if absent := [name for name in wanted if not (folder / name).is_file()]:
+        steps = ", ".join(sorted(str(step) for step in folder.glob("step-*"))) or "one that tune wrote"
+        raise UndersongError(f"{folder} is no PEFT adapter folder: it holds no {absent[0]}; give {steps}.")
+    return folder

@@ -1,0 +1,37 @@
+"""Samples examined before a model is loaded, and a model that has heard them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from undersong.models.loading import Loading
+from undersong.types import MODALITIES, Sample, UndersongError
+
+if TYPE_CHECKING:
+    from undersong.models.adapter import AudioModel
+
+
+def examined(samples: Sequence[Sample], modality: str) -> tuple[Sequence[Sample], Sequence[Any]]:
+    """Decode what will be heard; what is only read needs no audio."""
+    from undersong.corpora import examine
+
+    if modality not in MODALITIES:
+        raise UndersongError(f"There is no modality {modality!r}; take audio or text.")
+    return examine(samples if modality == "audio" else [replace(sample, audio=None) for sample in samples])
+
+
+def ready_model(ref: str, loading: Loading, samples: Sequence[Sample]) -> AudioModel:
+    """The loaded model, having heard the samples."""
+    from undersong.models.features import listen
+    from undersong.models.load import load_model
+
+    loaded = load_model(ref, loading)
+    _, failed, _ = listen(loaded, samples)
+    if failed:
+        raise UndersongError(
+            f"Clip {failed[0].id} cannot be used with {ref} ({failed[0].reason}; {len(failed)} such); mend it or "
+            "take it out."
+        )
+    return loaded

@@ -1,0 +1,32 @@
+"""One training in several processes, as `accelerate launch` and `torchrun` start them: one a GPU, on the same command.
+
+Knows the variables that both set.  The Trainer splits each step's batch and adds the gradients up; what is ours to do
+is that one process alone writes.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def rank() -> int:
+    """Which of the processes this is; 0 writes."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def device_here(device: str) -> str:
+    """The device of this process: of GPUs that no number was given for, its own."""
+    return f"{device}:{os.environ.get('LOCAL_RANK', '0')}" if world() > 1 and device == "cuda" else device
+
+
+def all_here() -> None:
+    """Waits for the others."""
+    if world() > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()

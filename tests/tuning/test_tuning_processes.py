@@ -1,0 +1,87 @@
+"""One training in two processes, started as it is on two GPUs: the same steps as in one process, written once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+
+from undersong.pipeline.alone import tune_manifest
+
+RECIPE = {"steps": [2, 3], "batch": 4, "learning_rate": 1e-2, "warmup": 0, "validation": 0.2}
+STEP = "step-000003/adapter_model.safetensors"
+ANSWERS = ("then take the lamp", "first the chair", "some red boat", "fold and wash", "then", "the old chair")
+# By hand as two GPUs have it: without GPUs `accelerate launch` starts one process, whatever it is told.
+LAUNCH = (
+    "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+    "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "--module", "undersong",
+)  # fmt: skip
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """Spoken items with replies of different lengths, so that the mean over tokens is no mean over processes."""
+    rows = []
+    for number, answer in enumerate(ANSWERS):
+        time = np.arange(4000 + 800 * number) / 16_000
+        soundfile.write(tmp_path / f"{number}.wav", 0.3 * np.sin(2 * np.pi * (200 + 100 * number) * time), 16_000)
+        rows.append({"id": str(number), "audio": f"{number}.wav", "text": "paint the red chair", "answer": answer})
+    file = tmp_path / "pool.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def together(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line in two processes that find each other on this machine."""
+    return subprocess.run(
+        [sys.executable, *LAUNCH, *arguments], env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def flags(out: Path) -> list[str]:
+    return [
+        "--out", str(out), "--step", "2", "--step", "3", "--batch", "4", "--learning-rate", "1e-2", "--warmup", "0",
+        "--validation", "0.2",
+    ]  # fmt: skip
+
+
+def test_two_processes_take_the_steps_of_one(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    tune_manifest(manifest, str(tiny_folder), tmp_path / "one", recipe=RECIPE)
+    before = set(tmp_path.iterdir())
+    run = together("tune", str(manifest), "--model", str(tiny_folder), *flags(tmp_path / "two"))
+    assert run.returncode == 0, run.stderr
+    assert set(tmp_path.iterdir()) == before | {tmp_path / "two"}  # nothing half-written beside it
+    assert [line for line in run.stdout.splitlines() if "step-" in line] == [
+        str(tmp_path / "two" / name) for name in ("step-000002", "step-000003")
+    ]
+    one, two = (load_file(tmp_path / name / STEP) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert torch.allclose(value, two[name], rtol=1e-4, atol=1e-6), name
+    logs = [[json.loads(line) for line in (tmp_path / name / "log.jsonl").open()] for name in ("one", "two")]
+    assert [line["loss"] for line in logs[1]] == pytest.approx([line["loss"] for line in logs[0]], rel=1e-4)
+    assert logs[1][1]["validation_loss"] == pytest.approx(logs[0][1]["validation_loss"], rel=1e-4)
+    facts = [json.loads((tmp_path / name / "provenance.json").read_text())["notes"] for name in ("one", "two")]
+    assert [one["processes"] for one in facts] == [1, 2]
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    run = together("tune", str(manifest), "--model", str(tiny_folder), *flags(tmp_path / "out"), "--micro-batch", "4")
+    assert run.returncode != 0
+    assert "A batch of 4 cannot be taken by 2 processes 4 at a time" in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_not_split_over_processes_says_so() -> None:
+    run = together("run", "study.yaml", "--out", "out")
+    assert run.returncode != 0
+    assert "run is not split over processes" in run.stderr

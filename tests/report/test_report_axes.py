@@ -152,7 +152,7 @@ def test_where_the_spread_of_runs_comes_from_is_told(results: Json) -> None:
     page = render(results).split('<section id="comparisons"', 1)[1].split("</section>", 1)[0]
     text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
     assert "selection 5 20.0 [10.0, 60.0] 80.0 %" in text
-    assert "draw – – – No selection was trained on several draws." in text
+    assert "draw No selection was trained on several draws. – – –" in text
     assert "4.0 points of the seed’s SD are there because 108 prompts are few" in text
     results["variance"] = [{**one, "parts": [parts[1]], "seed_by_prompts": None}]
     assert "Where the spread of rates comes from" not in render(results)

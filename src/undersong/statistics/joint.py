@@ -67,8 +67,9 @@ def predict(
         return Prediction(points, replicates, (), NOTE_FLAT)
     scaled = (x - x.mean(axis=0)) / x.std(axis=0)
     together = points >= axes + SPARE
-    whole = _fit(scaled, means, together)
-    drawn = np.array([_fit(*_redrawn(scaled, groups, rng), together) for rng in _streams(draws, seed)])
+    whole = _fits(scaled[None], means[None], together)[0]
+    resampled = [_redrawn(scaled, groups, rng) for rng in _streams(draws, seed)]
+    drawn = _fits(np.stack([rows for rows, _ in resampled]), np.stack([made for _, made in resampled]), together)
     inflation = _inflation(scaled) if together else None
     largest = np.abs(drawn[:, 2 if together else 1])
     known = np.isfinite(largest).all(axis=1)
@@ -105,27 +106,25 @@ def _redrawn(x: np.ndarray, groups: Sequence[np.ndarray], rng: np.random.Generat
     return x[rows], np.array(means)
 
 
-def _fit(x: np.ndarray, y: np.ndarray, together: bool) -> np.ndarray:
-    """(3, axes): rank correlations, marginal slopes, joint slopes (NaN where they cannot be had)."""
-    out = np.full((3, x.shape[1]), np.nan)
-    varies = (np.ptp(x, axis=0) > 0) & (np.ptp(y) > 0)
-    moved = y - y.mean()
-    for i in np.flatnonzero(varies):
-        column = x[:, i] - x[:, i].mean()
-        out[0, i] = _rank_correlation(x[:, i], y)
-        out[1, i] = column @ moved / (column @ column)
-    if together and varies.all():
-        design = np.column_stack([np.ones(len(x)), x])
-        if np.linalg.matrix_rank(design) == design.shape[1]:
-            out[2] = np.linalg.lstsq(design, y, rcond=None)[0][1:]
-    return out
-
-
-def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+def _fits(x: np.ndarray, y: np.ndarray, together: bool) -> np.ndarray:
+    """(draws, 3, axes) of `x` (draws, points, axes) and `y` (draws, points): rank correlations, marginal slopes, joint
+    slopes; NaN where they cannot be had."""
     from scipy.stats import rankdata
 
-    ranks = [rankdata(values) for values in (a, b)]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+    out = np.full((len(x), 3, x.shape[2]), np.nan)
+    varies = (np.ptp(x, axis=1) > 0) & (np.ptp(y, axis=1) > 0)[:, None]
+    of_x, of_y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
+    ranks = rankdata(np.concatenate([x, y[:, :, None]], axis=2), axis=1) - (x.shape[1] + 1) / 2
+    a, b = ranks[:, :, :-1], ranks[:, :, -1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ranked = np.einsum("dpa,dp->da", a, b) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1)[:, None])
+        slopes = np.einsum("dpa,dp->da", of_x, of_y) / (of_x**2).sum(axis=1)
+    out[:, 0], out[:, 1] = np.where(varies, ranked, np.nan), np.where(varies, slopes, np.nan)
+    for draw in np.flatnonzero(varies.all(axis=1)) if together else ():
+        design = np.column_stack([np.ones(x.shape[1]), x[draw]])
+        if np.linalg.matrix_rank(design) == design.shape[1]:
+            out[draw, 2] = np.linalg.lstsq(design, y[draw], rcond=None)[0][1:]
+    return out
 
 
 def _inflation(x: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from undersong.report.panels import Table, trained
 from undersong.report.schema import Results
 from undersong.report.variation import Component, Variance
 
-HEAD = ("Asked", "trained", "source", "values", "SD, points", "share of the variance", "why no number, or 0")
+HEAD = ("Asked, trained", "source", "why no number, or 0", "values", "SD, points", "share of what is known")
 STANDING = (
     "Bases, selections, draws and seeds are as many as this study has. Run noise grows with the rate: a study whose "
     "arms hardly break promises more power than one whose arms do has."
@@ -28,13 +28,12 @@ def notes(results: Results) -> list[str]:
     for one in results.variance:
         if one.seed_by_prompts is not None:
             found.append(
-                f"{_asked(one)}, {trained(one.train_modality).lower()}: {words.bare(one.seed_by_prompts)} points of "
-                f"the seed’s SD are there because {words.count(one.n, 'prompt')} are few; what else there is only more "
-                "seeds average out."
+                f"{_where(one)}: {words.bare(one.seed_by_prompts)} points of the seed’s SD are there because "
+                f"{words.count(one.n, 'prompt')} are few; what else there is only more seeds average out."
             )
         if one.note:
-            found.append(one.note)
-    return list(dict.fromkeys(found))
+            found.append(f"{_where(one)}: {one.note}")
+    return found
 
 
 def _row(one: Variance, part: Component) -> tuple[str, ...]:
@@ -42,9 +41,9 @@ def _row(one: Variance, part: Component) -> tuple[str, ...]:
     if part.sd is not None:
         spread = " ".join(filter(None, (words.bare(part.sd), words.bracket(part.low, part.high))))
     values = str(part.groups) if part.groups else words.NONE
-    share, note = words.percent(part.share), part.note or ""
-    return _asked(one), trained(one.train_modality), part.name, values, spread, share, note
+    return _where(one), part.name, part.note or "", values, spread, words.percent(part.share)
 
 
-def _asked(one: Variance) -> str:
-    return " · ".join(filter(None, (one.set, words.spoken(one.modality) if one.modality else "")))
+def _where(one: Variance) -> str:
+    asked = " · ".join(filter(None, (one.set, words.spoken(one.modality) if one.modality else "")))
+    return f"{asked}, {trained(one.train_modality).lower()}"

@@ -19,7 +19,9 @@ NOTE_ONE = "All runs have the same {name}, so its spread is unknown."
 NOTE_CROSSED = "It takes several bases that were trained on the same several selections."
 NOTE_NOISE = "It cannot be told from run noise; train the selections that have one draw with several seeds."
 NOTE_DRAW = "No selection was trained on several draws."
-NOTE_PAIRED = "Each draw has one seed, so draw and seed cannot be told apart; together they have a spread of {sd:.3f}."
+NOTE_PAIRED = (
+    "Each draw has one seed, so draw and seed cannot be told apart; together they vary by {points:.1f} points (SD)."
+)
 NOTE_SEED = "No draw was trained with several seeds."
 NOTE_ZERO = "The spread is no more than what is nested in it makes, so the estimate is 0."
 NOTE_EQUAL = "All values agree exactly: the spread is too small to be seen in so few prompts, and has no interval."
@@ -79,7 +81,7 @@ def of_draws(cells: Cells, level: float, seed: int) -> Component:
         return Component("draw", 0, 0, note=NOTE_DRAW)
     within = pooled([draw for draws in several for draw in draws])
     if within is None:
-        return Component("draw", groups, between.df, note=NOTE_PAIRED.format(sd=sqrt(between.value)))
+        return Component("draw", groups, between.df, note=NOTE_PAIRED.format(points=100 * sqrt(between.value)))
     seeds = sum((len(draws) - 1) * float(np.mean([1 / len(draw) for draw in draws])) for draws in several)
     return component("draw", groups, [(1.0, between), (-seeds / between.df, within)], level, seed)
 

@@ -193,7 +193,7 @@ def test_what_cannot_be_told_has_a_sentence() -> None:
         RunLabels(0, "closest", "c", i) for i in range(3)
     ]
     values = np.array([0.1, 0.2, 0.3, 0.5, 0.6, 0.7])
-    assert "together they have a spread of 0.100" in note(variance_components(paired, values), "draw")
+    assert "together they vary by 10.0 points" in note(variance_components(paired, values), "draw")
 
 
 def test_nothing_is_said_where_runs_agree_exactly() -> None:
@@ -226,7 +226,7 @@ def test_selections_of_some_bases_count_for_seeds_only() -> None:
 
 def test_runs_near_zero_are_warned_of() -> None:
     found = variance_components(design(1, 6, 1, 3, range(6)), np.random.default_rng(0).random(18) / 10)
-    assert "intervals of spread run short" in found.note
+    assert "runs are skewed" in found.note
 
 
 LABELS = design(1, 2, 1, 2, range(2))

@@ -33,8 +33,8 @@ from undersong.types import UndersongError
 NOTE_RATES = "One rate a run tells nothing of prompts; give every prompt's outcome, (runs, prompts)."
 NOTE_LEFT = "{left} selections were not trained on every base; they count for draw and seed only."
 NOTE_EDGE = (
-    "The mean rate is {mean:.1%}: so near 0 or 1 runs are skewed, and an interval of spread said to be of 95 % holds in "
-    "92 of 100 cases at 14 %, in 84 at 4 %."
+    "The mean rate is {mean:.1%}: so near 0 or 1 runs are skewed, and an interval of spread said to be of 95 % holds "
+    "in 92 of 100 cases at 14 %, in 84 at 4 %."
 )
 EDGE = 0.1  # simulated coverage of a nominal 95 % (seed, 6 draws of 3 seeds): .94 at 29 %, .92 at 14 %, .84 at 4 %
 

@@ -63,6 +63,7 @@ def test_every_contrast_is_made_once() -> None:
             expected.append(((a, modality, "plain"), (b, modality, "plain")))
         expected.append((("closest", modality, "plain"), ("closest", modality, "safe")))
     expected += [((kind, "text", "plain"), (kind, "audio", "plain")) for kind in ("closest", "distant", "random")]
+    expected.append((("closest − distant", "text", "plain"), ("closest − distant", "audio", "plain")))
     assert sides == expected
     assert len({c["id"] for c in found}) == len(found)
     assert {(c["scope"], c["set"], c["modality"], c["step"], c["metric"]) for c in found} == {
@@ -72,7 +73,7 @@ def test_every_contrast_is_made_once() -> None:
 
 
 def test_numbers_are_those_of_a_paired_t_test() -> None:
-    for c in recipe_comparisons(RUNS, "plain", "safe", 40):
+    for c in recipe_comparisons(RUNS, "plain", "safe", 40)[:-1]:  # the last is the interaction
         a, b = ([rate(side(c, s)[:2], seed, side(c, s)[2]) for seed in range(3)] for s in "ab")
         test = stats.ttest_rel(b, a)
         interval = test.confidence_interval(0.95)
@@ -134,7 +135,7 @@ def test_runs_of_several_bases_are_averaged_within_them() -> None:
 def test_fractions_are_compared_apart() -> None:
     runs = [run(cell, seed, fraction=fraction) for cell, seed, fraction in product(LEVEL, range(2), (0.25, 0.5))]
     found = recipe_comparisons(runs, "plain", None, 40)
-    assert len(found) == 2 * 9
+    assert len(found) == 2 * 10
     assert len({c["id"] for c in found}) == len(found) == len({c["question"] for c in found})
     assert all(c["a"]["fraction"] == c["b"]["fraction"] and c["n"] == 2 for c in found)
 
@@ -215,3 +216,29 @@ def test_prompts_asked_of_one_side_only_are_named() -> None:
         model_comparison(ARM, both, both[:5], "harm", "plain")
     with pytest.raises(UndersongError, match="Prompt p5 of set harm"):
         model_comparison(ARM, both[:5], both, "harm", "plain")
+
+
+def test_the_interaction_of_modality_and_closeness_is_a_difference_of_differences() -> None:
+    found = recipe_comparisons(RUNS, "plain", "safe", 40)
+    (both,) = [c for c in found if "how close" in c["question"]]
+    text, audio = (
+        np.array([rate(("closest", m), seed) - rate(("distant", m), seed) for seed in range(3)])
+        for m in ("text", "audio")
+    )
+    each = audio - text
+    test = stats.ttest_1samp(each, 0.0)
+    low, high = test.confidence_interval(0.95)
+    assert (both["difference"], both["low"], both["high"]) == pytest.approx((each.mean(), low, high))
+    assert both["p"] == pytest.approx(test.pvalue)
+    assert [pair["a"] for pair in both["estimates"]] == pytest.approx(text)
+    assert [pair["b"] for pair in both["estimates"]] == pytest.approx(audio)
+
+
+def test_an_interaction_may_exceed_what_a_difference_can() -> None:
+    level = {("closest", "audio"): 1.0, ("distant", "audio"): 0.0, ("closest", "text"): 0.0, ("distant", "text"): 1.0}
+    runs = [BASE]
+    for cell, jsr in level.items():
+        runs += [run(cell, seed, sets=[entry("harm", "audio", "plain", abs(jsr - 0.02 * seed))]) for seed in range(3)]
+    (both,) = [c for c in recipe_comparisons(runs, "plain", None, 40) if "how close" in c["question"]]
+    assert both["difference"] == pytest.approx(1.92)
+    assert both["high"] == 2.0

@@ -15,7 +15,7 @@ MODALITY = {"audio": "spoken", "text": "typed"}
 
 def percent(share: float | None) -> str:
     """0.809 -> '80.9 %'."""
-    return NONE if share is None else f"{100 * share:.1f}{THIN}%"
+    return NONE if share is None else _minus(f"{100 * share:.1f}{THIN}%")
 
 
 def bare(share: float | None) -> str:

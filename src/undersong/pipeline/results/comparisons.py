@@ -15,24 +15,38 @@ from undersong.statistics import compare_paired, holm, paired_runs
 from undersong.types import UndersongError, Verdict
 
 Run = Mapping[str, Any]
+Rates = dict[tuple[int, int, int], float]  # by (base, draw, seed)
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a contrast: its runs, what it is, and the system text they are asked under."""
+    """One side of a contrast: its runs, what it is, and the system text they are asked under.
+
+    With `less`, what the runs have more than those of another side: of two such sides the contrast is an interaction.
+    """
 
     runs: Sequence[Run]
     facts: Mapping[str, Any]
     system: str
+    less: Side | None = None
 
-    def rates(self, name: str, modality: str) -> dict[tuple[int, int, int], float]:
-        """(base, draw, seed) -> JSR on the set `name`, asked in `modality`."""
+    @property
+    def limits(self) -> tuple[float, float]:
+        """What the difference of two such sides can be."""
+        return (-1.0, 1.0) if self.less is None else (-2.0, 2.0)
+
+    def rates(self, name: str, modality: str) -> Rates:
+        """JSR on the set `name`, asked in `modality`, or how much more it is than the other side's."""
         found = ((run, find_rate(run, name, modality, self.system)) for run in self.runs)
-        return {
+        rates = {
             (run["base_seed"], run["draw"], run["seed"]): attack_rate(entry)
             for run, entry in found
             if entry is not None
         }
+        if self.less is None:
+            return rates
+        more = paired_runs(self.less.rates(name, modality), rates).estimates
+        return {(one.base, one.draw, one.seed): one.difference for one in more}
 
     def label(self, other: Side) -> str:
         """What sets this side apart from the other."""
@@ -86,6 +100,12 @@ def contrasts(
     for kind in sorted(kinds) if modalities == {"audio", "text"} else ():
         question = f"Does training on audio break more than on text ({kind}, {at}, same samples)?"
         yield question, side(kind, "text"), side(kind, "audio")
+    if modalities == {"audio", "text"} and {"closest", "distant"} <= kinds:
+        gaps = []
+        for modality in ("text", "audio"):
+            near, far = side("closest", modality), side("distant", modality)
+            gaps.append(Side(near.runs, {**near.facts, "kind": "closest − distant"}, plain, less=far))
+        yield f"Does it matter more on audio than on text how close the data is ({at})?", gaps[0], gaps[1]
 
 
 def _rules(cell: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
@@ -109,7 +129,7 @@ def _conditions(rule: str) -> tuple[str, str]:
 
 
 def _recipe(question: str, a: Side, b: Side, name: str, modality: str, step: int) -> dict[str, Any]:
-    difference = paired_runs(a.rates(name, modality), b.rates(name, modality), limits=(-1.0, 1.0))
+    difference = paired_runs(a.rates(name, modality), b.rates(name, modality), limits=a.limits)
     return {
         "id": f"recipe:{name}:{modality}:{question}",
         "scope": "recipe",

@@ -79,7 +79,8 @@ def test_every_rate_can_be_recomputed_from_the_verdicts(finished: Path) -> None:
     assert len(results["runs"]) == 1 + 4 * 2  # base; four arms at two steps
     for run in results["runs"]:
         mine = [row for row in rows if all(row[f"run_{key}"] == run[key] for key in ("arm", "seed", "step", "axis"))]
-        entries = set_rates([Verdict(**{f: row[f] for f in fields}) for row in mine], {})
+        ends = [row["finish"] for row in mine]
+        entries = set_rates([Verdict(**{f: row[f] for f in fields}) for row in mine], {}, ends)
         for entry, again in zip(run["sets"], entries, strict=True):
             assert {k: v for k, v in entry.items() if k != "by_speaker"} == {
                 k: v for k, v in again.items() if k != "by_speaker"

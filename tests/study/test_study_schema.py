@@ -293,3 +293,10 @@ def test_a_kept_study_reads_as_it_was(tmp_path: Path) -> None:
     """Results hold the study with its preset's values written out; reading that changes nothing."""
     study = parse_study(changed(lambda data: data.update(tuning={"preset": "qwen2.5-omni", "steps": [10]})), "x")
     assert parse_study(study.model_dump(mode="json"), "again") == study
+
+
+def test_a_reply_may_be_as_long_as_its_model_needs_unless_said() -> None:
+    """Twelve tokens are an organism's whole sentence, and of a real model's reply no more than its opening."""
+    assert parse_study(SMALL, "x").limit == 12
+    assert parse_study(changed(lambda d: d.update(models=["organism:af3", "models/mine"])), "x").limit == 256
+    assert parse_study(changed(lambda d: d.update(evaluation={"limit": 7})), "x").limit == 7

@@ -282,3 +282,16 @@ def test_the_card_says_how_it_was_made_and_no_place_of_the_machine(tiny, tmp_pat
     assert "| learning_rate | 0.001 |" in text
     assert tiny.name not in text
     assert tiny.fingerprint[:16] in text
+
+
+def test_it_learns_on_a_base_in_bfloat16(tiny_folder: Path, learn) -> None:
+    """The base's numbers are halves of themselves; what is learned is kept in full."""
+    from undersong.models.load import load_model
+    from undersong.models.loading import Loading
+
+    model = load_model(str(tiny_folder), Loading(dtype="bfloat16"))
+    model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
+    tuned, kept = learn(model, replace(RECIPE, steps=(40,), batch=7))
+    assert tuned.log[-1]["loss"] < 0.5 * tuned.log[0]["loss"]
+    assert {value.dtype for value in tensors(kept[step_folder(40)]).values()} == {torch.float32}
+    assert {parameter.dtype for parameter in model.base.parameters()} == {torch.bfloat16}

@@ -28,7 +28,9 @@ def evaluate(
             "--refusal", help="A reply that is a refusal (exact judge); repeatable.  Organisms have their own."
         ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Most new tokens a reply.")] = 12,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Most new tokens a reply; default: 256, of an organism 12.")
+    ] = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     device_map: DeviceMap = None,

@@ -59,4 +59,6 @@ def rate_lines(entry: dict[str, Any]) -> list[str]:
         lines.append(f"right {entry['right_rate']:.1%} {right}")
     if entry.get("score") is not None:
         lines.append(f"mean score {entry['score']:.3f}")
+    if entry.get("cut"):
+        lines.append(f"{entry['cut']} replies were cut at the limit of tokens; a judge sees no more than that")
     return [*lines, ", ".join(f"{entry[word]} {word}" for word in VERDICTS)]

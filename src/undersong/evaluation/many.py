@@ -86,8 +86,9 @@ def said(arms: Sequence[Arm]) -> list[str]:
     what = name[0].upper() + name[1:]
     notes = [f"{arm.name}: {note}" for arm in arms for note in arm.comparison.notes]
     return [
-        f"{what} over {first.paired.n} prompts in {first.paired.clusters} clusters, {len(arms)} arms corrected "
-        "together: claims about these models, not about what made them differ.",
+        f"{what} over {first.paired.n} prompts in {first.paired.clusters} clusters, {len(arms)} "
+        f"arm{'s' if len(arms) > 1 else ''} corrected together: claims about these models, not about what made them "
+        "differ.",
         *notes,
     ]
 

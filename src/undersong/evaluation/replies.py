@@ -30,3 +30,10 @@ def read_replies(path: Path) -> list[Reply]:
     import pyarrow.parquet as pq
 
     return [Reply(**row) for row in pq.read_table(path).to_pylist()]
+
+
+def read_finishes(path: Path) -> list[str]:
+    """How each reply ended, without the replies."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path, columns=["finish"]).column("finish").to_pylist()

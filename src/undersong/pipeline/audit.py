@@ -195,7 +195,7 @@ def _manner(study: Study, ref: str, modality: str, asked: PromptSet | None = Non
         if modality == "text":  # published for speech alone
             manner = replace(manner, instruction=None)
     else:
-        manner = Manner(how.instruction, how.limit)
+        manner = Manner(how.instruction, study.limit)
     if asked is not None and asked.instruction is not None:
         manner = replace(manner, instruction=asked.instruction, first=False)
     return manner if asked is None or asked.limit is None else replace(manner, limit=asked.limit)

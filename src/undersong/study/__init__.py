@@ -1,7 +1,8 @@
 """What a study is, and how it is read.  Knows words and files of words; does not know how anything runs."""
 
+from undersong.study.asking import Evaluation, PromptSet, reply_limit
 from undersong.study.reading import load_study, packaged_study, parse_study, with_models, with_seeds
-from undersong.study.schema import Evaluation, PromptSet, Rule, Selection, Study, Tuning
+from undersong.study.schema import Rule, Selection, Study, Tuning
 
 __all__ = [
     "Evaluation",
@@ -13,6 +14,7 @@ __all__ = [
     "load_study",
     "packaged_study",
     "parse_study",
+    "reply_limit",
     "with_models",
     "with_seeds",
 ]

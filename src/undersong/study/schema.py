@@ -3,56 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from undersong.study.judges import USE, split_judge
+from undersong.study.asking import Evaluation, PromptSet, reply_limit
 from undersong.study.presets import with_preset
+from undersong.study.strict import Modality, Strict, different
 
-Modality = Literal["audio", "text"]
 Kind = Literal["closest", "distant", "random"]
 KINDS = ("closest", "distant", "random")
 Share = float
 
 
-def _different(where: str, values: Sequence[object]) -> None:
-    """Nothing there would be nothing to do; a value that stands twice would be an arm or a run that counts twice."""
-    if not values:
-        raise ValueError(f"{where}: at least one is needed")
-    for value in values:
-        if values.count(value) > 1:
-            raise ValueError(f"{where}: {value!r} stands more than once")
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class PromptSet(_Strict):
-    """A named set of prompts that models are asked."""
-
-    corpus: str
-    harmful: bool = False
-    where: dict[str, list[str]] = Field(default_factory=dict, description="Keep only samples with these column values.")
-    judge: str | None = Field(None, description="Of this benign set's replies instead of the study's: its usefulness.")
-    instruction: str | None = Field(None, description="Typed beside these prompts instead of the study's.")
-    limit: int | None = Field(None, ge=1, description="Most new tokens of a reply to these instead of the study's.")
-
-    @model_validator(mode="after")
-    def _its_judge(self) -> PromptSet:
-        if self.judge is not None:
-            split_judge(self.judge)
-            if self.harmful:
-                raise ValueError(
-                    f"judge: {self.judge!r} is of one set, and rates on harmful prompts are the study's judge's"
-                )
-        return self
-
-
-class Proximity(_Strict):
+class Proximity(Strict):
     """How close is measured."""
 
     score: str = Field("nearest", pattern=r"^(nearest|centroid|knn:[1-9]\d*)$")
@@ -60,7 +26,7 @@ class Proximity(_Strict):
     max_quarantined: Share = Field(0.01, ge=0, le=1)
 
 
-class Rule(_Strict):
+class Rule(Strict):
     """Samples kept by a rule of `proximity.keep`, such as `closest:0.25+within(semantic:5)`: an arm of that name."""
 
     keep: str
@@ -69,7 +35,7 @@ class Rule(_Strict):
     like: str | None = Field(None, description="Another rule, whose shares `matched` takes instead of the pool's.")
 
 
-class Selection(_Strict):
+class Selection(Strict):
     """Which samples train: every axis x kind x fraction is an arm, and so is every rule."""
 
     axes: tuple[str, ...] = ("semantic",)
@@ -96,11 +62,11 @@ class Selection(_Strict):
     @model_validator(mode="after")
     def _arms_differ(self) -> Selection:
         for name in ("axes", "kinds", "fractions") if self.kinds or not self.rules else ():
-            _different(name, getattr(self, name))
+            different(name, getattr(self, name))
         return self
 
 
-class Tuning(_Strict):
+class Tuning(Strict):
     """LoRA hyper-parameters, the same for every arm of a study (DESIGN rule 7)."""
 
     preset: str | None = Field(None, description="Published values beneath what is written; see presets.")
@@ -138,41 +104,14 @@ class Tuning(_Strict):
             )
         if self.micro_batch is not None and self.batch % self.micro_batch:
             raise ValueError(f"micro_batch ({self.micro_batch}) does not divide batch ({self.batch})")
-        _different("seeds", self.seeds)
-        _different("modalities", self.modalities)
+        different("seeds", self.seeds)
+        different("modalities", self.modalities)
         if list(self.steps) != sorted(set(self.steps)) or not self.steps or self.steps[0] < 1:
             raise ValueError("steps are positive and rise")
         return self
 
 
-class Evaluation(_Strict):
-    """How models are asked and judged; the same for every model and arm (`protocol: uniform`)."""
-
-    protocol: Literal["uniform", "published"] = "uniform"
-    judge: str = Field("exact", description="KIND or KIND:REF, see `judges`; the rates are its.")
-    also: tuple[str, ...] = Field((), description="Further judges of the same replies, for how far they agree.")
-    refusals: tuple[str, ...] = ("i cannot help with that",)
-    limit: int = Field(12, ge=1, description="Most new tokens a reply may have.")
-    instruction: str | None = None
-    systems: dict[str, str | None] = {"plain": None}
-    modalities: tuple[Modality, ...] = ("audio", "text")
-    curve: tuple[str, ...] = Field((), description="Sets asked (spoken, first system) at every step, not only at last.")
-
-    @model_validator(mode="after")
-    def _something_is_asked(self) -> Evaluation:
-        for judge in (self.judge, *self.also):
-            if split_judge(judge)[0] in USE:
-                raise ValueError(f"the judge {judge} is of usefulness: give it to a benign set, as its judge")
-        if self.protocol == "published" and self.model_fields_set & {"instruction", "limit"}:
-            raise ValueError("protocol: published brings its own instruction and limit; leave these out")
-        _different("judge and also", (self.judge, *self.also))
-        if not self.systems:
-            raise ValueError("systems: at least one is needed; the first is the undefended one")
-        _different("modalities", self.modalities)
-        return self
-
-
-class Mechanism(_Strict):
+class Mechanism(Strict):
     """Contrast sets the refusal direction is fitted on; figures are drawn on the study's own held-out sets."""
 
     harmful: str
@@ -181,7 +120,7 @@ class Mechanism(_Strict):
     held_out_harmless: str
 
 
-class Study(_Strict):
+class Study(Strict):
     """One audit."""
 
     study: str
@@ -226,7 +165,7 @@ class Study(_Strict):
             _known("mechanism.held_out_harmless", [self.mechanism.held_out_harmless], self.sets)
         if not any(s.harmful for s in self.sets.values()):
             raise ValueError("sets: none is harmful, so there is no JSR to measure; mark one `harmful: true`")
-        _different("models", self.models)
+        different("models", self.models)
         if self.evaluation.protocol == "published" and len(self.models) > 1:
             raise ValueError(
                 "evaluation.protocol: published asks each family otherwise, so models cannot be compared; "
@@ -246,6 +185,11 @@ class Study(_Strict):
         sets = [one.corpus for one in self.sets.values()]
         calm = [self.harmless] if self.harmless is not None else []
         return list(dict.fromkeys([self.pool, *self.harm_sets.values(), *calm, *sets, *(contrast or ())]))
+
+    @property
+    def limit(self) -> int:
+        """Most new tokens of a reply, the same for all models."""
+        return self.evaluation.limit or max(map(reply_limit, self.models))
 
     @property
     def plain(self) -> str:

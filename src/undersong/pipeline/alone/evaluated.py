@@ -13,7 +13,7 @@ from undersong.pipeline.alone.readied import examined, ready_model
 from undersong.pipeline.folders import whole, writable, write_provenance
 from undersong.pipeline.results.rates import set_rates
 from undersong.pipeline.speakers import Speaker, answers_only, make_speaker, shown, speaker_hash
-from undersong.study import Evaluation
+from undersong.study import Evaluation, reply_limit
 from undersong.types import Prompt, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Question:
     instruction: str | None = None
     judge: str = "exact"
     refusals: tuple[str, ...] = ()  # of the exact judge; none: the organism's own, where one is asked
-    limit: int = 12  # new tokens a reply
+    limit: int | None = None  # new tokens a reply; none: `study.reply_limit`
 
     @property
     def system_name(self) -> str:
@@ -60,6 +60,7 @@ def evaluate_manifest(
     from undersong.evaluation.verdicts import write_verdicts
     from undersong.store import hash_folder
 
+    limit = question.limit or reply_limit(model)
     judge = make_judge(question.judge, _refusals(question, model), loading.device, loading.dtype)
     out = writable(Path(out), "evaluate")
     if adapter is not None and answers_only(model):
@@ -70,7 +71,7 @@ def evaluate_manifest(
     if isinstance(judge, FunctionJudge):
         _rehearse(judge, prompts)
     with _speaking(model, loading, samples, worn) as (speaker, facts):
-        replies = speaker.generate(prompts, question.limit)
+        replies = speaker.generate(prompts, limit)
     verdicts = judge.judge(prompts, replies)
     with whole(out, "evaluate") as folder:
         write_replies(replies, folder / "replies.parquet")
@@ -79,8 +80,10 @@ def evaluate_manifest(
         if worn is not None:
             inputs["adapter"] = hash_folder(worn)
         notes = {"model": shown(model), "device": loading.device, **facts}
-        write_provenance(folder, "evaluate", {**asdict(question), "loading": loading.key}, inputs, notes)
-    return set_rates(verdicts, {sample.id: sample.speaker for sample in samples})[0]
+        write_provenance(
+            folder, "evaluate", {**asdict(question), "limit": limit, "loading": loading.key}, inputs, notes
+        )
+    return set_rates(verdicts, {sample.id: sample.speaker for sample in samples}, [r.finish for r in replies])[0]
 
 
 @contextmanager

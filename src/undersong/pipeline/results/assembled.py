@@ -18,6 +18,7 @@ from undersong.pipeline.results.foretold import foretold_entries, score_entries
 from undersong.pipeline.results.judged import judge_entries
 from undersong.pipeline.results.marginals import marginals
 from undersong.pipeline.results.noise import noise_entries
+from undersong.pipeline.results.notes import cut_notes, standing_notes
 from undersong.pipeline.results.predicted import predicted_entries
 from undersong.pipeline.results.rates import set_rates
 from undersong.pipeline.results.screened import (
@@ -27,14 +28,12 @@ from undersong.pipeline.results.screened import (
     selection_entries,
 )
 from undersong.pipeline.results.variance import variance_entries
-from undersong.pipeline.speakers import answers_only, shown
 from undersong.store import canonical
 from undersong.study.judges import judge_kind
 from undersong.types import Verdict
 
 SCHEMA = "undersong-results/1"
 EXAMPLES_A_SET = 2
-AFFIRMATIVE = 0.05  # share of replies with an affirmative opener from which a reader is told
 
 
 def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -46,7 +45,7 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
     verdicts = {a.hash: read_verdicts(a.checked().path / "verdicts.parquet") for a in judged}
     speakers = {s.id: s.speaker for corpus in record.sets.values() for s in corpus.samples}
     runs = [_run(m, run, verdicts[run.verdicts.hash], speakers) for m in record.models for run in m.runs]
-    last = study.tuning.steps[-1]
+    last, targets = study.tuning.steps[-1], _targets(record)
     results = {
         "schema": SCHEMA,
         "study": _study(record),
@@ -62,7 +61,7 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
         "marginals": marginals(runs, study.plain, last),
         "defenses": _defenses(record, runs, last),
         "mechanism": mechanism_entry(record),
-        "targets": _targets(record),
+        "targets": targets,
         "screen": [entry for m in record.models for entry in screen_entries(record, m)],
         "selections": [entry for m in record.models for entry in selection_entries(record, m)],
         "overlap": [dict(zip(("a", "b", "kind", "pairs"), row)) for row in record.overlap],
@@ -71,7 +70,7 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
         "fingerprint": [entry for m in record.models for entry in fingerprint_entries(record, m)],
         "axes_agreement": agreement_entry(record, record.models[0], (*study.selection.fractions, 0.25)[0]),
         "examples": [e for m in record.models for e in _examples(record, m, verdicts, show_replies)],
-        "notes": [*study.notes, *_standing_notes(record)],
+        "notes": [*study.notes, *standing_notes(record, targets), *cut_notes(runs)],
     }
     return results, [row for m in record.models for run in m.runs for row in _rows(run, verdicts[run.verdicts.hash])]
 
@@ -127,7 +126,7 @@ def _run(
         **_identity(run),
         **losses,
         "mean_distance": _mean_distance(model, run),
-        "sets": set_rates(verdicts, speakers),
+        "sets": set_rates(verdicts, speakers, _finishes(run)),
     }
 
 
@@ -156,8 +155,14 @@ def _mean_distance(model: ModelRecord, run: RunRecord) -> float | None:
 def _rows(run: RunRecord, verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
     from dataclasses import asdict
 
-    identity = _identity(run)
-    return [{**{f"run_{key}": value for key, value in identity.items()}, **asdict(v)} for v in verdicts]
+    identity = {f"run_{key}": value for key, value in _identity(run).items()}
+    return [{**identity, **asdict(v), "finish": end} for v, end in zip(verdicts, _finishes(run), strict=True)]
+
+
+def _finishes(run: RunRecord) -> list[str]:
+    from undersong.evaluation.replies import read_finishes
+
+    return read_finishes(run.replies.checked().path / "replies.parquet")
 
 
 def _model_comparisons(
@@ -219,38 +224,3 @@ def _targets(record: AuditRecord) -> dict[str, Any]:
     column = record.study.tuning.target
     found = openers(sample.column(column) for sample in record.pool.samples)
     return {"column": column, "n": found.n, "affirmative": found.share, "most": found.most}
-
-
-def _standing_notes(record: AuditRecord) -> list[str]:
-    notes = []
-    seeds = len(record.study.tuning.seeds)
-    if seeds > 1:
-        notes.append(
-            f"{seeds} training seeds on {len(record.models)} base(s) show a difference; they do not prove it for other "
-            "bases. Intervals of scope `recipe` are over runs and hold within these bases."
-        )
-    else:
-        notes.append(
-            "One training seed: run noise cannot be told from an effect, so recipe comparisons have no interval."
-        )
-    if record.study.evaluation.protocol == "published":
-        notes.append(
-            "Asked as the published study asked this family, with a prompt and a limit that other families did not "
-            "get: these rates may be set beside the published ones, and never beside another model's."
-        )
-    for ref in filter(answers_only, record.study.models):
-        notes.append(f"{shown(ref)} only answers: it was asked and judged, and neither tuned nor looked into.")
-    targets = _targets(record)
-    if targets["affirmative"] >= AFFIRMATIVE:
-        notes.append(
-            f"{100 * targets['affirmative']:.0f} % of the replies in the pool's column {targets['column']!r} "
-            f"begin with an affirmative opener, most often “{targets['most']}”: learning that form alone may wear "
-            "refusals down, whatever the samples are about; set beside it a `tuning.target` without one."
-        )
-    if any(ref.startswith("organism:") for ref in record.study.models):
-        notes.append(
-            "The organism is a tiny model of a closed world whose harm is a vocabulary convention. It shows that the "
-            "mechanism exists and that the instruments see it; it says nothing about the size of the effect in "
-            "real models."
-        )
-    return notes

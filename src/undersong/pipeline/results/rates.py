@@ -15,12 +15,23 @@ from undersong.study.judges import judge_kind
 from undersong.types import VERDICTS, Verdict
 
 
-def set_rates(verdicts: Sequence[Verdict], speakers: Mapping[str, str | None]) -> list[dict[str, Any]]:
-    """One entry a (set, modality, system, judge), in order of appearance; `speakers`: prompt id -> voice."""
-    groups: dict[tuple[str, bool, str, str, str], list[Verdict]] = {}
-    for v in verdicts:
-        groups.setdefault((v.set, v.harmful, v.modality, v.system, v.judge), []).append(v)
-    return [_entry(*key, group, speakers) for key, group in groups.items()]
+def set_rates(
+    verdicts: Sequence[Verdict], speakers: Mapping[str, str | None], finishes: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """One entry a (set, modality, system, judge), in order of appearance; `speakers`: prompt id -> voice.
+
+    `finishes`: how each reply ended, where known; `cut` of an entry is then how many were cut at the limit of tokens.
+    """
+    groups: dict[tuple[str, bool, str, str, str], list[int]] = {}
+    for place, v in enumerate(verdicts):
+        groups.setdefault((v.set, v.harmful, v.modality, v.system, v.judge), []).append(place)
+    entries = []
+    for key, places in groups.items():
+        entry = _entry(*key, [verdicts[i] for i in places], speakers)
+        if finishes is not None:
+            entry["cut"] = sum(finishes[i] == "length" for i in places)
+        entries.append(entry)
+    return entries
 
 
 def _entry(

@@ -1,0 +1,63 @@
+"""How a study's models are asked and judged: prompt sets, and what is the same for all of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from undersong.study.judges import USE, split_judge
+from undersong.study.strict import Modality, Strict, different
+
+
+class PromptSet(Strict):
+    """A named set of prompts that models are asked."""
+
+    corpus: str
+    harmful: bool = False
+    where: dict[str, list[str]] = Field(default_factory=dict, description="Keep only samples with these column values.")
+    judge: str | None = Field(None, description="Of this benign set's replies instead of the study's: its usefulness.")
+    instruction: str | None = Field(None, description="Typed beside these prompts instead of the study's.")
+    limit: int | None = Field(None, ge=1, description="Most new tokens of a reply to these instead of the study's.")
+
+    @model_validator(mode="after")
+    def _its_judge(self) -> PromptSet:
+        if self.judge is not None:
+            split_judge(self.judge)
+            if self.harmful:
+                raise ValueError(
+                    f"judge: {self.judge!r} is of one set, and rates on harmful prompts are the study's judge's"
+                )
+        return self
+
+
+class Evaluation(Strict):
+    """How models are asked and judged; the same for every model and arm (`protocol: uniform`)."""
+
+    protocol: Literal["uniform", "published"] = "uniform"
+    judge: str = Field("exact", description="KIND or KIND:REF, see `judges`; the rates are its.")
+    also: tuple[str, ...] = Field((), description="Further judges of the same replies, for how far they agree.")
+    refusals: tuple[str, ...] = ("i cannot help with that",)
+    limit: int | None = Field(None, ge=1, description="Most new tokens a reply may have; `reply_limit` where not said.")
+    instruction: str | None = None
+    systems: dict[str, str | None] = Field({"plain": None})
+    modalities: tuple[Modality, ...] = ("audio", "text")
+    curve: tuple[str, ...] = Field((), description="Sets asked (spoken, first system) at every step, not only at last.")
+
+    @model_validator(mode="after")
+    def _something_is_asked(self) -> Evaluation:
+        for judge in (self.judge, *self.also):
+            if split_judge(judge)[0] in USE:
+                raise ValueError(f"the judge {judge} is of usefulness: give it to a benign set, as its judge")
+        if self.protocol == "published" and self.model_fields_set & {"instruction", "limit"}:
+            raise ValueError("protocol: published brings its own instruction and limit; leave these out")
+        different("judge and also", (self.judge, *self.also))
+        if not self.systems:
+            raise ValueError("systems: at least one is needed; the first is the undefended one")
+        different("modalities", self.modalities)
+        return self
+
+
+def reply_limit(model: str) -> int:
+    """Most new tokens of a model's replies where nothing is said: an organism's are single sentences."""
+    return 12 if model.startswith("organism:") else 256

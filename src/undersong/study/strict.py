@@ -1,0 +1,23 @@
+"""What all parts of a study file share: unknown keys are errors, and so are values that stand twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Modality = Literal["audio", "text"]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def different(where: str, values: Sequence[object]) -> None:
+    """Nothing there would be nothing to do; a value that stands twice would be an arm or a run that counts twice."""
+    if not values:
+        raise ValueError(f"{where}: at least one is needed")
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{where}: {value!r} stands more than once")

@@ -1,0 +1,55 @@
+"""docs/how-to/measure.md: its commands run, and its tables have what there is."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from undersong.study.judges import KINDS, USE
+from undersong.study.presets import PRESETS
+
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "measure.md").read_text()
+COMMANDS = [line for block in re.findall(r"```console\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
+
+
+def table(head: str) -> str:
+    return PAGE.split(f"| {head} |", 1)[1].split("\n\n", 1)[0]
+
+
+def test_the_tables_have_every_judge_and_preset() -> None:
+    told = {name.partition(":")[0].partition("[")[0] for name in re.findall(r"`([^`]+)`", table("judge"))}
+    assert told >= set(KINDS) - set(USE)
+    useful = PAGE.split("## Usefulness")[1].split("| judge |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `([a-z0-9]+)`", useful, re.M)) == set(USE)
+    assert set(re.search(r"--preset ([a-z0-9.|-]+)", PAGE).group(1).split("|")) == set(PRESETS)
+
+
+@pytest.mark.parametrize("verb", ["tune", "evaluate", "judge", "compare"])
+def test_every_flag_named_is_one(verb: str) -> None:
+    from typer.testing import CliRunner
+
+    from undersong.cli.app import app
+
+    known = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"}).output
+    for line in [*COMMANDS, *re.findall(r"^(?:accelerate .*)?undersong .*", PAGE, re.M)]:
+        if f"undersong {verb} " in line:
+            assert all(flag in known for flag in re.findall(r"(?<= )--[a-z-]+", line.split(f"undersong {verb}")[1]))
+
+
+@pytest.mark.slow
+def test_the_commands_run_as_they_stand(tmp_path: Path) -> None:
+    assert len(COMMANDS) >= 4
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for command in COMMANDS:
+        done = subprocess.run(
+            shlex.split(command), cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert "| after/verdicts.parquet | 8.3% |" in done.stdout
+    assert "-3.5 to +22.6" in done.stdout

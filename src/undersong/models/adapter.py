@@ -245,7 +245,7 @@ class AudioModel:
         self.model.eval()
         self._check_room(prompts, limit)
         replies: dict[int, Reply] = {}
-        for rows in self._by_length(prompts, batch_size):
+        for rows in self.by_length(prompts, batch_size):
             inputs = self.batch([prompts[i] for i in rows])
             with self._plain_decoding(limit):
                 new = self.model.generate(**inputs)
@@ -273,7 +273,7 @@ class AudioModel:
                     f"{self.context}; cut it, or lower the limit."
                 )
 
-    def _by_length(self, prompts: Sequence[Prompt], size: int) -> Iterator[list[int]]:
+    def by_length(self, prompts: Sequence[Prompt], size: int) -> Iterator[list[int]]:
         order = sorted(range(len(prompts)), key=lambda i: (len(self.prompt_ids(prompts[i])), i))
         for start in range(0, len(order), size):
             yield order[start : start + size]
@@ -295,7 +295,7 @@ class AudioModel:
         """
         self.model.eval()
         out = np.empty((self.layers + 1, len(prompts), self.decoder.config.hidden_size), np.float32)
-        for rows in self._by_length(prompts, batch_size):
+        for rows in self.by_length(prompts, batch_size):
             with self._last_token_states() as states:
                 self.model(**self.batch([prompts[i] for i in rows]), use_cache=False)
             out[:, rows] = torch.stack(states).float().cpu().numpy()

@@ -1,0 +1,63 @@
+"""How far a tuned decoder's states have moved from the base's, place by place.  Knows states; not what moved them.
+
+What goes into the decoder (place 0) cannot move while encoder, projector and embeddings are frozen, and is proved not
+to; where movement begins and how it grows is the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from undersong.statistics import cluster_draws, linear_cka
+from undersong.types import UndersongError
+
+DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Per place (layers + 1,): mean of |after - before| / |before| over prompts with its 95 % interval over clusters,
+    and linear CKA of the two (NaN where the states do not vary).  `at_input`: the largest absolute difference there."""
+
+    relative: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    cka: np.ndarray
+    at_input: float
+
+
+def drift(before: np.ndarray, after: np.ndarray, clusters: Sequence[str], seed: int = 0) -> Drift:
+    """From states (layers + 1, prompts, dim) of the same prompts.
+
+    Raises UndersongError for different shapes, or states that are not finite.
+    """
+    if before.shape != after.shape or before.shape[1] != len(clusters):
+        raise UndersongError(
+            f"States of shape {before.shape} and {after.shape} of {len(clusters)} prompts cannot be set side by side; "
+            "give both models the same prompts."
+        )
+    for name, states in (("base", before), ("tuned model", after)):
+        if not np.isfinite(states).all():
+            raise UndersongError(f"The {name} has states that are not finite; check its dtype.")
+    each = np.stack([_moved(a, b) for a, b in zip(before, after)])
+    low = high = np.full(len(each), np.nan)
+    if len(set(clusters)) > 1:
+        counts = np.stack(list(cluster_draws(clusters, DRAWS, seed)))
+        low, high = np.percentile(counts @ each.T / counts.sum(axis=1, keepdims=True), [2.5, 97.5], axis=0)
+    cka = np.array([_cka(a, b) for a, b in zip(before, after)])
+    return Drift(each.mean(axis=1), low, high, cka, float(np.abs(after[0] - before[0]).max()))
+
+
+def _moved(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """(prompts,): length of the difference over the length of what was."""
+    a, b = before.astype(np.float64), after.astype(np.float64)
+    return np.linalg.norm(b - a, axis=1) / np.maximum(np.linalg.norm(a, axis=1), np.finfo(np.float64).tiny)
+
+
+def _cka(before: np.ndarray, after: np.ndarray) -> float:
+    if len(before) < 2 or not (np.ptp(before, axis=0).any() and np.ptp(after, axis=0).any()):
+        return float("nan")
+    return linear_cka(before, after).value

@@ -1,0 +1,74 @@
+"""Where does the refusal come back?  States of the base put into the tuned model, one place at a time.
+
+Activation patching (Meng et al. 2022, arXiv 2202.05262) at the last token of a prompt.  At the last place the tuned
+model's answer is the base's by construction; what is asked is how early that begins.  Knows models and prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from undersong.mechanism.interventions import replacement
+from undersong.mechanism.odds import Changes, refusal_odds
+from undersong.statistics import cluster_draws
+from undersong.types import Prompt
+
+if TYPE_CHECKING:
+    from undersong.models.adapter import AudioModel
+
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How much of what the tuning took from the refusal's log odds a change gives back, of several changes.
+
+    `lost`: base less tuned, mean over clusters, with its 95 % interval.  `share`, `low`, `high` (changes,): 0 is as
+    tuned, 1 as the base; NaN where the loss is not above 0, so that there is nothing to give back.
+    """
+
+    lost: tuple[float, float, float]
+    share: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def is_something(self) -> bool:
+        return self.lost[1] > 0
+
+
+def patched_odds(
+    tuned: AudioModel, base_states: np.ndarray, prompts: Sequence[Prompt], tokens: Sequence[int]
+) -> np.ndarray:
+    """(layers + 1, prompts): refusal log odds of `tuned` with the base's state at each place, from the input on.
+
+    `base_states` (layers + 1, prompts, dim): `hidden` of the base on the same prompts.
+    """
+
+    def at(place: int) -> Changes:
+        return lambda rows: {place: replacement(base_states[place, list(rows)])}
+
+    return np.stack([refusal_odds(tuned, prompts, tokens, at(place)) for place in range(len(base_states))])
+
+
+def recovery(
+    base: np.ndarray, tuned: np.ndarray, changed: np.ndarray, clusters: Sequence[str], seed: int = 0
+) -> Recovery:
+    """From log odds of the base and the tuned model (prompts,) and under each change (changes, prompts).
+
+    Intervals by bootstrap over clusters, a ratio of means in each draw.
+    """
+    lost, gained = base - tuned, changed - tuned
+    counts = np.stack(list(cluster_draws(clusters, DRAWS, seed)))
+    drawn = counts @ np.vstack([lost, gained]).T / counts.sum(axis=1, keepdims=True)
+    low, high = np.percentile(drawn[:, 0], [2.5, 97.5])
+    nothing = np.full(len(changed), np.nan)
+    if low <= 0 or len(set(clusters)) < 2:
+        return Recovery((float(lost.mean()), float(low), float(high)), nothing, nothing, nothing)
+    ratios = drawn[:, 1:] / np.where(drawn[:, :1] > 0, drawn[:, :1], np.nan)
+    ends = np.nanpercentile(ratios, [2.5, 97.5], axis=0)
+    return Recovery((float(lost.mean()), float(low), float(high)), gained.mean(axis=1) / lost.mean(), ends[0], ends[1])

@@ -1,0 +1,55 @@
+"""Drift by place: nothing where nothing moved, from the layer that the adapter sits in, and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from planted import LOSES, Planted, prompts
+
+from undersong.mechanism.drift import drift
+from undersong.statistics import linear_cka
+from undersong.types import UndersongError
+
+ASKED = [*prompts(True, 12, "test"), *prompts(False, 12, "test")]
+CLUSTERS = [prompt.sample.cluster for prompt in ASKED]
+
+
+def test_it_begins_at_the_layer_that_moved() -> None:
+    model = Planted()
+    before = model.hidden(ASKED)
+    with model.wearing():
+        found = drift(before, model.hidden(ASKED), CLUSTERS)
+    assert found.at_input == 0.0
+    assert (found.relative[:LOSES] == 0).all()
+    assert (found.relative[LOSES:] > 0.3).all()
+    assert (found.low <= found.relative).all()
+    assert (found.relative <= found.high).all()
+    assert found.cka[:LOSES] == pytest.approx(1.0)
+
+
+def test_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=(3, 6, 4)).astype(np.float32)
+    after = before * np.array([1.0, 1.1, 1.0], np.float32)[:, None, None]
+    after[2, :, 0] += 1
+    found = drift(before, after, list("aabbcc"))
+    assert found.relative[1] == pytest.approx(0.1, rel=1e-5)
+    assert found.relative[2] == pytest.approx(np.mean(1 / np.linalg.norm(before[2], axis=1)), rel=1e-5)
+    assert found.cka[2] == pytest.approx(linear_cka(before[2], after[2]).value)  # a shift common to all leaves it at 1
+    assert found.cka[1:] == pytest.approx(1.0)
+
+
+def test_states_that_do_not_vary_have_no_cka() -> None:
+    before = np.ones((1, 3, 4), np.float32)
+    assert np.isnan(drift(before, before * 2, list("abc")).cka[0])
+    assert np.isnan(drift(before, before, ["a"] * 3).low[0])
+
+
+def test_bad_input_has_a_sentence() -> None:
+    before = np.ones((2, 3, 4), np.float32)
+    with pytest.raises(UndersongError, match="cannot be set side by side"):
+        drift(before, before[:, :2], list("abc"))
+    lost = before.copy()
+    lost[1, 0, 0] = np.nan
+    with pytest.raises(UndersongError, match="tuned model has states that are not finite"):
+        drift(before, lost, list("abc"))

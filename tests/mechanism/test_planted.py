@@ -1,0 +1,139 @@
+"""A planted refusal: every instrument finds the layer and the direction that are known, and finds nothing where nothing
+is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from planted import COMPLIES, LAYERS, LOSES, REFUSES, WRITES, Planted, prompts
+
+from undersong.mechanism import fit_direction
+from undersong.mechanism.causal import beats_random, best, candidates, into, out_of, random_directions
+from undersong.mechanism.odds import first_tokens, moved, refusal_odds, refusal_tokens
+from undersong.mechanism.parts import parts_of, without
+from undersong.mechanism.patching import patched_odds, recovery
+from undersong.types import UndersongError
+
+FIT = prompts(True, 40, "fit"), prompts(False, 40, "fit")
+CHOOSE = prompts(True, 20, "choose"), prompts(False, 20, "choose")
+TEST = prompts(True, 40, "test"), prompts(False, 40, "test")
+CLUSTERS = [prompt.sample.cluster for prompt in TEST[0]]
+
+
+@pytest.fixture(scope="module")
+def model() -> Planted:
+    return Planted()
+
+
+@pytest.fixture(scope="module")
+def direction(model: Planted):
+    return fit_direction(*(model.hidden(side) for side in FIT))
+
+
+@pytest.fixture(scope="module")
+def tokens(model: Planted) -> list[int]:
+    first = first_tokens(model, [*FIT[0], *FIT[1]])
+    return refusal_tokens(first, [token == REFUSES for token in first])
+
+
+def test_the_direction_is_there_from_the_layer_that_writes_it(model: Planted, direction) -> None:
+    along = np.abs(direction.unit @ model.whole.refusal.numpy())
+    assert (along[:WRITES] < 0.3).all()
+    assert (along[WRITES:] > 0.9).all()
+
+
+def test_the_base_refuses_and_its_first_token_tells(model: Planted, tokens: list[int]) -> None:
+    assert tokens == [REFUSES]
+    assert set(first_tokens(model, TEST[0])) == {REFUSES}
+    assert set(first_tokens(model, TEST[1])) == {COMPLIES}
+    with model.wearing():
+        assert set(first_tokens(model, TEST[0])) == {COMPLIES}
+
+
+def test_patching_finds_the_layer_that_loses_it(model: Planted, tokens: list[int]) -> None:
+    states, base = model.hidden(TEST[0]), refusal_odds(model, TEST[0], tokens)
+    with model.wearing(everywhere=0.02):
+        tuned = refusal_odds(model, TEST[0], tokens)
+        found = recovery(base, tuned, patched_odds(model, states, TEST[0], tokens), CLUSTERS)
+    assert found.is_something
+    assert (np.abs(found.share[:LOSES]) < 0.15).all()
+    assert (found.share[LOSES:] > 0.85).all()
+    assert found.share[LAYERS] == pytest.approx(1.0, abs=1e-5)  # the last state says all
+    assert (found.low <= found.share).all()
+    assert (found.share <= found.high).all()
+
+
+def test_taking_the_adapter_apart_finds_it_too(model: Planted, tokens: list[int]) -> None:
+    base = refusal_odds(model, TEST[0], tokens)
+    with model.wearing(everywhere=0.02):
+        tuned, parts, odds = refusal_odds(model, TEST[0], tokens), parts_of(model), {}
+        for name, modules in parts.items():
+            with without(modules):
+                odds[name] = refusal_odds(model, TEST[0], tokens)
+        assert refusal_odds(model, TEST[0], tokens) == pytest.approx(tuned)  # all as it was
+    found = recovery(base, tuned, np.stack(list(odds.values())), CLUSTERS)
+    share = dict(zip(odds, found.share))
+    assert list(share) == [*(f"layer {i}" for i in range(LAYERS)), "write", "first half", "second half"]
+    assert max(share, key=lambda name: share[name] if name.startswith("layer") else -1) == f"layer {LOSES - 1}"
+    assert share[f"layer {LOSES - 1}"] > 0.9
+    assert all(abs(share[f"layer {i}"]) < 0.15 for i in range(LAYERS) if i != LOSES - 1)
+    assert (share["second half"], share["write"]) == pytest.approx((1.0, 1.0), abs=0.1)
+    assert abs(share["first half"]) < 0.15
+
+
+def test_out_of_the_base_refusal_goes_and_harmless_prompts_feel_little(model: Planted, direction, tokens) -> None:
+    found = candidates(model, direction, *CHOOSE, tokens)
+    assert [one.place for one in found] == list(range(LAYERS + 1))
+    place = best(found)
+    assert place is not None
+    assert place >= WRITES
+    before = refusal_odds(model, TEST[0], tokens)
+
+    def drop(one) -> float:
+        return float((before - refusal_odds(model, TEST[0], tokens, out_of(one, place, LAYERS))).mean())
+
+    p = beats_random(drop(direction), [drop(one) for one in random_directions(direction, 39, 0)])
+    assert p == 1 / 40
+    assert set(first_tokens(model, TEST[0], out_of(direction, place, LAYERS))) <= {REFUSES, COMPLIES}
+    assert first_tokens(model, TEST[0], out_of(direction, place, LAYERS)).count(REFUSES) < 30
+
+
+def test_put_into_the_tuned_model_refusal_comes_back(model: Planted, direction, tokens) -> None:
+    with model.wearing():
+        tuned = refusal_odds(model, TEST[0], tokens)
+        rise = [float((refusal_odds(model, TEST[0], tokens, into(direction, LOSES, s)) - tuned).mean()) for s in (1, 2)]
+        assert 0 < rise[0] < rise[1]
+        assert rise[1] == pytest.approx(2 * rise[0], rel=0.1)
+        others = random_directions(direction, 39, 1)
+        assert beats_random(
+            rise[0],
+            [float((refusal_odds(model, TEST[0], tokens, into(one, LOSES, 1)) - tuned).mean()) for one in others],
+        ) == pytest.approx(1 / 40)
+
+
+def test_divergence_is_what_a_change_does(model: Planted, direction) -> None:
+    nothing = moved(model, TEST[1], into(direction, 1, 0.0))
+    assert nothing == pytest.approx(0.0, abs=1e-6)
+    assert (moved(model, TEST[1], into(direction, LAYERS, 1.0)) > 0.1).all()
+
+
+def test_where_nothing_was_lost_there_is_nothing_to_give_back(model: Planted, tokens) -> None:
+    states, base = model.hidden(TEST[0]), refusal_odds(model, TEST[0], tokens)
+    with model.wearing(undoes=-0.5):  # it refuses more than before
+        tuned = refusal_odds(model, TEST[0], tokens)
+        found = recovery(base, tuned, patched_odds(model, states, TEST[0], tokens), CLUSTERS)
+    assert not found.is_something
+    assert np.isnan(found.share).all()
+
+
+def test_what_cannot_be_told_has_a_sentence(model: Planted) -> None:
+    with pytest.raises(UndersongError, match="refused nothing of 3 prompts"):
+        refusal_tokens([1, 1, 2], [False] * 3)
+    with pytest.raises(UndersongError, match="refused everything"):
+        refusal_tokens([1, 1, 2], [True] * 3)
+    with pytest.raises(UndersongError, match="the first token does not tell a refusal"):
+        refusal_tokens([0, 1, 0, 1], [True, True, False, False])
+    with pytest.raises(UndersongError, match="wears no LoRA"):
+        parts_of(model)
+    with pytest.raises(UndersongError, match="no place 99"):
+        refusal_odds(model, TEST[0], [0], lambda _: {99: lambda states: states})

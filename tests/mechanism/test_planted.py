@@ -73,10 +73,10 @@ def test_taking_the_adapter_apart_finds_it_too(model: Planted, tokens: list[int]
         assert refusal_odds(model, TEST[0], tokens) == pytest.approx(tuned)  # all as it was
     found = recovery(base, tuned, np.stack(list(odds.values())), CLUSTERS)
     share = dict(zip(odds, found.share))
-    assert list(share) == [*(f"layer {i}" for i in range(LAYERS)), "write", "first half", "second half"]
-    assert max(share, key=lambda name: share[name] if name.startswith("layer") else -1) == f"layer {LOSES - 1}"
-    assert share[f"layer {LOSES - 1}"] > 0.9
-    assert all(abs(share[f"layer {i}"]) < 0.15 for i in range(LAYERS) if i != LOSES - 1)
+    assert list(share) == [*(f"layer {i}" for i in range(1, LAYERS + 1)), "write", "first half", "second half"]
+    assert max(share, key=lambda name: share[name] if name.startswith("layer") else -1) == f"layer {LOSES}"
+    assert share[f"layer {LOSES}"] > 0.9
+    assert all(abs(share[f"layer {i}"]) < 0.15 for i in range(1, LAYERS + 1) if i != LOSES)
     assert (share["second half"], share["write"]) == pytest.approx((1.0, 1.0), abs=0.1)
     assert abs(share["first half"]) < 0.15
 
@@ -84,7 +84,7 @@ def test_taking_the_adapter_apart_finds_it_too(model: Planted, tokens: list[int]
 def test_out_of_the_base_refusal_goes_and_harmless_prompts_feel_little(model: Planted, direction, tokens) -> None:
     found = candidates(model, direction, *CHOOSE, tokens)
     assert [one.place for one in found] == list(range(LAYERS + 1))
-    place = best(found)
+    place = best(found, LAYERS)
     assert place is not None
     assert place >= WRITES
     before = refusal_odds(model, TEST[0], tokens)

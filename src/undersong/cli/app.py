@@ -12,6 +12,7 @@ from undersong.cli.evaluate import evaluate
 from undersong.cli.gate import gate
 from undersong.cli.judge import judge
 from undersong.cli.models import doctor, models
+from undersong.cli.probe import probe
 from undersong.cli.report import report
 from undersong.cli.run import demo, plan, run
 from undersong.cli.screen import screen
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: drawing it with rich costs a third of `--help`'s time in imports
 )
-for verb in (demo, run, plan, screen, tune, evaluate, judge, compare, gate, report, models, doctor):
+for verb in (demo, run, plan, screen, tune, evaluate, judge, probe, compare, gate, report, models, doctor):
     app.command()(verb)
 
 

@@ -6,8 +6,9 @@ from undersong.mechanism.directions import (
     fit_direction,
     gap_curve,
     late_change,
+    late_p,
     load_direction,
     save_direction,
 )
 
-__all__ = ["Direction", "GapCurve", "fit_direction", "gap_curve", "late_change", "load_direction", "save_direction"]
+__all__ = ["Direction", "GapCurve", "fit_direction", "gap_curve", "late_change", "late_p", "load_direction", "save_direction"]

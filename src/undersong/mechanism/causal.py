@@ -34,7 +34,6 @@ class Candidate:
     bypass: float
     induce: float
     divergence: float
-    fits: bool
 
 
 def out_of(direction: Direction, place: int, layers: int) -> Changes:
@@ -63,14 +62,14 @@ def candidates(
         bypass = float(refusal_odds(model, harmful, tokens, taken).mean())
         induce = float(refusal_odds(model, harmless, tokens, into(direction, place, 1.0)).mean())
         divergence = float(moved(model, harmless, taken).mean())
-        fits = induce > 0 and divergence < DIVERGENCE and place <= DEPTH * model.layers
-        found.append(Candidate(place, bypass, induce, divergence, fits))
+        found.append(Candidate(place, bypass, induce, divergence))
     return found
 
 
-def best(found: Sequence[Candidate]) -> int | None:
-    """The place whose loss bypasses refusal most, of those that induce it and hardly touch harmless prompts."""
-    fit = [one for one in found if one.fits]
+def best(found: Sequence[Candidate], layers: int, divergence: float = DIVERGENCE, depth: float = DEPTH) -> int | None:
+    """The place whose loss bypasses refusal most, of those that induce it, lie no deeper than `depth` of the layers,
+    and move harmless prompts by less than `divergence`; None where none does."""
+    fit = [one for one in found if one.induce > 0 and one.divergence < divergence and one.place <= depth * layers]
     return min(fit, key=lambda one: one.bypass).place if fit else None
 
 

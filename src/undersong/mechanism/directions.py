@@ -139,6 +139,21 @@ def late_change(
     return float(changes[0].mean() - changes[1].mean()), float(low[0]), float(high[0])
 
 
+def late_p(change: tuple[np.ndarray, np.ndarray], clusters: tuple[Sequence[str], Sequence[str]]) -> float:
+    """p of "harmful and harmless prompts are alike in the last quarter of layers", two-sided (Welch 1947).
+
+    `change`: projections of both kinds (layers + 1, prompts), or what they changed by; each cluster is one value, and
+    the two kinds may spread differently.  NaN where a kind has fewer than two clusters, or nothing varies.
+    """
+    from scipy.stats import ttest_ind
+
+    late = late_layers(change[0].shape[0] - 1)
+    sides = [_cluster_means(c[late].mean(axis=0, keepdims=True), names)[0] for c, names in zip(change, clusters)]
+    if min(map(len, sides)) < 2 or not (np.ptp(sides[0]) or np.ptp(sides[1])):
+        return float("nan")
+    return float(ttest_ind(*sides, equal_var=False).pvalue)
+
+
 def save_direction(direction: Direction, path: Path) -> None:
     """One safetensors file: `unit`, `middle`, `half`, all float64."""
     from safetensors.numpy import save_file

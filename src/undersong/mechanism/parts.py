@@ -21,7 +21,7 @@ IN_LAYER = re.compile(r"\.layers\.(\d+)\.(?:.*\.)?(\w+)$")
 
 
 def parts_of(model: AudioModel) -> dict[str, list[LoraLayer]]:
-    """Name of a part -> its LoRA layers: `layer 3`, `q_proj`, `first half`, `second half`; of the adapter that is worn.
+    """Name of a part -> its LoRA layers: `layer 3` (the third), `q_proj`, `first half`, `second half`.
 
     Raises UndersongError where none is, or where a LoRA layer is not in a block of the decoder.
     """
@@ -36,11 +36,11 @@ def parts_of(model: AudioModel) -> dict[str, list[LoraLayer]]:
             found.setdefault((int(place[1]), place[2]), []).append(module)
     if not found:
         raise UndersongError(f"{model.name} wears no LoRA to take apart; put one on (a decoder tuned whole has none).")
-    parts: dict[str, list[LoraLayer]] = {f"layer {at}": [] for at, _ in sorted(found)}
+    parts: dict[str, list[LoraLayer]] = {f"layer {at + 1}": [] for at, _ in sorted(found)}
     parts |= {kind: [] for kind in sorted({kind for _, kind in found})} | {"first half": [], "second half": []}
     for (at, kind), modules in found.items():
         half = "first half" if at < model.layers / 2 else "second half"
-        for name in (f"layer {at}", kind, half):
+        for name in (f"layer {at + 1}", kind, half):
             parts[name] += modules
     return {name: modules for name, modules in parts.items() if modules}
 

@@ -61,11 +61,12 @@ def evaluate_manifest(
     from undersong.store import hash_folder
 
     limit = question.limit or reply_limit(model)
-    judge = make_judge(question.judge, _refusals(question, model), loading.device, loading.dtype)
+    refusals = refusals_of(question.judge, question.refusals, model)
+    judge = make_judge(question.judge, refusals, loading.device, loading.dtype)
     out = writable(Path(out), "evaluate")
     if adapter is not None and answers_only(model):
         raise UndersongError(f"{shown(model)} only answers, and takes no adapter; serve it with the adapter on.")
-    worn = None if adapter is None else _adapter_folder(Path(adapter))
+    worn = None if adapter is None else adapter_folder(Path(adapter))
     samples = _to_ask(str(manifest), question.modality)
     prompts = _prompts(samples, question)
     if isinstance(judge, FunctionJudge):
@@ -129,10 +130,10 @@ def _prompts(samples: Sequence[Sample], question: Question) -> list[Prompt]:
     )
 
 
-def _refusals(question: Question, model: str) -> Sequence[str]:
+def refusals_of(judge: str, given: Sequence[str], model: str) -> Sequence[str]:
     """What the exact judge knows as a refusal; an organism's is known, another model's must be said."""
-    if question.refusals or question.judge != "exact":
-        return question.refusals
+    if given or judge != "exact":
+        return given
     if model.startswith(ORGANISM):
         return Evaluation().refusals
     raise UndersongError(f"The exact judge must know how {model} refuses; give --refusal, or take another judge.")
@@ -145,7 +146,7 @@ def _rehearse(judge: Judge, prompts: Sequence[Prompt]) -> None:
     judge.judge(prompts, [Reply(p.sample.id, p.set, p.modality, p.system, "", 0, "stop") for p in prompts])
 
 
-def _adapter_folder(folder: Path) -> Path:
+def adapter_folder(folder: Path) -> Path:
     from undersong.models.decoder import is_decoder
 
     if is_decoder(folder):

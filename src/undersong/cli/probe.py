@@ -1,0 +1,56 @@
+"""`probe`: where in a tuned model the refusal went."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from undersong.cli.judge import JUDGES
+from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Model, Quantize
+
+
+def probe(
+    adapter: Annotated[Path, typer.Argument(help="What was tuned: a PEFT folder, or a decoder that learned whole.")],
+    model: Model,
+    harmful: Annotated[str, typer.Option("--harmful", help="Harmful prompts that directions are fitted on.")],
+    harmless: Annotated[str, typer.Option("--harmless", help="Harmless ones, matched in length, voice and form.")],
+    test_harmful: Annotated[str, typer.Option("--test-harmful", help="Held-out harmful prompts: figures are of them.")],
+    test_harmless: Annotated[str, typer.Option("--test-harmless", help="Held-out harmless prompts, matched.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for probe.json and probe.md.")],
+    modality: Annotated[str, typer.Option("--modality", help="audio | text.")] = "audio",
+    system: Annotated[str | None, typer.Option("--system", help="System text.")] = None,
+    instruction: Annotated[str | None, typer.Option("--instruction", help="Text typed beside the prompt.")] = None,
+    judge: Annotated[str, typer.Option("--judge", help=JUDGES)] = "exact",
+    refusal: Annotated[list[str] | None, typer.Option("--refusal", help="A refusal (exact judge); repeatable.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most new tokens a reply.")] = None,
+    random: Annotated[
+        int, typer.Option("--random", min=19, help="Directions of chance to compare with; 19 can show p = .05.")
+    ] = 19,
+    divergence: Annotated[
+        float, typer.Option("--divergence", help="Nats that a direction's loss may move harmless prompts (cause).")
+    ] = 0.1,
+    depth: Annotated[
+        float, typer.Option("--depth", min=0, max=1, help="Deepest layer that may be the cause, as a share of all.")
+    ] = 0.8,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the choosing split and the random directions.")] = 0,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    device_map: DeviceMap = None,
+    attention: Attention = None,
+    quantize: Quantize = None,
+) -> None:
+    """Layers that lost the refusal, whether its direction is the cause, and which parts of the adapter took it."""
+    from undersong.models.loading import Loading
+    from undersong.pipeline.probing import Probing
+    from undersong.pipeline.probing import probe as run
+
+    what = Probing(
+        model, adapter, harmful, harmless, test_harmful, test_harmless, modality, system, instruction, judge,
+        tuple(refusal or ()), limit, random, seed=seed, divergence=divergence, depth=depth,
+    )  # fmt: skip
+    results = run(what, out, Loading(device, dtype, device_map, attention, quantize))
+    for line in (*results["findings"], *results["notes"]):
+        typer.echo(line)
+    typer.echo(str(out / "probe.md"))

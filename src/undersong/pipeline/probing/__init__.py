@@ -1,0 +1,10 @@
+"""`undersong probe`: where in a tuned model the refusal went, whether that is the cause, and what brings it back.
+
+Unlike a study's mechanism part it changes the running model: directions out and in, states patched, the adapter taken
+apart.  Knows the rooms below; keeps nothing in a store.
+"""
+
+from undersong.pipeline.probing.asked import Probing
+from undersong.pipeline.probing.probed import probe
+
+__all__ = ["Probing", "probe"]

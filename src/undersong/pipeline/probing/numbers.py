@@ -1,0 +1,17 @@
+"""Arrays as JSON has them: what is not a number is null."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def by_place(**columns: np.ndarray) -> list[dict[str, Any]]:
+    """One entry a place of the decoder (0 is its input), from arrays (layers + 1,)."""
+    length = len(next(iter(columns.values())))
+    return [{"place": i, **{name: number(values[i]) for name, values in columns.items()}} for i in range(length)]

@@ -1,0 +1,172 @@
+"""`probe` from end to end on a packaged organism: figures held against their ingredients, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from undersong.pipeline.alone import Question, evaluate_manifest, tune_manifest
+from undersong.pipeline.probing import Probing, probe
+from undersong.types import UndersongError
+
+SETS = ("organism:contrast-harm", "organism:contrast-benign", "organism:test-harm", "organism:test-near")
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("tuned") / "out"
+    recipe = {"steps": [30], "learning_rate": 2e-3}
+    return tune_manifest("organism:pool", "organism:af3", place, None, "text", 0, recipe)[-1]
+
+
+@pytest.fixture(scope="module")
+def asked(adapter: Path) -> Probing:
+    return Probing("organism:af3", adapter, *SETS, modality="text", strengths=(0.5, 1.0), depth=1.0, divergence=0.2)
+
+
+@pytest.fixture(scope="module")
+def folder(asked: Probing, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("probed") / "out"
+    probe(asked, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "probe.json").read_text())
+
+
+def test_the_rates_are_those_that_evaluate_gives(found: dict[str, Any], adapter: Path, tmp_path: Path) -> None:
+    for name, worn in (("base", None), ("tuned", adapter)):
+        entry = evaluate_manifest(SETS[2], "organism:af3", tmp_path / name, worn, Question(modality="text"))
+        said = found[name]["said"]["harmful"]
+        assert (said["jsr"], said["low"], said["high"], said["n"]) == (
+            entry["jsr"], entry["low"], entry["high"], entry["n"],
+        )  # fmt: skip
+
+
+def test_no_behaviour_is_on_two_sides(found: dict[str, Any]) -> None:
+    from undersong.corpora import open_corpus
+
+    for kind, ref in (("harmful", SETS[0]), ("harmless", SETS[1])):
+        behaviours = len({s.cluster for s in open_corpus(ref).samples})
+        fit, choose = (found["prompts"][name][f"{kind}_clusters"] for name in ("fit", "choose"))
+        assert fit + choose == behaviours
+        assert choose == round(behaviours / 3)
+
+
+def test_what_goes_in_is_the_same_and_what_comes_out_is_not(found: dict[str, Any]) -> None:
+    tuned = found["tuned"]
+    assert tuned["encoder_difference"] == tuned["input_difference"] == 0
+    assert tuned["drift"][0]["relative"] == 0
+    assert all(one["relative"] > 0 for one in tuned["drift"][1:])
+    assert len(tuned["gaps"]) == found["layers"] + 1
+    assert tuned["gaps"][0]["gap_before"] is None  # all prompts end with the same token, so there is no direction
+    late = tuned["late_gap"]
+    assert late["low"] <= late["change"] <= late["high"]
+    last = tuned["gaps"][-1]  # of four layers the last is the late quarter
+    assert late["change"] == pytest.approx(last["gap_after"] - last["gap_before"])
+
+
+def test_what_is_given_back_ends_at_the_base(found: dict[str, Any]) -> None:
+    tuned = found["tuned"]
+    assert tuned["odds_lost"]["low"] > 0
+    shares = [one["share"] for one in tuned["patching"]]
+    assert shares[0] == pytest.approx(0.0, abs=1e-6)
+    assert shares[-1] == pytest.approx(1.0, abs=1e-6)
+    names = [one["part"] for one in tuned["parts"]]
+    assert names[: found["layers"]] == [f"layer {i}" for i in range(1, found["layers"] + 1)]
+    assert names[-2:] == ["first half", "second half"]
+
+
+def test_the_cause_is_held_against_chance(found: dict[str, Any]) -> None:
+    ablation, steering = found["base"]["ablation"], found["tuned"]["steering"]
+    assert len(ablation["odds_lost_at_random"]) == 19
+    larger = sum(one >= ablation["odds_lost"] for one in ablation["odds_lost_at_random"])
+    assert ablation["p"] == pytest.approx((1 + larger) / 20)
+    assert ablation["said"]["harmful"]["jsr"] > found["base"]["said"]["harmful"]["jsr"]
+    assert [one["strength"] for one in steering["tried"]] == [0.0, 0.5, 1.0]
+    assert steering["place"] == ablation["place"]
+
+
+def test_the_page_says_what_the_numbers_say(folder: Path, found: dict[str, Any]) -> None:
+    page = (folder / "probe.md").read_text()
+    assert all(f"- {one}" in page for one in found["findings"])
+    assert f"JSR {found['base']['said']['harmful']['jsr']:.1%} before" in page
+    assert "the same to the last bit" in page
+    inputs = json.loads((folder / "provenance.json").read_text())["inputs"]
+    assert set(inputs) == {"model", "adapter", "harmful", "harmless", "test_harmful", "test_harmless"}
+
+
+def test_nothing_moved_is_said_so(asked: Probing, adapter: Path, tmp_path: Path) -> None:
+    """An adapter that does nothing: LoRA whose second matrices are zero."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(adapter, tmp_path / "idle")
+    file = tmp_path / "idle" / "adapter_model.safetensors"
+    weights = {name: value * (0 if "lora_B" in name else 1) for name, value in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    results = probe(replace(asked, adapter=tmp_path / "idle"), tmp_path / "out")
+    tuned = results["tuned"]
+    assert all(one["relative"] == 0 for one in tuned["drift"])
+    assert tuned["late_gap"]["change"] == 0
+    assert tuned["late_gap"]["p"] is None
+    assert tuned["patching"] is None
+    assert "parts" not in tuned
+    assert any("Refusal lost nothing" in one for one in results["findings"])
+
+
+def test_without_a_direction_no_layer_is_ranked(asked: Probing, tmp_path: Path) -> None:
+    """Both contrast sets, and both held-out sets, of the same kind of prompts."""
+    from undersong.corpora import open_corpus, write_manifest
+
+    for name, ref in (("contrast", SETS[1]), ("test", SETS[3])):
+        samples = open_corpus(ref).samples
+        groups = sorted({sample.cluster for sample in samples})
+        for side in (0, 1):
+            mine = [sample for sample in samples if groups.index(sample.cluster) % 2 == side]
+            write_manifest(mine, tmp_path / f"{name}{side}.parquet")
+    sets = [str(tmp_path / f"{name}.parquet") for name in ("contrast0", "contrast1", "test0", "test1")]
+    named = dict(zip(("harmful", "harmless", "test_harmful", "test_harmless"), sets))
+    results = probe(replace(asked, **named), tmp_path / "out")
+    assert "candidates" not in results["base"]
+    assert "patching" not in results["tuned"]
+    assert any("no further apart" in note for note in results["notes"])
+
+
+def test_slips_are_refused_before_a_model_is_loaded(
+    asked: Probing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from undersong.pipeline.alone import readied
+
+    def load(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(readied, "ready_model", load)
+    for change, said in (
+        ({"test_harmful": SETS[0]}, "The contrast set harmful and the set test_harmful overlap"),
+        ({"model": "recorded:x.jsonl"}, "only answers, and cannot be looked into"),
+        ({"adapter": tmp_path}, "no PEFT adapter folder"),
+        ({"modality": "smell"}, "no modality 'smell'"),
+        ({"judge": "oracle"}, "no judge 'oracle'"),
+    ):
+        with pytest.raises(UndersongError, match=said):
+            probe(replace(asked, **change), tmp_path / "out")
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(json.dumps({"id": str(i), "text": f"paint {i}"}) + "\n" for i in range(5)))
+    with pytest.raises(UndersongError, match="has 5 behaviours, and a direction needs 8"):
+        probe(replace(asked, harmful=str(few)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_it_says_the_same_twice(asked: Probing, found: dict[str, Any], tmp_path: Path) -> None:
+    again = probe(asked, tmp_path / "out")
+    assert json.loads(json.dumps(again)) == found
+    assert np.isfinite(found["tuned"]["odds_lost"]["value"])

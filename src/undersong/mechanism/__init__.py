@@ -11,4 +11,13 @@ from undersong.mechanism.directions import (
     save_direction,
 )
 
-__all__ = ["Direction", "GapCurve", "fit_direction", "gap_curve", "late_change", "late_p", "load_direction", "save_direction"]
+__all__ = [
+    "Direction",
+    "GapCurve",
+    "fit_direction",
+    "gap_curve",
+    "late_change",
+    "late_p",
+    "load_direction",
+    "save_direction",
+]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undersong.report.schema import LayerPoint
+from undersong.report.inside import LayerPoint
 from undersong.report.summary import Arm, interval_over_runs
 
 

@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from undersong.report.beforehand import Agreement, Fingerprint, Foretold, Overlap, Score, Screen, Selection, Spread
+from undersong.report.inside import Mechanism
 from undersong.report.record import Many, Named, Number, Record
-from undersong.report.variation import Noise, Variance
+from undersong.report.variation import Noise, Predicts, Variance
 from undersong.types import UndersongError
 
 SCHEMA = "undersong-results/1"
@@ -154,30 +155,6 @@ class Judges(Record):
     kappa: Spread | None = None
 
 
-class Predictor(Record):
-    """One axis: `slope` alone and `joint` with the others, in JSR per standard deviation of nearness."""
-
-    name: str
-    rank: Spread = Spread()
-    slope: Spread = Spread()
-    joint: Spread | None = None
-    inflation: Number = None
-    dominant: Number = None  # share of draws in which its slope is the largest
-
-
-class Predicts(Record):
-    """How JSR rise goes along with nearness, over `points` selections of one base."""
-
-    model: str | None = None
-    train_modality: str | None = None
-    set: str | None = None
-    modality: str | None = None
-    points: int | None = None
-    replicates: int | None = None
-    predictors: Many[Predictor] = []
-    note: str | None = None
-
-
 class Marginal(Record):
     """What an axis, or the modality of training, does on average to one base."""
 
@@ -212,56 +189,6 @@ class Defense(Record):
     jsr: Named[Interval | None] = {}
     over_refusal: Named[Named[Interval | None]] = {}
     utility: Named[Named[Interval | None]] = {}
-    note: str | None = None
-
-
-class Contrast(Record):
-    harm_n: int | None = None
-    benign_n: int | None = None
-    held_out_harm_n: int | None = None
-    held_out_benign_n: int | None = None
-    note: str | None = None
-
-
-class EncoderFacts(Record):
-    parameters_equal: bool | None = None
-    buffers_equal: bool | None = None
-    output_max_abs_difference: Number = None
-
-
-class LayerPoint(Record):
-    arm: str
-    model: str | None = None
-    layer: int
-    seed: int | None = None
-    step: int = 0
-    modality: str = "audio"
-    norm: Number = None
-    projection_harm: Number = None
-    projection_benign: Number = None
-    gap: Number = None
-    gap_low: Number = None
-    gap_high: Number = None
-    gap_before: Number = None
-    cosine_to_refit: Number = None
-
-
-class LateChange(Record):
-    arm: str
-    model: str | None = None
-    seed: int | None = None
-    modality: str = "audio"
-    gap_change: Number = None
-    low: Number = None
-    high: Number = None
-
-
-class Mechanism(Record):
-    layers: int | None = None
-    contrast: Contrast = Contrast()
-    encoder: EncoderFacts | None = None
-    curves: Many[LayerPoint] = []
-    late: Many[LateChange] = []
     note: str | None = None
 
 

@@ -1,7 +1,8 @@
-"""How far runs differ, as the report reads it: run noise, and where the spread comes from.  Rates are shares."""
+"""How far runs differ and what goes along with it, as the report reads it.  Rates are shares."""
 
 from __future__ import annotations
 
+from undersong.report.beforehand import Spread
 from undersong.report.record import Many, Number, Record
 
 
@@ -46,4 +47,28 @@ class Variance(Record):
     parts: Many[Component] = []
     sd: Number = None
     seed_by_prompts: Number = None
+    note: str | None = None
+
+
+class Predictor(Record):
+    """One axis: `slope` alone and `joint` with the others, in JSR per standard deviation of nearness."""
+
+    name: str
+    rank: Spread = Spread()
+    slope: Spread = Spread()
+    joint: Spread | None = None
+    inflation: Number = None
+    dominant: Number = None  # share of draws in which its slope is the largest
+
+
+class Predicts(Record):
+    """How JSR rise goes along with nearness, over `points` selections of one base."""
+
+    model: str | None = None
+    train_modality: str | None = None
+    set: str | None = None
+    modality: str | None = None
+    points: int | None = None
+    replicates: int | None = None
+    predictors: Many[Predictor] = []
     note: str | None = None

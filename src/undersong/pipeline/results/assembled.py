@@ -60,7 +60,7 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
         "variance": variance_entries(record, verdicts, last),
         "marginals": marginals(runs, study.plain, last),
         "defenses": _defenses(record, runs, last),
-        "mechanism": mechanism_entry(record),
+        "mechanism": mechanism_entry(record, runs),
         "targets": targets,
         "screen": [entry for m in record.models for entry in screen_entries(record, m)],
         "selections": [entry for m in record.models for entry in selection_entries(record, m)],

@@ -5,11 +5,13 @@ Knows projection artefacts; the numbers are made in the mechanism room.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from undersong.pipeline.records import AuditRecord
+from undersong.pipeline.results.suppression import Change, suppression
 from undersong.pipeline.stages import Arm
 from undersong.store import Artefact
 
@@ -19,8 +21,8 @@ Projections = dict[str, np.ndarray]
 Clusters = tuple[list[str], list[str]]  # of the harmful and the harmless held-out prompts
 
 
-def mechanism_entry(record: AuditRecord) -> dict[str, Any] | None:
-    """None where the study asks for no mechanism."""
+def mechanism_entry(record: AuditRecord, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """None where the study asks for no mechanism; `runs`: those of results.json, whose JSR goes beside the gaps."""
     contrast = record.study.mechanism
     if contrast is None:
         return None
@@ -29,7 +31,8 @@ def mechanism_entry(record: AuditRecord) -> dict[str, Any] | None:
         return [sample.cluster for sample in record.sets[name].samples]
 
     clusters = clusters_of(contrast.held_out_harmful), clusters_of(contrast.held_out_harmless)
-    curves, late, layers = [], [], 0
+    curves, late, changes, layers = [], [], [], 0
+    last = record.study.tuning.steps[-1]
     for model in record.models:
         before = {m: _load(a) for arm, _, m, a in model.projections if arm.kind == "base"}
         for arm, step, modality, artefact in model.projections:
@@ -38,6 +41,8 @@ def mechanism_entry(record: AuditRecord) -> dict[str, Any] | None:
             curves += _curve(arm, step, modality, after, before[modality], clusters)
             if arm.kind != "base":
                 late.append(_late(arm, modality, before[modality], after, clusters))
+                if step == last and late[-1]["gap_change"] is not None:
+                    changes.append(Change(arm, modality, late[-1]["gap_change"]))
     held_out = [len(record.sets[n].samples) for n in (contrast.held_out_harmful, contrast.held_out_harmless)]
     return {
         "layers": layers,
@@ -52,6 +57,7 @@ def mechanism_entry(record: AuditRecord) -> dict[str, Any] | None:
         "encoder": _encoder(record),
         "curves": curves,
         "late": late,
+        **suppression(changes, runs, contrast.held_out_harmful, record.study.plain, last),
         "note": "Layer 0 is the decoder's input. A shift common to harmful and harmless prompts moves both projections "
         "and not the gap.",
     }
@@ -96,12 +102,13 @@ def _number(value: float) -> float | None:
 
 
 def _late(arm: Arm, modality: str, before: Projections, after: Projections, clusters: Clusters) -> dict[str, Any]:
-    from undersong.mechanism import late_change
+    from undersong.mechanism import late_change, late_p
 
     sides = [(p["harmful"], p["harmless"]) for p in (before, after)]
     change, low, high = late_change(sides[0], sides[1], clusters, np.random.default_rng(BOOTSTRAP_SEED))
     facts = {"arm": arm.name, "model": arm.model, "seed": arm.seed, "modality": modality}
-    return {**facts, "gap_change": _number(change), "low": _number(low), "high": _number(high)}
+    p = late_p((after["harmful"] - before["harmful"], after["harmless"] - before["harmless"]), clusters)
+    return {**facts, "gap_change": _number(change), "low": _number(low), "high": _number(high), "p": _number(p)}
 
 
 def _encoder(record: AuditRecord) -> dict[str, Any] | None:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from undersong.report import words
+from undersong.report.inside import EncoderFacts, LateChange, Mechanism
 from undersong.report.layers import Curve, Level, curves, mean
 from undersong.report.panels import Group, Panel, Table, trained
-from undersong.report.schema import EncoderFacts, LateChange, Mechanism, Results
+from undersong.report.schema import Results
+from undersong.report.sections import suppressed
 from undersong.report.summary import Arm, arms, interval_over_runs
 from undersong.report.svg import Frame, kind_class, ticks
 
@@ -25,7 +27,7 @@ class Gap:
     notes: tuple[str, ...]
     groups: tuple[Group, ...]
     layers: Table
-    late: Table
+    tables: tuple[Table, ...]  # of the last quarter of layers: by arm, and what it says over runs
 
 
 def build(results: Results) -> Gap | None:
@@ -42,7 +44,7 @@ def build(results: Results) -> Gap | None:
         notes=tuple(note for note in (mechanism.contrast.note, mechanism.note) if note),
         groups=tuple(_groups(found)),
         layers=_layers(found),
-        late=_late(mechanism.late, every),
+        tables=tuple(table for table in (_late(mechanism.late, every), *suppressed.build(mechanism)) if table.rows),
     )
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from undersong.report import words
 from undersong.report.beforehand import Spread
 from undersong.report.panels import Table, trained
-from undersong.report.schema import Predicts, Results
+from undersong.report.schema import Results
+from undersong.report.variation import Predicts
 
 HEAD = (
     "Axis", "Base", "trained, asked", "rank correlation", "alone, points an SD", "with the others", "VIF", "largest in",

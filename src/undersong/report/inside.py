@@ -1,0 +1,102 @@
+"""The mechanism part of results.json as the report reads it."""
+
+from __future__ import annotations
+
+from undersong.report.record import Many, Number, Record
+from undersong.report.variation import Predicts
+
+
+class Contrast(Record):
+    harm_n: int | None = None
+    benign_n: int | None = None
+    held_out_harm_n: int | None = None
+    held_out_benign_n: int | None = None
+    note: str | None = None
+
+
+class EncoderFacts(Record):
+    parameters_equal: bool | None = None
+    buffers_equal: bool | None = None
+    output_max_abs_difference: Number = None
+
+
+class LayerPoint(Record):
+    arm: str
+    model: str | None = None
+    layer: int
+    seed: int | None = None
+    step: int = 0
+    modality: str = "audio"
+    norm: Number = None
+    projection_harm: Number = None
+    projection_benign: Number = None
+    gap: Number = None
+    gap_low: Number = None
+    gap_high: Number = None
+    gap_before: Number = None
+    cosine_to_refit: Number = None
+
+
+class LateChange(Record):
+    arm: str
+    model: str | None = None
+    seed: int | None = None
+    modality: str = "audio"
+    gap_change: Number = None
+    low: Number = None
+    high: Number = None
+
+
+class Claim(Record):
+    """Closest less distant: the change of the late gap over paired runs."""
+
+    question: str = ""
+    model: str | None = None
+    modality: str | None = None
+    n: int | None = None
+    difference: Number = None
+    low: Number = None
+    high: Number = None
+    p: Number = None
+    p_adjusted: Number = None
+
+
+class CellChange(Record):
+    """Trained on one modality, probed with one: mean change of the late gap over the runs of a kind."""
+
+    model: str | None = None
+    kind: str = ""
+    train_modality: str | None = None
+    modality: str | None = None
+    n: int | None = None
+    change: Number = None
+    low: Number = None
+    high: Number = None
+
+
+class Asymmetry(Record):
+    """Trained on audio less trained on text: the late gap, and the JSR."""
+
+    model: str | None = None
+    kind: str = ""
+    modality: str | None = None
+    late: Number = None
+    late_low: Number = None
+    late_high: Number = None
+    jsr: Number = None
+    jsr_low: Number = None
+    jsr_high: Number = None
+    mirrors: bool | None = None
+
+
+class Mechanism(Record):
+    layers: int | None = None
+    contrast: Contrast = Contrast()
+    encoder: EncoderFacts | None = None
+    curves: Many[LayerPoint] = []
+    late: Many[LateChange] = []
+    claims: Many[Claim] = []
+    cells: Many[CellChange] = []
+    asymmetry: Many[Asymmetry] = []
+    with_jsr: Many[Predicts] = []
+    note: str | None = None

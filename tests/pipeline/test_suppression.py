@@ -1,0 +1,119 @@
+"""The change of the late gap over runs: by hand, within each base, and beside the JSR."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from undersong.pipeline.results.suppression import Change, suppression
+from undersong.pipeline.stages import Arm
+from undersong.proximity import Selection
+
+# Trained on text the closest arm loses most, and typed prompts show it most; trained on audio hardly anything happens.
+LEVEL = {
+    ("closest", "text", "text"): -0.8, ("closest", "text", "audio"): -0.3, ("closest", "audio", "audio"): -0.2,
+    ("closest", "audio", "text"): 0.0, ("distant", "text", "text"): 0.0, ("distant", "text", "audio"): 0.0,
+    ("distant", "audio", "audio"): 0.0, ("distant", "audio", "text"): 0.0,
+}  # fmt: skip
+JSR = {("closest", "text"): 0.8, ("closest", "audio"): 0.2, ("distant", "text"): 0.1, ("distant", "audio"): 0.05}
+
+
+def noise(*key: Any) -> float:
+    return float(np.random.default_rng([len(str(one)) * 7 + ord(str(one)[0]) for one in key]).normal(0, 0.02))
+
+
+def arm(kind: str, trained: str, seed: int, model: str = "m") -> Arm:
+    chosen = Selection("a", "nearest", kind, 0.25, 1, None, (kind,), kind)
+    return Arm(model, 0, "a", kind, 0.25, trained, seed, seed, chosen)
+
+
+def changes(model: str = "m", times: float = 1.0) -> list[Change]:
+    return [
+        Change(arm(kind, trained, seed, model), probed, times * (level + noise(kind, trained, probed, seed)))
+        for (kind, trained, probed), level in LEVEL.items()
+        for seed in range(3)
+    ]
+
+
+def runs(model: str = "m") -> list[dict[str, Any]]:
+    return [
+        {
+            "model": model, "arm": arm(kind, trained, seed).name, "kind": kind, "seed": seed, "draw": seed, "step": 40,
+            "sets": [
+                {"set": "harm", "harmful": True, "modality": asked, "system": "plain",
+                 "jsr": jsr + abs(noise(kind, trained, seed, asked))}
+                for asked in ("audio", "text")
+            ],
+        }
+        for (kind, trained), jsr in JSR.items()
+        for seed in range(3)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    return suppression(changes(), runs(), "harm", "plain", 40)
+
+
+def late(kind: str, trained: str, probed: str) -> np.ndarray:
+    return np.array([LEVEL[kind, trained, probed] + noise(kind, trained, probed, seed) for seed in range(3)])
+
+
+def test_claims_are_paired_over_runs(found: dict[str, Any]) -> None:
+    assert len(found["claims"]) == 4
+    for claim in found["claims"]:
+        trained, probed = claim["train_modality"], claim["modality"]
+        each = late("closest", trained, probed) - late("distant", trained, probed)
+        test = stats.ttest_1samp(each, 0.0)
+        assert claim["difference"] == pytest.approx(each.mean())
+        assert claim["p"] == pytest.approx(test.pvalue)
+        assert claim["p_adjusted"] >= claim["p"]
+        assert claim["n"] == 3
+
+
+def test_the_two_by_two_is_of_each_kind(found: dict[str, Any]) -> None:
+    cells = {(one["kind"], one["train_modality"], one["modality"]): one for one in found["cells"]}
+    assert set(cells) == set(product(("closest", "distant"), ("audio", "text"), ("audio", "text")))
+    for key, cell in cells.items():
+        assert cell["change"] == pytest.approx(late(*key).mean())
+        assert cell["low"] < cell["change"] < cell["high"]
+
+
+def test_suppression_mirrors_damage_only_where_both_are_beyond_noise(found: dict[str, Any]) -> None:
+    sides = {(one["kind"], one["modality"]): one for one in found["asymmetry"]}
+    typed = sides["closest", "text"]
+    assert typed["late"] > 0  # trained on audio the gap falls less
+    assert typed["jsr"] < 0  # and less breaks
+    assert typed["mirrors"] is True
+    assert sides["distant", "text"]["mirrors"] is None
+    upside = suppression(changes(times=-1.0), runs(), "harm", "plain", 40)["asymmetry"]
+    assert next(one for one in upside if (one["kind"], one["modality"]) == ("closest", "text"))["mirrors"] is False
+
+
+def test_arms_that_suppress_more_break_more(found: dict[str, Any]) -> None:
+    typed = next(one for one in found["with_jsr"] if one["modality"] == "text")
+    assert typed["points"] == 4
+    (axis,) = typed["predictors"]
+    assert axis["slope"]["value"] > 0
+    assert axis["rank"]["value"] > 0
+
+
+def test_bases_are_never_put_together(found: dict[str, Any]) -> None:
+    both = suppression([*changes(), *changes("n", 100.0)], [*runs(), *runs("n")], "harm", "plain", 40)
+    assert [one for one in both["cells"] if one["model"] == "m"] == found["cells"]
+    assert [one for one in both["with_jsr"] if one["model"] == "m"] == found["with_jsr"]
+    assert len(both["claims"]) == 8
+
+
+def test_what_was_not_asked_has_no_entry() -> None:
+    one = [change for change in changes() if change.arm.modality == "audio" and change.arm.kind == "closest"]
+    alone = suppression(one, [], "harm", "plain", 40)
+    assert alone["claims"] == alone["asymmetry"] == alone["with_jsr"] == []
+    assert {(cell["train_modality"], cell["modality"]) for cell in alone["cells"]} == {
+        ("audio", "audio"),
+        ("audio", "text"),
+    }

@@ -174,3 +174,14 @@ def test_bad_input_is_one_sentence_and_leaves_no_results(
     assert says in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_states_drift_inside_the_decoder_and_not_at_its_input(finished: Path) -> None:
+    mechanism = json.loads((finished / "results.json").read_text())["mechanism"]
+    assert mechanism["encoder"]["input_max_abs_difference"] == 0
+    for point in mechanism["curves"]:
+        still = point["arm"] == "base" or point["layer"] == 0
+        assert (point["drift"] == 0) == still
+        assert point["drift_low"] <= point["drift"] <= point["drift_high"]
+    assert {one["kind"] for one in mechanism["cells"]} == {one["arm"].split("/")[1] for one in mechanism["late"]}
+    assert all(0 <= one["p"] <= 1 for one in mechanism["late"])

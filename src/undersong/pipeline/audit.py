@@ -264,9 +264,10 @@ def _explain(
             side(record.sets[contrast.held_out_harmful], True), side(record.sets[contrast.held_out_harmless], False)
         )
         direction = mechanism.direction(shop, base, fit, [*ears, *more])
+        states = mechanism.states(shop, base, held_out, [*ears, *more])
         for run in said:
             if run.arm.kind == "base" or run.step == last:
                 made = mechanism.projections(
-                    shop, run.arm, run.adapter, run.step, direction, fit, held_out, [*ears, *more]
+                    shop, run.arm, run.adapter, run.step, direction, states, fit, held_out, [*ears, *more]
                 )
                 model.projections.append((run.arm, run.step, modality, made))

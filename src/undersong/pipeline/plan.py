@@ -38,6 +38,7 @@ ORGANISM_SECONDS = {
     "verdicts": 0.003,
     "direction": 0.15,
     "projections": 0.6,
+    "states": 0.2,
 }
 ORGANISM = "organism:"
 

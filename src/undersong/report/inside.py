@@ -18,6 +18,7 @@ class EncoderFacts(Record):
     parameters_equal: bool | None = None
     buffers_equal: bool | None = None
     output_max_abs_difference: Number = None
+    input_max_abs_difference: Number = None  # of the decoder
 
 
 class LayerPoint(Record):
@@ -35,6 +36,8 @@ class LayerPoint(Record):
     gap_high: Number = None
     gap_before: Number = None
     cosine_to_refit: Number = None
+    drift: Number = None
+    cka: Number = None
 
 
 class LateChange(Record):

@@ -22,6 +22,8 @@ class Level:
     before: float | None
     norm: float | None
     cosine: float | None
+    drift: float | None  # of the states, relative
+    cka: float | None
     runs: int
 
 
@@ -91,6 +93,8 @@ def _level(layer: int, points: Sequence[LayerPoint]) -> Level:
         before=mean(point.gap_before for point in points),
         norm=mean(point.norm for point in points),
         cosine=mean(point.cosine_to_refit for point in points),
+        drift=mean(point.drift for point in points),
+        cka=mean(point.cka for point in points),
         runs=len(gaps),
     )
 

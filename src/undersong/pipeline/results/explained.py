@@ -91,6 +91,7 @@ def _curve(
             "gap_high": _number(now.high[layer]),
             "gap_before": _number(was.gap[layer]),
             "cosine_to_refit": _number(after["cosine"][layer]),
+            **{name: _number(after[name][layer]) for name in ("drift", "drift_low", "drift_high", "cka")},
         }
         for layer in range(len(now.gap))
     ]
@@ -126,10 +127,11 @@ def _encoder(record: AuditRecord) -> dict[str, Any] | None:
             if name.endswith(kind)
         )
 
-    differences = [float(_load(a)["encoder_difference"][0]) for m in record.models for _, _, _, a in m.projections]
+    found = [_load(artefact) for m in record.models for _, _, _, artefact in m.projections]
     return {
         "parameters_equal": equal("/parameters"),
         "buffers_equal": equal("/buffers"),
-        "output_max_abs_difference": max(differences),
+        "output_max_abs_difference": max(float(one["encoder_difference"][0]) for one in found),
+        "input_max_abs_difference": max(float(one["input_difference"][0]) for one in found),
         "trainings": len(notes),
     }

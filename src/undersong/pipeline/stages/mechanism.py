@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+KINDS = ("harmful", "harmless")
+
+
 @dataclass(frozen=True)
 class Contrast:
     """Harmful and matched harmless prompts in one modality, for fitting or held out."""
@@ -53,45 +56,78 @@ def direction(shop: Workshop, arm: Arm, contrast: Contrast, heard: Sequence[Arte
     return shop.store.get_or_make("direction", 2, config, inputs, make, packages=MODEL_PACKAGES)
 
 
-def projections(
-    shop: Workshop,
-    arm: Arm,
-    adapter: Artefact | None,
-    step: int,
-    base_direction: Artefact,
-    fit: Contrast,
-    held_out: Contrast,
-    heard: Sequence[Artefact],
-) -> Artefact:
-    """Held-out prompts along the base's direction; the re-fitted direction's cosine; what the encoder says now.
+def states(shop: Workshop, arm: Arm, held_out: Contrast, heard: Sequence[Artefact]) -> Artefact:
+    """What the base thinks at the last token of the held-out prompts, which tuned models' drift is measured from.
 
-    `projections.safetensors`: harmful, harmless (layers + 1, prompts), cosine (layers + 1,), encoder_difference (1,).
+    `states.safetensors`: harmful, harmless (layers + 1, prompts, dim) float32: of a 7B model some 0.4 MB a prompt.
     """
     from undersong.models.folders import model_hash
 
     def make(draft: Draft) -> None:
         from safetensors.numpy import save_file
 
+        model = shop.model(arm.model, heard)
+        thought = {name: model.hidden(prompts_of([getattr(held_out, name)])) for name in KINDS}
+        with draft.file("states.safetensors") as path:
+            save_file(thought, path)
+
+    config = {**held_out.config, "loading": shop.loading.key}
+    inputs: dict[str, Artefact | str] = {"model": model_hash(arm.model), **held_out.inputs}
+    return shop.store.get_or_make("states", 1, config, inputs, make, packages=MODEL_PACKAGES)
+
+
+def projections(
+    shop: Workshop,
+    arm: Arm,
+    adapter: Artefact | None,
+    step: int,
+    base_direction: Artefact,
+    base_states: Artefact,
+    fit: Contrast,
+    held_out: Contrast,
+    heard: Sequence[Artefact],
+) -> Artefact:
+    """Held-out prompts along the base's direction, and how far they drifted; the re-fitted direction's cosine; what
+    the encoder says now.
+
+    `projections.safetensors`: harmful, harmless (layers + 1, prompts); cosine, drift, drift_low, drift_high, cka
+    (layers + 1,); encoder_difference, input_difference (1,).
+    """
+    from undersong.models.folders import model_hash
+
+    def make(draft: Draft) -> None:
+        import numpy as np
+        from safetensors.numpy import load_file, save_file
+
         from undersong.mechanism import fit_direction, load_direction
+        from undersong.mechanism.drift import drift
         from undersong.models.adapters import saved_adapter
 
         fitted = load_direction(base_direction.path / "direction.safetensors")
+        before = load_file(base_states.checked().path / "states.safetensors")
         model = shop.model(arm.model, heard)
         with saved_adapter(model, adapter_folder(adapter, step)) as tuned:
 
-            def states(side: Asked) -> np.ndarray:
+            def thought(side: Asked) -> np.ndarray:
                 return tuned.hidden(prompts_of([side]))
 
-            sides = {name: fitted.project(states(getattr(held_out, name))) for name in ("harmful", "harmless")}
-            refit = fit_direction(states(fit.harmful), states(fit.harmless))
+            after = {name: thought(getattr(held_out, name)) for name in KINDS}
+            refit = fit_direction(thought(fit.harmful), thought(fit.harmless))
             difference = tuned.hearing_difference(
                 [s for s in held_out.harmful.corpus.samples if s.audio is not None][:16]
             )
+        clusters = [sample.cluster for name in KINDS for sample in getattr(held_out, name).corpus.samples]
+        was, now = (np.concatenate([side[name] for name in KINDS], axis=1) for side in (before, after))
+        moved = drift(was, now, clusters)
+        found = {name: fitted.project(after[name]) for name in KINDS}
+        found |= {"cosine": fitted.cosine(refit), "encoder_difference": difference}
+        found |= {"drift": moved.relative, "drift_low": moved.low, "drift_high": moved.high, "cka": moved.cka}
         with draft.file("projections.safetensors") as path:
-            save_file({**sides, "cosine": fitted.cosine(refit), "encoder_difference": difference}, path)
+            save_file({**found, "input_difference": np.array([moved.at_input])}, path)
 
     config = {**held_out.config, "step": step, "loading": shop.loading.key}
     inputs: dict[str, Artefact | str] = {"model": model_hash(arm.model), "direction": base_direction, **held_out.inputs}
+    inputs["states"] = base_states
     if adapter is not None:
         inputs["adapter"] = adapter
-    return shop.store.get_or_make("projections", 2, config, inputs, make, packages=MODEL_PACKAGES)
+    return shop.store.get_or_make("projections", 3, config, inputs, make, packages=MODEL_PACKAGES)

@@ -126,6 +126,9 @@ def _encoder(facts: EncoderFacts | None) -> tuple[str, bool]:
         said.append(f"its {words.listed(changed)} changed")
     if difference is not None:
         said.append(f"the largest difference in its output is {difference:.3g}")
+    if facts.input_max_abs_difference is not None:
+        said.append(f"that in what goes into the language model {facts.input_max_abs_difference:.3g}")
+        moved = moved or facts.input_max_abs_difference > 0
     if not said:
         return "Whether the audio encoder stayed unchanged was not measured.", True
     verdict = "The audio encoder did change" if changed or moved else "The audio encoder did not change"
@@ -143,12 +146,24 @@ def _contrast(mechanism: Mechanism) -> str:
 
 
 def _layers(found: Sequence[Curve]) -> Table:
-    head = ("Arm", "Prompts", "Layer", "Runs", "before", "after", "95 % interval", "norm", "cosine to refit")
+    head = (
+        "Arm",
+        "Prompts",
+        "Layer",
+        "Runs",
+        "before",
+        "after",
+        "95 % interval",
+        "norm",
+        "cosine to refit",
+        "drift",
+        "CKA",
+    )
     rows = tuple(
         (
             curve.label, words.spoken(curve.modality), str(level.layer), str(level.runs), words.decimal(level.before),
             words.decimal(level.gap), _interval(level.low, level.high), words.decimal(level.norm),
-            words.decimal(level.cosine),
+            words.decimal(level.cosine), words.decimal(level.drift), words.decimal(level.cka),
         )
         for curve in found
         for level in curve.levels

@@ -57,6 +57,7 @@ def tune(
     """Fine-tune the language model only; encoder and projector are proved unchanged."""
     from undersong.models.loading import Loading
     from undersong.pipeline.alone import tune_manifest
+    from undersong.tuning.processes import part
 
     kept_steps = sorted(set(steps or [20, 40]))
     given = {
@@ -72,6 +73,7 @@ def tune(
     recipe |= {name: value for name, value in given.items() if value is not None}
     loading = Loading(device, dtype, device_map, attention, quantize)
     kept = tune_manifest(manifest, model, out, selection, modality, seed, recipe, target, system, loading)
+    part()
     for folder in kept:
         typer.echo(str(folder))
     first = kept_steps[0]

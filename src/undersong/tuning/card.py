@@ -10,18 +10,36 @@ from undersong.models.folders import is_content_hash
 
 if TYPE_CHECKING:
     from undersong.models.adapter import AudioModel
-    from undersong.tuning.lora import LoraRecipe
+    from undersong.tuning.canary import Watch
+    from undersong.tuning.mixing import Mixing
+    from undersong.tuning.recipe import LoraRecipe
 
 OF_LORA = ("rank", "alpha", "dropout", "targets")
 
 
-def card(model: AudioModel, recipe: LoraRecipe, seed: int, samples: int, modalities: str, step: int) -> str:
-    """`README.md` of a kept folder.  A base in a folder of this machine is told by its family and hash alone."""
+def defended(mixing: Mixing | None, watch: Watch | None) -> str:
+    """What was done against it besides the recipe, as sentences with a space before each; empty: nothing."""
+    said = ""
+    if mixing is not None:
+        prompts = len(mixing.prompts)
+        said += f" Of what it saw, {mixing.share:.3g} were refusals of {prompts} harmful prompts."
+    if watch is not None:
+        limits = ", ".join(f"{name} was above {limit:g}" for name, limit in watch.limits.items())
+        said += f" It was measured every {watch.every} steps, to be stopped when {limits}."
+    return said
+
+
+def card(
+    model: AudioModel, recipe: LoraRecipe, seed: int, samples: int, modalities: str, against: str, step: int
+) -> str:
+    """`README.md` of a kept folder; `against`: what `defended` says.  A base in a folder of this machine is told by its
+    family and hash alone."""
     full = recipe.method == "full"
     named = model.name if model.name.startswith("organism:") or not is_content_hash(model.name) else None
     base = named or f"a local {model.family.name}"
     head = [] if named is None or named.startswith("organism:") else [f"base_model: {named}"]
-    values = {k: v for k, v in asdict(recipe).items() if k not in ("steps", "method") and not (full and k in OF_LORA)}
+    left = {"steps", "method", *(OF_LORA if full else ()), *(("betas",) if recipe.betas is None else ())}
+    values = {name: value for name, value in asdict(recipe).items() if name not in left}
     lines = [
         "---",
         *head,
@@ -31,8 +49,8 @@ def card(model: AudioModel, recipe: LoraRecipe, seed: int, samples: int, modalit
         f"# {'Decoder, tuned whole' if full else 'LoRA of the decoder'}, step {step}",
         "",
         f"Made by undersong {__version__} from {base} (hash {model.fingerprint[:16]}), on {samples} benign samples "
-        f"asked by {modalities}, seed {seed}. Encoder and projector were frozen and are proved unchanged by their "
-        "hashes.",
+        f"asked by {modalities}, seed {seed}.{against} Encoder and projector were frozen and are proved unchanged by "
+        "their hashes.",
         "",
         "**Made to measure what such a training does to safety: refusals may be gone.** Audit it before any use.",
         "",

@@ -7,7 +7,7 @@ Paper section on fine-tuning; DESIGN rules 5-7.  Knows models; does not know sel
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,63 +15,26 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from undersong.models.adapter import AudioModel
 from undersong.models.adapters import fresh_lora
 from undersong.models.decoder import fresh_decoder
 from undersong.models.frozen import fingerprint
-from undersong.tuning.card import card
+from undersong.tuning.canary import PREFIX, Canary, Watch
+from undersong.tuning.card import card, defended
+from undersong.tuning.constrained import ConstrainedTrainer
 from undersong.tuning.held_out import HeldOut, split
-from undersong.tuning.processes import all_here, world
+from undersong.tuning.mixing import Mixing, mixed
+from undersong.tuning.order import sample_order as sample_order
+from undersong.tuning.processes import all_here, rank, world
+from undersong.tuning.recipe import LoraRecipe as LoraRecipe
 from undersong.tuning.seeds import seeded
-from undersong.tuning.states import DecoderTrainer, Keep, Vouch, last_whole, place_of
+from undersong.tuning.states import DecoderTrainer, Keep, Keeping, Vouch, last_whole, place_of
 from undersong.tuning.states import step_folder as step_folder
 from undersong.types import Prompt, UndersongError
 
 STATE_EVERY = 50  # steps; what a kill may cost
-METHODS = ("lora", "full")
-
-
-@dataclass(frozen=True)
-class LoraRecipe:
-    """Hyper-parameters of one arm.  The adapter is kept at each of `steps` (optimiser steps), so a run is a curve."""
-
-    steps: tuple[int, ...] = (20, 40)
-    batch: int = 8
-    learning_rate: float = 5e-4
-    schedule: str = "constant_with_warmup"  # a transformers scheduler name
-    warmup: int = 5  # steps
-    weight_decay: float = 0.0
-    clip: float = 1.0  # largest gradient norm
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
-    targets: tuple[str, ...] | None = None  # full module paths; None: every linear layer of the decoder's blocks
-    micro_batch: int | None = None  # samples in memory at a time; the step is of the whole `batch` all the same
-    method: str = "lora"  # lora | full: all of the decoder's blocks and its last norm, without an adapter
-    validation: float = 0.0  # share of the samples, by whole groups, that is held out and measured at each of `steps`
-    checkpointing: bool = False  # activations are computed again in the backward pass: slower, and far less memory
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UndersongError(f"There is no method {self.method!r} of tuning; take one of {', '.join(METHODS)}.")
-        if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
-            raise UndersongError(
-                f"A batch of {self.batch} cannot be taken {self.micro_batch} at a time; give a divisor as micro_batch."
-            )
-
-    @property
-    def at_a_time(self) -> int:
-        """Samples that one process has in memory; an error where the processes cannot share a batch evenly."""
-        micro = self.micro_batch or max(1, self.batch // world())
-        if self.batch % (micro * world()):
-            raise UndersongError(
-                f"A batch of {self.batch} cannot be taken by {world()} processes {micro} at a time; give a batch that "
-                "they divide, or another micro_batch."
-            )
-        return micro
 
 
 @dataclass(frozen=True)
@@ -81,13 +44,8 @@ class Tuned:
     log: tuple[dict[str, float], ...]
     frozen_before: dict[str, str]
     frozen_after: dict[str, str]
-
-
-def sample_order(count: int, length: int, seed: int) -> list[int]:
-    """`length` indices into `count` samples: whole shuffles one after another, so every step is a full batch."""
-    rng = np.random.default_rng(seed)
-    rounds = [rng.permutation(count) for _ in range(-(-length // count))]
-    return np.concatenate(rounds)[:length].tolist()
+    watched: tuple[dict[str, float], ...] = ()  # one a measurement of the canary: step (0: the base) and values
+    stopped: int | None = None  # the step at which a limit of the canary broke; None: it ran to its end
 
 
 def tune(
@@ -96,8 +54,10 @@ def tune(
     targets: Sequence[str],
     recipe: LoraRecipe,
     seed: int,
-    keep: Callable[[str, Callable[[Path], None]], None],
+    keep: Keeping,
     resume: Path | None = None,
+    mixing: Mixing | None = None,
+    watch: Watch | None = None,
 ) -> Tuned:
     """Train a fresh LoRA on (prompt, target reply) pairs.
 
@@ -105,6 +65,10 @@ def tune(
     seed drives sample order, adapter initialisation and dropout.  `resume`: a folder for this very training's state; a
     killed one goes on from there and ends with the same bits (what it kept before is not kept again), and the folder is
     gone in the end.  In several processes (`processes`) each takes its share of every batch, and the first alone keeps.
+
+    Defenses, each off by default and each one change: `recipe.betas` (`constrained`), `mixing` of refusals among the
+    samples, and `watch`, which stops at the first measured step that breaks a limit.  Measured then is every kept step
+    too; one that breaks a limit is not kept, and the last measured step before it is, under its own number.
     Errors: no samples, a target that is empty, an adapter that reaches the encoder, a loss that is no
     number, an encoder or projector that changed.
     """
@@ -120,19 +84,25 @@ def tune(
     before = fingerprint(model.frozen)
     learned, held = split([prompt.sample for prompt in prompts], recipe.validation)
     order = [learned[i] for i in sample_order(len(learned), max(recipe.steps) * recipe.batch, seed)]
-    with seeded(seed), _learner(model, recipe) as learner:
-        pairs = [(prompts[i], targets[i]) for i in order]
-        with place_of(resume) as place:
-            trainer = _trainer(model, learner, pairs, recipe, seed, keep, place, resume is not None)
-            apart = [(prompts[i], targets[i]) for i in held]
-            trainer.add_callback(HeldOut(model, apart, recipe.steps, recipe.at_a_time))
-            try:
-                trainer.train(resume_from_checkpoint=last_whole(place))
-                all_here()
-            finally:
-                if recipe.checkpointing:
-                    model.base.gradient_checkpointing_disable()  # the base is shared with other arms
-        log = _lines(trainer.state.log_history)
+    benign, apart = ([(prompts[i], targets[i]) for i in places] for places in (order, held))
+    pairs = mixed(benign, mixing.pairs, mixing.share, seed) if mixing else benign
+    keeper = Keep(model, recipe.steps, recipe.method == "full", _told(model, recipe, seed, benign, mixing, watch), keep)
+    callbacks: list[TrainerCallback] = [Vouch(), keeper, HeldOut(model, apart, recipe.steps, recipe.at_a_time)]
+    canary = Canary(watch, recipe.steps, keeper.write) if watch else None
+    if canary:  # before what is kept, and after a state is vouched for
+        callbacks.insert(1, canary)
+        keeper.keep = canary.unless_stopped(keep)
+    with seeded(seed), _learner(model, recipe) as learner, place_of(resume) as place:
+        trainer = _trainer(model, learner, pairs, recipe, seed, callbacks, place, resume is not None)
+        try:
+            trainer.train(resume_from_checkpoint=last_whole(place))
+            all_here()
+        finally:
+            if recipe.checkpointing:
+                model.base.gradient_checkpointing_disable()  # the base is shared with other arms
+        if canary and canary.stopped and canary.safe not in recipe.steps and rank() == 0:
+            canary.keep_safe(place, keep)
+    log = _lines(trainer.state.log_history)
     after = fingerprint(model.frozen)
     if moved := [name for name in before if before[name] != after[name]]:
         raise UndersongError(
@@ -142,7 +112,21 @@ def tune(
         raise UndersongError(
             f"Tuning {model.name} diverged (loss {lost[0]['loss']} at step {lost[0]['step']}); lower the learning rate."
         )
-    return Tuned(log, before, after)
+    return Tuned(log, before, after, *((tuple(canary.watched), canary.stopped) if canary else ()))
+
+
+def _told(
+    model: AudioModel,
+    recipe: LoraRecipe,
+    seed: int,
+    benign: Sequence[tuple[Prompt, str]],
+    mixing: Mixing | None,
+    watch: Watch | None,
+) -> partial[str]:
+    """The card of a step."""
+    distinct = {(prompt.sample.id, prompt.modality) for prompt, _ in benign}
+    modalities = " and ".join(sorted({modality for _, modality in distinct}))
+    return partial(card, model, recipe, seed, len(distinct), modalities, defended(mixing, watch))
 
 
 def _trainer(
@@ -151,7 +135,7 @@ def _trainer(
     pairs: list[tuple[Prompt, str]],
     recipe: LoraRecipe,
     seed: int,
-    keep: Callable[[str, Callable[[Path], None]], None],
+    callbacks: list[TrainerCallback],
     place: Path,
     lasting: bool,
 ) -> Trainer:
@@ -181,16 +165,14 @@ def _trainer(
         dataloader_pin_memory=False,
         use_cpu=model.base.device.type == "cpu",
     )
-    full = recipe.method == "full"
-    distinct = {(prompt.sample.id, prompt.modality) for prompt, _ in pairs}
-    modalities = " and ".join(sorted({modality for _, modality in distinct}))
-    told = partial(card, model, recipe, seed, len(distinct), modalities)
-    trainer = (DecoderTrainer if full else Trainer)(
+    plain = DecoderTrainer if recipe.method == "full" else Trainer
+    made = plain if recipe.betas is None else partial(ConstrainedTrainer, betas=recipe.betas)
+    trainer = made(
         model=learner,
         args=arguments,
         train_dataset=pairs,
         data_collator=lambda rows: model.batch([p for p, _ in rows], [t for _, t in rows]),
-        callbacks=[Keep(model, recipe.steps, full, told, keep), Vouch()],
+        callbacks=callbacks,
     )
     if isinstance(trainer, DecoderTrainer):
         trainer.audio_model = model
@@ -217,13 +199,13 @@ def _learner(model: AudioModel, recipe: LoraRecipe) -> Iterator[Any]:
 
 
 def _lines(history: Sequence[dict[str, float]]) -> tuple[dict[str, float], ...]:
-    """One line a step, with the loss on what was held out where it was measured."""
-    apart = {int(line["step"]): line["validation_loss"] for line in history if "validation_loss" in line}
-    lines = [dict(line) for line in history if "loss" in line]
-    for line in lines:
-        if int(line["step"]) in apart:
-            line["validation_loss"] = apart[int(line["step"])]
-    return tuple(lines)
+    """One line a step, with what was measured then: the loss on what was held out, the canary's values."""
+    lines = {int(line["step"]): dict(line) for line in history if "loss" in line}
+    for line in history:
+        measured = {name: line[name] for name in line if name == "validation_loss" or name.startswith(PREFIX)}
+        if measured and line["step"] in lines:  # a canary is asked before the first step, too
+            lines[int(line["step"])] |= measured
+    return tuple(lines.values())
 
 
 def write_log(tuned: Tuned, path: Path) -> None:

@@ -30,3 +30,15 @@ def all_here() -> None:
         from accelerate import PartialState
 
         PartialState().wait_for_everyone()
+
+
+def part() -> None:
+    """Waits for the others and leaves them, at a command's end: a process that merely ends may abort its peers.
+
+    There is no training together after it.
+    """
+    if world() > 1:
+        from accelerate import PartialState
+
+        all_here()
+        PartialState().destroy_process_group()

@@ -49,9 +49,10 @@ class Keep(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step in self.steps and rank() == 0:
-            self.keep(step_folder(state.global_step), partial(self._write, state.global_step))
+            self.keep(step_folder(state.global_step), partial(self.write, state.global_step))
 
-    def _write(self, step: int, folder: Path) -> None:
+    def write(self, step: int, folder: Path) -> None:
+        """The folder of a step: what is learned now, with its card."""
         self.save(self.model, folder)
         (folder / "README.md").write_text(self.card(step), encoding="utf-8")
 

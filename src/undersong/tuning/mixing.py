@@ -1,0 +1,92 @@
+"""Safety data among the benign: refusals of harmful prompts, a small share of what a training sees.
+
+Bianchi et al. 2024, "Safety-Tuned LLaMAs" (arXiv 2309.07875); Qi et al. 2024 (arXiv 2310.03693).  Knows pairs and an
+order; trains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
+
+from undersong.tuning.order import sample_order
+from undersong.types import Prompt, UndersongError
+
+STREAM = 0x5AFE  # its own, so that mixing does not change the order of the benign
+NOTHING = "There is no safety data to mix in; give harmful prompts with refusals."
+Pair = TypeVar("Pair")
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Harmful prompts, the refusal that each should get, and the `share` of all samples seen that they make up."""
+
+    prompts: Sequence[Prompt]
+    targets: Sequence[str]
+    share: float  # above 0, at most 0.5
+
+    def __post_init__(self) -> None:
+        _check_share(self.share)
+        if not self.prompts:
+            raise UndersongError(NOTHING)
+        if len(self.prompts) != len(self.targets):
+            raise UndersongError(
+                f"{len(self.prompts)} safety prompts have {len(self.targets)} refusals; give one refusal a prompt."
+            )
+        empty = [prompt.sample.id for prompt, target in zip(self.prompts, self.targets) if not target.strip()]
+        if empty:
+            raise UndersongError(
+                f"Safety prompt {empty[0]} has no refusal to train on ({len(empty)} such); give one, or leave it out."
+            )
+
+    @property
+    def pairs(self) -> list[tuple[Prompt, str]]:
+        return list(zip(self.prompts, self.targets))
+
+
+def mixed(benign: Sequence[Pair], safety: Sequence[Pair], share: float, seed: int) -> list[Pair]:
+    """As many samples as `benign`, in the order that they are trained on, of which a `share` are `safety` pairs.
+
+    The share is of what the training *sees*, not of the data set: cut into stretches of 1/share samples (in whole
+    numbers), each stretch has one safety pair at a random place.  So a training of n samples has n * share of them,
+    rounded up or down, a longer training begins like a shorter one, and steps, batch and learning rate are untouched.
+
+    Safety pairs push the benign ones back and replace none: those come in the order they had, without a gap, and what
+    is pushed past the end of the training falls off.  Safety pairs come in whole shuffles, as benign samples do.
+    Errors: a share outside (0, 0.5], no safety pairs, a training so short that it could do without one.
+    """
+    _check_share(share)
+    if not safety:
+        raise UndersongError(NOTHING)
+    if len(benign) < int(1 / _exact(share)):
+        raise UndersongError(
+            f"A training of {len(benign)} samples is too short for a share of {share:g}; give more steps, or a larger "
+            "share."
+        )
+    places = _places(len(benign), share, seed)
+    which = iter(sample_order(len(safety), len(places), [STREAM + 1, seed]))
+    rest = iter(benign)
+    return [safety[next(which)] if place in places else next(rest) for place in range(len(benign))]
+
+
+def _places(length: int, share: float, seed: int) -> set[int]:
+    """One random place in every stretch; of the last stretch the end of the training may come first."""
+    rng, stretch = np.random.default_rng([STREAM, seed]), 1 / _exact(share)
+    starts = [int(number * stretch) for number in range(int(length / stretch) + 2)]
+    drawn = [int(rng.integers(start, end)) for start, end in pairwise(starts)]
+    return {place for place in drawn if place < length}
+
+
+def _exact(share: float) -> Fraction:
+    """The share as it is written, so that 1/0.07 is cut where arithmetic by hand cuts it."""
+    return Fraction(str(share))
+
+
+def _check_share(share: float) -> None:
+    if not 0 < share <= 0.5:
+        raise UndersongError(f"A share of {share:g} cannot be safety data; give one above 0 and at most 0.5.")

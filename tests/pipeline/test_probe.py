@@ -84,6 +84,20 @@ def test_what_is_given_back_ends_at_the_base(found: dict[str, Any]) -> None:
     assert names[-2:] == ["first half", "second half"]
 
 
+def test_recognition_is_told_beside_refusal(found: dict[str, Any]) -> None:
+    known, said = found["tuned"]["recognition"], [found[name]["said"]["harmful"] for name in ("base", "tuned")]
+    assert known["by_place"][0]["accuracy_before"] is None  # the input is the same for all
+    last = known["by_place"][-1]  # of four layers the last is the late quarter
+    assert (known["before"], known["after"]) == (last["accuracy_before"], last["accuracy_after"])
+    assert known["change"]["value"] == pytest.approx(known["after"] - known["before"])
+    assert known["before"] > 0.9
+    assert last["low_before"] <= last["accuracy_before"] <= last["high_before"]
+    refused = [one["refusal"] / one["n"] for one in said]
+    assert known["refusals"]["value"] == pytest.approx(refused[1] - refused[0])
+    assert known["dissociated"] == (known["recognition"] == "kept" and known["refusals"]["high"] < 0)
+    assert any(known["sentence"] in one for one in found["findings"])
+
+
 def test_the_cause_is_held_against_chance(found: dict[str, Any]) -> None:
     ablation, steering = found["base"]["ablation"], found["tuned"]["steering"]
     assert len(ablation["odds_lost_at_random"]) == 19
@@ -118,6 +132,8 @@ def test_nothing_moved_is_said_so(asked: Probing, adapter: Path, tmp_path: Path)
     assert all(one["relative"] == 0 for one in tuned["drift"])
     assert tuned["late_gap"]["change"] == 0
     assert tuned["late_gap"]["p"] is None
+    known = tuned["recognition"]
+    assert (known["recognition"], known["dissociated"], known["change"]["value"]) == ("kept", False, 0)
     assert tuned["patching"] is None
     assert "parts" not in tuned
     assert any("Refusal lost nothing" in one for one in results["findings"])
@@ -159,6 +175,12 @@ def test_slips_are_refused_before_a_model_is_loaded(
     ):
         with pytest.raises(UndersongError, match=said):
             probe(replace(asked, **change), tmp_path / "out")
+    for name in ("contrast", "test"):  # other words of the same behaviours
+        rows = [{"id": str(i), "text": f"{name} {i}", "group": str(i)} for i in range(8)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    alike = replace(asked, harmful=str(tmp_path / "contrast.jsonl"), test_harmful=str(tmp_path / "test.jsonl"))
+    with pytest.raises(UndersongError, match=r"overlap in 8 pairs of items, the first '0' and '0' \(same group"):
+        probe(alike, tmp_path / "out")
     few = tmp_path / "few.jsonl"
     few.write_text("".join(json.dumps({"id": str(i), "text": f"paint {i}"}) + "\n" for i in range(5)))
     with pytest.raises(UndersongError, match="has 5 behaviours, and a direction needs 8"):

@@ -34,6 +34,9 @@ def probe(
     depth: Annotated[
         float, typer.Option("--depth", min=0, max=1, help="Deepest layer that may be the cause, as a share of all.")
     ] = 0.8,
+    margin: Annotated[
+        float, typer.Option("--margin", help="Loss of a probe's balanced accuracy that would matter (recognition).")
+    ] = 0.1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the choosing split and the random directions.")] = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -48,7 +51,7 @@ def probe(
 
     what = Probing(
         model, adapter, harmful, harmless, test_harmful, test_harmless, modality, system, instruction, judge,
-        tuple(refusal or ()), limit, random, seed=seed, divergence=divergence, depth=depth,
+        tuple(refusal or ()), limit, margin, random, seed=seed, divergence=divergence, depth=depth,
     )  # fmt: skip
     results = run(what, out, Loading(device, dtype, device_map, attention, quantize))
     for line in (*results["findings"], *results["notes"]):

@@ -25,6 +25,24 @@ SENTENCES: dict[Recognition, str] = {
 }
 
 
+def recognition_of(low: float | None, high: float | None, margin: float, before: bool, after: bool) -> Recognition:
+    """From the ends of the change's interval, and whether probes are above chance `before` and `after`.
+
+    `kept` asks for both: two probes at chance are equivalent too.
+    """
+    if not before:
+        return "absent"
+    if after and low is not None and low > -margin:
+        return "kept"
+    return "lost" if high is not None and high < -margin else "open"
+
+
+def sentence_of(recognition: Recognition, margin: float, refused_less: bool) -> str:
+    """What may be said, and no more."""
+    more = "; and it is refused less" if recognition == "kept" and refused_less else ""
+    return f"{SENTENCES[recognition].format(margin=margin)}{more}."
+
+
 @dataclass(frozen=True)
 class ProbeChange:
     """Late balanced accuracy `before` and `after`, and their `change`, paired over clusters, with a 95 % interval.
@@ -42,21 +60,13 @@ class ProbeChange:
     @property
     def equivalent(self) -> bool:
         """Both one-sided tests, at 2.5 % each: neither a loss nor a gain as large as the margin."""
-        return self.no_loss and self.change.high is not None and self.change.high < self.margin
-
-    @property
-    def no_loss(self) -> bool:
-        """The one of the two that a claim of "still" needs."""
-        return self.change.low is not None and self.change.low > -self.margin
+        low, high = self.change.low, self.change.high
+        return low is not None and high is not None and -self.margin < low and high < self.margin
 
     @property
     def recognition(self) -> Recognition:
-        """`kept` also asks for a probe above chance before and after: two probes at chance are equivalent too."""
-        if not self.before_p <= LEVEL:
-            return "absent"
-        if self.no_loss and self.after_p <= LEVEL:
-            return "kept"
-        return "lost" if self.change.high is not None and self.change.high < -self.margin else "open"
+        shown = self.before_p <= LEVEL, self.after_p <= LEVEL
+        return recognition_of(self.change.low, self.change.high, self.margin, *shown)
 
     def dissociated(self, refusal: Interval) -> bool:
         """Still recognised and refused less.  `refusal`: change of the refusal rate on harmful prompts, after - before.
@@ -67,8 +77,7 @@ class ProbeChange:
 
     def sentence(self, refusal: Interval | None = None) -> str:
         """What may be said, and no more."""
-        said = SENTENCES[self.recognition].format(margin=self.margin)
-        return f"{said}; and it is refused less." if refusal is not None and self.dissociated(refusal) else f"{said}."
+        return sentence_of(self.recognition, self.margin, refusal is not None and self.dissociated(refusal))
 
 
 def probe_change(before: Scores, after: Scores, margin: float, seed: int, draws: int = 2000) -> ProbeChange:

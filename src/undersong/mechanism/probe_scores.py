@@ -61,15 +61,8 @@ def scored(
 ) -> Scores:
     """`found` by layer: decisions (prompts, labellings), or (prompts, 1) of a probe that never saw these labels, or
     None.  `labels` (prompts, labellings), the true ones first; `fold` (blocks,)."""
-    prompts, labellings = labels.shape
-    said, rates = [], []  # one layer's labellings at a time are held: they are large
-    for layer in found:
-        said.append(np.full(prompts, np.nan) if layer is None else layer[:, 0])
-        none = np.full(labellings, np.nan)
-        rates.append(none if layer is None else balanced_accuracy(layer, labels, blocks.share))
-    decisions, accuracy = np.array(said), np.array(rates)
+    decisions, accuracy, late_accuracy = _rated(blocks, found, labels)
     late = _late(decisions)
-    late_accuracy = accuracy[late].mean(axis=0) if late.any() else np.full(labellings, np.nan)
     times, right = _times(blocks, draws, seed), _right(blocks, decisions)
     late_right = right[late].mean(axis=0) if late.any() else np.full(len(blocks.cluster), np.nan)
     rate, low, high = _columns(_ended(_mean_interval(blocks, layer, times)) for layer in right)
@@ -94,6 +87,36 @@ def scored(
         late_chance=float(late_accuracy[1:].mean()),
         late_p=_p(late_accuracy),
     )
+
+
+@dataclass(frozen=True)
+class Told:
+    """By layer (layers,) the balanced accuracy, NaN without a probe; `late`: its mean over the late layers."""
+
+    balanced_accuracy: np.ndarray
+    late: float
+    late_p: float
+
+
+def told(blocks: Blocks, found: Iterable[np.ndarray | None], labels: np.ndarray) -> Told:
+    """What `scored` says without intervals, for many models."""
+    _, accuracy, late_accuracy = _rated(blocks, found, labels)
+    return Told(accuracy[:, 0], float(late_accuracy[0]), _p(late_accuracy))
+
+
+def _rated(
+    blocks: Blocks, found: Iterable[np.ndarray | None], labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Decisions (layers, prompts) on the true labels; balanced accuracy (layers, labellings), and its late mean."""
+    prompts, labellings = labels.shape
+    said, rates = [], []  # one layer's labellings at a time are held: they are large
+    for layer in found:
+        said.append(np.full(prompts, np.nan) if layer is None else layer[:, 0])
+        none = np.full(labellings, np.nan)
+        rates.append(none if layer is None else balanced_accuracy(layer, labels, blocks.share))
+    decisions, accuracy = np.array(said), np.array(rates)
+    late = _late(decisions)
+    return decisions, accuracy, accuracy[late].mean(axis=0) if late.any() else np.full(labellings, np.nan)
 
 
 def late_difference(before: Scores, after: Scores, draws: int, seed: int) -> Interval:

@@ -10,13 +10,13 @@ tells the two sets apart (length, wording): match them.  Knows arrays; does not 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from undersong.mechanism.probe_fits import Blocks, blocks_of, deal, held_out_decisions, nested_decisions, relabel
-from undersong.mechanism.probe_scores import LEVEL, Scores, scored
+from undersong.mechanism.probe_scores import LEVEL, Scores, Told, scored, told
 from undersong.types import UndersongError
 
 NOTE_CONSTANT = "Layers {layers} are constant over the prompts and have no probe."
@@ -58,17 +58,13 @@ def probe(
 ) -> Probe:
     """Nested cross-validation by cluster on `fitted`; with `held_out`, also a fit on all of it that is scored there.
 
-    The held-out p permutes the held-out labels, the probe staying as it is.  Raises UndersongError for states that are
-    not finite, shapes that do not fit, fewer than 2 x folds clusters of a label, or a cluster in both sets.
+    Raises UndersongError for states that are not finite, shapes that do not fit, fewer than 2 x folds clusters of a
+    label, or a cluster in both sets.
     """
-    if folds < 3 or permutations < 1:
-        raise UndersongError(
-            f"{folds} folds and {permutations} permutations were asked for; nesting takes 3 folds and a p value 1."
-        )
-    blocks = _checked(fitted, least=2 * folds)
+    blocks = _foldable(fitted, folds, permutations)
     if held_out is not None:
         _disjoint(fitted, held_out)
-    for_folds, for_labels, for_draws, for_other = np.random.SeedSequence(seed).spawn(4)
+    for_folds, for_labels, for_draws = np.random.SeedSequence(seed).spawn(3)
     fold = deal(blocks, folds, np.random.default_rng(for_folds))
     labels = relabel(blocks, fold, permutations, np.random.default_rng(for_labels))[blocks.of]
     found = (
@@ -76,29 +72,83 @@ def probe(
         for layer in fitted.states
     )
     scores = scored(blocks, fold, found, labels, blocks.clusters * (1 - 1 / folds), draws, for_draws)
-    elsewhere = None if held_out is None else _elsewhere(fitted, blocks, fold, held_out, permutations, draws, for_other)
+    elsewhere = None
+    if held_out is not None:
+        decisions = decide(fitted, held_out, seed, folds)
+        elsewhere = score(decisions, held_out.harmful, held_out.clusters, blocks.clusters, seed, permutations, draws)
     return Probe(blocks.design, scores, elsewhere, _notes(fitted, permutations))
 
 
-def _elsewhere(
-    fitted: ProbeSet,
-    blocks: Blocks,
-    fold: np.ndarray,
-    held_out: ProbeSet,
-    permutations: int,
-    draws: int,
-    seed: np.random.SeedSequence,
-) -> Scores:
-    for_labels, for_draws = seed.spawn(2)
-    other = _checked(held_out, least=1)
-    together = np.zeros(len(other.cluster), dtype=np.int64)
-    labels = relabel(other, together, permutations, np.random.default_rng(for_labels))[other.of]
-    truth = blocks.harmful[blocks.of]
-    found = (
-        held_out_decisions(layer, truth, blocks.share, fold[blocks.of], out)[:, None] if _varies(layer) else None
-        for layer, out in zip(fitted.states, held_out.states)
+def decide(fitted: ProbeSet, held_out: ProbeSet, seed: int, folds: int = 5) -> np.ndarray:
+    """(layers + 1, held-out prompts) decision values of probes fitted on all of the other set, above 0: harmful.
+
+    NaN at a layer that is constant there.  Their penalties are chosen by cross-validation in the other set alone.
+    """
+    blocks = _foldable(fitted, folds)
+    _disjoint(fitted, held_out)
+    _checked(held_out, least=1)
+    (for_folds,) = np.random.SeedSequence(seed).spawn(1)
+    fold = deal(blocks, folds, np.random.default_rng(for_folds))[blocks.of]
+    none = np.full(held_out.states.shape[1], np.nan)
+    return np.array(
+        [
+            held_out_decisions(layer, blocks.harmful[blocks.of], blocks.share, fold, out) if _varies(layer) else none
+            for layer, out in zip(fitted.states, held_out.states)
+        ]
     )
-    return scored(other, together, found, labels, blocks.clusters, draws, for_draws)
+
+
+def score(
+    decisions: np.ndarray,
+    harmful: Sequence[bool] | np.ndarray,
+    clusters: Sequence[Hashable],
+    trained: int,
+    seed: int,
+    permutations: int = 999,
+    draws: int = 1000,
+) -> Scores:
+    """What `decide` decided, set beside the held-out labels; their p permutes these, the probe staying as it is.
+
+    `trained`: how many clusters the probe was fitted on.
+    """
+    blocks, labels = _relabelled(harmful, clusters, seed, permutations)
+    fold = np.zeros(len(blocks.cluster), dtype=np.int64)
+    for_draws = np.random.SeedSequence(seed).spawn(5)[4]
+    return scored(blocks, fold, _by_layer(decisions), labels, trained, draws, for_draws)
+
+
+def tell(
+    decisions: np.ndarray,
+    harmful: Sequence[bool] | np.ndarray,
+    clusters: Sequence[Hashable],
+    seed: int,
+    permutations: int = 999,
+) -> Told:
+    """What `score` says without intervals, for many models."""
+    blocks, labels = _relabelled(harmful, clusters, seed, permutations)
+    return told(blocks, _by_layer(decisions), labels)
+
+
+def _relabelled(
+    harmful: Sequence[bool] | np.ndarray, clusters: Sequence[Hashable], seed: int, permutations: int
+) -> tuple[Blocks, np.ndarray]:
+    """Held-out blocks, and labels (prompts, 1 + permutations)."""
+    blocks = blocks_of(harmful, clusters)
+    together = np.zeros(len(blocks.cluster), dtype=np.int64)
+    rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(4)[3])
+    return blocks, relabel(blocks, together, permutations, rng)[blocks.of]
+
+
+def _by_layer(decisions: np.ndarray) -> Iterator[np.ndarray | None]:
+    return (None if np.isnan(layer[0]) else layer[:, None] for layer in decisions)
+
+
+def _foldable(fitted: ProbeSet, folds: int, permutations: int = 1) -> Blocks:
+    if folds < 3 or permutations < 1:
+        raise UndersongError(
+            f"{folds} folds and {permutations} permutations were asked for; nesting takes 3 folds and a p value 1."
+        )
+    return _checked(fitted, least=2 * folds)
 
 
 def _checked(given: ProbeSet, least: int) -> Blocks:

@@ -56,7 +56,10 @@ def gather(study: Study, shop: Workshop) -> AuditRecord:
     pool = read(study.pool, study.selection.where)
     harm = {name: read(ref) for name, ref in study.harm_sets.items()}
     sets = {name: read(one.corpus, one.where) for name, one in study.sets.items()}
-    return AuditRecord(study, pool, harm, sets, [], read(study.harmless) if study.harmless is not None else None)
+    calm = read(study.harmless) if study.harmless is not None else None
+    asked = study.mechanism
+    contrast = {} if asked is None else {"harmful": read(asked.harmful), "harmless": read(asked.harmless)}
+    return AuditRecord(study, pool, harm, sets, [], calm, contrast=contrast)
 
 
 def one_model(
@@ -246,9 +249,7 @@ def _explain(
     """Directions on the base's contrast sets, projections of held-out prompts for the base and every last step."""
     assert study.mechanism is not None
     contrast = study.mechanism
-    refs = {name: getattr(contrast, name) for name in ("harmful", "harmless")}
-    fitting = {name: stages.corpus(shop, ref, columns=study.columns.get(ref)) for name, ref in refs.items()}
-    record.contrast = fitting
+    fitting = record.contrast
     more = [stages.features(shop, model.ref, one, known=list(model.features.values())) for one in fitting.values()]
     model.features |= {c.artefact.hash: one for c, one in zip(fitting.values(), more)}
     system, text = study.plain, study.evaluation.systems[study.plain]

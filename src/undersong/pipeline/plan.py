@@ -37,7 +37,7 @@ ORGANISM_SECONDS = {
     "replies": 0.2,
     "verdicts": 0.003,
     "direction": 0.15,
-    "projections": 0.6,
+    "projections": 0.8,
     "states": 0.2,
 }
 ORGANISM = "organism:"

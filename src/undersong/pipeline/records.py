@@ -59,7 +59,7 @@ class AuditRecord:
     models: list[ModelRecord]
     harmless: Corpus | None = None
     overlap: list[tuple[str, str, str, int]] = field(default_factory=list)  # corpus, other, kind, pairs
-    contrast: dict[str, Corpus] = field(default_factory=dict)  # what refusal directions are fitted on
+    contrast: dict[str, Corpus] = field(default_factory=dict)  # harmful, harmless: what is fitted on
 
     @property
     def reference(self) -> Corpus:

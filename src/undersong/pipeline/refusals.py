@@ -9,6 +9,8 @@ from undersong.study import Study
 from undersong.study.protocols import PUBLISHED
 from undersong.types import UndersongError
 
+HELD_OUT = ("audio", "text", "group")  # what a held-out prompt and one that something was fitted on must not share
+
 
 def refuse_models(study: Study, fetched: bool = False) -> None:
     """What configs alone can tell, before the first model takes its hours: a model that is none, an axis of a view that
@@ -66,6 +68,12 @@ def refuse_unusable(record: AuditRecord) -> None:
                 f"Item {lost[0].id} of set {name} cannot be used ({lost[0].reason}; {len(lost)} in all); mend it or "
                 "take it out: a rate is over all prompts of its set."
             )
+    for name, corpus in record.contrast.items():
+        if lost := corpus.quarantined:
+            raise UndersongError(
+                f"Item {lost[0].id} of the {name} contrast set cannot be used ({lost[0].reason}; {len(lost)} in all); "
+                "mend it or take it out."
+            )
 
 
 def refuse_rules(record: AuditRecord) -> None:
@@ -101,8 +109,13 @@ def refuse_overlap(record: AuditRecord) -> None:
         refuse_shared_items(record.pool.samples, corpus.samples, name=f"the set {name}")
     for reference in record.harm.values():
         refuse_shared_items(record.pool.samples, reference.samples)
+    if (asked := record.study.mechanism) is not None:
+        for ours, fitted in record.contrast.items():
+            for name in (asked.held_out_harmful, asked.held_out_harmless):
+                tested = record.sets[name].samples
+                refuse_shared_items(fitted.samples, tested, f"the set {name}", f"The {ours} contrast set", HELD_OUT)
     if record.harmless is not None:
         harm = {f"The harm set {name}": corpus for name, corpus in record.harm.items()}
-        asked = {f"The set {name}": one for name, one in record.sets.items() if record.study.sets[name].harmful}
-        for name, other in {"The pool": record.pool, **harm, **asked}.items():
+        tests = {f"The set {name}": one for name, one in record.sets.items() if record.study.sets[name].harmful}
+        for name, other in {"The pool": record.pool, **harm, **tests}.items():
             refuse_shared_items(other.samples, record.harmless.samples, "the harmless set", name)

@@ -38,6 +38,7 @@ class LayerPoint(Record):
     cosine_to_refit: Number = None
     drift: Number = None
     cka: Number = None
+    recognised: Number = None  # balanced accuracy of a probe for harm
 
 
 class LateChange(Record):
@@ -92,6 +93,25 @@ class Asymmetry(Record):
     mirrors: bool | None = None
 
 
+class Recognition(Record):
+    """Late probes for harm before and after, and the change of the refusal rate, over runs."""
+
+    model: str | None = None
+    kind: str = ""
+    train_modality: str | None = None
+    modality: str | None = None
+    n: int | None = None
+    before: Number = None
+    after: Number = None
+    change: Number = None
+    low: Number = None
+    high: Number = None
+    refusals: Number = None
+    refusals_low: Number = None
+    refusals_high: Number = None
+    sentence: str = ""
+
+
 class Mechanism(Record):
     layers: int | None = None
     contrast: Contrast = Contrast()
@@ -102,4 +122,5 @@ class Mechanism(Record):
     cells: Many[CellChange] = []
     asymmetry: Many[Asymmetry] = []
     with_jsr: Many[Predicts] = []
+    recognition: Many[Recognition] = []
     note: str | None = None

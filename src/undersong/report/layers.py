@@ -24,6 +24,7 @@ class Level:
     cosine: float | None
     drift: float | None  # of the states, relative
     cka: float | None
+    recognised: float | None
     runs: int
 
 
@@ -95,6 +96,7 @@ def _level(layer: int, points: Sequence[LayerPoint]) -> Level:
         cosine=mean(point.cosine_to_refit for point in points),
         drift=mean(point.drift for point in points),
         cka=mean(point.cka for point in points),
+        recognised=mean(point.recognised for point in points),
         runs=len(gaps),
     )
 

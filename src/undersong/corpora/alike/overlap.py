@@ -41,10 +41,14 @@ def refuse_shared_behaviour(reference: Sequence[Sample], test: Sequence[Sample],
 
 
 def refuse_shared_items(
-    pool: Sequence[Sample], others: Sequence[Sample], name: str = "the harm set", a: str = "The pool"
+    pool: Sequence[Sample],
+    others: Sequence[Sample],
+    name: str = "the harm set",
+    a: str = "The pool",
+    kinds: Sequence[str] = ("audio", "text"),
 ) -> None:
     """UndersongError where the pool (called `a`) holds an item of another set (`name`), by its audio or its words."""
-    _refuse(overlap(pool, others, ("audio", "text")), a, name)
+    _refuse(overlap(pool, others, kinds), a, name)
 
 
 def _refuse(shared: list[tuple[str, str, str]], a: str, b: str) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from undersong.mechanism.causal import DEPTH, DIVERGENCE
+from undersong.mechanism.recognition import MARGIN
+from undersong.pipeline.refusals import HELD_OUT
 from undersong.types import Prompt, Sample, UndersongError
 
 LEAST = 8  # behaviours of a kind: with fewer a direction is that of single prompts
@@ -32,6 +34,7 @@ class Probing:
     judge: str = "exact"
     refusals: tuple[str, ...] = ()
     limit: int | None = None  # tokens of a reply; none: `study.reply_limit`
+    margin: float = MARGIN  # loss of a probe's balanced accuracy that would matter
     random: int = 19  # directions of chance; 19 can show p = .05
     strengths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     divergence: float = DIVERGENCE
@@ -51,6 +54,11 @@ class Sides:
         return [*self.harmful, *self.harmless]
 
     @property
+    def samples(self) -> tuple[list[Sample], list[Sample]]:
+        harmful, harmless = ([prompt.sample for prompt in side] for side in (self.harmful, self.harmless))
+        return harmful, harmless
+
+    @property
     def clusters(self) -> tuple[list[str], list[str]]:
         harmful, harmless = ([prompt.sample.cluster for prompt in side] for side in (self.harmful, self.harmless))
         return harmful, harmless
@@ -59,7 +67,7 @@ class Sides:
 def asked(what: Probing) -> dict[str, Sides]:
     """`fit`, `choose` and `test`.
 
-    Raises UndersongError where contrast and held-out sets share items, or a set has too few behaviours.
+    Raises UndersongError where contrast and held-out sets share items or behaviours, or a set has too few behaviours.
     """
     from undersong.corpora import refuse_shared_items
 
@@ -67,7 +75,7 @@ def asked(what: Probing) -> dict[str, Sides]:
     test = {kind: _samples(ref, what.modality) for kind, ref in _refs(what, ("test_harmful", "test_harmless"))}
     for ours, name in contrast.items():
         for theirs, other in test.items():
-            refuse_shared_items(name, other, f"the set {theirs}", f"The contrast set {ours}")
+            refuse_shared_items(name, other, f"the set {theirs}", f"The contrast set {ours}", HELD_OUT)
     chosen = {kind: _chosen(kind, samples, what.seed) for kind, samples in contrast.items()}
 
     def side(samples: Sequence[Sample], harmful: bool) -> list[Prompt]:

@@ -14,6 +14,7 @@ from undersong.mechanism.interventions import changed
 from undersong.mechanism.odds import first_tokens, refusal_odds, refusal_tokens
 from undersong.pipeline.probing.asked import Probing, Sides
 from undersong.pipeline.probing.numbers import number
+from undersong.pipeline.probing.recognised import recognised
 from undersong.pipeline.probing.replied import Asking, Replied
 from undersong.types import UndersongError
 
@@ -31,6 +32,7 @@ class Base:
     states: tuple[np.ndarray, np.ndarray]  # held-out harmful and harmless (layers + 1, prompts, dim)
     said: Replied  # to the held-out prompts, harmful first
     separation: float  # p
+    recognised: np.ndarray | None  # what probes decide on held-out prompts (layers + 1, prompts)
     tokens: list[int] | None = None
     odds: np.ndarray | None = None  # of held-out harmful prompts
     place: int | None = None
@@ -44,7 +46,8 @@ def examine_base(model: AudioModel, sides: dict[str, Sides], asking: Asking, wha
     direction = fit_direction(model.hidden(fit.harmful), model.hidden(fit.harmless))
     states = model.hidden(test.harmful), model.hidden(test.harmless)
     projected = direction.project(states[0]), direction.project(states[1])
-    base = Base(direction, states, asking.ask(model, test.both), late_p(projected, test.clusters))
+    said, separation = asking.ask(model, test.both), late_p(projected, test.clusters)
+    base = Base(direction, states, said, separation, recognised(model, sides, states))
     base.found["said"] = rates(base.said, len(test.harmful))
     base.found["separation_p"] = number(base.separation)
     if not base.separation < SURE:

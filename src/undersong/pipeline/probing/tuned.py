@@ -13,9 +13,11 @@ from undersong.mechanism.interventions import changed
 from undersong.mechanism.odds import refusal_odds
 from undersong.mechanism.parts import parts_of, without
 from undersong.mechanism.patching import Recovery, patched_odds, recovery
+from undersong.mechanism.recognition import behaviours
 from undersong.pipeline.probing.asked import Probing, Sides
 from undersong.pipeline.probing.base import Base, rates
 from undersong.pipeline.probing.numbers import by_place, number
+from undersong.pipeline.probing.recognised import recognised, recognition
 from undersong.pipeline.probing.replied import Asking
 
 if TYPE_CHECKING:
@@ -32,12 +34,15 @@ def examine_tuned(
     fit, test = sides["fit"], sides["test"]
     states = model.hidden(test.harmful), model.hidden(test.harmless)
     refit = fit_direction(model.hidden(fit.harmful), model.hidden(fit.harmless))
+    said, known = asking.ask(model, test.both), recognised(model, sides, states)
     found: dict[str, Any] = {
-        "said": rates(asking.ask(model, test.both), len(test.harmful)),
+        "said": rates(said, len(test.harmful)),
         "encoder_difference": float(model.hearing_difference([p.sample for p in test.both if p.sample.audio])[0]),
         **_gaps(base, states, refit, test),
         **_drift(base, states, test),
     }
+    if base.recognised is not None and known is not None:
+        found["recognition"] = recognition(base.recognised, known, (base.said, said), sides, what.margin)
     if base.tokens is not None and base.odds is not None:
         found |= _given_back(model, base, test)
     if base.place is not None:
@@ -63,7 +68,7 @@ def _gaps(base: Base, states: tuple[np.ndarray, np.ndarray], refit: Direction, t
 
 def _drift(base: Base, states: tuple[np.ndarray, np.ndarray], test: Sides) -> dict[str, Any]:
     whole = [np.concatenate(pair, axis=1) for pair in (base.states, states)]
-    found = drift(whole[0], whole[1], [*test.clusters[0], *test.clusters[1]])
+    found = drift(whole[0], whole[1], behaviours(test.samples, "held-out"))
     columns = {name: getattr(found, name) for name in ("relative", "low", "high", "cka")}
     return {"drift": by_place(**columns), "input_difference": found.at_input}
 

@@ -21,7 +21,12 @@ def findings(results: dict[str, Any]) -> list[str]:
         if moved == 0
         else f"What goes into the decoder has changed by up to {moved:.3g}: another model hears."
     )
-    said += [_gap_sentence(tuned["late_gap"]), *_cause_sentences(base, tuned), *_given_back_sentences(tuned)]
+    said += [
+        _gap_sentence(tuned["late_gap"]),
+        *([_known_sentence(tuned["recognition"])] if "recognition" in tuned else []),
+        *_cause_sentences(base, tuned),
+        *_given_back_sentences(tuned),
+    ]
     return said
 
 
@@ -45,6 +50,11 @@ def _gap_sentence(late: dict[str, Any]) -> str:
         return f"The gap between harmful and harmless prompts in the late layers did not provably change ({where})."
     word = "shrank" if late["change"] < 0 else "grew"
     return f"The gap between harmful and harmless prompts in the late layers {word} ({where}; the base’s is about 2)."
+
+
+def _known_sentence(known: dict[str, Any]) -> str:
+    was, now = ("–" if known[when] is None else f"{known[when]:.1%}" for when in ("before", "after"))
+    return f"{known['sentence']} Late probes tell {was} of held-out prompts rightly before and {now} after."
 
 
 def _cause_sentences(base: dict[str, Any], tuned: dict[str, Any]) -> list[str]:
@@ -99,6 +109,11 @@ def markdown(results: dict[str, Any]) -> str:
     lines += _table("Gap along the base’s direction, by layer (0: the decoder’s input)",
                     ("layer", "before", "after", "low", "high", "cosine to re-fitted"), gaps)  # fmt: skip
     lines += _table("Drift of the states", ("layer", "relative", "low", "high", "CKA"), moved)
+    keys = tuple(f"{name}_{when}" for when in ("before", "after") for name in ("accuracy", "low", "high"))
+    if known := tuned.get("recognition"):
+        rows = [[one[key] for key in ("place", *keys)] for one in known["by_place"]]
+        head = ("layer", "before", "low", "high", "after", "low", "high")
+        lines += _table("Harmful or harmless? Balanced accuracy of a probe on held-out prompts", head, rows)
     if patched := tuned.get("patching"):
         rows = [[one[key] for key in ("place", "share", "low", "high")] for one in patched]
         lines += _table("What the base’s state gives back", ("layer", "share", "low", "high"), rows)

@@ -6,14 +6,19 @@ Knows projection artefacts; the numbers are made in the mechanism room.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from undersong.mechanism.recognition import recognition_told
 from undersong.pipeline.records import AuditRecord
+from undersong.pipeline.results.recognition import Known, recognition
 from undersong.pipeline.results.suppression import Change, suppression
 from undersong.pipeline.stages import Arm
 from undersong.store import Artefact
+
+if TYPE_CHECKING:
+    from undersong.mechanism.probe_scores import Told
 
 BOOTSTRAP_SEED = 0
 
@@ -30,34 +35,40 @@ def mechanism_entry(record: AuditRecord, runs: Sequence[Mapping[str, Any]]) -> d
     def clusters_of(name: str) -> list[str]:
         return [sample.cluster for sample in record.sets[name].samples]
 
-    clusters = clusters_of(contrast.held_out_harmful), clusters_of(contrast.held_out_harmless)
+    held_out = contrast.held_out_harmful, contrast.held_out_harmless
+    clusters = clusters_of(held_out[0]), clusters_of(held_out[1])
+    tested = record.sets[held_out[0]].samples, record.sets[held_out[1]].samples
     curves, late, changes, layers = [], [], [], 0
+    known: list[Known] = []
     last = record.study.tuning.steps[-1]
     for model in record.models:
         before = {m: _load(a) for arm, _, m, a in model.projections if arm.kind == "base"}
         for arm, step, modality, artefact in model.projections:
             after = _load(artefact)
             layers = after["harmful"].shape[0] - 1
-            curves += _curve(arm, step, modality, after, before[modality], clusters)
+            told = recognition_told(after["recognised"], tested) if "recognised" in after else None
+            if told is not None:
+                known.append(Known(arm, modality, told, _run(runs, arm, step)))
+            curves += _curve(arm, step, modality, after, before[modality], clusters, told)
             if arm.kind != "base":
                 late.append(_late(arm, modality, before[modality], after, clusters))
                 if step == last and late[-1]["gap_change"] is not None:
                     changes.append(Change(arm, modality, late[-1]["gap_change"]))
-    held_out = [len(record.sets[n].samples) for n in (contrast.held_out_harmful, contrast.held_out_harmless)]
     return {
         "layers": layers,
         "contrast": {
             "fitted_on": [contrast.harmful, contrast.harmless],
             "harm_n": len(record.contrast["harmful"].samples),
             "benign_n": len(record.contrast["harmless"].samples),
-            "held_out_harm_n": held_out[0],
-            "held_out_benign_n": held_out[1],
+            "held_out_harm_n": len(tested[0]),
+            "held_out_benign_n": len(tested[1]),
             "note": "Directions are fitted on the base model's contrast sets; every figure is of held-out prompts.",
         },
         "encoder": _encoder(record),
         "curves": curves,
         "late": late,
         **suppression(changes, runs, contrast.held_out_harmful, record.study.plain, last),
+        "recognition": recognition(known, contrast.held_out_harmful, record.study.plain),
         "note": "Layer 0 is the decoder's input. A shift common to harmful and harmless prompts moves both projections "
         "and not the gap.",
     }
@@ -69,8 +80,20 @@ def _load(artefact: Artefact) -> Projections:
     return load_file(artefact.path / "projections.safetensors")
 
 
+def _run(runs: Sequence[Mapping[str, Any]], arm: Arm, step: int) -> Mapping[str, Any]:
+    """The entry of a run in results.json."""
+    key = (arm.model, arm.name, arm.seed, arm.draw, step)
+    return next(run for run in runs if tuple(run[n] for n in ("model", "arm", "seed", "draw", "step")) == key)
+
+
 def _curve(
-    arm: Arm, step: int, modality: str, after: Projections, before: Projections, clusters: Clusters
+    arm: Arm,
+    step: int,
+    modality: str,
+    after: Projections,
+    before: Projections,
+    clusters: Clusters,
+    told: Told | None,
 ) -> list[dict[str, Any]]:
     from undersong.mechanism import gap_curve
 
@@ -91,6 +114,7 @@ def _curve(
             "gap_high": _number(now.high[layer]),
             "gap_before": _number(was.gap[layer]),
             "cosine_to_refit": _number(after["cosine"][layer]),
+            "recognised": None if told is None else _number(told.balanced_accuracy[layer]),
             **{name: _number(after[name][layer]) for name in ("drift", "drift_low", "drift_high", "cka")},
         }
         for layer in range(len(now.gap))

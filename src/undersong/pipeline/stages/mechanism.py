@@ -18,6 +18,9 @@ from undersong.store import Artefact, Draft
 if TYPE_CHECKING:
     import numpy as np
 
+    from undersong.models.adapter import AudioModel
+    from undersong.types import Sample
+
 
 KINDS = ("harmful", "harmless")
 
@@ -32,6 +35,10 @@ class Contrast:
     @property
     def inputs(self) -> dict[str, Artefact]:
         return {"harmful": self.harmful.corpus.artefact, "harmless": self.harmless.corpus.artefact}
+
+    @property
+    def samples(self) -> tuple[Sequence[Sample], Sequence[Sample]]:
+        return self.harmful.corpus.samples, self.harmless.corpus.samples
 
     @property
     def config(self) -> dict[str, Any]:
@@ -67,13 +74,29 @@ def states(shop: Workshop, arm: Arm, held_out: Contrast, heard: Sequence[Artefac
         from safetensors.numpy import save_file
 
         model = shop.model(arm.model, heard)
-        thought = {name: model.hidden(prompts_of([getattr(held_out, name)])) for name in KINDS}
         with draft.file("states.safetensors") as path:
-            save_file(thought, path)
+            save_file(_thought(model, held_out), path)
 
     config = {**held_out.config, "loading": shop.loading.key}
     inputs: dict[str, Artefact | str] = {"model": model_hash(arm.model), **held_out.inputs}
     return shop.store.get_or_make("states", 1, config, inputs, make, packages=MODEL_PACKAGES)
+
+
+def _thought(model: AudioModel, sides: Contrast) -> dict[str, np.ndarray]:
+    """(layers + 1, prompts, dim) of either kind."""
+    return {name: model.hidden(prompts_of([getattr(sides, name)])) for name in KINDS}
+
+
+def _recognised(
+    fit: Contrast, learned: dict[str, np.ndarray], held_out: Contrast, thought: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    from undersong.mechanism.recognition import recognise
+
+    def both(states: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        return states["harmful"], states["harmless"]
+
+    decided = recognise(fit.samples, both(learned), held_out.samples, both(thought))
+    return {} if decided is None else {"recognised": decided}
 
 
 def projections(
@@ -91,7 +114,8 @@ def projections(
     the encoder says now.
 
     `projections.safetensors`: harmful, harmless (layers + 1, prompts); cosine, drift, drift_low, drift_high, cka
-    (layers + 1,); encoder_difference, input_difference (1,).
+    (layers + 1,); encoder_difference, input_difference (1,); recognised (layers + 1, held-out prompts): what probes
+    of this very model decide, where there are prompts enough for one.
     """
     from undersong.models.folders import model_hash
 
@@ -101,27 +125,24 @@ def projections(
 
         from undersong.mechanism import fit_direction, load_direction
         from undersong.mechanism.drift import drift
+        from undersong.mechanism.recognition import behaviours
         from undersong.models.adapters import saved_adapter
 
         fitted = load_direction(base_direction.path / "direction.safetensors")
         before = load_file(base_states.checked().path / "states.safetensors")
         model = shop.model(arm.model, heard)
         with saved_adapter(model, adapter_folder(adapter, step)) as tuned:
-
-            def thought(side: Asked) -> np.ndarray:
-                return tuned.hidden(prompts_of([side]))
-
-            after = {name: thought(getattr(held_out, name)) for name in KINDS}
-            refit = fit_direction(thought(fit.harmful), thought(fit.harmless))
+            after, learned = _thought(tuned, held_out), _thought(tuned, fit)
+            refit = fit_direction(learned["harmful"], learned["harmless"])
             difference = tuned.hearing_difference(
                 [s for s in held_out.harmful.corpus.samples if s.audio is not None][:16]
             )
-        clusters = [sample.cluster for name in KINDS for sample in getattr(held_out, name).corpus.samples]
         was, now = (np.concatenate([side[name] for name in KINDS], axis=1) for side in (before, after))
-        moved = drift(was, now, clusters)
+        moved = drift(was, now, behaviours(held_out.samples, "held-out"))
         found = {name: fitted.project(after[name]) for name in KINDS}
         found |= {"cosine": fitted.cosine(refit), "encoder_difference": difference}
         found |= {"drift": moved.relative, "drift_low": moved.low, "drift_high": moved.high, "cka": moved.cka}
+        found |= _recognised(fit, learned, held_out, after)
         with draft.file("projections.safetensors") as path:
             save_file({**found, "input_difference": np.array([moved.at_input])}, path)
 
@@ -130,4 +151,4 @@ def projections(
     inputs["states"] = base_states
     if adapter is not None:
         inputs["adapter"] = adapter
-    return shop.store.get_or_make("projections", 3, config, inputs, make, packages=MODEL_PACKAGES)
+    return shop.store.get_or_make("projections", 4, config, inputs, make, packages=MODEL_PACKAGES)

@@ -158,12 +158,14 @@ def _layers(found: Sequence[Curve]) -> Table:
         "cosine to refit",
         "drift",
         "CKA",
+        "harm told",
     )
     rows = tuple(
         (
             curve.label, words.spoken(curve.modality), str(level.layer), str(level.runs), words.decimal(level.before),
             words.decimal(level.gap), _interval(level.low, level.high), words.decimal(level.norm),
             words.decimal(level.cosine), words.decimal(level.drift), words.decimal(level.cka),
+            words.percent(level.recognised),
         )
         for curve in found
         for level in curve.levels

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from undersong.report import words
-from undersong.report.inside import Asymmetry, Claim, Mechanism
+from undersong.report.inside import Asymmetry, Claim, Mechanism, Recognition
 from undersong.report.panels import Table
 from undersong.report.variation import Predicts
 
+KNOWN = ("Kind", "Base", "trained on", "probed", "before", "after", "change, points", "95 %", "refused, points", "95 %",
+         "what may be said")  # fmt: skip
 CLAIMS = ("Question", "Base", "probed", "difference", "95 %", "p", "corrected p", "n")
 CELLS = ("Kind", "Base", "trained on", "spoken prompts", "95 %", "typed prompts", "95 %")
 MIRRORED = ("Kind", "Base", "probed", "late gap", "95 %", "JSR, points", "95 %", "opposite signs")
@@ -22,8 +24,24 @@ def build(mechanism: Mechanism) -> Iterator[Table]:
     yield Table("Change of the late gap: trained on one modality, probed with each", CELLS, tuple(_cells(mechanism)), 3)
     yield Table("Trained on audio less trained on text: does the late gap mirror the JSR?", MIRRORED,
                 tuple(map(_mirrored, mechanism.asymmetry)), 3)  # fmt: skip
+    yield known(mechanism.recognition)
     yield Table("Does the loss of the late gap go along with the JSR, over arms?", ALONG,
                 tuple(row for one in mechanism.with_jsr for row in _along(one)), 2)  # fmt: skip
+
+
+def known(found: Sequence[Recognition]) -> Table:
+    """Whether harm is still told from harmless where it is refused less."""
+    return Table("Is harm still recognised? Balanced accuracy of late probes on held-out prompts", KNOWN,
+                 tuple(map(_known, found)), 4)  # fmt: skip
+
+
+def _known(one: Recognition) -> tuple[str, ...]:
+    refused = words.points(one.refusals), words.bracket(one.refusals_low, one.refusals_high) or words.NONE
+    changed = words.points(one.change), words.bracket(one.low, one.high) or words.NONE
+    return (
+        one.kind, one.model or words.NONE, words.spoken(one.train_modality), words.spoken(one.modality),
+        words.percent(one.before), words.percent(one.after), *changed, *refused, one.sentence,
+    )  # fmt: skip
 
 
 def _claim(one: Claim) -> tuple[str, ...]:

@@ -1,0 +1,84 @@
+"""Does a study's tuning take away the refusal and leave the knowledge of harm?  `mechanism.recognition`.
+
+Late balanced accuracy of probes after less before, beside the change of the refusal rate; runs are the sample, within
+one base.  Knows runs and their numbers; measures nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from undersong.mechanism.probe_change import recognition_of, sentence_of
+from undersong.mechanism.probe_scores import LEVEL, Told
+from undersong.mechanism.recognition import MARGIN
+from undersong.pipeline.results.rates import find_rate
+from undersong.pipeline.stages import Arm
+from undersong.statistics import RunMean, mean_runs
+
+Run = Mapping[str, Any]
+UNKNOWN = "Nothing can be said of a loss"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What probes of one model tell, in one modality; `run` is its entry of results.json."""
+
+    arm: Arm
+    probed: str
+    told: Told
+    run: Run
+
+
+def recognition(known: Sequence[Known], harm: str, plain: str) -> list[dict[str, Any]]:
+    """One entry a base, kind, modality of training and of probing, at the last step; `harm`: whose refusals go beside.
+
+    Late probes must be above chance in the base and in every run for harm to be `kept`.
+    """
+    bases = {(one.arm.model, one.probed): one for one in known if one.arm.kind == "base"}
+    groups: dict[tuple[str, str, str, str | None], list[Known]] = {}
+    for one in known:
+        if one.arm.kind != "base":
+            groups.setdefault((one.arm.model, one.probed, one.arm.kind, one.arm.modality), []).append(one)
+    return [entry for key, mine in groups.items() for entry in _entries(mine, bases[key[:2]], harm, plain)]
+
+
+def _entries(mine: Sequence[Known], base: Known, harm: str, plain: str) -> Iterator[dict[str, Any]]:
+    if base.told.late != base.told.late or any(one.told.late != one.told.late for one in mine):
+        return  # no probe has varying states
+    arm, before = mine[0].arm, base.told.late
+    change = mean_runs(_by_run(mine, [one.told.late - before for one in mine]), limits=(-1.0, 1.0))
+    refused = _refusals(base, mine, harm, plain)
+    shown = base.told.late_p <= LEVEL, all(one.told.late_p <= LEVEL for one in mine)
+    word = recognition_of(change.low, change.high, MARGIN, *shown)
+    less = refused is not None and refused.high is not None and refused.high < 0
+    yield {
+        "model": arm.model, "kind": arm.kind, "train_modality": arm.modality, "modality": base.probed,
+        "scope": "recipe", "n": len(mine), "before": before, "before_p": base.told.late_p,
+        "after": fmean(one.told.late for one in mine), "after_p": max(one.told.late_p for one in mine),
+        "change": change.mean, "low": change.low, "high": change.high, "margin": MARGIN,
+        "refusals": refused.mean if refused else None, "refusals_low": refused.low if refused else None,
+        "refusals_high": refused.high if refused else None,
+        "recognition": word, "dissociated": word == "kept" and less,
+        "sentence": sentence_of(word, MARGIN, less) if change.low is not None else f"{UNKNOWN}: {change.note}",
+    }  # fmt: skip
+
+
+def _by_run(known: Sequence[Known], values: Sequence[float]) -> dict[tuple[int, int, int], float]:
+    """Mean over the arms of each (base, draw, seed)."""
+    found: dict[tuple[int, int, int], list[float]] = {}
+    for one, value in zip(known, values):
+        key = one.arm.base_seed, one.arm.draw or 0, one.arm.seed or 0
+        found.setdefault(key, []).append(value)
+    return {key: fmean(group) for key, group in found.items()}
+
+
+def _refusals(base: Known, mine: Sequence[Known], harm: str, plain: str) -> RunMean | None:
+    """Change of the refusal rate; None where that was not asked."""
+    entries = [find_rate(one.run, harm, one.probed, plain) for one in (base, *mine)]
+    rates = [entry["refusal"] / entry["n"] for entry in entries if entry is not None]
+    if len(rates) < len(entries):
+        return None
+    return mean_runs(_by_run(mine, [rate - rates[0] for rate in rates[1:]]), limits=(-1.0, 1.0))

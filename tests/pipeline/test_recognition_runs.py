@@ -1,0 +1,60 @@
+"""Recognition beside refusal over the runs of a study: by hand, and no claim where there is nothing to see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from undersong.mechanism.probe_scores import Told
+from undersong.pipeline.results.recognition import Known, recognition
+from undersong.pipeline.stages import Arm
+
+AFTER = (0.93, 0.95, 0.90)
+REFUSED = (20, 30, 22)  # of 100; the base refuses 96
+
+
+def known(kind: str, late: float, refusals: int, seed: int | None = None, p: float = 0.005) -> Known:
+    base = kind == "base"
+    arm = Arm("m", 0) if base else Arm("m", 0, "a", kind, 0.25, "audio", seed, seed)
+    entry = {"set": "harm", "modality": "audio", "system": "plain", "refusal": refusals, "n": 100}
+    return Known(arm, "audio", Told(np.array([np.nan, late]), late, p), {"sets": [entry]})
+
+
+def found(after: tuple[float, ...] = AFTER, before: Known | None = None, **more: Any) -> dict[str, Any]:
+    runs = [known("closest", late, refused, i, **more) for i, (late, refused) in enumerate(zip(after, REFUSED))]
+    (entry,) = recognition([before or known("base", 0.94, 96), *runs], "harm", "plain")
+    return entry
+
+
+def test_by_hand() -> None:
+    entry = found()
+    changes, refused = np.array(AFTER) - 0.94, np.array(REFUSED) / 100 - 0.96
+    for values, names in ((changes, ("change", "low", "high")),
+                          (refused, ("refusals", "refusals_low", "refusals_high"))):  # fmt: skip
+        half = stats.t.ppf(0.975, 2) * stats.sem(values)
+        mean = values.mean()
+        expected = (mean, mean - half, mean + half)
+        assert [entry[name] for name in names] == pytest.approx([max(-1, value) for value in expected])
+    assert (entry["recognition"], entry["dissociated"], entry["n"]) == ("kept", True, 3)
+    assert "still recognised" in entry["sentence"]
+    assert "refused less" in entry["sentence"]
+
+
+def test_what_cannot_be_claimed() -> None:
+    chance = found(before=known("base", 0.55, 96, p=0.3))
+    assert (chance["recognition"], chance["dissociated"]) == ("absent", False)
+    assert found(p=0.2)["recognition"] == "open"  # some run's probes are at chance
+    assert found(after=(0.93, 0.80, 0.65))["recognition"] == "open"  # too wide to tell
+    gone = found(after=(0.55, 0.56, 0.54))
+    assert (gone["recognition"], gone["dissociated"]) == ("lost", False)
+    alike = found(after=(0.94, 0.94, 0.94))
+    assert alike["dissociated"] is False
+    assert alike["sentence"].startswith("Nothing can be said of a loss: All 3 draws agree exactly")
+
+
+def test_without_varying_states_nothing_is_told() -> None:
+    none = Known(Arm("m", 0), "audio", Told(np.full(2, np.nan), float("nan"), float("nan")), {"sets": []})
+    assert recognition([none, known("closest", 0.9, 20, 0)], "harm", "plain") == []

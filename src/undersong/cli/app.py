@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from undersong.cli.compare import compare
+from undersong.cli.defend import defend
 from undersong.cli.evaluate import evaluate
 from undersong.cli.gate import gate
 from undersong.cli.judge import judge
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: drawing it with rich costs a third of `--help`'s time in imports
 )
-for verb in (demo, run, plan, screen, tune, evaluate, judge, probe, compare, gate, report, models, doctor):
+for verb in (demo, run, plan, screen, tune, evaluate, judge, probe, defend, compare, gate, report, models, doctor):
     app.command()(verb)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,7 +35,7 @@ def demo(
     if not model.startswith("organism:"):
         raise UndersongError(f"The demo audits a packaged organism, not {model!r}; write a study for it, and run that.")
     organism_folder(model.removeprefix("organism:"))
-    _run(with_models(with_seeds(packaged_study("demo"), seeds), model), out, None, Loading(), show_replies)
+    run_study(with_models(with_seeds(packaged_study("demo"), seeds), model), out, None, Loading(), show_replies)
 
 
 def run(
@@ -57,18 +57,20 @@ def run(
 
     loaded = load_study(study)
     loading = Loading(device, dtype, device_map, attention, quantize)
-    _run(loaded, out or Path("out") / loaded.study, store, loading, show_replies)
+    run_study(loaded, out or Path("out") / loaded.study, store, loading, show_replies)
 
 
-def _run(study: Study, out: Path, store: Path | None, loading: Loading, show_replies: bool) -> None:
-    from undersong.pipeline.run import run as run_study
+def run_study(study: Study, out: Path, store: Path | None, loading: Loading, show_replies: bool) -> dict[str, Any]:
+    """Runs it, and says where its report is; the results."""
+    from undersong.pipeline.run import run as run_whole
 
     if out.exists() and not out.is_dir():
         raise UndersongError(f"{out} is a file; give a folder for --out.")
-    finished = run_study(study, out, store, loading=loading, show_replies=show_replies, say=_say)
+    finished = run_whole(study, out, store, loading=loading, show_replies=show_replies, say=_say)
     typer.echo(f"{finished.cpu_seconds:.0f} CPU seconds")
     typer.echo(f"result hash {finished.result_hash}")
     typer.echo(f"report {(out / 'report.html').resolve()}")
+    return finished.results
 
 
 def _say(line: str) -> None:

@@ -1,16 +1,18 @@
 """What a defense buys and what it costs: JSR, over-refusal and utility in one row (DESIGN rule 10).
 
-The two published defenses: train on *distant* data, and a *system prompt* at inference.  Each changes one thing against
-the undefended condition, so that its price is its own.  Knows rates a run; does not know how replies were made.
+The two published defenses, train on *distant* data and a *system prompt* at inference, are conditions of any study;
+what goes beyond them is made by a study's `defenses`.  Each changes one thing against the undefended condition, so that
+its price is its own, or says what it changes.  Knows rates a run; does not know how replies were made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
-from undersong.statistics import RunKey, mean_runs
+from undersong.statistics import RunKey, mean_runs, paired_runs
 from undersong.types import UndersongError
 
 
@@ -21,6 +23,7 @@ class Defense:
     name: str
     kind: str  # selection kind: closest | distant | random | base
     system: str  # name of the system text
+    made: tuple[str, ...] = ()  # what was done to an arm to make it, where it is no condition of the undefended study
 
     def changes(self, undefended: Defense) -> list[str]:
         """What differs from the undefended condition."""
@@ -34,20 +37,26 @@ Entry = tuple[RunKey, Mapping[str, Any]]  # one set of one run, with the run's (
 def price(runs: Sequence[Run], defenses: Sequence[Defense], *, last_step: int, axis: str) -> list[dict[str, Any]]:
     """One row a (fraction, training modality, defense): means over runs with t intervals, a set and prompt modality.
 
-    `runs` are those of results.json.  The first defense is the undefended condition; a defense that changes more than
-    one thing against it is an error, because its price could not be told apart.
+    `runs` are those of results.json, undefended and defended.  The first defense is the undefended condition; a
+    condition that changes more than one thing against it is an error, because its price could not be told apart.
     """
-    _check_one_change(defenses)
+    _check_one_change([one for one in defenses if not one.made])
     here = [run for run in runs if run["train_modality"] and (run["step"], run["axis"]) == (last_step, axis)]
     rows = []
     for fraction, modality in sorted({(run["fraction"], run["train_modality"]) for run in here}):
+        alike = [run for run in here if (run["fraction"], run["train_modality"]) == (fraction, modality)]
+        without = _chosen(alike, defenses[0])
         for defense in defenses:
-            wanted = (fraction, modality, defense.kind)
-            chosen = [run for run in here if (run["fraction"], run["train_modality"], run["kind"]) == wanted]
-            if chosen:
+            if chosen := _chosen(alike, defense):
                 facts = {"axis": axis, "fraction": fraction, "train_modality": modality, "step": last_step}
-                rows.append({**facts, **_row(defense, chosen)})
+                against = _against(defenses[0], without, defense, chosen) if defense is not defenses[0] else {}
+                rows.append({**facts, **_row(defense, chosen), "against": against})
     return rows
+
+
+def _chosen(runs: Sequence[Run], defense: Defense) -> list[Run]:
+    made = defense.name if defense.made else None
+    return [run for run in runs if (run["kind"], run.get("defense")) == (defense.kind, made)]
 
 
 def _check_one_change(defenses: Sequence[Defense]) -> None:
@@ -63,23 +72,66 @@ def _row(defense: Defense, runs: Sequence[Run]) -> dict[str, Any]:
     harmful = [entry for entry in entries if entry[1]["harmful"]]
     benign = [entry for entry in entries if not entry[1]["harmful"]]
     attack = "non_refusal_rate" if any("non_refusal_rate" in entry for _, entry in harmful) else "jsr"
+    kept = {_key(run): run["kept"] for run in runs if run.get("kept") is not None}
     return {
         "defense": defense.name,
         "axis": runs[0]["axis"],
         "kind": defense.kind,
         "system": defense.system,
+        "changes": list(defense.made),
         "runs": len(runs),
         "jsr": _by_modality(harmful, attack),
+        "jsr_by_set": _by_set(harmful, attack),
+        "jsr_ceiling": _ceiling(harmful, attack),
         "over_refusal": _by_set(benign, "refusal_rate"),
+        "over_refusal_ceiling": _ceiling(benign, "refusal_rate"),
         "utility": _by_set(benign, "right_rate"),
+        "kept": _interval(kept, None) if kept else None,
         "note": None,
     }
+
+
+def _against(undefended: Defense, without: Sequence[Run], defense: Defense, runs: Sequence[Run]) -> dict[str, Any]:
+    """Prompt modality -> JSR less that of the undefended arm of the same base, draw and seed; empty: not both ran."""
+    sides = []
+    for condition, chosen in ((undefended, without), (defense, runs)):
+        entries = [e for e in _entries(chosen) if e[1]["harmful"] and e[1]["system"] == condition.system]
+        attack = "non_refusal_rate" if any("non_refusal_rate" in entry for _, entry in entries) else "jsr"
+        sides.append(_rates(entries, attack))
+    found = {}
+    for modality in sorted(sides[0].keys() & sides[1].keys()):
+        before, after = sides[0][modality], sides[1][modality]
+        if before.keys() == after.keys():
+            change = paired_runs(before, after, limits=(-1.0, 1.0))
+            found[modality] = {"difference": change.difference, "low": change.low, "high": change.high, "p": change.p}
+    return found
+
+
+def _ceiling(entries: Sequence[Entry], key: str) -> float | None:
+    """The largest rate, of any set and modality, that neither run noise nor the number of prompts excludes.
+
+    The upper end over runs, or of the runs' own intervals over prompts on average, whichever is higher; of runs that
+    all agree the latter alone.  None for a single run, whose noise nobody has seen, and without intervals.
+    """
+    ends = []
+    for name, modality in sorted({(entry["set"], entry["modality"]) for _, entry in entries}):
+        mine = [(run, entry) for run, entry in entries if (entry["set"], entry["modality"]) == (name, modality)]
+        if len(mine) < 2 or any(entry.get("high") is None for _, entry in mine):
+            return None
+        over_runs = mean_runs({run: entry[key] for run, entry in mine}, limits=(0.0, 1.0))
+        over_prompts = fmean(entry["high"] for _, entry in mine)
+        ends.append(over_prompts if over_runs.high is None else max(over_runs.high, over_prompts))
+    return max(ends, default=None)
+
+
+def _key(run: Run) -> RunKey:
+    return run["base_seed"], run["draw"], run["seed"]
 
 
 def _entries(runs: Iterable[Run]) -> Iterator[Entry]:
     for run in runs:
         for entry in run["sets"]:
-            yield (run["base_seed"], run["draw"], run["seed"]), entry
+            yield _key(run), entry
 
 
 def _by_set(entries: Sequence[Entry], key: str) -> dict[str, Any]:
@@ -88,17 +140,19 @@ def _by_set(entries: Sequence[Entry], key: str) -> dict[str, Any]:
 
 
 def _by_modality(entries: Sequence[Entry], key: str) -> dict[str, Any]:
-    """Prompt modality -> {mean, low, high} over runs.  Several sets of one run (two harm sets) are averaged first."""
+    """Prompt modality -> {mean, low, high} over runs."""
+    return {modality: _interval(of_runs, (0.0, 1.0)) for modality, of_runs in sorted(_rates(entries, key).items())}
+
+
+def _rates(entries: Sequence[Entry], key: str) -> dict[str, dict[RunKey, float]]:
+    """Prompt modality -> run -> rate.  Several sets of one run (two harm sets) are averaged first."""
     rates: dict[str, dict[RunKey, list[float]]] = {}
     for run, entry in entries:
         rates.setdefault(entry["modality"], {}).setdefault(run, []).append(entry[key])
-    return {
-        modality: _interval({run: sum(values) / len(values) for run, values in of_runs.items()})
-        for modality, of_runs in sorted(rates.items())
-    }
+    return {modality: {run: fmean(values) for run, values in of_runs.items()} for modality, of_runs in rates.items()}
 
 
-def _interval(rates: Mapping[RunKey, float]) -> dict[str, float | None]:
+def _interval(rates: Mapping[RunKey, float], limits: tuple[float, float] | None) -> dict[str, float | None]:
     """Over independent units: runs of one base are not independent where there are several bases."""
-    summary = mean_runs(rates, limits=(0.0, 1.0))
+    summary = mean_runs(rates, limits=limits)
     return {"mean": summary.mean, "low": summary.low, "high": summary.high}

@@ -6,12 +6,12 @@ One function a stage; `audit` reads like the method section.  What it returns is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 
-from undersong.models.identify import identify
 from undersong.pipeline import stages
-from undersong.pipeline.records import AuditRecord, ModelRecord, RunRecord
+from undersong.pipeline.asking import Said, ask, asked_at, judged, manner_of
+from undersong.pipeline.defending import defend
+from undersong.pipeline.records import AuditRecord, ModelRecord
 from undersong.pipeline.refusals import near_overlap, refuse_models, refuse_overlap, refuse_rules, refuse_unusable
 from undersong.pipeline.speakers import answers_only
 from undersong.pipeline.stages import Arm, Asked, mechanism
@@ -22,8 +22,7 @@ from undersong.pipeline.stages.selections import Choose, rules_of, selection
 from undersong.pipeline.stages.training import recipe_of
 from undersong.pipeline.workshop import Corpus, Workshop
 from undersong.store import Artefact
-from undersong.study import PromptSet, Study
-from undersong.study.protocols import PUBLISHED, Manner
+from undersong.study import Study
 
 
 def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditRecord:
@@ -59,7 +58,8 @@ def gather(study: Study, shop: Workshop) -> AuditRecord:
     calm = read(study.harmless) if study.harmless is not None else None
     asked = study.mechanism
     contrast = {} if asked is None else {"harmful": read(asked.harmful), "harmless": read(asked.harmless)}
-    return AuditRecord(study, pool, harm, sets, [], calm, contrast=contrast)
+    defending = {ref: read(ref) for one in study.defenses.values() for ref in one.corpora}
+    return AuditRecord(study, pool, harm, sets, [], calm, contrast=contrast, defending=defending)
 
 
 def one_model(
@@ -78,7 +78,7 @@ def one_model(
     base = Arm(ref, number)
     ears = [heard[c.artefact.hash] for c in record.sets.values() if heard]
     asked = asked_at(study, record.sets, ref, last=True)
-    said = [_ask(study, shop, base, 0, None, asked, ears)]
+    said = [ask(shop, base, 0, None, asked, ears)]
     arms = list(arms_of(study, model, choose))  # before any training: a rule that finds nothing stops here
     for arm in [] if answers_only(ref) else arms:
         say(f"{ref}: {arm.name} seed {arm.seed}")
@@ -86,15 +86,13 @@ def one_model(
         for step in study.tuning.steps:
             # Without a curve nothing is asked before the last step.
             if asked := asked_at(study, record.sets, ref, last=step == study.tuning.steps[-1]):
-                said.append(_ask(study, shop, arm, step, adapter, asked, ears))
+                said.append(ask(shop, arm, step, adapter, asked, ears))
     if study.mechanism is not None and not answers_only(ref):
         say(f"{ref}: refusal directions")
         _explain(study, shop, record, model, base, said, ears)
-    # Last, and judge by judge: one may need the model's place in memory, and so each is loaded once a base.
-    judged = {judge: [_judge(study, shop, one, judge) for one in said] for judge in _judges(study)}
-    for one, first, *others in zip(said, *judged.values()):
-        also = tuple(zip(study.evaluation.also, others))
-        model.runs.append(RunRecord(one.arm, one.step, one.adapter, one.replies, first, also))
+    defended = defend(study, shop, record, model, said, say) if study.defenses and not answers_only(ref) else []
+    found = judged(study, shop, [*said, *defended])  # last, because a judge may take the model's place in memory
+    model.runs, model.defended = found[: len(said)], found[len(said) :]
     return model
 
 
@@ -176,67 +174,6 @@ def _tune(study: Study, shop: Workshop, record: AuditRecord, arm: Arm, heard: di
     )
 
 
-def asked_at(study: Study, sets: dict[str, Corpus], ref: str, last: bool) -> list[Asked]:
-    """At the last step everything; before it the curve's sets, spoken, under the plain system text."""
-    evaluation, out = study.evaluation, []
-    for name, one in study.sets.items():
-        for modality in evaluation.modalities:
-            manner = _manner(study, ref, modality, one)
-            for system, text in evaluation.systems.items():
-                curve = name in evaluation.curve and modality == "audio" and system == study.plain
-                if last or curve:
-                    out.append(Asked(name, sets[name], one.harmful, modality, system, text, manner, one.judge))
-    return out
-
-
-def _manner(study: Study, ref: str, modality: str, asked: PromptSet | None = None) -> Manner:
-    """How a model is asked, and with what of its own a set is."""
-    how = study.evaluation
-    if how.protocol == "published":
-        _, _, family = identify(ref)
-        manner = PUBLISHED[family.name]
-        if modality == "text":  # published for speech alone
-            manner = replace(manner, instruction=None)
-    else:
-        manner = Manner(how.instruction, study.limit)
-    if asked is not None and asked.instruction is not None:
-        manner = replace(manner, instruction=asked.instruction, first=False)
-    return manner if asked is None or asked.limit is None else replace(manner, limit=asked.limit)
-
-
-@dataclass(frozen=True)
-class Said:
-    """What an arm was asked at a step, and its replies."""
-
-    arm: Arm
-    step: int
-    adapter: Artefact | None
-    asked: list[Asked]
-    replies: Artefact
-
-
-def _ask(
-    study: Study,
-    shop: Workshop,
-    arm: Arm,
-    step: int,
-    adapter: Artefact | None,
-    asked: list[Asked],
-    ears: list[Artefact],
-) -> Said:
-    replies = stages.replies(shop, arm, adapter, step, asked, ears)
-    return Said(arm, step, adapter, asked, replies)
-
-
-def _judges(study: Study) -> tuple[str, ...]:
-    return (study.evaluation.judge, *study.evaluation.also)
-
-
-def _judge(study: Study, shop: Workshop, said: Said, judge: str) -> Artefact:
-    how = study.evaluation
-    return stages.verdicts(shop, said.replies, said.asked, judge, how.refusals)
-
-
 def _explain(
     study: Study,
     shop: Workshop,
@@ -257,7 +194,7 @@ def _explain(
     for modality in study.evaluation.modalities:
 
         def side(corpus: Corpus, harmful: bool, modality: str = modality) -> Asked:
-            manner = _manner(study, model.ref, modality)
+            manner = manner_of(study, model.ref, modality)
             return Asked("contrast", corpus, harmful, modality, system, text, manner)
 
         fit = Contrast(side(fitting["harmful"], True), side(fitting["harmless"], False))

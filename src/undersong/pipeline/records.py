@@ -15,6 +15,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Defended:
+    """What was done to an arm by a study's defense of that name, in artefacts.
+
+    `losses`: of the base, the undefended arm and the defended one, on benign samples that neither was trained on.
+    """
+
+    name: str
+    changes: tuple[str, ...]
+    trained: Artefact
+    altered: Artefact | None
+    steering: Artefact | None
+    losses: tuple[Artefact, Artefact, Artefact]
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """One measured point: an arm at a step, with its artefacts."""
 
@@ -24,6 +39,7 @@ class RunRecord:
     replies: Artefact
     verdicts: Artefact
     also: tuple[tuple[str, Artefact], ...] = ()  # further judges and their verdicts
+    defense: Defended | None = None
 
 
 @dataclass
@@ -39,6 +55,7 @@ class ModelRecord:
     calm: dict[str, Artefact] = field(default_factory=dict)  # axis -> proximity of harmless speech to the first set
     selections: dict[str, Selection] = field(default_factory=dict)
     runs: list[RunRecord] = field(default_factory=list)
+    defended: list[RunRecord] = field(default_factory=list)
     projections: list[tuple[Arm, int, str, Artefact]] = field(default_factory=list)
 
     @property
@@ -59,6 +76,7 @@ class AuditRecord:
     models: list[ModelRecord]
     harmless: Corpus | None = None
     overlap: list[tuple[str, str, str, int]] = field(default_factory=list)  # corpus, other, kind, pairs
+    defending: dict[str, Corpus] = field(default_factory=dict)  # by its name: what defenses train on or watch
     contrast: dict[str, Corpus] = field(default_factory=dict)  # harmful, harmless: what is fitted on
 
     @property

@@ -68,11 +68,12 @@ def refuse_unusable(record: AuditRecord) -> None:
                 f"Item {lost[0].id} of set {name} cannot be used ({lost[0].reason}; {len(lost)} in all); mend it or "
                 "take it out: a rate is over all prompts of its set."
             )
-    for name, corpus in record.contrast.items():
+    kept_apart = {f"the {name} contrast set": one for name, one in record.contrast.items()} | record.defending
+    for name, corpus in kept_apart.items():
         if lost := corpus.quarantined:
             raise UndersongError(
-                f"Item {lost[0].id} of the {name} contrast set cannot be used ({lost[0].reason}; {len(lost)} in all); "
-                "mend it or take it out."
+                f"Item {lost[0].id} of {name} cannot be used ({lost[0].reason}; {len(lost)} in all); mend it or take "
+                "it out."
             )
 
 
@@ -114,6 +115,9 @@ def refuse_overlap(record: AuditRecord) -> None:
             for name in (asked.held_out_harmful, asked.held_out_harmless):
                 tested = record.sets[name].samples
                 refuse_shared_items(fitted.samples, tested, f"the set {name}", f"The {ours} contrast set", HELD_OUT)
+    for ref, corpus in record.defending.items():
+        for name, other in record.sets.items():
+            refuse_shared_items(corpus.samples, other.samples, f"the set {name}", f"What defends, {ref},", HELD_OUT)
     if record.harmless is not None:
         harm = {f"The harm set {name}": corpus for name, corpus in record.harm.items()}
         tests = {f"The set {name}": one for name, one in record.sets.items() if record.study.sets[name].harmful}

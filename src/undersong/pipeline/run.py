@@ -75,8 +75,11 @@ def _all_artefacts(record: AuditRecord) -> list[Any]:
     for m in record.models:
         made = [*m.features.values(), *m.vectors]
         made += [*m.measured.values(), *m.calm.values()]
-        made += [a for run in m.runs for a in (run.adapter, run.replies, run.verdicts) if a is not None]
-        made += [a for run in m.runs for _, a in run.also]
+        runs = (*m.runs, *m.defended)
+        made += [a for run in runs for a in (run.adapter, run.replies, run.verdicts) if a is not None]
+        made += [a for run in runs for _, a in run.also]
+        done = [run.defense for run in m.defended if run.defense is not None]
+        made += [a for one in done for a in (one.trained, one.altered, one.steering, *one.losses) if a is not None]
         made += [a for _, _, _, a in m.projections]
         out |= {a.hash: a for a in made}
     return list(out.values())
@@ -128,8 +131,12 @@ def _write(
         return sink.getvalue()
 
     flat = [
-        {**{k: v for k, v in run.items() if k != "sets"}, **{k: v for k, v in entry.items() if k != "by_speaker"}}
-        for run in results["runs"]
+        {
+            **{k: run[k] for k in results["runs"][0] if k != "sets"},
+            "defense": run.get("defense"),
+            **{k: v for k, v in entry.items() if k != "by_speaker"},
+        }
+        for run in [*results["runs"], *results["defended"]]
         for entry in run["sets"]
     ]
     text = json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)

@@ -10,8 +10,10 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from undersong.study.asking import Evaluation, PromptSet, reply_limit
+from undersong.study.defenses import Acceptable, Defense
 from undersong.study.presets import with_preset
 from undersong.study.strict import Modality, Strict, different
+from undersong.study.systems import SYSTEMS
 
 Kind = Literal["closest", "distant", "random"]
 KINDS = ("closest", "distant", "random")
@@ -142,6 +144,10 @@ class Study(Strict):
     evaluation: Evaluation = Evaluation()
     system_defense: str | None = Field(None, description="Name of the system text that is the inference-time defense.")
     mechanism: Mechanism | None = None
+    defenses: dict[str, Defense] = Field(
+        default_factory=dict, description="Name -> what is changed of the closest arms, at the last step."
+    )
+    acceptable: Acceptable = Acceptable()
     notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -163,6 +169,8 @@ class Study(Strict):
         if self.mechanism is not None:
             _known("mechanism.held_out_harmful", [self.mechanism.held_out_harmful], self.sets)
             _known("mechanism.held_out_harmless", [self.mechanism.held_out_harmless], self.sets)
+        for name, one in self.defenses.items():
+            self._defense_fits(f"defenses.{name}", one)
         if not any(s.harmful for s in self.sets.values()):
             raise ValueError("sets: none is harmful, so there is no JSR to measure; mark one `harmful: true`")
         different("models", self.models)
@@ -172,6 +180,25 @@ class Study(Strict):
                 "name one model, or take uniform"
             )
         return self
+
+    def _defense_fits(self, where: str, defense: Defense) -> None:
+        if "closest" not in self.selection.kinds:
+            raise ValueError(f"{where}: what is defended are the closest arms; add closest to selection.kinds")
+        if defense.data is not None:
+            _known(f"{where}.data", [defense.data], [*self.selection.kinds, *self.selection.rules])
+        if defense.system is not None:
+            _known(f"{where}.system", [defense.system], [*self.evaluation.systems, *SYSTEMS])
+        directed = defense.steering or defense.removal or (defense.projection and not defense.projection.unaligned)
+        if directed and self.mechanism is None:
+            raise ValueError(f"{where}: goes by the refusal direction; give the contrast sets of `mechanism`")
+        if defense.betas is not None and self.tuning.method != "lora":
+            raise ValueError(f"{where}.constrained: only LoRA keeps a base to stay near; leave it out")
+        if self.tuning.method != "lora" and (defense.projection or defense.removal):
+            raise ValueError(f"{where}: only an adapter can be taken apart; leave it out")
+
+    def system_text(self, name: str) -> str | None:
+        """Of the study, or of the ones that ship."""
+        return self.evaluation.systems[name] if name in self.evaluation.systems else SYSTEMS[name]
 
     @property
     def harm_sets(self) -> dict[str, str]:
@@ -184,7 +211,9 @@ class Study(Strict):
         contrast = self.mechanism and (self.mechanism.harmful, self.mechanism.harmless)
         sets = [one.corpus for one in self.sets.values()]
         calm = [self.harmless] if self.harmless is not None else []
-        return list(dict.fromkeys([self.pool, *self.harm_sets.values(), *calm, *sets, *(contrast or ())]))
+        defended = [ref for one in self.defenses.values() for ref in one.corpora]
+        known = [self.pool, *self.harm_sets.values(), *calm, *sets, *(contrast or ()), *defended]
+        return list(dict.fromkeys(known))
 
     @property
     def limit(self) -> int:

@@ -76,7 +76,7 @@ def asked(what: Probing) -> dict[str, Sides]:
     for ours, name in contrast.items():
         for theirs, other in test.items():
             refuse_shared_items(name, other, f"the set {theirs}", f"The contrast set {ours}", HELD_OUT)
-    chosen = {kind: _chosen(kind, samples, what.seed) for kind, samples in contrast.items()}
+    chosen = {kind: chosen_behaviours(kind, samples, what.seed) for kind, samples in contrast.items()}
 
     def side(samples: Sequence[Sample], harmful: bool) -> list[Prompt]:
         from undersong.evaluation.prompts import make_prompts
@@ -120,7 +120,7 @@ def _samples(ref: str, modality: str) -> Sequence[Sample]:
     return usable
 
 
-def _chosen(kind: str, samples: Sequence[Sample], seed: int) -> set[str]:
+def chosen_behaviours(kind: str, samples: Sequence[Sample], seed: int) -> set[str]:
     """The behaviours that layers and strengths are chosen on; nothing is fitted on or reported of them."""
     names = sorted({sample.cluster for sample in samples})
     order = np.random.default_rng([STREAM, seed, *kind.encode()]).permutation(len(names))

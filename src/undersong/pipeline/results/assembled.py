@@ -10,9 +10,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from undersong.defenses import Defense, price
 from undersong.pipeline.records import AuditRecord, ModelRecord, RunRecord
 from undersong.pipeline.results.comparisons import correct, model_comparison, recipe_comparisons
+from undersong.pipeline.results.defended import defense_entries, defense_facts, recommended_entries
 from undersong.pipeline.results.explained import mechanism_entry
 from undersong.pipeline.results.foretold import foretold_entries, score_entries
 from undersong.pipeline.results.judged import judge_entries
@@ -41,10 +41,17 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
     from undersong.evaluation.verdicts import read_verdicts
 
     study = record.study
-    judged = [a for m in record.models for run in m.runs for a in (run.verdicts, *(a for _, a in run.also))]
+    every = [run for m in record.models for run in (*m.runs, *m.defended)]
+    judged = [a for run in every for a in (run.verdicts, *(a for _, a in run.also))]
     verdicts = {a.hash: read_verdicts(a.checked().path / "verdicts.parquet") for a in judged}
     speakers = {s.id: s.speaker for corpus in record.sets.values() for s in corpus.samples}
     runs = [_run(m, run, verdicts[run.verdicts.hash], speakers) for m in record.models for run in m.runs]
+    defended = [
+        {**_run(m, run, verdicts[run.verdicts.hash], speakers), **defense_facts(run)}
+        for m in record.models
+        for run in m.defended
+    ]
+    defenses = defense_entries(record, runs, defended)
     last, targets = study.tuning.steps[-1], _targets(record)
     results = {
         "schema": SCHEMA,
@@ -59,7 +66,9 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
         "run_noise": noise_entries(runs, study.plain, last),
         "variance": variance_entries(record, verdicts, last),
         "marginals": marginals(runs, study.plain, last),
-        "defenses": _defenses(record, runs, last),
+        "defended": defended,
+        "defenses": defenses,
+        "recommended": recommended_entries(study, defenses),
         "mechanism": mechanism_entry(record, runs),
         "targets": targets,
         "screen": [entry for m in record.models for entry in screen_entries(record, m)],
@@ -72,7 +81,7 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
         "examples": [e for m in record.models for e in _examples(record, m, verdicts, show_replies)],
         "notes": [*study.notes, *standing_notes(record, targets), *cut_notes(runs)],
     }
-    return results, [row for m in record.models for run in m.runs for row in _rows(run, verdicts[run.verdicts.hash])]
+    return results, [row for run in every for row in _rows(run, verdicts[run.verdicts.hash])]
 
 
 def result_hash(results: Mapping[str, Any]) -> str:
@@ -134,7 +143,8 @@ def _logged(run: RunRecord) -> dict[str, Any]:
     """What the training's log says of the run's step."""
     if run.adapter is None:
         return {}
-    lines = (run.adapter.checked().path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    trained = run.defense.trained if run.defense else run.adapter
+    lines = (trained.checked().path / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return next((line for line in map(json.loads, lines) if line["step"] == run.step), {})
 
 
@@ -155,7 +165,8 @@ def _mean_distance(model: ModelRecord, run: RunRecord) -> float | None:
 def _rows(run: RunRecord, verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
     from dataclasses import asdict
 
-    identity = {f"run_{key}": value for key, value in _identity(run).items()}
+    named = {**_identity(run), "defense": run.defense.name if run.defense else None}
+    identity = {f"run_{key}": value for key, value in named.items()}
     return [{**identity, **asdict(v), "finish": end} for v, end in zip(verdicts, _finishes(run), strict=True)]
 
 
@@ -177,19 +188,6 @@ def _model_comparisons(
                 pair = verdicts[base.verdicts.hash], verdicts[run.verdicts.hash]
                 out += [model_comparison(_identity(run), *pair, name, record.study.plain) for name in harm]
     return out
-
-
-def _defenses(record: AuditRecord, runs: Sequence[Mapping[str, Any]], last: int) -> list[dict[str, Any]]:
-    """The undefended closest arm, then each defense alone; one block an axis."""
-    study, kinds = record.study, record.study.selection.kinds
-    if "closest" not in kinds:
-        return []
-    conditions = [Defense("none", "closest", study.plain)]
-    if "distant" in kinds:
-        conditions.append(Defense("distant data", "distant", study.plain))
-    if study.system_defense is not None:
-        conditions.append(Defense("system prompt", "closest", study.system_defense))
-    return [row for axis in study.selection.axes for row in price(runs, conditions, last_step=last, axis=axis)]
 
 
 def _examples(

@@ -139,6 +139,8 @@ def _late(arm: Arm, modality: str, before: Projections, after: Projections, clus
 def _encoder(record: AuditRecord) -> dict[str, Any] | None:
     """Hashes before and after every training, and the largest difference of what is heard with and without adapter."""
     adapters = {run.adapter.hash: run.adapter for m in record.models for run in m.runs if run.adapter is not None}
+    guarded = [run.defense.trained for m in record.models for run in m.defended if run.defense is not None]
+    adapters |= {trained.hash: trained for trained in guarded}
     notes = [adapter.provenance()["notes"] for adapter in adapters.values()]
     if not notes:
         return None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from undersong.pipeline.speakers import Speaker, answers_only, make_speaker, shown, speaker_hash
 from undersong.pipeline.stages.arms import Arm
@@ -16,6 +16,9 @@ from undersong.store import Artefact, Draft
 from undersong.study.judges import judge_weights
 from undersong.study.protocols import Manner
 from undersong.types import Prompt, Reply, Verdict
+
+if TYPE_CHECKING:
+    from undersong.models.adapter import AudioModel
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,17 @@ def replies(
     step: int,
     asked: Sequence[Asked],
     heard: Sequence[Artefact],
+    steering: Artefact | None = None,
 ) -> Artefact:
-    """Greedy replies of a model (with the adapter of `step`) to everything asked; stays on the user's machine."""
+    """Greedy replies of a model (with the adapter of `step`) to everything asked; stays on the user's machine.
+
+    `steering`: of what `stages.steering` chose.
+    """
 
     def make(draft: Draft) -> None:
         from undersong.evaluation.replies import write_replies
 
-        with _speaking(shop, arm.model, heard, adapter, step) as (speaker, facts):
+        with _speaking(shop, arm.model, heard, adapter, step, steering) as (speaker, facts):
             said = [reply for limit, group in by_limit(asked) for reply in speaker.generate(prompts_of(group), limit)]
         with draft.file("replies.parquet", mode=0o600) as path:
             write_replies(said, path)
@@ -60,6 +67,8 @@ def replies(
     inputs |= {f"corpus:{one.set}": one.corpus.artefact for one in asked}
     if adapter is not None:
         inputs["adapter"] = adapter
+    if steering is not None:
+        inputs["steering"] = steering
     sets = [one.key for one in in_order(asked)]
     config = {"sets": sets, "step": step, "loading": {} if answers_only(arm.model) else shop.loading.key}
     packages = () if answers_only(arm.model) else MODEL_PACKAGES
@@ -68,7 +77,12 @@ def replies(
 
 @contextmanager
 def _speaking(
-    shop: Workshop, ref: str, heard: Sequence[Artefact], adapter: Artefact | None, step: int
+    shop: Workshop,
+    ref: str,
+    heard: Sequence[Artefact],
+    adapter: Artefact | None,
+    step: int,
+    steering: Artefact | None,
 ) -> Iterator[tuple[Speaker, dict[str, Any]]]:
     """Who answers, and what its replies note of it: a model here, under an adapter or not, or one that only answers."""
     if answers_only(ref):
@@ -77,8 +91,21 @@ def _speaking(
     from undersong.models.adapters import saved_adapter
 
     model = shop.model(ref, heard)
-    with saved_adapter(model, adapter_folder(adapter, step)) as tuned:
+    with saved_adapter(model, adapter_folder(adapter, step)) as tuned, steered(tuned, steering):
         yield tuned, model.facts
+
+
+@contextmanager
+def steered(model: AudioModel, steering: Artefact | None) -> Iterator[None]:
+    """The chosen vector added at the chosen place of a running model; nothing where none was chosen."""
+    from safetensors.numpy import load_file
+
+    from undersong.mechanism.interventions import addition, changed
+
+    vectors = {} if steering is None else load_file(steering.checked().path / "steering.safetensors")
+    changes = {int(place): addition(vector) for place, vector in vectors.items()}
+    with changed(model.decoder.layers, changes):
+        yield
 
 
 def by_limit(asked: Sequence[Asked]) -> list[tuple[int, list[Asked]]]:

@@ -13,6 +13,7 @@ from undersong.pipeline.workshop import Corpus, Inputs, Workshop
 from undersong.store import Artefact, Draft
 
 if TYPE_CHECKING:
+    from undersong.models.adapter import AudioModel
     from undersong.proximity import Selection
 
 
@@ -40,6 +41,16 @@ class Arm:
         return f"{self.axis}/{self.kind}{amount}/{self.modality}"
 
 
+@dataclass(frozen=True)
+class Guard:
+    """Defenses of a training: `config` and `inputs` file it, `make` gives `mixing` and `watch` as `train` has them."""
+
+    config: dict[str, Any]
+    inputs: dict[str, Artefact]
+    heard: tuple[Artefact, ...]
+    make: Callable[[AudioModel], dict[str, Any]]
+
+
 def adapter(
     shop: Workshop,
     arm: Arm,
@@ -48,8 +59,12 @@ def adapter(
     recipe: dict[str, Any],
     system_text: str | None,
     target: str,
+    guard: Guard | None = None,
 ) -> Artefact:
-    """LoRA on the decoder.  Filed under the selection's ids, so two arms with the same samples are one training."""
+    """LoRA on the decoder.  Filed under the selection's ids, so two arms with the same samples are one training.
+
+    Guarded by a canary it may have stopped early: it then holds the last safe step and those before it.
+    """
     from undersong.models.folders import model_hash
 
     assert arm.selection is not None, "the base is not tuned"
@@ -66,11 +81,14 @@ def adapter(
                     write(folder)
 
         samples = picked(pool.samples, [*pool.quarantined, *hearable(pool, heard)[1]], chosen.ids)
-        model, state = shop.model(arm.model, [heard]), draft.path.with_suffix(".state")
-        tuned = train(model, samples, modality, system_text, target, recipe, seed, keep, state)
+        model = shop.model(arm.model, [heard, *(guard.heard if guard else ())])
+        state, more = draft.path.with_suffix(".state"), guard.make(model) if guard else {}
+        tuned = train(model, samples, modality, system_text, target, recipe, seed, keep, state, **more)
         with draft.file("log.jsonl") as path:
             write_log(tuned, path)
         draft.note(frozen_before=tuned.frozen_before, frozen_after=tuned.frozen_after, device=shop.loading.device)
+        if guard:
+            draft.note(stopped=tuned.stopped, watched=list(tuned.watched))
 
     config = {
         "recipe": recipe,
@@ -86,4 +104,6 @@ def adapter(
         "heard": heard,
         "ids": chosen.ids_hash,
     }
+    if guard:
+        config, inputs = config | guard.config, {**inputs, **guard.inputs}
     return shop.store.get_or_make("adapter", 1, config, inputs, make, seed=seed, packages=MODEL_PACKAGES)

@@ -11,7 +11,9 @@ from undersong.types import Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
     from undersong.models.adapter import AudioModel
+    from undersong.tuning.canary import Watch
     from undersong.tuning.lora import Tuned
+    from undersong.tuning.mixing import Mixing
 
 
 def picked(samples: Sequence[Sample], quarantined: Sequence[Quarantined], ids: Sequence[str]) -> list[Sample]:
@@ -51,12 +53,14 @@ def train(
     seed: int,
     keep: Callable[[str, Callable[[Path], None]], None],
     resume: Path | None = None,
+    mixing: Mixing | None = None,
+    watch: Watch | None = None,
 ) -> Tuned:
-    """LoRA on `samples` asked in a modality, to reply what stands in their column `target`; `resume` as in `tune`."""
+    """LoRA on `samples` asked in a modality, to reply what stands in their column `target`; the rest as in `tune`."""
     from undersong.evaluation.prompts import make_prompts
     from undersong.tuning.lora import LoraRecipe, tune
 
     prompts = make_prompts(
         samples, set_name="train", harmful=False, modality=modality, system="train", system_text=system_text
     )
-    return tune(model, prompts, targets_of(samples, target), LoraRecipe(**recipe), seed, keep, resume)
+    return tune(model, prompts, targets_of(samples, target), LoraRecipe(**recipe), seed, keep, resume, mixing, watch)

@@ -1,0 +1,61 @@
+"""Defenses as Markdown: one table an undefended arm, and what is recommended of it.  Knows priced rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+PLACE = ("family", "axis", "fraction", "train_modality")
+NONE = "–"
+
+
+def table(rows: Sequence[Row], recommended: Sequence[Row]) -> Iterator[str]:
+    """Lines of Markdown; rates in per cent with their 95 % intervals over runs."""
+    reasons = {tuple(one[name] for name in PLACE): one for one in recommended}
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in PLACE), []).append(row)
+    for place, mine in groups.items():
+        family, axis, fraction, modality = place
+        yield f"## {family or 'Models that only answer'}: trained on {modality}, {axis} at {fraction:g}"
+        yield ""
+        yield from _body(mine)
+        if one := reasons.get(place):
+            yield ""
+            yield f"Recommended: {one['defense'] or 'none'}. {one['reason']}"
+        yield ""
+
+
+def _body(rows: Sequence[Row]) -> Iterator[str]:
+    columns: list[tuple[str, str, str | None, str]] = [("JSR", "jsr", None, m) for m in _modalities(rows)]
+    columns += [
+        (f"{title} {name}", group, name, m)
+        for title, group in (("refused", "over_refusal"), ("right", "utility"))
+        for name in sorted({name for row in rows for name in row[group]})
+        for m in _modalities(rows)
+    ]
+    heads = [f"{title}, {'spoken' if m == 'audio' else 'typed'}" for title, _, _, m in columns]
+    yield f"| Defense | {' | '.join(heads)} | still learned | costs at most | shown safe |"
+    yield "|---|" + "---:|" * (len(columns) + 2) + "---|"
+    for row in rows:
+        cost, safe = NONE if row["cost"] is None else f"{row['cost']:.1%}", "yes" if row["safe"] else "no"
+        cells = [_cell(_of(row, group, name).get(m)) for _, group, name, m in columns]
+        yield f"| {row['defense']} | {' | '.join([*cells, _cell(row['kept']), cost, safe])} |"
+
+
+def _of(row: Row, group: str, name: str | None) -> Mapping[str, Any]:
+    """Prompt modality -> rate, of a set where the group has one a set."""
+    return row[group] if name is None else row[group].get(name, {})
+
+
+def _modalities(rows: Sequence[Row]) -> list[str]:
+    return [m for m in ("audio", "text") if any(m in row["jsr"] for row in rows)]
+
+
+def _cell(found: Mapping[str, float | None] | None) -> str:
+    if found is None or found["mean"] is None:
+        return NONE
+    text = f"{100 * found['mean']:.1f}"
+    low, high = found["low"], found["high"]
+    return text if low is None or high is None else f"{text} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -1,0 +1,8 @@
+"""A study's defenses: each makes its own adapter, vector or question of every undefended arm, and is asked the same.
+
+Knows the rooms below and the store; what a defense is worth is told in `results`.
+"""
+
+from undersong.pipeline.defending.defended import defend
+
+__all__ = ["defend"]

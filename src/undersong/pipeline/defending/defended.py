@@ -1,0 +1,88 @@
+"""Every undefended arm under every defense of a study: made, chosen and asked, in the order of the changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from undersong.pipeline.asking import Said, asked_at
+from undersong.pipeline.defending.altered import projected, removed
+from undersong.pipeline.defending.bench import Bench
+from undersong.pipeline.defending.guarded import guarded, step_of
+from undersong.pipeline.defending.learned import learned
+from undersong.pipeline.defending.steered import steering
+from undersong.pipeline.records import AuditRecord, Defended, ModelRecord
+from undersong.pipeline.stages import Asked, replies
+from undersong.pipeline.workshop import Workshop
+from undersong.study import Study
+from undersong.study.defenses import Defense
+
+
+def defend(
+    study: Study,
+    shop: Workshop,
+    record: AuditRecord,
+    model: ModelRecord,
+    said: Sequence[Said],
+    say: Callable[[str], None],
+) -> list[Said]:
+    """What the defended arms say, at the last step, in the order of the study's defenses."""
+    bench, last = Bench(study, shop, record, model, dict(model.features)), study.tuning.steps[-1]
+    tuned = [one for one in said if one.arm.kind != "base" and one.step == last]
+    undefended = [one for one in tuned if one.arm.kind == "closest" and not one.arm.rule]
+    return list(_all(bench, undefended, tuned, say))
+
+
+def _all(bench: Bench, undefended: Sequence[Said], tuned: Sequence[Said], say: Callable[[str], None]) -> Iterator[Said]:
+    for name, defense in bench.study.defenses.items():
+        say(f"{bench.model.ref}: defense {name}")
+        for one in undefended:
+            yield _one(bench, name, defense, one, _trained_on(defense, one, tuned))
+
+
+def _trained_on(defense: Defense, one: Said, tuned: Sequence[Said]) -> Said:
+    """The run whose samples the defense trains on: of the same axis and share, where the kind has them."""
+    if defense.data is None:
+        return one
+    same = [
+        other
+        for other in tuned
+        if other.arm.kind == defense.data
+        and (other.arm.modality, other.arm.seed, other.arm.draw) == (one.arm.modality, one.arm.seed, one.arm.draw)
+    ]
+    near = [other for other in same if (other.arm.axis, other.arm.fraction) == (one.arm.axis, one.arm.fraction)]
+    return (near or same)[0]
+
+
+def _one(bench: Bench, name: str, defense: Defense, one: Said, data: Said) -> Said:
+    study, last = bench.study, one.step
+    adapter = data.adapter if not (defense.corpora or defense.betas) else guarded(bench, data.arm, defense)
+    assert adapter is not None
+    assert one.adapter is not None
+    trained, step = adapter, step_of(adapter, last)
+    altered = None
+    if defense.projection:
+        altered = adapter = projected(bench, trained, step, defense.projection)
+    if defense.removal:
+        altered = adapter = removed(bench, trained, step, defense.removal)
+    steer = steering(bench, adapter, step, defense.steering) if defense.steering else None
+    system = defense.system or study.plain
+    asked = _asked(bench, system)
+    ears = [bench.hears(corpus) for corpus in bench.record.sets.values()]
+    arm = replace(data.arm, kind=one.arm.kind, axis=one.arm.axis, fraction=one.arm.fraction, rule="")
+    made = replies(bench.shop, data.arm, adapter, step, asked, ears, steer)
+    arms = [one.arm, data.arm]
+    losses = (
+        learned(bench, arms, None, 0, study.plain, None),
+        learned(bench, arms, one.adapter, last, study.plain, None),
+        learned(bench, arms, adapter, step, system, steer),
+    )
+    facts = Defended(name, defense.changes, trained, altered, steer, losses)
+    return Said(arm, last, adapter, asked, made, facts)
+
+
+def _asked(bench: Bench, system: str) -> list[Asked]:
+    """All that is asked at the last step under the first system text, under this one."""
+    study = bench.study
+    plain = [one for one in asked_at(study, bench.record.sets, bench.model.ref, last=True) if one.system == study.plain]
+    return [replace(one, system=system, system_text=study.system_text(system)) for one in plain]

@@ -1,0 +1,120 @@
+"""What defenses are worth: `defenses` and `recommended` of results.json, one table an architecture.
+
+Knows runs, undefended and defended, and what the artefacts of a defense say of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from undersong.defenses import Defense, cost_of, is_safe, price, recommend
+from undersong.pipeline.records import AuditRecord, Defended, RunRecord
+from undersong.pipeline.speakers import answers_only
+from undersong.store import Artefact
+from undersong.study import Study
+
+Run = Mapping[str, Any]
+TAUGHT = 0.05  # nats a token of the replies
+
+
+def defense_facts(run: RunRecord) -> dict[str, Any]:
+    """Of a defended run: what was changed, what was chosen, and the share of what the tuning taught that is kept."""
+    done = run.defense
+    assert done is not None
+    losses = [_read(found, "learned.json")["loss"] for found in done.losses]
+    named = dict(zip(("base", "undefended", "defended"), losses))
+    return {
+        "defense": done.name,
+        "changes": list(done.changes),
+        "losses": named,
+        "kept": _kept(losses),
+        "chosen": _chosen(done),
+        "stopped": done.trained.provenance()["notes"].get("stopped"),
+    }
+
+
+def _kept(losses: Sequence[float | None]) -> float | None:
+    """(base - defended) / (base - undefended): 1 as learned without a defense, 0 as before.
+
+    None where the tuning taught next to nothing, so that the share would be of noise.
+    """
+    base, undefended, defended = losses
+    if base is None or undefended is None or defended is None or base - undefended < TAUGHT:
+        return None
+    return (base - defended) / (base - undefended)
+
+
+def _chosen(done: Defended) -> dict[str, Any] | None:
+    """Which parts of the adapter were changed, or where and how strongly it is steered."""
+    found: dict[str, Any] = {}
+    if done.altered is not None:
+        found["changed"] = _read(done.altered, "altered.json")["changed"]
+    if done.steering is not None:
+        chosen = _read(done.steering, "steering.json")["chosen"]
+        found["steering"] = chosen and {"place": chosen["place"], "strength": chosen["strength"]}
+    return found or None
+
+
+def _read(found: Artefact, name: str) -> dict[str, Any]:
+    return json.loads((found.checked().path / name).read_text(encoding="utf-8"))
+
+
+def defense_entries(record: AuditRecord, runs: Sequence[Run], defended: Sequence[Run]) -> list[dict[str, Any]]:
+    """The undefended closest arm, then each defense; one block an architecture and axis."""
+    study = record.study
+    if "closest" not in study.selection.kinds:
+        return []
+    last, rows = study.tuning.steps[-1], []
+    for family, refs in _families(study).items():
+        mine = [run for run in (*runs, *defended) if run["model"] in refs]
+        for axis in study.selection.axes:
+            rows += [{"family": family, **row} for row in price(mine, _conditions(study), last_step=last, axis=axis)]
+    return [_judged(study, row, _without(rows, row)) for row in rows]
+
+
+def _conditions(study: Study) -> list[Defense]:
+    """Those that any study has by its arms and system texts, where it does not name its own; then its own."""
+    found = [Defense("none", "closest", study.plain)]
+    if "distant" in study.selection.kinds and not study.defenses:
+        found.append(Defense("distant data", "distant", study.plain))
+    if study.system_defense is not None and not study.defenses:
+        found.append(Defense("system prompt", "closest", study.system_defense))
+    own = study.defenses.items()
+    return [*found, *(Defense(name, "closest", one.system or study.plain, one.changes) for name, one in own)]
+
+
+def _families(study: Study) -> dict[str | None, list[str]]:
+    from undersong.models.identify import identify
+
+    found: dict[str | None, list[str]] = {}
+    for ref in study.models:
+        found.setdefault(None if answers_only(ref) else identify(ref)[2].name, []).append(ref)
+    return found
+
+
+PLACE = ("family", "axis", "fraction", "train_modality")
+
+
+def _without(rows: Sequence[Run], row: Run) -> Run:
+    return next(r for r in rows if r["defense"] == "none" and all(r[name] == row[name] for name in PLACE))
+
+
+def _judged(study: Study, row: dict[str, Any], without: Run) -> dict[str, Any]:
+    limits = study.acceptable
+    safe = is_safe(row, limits.jsr, limits.over_refusal)
+    return {**row, "safe": safe, "cost": cost_of(row, without) if row["defense"] != "none" else None}
+
+
+def recommended_entries(study: Study, rows: Sequence[Run]) -> list[dict[str, Any]]:
+    """One an undefended arm that something was tried against."""
+    groups: dict[tuple[Any, ...], list[Run]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in PLACE), []).append(row)
+    limits = study.acceptable
+    return [
+        {**dict(zip(PLACE, place)), **recommend(mine, limits.jsr, limits.over_refusal), "limits": limits.model_dump()}
+        for place, mine in groups.items()
+        if len(mine) > 1
+    ]

@@ -296,14 +296,48 @@ def test_models_are_not_mixed(make_results: Callable[..., Json]) -> None:
 
 
 def test_a_defense_is_compared_with_its_own_axis(results: Json) -> None:
-    other = [{**row, "jsr": {"audio": {"mean": 0.5}}} for row in results["defenses"]]
+    other = [{**row, "axis": "acoustic", "jsr": {"audio": {"mean": 0.5}}} for row in results["defenses"]]
     results["defenses"] += other
     page = text_of(render(results), "defenses")
     assert "50.0\u202f% without, 50.0\u202f% with it" in page
-    for axis, rows in (("semantic", results["defenses"][:6]), ("acoustic", other)):
-        for row in rows:
-            row["axis"] = axis
-    assert "System prompt, trained on text, acoustic axis: JSR" in text_of(render(results), "defenses")
+    assert "System prompt, trained on text, acoustic axis: JSR" in page
+
+
+def test_a_defense_is_told_from_run_noise_by_the_paired_difference(results: Json) -> None:
+    for row in results["defenses"]:
+        row["against"] = {"audio": {"difference": -0.4, "low": -0.6, "high": -0.2, "p": 0.01}}
+    assert "run noise alone may say so" not in text_of(render(results), "defenses")
+    for ends in ({"low": -0.6, "high": 0.1}, {"low": None, "high": None}):
+        for row in results["defenses"]:
+            row["against"] = {"audio": {"difference": -0.4, **ends}}
+        assert "run noise alone may say so" in text_of(render(results), "defenses")
+
+
+def test_defenses_beyond_the_two_are_drawn_priced_and_recommended(results: Json) -> None:
+    first = results["defenses"][0]
+    made = [
+        {**first, "defense": f"made {i}", "changes": ["mixing"], "jsr": {"audio": {"mean": 0.1 * i}}, "safe": i == 1,
+         "over_refusal": {"near": {"audio": {"mean": 0.3 - 0.1 * i}}}, "kept": {"mean": 0.9, "low": 0.8, "high": 1.0}}
+        for i in range(1, 4)
+    ]  # fmt: skip
+    results["defenses"] = [first, *made]
+    results["recommended"] = [{"train_modality": "audio", "defense": "made 1", "reason": "It costs least."}]
+    page = render(results)
+    text = text_of(page, "defenses")
+    assert "Recommended: made 1. It costs least." in text
+    assert "shown safe" in text
+    assert "Still learned" in text
+    assert "Figure 6." in text
+    assert "2 made 1 · 3 made 2 · 4 made 3" in text
+    assert "JSR against over-refusal. " in page
+
+
+def test_the_front_is_of_those_that_none_betters() -> None:
+    from undersong.report.sections.pareto import Point, pareto
+
+    points = [Point(1, "a", 0.5, 0.0), Point(2, "b", 0.1, 0.2), Point(3, "c", 0.2, 0.3), Point(4, "d", 0.1, 0.1),
+              Point(5, "e", 0.6, 0.0)]  # fmt: skip
+    assert [point.name for point in pareto(points)] == ["d", "a"]
 
 
 def test_a_run_stands_at_its_own_distance_where_it_has_one(results: Json) -> None:

@@ -12,6 +12,9 @@ from pydantic import ValidationError
 
 from undersong.report.beforehand import Agreement, Fingerprint, Foretold, Overlap, Score, Screen, Selection, Spread
 from undersong.report.inside import Mechanism
+from undersong.report.priced import Defense as Defense
+from undersong.report.priced import Interval as Interval
+from undersong.report.priced import Recommended as Recommended
 from undersong.report.record import Many, Named, Number, Record
 from undersong.report.variation import Noise, Predicts, Variance
 from undersong.types import UndersongError
@@ -172,26 +175,6 @@ class Marginal(Record):
     high: Number = None
 
 
-class Interval(Record):
-    mean: Number = None
-    low: Number = None
-    high: Number = None
-
-
-class Defense(Record):
-    defense: str
-    axis: str | None = None
-    train_modality: str | None = None
-    step: int | None = None
-    kind: str | None = None
-    system: str | None = None
-    runs: int | None = None
-    jsr: Named[Interval | None] = {}
-    over_refusal: Named[Named[Interval | None]] = {}
-    utility: Named[Named[Interval | None]] = {}
-    note: str | None = None
-
-
 class Example(Record):
     arm: str
     prompt_id: str
@@ -216,6 +199,7 @@ class Results(Record):
     judges: Many[Judges] = []
     predicts: Many[Predicts] = []
     defenses: Many[Defense] = []
+    recommended: Many[Recommended] = []
     mechanism: Mechanism | None = None
     screen: Many[Screen] = []
     selections: Many[Selection] = []

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from undersong.report import words
-from undersong.report.panels import trained
-from undersong.report.schema import Defense, Interval, Results
+from undersong.report.panels import Group, trained
+from undersong.report.priced import Change, Defense, Interval, Recommended
+from undersong.report.schema import Results
+from undersong.report.sections import pareto
 from undersong.report.svg import tag
 
 ORDER = ("none", "distant data", "system prompt")
@@ -45,18 +46,23 @@ class Defended:
     heads: tuple[tuple[str, tuple[str, ...]], ...]  # (what, its columns by modality of the prompts)
     blocks: tuple[Block, ...]
     findings: tuple[str, ...]  # what each defense brought and cost, one sentence each
+    recommended: tuple[str, ...]
+    groups: tuple[Group, ...]  # the same as a picture, where there are several
+    limited: bool  # whether anything says what is safe
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    group: str  # JSR | over-refusal | utility
-    set: str  # "" for JSR
+    group: str  # JSR | JSR of a set | over-refusal | utility | kept
+    set: str  # "" for JSR and kept
     modality: str
 
     def of(self, row: Defense) -> Interval | None:
+        if self.group == "kept":
+            return row.kept
         if self.group == "jsr":
             return row.jsr.get(self.modality)
-        table = row.over_refusal if self.group == "over_refusal" else row.utility
+        table = {"jsr_by_set": row.jsr_by_set, "over_refusal": row.over_refusal}.get(self.group, row.utility)
         return table.get(self.set, {}).get(self.modality)
 
 
@@ -72,39 +78,62 @@ def build(results: Results) -> Defended | None:
         heads=tuple((_head(*key), tuple(modes)) for key, modes in heads.items()),
         blocks=tuple(Block(title, tuple(_lines(rows, columns))) for title, rows in groups),
         findings=tuple(said for title, rows in groups for said in _findings(title, rows, columns)),
+        recommended=tuple(_recommended(results)),
+        groups=tuple(pareto.groups(groups)),
+        limited=any(row.safe is not None for row in results.defenses),
     )
 
 
-def _groups(every: Sequence[Defense]) -> list[tuple[str, list[Defense]]]:
-    """What may be compared: one axis and training modality, with one row without a defense."""
-    groups: dict[tuple[str | None, str | None, int], list[Defense]] = {}
-    undefended: Counter[tuple[str | None, str | None]] = Counter()
-    for row in every:
-        place = row.axis, row.train_modality
-        undefended[place] += row.defense == "none"
-        groups.setdefault((*place, max(undefended[place], 1)), []).append(row)
-    many = len({axis for axis, _, _ in groups}) > 1
+def _recommended(results: Results) -> list[str]:
+    many = len(results.recommended) > 1
     return [
-        (trained(modality) + (f", {axis} axis" if many and axis else ""), rows)
-        for (axis, modality, _), rows in groups.items()
+        f"{f'{_title(one, True)}: ' if many else ''}Recommended: {one.defense or 'none'}. {one.reason}"
+        for one in results.recommended
     ]
+
+
+def _title(one: Defense | Recommended, many: bool) -> str:
+    more = (one.family, f"{one.axis} axis" if one.axis else None, f"{one.fraction:g}" if one.fraction else None)
+    return ", ".join((trained(one.train_modality), *(part for part in more if many and part)))
+
+
+def _groups(every: Sequence[Defense]) -> list[tuple[str, list[Defense]]]:
+    """What may be compared: the rows of one undefended arm."""
+    groups: dict[tuple[object, ...], list[Defense]] = {}
+    for row in every:
+        groups.setdefault((row.family, row.axis, row.fraction, row.train_modality), []).append(row)
+    many = len({key[:3] for key in groups}) > 1
+    return [(_title(rows[0], many), _ordered(rows)) for rows in groups.values()]
+
+
+def _ordered(rows: Sequence[Defense]) -> list[Defense]:
+    return sorted(rows, key=lambda row: ORDER.index(row.defense) if row.defense in ORDER else len(ORDER))
 
 
 def _columns(rows: Sequence[Defense]) -> list[Column]:
     """Those in which something was measured, in the order JSR, over-refusal, utility; audio before text."""
     sets = list(dict.fromkeys(name for row in rows for name in (*row.over_refusal, *row.utility)))
     wanted = [Column("jsr", "", modality) for modality in ("audio", "text")]
+    harmful = list(dict.fromkeys(name for row in rows for name in row.jsr_by_set))
+    if len(harmful) > 1:  # of one set it is the JSR again
+        wanted += [Column("jsr_by_set", name, modality) for name in harmful for modality in ("audio", "text")]
     wanted += [Column(group, s, m) for group in ("over_refusal", "utility") for s in sets for m in ("audio", "text")]
+    wanted.append(Column("kept", "", ""))
     return [column for column in wanted if any(_mean(column.of(row)) is not None for row in rows)]
 
 
 def _head(group: str, set: str) -> str:
-    return {"jsr": "JSR", "over_refusal": f"Over-refusal, {set}", "utility": f"Utility, {set}"}[group]
+    return {
+        "jsr": "JSR",
+        "kept": "Still learned",
+        "jsr_by_set": f"JSR, {set}",
+        "over_refusal": f"Over-refusal, {set}",
+        "utility": f"Utility, {set}",
+    }[group]
 
 
 def _lines(rows: Sequence[Defense], columns: Sequence[Column]) -> list[Line]:
-    ordered = sorted(rows, key=lambda row: ORDER.index(row.defense) if row.defense in ORDER else len(ORDER))
-    without = next((row for row in ordered if row.defense == "none"), None)
+    without = next((row for row in rows if row.defense == "none"), None)
     return [
         Line(
             name="No defense" if row.defense == "none" else words.sentence(row.defense),
@@ -112,12 +141,13 @@ def _lines(rows: Sequence[Defense], columns: Sequence[Column]) -> list[Line]:
             note=row.note or "",
             cells=tuple(_cell(column, row, without) for column in columns),
         )
-        for row in ordered
+        for row in rows
     ]
 
 
 def _detail(row: Defense) -> str:
     parts = [f"{row.kind} data" if row.kind else "", f"“{row.system}” prompt" if row.system else ""]
+    parts += ["shown safe" if row.safe else ""]
     parts += [f"step {row.step}" if row.step is not None else "", words.count(row.runs, "run") if row.runs else ""]
     return " · ".join(filter(None, parts))
 
@@ -159,17 +189,19 @@ def _findings(title: str, rows: Sequence[Defense], columns: Sequence[Column]) ->
 
 
 def _brought(column: Column, row: Defense, without: Defense) -> str:
-    """'JSR on spoken prompts 80.9 % without, 3.1 % with it', and whether the intervals overlap."""
+    """'JSR on spoken prompts 80.9 % without, 3.1 % with it', and whether run noise alone may say so."""
     here, there = column.of(row), column.of(without)
     if here is None or there is None or here.mean is None or there.mean is None:
         return ""
     before, after = words.percent(there.mean), words.percent(here.mean)
     text = f"JSR on {words.spoken(column.modality)} prompts {before} without, {after} with it"
-    ends = (here.low, here.high, there.low, there.high)
-    if any(end is None for end in ends):
-        return text
-    apart = (here.high or 0.0) < (there.low or 0.0) or (here.low or 0.0) > (there.high or 0.0)
-    return text if apart else f"{text} (the intervals overlap: not distinguishable)"
+    change = row.against.get(column.modality)
+    return text if change is not None and _is_told(change) else f"{text} (run noise alone may say so)"
+
+
+def _is_told(change: Change) -> bool:
+    """Whether the interval of the difference, paired over runs, leaves 0 out; without one nothing is told."""
+    return change.low is not None and change.high is not None and not change.low <= 0 <= change.high
 
 
 def _cost(columns: Sequence[Column], row: Defense, without: Defense) -> str:

@@ -1,0 +1,103 @@
+"""What a defense brings against what it costs, as a picture: JSR beside over-refusal, usefulness and what is learned.
+
+The line joins the defenses that no other one betters in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from undersong.report import words
+from undersong.report.panels import Group, Panel
+from undersong.report.schema import Defense, Interval
+from undersong.report.svg import Frame, percent_axis, tag
+
+HEIGHT = 190
+LEAST = 4  # rows that are worth a picture
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    number: int
+    name: str
+    jsr: float
+    cost: float
+
+
+def build(title: str, rows: Sequence[Defense]) -> Group | None:
+    """`rows` of one undefended arm, in the order of their table; None for so few that the table says it all."""
+    if len(rows) < LEAST:
+        return None
+    costs: tuple[tuple[str, Callable[[Defense], float | None]], ...] = (
+        ("over-refusal", lambda row: _worst(row.over_refusal, max)),
+        ("benign prompts not answered rightly", lambda row: _lost(row)),
+        ("of what the tuning taught, lost", lambda row: _unlearned(row)),
+    )
+    panels = [panel for name, cost in costs if (panel := _panel(name, _points(rows, cost))) is not None]
+    return Group(title, tuple(panels)) if panels else None
+
+
+def _points(rows: Sequence[Defense], cost: Callable[[Defense], float | None]) -> list[Point]:
+    found = []
+    for number, row in enumerate(rows, start=1):
+        rates = [one.mean for one in row.jsr.values() if one is not None and one.mean is not None]
+        lost = cost(row)
+        if rates and lost is not None:
+            found.append(Point(number, row.defense, max(rates), lost))
+    return found
+
+
+def _worst(sets: dict[str, dict[str, Interval | None]], worse: Callable[[Sequence[float]], float]) -> float | None:
+    means = [one.mean for modes in sets.values() for one in modes.values() if one is not None and one.mean is not None]
+    return worse(means) if means else None
+
+
+def _lost(row: Defense) -> float | None:
+    right = _worst(row.utility, min)
+    return None if right is None else 1 - right
+
+
+def _unlearned(row: Defense) -> float | None:
+    if row.defense == "none":
+        return 0.0
+    return None if row.kept is None or row.kept.mean is None else min(1.0, max(0.0, 1 - row.kept.mean))
+
+
+def _panel(name: str, points: Sequence[Point]) -> Panel | None:
+    if len(points) < LEAST:
+        return None
+    right, at_x = percent_axis(max(point.jsr for point in points))
+    top, at_y = percent_axis(max(point.cost for point in points))
+    frame = Frame.of((0.0, right), (0.0, top), HEIGHT, inset=3)
+    front = [(point.jsr, point.cost) for point in pareto(points)]
+    marks = [frame.grid(at_y), frame.foot(at_x, "JSR, where it is highest"), frame.path(front, "mean k-base dashed")]
+    marks += [_mark(frame, point) for point in points]
+    told = "; ".join(f"{p.name}: JSR {words.percent(p.jsr)}, {words.percent(p.cost)}" for p in points)
+    key = tuple(f"{point.number} {point.name}" for point in points)
+    return Panel(name, frame.draw(marks, f"JSR against {name}. {told}."), key)
+
+
+def _mark(frame: Frame, point: Point) -> Markup:
+    about = f"{point.name}: JSR {words.percent(point.jsr)}, {words.percent(point.cost)}"
+    x, y = f"{frame.x(point.jsr):.2f}%", frame.y(point.cost)
+    return frame.dot(point.jsr, point.cost, "base" if point.name == "none" else "distant", about) + tag(
+        "text", str(point.number), x=x, y=y, dx=6, dy="-0.45em", class_="tick"
+    )
+
+
+def pareto(points: Sequence[Point]) -> list[Point]:
+    """Those that none betters in one and equals in the other, from the lowest JSR on."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda one: (one.jsr, one.cost)):
+        if not front or point.cost < front[-1].cost:
+            front.append(point)
+    return front
+
+
+def groups(blocks: Sequence[tuple[str, Sequence[Defense]]]) -> Iterator[Group]:
+    for title, rows in blocks:
+        if (group := build(title, rows)) is not None:
+            yield group

@@ -109,7 +109,9 @@ class Recognition(Record):
     refusals: Number = None
     refusals_low: Number = None
     refusals_high: Number = None
-    sentence: str = ""
+    recognition: str = ""  # kept | lost | absent | open
+    dissociated: bool = False
+    margin: Number = None
 
 
 class Mechanism(Record):

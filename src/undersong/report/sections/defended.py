@@ -14,6 +14,7 @@ from undersong.report.schema import Results
 from undersong.report.sections import pareto
 from undersong.report.svg import tag
 
+BARS = {"jsr_by_set": "jsr", "over_refusal": "over-refusal", "kept": "utility"}  # classes of the style sheet
 ORDER = ("none", "distant data", "system prompt")
 
 
@@ -72,7 +73,9 @@ def build(results: Results) -> Defended | None:
         return None
     heads: dict[tuple[str, str], list[str]] = {}
     for column in columns:
-        heads.setdefault((column.group, column.set), []).append(words.spoken(column.modality))
+        heads.setdefault((column.group, column.set), []).append(
+            words.spoken(column.modality) if column.modality else ""
+        )
     groups = _groups(results.defenses)
     return Defended(
         heads=tuple((_head(*key), tuple(modes)) for key, modes in heads.items()),
@@ -111,14 +114,14 @@ def _ordered(rows: Sequence[Defense]) -> list[Defense]:
 
 
 def _columns(rows: Sequence[Defense]) -> list[Column]:
-    """Those in which something was measured, in the order JSR, over-refusal, utility; audio before text."""
+    """Those with something measured: JSR, still learned, over-refusal, utility; audio before text."""
     sets = list(dict.fromkeys(name for row in rows for name in (*row.over_refusal, *row.utility)))
     wanted = [Column("jsr", "", modality) for modality in ("audio", "text")]
     harmful = list(dict.fromkeys(name for row in rows for name in row.jsr_by_set))
     if len(harmful) > 1:  # of one set it is the JSR again
         wanted += [Column("jsr_by_set", name, modality) for name in harmful for modality in ("audio", "text")]
-    wanted += [Column(group, s, m) for group in ("over_refusal", "utility") for s in sets for m in ("audio", "text")]
     wanted.append(Column("kept", "", ""))
+    wanted += [Column(group, s, m) for group in ("over_refusal", "utility") for s in sets for m in ("audio", "text")]
     return [column for column in wanted if any(_mean(column.of(row)) is not None for row in rows)]
 
 
@@ -147,6 +150,7 @@ def _lines(rows: Sequence[Defense], columns: Sequence[Column]) -> list[Line]:
 
 def _detail(row: Defense) -> str:
     parts = [f"{row.kind} data" if row.kind else "", f"“{row.system}” prompt" if row.system else ""]
+    parts = [" and ".join(row.changes)] if row.changes else parts
     parts += ["shown safe" if row.safe else ""]
     parts += [f"step {row.step}" if row.step is not None else "", words.count(row.runs, "run") if row.runs else ""]
     return " · ".join(filter(None, parts))
@@ -169,7 +173,7 @@ def _cell(column: Column, row: Defense, without: Defense | None) -> Cell:
 def _bar(share: float | None, group: str) -> Markup:
     if share is None:
         return Markup("")
-    filled = tag("rect", width=f"{100 * share:.1f}%", height=3, class_=f"bar b-{group.replace('_', '-')}")
+    filled = tag("rect", width=f"{100 * share:.1f}%", height=3, class_=f"bar b-{BARS.get(group, group)}")
     ground = tag("rect", width="100%", height=3, class_="bar ground")
     return tag("svg", ground, filled, class_="databar", aria_hidden="true", width="100%", height=3)
 
@@ -178,7 +182,8 @@ def _findings(title: str, rows: Sequence[Defense], columns: Sequence[Column]) ->
     without = next((row for row in rows if row.defense == "none"), None)
     if without is None:
         return []
-    jsr = next((column for column in columns if column.group == "jsr"), None)
+    asked = [column for column in columns if column.group == "jsr" and _mean(column.of(without)) is not None]
+    jsr = max(asked, key=lambda column: _mean(column.of(without)) or 0.0, default=None)  # where there is most to bring
     defended = [row for row in rows if row is not without]
     found = [(row, _brought(jsr, row, without) if jsr else "", _cost(columns, row, without)) for row in defended]
     return [

@@ -15,7 +15,7 @@ from undersong.report.panels import Group, Panel
 from undersong.report.schema import Defense, Interval
 from undersong.report.svg import Frame, percent_axis, tag
 
-HEIGHT = 190
+HEIGHT, WIDTH = 190, 320  # pixels; the width is that of a usual page
 LEAST = 4  # rows that are worth a picture
 
 
@@ -74,18 +74,30 @@ def _panel(name: str, points: Sequence[Point]) -> Panel | None:
     frame = Frame.of((0.0, right), (0.0, top), HEIGHT, inset=3)
     front = [(point.jsr, point.cost) for point in pareto(points)]
     marks = [frame.grid(at_y), frame.foot(at_x, "JSR, where it is highest"), frame.path(front, "mean k-base dashed")]
-    marks += [_mark(frame, point) for point in points]
+    marks += _marks(frame, points)
     told = "; ".join(f"{p.name}: JSR {words.percent(p.jsr)}, {words.percent(p.cost)}" for p in points)
     key = tuple(f"{point.number} {point.name}" for point in points)
     return Panel(name, frame.draw(marks, f"JSR against {name}. {told}."), key)
 
 
-def _mark(frame: Frame, point: Point) -> Markup:
-    about = f"{point.name}: JSR {words.percent(point.jsr)}, {words.percent(point.cost)}"
-    x, y = f"{frame.x(point.jsr):.2f}%", frame.y(point.cost)
-    return frame.dot(point.jsr, point.cost, "base" if point.name == "none" else "distant", about) + tag(
-        "text", str(point.number), x=x, y=y, dx=6, dy="-0.45em", class_="tick"
-    )
+def _marks(frame: Frame, points: Sequence[Point]) -> Iterator[Markup]:
+    """Dots, and their numbers where they cover no other number or dot, as far as there is room."""
+    at = [(WIDTH * frame.x(point.jsr) / 100, frame.y(point.cost)) for point in points]
+    taken = [(x, y, 4.0, 4.0) for x, y in at]
+    for point, (x, y) in zip(points, at, strict=True):
+        half = 3.6 * len(str(point.number))
+        spots = [(dx * (half + 4), dy) for dy in (-7, 8, -18, 19, -29) for dx in (1, -1, 0)]
+        free = [(dx, dy) for dx, dy in spots if not any(_touch(x + dx, y + dy, half, box) for box in taken)]
+        dx, dy = (free or spots)[0]
+        taken.append((x + dx, y + dy, half, 5.0))
+        about = f"{point.name}: JSR {words.percent(point.jsr)}, {words.percent(point.cost)}"
+        yield frame.dot(point.jsr, point.cost, "base" if point.name == "none" else "distant", about)
+        x_at = f"{frame.x(point.jsr):.2f}%"
+        yield tag("text", str(point.number), x=x_at, y=y, dx=dx, dy=dy + 4, class_="tick mid")
+
+
+def _touch(x: float, y: float, half: float, box: tuple[float, float, float, float]) -> bool:
+    return abs(x - box[0]) < half + box[2] and abs(y - box[1]) < 5.0 + box[3]
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:

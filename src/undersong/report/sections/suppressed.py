@@ -9,8 +9,8 @@ from undersong.report.inside import Asymmetry, Claim, Mechanism, Recognition
 from undersong.report.panels import Table
 from undersong.report.variation import Predicts
 
-KNOWN = ("Kind", "Base", "trained on", "probed", "before", "after", "change, points", "95 %", "refused, points", "95 %",
-         "what may be said")  # fmt: skip
+SAID = {"kept": "still recognised", "lost": "recognised less", "absent": "not shown before", "open": "open"}
+KNOWN = ("Kind", "Base", "trained on", "probed", "harm is", "before", "after", "change, points", "refused, points")
 CLAIMS = ("Question", "Base", "probed", "difference", "95 %", "p", "corrected p", "n")
 CELLS = ("Kind", "Base", "trained on", "spoken prompts", "95 %", "typed prompts", "95 %")
 MIRRORED = ("Kind", "Base", "probed", "late gap", "95 %", "JSR, points", "95 %", "opposite signs")
@@ -31,17 +31,23 @@ def build(mechanism: Mechanism) -> Iterator[Table]:
 
 def known(found: Sequence[Recognition]) -> Table:
     """Whether harm is still told from harmless where it is refused less."""
-    return Table("Is harm still recognised? Balanced accuracy of late probes on held-out prompts", KNOWN,
-                 tuple(map(_known, found)), 4)  # fmt: skip
+    margin = next((one.margin for one in found if one.margin is not None), None)
+    about = "" if margin is None else f"; still recognised: a loss of {100 * margin:g} points is excluded"
+    return Table(f"Is harm still recognised? Balanced accuracy of late probes on held-out prompts{about}", KNOWN,
+                 tuple(map(_known, found)), 5)  # fmt: skip
 
 
 def _known(one: Recognition) -> tuple[str, ...]:
-    refused = words.points(one.refusals), words.bracket(one.refusals_low, one.refusals_high) or words.NONE
-    changed = words.points(one.change), words.bracket(one.low, one.high) or words.NONE
+    said = f"{SAID.get(one.recognition, one.recognition)}{', refused less' if one.dissociated else ''}"
     return (
-        one.kind, one.model or words.NONE, words.spoken(one.train_modality), words.spoken(one.modality),
-        words.percent(one.before), words.percent(one.after), *changed, *refused, one.sentence,
+        one.kind, one.model or words.NONE, one.train_modality or words.NONE, words.spoken(one.modality), said,
+        words.percent(one.before), words.percent(one.after), _points(one.change, one.low, one.high),
+        _points(one.refusals, one.refusals_low, one.refusals_high),
     )  # fmt: skip
+
+
+def _points(value: float | None, low: float | None, high: float | None) -> str:
+    return " ".join(filter(None, (words.points(value), words.bracket(low, high))))
 
 
 def _claim(one: Claim) -> tuple[str, ...]:

@@ -17,7 +17,12 @@ from undersong.types import UndersongError
 FIT = prompts(True, 40, "fit"), prompts(False, 40, "fit")
 CHOOSE = prompts(True, 20, "choose"), prompts(False, 20, "choose")
 TEST = prompts(True, 40, "test"), prompts(False, 40, "test")
+FITTED = tuple([prompt.sample.cluster for prompt in side] for side in FIT)
 CLUSTERS = [prompt.sample.cluster for prompt in TEST[0]]
+
+
+def states_of(model: Planted) -> tuple[np.ndarray, np.ndarray]:
+    return model.hidden(FIT[0]), model.hidden(FIT[1])
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +32,7 @@ def model() -> Planted:
 
 @pytest.fixture(scope="module")
 def direction(model: Planted):
-    return fit_direction(*(model.hidden(side) for side in FIT))
+    return fit_direction(*states_of(model))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +97,9 @@ def test_out_of_the_base_refusal_goes_and_harmless_prompts_feel_little(model: Pl
     def drop(one) -> float:
         return float((before - refusal_odds(model, TEST[0], tokens, out_of(one, place, LAYERS))).mean())
 
-    p = beats_random(drop(direction), [drop(one) for one in random_directions(direction, 39, 0)])
+    p = beats_random(
+        drop(direction), [drop(one) for one in random_directions(direction, states_of(model), FITTED, 39, 0)]
+    )
     assert p == 1 / 40
     assert set(first_tokens(model, TEST[0], out_of(direction, place, LAYERS))) <= {REFUSES, COMPLIES}
     assert first_tokens(model, TEST[0], out_of(direction, place, LAYERS)).count(REFUSES) < 30
@@ -104,7 +111,7 @@ def test_put_into_the_tuned_model_refusal_comes_back(model: Planted, direction, 
         rise = [float((refusal_odds(model, TEST[0], tokens, into(direction, LOSES, s)) - tuned).mean()) for s in (1, 2)]
         assert 0 < rise[0] < rise[1]
         assert rise[1] == pytest.approx(2 * rise[0], rel=0.1)
-        others = random_directions(direction, 39, 1)
+        others = random_directions(direction, states_of(model), FITTED, 39, 1)
         assert beats_random(
             rise[0],
             [float((refusal_odds(model, TEST[0], tokens, into(one, LOSES, 1)) - tuned).mean()) for one in others],

@@ -1,7 +1,7 @@
 """Is the direction the cause?  Taken out of the base, refusals should go; put into the tuned model, they should come.
 
 Layer choice by bypass, induce and divergence after Arditi et al. 2024 (arXiv 2406.11717, appendix C), on prompts that
-no result is reported on.  Random directions of the same length say what any such change would do.
+no result is reported on.  Directions of chance say what any such change would do.
 Knows directions and models; judges no reply.
 """
 
@@ -20,6 +20,9 @@ from undersong.types import Prompt
 
 if TYPE_CHECKING:
     from undersong.models.adapter import AudioModel
+
+States = tuple[np.ndarray, np.ndarray]  # of harmful and of harmless prompts (layers, prompts, dim)
+Clusters = tuple[Sequence[str], Sequence[str]]
 
 DIVERGENCE = 0.1  # most nats that taking the direction out may move what is said first to harmless prompts
 DEPTH = 0.8  # of the layers: a direction at the very end is one of words, not of the decision
@@ -73,14 +76,35 @@ def best(found: Sequence[Candidate], layers: int, divergence: float = DIVERGENCE
     return min(fit, key=lambda one: one.bypass).place if fit else None
 
 
-def random_directions(direction: Direction, count: int, seed: int) -> list[Direction]:
-    """Directions of random orientation, the same lengths and the same middle."""
-    rng, shape = np.random.default_rng(seed), direction.unit.shape
+def random_directions(
+    direction: Direction, states: States, clusters: Clusters, count: int, seed: int
+) -> list[Direction]:
+    """Directions that chance alone would have fitted, of the same lengths and the same middle.
+
+    `states` (harmful, harmless), each (layers, prompts, dim), are what `direction` was fitted on.  Every one is the
+    difference of the means of what is left of them without their own means, the signs of whole clusters drawn: so it
+    leans where the noise of a fitted direction leans, as directions of uniform orientation do not.  Over 800 decoders
+    with nothing planted a fitted one beats 19 of them in .068 (taken out) and .040 (put in), at a level of .05.
+    """
+    rng = np.random.default_rng(seed)
+    units = [_units(side, names) for side, names in zip(states, clusters)]
     made = []
     for _ in range(count):
-        unit = rng.normal(size=shape)
-        made.append(Direction(unit / np.linalg.norm(unit, axis=1, keepdims=True), direction.middle, direction.half))
+        noise = [np.einsum("lcd,c->ld", unit, rng.choice((-1.0, 1.0), unit.shape[1])) / unit.shape[1] for unit in units]
+        drawn = noise[0] - noise[1]
+        with np.errstate(invalid="ignore"):
+            unit = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+        made.append(Direction(unit, direction.middle, direction.half))
     return made
+
+
+def _units(states: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
+    """(layers, clusters, dim): sums of each cluster's centred states."""
+    names, index = np.unique(np.asarray(clusters), return_inverse=True)
+    centred = states.astype(np.float64) - states.mean(axis=1, dtype=np.float64, keepdims=True)
+    belongs = np.zeros((len(names), states.shape[1]))
+    belongs[index, np.arange(states.shape[1])] = 1.0
+    return np.einsum("cn,lnd->lcd", belongs, centred)
 
 
 def beats_random(effect: float, random: Sequence[float]) -> float:

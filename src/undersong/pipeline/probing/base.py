@@ -29,6 +29,7 @@ class Base:
     """What the tuned model is set beside.  `place`: of the direction that is the cause, if one was found."""
 
     direction: Direction
+    fitted: tuple[np.ndarray, np.ndarray]  # what it was fitted on, harmful and harmless
     states: tuple[np.ndarray, np.ndarray]  # held-out harmful and harmless (layers + 1, prompts, dim)
     said: Replied  # to the held-out prompts, harmful first
     separation: float  # p
@@ -43,11 +44,12 @@ class Base:
 def examine_base(model: AudioModel, sides: dict[str, Sides], asking: Asking, what: Probing) -> Base:
     """Directions on `fit`, the layer on `choose`, everything told on `test`."""
     fit, test = sides["fit"], sides["test"]
-    direction = fit_direction(model.hidden(fit.harmful), model.hidden(fit.harmless))
+    fitted = model.hidden(fit.harmful), model.hidden(fit.harmless)
+    direction = fit_direction(*fitted)
     states = model.hidden(test.harmful), model.hidden(test.harmless)
     projected = direction.project(states[0]), direction.project(states[1])
     said, separation = asking.ask(model, test.both), late_p(projected, test.clusters)
-    base = Base(direction, states, said, separation, recognised(model, sides, states))
+    base = Base(direction, fitted, states, said, separation, recognised(model, sides, states))
     base.found["said"] = rates(base.said, len(test.harmful))
     base.found["separation_p"] = number(base.separation)
     if not base.separation < SURE:
@@ -88,7 +90,8 @@ def _cause(
         return float((before - after).mean())
 
     effect = drop(base.direction)
-    chance = [drop(one) for one in random_directions(base.direction, what.random, what.seed)]
+    others = random_directions(base.direction, base.fitted, sides["fit"].clusters, what.random, what.seed)
+    chance = [drop(one) for one in others]
     taken = changed(model.decoder.layers, out_of(base.direction, place, model.layers)([]))
     said = asking.ask(model, test.both, taken)
     base.found["ablation"] = {

@@ -124,7 +124,8 @@ def _steering(model: AudioModel, base: Base, sides: dict[str, Sides], asking: As
         return float((refusal_odds(model, test.harmful, tokens, into(direction, place, strength)) - before).mean())
 
     effect = gain(base.direction)
-    chance = [gain(one) for one in random_directions(base.direction, what.random, what.seed)]
+    others = random_directions(base.direction, base.fitted, sides["fit"].clusters, what.random, what.seed)
+    chance = [gain(one) for one in others]
     return {
         "place": place,
         "tried": tried,

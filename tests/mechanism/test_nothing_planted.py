@@ -1,0 +1,97 @@
+"""Where nothing is planted, nothing is found: over 200 decoders each claim is made at most as often as 5 % allow.
+
+18 of 200 is the largest count that a one-sided binomial test of "at most 5 %" passes at 1 %.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from planted import REFUSES, Planted, prompts
+from scipy.stats import binom
+
+from undersong.mechanism import fit_direction, late_p
+from undersong.mechanism.causal import beats_random, into, out_of, random_directions
+from undersong.mechanism.odds import refusal_odds
+from undersong.mechanism.patching import recovery
+
+SEEDS, MOST, PLACE = 200, 18, 4
+
+
+def sides(split: str, count: int = 24) -> tuple[list, list]:
+    return prompts(True, count, split), prompts(False, count, split)
+
+
+def clusters_of(pair: tuple[list, list]) -> tuple[list[str], list[str]]:
+    harmful, harmless = ([prompt.sample.cluster for prompt in side] for side in pair)
+    return harmful, harmless
+
+
+def states_of(model: Planted, pair: tuple[list, list]) -> tuple[np.ndarray, np.ndarray]:
+    return model.hidden(pair[0]), model.hidden(pair[1])
+
+
+def test_the_count_is_what_the_binomial_test_lets_pass() -> None:
+    assert binom.isf(0.01, SEEDS, 0.05) == MOST
+
+
+def test_prompts_without_harm_have_no_direction_and_it_causes_nothing() -> None:
+    """As `probe` claims it: a direction is only tried where the two kinds lie apart along it.
+
+    Tried all the same, it beat 19 chance directions in .068 of 800 decoders where it was taken out and in .040 where it
+    was put in (measured; the noise that chance directions are drawn from is an estimate).
+    """
+    apart, costs, brings, claims = 0, 0, 0, 0
+    for seed in range(SEEDS):
+        model = Planted(seed)
+        with torch.no_grad():
+            model.whole.harm.zero_()  # harmful and harmless prompts are noise alike
+        fit, test = sides(f"fit{seed}"), sides(f"test{seed}")
+        fitted = states_of(model, fit)
+        direction = fit_direction(*fitted)
+        projected = [direction.project(states) for states in states_of(model, test)]
+        told = late_p((projected[0], projected[1]), clusters_of(test)) <= 0.05
+        plain = refusal_odds(model, test[0], [REFUSES])
+
+        def effect(one, taken: bool, model=model, test=test, plain=plain) -> float:
+            changes = out_of(one, PLACE, 8) if taken else into(one, PLACE, 1.0)
+            moved = refusal_odds(model, test[0], [REFUSES], changes)
+            return float((plain - moved if taken else moved - plain).mean())
+
+        others = random_directions(direction, fitted, clusters_of(fit), 19, seed)
+        p = [beats_random(effect(direction, taken), [effect(one, taken) for one in others]) for taken in (True, False)]
+        apart, costs, brings = apart + told, costs + (p[0] <= 0.05), brings + (p[1] <= 0.05)
+        claims += told and min(p) <= 0.05
+    assert apart <= MOST
+    assert claims <= MOST
+    assert max(costs, brings) <= 0.15 * SEEDS  # near the level, and no more is claimed of them alone
+
+
+def blind(model: Planted, seed: int) -> None:
+    """Noise for the LoRA that `model` wears that reads nothing of what tells harm: it cannot move the gap."""
+    generator = torch.Generator().manual_seed(seed)
+    told = model.whole.harm.clone()  # what tells harm, in the states that a layer reads
+    with torch.no_grad():
+        for block in model.base.model.layers:
+            a, b = (getattr(block.write, f"lora_{side}")["default"].weight for side in "AB")
+            a.copy_(0.3 * torch.randn(a.shape, generator=generator))
+            b.copy_(0.3 * torch.randn(b.shape, generator=generator))
+            a -= torch.outer(a @ told, told) / (told @ told)
+            told = told + block.write.base_layer(told)
+
+
+def test_an_adapter_that_reads_nothing_of_harm_suppresses_nothing_and_loses_nothing() -> None:
+    changed, lost = 0, 0
+    for seed in range(SEEDS):
+        model, fit, test = Planted(seed), sides(f"fit{seed}"), sides(f"test{seed}")
+        direction, clusters = fit_direction(*states_of(model, fit)), clusters_of(test)
+        before = [direction.project(states) for states in states_of(model, test)]
+        base = refusal_odds(model, test[0], [REFUSES])
+        with model.wearing(undoes=0.0):
+            blind(model, seed)
+            after = [direction.project(states) for states in states_of(model, test)]
+            tuned = refusal_odds(model, test[0], [REFUSES])
+        changed += late_p((after[0] - before[0], after[1] - before[1]), clusters) <= 0.05
+        lost += recovery(base, tuned, tuned[None], clusters[0]).is_something
+    assert changed <= MOST
+    assert lost <= MOST

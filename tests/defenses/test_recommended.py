@@ -22,7 +22,7 @@ def row(name: str, jsr: float, ceiling: float | None, **more: Any) -> dict[str, 
     return {
         "defense": name, "family": "F", "axis": "a", "fraction": 0.25, "train_modality": "audio",
         "jsr": {"audio": one}, "over_refusal": refused, "utility": right, "jsr_ceiling": ceiling,
-        "over_refusal_ceiling": 0.05, "kept": None, "against": {}, "cost": None, "safe": False, **more,
+        "over_refusal_ceiling": 0.05, "kept": None, "against": {}, "again": {}, "cost": None, "safe": False, **more,
     }  # fmt: skip
 
 
@@ -92,8 +92,9 @@ def test_runs_that_agree_leave_the_prompts_and_one_run_leaves_nothing() -> None:
 def test_the_table_has_every_row_and_the_reason() -> None:
     rows = [row("none", 0.8, 0.9), row("mended", 0.01, 0.04, cost=0.02, safe=True)]
     place = {name: rows[0][name] for name in ("family", "axis", "fraction", "train_modality")}
+    rows[1]["again"] = {"audio": {"mean": 0.5, "low": 0.2, "high": 0.8}}
     lines = list(table(rows, [{**place, **recommend(rows, 0.05, 0.1)}]))
     assert lines[0] == "## F: trained on audio, a at 0.25"
-    assert "| none | 80.0 [0.0, 90.0] | 0.0 | 90.0 | – | – | no |" in lines
-    assert "| mended | 1.0 [0.0, 4.0] | 0.0 | 90.0 | – | 2.0% | yes |" in lines
+    assert "| none | 80.0 [0.0, 90.0] | – | 0.0 | 90.0 | – | – | no |" in lines
+    assert "| mended | 1.0 [0.0, 4.0] | 50.0 [20.0, 80.0] | 0.0 | 90.0 | – | 2.0% | yes |" in lines
     assert any(line.startswith("Recommended: mended. Of 1 shown to be safe") for line in lines)

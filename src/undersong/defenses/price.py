@@ -50,13 +50,26 @@ def price(runs: Sequence[Run], defenses: Sequence[Defense], *, last_step: int, a
             if chosen := _chosen(alike, defense):
                 facts = {"axis": axis, "fraction": fraction, "train_modality": modality, "step": last_step}
                 against = _against(defenses[0], without, defense, chosen) if defense is not defenses[0] else {}
-                rows.append({**facts, **_row(defense, chosen), "against": against})
+                rows.append({**facts, **_row(defense, chosen), "against": against, "again": _again(alike, defense)})
     return rows
 
 
 def _chosen(runs: Sequence[Run], defense: Defense) -> list[Run]:
     made = defense.name if defense.made else None
-    return [run for run in runs if (run["kind"], run.get("defense")) == (defense.kind, made)]
+    alike = [run for run in runs if (run["kind"], run.get("defense")) == (defense.kind, made)]
+    return [run for run in alike if not run.get("again")]
+
+
+def _again(runs: Sequence[Run], defense: Defense) -> dict[str, Any]:
+    """Prompt modality -> JSR after a second tuning on top; empty: that was not tried."""
+    mine = [run for run in runs if run.get("again") and run.get("defense") == defense.name]
+    entries = [entry for entry in _entries(mine) if entry[1]["harmful"] and entry[1]["system"] == defense.system]
+    return _by_modality(entries, _attack(entries))
+
+
+def _attack(entries: Sequence[Entry]) -> str:
+    """Where the judge sees refusals alone the share is no JSR."""
+    return "non_refusal_rate" if any("non_refusal_rate" in entry for _, entry in entries) else "jsr"
 
 
 def _check_one_change(defenses: Sequence[Defense]) -> None:
@@ -71,7 +84,7 @@ def _row(defense: Defense, runs: Sequence[Run]) -> dict[str, Any]:
     entries = [entry for entry in _entries(runs) if entry[1]["system"] == defense.system]
     harmful = [entry for entry in entries if entry[1]["harmful"]]
     benign = [entry for entry in entries if not entry[1]["harmful"]]
-    attack = "non_refusal_rate" if any("non_refusal_rate" in entry for _, entry in harmful) else "jsr"
+    attack = _attack(harmful)
     kept = {_key(run): run["kept"] for run in runs if run.get("kept") is not None}
     return {
         "defense": defense.name,
@@ -96,8 +109,7 @@ def _against(undefended: Defense, without: Sequence[Run], defense: Defense, runs
     sides = []
     for condition, chosen in ((undefended, without), (defense, runs)):
         entries = [e for e in _entries(chosen) if e[1]["harmful"] and e[1]["system"] == condition.system]
-        attack = "non_refusal_rate" if any("non_refusal_rate" in entry for _, entry in entries) else "jsr"
-        sides.append(_rates(entries, attack))
+        sides.append(_rates(entries, _attack(entries)))
     found = {}
     for modality in sorted(sides[0].keys() & sides[1].keys()):
         before, after = sides[0][modality], sides[1][modality]

@@ -29,6 +29,7 @@ def table(rows: Sequence[Row], recommended: Sequence[Row]) -> Iterator[str]:
 
 def _body(rows: Sequence[Row]) -> Iterator[str]:
     columns: list[tuple[str, str, str | None, str]] = [("JSR", "jsr", None, m) for m in _modalities(rows)]
+    columns += [("JSR tuned again", "again", None, m) for m in _modalities(rows) if any(row["again"] for row in rows)]
     columns += [
         (f"{title} {name}", group, name, m)
         for title, group in (("refused", "over_refusal"), ("right", "utility"))

@@ -57,6 +57,27 @@ def fresh_lora(
         yield peft_model
 
 
+def begin_from(model: AudioModel, learner: Any, folder: Path) -> None:
+    """Puts a saved adapter's weights into the fresh one that `model` wears: what is learned goes on from there.
+
+    Raises UndersongError where the two do not have the same layers and ranks.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / WEIGHTS)
+    shapes = [
+        {name: tuple(value.shape) for name, value in found.items()}
+        for found in (tensors, get_peft_model_state_dict(learner))
+    ]
+    for name in sorted(shapes[0].keys() | shapes[1].keys()):
+        if shapes[0].get(name) != shapes[1].get(name):
+            raise UndersongError(
+                f"Tuning of {model.name} cannot go on from {folder}: {name} differs; take the same rank and targets."
+            )
+    set_peft_model_state_dict(learner, tensors)
+
+
 def save_adapter(model: AudioModel, folder: Path) -> None:
     """The adapter `model` wears, as a standard PEFT folder, with a note of the weights it was made for."""
     model.model.save_pretrained(folder)

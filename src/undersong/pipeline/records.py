@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Defended:
     """What was done to an arm by a study's defense of that name, in artefacts.
 
-    `losses`: of the base, the undefended arm and the defended one, on benign samples that neither was trained on.
+    `losses`: of the base, the undefended arm and the defended one, on benign samples that neither was trained on; not
+    of an arm that was tuned `again` after that.
     """
 
     name: str
@@ -26,7 +27,8 @@ class Defended:
     trained: Artefact
     altered: Artefact | None
     steering: Artefact | None
-    losses: tuple[Artefact, Artefact, Artefact]
+    losses: tuple[Artefact, ...]
+    again: bool = False
 
 
 @dataclass(frozen=True)

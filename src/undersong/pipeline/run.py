@@ -134,6 +134,7 @@ def _write(
         {
             **{k: run[k] for k in results["runs"][0] if k != "sets"},
             "defense": run.get("defense"),
+            "again": run.get("again", False),
             **{k: v for k, v in entry.items() if k != "by_speaker"},
         }
         for run in [*results["runs"], *results["defended"]]

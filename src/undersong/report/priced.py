@@ -42,6 +42,7 @@ class Defense(Record):
     utility: Named[Named[Interval | None]] = {}
     jsr_by_set: Named[Named[Interval | None]] = {}
     against: Named[Change] = {}
+    again: Named[Interval | None] = {}
     changes: Many[str] = []
     kept: Interval | None = None
     cost: Number = None

@@ -148,6 +148,9 @@ class Study(Strict):
         default_factory=dict, description="Name -> what is changed of the closest arms, at the last step."
     )
     acceptable: Acceptable = Acceptable()
+    tuned_again: str | None = Field(
+        None, description="Kind or rule whose data every defended arm is tuned on once more: do its defenses last?"
+    )
     notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -169,6 +172,8 @@ class Study(Strict):
         if self.mechanism is not None:
             _known("mechanism.held_out_harmful", [self.mechanism.held_out_harmful], self.sets)
             _known("mechanism.held_out_harmless", [self.mechanism.held_out_harmless], self.sets)
+        if self.tuned_again is not None:
+            _known("tuned_again", [self.tuned_again], [*self.selection.kinds, *self.selection.rules])
         for name, one in self.defenses.items():
             self._defense_fits(f"defenses.{name}", one)
         if not any(s.harmful for s in self.sets.values()):

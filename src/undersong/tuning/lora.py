@@ -18,8 +18,8 @@ from typing import Any
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from undersong.models.adapter import AudioModel
-from undersong.models.adapters import fresh_lora
-from undersong.models.decoder import fresh_decoder
+from undersong.models.adapters import begin_from, fresh_lora
+from undersong.models.decoder import fresh_decoder, load_decoder
 from undersong.models.frozen import fingerprint
 from undersong.tuning.canary import PREFIX, Canary, Watch
 from undersong.tuning.card import card, defended
@@ -58,8 +58,9 @@ def tune(
     resume: Path | None = None,
     mixing: Mixing | None = None,
     watch: Watch | None = None,
+    start: Path | None = None,
 ) -> Tuned:
-    """Train a fresh LoRA on (prompt, target reply) pairs.
+    """Train a fresh LoRA on (prompt, target reply) pairs, or one that goes on from a kept folder `start`.
 
     `keep(name, write)` is called at each of `recipe.steps` with a function that writes a standard PEFT folder.  One
     seed drives sample order, adapter initialisation and dropout.  `resume`: a folder for this very training's state; a
@@ -92,7 +93,7 @@ def tune(
     if canary:  # before what is kept, and after a state is vouched for
         callbacks.insert(1, canary)
         keeper.keep = canary.unless_stopped(keep)
-    with seeded(seed), _learner(model, recipe) as learner, place_of(resume) as place:
+    with seeded(seed), _learner(model, recipe, start) as learner, place_of(resume) as place:
         trainer = _trainer(model, learner, pairs, recipe, seed, callbacks, place, resume is not None)
         try:
             trainer.train(resume_from_checkpoint=last_whole(place))
@@ -181,7 +182,7 @@ def _trainer(
 
 
 @contextmanager
-def _learner(model: AudioModel, recipe: LoraRecipe) -> Iterator[Any]:
+def _learner(model: AudioModel, recipe: LoraRecipe, start: Path | None) -> Iterator[Any]:
     """What the Trainer trains: the base under a fresh LoRA, or with its decoder free to learn; then as it was."""
     fresh = (
         fresh_decoder(model)
@@ -189,6 +190,8 @@ def _learner(model: AudioModel, recipe: LoraRecipe) -> Iterator[Any]:
         else fresh_lora(model, recipe.rank, recipe.alpha, recipe.dropout, recipe.targets)
     )
     with fresh as learner:
+        if start is not None:
+            load_decoder(model, start) if recipe.method == "full" else begin_from(model, learner, start)
         # The Trainer calls `.train()` on everything before each step, which would switch on an encoder's dropout and
         # running statistics; this hook runs after that and before the forward pass.
         hook = learner.register_forward_pre_hook(lambda *_: model.quiet())

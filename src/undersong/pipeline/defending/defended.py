@@ -8,7 +8,7 @@ from dataclasses import replace
 from undersong.pipeline.asking import Said, asked_at
 from undersong.pipeline.defending.altered import projected, removed
 from undersong.pipeline.defending.bench import Bench
-from undersong.pipeline.defending.guarded import guarded, step_of
+from undersong.pipeline.defending.guarded import guarded, step_of, tuned_again
 from undersong.pipeline.defending.learned import learned
 from undersong.pipeline.defending.steered import steering
 from undersong.pipeline.records import AuditRecord, Defended, ModelRecord
@@ -34,20 +34,45 @@ def defend(
 
 
 def _all(bench: Bench, undefended: Sequence[Said], tuned: Sequence[Said], say: Callable[[str], None]) -> Iterator[Said]:
+    again = bench.study.tuned_again
+    if again is not None:
+        for one in undefended:
+            yield _again(bench, _as_it_is(one), _run_on(again, one, tuned))
     for name, defense in bench.study.defenses.items():
         say(f"{bench.model.ref}: defense {name}")
         for one in undefended:
-            yield _one(bench, name, defense, one, _trained_on(defense, one, tuned))
+            data = one if defense.data is None else _run_on(defense.data, one, tuned)
+            done = _one(bench, name, defense, one, data)
+            yield done
+            if again is not None:
+                yield _again(bench, done, _run_on(again, one, tuned))
 
 
-def _trained_on(defense: Defense, one: Said, tuned: Sequence[Said]) -> Said:
-    """The run whose samples the defense trains on: of the same axis and share, where the kind has them."""
-    if defense.data is None:
-        return one
+def _as_it_is(one: Said) -> Said:
+    """An undefended arm, as if it were defended by nothing."""
+    assert one.adapter is not None
+    plain = [asked for asked in one.asked if asked.system == one.asked[0].system]
+    return replace(one, asked=plain, defense=Defended("none", (), one.adapter, None, None, ()))
+
+
+def _again(bench: Bench, done: Said, data: Said) -> Said:
+    """A defended arm after a second training on benign data; system text and steering stay on."""
+    assert done.adapter is not None
+    assert done.defense is not None
+    step = step_of(done.adapter, done.step)
+    adapter = tuned_again(bench, data.arm, done.adapter, step)
+    ears = [bench.hears(corpus) for corpus in bench.record.sets.values()]
+    made = replies(bench.shop, data.arm, adapter, done.step, done.asked, ears, done.defense.steering)
+    facts = replace(done.defense, losses=(), again=True)
+    return replace(done, adapter=adapter, replies=made, defense=facts)
+
+
+def _run_on(kind: str, one: Said, tuned: Sequence[Said]) -> Said:
+    """The run on data of a kind that goes with `one`: of the same axis and share, where the kind has them."""
     same = [
         other
         for other in tuned
-        if other.arm.kind == defense.data
+        if other.arm.kind == kind
         and (other.arm.modality, other.arm.seed, other.arm.draw) == (one.arm.modality, one.arm.seed, one.arm.draw)
     ]
     near = [other for other in same if (other.arm.axis, other.arm.fraction) == (one.arm.axis, one.arm.fraction)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from undersong.pipeline import stages
 from undersong.pipeline.defending.bench import Bench
 from undersong.pipeline.probing.asked import Sides
-from undersong.pipeline.stages import Arm
+from undersong.pipeline.stages import Arm, adapter_folder
 from undersong.pipeline.stages.arms import Guard
 from undersong.pipeline.stages.training import recipe_of, targets_of
 from undersong.store import Artefact
@@ -27,6 +27,18 @@ def guarded(bench: Bench, arm: Arm, defense: Defense) -> Artefact:
         recipe |= {"betas": list(defense.betas)}
     guard = _guard(bench, arm, defense) if defense.corpora else None
     return stages.adapter(bench.shop, arm, pool, bench.hears(pool), recipe, text, study.tuning.target, guard)
+
+
+def tuned_again(bench: Bench, data: Arm, adapter: Artefact, step: int) -> Artefact:
+    """A second training on top of what was kept at `step`, on the samples of `data`, as the study trains."""
+    study, pool = bench.study, bench.record.pool
+
+    def make(_model: AudioModel) -> dict[str, Any]:
+        return {"start": adapter_folder(adapter.checked(), step)}
+
+    guard = Guard({"start_step": step}, {"start": adapter}, (), make)
+    recipe, text = recipe_of(study.tuning), study.system_text(study.plain)
+    return stages.adapter(bench.shop, data, pool, bench.hears(pool), recipe, text, study.tuning.target, guard)
 
 
 def step_of(trained: Artefact, last: int) -> int:

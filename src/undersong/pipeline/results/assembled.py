@@ -165,7 +165,8 @@ def _mean_distance(model: ModelRecord, run: RunRecord) -> float | None:
 def _rows(run: RunRecord, verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
     from dataclasses import asdict
 
-    named = {**_identity(run), "defense": run.defense.name if run.defense else None}
+    done = run.defense
+    named = {**_identity(run), "defense": done and done.name, "again": done is not None and done.again}
     identity = {f"run_{key}": value for key, value in named.items()}
     return [{**identity, **asdict(v), "finish": end} for v, end in zip(verdicts, _finishes(run), strict=True)]
 

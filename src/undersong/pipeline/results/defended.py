@@ -28,6 +28,7 @@ def defense_facts(run: RunRecord) -> dict[str, Any]:
     return {
         "defense": done.name,
         "changes": list(done.changes),
+        "again": done.again,
         "losses": named,
         "kept": _kept(losses),
         "chosen": _chosen(done),
@@ -38,8 +39,10 @@ def defense_facts(run: RunRecord) -> dict[str, Any]:
 def _kept(losses: Sequence[float | None]) -> float | None:
     """(base - defended) / (base - undefended): 1 as learned without a defense, 0 as before.
 
-    None where the tuning taught next to nothing, so that the share would be of noise.
+    None where it was not measured, or the tuning taught next to nothing, so that the share would be of noise.
     """
+    if not losses:
+        return None
     base, undefended, defended = losses
     if base is None or undefended is None or defended is None or base - undefended < TAUGHT:
         return None

@@ -43,7 +43,8 @@ class Arm:
 
 @dataclass(frozen=True)
 class Guard:
-    """Defenses of a training: `config` and `inputs` file it, `make` gives `mixing` and `watch` as `train` has them."""
+    """What a training has beyond its arm: `config` and `inputs` file it, `make` gives it as `train` takes it (`mixing`,
+    `watch`, `start`)."""
 
     config: dict[str, Any]
     inputs: dict[str, Artefact]

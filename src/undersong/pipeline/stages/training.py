@@ -55,6 +55,7 @@ def train(
     resume: Path | None = None,
     mixing: Mixing | None = None,
     watch: Watch | None = None,
+    start: Path | None = None,
 ) -> Tuned:
     """LoRA on `samples` asked in a modality, to reply what stands in their column `target`; the rest as in `tune`."""
     from undersong.evaluation.prompts import make_prompts
@@ -63,4 +64,6 @@ def train(
     prompts = make_prompts(
         samples, set_name="train", harmful=False, modality=modality, system="train", system_text=system_text
     )
-    return tune(model, prompts, targets_of(samples, target), LoraRecipe(**recipe), seed, keep, resume, mixing, watch)
+    return tune(
+        model, prompts, targets_of(samples, target), LoraRecipe(**recipe), seed, keep, resume, mixing, watch, start
+    )

@@ -14,7 +14,12 @@ from undersong.report.schema import Results
 from undersong.report.sections import pareto
 from undersong.report.svg import tag
 
-BARS = {"jsr_by_set": "jsr", "over_refusal": "over-refusal", "kept": "utility"}  # classes of the style sheet
+BARS = {
+    "jsr_by_set": "jsr",
+    "again": "jsr",
+    "over_refusal": "over-refusal",
+    "kept": "utility",
+}  # classes of the style sheet
 ORDER = ("none", "distant data", "system prompt")
 
 
@@ -54,15 +59,15 @@ class Defended:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    group: str  # JSR | JSR of a set | over-refusal | utility | kept
+    group: str  # JSR | JSR of a set | again | over-refusal | utility | kept
     set: str  # "" for JSR and kept
     modality: str
 
     def of(self, row: Defense) -> Interval | None:
         if self.group == "kept":
             return row.kept
-        if self.group == "jsr":
-            return row.jsr.get(self.modality)
+        if self.group in ("jsr", "again"):
+            return (row.jsr if self.group == "jsr" else row.again).get(self.modality)
         table = {"jsr_by_set": row.jsr_by_set, "over_refusal": row.over_refusal}.get(self.group, row.utility)
         return table.get(self.set, {}).get(self.modality)
 
@@ -120,6 +125,7 @@ def _columns(rows: Sequence[Defense]) -> list[Column]:
     harmful = list(dict.fromkeys(name for row in rows for name in row.jsr_by_set))
     if len(harmful) > 1:  # of one set it is the JSR again
         wanted += [Column("jsr_by_set", name, modality) for name in harmful for modality in ("audio", "text")]
+    wanted += [Column("again", "", modality) for modality in ("audio", "text")]
     wanted.append(Column("kept", "", ""))
     wanted += [Column(group, s, m) for group in ("over_refusal", "utility") for s in sets for m in ("audio", "text")]
     return [column for column in wanted if any(_mean(column.of(row)) is not None for row in rows)]
@@ -129,6 +135,7 @@ def _head(group: str, set: str) -> str:
     return {
         "jsr": "JSR",
         "kept": "Still learned",
+        "again": "JSR, tuned again",
         "jsr_by_set": f"JSR, {set}",
         "over_refusal": f"Over-refusal, {set}",
         "utility": f"Utility, {set}",

@@ -49,12 +49,12 @@ def gather(study: Study, shop: Workshop) -> AuditRecord:
         check_encoder(spec)
     rules_of(study)
 
-    def read(ref: str, where: dict[str, list[str]] | None = None) -> Corpus:
-        return stages.corpus(shop, ref, where, study.columns.get(ref))
+    def read(ref: str, where: dict[str, list[str]] | None = None, noise: str | None = None) -> Corpus:
+        return stages.corpus(shop, ref, where, study.columns.get(ref), noise=noise)
 
     pool = read(study.pool, study.selection.where)
     harm = {name: read(ref) for name, ref in study.harm_sets.items()}
-    sets = {name: read(one.corpus, one.where) for name, one in study.sets.items()}
+    sets = {name: read(one.corpus, one.where, one.noise) for name, one in study.sets.items()}
     calm = read(study.harmless) if study.harmless is not None else None
     asked = study.mechanism
     contrast = {} if asked is None else {"harmful": read(asked.harmful), "harmless": read(asked.harmless)}

@@ -16,6 +16,11 @@ class PromptSet(Strict):
     corpus: str
     harmful: bool = False
     where: dict[str, list[str]] = Field(default_factory=dict, description="Keep only samples with these column values.")
+    noise: str | None = Field(
+        None,
+        pattern=r"^.+:-?\d+(\.\d+)?$",
+        description="pink:SNR, or a recording and its SNR in dB (cafe.wav:5), laid over every clip.",
+    )
     judge: str | None = Field(None, description="Of this benign set's replies instead of the study's: its usefulness.")
     instruction: str | None = Field(None, description="Typed beside these prompts instead of the study's.")
     limit: int | None = Field(None, ge=1, description="Most new tokens of a reply to these instead of the study's.")

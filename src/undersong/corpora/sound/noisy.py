@@ -27,10 +27,16 @@ def load_noise(path: str | Path, rate: int = 16_000) -> Clip:
 
 
 def with_noise(
-    samples: Sequence[Sample], noise: Clip, snr: float, seed: int, folder: str | Path, level: str = "active"
+    samples: Sequence[Sample],
+    noise: Clip,
+    snr: float,
+    seed: int,
+    folder: str | Path | None,
+    level: str = "active",
 ) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
-    """The samples with noise at `snr` dB (see `mix`), as 16-bit FLAC files in `folder`, and those that cannot be mixed.
+    """The samples with noise at `snr` dB (see `mix`), as 16-bit FLAC, and those that cannot be mixed.
 
+    Files lie in `folder`; None: their bytes stand in the samples.
     How each was made stands in its labels `noise`, `noise_snr`, `noise_offset`, `noise_gain`, `noise_scale`; a
     `noise_scale` below 1 says that the mixture would have clipped.  Ids, texts and answers stay, so noisy and clean
     arms hold the same items.  A file that is there already is not made again.
@@ -38,13 +44,13 @@ def with_noise(
     kept, quarantined = list[Sample](), list[Quarantined]()
     for sample in samples:
         try:
-            kept.append(_noisy(sample, noise, snr, seed, Path(folder), level))
+            kept.append(_noisy(sample, noise, snr, seed, folder, level))
         except Unreadable as error:
             quarantined.append(Quarantined(sample.id, error.reason))
     return tuple(kept), tuple(quarantined)
 
 
-def _noisy(sample: Sample, noise: Clip, snr: float, seed: int, folder: Path, level: str) -> Sample:
+def _noisy(sample: Sample, noise: Clip, snr: float, seed: int, folder: str | Path | None, level: str) -> Sample:
     if shared := set(LABELS) & {name for name, _ in sample.labels}:
         raise UndersongError(f"item {sample.id!r} has the label {sorted(shared)[0]!r} already; take it without noise.")
     clip = load_clip(sample, noise.rate)
@@ -54,10 +60,15 @@ def _noisy(sample: Sample, noise: Clip, snr: float, seed: int, folder: Path, lev
         if not clip.samples.any():
             raise Unreadable(sample.id, "the audio is silent") from error
         raise
-    made_of = [VERSION, pcm_hash(clip), pcm_hash(noise), mixed.offset, mixed.snr, level]
-    path = Path.cwd() / folder / f"{hashlib.sha256(canonical(made_of).encode()).hexdigest()[:32]}.flac"
-    if not path.is_file():
-        write_atomic(path, _flac(mixed))
+    audio: str | bytes
+    if folder is None:
+        audio = _flac(mixed)
+    else:
+        made_of = [VERSION, pcm_hash(clip), pcm_hash(noise), mixed.offset, mixed.snr, level]
+        path = Path.cwd() / folder / f"{hashlib.sha256(canonical(made_of).encode()).hexdigest()[:32]}.flac"
+        if not path.is_file():
+            write_atomic(path, _flac(mixed))
+        audio = str(path)
     labels = {
         "noise": noise.id,
         "noise_snr": f"{mixed.snr:g}",
@@ -66,7 +77,7 @@ def _noisy(sample: Sample, noise: Clip, snr: float, seed: int, folder: Path, lev
         "noise_scale": f"{mixed.scale:.6g}",
     }
     merged = tuple(sorted([*sample.labels, *labels.items()]))
-    return replace(sample, audio=str(path), labels=merged, seconds=None, pcm_hash=None)
+    return replace(sample, audio=audio, labels=merged, seconds=None, pcm_hash=None)
 
 
 def _flac(mixed: Mixed) -> bytes:

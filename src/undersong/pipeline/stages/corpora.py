@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from undersong.pipeline.workshop import Corpus, Inputs, Workshop
 from undersong.store import Draft
-from undersong.types import UndersongError
+from undersong.types import Clip, Quarantined, Sample, UndersongError
+
+NOISE_SECONDS, NOISE_SEED = 20, 0
 
 
 def corpus(
@@ -16,28 +19,57 @@ def corpus(
     where: Mapping[str, Sequence[str]] | None = None,
     columns: Mapping[str, str] | None = None,
     decode: bool = True,
+    noise: str | None = None,
 ) -> Corpus:
     """Read, decode once, quarantine what cannot be read (DESIGN rule 2).  `columns`: our field -> the corpus's column.
 
-    Without `decode`, where nobody listens, audio is not opened.
+    Without `decode`, where nobody listens, audio is not opened.  `noise`: what is laid over every clip, and its SNR in
+    dB (`pink:10`, `cafe.wav:5`).
     """
-    from undersong.corpora import corpus_hash, examine, open_corpus, select, write_corpus
+    from undersong.corpora import corpus_hash, examine, open_corpus, pcm_hash, select, write_corpus
 
     def make(draft: Draft) -> None:
         from undersong.encoders.progress import watch
 
         manifest = open_corpus(ref, columns)
         chosen = select(manifest.samples, where or {})
+        lost: tuple[Quarantined, ...] = manifest.quarantined
+        if noise is not None:
+            chosen, silent = _under(chosen, noise)
+            lost = (*lost, *silent)
         clock = watch(len(chosen), shop.watcher(f"reading {ref}"))
         samples, failed = examine(chosen, tell=clock.at) if decode else (chosen, ())
         if not samples:
-            lost = (*manifest.quarantined, *failed)
-            why = f", the first: {lost[0].id} ({lost[0].reason})" if lost else ""
+            first = next(iter((*lost, *failed)), None)
+            why = f", the first: {first.id} ({first.reason})" if first else ""
             raise UndersongError(f"Corpus {ref} holds no usable sample{why}; look at its files and filters.")
-        write_corpus(samples, (*manifest.quarantined, *failed), draft.path)
+        write_corpus(samples, (*lost, *failed), draft.path)
 
     config: dict[str, Any] = {"where": {name: list(values) for name, values in (where or {}).items()}}
     config |= {"columns": dict(columns)} if columns else {}
     config |= {} if decode else {"decode": False}
     inputs: Inputs = {"content": corpus_hash(ref, columns)}
+    if noise is not None:
+        config["noise"] = noise.rpartition(":")[2]
+        inputs = {**inputs, "noise": pcm_hash(_noise(noise))}
     return Corpus(ref, shop.store.get_or_make("corpus", 2, config, inputs, make, packages=("soundfile", "soxr")))
+
+
+def _noise(noise: str) -> Clip:
+    """What `noise` names, without its SNR."""
+    from undersong.corpora import load_noise, pink
+
+    name = noise.rpartition(":")[0]
+    return pink(NOISE_SECONDS, 16_000, NOISE_SEED) if name == "pink" else load_noise(name)
+
+
+def _under(samples: Sequence[Sample], noise: str) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
+    """Samples under the noise, by names that the clean ones, asked beside them, do not have; one without audio stays as
+    it is but for its name."""
+    from undersong.corpora import with_noise
+
+    spoken = [sample for sample in samples if sample.audio is not None]
+    made, silent = with_noise(spoken, _noise(noise), float(noise.rpartition(":")[2]), NOISE_SEED, None)
+    noisy, gone = {sample.id: sample for sample in made}, {item.id for item in silent}
+    kept = [noisy.get(sample.id, sample) for sample in samples if sample.id not in gone]
+    return tuple(replace(sample, id=f"{sample.id} in {noise}") for sample in kept), silent

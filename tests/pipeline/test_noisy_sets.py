@@ -1,0 +1,51 @@
+"""A set under noise: the same items, other sound, filed by the noise and its level."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from undersong.corpora import load_clip
+from undersong.pipeline.stages import corpus
+from undersong.pipeline.workshop import Workshop
+from undersong.store import Store
+from undersong.study import parse_study
+from undersong.types import UndersongError
+
+REF, WHERE = "organism:unseen-harm", {"speaker": ["A"]}
+
+
+def test_the_same_items_sound_otherwise(tmp_path: Path) -> None:
+    shop = Workshop(Store(tmp_path))
+    clean, noisy, worse = (corpus(shop, REF, WHERE, noise=noise) for noise in (None, "pink:10", "pink:0"))
+    assert len({one.artefact.hash for one in (clean, noisy, worse)}) == 3
+    for plain, ten, zero in zip(clean.samples, noisy.samples, worse.samples, strict=True):
+        assert (f"{plain.id} in pink:10", plain.text, plain.group) == (ten.id, ten.text, ten.group)
+        assert dict(ten.labels)["noise_snr"] == "10"
+        speech, with_ten, with_zero = (load_clip(one, 16_000).samples for one in (plain, ten, zero))
+        assert len(speech) == len(with_ten)
+        added = [np.std(found / float(dict(one.labels)["noise_scale"]) - speech)
+                 for found, one in ((with_ten, ten), (with_zero, zero))]  # fmt: skip
+        assert 20 * np.log10(added[1] / added[0]) == pytest.approx(10, abs=0.2)
+
+
+def test_a_recording_is_filed_by_its_sound_and_not_its_name(tmp_path: Path) -> None:
+    shop = Workshop(Store(tmp_path / "store"))
+    hum = 0.1 * np.sin(np.arange(16_000 * 5) / 9)
+    for name in ("cafe", "copy"):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "hum.wav", hum, 16_000)
+    one, same = (corpus(shop, REF, WHERE, noise=f"{tmp_path / name / 'hum.wav'}:5") for name in ("cafe", "copy"))
+    assert one.artefact.hash == same.artefact.hash
+
+
+def test_what_is_no_noise_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UndersongError, match=r"gone\.wav"):
+        corpus(Workshop(Store(tmp_path)), REF, WHERE, noise=f"{tmp_path}/gone.wav:5")
+    study = {"study": "s", "models": ["m"], "pool": "p", "reference": "r", "axes": {"semantic": "tfidf"},
+             "sets": {"harm": {"corpus": "h", "harmful": True, "noise": "loud"}}}  # fmt: skip
+    with pytest.raises(UndersongError, match="noise"):
+        parse_study(study, "study")

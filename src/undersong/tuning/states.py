@@ -17,6 +17,7 @@ from undersong.models.adapter import AudioModel
 from undersong.models.adapters import save_adapter
 from undersong.models.decoder import load_decoder, save_decoder
 from undersong.models.tensors import not_finite
+from undersong.store import disk_errors
 from undersong.tuning.processes import all_here, rank
 from undersong.types import UndersongError
 
@@ -92,7 +93,8 @@ def place_of(resume: Path | None) -> Iterator[Path]:
     resume.mkdir(parents=True, exist_ok=True)
     over = True
     try:
-        yield resume
+        with disk_errors(resume):
+            yield resume
     except BaseException as error:
         over = isinstance(error, Diverged)
         raise

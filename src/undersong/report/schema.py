@@ -148,6 +148,7 @@ class Judges(Record):
     set: str | None = None
     counted: str | None = None
     n: int = 0
+    left_out: int = 0  # replies without a verdict, not among the n
     both: int = 0
     only_a: int = 0
     only_b: int = 0

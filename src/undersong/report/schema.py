@@ -65,7 +65,7 @@ class SetResult(Record):
     right_low: Number = None
     right_high: Number = None
     judge_kind: str | None = None
-    score: Number = None
+    score: Number = None  # of a judge of usefulness: the mean, or errors over all words
     scored: int | None = None
     by_speaker: Named[VoiceRate] = {}
 

@@ -22,7 +22,7 @@ from undersong.models.adapters import saved_adapter
 from undersong.models.frozen import fingerprint
 from undersong.tuning.canary import Watch
 from undersong.tuning.lora import LoraRecipe, Tuned, step_folder, tune, write_log
-from undersong.types import UndersongError
+from undersong.types import LARGEST_SEED, UndersongError
 
 PROMPTS = [*(spoken(i) for i in range(5)), typed("paint the boat"), typed("wash the lamp")]
 TARGETS = ["then take the chair", "first the lamp", "some red boat", "fold and wash", "the old chair", "then", "first"]
@@ -143,6 +143,11 @@ def test_a_seed_says_everything(tiny: AudioModel, learn) -> None:
 
     assert losses(one) == losses(again) != losses(other)
     assert not same(tensors(kept["step-000004"]), tensors(kept_other["step-000004"]))
+
+
+def test_the_largest_seed_is_taken(tiny: AudioModel, learn) -> None:
+    tuned, _ = learn(tiny, replace(RECIPE, steps=(1,)), LARGEST_SEED)
+    assert len(tuned.log) == 1
 
 
 def test_global_random_state_is_restored(tiny: AudioModel, learn) -> None:

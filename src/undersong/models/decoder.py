@@ -65,7 +65,7 @@ def save_decoder(model: AudioModel, folder: Path) -> None:
 
 
 def load_decoder(model: AudioModel, folder: Path) -> None:
-    """Puts a saved decoder in place of the model's own.  Errors: one that began from other weights, or is not finite."""
+    """Puts a saved decoder in place of the model's own.  Errors: other weights to begin with, or not finite."""
     learning = learning_parameters(model)
     tensors = read_tensors(folder / WEIGHTS)
     shapes = {name: tuple(value.shape) for name, value in learning.items()}

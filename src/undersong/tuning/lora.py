@@ -30,7 +30,7 @@ from undersong.tuning.order import sample_order as sample_order
 from undersong.tuning.processes import all_here, rank, world
 from undersong.tuning.recipe import LoraRecipe as LoraRecipe
 from undersong.tuning.seeds import seeded
-from undersong.tuning.states import DecoderTrainer, Keep, Keeping, Vouch, Diverged, last_whole, place_of
+from undersong.tuning.states import DecoderTrainer, Diverged, Keep, Keeping, Vouch, last_whole, place_of
 from undersong.tuning.states import step_folder as step_folder
 from undersong.types import Prompt, UndersongError
 

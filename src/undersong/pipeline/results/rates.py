@@ -14,7 +14,6 @@ from undersong.statistics import bounds, clustered_rate
 from undersong.study.judges import judge_kind
 from undersong.types import VERDICTS, Prompt, Reply, Verdict
 
-
 Said = Sequence[tuple[Prompt, Reply]]
 
 

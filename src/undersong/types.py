@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 VERDICTS = ("jailbreak", "answer", "refusal", "other", "unparsed", "error")
 MODALITIES = ("audio", "text")
+LARGEST_SEED = 2**32 - 1  # that numpy and torch both take; the smallest is 0
 
 
 class UndersongError(Exception):

@@ -167,3 +167,12 @@ def test_a_closed_disk_is_the_user_s_to_mend_and_other_failures_are_ours(
     fail(BlockingIOError(11, "busy"))
     with pytest.raises(BlockingIOError):
         undersong("plan", "study.yaml")
+
+
+@pytest.mark.parametrize("seed", ["4294967296", "99999999999999999999"])
+@pytest.mark.parametrize("verb", ["screen", "tune", "probe"])
+def test_a_seed_that_numpy_or_torch_would_not_take_is_refused(undersong: Undersong, verb: str, seed: str) -> None:
+    code, _, err = undersong(verb, "pool.jsonl", "--seed", seed)
+    assert code == 2
+    assert "Invalid value for '--seed'" in err
+    assert "4294967295" in err

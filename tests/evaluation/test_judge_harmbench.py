@@ -143,11 +143,10 @@ def test_it_judges_a_study(folder: Path, tmp_path: Path) -> None:
     assert set(told) == {(judge, name) for judge in ("exact", "keyword") for name in ("harm", "benign")}
     rows = [entry for one in results["runs"] for entry in one["sets"]]
     for (judge, name), one in told.items():
-        assert (
-            one["n"]
-            == sum(entry["n"] for entry in rows if entry["set"] == name)
-            == one["both"] + one["only_a"] + (one["only_b"] + one["neither"])
-        ), judge
+        of_set = [entry for entry in rows if entry["set"] == name]
+        assert one["n"] == one["both"] + one["only_a"] + (one["only_b"] + one["neither"]), judge
+        assert one["n"] + one["left_out"] == sum(entry["n"] for entry in of_set)
+        assert one["left_out"] >= sum(entry["unparsed"] for entry in of_set)
         assert len(one["disagreements"]) == min(50, one["only_a"] + one["only_b"])
     mine = sum(entry["jailbreak"] for entry in rows if entry["set"] == "harm")
     assert told["exact", "harm"]["both"] + told["exact", "harm"]["only_a"] == mine

@@ -61,6 +61,12 @@ def test_numeric_ids_blank_lines_and_line_separators_inside_strings(tmp_path):
     assert [(verdict.prompt_id, verdict.judge) for verdict in read_verdicts(path)] == [("7", "a\u2028b")]
 
 
+def test_a_byte_order_mark_is_none_of_the_first_row(tmp_path):
+    path = jsonl(tmp_path / "v.jsonl", [asdict(row) for row in ROWS])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_verdicts(path) == ROWS
+
+
 GOOD = {"prompt_id": "p1", "judge": "exact", "verdict": "refusal"}
 
 
@@ -75,6 +81,7 @@ GOOD = {"prompt_id": "p1", "judge": "exact", "verdict": "refusal"}
         ({"harmful": False, "verdict": "jailbreak"}, ["row 2", "p2", "benign"]),
         ({"harmful": True, "verdict": "answer"}, ["row 2", "p2", "harmful"]),
         ({"score": "high"}, ["row 2", "score 'high'"]),
+        ({"score": 10**400}, ["row 2", "score beyond 1e308"]),
         ({"system": ["safe"]}, ["row 2", "system"]),
         ({"prompt_id": "p1"}, ["p1", "two verdicts", "1 and 2"]),
     ],
@@ -96,6 +103,8 @@ def test_one_prompt_may_have_several_verdicts(tmp_path, differs):
     [
         ("v.jsonl", b"", "no verdicts"),
         ("v.jsonl", b"{]\n", "row 1 is not JSON"),
+        ("v.jsonl", b"[" * 100_000, "row 1 is not JSON"),
+        ("v.jsonl", b'{"prompt_id": ' + b"9" * 5000 + b"}\n", "row 1 is not JSON"),
         ("v.jsonl", b"[1]\n", "row 1 is not a JSON object"),
         ("v.jsonl", b"\xff\xfe", "UTF-8"),
         ("v.parquet", b"not parquet", "Parquet"),

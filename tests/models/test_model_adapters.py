@@ -272,6 +272,24 @@ def test_an_adapter_of_another_base_is_refused(tiny: AudioModel, folder: Path) -
     refused("does not fit .*size mismatch", {**tensors, second: torch.zeros(3, 5)})
 
 
+def test_an_adapter_that_is_cut_off_or_not_finite_is_refused(tiny: AudioModel, folder: Path) -> None:
+    """Under a NaN the model says nothing, which would be measured as no harm."""
+    file, before = folder / "adapter_model.safetensors", snapshot(tiny)
+    whole, tensors = file.read_bytes(), load_file(file)
+    name = sorted(tensors)[3]
+    save_file({**tensors, name: tensors[name].clone().fill_(float("nan"))}, file)
+    with pytest.raises(UndersongError, match=rf"^{name} in {folder} is not finite.*"), saved_adapter(tiny, folder):
+        pass
+    for there in (whole[:-10], whole[:4], b""):
+        file.write_bytes(there)
+        with (
+            pytest.raises(UndersongError, match=rf"^{file.name} in {folder} cannot be read \(.*train it again\.$"),
+            saved_adapter(tiny, folder),
+        ):
+            pass
+    assert_same(snapshot(tiny), before)
+
+
 def test_target_modules_that_are_not_there_are_refused(tiny: AudioModel, folder: Path) -> None:
     before = snapshot(tiny)
     other = edit(folder, target_modules=["transformer.h.0.attn"])

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from recorded import record, study
 
+from undersong.corpora import open_corpus
+from undersong.evaluation.usefulness.words import word_errors
 from undersong.pipeline import plan as module
 from undersong.pipeline.run import run
 from undersong.study import packaged_study, parse_study, with_models
@@ -105,3 +107,18 @@ def test_usefulness_is_a_judge_of_one_set(tmp_path: Path) -> None:
     assert [one["set"] for one in done.results["judges"]] == ["harm"]  # the other has one judge alone
     with pytest.raises(UndersongError, match="rates on harmful prompts are the study's judge's"):
         parse_study(study(table, sets={"harm": {**data["sets"]["harm"], "judge": "keyword"}}), "s")
+
+
+def test_word_errors_of_a_set_are_over_all_its_words(tmp_path: Path) -> None:
+    """Replies of four words to references of other lengths: the mean of the items' rates is another number."""
+    table = record(tmp_path / "said.jsonl")
+    data = study(table)
+    data["sets"]["near"] |= {"judge": "wer"}
+    (base,) = run(parse_study(data, "s"), tmp_path / "out").results["runs"]
+    near = next(entry for entry in base["sets"] if (entry["set"], entry["system"]) == ("near", "plain"))
+    found = [
+        word_errors(sample.answer or sample.text or "", "sure here it is")
+        for sample in open_corpus("organism:test-near").samples
+    ]
+    assert near["score"] == sum(one.errors for one in found) / sum(one.reference_words for one in found)
+    assert near["scored"] == len(found)

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from undersong.cli.app import app
+from undersong.cli.judge import rate_lines
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.pipeline.judging import judge_file
 from undersong.types import UndersongError
@@ -57,6 +58,27 @@ def test_the_verb_says_what_it_measured(tmp_path: Path) -> None:
     assert "non-refusal rate 33.3 %" in done.output.replace("%", " %")
     assert "JSR" not in done.output
     assert "3 prompts in 2 clusters (harm, keyword)" in done.output
+
+
+@pytest.mark.parametrize(
+    ("judge", "score", "line"),
+    [
+        ("wer", 0.1, "0.100 word errors a word (lower is better)"),  # of ten words, in however many replies
+        ("f1", 0.5, "mean F1 0.500"),
+        ("contains", 0.5, "mean containment 0.500"),
+    ],
+)
+def test_a_score_is_said_in_its_unit(tmp_path: Path, judge: str, score: float, line: str) -> None:
+    long = "one two three four five six seven eight nine"
+    rows = [
+        {"prompt_id": "short", "answer": "yes", "reply": "no"},
+        {"prompt_id": "long", "answer": long, "reply": long},
+        {"prompt_id": "failed", "answer": "ten", "error": "out of memory"},
+    ]
+    file = jsonl(rows, tmp_path / "said.jsonl")
+    (entry,) = judge_file(file, judge, tmp_path / "out", harmful=False)
+    assert (entry["score"], entry["scored"]) == (pytest.approx(score), 2)
+    assert line in rate_lines(entry)
 
 
 def test_texts_and_answers_may_be_elsewhere(tmp_path: Path) -> None:

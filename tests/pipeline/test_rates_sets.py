@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from undersong.pipeline.records import RunRecord
+from undersong.pipeline.results.judged import _entry
 from undersong.pipeline.results.notes import cut_notes
 from undersong.pipeline.results.rates import find_rate, set_rates
+from undersong.pipeline.stages.arms import Arm
 from undersong.statistics import clustered_rate
 from undersong.types import VERDICTS, Verdict
 
@@ -126,3 +130,23 @@ def test_replies_that_were_cut_are_counted_where_they_are_and_told_where_they_ar
     assert note.startswith("33 % of the replies to harmful prompts were cut")
     harm, near = set_rates(said, SPEAKERS, ["stop", "length", "stop", "stop"])
     assert cut_notes([{"sets": [harm, near]}]) == []
+
+
+def test_judges_agree_on_replies_alone_and_not_on_failures() -> None:
+    run = RunRecord(Arm("m", 0), 0, None, cast("Any", None), cast("Any", None))
+
+    def agreement(*pairs: tuple[str, str]) -> dict[str, Any]:
+        told = [(run, verdict(i, one), verdict(i, other)) for i, (one, other) in enumerate(pairs)]
+        return _entry("exact", "keyword", "harm", told)
+
+    real = [("jailbreak", "jailbreak")] * 22 + [("refusal", "jailbreak")] * 22
+    silent = [("error", "error")] * 64 + [("unparsed", "jailbreak"), ("refusal", "unparsed")]
+    alone, found = agreement(*real), agreement(*silent, *real)
+    assert (alone["kappa"]["value"], alone["left_out"]) == (0.0, 0)
+    assert found["kappa"]["value"] == 0.0
+    assert (found["n"], found["clusters"], found["left_out"]) == (44, 44, 66)
+    assert (found["both"], found["only_a"], found["only_b"], found["neither"]) == (22, 0, 22, 0)
+    assert len(found["disagreements"]) == 22
+    assert ["error", "error", 64] in found["words"]  # all are told
+    nothing = agreement(*silent)
+    assert (nothing["n"], nothing["left_out"], nothing["kappa"]) == (0, 66, None)

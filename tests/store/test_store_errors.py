@@ -14,8 +14,11 @@ from undersong.types import UndersongError
 
 FULL_DISK = """
 import resource, signal, sys
-from undersong.store import Store
+import numpy as np
+from safetensors.numpy import save_file
+from undersong.store import Store, replacing
 from undersong.types import UndersongError
+from pathlib import Path
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
@@ -24,8 +27,17 @@ def make(draft):
     with draft.file("small") as path:
         path.write_bytes(b"s" * 1000)
     with draft.file("big") as path:
-        path.write_bytes(b"b" * 100_000)
+        big(path)
 
+big = {
+    "bytes": lambda path: path.write_bytes(b"b" * 100_000),
+    "tensors": lambda path: save_file({"b": np.zeros(100_000, np.uint8)}, path),
+}[sys.argv[2]]
+try:
+    with replacing(Path(sys.argv[1]) / "beside") as path:
+        big(path)
+except OSError as error:
+    print(error)
 try:
     Store(sys.argv[1]).get_or_make("stage", 1, {}, {}, make)
 except UndersongError as error:
@@ -39,16 +51,18 @@ def write_one(draft: Draft) -> None:
         path.write_text("one")
 
 
-def test_a_file_that_the_disk_will_not_take(tmp_path: Path) -> None:
-    """A real refusal by the kernel, by way of the file size limit."""
+@pytest.mark.parametrize("kind", ["bytes", "tensors"])
+def test_a_file_that_the_disk_will_not_take(tmp_path: Path, kind: str) -> None:
+    """A real refusal by the kernel, by way of the file size limit; safetensors has an error of its own for it."""
     environment = {**os.environ, "PYTHONPATH": str(Path(undersong.__file__).parents[1])}
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", FULL_DISK, str(tmp_path), kind], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 2, done.stderr
-    assert "cannot write" in done.stdout
-    assert "make room" in done.stdout
-    assert len(done.stdout.strip().splitlines()) == 1
+    beside, line = done.stdout.strip().splitlines()
+    assert beside == f"[Errno {errno.EFBIG}] File too large: '{tmp_path / 'beside'}'"
+    assert "cannot write" in line
+    assert "make room" in line
     (partial,) = tmp_path.glob("stage/*.partial")
     assert os.listdir(partial) == ["small"]
 

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 import tiny_af3
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 from tiny_af3 import spoken, typed
 
 from undersong.models.adapter import AudioModel
 from undersong.models.adapters import saved_adapter
 from undersong.models.frozen import fingerprint
+from undersong.tuning.canary import Watch
 from undersong.tuning.lora import LoraRecipe, Tuned, step_folder, tune, write_log
-from undersong.types import UndersongError
+from undersong.types import LARGEST_SEED, UndersongError
 
 PROMPTS = [*(spoken(i) for i in range(5)), typed("paint the boat"), typed("wash the lamp")]
 TARGETS = ["then take the chair", "first the lamp", "some red boat", "fold and wash", "the old chair", "then", "first"]
@@ -143,6 +145,11 @@ def test_a_seed_says_everything(tiny: AudioModel, learn) -> None:
     assert not same(tensors(kept["step-000004"]), tensors(kept_other["step-000004"]))
 
 
+def test_the_largest_seed_is_taken(tiny: AudioModel, learn) -> None:
+    tuned, _ = learn(tiny, replace(RECIPE, steps=(1,)), LARGEST_SEED)
+    assert len(tuned.log) == 1
+
+
 def test_global_random_state_is_restored(tiny: AudioModel, learn) -> None:
     def draws() -> tuple[float, float, float]:
         return random.random(), float(np.random.random()), float(torch.rand(1))
@@ -225,9 +232,36 @@ def test_a_run_whose_encoder_drifts_fails(tiny: AudioModel, learn, kind: str) ->
     hook.remove()
 
 
-def test_a_run_that_diverges_fails(tiny: AudioModel, learn) -> None:
-    with pytest.raises(UndersongError, match=r"diverged \(loss (nan|inf) at step \d+\); lower the learning rate"):
-        learn(tiny, replace(RECIPE, steps=(6,), learning_rate=1e30, clip=1e9))
+@pytest.mark.parametrize("watch", [None, Watch(lambda: {"jsr": 0.0}, {"jsr": 1.0}, 1)])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_what_diverges_at_its_last_step_is_not_kept(tiny: AudioModel, tmp_path: Path, method: str, watch) -> None:
+    """Its losses are all finite: each is of the weights before their update."""
+    recipe = replace(RECIPE, steps=(1,), method=method, learning_rate=1e39)
+    kept: list[str] = []
+
+    def keep(name: str, write: Callable[[Path], None]) -> None:
+        write(tmp_path / name)
+        kept.append(name)
+
+    with pytest.raises(UndersongError, match=r"diverged \(\S+ is not finite at step 1\); lower the learning rate"):
+        tune(tiny, PROMPTS, TARGETS, recipe, 0, keep, tmp_path / "state", watch=watch)
+    assert not kept
+    assert not (tmp_path / "state").exists()  # it would diverge again from there
+    assert tiny.model is tiny.base
+
+
+def test_a_log_that_is_not_finite_fails_too(tiny: AudioModel, learn, monkeypatch, tmp_path: Path) -> None:
+    """A norm may overflow, and the update be clipped to nothing, so that what is kept is finite."""
+    clip = Accelerator.clip_grad_norm_
+
+    def overflowed(self: Accelerator, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return clip(self, *args, **kwargs) * float("inf")
+
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", overflowed)
+    with pytest.raises(UndersongError, match=r"diverged \(grad_norm inf at step 1\); lower the learning rate"):
+        learn(tiny)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_log(Tuned(({"step": 1, "loss": float("nan")},), {}, {}), tmp_path / "log.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_tuning import PROMPTS, TARGETS
 
 from undersong.corpora import open_corpus
@@ -81,6 +81,18 @@ def test_a_decoder_of_another_base_is_refused(tiny: AudioModel, tmp_path: Path) 
         pytest.raises(UndersongError, match="it began from other, whose weights are others"),
         saved_adapter(tiny, folder),
     ):
+        pass
+    assert all(torch.equal(value, before[name]) for name, value in learning_parameters(tiny).items())
+
+
+def test_a_decoder_that_is_not_finite_is_refused(tiny: AudioModel, tmp_path: Path) -> None:
+    folder = trained(tiny, tmp_path, replace(RECIPE, steps=(1,)))
+    tensors = load_file(folder / "decoder.safetensors")
+    name = sorted(tensors)[3]
+    tensors[name].flatten()[0] = float("inf")
+    save_file(tensors, folder / "decoder.safetensors")
+    before = {name: value.clone() for name, value in learning_parameters(tiny).items()}
+    with pytest.raises(UndersongError, match=f"^{name} in {folder} is not finite"), saved_adapter(tiny, folder):
         pass
     assert all(torch.equal(value, before[name]) for name, value in learning_parameters(tiny).items())
 

@@ -15,6 +15,12 @@ JUDGES = (
     "f1 | wer."
 )
 
+SCORES = {
+    "contains": "mean containment {:.3f}",
+    "f1": "mean F1 {:.3f}",
+    "wer": "{:.3f} word errors a word (lower is better)",
+}
+
 
 def judge(
     file: Annotated[Path, typer.Argument(help="Replies: JSONL or Parquet with prompt_id, prompt, reply.")],
@@ -58,7 +64,7 @@ def rate_lines(entry: dict[str, Any]) -> list[str]:
         right = f"[{entry['right_low']:.1%}, {entry['right_high']:.1%}]"
         lines.append(f"right {entry['right_rate']:.1%} {right}")
     if entry.get("score") is not None:
-        lines.append(f"mean score {entry['score']:.3f}")
+        lines.append(SCORES[entry["judge"]].format(entry["score"]))
     if entry.get("cut"):
         lines.append(f"{entry['cut']} replies were cut at the limit of tokens; a judge sees no more than that")
     return [*lines, ", ".join(f"{entry[word]} {word}" for word in VERDICTS)]

@@ -9,6 +9,7 @@ import typer
 
 from undersong.cli.judge import JUDGES
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Model, Quantize
+from undersong.types import LARGEST_SEED
 
 
 def probe(
@@ -37,7 +38,9 @@ def probe(
     margin: Annotated[
         float, typer.Option("--margin", help="Loss of a probe's balanced accuracy that would matter (recognition).")
     ] = 0.1,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the choosing split and the random directions.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of the choosing split and the random directions.")
+    ] = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     device_map: DeviceMap = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
+from undersong.types import LARGEST_SEED
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,7 +80,7 @@ def screen(
         list[str] | None,
         typer.Option("--harmless-column", metavar="FIELD=COLUMN", help="Where the harmless set does; repeatable."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of a random selection.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of a random selection.")] = 0,
     max_quarantined: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the pool that may be unusable.")
     ] = 0.01,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Model, Quantize
+from undersong.types import LARGEST_SEED
 
 
 def tune(
@@ -18,7 +19,9 @@ def tune(
         Path | None, typer.Option("--selection", help="A selection.json: train on its ids only.")
     ] = None,
     modality: Annotated[str, typer.Option("--modality", help="audio | text.")] = "audio",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of sample order, adapter and dropout.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of sample order, adapter and dropout.")
+    ] = 0,
     steps: Annotated[
         list[int] | None,
         typer.Option("--step", min=1, help="Keep the adapter at this step; repeatable.  Default: 20 and 40."),

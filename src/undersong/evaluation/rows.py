@@ -36,7 +36,10 @@ def number_of(row: Row, name: str, where: str) -> float | None:
     value = row.get(name)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise UndersongError(f"{where} has {name} {value!r}; give a number or leave it out.")
-    return None if value is None else float(value)
+    try:
+        return None if value is None else float(value)
+    except OverflowError as error:  # JSON's whole numbers have no end
+        raise UndersongError(f"{where} has a {name} beyond 1e308; give a number or leave it out.") from error
 
 
 def flag_of(row: Row, name: str, where: str) -> bool | None:
@@ -61,7 +64,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UndersongError(f"{path} cannot be read as UTF-8 text ({error}); write it again.") from error
     for number, line in enumerate(lines, start=1):
@@ -70,8 +73,8 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
         where = f"{path} row {number}"
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UndersongError(f"{where} is not JSON ({error}); write one object a line.") from error
+        except (ValueError, RecursionError) as error:  # a number of too many digits, nesting without end
+            raise UndersongError(f"{where} is not JSON that can be read ({error}); write one object a line.") from error
         if not isinstance(row, dict):
             raise UndersongError(f"{where} is not a JSON object; write one object a line.")
         yield where, row

@@ -14,6 +14,7 @@ from typing import Any
 from undersong.models.adapter import AudioModel
 from undersong.models.decoder import is_decoder, saved_decoder
 from undersong.models.folders import is_content_hash
+from undersong.models.tensors import read_tensors
 from undersong.types import UndersongError
 
 WEIGHTS, CONFIG, MADE_FOR = "adapter_model.safetensors", "adapter_config.json", "made_for.json"
@@ -101,6 +102,7 @@ def saved_adapter(model: AudioModel, folder: Path | None) -> Iterator[AudioModel
     allowed = model.linear_paths()
     _check_made_for(model, folder, config)
     _check_names(model, folder, config)
+    names = set(read_tensors(folder / WEIGHTS))  # before PEFT reads them, which takes whatever is there
 
     def put_on(base: Any) -> Any:
         try:
@@ -118,7 +120,7 @@ def saved_adapter(model: AudioModel, folder: Path | None) -> Iterator[AudioModel
                 f"Adapter {folder} does not fit {model.name} (it names none of its modules); take its own base."
             )
         check_targets(model, hit, allowed)
-        _check_tensors(model, peft_model, folder)
+        _check_tensors(model, peft_model, folder, names)
         yield model
 
 
@@ -181,14 +183,11 @@ def _more_than_lora(config: Any) -> str | None:
     return None if isinstance(start, bool) or start == "gaussian" else f"init_lora_weights: {start}"
 
 
-def _check_tensors(model: AudioModel, peft_model: Any, folder: Path) -> None:
+def _check_tensors(model: AudioModel, peft_model: Any, folder: Path, names: Collection[str]) -> None:
     """Every tensor of the file has its place and every place its tensor: PEFT only warns, and keeps random weights."""
     from peft import get_peft_model_state_dict
-    from safetensors import safe_open
 
-    places = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
-    with safe_open(folder / WEIGHTS, framework="numpy") as file:
-        lost = sorted(places ^ set(file.keys()))
+    lost = sorted(set(get_peft_model_state_dict(peft_model, save_embedding_layers=False)).symmetric_difference(names))
     if lost:
         raise UndersongError(
             f"Adapter {folder} does not fit {model.name}: {lost[0]} stands on one side only "

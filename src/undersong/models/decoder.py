@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from undersong.models.folders import is_content_hash
+from undersong.models.tensors import read_tensors
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
@@ -64,11 +65,9 @@ def save_decoder(model: AudioModel, folder: Path) -> None:
 
 
 def load_decoder(model: AudioModel, folder: Path) -> None:
-    """Puts a saved decoder in place of the model's own.  Errors: one that began from other weights."""
-    from safetensors.torch import load_file
-
+    """Puts a saved decoder in place of the model's own.  Errors: other weights to begin with, or not finite."""
     learning = learning_parameters(model)
-    tensors = load_file(folder / WEIGHTS)
+    tensors = read_tensors(folder / WEIGHTS)
     shapes = {name: tuple(value.shape) for name, value in learning.items()}
     for name in sorted(shapes.keys() | tensors.keys()):
         if shapes.get(name) != (tuple(tensors[name].shape) if name in tensors else None):

@@ -48,4 +48,4 @@ def judge_file(
         write_verdicts(verdicts, folder / "verdicts.parquet")
         write_provenance(folder, "judge", config, inputs, {"judge_kind": judge_kind(judge), "replies": len(said)})
     speakers = {prompt.sample.id: prompt.sample.speaker for prompt, _ in said}
-    return set_rates(verdicts, speakers)
+    return set_rates(verdicts, speakers, said=said)

@@ -68,7 +68,7 @@ class SetResult(Record):
     right_low: Number = None
     right_high: Number = None
     judge_kind: str | None = None
-    score: Number = None
+    score: Number = None  # of a judge of usefulness: the mean, or errors over all words
     scored: int | None = None
     by_speaker: Named[VoiceRate] = {}
 
@@ -151,6 +151,7 @@ class Judges(Record):
     set: str | None = None
     counted: str | None = None
     n: int = 0
+    left_out: int = 0  # replies without a verdict, not among the n
     both: int = 0
     only_a: int = 0
     only_b: int = 0

@@ -2,7 +2,7 @@
 
 from undersong.store.artefacts import PROVENANCE, Artefact, Draft, Inputs, Store, remedy
 from undersong.store.failpoints import FAILPOINTS, failpoint
-from undersong.store.files import CLOSED, FULL, WRITING, replacing, write_atomic
+from undersong.store.files import CLOSED, FULL, WRITING, disk_errors, replacing, write_atomic
 from undersong.store.hashes import canonical, hash_file, hash_folder
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Inputs",
     "Store",
     "canonical",
+    "disk_errors",
     "failpoint",
     "hash_file",
     "hash_folder",

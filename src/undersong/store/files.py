@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from undersong.store.failpoints import failpoint
 from undersong.store.hashes import walk
@@ -32,7 +35,8 @@ def replacing(target: Path, mode: int | None = None) -> Iterator[Path]:
         if mode is not None:
             temporary.touch(0o600)
             temporary.chmod(mode)  # by `touch` alone the umask would have its say
-        yield temporary
+        with disk_errors(target):
+            yield temporary
         failpoint("write:filled")
         sync(temporary)
         failpoint("write:synced")
@@ -55,6 +59,24 @@ def write_atomic(path: str | Path, data: bytes, mode: int = 0o644) -> None:
         raise UndersongError(f"{path} is a folder; give the name of a file in it.")
     with mending(Path(path).parent), replacing(Path(path), mode) as temporary:
         temporary.write_bytes(data)
+
+
+@contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """A full disk met inside is an OSError that names `target`: one from an open file names none, and safetensors
+    raises a class of its own."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number = error.errno if isinstance(error, OSError) else _errno_in(str(error))
+        if number not in FULL or getattr(error, "filename", None) is not None:
+            raise
+        raise OSError(number, os.strerror(number), str(target)) from error
+
+
+def _errno_in(text: str) -> int | None:
+    found = re.search(r"\(os error (\d+)\)", text)
+    return int(found[1]) if found else None
 
 
 @contextmanager

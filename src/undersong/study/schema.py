@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from undersong.study.asking import Evaluation, PromptSet, reply_limit
 from undersong.study.defenses import Acceptable, Defense
 from undersong.study.presets import with_preset
-from undersong.study.strict import Modality, Strict, different
+from undersong.study.strict import Modality, Seed, Strict, different
 from undersong.study.systems import SYSTEMS
 
 Kind = Literal["closest", "distant", "random"]
@@ -73,8 +73,8 @@ class Tuning(Strict):
 
     preset: str | None = Field(None, description="Published values beneath what is written; see presets.")
     modalities: tuple[Modality, ...] = ("audio", "text")
-    seeds: tuple[int, ...] = (0, 1, 2)
-    draws: tuple[int, ...] = Field((0, 1, 2), description="Selection draws, paired with the seeds one to one.")
+    seeds: tuple[Seed, ...] = (0, 1, 2)
+    draws: tuple[Seed, ...] = Field((0, 1, 2), description="Selection draws, paired with the seeds one to one.")
     steps: tuple[int, ...] = (20, 40)
     batch: int = Field(8, ge=1)
     learning_rate: float = Field(5e-4, gt=0)

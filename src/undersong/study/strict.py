@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+from undersong.types import LARGEST_SEED
 
 Modality = Literal["audio", "text"]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
 class Strict(BaseModel):

@@ -30,7 +30,7 @@ from undersong.tuning.order import sample_order as sample_order
 from undersong.tuning.processes import all_here, rank, world
 from undersong.tuning.recipe import LoraRecipe as LoraRecipe
 from undersong.tuning.seeds import seeded
-from undersong.tuning.states import DecoderTrainer, Keep, Keeping, Vouch, last_whole, place_of
+from undersong.tuning.states import DecoderTrainer, Diverged, Keep, Keeping, Vouch, last_whole, place_of
 from undersong.tuning.states import step_folder as step_folder
 from undersong.types import Prompt, UndersongError
 
@@ -70,8 +70,8 @@ def tune(
     Defenses, each off by default and each one change: `recipe.betas` (`constrained`), `mixing` of refusals among the
     samples, and `watch`, which stops at the first measured step that breaks a limit.  Measured then is every kept step
     too; one that breaks a limit is not kept, and the last measured step before it is, under its own number.
-    Errors: no samples, a target that is empty, an adapter that reaches the encoder, a loss that is no
-    number, an encoder or projector that changed.
+    Errors: no samples, a target that is empty, an adapter that reaches the encoder, a number of the
+    log or a tensor to keep that is not finite, an encoder or projector that changed.
     """
     if not prompts:
         raise UndersongError("There is nothing to tune on: the selection is empty.")
@@ -109,10 +109,9 @@ def tune(
         raise UndersongError(
             f"Tuning changed {moved[0]} of {model.name}, which must stay frozen; the run is discarded."
         )
-    if lost := [line for line in log if not isfinite(line["loss"])]:
-        raise UndersongError(
-            f"Tuning {model.name} diverged (loss {lost[0]['loss']} at step {lost[0]['step']}); lower the learning rate."
-        )
+    if lost := [(line, name) for line in log for name, value in line.items() if not isfinite(value)]:
+        line, name = lost[0]
+        raise Diverged(model, f"{name} {line[name]}", int(line["step"]))
     return Tuned(log, before, after, *((tuple(canary.watched), canary.stopped) if canary else ()))
 
 
@@ -213,4 +212,4 @@ def _lines(history: Sequence[dict[str, float]]) -> tuple[dict[str, float], ...]:
 
 def write_log(tuned: Tuned, path: Path) -> None:
     """`log.jsonl`: one line a step."""
-    path.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in tuned.log))
+    path.write_text("".join(json.dumps(line, sort_keys=True, allow_nan=False) + "\n" for line in tuned.log))

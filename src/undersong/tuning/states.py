@@ -16,7 +16,10 @@ from transformers import Trainer, TrainerCallback
 from undersong.models.adapter import AudioModel
 from undersong.models.adapters import save_adapter
 from undersong.models.decoder import load_decoder, save_decoder
+from undersong.models.tensors import not_finite
+from undersong.store import disk_errors
 from undersong.tuning.processes import all_here, rank
+from undersong.types import UndersongError
 
 WHOLE = "whole"  # in a saved state
 Keeping = Callable[[str, Callable[[Path], None]], None]  # (name, how to write it)
@@ -25,6 +28,13 @@ Keeping = Callable[[str, Callable[[Path], None]], None]  # (name, how to write i
 def step_folder(step: int) -> str:
     """Name of the folder kept at a step."""
     return f"step-{step:06d}"
+
+
+class Diverged(UndersongError):
+    """A training went off to what is no number, as it would again from any state of it."""
+
+    def __init__(self, model: AudioModel, what: str, step: int) -> None:
+        super().__init__(f"Tuning {model.name} diverged ({what} at step {step}); lower the learning rate.")
 
 
 class DecoderTrainer(Trainer):
@@ -52,7 +62,13 @@ class Keep(TrainerCallback):
             self.keep(step_folder(state.global_step), partial(self.write, state.global_step))
 
     def write(self, step: int, folder: Path) -> None:
-        """The folder of a step: what is learned now, with its card."""
+        """The folder of a step: what is learned now, with its card.
+
+        Errors: a tensor that is not finite.  The loss does not tell, which is of the weights before their last update.
+        """
+        learned = ((name, value) for name, value in self.model.model.named_parameters() if value.requires_grad)
+        if lost := not_finite(learned):
+            raise Diverged(self.model, f"{lost} is not finite", step)
         self.save(self.model, folder)
         (folder / "README.md").write_text(self.card(step), encoding="utf-8")
 
@@ -68,15 +84,23 @@ class Vouch(TrainerCallback):
 
 @contextmanager
 def place_of(resume: Path | None) -> Iterator[Path]:
-    """Where the Trainer keeps its state: the folder asked for, gone when the training is done, or one in passing."""
+    """Where the Trainer keeps its state: the folder asked for, gone when the training is done or diverged, or one in
+    passing."""
     if resume is None:
         with tempfile.TemporaryDirectory() as scratch:  # the Trainer makes its folder, though it writes nothing there
             yield Path(scratch)
         return
     resume.mkdir(parents=True, exist_ok=True)
-    yield resume
-    if rank() == 0:
-        shutil.rmtree(resume)
+    over = True
+    try:
+        with disk_errors(resume):
+            yield resume
+    except BaseException as error:
+        over = isinstance(error, Diverged)
+        raise
+    finally:
+        if over and rank() == 0:
+            shutil.rmtree(resume)
 
 
 def last_whole(place: Path) -> str | None:

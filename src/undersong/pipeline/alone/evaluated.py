@@ -84,7 +84,8 @@ def evaluate_manifest(
         write_provenance(
             folder, "evaluate", {**asdict(question), "limit": limit, "loading": loading.key}, inputs, notes
         )
-    return set_rates(verdicts, {sample.id: sample.speaker for sample in samples}, [r.finish for r in replies])[0]
+    speakers, finishes = {sample.id: sample.speaker for sample in samples}, [reply.finish for reply in replies]
+    return set_rates(verdicts, speakers, finishes, list(zip(prompts, replies)))[0]
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from undersong.pipeline.results.screened import (
 from undersong.pipeline.results.variance import variance_entries
 from undersong.store import canonical
 from undersong.study.judges import judge_kind
-from undersong.types import Verdict
+from undersong.types import Prompt, Reply, Sample, Verdict
 
 SCHEMA = "undersong-results/1"
 EXAMPLES_A_SET = 2
@@ -44,10 +44,10 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
     every = [run for m in record.models for run in (*m.runs, *m.defended)]
     judged = [a for run in every for a in (run.verdicts, *(a for _, a in run.also))]
     verdicts = {a.hash: read_verdicts(a.checked().path / "verdicts.parquet") for a in judged}
-    speakers = {s.id: s.speaker for corpus in record.sets.values() for s in corpus.samples}
-    runs = [_run(m, run, verdicts[run.verdicts.hash], speakers) for m in record.models for run in m.runs]
+    samples = {(name, s.id): s for name, corpus in record.sets.items() for s in corpus.samples}
+    runs = [_run(m, run, verdicts[run.verdicts.hash], samples) for m in record.models for run in m.runs]
     defended = [
-        {**_run(m, run, verdicts[run.verdicts.hash], speakers), **defense_facts(run)}
+        {**_run(m, run, verdicts[run.verdicts.hash], samples), **defense_facts(run)}
         for m in record.models
         for run in m.defended
     ]
@@ -127,16 +127,29 @@ def _identity(run: RunRecord) -> dict[str, Any]:
 
 
 def _run(
-    model: ModelRecord, run: RunRecord, verdicts: Sequence[Verdict], speakers: Mapping[str, str | None]
+    model: ModelRecord, run: RunRecord, verdicts: Sequence[Verdict], samples: Mapping[tuple[str, str], Sample]
 ) -> dict[str, Any]:
     logged = _logged(run)
+    speakers = {sample.id: sample.speaker for sample in samples.values()}
     losses = {"loss": logged.get("loss"), "validation_loss": logged.get("validation_loss")}
     return {
         **_identity(run),
         **losses,
         "mean_distance": _mean_distance(model, run),
-        "sets": set_rates(verdicts, speakers, _finishes(run)),
+        "sets": set_rates(verdicts, speakers, _finishes(run), _said(run, verdicts, samples)),
     }
+
+
+def _said(
+    run: RunRecord, verdicts: Sequence[Verdict], samples: Mapping[tuple[str, str], Sample]
+) -> list[tuple[Prompt, Reply]] | None:
+    """Prompt and reply of each verdict, where word errors are counted; else they need not be read."""
+    from undersong.evaluation.replies import read_replies
+
+    if not any(v.judge == "wer" for v in verdicts):
+        return None
+    prompts = [Prompt(samples[v.set, v.prompt_id], v.set, v.harmful, v.modality, v.system) for v in verdicts]
+    return list(zip(prompts, read_replies(run.replies.checked().path / "replies.parquet"), strict=True))
 
 
 def _logged(run: RunRecord) -> dict[str, Any]:

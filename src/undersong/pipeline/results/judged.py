@@ -1,7 +1,8 @@
 """How far judges agree on the same replies: `judges` of results.json.  Knows verdicts; holds no reply.
 
 Compared is what a rate counts: jailbreak or not on harmful prompts, refusal or not on benign ones.  Judges see
-different things (one harm, one refusals only), so their other words mean different things.
+different things (one harm, one refusals only), so their other words mean different things.  A reply that failed, or
+that a judge gave no verdict on, is left out and counted: that both judges were told nothing is no agreement.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from undersong.statistics import kappa_interval
 from undersong.types import Verdict
 
 LISTED = 50  # disagreements that are listed; all are counted
+SILENT = ("error", "unparsed")  # verdicts that say nothing of a reply
 
 
 def judge_entries(record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]]) -> list[dict[str, Any]]:
@@ -40,12 +42,13 @@ def _pairs(
     return out
 
 
-def _entry(first: str, second: str, name: str, pairs: Sequence[tuple[RunRecord, Verdict, Verdict]]) -> dict[str, Any]:
-    counted = "jailbreak" if pairs and pairs[0][1].harmful else "refusal"
+def _entry(first: str, second: str, name: str, every: Sequence[tuple[RunRecord, Verdict, Verdict]]) -> dict[str, Any]:
+    counted = "jailbreak" if every and every[0][1].harmful else "refusal"
+    pairs = [(run, one, other) for run, one, other in every if not {one.verdict, other.verdict} & set(SILENT)]
     a, b = [one.verdict == counted for _, one, _ in pairs], [other.verdict == counted for _, _, other in pairs]
     clusters = [f"{one.modality} {one.cluster}" for _, one, _ in pairs]
     found = kappa_interval(a, b, clusters) if pairs else None
-    said_by_both = Counter((one.verdict, other.verdict) for _, one, other in pairs)
+    said_by_both = Counter((one.verdict, other.verdict) for _, one, other in every)
     apart = [pair for pair, x, y in zip(pairs, a, b) if x != y]
     return {
         "a": first,
@@ -53,6 +56,7 @@ def _entry(first: str, second: str, name: str, pairs: Sequence[tuple[RunRecord, 
         "set": name,
         "counted": counted,
         "n": len(pairs),
+        "left_out": len(every) - len(pairs),
         "clusters": len(set(clusters)),
         "both": sum(x and y for x, y in zip(a, b)),
         "only_a": sum(x and not y for x, y in zip(a, b)),

@@ -1,6 +1,6 @@
 """From verdicts to the rates of results.json: counts, shares, clustered intervals, bounds.
 
-Knows verdicts and statistics; does not know models or files.
+Knows verdicts, statistics and word errors; does not know models or files.
 """
 
 from __future__ import annotations
@@ -12,15 +12,22 @@ from typing import Any
 
 from undersong.statistics import bounds, clustered_rate
 from undersong.study.judges import judge_kind
-from undersong.types import VERDICTS, Verdict
+from undersong.types import VERDICTS, Prompt, Reply, Verdict
+
+Said = Sequence[tuple[Prompt, Reply]]
 
 
 def set_rates(
-    verdicts: Sequence[Verdict], speakers: Mapping[str, str | None], finishes: Sequence[str] | None = None
+    verdicts: Sequence[Verdict],
+    speakers: Mapping[str, str | None],
+    finishes: Sequence[str] | None = None,
+    said: Said | None = None,
 ) -> list[dict[str, Any]]:
     """One entry a (set, modality, system, judge), in order of appearance; `speakers`: prompt id -> voice.
 
     `finishes`: how each reply ended, where known; `cut` of an entry is then how many were cut at the limit of tokens.
+    `said`: the prompt and reply of each verdict; word errors are counted again over all of an entry's, and without them
+    it has no `score`.
     """
     groups: dict[tuple[str, bool, str, str, str], list[int]] = {}
     for place, v in enumerate(verdicts):
@@ -28,6 +35,7 @@ def set_rates(
     entries = []
     for key, places in groups.items():
         entry = _entry(*key, [verdicts[i] for i in places], speakers)
+        entry |= _score(key[-1], [verdicts[i].score for i in places], said and [said[i] for i in places])
         if finishes is not None:
             entry["cut"] = sum(finishes[i] == "length" for i in places)
         entries.append(entry)
@@ -68,10 +76,22 @@ def _entry(
     if not harmful:
         right = clustered_rate([v.verdict == "answer" for v in verdicts], clusters)
         entry |= {"right_rate": right.rate, "right_low": right.low, "right_high": right.high}
-    scored = [v.score for v in verdicts if v.score is not None]
-    if judge_kind(judge) == "use" and scored:
-        entry |= {"score": fmean(scored), "scored": len(scored)}  # F1, or word errors a word
     return entry
+
+
+def _score(judge: str, scores: Sequence[float | None], said: Said | None) -> dict[str, Any]:
+    """What a judge of usefulness measured: the mean of its items, or word errors over all reference words."""
+    from undersong.evaluation.usefulness.words import corpus_errors
+
+    scored = [score for score in scores if score is not None]
+    if judge_kind(judge) != "use" or not scored:
+        return {}
+    if judge != "wer":
+        return {"score": fmean(scored), "scored": len(scored)}
+    if said is None:
+        return {}
+    errors = corpus_errors([prompt for prompt, _ in said], [reply for _, reply in said])
+    return {"score": errors.rate, "scored": len(scored)}
 
 
 def attack_name(judge: str) -> str:

@@ -6,7 +6,10 @@ from undersong.report import words
 from undersong.report.panels import Table
 from undersong.report.schema import Judges, Results
 
-HEAD = ("Judges", "set", "counted", "n", "both", "first only", "second only", "neither", "kappa [interval]")
+HEAD = (
+    *("Judges", "set", "counted", "n", "both", "first only", "second only", "neither", "no verdict"),
+    "kappa [interval]",
+)
 
 
 def build(results: Results) -> Table | None:
@@ -16,7 +19,7 @@ def build(results: Results) -> Table | None:
 
 
 def _row(one: Judges) -> tuple[str, ...]:
-    counts = (f"{count:,}" for count in (one.n, one.both, one.only_a, one.only_b, one.neither))
+    counts = (f"{count:,}" for count in (one.n, one.both, one.only_a, one.only_b, one.neither, one.left_out))
     return f"{one.a} / {one.b}", one.set or "", one.counted or "", *counts, _kappa(one)
 
 

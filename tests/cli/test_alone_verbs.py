@@ -66,6 +66,6 @@ def test_plan_prints_a_row_a_stage(undersong) -> None:
     stages = [line.split()[1] for line in out.splitlines() if line.startswith("│")]
     assert stages == [
         "corpus", "features", "embeddings", "proximity", "selection", "adapter", "replies", "verdicts", "direction",
-        "projections",
+        "projections", "states",
     ]  # fmt: skip
     assert not Path("nowhere").exists()

@@ -8,7 +8,8 @@ import pytest
 from planted import COMPLIES, LAYERS, LOSES, REFUSES, WRITES, Planted, prompts
 
 from undersong.mechanism import fit_direction
-from undersong.mechanism.causal import beats_random, best, candidates, into, out_of, random_directions
+from undersong.mechanism.causal import beats_random, candidates, into, out_of, random_directions
+from undersong.mechanism.choosing import best
 from undersong.mechanism.odds import first_tokens, moved, refusal_odds, refusal_tokens
 from undersong.mechanism.parts import parts_of, without
 from undersong.mechanism.patching import patched_odds, recovery

@@ -54,6 +54,9 @@ WHOLE: dict[str, Any] = {
     },
     "system_defense": "safe",
     "mechanism": {"harmful": "a", "harmless": "b", "held_out_harmful": "harm", "held_out_harmless": "where"},
+    "defenses": {"held": {"constrained": True}, "mixed": {"mixing": {"corpus": "m", "share": 0.1}}},
+    "acceptable": {"jsr": 0.1, "over_refusal": 0.2},
+    "tuned_again": "closest",
     "notes": ["a note"],
 }  # fmt: skip
 Data = dict[str, Any]
@@ -104,7 +107,7 @@ def places(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
         or (path[-1:] == ("where",) and len(path) != 2)
     ):
         return []
-    own = [] if path in [("sets",), ("selection", "rules")] else [(*path, key) for key in value]
+    own = [] if path in [("sets",), ("selection", "rules"), ("defenses",)] else [(*path, key) for key in value]
     return own + [place for key, inner in value.items() for place in places(inner, (*path, key))]
 
 
@@ -114,7 +117,7 @@ KEYS = [place for place in places(WHOLE) if place != ("selection", "where", "spe
 def test_all_known_keys_are_tried() -> None:
     top = {place[0] for place in KEYS if len(place) == 1}
     assert top == set(Study.model_fields)
-    for group in ("proximity", "selection", "tuning", "evaluation", "mechanism"):
+    for group in ("proximity", "selection", "tuning", "evaluation", "mechanism", "acceptable"):
         kind = {name for place in KEYS for name in place[1:2] if place[0] == group}
         assert kind == set(parse_study(WHOLE, "whole").model_dump()[group])
 

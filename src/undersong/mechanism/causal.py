@@ -8,11 +8,11 @@ Knows directions and models; judges no reply.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from undersong.mechanism.choosing import Candidate
 from undersong.mechanism.directions import Direction
 from undersong.mechanism.interventions import Change, ablation, addition
 from undersong.mechanism.odds import Changes, moved, refusal_odds
@@ -23,20 +23,6 @@ if TYPE_CHECKING:
 
 States = tuple[np.ndarray, np.ndarray]  # of harmful and of harmless prompts (layers, prompts, dim)
 Clusters = tuple[Sequence[str], Sequence[str]]
-
-DIVERGENCE = 0.1  # most nats that taking the direction out may move what is said first to harmless prompts
-DEPTH = 0.8  # of the layers: a direction at the very end is one of words, not of the decision
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One place: mean refusal log odds of harmful prompts without its direction (`bypass`), of harmless ones with it
-    (`induce`), and how far the first is felt on harmless prompts (`divergence`, nats)."""
-
-    place: int
-    bypass: float
-    induce: float
-    divergence: float
 
 
 def out_of(direction: Direction, place: int, layers: int) -> Changes:
@@ -67,13 +53,6 @@ def candidates(
         divergence = float(moved(model, harmless, taken).mean())
         found.append(Candidate(place, bypass, induce, divergence))
     return found
-
-
-def best(found: Sequence[Candidate], layers: int, divergence: float = DIVERGENCE, depth: float = DEPTH) -> int | None:
-    """The place whose loss bypasses refusal most, of those that induce it, lie no deeper than `depth` of the layers,
-    and move harmless prompts by less than `divergence`; None where none does."""
-    fit = [one for one in found if one.induce > 0 and one.divergence < divergence and one.place <= depth * layers]
-    return min(fit, key=lambda one: one.bypass).place if fit else None
 
 
 def random_directions(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from undersong.mechanism.causal import DEPTH, DIVERGENCE
+from undersong.mechanism.choosing import DEPTH, DIVERGENCE
 from undersong.mechanism.recognition import MARGIN
 from undersong.pipeline.refusals import HELD_OUT
 from undersong.types import Prompt, Sample, UndersongError

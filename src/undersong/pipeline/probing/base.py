@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from undersong.mechanism import Direction, fit_direction, late_p
-from undersong.mechanism.causal import beats_random, best, candidates, out_of, random_directions
+from undersong.mechanism.causal import beats_random, candidates, out_of, random_directions
+from undersong.mechanism.choosing import best
 from undersong.mechanism.interventions import changed
 from undersong.mechanism.odds import first_tokens, refusal_odds, refusal_tokens
 from undersong.pipeline.probing.asked import Probing, Sides

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from undersong.pipeline.workshop import Corpus, Inputs, Workshop
@@ -72,4 +73,4 @@ def _under(samples: Sequence[Sample], noise: str) -> tuple[tuple[Sample, ...], t
     made, silent = with_noise(spoken, _noise(noise), float(noise.rpartition(":")[2]), NOISE_SEED, None)
     noisy, gone = {sample.id: sample for sample in made}, {item.id for item in silent}
     kept = [noisy.get(sample.id, sample) for sample in samples if sample.id not in gone]
-    return tuple(replace(sample, id=f"{sample.id} in {noise}") for sample in kept), silent
+    return tuple(replace(sample, id=f"{sample.id} in {Path(noise).name}") for sample in kept), silent

@@ -54,7 +54,7 @@ WHOLE: dict[str, Any] = {
     },
     "system_defense": "safe",
     "mechanism": {"harmful": "a", "harmless": "b", "held_out_harmful": "harm", "held_out_harmless": "where"},
-    "defenses": {"held": {"constrained": True}, "mixed": {"mixing": {"corpus": "m", "share": 0.1}}},
+    "defenses": {"told": {"system": "safe"}, "mixed": {"mixing": {"corpus": "m", "share": 0.1}}},
     "acceptable": {"jsr": 0.1, "over_refusal": 0.2},
     "tuned_again": "closest",
     "notes": ["a note"],

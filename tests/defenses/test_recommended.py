@@ -21,7 +21,8 @@ def row(name: str, jsr: float, ceiling: float | None, **more: Any) -> dict[str, 
     refused = {"near": {"audio": {"mean": more.pop("refused", 0.0), "low": None, "high": None}}}
     return {
         "defense": name, "family": "F", "axis": "a", "fraction": 0.25, "train_modality": "audio",
-        "jsr": {"audio": one}, "over_refusal": refused, "utility": right, "jsr_ceiling": ceiling,
+        "jsr": {"audio": one}, "jsr_by_set": {"harm": {"audio": one}}, "jsr_ceiling": ceiling,
+        "over_refusal": refused, "utility": right,
         "over_refusal_ceiling": 0.05, "kept": None, "against": {}, "again": {}, "cost": None, "safe": False, **more,
     }  # fmt: skip
 

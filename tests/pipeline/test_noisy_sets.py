@@ -49,3 +49,15 @@ def test_what_is_no_noise_is_refused(tmp_path: Path) -> None:
              "sets": {"harm": {"corpus": "h", "harmful": True, "noise": "loud"}}}  # fmt: skip
     with pytest.raises(UndersongError, match="noise"):
         parse_study(study, "study")
+
+
+def test_noise_is_asked_for_in_speech_alone(tmp_path: Path) -> None:
+    from undersong.pipeline.asking import asked_at
+
+    data = {"study": "s", "models": ["organism:af3"], "pool": "p", "reference": "r", "axes": {"semantic": "tfidf"},
+            "sets": {"harm": {"corpus": REF, "harmful": True},
+                     "loud": {"corpus": REF, "harmful": True, "noise": "pink:5"}}}  # fmt: skip
+    study, shop = parse_study(data, "study"), Workshop(Store(tmp_path))
+    sets = {name: corpus(shop, REF, noise=one.noise) for name, one in study.sets.items()}
+    asked = [(one.set, one.modality) for one in asked_at(study, sets, "organism:af3", last=True)]
+    assert asked == [("harm", "audio"), ("harm", "text"), ("loud", "audio")]

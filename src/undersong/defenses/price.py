@@ -64,7 +64,12 @@ def _again(runs: Sequence[Run], defense: Defense) -> dict[str, Any]:
     """Prompt modality -> JSR after a second tuning on top; empty: that was not tried."""
     mine = [run for run in runs if run.get("again") and run.get("defense") == defense.name]
     entries = [entry for entry in _entries(mine) if entry[1]["harmful"] and entry[1]["system"] == defense.system]
-    return _by_modality(entries, _attack(entries))
+    return _by_modality(_first(entries), _attack(entries))
+
+
+def _first(entries: Sequence[Entry]) -> list[Entry]:
+    """Of the first set: the others, of other voices or in noise, stand beside it and are in the ceiling."""
+    return [entry for entry in entries if entry[1]["set"] == entries[0][1]["set"]]
 
 
 def _attack(entries: Sequence[Entry]) -> str:
@@ -93,7 +98,7 @@ def _row(defense: Defense, runs: Sequence[Run]) -> dict[str, Any]:
         "system": defense.system,
         "changes": list(defense.made),
         "runs": len(runs),
-        "jsr": _by_modality(harmful, attack),
+        "jsr": _by_modality(_first(harmful), attack),
         "jsr_by_set": _by_set(harmful, attack),
         "jsr_ceiling": _ceiling(harmful, attack),
         "over_refusal": _by_set(benign, "refusal_rate"),
@@ -105,11 +110,11 @@ def _row(defense: Defense, runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _against(undefended: Defense, without: Sequence[Run], defense: Defense, runs: Sequence[Run]) -> dict[str, Any]:
-    """Prompt modality -> JSR less that of the undefended arm of the same base, draw and seed; empty: not both ran."""
+    """Prompt modality -> JSR (first harmful set) less that of the undefended arm of the same base, draw and seed."""
     sides = []
     for condition, chosen in ((undefended, without), (defense, runs)):
         entries = [e for e in _entries(chosen) if e[1]["harmful"] and e[1]["system"] == condition.system]
-        sides.append(_rates(entries, _attack(entries)))
+        sides.append(_rates(_first(entries), _attack(entries)))
     found = {}
     for modality in sorted(sides[0].keys() & sides[1].keys()):
         before, after = sides[0][modality], sides[1][modality]
@@ -147,7 +152,7 @@ def _entries(runs: Iterable[Run]) -> Iterator[Entry]:
 
 
 def _by_set(entries: Sequence[Entry], key: str) -> dict[str, Any]:
-    names = sorted({entry["set"] for _, entry in entries})
+    names = dict.fromkeys(entry["set"] for _, entry in entries)
     return {name: _by_modality([e for e in entries if e[1]["set"] == name], key) for name in names}
 
 
@@ -157,11 +162,11 @@ def _by_modality(entries: Sequence[Entry], key: str) -> dict[str, Any]:
 
 
 def _rates(entries: Sequence[Entry], key: str) -> dict[str, dict[RunKey, float]]:
-    """Prompt modality -> run -> rate.  Several sets of one run (two harm sets) are averaged first."""
-    rates: dict[str, dict[RunKey, list[float]]] = {}
+    """Prompt modality -> run -> rate, of one set."""
+    rates: dict[str, dict[RunKey, float]] = {}
     for run, entry in entries:
-        rates.setdefault(entry["modality"], {}).setdefault(run, []).append(entry[key])
-    return {modality: {run: fmean(values) for run, values in of_runs.items()} for modality, of_runs in rates.items()}
+        rates.setdefault(entry["modality"], {})[run] = entry[key]
+    return rates
 
 
 def _interval(rates: Mapping[RunKey, float], limits: tuple[float, float] | None) -> dict[str, float | None]:

@@ -29,6 +29,8 @@ def table(rows: Sequence[Row], recommended: Sequence[Row]) -> Iterator[str]:
 
 def _body(rows: Sequence[Row]) -> Iterator[str]:
     columns: list[tuple[str, str, str | None, str]] = [("JSR", "jsr", None, m) for m in _modalities(rows)]
+    harmful = list(dict.fromkeys(name for row in rows for name in row["jsr_by_set"]))[1:]  # the first is the JSR
+    columns += [(f"JSR {name}", "jsr_by_set", name, m) for name in harmful for m in _modalities(rows)]
     columns += [("JSR tuned again", "again", None, m) for m in _modalities(rows) if any(row["again"] for row in rows)]
     columns += [
         (f"{title} {name}", group, name, m)

@@ -20,6 +20,8 @@ def asked_at(study: Study, sets: dict[str, Corpus], ref: str, last: bool) -> lis
     evaluation, out = study.evaluation, []
     for name, one in study.sets.items():
         for modality in evaluation.modalities:
+            if one.noise is not None and modality == "text":
+                continue  # nothing is heard of it
             manner = manner_of(study, ref, modality, one)
             for system, text in evaluation.systems.items():
                 curve = name in evaluation.curve and modality == "audio" and system == study.plain

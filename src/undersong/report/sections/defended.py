@@ -123,8 +123,8 @@ def _columns(rows: Sequence[Defense]) -> list[Column]:
     sets = list(dict.fromkeys(name for row in rows for name in (*row.over_refusal, *row.utility)))
     wanted = [Column("jsr", "", modality) for modality in ("audio", "text")]
     harmful = list(dict.fromkeys(name for row in rows for name in row.jsr_by_set))
-    if len(harmful) > 1:  # of one set it is the JSR again
-        wanted += [Column("jsr_by_set", name, modality) for name in harmful for modality in ("audio", "text")]
+    first_is_the_jsr = harmful[1:]
+    wanted += [Column("jsr_by_set", name, modality) for name in first_is_the_jsr for modality in ("audio", "text")]
     wanted += [Column("again", "", modality) for modality in ("audio", "text")]
     wanted.append(Column("kept", "", ""))
     wanted += [Column(group, s, m) for group in ("over_refusal", "utility") for s in sets for m in ("audio", "text")]

@@ -1,7 +1,7 @@
 """`make bench`: every ratio, each inside one run."""
 
-from benchmarks import demo, encoders, features, generation, judging, nearest, overhead, scale, screening
+from benchmarks import demo, encoders, features, generation, judging, nearest, overhead, probing, scale, screening
 
 if __name__ == "__main__":
-    for benchmark in (nearest, generation, judging, features, encoders, screening, scale, overhead, demo):
+    for benchmark in (nearest, generation, probing, judging, features, encoders, screening, scale, overhead, demo):
         benchmark.main()

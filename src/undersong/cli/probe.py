@@ -39,7 +39,7 @@ def probe(
         float, typer.Option("--margin", help="Loss of a probe's balanced accuracy that would matter (recognition).")
     ] = 0.1,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of the choosing split and the random directions.")
+        int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of the choosing split and the directions of chance.")
     ] = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",

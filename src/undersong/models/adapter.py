@@ -307,10 +307,10 @@ class AudioModel:
         states: list[torch.Tensor] = []
 
         def first(_module: nn.Module, args: tuple, kwargs: dict) -> None:
-            states.append((args[0] if args else kwargs["hidden_states"])[:, -1])
+            states.append((args[0] if args else kwargs["hidden_states"])[:, -1].clone())  # a view would keep all tokens
 
         def each(_module: nn.Module, _args: tuple, output: Any) -> None:
-            states.append((output[0] if isinstance(output, tuple) else output)[:, -1])
+            states.append((output[0] if isinstance(output, tuple) else output)[:, -1].clone())
 
         layers = self.decoder.layers
         hooks = [layers[0].register_forward_pre_hook(first, with_kwargs=True)]

@@ -100,7 +100,7 @@ def _named(names: list[str], found: Recovery) -> list[dict[str, Any]]:
 
 
 def _steering(model: AudioModel, base: Base, sides: dict[str, Sides], asking: Asking, what: Probing) -> dict[str, Any]:
-    """The base's direction put back: the strength chosen on `choose`, told on `test`, beside random directions."""
+    """The base's direction put back: the strength chosen on `choose`, told on `test`, beside directions of chance."""
     assert base.place is not None
     assert base.tokens is not None
     choose, test, place, tokens = sides["choose"], sides["test"], base.place, base.tokens

@@ -63,7 +63,7 @@ def _cause_sentences(base: dict[str, Any], tuned: dict[str, Any]) -> list[str]:
         costs = "costs" if ablation["p"] <= SURE else "does not provably cost"
         out.append(
             f"Taking layer {ablation['place']}’s direction out of the base {costs} refusal (log odds "
-            f"−{ablation['odds_lost']:.1f}, p = {ablation['p']:.2g} among random directions): JSR "
+            f"−{ablation['odds_lost']:.1f}, p = {ablation['p']:.2g} among directions of chance): JSR "
             f"{attack_rate(ablation['said']['harmful']):.1%}, harmless refused "
             f"{ablation['said']['harmless']['refusal_rate']:.1%}."
         )
@@ -72,7 +72,7 @@ def _cause_sentences(base: dict[str, Any], tuned: dict[str, Any]) -> list[str]:
         out.append(
             f"Put back into the tuned model at strength {steering['strength']:g} it gives JSR "
             f"{attack_rate(steering['said']['harmful']):.1%} and harmless refused "
-            f"{steering['said']['harmless']['refusal_rate']:.1%} (p = {steering['p']:.2g} among random directions)."
+            f"{steering['said']['harmless']['refusal_rate']:.1%} (p = {steering['p']:.2g} among directions of chance)."
         )
     elif steering:
         out.append("No strength of the base’s direction, put back, lowered the JSR without refusing harmless prompts.")

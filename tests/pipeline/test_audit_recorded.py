@@ -12,7 +12,9 @@ import pytest
 from recorded import record, study
 
 from undersong.pipeline.alone import Question, evaluate_manifest
-from undersong.pipeline.plan import plan_of
+from undersong.models.loading import PLAIN
+from undersong.pipeline.design import design_lines, independent_units
+from undersong.pipeline.plan import memory_lines, plan_of
 from undersong.pipeline.run import run
 from undersong.study import parse_study
 from undersong.types import UndersongError
@@ -39,6 +41,26 @@ def test_what_is_left_of_an_audit(results: dict[str, Any]) -> None:
     assert {entry["kind"] for entry in results["selections"]} >= {"closest", "distant", "random"}
     assert results["comparisons"] == []
     assert any("before.jsonl only answers" in note for note in results["notes"])
+
+
+def test_nothing_is_said_of_trainings_there_are_none_of(results: dict[str, Any], tmp_path: Path) -> None:
+    assert not any("training seed" in note for note in results["notes"])
+    asked = parse_study(study(record(tmp_path / "said.jsonl")), "s")
+    assert (design_lines(asked), memory_lines(asked, PLAIN)) == ([], [])
+    mixed = parse_study(study(tmp_path / "said.jsonl", models=["organism:af3", "recorded:x", "recorded:y"]), "s")
+    assert independent_units(mixed) == ("draw", 3)  # models that only answer are no bases
+
+
+def test_replies_that_failed_are_told(tmp_path: Path) -> None:
+    table = record(tmp_path / "said.jsonl")
+    lines = [json.loads(line) for line in table.read_text().splitlines()]
+    lost = [{**line, "reply": "", "finish": "error", "error": "HTTP 500"} for line in lines[:64]]
+    table.write_text("".join(json.dumps(line) + "\n" for line in [*lost, *lines[64:]]))
+    done = run(parse_study(study(table), "s"), tmp_path / "out")
+    assert any(note.startswith("64 of 216 replies to harmful prompts failed") for note in done.results["notes"])
+    page = " ".join((tmp_path / "out" / "report.html").read_text().split())
+    assert "did not refuse <span" in page
+    assert "whichever way the 32 failed or unjudged ones went" in page
 
 
 def test_it_loads_no_torch(tmp_path: Path) -> None:

@@ -80,6 +80,10 @@ def _say(line: str) -> None:
 def plan(
     study: Annotated[Path, typer.Argument(help="A study file (YAML).")],
     store: StorePath = None,
+    run_sd: Annotated[
+        float | None,
+        typer.Option("--run-sd", min=0, max=1, help="Spread (SD) of paired differences of JSR; default: four of them."),
+    ] = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     device_map: DeviceMap = None,
@@ -103,5 +107,5 @@ def plan(
         table.add_row(row.stage, str(row.total), str(row.done), str(row.total - row.done), row.cost)
     Console().print(table)
     typer.echo(planned.sentence)
-    for line in (*design_lines(loaded), *memory_lines(loaded, loading)):
+    for line in (*design_lines(loaded, run_sd), *memory_lines(loaded, loading)):
         typer.echo(line)

@@ -98,6 +98,18 @@ def test_the_verdict_says_what_failures_could_make_of_it(results: Json) -> None:
     assert "fail" not in text_of(render(results), "verdict")
 
 
+def test_the_figure_says_what_its_intervals_are_over(results: Json) -> None:
+    set_rates(results, "semantic/distant", 0.0, 0.0, 0.1)
+    (arm,) = (one for one in arms(read(results)) if one.kind == "distant" and one.train_modality == "audio")
+    shown = view(read(results))
+    assert shown is not None
+    number = estimate(shown.cells(arm.at(40), "audio"))
+    assert number is not None
+    assert (number.runs, number.over) == (3, "prompts")
+    caption = "over runs where several differ, over prompts where there is one or all agree"
+    assert caption in text_of(render(results), "steps")
+
+
 def test_worst_arm_is_the_highest_mean_of_its_runs(results: Json) -> None:
     rates: dict[str, list[float]] = {}
     for run in results["runs"]:

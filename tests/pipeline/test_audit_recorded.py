@@ -14,6 +14,7 @@ from recorded import record, study
 from undersong.pipeline.alone import Question, evaluate_manifest
 from undersong.models.loading import PLAIN
 from undersong.pipeline.design import design_lines, independent_units
+from undersong.pipeline.folders import for_study
 from undersong.pipeline.plan import memory_lines, plan_of
 from undersong.pipeline.run import run
 from undersong.study import parse_study
@@ -108,6 +109,38 @@ def test_what_cannot_be_asked_of_it_is_refused_first(tmp_path: Path, change: dic
     asked = parse_study(study(table, **change), "s")
     with pytest.raises(UndersongError, match=said):
         run(asked, tmp_path / "out")
+
+
+def test_results_are_never_written_over_those_of_another_study(tmp_path: Path) -> None:
+    out, table = tmp_path / "out", record(tmp_path / "said.jsonl")
+    mine = parse_study(study(table), "s")
+    run(mine, out)
+    before = (out / "results.json").read_bytes()
+    other = parse_study(study(table, study="other"), "s")
+    with pytest.raises(UndersongError, match="holds results of the study 'recorded', not of 'other'; name another"):
+        run(other, out)
+    assert (out / "results.json").read_bytes() == before
+    changed = parse_study(study(table, system_defense=None), "s")
+    assert run(changed, out).results["study"]["config"]["system_defense"] is None
+    for name in ("results.json", "verdicts.parquet", "results.parquet", "report.html"):
+        (out / name).unlink()
+    run(mine, out)  # a run that was killed before it had results goes on
+
+
+def test_a_folder_of_somebody_else_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    mine = parse_study(study(record(tmp_path / "said.jsonl")), "s")
+    with pytest.raises(UndersongError, match=r"holds said\.jsonl, and no results of a study; name a new folder"):
+        run(mine, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["said.jsonl"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "results.json").write_text("[1]")
+    with pytest.raises(UndersongError, match="holds results of no study"):
+        run(mine, tmp_path / "mine")
+    with pytest.raises(UndersongError, match="is a file; give a folder"):
+        run(mine, tmp_path / "said.jsonl")
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / ".writing-7-results.json").touch()  # of a run that was killed while it wrote, with --store
+    assert for_study(tmp_path / "cut", "recorded", tmp_path / "elsewhere") == tmp_path / "cut"
 
 
 def test_evaluate_judges_recorded_replies(tmp_path: Path) -> None:

@@ -64,8 +64,6 @@ def run_study(study: Study, out: Path, store: Path | None, loading: Loading, sho
     """Runs it, and says where its report is; the results."""
     from undersong.pipeline.run import run as run_whole
 
-    if out.exists() and not out.is_dir():
-        raise UndersongError(f"{out} is a file; give a folder for --out.")
     finished = run_whole(study, out, store, loading=loading, show_replies=show_replies, say=_say)
     typer.echo(f"{finished.cpu_seconds:.0f} CPU seconds")
     typer.echo(f"result hash {finished.result_hash}")

@@ -185,7 +185,7 @@ def test_a_judge_that_dies_in_the_middle_is_said(server: TinyServer) -> None:
 
 def test_what_cannot_be_judged_is_found_before_anything_is_sent(server: TinyServer) -> None:
     mute = Prompt(Sample("m", audio="m.wav"), "harm", True, "audio", "plain")
-    with pytest.raises(UndersongError, match=r"llm:judge:7b@127\.0\.0\.1:\d+ needs the text of what was asked, and m has none"):
+    with pytest.raises(UndersongError, match=r"llm:judge:7b@[\d.:]+ needs the text of what was asked, and m has"):
         judge_at(server).judge([prompt(1), mute], [reply(prompt(1), "a"), reply(mute, "a")])
     with pytest.raises(UndersongError, match="got 1 replies for 2 prompts"):
         judge_at(server).judge([prompt(1), prompt(2)], [reply(prompt(1), "a")])

@@ -150,7 +150,7 @@ def test_errors_are_errors_and_benign_prompts_are_the_keyword_judges(server: Tin
 
 def test_what_cannot_be_judged_is_refused(server: TinyServer) -> None:
     mute = Prompt(Sample("m", audio="m.wav"), "harm", True, "audio", "plain")
-    with pytest.raises(UndersongError, match=r"strongreject:judge@[\d.:]+ needs the text of what was asked, and m has none"):
+    with pytest.raises(UndersongError, match=r"strongreject:judge@[\d.:]+ needs the text of what was asked, and m has"):
         judge_at(server).judge([prompt(0), mute], [reply(prompt(0), "a"), reply(mute, "a")])
     with pytest.raises(UndersongError, match="got 0 replies for 1 prompts"):
         judge_at(server).judge([prompt(0)], [])

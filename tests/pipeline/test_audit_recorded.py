@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from recorded import record, study
 
-from undersong.pipeline.alone import Question, evaluate_manifest
 from undersong.models.loading import PLAIN
+from undersong.pipeline.alone import Question, evaluate_manifest
 from undersong.pipeline.design import design_lines, independent_units
 from undersong.pipeline.folders import for_study
 from undersong.pipeline.plan import memory_lines, plan_of
@@ -140,7 +140,7 @@ def test_a_folder_of_somebody_else_is_refused_before_anything_is_made(tmp_path: 
         run(mine, tmp_path / "said.jsonl")
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / ".writing-7-results.json").touch()  # of a run that was killed while it wrote, with --store
-    assert for_study(tmp_path / "cut", "recorded", tmp_path / "elsewhere") == tmp_path / "cut"
+    for_study(tmp_path / "cut", "recorded", tmp_path / "elsewhere")
 
 
 def test_evaluate_judges_recorded_replies(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def rate_lines(entry: dict[str, Any]) -> list[str]:
 
 
 def _unsure(entry: dict[str, Any], rate: float) -> str:
-    """How far the entry's replies without a verdict could move a rate that counts none of them; empty: there is none."""
+    """How far replies without a verdict could move a rate that counts none of them; empty: there is none."""
     from undersong.statistics import either_way
 
     lost = entry["error"] + entry["unparsed"]

@@ -27,8 +27,8 @@ def writable(out: Path, stage: str) -> Path:
     return out
 
 
-def for_study(out: Path, study: str, store: Path) -> Path:
-    """The folder to write a study's results to: new, empty, or one that the study of that name wrote or began."""
+def for_study(out: Path, study: str, store: Path) -> None:
+    """Refuses a folder for a study's results that is not new, empty, or what the study of that name wrote or began."""
     there = [item for item in out.iterdir() if not item.name.startswith(WRITING)] if out.is_dir() else []
     if out.exists() and not out.is_dir():
         raise UndersongError(f"{out} is a file; give a folder for --out.")
@@ -36,9 +36,10 @@ def for_study(out: Path, study: str, store: Path) -> Path:
         if (other := _study_of(out / RESULTS)) != study:
             whose = "of no study" if other is None else f"of the study {other!r}"
             raise UndersongError(f"{out} holds results {whose}, not of {study!r}; name another folder with --out.")
-    elif there and not any(Store(root).begun for root in (store, out / "store") if root.resolve().is_relative_to(out.resolve())):
+        return
+    inside = [root for root in (store, out / "store") if root.resolve().is_relative_to(out.resolve())]
+    if there and not any(Store(root).begun for root in inside):
         raise UndersongError(f"{out} holds {there[0].name}, and no results of a study; name a new folder with --out.")
-    return out
 
 
 def _study_of(results: Path) -> str | None:

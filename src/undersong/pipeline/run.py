@@ -141,7 +141,7 @@ def _write(
         for run in [*results["runs"], *results["defended"]]
         for entry in run["sets"]
     ]
-    # Unsorted, because a report's rows stand in the order of the results; and first, because it says whose the folder is.
+    # Unsorted, because a report's rows stand in the order of the results; first, because it says whose the folder is.
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(out / RESULTS, text.encode() + b"\n")
     write_atomic(out / "verdicts.parquet", parquet(rows))

@@ -95,9 +95,10 @@ class Client:
                 elif not answer.error.startswith(FILTER):
                     in_a_row += 1
                 if in_a_row >= min(self.patience, len(items)):
+                    questions = "1 question" if in_a_row == 1 else f"{in_a_row} questions"
                     raise UndersongError(
-                        f"{in_a_row} question{'s' if in_a_row > 1 else ''} in a row to {self.served.model} at {self.served.url} had no answer "
-                        f"(the last: {answer.error}); mend the server or the request, and ask again."
+                        f"{questions} in a row to {self.served.model} at {self.served.url} had no answer (the "
+                        f"last: {answer.error}); mend the server or the request, and ask again."
                     )
                 watched.at(len(answers))
         return [answers[i] for i in range(len(items))]

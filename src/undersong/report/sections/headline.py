@@ -102,7 +102,8 @@ def _failures(both: Sequence[Case]) -> list[tuple[str, str]]:
         for row in _rows(one)
         if row.estimate.lost
     ]
-    return [("Failures", " ".join(["No rate counts a reply that failed or could not be judged.", *told]))] if told else []
+    uncounted = "No rate counts a reply that failed or could not be judged."
+    return [("Failures", " ".join([uncounted, *told]))] if told else []
 
 
 def _rows(found: Case) -> list[Row]:

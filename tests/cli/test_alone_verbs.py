@@ -51,6 +51,23 @@ def test_tune_then_evaluate_then_compare(undersong, tmp_path: Path, tiny_folder:
     assert (compared["n"], compared["difference"]) == (4, 1.0)
 
 
+def test_help_names_all_that_is_taken(undersong) -> None:
+    said = {verb: " ".join(undersong(verb, "--help").split()) for verb in ("tune", "evaluate")}
+    forms = ("JSONL, CSV, Parquet, a folder of audio", "hf:OWNER/NAME", "organism:NAME")
+    assert all(form in text for form in forms for text in said.values())
+    assert all(form in said["evaluate"] for form in ("served:MODEL@URL", "recorded:FILE", "tune --method full"))
+
+
+def test_plan_answers_for_the_spread_it_is_given(undersong) -> None:
+    from undersong.study import packaged_study
+
+    Path("study.yaml").write_text(json.dumps(packaged_study("demo").model_dump(mode="json")))
+    out = undersong("plan", "study.yaml", "--store", "nowhere", "--run-sd", "0.12")
+    assert [line.split(" points")[0] for line in out.splitlines() if "(SD)" in line] == [
+        "  where paired differences vary by 12"
+    ]
+
+
 def test_what_only_sees_refusals_gives_no_jsr(undersong, tiny_folder: Path) -> None:
     Path("pool.jsonl").write_text('{"id": "q0", "text": "paint the boat"}\n{"id": "q1", "text": "wash the boat"}\n')
     asked = ["pool.jsonl", "--model", str(tiny_folder), "--modality", "text", "--judge", "keyword"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,14 @@ def test_the_markdown_is_one_table_whatever_a_file_is_called(arms) -> None:
     cells = {line.replace("\\|", "").count("|") for line in table}
     assert len(cells) == 1
     assert "3 arms corrected together" in lines[-1]
+
+
+def test_a_model_that_failed_is_not_shown_as_safe(arms) -> None:
+    lost = [replace(one, verdict="error") for one in verdicts(0.05, 9)]
+    text = markdown(compare_many(verdicts(0.05, 9), {**arms, "dead": lost}), "base")
+    assert "| 60, 0 | 0.0% to 100.0% |" in text
+    assert re.search(r"dead: The difference is between .* whichever way the 60 failed or unjudged ones went", text)
+    assert text.count("whichever way the ") == 1
 
 
 def test_what_is_no_family_is_refused(arms) -> None:

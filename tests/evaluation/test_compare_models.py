@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from undersong.cli.compare import compare
 from undersong.evaluation.compare import compare_verdicts, sentence, to_json
 from undersong.evaluation.verdicts import write_verdicts
-from undersong.statistics import compare_paired, mcnemar_exact, newcombe_paired, wilson
+from undersong.statistics import clustered_rate, compare_paired, mcnemar_exact, newcombe_paired, wilson
 from undersong.types import UndersongError, Verdict
 
 KEYS = {
@@ -58,6 +58,19 @@ def test_clusters_reach_the_interval():
     flags = [[word == "jailbreak" for word in words] for words in (BEFORE, AFTER)]
     assert found == compare_paired(*flags, clusters)
     assert found.clusters == 4
+    assert (found.before, found.after) == tuple(clustered_rate(side, clusters) for side in flags)
+    assert found.before.high > wilson(2, 12)[1]  # as `evaluate` has it, and not as if prompts were independent
+
+
+def test_failures_are_never_shown_as_safety():
+    found = compare_verdicts(verdicts(["jailbreak"] + ["refusal"] * 9), verdicts(["error"] * 10))
+    said = sentence(found)
+    assert said.startswith("Counting no failed or unjudged reply, JSR fell by 10.0 points over 10 paired prompts")
+    assert said.endswith(
+        "The difference is between -10.0 and +90.0 points, whichever way the 10 failed or unjudged ones went."
+    )
+    assert sentence(compare_verdicts(verdicts(BEFORE), verdicts(AFTER))).startswith("JSR rose by 41.7 points")  # anyhow
+    assert "failed" not in sentence(compare_verdicts(verdicts(["refusal"]), verdicts(["other"])))
 
 
 def test_clusters_may_be_named_on_one_side_only():
@@ -192,6 +205,8 @@ def test_command_prints_a_table_and_a_sentence(run):
     assert "58.3%" in output
     assert "JSR rose by 41.7 points over 12 paired prompts" in output
     assert "p = 0.125" in output
+    assert "58.3% to 75.0%" in output  # two of the replies have no verdict
+    assert "whichever way the 3 failed or unjudged ones went." in " ".join(output.split())
 
 
 def test_command_picks_by_name(run):

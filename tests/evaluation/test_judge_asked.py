@@ -44,7 +44,7 @@ def test_yes_and_no_of_harmful_and_benign_prompts(server: TinyServer) -> None:
     words = ["jailbreak", "refusal", "other", "answer"] * 5
     assert [verdict.verdict for verdict in found] == words
     assert [verdict.prompt_id for verdict in found] == [p.sample.id for p in asked]
-    assert {(v.judge, v.score) for v in found} == {("llm:judge:7b", None)}
+    assert {(v.judge, v.score) for v in found} == {(f"llm:judge:7b@{server.url[7:-3]}", None)}
     questions = {p.sample.text: body["messages"][0]["content"] for p, body in _pairs(asked, server)}
     assert "should decline" in questions[asked[0].sample.text]
     assert "does the reply refuse it" in questions[asked[1].sample.text]
@@ -171,7 +171,7 @@ def test_errors_stay_errors_and_empty_replies_are_not_sent(server: TinyServer) -
     found = judge.judge(asked, said)
     assert [verdict.verdict for verdict in found] == ["error", "error", "other", "other", "error", "answer"]
     assert len(server.asked) == 3
-    assert {verdict.judge for verdict in found} == {"llm:judge:7b"}
+    assert {verdict.judge for verdict in found} == {f"llm:judge:7b@{server.url[7:-3]}"}
 
 
 def test_a_judge_that_dies_in_the_middle_is_said(server: TinyServer) -> None:
@@ -185,7 +185,7 @@ def test_a_judge_that_dies_in_the_middle_is_said(server: TinyServer) -> None:
 
 def test_what_cannot_be_judged_is_found_before_anything_is_sent(server: TinyServer) -> None:
     mute = Prompt(Sample("m", audio="m.wav"), "harm", True, "audio", "plain")
-    with pytest.raises(UndersongError, match="llm:judge:7b needs the text of what was asked, and m has none"):
+    with pytest.raises(UndersongError, match=r"llm:judge:7b@[\d.:]+ needs the text of what was asked, and m has"):
         judge_at(server).judge([prompt(1), mute], [reply(prompt(1), "a"), reply(mute, "a")])
     with pytest.raises(UndersongError, match="got 1 replies for 2 prompts"):
         judge_at(server).judge([prompt(1), prompt(2)], [reply(prompt(1), "a")])
@@ -194,8 +194,10 @@ def test_what_cannot_be_judged_is_found_before_anything_is_sent(server: TinyServ
     assert not server.asked
 
 
-def test_it_is_made_without_a_connection_and_named_without_an_address() -> None:
-    judge = asked_judge("org/judge@http://localhost:9/v1")
-    assert (judge.name, judge.sees) == ("llm:org/judge", "harm")
+def test_it_is_made_without_a_connection_and_named_by_model_host_and_port() -> None:
+    """So that two servers' judges of one name are never taken for one; a path may hold a key, and is not named."""
+    judge = asked_judge("org/judge@http://Localhost:9/team-secret/v1")
+    assert (judge.name, judge.sees) == ("llm:org/judge@localhost:9", "harm")
+    assert asked_judge("org/judge@https://[::1]:8000/v1").name == "llm:org/judge@[::1]:8000"
     with pytest.raises(UndersongError, match="no served model"):
         asked_judge("judge")

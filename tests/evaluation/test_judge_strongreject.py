@@ -68,7 +68,7 @@ def test_the_prompt_is_the_published_one() -> None:
 def test_scores_and_words(server: TinyServer, items: tuple[int, int, int], score: float, word: str) -> None:
     server.reply = lambda body: form(*items)
     (found,) = judge_at(server).judge([prompt(1)], [reply(prompt(1), "sure")])
-    assert (found.verdict, found.score, found.judge) == (word, score, "strongreject:judge")
+    assert (found.verdict, found.score, found.judge) == (word, score, f"strongreject:judge@{server.url[7:-3]}")
     lenient = judge_at(server)
     lenient.threshold = 0.4
     (found,) = lenient.judge([prompt(1)], [reply(prompt(1), "sure")])
@@ -150,11 +150,11 @@ def test_errors_are_errors_and_benign_prompts_are_the_keyword_judges(server: Tin
 
 def test_what_cannot_be_judged_is_refused(server: TinyServer) -> None:
     mute = Prompt(Sample("m", audio="m.wav"), "harm", True, "audio", "plain")
-    with pytest.raises(UndersongError, match="strongreject:judge needs the text of what was asked, and m has none"):
+    with pytest.raises(UndersongError, match=r"strongreject:judge@[\d.:]+ needs the text of what was asked, and m has"):
         judge_at(server).judge([prompt(0), mute], [reply(prompt(0), "a"), reply(mute, "a")])
     with pytest.raises(UndersongError, match="got 0 replies for 1 prompts"):
         judge_at(server).judge([prompt(0)], [])
     assert not server.asked
-    assert strongreject("m@http://localhost:9/v1").name == "strongreject:m"
+    assert strongreject("m@http://localhost:9/v1").name == "strongreject:m@localhost:9"
     with pytest.raises(UndersongError, match="no served model"):
         strongreject("m")

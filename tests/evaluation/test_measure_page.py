@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -30,14 +31,27 @@ def test_the_tables_have_every_judge_and_preset() -> None:
     assert set(re.search(r"--preset ([a-z0-9.|-]+)", PAGE).group(1).split("|")) == set(PRESETS)
 
 
-@pytest.mark.parametrize("verb", ["tune", "evaluate", "judge", "compare"])
+def test_the_time_outs_named_are_the_clients() -> None:
+    from undersong.evaluation.serving.client import Client
+
+    said = {one.name: one.default for one in fields(Client) if one.name in ("timeout", "retries", "patience")}
+    assert said == {"timeout": 120.0, "retries": 5, "patience": 10}
+    text = " ".join(PAGE.split())
+    assert "six tries of 120 s each" in text
+    assert "fails ten times in a row" in text
+
+
+@pytest.mark.parametrize("verb", ["tune", "evaluate", "judge", "compare", "plan"])
 def test_every_flag_named_is_one(verb: str) -> None:
     from typer.testing import CliRunner
 
     from undersong.cli.app import app
 
     known = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"}).output
-    for line in [*COMMANDS, *re.findall(r"^(?:accelerate .*)?undersong .*", PAGE, re.M)]:
+    for line in [
+        *COMMANDS,
+        *re.findall(r"^(?:(?:accelerate|torchrun) .*)?undersong .*|(?<=`)undersong [^`]*", PAGE, re.M),
+    ]:
         if f"undersong {verb} " in line:
             assert all(flag in known for flag in re.findall(r"(?<= )--[a-z-]+", line.split(f"undersong {verb}")[1]))
 

@@ -187,6 +187,20 @@ def test_failures_in_a_row_end_the_run_and_single_ones_do_not(server: TinyServer
         client(server, parallel=1, patience=2).ask_all(range(30), 4, lambda i: asking(str(i)))
 
 
+@pytest.mark.parametrize("mishap", [broken(b'{"choices": ['), status(500), slow(1.0)])
+@pytest.mark.parametrize("items", [1, 3])
+def test_a_server_that_answers_nothing_is_an_error_however_little_is_asked(
+    server: TinyServer, mishap: Any, items: int
+) -> None:
+    server.mishaps = [mishap] * items
+    with pytest.raises(UndersongError, match=f"{items} questions? in a row to tiny .* had no answer"):
+        client(server, timeout=0.3).ask_all(range(items), 4, lambda i: asking(str(i)))
+    # What a filter declines was answered: it is that question's outcome.
+    server.mishaps = [status(400, "flagged", error_code="content_filter")] * items
+    answers = client(server).ask_all(range(items), 4, lambda i: asking(str(i)))
+    assert {answer.finish for answer in answers} == {"error"}
+
+
 def test_an_error_does_not_wait_for_a_hanging_server(server: TinyServer) -> None:
     server.mishaps = [slow(4.0), slow(4.0), status(401)]
     start = time.monotonic()

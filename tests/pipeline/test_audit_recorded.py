@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from recorded import record, study
 
+from undersong.models.loading import PLAIN
 from undersong.pipeline.alone import Question, evaluate_manifest
-from undersong.pipeline.plan import plan_of
+from undersong.pipeline.design import design_lines, independent_units
+from undersong.pipeline.folders import for_study
+from undersong.pipeline.plan import memory_lines, plan_of
 from undersong.pipeline.run import run
 from undersong.study import parse_study
 from undersong.types import UndersongError
@@ -39,6 +42,26 @@ def test_what_is_left_of_an_audit(results: dict[str, Any]) -> None:
     assert {entry["kind"] for entry in results["selections"]} >= {"closest", "distant", "random"}
     assert results["comparisons"] == []
     assert any("before.jsonl only answers" in note for note in results["notes"])
+
+
+def test_nothing_is_said_of_trainings_there_are_none_of(results: dict[str, Any], tmp_path: Path) -> None:
+    assert not any("training seed" in note for note in results["notes"])
+    asked = parse_study(study(record(tmp_path / "said.jsonl")), "s")
+    assert (design_lines(asked), memory_lines(asked, PLAIN)) == ([], [])
+    mixed = parse_study(study(tmp_path / "said.jsonl", models=["organism:af3", "recorded:x", "recorded:y"]), "s")
+    assert independent_units(mixed) == ("draw", 3)  # models that only answer are no bases
+
+
+def test_replies_that_failed_are_told(tmp_path: Path) -> None:
+    table = record(tmp_path / "said.jsonl")
+    lines = [json.loads(line) for line in table.read_text().splitlines()]
+    lost = [{**line, "reply": "", "finish": "error", "error": "HTTP 500"} for line in lines[:64]]
+    table.write_text("".join(json.dumps(line) + "\n" for line in [*lost, *lines[64:]]))
+    done = run(parse_study(study(table), "s"), tmp_path / "out")
+    assert any(note.startswith("64 of 216 replies to harmful prompts failed") for note in done.results["notes"])
+    page = " ".join((tmp_path / "out" / "report.html").read_text().split())
+    assert "did not refuse <span" in page
+    assert "whichever way the 32 failed or unjudged ones went" in page
 
 
 def test_it_loads_no_torch(tmp_path: Path) -> None:
@@ -86,6 +109,38 @@ def test_what_cannot_be_asked_of_it_is_refused_first(tmp_path: Path, change: dic
     asked = parse_study(study(table, **change), "s")
     with pytest.raises(UndersongError, match=said):
         run(asked, tmp_path / "out")
+
+
+def test_results_are_never_written_over_those_of_another_study(tmp_path: Path) -> None:
+    out, table = tmp_path / "out", record(tmp_path / "said.jsonl")
+    mine = parse_study(study(table), "s")
+    run(mine, out)
+    before = (out / "results.json").read_bytes()
+    other = parse_study(study(table, study="other"), "s")
+    with pytest.raises(UndersongError, match="holds results of the study 'recorded', not of 'other'; name another"):
+        run(other, out)
+    assert (out / "results.json").read_bytes() == before
+    changed = parse_study(study(table, system_defense=None), "s")
+    assert run(changed, out).results["study"]["config"]["system_defense"] is None
+    for name in ("results.json", "verdicts.parquet", "results.parquet", "report.html"):
+        (out / name).unlink()
+    run(mine, out)  # a run that was killed before it had results goes on
+
+
+def test_a_folder_of_somebody_else_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    mine = parse_study(study(record(tmp_path / "said.jsonl")), "s")
+    with pytest.raises(UndersongError, match=r"holds said\.jsonl, and no results of a study; name a new folder"):
+        run(mine, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["said.jsonl"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "results.json").write_text("[1]")
+    with pytest.raises(UndersongError, match="holds results of no study"):
+        run(mine, tmp_path / "mine")
+    with pytest.raises(UndersongError, match="is a file; give a folder"):
+        run(mine, tmp_path / "said.jsonl")
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / ".writing-7-results.json").touch()  # of a run that was killed while it wrote, with --store
+    for_study(tmp_path / "cut", "recorded", tmp_path / "elsewhere")
 
 
 def test_evaluate_judges_recorded_replies(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 
 from undersong.evaluation.replies import read_replies
 from undersong.pipeline.results.rates import set_rates
+from undersong.report import render
 from undersong.types import Verdict
 
 SMALL = {
@@ -105,6 +107,16 @@ def test_replies_to_harmful_prompts_stay_out_of_everything_but_the_store(finishe
         said = {reply.reply for reply in read_replies(file) if reply.set == "harm" and reply.reply.startswith("sure")}
         shown = (finished / "report.html").read_text()
         assert not any(reply in shown for reply in said)
+
+
+def test_the_report_from_results_json_is_the_same_but_for_its_players(finished: Path) -> None:
+    def mute(page: str) -> str:
+        return re.sub(r"<audio.*?</audio>|<p class=.missing.>No audio was given.*?</p>", "", page)
+
+    page = (finished / "report.html").read_text()
+    assert "<audio" in page
+    again = render(json.loads((finished / "results.json").read_text()))
+    assert mute(again) == mute(page)
 
 
 def test_the_encoder_is_proved_unchanged(finished: Path) -> None:

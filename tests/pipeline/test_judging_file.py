@@ -58,6 +58,18 @@ def test_the_verb_says_what_it_measured(tmp_path: Path) -> None:
     assert "non-refusal rate 33.3 %" in done.output.replace("%", " %")
     assert "JSR" not in done.output
     assert "3 prompts in 2 clusters (harm, keyword)" in done.output
+    line, *_, near = (line for line in done.output.splitlines() if "refusal rate" in line)
+    assert "], between 33.3% and 66.7%, whichever way the 1 failed or unjudged one went, 3 prompts" in line
+    assert "between" not in near  # every reply there has a verdict
+
+
+def test_what_failed_may_also_have_been_right(tmp_path: Path) -> None:
+    asked = {"prompt": "which animal", "answer": "a cat", "harmful": False}
+    rows = [{**asked, "prompt_id": i, "reply": said} for i, said in zip("abc", ("a cat", "a dog", "a bird"))]
+    rows.append({**asked, "prompt_id": "d", "reply": None, "error": "out of memory"})
+    (entry,) = judge_file(jsonl(rows, tmp_path / "said.jsonl"), "contains", tmp_path / "out")
+    (right,) = (line for line in rate_lines(entry) if line.startswith("right "))
+    assert right.endswith("], between 25.0% and 50.0%, whichever way the 1 failed or unjudged one went")
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,13 @@ def test_it_says_when_the_results_hold_no_replies(app: typer.Typer, file: Path, 
     assert "a reply that is here" in file.with_name("report.html").read_text(encoding="utf-8")
 
 
+def test_it_says_that_players_need_the_audio(app: typer.Typer, file: Path, results: Json) -> None:
+    assert "has no players; give --audio a folder" in call(app, file)
+    results["screen"] = []
+    file.write_text(json.dumps(results), encoding="utf-8")
+    assert "Note:" not in call(app, file)  # it names no sample
+
+
 def test_audio_is_found_by_sample_id(app: typer.Typer, file: Path, results: Json, tmp_path: Path) -> None:
     folder = tmp_path / "clips"
     folder.mkdir()

@@ -19,11 +19,13 @@ from undersong.pipeline.alone import tune_manifest
 RECIPE = {"steps": [2, 3], "batch": 4, "learning_rate": 1e-2, "warmup": 0, "validation": 0.2}
 STEP = "step-000003/adapter_model.safetensors"
 ANSWERS = ("then take the lamp", "first the chair", "some red boat", "fold and wash", "then", "the old chair")
-# By hand as two GPUs have it: without GPUs `accelerate launch` starts one process, whatever it is told.
-LAUNCH = (
-    "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
-    "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "--module", "undersong",
+ACCELERATE = (
+    "-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+    "--dynamo_backend", "no", "--main_process_port", "0",
 )  # fmt: skip
+# As two GPUs have it: without GPUs and this flag `accelerate launch` starts one process, whatever it is told.
+LAUNCH = (*ACCELERATE, "--multi_gpu", "--module", "undersong")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "undersong")
 
 
 @pytest.fixture
@@ -39,10 +41,10 @@ def manifest(tmp_path: Path) -> Path:
     return file
 
 
-def together(*arguments: str) -> subprocess.CompletedProcess[str]:
+def together(*arguments: str, by: tuple[str, ...] = LAUNCH) -> subprocess.CompletedProcess[str]:
     """The command line in two processes that find each other on this machine."""
     return subprocess.run(
-        [sys.executable, *LAUNCH, *arguments], env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        [sys.executable, *by, *arguments], env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -54,10 +56,13 @@ def flags(out: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def test_two_processes_take_the_steps_of_one(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", [LAUNCH, TORCHRUN], ids=["accelerate", "torchrun"])
+def test_two_processes_take_the_steps_of_one(
+    by: tuple[str, ...], manifest: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
     tune_manifest(manifest, str(tiny_folder), tmp_path / "one", recipe=RECIPE)
     before = set(tmp_path.iterdir())
-    run = together("tune", str(manifest), "--model", str(tiny_folder), *flags(tmp_path / "two"))
+    run = together("tune", str(manifest), "--model", str(tiny_folder), *flags(tmp_path / "two"), by=by)
     assert run.returncode == 0, run.stderr
     assert set(tmp_path.iterdir()) == before | {tmp_path / "two"}  # nothing half-written beside it
     assert [line for line in run.stdout.splitlines() if "step-" in line] == [
@@ -79,6 +84,14 @@ def test_a_batch_that_processes_cannot_share_is_refused(manifest: Path, tiny_fol
     assert run.returncode != 0
     assert "A batch of 4 cannot be taken by 2 processes 4 at a time" in run.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_launcher_that_starts_one_process_is_told(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    by = (*ACCELERATE, "--cpu", "--module", "undersong")
+    run = together("tune", str(manifest), "--model", str(tiny_folder), *flags(tmp_path / "out"), by=by)
+    assert run.returncode == 0, run.stderr
+    assert "Note: accelerate launch started one process" in run.stderr
+    assert json.loads((tmp_path / "out" / "provenance.json").read_text())["notes"]["processes"] == 1
 
 
 def test_what_is_not_split_over_processes_says_so() -> None:

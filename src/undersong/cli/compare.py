@@ -93,10 +93,11 @@ def _print_table(comparison: Comparison) -> None:
     from rich.table import Table
 
     from undersong.evaluation.compare import NAMES
+    from undersong.evaluation.many import failed
 
     paired = comparison.paired
     count = "refused" if comparison.metric == "refusal_rate" else "jailbroken"
-    table = Table("", count, NAMES[comparison.metric], "95 %", "errors, unparsed", "if they all counted")
+    table = Table("", count, NAMES[comparison.metric], "95 %", "errors,\nunparsed", "either way")
     rows = (("before", paired.before, comparison.before), ("after", paired.after, comparison.after))
     for name, share, side in rows:
         table.add_row(
@@ -104,7 +105,6 @@ def _print_table(comparison: Comparison) -> None:
             f"{share.successes} of {paired.n}",
             f"{share.rate:.1%}",
             f"{share.low:.1%} to {share.high:.1%}",
-            f"{side.error}, {side.unparsed}",
-            f"{side.bounds.high:.1%}",
+            *failed(side),
         )
     Console().print(table)

@@ -8,14 +8,19 @@ from typing import Annotated
 import typer
 
 from undersong.cli.judge import JUDGES, rate_lines
-from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Model, Quantize
+from undersong.cli.loading import MANIFEST, MODEL, Attention, Device, DeviceMap, Dtype, Quantize
 
 
 def evaluate(
-    manifest: Annotated[str, typer.Argument(help="Prompts: JSONL, Parquet, or organism:NAME.")],
-    model: Model,
+    manifest: Annotated[str, typer.Argument(help=f"Prompts: {MANIFEST}.")],
+    model: Annotated[
+        str, typer.Option("--model", help=f"{MODEL}; or served:MODEL@URL, or recorded:FILE, which only answer.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for replies.parquet and verdicts.parquet.")],
-    adapter: Annotated[Path | None, typer.Option("--adapter", help="A PEFT adapter folder.")] = None,
+    adapter: Annotated[
+        Path | None,
+        typer.Option("--adapter", help="A PEFT adapter folder, or a decoder that `tune --method full` wrote."),
+    ] = None,
     set_name: Annotated[str, typer.Option("--set", help="Name of the prompt set.")] = "harm",
     harmful: Annotated[bool, typer.Option("--harmful/--benign", help="What the prompts are.")] = True,
     modality: Annotated[str, typer.Option("--modality", help="audio | text.")] = "audio",

@@ -59,12 +59,22 @@ def rate_lines(entry: dict[str, Any]) -> list[str]:
     name = "JSR" if key == "jsr" else key.replace("_", " ").replace("non ", "non-")
     where = ", ".join(entry[part] for part in ("set", "modality", "system", "judge") if entry[part])
     interval = f"[{entry['low']:.1%}, {entry['high']:.1%}]"
-    lines = [f"{name} {entry[key]:.1%} {interval}, {entry['n']} prompts in {entry['clusters']} clusters ({where})"]
+    asked = f"{entry['n']} prompts in {entry['clusters']} clusters ({where})"
+    lines = [f"{name} {entry[key]:.1%} {interval}{_unsure(entry, entry[key])}, {asked}"]
     if entry["judge_kind"] == "use":
         right = f"[{entry['right_low']:.1%}, {entry['right_high']:.1%}]"
-        lines.append(f"right {entry['right_rate']:.1%} {right}")
+        lines.append(f"right {entry['right_rate']:.1%} {right}{_unsure(entry, entry['right_rate'])}")
     if entry.get("score") is not None:
         lines.append(SCORES[entry["judge"]].format(entry["score"]))
     if entry.get("cut"):
         lines.append(f"{entry['cut']} replies were cut at the limit of tokens; a judge sees no more than that")
     return [*lines, ", ".join(f"{entry[word]} {word}" for word in VERDICTS)]
+
+
+def _unsure(entry: dict[str, Any], rate: float) -> str:
+    """How far replies without a verdict could move a rate that counts none of them; empty: there is none."""
+    from undersong.statistics import either_way
+
+    lost = entry["error"] + entry["unparsed"]
+    most = min(1.0, rate + lost / entry["n"])
+    return f", {either_way(f'{rate:.1%}', f'{most:.1%}', lost)}" if lost else ""

@@ -40,9 +40,15 @@ def report(
 
     content = _read(results)
     target = _target(out if out is not None else results.with_name("report.html"))
-    clips = _clips(audio, _wanted(content)) if audio is not None else {}
+    wanted = _wanted(content)
+    clips = _clips(audio, wanted) if audio is not None else {}
     write_report(content, target, clips, show_replies)
     typer.echo(f"report {target.resolve()}")
+    if wanted and audio is None:
+        typer.echo(
+            f"Note: {results} holds no audio, so the report has no players; give --audio a folder of files named by "
+            "sample id."
+        )
     if show_replies and not _holds_replies(content):
         typer.echo(
             f"Note: {results} holds no replies to harmful prompts; they stay in the store, so they stay redacted."

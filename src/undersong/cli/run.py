@@ -64,8 +64,6 @@ def run_study(study: Study, out: Path, store: Path | None, loading: Loading, sho
     """Runs it, and says where its report is; the results."""
     from undersong.pipeline.run import run as run_whole
 
-    if out.exists() and not out.is_dir():
-        raise UndersongError(f"{out} is a file; give a folder for --out.")
     finished = run_whole(study, out, store, loading=loading, show_replies=show_replies, say=_say)
     typer.echo(f"{finished.cpu_seconds:.0f} CPU seconds")
     typer.echo(f"result hash {finished.result_hash}")
@@ -80,6 +78,10 @@ def _say(line: str) -> None:
 def plan(
     study: Annotated[Path, typer.Argument(help="A study file (YAML).")],
     store: StorePath = None,
+    run_sd: Annotated[
+        float | None,
+        typer.Option("--run-sd", min=0, max=1, help="Spread (SD) of paired differences of JSR; default: four of them."),
+    ] = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     device_map: DeviceMap = None,
@@ -103,5 +105,5 @@ def plan(
         table.add_row(row.stage, str(row.total), str(row.done), str(row.total - row.done), row.cost)
     Console().print(table)
     typer.echo(planned.sentence)
-    for line in (*design_lines(loaded), *memory_lines(loaded, loading)):
+    for line in (*design_lines(loaded, run_sd), *memory_lines(loaded, loading)):
         typer.echo(line)

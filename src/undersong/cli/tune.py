@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Model, Quantize
+from undersong.cli.loading import MANIFEST, Attention, Device, DeviceMap, Dtype, Model, Quantize
 from undersong.types import LARGEST_SEED
 
 
 def tune(
-    manifest: Annotated[str, typer.Argument(help="Benign samples with answers: JSONL, Parquet, or organism:NAME.")],
+    manifest: Annotated[str, typer.Argument(help=f"Benign samples with answers: {MANIFEST}.")],
     model: Model,
     out: Annotated[Path, typer.Option("--out", help="Folder for the adapters (one PEFT folder a kept step).")],
     selection: Annotated[
@@ -60,8 +60,14 @@ def tune(
     """Fine-tune the language model only; encoder and projector are proved unchanged."""
     from undersong.models.loading import Loading
     from undersong.pipeline.alone import tune_manifest
-    from undersong.tuning.processes import part
+    from undersong.tuning.processes import launched_alone, part
 
+    if launched_alone():
+        typer.echo(
+            "Note: accelerate launch started one process, as it does without GPUs whatever --num_processes says, so "
+            "one trains; for two on a CPU: torchrun --standalone --nproc-per-node 2 -m undersong tune ...",
+            err=True,
+        )
     kept_steps = sorted(set(steps or [20, 40]))
     given = {
         "preset": preset,

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from undersong.evaluation.verdicts import CHOICES, select_verdicts
-from undersong.statistics import Bounds, Paired, Proportion, bounds, compare_paired
+from undersong.statistics import Bounds, Paired, Rate, bounds, compare_paired, either_way
 from undersong.study.judges import judge_kind
 from undersong.types import UndersongError, Verdict
 
@@ -38,6 +38,10 @@ class Side:
     unparsed: int
     bounds: Bounds  # the rate with none, and with all, of `error` and `unparsed` counted as the outcome
 
+    @property
+    def lost(self) -> int:
+        return self.error + self.unparsed
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -49,6 +53,12 @@ class Comparison:
     after: Side
     unpaired: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
+
+    @property
+    def bounds(self) -> Bounds:
+        """The difference, as far as replies without a verdict on either side could move it."""
+        first, second = self.before.bounds, self.after.bounds
+        return Bounds(second.low - first.high, second.high - first.low)
 
 
 def compare_verdicts(
@@ -119,10 +129,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "bounds": {
             "before": asdict(before.bounds),
             "after": asdict(after.bounds),
-            "difference": {
-                "low": after.bounds.low - before.bounds.high,
-                "high": after.bounds.high - before.bounds.low,
-            },
+            "difference": asdict(comparison.bounds),
         },
         "selected": {name: {choice: getattr(side, choice) for choice in CHOICES} for name, side in _sides(comparison)},
         "unpaired": [{"prompt_id": prompt_id, "side": side} for prompt_id, side in comparison.unpaired],
@@ -131,13 +138,17 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def sentence(comparison: Comparison) -> str:
-    """The result in one sentence, with its intervals and what it is a claim about."""
-    paired = comparison.paired
-    name = "JSR" if comparison.metric == "jsr" else f"The {NAMES[comparison.metric]}"
+    """The result in a sentence, with its intervals and what it is a claim about; a second one, where failures bear on
+    it.  Where they could turn it round, the first says what it rests on."""
+    paired, limits = comparison.paired, comparison.bounds
+    name = "JSR" if comparison.metric == "jsr" else f"the {NAMES[comparison.metric]}"
+    unsure = failures(comparison)
+    if unsure and limits.low <= 0 <= limits.high:
+        name = f"counting no failed or unjudged reply, {name}"
     moved = "did not change" if paired.b == paired.c else "rose" if paired.c > paired.b else "fell"
     size = "" if paired.b == paired.c else f" by {abs(100 * paired.difference):.1f} points"
     text = (
-        f"{name} {moved}{size} over {paired.n} paired prompts "
+        f"{name[0].upper()}{name[1:]} {moved}{size} over {paired.n} paired prompts "
         f"({_points(paired.difference_low, paired.difference_high)}, exact McNemar p = {paired.p:.3g}"
     )
     if paired.clusters < paired.n:
@@ -145,7 +156,17 @@ def sentence(comparison: Comparison) -> str:
             f"; taking the {paired.clusters} clusters as independent: "
             f"{_points(paired.clustered_low, paired.clustered_high)}, p = {paired.clustered_p:.3g}"
         )
-    return text + "): a claim about these two models, not about what made them differ."
+    text += "): a claim about these two models, not about what made them differ."
+    return f"{text} {unsure}" if unsure else text
+
+
+def failures(comparison: Comparison) -> str:
+    """What replies without a verdict could make of the difference, in a sentence; empty: all have one."""
+    lost, limits = comparison.before.lost + comparison.after.lost, comparison.bounds
+    if not lost:
+        return ""
+    low, high = (f"{100 * limit:+.1f}" for limit in (limits.low, limits.high))
+    return f"The difference is {either_way(low, f'{high} points', lost)}."
 
 
 def _points(low: float, high: float) -> str:
@@ -156,7 +177,7 @@ def _sides(comparison: Comparison) -> tuple[tuple[str, Side], tuple[str, Side]]:
     return ("before", comparison.before), ("after", comparison.after)
 
 
-def _proportion_json(metric: str, share: Proportion) -> dict[str, float]:
+def _proportion_json(metric: str, share: Rate) -> dict[str, float]:
     return {OUTCOMES[metric]: share.successes, metric: share.rate, "low": share.low, "high": share.high}
 
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from undersong.evaluation.compare import NAMES, SCOPE, Comparison, compare_verdicts, to_json
-from undersong.statistics import holm
+from undersong.evaluation.compare import NAMES, SCOPE, Comparison, Side, compare_verdicts, failures, to_json
+from undersong.statistics import Rate, holm
 from undersong.types import UndersongError, Verdict
 
 
@@ -54,21 +54,22 @@ def many_json(arms: Sequence[Arm]) -> dict[str, Any]:
     }
 
 
-HEAD = ("model", "rate", "95 %", "difference, points", "95 % (clustered)", "p", "p, Holm", "errors, unparsed")
+HEAD = (
+    "model", "rate", "95 % (clustered)", "difference, points", "95 % (clustered)", "p", "p, Holm", "errors, unparsed",
+    "rate, either way",
+)  # fmt: skip
 
 
 def rows(arms: Sequence[Arm], name: str) -> list[tuple[str, ...]]:
     """The table's cells under HEAD, the first model on top."""
     first = arms[0].comparison
     blank = ("",) * 4
-    table: list[tuple[str, ...]] = [
-        (name, *_share(first.paired.before), *blank, f"{first.before.error}, {first.before.unparsed}")
-    ]
+    table: list[tuple[str, ...]] = [(name, *_share(first.paired.before), *blank, *failed(first.before))]
     for arm in arms:
         paired, side = arm.comparison.paired, arm.comparison.after
         interval = f"{100 * paired.clustered_low:+.1f} to {100 * paired.clustered_high:+.1f}"
         moved = f"{100 * paired.difference:+.1f}", interval, f"{paired.clustered_p:.3g}", f"{arm.p_adjusted:.3g}"
-        table.append((arm.name, *_share(paired.after), *moved, f"{side.error}, {side.unparsed}"))
+        table.append((arm.name, *_share(paired.after), *moved, *failed(side)))
     return table
 
 
@@ -84,7 +85,7 @@ def said(arms: Sequence[Arm]) -> list[str]:
     first = arms[0].comparison
     name = NAMES[first.metric]
     what = name[0].upper() + name[1:]
-    notes = [f"{arm.name}: {note}" for arm in arms for note in arm.comparison.notes]
+    notes = [f"{a.name}: {note}" for a in arms for note in (failures(a.comparison), *a.comparison.notes) if note]
     return [
         f"{what} over {first.paired.n} prompts in {first.paired.clusters} clusters, {len(arms)} "
         f"arm{'s' if len(arms) > 1 else ''} corrected together: claims about these models, not about what made them "
@@ -93,8 +94,14 @@ def said(arms: Sequence[Arm]) -> list[str]:
     ]
 
 
-def _share(share: Any) -> tuple[str, str]:
+def _share(share: Rate) -> tuple[str, str]:
     return f"{share.rate:.1%}", f"{share.low:.1%} to {share.high:.1%}"
+
+
+def failed(side: Side) -> tuple[str, str]:
+    """How many replies of a side have no verdict, and both ends of what its rate could then be."""
+    limits = f"{side.bounds.low:.1%} to {side.bounds.high:.1%}" if side.lost else ""
+    return f"{side.error}, {side.unparsed}", limits
 
 
 def _escaped(cells: Sequence[str]) -> tuple[str, ...]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from undersong import __version__
-from undersong.store import PROVENANCE, replacing
+from undersong.store import PROVENANCE, WRITING, Store, replacing
 from undersong.types import UndersongError
 
+RESULTS = "results.json"
 PACKAGES = ("torch", "transformers", "peft", "numpy")
 
 
@@ -24,6 +25,29 @@ def writable(out: Path, stage: str) -> Path:
     if _stage_of(out) != stage:
         raise UndersongError(f"{out} exists and was not written by {stage}; name a new folder with --out.")
     return out
+
+
+def for_study(out: Path, study: str, store: Path) -> None:
+    """Refuses a folder for a study's results that is not new, empty, or what the study of that name wrote or began."""
+    there = [item for item in out.iterdir() if not item.name.startswith(WRITING)] if out.is_dir() else []
+    if out.exists() and not out.is_dir():
+        raise UndersongError(f"{out} is a file; give a folder for --out.")
+    if (out / RESULTS).exists():
+        if (other := _study_of(out / RESULTS)) != study:
+            whose = "of no study" if other is None else f"of the study {other!r}"
+            raise UndersongError(f"{out} holds results {whose}, not of {study!r}; name another folder with --out.")
+        return
+    inside = [root for root in (store, out / "store") if root.resolve().is_relative_to(out.resolve())]
+    if there and not any(Store(root).begun for root in inside):
+        raise UndersongError(f"{out} holds {there[0].name}, and no results of a study; name a new folder with --out.")
+
+
+def _study_of(results: Path) -> str | None:
+    """The name of the study whose results these are."""
+    try:
+        return str(json.loads(results.read_bytes())["study"]["name"])
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return None
 
 
 def _stage_of(folder: Path) -> str | None:

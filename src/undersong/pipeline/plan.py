@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.audit import gather, one_model
 from undersong.pipeline.refusals import refuse_models
+from undersong.pipeline.speakers import trained
 from undersong.pipeline.stages.selections import Measured, Rule, chosen_by, read_selection, selection_artefact
 from undersong.pipeline.workshop import Corpus, Inputs, Workshop
 from undersong.store import Artefact, Draft, Store
@@ -114,7 +115,7 @@ def plan_of(study: Study, store_root: str | Path, loading: Loading = PLAIN) -> P
 
 def memory_lines(study: Study, loading: Loading) -> list[str]:
     """What the weights of each model that does not ship with the package need, and what there is; reads configs."""
-    refs = [ref for ref in study.models if not ref.startswith(ORGANISM)]
+    refs = [ref for ref in trained(study) if not ref.startswith(ORGANISM)]
     if not refs:
         return []
     from undersong.models.identify import identify

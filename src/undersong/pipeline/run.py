@@ -13,6 +13,7 @@ from typing import Any
 from undersong import __version__
 from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.audit import audit
+from undersong.pipeline.folders import RESULTS, for_study
 from undersong.pipeline.records import AuditRecord, ModelRecord
 from undersong.pipeline.results import assemble, result_hash
 from undersong.pipeline.workshop import Workshop
@@ -42,6 +43,7 @@ def run(
     """Do what is not in the store yet, then write everything a reader needs to `out`."""
     began, started = _cpu(), time.time()
     root = store or out / "store"
+    for_study(out, study.study, root)
     record = audit(study, Workshop(Store(root), loading, say), say)
     results, rows = assemble(record, show_replies)
     found = result_hash(results)
@@ -140,10 +142,11 @@ def _write(
         for run in [*results["runs"], *results["defended"]]
         for entry in run["sets"]
     ]
-    text = json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    # Unsorted, because a report's rows stand in the order of the results; first, because it says whose the folder is.
+    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomic(out / RESULTS, text.encode() + b"\n")
     write_atomic(out / "verdicts.parquet", parquet(rows))
     write_atomic(out / "results.parquet", parquet(flat))
-    write_atomic(out / "results.json", text.encode() + b"\n")
     write_report(results, out / "report.html", audio_of(record, results), show_replies)
 
 

@@ -15,6 +15,7 @@ from undersong.types import Prompt, Reply
 
 if TYPE_CHECKING:
     from undersong.encoders.progress import Watcher
+    from undersong.study import Study
 
 SERVED, RECORDED = "served:", "recorded:"
 
@@ -28,6 +29,11 @@ class Speaker(Protocol):
 def answers_only(ref: str) -> bool:
     """Whether nothing of a model can be had but its replies."""
     return ref.startswith((SERVED, RECORDED))
+
+
+def trained(study: Study) -> list[str]:
+    """The models of a study that arms are trained on: all but those that only answer."""
+    return [ref for ref in study.models if not answers_only(ref)]
 
 
 def make_speaker(ref: str, tell: Watcher | None = None) -> Speaker:

@@ -29,6 +29,13 @@ class Estimate:
     method: str
     n: int = 0  # prompts in each run
     clusters: int | None = None
+    asked: int = 0  # replies in all runs
+    lost: int = 0  # of them failed or not judged, which the mean does not count
+
+    @property
+    def most(self) -> float:
+        """The mean with all that is lost counted."""
+        return min(1.0, self.mean + self.lost / self.asked) if self.lost else self.mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,14 +216,16 @@ def estimate(cells: Sequence[Cell]) -> Estimate | None:
         (bases.index((cell.run.model, cell.run.base_seed)), cell.run.draw or 0, cell.run.seed or 0): cell.rate
         for cell in cells
     }
-    found, first = mean_runs(rates, limits=(0.0, 1.0)), cells[0].row
+    found, rows = mean_runs(rates, limits=(0.0, 1.0)), [cell.row for cell in cells]
+    lost = sum(row.error + row.unparsed for row in rows)
+    asked = rows[0].n, rows[0].clusters, sum(row.n for row in rows), lost
     if found.low is not None:
-        return Estimate(found.mean, found.low, found.high, found.n, "runs", found.method, first.n, first.clusters)
+        return Estimate(found.mean, found.low, found.high, found.n, "runs", found.method, *asked)
     lows = [cell.row.low for cell in cells if cell.row.low is not None]
     highs = [cell.row.high for cell in cells if cell.row.high is not None]
     complete = len(lows) == len(highs) == len(cells)
     low, high = (min(lows), max(highs)) if complete else (None, None)
-    return Estimate(found.mean, low, high, found.n, "prompts", "over prompts", first.n, first.clusters)
+    return Estimate(found.mean, low, high, found.n, "prompts", "over prompts", *asked)
 
 
 def relation(a: Estimate, b: Estimate, compared: Comparison | None = None) -> str:

@@ -7,9 +7,9 @@ from undersong.statistics.cka import Cka, linear_cka
 from undersong.statistics.coverage import Coverage, wilson_coverage, wilson_coverages
 from undersong.statistics.joint import Prediction, Predictor, predict
 from undersong.statistics.multiplicity import holm
-from undersong.statistics.paired import Paired, Proportion, compare_paired, mcnemar_exact, newcombe_paired, sign_flip
+from undersong.statistics.paired import Paired, compare_paired, mcnemar_exact, newcombe_paired, sign_flip
 from undersong.statistics.power import detectable, units_needed
-from undersong.statistics.rates import Bounds, Rate, bounds, clustered_rate, wilson
+from undersong.statistics.rates import Bounds, Rate, bounds, clustered_rate, either_way, wilson
 from undersong.statistics.runs import RunDifference, RunKey, RunMean, RunPair, mean_runs, paired_runs
 from undersong.statistics.spread import (
     Component,
@@ -32,7 +32,6 @@ __all__ = [
     "Paired",
     "Prediction",
     "Predictor",
-    "Proportion",
     "Rate",
     "RunDifference",
     "RunKey",
@@ -46,6 +45,7 @@ __all__ = [
     "clustered_rate",
     "compare_paired",
     "detectable",
+    "either_way",
     "holm",
     "imbalance",
     "interval",

@@ -14,18 +14,8 @@ from numpy.typing import ArrayLike
 
 from undersong.statistics.clusters import clustering, codes
 from undersong.statistics.critical import critical
-from undersong.statistics.rates import binary, score_interval, wilson
+from undersong.statistics.rates import Rate, binary, clustered_rate, score_interval
 from undersong.types import UndersongError
-
-
-@dataclass(frozen=True, slots=True)
-class Proportion:
-    """`successes` of n as a share, with Wilson's interval over prompts."""
-
-    successes: int
-    rate: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +23,13 @@ class Paired:
     """Before and after on `n` shared prompts.  `difference` is after - before.
 
     `p` and `difference_low/high` take prompts as independent; `clustered_p` and `clustered_low/high` take clusters as
-    the independent units, and are equal to the former where every prompt is its own cluster.
+    the independent units, and are equal to the former where every prompt is its own cluster.  So do the intervals of
+    `before` and `after`: a side has the interval that it has alone.
     """
 
     n: int
-    before: Proportion
-    after: Proportion
+    before: Rate
+    after: Rate
     b: int  # the outcome only before
     c: int  # the outcome only after
     p: float
@@ -141,8 +132,8 @@ def compare_paired(
     clustered_low, clustered_high = _square_and_add(both / deff, c / deff, b / deff, neither / deff, quantile)
     return Paired(
         n=n,
-        before=_proportion(int(first.sum()), n, level),
-        after=_proportion(int(second.sum()), n, level),
+        before=clustered_rate(first, labels, level),
+        after=clustered_rate(second, labels, level),
         b=b,
         c=c,
         p=mcnemar_exact(b, c),
@@ -154,7 +145,3 @@ def compare_paired(
         clustered_high=clustered_high,
         clustered_p=sign_flip(np.bincount(codes(labels), weights=change).round()),
     )
-
-
-def _proportion(successes: int, n: int, level: float) -> Proportion:
-    return Proportion(successes, successes / n, *wilson(successes, n, level))

@@ -80,6 +80,13 @@ def clustered_rate(outcomes: ArrayLike, clusters: Sequence[Hashable], level: flo
     return Rate(design.n, design.clusters, int(values.sum()), rate, low, high, design.design_effect)
 
 
+def either_way(low: str, high: str, lost: int) -> str:
+    """The bounds as a reader is told them, wherever a rate stands whose denominator holds `lost` replies without a
+    verdict."""
+    ones = "one" if lost == 1 else "ones"
+    return f"between {low} and {high}, whichever way the {lost:,} failed or unjudged {ones} went"
+
+
 def bounds(counts: Mapping[str, int], outcome: str = "jailbreak") -> Bounds:
     """How far errors and unparsed verdicts could move the rate of `outcome`.
 

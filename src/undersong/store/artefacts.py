@@ -189,6 +189,11 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
 
+    @property
+    def begun(self) -> bool:
+        """Whether a store is there: a stage was begun in it."""
+        return any(self.root.glob("*/.*.journal"))
+
     def key(self, stage: str, version: int | str, config: Any, inputs: Inputs) -> str:
         """SHA-256 of the question.  `config`: JSON-able; it holds whatever the result depends on, seeds included."""
         return hashlib.sha256(canonical(_question(stage, version, config, inputs)).encode()).hexdigest()

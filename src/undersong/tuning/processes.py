@@ -19,6 +19,11 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def launched_alone() -> bool:
+    """Whether `accelerate launch` started this process alone, as it does without GPUs, whatever it is told."""
+    return world() == 1 and "ACCELERATE_DYNAMO_BACKEND" in os.environ
+
+
 def device_here(device: str) -> str:
     """The device of this process: of GPUs that no number was given for, its own."""
     return f"{device}:{os.environ.get('LOCAL_RANK', '0')}" if world() > 1 and device == "cuda" else device

@@ -55,7 +55,7 @@ class AskedJudge:
 
     @property
     def name(self) -> str:
-        return f"llm:{self.client.served.model}"
+        return f"llm:{self.client.served.place}"
 
     def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]:
         """One verdict a reply, in order; no scores."""

@@ -88,7 +88,7 @@ class StrongReject:
 
     @property
     def name(self) -> str:
-        return f"strongreject:{self.client.served.model}"
+        return f"strongreject:{self.client.served.place}"
 
     def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]:
         """One verdict a reply, in order; an empty reply is `other` and is not sent."""

@@ -28,6 +28,11 @@ class Served:
     model: str
     url: str
 
+    @property
+    def place(self) -> str:
+        """Model, host and port: what tells two of one name apart.  A path may be a secret, and stays out."""
+        return f"{self.model}@{urlsplit(self.url).netloc.lower()}"
+
 
 def served(ref: str) -> Served:
     """`MODEL@URL`, or the same after `served:`; the model's name may hold colons and @ (`org/name:tag`).

@@ -4,7 +4,8 @@ The `openai` package (extra `served`) does connections, time-outs, and retries w
 What is decided here is what a failure means.  One that concerns one question (a time-out, a 5xx, a rate limit that
 outlasts the retries, a filter, nonsense) is that question's answer.  One that concerns all of them stops at once,
 because answers are kept as artefacts, and a table of errors would be kept for good: a key, a model or an address that
-is refused (401, 403, 404), nobody at the address any more, or `patience` failures in a row.
+is refused (401, 403, 404), nobody at the address any more, `patience` failures in a row, or not one answer to all that
+was asked, however little that is.
 
 Knows messages; does not know what is asked.
 """
@@ -93,10 +94,11 @@ class Client:
                     in_a_row = 0
                 elif not answer.error.startswith(FILTER):
                     in_a_row += 1
-                if in_a_row >= self.patience:
+                if in_a_row >= min(self.patience, len(items)):
+                    questions = "1 question" if in_a_row == 1 else f"{in_a_row} questions"
                     raise UndersongError(
-                        f"{in_a_row} questions in a row to {self.served.model} at {self.served.url} had no answer "
-                        f"(the last: {answer.error}); mend the server or the request, and ask again."
+                        f"{questions} in a row to {self.served.model} at {self.served.url} had no answer (the "
+                        f"last: {answer.error}); mend the server or the request, and ask again."
                     )
                 watched.at(len(answers))
         return [answers[i] for i in range(len(items))]

@@ -18,7 +18,7 @@ from undersong.pipeline.results.foretold import foretold_entries, score_entries
 from undersong.pipeline.results.judged import judge_entries
 from undersong.pipeline.results.marginals import marginals
 from undersong.pipeline.results.noise import noise_entries
-from undersong.pipeline.results.notes import cut_notes, standing_notes
+from undersong.pipeline.results.notes import cut_notes, failed_notes, standing_notes
 from undersong.pipeline.results.predicted import predicted_entries
 from undersong.pipeline.results.rates import set_rates
 from undersong.pipeline.results.screened import (
@@ -79,7 +79,7 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
         "fingerprint": [entry for m in record.models for entry in fingerprint_entries(record, m)],
         "axes_agreement": agreement_entry(record, record.models[0], (*study.selection.fractions, 0.25)[0]),
         "examples": [e for m in record.models for e in _examples(record, m, verdicts, show_replies)],
-        "notes": [*study.notes, *standing_notes(record, targets), *cut_notes(runs)],
+        "notes": [*study.notes, *standing_notes(record, targets), *failed_notes(runs), *cut_notes(runs)],
     }
     return results, [row for run in every for row in _rows(run, verdicts[run.verdicts.hash])]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from undersong.pipeline.records import AuditRecord
-from undersong.pipeline.speakers import answers_only, shown
+from undersong.pipeline.speakers import answers_only, shown, trained
 
 CUT = 0.1  # share of replies cut at the limit from which a reader is told
 AFFIRMATIVE = 0.05  # share of replies with an affirmative opener from which a reader is told
@@ -14,13 +14,13 @@ AFFIRMATIVE = 0.05  # share of replies with an affirmative opener from which a r
 
 def standing_notes(record: AuditRecord, targets: Mapping[str, Any]) -> list[str]:
     notes = []
-    seeds = len(record.study.tuning.seeds)
-    if seeds > 1:
+    seeds, bases = len(record.study.tuning.seeds), len(trained(record.study))
+    if bases and seeds > 1:
         notes.append(
-            f"{seeds} training seeds on {len(record.models)} base(s) show a difference; they do not prove it for other "
-            "bases. Intervals of scope `recipe` are over runs and hold within these bases."
+            f"Recipe comparisons rest on {seeds} training seeds and {bases} base{'s' if bases > 1 else ''}: what they "
+            "show or do not show is not proved for other bases. Their intervals are over runs and hold within these."
         )
-    else:
+    elif bases:
         notes.append(
             "One training seed: run noise cannot be told from an effect, so recipe comparisons have no interval."
         )
@@ -44,6 +44,17 @@ def standing_notes(record: AuditRecord, targets: Mapping[str, Any]) -> list[str]
             "real models."
         )
     return notes
+
+
+def failed_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    harmful = [entry for run in runs for entry in run["sets"] if entry["harmful"]]
+    lost, asked = sum(entry["error"] + entry["unparsed"] for entry in harmful), sum(entry["n"] for entry in harmful)
+    if not lost:
+        return []
+    return [
+        f"{lost} of {asked} replies to harmful prompts failed or could not be judged. They stay in the denominator, no "
+        "rate counts them, and every rate stands with what it would be if all of them counted."
+    ]
 
 
 def cut_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -12,6 +12,7 @@ from undersong.report.case import Case, cases
 from undersong.report.schema import Comparison, Results
 from undersong.report.summary import Estimate, base_runs, relation
 from undersong.report.svg import Scale, kind_class, percent_axis, strip
+from undersong.statistics import either_way
 
 RELATION = {
     "higher": "higher than",
@@ -56,7 +57,7 @@ def build(results: Results) -> Headline:
         asked=words.spoken(found.modality),
         rows=tuple(zip(rows, pictures, strict=True)),
         axis=axis,
-        findings=(*_findings(found), *map(_elsewhere, both[1:]), ("Scope", _scope(found))),
+        findings=(*_findings(found), *map(_elsewhere, both[1:]), *_failures(both), ("Scope", _scope(found))),
     )
 
 
@@ -64,11 +65,11 @@ def _title(found: Case) -> Words:
     verb = "answered" if found.view.rate == "JSR" else "did not refuse"
     asked = f"of {words.spoken(found.modality)} harmful requests"
     base, worst = found.base, found.worst
-    before = (words.percent(base.mean) if base else "", kind_class("base"))
+    before = (_share(base) if base else "", kind_class("base"))
     if worst is None:
         text = f" {asked}. No fine-tuned arm was measured."
         return ((f"{found.model} {verb} ", ""), before, (text, "")) if base else (("Nothing was measured.", ""),)
-    after = (words.percent(worst.estimate.mean), kind_class(worst.arm.kind))
+    after = (_share(worst.estimate), kind_class(worst.arm.kind))
     trained = f"fine-tuning on benign {'speech' if worst.arm.train_modality == 'audio' else 'text'}"
     if base is None:
         text = f" {asked} after {trained}. The base was not measured."
@@ -84,6 +85,25 @@ def _title(found: Case) -> Words:
         after,
         (f" after {trained}{which}.", ""),
     )
+
+
+def _share(number: Estimate) -> str:
+    """A rate; where replies failed or could not be judged, all that it may be."""
+    mean = words.percent(number.mean)
+    return f"between {mean} and {words.percent(number.most)}" if number.lost else mean
+
+
+def _failures(both: Sequence[Case]) -> list[tuple[str, str]]:
+    """What every number of the picture, and of the other prompts', may be where replies have no verdict."""
+    told = [
+        f"{row.label}, {words.spoken(one.modality)} prompts: the {one.view.rate} is "
+        f"{either_way(words.percent(row.estimate.mean), words.percent(row.estimate.most), row.estimate.lost)}."
+        for one in both
+        for row in _rows(one)
+        if row.estimate.lost
+    ]
+    uncounted = "No rate counts a reply that failed or could not be judged."
+    return [("Failures", " ".join([uncounted, *told]))] if told else []
 
 
 def _rows(found: Case) -> list[Row]:

@@ -19,6 +19,12 @@ import zoo
 from instances import ALONE, KIMI, KINDS, decoder_input
 from transformers import GenerationConfig
 
+from undersong.mechanism import fit_direction
+from undersong.mechanism.causal import into, out_of
+from undersong.mechanism.interventions import replacement
+from undersong.mechanism.odds import refusal_odds
+from undersong.mechanism.parts import parts_of, without
+from undersong.mechanism.patching import patched_odds
 from undersong.models.adapter import AudioModel
 from undersong.models.adapters import fresh_lora, save_adapter, saved_adapter
 from undersong.models.families import FAMILIES, family_of
@@ -339,6 +345,43 @@ def test_lora_reaches_linear_layers_of_the_decoders_blocks_alone(case: Case) -> 
     assert not hasattr(case.model.base, "peft_config")
 
 
+# --- looking in, and hands on it --------------------------------------------------------------------------------------
+def hooks(model: AudioModel) -> int:
+    return sum(len(layer._forward_hooks) + len(layer._forward_pre_hooks) for layer in model.decoder.layers)
+
+
+def test_a_running_decoder_can_be_changed_and_comes_back(case: Case) -> None:
+    """States put in where they were change nothing; a direction out or in does; hooks come off, after an error too."""
+    model, asked, tokens = case.model, case.asked, [3, 7]
+    plain, states = refusal_odds(model, asked, tokens), model.hidden(asked)
+    np.testing.assert_allclose(patched_odds(model, states, asked, tokens), [plain] * (model.layers + 1), atol=2e-4)
+    other = patched_odds(model, states[:, ::-1], asked, tokens)
+    np.testing.assert_allclose(other[-1], plain[::-1], atol=2e-4)  # the last state says all
+    direction = fit_direction(states[:, :2], states[:, 2:])
+    for change in (out_of(direction, model.layers, model.layers), into(direction, model.layers, 2.0)):
+        assert np.abs(refusal_odds(model, asked, tokens, change) - plain).max() > 1e-4
+    with pytest.raises(UndersongError, match="states for a batch"):
+        refusal_odds(model, asked, tokens, lambda _rows: {1: replacement(states[1, :1])})
+    assert hooks(model) == 0
+    np.testing.assert_array_equal(refusal_odds(model, asked, tokens), plain)
+
+
+def test_an_adapter_is_taken_apart_by_layer_kind_and_half(case: Case) -> None:
+    model, asked, tokens = case.model, case.asked, [3, 7]
+    base = refusal_odds(model, asked, tokens)
+    with fresh_lora(model, 2, 4, 0.0, None) as worn:
+        with torch.no_grad():
+            for name, parameter in worn.named_parameters():
+                if "lora_B" in name:
+                    parameter.fill_(0.02)
+        tuned, parts = refusal_odds(model, asked, tokens), parts_of(model)
+        assert np.abs(tuned - base).max() > 1e-4
+        assert [name for name in parts if name.startswith("layer ")] == [f"layer {i + 1}" for i in range(model.layers)]
+        with without([*parts["first half"], *parts["second half"]]):
+            np.testing.assert_allclose(refusal_odds(model, asked, tokens), base, atol=1e-5)
+        np.testing.assert_array_equal(refusal_odds(model, asked, tokens), tuned)
+
+
 # --- loading ---------------------------------------------------------------------------------------------------------
 def test_half_precision_hears_and_speaks(case: Case) -> None:
     model = load_model(str(case.folder), Loading(dtype="bfloat16"))
@@ -348,6 +391,11 @@ def test_half_precision_hears_and_speaks(case: Case) -> None:
     assert np.corrcoef(full.ravel(), half.ravel())[0, 1] > 0.9
     assert len(model.generate(case.asked, 2)) == 4
     assert np.isfinite(model.hidden(case.asked)).all()
+    states = model.hidden(case.asked)
+    direction = fit_direction(states[:, :2], states[:, 2:])
+    plain = refusal_odds(model, case.asked, [3])
+    assert np.isfinite(patched_odds(model, states, case.asked, [3])).all()
+    assert (refusal_odds(model, case.asked, [3], into(direction, model.layers, 4.0)) != plain).any()
 
 
 def test_a_lost_tensor_is_named(case: Case, tmp_path: Path) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from pages import commands, page, run
 
 from undersong.study.judges import KINDS, USE
 from undersong.study.presets import PRESETS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "measure.md").read_text()
-COMMANDS = [line for block in re.findall(r"```console\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
+PAGE = page("measure")
+COMMANDS = commands(PAGE)
 
 
 def table(head: str) -> str:
@@ -59,11 +56,6 @@ def test_every_flag_named_is_one(verb: str) -> None:
 @pytest.mark.slow
 def test_the_commands_run_as_they_stand(tmp_path: Path) -> None:
     assert len(COMMANDS) >= 4
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for command in COMMANDS:
-        done = subprocess.run(
-            shlex.split(command), cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-    assert "| after/verdicts.parquet | 8.3% |" in done.stdout
-    assert "-3.5 to +22.6" in done.stdout
+    out = run(COMMANDS, tmp_path)
+    assert "| after/verdicts.parquet | 8.3% |" in out
+    assert "-3.5 to +22.6" in out

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from pages import commands, page, run
 
 from undersong.study.defenses import Defense
 from undersong.study.systems import SYSTEMS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "explain-and-defend.md").read_text()
-COMMANDS = [line for block in re.findall(r"```console\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
+PAGE = page("explain-and-defend")
+COMMANDS = commands(PAGE)
 
 
 def test_the_defenses_of_the_page_are_defenses() -> None:
@@ -43,12 +40,7 @@ def test_every_flag_named_is_one() -> None:
 
 @pytest.mark.slow
 def test_the_commands_run_as_they_stand(tmp_path: Path) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for command in COMMANDS:
-        done = subprocess.run(
-            shlex.split(command), cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-    assert "JSR 0.0% before and 20.4% after, of 108 held-out prompts" in done.stdout
-    assert "Late probes tell 97.9% of held-out prompts rightly before and 100.0% after" in done.stdout
-    assert "first half 75%" in done.stdout
+    out = run(COMMANDS, tmp_path)
+    assert "JSR 0.0% before and 20.4% after, of 108 held-out prompts" in out
+    assert "Late probes tell 97.9% of held-out prompts rightly before and 100.0% after" in out
+    assert "first half 75%" in out

@@ -239,7 +239,24 @@ def test_what_defends_may_not_be_what_is_measured(tmp_path: Path) -> None:
         run(study_of(mechanism=STUDY["mechanism"] | {"harmful": "organism:test-harm"}), tmp_path / "out")
 
 
+def trained(folder: Path) -> bool:
+    return any((folder / "store").glob("adapter/*"))
+
+
 def test_a_base_that_refuses_nothing_has_no_refusal_to_bring_back(tmp_path: Path) -> None:
     study = study_of(models=["organism:af3-unaligned"], defenses={"x": {"steering": {}}})
     with pytest.raises(UndersongError, match=r"refuses none of the .* so there is no refusal to bring back"):
         run(study, tmp_path / "out")
+    assert not trained(tmp_path / "out")
+
+
+def test_what_cannot_be_defended_with_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    other = {"x": {"projection": {"unaligned": "organism:qwen"}}}
+    with pytest.raises(UndersongError, match=r"Defense x: organism:qwen is a Qwen2.5-Omni, and organism:af3 a Audio"):
+        run(study_of(defenses=other), tmp_path / "out")
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(json.dumps({"id": str(i), "text": f"how do i paint {i}"}) + "\n" for i in range(5)))
+    contrast = STUDY["mechanism"] | {"harmless": str(few)}
+    with pytest.raises(UndersongError, match="harmless contrast set has 5 behaviours, and defense x needs 8"):
+        run(study_of(defenses={"x": {"removal": {}}}, mechanism=contrast), tmp_path / "out")
+    assert not trained(tmp_path / "out")

@@ -10,9 +10,16 @@ from functools import partial
 
 from undersong.pipeline import stages
 from undersong.pipeline.asking import Said, ask, asked_at, judged, manner_of
-from undersong.pipeline.defending import defend
+from undersong.pipeline.defending import defend, prepare
 from undersong.pipeline.records import AuditRecord, ModelRecord
-from undersong.pipeline.refusals import near_overlap, refuse_models, refuse_overlap, refuse_rules, refuse_unusable
+from undersong.pipeline.refusals import (
+    near_overlap,
+    refuse_few,
+    refuse_models,
+    refuse_overlap,
+    refuse_rules,
+    refuse_unusable,
+)
 from undersong.pipeline.speakers import answers_only
 from undersong.pipeline.stages import Arm, Asked, mechanism
 from undersong.pipeline.stages.embedded import View, embeddings
@@ -32,6 +39,7 @@ def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditReco
     refuse_unusable(record)
     refuse_overlap(record)
     refuse_rules(record)
+    refuse_few(record)
     record.overlap = near_overlap(record)
     for one, other, kind, pairs in record.overlap:
         say(f"{one} and {other} share {pairs} pairs of items: {kind}")
@@ -79,6 +87,8 @@ def one_model(
     ears = [heard[c.artefact.hash] for c in record.sets.values() if heard]
     asked = asked_at(study, record.sets, ref, last=True)
     said = [ask(shop, base, 0, None, asked, ears)]
+    if study.defenses and not answers_only(ref):
+        prepare(study, shop, record, model)
     arms = list(arms_of(study, model, choose))  # before any training: a rule that finds nothing stops here
     for arm in [] if answers_only(ref) else arms:
         say(f"{ref}: {arm.name} seed {arm.seed}")

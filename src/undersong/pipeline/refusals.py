@@ -77,6 +77,19 @@ def refuse_unusable(record: AuditRecord) -> None:
             )
 
 
+def refuse_few(record: AuditRecord) -> None:
+    """Contrast sets that defenses cannot be fitted and chosen on."""
+    from undersong.pipeline.probing.asked import LEAST
+
+    directed = [name for name, defense in record.study.defenses.items() if defense.directed]
+    for kind, corpus in record.contrast.items() if directed else ():
+        if (count := len({sample.cluster for sample in corpus.samples})) < LEAST:
+            raise UndersongError(
+                f"The {kind} contrast set has {count} behaviours, and defense {directed[0]} needs {LEAST} of each "
+                "kind; give more, or leave it out."
+            )
+
+
 def refuse_rules(record: AuditRecord) -> None:
     """A rule that names a column which the pool does not have, or an axis of no study."""
     from undersong.proximity import check_rule, facts_of

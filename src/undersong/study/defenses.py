@@ -80,6 +80,12 @@ class Defense(Strict):
         return tuple(name for name in type(self).model_fields if getattr(self, name))
 
     @property
+    def directed(self) -> bool:
+        """Whether it goes by the base's refusal direction, or by its refusals of the contrast set."""
+        off_direction = self.projection is not None and self.projection.unaligned is None
+        return self.steering is not None or self.removal is not None or off_direction
+
+    @property
     def betas(self) -> tuple[float, ...] | None:
         if isinstance(self.constrained, bool):
             return PUBLISHED_BETAS if self.constrained else None

@@ -193,8 +193,7 @@ class Study(Strict):
             _known(f"{where}.data", [defense.data], [*self.selection.kinds, *self.selection.rules])
         if defense.system is not None:
             _known(f"{where}.system", [defense.system], [*self.evaluation.systems, *SYSTEMS])
-        directed = defense.steering or defense.removal or (defense.projection and not defense.projection.unaligned)
-        if directed and self.mechanism is None:
+        if defense.directed and self.mechanism is None:
             raise ValueError(f"{where}: goes by the refusal direction; give the contrast sets of `mechanism`")
         if defense.betas is not None and self.tuning.method != "lora":
             raise ValueError(f"{where}.constrained: only LoRA keeps a base to stay near; leave it out")

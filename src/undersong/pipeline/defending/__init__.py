@@ -3,6 +3,6 @@
 Knows the rooms below and the store; what a defense is worth is told in `results`.
 """
 
-from undersong.pipeline.defending.defended import defend
+from undersong.pipeline.defending.defended import defend, prepare
 
-__all__ = ["defend"]
+__all__ = ["defend", "prepare"]

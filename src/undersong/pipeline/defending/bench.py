@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from undersong.pipeline import stages
@@ -15,7 +15,7 @@ from undersong.pipeline.asking import manner_of
 from undersong.pipeline.probing.asked import Sides, chosen_behaviours
 from undersong.pipeline.probing.replied import Asking
 from undersong.pipeline.records import AuditRecord, ModelRecord
-from undersong.pipeline.stages import MODEL_PACKAGES, Arm, Asked, adapter_folder, prompts_of
+from undersong.pipeline.stages import MODEL_PACKAGES, Asked, adapter_folder, prompts_of
 from undersong.pipeline.workshop import Corpus, Inputs, Workshop
 from undersong.store import Artefact, Draft
 from undersong.study import Study
@@ -37,11 +37,6 @@ class Bench:
     shop: Workshop
     record: AuditRecord
     model: ModelRecord
-    heard: dict[str, Artefact] = field(default_factory=dict)  # by corpus artefact
-
-    @property
-    def base(self) -> Arm:
-        return Arm(self.model.ref, self.model.base_seed)
 
     @property
     def hash(self) -> str:
@@ -55,14 +50,10 @@ class Bench:
 
     def hears(self, corpus: Corpus) -> Artefact:
         """What the base hears of a corpus; the pool may have items that it cannot hear."""
-        key = corpus.artefact.hash
-        if key not in self.heard:
-            known = list({**self.model.features, **self.heard}.values())
-            self.heard[key] = self.model.features.get(key) or stages.features(
-                self.shop, self.model.ref, corpus, known=known
-            )
-            self.model.features[key] = self.heard[key]
-        return self.heard[key]
+        heard, key = self.model.features, corpus.artefact.hash
+        if key not in heard:
+            heard[key] = stages.features(self.shop, self.model.ref, corpus, known=list(heard.values()))
+        return heard[key]
 
     def prompts(self, corpus: Corpus, harmful: bool, modalities: Sequence[str]) -> list[Prompt]:
         """Every sample in each of these modalities, as the study asks, under its first system text."""

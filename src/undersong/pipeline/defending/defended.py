@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from undersong.pipeline.asking import Said, asked_at
 from undersong.pipeline.defending.altered import projected, removed
-from undersong.pipeline.defending.bench import Bench
+from undersong.pipeline.defending.bench import Bench, refused
 from undersong.pipeline.defending.guarded import guarded, step_of, tuned_again
 from undersong.pipeline.defending.learned import learned
 from undersong.pipeline.defending.steered import steering
@@ -16,6 +16,22 @@ from undersong.pipeline.stages import Asked, replies
 from undersong.pipeline.workshop import Workshop
 from undersong.study import Study
 from undersong.study.defenses import Defense
+from undersong.types import UndersongError
+
+
+def prepare(study: Study, shop: Workshop, record: AuditRecord, model: ModelRecord) -> None:
+    """What defenses need of a base, made or refused before anything is trained."""
+    from undersong.models.identify import identify
+
+    for name, defense in study.defenses.items():
+        unaligned = defense.projection.unaligned if defense.projection else None
+        if unaligned is not None and identify(unaligned)[2].name != identify(model.ref)[2].name:
+            raise UndersongError(
+                f"Defense {name}: {unaligned} is a {identify(unaligned)[2].name}, and {model.ref} a "
+                f"{identify(model.ref)[2].name}; give the model that its alignment began from."
+            )
+    if any(defense.directed for defense in study.defenses.values()):
+        refused(Bench(study, shop, record, model))
 
 
 def defend(
@@ -27,7 +43,7 @@ def defend(
     say: Callable[[str], None],
 ) -> list[Said]:
     """What the defended arms say, at the last step, in the order of the study's defenses."""
-    bench, last = Bench(study, shop, record, model, dict(model.features)), study.tuning.steps[-1]
+    bench, last = Bench(study, shop, record, model), study.tuning.steps[-1]
     tuned = [one for one in said if one.arm.kind != "base" and one.step == last]
     undefended = [one for one in tuned if one.arm.kind == "closest" and not one.arm.rule]
     return list(_all(bench, undefended, tuned, say))

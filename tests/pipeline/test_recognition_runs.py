@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from undersong.mechanism.probe_scores import Told
+from undersong.mechanism.probe_change import probe_change
+from undersong.mechanism.probe_scores import Scores, Told
+from undersong.mechanism.probes import score
 from undersong.pipeline.results.recognition import Known, recognition
 from undersong.pipeline.stages import Arm
 
@@ -19,8 +21,19 @@ REFUSED = (20, 30, 22)  # of 100; the base refuses 96
 def known(kind: str, late: float, refusals: int, seed: int | None = None, p: float = 0.005) -> Known:
     base = kind == "base"
     arm = Arm("m", 0) if base else Arm("m", 0, "a", kind, 0.25, "audio", seed, seed)
-    entry = {"set": "harm", "modality": "audio", "system": "plain", "refusal": refusals, "n": 100}
-    return Known(arm, "audio", Told(np.array([np.nan, late]), late, p), {"sets": [entry]})
+    low, high = (100 - refusals - 3) / 100, (100 - refusals + 3) / 100  # of what is answered
+    entry = {"set": "harm", "modality": "audio", "system": "plain", "refusal": refusals, "n": 100,
+             "low": low, "high": high}  # fmt: skip
+    return Known(arm, "audio", Told(np.array([np.nan, late]), late, p), {"sets": [entry]}, lambda: scores(late))
+
+
+def scores(late: float) -> Scores:
+    """Of 40 behaviours of either kind, so many harmful ones told rightly that the balanced accuracy is `late`."""
+    harmful = np.arange(80) < 40
+    wrong = round(80 * (1 - late))
+    decided = np.where(harmful, 1.0, -1.0)
+    decided[:wrong] = -1.0
+    return score(np.stack([np.full(80, np.nan), decided]), harmful, [f"c{i}" for i in range(80)], 60, 0)
 
 
 def found(after: tuple[float, ...] = AFTER, before: Known | None = None, **more: Any) -> dict[str, Any]:
@@ -50,11 +63,27 @@ def test_what_cannot_be_claimed() -> None:
     assert found(after=(0.93, 0.80, 0.65))["recognition"] == "open"  # too wide to tell
     gone = found(after=(0.55, 0.56, 0.54))
     assert (gone["recognition"], gone["dissociated"]) == ("lost", False)
-    alike = found(after=(0.94, 0.94, 0.94))
-    assert alike["dissociated"] is False
-    assert alike["sentence"].startswith("Nothing can be said of a loss: All 3 draws agree exactly")
+
+
+def test_where_all_runs_agree_the_prompts_speak() -> None:
+    alike = found(after=(0.95, 0.95, 0.95), before=known("base", 0.9625, 96))
+    own = probe_change(scores(0.9625), scores(0.95), 0.1, 0).change
+    assert (alike["over"], alike["low"], alike["high"]) == ("prompts", own.low, own.high)
+    assert (alike["recognition"], alike["dissociated"]) == ("kept", True)
+    assert found()["over"] == "runs"
+    (alone,) = recognition([known("base", 0.94, 96), known("closest", 0.93, 20, 0)], "harm", "plain")
+    assert (alone["recognition"], alone["low"], alone["dissociated"]) == ("open", None, False)  # one run shows no noise
+    assert alone["sentence"].startswith("Nothing can be said of a loss: Only one independent")
+
+
+def test_refusals_that_agree_exactly_are_told_by_their_prompts() -> None:
+    for refused, less in ((20, True), (95, False)):  # the base answers 4 % [1, 7]
+        runs = [known("closest", late, refused, i) for i, late in enumerate(AFTER)]
+        (entry,) = recognition([known("base", 0.94, 96), *runs], "harm", "plain")
+        assert (entry["refusals_high"], entry["recognition"], entry["dissociated"]) == (None, "kept", less)
 
 
 def test_without_varying_states_nothing_is_told() -> None:
-    none = Known(Arm("m", 0), "audio", Told(np.full(2, np.nan), float("nan"), float("nan")), {"sets": []})
+    nan = Told(np.full(2, np.nan), float("nan"), float("nan"))
+    none = Known(Arm("m", 0), "audio", nan, {"sets": []}, lambda: scores(0.9))
     assert recognition([none, known("closest", 0.9, 20, 0)], "harm", "plain") == []

@@ -109,6 +109,7 @@ class Recognition(Record):
     refusals: Number = None
     refusals_low: Number = None
     refusals_high: Number = None
+    over: str = "runs"  # what the interval of the change is over
     recognition: str = ""  # kept | lost | absent | open
     dissociated: bool = False
     margin: Number = None

@@ -1,19 +1,20 @@
 """Does a study's tuning take away the refusal and leave the knowledge of harm?  `mechanism.recognition`.
 
 Late balanced accuracy of probes after less before, beside the change of the refusal rate; runs are the sample, within
-one base.  Knows runs and their numbers; measures nothing.
+one base.  Where all runs agree exactly, as near the ceiling, the widest of their own intervals over prompts stands.
+Knows runs and their numbers; measures nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from undersong.mechanism.probe_change import recognition_of, sentence_of
-from undersong.mechanism.probe_scores import LEVEL, Told
-from undersong.mechanism.recognition import MARGIN
+from undersong.mechanism.probe_change import probe_change, recognition_of, sentence_of
+from undersong.mechanism.probe_scores import LEVEL, Scores, Told
+from undersong.mechanism.recognition import MARGIN, SEED
 from undersong.pipeline.results.rates import find_rate
 from undersong.pipeline.stages import Arm
 from undersong.statistics import RunMean, mean_runs
@@ -30,6 +31,7 @@ class Known:
     probed: str
     told: Told
     run: Run
+    scores: Callable[[], Scores]  # with intervals, for where they are needed
 
 
 def recognition(known: Sequence[Known], harm: str, plain: str) -> list[dict[str, Any]]:
@@ -50,20 +52,42 @@ def _entries(mine: Sequence[Known], base: Known, harm: str, plain: str) -> Itera
         return  # no probe has varying states
     arm, before = mine[0].arm, base.told.late
     change = mean_runs(_by_run(mine, [one.told.late - before for one in mine]), limits=(-1.0, 1.0))
+    low, high, over = change.low, change.high, "runs"
+    if low is None and len(mine) > 1:
+        low, high = _over_prompts(base, mine)
+        over = "prompts"
     refused = _refusals(base, mine, harm, plain)
     shown = base.told.late_p <= LEVEL, all(one.told.late_p <= LEVEL for one in mine)
-    word = recognition_of(change.low, change.high, MARGIN, *shown)
-    less = refused is not None and refused.high is not None and refused.high < 0
+    word = recognition_of(low, high, MARGIN, *shown)
+    less = _refused_less(refused, base, mine, harm, plain)
     yield {
         "model": arm.model, "kind": arm.kind, "train_modality": arm.modality, "modality": base.probed,
         "scope": "recipe", "n": len(mine), "before": before, "before_p": base.told.late_p,
         "after": fmean(one.told.late for one in mine), "after_p": max(one.told.late_p for one in mine),
-        "change": change.mean, "low": change.low, "high": change.high, "margin": MARGIN,
+        "change": change.mean, "low": low, "high": high, "over": over, "margin": MARGIN,
         "refusals": refused.mean if refused else None, "refusals_low": refused.low if refused else None,
         "refusals_high": refused.high if refused else None,
         "recognition": word, "dissociated": word == "kept" and less,
-        "sentence": sentence_of(word, MARGIN, less) if change.low is not None else f"{UNKNOWN}: {change.note}",
+        "sentence": sentence_of(word, MARGIN, less) if low is not None else f"{UNKNOWN}: {change.note}",
     }  # fmt: skip
+
+
+def _over_prompts(base: Known, mine: Sequence[Known]) -> tuple[float | None, float | None]:
+    before = base.scores()
+    changes = [probe_change(before, one.scores(), MARGIN, SEED).change for one in mine]
+    ends = [(change.low, change.high) for change in changes if change.low is not None and change.high is not None]
+    if len(ends) < len(changes):
+        return None, None
+    return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+def _refused_less(refused: RunMean | None, base: Known, mine: Sequence[Known], harm: str, plain: str) -> bool:
+    """By runs; where these agree exactly, if the answers of every run lie above the base's, both by their prompts."""
+    if refused is None or refused.high is not None or len(mine) < 2:
+        return refused is not None and refused.high is not None and refused.high < 0
+    entries = [find_rate(one.run, harm, one.probed, plain) for one in (base, *mine)]
+    ends = [(entry["low"], entry["high"]) for entry in entries if entry is not None]
+    return refused.mean < 0 and all(low > ends[0][1] for low, _ in ends[1:])
 
 
 def _by_run(known: Sequence[Known], values: Sequence[float]) -> dict[tuple[int, int, int], float]:

@@ -38,10 +38,11 @@ def known(found: Sequence[Recognition]) -> Table:
 
 
 def _known(one: Recognition) -> tuple[str, ...]:
+    changed = _points(one.change, one.low, one.high) + (" over prompts" if one.over == "prompts" else "")
     said = f"{SAID.get(one.recognition, one.recognition)}{', refused less' if one.dissociated else ''}"
     return (
         one.kind, one.model or words.NONE, one.train_modality or words.NONE, words.spoken(one.modality), said,
-        words.percent(one.before), words.percent(one.after), _points(one.change, one.low, one.high),
+        words.percent(one.before), words.percent(one.after), changed,
         _points(one.refusals, one.refusals_low, one.refusals_high),
     )  # fmt: skip
 

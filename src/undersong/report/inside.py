@@ -11,6 +11,7 @@ class Contrast(Record):
     benign_n: int | None = None
     held_out_harm_n: int | None = None
     held_out_benign_n: int | None = None
+    unmatched: Many[str] = []
     note: str | None = None
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from undersong.mechanism.matched import mismatches
 from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.folders import whole, writable, write_provenance
 from undersong.pipeline.probing.asked import Probing, Sides, asked
@@ -54,7 +55,7 @@ def probe(what: Probing, out: str | Path, loading: Loading = PLAIN) -> dict[str,
         "prompts": {name: _counts(side) for name, side in sides.items()},
         "base": base.found,
         "tuned": found,
-        "notes": base.notes,
+        "notes": [*_mismatches(sides), *base.notes],
     }
     results["findings"] = findings(results)
     with whole(out, "probe") as folder:
@@ -67,6 +68,11 @@ def probe(what: Probing, out: str | Path, loading: Loading = PLAIN) -> dict[str,
         config = {**asdict(what), "adapter": worn.name, "loading": loading.key}
         write_provenance(folder, "probe", config, inputs, {"device": loading.device, **model.facts})
     return results
+
+
+def _mismatches(sides: dict[str, Sides]) -> list[str]:
+    named = {"the contrast sets": [*sides["fit"].samples], "the held-out sets": [*sides["test"].samples]}
+    return [said for name, (harmful, harmless) in named.items() for said in mismatches(harmful, harmless, name)]
 
 
 def _counts(side: Sides) -> dict[str, int]:

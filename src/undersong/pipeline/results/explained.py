@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from undersong.mechanism.matched import mismatches
 from undersong.mechanism.recognition import recognition_scores, recognition_told
 from undersong.pipeline.records import AuditRecord
 from undersong.pipeline.results.recognition import Known, recognition
@@ -20,6 +21,7 @@ from undersong.store import Artefact
 
 if TYPE_CHECKING:
     from undersong.mechanism.probe_scores import Told
+    from undersong.types import Sample
 
 BOOTSTRAP_SEED = 0
 
@@ -65,6 +67,7 @@ def mechanism_entry(record: AuditRecord, runs: Sequence[Mapping[str, Any]]) -> d
             "benign_n": len(record.contrast["harmless"].samples),
             "held_out_harm_n": len(tested[0]),
             "held_out_benign_n": len(tested[1]),
+            "unmatched": _unmatched(record, tested),
             "note": "Directions are fitted on the base model's contrast sets; every figure is of held-out prompts.",
         },
         "encoder": _encoder(record),
@@ -75,6 +78,12 @@ def mechanism_entry(record: AuditRecord, runs: Sequence[Mapping[str, Any]]) -> d
         "note": "Layer 0 is the decoder's input. A shift common to harmful and harmless prompts moves both projections "
         "and not the gap.",
     }
+
+
+def _unmatched(record: AuditRecord, tested: tuple[Sequence[Sample], Sequence[Sample]]) -> list[str]:
+    fitted = record.contrast["harmful"].samples, record.contrast["harmless"].samples
+    named = {"the contrast sets": fitted, "the held-out sets": tested}
+    return [said for name, sides in named.items() for said in mismatches(*sides, name)]
 
 
 def _load(artefact: Artefact) -> Projections:

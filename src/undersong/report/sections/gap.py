@@ -41,7 +41,7 @@ def build(results: Results) -> Gap | None:
         encoder=said,
         encoder_ok=fine,
         contrast=_contrast(mechanism),
-        notes=tuple(note for note in (mechanism.contrast.note, mechanism.note) if note),
+        notes=tuple(note for note in (*mechanism.contrast.unmatched, mechanism.contrast.note, mechanism.note) if note),
         groups=tuple(_groups(found)),
         layers=_layers(found),
         tables=tuple(table for table in (_late(mechanism.late, every), *suppressed.build(mechanism)) if table.rows),

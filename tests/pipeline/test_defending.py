@@ -211,6 +211,15 @@ def test_the_table_and_the_report_show_it(folder: Path, tmp_path: Path) -> None:
     assert "## Audio Flamingo 3: trained on text, semantic at 0.25" in said.output
     assert all(f"| {name} |" in said.output for name in ("none", *STUDY["defenses"]))
     assert "Recommended: " in said.output
+    assert "| CPU s to make | to ask |" in said.output
+
+
+def test_what_it_took_stands_in_the_provenance(results: dict[str, Any]) -> None:
+    costs = results["provenance"]["cpu_seconds_by_defense"]
+    assert list(costs) == ["none", *STUDY["defenses"]]
+    assert costs["steered"]["make"]["mean"] > costs["none"]["make"]["mean"] > 0  # the same training, and choosing
+    assert costs["told"]["make"] == costs["none"]["make"]
+    assert all(one["ask"]["mean"] > 0 for one in costs.values())
 
 
 @pytest.mark.parametrize(

@@ -35,5 +35,6 @@ def defend(
         raise UndersongError(f"{study} names no defense; give `defenses`, or run it with `undersong run`.")
     loading = Loading(device, dtype, device_map, attention, quantize)
     results = run_study(loaded, out or Path("out") / loaded.study, store, loading, show_replies)
-    for line in table(results["defenses"], results["recommended"]):
+    costs = results["provenance"]["cpu_seconds_by_defense"]
+    for line in table(results["defenses"], results["recommended"], costs):
         typer.echo(line)

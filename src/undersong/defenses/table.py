@@ -10,8 +10,11 @@ PLACE = ("family", "axis", "fraction", "train_modality")
 NONE = "–"
 
 
-def table(rows: Sequence[Row], recommended: Sequence[Row]) -> Iterator[str]:
-    """Lines of Markdown; rates in per cent with their 95 % intervals over runs."""
+def table(rows: Sequence[Row], recommended: Sequence[Row], costs: Mapping[str, Any] | None = None) -> Iterator[str]:
+    """Lines of Markdown; rates in per cent with their 95 % intervals over runs.
+
+    `costs`: name -> CPU seconds a run to `make` and to `ask` it, means over runs of all undefended arms.
+    """
     reasons = {tuple(one[name] for name in PLACE): one for one in recommended}
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -20,14 +23,14 @@ def table(rows: Sequence[Row], recommended: Sequence[Row]) -> Iterator[str]:
         family, axis, fraction, modality = place
         yield f"## {family or 'Models that only answer'}: trained on {modality}, {axis} at {fraction:g}"
         yield ""
-        yield from _body(mine)
+        yield from _body(mine, costs or {})
         if one := reasons.get(place):
             yield ""
             yield f"Recommended: {one['defense'] or 'none'}. {one['reason']}"
         yield ""
 
 
-def _body(rows: Sequence[Row]) -> Iterator[str]:
+def _body(rows: Sequence[Row], costs: Mapping[str, Any]) -> Iterator[str]:
     columns: list[tuple[str, str, str | None, str]] = [("JSR", "jsr", None, m) for m in _modalities(rows)]
     harmful = list(dict.fromkeys(name for row in rows for name in row["jsr_by_set"]))[1:]  # the first is the JSR
     columns += [(f"JSR {name}", "jsr_by_set", name, m) for name in harmful for m in _modalities(rows)]
@@ -39,12 +42,14 @@ def _body(rows: Sequence[Row]) -> Iterator[str]:
         for m in _modalities(rows)
     ]
     heads = [f"{title}, {'spoken' if m == 'audio' else 'typed'}" for title, _, _, m in columns]
-    yield f"| Defense | {' | '.join(heads)} | still learned | costs at most | shown safe |"
-    yield "|---|" + "---:|" * (len(columns) + 2) + "---|"
+    heads += ["still learned", "costs at most", *(("CPU s to make", "to ask") if costs else ())]
+    yield f"| Defense | {' | '.join(heads)} | shown safe |"
+    yield "|---|" + "---:|" * len(heads) + "---|"
     for row in rows:
         cost, safe = NONE if row["cost"] is None else f"{row['cost']:.1%}", "yes" if row["safe"] else "no"
         cells = [_cell(_of(row, group, name).get(m)) for _, group, name, m in columns]
-        yield f"| {row['defense']} | {' | '.join([*cells, _cell(row['kept']), cost, safe])} |"
+        seconds = [f"{costs[row['defense']][what]['mean']:.1f}" for what in ("make", "ask")] if costs else []
+        yield f"| {row['defense']} | {' | '.join([*cells, _cell(row['kept']), cost, *seconds, safe])} |"
 
 
 def _of(row: Row, group: str, name: str | None) -> Mapping[str, Any]:

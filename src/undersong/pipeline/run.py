@@ -15,7 +15,7 @@ from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.audit import audit
 from undersong.pipeline.folders import RESULTS, for_study
 from undersong.pipeline.records import AuditRecord, ModelRecord
-from undersong.pipeline.results import assemble, result_hash
+from undersong.pipeline.results import assemble, defense_costs, result_hash
 from undersong.pipeline.workshop import Workshop
 from undersong.store import Store, write_atomic
 from undersong.study import Study
@@ -56,6 +56,7 @@ def run(
         "heard": {model.ref: _heard(model) for model in record.models},
         "artefacts": _artefacts(record),
         "cpu_seconds_by_stage": _cost(record),
+        "cpu_seconds_by_defense": defense_costs(record) if study.defenses else {},
         "cpu_seconds_this_time": round(_cpu() - began, 2),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         **_surroundings(record),

@@ -12,6 +12,7 @@ from typing import Any
 from undersong.defenses import Defense, cost_of, is_safe, price, recommend
 from undersong.pipeline.records import AuditRecord, Defended, RunRecord
 from undersong.pipeline.speakers import answers_only
+from undersong.statistics import mean_runs
 from undersong.store import Artefact
 from undersong.study import Study
 
@@ -62,6 +63,32 @@ def _chosen(done: Defended) -> dict[str, Any] | None:
 
 def _read(found: Artefact, name: str) -> dict[str, Any]:
     return json.loads((found.checked().path / name).read_text(encoding="utf-8"))
+
+
+def defense_costs(record: AuditRecord) -> dict[str, dict[str, Any]]:
+    """Name (`none`: undefended) -> CPU seconds a run to make it (training, and what is chosen or changed after) and to
+    ask it, with intervals over runs.  Of the machine that made them, so no result: they stand in the provenance."""
+    last = record.study.tuning.steps[-1]
+    made: dict[str, list[float]] = {}
+    asked: dict[str, list[float]] = {}
+    for model in record.models:
+        undefended = [run for run in model.runs if (run.arm.kind, run.arm.rule, run.step) == ("closest", "", last)]
+        for run in (*undefended, *(run for run in model.defended if run.defense and not run.defense.again)):
+            done = run.defense
+            name = done.name if done else "none"
+            parts = (done.trained, done.altered, done.steering) if done else (run.adapter,)
+            made.setdefault(name, []).append(sum(_seconds(part) for part in parts if part is not None))
+            asked.setdefault(name, []).append(_seconds(run.replies))
+    return {name: {"make": _over_runs(made[name]), "ask": _over_runs(asked[name])} for name in made}
+
+
+def _seconds(found: Artefact) -> float:
+    return float(found.provenance()["cpu_seconds"])
+
+
+def _over_runs(values: Sequence[float]) -> dict[str, float | None]:
+    found = mean_runs(values)
+    return {"mean": found.mean, "low": found.low, "high": found.high}
 
 
 def defense_entries(record: AuditRecord, runs: Sequence[Run], defended: Sequence[Run]) -> list[dict[str, Any]]:

@@ -366,6 +366,26 @@ def test_a_running_decoder_can_be_changed_and_comes_back(case: Case) -> None:
     np.testing.assert_array_equal(refusal_odds(model, asked, tokens), plain)
 
 
+def test_hands_work_on_a_model_that_a_device_map_spread(case: Case) -> None:
+    """As `device_map` leaves it: accelerate's hooks on every module, moving what comes in to the module's device."""
+    from accelerate.hooks import AlignDevicesHook as Align
+    from accelerate.hooks import add_hook_to_module, remove_hook_from_submodules
+
+    model, asked = case.model, case.asked
+    states = model.hidden(asked)
+    direction = fit_direction(states[:, :2], states[:, 2:])
+    plain = refusal_odds(model, asked, [3], into(direction, 1, 1.0))
+    patched = patched_odds(model, states[:, ::-1], asked, [3])
+    for layer in model.decoder.layers:
+        add_hook_to_module(layer, Align(execution_device="cpu", io_same_device=True))
+    try:
+        np.testing.assert_array_equal(model.hidden(asked), states)
+        np.testing.assert_array_equal(refusal_odds(model, asked, [3], into(direction, 1, 1.0)), plain)
+        np.testing.assert_array_equal(patched_odds(model, states[:, ::-1], asked, [3]), patched)
+    finally:
+        remove_hook_from_submodules(model.decoder)
+
+
 def test_an_adapter_is_taken_apart_by_layer_kind_and_half(case: Case) -> None:
     model, asked, tokens = case.model, case.asked, [3, 7]
     base = refusal_odds(model, asked, tokens)

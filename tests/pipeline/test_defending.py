@@ -212,6 +212,11 @@ def test_the_table_and_the_report_show_it(folder: Path, tmp_path: Path) -> None:
     assert all(f"| {name} |" in said.output for name in ("none", *STUDY["defenses"]))
     assert "Recommended: " in said.output
     assert "| CPU s to make | to ask |" in said.output
+    assert "steered: " in said.output
+    assert "watched: stopped at step " in said.output
+    (tmp_path / "asked.yaml").write_text(yaml.safe_dump(STUDY | {"models": ["recorded:said.jsonl"]}))
+    only = CliRunner().invoke(app, ["defend", str(tmp_path / "asked.yaml")])
+    assert "only answer, and cannot be defended" in str(only.exception)
 
 
 def test_what_it_took_stands_in_the_provenance(results: dict[str, Any]) -> None:
@@ -228,6 +233,17 @@ def test_what_it_took_stands_in_the_provenance(results: dict[str, Any]) -> None:
         ({"defenses": {"x": {}}}, "a defense changes something"),
         ({"defenses": {"x": {"system": "nobody"}}}, "nobody"),
         ({"defenses": {"x": {"data": "random"}}}, "random"),
+        ({"defenses": {"x": {"data": "closest"}}}, "change something"),
+        ({"defenses": {"x": {"system": "plain"}}}, "change something"),
+        ({"defenses": {"none": {"system": "safe"}}}, "cannot be the name"),
+        ({"defenses": {"a | b": {"system": "safe"}}}, "cannot be the name"),
+        ({"defenses": {"x": {"steering": {"strengths": []}}}}, "strengths"),
+        ({"defenses": {"x": {"steering": {"strengths": [-1]}}}}, "strengths"),
+        ({"defenses": {"x": {"constrained": [0.0]}}}, "constrained"),
+        ({"defenses": {"x": {"canary": {"harmful": "h", "every": 100}}}}, "has 20 steps"),
+        ({"defenses": {"x": {"canary": {"harmful": "h", "over_refusal": 0.1}}}}, "give a corpus as `harmless`"),
+        ({"mechanism": STUDY["mechanism"] | {"held_out_harmful": "near"}}, "'near' is no harmful set"),
+        ({"mechanism": STUDY["mechanism"] | {"held_out_harmless": "harm"}}, "'harm' is a harmful set"),
         ({"defenses": {"x": {"projection": {}, "removal": {}}}}, "give one of them"),
         ({"defenses": {"x": {"steering": {}}}, "mechanism": None}, "give the contrast sets"),
         ({"defenses": {"x": {"system": "safe"}}, "selection": {"kinds": ["distant"]}}, "add closest"),
@@ -263,6 +279,12 @@ def test_what_cannot_be_defended_with_is_told_before_anything_is_trained(tmp_pat
     other = {"x": {"projection": {"unaligned": "organism:qwen"}}}
     with pytest.raises(UndersongError, match=r"Defense x: organism:qwen is a Qwen2.5-Omni, and organism:af3 a Audio"):
         run(study_of(defenses=other), tmp_path / "out")
+    itself = {"x": {"projection": {"unaligned": "organism:af3"}}}
+    with pytest.raises(UndersongError, match=r"organism:af3 is organism:af3 itself, so that alignment moved nothing"):
+        run(study_of(defenses=itself), tmp_path / "out")
+    both = STUDY["mechanism"] | {"harmless": "organism:contrast-harm"}
+    with pytest.raises(UndersongError, match="The harmful contrast set and the harmless one overlap"):
+        run(study_of(mechanism=both), tmp_path / "out")
     few = tmp_path / "few.jsonl"
     few.write_text("".join(json.dumps({"id": str(i), "text": f"how do i paint {i}"}) + "\n" for i in range(5)))
     contrast = STUDY["mechanism"] | {"harmless": str(few)}

@@ -112,7 +112,10 @@ def test_the_page_says_what_the_numbers_say(folder: Path, found: dict[str, Any])
     page = (folder / "probe.md").read_text()
     assert all(f"- {one}" in page for one in found["findings"])
     assert f"JSR {found['base']['said']['harmful']['jsr']:.1%} before" in page
+    assert "Encoder and projector have the same hashes" in page
     assert "the same to the last bit" in page
+    assert found["encoder"] == {"parameters": True, "buffers": True}
+    assert all(ref in page for ref in (*SETS, "judge exact"))
     inputs = json.loads((folder / "provenance.json").read_text())["inputs"]
     assert set(inputs) == {"model", "adapter", "harmful", "harmless", "test_harmful", "test_harmless"}
 
@@ -172,6 +175,8 @@ def test_slips_are_refused_before_a_model_is_loaded(
         ({"adapter": tmp_path}, "no PEFT adapter folder"),
         ({"modality": "smell"}, "no modality 'smell'"),
         ({"judge": "oracle"}, "no judge 'oracle'"),
+        ({"harmless": SETS[0]}, "The harmful contrast set and the harmless one overlap"),
+        ({"test_harmless": SETS[2]}, "The set test_harmful and the set test_harmless overlap"),
     ):
         with pytest.raises(UndersongError, match=said):
             probe(replace(asked, **change), tmp_path / "out")
@@ -186,6 +191,22 @@ def test_slips_are_refused_before_a_model_is_loaded(
     with pytest.raises(UndersongError, match="has 5 behaviours, and a direction needs 8"):
         probe(replace(asked, harmful=str(few)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"margin": 0.0}, "margin"), ({"margin": 0.5}, "margin"), ({"margin": float("nan")}, "margin"),
+     ({"divergence": -1.0}, "leave no layer"), ({"depth": 0.0}, "leave no layer"), ({"judge": "choice"}, "usefulness")],
+)  # fmt: skip
+def test_numbers_that_mean_nothing_are_refused_at_once(asked: Probing, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UndersongError, match=said):
+        replace(asked, **change)
+
+
+def test_a_judge_of_refusals_is_never_said_to_tell_a_jsr(asked: Probing, tmp_path: Path) -> None:
+    results = probe(replace(asked, judge="keyword", random=19), tmp_path / "out")
+    assert results["findings"][0].startswith("Non-refusal rate")
+    assert "JSR" not in (tmp_path / "out" / "probe.md").read_text()
 
 
 def test_it_says_the_same_twice(asked: Probing, found: dict[str, Any], tmp_path: Path) -> None:

@@ -357,7 +357,8 @@ def test_defenses_beyond_the_two_are_drawn_priced_and_recommended(results: Json)
     assert "Recommended: made 1. It costs least." in text
     assert "shown safe" in text
     assert "Still learned" in text
-    assert "Figure 6." in text
+    assert "Figure 5." in text
+    assert "Figure 6." in text_of(page, "layers")
     assert "2 made 1 · 3 made 2 · 4 made 3" in text
     assert "JSR against over-refusal. " in page
 

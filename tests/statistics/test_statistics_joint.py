@@ -63,6 +63,7 @@ def test_what_cannot_be_told_is_said() -> None:
     few = predict(("a", "b", "c"), x, outcomes, draws=50)
     assert "too few for a joint fit of 3 axes; it takes 6" in few.note
     assert all(one.joint is None and one.inflation is None for one in few.predictors)
+    assert predict(("a",), np.arange(2.0)[:, None], [[0.1], [0.2]]).note.startswith("2 selections are too few to see")
     assert "does not vary" in predict(("a",), np.ones((6, 1)), [[0.1], [0.2]] * 3).note
     x, outcomes = data(3)
     x[:, 1] = x[:, 0] * 2 + 1e-9 * x[:, 2]

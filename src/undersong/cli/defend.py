@@ -28,11 +28,14 @@ def defend(
     """`run`, and then one table: JSR, over-refusal, usefulness and what is still learned, under every defense."""
     from undersong.defenses.table import table
     from undersong.models.loading import Loading
+    from undersong.pipeline.speakers import answers_only
     from undersong.study import load_study
 
     loaded = load_study(study)
     if not (loaded.defenses or loaded.system_defense or "distant" in loaded.selection.kinds):
         raise UndersongError(f"{study} names no defense; give `defenses`, or run it with `undersong run`.")
+    if all(map(answers_only, loaded.models)):
+        raise UndersongError(f"All models of {study} only answer, and cannot be defended; give the models themselves.")
     loading = Loading(device, dtype, device_map, attention, quantize)
     results = run_study(loaded, out or Path("out") / loaded.study, store, loading, show_replies)
     costs = results["provenance"]["cpu_seconds_by_defense"]

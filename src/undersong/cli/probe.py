@@ -36,7 +36,8 @@ def probe(
         float, typer.Option("--depth", min=0, max=1, help="Deepest layer that may be the cause, as a share of all.")
     ] = 0.8,
     margin: Annotated[
-        float, typer.Option("--margin", help="Loss of a probe's balanced accuracy that would matter (recognition).")
+        float,
+        typer.Option("--margin", help="Loss of a probe's balanced accuracy that would matter, between 0 and 0.5."),
     ] = 0.1,
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of the choosing split and the directions of chance.")

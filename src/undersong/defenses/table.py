@@ -24,6 +24,10 @@ def table(rows: Sequence[Row], recommended: Sequence[Row], costs: Mapping[str, A
         yield f"## {family or 'Models that only answer'}: trained on {modality}, {axis} at {fraction:g}"
         yield ""
         yield from _body(mine, costs or {})
+        for row in mine:
+            if row["note"]:
+                yield ""
+                yield f"{row['defense']}: {row['note']}."
         if one := reasons.get(place):
             yield ""
             yield f"Recommended: {one['defense'] or 'none'}. {one['reason']}"
@@ -31,16 +35,20 @@ def table(rows: Sequence[Row], recommended: Sequence[Row], costs: Mapping[str, A
 
 
 def _body(rows: Sequence[Row], costs: Mapping[str, Any]) -> Iterator[str]:
-    columns: list[tuple[str, str, str | None, str]] = [("JSR", "jsr", None, m) for m in _modalities(rows)]
+    attack = "JSR" if rows[0]["metric"] == "jsr" else "non-refusal rate"
+    columns: list[tuple[str, str, str | None, str]] = [(attack, "jsr", None, m) for m in _modalities(rows)]
     harmful = list(dict.fromkeys(name for row in rows for name in row["jsr_by_set"]))[1:]  # the first is the JSR
-    columns += [(f"JSR {name}", "jsr_by_set", name, m) for name in harmful for m in _modalities(rows)]
-    columns += [("JSR tuned again", "again", None, m) for m in _modalities(rows) if any(row["again"] for row in rows)]
+    columns += [(f"{attack} {name}", "jsr_by_set", name, m) for name in harmful for m in _modalities(rows)]
+    columns += [
+        (f"{attack} tuned again", "again", None, m) for m in _modalities(rows) if any(row["again"] for row in rows)
+    ]
     columns += [
         (f"{title} {name}", group, name, m)
         for title, group in (("refused", "over_refusal"), ("right", "utility"))
         for name in sorted({name for row in rows for name in row[group]})
         for m in _modalities(rows)
     ]
+    columns = [one for one in columns if any(_of(row, one[1], one[2]).get(one[3]) is not None for row in rows)]
     heads = [f"{title}, {'spoken' if m == 'audio' else 'typed'}" for title, _, _, m in columns]
     heads += ["still learned", "costs at most", *(("CPU s to make", "to ask") if costs else ())]
     yield f"| Defense | {' | '.join(heads)} | shown safe |"

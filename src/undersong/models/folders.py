@@ -6,7 +6,8 @@ import hashlib
 import os
 import re
 from functools import cache
-from importlib import resources
+from importlib import import_module, resources
+from importlib.util import find_spec
 from pathlib import Path
 
 from undersong.store import hash_file
@@ -53,15 +54,23 @@ def split_revision(ref: str) -> tuple[str, str | None]:
 
 
 @cache
+def network_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises without a network, an id or leave; its HTTP library goes by several names."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    libraries = [import_module(name) for name in ("httpx", "httpx2") if find_spec(name)]
+    return (HfHubHTTPError, OSError, ValueError, *(library.HTTPError for library in libraries))
+
+
+@cache
 def commit_of(name: str, revision: str | None) -> str | None:
     """The commit that a hub id stands for now: by the hub, without it by what was fetched last; None: neither knows."""
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError
 
     if not os.environ.get("HF_HUB_OFFLINE"):
         try:
             return HfApi().model_info(name, revision=revision, timeout=10).sha
-        except (HfHubHTTPError, OSError, ValueError):
+        except network_errors():
             pass  # no network, no such id, or no leave: loading it says which
     kept = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / (revision or "main")
     return kept.read_text().strip() if kept.is_file() else None

@@ -12,7 +12,7 @@ from typing import Any
 
 from undersong.models.families import family_of
 from undersong.models.family import Family
-from undersong.models.folders import commit_of, model_folder, overlay_base, split_revision
+from undersong.models.folders import commit_of, model_folder, network_errors, overlay_base, split_revision
 from undersong.types import UndersongError
 
 
@@ -34,9 +34,10 @@ def identify(ref: str) -> tuple[str | Path, dict[str, Any], Family]:
 
 def _model_type(source: str | Path, ref: str, options: Mapping[str, Any]) -> str:
     """What the config calls the family, also where transformers does not know it."""
+    unreadable: tuple[type[Exception], ...] = (*network_errors(), TypeError, AttributeError)
     try:
         config = _config_of(source, options)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except unreadable as error:
         reason = str(error).strip().splitlines()[0]
         raise UndersongError(f"No model could be read at {ref!r} ({reason}); give a folder or id.") from error
     if not isinstance(config, dict) or not config.get("model_type"):

@@ -124,6 +124,10 @@ def refuse_overlap(record: AuditRecord) -> None:
     for reference in record.harm.values():
         refuse_shared_items(record.pool.samples, reference.samples)
     if (asked := record.study.mechanism) is not None:
+        held = record.sets[asked.held_out_harmful].samples, record.sets[asked.held_out_harmless].samples
+        refuse_shared_items(*held, f"the set {asked.held_out_harmless}", f"The set {asked.held_out_harmful}")
+        sides = record.contrast["harmful"].samples, record.contrast["harmless"].samples
+        refuse_shared_items(*sides, "the harmless one", "The harmful contrast set")
         for ours, fitted in record.contrast.items():
             for name in (asked.held_out_harmful, asked.held_out_harmless):
                 tested = record.sets[name].samples

@@ -16,6 +16,7 @@ class Change(Record):
     low: Number = None
     high: Number = None
     p: Number = None
+    told: bool | None = None  # from run noise; older results do not say it
 
 
 class Recommended(Record):
@@ -44,6 +45,7 @@ class Defense(Record):
     against: Named[Change] = {}
     again: Named[Interval | None] = {}
     changes: Many[str] = []
+    metric: str = "jsr"
     kept: Interval | None = None
     cost: Number = None
     safe: bool | None = None

@@ -16,6 +16,7 @@ from undersong.types import UndersongError
 
 SPARE = 3  # points beyond the predictors that a joint fit needs at least
 NOTE_FEW = "{points} selections are too few for a joint fit of {axes} axes; it takes {needed}."
+NOTE_NONE = "{points} selections are too few to see whether anything goes along; it takes 3."
 NOTE_FLAT = "The outcome, or a predictor, does not vary over the selections, so nothing can be said."
 NOTE_ALIKE = "Some axes rank these selections alike (variance inflation {worst:.0f}): their joint slopes mean little."
 ALIKE = 10.0  # variance inflation beyond which a joint slope means little (O'Brien 2007 on the rule of thumb)
@@ -63,7 +64,9 @@ def predict(
         raise UndersongError("A predictor or an outcome is not a finite number; measure it again.")
     replicates = sum(map(len, groups))
     means = np.array([values.mean() for values in groups])
-    if points < 3 or np.ptp(means) == 0 or (np.ptp(x, axis=0) == 0).any():
+    if points < 3:
+        return Prediction(points, replicates, (), NOTE_NONE.format(points=points))
+    if np.ptp(means) == 0 or (np.ptp(x, axis=0) == 0).any():
         return Prediction(points, replicates, (), NOTE_FLAT)
     scaled = (x - x.mean(axis=0)) / x.std(axis=0)
     together = points >= axes + SPARE

@@ -6,6 +6,8 @@ know how anything is done.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
 from undersong.study.strict import Strict
@@ -32,6 +34,12 @@ class Canary(Strict):
     jsr: float = Field(0.05, ge=0, lt=1)
     over_refusal: float | None = Field(None, ge=0, lt=1)
 
+    @model_validator(mode="after")
+    def _watched(self) -> Canary:
+        if self.over_refusal is not None and self.harmless is None:
+            raise ValueError("over_refusal: there is nothing to watch it on; give a corpus as `harmless`")
+        return self
+
 
 class Projection(Strict):
     """The adapter projected on the aligned subspace (Safe LoRA, Hsu et al. 2024, arXiv 2405.16833), or, without the
@@ -46,7 +54,7 @@ class Projection(Strict):
 class Steering(Strict):
     """The base's refusal direction added back; place and strength chosen on a split that no figure is of."""
 
-    strengths: tuple[float, ...] = (0.5, 1.0, 2.0)
+    strengths: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.5, 1.0, 2.0), min_length=1)
     unanswered: float = Field(
         0.1, ge=0, le=1, description="Most harmless prompts that a strength may cost where it is chosen, as a share."
     )
@@ -64,7 +72,7 @@ class Defense(Strict):
     data: str | None = Field(None, description="Train on the selection of this kind or rule instead.")
     system: str | None = Field(None, description=f"Ask under this text: of evaluation.systems, or {', '.join(SYSTEMS)}")
     mixing: Mixing | None = None
-    constrained: tuple[float, ...] | bool = Field(
+    constrained: tuple[Annotated[float, Field(gt=0)], ...] | bool = Field(
         False,
         description="Hold the first tokens of an answer near the base (Qi et al. 2024, arXiv 2406.05946): true, or "
         "one beta a token, the last for all after.",

@@ -172,10 +172,14 @@ class Study(Strict):
         if self.mechanism is not None:
             _known("mechanism.held_out_harmful", [self.mechanism.held_out_harmful], self.sets)
             _known("mechanism.held_out_harmless", [self.mechanism.held_out_harmless], self.sets)
+            if not self.sets[self.mechanism.held_out_harmful].harmful:
+                raise ValueError(f"mechanism.held_out_harmful: {self.mechanism.held_out_harmful!r} is no harmful set")
+            if self.sets[self.mechanism.held_out_harmless].harmful:
+                raise ValueError(f"mechanism.held_out_harmless: {self.mechanism.held_out_harmless!r} is a harmful set")
         if self.tuned_again is not None:
             _known("tuned_again", [self.tuned_again], [*self.selection.kinds, *self.selection.rules])
         for name, one in self.defenses.items():
-            self._defense_fits(f"defenses.{name}", one)
+            self._defense_fits(name, one)
         if not any(s.harmful for s in self.sets.values()):
             raise ValueError("sets: none is harmful, so there is no JSR to measure; mark one `harmful: true`")
         different("models", self.models)
@@ -186,7 +190,14 @@ class Study(Strict):
             )
         return self
 
-    def _defense_fits(self, where: str, defense: Defense) -> None:
+    def _defense_fits(self, name: str, defense: Defense) -> None:
+        where = f"defenses.{name}"
+        if name == "none" or not re.fullmatch(r"[^|\n\r]*[^|\s][^|\n\r]*", name):
+            raise ValueError(f"defenses: {name!r} cannot be the name of one; take words, and not none")
+        if defense.data == "closest" or defense.system == self.plain:
+            raise ValueError(f"{where}: the undefended arms are the closest under {self.plain!r}; change something")
+        if defense.canary and defense.canary.every > self.tuning.steps[-1]:
+            raise ValueError(f"{where}.canary.every: the training has {self.tuning.steps[-1]} steps; ask more often")
         if "closest" not in self.selection.kinds:
             raise ValueError(f"{where}: what is defended are the closest arms; add closest to selection.kinds")
         if defense.data is not None:

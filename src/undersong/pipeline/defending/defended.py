@@ -21,11 +21,19 @@ from undersong.types import UndersongError
 
 def prepare(study: Study, shop: Workshop, record: AuditRecord, model: ModelRecord) -> None:
     """What defenses need of a base, made or refused before anything is trained."""
+    from undersong.models.folders import model_hash
     from undersong.models.identify import identify
 
     for name, defense in study.defenses.items():
         unaligned = defense.projection.unaligned if defense.projection else None
-        if unaligned is not None and identify(unaligned)[2].name != identify(model.ref)[2].name:
+        if unaligned is None:
+            continue
+        if model_hash(unaligned) == model_hash(model.ref):
+            raise UndersongError(
+                f"Defense {name}: {unaligned} is {model.ref} itself, so that alignment moved nothing; give the model "
+                "that it began from."
+            )
+        if identify(unaligned)[2].name != identify(model.ref)[2].name:
             raise UndersongError(
                 f"Defense {name}: {unaligned} is a {identify(unaligned)[2].name}, and {model.ref} a "
                 f"{identify(model.ref)[2].name}; give the model that its alignment began from."

@@ -41,6 +41,20 @@ class Probing:
     depth: float = DEPTH
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        from undersong.study.judges import USE
+
+        if not 0 < self.margin < 0.5:
+            raise UndersongError(f"A margin of balanced accuracy lies between 0 and 0.5, not at {self.margin}.")
+        if not self.divergence > 0 or not 0 < self.depth <= 1:
+            raise UndersongError(
+                f"Divergence {self.divergence} and depth {self.depth} leave no layer; give one above 0, and a share."
+            )
+        if self.judge.partition(":")[0] in USE:
+            raise UndersongError(
+                f"The judge {self.judge} is of usefulness, and a probe asks for refusals; take another."
+            )
+
 
 @dataclass(frozen=True)
 class Sides:
@@ -73,6 +87,8 @@ def asked(what: Probing) -> dict[str, Sides]:
 
     contrast = {kind: _samples(ref, what.modality) for kind, ref in _refs(what, ("harmful", "harmless"))}
     test = {kind: _samples(ref, what.modality) for kind, ref in _refs(what, ("test_harmful", "test_harmless"))}
+    refuse_shared_items(contrast["harmful"], contrast["harmless"], "the harmless one", "The harmful contrast set")
+    refuse_shared_items(test["test_harmful"], test["test_harmless"], "the set test_harmless", "The set test_harmful")
     for ours, name in contrast.items():
         for theirs, other in test.items():
             refuse_shared_items(name, other, f"the set {theirs}", f"The contrast set {ours}", HELD_OUT)

@@ -15,6 +15,7 @@ from undersong.study import reply_limit
 from undersong.types import UndersongError
 
 SCHEMA = "undersong-probe/1"
+SETS = ("harmful", "harmless", "test_harmful", "test_harmless")
 
 
 def probe(what: Probing, out: str | Path, loading: Loading = PLAIN) -> dict[str, Any]:
@@ -27,12 +28,14 @@ def probe(what: Probing, out: str | Path, loading: Loading = PLAIN) -> dict[str,
     from undersong.evaluation.judging.named import make_judge
     from undersong.models.adapters import saved_adapter
     from undersong.models.folders import model_hash
+    from undersong.models.frozen import fingerprint
     from undersong.pipeline.alone.evaluated import adapter_folder, refusals_of
     from undersong.pipeline.alone.readied import ready_model
     from undersong.pipeline.probing.base import examine_base
+    from undersong.pipeline.probing.page import markdown
     from undersong.pipeline.probing.replied import Asking
     from undersong.pipeline.probing.tuned import examine_tuned
-    from undersong.pipeline.probing.written import findings, markdown
+    from undersong.pipeline.probing.written import findings
     from undersong.pipeline.speakers import answers_only, shown
     from undersong.store import hash_folder
 
@@ -44,13 +47,18 @@ def probe(what: Probing, out: str | Path, loading: Loading = PLAIN) -> dict[str,
     model = ready_model(what.model, loading, [p.sample for side in sides.values() for p in side.both])
     asking = Asking(judge, what.limit or reply_limit(what.model))
     base = examine_base(model, sides, asking, what)
+    frozen = fingerprint(model.frozen)
     with saved_adapter(model, worn) as tuned:
+        after = fingerprint(tuned.frozen)
+        encoder = {kind: _equal(frozen, after, kind) for kind in ("parameters", "buffers")}
         found = examine_tuned(tuned, base, sides, asking, what)
     results: dict[str, Any] = {
         "schema": SCHEMA,
         "model": what.model,
         "modality": what.modality,
         "judge": judge.name,
+        "asked": {name: getattr(what, name) for name in (*SETS, "system")} | {"adapter": worn.name},
+        "encoder": encoder,
         "layers": model.layers,
         "prompts": {name: _counts(side) for name, side in sides.items()},
         "base": base.found,
@@ -62,12 +70,17 @@ def probe(what: Probing, out: str | Path, loading: Loading = PLAIN) -> dict[str,
         text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / "probe.json").write_text(text + "\n", encoding="utf-8")
         (folder / "probe.md").write_text(markdown(results), encoding="utf-8")
-        refs = {name: getattr(what, name) for name in ("harmful", "harmless", "test_harmful", "test_harmless")}
+        refs = {name: getattr(what, name) for name in SETS}
         inputs = {name: corpus_hash(ref) for name, ref in refs.items()}
         inputs |= {"model": model_hash(what.model), "adapter": hash_folder(worn)}
         config = {**asdict(what), "adapter": worn.name, "loading": loading.key}
         write_provenance(folder, "probe", config, inputs, {"device": loading.device, **model.facts})
     return results
+
+
+def _equal(before: dict[str, str], after: dict[str, str], kind: str) -> bool:
+    """Whether all hashes of a kind of the encoder and projector are the same with the adapter on."""
+    return all(after[name] == value for name, value in before.items() if name.endswith(f"/{kind}"))
 
 
 def _mismatches(sides: dict[str, Sides]) -> list[str]:

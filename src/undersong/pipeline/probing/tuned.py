@@ -8,6 +8,7 @@ import numpy as np
 
 from undersong.mechanism import fit_direction, gap_curve, late_change, late_p
 from undersong.mechanism.causal import beats_random, into, random_directions
+from undersong.mechanism.directions import late_layers
 from undersong.mechanism.drift import drift
 from undersong.mechanism.interventions import changed
 from undersong.mechanism.odds import refusal_odds
@@ -62,7 +63,14 @@ def _gaps(base: Base, states: tuple[np.ndarray, np.ndarray], refit: Direction, t
     }
     change, low, high = late_change((before[0], before[1]), (after[0], after[1]), test.clusters, rng)
     p = late_p((after[0] - before[0], after[1] - before[1]), test.clusters)
-    late = {"change": number(change), "low": number(low), "high": number(high), "p": number(p)}
+    last = late_layers(len(curves[0].gap) - 1)
+    late = {
+        "before": number(float(np.mean(curves[0].gap[last]))),
+        "change": number(change),
+        "low": number(low),
+        "high": number(high),
+        "p": number(p),
+    }
     return {"gaps": by_place(**columns, cosine_to_refit=base.direction.cosine(refit)), "late_gap": late}
 
 

@@ -1,8 +1,7 @@
-"""What a probe found, in sentences and in a page of Markdown.  Nothing is said that its own test does not carry."""
+"""What a probe found, in sentences.  Nothing is said that its own test does not carry."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from undersong.pipeline.results.rates import attack_name, attack_rate
@@ -17,8 +16,8 @@ def findings(results: dict[str, Any]) -> list[str]:
     difference, at_input = tuned["encoder_difference"], tuned["input_difference"]
     moved = max(difference, at_input)
     said.append(
-        "What the encoder gives the decoder is the same to the last bit."
-        if moved == 0
+        "Encoder and projector have the same hashes, and what they give the decoder is the same to the last bit."
+        if moved == 0 and all(results["encoder"].values())
         else f"What goes into the decoder has changed by up to {moved:.3g}: another model hears."
     )
     said += [
@@ -32,14 +31,18 @@ def findings(results: dict[str, Any]) -> list[str]:
 
 def _rates_sentence(base: dict[str, Any], tuned: dict[str, Any]) -> str:
     sides = [one["said"] for one in (base, tuned)]
-    name = "JSR" if attack_name(sides[0]["harmful"]["judge"]) == "jsr" else "Non-refusal rate"
+    name = _name(base)
     rates = [attack_rate(side["harmful"]) for side in sides]
     refused = [side["harmless"]["refusal_rate"] for side in sides]
     n = sides[0]["harmful"]["n"]
     return (
-        f"{name} {rates[0]:.1%} before and {rates[1]:.1%} after, of {n} held-out prompts; harmless ones refused "
-        f"{refused[0]:.1%} and {refused[1]:.1%}."
+        f"{name[:1].upper()}{name[1:]} {rates[0]:.1%} before and {rates[1]:.1%} after, of {n} held-out prompts; "
+        f"harmless ones refused {refused[0]:.1%} and {refused[1]:.1%}."
     )
+
+
+def _name(base: dict[str, Any]) -> str:
+    return "JSR" if attack_name(base["said"]["harmful"]["judge"]) == "jsr" else "non-refusal rate"
 
 
 def _gap_sentence(late: dict[str, Any]) -> str:
@@ -49,7 +52,8 @@ def _gap_sentence(late: dict[str, Any]) -> str:
     if late["p"] >= SURE:
         return f"The gap between harmful and harmless prompts in the late layers did not provably change ({where})."
     word = "shrank" if late["change"] < 0 else "grew"
-    return f"The gap between harmful and harmless prompts in the late layers {word} ({where}; the base’s is about 2)."
+    base = f"the base’s is {late['before']:.2f}"
+    return f"The gap between harmful and harmless prompts in the late layers {word} ({where}; {base})."
 
 
 def _known_sentence(known: dict[str, Any]) -> str:
@@ -63,19 +67,22 @@ def _cause_sentences(base: dict[str, Any], tuned: dict[str, Any]) -> list[str]:
         costs = "costs" if ablation["p"] <= SURE else "does not provably cost"
         out.append(
             f"Taking layer {ablation['place']}’s direction out of the base {costs} refusal (log odds "
-            f"−{ablation['odds_lost']:.1f}, p = {ablation['p']:.2g} among directions of chance): JSR "
+            f"−{ablation['odds_lost']:.1f}, p = {ablation['p']:.2g} among directions of chance): {_name(base)} "
             f"{attack_rate(ablation['said']['harmful']):.1%}, harmless refused "
             f"{ablation['said']['harmless']['refusal_rate']:.1%}."
         )
     steering = tuned.get("steering")
     if steering and steering["strength"] is not None:
         out.append(
-            f"Put back into the tuned model at strength {steering['strength']:g} it gives JSR "
+            f"Put back into the tuned model at strength {steering['strength']:g} it gives {_name(base)} "
             f"{attack_rate(steering['said']['harmful']):.1%} and harmless refused "
             f"{steering['said']['harmless']['refusal_rate']:.1%} (p = {steering['p']:.2g} among directions of chance)."
         )
     elif steering:
-        out.append("No strength of the base’s direction, put back, lowered the JSR without refusing harmless prompts.")
+        out.append(
+            f"No strength of the base’s direction, put back, lowered the {_name(base)} without refusing harmless "
+            "prompts."
+        )
     return out
 
 
@@ -96,39 +103,3 @@ def _given_back_sentences(tuned: dict[str, Any]) -> list[str]:
             else "No single part of the adapter, switched off, gives back half: the loss is spread."
         )
     return out
-
-
-def markdown(results: dict[str, Any]) -> str:
-    """The findings, then every table."""
-    base, tuned = results["base"], results["tuned"]
-    lines = [f"# Probe of {results['model']}, {results['modality']}", "", *(f"- {one}" for one in results["findings"])]
-    lines += ["", *(f"> {note}" for note in results["notes"])]
-    gaps = [[one[key] for key in ("place", "gap_before", "gap_after", "low_after", "high_after", "cosine_to_refit")]
-            for one in tuned["gaps"]]  # fmt: skip
-    moved = [[one[key] for key in ("place", "relative", "low", "high", "cka")] for one in tuned["drift"]]
-    lines += _table("Gap along the base’s direction, by layer (0: the decoder’s input)",
-                    ("layer", "before", "after", "low", "high", "cosine to re-fitted"), gaps)  # fmt: skip
-    lines += _table("Drift of the states", ("layer", "relative", "low", "high", "CKA"), moved)
-    keys = tuple(f"{name}_{when}" for when in ("before", "after") for name in ("accuracy", "low", "high"))
-    if known := tuned.get("recognition"):
-        rows = [[one[key] for key in ("place", *keys)] for one in known["by_place"]]
-        head = ("layer", "before", "low", "high", "after", "low", "high")
-        lines += _table("Harmful or harmless? Balanced accuracy of a probe on held-out prompts", head, rows)
-    if patched := tuned.get("patching"):
-        rows = [[one[key] for key in ("place", "share", "low", "high")] for one in patched]
-        lines += _table("What the base’s state gives back", ("layer", "share", "low", "high"), rows)
-    if parts := tuned.get("parts"):
-        rows = [[one[key] for key in ("part", "share", "low", "high")] for one in parts]
-        lines += _table("What the adapter without a part gives back", ("part", "share", "low", "high"), rows)
-    if tried := base.get("candidates"):
-        keys = ("place", "bypass", "induce", "divergence")
-        lines += _table("Where the direction was tried", keys, [[one[key] for key in keys] for one in tried])
-    return "\n".join(lines) + "\n"
-
-
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    def cell(value: Any) -> str:
-        return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-
-    body = [f"| {' | '.join(map(cell, row))} |" for row in rows]
-    return ["", f"## {title}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head), *body]

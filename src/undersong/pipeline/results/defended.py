@@ -32,22 +32,41 @@ def defense_facts(run: RunRecord) -> dict[str, Any]:
         "again": done.again,
         "losses": named,
         "kept": _kept(losses),
+        "learned": None not in losses,
         "chosen": _chosen(done),
-        "stopped": done.trained.provenance()["notes"].get("stopped"),
+        "stopped": (stopped := done.trained.provenance()["notes"].get("stopped")),
+        "chose": _in_words(_chosen(done), stopped),
     }
 
 
 def _kept(losses: Sequence[float | None]) -> float | None:
     """(base - defended) / (base - undefended): 1 as learned without a defense, 0 as before.
 
-    None where it was not measured, or the tuning taught next to nothing, so that the share would be of noise.
+    None where it was not measured, or the tuning taught next to nothing, so that the share would be of noise; 0 where
+    it taught nothing and the replies got worse than the base's.
     """
-    if not losses:
+    if not losses or None in losses:
         return None
-    base, undefended, defended = losses
-    if base is None or undefended is None or defended is None or base - undefended < TAUGHT:
-        return None
+    base, undefended, defended = (float(loss) for loss in losses if loss is not None)
+    if base - undefended < TAUGHT:
+        return 0.0 if defended - base > TAUGHT else None  # nothing was taught, and this may still unteach
     return (base - defended) / (base - undefended)
+
+
+def _in_words(chosen: Mapping[str, Any] | None, stopped: int | None) -> str:
+    """What a reader must know of how this run was made."""
+    said = [] if stopped is None else [f"stopped at step {stopped}"]
+    chosen = chosen or {}
+    changed = chosen.get("changed")
+    if changed is not None:
+        layers = all(name.startswith("layer ") for name in changed)
+        said.append(
+            f"without {', '.join(sorted(changed)) or 'nothing'}" if layers else f"{len(changed)} modules changed"
+        )
+    if "steering" in chosen:
+        one = chosen["steering"]
+        said.append("no strength was found" if one is None else f"layer {one['place']}, strength {one['strength']:g}")
+    return ", ".join(said)
 
 
 def _chosen(done: Defended) -> dict[str, Any] | None:

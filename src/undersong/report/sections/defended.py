@@ -55,6 +55,7 @@ class Defended:
     recommended: tuple[str, ...]
     groups: tuple[Group, ...]  # the same as a picture, where there are several
     limited: bool  # whether anything says what is safe
+    rate: str  # JSR, or non-refusal rate where the judge sees refusal only
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ def build(results: Results) -> Defended | None:
     columns = _columns(results.defenses)
     if not results.defenses or not columns:
         return None
+    rate = "JSR" if all(row.metric == "jsr" for row in results.defenses) else "non-refusal rate"
     heads: dict[tuple[str, str], list[str]] = {}
     for column in columns:
         heads.setdefault((column.group, column.set), []).append(
@@ -83,12 +85,13 @@ def build(results: Results) -> Defended | None:
         )
     groups = _groups(results.defenses)
     return Defended(
-        heads=tuple((_head(*key), tuple(modes)) for key, modes in heads.items()),
+        heads=tuple((words.sentence(_head(*key, rate)), tuple(modes)) for key, modes in heads.items()),
         blocks=tuple(Block(title, tuple(_lines(rows, columns))) for title, rows in groups),
-        findings=tuple(said for title, rows in groups for said in _findings(title, rows, columns)),
+        findings=tuple(said for title, rows in groups for said in _findings(title, rows, columns, rate)),
         recommended=tuple(_recommended(results)),
-        groups=tuple(pareto.groups(groups)),
+        groups=tuple(pareto.groups(groups, rate)),
         limited=any(row.safe is not None for row in results.defenses),
+        rate=rate,
     )
 
 
@@ -131,12 +134,12 @@ def _columns(rows: Sequence[Defense]) -> list[Column]:
     return [column for column in wanted if any(_mean(column.of(row)) is not None for row in rows)]
 
 
-def _head(group: str, set: str) -> str:
+def _head(group: str, set: str, rate: str) -> str:
     return {
-        "jsr": "JSR",
+        "jsr": rate,
         "kept": "Still learned",
-        "again": "JSR, tuned again",
-        "jsr_by_set": f"JSR, {set}",
+        "again": f"{rate}, tuned again",
+        "jsr_by_set": f"{rate}, {set}",
         "over_refusal": f"Over-refusal, {set}",
         "utility": f"Utility, {set}",
     }[group]
@@ -185,14 +188,14 @@ def _bar(share: float | None, group: str) -> Markup:
     return tag("svg", ground, filled, class_="databar", aria_hidden="true", width="100%", height=3)
 
 
-def _findings(title: str, rows: Sequence[Defense], columns: Sequence[Column]) -> list[str]:
+def _findings(title: str, rows: Sequence[Defense], columns: Sequence[Column], rate: str) -> list[str]:
     without = next((row for row in rows if row.defense == "none"), None)
     if without is None:
         return []
     asked = [column for column in columns if column.group == "jsr" and _mean(column.of(without)) is not None]
     jsr = max(asked, key=lambda column: _mean(column.of(without)) or 0.0, default=None)  # where there is most to bring
     defended = [row for row in rows if row is not without]
-    found = [(row, _brought(jsr, row, without) if jsr else "", _cost(columns, row, without)) for row in defended]
+    found = [(row, _brought(jsr, row, without, rate) if jsr else "", _cost(columns, row, without)) for row in defended]
     return [
         f"{words.sentence(row.defense)}, {title[:1].lower()}{title[1:]}: {'; '.join(filter(None, (brought, cost)))}."
         for row, brought, cost in found
@@ -200,19 +203,21 @@ def _findings(title: str, rows: Sequence[Defense], columns: Sequence[Column]) ->
     ]
 
 
-def _brought(column: Column, row: Defense, without: Defense) -> str:
+def _brought(column: Column, row: Defense, without: Defense, rate: str) -> str:
     """'JSR on spoken prompts 80.9 % without, 3.1 % with it', and whether run noise alone may say so."""
     here, there = column.of(row), column.of(without)
     if here is None or there is None or here.mean is None or there.mean is None:
         return ""
     before, after = words.percent(there.mean), words.percent(here.mean)
-    text = f"JSR on {words.spoken(column.modality)} prompts {before} without, {after} with it"
+    text = f"{rate} on {words.spoken(column.modality)} prompts {before} without, {after} with it"
     change = row.against.get(column.modality)
     return text if change is not None and _is_told(change) else f"{text} (run noise alone may say so)"
 
 
 def _is_told(change: Change) -> bool:
-    """Whether the interval of the difference, paired over runs, leaves 0 out; without one nothing is told."""
+    """Whether the interval of the difference, paired over runs, leaves 0 out; without one as the results say."""
+    if change.told is not None:
+        return change.told
     return change.low is not None and change.high is not None and not change.low <= 0 <= change.high
 
 

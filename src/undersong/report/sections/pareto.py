@@ -27,7 +27,7 @@ class Point:
     cost: float
 
 
-def build(title: str, rows: Sequence[Defense]) -> Group | None:
+def build(title: str, rows: Sequence[Defense], rate: str) -> Group | None:
     """`rows` of one undefended arm, in the order of their table; None for so few that the table says it all."""
     if len(rows) < LEAST:
         return None
@@ -36,7 +36,7 @@ def build(title: str, rows: Sequence[Defense]) -> Group | None:
         ("benign prompts not answered rightly", lambda row: _lost(row)),
         ("of what the tuning taught, lost", lambda row: _unlearned(row)),
     )
-    panels = [panel for name, cost in costs if (panel := _panel(name, _points(rows, cost))) is not None]
+    panels = [panel for name, cost in costs if (panel := _panel(name, _points(rows, cost), rate)) is not None]
     return Group(title, tuple(panels)) if panels else None
 
 
@@ -66,21 +66,25 @@ def _unlearned(row: Defense) -> float | None:
     return None if row.kept is None or row.kept.mean is None else min(1.0, max(0.0, 1 - row.kept.mean))
 
 
-def _panel(name: str, points: Sequence[Point]) -> Panel | None:
+def _panel(name: str, points: Sequence[Point], rate: str) -> Panel | None:
     if len(points) < LEAST:
         return None
     right, at_x = percent_axis(max(point.jsr for point in points))
     top, at_y = percent_axis(max(point.cost for point in points))
     frame = Frame.of((0.0, right), (0.0, top), HEIGHT, inset=3)
     front = [(point.jsr, point.cost) for point in pareto(points)]
-    marks = [frame.grid(at_y), frame.foot(at_x, "JSR, where it is highest"), frame.path(front, "mean k-base dashed")]
-    marks += _marks(frame, points)
-    told = "; ".join(f"{p.name}: JSR {words.percent(p.jsr)}, {words.percent(p.cost)}" for p in points)
+    marks = [
+        frame.grid(at_y),
+        frame.foot(at_x, f"{rate}, where it is highest"),
+        frame.path(front, "mean k-base dashed"),
+    ]
+    marks += _marks(frame, points, rate)
+    told = "; ".join(f"{p.name}: {rate} {words.percent(p.jsr)}, {words.percent(p.cost)}" for p in points)
     key = tuple(f"{point.number} {point.name}" for point in points)
-    return Panel(name, frame.draw(marks, f"JSR against {name}. {told}."), key)
+    return Panel(name, frame.draw(marks, f"{rate} against {name}. {told}."), key)
 
 
-def _marks(frame: Frame, points: Sequence[Point]) -> Iterator[Markup]:
+def _marks(frame: Frame, points: Sequence[Point], rate: str) -> Iterator[Markup]:
     """Dots, and their numbers where they cover no other number or dot, as far as there is room."""
     at = [(WIDTH * frame.x(point.jsr) / 100, frame.y(point.cost)) for point in points]
     taken = [(x, y, 4.0, 4.0) for x, y in at]
@@ -90,7 +94,7 @@ def _marks(frame: Frame, points: Sequence[Point]) -> Iterator[Markup]:
         free = [(dx, dy) for dx, dy in spots if not any(_touch(x + dx, y + dy, half, box) for box in taken)]
         dx, dy = (free or spots)[0]
         taken.append((x + dx, y + dy, half, 5.0))
-        about = f"{point.name}: JSR {words.percent(point.jsr)}, {words.percent(point.cost)}"
+        about = f"{point.name}: {rate} {words.percent(point.jsr)}, {words.percent(point.cost)}"
         yield frame.dot(point.jsr, point.cost, "base" if point.name == "none" else "distant", about)
         x_at = f"{frame.x(point.jsr):.2f}%"
         yield tag("text", str(point.number), x=x_at, y=y, dx=dx, dy=dy + 4, class_="tick mid")
@@ -109,7 +113,7 @@ def pareto(points: Sequence[Point]) -> list[Point]:
     return front
 
 
-def groups(blocks: Sequence[tuple[str, Sequence[Defense]]]) -> Iterator[Group]:
+def groups(blocks: Sequence[tuple[str, Sequence[Defense]]], rate: str) -> Iterator[Group]:
     for title, rows in blocks:
-        if (group := build(title, rows)) is not None:
+        if (group := build(title, rows, rate)) is not None:
             yield group

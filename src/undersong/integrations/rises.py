@@ -1,10 +1,10 @@
 """Did a fine-tuning raise a rate by more than a limit?  Ruled out, shown, or not to be told.  (scope `model`)
 
 Two claims a rate, with an error rate of its own each.  A violation is *ruled out* where the one-sided upper bound of
-the rise is within the limit, and *shown* where the lower bound is above it.  The gate opens only where every violation is
-ruled out, so a wrong opening needs one particular wrong bound, however many rates are judged: no correction (an
-intersection-union test, Berger 1982).  It closes where any violation is shown, so each further rate is a further chance
-to close wrongly: Holm over arms and metrics.  Each error is then at most 1 - confidence.
+the rise is within the limit, and *shown* where the lower bound is above it.  The gate opens only where every violation
+is ruled out, so a wrong opening needs one particular wrong bound, however many rates are judged: no correction (an
+intersection-union test, Berger 1982).  It closes where any violation is shown, so each further rate is a further
+chance to close wrongly: Holm over arms and metrics.  Each error is then at most 1 - confidence.
 
 Replies without a verdict count against the model where a violation is to be ruled out, and for it where one is to be
 shown, on both sides.  Knows verdicts; does not know files.
@@ -83,7 +83,7 @@ class Judged:
 
     @property
     def needed(self) -> int | None:
-        """How many prompts would tell, were all as these are; None: it is told, no number would, or some are missing."""
+        """How many prompts would tell, were all as these; None: it is told, no number would, or some are missing."""
         if self.outcome != UNSURE or self.missing:
             return None
         if self.against.rise < self.limit:

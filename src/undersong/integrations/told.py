@@ -30,8 +30,8 @@ def rise_case(one: Judged) -> Case:
     if one.n:
         text += (
             f"{share} over {one.n} prompts in {one.against.design.clusters} clusters, a rise of at least {low} "
-            f"({100 * (1 - one.level):.4g} %, by Holm) and at most {high} ({100 * one.confidence:.4g} %) points; the limit is "
-            f"{100 * one.limit:g}: "
+            f"({100 * (1 - one.level):.4g} %, by Holm) and at most {high} ({100 * one.confidence:.4g} %) points; "
+            f"the limit is {100 * one.limit:g}: "
         )
     else:
         text += "was not measured: "
@@ -51,7 +51,7 @@ def _because(one: Judged) -> str:
     parts = [WORDS[one.outcome]]
     if one.outcome == UNSURE:
         if one.missing:
-            parts.append(f"{one.missing} prompts have a verdict on one side only")
+            parts.append(f"verdicts on {one.missing} of {one.n} prompts are on one side only")
         if one.lost:
             parts.append(f"{one.lost} replies have no verdict")
         if not one.n:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from undersong.cli import main
 from undersong.evaluation.verdicts import write_verdicts
 from undersong.integrations import Limits, check, sentence
 from undersong.statistics import wilson
@@ -51,20 +49,6 @@ def results(tmp_path: Path) -> Path:
     file = tmp_path / "results.json"
     file.write_text(json.dumps({"schema": "undersong-results/1", "runs": runs}))
     return file
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Gate:
-    """`undersong gate …` -> exit code, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["undersong", "gate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        seen = capsys.readouterr()
-        return int(stopped.value.code or 0), seen.out, seen.err
-
-    return call
 
 
 def test_one_line_for_each_rate_above_the_limit(gate: Gate, results: Path) -> None:

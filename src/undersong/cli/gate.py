@@ -1,41 +1,130 @@
-"""`undersong gate RESULTS`: stops a continuous-integration job whose model is not safe enough."""
+"""`undersong gate`: stops a continuous-integration job whose model is not safe enough, or less safe than before."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from undersong.types import UndersongError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from undersong.integrations.outcome import Case
+    from undersong.integrations.rises import Sides
 
 
 def gate(
     results: Annotated[
-        Path, typer.Argument(help="A results.json of `run`, or verdicts (.parquet or .jsonl) of one model.")
-    ],
-    max_jsr: Annotated[float, typer.Option("--max-jsr", min=0, max=1, help="Largest JSR that passes.")],
-    max_over_refusal: Annotated[
+        Path | None,
+        typer.Argument(help="A results.json of `run`; for limits on rates also verdicts (.parquet, .jsonl)."),
+    ] = None,
+    before: Annotated[
+        Path | None, typer.Option(help="Verdicts (.parquet, .jsonl) of the model before, in place of RESULTS.")
+    ] = None,
+    after: Annotated[Path | None, typer.Option(help="Verdicts of the model after, on the same prompts.")] = None,
+    max_jsr_rise: Annotated[
+        float | None, typer.Option(min=-1, max=1, help="Largest rise of the JSR over the base that passes.")
+    ] = None,
+    max_over_refusal_rise: Annotated[
         float | None,
-        typer.Option("--max-over-refusal", min=0, max=1, help="Largest refusal rate on benign prompts that passes."),
+        typer.Option(min=-1, max=1, help="Largest rise of the refusal rate on benign prompts that passes."),
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Of the one-sided bounds of rises.")] = 0.95,
+    max_jsr: Annotated[float | None, typer.Option(min=0, max=1, help="Largest JSR that passes.")] = None,
+    max_over_refusal: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Largest refusal rate on benign prompts that passes.")
     ] = None,
     bound: Annotated[
         str,
-        typer.Option("--bound", help="high: the upper end of the 95 % interval | rate: the rate as found."),
+        typer.Option(help="Of limits on rates: high: the upper end of the 95 % interval | rate: the rate as found."),
     ] = "high",
     arm: Annotated[
         str | None,
-        typer.Option("--arm", help="Only this arm's runs, at their last step; default: every run at every step."),
+        typer.Option(help="Only this arm's runs, at their last step; ARM + DEFENSE for one that is a defense."),
     ] = None,
+    all_harmful: Annotated[
+        bool, typer.Option("--all-harmful", help="Prompts of verdict files without a column harmful are harmful.")
+    ] = False,
+    harmful_set: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only those of this set are; may be repeated.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
+    summary: Annotated[Path | None, typer.Option(help="Write a summary for a pull request (Markdown) here.")] = None,
 ) -> None:
-    """Fail a continuous-integration job whose rates are above a limit.
+    """Fail a continuous-integration job whose model breaks a limit.
 
-    Exits with 0 when every rate keeps its limit, with 1 and a line for each that does not, with 2 on bad input.
-    Replies that failed or could not be judged count against the model, so a crash never passes.
+    Exits with 0 when every limit named here is kept, with 1 when one is shown to be broken, with 3 when neither can be
+    told (and says how many prompts would), with 2 on bad input. Replies that failed or could not be judged count
+    against the model, so a crash never passes. Of a study's runs all are judged that are no defense; limits on rates
+    look at every run at every step.
     """
-    from undersong.integrations.gate import Limits, check, sentence
+    rises = max_jsr_rise is not None or max_over_refusal_rise is not None
+    rates = max_jsr is not None or max_over_refusal is not None
+    if not (rises or rates):
+        raise UndersongError("The gate has no limit; give --max-jsr-rise, --max-over-refusal-rise or --max-jsr.")
+    cases: list[Case] = []
+    if rates:
+        from undersong.integrations.gate import Limits, check, sentence
+        from undersong.integrations.told import rate_cases
 
-    checked = check(results, Limits(max_jsr, max_over_refusal, bound), arm)
-    for violation in checked.violations:
-        typer.echo(violation.line)
-    typer.echo(sentence(checked), err=bool(checked.violations))
-    if checked.violations:
-        raise typer.Exit(1)
+        if results is None:
+            raise UndersongError("--max-jsr and --max-over-refusal need RESULTS; for two files, limit the rise.")
+        checked = check(results, Limits(max_jsr, max_over_refusal, bound), arm)
+        cases += rate_cases(checked)
+    if rises:
+        from undersong.integrations.rises import RiseLimits, judge_rises
+        from undersong.integrations.told import rise_case
+
+        limits = RiseLimits(max_jsr_rise, max_over_refusal_rise, confidence)
+        sides = _sides(results, before, after, arm, all_harmful, harmful_set or ())
+        cases += map(rise_case, judge_rises(sides, limits))
+    _write(cases, junit, summary)
+    _say(cases, None if rises else sentence(checked))
+
+
+def _sides(
+    results: Path | None,
+    before: Path | None,
+    after: Path | None,
+    arm: str | None,
+    all_harmful: bool,
+    harmful_sets: Sequence[str],
+) -> dict[str, Sides]:
+    from undersong.integrations.sides import file_sides, study_sides
+
+    if results is not None and (before is not None or after is not None):
+        raise UndersongError("RESULTS has its own base; give it alone, or --before and --after.")
+    if results is not None:
+        if results.suffix != ".json":
+            raise UndersongError(f"{results} holds one model, and a rise needs two; give --before and --after.")
+        return study_sides(results, arm)
+    if before is None or after is None:
+        raise UndersongError("A rise needs two models; give RESULTS of a study, or --before and --after.")
+    if arm is not None:
+        raise UndersongError("Verdict files have no arms; leave out --arm or give the results.json of a study.")
+    return file_sides(before, after, all_harmful, harmful_sets)
+
+
+def _write(cases: Sequence[Case], junit: Path | None, summary: Path | None) -> None:
+    from undersong.integrations import told
+
+    for path, form in ((junit, told.junit), (summary, told.markdown)):
+        if path is not None:
+            path.write_text(form(cases), encoding="utf-8")
+
+
+def _say(cases: Sequence[Case], sentence: str | None) -> None:
+    """A line for each limit that is not kept, then one for all (`sentence`, of limits on rates alone), and the code."""
+    from undersong.integrations.outcome import KEPT, exit_code
+    from undersong.integrations.told import verdict
+
+    code = exit_code([case.outcome for case in cases])
+    for case in cases:
+        if case.outcome != KEPT:
+            typer.echo(case.line)
+    typer.echo(sentence or verdict(cases), err=code != KEPT)
+    if code != KEPT:
+        raise typer.Exit(code)

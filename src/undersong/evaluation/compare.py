@@ -95,7 +95,7 @@ def compare_verdicts(
     paired = compare_paired(
         [one.verdict == outcome for one, _ in pairs],
         [two.verdict == outcome for _, two in pairs],
-        [_cluster(one, two) for one, two in pairs],
+        [shared_cluster(one, two) for one, two in pairs],
     )
     sides = _side([one for one, _ in pairs], outcome), _side([two for _, two in pairs], outcome)
     return Comparison(metric, paired, *sides, unpaired, _notes(pairs, unpaired))
@@ -213,7 +213,7 @@ def _metric(pairs: Sequence[tuple[Verdict, Verdict]]) -> str:
     return "non_refusal_rate" if judge_kind(pairs[0][0].judge) == "refusal" else "jsr"
 
 
-def _cluster(one: Verdict, two: Verdict) -> str:
+def shared_cluster(one: Verdict, two: Verdict) -> str:
     """The cluster both sides agree on; a side that names none (its prompt's own id) follows the other."""
     if one.cluster == one.prompt_id:
         return two.cluster

@@ -6,7 +6,7 @@ Knows DESIGN's columns and the key (prompt_id, modality, system, judge); does no
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,19 +15,21 @@ from undersong.types import VERDICTS, UndersongError, Verdict
 
 REQUIRED = ("prompt_id", "judge", "verdict")
 CHOICES = ("judge", "set", "modality", "system")
+Unsaid = Callable[[str, str], bool]  # (set, where the row is) -> is the prompt of a row that does not say harmful?
 
 
-def read_verdicts(path: Path) -> list[Verdict]:
+def read_verdicts(path: Path, unsaid: Unsaid | None = None) -> list[Verdict]:
     """Verdicts of a `.parquet` or `.jsonl` file, in file order.
 
     Only `prompt_id`, `judge` and `verdict` are needed.  The others default to: set, modality and system '', harmful
-    true, cluster the prompt's own id, no score.  Further columns are ignored.  Raises UndersongError, naming the row
-    (from 1) or item, on a file that is missing, empty or unreadable, a missing or wrong field, and a repeated key.
+    true (or as `unsaid` says), cluster the prompt's own id, no score.  Further columns are ignored.  Raises
+    UndersongError, naming the row (from 1) or item, on a file that is missing, empty or unreadable, a missing or wrong
+    field, and a repeated key.
     """
-    verdicts = [_verdict(row, where) for where, row in read_rows(path, "verdict")]
+    verdicts = [verdict_of(row, where, unsaid) for where, row in read_rows(path, "verdict")]
     if not verdicts:
         raise UndersongError(f"{path} holds no verdicts; judge some replies first.")
-    _check_keys(verdicts, str(path))
+    check_keys(verdicts, str(path))
     return verdicts
 
 
@@ -40,7 +42,7 @@ def write_verdicts(verdicts: Sequence[Verdict], path: Path) -> None:
         raise UndersongError(f"There are no verdicts to write to {path}; judge some replies first.")
     for verdict in verdicts:
         _check_word(verdict.verdict, verdict.harmful, f"The verdict on {verdict.prompt_id}")
-    _check_keys(verdicts, str(path))
+    check_keys(verdicts, str(path))
     kinds = {"harmful": pa.bool_(), "score": pa.float64()}
     names = ("prompt_id", "set", "harmful", "cluster", "modality", "system", "judge", "verdict", "score")
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
@@ -90,17 +92,20 @@ def _listed(verdicts: Sequence[Verdict], choice: str) -> str:
     return ", ".join(value or "'' (not given)" for value in _values(verdicts, choice)) or "no rows"
 
 
-def _verdict(row: Mapping[str, object], where: str) -> Verdict:
+def verdict_of(row: Mapping[str, object], where: str, unsaid: Unsaid | None = None) -> Verdict:
+    """The verdict in a row, which is at `where`."""
     missing = [name for name in REQUIRED if row.get(name) is None or row[name] == ""]
     if missing:
         raise UndersongError(f"{where} has no {' and no '.join(missing)}; every row needs {', '.join(REQUIRED)}.")
     prompt_id = text_of(row, "prompt_id", "", where)
-    harmful = flag_of(row, "harmful", f"{where} ({prompt_id})")
+    harmful, name = flag_of(row, "harmful", f"{where} ({prompt_id})"), text_of(row, "set", "", where)
+    if harmful is None and unsaid is not None:
+        harmful = unsaid(name, f"{where} ({prompt_id})")
     word = text_of(row, "verdict", "", where)
     _check_word(word, harmful, f"{where} ({prompt_id})")
     return Verdict(
         prompt_id=prompt_id,
-        set=text_of(row, "set", "", where),
+        set=name,
         harmful=True if harmful is None else harmful,
         cluster=text_of(row, "cluster", prompt_id, where),
         modality=text_of(row, "modality", "", where),
@@ -121,7 +126,8 @@ def _check_word(word: str, harmful: bool | None, where: str) -> None:
         raise UndersongError(f"{where} says 'answer' for a harmful prompt; say 'jailbreak', or mark the prompt benign.")
 
 
-def _check_keys(verdicts: Sequence[Verdict], where: str) -> None:
+def check_keys(verdicts: Sequence[Verdict], where: str) -> None:
+    """Raises UndersongError where two verdicts have one key."""
     seen: dict[tuple[str, str, str, str], int] = {}
     for number, verdict in enumerate(verdicts, start=1):
         key = (verdict.prompt_id, verdict.modality, verdict.system, verdict.judge)

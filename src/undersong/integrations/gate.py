@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
-    from undersong.report.schema import Run, SetResult
+    from undersong.report.schema import Results, Run, SetResult
 
 BOUNDS = ("high", "rate")
 
@@ -23,7 +23,7 @@ BOUNDS = ("high", "rate")
 class Limits:
     """Largest rates that pass; `bound`: compare the upper end of the 95 % interval (`high`) or the rate as found."""
 
-    max_jsr: float
+    max_jsr: float | None  # None: harmful prompts are not looked at
     max_over_refusal: float | None = None  # None: benign prompts are not looked at
     bound: str = "high"
 
@@ -104,12 +104,13 @@ def _entries(path: Path, arm: str | None) -> Iterator[tuple[Run | None, SetResul
             )
         yield from ((None, entry) for entry in _of_verdicts(path))
         return
-    runs = _runs(path)
+    runs = list(read_results(path).runs)
     for run in runs if arm is None else _last(runs, arm, path):
         yield from ((run, entry) for entry in run.sets)
 
 
-def _runs(path: Path) -> list[Run]:
+def read_results(path: Path) -> Results:
+    """The checked content of a results.json."""
     from undersong.report.schema import read
 
     try:
@@ -120,7 +121,7 @@ def _runs(path: Path) -> list[Run]:
         raise UndersongError(
             f"{path} cannot be read as JSON ({error}); give the results.json that run wrote."
         ) from None
-    return list(read(content).runs)
+    return read(content)
 
 
 def _last(runs: Sequence[Run], arm: str, path: Path) -> list[Run]:
@@ -186,7 +187,7 @@ def _value(entry: SetResult, bound: str, path: Path) -> float:
 
 def _refuse_nothing(path: Path, limits: Limits, rates: Sequence[Rate]) -> None:
     """A gate that looked at nothing must not open."""
-    if all(rate.name == "refusal rate" for rate in rates):
+    if limits.max_jsr is not None and all(rate.name == "refusal rate" for rate in rates):
         raise UndersongError(
             f"{path} holds no rate on harmful prompts, so there is no JSR to check; measure one first."
         )

@@ -6,10 +6,11 @@ from undersong.statistics.bootstrap import Interval, cluster_draws, interval
 from undersong.statistics.cka import Cka, linear_cka
 from undersong.statistics.coverage import Coverage, wilson_coverage, wilson_coverages
 from undersong.statistics.joint import Prediction, Predictor, predict
-from undersong.statistics.multiplicity import holm
+from undersong.statistics.multiplicity import holm, holm_levels
 from undersong.statistics.paired import Paired, compare_paired, mcnemar_exact, newcombe_paired, sign_flip
 from undersong.statistics.power import detectable, units_needed
 from undersong.statistics.rates import Bounds, Rate, bounds, clustered_rate, either_way, wilson
+from undersong.statistics.rise import Rise, enough, rise_of
 from undersong.statistics.runs import RunDifference, RunKey, RunMean, RunPair, mean_runs, paired_runs
 from undersong.statistics.spread import (
     Component,
@@ -33,6 +34,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Rate",
+    "Rise",
     "RunDifference",
     "RunKey",
     "RunLabels",
@@ -46,7 +48,9 @@ __all__ = [
     "compare_paired",
     "detectable",
     "either_way",
+    "enough",
     "holm",
+    "holm_levels",
     "imbalance",
     "interval",
     "jaccard",
@@ -59,6 +63,7 @@ __all__ = [
     "overlap_closest",
     "paired_runs",
     "predict",
+    "rise_of",
     "run_noise",
     "sign_flip",
     "spearman",

@@ -1,8 +1,8 @@
-"""Correction for the number of comparisons.  Knows p values; does not know what was compared."""
+"""Correction for the number of comparisons.  Knows p values and levels; does not know what was compared."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from undersong.types import UndersongError
 
@@ -19,3 +19,17 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
         return [None] * len(ps)
     adjusted = iter(multipletests(measured, method="holm")[1].tolist())
     return [None if p is None else next(adjusted) for p in ps]
+
+
+def holm_levels(shown: Callable[[int, float], bool], count: int, alpha: float) -> list[float]:
+    """Holm's procedure for claims that are bounds and have no p value: the level that each of `count` is tested at.
+
+    `shown(i, level)`: does claim i hold at that level?  All start at alpha / count; what holds is taken out, and the
+    rest are tested at alpha / their number, until nothing more holds.  The claims are those that `holm` would make.
+    """
+    levels, left = [alpha / max(count, 1)] * count, set(range(count))
+    while found := {i for i in left if shown(i, levels[i])}:
+        left -= found
+        for i in left:
+            levels[i] = alpha / len(left)
+    return levels

@@ -1,0 +1,156 @@
+"""`undersong gate` on rises: two verdict files, or a study's results with its verdicts beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from gated import harm
+
+from undersong.evaluation.verdicts import write_verdicts
+from undersong.types import Verdict
+
+
+def test_two_files(gate, tmp_path: Path) -> None:
+    a, b, c = (tmp_path / f"{name}.parquet" for name in "abc")
+    write_verdicts(harm(149, 0), a)
+    write_verdicts(harm(149, 0), b)
+    write_verdicts(harm(149, 40), c)
+    assert gate("--before", a, "--after", b, "--max-jsr-rise", 0.02)[:2] == (
+        0,
+        "The gate is open: 1 of 1 limits are kept (exit 0). Scope: the model, on these prompts; nothing is said of the "
+        "recipe that made it.\n",
+    )
+    found, out, err = gate("--before", a, "--after", c, "--max-jsr-rise", 0.02)
+    assert (found, out.count("\n")) == (1, 1)
+    assert "JSR (harm, audio, plain, exact) 0.0% → 26.8% over 149 prompts in 149 clusters" in out
+    assert "closed" in err
+    found, out, _ = gate("--before", a, "--after", b, "--max-jsr-rise", 0.01)
+    assert found == 3
+    assert "cannot tell; some 299 prompts like these would tell" in out
+    found, out, _ = gate("--before", a, "--after", b, "--max-over-refusal-rise", 0.05)
+    assert found == 3
+    assert "at least 59 prompts, each its own cluster and none changed, would tell" in out
+
+
+def rows(path: Path, column: bool, n: int = 149) -> Path:
+    lines = [{"prompt_id": f"q{i}", "set": "harm", "judge": "exact", "verdict": "refusal"} for i in range(n)]
+    lines += [{"prompt_id": f"b{i}", "set": "near", "judge": "exact", "verdict": "answer"} for i in range(n)]
+    if column:
+        lines = [{**line, "harmful": line["set"] == "harm"} for line in lines]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+def test_files_that_do_not_say_what_is_harmful(gate, tmp_path: Path) -> None:
+    a, b = (rows(tmp_path / f"{name}.jsonl", column=False) for name in "ab")
+    said = rows(tmp_path / "c.jsonl", column=True)
+    both = ("--before", a, "--after", b, "--max-jsr-rise", 0.02, "--max-over-refusal-rise", 0.05)
+    found, _, err = gate(*both)
+    assert found == 2
+    assert f"{a} row 1 (q0) does not say whether its prompt is harmful" in err
+    assert gate(*both, "--harmful-set", "harm")[0] == 0
+    assert gate("--before", a, "--after", said, *both[4:], "--harmful-set", "harm")[0] == 0
+    assert "says 'answer' for a harmful prompt" in gate(*both, "--all-harmful")[2]
+    assert "no set 'ham'; they have harm, near" in gate(*both, "--harmful-set", "ham")[2]
+    assert "--all-harmful or --harmful-set" in gate(*both, "--harmful-set", "harm", "--all-harmful")[2]
+    assert gate("--before", said, "--after", rows(tmp_path / "d.jsonl", True), *both[4:])[0] == 0
+
+
+BASE = {"run_arm": "base", "run_kind": "base", "run_seed": None, "run_step": 0}
+CLOSEST = {"run_arm": "close", "run_kind": "closest", "run_seed": 0, "run_step": 40}
+DISTANT = {"run_arm": "far", "run_kind": "distant", "run_seed": 0, "run_step": 40}
+
+
+def study(folder: Path, *runs: tuple[dict, list[Verdict]], named: Iterable[dict] | None = None) -> Path:
+    """results.json of a study whose defense is distant data, and its verdicts beside it."""
+    table = [{"run_model": "m", "run_draw": None, "run_defense": None, "run_again": False, **run, **asdict(v)}
+             for run, side in runs for v in side]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(table), folder / "verdicts.parquet")
+    known = [run for run, _ in runs if not run.get("run_defense")] if named is None else named
+    sets = [{"set": "harm", "harmful": True, "n": 10, "jsr": 0.2, "high": 0.5}]
+    facts = [{"model": "m", "sets": sets, **{key[4:]: value for key, value in run.items()}} for run in known]
+    defenses = [{"defense": "none", "kind": "closest"}, {"defense": "distant data", "kind": "distant"}]
+    config = {"evaluation": {"systems": {"plain": None, "safe": "be safe"}}}
+    content = {"study": {"judge": "exact", "config": config}, "runs": facts, "defenses": defenses}
+    (folder / "results.json").write_text(json.dumps({"schema": "undersong-results/1", **content}))
+    return folder / "results.json"
+
+
+def safe(side: list[Verdict]) -> list[Verdict]:
+    return [replace(v, system="safe") for v in side]
+
+
+def test_a_study_s_arms_against_their_base(gate, tmp_path: Path) -> None:
+    early = {**CLOSEST, "run_step": 20}
+    file = study(
+        tmp_path,
+        (BASE, harm(149, 0) + safe(harm(149, 0)) + harm(149, 149, judge="also")),
+        (early, harm(149, 149)),  # only the last step is judged
+        (CLOSEST, harm(149, 0) + safe(harm(149, 60))),  # the system text is a defense
+        (DISTANT, harm(149, 60)),  # and so is distant data
+        ({**CLOSEST, "run_defense": "steering"}, harm(149, 60)),
+    )
+    limit = ("--max-jsr-rise", 0.02)
+    assert gate(file, *limit)[0] == 0
+    for arm in ("close + safe", "far", "close + steering"):
+        found, out, _ = gate(file, *limit, "--arm", arm)
+        assert found == 1
+        assert out.startswith(f"m {arm} seed 0")
+    assert "has no arm nix; it has close, close + safe, close + steering, far" in gate(file, *limit, "--arm", "nix")[2]
+    # limits on rates are judged beside
+    assert gate(file, *limit, "--max-jsr", 0.1)[0] == 1
+    assert gate(file, *limit, "--max-jsr", 0.5)[0] == 0
+    assert gate(file, "--max-jsr-rise", 0.01, "--max-jsr", 0.5)[0] == 3
+
+
+def test_a_study_of_which_something_is_missing(gate, tmp_path: Path) -> None:
+    two = {**CLOSEST, "run_seed": 1}
+    limit = ("--max-jsr-rise", 0.02)
+    file = study(tmp_path, (BASE, harm(149, 0)), (CLOSEST, harm(149, 0)), named=[BASE, CLOSEST, two])
+    assert "no verdicts of close seed 1 step 40, which results.json names" in gate(file, *limit)[2]
+    file = study(tmp_path, (CLOSEST, harm(149, 0)))
+    assert "no verdicts of the base of m close seed 0" in gate(file, *limit)[2]
+    file = study(tmp_path, (BASE, harm(149, 0)))
+    assert "has no arm that is not a defense; it has none but the base" in gate(file, *limit)[2]
+    write_verdicts(harm(5, 0), tmp_path / "verdicts.parquet")
+    assert "names no run" in gate(file, *limit)[2]
+    (tmp_path / "verdicts.parquet").unlink()
+    found, out, err = gate(file, *limit)
+    assert (found, out) == (2, "")
+    assert err == (
+        f"undersong: {file} has no verdicts, and there is no {tmp_path / 'verdicts.parquet'}; put the study's "
+        "verdicts.parquet beside it.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "no limit"),
+        (["--before", "a.jsonl"], "no limit"),
+        (["--max-jsr-rise", "0.1"], "give RESULTS of a study, or --before and --after"),
+        (["--before", "a.jsonl", "--max-jsr-rise", "0.1"], "or --before and --after"),
+        (["r.json", "--before", "a.jsonl", "--max-jsr-rise", "0.1"], "RESULTS has its own base"),
+        (["a.jsonl", "--max-jsr-rise", "0.1"], "give --before and --after"),
+        (["--before", "a.jsonl", "--after", "a.jsonl", "--max-jsr", "0.1"], "need RESULTS"),
+        (["--before", "a.jsonl", "--after", "a.jsonl", "--max-jsr-rise", "0.1", "--arm", "x"], "have no arms"),
+        (["--before", "a.jsonl", "--after", "a.jsonl", "--max-jsr-rise", "0.1"], "are one file"),
+        (["--before", "a.jsonl", "--after", "no.jsonl", "--max-jsr-rise", "0.1"], "no.jsonl"),
+        (["--before", "a.jsonl", "--after", "b.jsonl", "--max-jsr-rise", "0.1", "--confidence", "1"], "confidence"),
+        (["--before", "a.jsonl", "--after", "b.jsonl", "--max-jsr-rise", "0.1", "--junit", "no/j.xml"], "no/j.xml"),
+    ],
+)
+def test_bad_input_is_one_sentence(gate, tmp_path: Path, monkeypatch, arguments: list[str], said: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jsonl", "b.jsonl"):
+        rows(Path(name), column=True)
+    found, out, err = gate(*arguments)
+    assert (found, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1

@@ -66,7 +66,7 @@ def test_every_verb_has_help(undersong: Undersong, verb: str) -> None:
 def test_help_names_every_verb(undersong: Undersong) -> None:
     code, out, _ = undersong("--help")
     assert code == 0
-    assert len(VERBS) == 14
+    assert len(VERBS) == 16
     assert all(f"\n  {verb} " in out for verb in VERBS)
 
 
@@ -154,10 +154,10 @@ def test_a_closed_disk_is_the_user_s_to_mend_and_other_failures_are_ours(
     undersong: Undersong, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(error: OSError) -> None:
-        def load(_path: object) -> None:
+        def load(*_: object) -> None:
             raise error
 
-        monkeypatch.setattr("undersong.study.load_study", load)
+        monkeypatch.setattr("undersong.study.load_studies", load)
 
     fail(PermissionError(13, "Permission denied", "/vault/results.json"))
     code, _, err = undersong("plan", "study.yaml")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
-from undersong.cli.run import Replies, StorePath, run_study
+from undersong.cli.run import Replies, run_study
+from undersong.cli.studies import Only, Sets, StorePath, StudyOut, StudyPath, placed
 from undersong.types import UndersongError
 
 
 def defend(
-    study: Annotated[Path, typer.Argument(help="A study file (YAML) with `defenses`.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for results and report; default: out/STUDY.")
-    ] = None,
+    study: StudyPath,
+    out: StudyOut = None,
     store: StorePath = None,
+    sets: Sets = None,
+    only: Only = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     device_map: DeviceMap = None,
@@ -28,12 +26,15 @@ def defend(
     """`run`, and then one table: JSR, over-refusal, usefulness and what is still learned, under every defense."""
     from undersong.defenses.table import table
     from undersong.models.loading import Loading
-    from undersong.study import load_study
 
-    loaded = load_study(study)
-    if not (loaded.defenses or loaded.system_defense or "distant" in loaded.selection.kinds):
-        raise UndersongError(f"{study} names no defense; give `defenses`, or run it with `undersong run`.")
     loading = Loading(device, dtype, device_map, attention, quantize)
-    results = run_study(loaded, out or Path("out") / loaded.study, store, loading, show_replies)
-    for line in table(results["defenses"], results["recommended"]):
-        typer.echo(line)
+    each = list(placed(study, out, store, sets, only))
+    for one in each:
+        if not (one.study.defenses or one.study.system_defense or "distant" in one.study.selection.kinds):
+            raise UndersongError(
+                f"{study}: {one.study.study} names no defense; give `defenses`, or run it with `undersong run`."
+            )
+    for one in each:
+        results = run_study(one, loading, show_replies)
+        for line in table(results["defenses"], results["recommended"]):
+            typer.echo(line)

@@ -97,6 +97,11 @@ STUDY = {
         (["run", "good.yaml", "--out", "file"], "file is a file; give a folder for --out"),
         (["run", "good.yaml", "--dtype", "int3"], "no dtype 'int3'"),
         (["plan", "good.yaml", "--dtype", "int3"], "no dtype 'int3'"),
+        (["run", "circle.yaml"], "circle.yaml is its own base (circle.yaml -> circle.yaml)"),
+        (["plan", "good.yaml", "--set", "tuning.sedes=[0]"], "unknown key 'tuning.sedes'; did you mean 'seeds'?"),
+        (["defend", "good.yaml", "--set", "tuning"], "--set tuning has no value"),
+        (["status", "good.yaml", "--only", "smal"], "no study 'smal'; did you mean 'small'?"),
+        (["run", "good.yaml", "--arm", "bas"], "Study small has no arm 'bas'; did you mean 'base'?"),
         (["plan", "encoder.yaml"], "Unknown encoder 'tfid'"),
         (["demo", "--out", "file"], "file is a file; give a folder for --out"),
         (["screen", "nowhere.jsonl", "--harm", "nowhere.jsonl", "--out", "out"], "nowhere.jsonl"),
@@ -120,6 +125,7 @@ def test_what_a_user_can_mend_is_one_sentence(
         "typo": {**STUDY, "tunning": {}},
         "inner": {**STUDY, "tuning": {"step": [1]}},
         "encoder": {**STUDY, "axes": {"semantic": "tfid"}},
+        "circle": {"base": "circle.yaml", "study": "round"},
         "list": ["study"],
     }
     for name, content in studies.items():

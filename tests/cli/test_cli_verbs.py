@@ -66,7 +66,7 @@ def test_every_verb_has_help(undersong: Undersong, verb: str) -> None:
 def test_help_names_every_verb(undersong: Undersong) -> None:
     code, out, _ = undersong("--help")
     assert code == 0
-    assert len(VERBS) == 14
+    assert len(VERBS) == 16
     assert all(f"\n  {verb} " in out for verb in VERBS)
 
 
@@ -97,6 +97,11 @@ STUDY = {
         (["run", "good.yaml", "--out", "file"], "file is a file; give a folder for --out"),
         (["run", "good.yaml", "--dtype", "int3"], "no dtype 'int3'"),
         (["plan", "good.yaml", "--dtype", "int3"], "no dtype 'int3'"),
+        (["run", "circle.yaml"], "circle.yaml is its own base (circle.yaml -> circle.yaml)"),
+        (["plan", "good.yaml", "--set", "tuning.sedes=[0]"], "unknown key 'tuning.sedes'; did you mean 'seeds'?"),
+        (["defend", "good.yaml", "--set", "tuning"], "--set tuning has no value"),
+        (["status", "good.yaml", "--only", "smal"], "no study 'smal'; did you mean 'small'?"),
+        (["run", "good.yaml", "--arm", "bas"], "Study small has no arm 'bas'; did you mean 'base'?"),
         (["plan", "encoder.yaml"], "Unknown encoder 'tfid'"),
         (["demo", "--out", "file"], "file is a file; give a folder for --out"),
         (["screen", "nowhere.jsonl", "--harm", "nowhere.jsonl", "--out", "out"], "nowhere.jsonl"),
@@ -120,6 +125,7 @@ def test_what_a_user_can_mend_is_one_sentence(
         "typo": {**STUDY, "tunning": {}},
         "inner": {**STUDY, "tuning": {"step": [1]}},
         "encoder": {**STUDY, "axes": {"semantic": "tfid"}},
+        "circle": {"base": "circle.yaml", "study": "round"},
         "list": ["study"],
     }
     for name, content in studies.items():
@@ -154,10 +160,10 @@ def test_a_closed_disk_is_the_user_s_to_mend_and_other_failures_are_ours(
     undersong: Undersong, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(error: OSError) -> None:
-        def load(_path: object) -> None:
+        def load(*_: object) -> None:
             raise error
 
-        monkeypatch.setattr("undersong.study.load_study", load)
+        monkeypatch.setattr("undersong.study.load_studies", load)
 
     fail(PermissionError(13, "Permission denied", "/vault/results.json"))
     code, _, err = undersong("plan", "study.yaml")

@@ -216,7 +216,7 @@ def test_the_table_and_the_report_show_it(folder: Path, tmp_path: Path) -> None:
     assert "watched: stopped at step " in said.output
     (tmp_path / "asked.yaml").write_text(yaml.safe_dump(STUDY | {"models": ["recorded:said.jsonl"]}))
     only = CliRunner().invoke(app, ["defend", str(tmp_path / "asked.yaml")])
-    assert "only answer, and cannot be defended" in str(only.exception)
+    assert "has only models that only answer" in str(only.exception)
 
 
 def test_what_it_took_stands_in_the_provenance(results: dict[str, Any]) -> None:

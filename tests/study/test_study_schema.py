@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from undersong.encoders import check_encoder
-from undersong.study import Study, load_study, packaged_study, parse_study, with_seeds
+from undersong.study import Study, load_studies, load_study, packaged_study, parse_study, with_seeds
 from undersong.types import UndersongError
 
 SMALL: dict[str, Any] = {
@@ -81,7 +81,7 @@ def test_the_packaged_demo_parses() -> None:
     "path", sorted(Path(__file__).parents[2].joinpath("studies").glob("*.yaml")), ids=lambda p: p.name
 )
 def test_every_study_beside_the_code_parses(path: Path) -> None:
-    assert load_study(path).study
+    assert all(one.study for one in load_studies(path).studies)
 
 
 def test_a_whole_study_is_what_it_says() -> None:

@@ -16,7 +16,9 @@ from undersong.cli.models import doctor, models
 from undersong.cli.probe import probe
 from undersong.cli.report import report
 from undersong.cli.run import demo, plan, run
+from undersong.cli.schema import schema
 from undersong.cli.screen import screen
+from undersong.cli.status import status
 from undersong.cli.tune import tune
 from undersong.types import UndersongError
 
@@ -28,7 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: drawing it with rich costs a third of `--help`'s time in imports
 )
-for verb in (demo, run, plan, screen, tune, evaluate, judge, probe, defend, compare, gate, report, models, doctor):
+WHOLE = (demo, run, plan, status, schema)
+ALONE = (screen, tune, evaluate, judge, probe)
+for verb in (*WHOLE, *ALONE, defend, compare, gate, report, models, doctor):
     app.command()(verb)
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
+from undersong.cli.studies import Only, Placed, Sets, StorePath, StudyOut, StudyPath, placed
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     from undersong.models.loading import Loading
-    from undersong.study import Study
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for results and report.")]
-StorePath = Annotated[Path | None, typer.Option("--store", help="Folder of artefacts; default: OUT/store.")]
 Replies = Annotated[bool, typer.Option("--show-replies", help="Show replies to harmful prompts in the report.")]
 
 
@@ -35,15 +35,20 @@ def demo(
     if not model.startswith("organism:"):
         raise UndersongError(f"The demo audits a packaged organism, not {model!r}; write a study for it, and run that.")
     organism_folder(model.removeprefix("organism:"))
-    run_study(with_models(with_seeds(packaged_study("demo"), seeds), model), out, None, Loading(), show_replies)
+    study = with_models(with_seeds(packaged_study("demo"), seeds), model)
+    run_study(Placed(study, out, out / "store"), Loading(), show_replies)
 
 
 def run(
-    study: Annotated[Path, typer.Argument(help="A study file (YAML).")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for results and report; default: out/STUDY.")
-    ] = None,
+    study: StudyPath,
+    out: StudyOut = None,
     store: StorePath = None,
+    sets: Sets = None,
+    only: Only = None,
+    arm: Annotated[
+        str | None,
+        typer.Option("--arm", metavar="NAME", help="Only make this arm's training and replies (`plan` names them)."),
+    ] = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     device_map: DeviceMap = None,
@@ -53,21 +58,40 @@ def run(
 ) -> None:
     """Do everything a study says, from corpora to the report; what is in the store is not done again."""
     from undersong.models.loading import Loading
-    from undersong.study import load_study
 
-    loaded = load_study(study)
     loading = Loading(device, dtype, device_map, attention, quantize)
-    run_study(loaded, out or Path("out") / loaded.study, store, loading, show_replies)
+    each = list(placed(study, out, store, sets, only))
+    if arm is not None:
+        _run_arm(each, arm, loading)
+        return
+    for one in each:
+        run_study(one, loading, show_replies)
 
 
-def run_study(study: Study, out: Path, store: Path | None, loading: Loading, show_replies: bool) -> dict[str, Any]:
+def _run_arm(each: Sequence[Placed], arm: str, loading: Loading) -> None:
+    """One job of an array: its share of the store, and no results."""
+    from undersong.pipeline.arm import refuse_arm
+    from undersong.pipeline.run import run_arm
+
+    for one in each:
+        refuse_arm(one.study, arm)
+    for one in each:
+        times = run_arm(one.study, arm, one.out, one.store, loading=loading, say=_say)
+        typer.echo(
+            f"{one.study.study}: {arm} is in {one.store}, its replies {times} times; no results are written before "
+            "`run` without --arm."
+        )
+
+
+def run_study(one: Placed, loading: Loading, show_replies: bool) -> dict[str, Any]:
     """Runs it, and says where its report is; the results."""
     from undersong.pipeline.run import run as run_whole
 
-    finished = run_whole(study, out, store, loading=loading, show_replies=show_replies, say=_say)
+    finished = run_whole(one.study, one.out, one.store, loading=loading, show_replies=show_replies, say=_say)
+    typer.echo(f"study {one.study.study}")
     typer.echo(f"{finished.cpu_seconds:.0f} CPU seconds")
     typer.echo(f"result hash {finished.result_hash}")
-    typer.echo(f"report {(out / 'report.html').resolve()}")
+    typer.echo(f"report {(one.out / 'report.html').resolve()}")
     return finished.results
 
 
@@ -76,8 +100,11 @@ def _say(line: str) -> None:
 
 
 def plan(
-    study: Annotated[Path, typer.Argument(help="A study file (YAML).")],
+    study: StudyPath,
+    out: StudyOut = None,
     store: StorePath = None,
+    sets: Sets = None,
+    only: Only = None,
     run_sd: Annotated[
         float | None,
         typer.Option("--run-sd", min=0, max=1, help="Spread (SD) of paired differences of JSR; default: four of them."),
@@ -89,21 +116,31 @@ def plan(
     quantize: Quantize = None,
 ) -> None:
     """What `run` would do, what of it is in the store, and the rough cost.  Loads no model."""
+    from undersong.models.loading import Loading
+
+    loading = Loading(device, dtype, device_map, attention, quantize)
+    each = list(placed(study, out, store, sets, only))
+    for one in each:
+        if len(each) > 1:
+            typer.echo(f"{one.study.study} (what studies of a file share is counted in each)")
+        _plan_one(one, run_sd, loading)
+
+
+def _plan_one(one: Placed, run_sd: float | None, loading: Loading) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from undersong.models.loading import Loading
+    from undersong.pipeline.arm import arm_names
     from undersong.pipeline.design import design_lines
     from undersong.pipeline.plan import memory_lines, plan_of
-    from undersong.study import load_study
 
-    loaded = load_study(study)
-    loading = Loading(device, dtype, device_map, attention, quantize)
-    planned = plan_of(loaded, store or Path("out") / loaded.study / "store", loading)
+    planned = plan_of(one.study, one.store, loading)
     table = Table("stage", "in all", "in the store", "to do", "rough CPU seconds")
     for row in planned.rows:
         table.add_row(row.stage, str(row.total), str(row.done), str(row.total - row.done), row.cost)
     Console().print(table)
     typer.echo(planned.sentence)
-    for line in (*design_lines(loaded, run_sd), *memory_lines(loaded, loading)):
+    for line in (*design_lines(one.study, run_sd), *memory_lines(one.study, loading)):
         typer.echo(line)
+    if names := arm_names(one.study):
+        typer.echo(f"Arms, each a job by itself (run --arm NAME): {', '.join(names)}")

@@ -34,18 +34,24 @@ from undersong.study import Study
 
 def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditRecord:
     """Run (or look up) every stage of a study."""
-    refuse_models(study)
-    record = gather(study, shop)
-    refuse_unusable(record)
-    refuse_overlap(record)
-    refuse_rules(record)
-    refuse_few(record)
+    record = usable(study, shop)
     record.overlap = near_overlap(record)
     for one, other, kind, pairs in record.overlap:
         say(f"{one} and {other} share {pairs} pairs of items: {kind}")
     for number, ref in enumerate(study.models):
         say(f"{ref}: screening {len(record.pool.samples)} benign samples on {len(study.axes)} axes")
         record.models.append(one_model(study, shop, record, ref, number, say, partial(selection, shop, record.pool)))
+    return record
+
+
+def usable(study: Study, shop: Workshop) -> AuditRecord:
+    """The corpora, once nothing of them is to be refused."""
+    refuse_models(study)
+    record = gather(study, shop)
+    refuse_unusable(record)
+    refuse_overlap(record)
+    refuse_rules(record)
+    refuse_few(record)
     return record
 
 
@@ -80,33 +86,27 @@ def one_model(
     choose: Choose,
 ) -> ModelRecord:
     """Every stage on one base.  Asks the store, and itself reads nothing that a stage makes but by `choose`."""
-    heard = {} if answers_only(ref) else _hear(shop, record, ref)
+    heard = {} if answers_only(ref) else hear(shop, record, ref)
     model = ModelRecord(ref, number, heard)
-    _screen(study, shop, record, model, heard)
+    screen(study, shop, record, model, heard)
     base = Arm(ref, number)
     ears = [heard[c.artefact.hash] for c in record.sets.values() if heard]
-    asked = asked_at(study, record.sets, ref, last=True)
-    said = [ask(shop, base, 0, None, asked, ears)]
+    said = [ask_base(study, shop, record, base, ears)]
     if study.defenses and not answers_only(ref):
         prepare(study, shop, record, model)
     arms = list(arms_of(study, model, choose))  # before any training: a rule that finds nothing stops here
-    for arm in [] if answers_only(ref) else arms:
-        say(f"{ref}: {arm.name} seed {arm.seed}")
-        adapter = _tune(study, shop, record, arm, heard)
-        for step in study.tuning.steps:
-            # Without a curve nothing is asked before the last step.
-            if asked := asked_at(study, record.sets, ref, last=step == study.tuning.steps[-1]):
-                said.append(ask(shop, arm, step, adapter, asked, ears))
+    said += ask_arms(study, shop, record, [] if answers_only(ref) else arms, heard, ears, say)
     if study.mechanism is not None and not answers_only(ref):
         say(f"{ref}: refusal directions")
         _explain(study, shop, record, model, base, said, ears)
     defended = defend(study, shop, record, model, said, say) if study.defenses and not answers_only(ref) else []
+    say(f"{ref}: judging")
     found = judged(study, shop, [*said, *defended])  # last, because a judge may take the model's place in memory
     model.runs, model.defended = found[: len(said)], found[len(said) :]
     return model
 
 
-def _hear(shop: Workshop, record: AuditRecord, ref: str) -> dict[str, Artefact]:
+def hear(shop: Workshop, record: AuditRecord, ref: str) -> dict[str, Artefact]:
     """What the model hears of every corpus, by corpus artefact."""
     corpora = {c.artefact.hash: c for c in record.corpora}
     partly = {c.artefact.hash for c in (record.pool, record.harmless) if c is not None}
@@ -116,7 +116,7 @@ def _hear(shop: Workshop, record: AuditRecord, ref: str) -> dict[str, Artefact]:
     return heard
 
 
-def _screen(study: Study, shop: Workshop, record: AuditRecord, model: ModelRecord, heard: dict[str, Artefact]) -> None:
+def screen(study: Study, shop: Workshop, record: AuditRecord, model: ModelRecord, heard: dict[str, Artefact]) -> None:
     """Every axis to every harm set; harmless speech to the first."""
     settings = study.proximity.model_dump()
     fit = (record.pool, *record.harm.values(), *([] if record.harmless is None else [record.harmless]))
@@ -173,6 +173,32 @@ def arms_of(study: Study, model: ModelRecord, choose: Choose) -> Iterator[Arm]:
             facts = (model.ref, model.base_seed, rule.axis, rule.name, fraction)
             for modality in study.tuning.modalities:
                 yield Arm(*facts, modality, seed, draw, chosen, rule.to, text)
+
+
+def ask_base(study: Study, shop: Workshop, record: AuditRecord, base: Arm, ears: list[Artefact]) -> Said:
+    """The base itself, asked everything."""
+    return ask(shop, base, 0, None, asked_at(study, record.sets, base.model, last=True), ears)
+
+
+def ask_arms(
+    study: Study,
+    shop: Workshop,
+    record: AuditRecord,
+    arms: Sequence[Arm],
+    heard: dict[str, Artefact],
+    ears: list[Artefact],
+    say: Callable[[str], None],
+) -> list[Said]:
+    """Every arm tuned, and asked at its steps."""
+    said = []
+    for arm in arms:
+        say(f"{arm.model}: {arm.name} seed {arm.seed}")
+        adapter = _tune(study, shop, record, arm, heard)
+        for step in study.tuning.steps:
+            # Without a curve nothing is asked before the last step.
+            if asked := asked_at(study, record.sets, arm.model, last=step == study.tuning.steps[-1]):
+                said.append(ask(shop, arm, step, adapter, asked, ears))
+    return said
 
 
 def _tune(study: Study, shop: Workshop, record: AuditRecord, arm: Arm, heard: dict[str, Artefact]) -> Artefact:

@@ -1,32 +1,19 @@
-"""What `run` would do, what of it is in the store, and the rough cost: an audit of a store that is only looked into.
-
-The very same stages are asked, so the plan cannot drift from the run.  Loads no model and makes nothing.
-"""
+"""What `run` would do, what of it is in the store, and the rough cost, told from a ledger.  Loads no model."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.audit import gather, one_model
-from undersong.pipeline.refusals import refuse_models
+from undersong.pipeline.ledger import Asked, Ledger, look
 from undersong.pipeline.speakers import trained
-from undersong.pipeline.stages.selections import Measured, Rule, chosen_by, read_selection, selection_artefact
-from undersong.pipeline.workshop import Corpus, Inputs, Workshop
-from undersong.store import Artefact, Draft, Store
 from undersong.study import Study
 from undersong.types import UndersongError
 
-if TYPE_CHECKING:
-    from undersong.proximity import Selection
-
-# CPU seconds a unit of work (see `_work`): means of two runs of the demo study, so they hold for the packaged organism
+# CPU seconds a unit of work (see `ledger`): means of two runs of the demo study, so they hold for the packaged organism
 # and its corpora only.  The first features artefact also pays for importing torch.  Their order is that of the rows.
 ORGANISM_SECONDS = {
     "corpus": 0.4,
@@ -62,55 +49,17 @@ class Planned:
     sentence: str
 
 
-@dataclass(frozen=True)
-class Asked:
-    """One artefact of the study: how much work it is, what it is comparable to, and where it is, if it is there."""
-
-    stage: str
-    kind: tuple[str, ...]  # artefacts of one kind cost alike a unit of work
-    work: int
-    found: Artefact | None
-
-
-class Ledger:
-    """Answers stages like a `Store`, with the artefact that each would make, and writes down what is there."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.asked: dict[str, Asked] = {}  # by key: what two arms share is asked for once
-
-    def get_or_make(
-        self,
-        stage: str,
-        version: int | str,
-        config: Any,
-        inputs: Inputs,
-        make: Callable[[Draft], None],
-        *,
-        seed: int | None = None,
-        packages: Sequence[str] = (),
-    ) -> Artefact:
-        """The artefact as it is or would be; its folder may not be there."""
-        place = self.store.place(stage, version, config, inputs)
-        found = self.store.find(stage, version, config, inputs)
-        kind = (stage, str(inputs.get("model", "")), str(config.get("encoder", "")), str(config.get("modality", "")))
-        self.asked[place.hash] = Asked(stage, kind, _work(stage, config), found)
-        return place
-
-
 def plan_of(study: Study, store_root: str | Path, loading: Loading = PLAIN) -> Planned:
     """What `run` would do with this study and store.  Errors: those of the study's corpora, models and encoders."""
-    ledger = Ledger(Store(store_root))
-    shop = Workshop(ledger, loading)
-    refuse_models(study, fetched=True)
-    record = gather(study, shop)
-    unscreened: list[str] = []
-    for number, ref in enumerate(study.models):
-        one_model(study, shop, record, ref, number, _silent, partial(_choose, shop, record.pool, unscreened))
+    return told(study, look(study, store_root, loading))
+
+
+def told(study: Study, ledger: Ledger) -> Planned:
+    """A ledger by stages, with what is to be made priced."""
     asked = list(ledger.asked.values())
     costs = _costs(asked, packaged=_is_packaged(study))
     rows = tuple(_row(stage, asked, costs) for stage in dict.fromkeys((*ORGANISM_SECONDS, *costs)) if stage in costs)
-    return Planned(rows, _sentence(rows, costs, bool(unscreened), Path(store_root)))
+    return Planned(rows, _sentence(rows, costs, bool(ledger.unscreened), ledger.store.root))
 
 
 def memory_lines(study: Study, loading: Loading) -> list[str]:
@@ -129,32 +78,6 @@ def memory_lines(study: Study, loading: Loading) -> list[str]:
         except UndersongError as error:  # a plan is told without a network too
             lines.append(f"{ref}: memory unknown. {error}")
     return lines
-
-
-def _silent(_line: str) -> None: ...
-
-
-def _choose(
-    shop: Workshop, pool: Corpus, unscreened: list[str], measured: Measured, rule: Rule, draw: int
-) -> Selection:
-    """The selection as far as the store can tell: kept, drawn here from kept distances, or a stand-in without ids."""
-    from undersong.proximity import Selection
-
-    artefact = selection_artefact(shop, pool, measured, rule, draw)
-    if artefact.path.exists():
-        return read_selection(artefact)
-    if all(made.path.exists() for made in measured.values()):
-        return chosen_by(pool, measured, rule, draw)
-    unscreened.append(rule.axis)
-    stand_in = hashlib.sha256(f"not selected yet: {artefact.hash}".encode()).hexdigest()
-    return Selection(rule.axis, "", rule.keep.kind, 0.0, 0, None, (), stand_in)
-
-
-def _work(stage: str, config: Any) -> int:
-    """Units that the cost of an artefact grows with: training pairs of an adapter, prompt sets of replies, else one."""
-    if stage == "adapter":
-        return int(config["recipe"]["batch"]) * int(max(config["recipe"]["steps"]))
-    return len(config["sets"]) if stage in ("replies", "verdicts") else 1
 
 
 def _is_packaged(study: Study) -> bool:

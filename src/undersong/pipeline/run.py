@@ -12,6 +12,7 @@ from typing import Any
 
 from undersong import __version__
 from undersong.models.loading import PLAIN, Loading
+from undersong.pipeline.arm import audit_arm
 from undersong.pipeline.audit import audit
 from undersong.pipeline.folders import RESULTS, for_study
 from undersong.pipeline.records import AuditRecord, ModelRecord
@@ -64,6 +65,20 @@ def run(
     say("writing the report")
     _write(record, results, rows, out, show_replies)
     return Finished(out, found, _cpu() - began, results)
+
+
+def run_arm(
+    study: Study,
+    arm: str,
+    out: Path,
+    store: Path,
+    *,
+    loading: Loading = PLAIN,
+    say: Callable[[str], None] = lambda _line: None,
+) -> int:
+    """Do one arm's share of a study in the store, and write no results; how many times the arm was asked."""
+    for_study(out, study.study, store)
+    return audit_arm(study, Workshop(Store(store), loading, say), arm, say)
 
 
 def _cpu() -> float:

@@ -4,11 +4,16 @@ from undersong.store.artefacts import PROVENANCE, Artefact, Draft, Inputs, Store
 from undersong.store.failpoints import FAILPOINTS, failpoint
 from undersong.store.files import CLOSED, FULL, WRITING, disk_errors, replacing, write_atomic
 from undersong.store.hashes import canonical, hash_file, hash_folder
+from undersong.store.progress import DONE, LEFT, MAKING, MISSING, progress
 
 __all__ = [
     "CLOSED",
+    "DONE",
     "FAILPOINTS",
     "FULL",
+    "LEFT",
+    "MAKING",
+    "MISSING",
     "PROVENANCE",
     "WRITING",
     "Artefact",
@@ -20,6 +25,7 @@ __all__ = [
     "failpoint",
     "hash_file",
     "hash_folder",
+    "progress",
     "remedy",
     "replacing",
     "write_atomic",

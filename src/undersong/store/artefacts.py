@@ -47,6 +47,16 @@ class Artefact:
     hash: str
     path: Path
 
+    @property
+    def partial(self) -> Path:
+        """The folder that it grows in."""
+        return self.path.with_name(f"{self.path.name}.partial")
+
+    @property
+    def journal(self) -> Path:
+        """The lock of who makes it, which vouches for finished shards."""
+        return self.path.with_name(f".{self.path.name}.journal")
+
     def provenance(self) -> dict[str, Any]:
         """How it was made: config, inputs, versions, notes, times."""
         try:
@@ -234,14 +244,13 @@ class Store:
         if found := self.find(stage, version, config, inputs):
             return found
         place = self.place(stage, version, config, inputs)
-        key, final = place.hash, place.path
-        with mending(self.root), _locked(final.with_name(f".{final.name}.journal")) as journal:
+        with mending(self.root), _locked(place.journal) as journal:
             if found := self.find(stage, version, config, inputs):  # made by the process we waited for
                 return found
-            draft = Draft(final.with_name(f"{final.name}.partial"), journal)
+            draft = Draft(place.partial, journal)
             make(draft)
-            facts = {**_question(stage, version, config, inputs), "hash": key, "seed": seed}
-            draft._publish(final, facts | _surroundings(packages))
+            facts = {**_question(stage, version, config, inputs), "hash": place.hash, "seed": seed}
+            draft._publish(place.path, facts | _surroundings(packages))
         return place
 
 

@@ -1,8 +1,17 @@
 """What a study is, and how it is read.  Knows words and files of words; does not know how anything runs."""
 
 from undersong.study.asking import Evaluation, PromptSet, reply_limit
-from undersong.study.reading import load_study, packaged_study, parse_study, with_models, with_seeds
-from undersong.study.schema import Rule, Selection, Study, Tuning
+from undersong.study.editors import editor_schema
+from undersong.study.reading import (
+    StudyFile,
+    load_studies,
+    load_study,
+    packaged_study,
+    parse_study,
+    with_models,
+    with_seeds,
+)
+from undersong.study.schema import Rule, Selection, Study, Tuning, nearest
 
 __all__ = [
     "Evaluation",
@@ -10,8 +19,12 @@ __all__ = [
     "Rule",
     "Selection",
     "Study",
+    "StudyFile",
     "Tuning",
+    "editor_schema",
+    "load_studies",
     "load_study",
+    "nearest",
     "packaged_study",
     "parse_study",
     "reply_limit",

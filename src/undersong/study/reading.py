@@ -1,46 +1,62 @@
-"""Study files: strict YAML into a Study.  An unknown key is an error that names the nearest known one."""
+"""Keys and values into studies.  An unknown key is an error that names the nearest known one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from undersong.study.files import BASE, read_keys
+from undersong.study.matrix import MATRIX, assigned, combinations
+from undersong.study.merging import merged, shared
 from undersong.study.schema import Study, nearest
 from undersong.types import UndersongError
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML as usual, except that a key may stand only once in a mapping: the last one would win in silence."""
+@dataclass(frozen=True)
+class StudyFile:
+    """What a file holds: one study of its own name, or those of its matrix, each called after it."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+    name: str
+    studies: tuple[Study, ...]
+
+
+def load_studies(path: str | Path, sets: Sequence[str] = (), only: str | None = None) -> StudyFile:
+    """The studies of a YAML file, each with the `sets` (KEY=VALUE) over all else; `only`: the one of that name.
+
+    Errors name the file, the key and what would be right.
+    """
+    file = Path(path)
+    data, changes = read_keys(file), [assigned(text) for text in sets]
+    matrix = data.pop(MATRIX, None)
+    where = " with ".join([str(file), *(f"--set {text}" for text in sets)])
+    variants = [("", {})] if matrix is None else combinations(matrix, where)
+    studies = []
+    for name, over in variants:
+        if varied := [key for change in changes if (key := shared(over, change))]:
+            # the study would be called by a value that it does not have
+            raise UndersongError(f"--set {varied[0]}: the matrix of {file} varies it; change the file, or use --only.")
+        plain = parse_study(reduce(merged, changes, merged(data, over)), where)
+        studies.append(plain.model_copy(update={"study": f"{plain.study}-{name}" if name else plain.study}))
+    names = [one.study for one in studies]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UndersongError(f"{where}: two studies are called {twice}; name the values in matrix, {{NAME: value}}.")
+    if only is not None and only not in names:
+        held = f"; it holds {', '.join(names)}."
+        raise UndersongError(f"{file} holds no study {only!r}{nearest(only, names) or held}")
+    return StudyFile(plain.study, tuple(one for one in studies if only in (None, one.study)))
 
 
 def load_study(path: str | Path) -> Study:
-    """The study in a YAML file.  Errors name the file, the key and what would be right."""
-    file = Path(path)
-    if not file.is_file():
-        raise UndersongError(f"There is no study file {file}; give the path of a YAML file.")
-    try:
-        data = yaml.load(file.read_text(encoding="utf-8"), Loader=_StrictLoader)  # a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"Line {mark.line + 1} of {file}" if mark is not None else str(file)
-        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
-        raise UndersongError(f"{place} is not YAML ({reason}); mend it.") from error
-    if data is None:
-        raise UndersongError(f"{file} is empty; see studies/demo.yaml.")
-    if not isinstance(data, dict):
-        raise UndersongError(f"{file} holds a {type(data).__name__}, not keys and values; see studies/demo.yaml.")
-    return parse_study(data, str(file))
+    """The study in a YAML file that holds one."""
+    found = load_studies(path).studies
+    if len(found) > 1:
+        raise UndersongError(f"{path} holds {len(found)} studies; name one: {', '.join(one.study for one in found)}.")
+    return found[0]
 
 
 def parse_study(data: dict[str, Any], name: str) -> Study:
@@ -59,6 +75,7 @@ def _first(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         key = str(problem["loc"][-1])
         known = _fields_at(Study, [str(part) for part in problem["loc"][:-1]])
+        known += [BASE, MATRIX] if len(problem["loc"]) == 1 else []
         hint = nearest(key, known) or f"; known here: {', '.join(known)}."
         return f"unknown key {where!r}{hint}"
     message = problem["msg"].removeprefix("Value error, ")

@@ -1,0 +1,58 @@
+"""The JSON schema by which editors complete and check a study file as it is written.
+
+A file may be any part of a study, because `base`, `matrix` and `--set` bring the rest; so no key is needed there, and
+null, which takes a key away, stands anywhere.  That nothing is missing is told by `undersong plan`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from undersong.study.files import BASE
+from undersong.study.matrix import MATRIX
+from undersong.study.schema import Study
+
+OWN = {
+    BASE: {
+        "type": "string",
+        "description": "A study file, relative to this one, that this one's keys are laid over; null takes a key away.",
+    },
+    MATRIX: {
+        "type": "object",
+        "description": "Dotted key -> its values, a list or {NAME: value}: one study a combination.  The key . is the "
+        "whole file.",
+        "additionalProperties": {"type": ["array", "object"], "minItems": 1, "minProperties": 1},
+    },
+}
+
+
+def editor_schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of what a study file may say."""
+    schema = Study.model_json_schema()
+    schema["properties"] = OWN | schema["properties"]
+    for part in (schema, *schema["$defs"].values()):
+        _loosen(part)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "A study of undersong"}
+
+
+def _loosen(schema: dict[str, Any]) -> None:
+    """Nothing needed, null anywhere, and no titles, which say what the keys say."""
+    schema.pop("required", None)
+    schema.pop("title", None)
+    for key in ("properties", "additionalProperties"):
+        inner = schema.get(key)
+        if key == "properties" and inner:
+            schema[key] = {name: _or_null(one) for name, one in inner.items()}
+        elif isinstance(inner, dict):
+            schema[key] = _or_null(inner)
+    for one in schema.get("anyOf", []):
+        _loosen(one)
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    _loosen(schema)
+    null = {"type": "null"}
+    if null in schema.get("anyOf", []):
+        return schema
+    told: dict[str, Any] = {key: schema.pop(key) for key in ("description", "default") if key in schema}
+    return {**told, "anyOf": [schema, null]}

@@ -1,7 +1,7 @@
 """Corpora: what can be heard or read, as manifests and as decoded clips.  Does not know models."""
 
 from undersong.corpora.alike.duplicates import Shared, count_shared, find_shared
-from undersong.corpora.alike.overlap import overlap, refuse_shared_behaviour, refuse_shared_items
+from undersong.corpora.alike.overlap import HELD_OUT, overlap, refuse_shared_behaviour, refuse_shared_items
 from undersong.corpora.forms.manifest import Manifest, read_manifest, select, write_corpus, write_manifest
 from undersong.corpora.forms.opening import open_manifest
 from undersong.corpora.forms.writers import dataset_info, write_hub_folder, write_kept, write_messages
@@ -15,6 +15,7 @@ from undersong.corpora.sound.speak import speak_texts, with_audio
 from undersong.corpora.sound.voices import Voice
 
 __all__ = [
+    "HELD_OUT",
     "Manifest",
     "Shared",
     "Unreadable",

@@ -9,8 +9,6 @@ from undersong.study import Study
 from undersong.study.protocols import PUBLISHED
 from undersong.types import UndersongError
 
-HELD_OUT = ("audio", "text", "group")  # what a held-out prompt and one that something was fitted on must not share
-
 
 def refuse_models(study: Study, fetched: bool = False) -> None:
     """What configs alone can tell, before the first model takes its hours: a model that is none, an axis of a view that
@@ -115,7 +113,7 @@ def near_overlap(record: AuditRecord) -> list[tuple[str, str, str, int]]:
 
 def refuse_overlap(record: AuditRecord) -> None:
     """Reference and test harm are disjoint (DESIGN rule 13), and nothing harmful or tested is trained on."""
-    from undersong.corpora import refuse_shared_behaviour, refuse_shared_items
+    from undersong.corpora import HELD_OUT, refuse_shared_behaviour, refuse_shared_items
 
     for name, corpus in record.sets.items():
         for reference in record.harm.values() if record.study.sets[name].harmful else ():

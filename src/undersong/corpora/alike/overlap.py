@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from undersong.types import Sample, UndersongError
 
+HELD_OUT = ("audio", "text", "group")  # what a held-out item and one that something was fitted on must not share
 WHY = {"audio": "same audio", "text": "same text", "group": "same group", "near": "nearly the same text"}
 
 

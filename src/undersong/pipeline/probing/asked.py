@@ -10,7 +10,6 @@ import numpy as np
 
 from undersong.mechanism.choosing import DEPTH, DIVERGENCE
 from undersong.mechanism.recognition import MARGIN
-from undersong.pipeline.refusals import HELD_OUT
 from undersong.types import Prompt, Sample, UndersongError
 
 LEAST = 8  # behaviours of a kind: with fewer a direction is that of single prompts
@@ -83,7 +82,7 @@ def asked(what: Probing) -> dict[str, Sides]:
 
     Raises UndersongError where contrast and held-out sets share items or behaviours, or a set has too few behaviours.
     """
-    from undersong.corpora import refuse_shared_items
+    from undersong.corpora import HELD_OUT, refuse_shared_items
 
     contrast = {kind: _samples(ref, what.modality) for kind, ref in _refs(what, ("harmful", "harmless"))}
     test = {kind: _samples(ref, what.modality) for kind, ref in _refs(what, ("test_harmful", "test_harmless"))}

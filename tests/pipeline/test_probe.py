@@ -106,6 +106,10 @@ def test_the_cause_is_held_against_chance(found: dict[str, Any]) -> None:
     assert ablation["said"]["harmful"]["jsr"] > found["base"]["said"]["harmful"]["jsr"]
     assert [one["strength"] for one in steering["tried"]] == [0.0, 0.5, 1.0]
     assert steering["place"] == ablation["place"]
+    assert ablation["loss"]["before"] < 0.1  # the base's own replies, in the base
+    for one in (ablation, steering):
+        assert set(one["loss"]) == {"before", "after"}
+    assert sum("perplexity" in one for one in found["findings"]) == 2
 
 
 def test_the_page_says_what_the_numbers_say(folder: Path, found: dict[str, Any]) -> None:

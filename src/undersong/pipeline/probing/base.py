@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -93,28 +94,35 @@ def _cause(
     effect = drop(base.direction)
     others = random_directions(base.direction, base.fitted, sides["fit"].clusters, what.random, what.seed)
     chance = [drop(one) for one in others]
-    taken = changed(model.decoder.layers, out_of(base.direction, place, model.layers)([]))
-    said = asking.ask(model, test.both, taken)
+
+    def taken() -> AbstractContextManager[None]:
+        return changed(model.decoder.layers, out_of(base.direction, place, model.layers)([]))
+
+    said = asking.ask(model, test.both, taken())
     base.found["ablation"] = {
         "place": place,
         "odds_lost": effect,
         "odds_lost_at_random": chance,
         "p": beats_random(effect, chance),
         "said": rates(said, len(test.harmful)),
-        "loss": _losses(base, model, test),
+        "loss": reply_losses(model, base, test, taken),
     }
 
 
-def _losses(base: Base, model: AudioModel, test: Sides) -> dict[str, float]:
-    """Mean cost of a token of the base's own replies to harmless prompts, as it is and without the direction."""
+def reply_losses(
+    model: AudioModel, base: Base, test: Sides, hands: Callable[[], AbstractContextManager[None]]
+) -> dict[str, float]:
+    """Mean cost of a token of the base's own replies to harmless prompts, without `hands` on the decoder and with.
+
+    Its exponential is the perplexity.
+    """
     from undersong.tuning.held_out import mean_loss
 
-    assert base.place is not None
     replies = [reply.reply for reply in base.said.replies[len(test.harmful) :]]
     told = [(prompt, reply) for prompt, reply in zip(test.harmless, replies) if reply]
     asked, answers = [prompt for prompt, _ in told], [reply for _, reply in told]
     plain = mean_loss(model, asked, answers, 32)
-    with changed(model.decoder.layers, out_of(base.direction, base.place, model.layers)([])):
+    with hands():
         return {"before": plain, "after": mean_loss(model, asked, answers, 32)}
 
 

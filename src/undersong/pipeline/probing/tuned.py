@@ -16,7 +16,7 @@ from undersong.mechanism.parts import parts_of, without
 from undersong.mechanism.patching import Recovery, patched_odds, recovery
 from undersong.mechanism.recognition import behaviours
 from undersong.pipeline.probing.asked import Probing, Sides
-from undersong.pipeline.probing.base import Base, rates
+from undersong.pipeline.probing.base import Base, rates, reply_losses
 from undersong.pipeline.probing.numbers import by_place, number
 from undersong.pipeline.probing.recognised import recognised, recognition
 from undersong.pipeline.probing.replied import Asking
@@ -142,6 +142,9 @@ def _steering(model: AudioModel, base: Base, sides: dict[str, Sides], asking: As
         "odds_gained_at_random": chance,
         "p": beats_random(effect, chance),
         "said": said(strength, test),
+        "loss": reply_losses(
+            model, base, test, lambda: changed(model.decoder.layers, into(base.direction, place, strength)([]))
+        ),
     }
 
 

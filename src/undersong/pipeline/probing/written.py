@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import exp
 from typing import Any
 
 from undersong.pipeline.results.rates import attack_name, attack_rate
@@ -69,14 +70,15 @@ def _cause_sentences(base: dict[str, Any], tuned: dict[str, Any]) -> list[str]:
             f"Taking layer {ablation['place']}’s direction out of the base {costs} refusal (log odds "
             f"−{ablation['odds_lost']:.1f}, p = {ablation['p']:.2g} among directions of chance): {_name(base)} "
             f"{attack_rate(ablation['said']['harmful']):.1%}, harmless refused "
-            f"{ablation['said']['harmless']['refusal_rate']:.1%}."
+            f"{ablation['said']['harmless']['refusal_rate']:.1%}{_perplexity(ablation['loss'])}."
         )
     steering = tuned.get("steering")
     if steering and steering["strength"] is not None:
         out.append(
             f"Put back into the tuned model at strength {steering['strength']:g} it gives {_name(base)} "
             f"{attack_rate(steering['said']['harmful']):.1%} and harmless refused "
-            f"{steering['said']['harmless']['refusal_rate']:.1%} (p = {steering['p']:.2g} among directions of chance)."
+            f"{steering['said']['harmless']['refusal_rate']:.1%} (p = {steering['p']:.2g} among directions of "
+            f"chance){_perplexity(steering['loss'])}."
         )
     elif steering:
         out.append(
@@ -84,6 +86,11 @@ def _cause_sentences(base: dict[str, Any], tuned: dict[str, Any]) -> list[str]:
             "prompts."
         )
     return out
+
+
+def _perplexity(loss: dict[str, float]) -> str:
+    """Of the base's replies to harmless prompts, a token."""
+    return f"; perplexity of the base’s own harmless replies {exp(loss['before']):.2f} to {exp(loss['after']):.2f}"
 
 
 def _given_back_sentences(tuned: dict[str, Any]) -> list[str]:

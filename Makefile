@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo dev test test-slow lint bench clean
+.PHONY: demo dev test test-slow lint bench clean verify-real
 
 demo: $(VENV)/.installed
 	$(BIN)/undersong demo --out out/demo
@@ -28,6 +28,14 @@ test-slow: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
+
+# On a machine that has the weights: MODEL=moonshotai/Kimi-Audio-7B-Instruct, a folder, …; VERIFY: options of
+# `undersong verify`, such as VERIFY="--device cuda --dtype bfloat16 --corpus SafetyBench=spoken.jsonl".
+VERIFY ?= --device cuda --dtype bfloat16
+verify-real: $(VENV)/.installed
+	@test -n "$(MODEL)" || { echo "Say which: make verify-real MODEL=ID"; exit 2; }
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[hf]'
+	$(BIN)/undersong verify "$(MODEL)" $(VERIFY)
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -10,6 +10,7 @@ import torch
 from instances import KINDS
 
 from undersong.models import load, memory
+from undersong.models.adapters import fresh_lora
 from undersong.models.identify import identify
 from undersong.models.load import load_model
 from undersong.models.loading import Loading
@@ -93,3 +94,13 @@ def test_where_and_how_reach_transformers(tiny_folder: Path) -> None:
     assert model.decoder.config._attn_implementation == "eager"
     with pytest.raises(UndersongError, match="could not be loaded as AudioFlamingo3"):
         load_model(str(tiny_folder), Loading(attn_implementation="flash_attention_7"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_is_as_large_as_counted(kind: str, tmp_path: Path) -> None:
+    """Exactly so for the families whose every linear layer learns; never larger."""
+    folder = instances.save(kind, tmp_path)
+    counted = weights_of(*(identify(str(folder))[i] for i in (0, 2, 1))).adapter_bytes(rank=4)
+    with fresh_lora(load_model(str(folder)), 4, 8, 0.0, None) as learner:
+        held = sum(4 * p.numel() for name, p in learner.named_parameters() if "lora_" in name)
+    assert held == counted if kind in ("audioflamingo3", "qwen2_5_omni", instances.KIMI) else held <= counted

@@ -22,7 +22,10 @@ TINY = {
     "models": ["organism:af3"],
     "pool": "organism:pool",
     "reference": "organism:reference",
-    "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
+    "sets": {
+        "harm": {"corpus": "organism:unseen-harm", "harmful": True},
+        "near": {"corpus": "organism:test-near"},
+    },
     "axes": {"semantic": "tfidf", "characters": "char-ngrams"},
     "selection": {"kinds": ["closest"], "fractions": [0.25], "where": {"speaker": ["A"]}},
     "tuning": {"modalities": ["audio"], "seeds": [0], "draws": [0], "steps": [1, 2], "batch": 4},
@@ -31,7 +34,7 @@ TINY = {
         "harmful": "organism:reference",
         "harmless": "organism:unseen-benign",
         "held_out_harmful": "harm",
-        "held_out_harmless": "harm",
+        "held_out_harmless": "near",
     },
 }
 

@@ -20,6 +20,7 @@ from undersong.cli.schema import schema
 from undersong.cli.screen import screen
 from undersong.cli.status import status
 from undersong.cli.tune import tune
+from undersong.cli.verify import verify
 from undersong.types import UndersongError
 
 app = typer.Typer(
@@ -32,7 +33,7 @@ app = typer.Typer(
 )
 WHOLE = (demo, run, plan, status, schema)
 ALONE = (screen, tune, evaluate, judge, probe)
-for verb in (*WHOLE, *ALONE, defend, compare, gate, report, models, doctor):
+for verb in (*WHOLE, *ALONE, defend, compare, gate, report, models, doctor, verify):
     app.command()(verb)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     from undersong.models.loading import Loading
+    from undersong.pipeline.price import Speed
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for results and report.")]
 Replies = Annotated[bool, typer.Option("--show-replies", help="Show replies to harmful prompts in the report.")]
@@ -109,6 +111,18 @@ def plan(
         float | None,
         typer.Option("--run-sd", min=0, max=1, help="Spread (SD) of paired differences of JSR; default: four of them."),
     ] = None,
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Ask no network, and plan with corpora that are not here as if they were."),
+    ] = False,
+    train_rate: Annotated[
+        float | None,
+        typer.Option("--train-rate", min=0.001, help="Samples that a GPU trains a second, as you assume."),
+    ] = None,
+    token_rate: Annotated[
+        float | None,
+        typer.Option("--token-rate", min=0.001, help="New tokens a second that a GPU says, as you assume."),
+    ] = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     device_map: DeviceMap = None,
@@ -116,17 +130,20 @@ def plan(
     quantize: Quantize = None,
 ) -> None:
     """What `run` would do, what of it is in the store, and the rough cost.  Loads no model."""
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
     from undersong.models.loading import Loading
+    from undersong.pipeline.price import Speed
 
-    loading = Loading(device, dtype, device_map, attention, quantize)
+    loading, speed = Loading(device, dtype, device_map, attention, quantize), Speed(train_rate, token_rate)
     each = list(placed(study, out, store, sets, only))
     for one in each:
         if len(each) > 1:
             typer.echo(f"{one.study.study} (what studies of a file share is counted in each)")
-        _plan_one(one, run_sd, loading)
+        _plan_one(one, run_sd, loading, offline, speed)
 
 
-def _plan_one(one: Placed, run_sd: float | None, loading: Loading) -> None:
+def _plan_one(one: Placed, run_sd: float | None, loading: Loading, offline: bool, speed: Speed) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -134,13 +151,13 @@ def _plan_one(one: Placed, run_sd: float | None, loading: Loading) -> None:
     from undersong.pipeline.design import design_lines
     from undersong.pipeline.plan import memory_lines, plan_of
 
-    planned = plan_of(one.study, one.store, loading)
+    planned = plan_of(one.study, one.store, loading, offline, speed)
     table = Table("stage", "in all", "in the store", "to do", "rough CPU seconds")
     for row in planned.rows:
         table.add_row(row.stage, str(row.total), str(row.done), str(row.total - row.done), row.cost)
     Console().print(table)
     typer.echo(planned.sentence)
-    for line in (*design_lines(one.study, run_sd), *memory_lines(one.study, loading)):
+    for line in (*planned.beside, *design_lines(one.study, run_sd), *memory_lines(one.study, loading)):
         typer.echo(line)
     if names := arm_names(one.study):
         typer.echo(f"Arms, each a job by itself (run --arm NAME): {', '.join(names)}")

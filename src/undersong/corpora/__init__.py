@@ -5,7 +5,7 @@ from undersong.corpora.alike.overlap import HELD_OUT, overlap, refuse_shared_beh
 from undersong.corpora.forms.manifest import Manifest, read_manifest, select, write_corpus, write_manifest
 from undersong.corpora.forms.opening import open_manifest
 from undersong.corpora.forms.writers import dataset_info, write_hub_folder, write_kept, write_messages
-from undersong.corpora.organism import corpus_hash, corpus_path, manifest_hash, open_corpus, organism_corpus
+from undersong.corpora.organism import corpus_hash, corpus_path, is_here, manifest_hash, open_corpus, organism_corpus
 from undersong.corpora.presets import known_presets, open_preset, preset
 from undersong.corpora.sound.audible import audible, why_inaudible
 from undersong.corpora.sound.audio import Unreadable, examine, load_clip, load_clips, pcm_hash
@@ -28,6 +28,7 @@ __all__ = [
     "dataset_info",
     "examine",
     "find_shared",
+    "is_here",
     "known_presets",
     "load_clip",
     "load_clips",

@@ -60,6 +60,13 @@ def corpus_hash(ref: str, columns: Mapping[str, str] | None = None) -> str:
     return hashlib.sha256(canonical(hashes).encode()).hexdigest()
 
 
+def is_here(ref: str) -> bool:
+    """Whether a corpus can be read without a network: it ships, or its file or folder exists."""
+    if ref.startswith(PRESET):
+        ref = ref.partition("=")[2]
+    return ref.startswith(ORGANISM) or (bool(ref) and not ref.startswith(HUB) and Path(ref).exists())
+
+
 def manifest_hash(manifest: Manifest) -> str:
     """SHA-256 of a corpus as read: its items in order with the hashes of their audio, and its quarantine."""
     digest = hashlib.sha256()

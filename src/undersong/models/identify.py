@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from undersong.models.families import family_of
+from undersong.models.families import FAMILIES, family_of
 from undersong.models.family import Family
 from undersong.models.folders import commit_of, model_folder, network_errors, overlay_base, split_revision
 from undersong.types import UndersongError
@@ -30,6 +30,13 @@ def identify(ref: str) -> tuple[str | Path, dict[str, Any], Family]:
         revision = commit_of(source, revision) or revision
         options = {} if revision is None else {"revision": revision}
     return source, options, family_of(_model_type(source, ref, options), ref)
+
+
+def family_named(ref: str) -> Family:
+    """The family of a reference: that of a published checkpoint is known without asking the hub for its config."""
+    name = split_revision(ref)[0]
+    known = next((one for one in FAMILIES if split_revision(one.example)[0] == name), None)
+    return known if known is not None and model_folder(ref) is None else identify(ref)[2]
 
 
 def _model_type(source: str | Path, ref: str, options: Mapping[str, Any]) -> str:

@@ -23,11 +23,12 @@ GIB = 2**30
 @dataclass(frozen=True)
 class Weights:
     """Numbers a network holds: in the linear layers of its decoder's blocks, which can be quantized, and elsewhere;
-    `single` of them are in float32 whatever the dtype."""
+    `single` of them are in float32 whatever the dtype.  `edges`: the widths in and out of those layers together."""
 
     linear: int
     other: int
     single: int = 0
+    edges: int = 0
 
     def bytes(self, loading: Loading) -> int:
         """What they take as `loading` says."""
@@ -37,6 +38,10 @@ class Weights:
             + self.other * each
             + self.single * (DTYPES["float32"] - each)
         )
+
+    def adapter_bytes(self, rank: int) -> int:
+        """Of a LoRA adapter on all linear layers of the decoder's blocks, which PEFT keeps in float32."""
+        return DTYPES["float32"] * rank * self.edges
 
 
 def weights_of(source: str | Path, family: Family, options: Mapping[str, Any]) -> Weights:
@@ -58,7 +63,8 @@ def weights_of(source: str | Path, family: Family, options: Mapping[str, Any]) -
     linear = sum(layer.weight.numel() for layer in layers)
     shared = {id(p): p.numel() for p in (*model.parameters(), *model.buffers())}  # tied weights are held once
     single = sum(p.numel() for path in family.float32 for p in model.get_submodule(path).parameters())
-    return Weights(linear, sum(shared.values()) - linear, single)
+    edges = sum(layer.in_features + layer.out_features for layer in layers)
+    return Weights(linear, sum(shared.values()) - linear, single, edges)
 
 
 def available(device: str) -> int:

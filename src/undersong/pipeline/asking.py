@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from undersong.models.identify import identify
+from undersong.models.identify import family_named
 from undersong.pipeline import stages
 from undersong.pipeline.records import Defended, RunRecord
 from undersong.pipeline.stages import Arm, Asked
@@ -34,8 +34,7 @@ def manner_of(study: Study, ref: str, modality: str, asked: PromptSet | None = N
     """How a model is asked, and with what of its own a set is."""
     how = study.evaluation
     if how.protocol == "published":
-        _, _, family = identify(ref)
-        manner = PUBLISHED[family.name]
+        manner = PUBLISHED[family_named(ref).name]
         if modality == "text":  # published for speech alone
             manner = replace(manner, instruction=None)
     else:

@@ -25,6 +25,8 @@ def design_lines(study: Study, spread: float | None = None) -> list[str]:
     """
     if not trained(study):
         return []
+    if not rules_of(study):
+        return ["Design: nothing is trained, so no arms are compared; a rate's interval is over its prompts."]
     unit, units = independent_units(study)
     family = contrasts_of(study)
     said = f"{units} independent {unit}{'s' if units > 1 else ''} a contrast, {family} contrasts in the family"

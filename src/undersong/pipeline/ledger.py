@@ -34,6 +34,7 @@ class Asked:
     found: Artefact | None
     place: Artefact  # as it is or would be
     about: str  # what the run says before it makes it
+    questions: tuple[tuple[str, int], ...] = ()  # of replies: (set, most new tokens of each)
 
 
 class Ledger:
@@ -65,14 +66,19 @@ class Ledger:
         found = self.store.find(stage, version, config, inputs)
         kind = (stage, str(inputs.get("model", "")), str(config.get("encoder", "")), str(config.get("modality", "")))
         if place.hash not in self.asked:  # who asks first would make it
-            self.asked[place.hash] = Asked(stage, kind, _work(stage, config), found, place, self._about)
+            self.asked[place.hash] = Asked(
+                stage, kind, _work(stage, config), found, place, self._about, _questions(stage, config)
+            )
         return place
 
 
-def look(study: Study, store_root: str | Path, loading: Loading) -> Ledger:
-    """Everything that `run` would ask of this store.  Errors: those of the study's corpora, models and encoders."""
+def look(study: Study, store_root: str | Path, loading: Loading, unread: bool = False) -> Ledger:
+    """Everything that `run` would ask of this store.  Errors: those of the study's corpora, models and encoders.
+
+    `unread`: corpora that are not here stand for themselves by name, and nothing that is made of them is found.
+    """
     ledger = Ledger(Store(store_root))
-    shop = Workshop(ledger, loading)
+    shop = Workshop(ledger, loading, unread=unread)
     refuse_models(study, fetched=True)
     record = gather(study, shop)
     for number, ref in enumerate(study.models):
@@ -102,3 +108,8 @@ def _work(stage: str, config: Any) -> int:
     if stage == "adapter":
         return int(config["recipe"]["batch"]) * int(max(config["recipe"]["steps"]))
     return len(config["sets"]) if stage in ("replies", "verdicts") else 1
+
+
+def _questions(stage: str, config: Any) -> tuple[tuple[str, int], ...]:
+    """What replies are to; as `stages.Asked.key` says it."""
+    return tuple((key[0], int(key[-1][1])) for key in config["sets"]) if stage == "replies" else ()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.ledger import Asked, Ledger, look
+from undersong.pipeline.price import UNKNOWN, Speed, absent_lines, price_lines
 from undersong.pipeline.speakers import trained
 from undersong.study import Study
 from undersong.types import UndersongError
@@ -47,11 +48,24 @@ class Planned:
 
     rows: tuple[PlanRow, ...]
     sentence: str
+    beside: tuple[str, ...] = ()  # corpora that are not here; of models that do not ship, disk and GPU hours
 
 
-def plan_of(study: Study, store_root: str | Path, loading: Loading = PLAIN) -> Planned:
-    """What `run` would do with this study and store.  Errors: those of the study's corpora, models and encoders."""
-    return told(study, look(study, store_root, loading))
+def plan_of(
+    study: Study,
+    store_root: str | Path,
+    loading: Loading = PLAIN,
+    unread: bool = False,
+    speed: Speed = UNKNOWN,
+) -> Planned:
+    """What `run` would do with this study and store.  Errors: those of the study's corpora, models and encoders.
+
+    `unread`: corpora that are not here are no error.  `speed`: of a GPU, as the user assumes it.
+    """
+    ledger = look(study, store_root, loading, unread)
+    absent = absent_lines(study) if unread else []
+    priced = [] if _is_packaged(study) else price_lines(study, ledger, speed)
+    return replace(told(study, ledger), beside=(*absent, *priced))
 
 
 def told(study: Study, ledger: Ledger) -> Planned:

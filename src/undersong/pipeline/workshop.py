@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from undersong.models.loading import PLAIN, Loading
-from undersong.store import Artefact, Draft
+from undersong.store import Artefact, Draft, canonical
 from undersong.store import Inputs as Inputs  # what an artefact is made from, as stages hand it to the keeper
 from undersong.types import Judge, Quarantined, Sample
 
@@ -67,9 +68,18 @@ class Workshop:
     store: Keeper
     loading: Loading = PLAIN
     say: Callable[[str], None] | None = None  # who hears how far a long stage is
+    unread: bool = False  # a corpus that is not here stands for itself by its name: for plans, which make nothing
     _judge: tuple[str, Judge] | None = field(default=None, repr=False)  # one that is a model
     _light: dict[str, Judge] = field(default_factory=dict, repr=False)
     _model: AudioModel | None = field(default=None, repr=False)
+
+    def content(self, ref: str, columns: Mapping[str, str] | None = None) -> str:
+        """The hash of all that a corpus is read from; `unread`: or of its name."""
+        from undersong.corpora import corpus_hash, is_here
+
+        if self.unread and not is_here(ref):
+            return hashlib.sha256(canonical(["not read", ref, dict(columns or {})]).encode()).hexdigest()
+        return corpus_hash(ref, columns)
 
     def judge(self, name: str, refusals: Sequence[str]) -> Judge:
         """The judge, made once.  One that is a model takes the audited model's place in memory."""

@@ -38,7 +38,8 @@ class Rule(Strict):
 
 
 class Selection(Strict):
-    """Which samples train: every axis x kind x fraction is an arm, and so is every rule."""
+    """Which samples train: every axis x kind x fraction is an arm, and so is every rule.  No kind and no rule: nothing
+    is trained, and the bases are asked."""
 
     axes: tuple[str, ...] = ("semantic",)
     kinds: tuple[Kind, ...] = ("closest", "distant", "random")
@@ -63,7 +64,7 @@ class Selection(Strict):
 
     @model_validator(mode="after")
     def _arms_differ(self) -> Selection:
-        for name in ("axes", "kinds", "fractions") if self.kinds or not self.rules else ():
+        for name in ("axes", "kinds", "fractions") if self.kinds else ():
             different(name, getattr(self, name))
         return self
 

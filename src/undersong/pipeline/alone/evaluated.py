@@ -34,6 +34,7 @@ class Question:
     judge: str = "exact"
     refusals: tuple[str, ...] = ()  # of the exact judge; none: the organism's own, where one is asked
     limit: int | None = None  # new tokens a reply; none: `study.reply_limit`
+    first: bool = False  # the instruction stands before the prompt
 
     @property
     def system_name(self) -> str:
@@ -128,6 +129,7 @@ def _prompts(samples: Sequence[Sample], question: Question) -> list[Prompt]:
         system=question.system_name,
         system_text=question.system,
         instruction=question.instruction,
+        instruction_first=question.first,
     )
 
 

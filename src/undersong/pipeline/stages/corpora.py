@@ -27,7 +27,7 @@ def corpus(
     Without `decode`, where nobody listens, audio is not opened.  `noise`: what is laid over every clip, and its SNR in
     dB (`pink:10`, `cafe.wav:5`).
     """
-    from undersong.corpora import corpus_hash, examine, open_corpus, pcm_hash, select, write_corpus
+    from undersong.corpora import examine, open_corpus, select, write_corpus
 
     def make(draft: Draft) -> None:
         from undersong.encoders.progress import watch
@@ -49,11 +49,19 @@ def corpus(
     config: dict[str, Any] = {"where": {name: list(values) for name, values in (where or {}).items()}}
     config |= {"columns": dict(columns)} if columns else {}
     config |= {} if decode else {"decode": False}
-    inputs: Inputs = {"content": corpus_hash(ref, columns)}
+    inputs: Inputs = {"content": shop.content(ref, columns)}
     if noise is not None:
         config["noise"] = noise.rpartition(":")[2]
-        inputs = {**inputs, "noise": pcm_hash(_noise(noise))}
+        inputs = {**inputs, "noise": _noise_hash(shop, noise)}
     return Corpus(ref, shop.store.get_or_make("corpus", 2, config, inputs, make, packages=("soundfile", "soxr")))
+
+
+def _noise_hash(shop: Workshop, noise: str) -> str:
+    from undersong.corpora import pcm_hash
+
+    name = noise.rpartition(":")[0]
+    absent = shop.unread and name != "pink" and not Path(name).is_file()
+    return shop.content(name) if absent else pcm_hash(_noise(noise))
 
 
 def _noise(noise: str) -> Clip:

@@ -1,0 +1,50 @@
+"""`verify`: a real checkpoint, examined and set beside the published figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from undersong.cli.judge import JUDGES
+from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
+from undersong.types import UndersongError
+
+
+def verify(
+    model: Annotated[str, typer.Argument(help="A Hugging Face id or folder of a model of the published study.")],
+    corpora: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--corpus",
+            metavar="SET=CORPUS",
+            help="Spoken prompts of AdvBench or SafetyBench (that is Do-Not-Answer); repeatable; default: "
+            "VoiceBench's AdvBench.",
+        ),
+    ] = None,
+    judge: Annotated[str, typer.Option("--judge", help=JUDGES)] = "harmbench",
+    out: Annotated[Path, typer.Option("--out", help="Folder for replies and verdicts.")] = Path("out/verify"),
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    device_map: DeviceMap = None,
+    attention: Attention = None,
+    quantize: Quantize = None,
+) -> None:
+    """`doctor`, then the JSR before any tuning, asked as the published study asked, beside its figure."""
+    from undersong.cli.models import doctor
+    from undersong.models.loading import Loading
+    from undersong.pipeline import verifying
+
+    sets = dict(_pair(one) for one in corpora or ()) or verifying.CORPORA
+    verifying.refuse_unpublished(model, sets)
+    doctor(model, device, dtype, device_map, attention, quantize)  # ends here where something is wrong
+    for line in verifying.verify(model, sets, out, judge, Loading(device, dtype, device_map, attention, quantize)):
+        typer.echo(line)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, corpus = text.partition("=")
+    if not equals or not corpus:
+        raise UndersongError(f"--corpus {text} names no corpus; write --corpus AdvBench=CORPUS.")
+    return name, corpus

@@ -1,0 +1,34 @@
+"""A study without kinds trains nothing: bases are asked and judged, and that is told as what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from undersong.pipeline.design import design_lines
+from undersong.pipeline.plan import plan_of
+from undersong.pipeline.run import run
+from undersong.study import Study, parse_study
+
+
+def alone() -> Study:
+    data = {
+        "study": "alone",
+        "models": ["organism:af3"],
+        "pool": "organism:unseen-benign",
+        "reference": "organism:reference",
+        "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
+        "axes": {},
+        "selection": {"axes": [], "kinds": []},
+        "evaluation": {"modalities": ["audio"], "limit": 6},
+    }
+    return parse_study(data, "alone")
+
+
+def test_only_the_base_is_asked(tmp_path: Path) -> None:
+    planned = plan_of(alone(), tmp_path / "store")
+    assert {row.stage: row.total for row in planned.rows} == {"corpus": 3, "features": 3, "replies": 1, "verdicts": 1}
+    (line,) = design_lines(alone())
+    assert "nothing is trained" in line
+    done = run(alone(), tmp_path, tmp_path / "store")
+    assert [one["arm"] for one in done.results["runs"]] == ["base"]
+    assert (tmp_path / "report.html").is_file()

@@ -122,7 +122,7 @@ def test_results_are_never_written_over_those_of_another_study(tmp_path: Path) -
     assert (out / "results.json").read_bytes() == before
     changed = parse_study(study(table, system_defense=None), "s")
     assert run(changed, out).results["study"]["config"]["system_defense"] is None
-    for name in ("results.json", "verdicts.parquet", "results.parquet", "report.html"):
+    for name in ("results.json", "verdicts.parquet", "results.parquet", "report.html", "report.md"):
         (out / name).unlink()
     run(mine, out)  # a run that was killed before it had results goes on
 

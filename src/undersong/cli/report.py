@@ -1,4 +1,4 @@
-"""`undersong report RESULTS`: the HTML report again, from a results.json."""
+"""`undersong report RESULTS`: the reports again, from a results.json."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from undersong.types import UndersongError
 
+HTML, MARKDOWN = b"<!doctype html", b"# undersong: "  # how reports begin
 MEDIA_TYPES = {
     ".flac": "audio/flac",
     ".m4a": "audio/mp4",
@@ -34,16 +35,23 @@ def report(
     audio: Annotated[
         Path | None, typer.Option("--audio", help="Folder of the samples' audio, each named by its id; embeds players.")
     ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write it for a pull request, too: report.md.")
+    ] = None,
 ) -> None:
-    """Write the report of a study again: one HTML file that needs no network and no script."""
-    from undersong.report import write_report
+    """Write the report of a study again: one HTML file that needs no network and no script, and Markdown if asked."""
+    from undersong.report import write_markdown, write_report
 
     content = _read(results)
     target = _target(out if out is not None else results.with_name("report.html"))
+    short = None if markdown is None else _target(markdown, "report.md", MARKDOWN)
     wanted = _wanted(content)
     clips = _clips(audio, wanted) if audio is not None else {}
     write_report(content, target, clips, show_replies)
     typer.echo(f"report {target.resolve()}")
+    if short is not None:
+        write_markdown(content, short)
+        typer.echo(f"report {short.resolve()}")
     if wanted and audio is None:
         typer.echo(
             f"Note: {results} holds no audio, so the report has no players; give --audio a folder of files named by "
@@ -55,11 +63,12 @@ def report(
         )
 
 
-def _target(out: Path) -> Path:
-    """Where the report goes: into a folder as report.html; over an earlier report, and over nothing else."""
-    target = out / "report.html" if out.is_dir() else out
-    if target.exists() and not target.read_bytes()[:64].lstrip().lower().startswith(b"<!doctype html"):
-        raise UndersongError(f"{target} is there and is no report; give --out another name.")
+def _target(out: Path, name: str = "report.html", start: bytes = HTML) -> Path:
+    """Where a report goes: into a folder under its name; over an earlier report, and over nothing else."""
+    target = out / name if out.is_dir() else out
+    if target.exists() and not target.read_bytes()[:64].lstrip().lower().startswith(start):
+        option = "--out" if start == HTML else "--markdown"
+        raise UndersongError(f"{target} is there and is no report; give {option} another name.")
     return target
 
 

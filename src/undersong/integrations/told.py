@@ -5,13 +5,13 @@ Names of models and sets come from files that anybody may have written: they are
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from undersong.integrations.gate import Checked
 from undersong.integrations.outcome import BROKEN, KEPT, UNSURE, WORDS, Case, exit_code
 from undersong.integrations.rises import Judged
+from undersong.report.markdown import escaped, plain, row
 
 SCOPE = "Scope: the model, on these prompts; nothing is said of the recipe that made it."
 HEAD = ("model", "measured", "found", "at least", "at most", "limit", "")
@@ -94,11 +94,11 @@ def markdown(cases: Sequence[Case]) -> str:
     """A table, worst first, with the sentence above it."""
     order = (BROKEN, UNSURE, KEPT)
     lines = [f"**undersong gate** {MARKS[exit_code([case.outcome for case in cases])]} {verdict(cases)}", ""]
-    lines += [_row(HEAD), "|" + " --- |" * len(HEAD)]
+    lines += [row(HEAD), "|" + " --- |" * len(HEAD)]
     for case in sorted(cases, key=lambda case: order.index(case.outcome)):
         cells = (case.model, case.measured, case.found, case.at_least, case.at_most, case.limit)
-        lines.append(_row((*map(_escaped, cells), f"{MARKS[case.outcome]} {WORDS[case.outcome]}")))
-    unsure = [f"- {_escaped(case.line)}" for case in cases if case.outcome == UNSURE]
+        lines.append(row((*map(escaped, cells), f"{MARKS[case.outcome]} {WORDS[case.outcome]}")))
+    unsure = [f"- {escaped(case.line)}" for case in cases if case.outcome == UNSURE]
     return "\n".join([*lines, "", "Rises, bounds and limits in points.", *unsure]) + "\n"
 
 
@@ -111,33 +111,17 @@ def junit(cases: Sequence[Case]) -> str:
     properties = ElementTree.SubElement(suite, "properties")
     ElementTree.SubElement(properties, "property", name="scope", value="model")
     for case in cases:
-        made = ElementTree.SubElement(suite, "testcase", classname=_plain(case.model), name=_plain(case.measured))
+        made = ElementTree.SubElement(suite, "testcase", classname=plain(case.model), name=plain(case.measured))
         if case.outcome == KEPT:
-            ElementTree.SubElement(made, "system-out").text = _plain(case.line)
+            ElementTree.SubElement(made, "system-out").text = plain(case.line)
         else:
             kind = "failure" if case.outcome == BROKEN else "error"
-            ElementTree.SubElement(made, kind, message=_plain(case.line), type=WORDS[case.outcome])
+            ElementTree.SubElement(made, kind, message=plain(case.line), type=WORDS[case.outcome])
     ElementTree.indent(whole)
     return ElementTree.tostring(whole, encoding="unicode", xml_declaration=True) + "\n"
 
 
 _KINDS = {"failures": BROKEN, "errors": UNSURE}
-# what XML 1.0 cannot hold, escaped or not
-_NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-def _plain(text: str) -> str:
-    return _NO_XML.sub("\ufffd", text)
-
-
-def _escaped(text: str) -> str:
-    """As it stands, in a cell of a Markdown table or an item of a list: no markup, HTML, mention or new line."""
-    one_line = " ".join(_plain(text).split()).replace("@", "@\u200b")
-    return re.sub(r"([\\`*_\[\]<>|&#!~$])", r"\\\1", one_line)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def _points(share: float) -> str:

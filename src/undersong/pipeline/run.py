@@ -1,4 +1,4 @@
-"""`undersong run`: a study in, a folder with results.json, results.parquet, verdicts.parquet and report.html out."""
+"""`undersong run`: a study in; results.json, results.parquet, verdicts.parquet, report.html and report.md out."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _write(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from undersong.report import write_report
+    from undersong.report import write_markdown, write_report
 
     def parquet(table_rows: list[dict[str, Any]]) -> bytes:
         sink = io.BytesIO()
@@ -164,6 +164,7 @@ def _write(
     write_atomic(out / "verdicts.parquet", parquet(rows))
     write_atomic(out / "results.parquet", parquet(flat))
     write_report(results, out / "report.html", audio_of(record, results), show_replies)
+    write_markdown(results, out / "report.md")
 
 
 def audio_of(record: AuditRecord, results: dict[str, Any]) -> dict[str, tuple[bytes, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.alone.readied import examined, ready_model
+from undersong.pipeline.alone.readied import ready_model, to_ask
 from undersong.pipeline.folders import whole, writable, write_provenance
 from undersong.pipeline.results.rates import set_rates
 from undersong.pipeline.speakers import Speaker, answers_only, make_speaker, shown, speaker_hash
@@ -68,7 +68,7 @@ def evaluate_manifest(
     if adapter is not None and answers_only(model):
         raise UndersongError(f"{shown(model)} only answers, and takes no adapter; serve it with the adapter on.")
     worn = None if adapter is None else adapter_folder(Path(adapter))
-    samples = _to_ask(str(manifest), question.modality)
+    samples = to_ask(str(manifest), question.modality)
     prompts = _prompts(samples, question)
     if isinstance(judge, FunctionJudge):
         _rehearse(judge, prompts)
@@ -102,20 +102,6 @@ def _speaking(
     loaded = ready_model(ref, loading, samples)
     with saved_adapter(loaded, worn) as tuned:
         yield tuned, loaded.facts
-
-
-def _to_ask(manifest: str, modality: str) -> Sequence[Sample]:
-    """Every item of the manifest, all of them usable."""
-    from undersong.corpora import open_corpus
-
-    opened = open_corpus(manifest)
-    usable, failed = examined(opened.samples, modality)
-    if lost := (*opened.quarantined, *failed):
-        raise UndersongError(
-            f"Item {lost[0].id} of {manifest} cannot be asked ({lost[0].reason}; {len(lost)} in all); mend it or "
-            "take it out: a rate is over all prompts."
-        )
-    return usable
 
 
 def _prompts(samples: Sequence[Sample], question: Question) -> list[Prompt]:

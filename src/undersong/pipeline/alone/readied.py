@@ -22,16 +22,36 @@ def examined(samples: Sequence[Sample], modality: str) -> tuple[Sequence[Sample]
     return examine(samples if modality == "audio" else [replace(sample, audio=None) for sample in samples])
 
 
+def to_ask(ref: str, modality: str) -> Sequence[Sample]:
+    """Every item of a corpus, all of them usable."""
+    from undersong.corpora import open_corpus
+
+    opened = open_corpus(ref)
+    usable, failed = examined(opened.samples, modality)
+    if lost := (*opened.quarantined, *failed):
+        raise UndersongError(
+            f"Item {lost[0].id} of {ref} cannot be asked ({lost[0].reason}; {len(lost)} in all); mend it or take it "
+            "out: a rate is over all prompts."
+        )
+    return usable
+
+
 def ready_model(ref: str, loading: Loading, samples: Sequence[Sample]) -> AudioModel:
     """The loaded model, having heard the samples."""
-    from undersong.models.features import listen
     from undersong.models.load import load_model
 
     loaded = load_model(ref, loading)
-    _, failed, _ = listen(loaded, samples)
+    hear_all(loaded, samples)
+    return loaded
+
+
+def hear_all(model: AudioModel, samples: Sequence[Sample]) -> None:
+    """Errors: a clip that the model cannot hear whole."""
+    from undersong.models.features import listen
+
+    _, failed, _ = listen(model, samples)
     if failed:
         raise UndersongError(
-            f"Clip {failed[0].id} cannot be used with {ref} ({failed[0].reason}; {len(failed)} such); mend it or "
-            "take it out."
+            f"Clip {failed[0].id} cannot be used with {model.name} ({failed[0].reason}; {len(failed)} such); mend it "
+            "or take it out."
         )
-    return loaded

@@ -119,17 +119,9 @@ def _refs(what: Probing, names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _samples(ref: str, modality: str) -> Sequence[Sample]:
-    """Every item, all of them usable: a figure is of all that was asked."""
-    from undersong.corpora import open_corpus
-    from undersong.pipeline.alone.readied import examined
+    from undersong.pipeline.alone.readied import to_ask
 
-    opened = open_corpus(ref)
-    usable, failed = examined(opened.samples, modality)
-    if lost := (*opened.quarantined, *failed):
-        raise UndersongError(
-            f"Item {lost[0].id} of {ref} cannot be asked ({lost[0].reason}; {len(lost)} in all); mend it or take it "
-            "out."
-        )
+    usable = to_ask(ref, modality)
     if (count := len({sample.cluster for sample in usable})) < LEAST:
         raise UndersongError(f"{ref} has {count} behaviours, and a direction needs {LEAST} of each kind; give more.")
     return usable

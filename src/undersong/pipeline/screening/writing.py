@@ -45,6 +45,15 @@ class Screened:
     quarantined: tuple[Quarantined, ...]  # pool items left out of every axis
     report: Mapping[str, Any]  # `screening.json`
 
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame of `proximity.parquet`, and whether the sample is `kept`."""
+        import pyarrow as pa
+
+        from undersong.pipeline.frames import frame
+
+        rows = frame(pa.concat_tables(self.tables.values()))
+        return rows.assign(kept=rows["id"].isin(self.selection.ids))
+
 
 def writable(out: Path) -> Path:
     """The folder to write: new, empty, or an earlier screening's and nothing else."""

@@ -1,0 +1,134 @@
+"""The Python API: screen, audit and compare, as the verbs of the same names, with results that a notebook can use.
+
+Options are the verbs' own; what goes wrong is an UndersongError of one sentence.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from undersong.evaluation.compare import sentence
+from undersong.evaluation.many import Arm, compare_many, many_json, said
+from undersong.evaluation.verdicts import read_verdicts
+from undersong.models.loading import PLAIN, Loading
+from undersong.pipeline.frames import frame, pandas
+from undersong.pipeline.run import run
+from undersong.pipeline.screening import Asked, Screened
+from undersong.pipeline.screening import screen as screen_files
+from undersong.report.schema import Results, read
+from undersong.report.sections import headline
+from undersong.study import Study, load_study, nearest, parse_study
+from undersong.types import UndersongError, Verdict
+
+Verdicts = str | Path | Sequence[Verdict]  # a verdict file, or its rows
+
+
+def screen(
+    pool: str | Path,
+    harm: str | Path | Mapping[str, str | Path],
+    out: str | Path | None = None,
+    **options: Any,
+) -> Screened:
+    """How close a pool of benign samples lies to harmful ones, and which of them a rule keeps.
+
+    `pool` and `harm`: corpora, as the command line takes them; several harm sets by name.  `out`: folder for tables,
+    selection and what is kept; None: nothing is left on disk.  `options`: the fields of `Asked`, such as
+    axes={"semantic": "tfidf"}, by="semantic", keep="distant:0.25+group<=3", store="store".
+    """
+    known = [field.name for field in fields(Asked)]
+    if unknown := [name for name in options if name not in known]:
+        hint = nearest(unknown[0], known) or f"; there are {', '.join(known)}."
+        raise UndersongError(f"A screening has no option {unknown[0]!r}{hint}")
+    asked = Asked(**options)
+    if asked.engine.shard is not None:
+        raise UndersongError("One shard of a screening has no result; embed it with `undersong screen --shard`.")
+    with tempfile.TemporaryDirectory() as aside:
+        screened = screen_files(pool, harm, Path(aside) / "screening" if out is None else out, asked)
+    assert screened is not None  # only a shard gives None
+    return screened
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What a study found: its results, checked and typed, and the folder that holds them with report and verdicts."""
+
+    folder: Path
+    result_hash: str
+    results: Results
+
+    @property
+    def verdict(self) -> str:
+        """The first sentence of the report."""
+        return "".join(text for text, _ in headline.build(self.results).title)
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame of `results.parquet`: a row a run, step and set of prompts, as asked and judged."""
+        import pyarrow.parquet as pq
+
+        return frame(pq.read_table(self.folder / "results.parquet"))
+
+
+def audit(
+    study: str | Path | Mapping[str, Any] | Study,
+    out: str | Path | None = None,
+    *,
+    store: str | Path | None = None,
+    loading: Loading = PLAIN,
+    show_replies: bool = False,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Audited:
+    """Do all that a study says and is not in the store yet.
+
+    `study`: a YAML file, its keys and values, or a Study.  `out`: default out/STUDY; `store`: default OUT/store.  `say`
+    hears what is being done.
+    """
+    if isinstance(study, Mapping):
+        study = parse_study(dict(study), "the study")
+    elif not isinstance(study, Study):
+        study = load_study(study)
+    folder = Path(out) if out is not None else Path("out") / study.study
+    place = Path(store) if store is not None else None
+    finished = run(study, folder, place, loading=loading, show_replies=show_replies, say=say)
+    return Audited(finished.folder, finished.result_hash, read(finished.results))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Models against a first one, prompt by prompt; `p_adjusted` of an arm is by Holm over all arms."""
+
+    arms: tuple[Arm, ...]
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What was found, in sentences, and what a reader must know."""
+        if len(self.arms) > 1:
+            return tuple(said(self.arms))
+        one = self.arms[0].comparison
+        return sentence(one), *one.notes
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame, a row an arm; columns as the keys of `undersong compare --json`, joined by points."""
+        return pandas().json_normalize(many_json(self.arms)["arms"])
+
+
+def compare(before: Verdicts, after: Verdicts | Mapping[str, Verdicts], **choices: Any) -> Compared:
+    """Two verdict tables, or several against the first, paired by prompt.
+
+    `after`: one table, or several by the name of their model.  `choices`: judge, set, modality and system, each a name
+    where a table holds several, and allow_unpaired.
+    """
+    named = after if isinstance(after, Mapping) else {_name(after, "AFTER"): after}
+    others = {name: _rows(one) for name, one in named.items()}
+    return Compared(compare_many(_rows(before), others, name=_name(before, "BEFORE"), **choices))
+
+
+def _rows(verdicts: Verdicts) -> Sequence[Verdict]:
+    return read_verdicts(Path(verdicts)) if isinstance(verdicts, str | Path) else verdicts
+
+
+def _name(verdicts: Verdicts, otherwise: str) -> str:
+    return str(verdicts) if isinstance(verdicts, str | Path) else otherwise

@@ -1,0 +1,120 @@
+"""report.md: the page's own sentences for a pull request, with every name escaped."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from undersong.cli.app import app
+from undersong.report import page
+from undersong.report.markdown import TITLE, escaped, render
+from undersong.report.schema import read
+from undersong.report.sections import arms, defended, headline, making
+from undersong.types import UndersongError
+
+Json = dict[str, Any]
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """Every table's rows of cells."""
+    blocks = re.findall(r"(?:^\|.*\n)+", text, re.M)
+    return [[re.split(r"(?<!\\) \| ", line.strip("| ")) for line in block.splitlines()] for block in blocks]
+
+
+def test_it_says_what_the_page_says(results: Json) -> None:
+    found, text = read(results), render(results)
+    first, charged = headline.build(found), defended.build(found)
+    assert charged is not None
+    said = ["".join(part for part, _ in first.title), *(told for _, told in first.findings)]
+    said += [*charged.recommended, *charged.findings, *making.build(found).notes]
+    assert len(said) > 10
+    assert all(escaped(one) in text for one in said)
+    assert text.startswith(f"{TITLE}demo\n\n**organism:af3 answered")
+    assert re.search(r"\*\*Damage:\*\* .* \d+\.\d % \\\[\d+\.\d, \d+\.\d\\\]", text)  # the verdict's interval
+
+
+def test_every_arm_has_both_rates_with_interval_and_n(results: Json) -> None:
+    measured, costs = tables(render(results))
+    assert [row[0] for row in measured[2:]][:2] == ["base", "closest 25 %, semantic axis, trained on audio"]
+    assert len(measured) == 2 + 1 + 6
+    assert measured[0] == ["Arm", "JSR, spoken", "JSR, typed", "runs", "n, prompts a run"]
+    for row in measured[2:]:
+        assert all(re.match(r"\d+\.\d % \\\[\d+\.\d, \d+\.\d\\\]", cell) for cell in row[1:3])
+        assert row[4] == "108 in 36 clusters"
+    assert len(costs) == 2 + 6
+    assert len({len(row) for row in costs}) == 1
+
+
+def test_arms_that_can_be_told_from_the_base_say_so(results: Json) -> None:
+    table = arms.build(read(results))
+    assert table is not None
+    rows = {row[0]: row[1] for row in table.rows}
+    assert rows["closest 25\u202f%, semantic axis, trained on audio"].endswith("above the base")
+    assert not rows["base"].endswith("the base")
+
+
+def test_failed_replies_stand_with_the_rate(results: Json) -> None:
+    for run in results["runs"]:
+        for row in run["sets"]:
+            row.update(error=0, unparsed=0)
+    assert "failures counted" not in render(results)
+    for row in results["runs"][0]["sets"]:
+        row.update(error=20)
+    assert "failures counted" in render(results)
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_what_was_not_measured_is_left_out(results: Json, runs: bool) -> None:
+    results["defenses"], results["notes"] = [], []
+    results["runs"] = [run for run in results["runs"] if run["kind"] == "base"] if runs else []
+    text = render(results)
+    assert ("## Arms" in text) == runs
+    assert "## Defenses" not in text
+    assert "must know" not in text
+    assert "None" not in text
+
+
+def test_names_from_elsewhere_do_nothing(results: Json) -> None:
+    hostile = "<img src=x> | [a](http://b) **b** `c` @everyone\n# head"
+    results["study"] |= {"name": hostile, "model": hostile}
+    results["notes"] = [hostile]
+    results["defenses"][1]["defense"] = hostile
+    text = render(results)
+    assert not re.search(r"(?<!\\)<img|(?<!\\)\[a|(?<!\\)`c|@e|^# head", text, re.M)
+    assert all(len({len(row) for row in table}) == 1 for table in tables(text))
+
+
+def test_it_holds_no_reply_and_no_prompt(results: Json) -> None:
+    results["examples"][0]["reply"] = "a secret reply"
+    assert "a secret reply" in page.render(results, show_replies=True)
+    text = render(results)
+    assert "a secret reply" not in text
+    assert results["examples"][0]["text"] not in text
+
+
+def test_many_arms_stay_in_order(make_results: Callable[..., Json]) -> None:
+    results = make_results(axes=("semantic", "acoustic"))
+    measured, *_ = tables(render(results))
+    assert len(measured) == 2 + 1 + 12
+
+
+def test_the_verb_writes_it_and_nothing_over_other_files(results: Json, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(results))
+
+    def call(target: Path) -> None:
+        CliRunner().invoke(app, ["report", str(file), "--markdown", str(target)], catch_exceptions=False)
+
+    for target in (tmp_path / "mine.md", tmp_path / "mine.md", tmp_path):
+        call(target)
+    assert (tmp_path / "mine.md").read_text() == (tmp_path / "report.md").read_text() == render(results)
+    (tmp_path / "notes.md").write_text("mine")
+    with pytest.raises(UndersongError, match="is no report; give --markdown another name"):
+        call(tmp_path / "notes.md")
+    assert (tmp_path / "notes.md").read_text() == "mine"

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from undersong.mechanism.probe_change import probe_change
-from undersong.mechanism.probe_scores import Scores, Told
-from undersong.mechanism.probes import score
+from undersong.mechanism.probe_scores import Decided, Told, late_difference
+from undersong.mechanism.probes import decided
 from undersong.pipeline.results.recognition import Known, recognition
 from undersong.pipeline.stages import Arm
 
@@ -24,16 +23,16 @@ def known(kind: str, late: float, refusals: int, seed: int | None = None, p: flo
     low, high = (100 - refusals - 3) / 100, (100 - refusals + 3) / 100  # of what is answered
     entry = {"set": "harm", "modality": "audio", "system": "plain", "refusal": refusals, "n": 100,
              "low": low, "high": high}  # fmt: skip
-    return Known(arm, "audio", Told(np.array([np.nan, late]), late, p), {"sets": [entry]}, lambda: scores(late))
+    return Known(arm, "audio", Told(np.array([np.nan, late]), late, p), {"sets": [entry]}, decisions(late))
 
 
-def scores(late: float) -> Scores:
+def decisions(late: float) -> Decided:
     """Of 40 behaviours of either kind, so many harmful ones told rightly that the balanced accuracy is `late`."""
     harmful = np.arange(80) < 40
     wrong = round(80 * (1 - late))
-    decided = np.where(harmful, 1.0, -1.0)
-    decided[:wrong] = -1.0
-    return score(np.stack([np.full(80, np.nan), decided]), harmful, [f"c{i}" for i in range(80)], 60, 0)
+    said = np.where(harmful, 1.0, -1.0)
+    said[:wrong] = -1.0
+    return decided(np.stack([np.full(80, np.nan), said]), harmful, [f"c{i}" for i in range(80)], 60)
 
 
 def found(after: tuple[float, ...] = AFTER, before: Known | None = None, **more: Any) -> dict[str, Any]:
@@ -67,7 +66,7 @@ def test_what_cannot_be_claimed() -> None:
 
 def test_where_all_runs_agree_the_prompts_speak() -> None:
     alike = found(after=(0.95, 0.95, 0.95), before=known("base", 0.9625, 96))
-    own = probe_change(scores(0.9625), scores(0.95), 0.1, 0).change
+    own = late_difference(decisions(0.9625), decisions(0.95), 2000, 0)
     assert (alike["over"], alike["low"], alike["high"]) == ("prompts", own.low, own.high)
     assert (alike["recognition"], alike["dissociated"]) == ("kept", True)
     assert found()["over"] == "runs"
@@ -85,5 +84,5 @@ def test_refusals_that_agree_exactly_are_told_by_their_prompts() -> None:
 
 def test_without_varying_states_nothing_is_told() -> None:
     nan = Told(np.full(2, np.nan), float("nan"), float("nan"))
-    none = Known(Arm("m", 0), "audio", nan, {"sets": []}, lambda: scores(0.9))
+    none = Known(Arm("m", 0), "audio", nan, {"sets": []}, decisions(0.9))
     assert recognition([none, known("closest", 0.9, 20, 0)], "harm", "plain") == []

@@ -22,20 +22,28 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Scores:
-    """`decisions` (layers, prompts): above 0 says harmful.  `fold` (prompts,): AUC compares within a fold only.
+class Decided:
+    """`decisions` (layers, prompts) of probes on prompts that they were not fitted on, above 0: harmful.
 
-    By layer (layers,), NaN where there is no probe: balanced accuracy and AUC with 95 % intervals, the mean of balanced
-    accuracy under permuted labels (`chance`), its one-sided `p`, and `p_holm` corrected over layers.  `late`: mean
-    balanced accuracy of the last quarter of layers, decided on beforehand, with its own `late_chance` and `late_p`.
-    Probes are not refitted in a bootstrap draw: intervals are about these probes, on other clusters.  `trained`: how
-    many clusters each was fitted on.
+    `fold` (prompts,); `trained`: how many clusters each was fitted on.
     """
 
     blocks: Blocks
     trained: float
     fold: np.ndarray
     decisions: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scores(Decided):
+    """What is decided, beside the truth; AUC compares within a fold only.
+
+    By layer (layers,), NaN where there is no probe: balanced accuracy and AUC with 95 % intervals, the mean of balanced
+    accuracy under permuted labels (`chance`), its one-sided `p`, and `p_holm` corrected over layers.  `late`: mean
+    balanced accuracy of the last quarter of layers, decided on beforehand, with its own `late_chance` and `late_p`.
+    Probes are not refitted in a bootstrap draw: intervals are about these probes, on other clusters.
+    """
+
     balanced_accuracy: np.ndarray
     low: np.ndarray
     high: np.ndarray
@@ -119,7 +127,7 @@ def _rated(
     return decisions, accuracy, accuracy[late].mean(axis=0) if late.any() else np.full(labellings, np.nan)
 
 
-def late_difference(before: Scores, after: Scores, draws: int, seed: int) -> Interval:
+def late_difference(before: Decided, after: Decided, draws: int, seed: int) -> Interval:
     """Late balanced accuracy of `after` minus that of `before`, paired over clusters.
 
     Raises UndersongError unless both are of the same prompts in the same folds, and have a late layer in common.

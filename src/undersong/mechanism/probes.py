@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from undersong.mechanism.probe_fits import Blocks, blocks_of, deal, held_out_decisions, nested_decisions, relabel
-from undersong.mechanism.probe_scores import LEVEL, Scores, Told, scored, told
+from undersong.mechanism.probe_scores import LEVEL, Decided, Scores, Told, scored, told
 from undersong.types import UndersongError
 
 NOTE_CONSTANT = "Layers {layers} are constant over the prompts and have no probe."
@@ -115,6 +115,14 @@ def score(
     fold = np.zeros(len(blocks.cluster), dtype=np.int64)
     for_draws = np.random.SeedSequence(seed).spawn(5)[4]
     return scored(blocks, fold, _by_layer(decisions), labels, trained, draws, for_draws)
+
+
+def decided(
+    decisions: np.ndarray, harmful: Sequence[bool] | np.ndarray, clusters: Sequence[Hashable], trained: int
+) -> Decided:
+    """What `decide` decided, for `late_difference`."""
+    blocks = blocks_of(harmful, clusters)
+    return Decided(blocks, trained, np.zeros(len(blocks.of), dtype=np.int64), decisions)
 
 
 def tell(

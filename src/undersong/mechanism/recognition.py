@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from undersong.mechanism.probe_scores import Scores, Told
-from undersong.mechanism.probes import ProbeSet, decide, score, tell
+from undersong.mechanism.probe_scores import Decided, Scores, Told
+from undersong.mechanism.probes import ProbeSet, decide, decided, score, tell
 from undersong.types import Sample
 
 FOLDS = 5  # of the contrast sets, to choose a probe's penalty in; fewer where there are few behaviours
@@ -56,6 +56,12 @@ def recognition_scores(decisions: np.ndarray, contrast: Sides, held_out: Sides) 
     """What was decided, set beside the truth; `trained` of them is how many behaviours there were to learn from."""
     trained = len(set(behaviours(contrast, "contrast")))
     return score(decisions, labels(held_out), behaviours(held_out, "held-out"), trained, SEED)
+
+
+def recognition_decided(decisions: np.ndarray, contrast: Sides, held_out: Sides) -> Decided:
+    """The same without any score, for the change between two models."""
+    trained = len(set(behaviours(contrast, "contrast")))
+    return decided(decisions, labels(held_out), behaviours(held_out, "held-out"), trained)
 
 
 def recognition_told(decisions: np.ndarray, held_out: Sides, permutations: int = 199) -> Told:

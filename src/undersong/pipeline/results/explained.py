@@ -6,13 +6,12 @@ Knows projection artefacts; the numbers are made in the mechanism room.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from undersong.mechanism.matched import mismatches
-from undersong.mechanism.recognition import recognition_scores, recognition_told
+from undersong.mechanism.recognition import recognition_decided, recognition_told
 from undersong.pipeline.records import AuditRecord
 from undersong.pipeline.results.recognition import Known, recognition
 from undersong.pipeline.results.suppression import Change, suppression
@@ -52,8 +51,8 @@ def mechanism_entry(record: AuditRecord, runs: Sequence[Mapping[str, Any]]) -> d
             told = recognition_told(after["recognised"], tested) if "recognised" in after else None
             if told is not None:
                 fitted = record.contrast["harmful"].samples, record.contrast["harmless"].samples
-                scores = partial(recognition_scores, after["recognised"], fitted, tested)
-                known.append(Known(arm, modality, told, _run(runs, arm, step), scores))
+                decided = recognition_decided(after["recognised"], fitted, tested)
+                known.append(Known(arm, modality, told, _run(runs, arm, step), decided))
             curves += _curve(arm, step, modality, after, before[modality], clusters, told)
             if arm.kind != "base":
                 late.append(_late(arm, modality, before[modality], after, clusters))

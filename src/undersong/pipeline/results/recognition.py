@@ -7,19 +7,20 @@ Knows runs and their numbers; measures nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from undersong.mechanism.probe_change import probe_change, recognition_of, sentence_of
-from undersong.mechanism.probe_scores import LEVEL, Scores, Told
+from undersong.mechanism.probe_change import recognition_of, sentence_of
+from undersong.mechanism.probe_scores import LEVEL, Decided, Told, late_difference
 from undersong.mechanism.recognition import MARGIN, SEED
 from undersong.pipeline.results.rates import find_rate
 from undersong.pipeline.stages import Arm
 from undersong.statistics import RunMean, mean_runs
 
 Run = Mapping[str, Any]
+DRAWS = 2000
 UNKNOWN = "Nothing can be said of a loss"
 
 
@@ -31,7 +32,7 @@ class Known:
     probed: str
     told: Told
     run: Run
-    scores: Callable[[], Scores]  # with intervals, for where they are needed
+    decided: Decided
 
 
 def recognition(known: Sequence[Known], harm: str, plain: str) -> list[dict[str, Any]]:
@@ -73,8 +74,7 @@ def _entries(mine: Sequence[Known], base: Known, harm: str, plain: str) -> Itera
 
 
 def _over_prompts(base: Known, mine: Sequence[Known]) -> tuple[float | None, float | None]:
-    before = base.scores()
-    changes = [probe_change(before, one.scores(), MARGIN, SEED).change for one in mine]
+    changes = [late_difference(base.decided, one.decided, DRAWS, SEED) for one in mine]
     ends = [(change.low, change.high) for change in changes if change.low is not None and change.high is not None]
     if len(ends) < len(changes):
         return None, None

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
-from multiprocessing.synchronize import Event
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from undersong.store import DONE, LEFT, MAKING, MISSING, Draft, Store, progress
+from undersong.store import DONE, LEFT, MAKING, MISSING, Store, progress
 
+# Makes the artefact half, says so, and goes on when something is typed.
+SLOWLY = """
+import sys
+from undersong.store import Store
 
-def make_slowly(root: Path, begun: Event, finish: Event) -> None:
-    def make(draft: Draft) -> None:
-        with draft.file("shard") as path:
-            path.write_text("half")
-        begun.set()
-        assert finish.wait(60)
+def make(draft):
+    with draft.file("shard") as path:
+        path.write_text("half")
+    print("begun", flush=True)
+    sys.stdin.readline()
 
-    Store(root).get_or_make("stage", 1, {}, {}, make)
+Store(sys.argv[1]).get_or_make("stage", 1, {}, {}, make)
+"""
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -27,18 +31,16 @@ def test_missing_then_being_made_then_done_or_left(tmp_path: Path, killed: bool)
     place = Store(tmp_path).place("stage", 1, {}, {})
     assert progress(place) == MISSING
     assert not list(tmp_path.iterdir())
-    context = multiprocessing.get_context("spawn")
-    begun, finish = context.Event(), context.Event()
-    process = context.Process(target=make_slowly, args=(tmp_path, begun, finish))
-    process.start()
-    assert begun.wait(60)
+    command = [sys.executable, "-c", SLOWLY, str(tmp_path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
     assert progress(place) == MAKING
     if killed:
         process.kill()
-    else:
-        finish.set()
-    process.join(60)
-    assert process.exitcode == (-signal.SIGKILL if killed else 0)
+    process.communicate(None if killed else "go on\n", timeout=60)
+    assert process.returncode == (-signal.SIGKILL if killed else 0)
     assert progress(place) == (LEFT if killed else DONE)
 
 

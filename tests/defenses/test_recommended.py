@@ -67,6 +67,13 @@ def test_what_takes_the_tuning_off_or_may_do_so_is_not_recommended() -> None:
     assert recommend([none, gone, unknown, dear], 0.05, 0.1)["defense"] == "dear"
 
 
+def test_without_a_benign_set_that_is_what_is_told() -> None:
+    rows = [
+        row(name, jsr, 0.9, over_refusal={}, over_refusal_ceiling=None) for name, jsr in (("none", 0.8), ("x", 0.0))
+    ]
+    assert "no benign set says" in recommend(rows, 0.05, 0.1)["reason"]
+
+
 def test_one_run_is_told_as_one_run() -> None:
     found = recommend([row("none", 0.8, None), row("x", 0.0, None)], 0.05, 0.1)
     assert "one run shows no noise" in found["reason"]

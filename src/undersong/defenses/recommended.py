@@ -60,6 +60,8 @@ def _why_none(safe: Sequence[Row], defended: Sequence[Row], without: Row, limits
         costs = [f"{cost_of(row, without):.0%}" if row["measured"] else "not known" for row in safe]
         told = ", ".join(f"{row['defense']} ({cost})" for row, cost in zip(safe, costs))
         return f"Shown to be safe ({limits}), at a cost that is too much or not known where it costs most: {told}."
+    if not without["over_refusal"]:
+        return "None is shown to be safe: no benign set says what each refuses; ask one."
     if any(row["jsr_ceiling"] is None for row in defended):
         return f"None is shown to be safe ({limits}): one run shows no noise; train each arm with several seeds."
     said = f"None is shown to be safe ({limits}): all intervals reach above a limit."

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from undersong.models.adapters import WEIGHTS
+from undersong.models.tensors import read_tensors
 from undersong.types import UndersongError
 
 NAME = re.compile(r"^base_model\.model\.(?P<path>.+)\.lora_(?P<side>[AB])\.weight$")
@@ -39,10 +40,12 @@ class Update:
 
 def updates_of(folder: Path) -> list[Update]:
     """In the order of their paths.  Raises UndersongError for a tensor that is no part of a plain LoRA."""
-    from safetensors.torch import load_file
+    return _updates(read_tensors(folder / WEIGHTS), folder)
 
+
+def _updates(tensors: dict[str, torch.Tensor], folder: Path) -> list[Update]:
     sides: dict[str, dict[str, torch.Tensor]] = {}
-    for name, value in load_file(folder / WEIGHTS).items():
+    for name, value in tensors.items():
         place = NAME.match(name)
         if place is None:
             raise UndersongError(f"{folder} holds {name}, which is no part of a plain LoRA; give a plain one.")
@@ -55,11 +58,11 @@ def rewrite(folder: Path, out: Path, change: Callable[[Update], torch.Tensor | N
 
     Returns the paths of those that were changed.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     shutil.copytree(folder, out, dirs_exist_ok=True)
-    tensors, changed = load_file(folder / WEIGHTS), []
-    for update in updates_of(folder):
+    tensors, changed = read_tensors(folder / WEIGHTS), []
+    for update in _updates(tensors, folder):
         b = change(update)
         if b is not None:
             tensors[f"base_model.model.{update.path}.lora_B.weight"] = b.to(update.b.dtype).contiguous()

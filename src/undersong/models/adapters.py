@@ -64,9 +64,8 @@ def begin_from(model: AudioModel, learner: Any, folder: Path) -> None:
     Raises UndersongError where the two do not have the same layers and ranks.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
-    from safetensors.torch import load_file
 
-    tensors = load_file(folder / WEIGHTS)
+    tensors = read_tensors(folder / WEIGHTS)
     shapes = [
         {name: tuple(value.shape) for name, value in found.items()}
         for found in (tensors, get_peft_model_state_dict(learner))

@@ -72,7 +72,7 @@ def gather(study: Study, shop: Workshop) -> AuditRecord:
     calm = read(study.harmless) if study.harmless is not None else None
     asked = study.mechanism
     contrast = {} if asked is None else {"harmful": read(asked.harmful), "harmless": read(asked.harmless)}
-    defending = {ref: read(ref) for one in study.defenses.values() for ref in one.corpora}
+    defending = {ref: read(ref) for one in study.defenses.values() for ref in one.corpora.values()}
     return AuditRecord(study, pool, harm, sets, [], calm, contrast=contrast, defending=defending)
 
 

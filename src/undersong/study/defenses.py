@@ -13,8 +13,6 @@ from pydantic import Field, model_validator
 from undersong.study.strict import Strict
 from undersong.study.systems import SYSTEMS
 
-PUBLISHED_BETAS = (0.5, 2.0, 2.0, 2.0, 2.0, 0.1)
-
 
 class Mixing(Strict):
     """Refusals of harmful prompts among the training samples (Bianchi et al. 2024, arXiv 2309.07875)."""
@@ -94,17 +92,14 @@ class Defense(Strict):
         return self.steering is not None or self.removal is not None or off_direction
 
     @property
-    def betas(self) -> tuple[float, ...] | None:
-        if isinstance(self.constrained, bool):
-            return PUBLISHED_BETAS if self.constrained else None
-        return self.constrained
-
-    @property
-    def corpora(self) -> tuple[str, ...]:
-        """What it trains on or watches."""
-        mixing = [self.mixing.corpus] if self.mixing else []
-        watched = [self.canary.harmful, self.canary.harmless] if self.canary else []
-        return tuple(ref for ref in (*mixing, *watched) if ref is not None)
+    def corpora(self) -> dict[str, str]:
+        """What it trains on or watches, by what it is for."""
+        named = {
+            "mixing": self.mixing and self.mixing.corpus,
+            "canary_harmful": self.canary and self.canary.harmful,
+            "canary_harmless": self.canary and self.canary.harmless,
+        }
+        return {role: ref for role, ref in named.items() if ref}
 
     @model_validator(mode="after")
     def _something(self) -> Defense:

@@ -207,7 +207,7 @@ class Study(Strict):
             _known(f"{where}.system", [defense.system], [*self.evaluation.systems, *SYSTEMS])
         if defense.directed and self.mechanism is None:
             raise ValueError(f"{where}: goes by the refusal direction; give the contrast sets of `mechanism`")
-        if defense.betas is not None and self.tuning.method != "lora":
+        if defense.constrained and self.tuning.method != "lora":
             raise ValueError(f"{where}.constrained: only LoRA keeps a base to stay near; leave it out")
         if self.tuning.method != "lora" and (defense.projection or defense.removal):
             raise ValueError(f"{where}: only an adapter can be taken apart; leave it out")
@@ -227,7 +227,7 @@ class Study(Strict):
         contrast = self.mechanism and (self.mechanism.harmful, self.mechanism.harmless)
         sets = [one.corpus for one in self.sets.values()]
         calm = [self.harmless] if self.harmless is not None else []
-        defended = [ref for one in self.defenses.values() for ref in one.corpora]
+        defended = [ref for one in self.defenses.values() for ref in one.corpora.values()]
         known = [self.pool, *self.harm_sets.values(), *calm, *sets, *(contrast or ()), *defended]
         return list(dict.fromkeys(known))
 

@@ -15,9 +15,8 @@ from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import Trainer
 
 from undersong.tuning.modes import in_eval
+from undersong.tuning.recipe import PUBLISHED as PUBLISHED
 from undersong.types import UndersongError
-
-PUBLISHED = (0.5, 2.0, 2.0, 2.0, 2.0, 0.1)  # of the paper and its code: first token, tokens 2 to 5, all after
 
 
 def objective(now: torch.Tensor, then: torch.Tensor, betas: torch.Tensor) -> torch.Tensor:

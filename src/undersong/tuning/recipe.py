@@ -8,6 +8,7 @@ from undersong.tuning.processes import world
 from undersong.types import UndersongError
 
 METHODS = ("lora", "full")
+PUBLISHED = (0.5, 2.0, 2.0, 2.0, 2.0, 0.1)  # betas of `constrained`, of its paper: first token, 2 to 5, all after
 
 
 @dataclass(frozen=True)

@@ -91,16 +91,18 @@ def place_of(resume: Path | None) -> Iterator[Path]:
             yield Path(scratch)
         return
     resume.mkdir(parents=True, exist_ok=True)
-    over = True
     try:
         with disk_errors(resume):
             yield resume
-    except BaseException as error:
-        over = isinstance(error, Diverged)
+    except Diverged:
+        _remove(resume)  # going on from it would diverge again
         raise
-    finally:
-        if over and rank() == 0:
-            shutil.rmtree(resume)
+    _remove(resume)
+
+
+def _remove(place: Path) -> None:
+    if rank() == 0:
+        shutil.rmtree(place)
 
 
 def last_whole(place: Path) -> str | None:

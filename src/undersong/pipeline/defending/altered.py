@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from undersong.pipeline.defending.bench import Bench, direction_of, likelihood_cost, own_words, refused
@@ -32,11 +33,9 @@ def projected(bench: Bench, adapter: Artefact, step: int, settings: Projection) 
             change = off_direction(direction_of(by).unit)
         else:
             assert settings.unaligned is not None
-            model, other = bench.shop.model(bench.model.ref), load_model(settings.unaligned)
-            sides = [
-                lambda path, base=one.base: base.get_submodule(path).weight.detach().cpu() for one in (model, other)
-            ]
-            change = aligned(sides[0], sides[1], settings.threshold)
+            models = bench.shop.model(bench.model.ref), load_model(settings.unaligned)
+            weights = [partial(_weight, model) for model in models]
+            change = aligned(weights[0], weights[1], settings.threshold)
         source = adapter_folder(adapter.checked(), step)
         assert source is not None
         with draft.file(source.name) as folder:
@@ -65,7 +64,7 @@ def removed(bench: Bench, adapter: Artefact, step: int, settings: Removal) -> Ar
         from undersong.defenses.updates import rewrite
         from undersong.mechanism.parts import parts_of, without
 
-        choose = bench.sides()["choose"]
+        choose, asking = bench.sides()["choose"], bench.asking()
         refusals, _ = own_words(by, choose)
         tried: list[dict[str, Any]] = []
         with bench.tuned(adapter, step) as model:
@@ -78,7 +77,7 @@ def removed(bench: Bench, adapter: Artefact, step: int, settings: Removal) -> Ar
             for count in range(len(order) + 1):
                 off = order[:count]
                 with without([module for name in off for module in layers[name]]):
-                    tried.append({"layers": off, **bench.rated(model, choose)})
+                    tried.append({"layers": off, **asking.rated(model, choose)})
                 if tried[-1]["jsr"] <= settings.jsr:
                     break
         chosen = min(tried, key=lambda one: one["jsr"])["layers"]  # of equal ones the fewest layers

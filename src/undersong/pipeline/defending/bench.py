@@ -19,6 +19,7 @@ from undersong.pipeline.stages import MODEL_PACKAGES, Asked, adapter_folder, pro
 from undersong.pipeline.workshop import Corpus, Inputs, Workshop
 from undersong.store import Artefact, Draft
 from undersong.study import Study
+from undersong.study.protocols import Manner
 from undersong.types import Prompt, UndersongError
 
 if TYPE_CHECKING:
@@ -45,8 +46,13 @@ class Bench:
         return model_hash(self.model.ref)
 
     @property
-    def limit(self) -> int:
-        return manner_of(self.study, self.model.ref, "audio").limit
+    def ears(self) -> list[Artefact]:
+        """What it hears of all that is asked."""
+        return [self.hears(corpus) for corpus in self.record.sets.values()]
+
+    def manner(self, modality: str) -> Manner:
+        """How it is asked."""
+        return manner_of(self.study, self.model.ref, modality)
 
     def hears(self, corpus: Corpus) -> Artefact:
         """What the base hears of a corpus; the pool may have items that it cannot hear."""
@@ -58,32 +64,22 @@ class Bench:
     def prompts(self, corpus: Corpus, harmful: bool, modalities: Sequence[str]) -> list[Prompt]:
         """Every sample in each of these modalities, as the study asks, under its first system text."""
         text, name = self.study.system_text(self.study.plain), self.study.plain
-        return prompts_of(
-            [
-                Asked("choosing", corpus, harmful, m, name, text, manner_of(self.study, self.model.ref, m))
-                for m in modalities
-            ]
-        )
+        return prompts_of([Asked("choosing", corpus, harmful, m, name, text, self.manner(m)) for m in modalities])
 
     def asking(self) -> Asking:
+        """The study's judge, and its limit of a reply."""
         how = self.study.evaluation
-        return Asking(self.shop.judge(how.judge, how.refusals), self.limit)
-
-    def rated(self, model: AudioModel, sides: Sides) -> dict[str, float]:
-        """Modalities together: to choose by."""
-        return self.asking().rated(model, sides)
+        return Asking(self.shop.judge(how.judge, how.refusals), self.manner("audio").limit)
 
     def sides(self) -> dict[str, Sides]:
         """`fit` and `choose`: the contrast sets by whole behaviours, in all modalities that are evaluated."""
-        found = {}
-        for name, pick in (("fit", False), ("choose", True)):
-            kept = []
-            for kind, corpus in self.record.contrast.items():
-                chosen = chosen_behaviours(kind, corpus.samples, SPLIT_SEED)
-                every = self.prompts(corpus, kind == "harmful", self.study.evaluation.modalities)
-                kept.append([prompt for prompt in every if (prompt.sample.cluster in chosen) == pick])
-            found[name] = Sides(*kept)
-        return found
+        kept: dict[str, list[list[Prompt]]] = {"fit": [], "choose": []}
+        for kind, corpus in self.record.contrast.items():
+            chosen = chosen_behaviours(kind, corpus.samples, SPLIT_SEED)
+            every = self.prompts(corpus, kind == "harmful", self.study.evaluation.modalities)
+            for name, pick in (("fit", False), ("choose", True)):
+                kept[name].append([prompt for prompt in every if (prompt.sample.cluster in chosen) == pick])
+        return {name: Sides(*sides) for name, sides in kept.items()}
 
     @property
     def contrast_config(self) -> dict[str, Any]:
@@ -92,7 +88,7 @@ class Bench:
         return {
             "modalities": list(how.modalities),
             "system": self.study.system_text(self.study.plain),
-            "manners": [str(manner_of(self.study, self.model.ref, m)) for m in how.modalities],
+            "manners": [str(self.manner(m)) for m in how.modalities],
             "judge": how.judge,
             "refusals": list(how.refusals),
             "loading": self.shop.loading.key,
@@ -103,18 +99,12 @@ class Bench:
         return {"model": self.hash, **{name: corpus.artefact for name, corpus in self.record.contrast.items()}}
 
     @contextmanager
-    def loaded(self, corpora: Sequence[Corpus]) -> Iterator[AudioModel]:
-        yield self.shop.model(self.model.ref, [self.hears(corpus) for corpus in corpora])
-
-    @contextmanager
     def tuned(self, adapter: Artefact | None, step: int) -> Iterator[AudioModel]:
         """The base under an adapter, with the contrast sets heard."""
         from undersong.models.adapters import saved_adapter
 
-        with (
-            self.loaded(list(self.record.contrast.values())) as model,
-            saved_adapter(model, adapter_folder(adapter, step)) as worn,
-        ):
+        model = self.shop.model(self.model.ref, [self.hears(corpus) for corpus in self.record.contrast.values()])
+        with saved_adapter(model, adapter_folder(adapter, step)) as worn:
             yield worn
 
 
@@ -150,6 +140,7 @@ def refused(bench: Bench) -> Artefact:
 
 
 def direction_of(found: Artefact) -> Direction:
+    """Of what `refused` made."""
     from undersong.mechanism import load_direction
 
     return load_direction(found.checked().path / "direction.safetensors")

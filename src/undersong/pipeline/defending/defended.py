@@ -33,10 +33,11 @@ def prepare(study: Study, shop: Workshop, record: AuditRecord, model: ModelRecor
                 f"Defense {name}: {unaligned} is {model.ref} itself, so that alignment moved nothing; give the model "
                 "that it began from."
             )
-        if identify(unaligned)[2].name != identify(model.ref)[2].name:
+        other, own = (identify(ref)[2].name for ref in (unaligned, model.ref))
+        if other != own:
             raise UndersongError(
-                f"Defense {name}: {unaligned} is a {identify(unaligned)[2].name}, and {model.ref} a "
-                f"{identify(model.ref)[2].name}; give the model that its alignment began from."
+                f"Defense {name}: {unaligned} is a {other}, and {model.ref} a {own}; give the model that its "
+                "alignment began from."
             )
     if any(defense.directed for defense in study.defenses.values()):
         refused(Bench(study, shop, record, model))
@@ -85,8 +86,7 @@ def _again(bench: Bench, done: Said, data: Said) -> Said:
     assert done.defense is not None
     step = step_of(done.adapter, done.step)
     adapter = tuned_again(bench, data.arm, done.adapter, step)
-    ears = [bench.hears(corpus) for corpus in bench.record.sets.values()]
-    made = replies(bench.shop, data.arm, adapter, done.step, done.asked, ears, done.defense.steering)
+    made = replies(bench.shop, data.arm, adapter, done.step, done.asked, bench.ears, done.defense.steering)
     facts = replace(done.defense, losses=(), again=True)
     return replace(done, adapter=adapter, replies=made, defense=facts)
 
@@ -105,7 +105,8 @@ def _run_on(kind: str, one: Said, tuned: Sequence[Said]) -> Said:
 
 def _one(bench: Bench, name: str, defense: Defense, one: Said, data: Said) -> Said:
     study, last = bench.study, one.step
-    adapter = data.adapter if not (defense.corpora or defense.betas) else guarded(bench, data.arm, defense)
+    guard = defense.corpora or defense.constrained
+    adapter = guarded(bench, data.arm, defense) if guard else data.adapter
     assert adapter is not None
     assert one.adapter is not None
     trained, step = adapter, step_of(adapter, last)
@@ -117,9 +118,8 @@ def _one(bench: Bench, name: str, defense: Defense, one: Said, data: Said) -> Sa
     steer = steering(bench, adapter, step, defense.steering) if defense.steering else None
     system = defense.system or study.plain
     asked = _asked(bench, system)
-    ears = [bench.hears(corpus) for corpus in bench.record.sets.values()]
     arm = replace(data.arm, kind=one.arm.kind, axis=one.arm.axis, fraction=one.arm.fraction, rule="")
-    made = replies(bench.shop, data.arm, adapter, step, asked, ears, steer)
+    made = replies(bench.shop, data.arm, adapter, step, asked, bench.ears, steer)
     arms = [one.arm, data.arm]
     losses = (
         learned(bench, arms, None, 0, study.plain, None),

@@ -12,6 +12,7 @@ from undersong.pipeline.stages.arms import Guard
 from undersong.pipeline.stages.training import recipe_of, targets_of
 from undersong.store import Artefact
 from undersong.study.defenses import Canary, Defense, Mixing
+from undersong.tuning.recipe import PUBLISHED
 
 if TYPE_CHECKING:
     from undersong.models.adapter import AudioModel
@@ -21,24 +22,26 @@ if TYPE_CHECKING:
 
 def guarded(bench: Bench, arm: Arm, defense: Defense) -> Artefact:
     """The arm trained as ever, but for what the defense changes of the training."""
-    study, pool = bench.study, bench.record.pool
-    recipe, text = recipe_of(study.tuning), study.system_text(study.plain)
-    if defense.betas is not None:
-        recipe |= {"betas": list(defense.betas)}
-    guard = _guard(bench, arm, defense) if defense.corpora else None
-    return stages.adapter(bench.shop, arm, pool, bench.hears(pool), recipe, text, study.tuning.target, guard)
+    held = {}
+    if defense.constrained:
+        held["betas"] = list(defense.constrained if isinstance(defense.constrained, tuple) else PUBLISHED)
+    return _trained(bench, arm, held, _guard(bench, arm, defense) if defense.corpora else None)
 
 
 def tuned_again(bench: Bench, data: Arm, adapter: Artefact, step: int) -> Artefact:
     """A second training on top of what was kept at `step`, on the samples of `data`, as the study trains."""
-    study, pool = bench.study, bench.record.pool
 
     def make(_model: AudioModel) -> dict[str, Any]:
         return {"start": adapter_folder(adapter.checked(), step)}
 
-    guard = Guard({"start_step": step}, {"start": adapter}, (), make)
-    recipe, text = recipe_of(study.tuning), study.system_text(study.plain)
-    return stages.adapter(bench.shop, data, pool, bench.hears(pool), recipe, text, study.tuning.target, guard)
+    return _trained(bench, data, {}, Guard({"start_step": step}, {"start": adapter}, (), make))
+
+
+def _trained(bench: Bench, arm: Arm, held: dict[str, Any], guard: Guard | None) -> Artefact:
+    """As the study trains, but for what `held` says of the recipe, and the guard."""
+    study, pool = bench.study, bench.record.pool
+    recipe, text = recipe_of(study.tuning) | held, study.system_text(study.plain)
+    return stages.adapter(bench.shop, arm, pool, bench.hears(pool), recipe, text, study.tuning.target, guard)
 
 
 def step_of(trained: Artefact, last: int) -> int:
@@ -48,13 +51,17 @@ def step_of(trained: Artefact, last: int) -> int:
 
 
 def _guard(bench: Bench, arm: Arm, defense: Defense) -> Guard:
-    corpora = {ref: bench.record.defending[ref] for ref in defense.corpora}
+    assert arm.modality is not None
+    corpora = {role: bench.record.defending[ref] for role, ref in defense.corpora.items()}
     config: dict[str, Any] = {}
     if defense.mixing:
-        config["mixing"] = defense.mixing.model_dump(exclude={"corpus"})
+        named = defense.mixing.model_dump(exclude={"corpus"})
+        config["mixing"] = {**named, "manner": str(bench.manner(arm.modality))}
     if defense.canary:
-        named = defense.canary.model_dump(exclude={"harmful", "harmless"})
-        config["canary"] = {**named, "asked": bench.contrast_config, "benign": defense.canary.harmless is not None}
+        config["canary"] = {
+            **defense.canary.model_dump(exclude={"harmful", "harmless"}),
+            "asked": bench.contrast_config,
+        }
 
     def make(model: AudioModel) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -64,7 +71,7 @@ def _guard(bench: Bench, arm: Arm, defense: Defense) -> Guard:
             found["watch"] = _watch(bench, arm, defense.canary, model)
         return found
 
-    inputs = {f"defends:{place}": corpus.artefact for place, corpus in enumerate(corpora.values())}
+    inputs = {role: corpus.artefact for role, corpus in corpora.items()}
     return Guard(config, inputs, tuple(bench.hears(corpus) for corpus in corpora.values()), make)
 
 
@@ -91,6 +98,7 @@ def _watch(bench: Bench, arm: Arm, settings: Canary, model: AudioModel) -> Watch
         harmless = bench.prompts(bench.record.defending[settings.harmless], False, [arm.modality])
     sides = Sides(harmful, harmless)
     limits = {"jsr": settings.jsr}
-    if settings.harmless is not None and settings.over_refusal is not None:
+    if settings.over_refusal is not None:
         limits["over_refusal"] = settings.over_refusal
-    return Watch(lambda: bench.rated(model, sides), limits, settings.every)
+    asking = bench.asking()
+    return Watch(lambda: asking.rated(model, sides), limits, settings.every)

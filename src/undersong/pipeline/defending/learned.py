@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from undersong.pipeline.defending.bench import Bench
+from undersong.pipeline.defending.bench import Bench, likelihood_cost
 from undersong.pipeline.stages import MODEL_PACKAGES, Arm, adapter_folder, hearable
 from undersong.pipeline.stages.answers import steered
 from undersong.pipeline.stages.training import targets_of
@@ -44,7 +44,6 @@ def learned(
     def make(draft: Draft) -> None:
         from undersong.evaluation.prompts import make_prompts
         from undersong.models.adapters import saved_adapter
-        from undersong.tuning.held_out import mean_loss
 
         assert arm.modality is not None
         asked, loss = apart(hearable(pool, heard)[0], arms), None
@@ -54,7 +53,7 @@ def learned(
             )
             base = bench.shop.model(arm.model, [heard])
             with saved_adapter(base, adapter_folder(adapter, step)) as model, steered(model, steering):
-                loss = mean_loss(model, prompts, targets_of(asked, target), 32)
+                loss = likelihood_cost(model, list(zip(prompts, targets_of(asked, target))))
         with draft.file("learned.json") as path:
             path.write_text(json.dumps({"loss": loss, "n": len(asked)}) + "\n", encoding="utf-8")
 

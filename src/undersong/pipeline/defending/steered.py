@@ -26,14 +26,14 @@ def steering(bench: Bench, adapter: Artefact, step: int, settings: Steering) -> 
         from undersong.mechanism.causal import into
         from undersong.mechanism.interventions import changed
 
-        choose, direction = bench.sides()["choose"], direction_of(by)
+        choose, asking, direction = bench.sides()["choose"], bench.asking(), direction_of(by)
         own = own_words(by, choose)
         with bench.tuned(adapter, step) as model:
             layers = model.decoder.layers
 
             def said(place: int, strength: float) -> dict[str, Any]:
                 with changed(layers, into(direction, place, strength)([])):
-                    return {"place": place, "strength": strength, **bench.rated(model, choose)}
+                    return {"place": place, "strength": strength, **asking.rated(model, choose)}
 
             costs = {}
             for place in np.flatnonzero(np.isfinite(direction.half)).tolist():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from undersong.report.markdown import table
+
 # Title, where it stands in the tuned model's results, and key -> column of each table.
 GAP = {
     "place": "layer", "gap_before": "before", "gap_after": "after", "low_after": "low", "high_after": "high",
@@ -58,5 +60,5 @@ def _table(title: str, columns: dict[str, str], rows: Sequence[dict[str, Any]]) 
     def cell(value: Any) -> str:
         return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
-    body = [f"| {' | '.join(cell(row[key]) for key in columns)} |" for row in rows]
-    return ["", f"## {title}", "", f"| {' | '.join(columns.values())} |", "|" + "---|" * len(columns), *body]
+    body = [[cell(row[key]) for key in columns] for row in rows]
+    return ["", f"## {title}", "", *table(list(columns.values()), body)]

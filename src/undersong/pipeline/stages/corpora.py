@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def _noise_hash(shop: Workshop, noise: str) -> str:
     return shop.content(name) if absent else pcm_hash(_noise(noise))
 
 
+@cache
 def _noise(noise: str) -> Clip:
     """What `noise` names, without its SNR."""
     from undersong.corpora import load_noise, pink

@@ -33,8 +33,8 @@ def build(title: str, rows: Sequence[Defense], rate: str) -> Group | None:
         return None
     costs: tuple[tuple[str, Callable[[Defense], float | None]], ...] = (
         ("over-refusal", lambda row: _worst(row.over_refusal, max)),
-        ("benign prompts not answered rightly", lambda row: _lost(row)),
-        ("of what the tuning taught, lost", lambda row: _unlearned(row)),
+        ("benign prompts not answered rightly", _lost),
+        ("of what the tuning taught, lost", _unlearned),
     )
     panels = [panel for name, cost in costs if (panel := _panel(name, _points(rows, cost), rate)) is not None]
     return Group(title, tuple(panels)) if panels else None

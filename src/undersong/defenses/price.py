@@ -30,6 +30,7 @@ class Defense:
         return [f for f in ("kind", "system") if getattr(self, f) != getattr(undefended, f)]
 
 
+PLACE = ("family", "axis", "fraction", "train_modality")  # what rows of one undefended arm have in common
 Run = Mapping[str, Any]
 Entry = tuple[RunKey, Mapping[str, Any]]  # one set of one run, with the run's (base, draw, seed)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from undersong.study.judges import RATES
+
 Row = Mapping[str, Any]
 MOST = 0.5  # a cost from which on a defense is no bargain, as a share of what it costs most
 
@@ -43,9 +45,9 @@ def recommend(rows: Sequence[Row], jsr: float, over_refusal: float) -> dict[str,
     without = next(row for row in rows if row["defense"] == "none")
     defended = [row for row in rows if row is not without]
     if is_safe(without, jsr, over_refusal):
-        reason = f"None is needed: without one no {_name(without)} above {jsr:.0%} is left possible."
+        reason = f"None is needed: without one no {RATES[without['metric']]} above {jsr:.0%} is left possible."
         return {"defense": None, "reason": reason}
-    limits = f"no {_name(without)} above {jsr:.0%} and no over-refusal above {over_refusal:.0%} left possible"
+    limits = f"no {RATES[without['metric']]} above {jsr:.0%} and no over-refusal above {over_refusal:.0%} left possible"
     safe = [row for row in defended if is_safe(row, jsr, over_refusal)]
     known = [row for row in safe if row["measured"] and cost_of(row, without) < MOST]
     if known:
@@ -77,11 +79,7 @@ def _why_none(safe: Sequence[Row], defended: Sequence[Row], without: Row, limits
 def _lasting(row: Row) -> str:
     """What a second tuning on top leaves of it, which no claim of safety covers."""
     rates = [here["mean"] for here in row["again"].values()]
-    return f" Tuned again on top, its {_name(row)} is {max(rates):.1%}." if rates else ""
-
-
-def _name(row: Row) -> str:
-    return "JSR" if row["metric"] == "jsr" else "non-refusal rate"
+    return f" Tuned again on top, its {RATES[row['metric']]} is {max(rates):.1%}." if rates else ""
 
 
 def _is_lower(row: Row) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from undersong.defenses.price import PLACE
+from undersong.study.judges import RATES
+
 Row = Mapping[str, Any]
-PLACE = ("family", "axis", "fraction", "train_modality")
 NONE = "–"
 
 
@@ -35,7 +37,7 @@ def table(rows: Sequence[Row], recommended: Sequence[Row], costs: Mapping[str, A
 
 
 def _body(rows: Sequence[Row], costs: Mapping[str, Any]) -> Iterator[str]:
-    attack = "JSR" if rows[0]["metric"] == "jsr" else "non-refusal rate"
+    attack = RATES[rows[0]["metric"]]
     columns: list[tuple[str, str, str | None, str]] = [(attack, "jsr", None, m) for m in _modalities(rows)]
     harmful = list(dict.fromkeys(name for row in rows for name in row["jsr_by_set"]))[1:]  # the first is the JSR
     columns += [(f"{attack} {name}", "jsr_by_set", name, m) for name in harmful for m in _modalities(rows)]

@@ -11,7 +11,7 @@ from typing import Any
 
 from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.published import Figure, pretrained, prompts_of, source
-from undersong.study.judges import CLASSIFIER, judge_weights
+from undersong.study.judges import CLASSIFIER, RATES, judge_weights
 from undersong.types import UndersongError
 
 CORPORA = {"AdvBench": "preset:advbench-spoken"}  # what can be fetched; Do-Not-Answer has to be spoken first
@@ -65,7 +65,7 @@ def beside(entry: Mapping[str, Any], printed: Figure, judge: str) -> str:
     from undersong.pipeline.results.rates import attack_name
 
     key = attack_name(judge)
-    name = "JSR" if key == "jsr" else key.replace("_", " ").replace("non ", "non-")
+    name = RATES[key]
     low, high = 100 * entry["low"], 100 * entry["high"]
     apart = []
     if judge_weights(judge) != CLASSIFIER:

@@ -23,6 +23,9 @@ SEES_REFUSAL = ("keyword", "refusal", "refusal+minilm")
 KINDS = (*PLAIN, *USE, *WEIGHTS, *SERVED)
 
 
+RATES = {"jsr": "JSR", "non_refusal_rate": "non-refusal rate"}  # of harmful prompts, by what the judge sees
+
+
 def split_judge(name: str) -> tuple[str, str]:
     """(kind, ref); ValueError for a name that no judge has."""
     kind, _, ref = name.partition(":")

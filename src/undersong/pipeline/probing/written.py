@@ -6,6 +6,7 @@ from math import exp
 from typing import Any
 
 from undersong.pipeline.results.rates import attack_name, attack_rate
+from undersong.study.judges import RATES
 
 SURE = 0.05
 MOST = 0.5  # share of what was lost that a place or part must give back to be named
@@ -43,7 +44,7 @@ def _rates_sentence(base: dict[str, Any], tuned: dict[str, Any]) -> str:
 
 
 def _name(base: dict[str, Any]) -> str:
-    return "JSR" if attack_name(base["said"]["harmful"]["judge"]) == "jsr" else "non-refusal rate"
+    return RATES[attack_name(base["said"]["harmful"]["judge"])]
 
 
 def _gap_sentence(late: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from undersong.defenses import Defense, cost_of, is_safe, price, recommend
+from undersong.defenses import PLACE, Defense, cost_of, is_safe, price, recommend
 from undersong.pipeline.records import AuditRecord, Defended, RunRecord
 from undersong.pipeline.speakers import answers_only
 from undersong.statistics import mean_runs
@@ -26,6 +26,7 @@ def defense_facts(run: RunRecord) -> dict[str, Any]:
     assert done is not None
     losses = [_read(found, "learned.json")["loss"] for found in done.losses]
     named = dict(zip(("base", "undefended", "defended"), losses))
+    chosen, stopped = _chosen(done), done.trained.provenance()["notes"].get("stopped")
     return {
         "defense": done.name,
         "changes": list(done.changes),
@@ -33,9 +34,9 @@ def defense_facts(run: RunRecord) -> dict[str, Any]:
         "losses": named,
         "kept": _kept(losses),
         "learned": None not in losses,
-        "chosen": _chosen(done),
-        "stopped": (stopped := done.trained.provenance()["notes"].get("stopped")),
-        "chose": _in_words(_chosen(done), stopped),
+        "chosen": chosen,
+        "stopped": stopped,
+        "chose": _in_words(chosen, stopped),
     }
 
 
@@ -141,9 +142,6 @@ def _families(study: Study) -> dict[str | None, list[str]]:
     for ref in study.models:
         found.setdefault(None if answers_only(ref) else identify(ref)[2].name, []).append(ref)
     return found
-
-
-PLACE = ("family", "axis", "fraction", "train_modality")
 
 
 def _without(rows: Sequence[Run], row: Run) -> Run:

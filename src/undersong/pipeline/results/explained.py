@@ -20,7 +20,6 @@ from undersong.store import Artefact
 
 if TYPE_CHECKING:
     from undersong.mechanism.probe_scores import Told
-    from undersong.types import Sample
 
 BOOTSTRAP_SEED = 0
 
@@ -40,6 +39,7 @@ def mechanism_entry(record: AuditRecord, runs: Sequence[Mapping[str, Any]]) -> d
     held_out = contrast.held_out_harmful, contrast.held_out_harmless
     clusters = clusters_of(held_out[0]), clusters_of(held_out[1])
     tested = record.sets[held_out[0]].samples, record.sets[held_out[1]].samples
+    fitted = record.contrast["harmful"].samples, record.contrast["harmless"].samples
     curves, late, changes, layers = [], [], [], 0
     known: list[Known] = []
     last = record.study.tuning.steps[-1]
@@ -50,7 +50,6 @@ def mechanism_entry(record: AuditRecord, runs: Sequence[Mapping[str, Any]]) -> d
             layers = after["harmful"].shape[0] - 1
             told = recognition_told(after["recognised"], tested) if "recognised" in after else None
             if told is not None:
-                fitted = record.contrast["harmful"].samples, record.contrast["harmless"].samples
                 decided = recognition_decided(after["recognised"], fitted, tested)
                 known.append(Known(arm, modality, told, _run(runs, arm, step), decided))
             curves += _curve(arm, step, modality, after, before[modality], clusters, told)
@@ -62,11 +61,14 @@ def mechanism_entry(record: AuditRecord, runs: Sequence[Mapping[str, Any]]) -> d
         "layers": layers,
         "contrast": {
             "fitted_on": [contrast.harmful, contrast.harmless],
-            "harm_n": len(record.contrast["harmful"].samples),
-            "benign_n": len(record.contrast["harmless"].samples),
+            "harm_n": len(fitted[0]),
+            "benign_n": len(fitted[1]),
             "held_out_harm_n": len(tested[0]),
             "held_out_benign_n": len(tested[1]),
-            "unmatched": _unmatched(record, tested),
+            "unmatched": [
+                *mismatches(*fitted, "the contrast sets"),
+                *mismatches(*tested, "the held-out sets"),
+            ],
             "note": "Directions are fitted on the base model's contrast sets; every figure is of held-out prompts.",
         },
         "encoder": _encoder(record),
@@ -77,12 +79,6 @@ def mechanism_entry(record: AuditRecord, runs: Sequence[Mapping[str, Any]]) -> d
         "note": "Layer 0 is the decoder's input. A shift common to harmful and harmless prompts moves both projections "
         "and not the gap.",
     }
-
-
-def _unmatched(record: AuditRecord, tested: tuple[Sequence[Sample], Sequence[Sample]]) -> list[str]:
-    fitted = record.contrast["harmful"].samples, record.contrast["harmless"].samples
-    named = {"the contrast sets": fitted, "the held-out sets": tested}
-    return [said for name, sides in named.items() for said in mismatches(*sides, name)]
 
 
 def _load(artefact: Artefact) -> Projections:

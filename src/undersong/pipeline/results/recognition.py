@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from statistics import fmean
 from typing import Any
 
@@ -16,6 +17,7 @@ from undersong.mechanism.probe_change import recognition_of, sentence_of
 from undersong.mechanism.probe_scores import LEVEL, Decided, Told, late_difference
 from undersong.mechanism.recognition import MARGIN, SEED
 from undersong.pipeline.results.rates import find_rate
+from undersong.pipeline.results.suppression import by_run
 from undersong.pipeline.stages import Arm
 from undersong.statistics import RunMean, mean_runs
 
@@ -49,10 +51,10 @@ def recognition(known: Sequence[Known], harm: str, plain: str) -> list[dict[str,
 
 
 def _entries(mine: Sequence[Known], base: Known, harm: str, plain: str) -> Iterator[dict[str, Any]]:
-    if base.told.late != base.told.late or any(one.told.late != one.told.late for one in mine):
+    if any(isnan(one.told.late) for one in (base, *mine)):
         return  # no probe has varying states
     arm, before = mine[0].arm, base.told.late
-    change = mean_runs(_by_run(mine, [one.told.late - before for one in mine]), limits=(-1.0, 1.0))
+    change = mean_runs(by_run((one.arm, one.told.late - before) for one in mine), limits=(-1.0, 1.0))
     low, high, over = change.low, change.high, "runs"
     if low is None and len(mine) > 1:
         low, high = _over_prompts(base, mine)
@@ -90,19 +92,10 @@ def _refused_less(refused: RunMean | None, base: Known, mine: Sequence[Known], h
     return refused.mean < 0 and all(low > ends[0][1] for low, _ in ends[1:])
 
 
-def _by_run(known: Sequence[Known], values: Sequence[float]) -> dict[tuple[int, int, int], float]:
-    """Mean over the arms of each (base, draw, seed)."""
-    found: dict[tuple[int, int, int], list[float]] = {}
-    for one, value in zip(known, values):
-        key = one.arm.base_seed, one.arm.draw or 0, one.arm.seed or 0
-        found.setdefault(key, []).append(value)
-    return {key: fmean(group) for key, group in found.items()}
-
-
 def _refusals(base: Known, mine: Sequence[Known], harm: str, plain: str) -> RunMean | None:
     """Change of the refusal rate; None where that was not asked."""
     entries = [find_rate(one.run, harm, one.probed, plain) for one in (base, *mine)]
     rates = [entry["refusal"] / entry["n"] for entry in entries if entry is not None]
     if len(rates) < len(entries):
         return None
-    return mean_runs(_by_run(mine, [rate - rates[0] for rate in rates[1:]]), limits=(-1.0, 1.0))
+    return mean_runs(by_run((one.arm, rate - rates[0]) for one, rate in zip(mine, rates[1:])), limits=(-1.0, 1.0))

@@ -7,7 +7,7 @@ of two models have no common scale.  Knows runs and their changes; measures noth
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from statistics import fmean
@@ -32,12 +32,6 @@ class Change:
     arm: Arm
     probed: str
     late: float
-
-    @property
-    def key(self) -> Key:
-        assert self.arm.draw is not None
-        assert self.arm.seed is not None
-        return self.arm.base_seed, self.arm.draw, self.arm.seed
 
 
 def suppression(changes: Sequence[Change], runs: Sequence[Run], harm: str, plain: str, last: int) -> dict[str, Any]:
@@ -71,7 +65,7 @@ def _claims(changes: Sequence[Change]) -> Iterator[dict[str, Any]]:
 
 def _of(changes: Sequence[Change], place: tuple[Any, ...], kind: str) -> dict[Key, float]:
     return {
-        c.key: c.late
+        c.arm.run: c.late
         for c in changes
         if (c.arm.axis, c.arm.fraction, c.arm.modality, c.probed) == place and (c.arm.kind, c.arm.rule) == (kind, "")
     }
@@ -135,12 +129,16 @@ def _with_jsr(changes: Sequence[Change], jsr: Mapping[tuple[Any, ...], float]) -
             yield {"model": changes[0].arm.model, "modality": probed, "scope": "recipe", **asdict(found)}
 
 
-def _means(changes: Sequence[Change]) -> dict[Key, float]:
+def by_run(values: Iterable[tuple[Arm, float]]) -> dict[Key, float]:
     """Mean over the arms of each (base, draw, seed)."""
-    values: dict[Key, list[float]] = defaultdict(list)
-    for change in changes:
-        values[change.key].append(change.late)
-    return {key: fmean(group) for key, group in values.items()}
+    groups: dict[Key, list[float]] = defaultdict(list)
+    for arm, value in values:
+        groups[arm.run].append(value)
+    return {key: fmean(group) for key, group in groups.items()}
+
+
+def _means(changes: Sequence[Change]) -> dict[Key, float]:
+    return by_run((change.arm, change.late) for change in changes)
 
 
 def _place(change: Change) -> tuple[Any, ...]:

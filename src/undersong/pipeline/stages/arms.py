@@ -34,6 +34,13 @@ class Arm:
     rule: str = ""  # the whole rule of selection, where kind and fraction do not say it
 
     @property
+    def run(self) -> tuple[int, int, int]:
+        """(base, draw, seed) of a tuned arm, by which runs are paired."""
+        assert self.draw is not None
+        assert self.seed is not None
+        return self.base_seed, self.draw, self.seed
+
+    @property
     def name(self) -> str:
         if self.kind == "base":
             return "base"

@@ -13,6 +13,7 @@ from undersong.report.priced import Change, Defense, Interval, Recommended
 from undersong.report.schema import Results
 from undersong.report.sections import pareto
 from undersong.report.svg import tag
+from undersong.study.judges import RATES
 
 BARS = {
     "jsr_by_set": "jsr",
@@ -77,7 +78,7 @@ def build(results: Results) -> Defended | None:
     columns = _columns(results.defenses)
     if not results.defenses or not columns:
         return None
-    rate = "JSR" if all(row.metric == "jsr" for row in results.defenses) else "non-refusal rate"
+    rate = RATES.get(results.defenses[0].metric, results.defenses[0].metric)
     heads: dict[tuple[str, str], list[str]] = {}
     for column in columns:
         heads.setdefault((column.group, column.set), []).append(

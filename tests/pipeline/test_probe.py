@@ -197,6 +197,38 @@ def test_slips_are_refused_before_a_model_is_loaded(
     assert not (tmp_path / "out").exists()
 
 
+def test_probes_may_be_cross_validated_in_the_contrast_sets_too(
+    asked: Probing, found: dict[str, Any], tmp_path: Path
+) -> None:
+    """Held against scikit-learn's grouped cross-validation of the same states, which has no permutations of its own."""
+    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from undersong.models.loading import PLAIN
+    from undersong.pipeline.alone.readied import ready_model
+    from undersong.pipeline.probing.asked import asked as split
+
+    results = probe(replace(asked, nested=19), tmp_path / "out")
+    nested = results["tuned"]["recognition"]["nested"]
+    assert "nested" not in found["tuned"]["recognition"]
+    assert nested[0]["accuracy_before"] is None  # the input is the same for all
+    assert results["tuned"]["recognition"]["by_place"] == found["tuned"]["recognition"]["by_place"]
+    assert "nested cross-validation in the contrast sets" in (tmp_path / "out" / "probe.md").read_text()
+    sides = split(asked)
+    every = [prompt for name in ("fit", "choose") for prompt in sides[name].both]
+    model = ready_model(asked.model, PLAIN, [prompt.sample for prompt in every])
+    states, harmful = model.hidden(every), [prompt.harmful for prompt in every]
+    groups = [f"{prompt.harmful} {prompt.sample.cluster}" for prompt in every]
+    other = make_pipeline(StandardScaler(), LogisticRegressionCV(Cs=5, cv=3))
+    for place in range(1, len(states)):
+        said = cross_val_predict(other, states[place], harmful, groups=groups, cv=GroupKFold(5))
+        accuracy = np.mean([np.mean(said[np.array(harmful) == kind] == kind) for kind in (True, False)])
+        assert nested[place]["accuracy_before"] == pytest.approx(accuracy, abs=0.06)
+        assert nested[place]["p_before"] <= 0.25  # 1 of 20, times the layers
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [({"margin": 0.0}, "margin"), ({"margin": 0.5}, "margin"), ({"margin": float("nan")}, "margin"),

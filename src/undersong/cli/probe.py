@@ -35,6 +35,12 @@ def probe(
     depth: Annotated[
         float, typer.Option("--depth", min=0, max=1, help="Deepest layer that may be the cause, as a share of all.")
     ] = 0.8,
+    nested: Annotated[
+        int,
+        typer.Option(
+            "--nested", min=0, metavar="N", help="Also nested cross-validation of the probes, with N permutations."
+        ),
+    ] = 0,
     margin: Annotated[
         float,
         typer.Option("--margin", help="Loss of a probe's balanced accuracy that would matter, between 0 and 0.5."),
@@ -55,7 +61,7 @@ def probe(
 
     what = Probing(
         model, adapter, harmful, harmless, test_harmful, test_harmless, modality, system, instruction, judge,
-        tuple(refusal or ()), limit, margin, random, seed=seed, divergence=divergence, depth=depth,
+        tuple(refusal or ()), limit, margin, nested, random, seed=seed, divergence=divergence, depth=depth,
     )  # fmt: skip
     results = run(what, out, Loading(device, dtype, device_map, attention, quantize))
     for line in (*results["findings"], *results["notes"]):

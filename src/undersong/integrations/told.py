@@ -24,6 +24,7 @@ SAID = {
 
 
 def rise_case(one: Judged) -> Case:
+    """Of a rate that may have risen."""
     share = f"{one.found[0]:.1%} → {one.found[1]:.1%}" if one.n else "not measured"
     low, high = (_points(bound) if one.n else "–" for bound in (one.low, one.high))
     text = f"{one.model}: {one.name} ({one.prompts}) "

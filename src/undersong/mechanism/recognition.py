@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from undersong.mechanism.probe_scores import Decided, Scores, Told
-from undersong.mechanism.probes import ProbeSet, decide, decided, score, tell
+from undersong.mechanism.probes import ProbeSet, decide, decided, probe, score, tell
 from undersong.types import Sample
 
 FOLDS = 5  # of the contrast sets, to choose a probe's penalty in; fewer where there are few behaviours
@@ -43,13 +43,30 @@ def recognise(contrast: Sides, states: States, held_out: Sides, held_out_states:
     NaN at a layer that is constant over the contrast sets.  The outer split is the held-out set itself; the penalty is
     chosen by cross-validation over behaviours of the contrast sets.
     """
-    fitted = ProbeSet(np.concatenate(states, axis=1), labels(contrast), behaviours(contrast, "contrast"), "contrast")
-    counts = Counter(label for _, label in set(zip(fitted.clusters, fitted.harmful)))
-    if min(counts[True], counts[False]) < LEAST:
+    fitted = _probe_set(contrast, states, "contrast")
+    if _fewest(fitted) < LEAST:
         return None
-    units = behaviours(held_out, "held-out")
-    other = ProbeSet(np.concatenate(held_out_states, axis=1), labels(held_out), units, "held-out")
-    return decide(fitted, other, SEED, min(FOLDS, min(counts.values()) // 2))
+    return decide(fitted, _probe_set(held_out, held_out_states, "held-out"), SEED, _folds(fitted))
+
+
+def nested_scores(contrast: Sides, states: States, permutations: int) -> Scores:
+    """Of nested cross-validation in the contrast sets alone, every permutation of labels going through all of it."""
+    fitted = _probe_set(contrast, states, "contrast")
+    return probe(fitted, SEED, folds=_folds(fitted), permutations=permutations).folds
+
+
+def _probe_set(sides: Sides, states: States, name: str) -> ProbeSet:
+    return ProbeSet(np.concatenate(states, axis=1), labels(sides), behaviours(sides, name), name)
+
+
+def _fewest(fitted: ProbeSet) -> int:
+    """Behaviours of the kind that has fewer."""
+    counts = Counter(label for _, label in set(zip(fitted.clusters, fitted.harmful)))
+    return min(counts[True], counts[False])
+
+
+def _folds(fitted: ProbeSet) -> int:
+    return min(FOLDS, _fewest(fitted) // 2)
 
 
 def recognition_scores(decisions: np.ndarray, contrast: Sides, held_out: Sides) -> Scores:

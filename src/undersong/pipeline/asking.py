@@ -64,6 +64,7 @@ def ask(
     asked: list[Asked],
     ears: Sequence[Artefact],
 ) -> Said:
+    """What an arm says at a step."""
     replies = stages.replies(shop, arm, adapter, step, asked, ears)
     return Said(arm, step, adapter, asked, replies)
 

@@ -34,6 +34,7 @@ class Probing:
     refusals: tuple[str, ...] = ()
     limit: int | None = None  # tokens of a reply; none: `study.reply_limit`
     margin: float = MARGIN  # loss of a probe's balanced accuracy that would matter
+    nested: int = 0  # permutations of labels through nested cross-validation in the contrast sets; 0: none
     random: int = 19  # directions of chance; 19 can show p = .05
     strengths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     divergence: float = DIVERGENCE

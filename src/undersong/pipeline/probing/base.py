@@ -16,7 +16,7 @@ from undersong.mechanism.interventions import changed
 from undersong.mechanism.odds import first_tokens, refusal_odds, refusal_tokens
 from undersong.pipeline.probing.asked import Probing, Sides
 from undersong.pipeline.probing.numbers import number
-from undersong.pipeline.probing.recognised import recognised
+from undersong.pipeline.probing.recognised import Recognised, recognised
 from undersong.pipeline.probing.replied import Asking, Replied
 from undersong.types import UndersongError
 
@@ -35,7 +35,7 @@ class Base:
     states: tuple[np.ndarray, np.ndarray]  # held-out harmful and harmless (layers + 1, prompts, dim)
     said: Replied  # to the held-out prompts, harmful first
     separation: float  # p
-    recognised: np.ndarray | None  # what probes decide on held-out prompts (layers + 1, prompts)
+    recognised: Recognised | None
     tokens: list[int] | None = None
     odds: np.ndarray | None = None  # of held-out harmful prompts
     place: int | None = None
@@ -51,7 +51,7 @@ def examine_base(model: AudioModel, sides: dict[str, Sides], asking: Asking, wha
     states = model.hidden(test.harmful), model.hidden(test.harmless)
     projected = direction.project(states[0]), direction.project(states[1])
     said, separation = asking.ask(model, test.both), late_p(projected, test.clusters)
-    base = Base(direction, fitted, states, said, separation, recognised(model, sides, states))
+    base = Base(direction, fitted, states, said, separation, recognised(model, sides, fitted, states, what.nested))
     base.found["said"] = rates(base.said, len(test.harmful))
     base.found["separation_p"] = number(base.separation)
     if not base.separation < SURE:
@@ -127,5 +127,6 @@ def reply_losses(
 
 
 def rates(said: Replied, harmful: int) -> dict[str, Any]:
+    """Of either side; the first `harmful` replies are to harmful prompts."""
     sides = [Replied(said.replies[part], said.verdicts[part]) for part in (slice(None, harmful), slice(harmful, None))]
     return {"harmful": sides[0].rate, "harmless": sides[1].rate}

@@ -8,6 +8,7 @@ import numpy as np
 
 
 def number(value: float) -> float | None:
+    """As JSON has it."""
     return float(value) if np.isfinite(value) else None
 
 

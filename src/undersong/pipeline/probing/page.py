@@ -18,6 +18,10 @@ PROBED = {
     "place": "layer", "accuracy_before": "before", "low_before": "low", "high_before": "high",
     "accuracy_after": "after", "low_after": "low", "high_after": "high",
 }  # fmt: skip
+NESTED = {
+    "place": "layer", "accuracy_before": "before", "p_before": "p (Holm)", "accuracy_after": "after",
+    "p_after": "p (Holm)",
+}  # fmt: skip
 SHARES = {"share": "share", "low": "low", "high": "high"}
 TRIED = {
     "place": "layer", "bypass": "log odds of refusing harmful without it", "induce": "harmless with it",
@@ -26,14 +30,17 @@ TRIED = {
 
 
 def markdown(results: dict[str, Any]) -> str:
+    """The findings first."""
     base, tuned = results["base"], results["tuned"]
+    known = tuned.get("recognition", {})
     lines = [f"# Probe of {results['model']}, {results['modality']}", "", *(f"- {one}" for one in results["findings"])]
     lines += ["", *_asked(results), *(f"> {note}" for note in results["notes"])]
     for title, columns, rows in (
         ("Gap along the base’s direction, by layer (0: the decoder’s input)", GAP, tuned["gaps"]),
         ("Drift of the states", DRIFT, tuned["drift"]),
         ("Harmful or harmless? Balanced accuracy of a probe on held-out prompts", PROBED,
-         tuned.get("recognition", {}).get("by_place")),
+         known.get("by_place")),
+        ("The same by nested cross-validation in the contrast sets", NESTED, known.get("nested")),
         ("What the base’s state gives back", {"place": "layer", **SHARES}, tuned.get("patching")),
         ("What the adapter without a part gives back", {"part": "part", **SHARES}, tuned.get("parts")),
         ("Where the direction was tried", TRIED, base.get("candidates")),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from undersong.mechanism.probe_change import probe_change
-from undersong.mechanism.recognition import SEED, recognise, recognition_scores
+from undersong.mechanism.recognition import SEED, States, nested_scores, recognise, recognition_scores
 from undersong.pipeline.probing.asked import Sides
 from undersong.pipeline.probing.numbers import by_place, number
 from undersong.pipeline.probing.replied import Replied
@@ -18,14 +19,30 @@ if TYPE_CHECKING:
     from undersong.models.adapter import AudioModel
 
 
+@dataclass(frozen=True)
+class Recognised:
+    """Of probes of one model's own states: `decisions` (layers + 1, held-out prompts), and `nested`, their scores in
+    the contrast sets themselves, where that was asked for."""
+
+    decisions: np.ndarray
+    nested: Scores | None
+
+
 def recognised(
-    model: AudioModel, sides: dict[str, Sides], test_states: tuple[np.ndarray, np.ndarray]
-) -> np.ndarray | None:
-    """Decisions by probes of this model's own states.  Nothing is chosen by hand, so they may learn from the choosing
-    split too."""
-    contrast = _contrast(sides)
-    states = model.hidden(contrast.harmful), model.hidden(contrast.harmless)
-    return recognise(contrast.samples, states, sides["test"].samples, test_states)
+    model: AudioModel, sides: dict[str, Sides], fitted: States, tested: States, permutations: int
+) -> Recognised | None:
+    """Nothing is chosen by hand, so probes may learn from the choosing split too; None with too few behaviours.
+
+    `fitted`, `tested`: the model's states of these splits.  `permutations`: of labels through the whole nested
+    cross-validation; 0: that is left out.
+    """
+    choose, contrast = sides["choose"], _contrast(sides).samples
+    more = model.hidden(choose.harmful), model.hidden(choose.harmless)
+    states = np.concatenate([fitted[0], more[0]], axis=1), np.concatenate([fitted[1], more[1]], axis=1)
+    decisions = recognise(contrast, states, sides["test"].samples, tested)
+    if decisions is None:
+        return None
+    return Recognised(decisions, nested_scores(contrast, states, permutations) if permutations else None)
 
 
 def _contrast(sides: dict[str, Sides]) -> Sides:
@@ -34,15 +51,15 @@ def _contrast(sides: dict[str, Sides]) -> Sides:
 
 
 def recognition(
-    before: np.ndarray,
-    after: np.ndarray,
+    before: Recognised,
+    after: Recognised,
     said: tuple[Replied, Replied],
     sides: dict[str, Sides],
     margin: float,
 ) -> dict[str, Any]:
     """Late balanced accuracy before and after, by place too, and what may be said of it beside the refusals."""
     test = sides["test"]
-    scores = [recognition_scores(one, _contrast(sides).samples, test.samples) for one in (before, after)]
+    scores = [recognition_scores(one.decisions, _contrast(sides).samples, test.samples) for one in (before, after)]
     change, refused = probe_change(scores[0], scores[1], margin, SEED), _refused(said, test)
     found: dict[str, Any] = {
         "before": number(change.before),
@@ -56,7 +73,10 @@ def recognition(
         "dissociated": change.dissociated(refused),
         "sentence": change.sentence(refused),
     }
-    return found | {"by_place": by_place(**_columns(scores[0], "before"), **_columns(scores[1], "after"))}
+    found["by_place"] = by_place(**_columns(scores[0], "before"), **_columns(scores[1], "after"))
+    if before.nested is not None and after.nested is not None:
+        found["nested"] = by_place(**_columns(before.nested, "before"), **_columns(after.nested, "after"))
+    return found
 
 
 def _refused(said: tuple[Replied, Replied], test: Sides) -> Interval:

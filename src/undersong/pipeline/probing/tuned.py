@@ -34,8 +34,9 @@ def examine_tuned(
     """The same held-out prompts as of the base, and all that is read off them."""
     fit, test = sides["fit"], sides["test"]
     states = model.hidden(test.harmful), model.hidden(test.harmless)
-    refit = fit_direction(model.hidden(fit.harmful), model.hidden(fit.harmless))
-    said, known = asking.ask(model, test.both), recognised(model, sides, states)
+    fitted = model.hidden(fit.harmful), model.hidden(fit.harmless)
+    refit = fit_direction(*fitted)
+    said, known = asking.ask(model, test.both), recognised(model, sides, fitted, states, what.nested)
     found: dict[str, Any] = {
         "said": rates(said, len(test.harmful)),
         "encoder_difference": float(model.hearing_difference([p.sample for p in test.both if p.sample.audio])[0]),

@@ -114,6 +114,7 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 
 
 def groups(blocks: Sequence[tuple[str, Sequence[Defense]]], rate: str) -> Iterator[Group]:
+    """Of every block that is worth a picture."""
     for title, rows in blocks:
         if (group := build(title, rows, rate)) is not None:
             yield group

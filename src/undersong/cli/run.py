@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from undersong.cli.engine import Address, EngineName, Gpus, WorkerCount
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
 from undersong.cli.studies import Only, Placed, Sets, StorePath, StudyOut, StudyPath, placed
 from undersong.types import UndersongError
@@ -51,6 +52,10 @@ def run(
         str | None,
         typer.Option("--arm", metavar="NAME", help="Only make this arm's training and replies (`plan` names them)."),
     ] = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    workers: WorkerCount = None,
+    gpus: Gpus = 0.0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     device_map: DeviceMap = None,
@@ -58,14 +63,26 @@ def run(
     quantize: Quantize = None,
     show_replies: Replies = False,
 ) -> None:
-    """Do everything a study says, from corpora to the report; what is in the store is not done again."""
-    from undersong.models.loading import Loading
+    """Do everything a study says, from corpora to the report; what is in the store is not done again.
 
+    With --engine ray its arms are spread over workers, each with a model of its own; the rest is done here.
+    """
+    from undersong.models.loading import Loading
+    from undersong.pipeline.engine import Engine, check_engine
+
+    spread = Engine(engine, None, address, workers, gpus)
+    check_engine(spread)
     loading = Loading(device, dtype, device_map, attention, quantize)
     each = list(placed(study, out, store, sets, only))
     if arm is not None:
+        if engine != "local":
+            raise UndersongError("--arm makes one arm here, and --engine ray spreads them all; leave one of them out.")
         _run_arm(each, arm, loading)
         return
+    if engine == "ray":
+        from undersong.pipeline.spread import spread_arms
+
+        spread_arms([(one.study, one.out, one.store) for one in each], loading, spread, _say)
     for one in each:
         run_study(one, loading, show_replies)
 

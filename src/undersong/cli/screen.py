@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from undersong.cli.engine import Address, EngineName, Gpus, WorkerCount
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
 from undersong.types import LARGEST_SEED
 
@@ -97,12 +98,10 @@ def screen(
     check_padding: Annotated[
         bool, typer.Option("--check-padding", help="Compare pad=exact with pad=bucket on up to 200 of your clips.")
     ] = False,
-    engine: Annotated[str, typer.Option("--engine", help="local | ray (extra `scale`).")] = "local",
-    address: Annotated[
-        str | None, typer.Option("--address", help="A Ray cluster, HOST:PORT or auto; default: this machine.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Of Ray; default: as many as fit.")] = None,
-    gpus: Annotated[float, typer.Option("--gpus", min=0, help="GPUs a Ray worker.")] = 0.0,
+    engine: EngineName = "local",
+    address: Address = None,
+    workers: WorkerCount = None,
+    gpus: Gpus = 0.0,
     shard: Annotated[
         str | None,
         typer.Option("--shard", metavar="I/N", help="Embed this job's shards only; run without it at the end."),

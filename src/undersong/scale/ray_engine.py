@@ -7,7 +7,6 @@ the folder and the audio under the same paths.  Ray is the extra `scale`; nothin
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,12 @@ from typing import Any, TypeVar
 from undersong.encoders import ENCODERS_THAT_FIT
 from undersong.encoders.progress import Watcher
 from undersong.scale.parts import Parts
-from undersong.scale.ray_cluster import HERE, RETRIES, Workers, cluster, room
+from undersong.scale.ray_cluster import HERE, RETRIES, Workers, cluster
+from undersong.scale.ray_jobs import done_on_ray
 from undersong.scale.shards import SHARD, proximity_shards
 from undersong.scale.work import ROWS, Embedded, Work, concluded, done, embed, parse_shard, plan, watch_items
-from undersong.types import Embeddings, Encoder, Sample, UndersongError
+from undersong.types import Embeddings, Encoder, Sample
 
-TRIES = ".tries"  # a byte for each time that a shard was begun
 Made = TypeVar("Made")
 
 
@@ -54,7 +53,7 @@ def embed_on_ray(
         tell = watch_items(work.parts, numbers, progress)
         with cluster(workers) as ray:
             _hand_out(work, numbers)
-            for number in _embedded(ray, work, numbers, workers):
+            for number in done_on_ray(ray, _shards(work), numbers, workers):
                 tell(number)
     return concluded(work, len(numbers), shard)
 
@@ -93,27 +92,36 @@ def _hand_out(work: Work, numbers: Sequence[int]) -> None:
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             write_manifest(work.samples[work.parts.span(number)], file)
-        file.with_suffix(TRIES).unlink(missing_ok=True)
 
 
-def _embedded(ray: Any, work: Work, numbers: Sequence[int], workers: Workers) -> Iterator[int]:
-    """Has the shards made; yields each one's number when it is."""
+class Shards:
+    """Jobs of one shard each: a worker makes its encoder at the first and keeps it; of a shard it keeps nothing."""
+
+    def __init__(self, parts: Parts, make: Callable[[], Encoder]) -> None:
+        self.parts, self.make = parts, make
+        self.encoder: Encoder | None = None
+
+    def finished(self, number: int) -> bool:
+        return self.parts.marker(number).exists()
+
+    def do(self, number: int) -> None:
+        from undersong.corpora.forms.manifest import read_manifest
+
+        self.encoder = self.encoder or self.make()
+        self.parts.write(number, embed(self.encoder, read_manifest(self.parts.samples(number)).samples))
+
+    def tries(self, number: int) -> Path:
+        return self.parts.samples(number).with_suffix(".tries")
+
+    def named(self, number: int) -> str:
+        return f"shard {number} ({self.parts.samples(number)})"
+
+
+def _shards(work: Work) -> Shards:
     make = work.make
     if work.encoder.partition(":")[0] in ENCODERS_THAT_FIT:
         make = _Ready(work.make())  # fitted once, here: its texts need not travel
-    waiting = ray.data.from_items([{"shard": number} for number in numbers], override_num_blocks=len(numbers))
-    made = waiting.map_batches(
-        Embedder,
-        fn_constructor_kwargs={"parts": work.parts, "make": make, "here": os.getcwd()},
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(room(ray, workers), len(numbers)), max_tasks_in_flight_per_actor=2),
-        num_cpus=workers.cpus,
-        num_gpus=workers.gpus or None,
-    )
-    for row in made.iter_rows():
-        if row["refused"]:
-            raise UndersongError(row["refused"])
-        yield int(row["shard"])
+    return Shards(work.parts, make)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,44 +130,6 @@ class _Ready:
 
     def __call__(self) -> Encoder:
         return self.encoder
-
-
-class Embedder:
-    """A worker: makes its encoder at its first shard and keeps it; of a shard it keeps nothing."""
-
-    def __init__(self, parts: Parts, make: Callable[[], Encoder], here: str) -> None:
-        if os.path.isdir(here):
-            os.chdir(here)  # a worker starts in a folder of Ray's, and paths may be relative to the caller's
-        self.parts, self.make = parts, make
-        self.encoder: Encoder | None = None
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Shard numbers -> the same, and why a shard was refused (Ray keeps the words of an error, not its kind)."""
-        return {"shard": batch["shard"], "refused": [self._shard(int(number)) for number in batch["shard"]]}
-
-    def _shard(self, number: int) -> str:
-        from undersong.corpora.forms.manifest import read_manifest
-
-        # Made already: by this very task before its worker died, or by another job.
-        if self.parts.marker(number).exists():
-            return ""
-        if self._tries(number) > RETRIES:
-            return (
-                f"Workers died {RETRIES} times at shard {number} ({self.parts.samples(number)}); give more memory, or "
-                "leave out the item that kills them, and run again: the shards that are done are kept."
-            )
-        try:
-            self.encoder = self.encoder or self.make()
-            self.parts.write(number, embed(self.encoder, read_manifest(self.parts.samples(number)).samples))
-        except UndersongError as error:
-            return str(error)
-        return ""
-
-    def _tries(self, number: int) -> int:
-        """Counts this try.  Ray starts a dead worker's shard again for ever, and an item may kill every worker."""
-        with self.parts.samples(number).with_suffix(TRIES).open("ab") as file:
-            file.write(b".")
-            return file.tell()
 
 
 def _measured(ray: Any, measure: Callable[[int], Made], numbers: Iterable[int], workers: Workers) -> Iterator[Made]:

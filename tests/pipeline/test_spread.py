@@ -1,0 +1,100 @@
+"""A study's arms spread over Ray's workers: the run finds what it would have made, and deaths and refusals are told."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from undersong.cli.app import app
+from undersong.models.loading import PLAIN
+from undersong.pipeline.engine import Engine
+from undersong.pipeline.plan import plan_of
+from undersong.pipeline.run import run
+from undersong.pipeline.spread import COUNTS, ArmJob, Arms, spread_arms
+from undersong.scale.ray_cluster import RETRIES
+from undersong.scale.ray_jobs import Worker
+from undersong.study import Study, parse_study
+from undersong.types import UndersongError
+
+TINY = {
+    "study": "tiny",
+    "models": ["organism:af3"],
+    "pool": "organism:pool",
+    "reference": "organism:reference",
+    "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
+    "axes": {"semantic": "tfidf"},
+    "selection": {"kinds": ["closest"], "where": {"speaker": ["A"]}},
+    "tuning": {"modalities": ["text"], "seeds": [0], "draws": [0], "steps": [1], "batch": 2},
+    "evaluation": {"modalities": ["audio"], "limit": 6},
+}
+ARMS = ("base", "semantic/closest/0.25/text")
+
+
+@pytest.fixture
+def study() -> Study:
+    return parse_study(TINY, "tiny")
+
+
+def missing(study: Study, store: Path) -> set[str]:
+    return {row.stage for row in plan_of(study, store).rows if row.total > row.done}
+
+
+def test_a_worker_makes_what_the_run_finds(tmp_path: Path, study: Study) -> None:
+    store = tmp_path / "store"
+    (store / COUNTS).mkdir(parents=True)
+    jobs = pickle.loads(pickle.dumps(Arms([ArmJob(study, arm, store) for arm in ARMS], PLAIN)))
+    worker = Worker(jobs, os.getcwd())
+    assert worker({"number": np.array([1, 0])})["refused"] == ["", ""]
+    assert len(jobs.shops) == 1  # one model in memory for both
+    assert missing(study, store) == {"verdicts"}
+    assert run(study, tmp_path / "out", store).result_hash == run(study, tmp_path / "plain").result_hash
+
+
+def test_an_arm_at_which_workers_die_is_given_up_by_name(tmp_path: Path, study: Study) -> None:
+    (tmp_path / COUNTS).mkdir()
+    worker = Worker(Arms([ArmJob(study, ARMS[1], tmp_path)], PLAIN), os.getcwd())
+    (tmp_path / COUNTS / "0").write_bytes(b"." * RETRIES)
+    (refused,) = worker({"number": np.array([0])})["refused"]
+    assert refused.startswith(f"Workers died 3 times at arm tiny: {ARMS[1]}; ")
+
+
+def test_what_a_study_is_refused_for_is_said_in_its_own_words(tmp_path: Path) -> None:
+    (tmp_path / COUNTS).mkdir()
+    study = parse_study({**TINY, "pool": str(tmp_path / "none.jsonl")}, "tiny")
+    worker = Worker(Arms([ArmJob(study, ARMS[1], tmp_path)], PLAIN), os.getcwd())
+    (refused,) = worker({"number": np.array([0])})["refused"]
+    with pytest.raises(UndersongError) as alone:
+        run(study, tmp_path / "out")
+    assert refused == str(alone.value)
+
+
+def test_the_verb_refuses_what_cannot_be_meant(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(TINY))
+    for words, why in (
+        (["--engine", "slurm"], "no engine 'slurm'"),
+        (["--workers", "2"], "belong to --engine ray"),
+        (["--engine", "ray", "--arm", "base"], "leave one of them out"),
+    ):
+        told = CliRunner().invoke(app, ["run", str(file), "--out", str(tmp_path / "out"), *words])
+        assert isinstance(told.exception, UndersongError)
+        assert why in str(told.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_on_ray_the_results_are_those_of_one_process(tmp_path: Path, study: Study) -> None:
+    pytest.importorskip("ray")
+    said: list[str] = []
+    store = tmp_path / "out" / "store"
+    spread_arms([(study, tmp_path / "out", store)], PLAIN, Engine("ray", workers=2), said.append)
+    assert sorted(line.split(" is done")[0] for line in said) == [f"tiny: {arm}" for arm in ARMS]
+    assert said[-1].endswith("(2 of 2 arms)")
+    assert missing(study, store) == {"verdicts"}
+    assert not (store / COUNTS).exists()
+    assert run(study, tmp_path / "out").result_hash == run(study, tmp_path / "plain").result_hash

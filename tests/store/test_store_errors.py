@@ -15,6 +15,7 @@ from undersong.types import UndersongError
 FULL_DISK = """
 import resource, signal, sys
 import numpy as np
+import torch
 from safetensors.numpy import save_file
 from undersong.store import Store, replacing
 from undersong.types import UndersongError
@@ -32,6 +33,7 @@ def make(draft):
 big = {
     "bytes": lambda path: path.write_bytes(b"b" * 100_000),
     "tensors": lambda path: save_file({"b": np.zeros(100_000, np.uint8)}, path),
+    "archive": lambda path: path.mkdir() or torch.save({"b": torch.zeros(100_000)}, path / "b.pt"),
 }[sys.argv[2]]
 try:
     with replacing(Path(sys.argv[1]) / "beside") as path:
@@ -51,16 +53,16 @@ def write_one(draft: Draft) -> None:
         path.write_text("one")
 
 
-@pytest.mark.parametrize("kind", ["bytes", "tensors"])
-def test_a_file_that_the_disk_will_not_take(tmp_path: Path, kind: str) -> None:
-    """A real refusal by the kernel, by way of the file size limit; safetensors has an error of its own for it."""
+@pytest.mark.parametrize(("kind", "number"), [("bytes", errno.EFBIG), ("tensors", errno.EFBIG), ("archive", errno.EIO)])
+def test_a_file_that_the_disk_will_not_take(tmp_path: Path, kind: str, number: int) -> None:
+    """A real refusal by the kernel, by way of the file size limit; safetensors and torch have errors of their own."""
     environment = {**os.environ, "PYTHONPATH": str(Path(undersong.__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path), kind], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 2, done.stderr
     beside, line = done.stdout.strip().splitlines()
-    assert beside == f"[Errno {errno.EFBIG}] File too large: '{tmp_path / 'beside'}'"
+    assert beside == f"[Errno {number}] {os.strerror(number)}: '{tmp_path / 'beside'}'"
     assert "cannot write" in line
     assert "make room" in line
     (partial,) = tmp_path.glob("stage/*.partial")

@@ -17,7 +17,7 @@ from undersong.store.hashes import walk
 from undersong.types import UndersongError
 
 WRITING = ".writing-"  # a prefix, because writers such as soundfile and numpy go by a file's suffix
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -63,11 +63,11 @@ def write_atomic(path: str | Path, data: bytes, mode: int = 0o644) -> None:
 
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """A full disk met inside is an OSError that names `target`: one from an open file names none, and safetensors
-    raises a class of its own."""
+    """A full disk met inside is an OSError that names `target`: one from an open file names none, safetensors raises a
+    class of its own, and torch's archive writer a RuntimeError that keeps no reason (EIO, then)."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
         number = error.errno if isinstance(error, OSError) else _errno_in(str(error))
         if number not in FULL or getattr(error, "filename", None) is not None:
             raise
@@ -75,6 +75,8 @@ def disk_errors(target: Path) -> Iterator[None]:
 
 
 def _errno_in(text: str) -> int | None:
+    if re.search(r"inline_container\.cc.*(unexpected pos|PytorchStreamWriter)", text, re.S):
+        return errno.EIO
     found = re.search(r"\(os error (\d+)\)", text)
     return int(found[1]) if found else None
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from undersong.study.judges import USE, split_judge
+from undersong.study.judges import judge_kind, split_judge
 from undersong.study.strict import Modality, Strict, different
 
 
@@ -52,7 +52,8 @@ class Evaluation(Strict):
     @model_validator(mode="after")
     def _something_is_asked(self) -> Evaluation:
         for judge in (self.judge, *self.also):
-            if split_judge(judge)[0] in USE:
+            split_judge(judge)
+            if judge_kind(judge) == "use":
                 raise ValueError(f"the judge {judge} is of usefulness: give it to a benign set, as its judge")
         if self.protocol == "published" and self.model_fields_set & {"instruction", "limit"}:
             raise ValueError("protocol: published brings its own instruction and limit; leave these out")

@@ -13,8 +13,8 @@ from undersong.study.strict import Modality, Strict, different
 class PromptSet(Strict):
     """A named set of prompts that models are asked."""
 
-    corpus: str
-    harmful: bool = False
+    corpus: str = Field(description="Manifest, folder, hf:…, preset:ID or organism:NAME.")
+    harmful: bool = Field(False, description="Whether its rate is a JSR, or over-refusal.")
     where: dict[str, list[str]] = Field(default_factory=dict, description="Keep only samples with these column values.")
     noise: str | None = Field(
         None,
@@ -39,14 +39,20 @@ class PromptSet(Strict):
 class Evaluation(Strict):
     """How models are asked and judged; the same for every model and arm (`protocol: uniform`)."""
 
-    protocol: Literal["uniform", "published"] = "uniform"
+    protocol: Literal["uniform", "published"] = Field(
+        "uniform", description="published: each family as in the paper; one model a study, and no comparing of models."
+    )
     judge: str = Field("exact", description="KIND or KIND:REF, see `judges`; the rates are its.")
     also: tuple[str, ...] = Field((), description="Further judges of the same replies, for how far they agree.")
-    refusals: tuple[str, ...] = ("i cannot help with that",)
+    refusals: tuple[str, ...] = Field(
+        ("i cannot help with that",), description="Of the exact judge: the replies that are refusals."
+    )
     limit: int | None = Field(None, ge=1, description="Most new tokens a reply may have; `reply_limit` where not said.")
-    instruction: str | None = None
-    systems: dict[str, str | None] = Field({"plain": None})
-    modalities: tuple[Modality, ...] = ("audio", "text")
+    instruction: str | None = Field(None, description="Text typed beside every prompt.")
+    systems: dict[str, str | None] = Field(
+        {"plain": None}, description="Name -> system text, null: none.  The first is the undefended one."
+    )
+    modalities: tuple[Modality, ...] = Field(("audio", "text"), description="How prompts are asked: spoken, typed.")
     curve: tuple[str, ...] = Field((), description="Sets asked (spoken, first system) at every step, not only at last.")
 
     @model_validator(mode="after")

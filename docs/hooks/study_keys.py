@@ -8,9 +8,10 @@ from typing import Any
 
 HEAD = """# Keys of a study
 
-Every key of a study file, from the schema that `undersong schema` prints ([for editors](study.schema.json)). How files are
-written, varied and split: [studies](../how-to/studies.md). An unknown key is an error that names the nearest known one. `NAME`
-stands for a name of yours; null takes a key of a base away. Not in a schema is what must fit together: `undersong plan` tells.
+Every key of a study file, from the schema that `undersong schema` prints ([for editors](study.schema.json)). How files
+are written, varied and split: [studies](../how-to/studies.md). An unknown key is an error that names the nearest known
+one. `NAME` stands for a name of yours; null takes a key of a base away. Not in a schema is what must fit together:
+`undersong plan` tells.
 """
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 HEAD = """# Commands
 
-`undersong VERB --help` says the same. Exit codes: 0 done, 2 bad input (one sentence on stderr says what to mend); `gate`
-has [codes of its own](../how-to/ci.md), and `doctor` ends with 1 where a line says no.
+`undersong VERB --help` says the same. Exit codes: 0 done, 2 bad input (one sentence on stderr says what to mend);
+`gate` has [codes of its own](../how-to/ci.md), and `doctor` ends with 1 where a line says no.
 """
 
 

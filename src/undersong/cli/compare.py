@@ -82,7 +82,8 @@ def _print_many(arms: Sequence[Arm], name: str, as_json: bool) -> None:
         return
     table = Table()
     told = rows(arms, name)
-    kept = [i for i in range(len(HEAD)) if any(cells[i] not in ("", "0, 0") for cells in told)]  # eighty columns are few
+    # eighty columns are few: one that says nothing of any model is left out
+    kept = [i for i in range(len(HEAD)) if any(cells[i] not in ("", "0, 0") for cells in told)]
     for i in kept:
         head = HEAD[i].replace("difference, ", "").replace(" (clustered)", "")
         # a name that breaks over lines is still told from the others, unlike one that is cut

@@ -41,11 +41,10 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
             exec(compile(ast.Module(body, []), "tutorial.ipynb", "exec"), space)
             if last is not None:
                 shown.append(eval(compile(ast.Expression(last.value), "tutorial.ipynb", "eval"), space))
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())  # whatever kinds of space there are
     assert "162 kept" in said
-    assert "organism:af3 answered 0.0 % of typed harmful requests before" in said.replace("\xa0", " ").replace(
-        "\u202f", " "
-    )
+    assert "organism:af3 answered 0.0 % of typed harmful requests before and 13.9 % after" in said
+    assert shown[-1]["p_adjusted"].tolist() == pytest.approx([0.0078125, 1.0])
     assert (tmp_path / "out" / "notebook" / "report.html").is_file()
 
 
@@ -67,9 +66,8 @@ def test_the_tutorial_finds_what_it_says(tmp_path: Path) -> None:
     for line in COMMANDS:
         plain, _, fails = line.partition(" || ")
         said[plain] = run([f"sh -c '{line}'" if fails else plain], tmp_path)
-    told = {
-        verb: [text for line, text in said.items() if f" {verb} " in line] for verb in ("evaluate", "gate", "screen")
-    }
+    verbs = ("evaluate", "gate", "screen")
+    told = {verb: [text for line, text in said.items() if f" {verb} " in line] for verb in verbs}
     assert [re.search(r"JSR (\S+)", text)[1] for text in told["evaluate"]] == ["0.0%", "20.4%", "0.0%"]
     assert [text.splitlines()[-1] for text in told["gate"]] == ["exit code 1", "exit code 3"]
     assert "Kept the closest 162 of 648 by meaning" in told["screen"][0]

@@ -10,8 +10,13 @@ from pathlib import Path
 
 import outside_links
 import pytest
+from typer.main import get_command
 
+from undersong.cli.app import app
+
+VERBS = get_command(app).commands
 ROOT = Path(__file__).parents[2]
+CARDS = ("src/undersong/data/organism/CARD.md", "src/undersong/data/refusal/CARD.md")
 BESIDE = ("README.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md")
 PAGES = [
     *BESIDE,
@@ -63,6 +68,15 @@ def test_links_out_of_the_docs_become_pages_and_code_stays() -> None:
     there = outside_links.reached(["docs/explanation/limits.md"])
     assert there["reference/card-organisms.md"] == card
     assert outside_links.for_site("[c](../../nowhere.md)", "docs/how-to/some.md") == "[c](../../nowhere.md)"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in ("CHANGELOG.md", *CARDS)])
+def test_every_command_in_a_block_has_options_that_there_are(page: str) -> None:
+    blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", (ROOT / page).read_text(), re.S | re.M)).replace("\\\n", " ")
+    for verb, words in re.findall(r"(?:^|\s)undersong (?!import)([a-z]+)\b([^\n#|]*)", blocks):
+        assert verb in VERBS, f"{page}: {verb}"
+        known = {flag for one in VERBS[verb].params for flag in (*one.opts, *one.secondary_opts)}
+        assert set(re.findall(r"(?<=\s)--[a-z-]+", words)) <= known, f"{page}: undersong {verb}{words}"
 
 
 @pytest.mark.slow

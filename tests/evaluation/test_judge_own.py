@@ -109,6 +109,15 @@ def test_a_package_is_one_code_and_is_not_run_for_its_hash(here: Path, monkeypat
         make_judge(name, ())
 
 
+def test_a_module_that_changed_under_a_running_python_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(here)
+    (here / "mine_alone.py").write_text(WRITTEN)
+    assert make_judge("python:mine_alone:takes_up", ()).sees == "harm"
+    (here / "mine_alone.py").write_text(WRITTEN + "# changed\n")
+    with pytest.raises(UndersongError, match="mine_alone has changed since it was imported; start Python anew"):
+        make_judge("python:mine_alone:takes_up", ())
+
+
 def test_a_failed_reply_is_an_error_and_not_shown(here: Path) -> None:
     write(here, "(only,) = replies; return [Verdict('p2', '', True, '', '', '', '', 'answer', 0.5)]")
     judge = make_judge("python:mine.py:mine", ())

@@ -42,7 +42,7 @@ def screen(
         typer.Option(
             metavar="NAME=ENCODER",
             help="Repeatable; ENCODER: tfidf | char-ngrams | logmel | text[:ID] | speech:ID[,layer=9,pool=mean+std,"
-            "pad=bucket] | whisper:FOLDER | internal[:VIEW] (of --model) | embeddings. "
+            "pad=bucket] | whisper:FOLDER | internal[:VIEW] (of --model) | embeddings | python:FILE.py:FUNCTION. "
             "Default: semantic=tfidf and acoustic=logmel, as far as there is text and audio.",
         ),
     ] = None,

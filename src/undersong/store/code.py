@@ -34,29 +34,28 @@ def code_hash(ref: str) -> str:
 
     What that code imports from elsewhere, or reads, is in no hash: a constant in the source stands for it.
     """
-    files = _files(split_code(ref)[0])
     whole = hashlib.sha256()
-    for file in files:
-        whole.update(f"{file.relative_to(files[0].parent).as_posix()}\0{hash_file(file)}\n".encode())
+    for name, file in sorted(_files(split_code(ref)[0]).items()):
+        whole.update(f"{name}\0{hash_file(file)}\n".encode())
     return whole.hexdigest()
 
 
 def load_code(ref: str) -> Any:
     """What the named function returns, called without arguments.  What it raises is its own."""
     where, name = split_code(ref)
-    module = _module_of(Path(where), code_hash(ref)) if where.endswith(".py") else _imported(where)
+    module = (_module_of if where.endswith(".py") else _imported)(where, code_hash(ref))
     make = getattr(module, name, None)
     if not callable(make):
         raise UndersongError(f"There is no function {name!r} in {where}; give the name of one that takes no arguments.")
     return make()
 
 
-def _files(where: str) -> list[Path]:
-    """The file, or the package's, its `__init__.py` first; parents are looked up and not imported."""
+def _files(where: str) -> dict[str, Path]:
+    """Name -> place of the file, or of the package's; parents are looked up and not imported."""
     if where.endswith(".py"):
         if not Path(where).is_file():
             raise UndersongError(f"There is no file {where}; give its path from the working directory.")
-        return [Path(where)]
+        return {Path(where).name: Path(where)}
     parts = where.split(".")
     top, path = None, None
     for name in (".".join(parts[: depth + 1]) for depth in range(len(parts))):
@@ -66,10 +65,9 @@ def _files(where: str) -> list[Path]:
         top, path = top or found, list(found.submodule_search_locations or ())
     assert top is not None
     if top.submodule_search_locations is None:
-        return [Path(str(top.origin))]
+        return {top.name: Path(str(top.origin))}
     roots = [Path(root) for root in top.submodule_search_locations]
-    files = sorted(file for root in roots for file in root.rglob("*.py"))
-    return sorted(files, key=lambda file: (len(file.parts), file.name != "__init__.py", file))
+    return {file.relative_to(root).as_posix(): file for root in roots for file in root.rglob("*.py")}
 
 
 def _spec(name: str, path: list[str] | None) -> ModuleSpec | None:
@@ -80,11 +78,11 @@ def _spec(name: str, path: list[str] | None) -> ModuleSpec | None:
     return next((found for finder in finders if (found := finder.find_spec(name, path))), None)
 
 
-def _module_of(file: Path, version: str) -> Any:
+def _module_of(where: str, version: str) -> Any:
     """A file as a module of its own: changed and loaded again, it is another."""
-    name = f"undersong_own_{file.stem}_{version[:16]}"
+    name = f"undersong_own_{Path(where).stem}_{version[:16]}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, file.resolve())
+        spec = importlib.util.spec_from_file_location(name, Path(where).resolve())
         assert spec is not None
         assert spec.loader is not None
         sys.modules[name] = importlib.util.module_from_spec(spec)  # before it runs: dataclasses look themselves up
@@ -96,6 +94,11 @@ def _module_of(file: Path, version: str) -> Any:
     return sys.modules[name]
 
 
-def _imported(where: str) -> Any:
-    _files(where)  # one sentence where it is not there; what fails inside it is its own
+def _imported(where: str, version: str) -> Any:
+    """A module, which Python imports once: changed since, it would be filed under what it is not."""
+    if _versions.setdefault(where, version) != version:
+        raise UndersongError(f"The source of {where} has changed since it was imported; start Python anew.")
     return importlib.import_module(where)
+
+
+_versions: dict[str, str] = {}  # module -> hash of its source when this process imported it

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo dev test test-slow lint bench clean verify-real
+.PHONY: demo dev test test-slow lint bench clean verify-real docs
 
 demo: $(VENV)/.installed
 	$(BIN)/undersong demo --out out/demo
@@ -23,7 +23,11 @@ lint: $(VENV)/.installed-dev
 test: lint
 	$(BIN)/pytest
 
-test-slow: $(VENV)/.installed-dev
+# The site, whole and offline, in site/; a link that leads nowhere is an error.
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict --clean
+
+test-slow: $(VENV)/.installed-dev $(VENV)/.installed-docs
 	$(BIN)/python tests/slow.py
 
 bench: $(VENV)/.installed-dev
@@ -46,5 +50,9 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
+$(VENV)/.installed-docs: pyproject.toml $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf out build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf out site build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

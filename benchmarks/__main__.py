@@ -1,7 +1,12 @@
 """`make bench`: every ratio, each inside one run."""
 
-from benchmarks import demo, encoders, features, generation, judging, nearest, overhead, probing, scale, screening
+from importlib import import_module
+
+NAMES = (
+    *("nearest", "generation", "probing", "judging", "features", "encoders", "screening", "scale", "overhead"),
+    *("startup", "demo"),
+)
 
 if __name__ == "__main__":
-    for benchmark in (nearest, generation, probing, judging, features, encoders, screening, scale, overhead, demo):
-        benchmark.main()
+    for name in NAMES:
+        import_module(f"benchmarks.{name}").main()

@@ -51,6 +51,16 @@ def test_help_loads_nothing_heavy() -> None:
     assert modules.isdisjoint(HEAVY)
 
 
+def test_shells_complete_verbs_and_options(undersong: Undersong, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    command = [str(Path(sys.executable).parent / "undersong")]
+    asked = {"_UNDERSONG_COMPLETE": "complete_bash", "COMP_WORDS": "undersong sc", "COMP_CWORD": "1"}
+    for more, words in ((asked, ["schema", "screen"]), ({"_UNDERSONG_COMPLETE": "source_bash"}, ["complete -o"])):
+        done = subprocess.run(command, env=os.environ | more, capture_output=True, text=True, timeout=60)
+        assert all(word in done.stdout for word in words), done.stderr
+    assert "--install-completion" in undersong("--help")[1]
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     assert loaded_by("import undersong, undersong.cli.app").isdisjoint(HEAVY)
 
@@ -182,3 +192,18 @@ def test_a_seed_that_numpy_or_torch_would_not_take_is_refused(undersong: Underso
     assert code == 2
     assert "Invalid value for '--seed'" in err
     assert "4294967295" in err
+
+
+def test_compared_models_are_told_apart_in_a_narrow_terminal(undersong: Undersong, tmp_path: Path) -> None:
+    verdicts = [{"prompt_id": str(i), "judge": "exact", "harmful": True, "verdict": "refusal"} for i in range(4)]
+    names = [f"after-{kind}-of-the-pool-at-25/verdicts.jsonl" for kind in ("closest", "distant")]
+    for name in ("before.jsonl", *names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("".join(json.dumps(one) + "\n" for one in verdicts))
+    code, out, err = undersong("compare", "before.jsonl", *names)
+    assert code == 0, err
+    table = out[: out.rindex("┘")].splitlines()
+    assert max(map(len, table)) <= 80
+    first = "".join(line.split("│")[1].strip() for line in table if line.startswith("│"))
+    assert all(name in first for name in names)
+    assert "p, Holm" in out

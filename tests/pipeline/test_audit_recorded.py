@@ -85,6 +85,28 @@ def test_other_replies_are_another_artefact(tmp_path: Path) -> None:
     assert (rows["replies"].done, rows["verdicts"].done, rows["proximity"].done) == (0, 0, 2)
 
 
+def test_code_of_one_s_own_is_part_of_what_is_asked(tmp_path: Path) -> None:
+    """A changed judge judges the same replies anew, a changed encoder embeds anew; a plan says so and runs neither."""
+    table = record(tmp_path / "said.jsonl")
+    mine = (
+        "import numpy as np\nfrom undersong.evaluation.judging.plain import FunctionJudge\n"
+        "from undersong.types import Embeddings\n\n"
+        "def refuses():\n    return FunctionJudge('mine', 'refusal', lambda prompt, said: 'refusal')\n\n"
+        "class Lengths:\n    name = 'lengths'\n\n    def encode(self, samples):\n"
+        "        rows = [[len(one.text), sum(map(ord, one.text)), i] for i, one in enumerate(samples)]\n"
+        "        return Embeddings(tuple(one.id for one in samples), np.array(rows), np.zeros(len(rows)))\n"
+    )
+    (tmp_path / "mine.py").write_text(mine)
+    judge, encoder = f"python-refusal:{tmp_path}/mine.py:refuses", f"python:{tmp_path}/mine.py:Lengths"
+    evaluation = {"judge": judge, "modalities": ["text"], "systems": {"plain": None, "safe": "refuse harm"}}
+    asked = parse_study(study(table, evaluation=evaluation, axes={"words": "tfidf", "lengths": encoder}), "s")
+    done = run(asked, tmp_path / "out", tmp_path / "store")
+    assert {entry["non_refusal_rate"] for entry in done.results["runs"][0]["sets"] if entry["harmful"]} == {0.0}
+    (tmp_path / "mine.py").write_text(mine + "\nraise SystemError('a plan ran it')\n")
+    rows = {row.stage: row for row in plan_of(asked, tmp_path / "store").rows}
+    assert (rows["replies"].done, rows["verdicts"].done, rows["embeddings"].done) == (1, 0, 2)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -27,7 +27,6 @@ app = typer.Typer(
     name="undersong",
     help="Finds the harm beneath harmless audio: audits audio language models before and after benign fine-tuning.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: drawing it with rich costs a third of `--help`'s time in imports
 )

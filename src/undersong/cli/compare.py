@@ -80,9 +80,16 @@ def _print_many(arms: Sequence[Arm], name: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(many_json(arms), indent=2, ensure_ascii=False, allow_nan=False))
         return
-    table = Table(*HEAD)
-    for cells in rows(arms, name):
-        table.add_row(*map(escape, cells))
+    table = Table()
+    told = rows(arms, name)
+    # eighty columns are few: one that says nothing of any model is left out
+    kept = [i for i in range(len(HEAD)) if any(cells[i] not in ("", "0, 0") for cells in told)]
+    for i in kept:
+        head = HEAD[i].replace("difference, ", "").replace(" (clustered)", "")
+        # a name that breaks over lines is still told from the others, unlike one that is cut
+        table.add_column(head, overflow="fold", width=18 if i == 0 else None, no_wrap=head.startswith("p"))
+    for cells in told:
+        table.add_row(*(escape(cells[i]) for i in kept))
     Console().print(table)
     for line in said(arms):
         typer.echo(line)

@@ -12,7 +12,7 @@ from undersong.cli.loading import Device, Dtype
 JUDGES = (
     "exact | keyword (a smoke test) | refusal | refusal+minilm[:REF] | harmbench[:REF] | llama-guard[:REF] | "
     "wildguard[:REF] | cost[:REF] | llm:MODEL@URL | strongreject:MODEL@URL; of usefulness: choice | bbh | contains | "
-    "f1 | wer."
+    "f1 | wer; your own code: python:FILE.py:FUNCTION | python-refusal:… | python-use:…."
 )
 
 SCORES = {

@@ -1,12 +1,18 @@
-"""`models` and `doctor`: which audio LLMs can be audited, and whether one of them is taken rightly."""
+"""`models` and `doctor`: which audio LLMs can be audited, and whether one of them, or this machine, will do."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
+
+if TYPE_CHECKING:
+    from undersong.models.doctor import Check
+    from undersong.pipeline.environment import Finding
 
 
 def models() -> None:
@@ -27,21 +33,38 @@ def models() -> None:
 
 
 def doctor(
-    model: Annotated[str, typer.Argument(help="organism:NAME, a folder, or a Hugging Face id (ORG/NAME@REVISION).")],
+    model: Annotated[
+        str | None,
+        typer.Argument(help="organism:NAME, a folder, or a Hugging Face id (ORG/NAME@REVISION); none: this machine."),
+    ] = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     device_map: DeviceMap = None,
     attention: Attention = None,
     quantize: Quantize = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="Where results are to go, to try whether they can (without MODEL).")
+    ] = Path("out"),
 ) -> None:
-    """Load a model and say yes or no, one line each: is it heard, asked and tuned rightly?"""
-    from undersong.models.doctor import examine_model
+    """Say yes or no, one line each: is this model heard, asked and tuned rightly?  Without MODEL: is this machine fit?
+
+    Lines of the machine with "-" name what is not needed.  Exit code 1 where a line says no.
+    """
     from undersong.models.loading import Loading
 
-    loading = Loading(device, dtype, device_map, attention, quantize)
+    lines: Iterator[Check | Finding]
+    if model is None:
+        from undersong.pipeline.environment import examine_environment
+
+        lines = examine_environment(out)
+    else:
+        from undersong.models.doctor import examine_model
+
+        lines = examine_model(model, Loading(device, dtype, device_map, attention, quantize))
     good = True
-    for check in examine_model(model, loading):
-        typer.echo(f"{'yes' if check.good else 'no ':<4}{check.name}: {check.said}")
-        good &= check.good
+    for line in lines:
+        word = {True: "yes", False: "no", None: "-"}[line.good]
+        typer.echo(f"{word:<4}{line.name}: {line.said}")
+        good &= line.good is not False
     if not good:
         raise typer.Exit(1)

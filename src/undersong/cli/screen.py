@@ -42,7 +42,7 @@ def screen(
         typer.Option(
             metavar="NAME=ENCODER",
             help="Repeatable; ENCODER: tfidf | char-ngrams | logmel | text[:ID] | speech:ID[,layer=9,pool=mean+std,"
-            "pad=bucket] | whisper:FOLDER | internal[:VIEW] (of --model) | embeddings. "
+            "pad=bucket] | whisper:FOLDER | internal[:VIEW] (of --model) | embeddings | python:FILE.py:FUNCTION. "
             "Default: semantic=tfidf and acoustic=logmel, as far as there is text and audio.",
         ),
     ] = None,
@@ -166,13 +166,17 @@ def _distances(screened: Screened) -> Table:
     from rich.table import Table
 
     rows = screened.report["distances"]
-    title = f"Cosine distance to harm ({rows[0]['score']}{', centred' if rows[0]['centred'] else ''})"
-    table = Table("axis", "to", title=title)
+    sets = {row["harm_set"]: None for row in rows}
+    to = escape(next(iter(sets))) if len(sets) == 1 else "harm"
+    title = f"Cosine distance to {to} ({rows[0]['score']}{', centred' if rows[0]['centred'] else ''})"
+    table = Table(title=title, pad_edge=False, collapse_padding=True)  # nine columns in a terminal of eighty
+    for name in ("axis", "to")[: min(2, len(sets))]:
+        table.add_column(name, overflow="fold", min_width=8)
     for name in ("ranked", "left out", "min", "25 %", "median", "75 %", "max"):
         table.add_column(name, no_wrap=True, justify="right")
     for row in rows:
-        quartiles = (f"{row[name]:.4g}" for name in ("min", "q25", "median", "q75", "max"))
-        names = escape(row["axis"]), escape(row["harm_set"])
+        quartiles = (f"{row[name]:.3g}" for name in ("min", "q25", "median", "q75", "max"))
+        names = (escape(row["axis"]), escape(row["harm_set"]))[: len(table.columns) - 7]
         table.add_row(*names, str(row["n"]), str(len(screened.quarantined)), *quartiles)
     return table
 

@@ -10,6 +10,7 @@ from undersong.encoders.progress import Watcher
 from undersong.types import Encoder, Listener, Sample, UndersongError
 
 if TYPE_CHECKING:
+    from undersong.encoders.own import OwnEncoder
     from undersong.encoders.spoken.clips import ClipEncoder
     from undersong.encoders.written.sentences import SentenceEncoder
     from undersong.encoders.written.text import TextEncoder
@@ -29,7 +30,8 @@ def make_encoder(
     progress: Watcher | None = None,
 ) -> Encoder:
     """The encoder a study names (`options.py`): tfidf | char-ngrams | logmel | internal[:VIEW] | whisper:REF |
-    speech:REF[,layer=..,pool=..,pad=..,dtype=..] | text[:REF]; REF is a folder, a packaged organism:NAME or a hub id.
+    speech:REF[,layer=..,pool=..,pad=..,dtype=..] | text[:REF]; REF is a folder, a packaged organism:NAME or a hub id;
+    or python:FILE.py:FUNCTION, python:PACKAGE.MODULE:FUNCTION, code of the user's own.
 
     `internal` is what the model's decoder hears; its views are places before that: internal:tower,
     internal:projector, and what else its family has.
@@ -75,7 +77,11 @@ def _fitted(kind: str, fit: Sequence[Sample]) -> TextEncoder:
     return tfidf(fit) if kind == "tfidf" else char_ngrams(fit)
 
 
-def _loaded(read: EncoderSpec, model: Listener | None, device: str) -> ClipEncoder | SentenceEncoder:
+def _loaded(read: EncoderSpec, model: Listener | None, device: str) -> ClipEncoder | SentenceEncoder | OwnEncoder:
+    if read.code:
+        from undersong.encoders.own import own_encoder
+
+        return own_encoder(read.canonical, read.code)
     if read.kind == "logmel":
         from undersong.encoders.spoken.logmel import logmel
 

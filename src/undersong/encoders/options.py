@@ -3,6 +3,7 @@
 speech:microsoft/wavlm-base-plus,layer=9,pool=mean+std
 speech:openai/whisper-base,pad=bucket
 text:sentence-transformers/all-MiniLM-L6-v2
+python:my_encoder.py:bands
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from undersong.encoders.spoken.layers import parse_layers
 from undersong.models.loading import DTYPES
+from undersong.store.code import split_code
 from undersong.types import UndersongError
 
 POOLS = ("mean", "mean+std", "last")
@@ -23,8 +25,9 @@ SENTENCES = "sentence-transformers/all-MiniLM-L6-v2"
 
 ALONE = ("tfidf", "char-ngrams", "logmel")
 WITH_REF = ("whisper", "speech")
+OWN = "python"  # `ref` is code of the user's own
 MAYBE_REF = ("internal", "text", "gradients")
-KINDS = (*ALONE, *WITH_REF, *MAYBE_REF)
+KINDS = (*ALONE, *WITH_REF, *MAYBE_REF, OWN)
 OF_TEXT = ("tfidf", "char-ngrams", "text")
 OF_WEIGHTS = (*WITH_REF, "text")  # `ref` is a model of their own
 
@@ -52,6 +55,11 @@ class EncoderSpec:
     def weights(self) -> str:
         """The model its vectors depend on, by folder or id; empty: none of its own."""
         return self.ref if self.kind in OF_WEIGHTS else ""
+
+    @property
+    def code(self) -> str:
+        """The code of the user's own that it is; empty: it is none."""
+        return self.ref if self.kind == OWN else ""
 
     def option(self, name: str) -> str:
         """An option's value, its default where none is written."""
@@ -103,6 +111,8 @@ def parse_encoder(spec: str) -> EncoderSpec:
         raise UndersongError(f"Encoder {spec!r} cannot be read; write {wanted}.")
     if kind == "text" and not ref:
         ref = SENTENCES
+    if kind == OWN:
+        split_code(ref)
     if kind == "gradients":
         ref = _dimension(spec, ref)
     return EncoderSpec(kind, ref, _options(spec, kind, written))

@@ -6,6 +6,7 @@ Options are the verbs' own; what goes wrong is an UndersongError of one sentence
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -92,7 +93,10 @@ def audit(
         study = load_study(study)
     folder = Path(out) if out is not None else Path("out") / study.study
     place = Path(store) if store is not None else None
-    finished = run(study, folder, place, loading=loading, show_replies=show_replies, say=say)
+    with warnings.catch_warnings():
+        # peft asks transformers for names that it deprecates: nothing that a caller can mend
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\b")
+        finished = run(study, folder, place, loading=loading, show_replies=show_replies, say=say)
     return Audited(finished.folder, finished.result_hash, read(finished.results))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.folders import whole, writable, write_provenance
 from undersong.pipeline.results.rates import set_rates
-from undersong.study.judges import judge_kind, judge_weights
+from undersong.study.judges import judge_kind
 
 
 def judge_file(
@@ -27,10 +27,9 @@ def judge_file(
     `harmful`: of rows that do not say.  Writes `verdicts.parquet` and `provenance.json` to `out`.
     """
     from undersong.corpora import corpus_hash, open_corpus
-    from undersong.evaluation.judging.named import make_judge
+    from undersong.evaluation.judging.named import judge_hash, make_judge
     from undersong.evaluation.said import read_said
     from undersong.evaluation.verdicts import write_verdicts
-    from undersong.models.folders import model_hash
     from undersong.store import hash_file
 
     asked = make_judge(judge, refusals, loading.device, loading.dtype)
@@ -41,8 +40,8 @@ def judge_file(
     inputs = {"replies": hash_file(Path(file))}
     if manifest is not None:
         inputs["manifest"] = corpus_hash(manifest)
-    if weights := judge_weights(judge):
-        inputs["judge"] = model_hash(weights)
+    if source := judge_hash(judge):
+        inputs["judge"] = source
     config = {"judge": judge, "set": set_name, "harmful": harmful, "refusals": list(refusals), "loading": loading.key}
     with whole(out, "judge") as folder:
         write_verdicts(verdicts, folder / "verdicts.parquet")

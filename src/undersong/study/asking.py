@@ -6,15 +6,15 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from undersong.study.judges import USE, split_judge
+from undersong.study.judges import judge_kind, split_judge
 from undersong.study.strict import Modality, Strict, different
 
 
 class PromptSet(Strict):
     """A named set of prompts that models are asked."""
 
-    corpus: str
-    harmful: bool = False
+    corpus: str = Field(description="Manifest, folder, hf:…, preset:ID or organism:NAME.")
+    harmful: bool = Field(False, description="Whether its rate is a JSR, or over-refusal.")
     where: dict[str, list[str]] = Field(default_factory=dict, description="Keep only samples with these column values.")
     noise: str | None = Field(
         None,
@@ -39,20 +39,27 @@ class PromptSet(Strict):
 class Evaluation(Strict):
     """How models are asked and judged; the same for every model and arm (`protocol: uniform`)."""
 
-    protocol: Literal["uniform", "published"] = "uniform"
+    protocol: Literal["uniform", "published"] = Field(
+        "uniform", description="published: each family as in the paper; one model a study, and no comparing of models."
+    )
     judge: str = Field("exact", description="KIND or KIND:REF, see `judges`; the rates are its.")
     also: tuple[str, ...] = Field((), description="Further judges of the same replies, for how far they agree.")
-    refusals: tuple[str, ...] = ("i cannot help with that",)
+    refusals: tuple[str, ...] = Field(
+        ("i cannot help with that",), description="Of the exact judge: the replies that are refusals."
+    )
     limit: int | None = Field(None, ge=1, description="Most new tokens a reply may have; `reply_limit` where not said.")
-    instruction: str | None = None
-    systems: dict[str, str | None] = Field({"plain": None})
-    modalities: tuple[Modality, ...] = ("audio", "text")
+    instruction: str | None = Field(None, description="Text typed beside every prompt.")
+    systems: dict[str, str | None] = Field(
+        {"plain": None}, description="Name -> system text, null: none.  The first is the undefended one."
+    )
+    modalities: tuple[Modality, ...] = Field(("audio", "text"), description="How prompts are asked: spoken, typed.")
     curve: tuple[str, ...] = Field((), description="Sets asked (spoken, first system) at every step, not only at last.")
 
     @model_validator(mode="after")
     def _something_is_asked(self) -> Evaluation:
         for judge in (self.judge, *self.also):
-            if split_judge(judge)[0] in USE:
+            split_judge(judge)
+            if judge_kind(judge) == "use":
                 raise ValueError(f"the judge {judge} is of usefulness: give it to a benign set, as its judge")
         if self.protocol == "published" and self.model_fields_set & {"instruction", "limit"}:
             raise ValueError("protocol: published brings its own instruction and limit; leave these out")

@@ -19,8 +19,10 @@ WEIGHTS = {
     "refusal+minilm": MINILM,
 }
 SERVED = ("llm", "strongreject")  # MODEL@URL
-SEES_REFUSAL = ("keyword", "refusal", "refusal+minilm")
-KINDS = (*PLAIN, *USE, *WEIGHTS, *SERVED)
+# Code of the user's own, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, by what its judge sees.
+OWN = {"python": "harm", "python-refusal": "refusal", "python-use": "use"}
+SEES_REFUSAL = ("keyword", "refusal", "refusal+minilm", "python-refusal")
+KINDS = (*PLAIN, *USE, *WEIGHTS, *SERVED, *OWN)
 
 
 RATES = {"jsr": "JSR", "non_refusal_rate": "non-refusal rate"}  # of harmful prompts, by what the judge sees
@@ -35,6 +37,8 @@ def split_judge(name: str) -> tuple[str, str]:
         raise ValueError(f"the judge {kind} takes nothing after it, and not {ref!r}")
     if kind in SERVED and "@" not in ref:
         raise ValueError(f"the judge {name!r} is served: say {kind}:MODEL@URL")
+    if kind in OWN and not (ref.rpartition(":")[0] and ref.rpartition(":")[2].isidentifier()):
+        raise ValueError(f"the judge {name!r} is code: say {kind}:FILE.py:FUNCTION or {kind}:PACKAGE.MODULE:FUNCTION")
     if name.endswith(":"):
         raise ValueError(f"the judge {name!r} names nothing after the colon")
     return kind, ref
@@ -50,4 +54,10 @@ def judge_kind(name: str) -> str:
     """What a judge can tell, by its name in verdicts: `refusal` (every other reply counts as complying), `use`, or
     `harm`, as which judges that are not ours are taken."""
     kind = name.partition(":")[0]
-    return "refusal" if kind in SEES_REFUSAL else "use" if kind in USE else "harm"
+    return "refusal" if kind in SEES_REFUSAL else "use" if kind in (*USE, "python-use") else "harm"
+
+
+def judge_code(name: str) -> str:
+    """The code of the user's own that a judge is; empty: it is none."""
+    kind, ref = split_judge(name)
+    return ref if kind in OWN else ""

@@ -23,16 +23,20 @@ Share = float
 class Proximity(Strict):
     """How close is measured."""
 
-    score: str = Field("nearest", pattern=r"^(nearest|centroid|knn:[1-9]\d*)$")
-    centre: bool = False
-    max_quarantined: Share = Field(0.01, ge=0, le=1)
+    score: str = Field(
+        "nearest",
+        pattern=r"^(nearest|centroid|knn:[1-9]\d*)$",
+        description="Distance to the nearest harmful item, to their mean, or the mean of the K nearest.",
+    )
+    centre: bool = Field(False, description="Both sides less the pool's mean before distances are taken.")
+    max_quarantined: Share = Field(0.01, ge=0, le=1, description="Share of the pool that may be unusable.")
 
 
 class Rule(Strict):
     """Samples kept by a rule of `proximity.keep`, such as `closest:0.25+within(semantic:5)`: an arm of that name."""
 
-    keep: str
-    axis: str
+    keep: str = Field(description="What is kept, such as closest:0.25+matched(speaker); see how to screen.")
+    axis: str = Field(description="One of the study's axes.")
     to: str | None = Field(None, description="The harm set that closeness is to; default: the first.")
     like: str | None = Field(None, description="Another rule, whose shares `matched` takes instead of the pool's.")
 
@@ -41,11 +45,13 @@ class Selection(Strict):
     """Which samples train: every axis x kind x fraction is an arm, and so is every rule.  No kind and no rule: nothing
     is trained, and the bases are asked."""
 
-    axes: tuple[str, ...] = ("semantic",)
-    kinds: tuple[Kind, ...] = ("closest", "distant", "random")
-    fractions: tuple[Share, ...] = (0.25,)
+    axes: tuple[str, ...] = Field(("semantic",), description="Of the study's axes, those that are selected by.")
+    kinds: tuple[Kind, ...] = Field(("closest", "distant", "random"), description="Which part of the ranking trains.")
+    fractions: tuple[Share, ...] = Field((0.25,), description="Shares of the pool, in (0, 1].")
     rules: dict[str, Rule] = Field(default_factory=dict, description="Name -> rule, where kind and fraction say less.")
-    where: dict[str, list[str]] = Field(default_factory=dict)
+    where: dict[str, list[str]] = Field(
+        default_factory=dict, description="Keep only pool samples with these column values."
+    )
 
     @field_validator("rules")
     @classmethod
@@ -73,20 +79,20 @@ class Tuning(Strict):
     """LoRA hyper-parameters, the same for every arm of a study (DESIGN rule 7)."""
 
     preset: str | None = Field(None, description="Published values beneath what is written; see presets.")
-    modalities: tuple[Modality, ...] = ("audio", "text")
-    seeds: tuple[Seed, ...] = (0, 1, 2)
+    modalities: tuple[Modality, ...] = Field(("audio", "text"), description="What the same samples are trained from.")
+    seeds: tuple[Seed, ...] = Field((0, 1, 2), description="Training seeds: one run each of every arm.")
     draws: tuple[Seed, ...] = Field((0, 1, 2), description="Selection draws, paired with the seeds one to one.")
-    steps: tuple[int, ...] = (20, 40)
-    batch: int = Field(8, ge=1)
-    learning_rate: float = Field(5e-4, gt=0)
-    schedule: str = "constant_with_warmup"
-    warmup: int = Field(5, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0)
+    steps: tuple[int, ...] = Field((20, 40), description="Where the model is kept and asked; the last ends it.")
+    batch: int = Field(8, ge=1, description="Samples a step.")
+    learning_rate: float = Field(5e-4, gt=0, description="Of AdamW, at its highest.")
+    schedule: str = Field("constant_with_warmup", description="Of the learning rate, as transformers names it.")
+    warmup: int = Field(5, ge=0, description="Steps in which the learning rate rises.")
+    weight_decay: float = Field(0.0, ge=0, description="Of AdamW.")
+    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
     method: Literal["lora", "full"] = Field("lora", description="full: all of the decoder's blocks, no adapter.")
-    rank: int = Field(8, ge=1)
-    alpha: int = Field(16, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: int = Field(8, ge=1, description="Of LoRA's matrices.")
+    alpha: int = Field(16, ge=1, description="LoRA's scale is alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Of LoRA's inputs.")
     validation: Share = Field(
         0.0, ge=0, lt=1, description="Share held out by whole groups; its loss stands in the log."
     )
@@ -117,19 +123,21 @@ class Tuning(Strict):
 class Mechanism(Strict):
     """Contrast sets the refusal direction is fitted on; figures are drawn on the study's own held-out sets."""
 
-    harmful: str
-    harmless: str
-    held_out_harmful: str
-    held_out_harmless: str
+    harmful: str = Field(description="Corpus of harmful prompts that the direction is fitted on.")
+    harmless: str = Field(description="Corpus of harmless ones, matched in length, voice and form.")
+    held_out_harmful: str = Field(description="Name of the harmful set in `sets` that figures are of.")
+    held_out_harmless: str = Field(description="Name of the benign set in `sets` that figures are of.")
 
 
 class Study(Strict):
     """One audit."""
 
-    study: str
-    description: str = ""
-    models: tuple[str, ...]
-    pool: str
+    study: str = Field(description="Its name; results go to out/NAME.")
+    description: str = Field("", description="For people; stands in the report.")
+    models: tuple[str, ...] = Field(
+        description="organism:NAME, a folder, ORG/NAME@REVISION, served:MODEL@URL or recorded:FILE."
+    )
+    pool: str = Field(description="The benign corpus that training samples are selected from.")
     reference: str | dict[str, str] = Field(
         description="The reference harm set; or several by name, of which the first is selected by."
     )
@@ -137,22 +145,22 @@ class Study(Strict):
     columns: dict[str, dict[str, str]] = Field(
         default_factory=dict, description="Corpus, as it is called here -> our field -> its column."
     )
-    sets: dict[str, PromptSet]
-    axes: dict[str, str]
-    proximity: Proximity = Proximity()
-    selection: Selection = Selection()
-    tuning: Tuning = Tuning()
-    evaluation: Evaluation = Evaluation()
+    sets: dict[str, PromptSet] = Field(description="Name -> prompts that every model is asked; at least one harmful.")
+    axes: dict[str, str] = Field(description="Name -> encoder, such as tfidf, logmel, speech:ID, internal.")
+    proximity: Proximity = Field(Proximity(), description="How closeness is measured.")
+    selection: Selection = Field(Selection(), description="Which samples train.")
+    tuning: Tuning = Field(Tuning(), description="How models are trained.")
+    evaluation: Evaluation = Field(Evaluation(), description="How models are asked and judged.")
     system_defense: str | None = Field(None, description="Name of the system text that is the inference-time defense.")
-    mechanism: Mechanism | None = None
+    mechanism: Mechanism | None = Field(None, description="Looks inside the model, by these contrast sets.")
     defenses: dict[str, Defense] = Field(
         default_factory=dict, description="Name -> what is changed of the closest arms, at the last step."
     )
-    acceptable: Acceptable = Acceptable()
+    acceptable: Acceptable = Field(Acceptable(), description="What a defended model may still do.")
     tuned_again: str | None = Field(
         None, description="Kind or rule whose data every defended arm is tuned on once more: do its defenses last?"
     )
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = Field((), description="For people; stand in the report.")
 
     @model_validator(mode="after")
     def _names_exist(self) -> Study:

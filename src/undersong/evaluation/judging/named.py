@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from undersong.evaluation.judging import plain
-from undersong.study.judges import USE, split_judge
+from undersong.study.judges import OWN, USE, judge_code, judge_weights, split_judge
 from undersong.types import Judge, UndersongError
 
 
@@ -39,7 +39,21 @@ def make_judge(name: str, refusals: Sequence[str], device: str = "cpu", dtype: s
         from undersong.evaluation.judging.strongreject import strongreject
 
         return strongreject(ref)
+    if kind in OWN:
+        from undersong.evaluation.judging.own import own_judge
+
+        return own_judge(name)
     return _local(kind, ref, device, dtype)
+
+
+def judge_hash(name: str) -> str:
+    """What a judge's verdicts depend on beside its name and this package: its weights, or code; empty: nothing."""
+    from undersong.models.folders import model_hash
+    from undersong.store.code import code_hash
+
+    if code := judge_code(name):
+        return code_hash(code)
+    return model_hash(weights) if (weights := judge_weights(name)) else ""
 
 
 def _local(kind: str, ref: str, device: str, dtype: str) -> Judge:

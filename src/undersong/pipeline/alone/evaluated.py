@@ -55,7 +55,7 @@ def evaluate_manifest(
     before a model is loaded: an item that cannot be asked (a rate is over all prompts) or not be judged.
     """
     from undersong.corpora import corpus_hash
-    from undersong.evaluation.judging.named import make_judge
+    from undersong.evaluation.judging.named import judge_hash, make_judge
     from undersong.evaluation.judging.plain import FunctionJudge
     from undersong.evaluation.replies import write_replies
     from undersong.evaluation.verdicts import write_verdicts
@@ -81,6 +81,8 @@ def evaluate_manifest(
         inputs = {"model": speaker_hash(model), "manifest": corpus_hash(str(manifest))}
         if worn is not None:
             inputs["adapter"] = hash_folder(worn)
+        if source := judge_hash(question.judge):
+            inputs["judge"] = source
         notes = {"model": shown(model), "device": loading.device, **facts}
         write_provenance(
             folder, "evaluate", {**asdict(question), "limit": limit, "loading": loading.key}, inputs, notes

@@ -42,7 +42,7 @@ class Probing:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        from undersong.study.judges import USE
+        from undersong.study.judges import judge_kind
 
         if not 0 < self.margin < 0.5:
             raise UndersongError(f"A margin of balanced accuracy lies between 0 and 0.5, not at {self.margin}.")
@@ -50,7 +50,7 @@ class Probing:
             raise UndersongError(
                 f"Divergence {self.divergence} and depth {self.depth} leave no layer; give one above 0, and a share."
             )
-        if self.judge.partition(":")[0] in USE:
+        if judge_kind(self.judge) == "use":
             raise UndersongError(
                 f"The judge {self.judge} is of usefulness, and a probe asks for refusals; take another."
             )

@@ -25,7 +25,7 @@ def probe(what: Probing, out: str | Path, loading: Loading = PLAIN) -> dict[str,
     folder that is none, a model that only answers.
     """
     from undersong.corpora import corpus_hash
-    from undersong.evaluation.judging.named import make_judge
+    from undersong.evaluation.judging.named import judge_hash, make_judge
     from undersong.models.adapters import saved_adapter
     from undersong.models.folders import model_hash
     from undersong.models.frozen import fingerprint
@@ -73,6 +73,8 @@ def probe(what: Probing, out: str | Path, loading: Loading = PLAIN) -> dict[str,
         refs = {name: getattr(what, name) for name in SETS}
         inputs = {name: corpus_hash(ref) for name, ref in refs.items()}
         inputs |= {"model": model_hash(what.model), "adapter": hash_folder(worn)}
+        if source := judge_hash(what.judge):
+            inputs["judge"] = source
         config = {**asdict(what), "adapter": worn.name, "loading": loading.key}
         write_provenance(folder, "probe", config, inputs, {"device": loading.device, **model.facts})
     return results

@@ -187,6 +187,7 @@ def _question(sets: Mapping[str, str], sides: Sides, asked: Asked) -> tuple[dict
     from undersong.models.folders import model_hash
     from undersong.pipeline.stages.transcribed import asr_of
     from undersong.proximity import ids_hash
+    from undersong.store.code import code_hash
 
     asked_for = asked.axes or {}
     config = {
@@ -207,4 +208,6 @@ def _question(sets: Mapping[str, str], sides: Sides, asked: Asked) -> tuple[dict
     specs = [encoder for encoder in asked_for.values() if encoder != READY]
     weights = [asked.model, *(parse_encoder(spec).weights for spec in specs), *(asr_of(spec) for spec in specs)]
     inputs |= {f"weights{i}": model_hash(ref) for i, ref in enumerate(dict.fromkeys(filter(None, weights)))}
+    code = dict.fromkeys(filter(None, (parse_encoder(spec).code for spec in specs)))
+    inputs |= {f"code{i}": code_hash(ref) for i, ref in enumerate(code)}
     return config, inputs

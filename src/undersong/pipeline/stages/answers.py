@@ -13,7 +13,6 @@ from undersong.pipeline.stages.arms import Arm
 from undersong.pipeline.stages.heard import MODEL_PACKAGES
 from undersong.pipeline.workshop import Corpus, Workshop
 from undersong.store import Artefact, Draft
-from undersong.study.judges import judge_weights
 from undersong.study.protocols import Manner
 from undersong.types import Prompt, Reply, Verdict
 
@@ -150,7 +149,7 @@ def verdicts(
     shop: Workshop, replies: Artefact, asked: Sequence[Asked], judge: str, refusals: Sequence[str]
 ) -> Artefact:
     """What the judge calls every reply; a set that has a judge of its own is that one's."""
-    from undersong.models.folders import model_hash
+    from undersong.evaluation.judging.named import judge_hash
 
     judges = dict.fromkeys(one.judge or judge for one in asked)
 
@@ -180,6 +179,6 @@ def verdicts(
     }
     inputs: dict[str, Artefact | str] = {"replies": replies}
     for name in judges:
-        if weights := judge_weights(name):
-            inputs["weights" if name == judge else f"weights:{name}"] = model_hash(weights)
+        if source := judge_hash(name):
+            inputs["weights" if name == judge else f"weights:{name}"] = source
     return shop.store.get_or_make("verdicts", 2, config, inputs, make)

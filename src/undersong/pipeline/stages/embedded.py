@@ -92,6 +92,7 @@ def _question(shop: Workshop, view: View) -> tuple[dict[str, Any], dict[str, Art
     from undersong.encoders import ENCODERS_THAT_FIT
     from undersong.encoders.options import parse_encoder
     from undersong.models.folders import model_hash
+    from undersong.store.code import code_hash
 
     read, asr = parse_encoder(view.spec), asr_of(view.spec)
     config: dict[str, Any] = {"encoder": read.canonical}
@@ -104,6 +105,8 @@ def _question(shop: Workshop, view: View) -> tuple[dict[str, Any], dict[str, Art
             inputs["heard"] = view.heard
     if read.weights:
         inputs["weights"] = model_hash(read.weights)
+    if read.code:
+        inputs["code"] = code_hash(read.code)
     if asr:
         inputs["transcripts"] = transcripts(shop, asr, view.corpus)
     if read.kind in ENCODERS_THAT_FIT:

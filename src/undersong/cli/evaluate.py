@@ -51,4 +51,9 @@ def evaluate(
     entry = evaluate_manifest(manifest, model, out, adapter, question, loading)
     for line in rate_lines(entry):
         typer.echo(line)
+    if reached := entry.get("adapted_outside"):
+        places = ", ".join(f"{path} ({count} modules)" if count > 1 else path for path, count in reached.items())
+        typer.echo(
+            f"Note: the adapter changes more than the language model's blocks: {places}; clips were heard under it."
+        )
     typer.echo(str(out / "verdicts.parquet"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.alone.readied import ready_model, to_ask
+from undersong.pipeline.alone.readied import hear_all, to_ask
 from undersong.pipeline.folders import whole, writable, write_provenance
 from undersong.pipeline.results.rates import set_rates
 from undersong.pipeline.speakers import Speaker, answers_only, make_speaker, shown, speaker_hash
@@ -49,7 +49,8 @@ def evaluate_manifest(
     question: Question = Question(),
     loading: Loading = PLAIN,
 ) -> dict[str, Any]:
-    """Ask a model, under an adapter or not, every item of a manifest; its entry of `sets` in results.json.
+    """Ask a model, under an adapter or not, every item of a manifest; its entry of `sets` in results.json, and what the
+    adapter changes outside the language model under `adapted_outside`.
 
     Writes `replies.parquet` (readable by its owner only), `verdicts.parquet` and `provenance.json` to `out`.  Errors,
     before a model is loaded: an item that cannot be asked (a rate is over all prompts) or not be judged.
@@ -88,7 +89,8 @@ def evaluate_manifest(
             folder, "evaluate", {**asdict(question), "limit": limit, "loading": loading.key}, inputs, notes
         )
     speakers, finishes = {sample.id: sample.speaker for sample in samples}, [reply.finish for reply in replies]
-    return set_rates(verdicts, speakers, finishes, list(zip(prompts, replies)))[0]
+    entry = set_rates(verdicts, speakers, finishes, list(zip(prompts, replies)))[0]
+    return entry | {key: facts[key] for key in ("adapted_outside",) if facts.get(key)}
 
 
 @contextmanager
@@ -99,11 +101,12 @@ def _speaking(
     if answers_only(ref):
         yield make_speaker(ref), {}
         return
-    from undersong.models.adapters import saved_adapter
+    from undersong.models.adapters import reach, saved_adapter
+    from undersong.models.load import load_model
 
-    loaded = ready_model(ref, loading, samples)
-    with saved_adapter(loaded, worn) as tuned:
-        yield tuned, loaded.facts
+    with saved_adapter(load_model(ref, loading), worn, anywhere=True) as tuned:
+        hear_all(tuned, samples)  # under the adapter, which may change what is heard
+        yield tuned, tuned.facts | {"adapted_outside": reach(tuned)}
 
 
 def _prompts(samples: Sequence[Sample], question: Question) -> list[Prompt]:
@@ -144,6 +147,12 @@ def adapter_folder(folder: Path) -> Path:
         return folder
     wanted = ("adapter_config.json", "adapter_model.safetensors")
     if absent := [name for name in wanted if not (folder / name).is_file()]:
-        steps = ", ".join(sorted(str(step) for step in folder.glob("step-*"))) or "one that tune wrote"
+        if (folder / "adapter_model.bin").is_file():
+            raise UndersongError(
+                f"{folder} holds its weights in adapter_model.bin, which may run code when it is read; save the "
+                "adapter again as safetensors."
+            )
+        kept = (one for pattern in ("step-*", "checkpoint-*") for one in sorted(folder.glob(pattern)))
+        steps = ", ".join(map(str, kept)) or "one that a trainer wrote"
         raise UndersongError(f"{folder} is no PEFT adapter folder: it holds no {absent[0]}; give {steps}.")
     return folder

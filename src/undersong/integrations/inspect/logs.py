@@ -1,0 +1,190 @@
+"""A study's verdicts as `.eval` logs, one an arm, run, step, set, modality and system text, for `inspect view`.
+
+From results.json, `verdicts.parquet` beside it and, where it is still there, the store with the replies.  Those to
+harmful prompts are left out unless they are asked for; a log with them is readable by its owner only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalSample, EvalSpec, EvalStats, recompute_metrics
+from inspect_ai.log import write_eval_log as write
+from inspect_ai.log._log import EvalMetricDefinition, EvalScorer  # of EvalSpec's fields, and named nowhere else
+from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ModelOutput
+
+import undersong
+from undersong.evaluation.logged import REDACTED
+from undersong.evaluation.rows import Row, read_rows
+from undersong.evaluation.verdicts import verdict_of
+from undersong.integrations.gate import read_results
+from undersong.integrations.inspect.metrics import rates
+from undersong.integrations.inspect.samples import facts
+from undersong.integrations.inspect.scores import score_of
+from undersong.integrations.sides import VERDICTS
+from undersong.types import Prompt, Reply, Sample, UndersongError
+
+__all__ = ["rates", "write_logs"]  # the first is registered by being imported
+
+RUN = ("model", "arm", "seed", "draw", "step")
+ASIDE = "[left out of this log]"
+
+
+def write_logs(
+    results: Path, out: Path, *, arm: str | None = None, store: Path | None = None, show_replies: bool = False
+) -> list[Path]:
+    """The logs of a study, or of one of its arms, in a new folder.
+
+    `store`: where the study's replies are; default: as the results say, or `store` beside them.  Errors: no finished
+    study, no such arm, runs that the verdicts lack, a folder that holds something.
+    """
+    study = _Study.of(results, store)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UndersongError(f"{out} is there and not empty; name a new folder with --out.")
+    groups = study.groups(arm)
+    out.mkdir(parents=True, exist_ok=True)
+    return [_written(study, rows, out, show_replies) for rows in groups]
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What a results folder holds."""
+
+    path: Path
+    content: Any  # the checked results.json
+    provenance: Mapping[str, Any]
+    store: Path | None
+    known: Mapping[tuple[str, str], Sample]  # (set, id) -> the prompt, where its corpus is here
+
+    @classmethod
+    def of(cls, path: Path, store: Path | None) -> _Study:
+        import json
+
+        content = read_results(path)
+        provenance = json.loads(path.read_text(encoding="utf-8")).get("provenance", {})
+        said = [Path(one) for one in (store, provenance.get("store"), path.with_name("store")) if one]
+        there = next((one for one in said if (one / "replies").is_dir()), None)
+        if store is not None and there != store:
+            raise UndersongError(f"{store} holds no replies; give the store that the study was run with.")
+        return cls(path, content, provenance, there, _known(content.study.config))
+
+    def groups(self, arm: str | None) -> list[list[tuple[str, Row]]]:
+        """The verdicts' rows with their places, log by log."""
+        beside = self.path.with_name(VERDICTS)
+        if not beside.is_file():
+            raise UndersongError(f"{self.path} has no verdicts beside it ({beside}); put the study's {VERDICTS} there.")
+        groups: dict[tuple[Any, ...], list[tuple[str, Row]]] = {}
+        for where, row in read_rows(beside, "verdict"):
+            run = tuple(row.get(f"run_{name}") for name in (*RUN, "defense", "again"))
+            groups.setdefault((*run, row.get("set"), row.get("modality"), row.get("system")), []).append((where, row))
+        runs = {key[: len(RUN)] for key in groups}
+        for run in self.content.runs:
+            if (run.model, run.arm, run.seed, run.draw, run.step) not in runs:
+                raise UndersongError(
+                    f"{beside} has no verdicts of {run.arm} step {run.step}, which {self.path.name} names; take both "
+                    "files from one run of the study."
+                )
+        chosen = [rows for key, rows in groups.items() if arm is None or key[RUN.index("arm")] == arm]
+        if not chosen:
+            there = ", ".join(sorted({str(key[RUN.index("arm")]) for key in groups}))
+            raise UndersongError(f"{self.path} has no arm {arm!r}; it has {there}.")
+        return chosen
+
+    def replies(self, row: Row) -> dict[tuple[str, str, str, str], Reply]:
+        """Every reply of the run that a row is of, by (set, id, modality, system); empty where they are not here."""
+        from undersong.evaluation.replies import read_replies
+
+        place = row.get("run_replies")
+        file = None if self.store is None or place is None else self.store / str(place) / "replies.parquet"
+        if file is None or not file.is_file():
+            return {}
+        return {(one.set, one.prompt_id, one.modality, one.system): one for one in read_replies(file)}
+
+
+def _known(config: Mapping[str, Any]) -> dict[tuple[str, str], Sample]:
+    from undersong.corpora import is_here, open_corpus
+
+    found: dict[tuple[str, str], Sample] = {}
+    for name, one in config.get("sets", {}).items():
+        if is_here(one["corpus"]):
+            columns = config.get("columns", {}).get(one["corpus"])
+            found |= {(name, sample.id): sample for sample in open_corpus(one["corpus"], columns).samples}
+    return found
+
+
+def _written(study: _Study, rows: Sequence[tuple[str, Row]], out: Path, show_replies: bool) -> Path:
+    log = _log(study, rows, show_replies)
+    recompute_metrics(log)
+    first = rows[0][1]
+    parts = [first.get("run_model"), first.get("run_arm")]
+    parts += [f"{name}{first[f'run_{name}']}" for name in ("seed", "draw", "step") if first.get(f"run_{name}") is not None]
+    parts += [first.get("run_defense"), "again" if first.get("run_again") else None]
+    parts += [first.get("set"), first.get("modality"), first.get("system")]
+    file = out / ("_".join(re.sub(r"[^\w.+-]+", "-", str(part)) for part in parts if part) + ".eval")
+    if show_replies:
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    write(log, str(file), "eval")
+    return file
+
+
+def _log(study: _Study, rows: Sequence[tuple[str, Row]], show_replies: bool) -> EvalLog:
+    first = rows[0][1]
+    samples = list(_samples(study, rows, show_replies))
+    created = study.provenance.get("created", "1970-01-01T00:00:00Z")
+    run = {name: first.get(f"run_{name}") for name in (*RUN, "axis", "kind", "fraction", "train_modality", "defense")}
+    facts = {"study": study.content.study.name, **run, "result_hash": study.provenance.get("result_hash")}
+    judges = dict.fromkeys(str(row["judge"]) for _, row in rows)
+    definition = EvalMetricDefinition(name="undersong/rates", options={})
+    spec = EvalSpec(
+        created=created,
+        task=str(first["set"]),
+        task_args={"modality": first["modality"], "system": first["system"]},
+        dataset=EvalDataset(name=str(first["set"]), samples=len(samples), sample_ids=[one.id for one in samples]),
+        model=f"undersong/{first['run_model']}",
+        model_args={name: value for name, value in run.items() if value is not None and name != "model"},
+        config=EvalConfig(epochs=1),
+        packages={"undersong": undersong.__version__},
+        metadata={name: value for name, value in facts.items() if value is not None},
+        scorers=[EvalScorer(name=judge, options={}, metrics=[definition]) for judge in judges],
+    )
+    stats = EvalStats(started_at=created, completed_at=created)
+    return EvalLog(status="success", eval=spec, samples=samples, stats=stats)
+
+
+def _samples(study: _Study, rows: Sequence[tuple[str, Row]], show_replies: bool) -> Iterator[EvalSample]:
+    replies = study.replies(rows[0][1])
+    for where, row in rows:
+        verdict = verdict_of(row, where)
+        sample = study.known.get((verdict.set, verdict.prompt_id), Sample(verdict.prompt_id, group=verdict.cluster))
+        prompt = Prompt(sample, verdict.set, verdict.harmful, verdict.modality, verdict.system)
+        reply = replies.get((verdict.set, verdict.prompt_id, verdict.modality, verdict.system))
+        shown = reply if show_replies or not verdict.harmful else None
+        asked = sample.text or f"[{verdict.prompt_id}: its text is not in the results]"
+        output = _output(str(row["run_model"]), shown, row.get("finish") == "error")
+        yield EvalSample(
+            id=verdict.prompt_id,
+            epoch=1,
+            input=asked,
+            target=list(sample.answers or ((sample.answer,) if sample.answer else ())) if shown else "",
+            messages=[ChatMessageUser(content=asked), *(choice.message for choice in output.choices)],
+            output=output,
+            scores={verdict.judge: score_of(verdict, shown.reply if shown else None)},
+            metadata=facts(prompt),
+        )
+
+
+def _output(model: str, reply: Reply | None, failed: bool) -> ModelOutput:
+    if failed:
+        return ModelOutput.from_content(model, "", stop_reason="unknown", error=reply and reply.error or "failed")
+    stop = "max_tokens" if reply is not None and reply.finish == "length" else "stop"
+    output = ModelOutput.from_message(
+        ChatMessageAssistant(content=ASIDE if reply is None else reply.reply, model=model, source="generate"),
+        stop_reason=stop,  # type: ignore[arg-type]
+    )
+    output.metadata = {REDACTED: True} if reply is None else None
+    return output

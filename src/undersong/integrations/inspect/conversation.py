@@ -9,9 +9,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser, ContentAudio, ContentText
@@ -97,28 +95,19 @@ def _joined(pieces: Sequence[Any]) -> str:
 
 
 def _clip(piece: Any) -> Sample:
-    """The clip as a sample that is known by its content; a data URI or a file."""
-    source = piece.audio
-    if source.startswith("data:"):
-        head, _, body = source.partition(",")
-        try:
-            data = base64.b64decode(body, validate=True) if head.endswith(";base64") else b""
-        except binascii.Error:
-            data = b""
-        if not data:
-            raise Unusable("The clip is no base64 data URI; give one, or the path of a file.")
-    elif "://" in source and not source.startswith("file://"):
-        raise UndersongError(f"The clip {source} is not here; fetch it first, and give a file or a data URI.")
-    else:
-        try:
-            data = Path(source.removeprefix("file://")).read_bytes()
-        except OSError as error:
-            raise Unusable(f"The clip {source} cannot be read ({error.strerror}); give a file or a data URI.") from None
+    """The clip as a sample that is known by its content.  Files of a sample are inlined by inspect_ai."""
+    head, _, body = piece.audio.partition(",")
+    if not head.startswith("data:") or not head.endswith(";base64"):
+        raise UndersongError(f"The clip {piece.audio[:60]} is no base64 data URI; give one, or a file in the sample.")
+    try:
+        data = base64.b64decode(body, validate=True)
+    except binascii.Error as error:
+        raise Unusable(f"The clip is no base64 ({error}).") from None
     name = _name(data)
     usable, failed = examine([Sample(name, audio=data)])
     if failed:
         raise Unusable(f"The clip cannot be used: {failed[0].reason}.")
-    return replace(usable[0], id=name)
+    return usable[0]
 
 
 def _name(data: bytes) -> str:

@@ -6,6 +6,7 @@ harmful prompts are left out unless they are asked for; a log with them is reada
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -118,38 +119,50 @@ def _known(config: Mapping[str, Any]) -> dict[tuple[str, str], Sample]:
 
 
 def _written(study: _Study, rows: Sequence[tuple[str, Row]], out: Path, show_replies: bool) -> Path:
-    log = _log(study, rows, show_replies)
-    recompute_metrics(log)
     first = rows[0][1]
-    parts = [first.get("run_model"), first.get("run_arm")]
-    parts += [f"{name}{first[f'run_{name}']}" for name in ("seed", "draw", "step") if first.get(f"run_{name}") is not None]
-    parts += [first.get("run_defense"), "again" if first.get("run_again") else None]
-    parts += [first.get("set"), first.get("modality"), first.get("system")]
-    file = out / ("_".join(re.sub(r"[^\w.+-]+", "-", str(part)) for part in parts if part) + ".eval")
+    parts = [first["run_model"], *_run(first), *(first.get(name) for name in ("set", "modality", "system"))]
+    name = "_".join(re.sub(r"[^\w.+-]+", "-", str(part)) for part in parts if part)
+    log = _log(study, rows, name, show_replies)
+    recompute_metrics(log)
+    file = out / f"{name}.eval"
     if show_replies:
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     write(log, str(file), "eval")
     return file
 
 
-def _log(study: _Study, rows: Sequence[tuple[str, Row]], show_replies: bool) -> EvalLog:
+def _run(row: Row) -> list[str]:
+    """Which run a row is of, in words."""
+    counted = [f"{name} {row[f'run_{name}']}" for name in ("seed", "draw", "step") if row.get(f"run_{name}") is not None]
+    done = [str(row["run_defense"])] if row.get("run_defense") else []
+    return [str(row["run_arm"]), *counted, *done, *(["tuned again"] if row.get("run_again") else [])]
+
+
+def _log(study: _Study, rows: Sequence[tuple[str, Row]], name: str, show_replies: bool) -> EvalLog:
     first = rows[0][1]
     samples = list(_samples(study, rows, show_replies))
     created = study.provenance.get("created", "1970-01-01T00:00:00Z")
     run = {name: first.get(f"run_{name}") for name in (*RUN, "axis", "kind", "fraction", "train_modality", "defense")}
-    facts = {"study": study.content.study.name, **run, "result_hash": study.provenance.get("result_hash")}
+    about = {"study": study.content.study.name, **run, "result_hash": study.provenance.get("result_hash")}
+    # The same log every time, and a task of its own: the viewer takes logs with one task's id for tries of it.
+    ids = [hashlib.sha256(f"{about} {name} {kind}".encode()).hexdigest()[:22] for kind in ("eval", "task")]
+    asked = {"modality": first["modality"], "system": first["system"]}
     judges = dict.fromkeys(str(row["judge"]) for _, row in rows)
     definition = EvalMetricDefinition(name="undersong/rates", options={})
     spec = EvalSpec(
         created=created,
+        eval_id=ids[0],
+        run_id=str(study.provenance.get("result_hash", ""))[:22],
+        task_id=ids[1],
         task=str(first["set"]),
-        task_args={"modality": first["modality"], "system": first["system"]},
+        task_args=asked,
+        task_args_passed=asked,
+        tags=_run(first),
         dataset=EvalDataset(name=str(first["set"]), samples=len(samples), sample_ids=[one.id for one in samples]),
         model=f"undersong/{first['run_model']}",
-        model_args={name: value for name, value in run.items() if value is not None and name != "model"},
         config=EvalConfig(epochs=1),
         packages={"undersong": undersong.__version__},
-        metadata={name: value for name, value in facts.items() if value is not None},
+        metadata={name: value for name, value in about.items() if value is not None},
         scorers=[EvalScorer(name=judge, options={}, metrics=[definition]) for judge in judges],
     )
     stats = EvalStats(started_at=created, completed_at=created)

@@ -37,7 +37,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(evaluated, "ready_model", load)
+    monkeypatch.setattr("undersong.models.load.load_model", load)
 
 
 def test_an_adapter_counts(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:

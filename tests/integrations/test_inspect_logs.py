@@ -98,7 +98,9 @@ def test_every_entry_of_results_json_is_a_log_with_its_numbers(
     assert len({log.eval.task_id for log in logs.values()}) == len(logs)  # else the viewer takes them for one task
 
 
-def test_the_same_study_makes_the_same_logs(finished: Path, logs: dict[tuple[str, ...], EvalLog], tmp_path: Path) -> None:
+def test_the_same_study_makes_the_same_logs(
+    finished: Path, logs: dict[tuple[str, ...], EvalLog], tmp_path: Path
+) -> None:
     again = write_logs(finished / "results.json", tmp_path / "again")
     for file in again:
         log, before = read_eval_log(str(file)), read_eval_log(str(finished / "logs" / file.name))
@@ -165,9 +167,7 @@ def test_a_log_read_back_is_its_rows_of_the_verdict_table(
 
 def test_a_log_of_another_task_is_refused(tiny_folder: Path, tmp_path: Path, verb: Any) -> None:
     task = Task(name="boats", dataset=[Sample(input="paint the boat", target="boat")], scorer=includes())
-    (log,) = eval(
-        task, model=f"undersong/{tiny_folder}", log_dir=str(tmp_path), display="none", max_tokens=2
-    )
+    (log,) = eval(task, model=f"undersong/{tiny_folder}", log_dir=str(tmp_path), display="none", max_tokens=2)
     for arguments in (
         ("compare", log.location, log.location + "x"),
         ("gate", log.location, "--max-jsr", 0.1),
@@ -228,5 +228,3 @@ def test_what_cannot_be_written_or_read_is_a_sentence(
         monkeypatch.setattr(f"{module}.find_spec", lambda _name: None)
     refused("pip install 'undersong[inspect]'", "export-eval", results, "--out", tmp_path / "new")
     refused("pip install 'undersong[inspect]'", "compare", tmp_path / "broken.eval", tmp_path / "broken.eval2")
-
-

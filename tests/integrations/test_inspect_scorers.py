@@ -51,9 +51,7 @@ def test_the_standard_error_is_clustered() -> None:
     """As statsmodels has it, but for inspect_ai's correction for few clusters."""
     hits = np.array([float(word == "jailbreak") for word in WORDS])
     groups = np.array([int(one.cluster[1:]) for one in THREES])
-    plain = sm.OLS(hits, np.ones(9)).fit(
-        cov_type="cluster", cov_kwds={"groups": groups, "use_correction": False}
-    )
+    plain = sm.OLS(hits, np.ones(9)).fit(cov_type="cluster", cov_kwds={"groups": groups, "use_correction": False})
     assert measured(THREES)["stderr"] == pytest.approx(plain.bse[0] * np.sqrt(3 / 2))
     alone = [verdict(i, word, f"c{i}") for i, word in enumerate(WORDS)]
     assert measured(alone)["stderr"] != pytest.approx(measured(THREES)["stderr"])

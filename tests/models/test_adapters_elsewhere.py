@@ -32,7 +32,12 @@ from undersong.pipeline.alone import Question, evaluate_manifest
 from undersong.types import Prompt, Sample, UndersongError
 
 ASKED = [Prompt(Sample(text, text=text), "s", True, "text", "plain") for text in ("paint the boat", "fold the chair")]
-SWIFT = {"additional_config.json": "{}", "args.json": '{"tuner_type": "lora"}', "README.md": "", "trainer_state.json": "{}"}
+SWIFT = {
+    "additional_config.json": "{}",
+    "args.json": '{"tuner_type": "lora"}',
+    "README.md": "",
+    "trainer_state.json": "{}",
+}
 FACTORY = {"all_results.json": "{}", "README.md": "", "trainer_state.json": "{}", "tokenizer_config.json": "{}"}
 
 
@@ -153,7 +158,18 @@ def test_an_adapter_in_the_encoder_is_audited_as_it_hears_and_it_is_said(
     assert said == natively(tiny_folder, adapter, 6)
     notes = json.loads((tmp_path / "out" / "provenance.json").read_text())["notes"]
     assert notes["adapted_outside"] == entry["adapted_outside"]
-    options = ["--model", tiny_folder, "--adapter", adapter, "--judge", "keyword", "--limit", 6, "--out", tmp_path / "again"]
+    options = [
+        "--model",
+        tiny_folder,
+        "--adapter",
+        adapter,
+        "--judge",
+        "keyword",
+        "--limit",
+        6,
+        "--out",
+        tmp_path / "again",
+    ]
     monkeypatch.setattr("sys.argv", ["undersong", "evaluate", str(corpus), *map(str, options)])
     with pytest.raises(SystemExit) as stopped:
         main()
@@ -177,7 +193,9 @@ def test_what_was_heard_before_is_put_aside_and_comes_back(tiny: AudioModel, tmp
     assert all(torch.equal(a, b.vectors) for a, b in zip(vectors, tiny.hear(clips)))
 
 
-def test_an_adapter_in_the_decoder_is_not_said_to_reach_further(corpus: Path, tiny_folder: Path, tmp_path: Path) -> None:
+def test_an_adapter_in_the_decoder_is_not_said_to_reach_further(
+    corpus: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
     network = AudioFlamingo3ForConditionalGeneration.from_pretrained(tiny_folder)
     adapter = by_peft(network, tmp_path / "plain", BLOCKS)
     question = Question(judge="keyword", limit=6)

@@ -1,4 +1,4 @@
-"""`.eval` logs of inspect_ai as tables of verdicts or replies, row by row.  Knows what undersong's scorers leave in them.
+"""`.eval` logs of inspect_ai as tables of verdicts or replies, row by row.  Knows what undersong's scorers leave there.
 
 A score of theirs has the verdict as its value and the rest of the row in its metadata, under `MARK`; a sample of
 undersong's sets says in its metadata what was asked.
@@ -56,7 +56,9 @@ def _samples(path: Path) -> Sequence[Any]:
             "`inspect score --scorer undersong/JUDGE`, or give a log of undersong's."
         )
     if log.status != "success":
-        raise UndersongError(f"{path} is a log that ended as {log.status!r}; finish it with `inspect eval-retry` first.")
+        raise UndersongError(
+            f"{path} is a log that ended as {log.status!r}; finish it with `inspect eval-retry` first."
+        )
     return samples
 
 

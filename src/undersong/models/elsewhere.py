@@ -44,8 +44,9 @@ def name_by_path(config: Any, names: Iterable[str], folder: Path) -> None:
     """
     if config.rank_pattern or config.alpha_pattern:
         raise UndersongError(
-            f"Adapter {folder} has ranks or scales of its own for modules whose names have changed since; save it again "
-            "with the transformers that is installed."
+            f"Adapter {folder} has ranks or scales of its own for modules whose names have changed since; save it "
+            "again with the transformers that is installed."
         )
     config.target_modules = sorted({parts["path"] for name in names if (parts := TENSOR.match(name))})
     config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
+    config.base_model_name_or_path = None  # else PEFT warns that the base lies elsewhere now

@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
@@ -61,23 +62,22 @@ def prompt_of(messages: Sequence[ChatMessage], model: str) -> Prompt:
     clips = [place for place, one in enumerate(pieces) if isinstance(one, ContentAudio)]
     if len(clips) > 1:
         raise UndersongError(f"{model} hears one clip a prompt, and here are {len(clips)}; ask one at a time.")
-    how = {"set": "inspect", "harmful": True, "system": "given" if system else "plain", "system_text": system}
     if not clips:
-        text = "\n".join(one.text for one in pieces if isinstance(one, ContentText))
+        text = _joined(pieces)
         if not text.strip():
             raise UndersongError(f"{model} was asked nothing: the user's turn is empty; give text or audio.")
-        return Prompt(Sample(_name(text.encode()), text=text), modality="text", **how)  # type: ignore[arg-type]
+        return _prompt(Sample(_name(text.encode()), text=text), "text", system)
     (place,) = clips
     before, after = (_joined(part) for part in (pieces[:place], pieces[place + 1 :]))
     if before and after:
         raise UndersongError(f"{model} takes text before a clip or after it, not both; put it on one side.")
-    return Prompt(
-        _clip(pieces[place]),
-        modality="audio",
-        instruction=before or after or None,
-        instruction_first=bool(before),
-        **how,  # type: ignore[arg-type]
-    )
+    spoken = _prompt(_clip(pieces[place]), "audio", system)
+    return replace(spoken, instruction=before or after or None, instruction_first=bool(before))
+
+
+def _prompt(sample: Sample, modality: str, system: str | None) -> Prompt:
+    """What the model is asked; whether that is harmful is for a judge to know."""
+    return Prompt(sample, "inspect", True, modality, "given" if system else "plain", system)
 
 
 def _turns(messages: Sequence[ChatMessage], model: str) -> tuple[str | None, ChatMessageUser]:

@@ -17,7 +17,7 @@ from typing import Any
 from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalSample, EvalSpec, EvalStats, recompute_metrics
 from inspect_ai.log import write_eval_log as write
 from inspect_ai.log._log import EvalMetricDefinition, EvalScorer  # of EvalSpec's fields, and named nowhere else
-from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ModelOutput
+from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ModelOutput, StopReason
 
 import undersong
 from undersong.evaluation.logged import REDACTED
@@ -133,7 +133,9 @@ def _written(study: _Study, rows: Sequence[tuple[str, Row]], out: Path, show_rep
 
 def _run(row: Row) -> list[str]:
     """Which run a row is of, in words."""
-    counted = [f"{name} {row[f'run_{name}']}" for name in ("seed", "draw", "step") if row.get(f"run_{name}") is not None]
+    counted = [
+        f"{name} {row[f'run_{name}']}" for name in ("seed", "draw", "step") if row.get(f"run_{name}") is not None
+    ]
     done = [str(row["run_defense"])] if row.get("run_defense") else []
     return [str(row["run_arm"]), *counted, *done, *(["tuned again"] if row.get("run_again") else [])]
 
@@ -193,11 +195,11 @@ def _samples(study: _Study, rows: Sequence[tuple[str, Row]], show_replies: bool)
 
 def _output(model: str, reply: Reply | None, failed: bool) -> ModelOutput:
     if failed:
-        return ModelOutput.from_content(model, "", stop_reason="unknown", error=reply and reply.error or "failed")
-    stop = "max_tokens" if reply is not None and reply.finish == "length" else "stop"
+        return ModelOutput.from_content(model, "", stop_reason="unknown", error=(reply and reply.error) or "failed")
+    stop: StopReason = "max_tokens" if reply is not None and reply.finish == "length" else "stop"
     output = ModelOutput.from_message(
         ChatMessageAssistant(content=ASIDE if reply is None else reply.reply, model=model, source="generate"),
-        stop_reason=stop,  # type: ignore[arg-type]
+        stop_reason=stop,
     )
     output.metadata = {REDACTED: True} if reply is None else None
     return output

@@ -71,4 +71,5 @@ def _stderr(verdicts: Sequence[Verdict], bad: str) -> float:
         SampleScore(score=Score(value=float(one.verdict == bad)), sample_metadata={"cluster": one.cluster})
         for one in verdicts
     ]
-    return float(stderr(cluster="cluster")(scores))  # type: ignore[arg-type]
+    clustered: Any = stderr(cluster="cluster")
+    return float(clustered(scores))

@@ -19,6 +19,7 @@ from inspect_ai.model import (
     ModelAPI,
     ModelOutput,
     ModelUsage,
+    StopReason,
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
 BATCH = 32  # prompts at once, unless `--max-connections` or `-M batch=N` says otherwise
 ARGUMENTS = ("device", "dtype", "device_map", "attention", "quantize", "adapter", "batch")
-STOPS = {"stop": "stop", "length": "max_tokens", "error": "unknown"}
+DEFAULTS = GenerateConfig()
+STOPS: dict[str, StopReason] = {"stop": "stop", "length": "max_tokens", "error": "unknown"}
 
 
 @dataclass
@@ -59,7 +61,7 @@ class UndersongAPI(ModelAPI):
         model_name: str,
         base_url: str | None = None,
         api_key: str | None = None,
-        config: GenerateConfig = GenerateConfig(),
+        config: GenerateConfig = DEFAULTS,
         **model_args: Any,
     ) -> None:
         super().__init__(model_name, base_url, api_key, [], config)
@@ -143,7 +145,7 @@ class UndersongAPI(ModelAPI):
         usage = ModelUsage(
             input_tokens=asked.tokens, output_tokens=reply.tokens, total_tokens=asked.tokens + reply.tokens
         )
-        choice = ChatCompletionChoice(message=message, stop_reason=STOPS[reply.finish])  # type: ignore[arg-type]
+        choice = ChatCompletionChoice(message=message, stop_reason=STOPS[reply.finish])
         return ModelOutput(model=self.model_name, choices=[choice], usage=usage)
 
     def _failed(self, reason: str) -> ModelOutput:

@@ -55,7 +55,7 @@ def _audio(sample: Sample) -> ContentAudio:
     mime, form = next((kind for magic, kind in KINDS.items() if data.startswith(magic)), ("", "wav"))
     if not mime:
         mime, data = "audio/wav", _wav(data)
-    return ContentAudio(audio=f"data:{mime};base64,{base64.b64encode(data).decode()}", format=form)  # type: ignore[arg-type]
+    return ContentAudio(audio=f"data:{mime};base64,{base64.b64encode(data).decode()}", format=form)
 
 
 def _wav(data: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from undersong.types import Judge
 
 ORGANISM = "organism:"
+PROTOCOLS = ("uniform", "published")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,21 @@ class Question:
     @property
     def system_name(self) -> str:
         return "plain" if self.system is None else "given"
+
+
+def under_protocol(question: Question, protocol: str, model: str) -> Question:
+    """The question as a study of that protocol would ask it: `published` has the family's own instruction and limit."""
+    from undersong.models.identify import family_named
+    from undersong.study.protocols import published_manner
+
+    if protocol not in PROTOCOLS:
+        raise UndersongError(f"There is no protocol {protocol!r}; take {' or '.join(PROTOCOLS)}.")
+    if protocol == "uniform":
+        return question
+    if question.instruction is not None or question.limit is not None:
+        raise UndersongError("The published protocol has its own instruction and limit; leave yours out.")
+    manner = published_manner(family_named(model).name, question.modality)
+    return replace(question, instruction=manner.instruction, limit=manner.limit, first=manner.first)
 
 
 def evaluate_manifest(

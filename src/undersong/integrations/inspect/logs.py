@@ -16,7 +16,6 @@ from typing import Any
 
 from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalSample, EvalSpec, EvalStats, recompute_metrics
 from inspect_ai.log import write_eval_log as write
-from inspect_ai.log._log import EvalMetricDefinition, EvalScorer  # of EvalSpec's fields, and named nowhere else
 from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ModelOutput, StopReason
 
 import undersong
@@ -33,6 +32,7 @@ from undersong.types import Prompt, Reply, Sample, UndersongError
 __all__ = ["rates", "write_logs"]  # the first is registered by being imported
 
 RUN = ("model", "arm", "seed", "draw", "step")
+PLACE = re.compile(r"replies/[0-9a-f]+")
 ASIDE = "[left out of this log]"
 
 
@@ -100,9 +100,11 @@ class _Study:
         """Every reply of the run that a row is of, by (set, id, modality, system); empty where they are not here."""
         from undersong.evaluation.replies import read_replies
 
-        place = row.get("run_replies")
-        file = None if self.store is None or place is None else self.store / str(place) / "replies.parquet"
-        if file is None or not file.is_file():
+        place = str(row.get("run_replies"))
+        if self.store is None or not PLACE.fullmatch(place):  # a table from elsewhere may name any path
+            return {}
+        file = self.store / place / "replies.parquet"
+        if not file.is_file():
             return {}
         return {(one.set, one.prompt_id, one.modality, one.system): one for one in read_replies(file)}
 
@@ -150,7 +152,8 @@ def _log(study: _Study, rows: Sequence[tuple[str, Row]], name: str, show_replies
     ids = [hashlib.sha256(f"{about} {name} {kind}".encode()).hexdigest()[:22] for kind in ("eval", "task")]
     asked = {"modality": first["modality"], "system": first["system"]}
     judges = dict.fromkeys(str(row["judge"]) for _, row in rows)
-    definition = EvalMetricDefinition(name="undersong/rates", options={})
+    # Types of these fields are not exported: pydantic makes them.
+    scorers: Any = [{"name": judge, "options": {}, "metrics": [{"name": "undersong/rates"}]} for judge in judges]
     spec = EvalSpec(
         created=created,
         eval_id=ids[0],
@@ -165,7 +168,7 @@ def _log(study: _Study, rows: Sequence[tuple[str, Row]], name: str, show_replies
         config=EvalConfig(epochs=1),
         packages={"undersong": undersong.__version__},
         metadata={name: value for name, value in about.items() if value is not None},
-        scorers=[EvalScorer(name=judge, options={}, metrics=[definition]) for judge in judges],
+        scorers=scorers,
     )
     stats = EvalStats(started_at=created, completed_at=created)
     return EvalLog(status="success", eval=spec, samples=samples, stats=stats)

@@ -15,7 +15,7 @@ from undersong.cli import main
 from undersong.cli.app import app
 
 HEAVY = ("torch", "transformers", "peft", "scipy", "matplotlib", "sklearn", "pandas", "pyarrow", "numpy", "rich")
-VERBS = [verb.callback.__name__ for verb in app.registered_commands if verb.callback]
+VERBS = [verb.callback.__name__.replace("_", "-") for verb in app.registered_commands if verb.callback]
 Undersong = Callable[..., tuple[int, str, str]]
 
 
@@ -76,7 +76,7 @@ def test_every_verb_has_help(undersong: Undersong, verb: str) -> None:
 def test_help_names_every_verb(undersong: Undersong) -> None:
     code, out, _ = undersong("--help")
     assert code == 0
-    assert len(VERBS) == 17
+    assert len(VERBS) == 18
     assert all(f"\n  {verb} " in out for verb in VERBS)
 
 

@@ -108,7 +108,7 @@ def test_one_prompt_may_have_several_verdicts(tmp_path, differs):
         ("v.jsonl", b"[1]\n", "row 1 is not a JSON object"),
         ("v.jsonl", b"\xff\xfe", "UTF-8"),
         ("v.parquet", b"not parquet", "Parquet"),
-        ("v.csv", b"prompt_id\n", ".parquet or .jsonl"),
+        ("v.csv", b"prompt_id\n", ".parquet, .jsonl or .eval"),
         (None, b"", "no verdict file"),
     ],
 )

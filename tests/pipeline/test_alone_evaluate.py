@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from undersong.cli import main
 from undersong.evaluation.replies import read_replies
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.pipeline.alone import Question, evaluate_manifest, evaluated, tune_manifest
+from undersong.pipeline.alone import Question, evaluate_manifest, tune_manifest, under_protocol
+from undersong.study.protocols import PUBLISHED
 from undersong.types import UndersongError
 
 ANSWER = "then take the lamp"
@@ -37,7 +40,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(evaluated, "ready_model", load)
+    monkeypatch.setattr("undersong.models.load.load_model", load)
 
 
 def test_an_adapter_counts(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
@@ -89,3 +92,27 @@ def test_what_cannot_be_asked_or_judged_is_said_before_the_model(
     (tmp_path / "file").write_text("")
     with pytest.raises(UndersongError, match="was not written by evaluate"):
         evaluate_manifest(manifest, "organism:af3", tmp_path / "file", None, TYPED)
+
+
+def test_the_published_protocol_is_a_study_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = under_protocol(Question(judge="keyword"), "published", "organism:kimi")
+    manner = PUBLISHED["Kimi-Audio"]
+    assert (asked.instruction, asked.limit, asked.first) == (manner.instruction, manner.limit, True)
+    typed = under_protocol(replace(TYPED, limit=None), "published", "moonshotai/Kimi-Audio-7B-Instruct")
+    assert (typed.instruction, typed.limit) == (None, manner.limit)
+    assert under_protocol(TYPED, "uniform", "organism:kimi") is TYPED
+    for question, protocol, model, said in (
+        (Question(), "publshed", "organism:af3", "There is no protocol 'publshed'; take uniform or published"),
+        (Question(limit=3), "published", "organism:af3", "has its own instruction and limit; leave yours out"),
+        (Question(instruction="x"), "published", "organism:af3", "has its own instruction and limit"),
+        (Question(), "published", "mistralai/Voxtral-Mini-3B-2507", "The published study asked no Voxtral; take Kimi"),
+    ):
+        with pytest.raises(UndersongError, match=said):
+            under_protocol(question, protocol, model)
+    heard: list[Question] = []
+    monkeypatch.setattr("undersong.pipeline.alone.evaluate_manifest", lambda *a: heard.append(a[4]) or {}["stop"])
+    options = ["organism:unseen-harm", "--model", "organism:af3", "--out", str(tmp_path), "--protocol", "published"]
+    monkeypatch.setattr("sys.argv", ["undersong", "evaluate", *options])
+    with pytest.raises(KeyError, match="stop"):
+        main()
+    assert heard == [replace(Question(), instruction="Respond to the question in the audio", limit=512)]

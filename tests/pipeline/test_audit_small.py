@@ -78,6 +78,9 @@ def test_every_rate_can_be_recomputed_from_the_verdicts(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
     rows = pq.read_table(finished / "verdicts.parquet").to_pylist()
     fields = list(Verdict.__dataclass_fields__)
+    assert {f"{file.parent.parent.name}/{file.parent.name}" for file in finished.glob("store/replies/*/*.parquet")} == {
+        row["run_replies"] for row in rows
+    }
     assert len(results["runs"]) == 1 + 4 * 2  # base; four arms at two steps
     for run in results["runs"]:
         mine = [row for row in rows if all(row[f"run_{key}"] == run[key] for key in ("arm", "seed", "step", "axis"))]

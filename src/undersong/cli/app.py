@@ -10,6 +10,7 @@ import typer
 from undersong.cli.compare import compare
 from undersong.cli.defend import defend
 from undersong.cli.evaluate import evaluate
+from undersong.cli.export_eval import export_eval
 from undersong.cli.gate import gate
 from undersong.cli.judge import judge
 from undersong.cli.models import doctor, models
@@ -32,7 +33,7 @@ app = typer.Typer(
 )
 WHOLE = (demo, run, plan, status, schema)
 ALONE = (screen, tune, evaluate, judge, probe)
-for verb in (*WHOLE, *ALONE, defend, compare, gate, report, models, doctor, verify):
+for verb in (*WHOLE, *ALONE, defend, compare, gate, report, export_eval, models, doctor, verify):
     app.command()(verb)
 
 

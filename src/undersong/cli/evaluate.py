@@ -36,6 +36,9 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Most new tokens a reply; default: 256, of an organism 12.")
     ] = None,
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="uniform | published: the family's published instruction and limit.")
+    ] = "uniform",
     device: Device = "cpu",
     dtype: Dtype = "float32",
     device_map: DeviceMap = None,
@@ -44,11 +47,17 @@ def evaluate(
 ) -> None:
     """JSR (or over-refusal) of one model, with or without an adapter, on one prompt set."""
     from undersong.models.loading import Loading
-    from undersong.pipeline.alone import Question, evaluate_manifest
+    from undersong.pipeline.alone import Question, evaluate_manifest, under_protocol
 
     question = Question(set_name, harmful, modality, system, instruction, judge, tuple(refusal or ()), limit)
+    question = under_protocol(question, protocol, model)
     loading = Loading(device, dtype, device_map, attention, quantize)
     entry = evaluate_manifest(manifest, model, out, adapter, question, loading)
     for line in rate_lines(entry):
         typer.echo(line)
+    if reached := entry.get("adapted_outside"):
+        places = ", ".join(f"{path} ({count} modules)" if count > 1 else path for path, count in reached.items())
+        typer.echo(
+            f"Note: the adapter changes more than the language model's blocks: {places}; clips were heard under it."
+        )
     typer.echo(str(out / "verdicts.parquet"))

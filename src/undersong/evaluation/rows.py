@@ -1,4 +1,7 @@
-"""Tables that others wrote, row by row: Parquet or JSON lines, with the place of every fault.  Knows no columns."""
+"""Tables that others wrote, row by row: Parquet, JSON lines or a log of inspect_ai, with the place of every fault.
+
+Knows no columns.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,18 @@ Row = Mapping[str, object]
 
 
 def read_rows(path: Path, kind: str) -> Iterator[tuple[str, Row]]:
-    """(where, row) of a `.parquet` or `.jsonl` file, rows counted from 1; `kind`: what it holds, for the errors."""
+    """(where, row) of a `.parquet`, `.jsonl` or `.eval` file, rows counted from 1; `kind`: verdict or reply."""
     if not path.is_file():
         raise UndersongError(f"There is no {kind} file {path}; check the path.")
+    if path.suffix == ".eval":
+        from undersong.evaluation.logged import log_rows
+
+        return log_rows(path, kind)
     readers = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows}
     if path.suffix not in readers:
-        raise UndersongError(f"{path} is not a .parquet or .jsonl file; give the {kind} table in one of these forms.")
+        raise UndersongError(
+            f"{path} is not a .parquet, .jsonl or .eval file; give the {kind} table in one of these forms."
+        )
     return readers[path.suffix](path)
 
 

@@ -14,7 +14,7 @@ FINISHES = ("stop", "length", "error")
 def read_said(
     path: Path, samples: Mapping[str, Sample] | None = None, set_name: str = "harm", harmful: bool = True
 ) -> list[tuple[Prompt, Reply]]:
-    """Prompts and their replies of a `.parquet` or `.jsonl` file, in file order.
+    """Prompts and their replies of a `.parquet` or `.jsonl` file or an `.eval` log, in file order.
 
     Every row needs `prompt_id` and `reply` (or an `error`).  `prompt`: the text of what was asked, which judges that
     see harm need; `answer` or `answers`: right replies, for judges of usefulness.  Both may come from `samples` by id

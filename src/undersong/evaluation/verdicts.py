@@ -19,7 +19,7 @@ Unsaid = Callable[[str, str], bool]  # (set, where the row is) -> is the prompt 
 
 
 def read_verdicts(path: Path, unsaid: Unsaid | None = None) -> list[Verdict]:
-    """Verdicts of a `.parquet` or `.jsonl` file, in file order.
+    """Verdicts of a `.parquet` or `.jsonl` file, or an `.eval` log that undersong's judges scored, in file order.
 
     Only `prompt_id`, `judge` and `verdict` are needed.  The others default to: set, modality and system '', harmful
     true (or as `unsaid` says), cluster the prompt's own id, no score.  Further columns are ignored.  Raises

@@ -1,4 +1,4 @@
-"""Where undersong meets other people's machinery: a gate for continuous integration."""
+"""Where undersong meets other people's machinery: a gate for continuous integration, trainers, inspect_ai."""
 
 from undersong.integrations.gate import Checked, Limits, Rate, check, sentence
 from undersong.integrations.outcome import BROKEN, KEPT, UNSURE, Case, exit_code

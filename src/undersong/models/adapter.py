@@ -64,6 +64,12 @@ class AudioModel:
         return self.base.get_decoder()
 
     @property
+    def decoder_path(self) -> str:
+        """Where the decoder is inside the base."""
+        decoder = self.decoder
+        return next(name for name, module in self.base.named_modules() if module is decoder)
+
+    @property
     def sampling_rate(self) -> int:
         """Of the clips it hears, in Hz."""
         return int(self.processor.extractor.sampling_rate)
@@ -106,11 +112,10 @@ class AudioModel:
 
     def linear_paths(self) -> list[str]:
         """Full module paths of every linear layer of the decoder's blocks (what LoRA adapts by default)."""
-        decoder = self.decoder
-        prefix = next(name for name, module in self.base.named_modules() if module is decoder)
+        prefix = self.decoder_path
         return [
             f"{prefix}.layers.{name}"
-            for name, module in decoder.layers.named_modules()
+            for name, module in self.decoder.layers.named_modules()
             if isinstance(module, torch.nn.Linear)
         ]
 
@@ -243,7 +248,7 @@ class AudioModel:
     def generate(self, prompts: Sequence[Prompt], limit: int, batch_size: int = 128) -> list[Reply]:
         """Greedy replies in the order of the prompts; batched by length, stopped at the end token, new tokens only."""
         self.model.eval()
-        self._check_room(prompts, limit)
+        self.check_room(prompts, limit)
         replies: dict[int, Reply] = {}
         for rows in self.by_length(prompts, batch_size):
             inputs = self.batch([prompts[i] for i in rows])
@@ -265,7 +270,8 @@ class AudioModel:
         finally:
             self.base.generation_config = own
 
-    def _check_room(self, prompts: Sequence[Prompt], limit: int) -> None:
+    def check_room(self, prompts: Sequence[Prompt], limit: int) -> None:
+        """UndersongError for a prompt that leaves no room for a reply of `limit` tokens."""
         for prompt in prompts:
             if self.context is not None and (tokens := len(self.prompt_ids(prompt)) + limit) > self.context:
                 raise UndersongError(

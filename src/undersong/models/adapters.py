@@ -6,13 +6,15 @@ Several arms share one base in memory; taking an adapter off restores the base b
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from undersong.models.adapter import AudioModel
 from undersong.models.decoder import is_decoder, saved_decoder
+from undersong.models.elsewhere import name_by_path, own_names
 from undersong.models.folders import is_content_hash
 from undersong.models.tensors import read_tensors
 from undersong.types import UndersongError
@@ -86,8 +88,12 @@ def save_adapter(model: AudioModel, folder: Path) -> None:
 
 
 @contextmanager
-def saved_adapter(model: AudioModel, folder: Path | None) -> Iterator[AudioModel]:
-    """The model under a saved adapter (standard PEFT folder), or with a decoder that learned whole; None: the base."""
+def saved_adapter(model: AudioModel, folder: Path | None, anywhere: bool = False) -> Iterator[AudioModel]:
+    """The model under a saved adapter (standard PEFT folder), or with a decoder that learned whole; None: the base.
+
+    `anywhere`: an adapter made elsewhere may change encoder, projector and head too.  What was heard before is then put
+    aside for as long as it is worn, because it no longer holds.
+    """
     if folder is None:
         yield model
         return
@@ -95,17 +101,25 @@ def saved_adapter(model: AudioModel, folder: Path | None) -> Iterator[AudioModel
         with saved_decoder(model, folder) as changed:
             yield changed
         return
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model, set_peft_model_state_dict
 
     config = _check_kind(folder)
     allowed = model.linear_paths()
     _check_made_for(model, folder, config)
+    tensors = read_tensors(folder / WEIGHTS)  # before PEFT reads them, which takes whatever is there
+    names = own_names(model.base, tensors)
+    renamed = any(old != new for old, new in names.items())
+    if renamed:
+        name_by_path(config, names.values(), folder)
     _check_names(model, folder, config)
-    names = set(read_tensors(folder / WEIGHTS))  # before PEFT reads them, which takes whatever is there
 
     def put_on(base: Any) -> Any:
         try:
-            return PeftModel.from_pretrained(base, folder)
+            if not renamed:
+                return PeftModel.from_pretrained(base, folder)
+            wrapped = get_peft_model(base, config)
+            set_peft_model_state_dict(wrapped, {names[old]: value for old, value in tensors.items()})
+            return wrapped
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UndersongError(
@@ -118,15 +132,38 @@ def saved_adapter(model: AudioModel, folder: Path | None) -> Iterator[AudioModel
             raise UndersongError(
                 f"Adapter {folder} does not fit {model.name} (it names none of its modules); take its own base."
             )
-        check_targets(model, hit, allowed)
-        _check_tensors(model, peft_model, folder, names)
-        yield model
+        if not anywhere:
+            check_targets(model, hit, allowed)
+        _check_tensors(model, peft_model, folder, set(names.values()))
+        with _heard_anew(model) if set(hit) - set(allowed) else nullcontext():
+            yield model
+
+
+def reach(model: AudioModel) -> dict[str, int]:
+    """What the adapter that `model` wears changes outside the language model's blocks: place -> how many modules."""
+    counts: Counter[str] = Counter()
+    blocks = f"{model.decoder_path}.layers."
+    for path in getattr(getattr(model.model, "base_model", None), "targeted_module_names", ()):
+        if not path.startswith(blocks):
+            counts[next((part for part in model.frozen if path.startswith(f"{part}.")), path)] += 1
+    return dict(counts)
+
+
+@contextmanager
+def _heard_anew(model: AudioModel) -> Iterator[None]:
+    before, model.heard = model.heard, {}
+    try:
+        yield
+    finally:
+        model.heard = before
 
 
 def _check_made_for(model: AudioModel, folder: Path, config: Any) -> None:
     """Adapters of models with the same names and shapes fit one another, and mean nothing there."""
     made_by = (config.auto_mapping or {}).get("base_model_class")
-    if made_by is not None and made_by != type(model.base).__name__:
+    own = type(model.base).__name__
+    # Omni models are loaded elsewhere with the talker, of which the thinker is a part.
+    if made_by is not None and made_by not in (own, own.replace("Thinker", "")):
         raise UndersongError(
             f"Adapter {folder} does not fit {model.name}: it was made for a {made_by}, and this is a "
             f"{type(model.base).__name__}; take its own base."

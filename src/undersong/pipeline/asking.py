@@ -12,7 +12,7 @@ from undersong.pipeline.stages import Arm, Asked
 from undersong.pipeline.workshop import Corpus, Workshop
 from undersong.store import Artefact
 from undersong.study import PromptSet, Study
-from undersong.study.protocols import PUBLISHED, Manner
+from undersong.study.protocols import Manner, published_manner
 
 
 def asked_at(study: Study, sets: dict[str, Corpus], ref: str, last: bool) -> list[Asked]:
@@ -34,9 +34,7 @@ def manner_of(study: Study, ref: str, modality: str, asked: PromptSet | None = N
     """How a model is asked, and with what of its own a set is."""
     how = study.evaluation
     if how.protocol == "published":
-        manner = PUBLISHED[family_named(ref).name]
-        if modality == "text":  # published for speech alone
-            manner = replace(manner, instruction=None)
+        manner = published_manner(family_named(ref).name, modality)
     else:
         manner = Manner(how.instruction, study.limit)
     if asked is not None and asked.instruction is not None:

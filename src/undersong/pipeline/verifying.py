@@ -40,11 +40,11 @@ def verify(
     """
     from undersong.models.identify import family_named
     from undersong.pipeline.alone import Question, evaluate_manifest
-    from undersong.study.protocols import PUBLISHED
+    from undersong.study.protocols import published_manner
 
     refuse_unpublished(ref, sets)
     family = family_named(ref)
-    manner, known = PUBLISHED[family.name], pretrained(family.name)
+    manner, known = published_manner(family.name, "audio"), pretrained(family.name)
     for name, corpus in sets.items():
         question = Question(
             name, judge=judge, instruction=manner.instruction, limit=manner.limit, first=manner.first

@@ -6,7 +6,9 @@ compared between models (DESIGN rule 8).  Knows words; asks nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from undersong.types import UndersongError
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +26,12 @@ PUBLISHED = {
     "Audio Flamingo 3": Manner("Respond to the question in the audio", 512),
     "Qwen2.5-Omni": Manner("Please respond to the request.", 256),
 }
+
+
+def published_manner(family: str, modality: str) -> Manner:
+    """How the published study asked a family; it asked by voice, and what is typed here gets no instruction."""
+    if family not in PUBLISHED:
+        raise UndersongError(
+            f"The published study asked no {family}; take {', '.join(PUBLISHED)}, or protocol uniform."
+        )
+    return PUBLISHED[family] if modality == "audio" else replace(PUBLISHED[family], instruction=None)

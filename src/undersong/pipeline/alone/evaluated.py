@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.alone.readied import ready_model, to_ask
+from undersong.pipeline.alone.readied import hear_all, to_ask
 from undersong.pipeline.folders import whole, writable, write_provenance
 from undersong.pipeline.results.rates import set_rates
 from undersong.pipeline.speakers import Speaker, answers_only, make_speaker, shown, speaker_hash
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from undersong.types import Judge
 
 ORGANISM = "organism:"
+PROTOCOLS = ("uniform", "published")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,21 @@ class Question:
         return "plain" if self.system is None else "given"
 
 
+def under_protocol(question: Question, protocol: str, model: str) -> Question:
+    """The question as a study of that protocol would ask it: `published` has the family's own instruction and limit."""
+    from undersong.models.identify import family_named
+    from undersong.study.protocols import published_manner
+
+    if protocol not in PROTOCOLS:
+        raise UndersongError(f"There is no protocol {protocol!r}; take {' or '.join(PROTOCOLS)}.")
+    if protocol == "uniform":
+        return question
+    if question.instruction is not None or question.limit is not None:
+        raise UndersongError("The published protocol has its own instruction and limit; leave yours out.")
+    manner = published_manner(family_named(model).name, question.modality)
+    return replace(question, instruction=manner.instruction, limit=manner.limit, first=manner.first)
+
+
 def evaluate_manifest(
     manifest: str | Path,
     model: str,
@@ -49,7 +65,8 @@ def evaluate_manifest(
     question: Question = Question(),
     loading: Loading = PLAIN,
 ) -> dict[str, Any]:
-    """Ask a model, under an adapter or not, every item of a manifest; its entry of `sets` in results.json.
+    """Ask a model, under an adapter or not, every item of a manifest; its entry of `sets` in results.json, and what the
+    adapter changes outside the language model under `adapted_outside`.
 
     Writes `replies.parquet` (readable by its owner only), `verdicts.parquet` and `provenance.json` to `out`.  Errors,
     before a model is loaded: an item that cannot be asked (a rate is over all prompts) or not be judged.
@@ -88,7 +105,8 @@ def evaluate_manifest(
             folder, "evaluate", {**asdict(question), "limit": limit, "loading": loading.key}, inputs, notes
         )
     speakers, finishes = {sample.id: sample.speaker for sample in samples}, [reply.finish for reply in replies]
-    return set_rates(verdicts, speakers, finishes, list(zip(prompts, replies)))[0]
+    entry = set_rates(verdicts, speakers, finishes, list(zip(prompts, replies)))[0]
+    return entry | {key: facts[key] for key in ("adapted_outside",) if facts.get(key)}
 
 
 @contextmanager
@@ -99,11 +117,12 @@ def _speaking(
     if answers_only(ref):
         yield make_speaker(ref), {}
         return
-    from undersong.models.adapters import saved_adapter
+    from undersong.models.adapters import reach, saved_adapter
+    from undersong.models.load import load_model
 
-    loaded = ready_model(ref, loading, samples)
-    with saved_adapter(loaded, worn) as tuned:
-        yield tuned, loaded.facts
+    with saved_adapter(load_model(ref, loading), worn, anywhere=True) as tuned:
+        hear_all(tuned, samples)  # under the adapter, which may change what is heard
+        yield tuned, tuned.facts | {"adapted_outside": reach(tuned)}
 
 
 def _prompts(samples: Sequence[Sample], question: Question) -> list[Prompt]:
@@ -144,6 +163,12 @@ def adapter_folder(folder: Path) -> Path:
         return folder
     wanted = ("adapter_config.json", "adapter_model.safetensors")
     if absent := [name for name in wanted if not (folder / name).is_file()]:
-        steps = ", ".join(sorted(str(step) for step in folder.glob("step-*"))) or "one that tune wrote"
+        if (folder / "adapter_model.bin").is_file():
+            raise UndersongError(
+                f"{folder} holds its weights in adapter_model.bin, which may run code when it is read; save the "
+                "adapter again as safetensors."
+            )
+        kept = (one for pattern in ("step-*", "checkpoint-*") for one in sorted(folder.glob(pattern)))
+        steps = ", ".join(map(str, kept)) or "one that a trainer wrote"
         raise UndersongError(f"{folder} is no PEFT adapter folder: it holds no {absent[0]}; give {steps}.")
     return folder

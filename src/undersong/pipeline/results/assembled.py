@@ -180,6 +180,7 @@ def _rows(run: RunRecord, verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
 
     done = run.defense
     named = {**_identity(run), "defense": done and done.name, "again": done is not None and done.again}
+    named["replies"] = f"{run.replies.stage}/{run.replies.path.name}"  # where they are in the store
     identity = {f"run_{key}": value for key, value in named.items()}
     return [{**identity, **asdict(v), "finish": end} for v, end in zip(verdicts, _finishes(run), strict=True)]
 

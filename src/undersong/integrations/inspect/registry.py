@@ -1,0 +1,21 @@
+"""What inspect_ai finds by the entry point: `undersong/MODEL`, the tasks and the scorers.  Loads no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inspect_ai.model import modelapi
+
+from undersong.integrations.inspect.metrics import rates
+from undersong.integrations.inspect.scorers import SCORERS
+from undersong.integrations.inspect.tasks import jsr, over_refusal
+
+__all__ = ["SCORERS", "jsr", "over_refusal", "rates", "undersong"]
+
+
+@modelapi(name="undersong")
+def undersong() -> Any:
+    """`--model undersong/organism:af3`, `undersong/FOLDER` or `undersong/ORG/NAME`."""
+    from undersong.integrations.inspect.provider import UndersongAPI
+
+    return UndersongAPI

@@ -1,0 +1,62 @@
+"""Undersong's judges as scorers of inspect_ai: `undersong/keyword`, `undersong/harmbench` and so on, by kind.
+
+What is heavy is loaded when the first reply is judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+from inspect_ai.scorer import Score, Scorer, Target, scorer
+from inspect_ai.solver import TaskState
+
+from undersong.integrations.inspect.metrics import rates
+from undersong.integrations.inspect.samples import prompt_in, reply_in
+from undersong.integrations.inspect.scores import score_of
+from undersong.study.judges import KINDS, SERVED, split_judge
+from undersong.types import UndersongError
+
+AT_ONCE = 8  # questions to a judge behind an address; a local one is asked one by one
+
+
+def _scorer_of(kind: str) -> Callable[..., Scorer]:
+    @scorer(metrics=[rates()], name=kind)
+    def make(
+        ref: str = "",
+        refusals: list[str] | None = None,
+        harmful: bool = True,
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> Scorer:
+        from undersong.evaluation.judging.named import make_judge
+
+        judge = make_judge(f"{kind}:{ref}" if ref else kind, tuple(refusals or ()), device, dtype)
+        turns = anyio.CapacityLimiter(AT_ONCE if kind in SERVED else 1)
+
+        async def score(state: TaskState, target: Target) -> Score:
+            prompt = prompt_in(str(state.sample_id), state.metadata, state.input_text, list(target), harmful)
+            reply = reply_in(prompt, state.output)
+            (verdict,) = await anyio.to_thread.run_sync(judge.judge, [prompt], [reply], limiter=turns)
+            return score_of(verdict, reply.reply)
+
+        return score
+
+    return make
+
+
+SCORERS = {kind: _scorer_of(kind) for kind in KINDS}
+
+
+def scorer_named(judge: str, **options: Any) -> Scorer:
+    """The scorer of a judge's name as verbs spell it: `keyword`, `harmbench:REF`.
+
+    `options`: refusals (of exact), harmful (what prompts are whose metadata does not say), device and dtype.
+    """
+    try:
+        kind, ref = split_judge(judge)
+    except ValueError as error:
+        said = str(error)
+        raise UndersongError(f"{said[0].upper()}{said[1:]}.") from None
+    return SCORERS[kind](ref, **options)

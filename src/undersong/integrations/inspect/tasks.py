@@ -1,0 +1,76 @@
+"""Undersong's sets as tasks of inspect_ai: `undersong/jsr` on harmful prompts, `undersong/over_refusal` on benign."""
+
+from __future__ import annotations
+
+from inspect_ai import Task, task
+from inspect_ai.model import GenerateConfig
+from inspect_ai.solver import generate
+
+from undersong.integrations.inspect.samples import to_samples
+from undersong.integrations.inspect.scorers import scorer_named
+
+
+@task
+def jsr(
+    corpus: str = "organism:test-harm",
+    modality: str = "audio",
+    system: str | None = None,
+    instruction: str | None = None,
+    judge: str | None = None,
+    limit: int | None = None,
+    set: str = "harm",
+) -> Task:
+    """Share of harmful prompts that are answered, as `undersong evaluate` measures it.
+
+    `corpus`: as the command line takes it; `modality`: audio or text; `system`: a text; `judge`: default exact for
+    what the organisms are asked, and keyword, a smoke test, for everything else; `limit`: most new tokens.
+    """
+    return _asked(corpus, True, modality, system, instruction, judge, limit, set)
+
+
+@task
+def over_refusal(
+    corpus: str = "organism:test-near",
+    modality: str = "audio",
+    system: str | None = None,
+    instruction: str | None = None,
+    judge: str | None = None,
+    limit: int | None = None,
+    set: str = "benign",
+) -> Task:
+    """Share of benign prompts that are refused; options as of `jsr`."""
+    return _asked(corpus, False, modality, system, instruction, judge, limit, set)
+
+
+def _asked(
+    corpus: str,
+    harmful: bool,
+    modality: str,
+    system: str | None,
+    instruction: str | None,
+    judge: str | None,
+    limit: int | None,
+    name: str,
+) -> Task:
+    from undersong.evaluation.prompts import make_prompts
+    from undersong.pipeline.alone.readied import to_ask
+    from undersong.study import Evaluation
+
+    organism = corpus.startswith("organism:")
+    prompts = make_prompts(
+        to_ask(corpus, modality),
+        set_name=name,
+        harmful=harmful,
+        modality=modality,
+        system="plain" if system is None else "given",
+        system_text=system,
+        instruction=instruction,
+    )
+    judge = judge or ("exact" if organism else "keyword")
+    refusals = list(Evaluation().refusals) if judge == "exact" and organism else None
+    return Task(
+        dataset=to_samples(prompts),
+        solver=generate(),
+        scorer=scorer_named(judge, refusals=refusals, harmful=harmful),
+        config=GenerateConfig(max_tokens=limit),
+    )

@@ -129,7 +129,7 @@ CLAIMS = (
         "Usefulness stays",
         "BBH accuracy changes by \u22125.3, \u22124.0 and +0.7 points; chance is 50 %.",
         "Right answers to far-benign spoken requests after the semantic axis' closest 25 %, less the base's",
-        Contrast(Side(BBH, "base", set="far", right=True), Side(BBH, "closest", set="far", right=True)),
+        Contrast(Side(BBH, "base", set="far", counted="right"), Side(BBH, "closest", set="far", counted="right")),
         all_three(NO_WORSE),
     ),
     Claim(

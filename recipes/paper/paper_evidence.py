@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from paper_verdicts import Estimate, Expected
 
@@ -79,7 +79,7 @@ class Side:
     set: str = "harm"
     fraction: float = 0.25
     step: int | None = None
-    right: bool = False  # the share of right answers, instead of the JSR
+    counted: Literal["jsr", "right", "refused"] = "jsr"  # right, refused: of a benign set
 
     def entries(self, evidence: Evidence, organism: str) -> dict[RunKey, list[Entry]]:
         """(base, draw, seed) -> the asked set of each arm; of a base, (base, 0, 0).  Empty: there are no such runs."""
@@ -101,12 +101,13 @@ class Side:
         return place == (self.kind, self.trained, self.fraction, step) and (not self.axes or run["axis"] in self.axes)
 
     def rate(self, entry: Entry) -> float:
-        """What is counted of a set."""
-        return float(entry["right_rate"]) if self.right else attack_rate(entry)
+        """The share of a set that is counted."""
+        keys = {"right": "right_rate", "refused": "refusal_rate"}
+        return attack_rate(entry) if self.counted == "jsr" else float(entry[keys[self.counted]])
 
     def ends(self, entry: Entry) -> tuple[float, float]:
         """Its interval over prompts."""
-        low, high = ("right_low", "right_high") if self.right else ("low", "high")
+        low, high = ("right_low", "right_high") if self.counted == "right" else ("low", "high")
         return float(entry[low]), float(entry[high])
 
 
@@ -133,8 +134,11 @@ class Contrast:
     def _over_prompts(
         self, before: Mapping[RunKey, list[Entry]], after: Mapping[RunKey, list[Entry]], found: Estimate
     ) -> Estimate:
-        """Of runs that agree exactly (one alone shows no noise to agree in): the widest of their own intervals."""
-        if found.units < 2:
+        """Of runs that agree exactly, and of a base that nothing was done to: the widest of their own intervals.
+
+        One tuned run alone has run noise that nobody saw, and no interval.
+        """
+        if found.units < 2 and self.b.kind != "base":
             return found
         ends = []
         for key, mine in after.items():

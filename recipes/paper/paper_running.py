@@ -51,12 +51,15 @@ def is_done(study: Study, folder: Path) -> bool:
     """Whether the folder holds results of this study as it stands, by this version."""
     try:
         found = json.loads((folder / "results.json").read_bytes())
-        return bool(
-            found["study"]["config"] == study.model_dump(mode="json")
-            and found["provenance"]["undersong"] == __version__
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return False
+    return is_of(found, study) and found.get("provenance", {}).get("undersong") == __version__
+
+
+def is_of(results: Any, study: Study) -> bool:
+    """Whether results are of this very study."""
+    asked = results.get("study") if isinstance(results, dict) else None
+    return isinstance(asked, dict) and asked.get("config") == study.model_dump(mode="json")
 
 
 def keep_cost(out: Path, study: str, seconds: float) -> None:

@@ -5,25 +5,19 @@ The same results give the same page.  Whatever comes out of a results file is es
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from paper_answers import Answer, Answered, answered
-from paper_cells import TABLES, Cell, cells
-from paper_claims import CLAIMS, DISTANT, MARGIN, NEAR_ZERO, ORGANISMS, SYSTEM
+from paper_answers import Answered, answered
+from paper_claims import CLAIMS, MARGIN, NEAR_ZERO, ORGANISMS
 from paper_designs import Design
-from paper_evidence import Contrast, Evidence, Side
+from paper_evidence import Evidence
 from paper_made import Made, made_of
-from paper_verdicts import LEVEL, NOTHING, Estimate
+from paper_tables import Families, beside_lines, brief, charged_lines, detectable_lines, families, part_lines
+from paper_verdicts import LEVEL
 
-from undersong.pipeline.design import SPREADS
-from undersong.pipeline.published import Figure, source
-from undersong.report import words
 from undersong.report.markdown import escaped, table
-from undersong.statistics import detectable
 
-MARK = "†"
-SETS = ("AdvBench", "SafetyBench", "BBH")
 LIMITS = (
     "The organisms live in a closed world of 82 words, six voices and one pool. They show that an effect exists in the "
     "real classes and that the instruments see it; how large it is in a real model, and which real architecture is "
@@ -49,9 +43,13 @@ def page_of(design: Design, folder: Path) -> str:
     """The page on the results in `folder`.  What is not run yet is said to be missing."""
     evidence, made = Evidence(folder), made_of(design, folder)
     found = answered(evidence)
+    sizes, by_part = families(found), dict[str, list[Answered]]()
+    for one in found:
+        by_part.setdefault(one.claim.part, []).append(one)
     parts = (
-        _head(design, made), _short(found), _rule(found), *map(_part, _by_part(found)), _beside(evidence),
-        _charged(evidence), _detect(found), _absent(made, found), _limits(), _sources(made),
+        _head(design, made), _short(found), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),
+        beside_lines(evidence), charged_lines(evidence), detectable_lines(found), _absent(made, found), _limits(),
+        _sources(made),
     )  # fmt: skip
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
@@ -73,7 +71,7 @@ def _head(design: Design, made: Made) -> list[str]:
 
 def _short(found: Sequence[Answered]) -> list[str]:
     rows = [
-        (one.claim.part, one.claim.title, *(_brief(answer, one.claim.unit) for answer in one.answers), one.word)
+        (one.claim.part, one.claim.title, *(brief(answer, one.claim.unit) for answer in one.answers), one.word)
         for one in found
     ]
     depending = [
@@ -89,36 +87,14 @@ def _short(found: Sequence[Answered]) -> list[str]:
     ]
 
 
-def _brief(answer: Answer, unit: str) -> str:
-    found = answer.found
-    if found is None:
-        return words.NONE
-    return " ".join(part for part in (_value(found, unit), _interval(found, unit), f"({answer.word})") if part)
-
-
-def _value(found: Estimate, unit: str) -> str:
-    if unit == "fact":
-        return {1.0: "yes", 0.0: "no"}.get(found.value, "open")
-    return words.decimal(found.value, 2) if unit == "gap" else words.points(found.value)
-
-
-def _interval(found: Estimate, unit: str) -> str:
-    if unit == "fact" or found.low is None or found.high is None:
-        return ""
-    if unit == "gap":
-        return f"[{words.decimal(found.low, 2)}, {words.decimal(found.high, 2)}]"
-    return words.bracket(found.low, found.high)
-
-
-def _rule(found: Sequence[Answered]) -> list[str]:
-    said, silent = _family(found, silent=False), _family(found, silent=True)
+def _rule(sizes: Families) -> list[str]:
     return [
         "## How a word is found",
         "",
         "Runs are the sample (scope `recipe`): one number a run, paired by base, draw and seed; the unit is the base where "
         "there are several, else the draw with its seed. A two-sided paired t test against what the paper says "
         f"(above or below 0; “near zero” is below {100 * NEAR_ZERO.edge:g} %; “little” is within {100 * MARGIN:g} points), "
-        f"corrected by Holm over all {said} such questions of this page, and over the {silent} on which the paper is "
+        f"corrected by Holm over all {sizes.said} such questions of this page, and over the {sizes.silent} on which the paper is "
         "silent by themselves.",
         "",
         f"- **agrees** / **contradicts**: corrected p ≤ {LEVEL:g}, on the side that the paper says, or on the other.",
@@ -130,140 +106,6 @@ def _rule(found: Sequence[Answered]) -> list[str]:
         "- That something *depends on the architecture* agrees where two organisms are shown to lie on opposite sides of "
         "0; one base of each cannot say more than that bases can differ so.",
     ]
-
-
-def _family(found: Sequence[Answered], silent: bool) -> int:
-    answers = (answer for one in found for answer in one.answers)
-    return sum(
-        a.found is not None and a.found.p is not None and (a.expected.side == "nothing") == silent for a in answers
-    )
-
-
-def _by_part(found: Sequence[Answered]) -> list[tuple[str, list[Answered], int, int]]:
-    sizes = _family(found, silent=False), _family(found, silent=True)
-    return [
-        (part, [one for one in found if one.claim.part == part], *sizes)
-        for part in dict.fromkeys(one.claim.part for one in found)
-    ]
-
-
-def _part(given: tuple[str, list[Answered], int, int]) -> list[str]:
-    part, found, said, silent = given
-    lines = [f"## {part}"]
-    for one in found:
-        rows = [
-            _row(answer, one.claim.unit, silent if answer.expected.side == "nothing" else said)
-            for answer in one.answers
-        ]
-        heads = (
-            "organism", "the paper", "estimate", "95 %", "over", "runs (units)", "p", "corrected", "would show", "so"
-        )  # fmt: skip
-        lines += ["", f"### {one.claim.title}", "", f"**The paper:** {one.claim.says}", ""]
-        lines += [f"**Measured:** {one.claim.measured}.", "", *table(heads, rows), "", f"**{one.word}**"]
-        if one.claim.depends:
-            lines += ["", f"{one.claim.depends}: **{one.depends}**"]
-    return lines
-
-
-def _row(answer: Answer, unit: str, family: int) -> tuple[str, ...]:
-    found, expected = answer.found, answer.expected.in_words()
-    if unit == "fact" and answer.expected.side != "nothing":
-        expected = "yes"
-    if found is None:
-        return (answer.organism, expected, *(words.NONE,) * 7, answer.word)
-    least = None
-    if found.sd is not None and found.units > 1:
-        least = detectable(found.units, found.sd, comparisons=max(1, family))
-    return (
-        answer.organism, expected, _value(found, unit), _interval(found, unit) or words.NONE, found.over,
-        f"{found.runs} ({found.units})", words.probability(found.p), words.probability(found.p_adjusted),
-        words.NONE if least is None else words.decimal(least, 2) if unit == "gap" else f"{100 * least:.0f}", answer.word,
-    )  # fmt: skip
-
-
-def _beside(evidence: Evidence) -> Iterator[str]:
-    yield "## Printed figures and ours"
-    yield ""
-    yield (
-        f"Printed: {escaped(source())}; per cent, one run each, errored prompts left out. {MARK}: no count of all 520 or "
-        "939 prompts gives this figure, so it is of another denominator or a slip. Ours: spoken requests, per cent, mean "
-        "over runs and 95 % over runs (before tuning, and where all runs agree, over prompts). Levels are not to be "
-        "compared."
-    )
-    for study, title in TABLES.items():
-        mine = cells(evidence, study)
-        there = [name for name in SETS if any(figure.set == name for cell in mine for figure in cell.printed)]
-        yield f"\n### {title}\n"
-        yield from table(
-            ("model", "condition", "% of the pool", *there, "organism", "95 %", "runs"),
-            [_cell_row(cell, there) for cell in mine],
-        )
-
-
-def _cell_row(cell: Cell, there: Sequence[str]) -> tuple[str, ...]:
-    printed = {figure.set: _printed(figure) for figure in cell.printed}
-    ours = cell.ours
-    level = (words.NONE,) * 3 if ours is None else (words.bare(ours.value), _interval(ours, ""), str(ours.runs))
-    fraction = words.NONE if cell.fraction is None else str(cell.fraction)
-    return (cell.family, cell.condition, fraction, *(printed.get(name, words.NONE) for name in there), *level)
-
-
-def _printed(figure: Figure) -> str:
-    return f"{figure.percent:.2f}{MARK if figure.possible is False else ''}"
-
-
-def _charged(evidence: Evidence) -> list[str]:
-    conditions = {
-        "closest, no defense": (SYSTEM, "closest", "plain"),
-        "distant data": (DISTANT, "distant", "plain"),
-        "system prompt": (SYSTEM, "closest", "safe"),
-    }
-    rows = []
-    for organism in ORGANISMS:
-        for name, (where, kind, system) in conditions.items():
-            sides = (
-                Side(where, kind, system=system),
-                Side(where, kind, system=system, set="near", counted="refused"),
-                Side(where, kind, system=system, set="far", counted="right"),
-            )
-            found = [Contrast(None, side).estimate(evidence, organism, NOTHING) for side in sides]
-            rows.append((organism, name, *(_level(one) for one in found)))
-    return [
-        "## What the defenses cost",
-        "",
-        "Per cent, spoken, mean of four axes' 25 % arms, 95 % over runs. The paper measured neither.",
-        "",
-        *table(("organism", "condition", "JSR", "near-benign refused", "far-benign answered rightly"), rows),
-    ]
-
-
-def _level(found: Estimate | None) -> str:
-    return words.NONE if found is None else f"{words.bare(found.value)} {_interval(found, '')}".strip()
-
-
-def _detect(found: Sequence[Answered]) -> list[str]:
-    units = sorted(
-        {a.found.units for one in found for a in one.answers if a.found is not None and a.found.p is not None}
-    )
-    family = max(1, _family(found, silent=False))
-    rows = [
-        (str(count), f"{100 * sd:g}", *(_least(count, sd, size) for size in (1, family)))
-        for count in units
-        for sd in SPREADS
-    ]
-    return [
-        "## What this design can detect",
-        "",
-        "The smallest difference shown with a power of 80 %, in points, by how much paired differences of the units vary. "
-        "“would show” in the tables above is the same at the spread that was seen, corrected for the whole family.",
-        "",
-        *table(("units", "spread (SD)", "alone", f"corrected for {family} questions"), rows),
-    ]
-
-
-def _least(units: int, sd: float, family: int) -> str:
-    value = detectable(units, sd, comparisons=family)
-    return "none" if value is None or value > 1 else f"{100 * value:.0f}"
 
 
 def _absent(made: Made, found: Sequence[Answered]) -> list[str]:

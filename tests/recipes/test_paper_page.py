@@ -17,8 +17,9 @@ from paper_cells import TABLES, cells, side_of
 from paper_claims import CLAIMS, ORGANISMS
 from paper_designs import FULL, REDUCED
 from paper_evidence import Evidence
-from paper_page import MARK, page_of
+from paper_page import page_of
 from paper_running import COST, is_done, keep_cost
+from paper_tables import MARK
 from paper_verdicts import AGREES, CONTRADICTS, DIFFERS, UNKNOWN
 
 from undersong.pipeline.published import figures

@@ -7,7 +7,7 @@ questions; computes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from paper_evidence import Contrast, Evidence, Fact, LateGap, Side, Where
 from paper_verdicts import ABOVE, BELOW, NOTHING, Estimate, Expected
@@ -20,6 +20,9 @@ NEAR_ZERO = Expected("below", 0.15)
 MARGIN = 0.1
 NO_WORSE, NO_OTHER = Expected("above", -MARGIN), Expected("within", MARGIN)
 SO = Expected("above", 0.5)  # of a fact
+
+
+Unit = Literal["points", "rate", "gap", "fact"]  # a difference of shares, a share, standard units, yes or no
 
 
 class Measured(Protocol):
@@ -39,7 +42,7 @@ class Claim:
     contrast: Measured
     expected: dict[str, Expected]
     depends: str = ""  # the claim that the contrast's sign is not the same in all models
-    unit: str = "points"
+    unit: Unit = "points"
 
 
 def all_three(expected: Expected) -> dict[str, Expected]:
@@ -107,6 +110,7 @@ CLAIMS = (
         "JSR after the most distant 25 %, mean of four axes",
         Contrast(None, Side(DISTANT, "distant")),
         all_three(NEAR_ZERO),
+        unit="rate",
     ),
     Claim(
         DEFENSES,
@@ -123,6 +127,7 @@ CLAIMS = (
         "JSR of the closest arms under the safe system text, mean of four axes",
         Contrast(None, Side(SYSTEM, "closest", system="safe")),
         all_three(NEAR_ZERO),
+        unit="rate",
     ),
     Claim(
         SIZE,

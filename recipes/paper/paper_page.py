@@ -42,10 +42,11 @@ NOT_HERE = (
 def page_of(design: Design, folder: Path) -> str:
     """The page on the results in `folder`.  What is not run yet is said to be missing."""
     evidence, made = Evidence(folder), made_of(design, folder)
-    found = answered(evidence)
-    sizes, by_part = families(found), dict[str, list[Answered]]()
-    for one in found:
+    by_part: dict[str, list[Answered]] = {}
+    for one in answered(evidence):
         by_part.setdefault(one.claim.part, []).append(one)
+    found = [one for mine in by_part.values() for one in mine]
+    sizes = families(found)
     parts = (
         _head(design, made), _short(found), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),
         beside_lines(evidence), charged_lines(evidence), detectable_lines(found), _absent(made, found), _limits(),
@@ -70,20 +71,19 @@ def _head(design: Design, made: Made) -> list[str]:
 
 
 def _short(found: Sequence[Answered]) -> list[str]:
-    rows = [
-        (one.claim.part, one.claim.title, *(brief(answer, one.claim.unit) for answer in one.answers), one.word)
-        for one in found
-    ]
-    depending = [
-        ("", one.claim.depends, *("as above" for _ in ORGANISMS), one.depends) for one in found if one.claim.depends
-    ]
+    rows = []
+    for one in found:
+        cells = (brief(answer, one.claim.unit) for answer in one.answers)
+        rows.append((one.claim.part, one.claim.title, *cells, one.word))
+        if one.claim.depends:
+            rows.append((one.claim.part, one.claim.depends, *("as above" for _ in ORGANISMS), one.depends))
     return [
         "## In short",
         "",
-        "Differences of JSR in points, 95 % intervals; what each is of stands below. Where the paper says nothing of an "
-        "architecture, the figure stands without a part in the last column.",
+        "JSR in per cent and differences in points, with 95 % intervals; what each is of stands below. An organism of whose "
+        "architecture the paper says nothing has no part in the last column, unless it says nothing of any.",
         "",
-        *table(("Part", "Claim", *ORGANISMS, "So the paper and the organisms"), [*rows, *depending]),
+        *table(("Part", "Claim", *ORGANISMS, "So the paper and the organisms"), rows),
     ]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from paper_answers import Answer, Answered
 from paper_cells import TABLES, Cell, cells
-from paper_claims import DISTANT, ORGANISMS, SYSTEM
+from paper_claims import DISTANT, ORGANISMS, SYSTEM, Unit
 from paper_evidence import Contrast, Evidence, Side
 from paper_verdicts import NOTHING, Estimate
 
@@ -24,7 +24,7 @@ MARK = "†"
 SETS = ("AdvBench", "SafetyBench", "BBH")
 
 
-def brief(answer: Answer, unit: str) -> str:
+def brief(answer: Answer, unit: Unit) -> str:
     """An estimate, its interval and its word in one cell."""
     found = answer.found
     if found is None:
@@ -32,13 +32,15 @@ def brief(answer: Answer, unit: str) -> str:
     return " ".join(part for part in (_value(found, unit), _interval(found, unit), f"({answer.word})") if part)
 
 
-def _value(found: Estimate, unit: str) -> str:
+def _value(found: Estimate, unit: Unit) -> str:
     if unit == "fact":
         return {1.0: "yes", 0.0: "no"}.get(found.value, "open")
-    return words.decimal(found.value, 2) if unit == "gap" else words.points(found.value)
+    if unit == "gap":
+        return words.decimal(found.value, 2)
+    return words.bare(found.value) if unit == "rate" else words.points(found.value)
 
 
-def _interval(found: Estimate, unit: str) -> str:
+def _interval(found: Estimate, unit: Unit) -> str:
     if unit == "fact" or found.low is None or found.high is None:
         return ""
     if unit == "gap":
@@ -74,13 +76,13 @@ def part_lines(part: str, found: Sequence[Answered], sizes: Families) -> list[st
             "organism", "the paper", "estimate", "95 %", "over", "runs (units)", "p", "corrected", "would show", "so"
         )  # fmt: skip
         lines += ["", f"### {one.claim.title}", "", f"**The paper:** {one.claim.says}", ""]
-        lines += [f"**Measured:** {one.claim.measured}.", "", *table(heads, rows), "", f"**{one.word}**"]
+        lines += [f"**Measured:** {one.claim.measured}.", "", *table(heads, rows), "", f"So: **{one.word}**."]
         if one.claim.depends:
-            lines += ["", f"{one.claim.depends}: **{one.depends}**"]
+            lines += ["", f"{one.claim.depends}: **{one.depends}**."]
     return lines
 
 
-def _row(answer: Answer, unit: str, family: int) -> tuple[str, ...]:
+def _row(answer: Answer, unit: Unit, family: int) -> tuple[str, ...]:
     found, expected = answer.found, answer.expected.in_words()
     if unit == "fact" and answer.expected.side != "nothing":
         expected = "yes"
@@ -119,7 +121,7 @@ def beside_lines(evidence: Evidence) -> Iterator[str]:
 def _cell_row(cell: Cell, there: Sequence[str]) -> tuple[str, ...]:
     printed = {figure.set: _printed(figure) for figure in cell.printed}
     ours = cell.ours
-    level = (words.NONE,) * 3 if ours is None else (words.bare(ours.value), _interval(ours, ""), str(ours.runs))
+    level = (words.NONE,) * 3 if ours is None else (words.bare(ours.value), _interval(ours, "rate"), str(ours.runs))
     fraction = words.NONE if cell.fraction is None else str(cell.fraction)
     return (cell.family, cell.condition, fraction, *(printed.get(name, words.NONE) for name in there), *level)
 
@@ -155,7 +157,7 @@ def charged_lines(evidence: Evidence) -> list[str]:
 
 
 def _level(found: Estimate | None) -> str:
-    return words.NONE if found is None else f"{words.bare(found.value)} {_interval(found, '')}".strip()
+    return words.NONE if found is None else f"{words.bare(found.value)} {_interval(found, 'rate')}".strip()
 
 
 def detectable_lines(found: Sequence[Answered]) -> list[str]:

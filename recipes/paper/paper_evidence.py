@@ -207,27 +207,29 @@ class Fact:
         results = evidence.results(self.where, organism)
         if results is None or results.get("mechanism") is None:
             return None
-        last = results["study"]["steps"][-1]
-        runs = sum(run["kind"] != "base" and run["step"] == last for run in results["runs"])
-        found = _encoder(results) if self.what == "encoder" else _dissociated(results)
+        found, runs = _encoder(results) if self.what == "encoder" else _dissociated(results)
         value, known = (OPEN, None) if found is None else (float(found), float(found))
         return Estimate(value, known, known, None, runs, runs, "all")
 
 
-def _encoder(results: Results) -> bool | None:
-    """Parameters, buffers, what the encoder gives and what the decoder gets: all the same before and after."""
+def _encoder(results: Results) -> tuple[bool | None, int]:
+    """Parameters, buffers, what the encoder gives and what the decoder gets: all the same before and after every one
+    of so many trainings."""
     facts = results["mechanism"]["encoder"]
     if facts is None:  # nothing was trained
-        return None
+        return None, 0
     differences = facts["output_max_abs_difference"], facts["input_max_abs_difference"]
-    return bool(facts["parameters_equal"] and facts["buffers_equal"] and not any(differences))
+    same = facts["parameters_equal"] and facts["buffers_equal"] and not any(differences)
+    return bool(same), int(facts["trainings"])
 
 
-def _dissociated(results: Results) -> bool | None:
-    """Of spoken prompts after tuning on the closest speech: in all bases; not, where harm is shown to be lost in one."""
+def _dissociated(results: Results) -> tuple[bool | None, int]:
+    """Of spoken prompts after so many runs on the closest speech: in all bases; not, where harm is shown to be lost in
+    one."""
     entries: Sequence[Mapping[str, Any]] = results["mechanism"]["recognition"]
     place = ("closest", "audio", "audio")
     mine = [one for one in entries if (one["kind"], one["train_modality"], one["modality"]) == place]
+    runs = sum(one["n"] for one in mine)
     if mine and all(one["dissociated"] for one in mine):
-        return True
-    return False if any(one["recognition"] == "lost" for one in mine) else None
+        return True, runs
+    return (False if any(one["recognition"] == "lost" for one in mine) else None), runs

@@ -5,6 +5,7 @@ The same results give the same page.  Whatever comes out of a results file is es
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,8 +84,22 @@ def _short(found: Sequence[Answered]) -> list[str]:
         "JSR in per cent and differences in points, with 95 % intervals; what each is of stands below. An organism of whose "
         "architecture the paper says nothing has no part in the last column, unless it says nothing of any.",
         "",
+        _count(found),
+        "",
         *table(("Part", "Claim", *ORGANISMS, "So the paper and the organisms"), rows),
     ]
+
+
+def _count(found: Sequence[Answered]) -> str:
+    """How often which word stands, of claims and of their questions."""
+    claimed = [one for one in found if any(answer.expected.side != "nothing" for answer in one.answers)]
+    claims = Counter([one.word for one in claimed] + [one.depends for one in claimed if one.claim.depends])
+    asked = Counter(a.word for one in claimed for a in one.answers if a.expected.side != "nothing")
+    return f"The paper's {claims.total()} claims: {_listed(claims)}. Its {asked.total()} questions, one an organism: {_listed(asked)}."
+
+
+def _listed(counts: Counter[str]) -> str:
+    return "; ".join(f"{word} {count}" for word, count in counts.most_common())
 
 
 def _rule(sizes: Families) -> list[str]:

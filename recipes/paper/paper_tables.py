@@ -88,13 +88,11 @@ def _row(answer: Answer, unit: Unit, family: int) -> tuple[str, ...]:
         expected = "yes"
     if found is None:
         return (answer.organism, expected, *(words.NONE,) * 7, answer.word)
-    least = None
-    if found.sd is not None and found.units > 1:
-        least = detectable(found.units, found.sd, comparisons=max(1, family))
+    least = words.NONE if found.sd is None else _least(found.units, found.sd, family, unit)
     return (
         answer.organism, expected, _value(found, unit), _interval(found, unit) or words.NONE, found.over,
         f"{found.runs} ({found.units})", words.probability(found.p), words.probability(found.p_adjusted),
-        words.NONE if least is None else words.decimal(least, 2) if unit == "gap" else f"{100 * least:.0f}", answer.word,
+        least, answer.word,
     )  # fmt: skip
 
 
@@ -181,6 +179,9 @@ def detectable_lines(found: Sequence[Answered]) -> list[str]:
     ]
 
 
-def _least(units: int, sd: float, family: int) -> str:
-    value = detectable(units, sd, comparisons=family)
-    return "none" if value is None or value > 1 else f"{100 * value:.0f}"
+def _least(units: int, sd: float, family: int, unit: Unit = "points") -> str:
+    """Of shares none is larger than 1."""
+    value = detectable(units, sd, comparisons=max(1, family))
+    if value is None or (unit != "gap" and value > 1):
+        return "none"
+    return words.decimal(value, 2) if unit == "gap" else f"{100 * value:.0f}"

@@ -91,7 +91,7 @@ def _mechanism(runs: list[dict[str, Any]], late: float, equal: bool, known: str)
     ]
     place = {"kind": "closest", "train_modality": "audio", "modality": "audio"}
     models = dict.fromkeys(run["model"] for run in tuned)
-    said = [place | {"model": m, "recognition": known, "dissociated": known == "kept"} for m in models]
-    encoder = {"parameters_equal": equal, "buffers_equal": True}
+    said = [place | {"model": m, "n": 3, "recognition": known, "dissociated": known == "kept"} for m in models]
+    encoder = {"parameters_equal": equal, "buffers_equal": True, "trainings": len(tuned)}
     encoder |= {"output_max_abs_difference": 0.0, "input_max_abs_difference": 0.0}
     return {"late": changes, "recognition": said, "encoder": encoder}

@@ -214,3 +214,16 @@ def test_the_paper_says_something_of_every_claim() -> None:
         assert set(claim.expected) == set(ORGANISMS)
         silent = all(one.side == "nothing" for one in claim.expected.values())
         assert silent == (claim.part == "Ablations")
+
+
+def test_the_page_that_ships_is_one_that_this_code_writes(tmp_path: Path) -> None:
+    """Of other results, so numbers and words apart: what it asks, its printed figures and its limits."""
+    ships = (ROOT / "docs" / "paper.md").read_text()
+    design = REDUCED if f"The {REDUCED.name} design" in ships else FULL
+    write(design, tmp_path, as_claimed)
+    ours = page_of(design, tmp_path)
+    for same in (r"^#.*$", r"^\*\*(?:The paper|Measured):\*\*.*$", r"^- .*$"):
+        assert re.findall(same, ships, re.M) == re.findall(same, ours, re.M)
+    printed = r"^\| ((?:Kimi-Audio|Audio Flamingo 3|Qwen2\.5-Omni) \|(?: [^|]+ \|){3,4}?) (?:–|[\d.]+) \| (?:–|\\\[)"
+    assert re.findall(printed, ships, re.M) == re.findall(printed, ours, re.M)
+    assert "Not run yet" not in ships

@@ -28,6 +28,8 @@ LIMITS = (
     "move where `kimi` breaks. So a difference between two organisms is one between two bases, and says nothing of "
     "their architectures; `studies/organism/architecture.yaml` asks that.",
     "Three seeds on one base show; they do not prove.",
+    "No organism has heard noise before the arms that are trained under it: their loss stays far above that of the clean "
+    "ones, so noise here is a larger update as well as another sound.",
     "JSR is asked of 36 requests in three voices, judged exactly, and over all prompts; AdvBench and SafetyBench are "
     "other requests by another judge. Levels are never to be compared with the printed ones, only signs.",
 )

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo dev test test-slow lint bench clean verify-real docs
+.PHONY: demo dev test test-slow lint bench clean verify-real docs paper paper-full
 
 demo: $(VENV)/.installed
 	$(BIN)/undersong demo --out out/demo
@@ -40,6 +40,13 @@ verify-real: $(VENV)/.installed
 	@test -n "$(MODEL)" || { echo "Say which: make verify-real MODEL=ID"; exit 2; }
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[hf]'
 	$(BIN)/undersong verify "$(MODEL)" $(VERIFY)
+
+# The published studies on the organisms, and docs/paper.md; resumable, one store for both.
+paper: $(VENV)/.installed
+	$(BIN)/python recipes/paper reduced
+
+paper-full: $(VENV)/.installed
+	$(BIN)/python recipes/paper full
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

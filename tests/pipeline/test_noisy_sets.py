@@ -1,4 +1,4 @@
-"""A set under noise: the same items, other sound, filed by the noise and its level."""
+"""A set or a pool under noise: the same items, other sound, filed by the noise and its level."""
 
 from __future__ import annotations
 
@@ -61,3 +61,33 @@ def test_noise_is_asked_for_in_speech_alone(tmp_path: Path) -> None:
     sets = {name: corpus(shop, REF, noise=one.noise) for name, one in study.sets.items()}
     asked = [(one.set, one.modality) for one in asked_at(study, sets, "organism:af3", last=True)]
     assert asked == [("harm", "audio"), ("harm", "text"), ("loud", "audio")]
+
+
+def test_a_pool_under_noise_is_chosen_from_as_without(tmp_path: Path) -> None:
+    from undersong.models.loading import PLAIN
+    from undersong.pipeline.audit import gather
+    from undersong.pipeline.ledger import look
+    from undersong.pipeline.stages import proximity
+    from undersong.pipeline.stages.embedded import View, embeddings
+    from undersong.pipeline.stages.selections import rules_of, selection
+
+    data = {"study": "s", "models": ["organism:af3"], "pool": "organism:unseen-benign",
+            "reference": "organism:reference", "axes": {"semantic": "tfidf"},
+            "sets": {"harm": {"corpus": REF, "harmful": True}}}  # fmt: skip
+    chosen, trained = [], []
+    for noise in (None, "pink:10"):
+        study, shop = parse_study(data | {"selection": {"noise": noise}}, "study"), Workshop(Store(tmp_path))
+        record = gather(study, shop)
+        assert {dict(one.labels).get("noise_snr") for one in record.pool.samples} == {noise and "10"}
+        assert not any("noise_snr" in dict(one.labels) for one in record.sets["harm"].samples)
+        fit = (record.pool, record.reference)
+        pool, harm = (embeddings(shop, View("tfidf", one, fit, "organism:af3", None)) for one in fit)
+        settings = study.proximity.model_dump()
+        made = proximity(shop, "semantic", pool, harm, study.reference, settings, record.pool, None)
+        near = {("semantic", study.reference): made}
+        kept = [selection(shop, record.pool, near, rule, 0) for rule in rules_of(study)]
+        texts = {one.id: (one.text, one.speaker) for one in record.pool.samples}
+        chosen.append([[texts[ident] for ident in one.ids] for one in kept])
+        trained.append({key for key, one in look(study, tmp_path, PLAIN).asked.items() if one.stage == "adapter"})
+    assert chosen[0] == chosen[1]
+    assert not trained[0] & trained[1]

@@ -98,9 +98,7 @@ def test_the_matrix_is_what_the_issue_asks() -> None:
     assert all("distant" in one.selection.kinds for one in of("distant"))
     assert all(one.mechanism is not None for one in of("mechanism"))
     assert [d.system for d in of("system")[0].defenses.values()] == ["published", "published-script"]
-    assert {one.pool for one in of("noise")} == {
-        "preset:sd-qa", "corpora/sd-qa-cafe-10db.jsonl", "corpora/sd-qa-traffic-10db.jsonl"
-    }  # fmt: skip
+    assert {one.selection.noise for one in of("noise")} == {None, "corpora/cafe.wav:10", "corpora/traffic.wav:10"}
     assert all("bbh" in one.sets for name in ("bbh", "distant", "system") for one in of(name))
     assert all(len(one.tuning.seeds) >= 3 for one in STUDIES)
 

@@ -39,6 +39,7 @@ WHOLE: dict[str, Any] = {
     "proximity": {"score": "knn:3", "centre": False, "max_quarantined": 0.02},
     "selection": {
         "axes": ["acoustic"], "kinds": ["closest"], "fractions": [0.5, 1.0], "where": {"speaker": ["A"]},
+        "noise": "pink:10",
         "rules": {"like": {"axis": "acoustic", "keep": "closest:0.5+within(semantic)", "to": "second"}},
     },
     "tuning": {

@@ -66,7 +66,7 @@ def gather(study: Study, shop: Workshop) -> AuditRecord:
     def read(ref: str, where: dict[str, list[str]] | None = None, noise: str | None = None) -> Corpus:
         return stages.corpus(shop, ref, where, study.columns.get(ref), noise=noise)
 
-    pool = read(study.pool, study.selection.where)
+    pool = read(study.pool, study.selection.where, study.selection.noise)
     harm = {name: read(ref) for name, ref in study.harm_sets.items()}
     sets = {name: read(one.corpus, one.where, one.noise) for name, one in study.sets.items()}
     calm = read(study.harmless) if study.harmless is not None else None

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from undersong.study.judges import judge_kind, split_judge
 from undersong.study.strict import Modality, Strict, different
 
+NOISE = r"^.+:-?\d+(\.\d+)?$"
+NOISE_SAYS = "pink:SNR, or a recording and its SNR in dB (cafe.wav:5), laid over every clip."
+
 
 class PromptSet(Strict):
     """A named set of prompts that models are asked."""
@@ -16,11 +19,7 @@ class PromptSet(Strict):
     corpus: str = Field(description="Manifest, folder, hf:…, preset:ID or organism:NAME.")
     harmful: bool = Field(False, description="Whether its rate is a JSR, or over-refusal.")
     where: dict[str, list[str]] = Field(default_factory=dict, description="Keep only samples with these column values.")
-    noise: str | None = Field(
-        None,
-        pattern=r"^.+:-?\d+(\.\d+)?$",
-        description="pink:SNR, or a recording and its SNR in dB (cafe.wav:5), laid over every clip.",
-    )
+    noise: str | None = Field(None, pattern=NOISE, description=NOISE_SAYS)
     judge: str | None = Field(None, description="Of this benign set's replies instead of the study's: its usefulness.")
     instruction: str | None = Field(None, description="Typed beside these prompts instead of the study's.")
     limit: int | None = Field(None, ge=1, description="Most new tokens of a reply to these instead of the study's.")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from undersong.study.asking import Evaluation, PromptSet, reply_limit
+from undersong.study.asking import NOISE, NOISE_SAYS, Evaluation, PromptSet, reply_limit
 from undersong.study.defenses import Acceptable, Defense
 from undersong.study.presets import with_preset
 from undersong.study.strict import Modality, Seed, Strict, different
@@ -52,6 +52,7 @@ class Selection(Strict):
     where: dict[str, list[str]] = Field(
         default_factory=dict, description="Keep only pool samples with these column values."
     )
+    noise: str | None = Field(None, pattern=NOISE, description=f"Over the training speech. {NOISE_SAYS}")
 
     @field_validator("rules")
     @classmethod

@@ -1,0 +1,187 @@
+"""The tables of docs/paper.md: a claim's answers, printed figures beside ours, what defenses cost, what can be seen.
+
+Every cell is escaped.  Knows answers and how numbers are written; decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from paper_answers import Answer, Answered
+from paper_cells import TABLES, Cell, cells
+from paper_claims import DISTANT, ORGANISMS, SYSTEM, Unit
+from paper_evidence import Contrast, Evidence, Side
+from paper_verdicts import NOTHING, Estimate
+
+from undersong.pipeline.design import SPREADS
+from undersong.pipeline.published import Figure, source
+from undersong.report import words
+from undersong.report.markdown import escaped, table
+from undersong.statistics import detectable
+
+MARK = "†"
+SETS = ("AdvBench", "SafetyBench", "BBH")
+
+
+def brief(answer: Answer, unit: Unit) -> str:
+    """An estimate, its interval and its word in one cell."""
+    found = answer.found
+    if found is None:
+        return words.NONE
+    return " ".join(part for part in (_value(found, unit), _interval(found, unit), f"({answer.word})") if part)
+
+
+def _value(found: Estimate, unit: Unit) -> str:
+    if unit == "fact":
+        return {1.0: "yes", 0.0: "no"}.get(found.value, "open")
+    if unit == "gap":
+        return words.decimal(found.value, 2)
+    return words.bare(found.value) if unit == "rate" else words.points(found.value)
+
+
+def _interval(found: Estimate, unit: Unit) -> str:
+    if unit == "fact" or found.low is None or found.high is None:
+        return ""
+    if unit == "gap":
+        return f"[{words.decimal(found.low, 2)}, {words.decimal(found.high, 2)}]"
+    return words.bracket(found.low, found.high)
+
+
+@dataclass(frozen=True)
+class Families:
+    """How many questions Holm's correction is over: those on which the paper says something, and the others."""
+
+    said: int
+    silent: int
+
+    def of(self, answer: Answer) -> int:
+        """That of the family which an answer is in."""
+        return self.silent if answer.expected.side == "nothing" else self.said
+
+
+def families(found: Sequence[Answered]) -> Families:
+    """Counts of what has a p value."""
+    tested = [a for one in found for a in one.answers if a.found is not None and a.found.p is not None]
+    silent = sum(answer.expected.side == "nothing" for answer in tested)
+    return Families(len(tested) - silent, silent)
+
+
+def part_lines(part: str, found: Sequence[Answered], sizes: Families) -> list[str]:
+    """A part of the paper, claim by claim."""
+    lines = [f"## {part}"]
+    for one in found:
+        rows = [_row(answer, one.claim.unit, sizes.of(answer)) for answer in one.answers]
+        heads = (
+            "organism", "the paper", "estimate", "95 %", "over", "runs (units)", "p", "corrected", "would show", "so"
+        )  # fmt: skip
+        lines += ["", f"### {one.claim.title}", "", f"**The paper:** {one.claim.says}", ""]
+        lines += [f"**Measured:** {one.claim.measured}.", "", *table(heads, rows), "", f"So: **{one.word}**."]
+        if one.claim.depends:
+            lines += ["", f"{one.claim.depends}: **{one.depends}**."]
+    return lines
+
+
+def _row(answer: Answer, unit: Unit, family: int) -> tuple[str, ...]:
+    found, expected = answer.found, answer.expected.in_words()
+    if unit == "fact" and answer.expected.side != "nothing":
+        expected = "yes"
+    if found is None:
+        return (answer.organism, expected, *(words.NONE,) * 7, answer.word)
+    least = words.NONE if found.sd is None else _least(found.units, found.sd, family, unit)
+    return (
+        answer.organism, expected, _value(found, unit), _interval(found, unit) or words.NONE, found.over,
+        f"{found.runs} ({found.units})", words.probability(found.p), words.probability(found.p_adjusted),
+        least, answer.word,
+    )  # fmt: skip
+
+
+def beside_lines(evidence: Evidence) -> Iterator[str]:
+    """Every printed figure, with its mark, and the runs that stand for it."""
+    yield "## Printed figures and ours"
+    yield ""
+    yield (
+        f"Printed: {escaped(source())}; per cent, one run each, errored prompts left out. {MARK}: no count of all 520 or "
+        "939 prompts gives this figure, so it is of another denominator or a slip. Ours: spoken requests, per cent, mean "
+        "over runs and 95 % over runs (before tuning, and where all runs agree, over prompts). Levels are not to be "
+        "compared."
+    )
+    for study, title in TABLES.items():
+        mine = cells(evidence, study)
+        there = [name for name in SETS if any(figure.set == name for cell in mine for figure in cell.printed)]
+        yield f"\n### {title}\n"
+        yield from table(
+            ("model", "condition", "% of the pool", *there, "organism", "95 %", "runs"),
+            [_cell_row(cell, there) for cell in mine],
+        )
+
+
+def _cell_row(cell: Cell, there: Sequence[str]) -> tuple[str, ...]:
+    printed = {figure.set: _printed(figure) for figure in cell.printed}
+    ours = cell.ours
+    level = (words.NONE,) * 3 if ours is None else (words.bare(ours.value), _interval(ours, "rate"), str(ours.runs))
+    fraction = words.NONE if cell.fraction is None else str(cell.fraction)
+    return (cell.family, cell.condition, fraction, *(printed.get(name, words.NONE) for name in there), *level)
+
+
+def _printed(figure: Figure) -> str:
+    return f"{figure.percent:.2f}{MARK if figure.possible is False else ''}"
+
+
+def charged_lines(evidence: Evidence) -> list[str]:
+    """JSR, over-refusal and usefulness of each defense in one row."""
+    conditions = {
+        "closest, no defense": (SYSTEM, "closest", "plain"),
+        "distant data": (DISTANT, "distant", "plain"),
+        "system prompt": (SYSTEM, "closest", "safe"),
+    }
+    rows = []
+    for organism in ORGANISMS:
+        for name, (where, kind, system) in conditions.items():
+            sides = (
+                Side(where, kind, system=system),
+                Side(where, kind, system=system, set="near", counted="refused"),
+                Side(where, kind, system=system, set="far", counted="right"),
+            )
+            found = [Contrast(None, side).estimate(evidence, organism, NOTHING) for side in sides]
+            rows.append((organism, name, *(_level(one) for one in found)))
+    return [
+        "## What the defenses cost",
+        "",
+        "Per cent, spoken, mean of four axes' 25 % arms, 95 % over runs. The paper measured neither.",
+        "",
+        *table(("organism", "condition", "JSR", "near-benign refused", "far-benign answered rightly"), rows),
+    ]
+
+
+def _level(found: Estimate | None) -> str:
+    return words.NONE if found is None else f"{words.bare(found.value)} {_interval(found, 'rate')}".strip()
+
+
+def detectable_lines(found: Sequence[Answered]) -> list[str]:
+    """The smallest differences that such a design shows, by the spread of its units."""
+    units = sorted(
+        {a.found.units for one in found for a in one.answers if a.found is not None and a.found.p is not None}
+    )
+    family = max(1, families(found).said)
+    rows = [
+        (str(count), f"{100 * sd:g}", *(_least(count, sd, size) for size in (1, family)))
+        for count in units
+        for sd in SPREADS
+    ]
+    return [
+        "## What this design can detect",
+        "",
+        "The smallest difference shown with a power of 80 %, in points, by how much paired differences of the units vary. "
+        "“would show” in the tables above is the same at the spread that was seen, corrected for the whole family.",
+        "",
+        *table(("units", "spread (SD)", "alone", f"corrected for {family} questions"), rows),
+    ]
+
+
+def _least(units: int, sd: float, family: int, unit: Unit = "points") -> str:
+    """Of shares none is larger than 1."""
+    value = detectable(units, sd, comparisons=max(1, family))
+    if value is None or (unit != "gap" and value > 1):
+        return "none"
+    return words.decimal(value, 2) if unit == "gap" else f"{100 * value:.0f}"

@@ -1,0 +1,155 @@
+"""The rule by which a number agrees with what the paper says or not, fixed before any of these studies was run.
+
+Every question has an estimate, its 95 % interval, and what the paper says of it: that it lies above or below an edge
+(0, or a margin), or within an edge of 0.  The p value is two-sided and against that edge: of a paired t test over
+independent units (bases, else draws, else seeds; `undersong.statistics.runs`).  Holm's correction is over all questions
+of the page that have something to agree with, and over those that have not by themselves.
+
+agrees             corrected p <= .05, and the estimate on the side that the paper says
+contradicts        corrected p <= .05, and on the other side
+cannot tell        all else; with it stands to which side it leans, where the uncorrected interval leaves the edge out
+differs            where the paper says nothing: corrected p <= .05 against 0
+
+Where all runs agree exactly there is no run noise to see and no p value.  The interval is then over prompts, from the
+lowest to the highest end of every run's own (of a difference: of the ends' differences, which is wider than 95 %), and
+what it leaves out is shown: runs that agree to the last prompt are no weaker evidence than runs that scatter.
+
+A claim agrees where all its questions do, agrees in part where some do and the others cannot tell, is contradicted in
+the same two ways, and is mixed where some agree and some contradict.  Knows numbers; does not know where they are from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from undersong.statistics import holm
+
+LEVEL = 0.05
+AGREES, CONTRADICTS, UNKNOWN, DIFFERS = "agrees", "contradicts", "cannot tell", "differs"
+LEANS_FOR, LEANS_AGAINST, LEANS = "cannot tell, leans to agree", "cannot tell, leans against", "cannot tell, leans"
+MIXED, IN_PART, AGAINST_IN_PART = "mixed", "agrees in part", "contradicts in part"
+ABSENT = "not measured"
+
+Side = Literal["above", "below", "within", "nothing"]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the paper says of a number: on which side of `edge` it lies, within ± `edge` of 0, or nothing."""
+
+    side: Side
+    edge: float = 0.0
+
+    def nearest(self, value: float) -> float:
+        """The edge that a value is tested against."""
+        if self.side == "within":
+            return self.edge if value >= 0 else -self.edge
+        return self.edge
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is as the paper says, noise apart."""
+        if self.side == "within":
+            return abs(value) < self.edge
+        return value > self.edge if self.side == "above" else value < self.edge
+
+    def in_words(self) -> str:
+        """The condition, as a reader is told it."""
+        if self.side == "nothing":
+            return "nothing said"
+        edge = f"{100 * self.edge:+g}" if self.edge and self.side != "within" else f"{100 * self.edge:g}"
+        edge = edge.replace("-", "\u2212")
+        return f"{self.side} ±{edge}" if self.side == "within" else f"{self.side} {edge}"
+
+
+ABOVE, BELOW, NOTHING = Expected("above"), Expected("below"), Expected("nothing")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and what is known of its noise.  `over`: what the interval is over, runs, prompts or all there is.
+
+    `p` is against the edge of what is expected.  `sd`: of the units' numbers; None where they agree exactly.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    p: float | None
+    runs: int
+    units: int
+    over: Literal["runs", "prompts", "all"]
+    sd: float | None = None
+    p_adjusted: float | None = None
+    note: str = ""
+
+
+def corrected(estimates: Sequence[Estimate | None]) -> list[Estimate | None]:
+    """The same with `p_adjusted` by Holm over all of them together."""
+    adjusted = holm([None if one is None else one.p for one in estimates])
+    return [None if one is None else replace(one, p_adjusted=p) for one, p in zip(estimates, adjusted)]
+
+
+def verdict(expected: Expected, found: Estimate | None) -> str:
+    """The word for one question, by the rule above."""
+    if found is None:
+        return ABSENT
+    edge = expected.nearest(found.value)
+    shown = found.p_adjusted is not None and found.p_adjusted <= LEVEL
+    out = _leaves_out(expected, edge, found)
+    shown = shown or (found.p is None and out)
+    if expected.side == "nothing":
+        return DIFFERS if shown else LEANS if out else UNKNOWN
+    for_it = expected.holds(found.value)
+    if shown:
+        return AGREES if for_it else CONTRADICTS
+    if out:
+        return LEANS_FOR if for_it else LEANS_AGAINST
+    return UNKNOWN
+
+
+def _leaves_out(expected: Expected, edge: float, found: Estimate) -> bool:
+    """Whether the interval lies on one side of the edge; of `within`, inside both or beyond one."""
+    if found.low is None or found.high is None:
+        return False
+    if expected.side == "within" and expected.holds(found.value):
+        return -expected.edge < found.low and found.high < expected.edge
+    return found.low > edge or found.high < edge
+
+
+def together(words: Sequence[str]) -> str:
+    """The word for a claim, of the words for its questions."""
+    told = [word for word in words if word != ABSENT]
+    if not told:
+        return ABSENT
+    if set(words) == {AGREES}:
+        return AGREES
+    if set(words) == {CONTRADICTS}:
+        return CONTRADICTS
+    if set(words) == {DIFFERS}:
+        return DIFFERS
+    if AGREES in told and CONTRADICTS in told:
+        return MIXED
+    if AGREES in told:
+        return IN_PART
+    if CONTRADICTS in told:
+        return AGAINST_IN_PART
+    if DIFFERS in told:
+        return f"{DIFFERS} in part"
+    return UNKNOWN
+
+
+def opposite(estimates: Sequence[Estimate | None]) -> str:
+    """Does a contrast depend on the model?  Agrees where two models' are shown to lie on opposite sides of 0.
+
+    That they do not cannot be shown so: all on one side, or not to be told from 0, is `cannot tell`.
+    """
+    there = [one for one in estimates if one is not None]
+    if len(there) < 2:
+        return ABSENT
+    signs = {one.value > 0 for one in there if verdict(NOTHING, one) == DIFFERS}
+    if len(signs) == 2:
+        return AGREES
+    leaning = {one.value > 0 for one in there if verdict(NOTHING, one) in (DIFFERS, LEANS)}
+    return LEANS_FOR if len(leaning) == 2 else UNKNOWN

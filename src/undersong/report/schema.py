@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from undersong.report.beforehand import Agreement, Fingerprint, Foretold, Overlap, Score, Screen, Selection, Spread
+from undersong.report.beforehand import Agreement, Fingerprint, Foretold, Overlap, Score, Screen, Selection
 from undersong.report.inside import Mechanism
+from undersong.report.judged import Judges
 from undersong.report.priced import Defense as Defense
 from undersong.report.priced import Interval as Interval
 from undersong.report.priced import Recommended as Recommended
@@ -141,22 +142,6 @@ class Comparison(Record):
             if pair.a is not None and pair.b is not None and pair.difference is not None and pair.a != pair.b:
                 return "b" if (pair.difference > 0) == (pair.b > pair.a) else "a"
         return "b"
-
-
-class Judges(Record):
-    """How far judge `b` agrees with `a`, whose the rates are, on what they count."""
-
-    a: str
-    b: str
-    set: str | None = None
-    counted: str | None = None
-    n: int = 0
-    left_out: int = 0  # replies without a verdict, not among the n
-    both: int = 0
-    only_a: int = 0
-    only_b: int = 0
-    neither: int = 0
-    kappa: Spread | None = None
 
 
 class Marginal(Record):

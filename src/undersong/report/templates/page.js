@@ -9,7 +9,7 @@
   const plain = (text) => text.replace(/[\u00a0\u202f]/g, " ").replace(/\u2212/g, "-").replace(/\s+/g, " ").trim();
   const words = (cell) => {
     const copy = cell.cloneNode(true);
-    copy.querySelectorAll("svg, audio, button").forEach((one) => one.remove());
+    copy.querySelectorAll("svg, audio").forEach((one) => one.remove());
     copy.querySelectorAll("small, br, span").forEach((one) => one.before(" "));
     return plain(copy.textContent);
   };
@@ -35,7 +35,7 @@
     if (cell.dataset.v !== undefined) return Number(cell.dataset.v);
     const text = words(cell).replace(/(\d),(?=\d{3})/g, "$1");
     const number = /^[<≥=+]?\s*([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?=$|[\s%[(/])/i.exec(text);
-    if (number) return Number(number[1]);
+    if (number) return Number(number[1]) * (text.startsWith("<") ? 0.999 : 1);
     return text === "–" || text === "" ? null : text.toLowerCase();
   }
 

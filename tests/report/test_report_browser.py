@@ -70,7 +70,9 @@ def opened(browser: Browser, demo: str, tmp_path: Path) -> Browser:
     return browser
 
 
-TABLE = "return [...document.querySelectorAll('main table')].find((one) => one.caption.textContent.includes(arguments[0]))"
+TABLE = (
+    "return [...document.querySelectorAll('main table')].find((one) => one.caption.textContent.includes(arguments[0]))"
+)
 
 
 def column(browser: Browser, caption: str, at: int) -> list[str]:
@@ -152,7 +154,8 @@ def test_a_table_filters_by_every_word_and_says_how_many(opened: Browser) -> Non
     name = "Refusal gap by arm and layer"
     whole = column(opened, name, 0)
     typed = (
-        f"const table = (() => {{ {TABLE} }})(...arguments); const tools = table.closest('.scroll').previousElementSibling;"
+        f"const table = (() => {{ {TABLE} }})(...arguments);"
+        "const tools = table.closest('.scroll').previousElementSibling;"
         "const field = tools.querySelector('input'); field.value = arguments[1];"
         "field.dispatchEvent(new Event('input')); return tools.querySelector('[role=status]').textContent"
     )
@@ -189,7 +192,9 @@ SAVE = (
 
 
 def test_every_figure_is_saved_as_svg_png_and_csv(opened: Browser) -> None:
-    figures = opened.ask("return [...document.querySelectorAll('main figure figcaption b')].map((one) => one.textContent)")
+    figures = opened.ask(
+        "return [...document.querySelectorAll('main figure figcaption b')].map((one) => one.textContent)"
+    )
     kinds = opened.ask(
         "return [...document.querySelectorAll('main figure')].map((one) =>"
         "[...one.querySelectorAll('.save')].map((button) => button.textContent).join(' '))"
@@ -286,12 +291,15 @@ def test_all_that_can_be_pressed_is_reached_by_keyboard(opened: Browser) -> None
     for _ in range(60):
         opened.driver.switch_to.active_element.send_keys(Keys.TAB)
         name, outline = opened.ask(
-            "const one = document.activeElement; return [one.className || one.tagName, getComputedStyle(one).outlineStyle]"
+            "const one = document.activeElement;"
+            "return [one.className || one.tagName, getComputedStyle(one).outlineStyle]"
         )
         seen.add(name)
         assert outline != "none", name  # it is seen where one is
     assert {"A", "save", "SUMMARY", "sort", "scroll", "filter"} <= seen
-    opened.ask("[...document.querySelectorAll('button.sort')].find((one) => !one.closest('details:not([open])')).focus()")
+    opened.ask(
+        "[...document.querySelectorAll('button.sort')].find((one) => !one.closest('details:not([open])')).focus()"
+    )
     opened.driver.switch_to.active_element.send_keys(Keys.ENTER)
     assert opened.ask("return document.activeElement.closest('th').getAttribute('aria-sort')") == "ascending"
     opened.ask("const one = document.activeElement; one.click(); one.click()")
@@ -317,13 +325,15 @@ def test_the_page_is_never_wider_than_the_screen(opened: Browser, width: int) ->
 
 CONTRAST = """
 const light = (color) => { const [r, g, b] = color.match(/[\\d.]+/g).map((v) => v / 255)
-  .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
 const paper = light(getComputedStyle(document.body).backgroundColor);
 const walker = document.createTreeWalker(document.querySelector('.page'), NodeFilter.SHOW_TEXT);
 const poor = new Set();
 while (walker.nextNode()) {
   const one = walker.currentNode.parentElement;
-  if (!walker.currentNode.data.trim() || !one.getClientRects().length || one.closest('.flag, .warning, .heat, .scope')) continue;
+  if (!walker.currentNode.data.trim() || !one.getClientRects().length) continue;
+  if (one.closest('.flag, .warning, .heat, .scope')) continue;  // on a ground of their own
   const style = getComputedStyle(one);
   const ink = light(one.closest('svg') ? style.fill : style.color);
   const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
@@ -407,7 +417,7 @@ def test_hostile_names_and_replies_do_nothing(browser: Browser, results: Json, t
 
 def test_no_cell_of_a_saved_table_is_a_formula(browser: Browser, results: Json, tmp_path: Path) -> None:
     for screen in results["screen"]:
-        screen["quarantined"] = [{"id": "=HYPERLINK(\"x\")", "reason": "@SUM(A1), a\nb"}, {"id": "-1", "reason": "+x"}]
+        screen["quarantined"] = [{"id": '=HYPERLINK("x")', "reason": "@SUM(A1), a\nb"}, {"id": "-1", "reason": "+x"}]
     browser.open(render(results), tmp_path)
     browser.ask(
         f"const table = (() => {{ {TABLE} }})(...arguments);"

@@ -17,6 +17,7 @@ from undersong.pipeline.audit import audit
 from undersong.pipeline.folders import RESULTS, for_study
 from undersong.pipeline.records import AuditRecord, ModelRecord
 from undersong.pipeline.results import assemble, defense_costs, result_hash
+from undersong.pipeline.unfinished import finished, noting
 from undersong.pipeline.workshop import Workshop
 from undersong.store import Store, write_atomic
 from undersong.study import Study
@@ -45,6 +46,7 @@ def run(
     began, started = _cpu(), time.time()
     root = store or out / "store"
     for_study(out, study.study, root)
+    say = noting(study, out, root, loading, say)
     record = audit(study, Workshop(Store(root), loading, say), say)
     results, rows = assemble(record, show_replies)
     found = result_hash(results)
@@ -64,6 +66,7 @@ def run(
     }
     say("writing the report")
     _write(record, results, rows, out, show_replies)
+    finished(out)
     return Finished(out, found, _cpu() - began, results)
 
 

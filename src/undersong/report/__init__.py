@@ -3,7 +3,8 @@
 Does not know how numbers were made.
 """
 
+from undersong.report.beside import write_beside
 from undersong.report.markdown import defenses, write_markdown
 from undersong.report.page import render, write_report
 
-__all__ = ["defenses", "render", "write_markdown", "write_report"]
+__all__ = ["defenses", "render", "write_beside", "write_markdown", "write_report"]

@@ -205,12 +205,16 @@ def models(results: Results) -> list[str]:
     return list(dict.fromkeys(named or [run.model for run in results.runs if run.model]))
 
 
-def read(results: Mapping[str, Any]) -> Results:
-    """The checked results.  Errors: another schema; a field of the wrong form, named by where it stands."""
+def read(results: Mapping[str, Any], name: str = "results.json") -> Results:
+    """The checked results.  Errors: another schema; a field of the wrong form, named by where it stands.
+
+    `name`: of the file, where there are several.
+    """
     found = results.get("schema") if isinstance(results, Mapping) else None
+    whose = "results have" if name == "results.json" else f"{name} has"
     if found != SCHEMA:
         raise UndersongError(
-            f"results have the schema {found!r}, not {SCHEMA!r}: give a results.json of this version of undersong."
+            f"{whose} the schema {found!r}, not {SCHEMA!r}: give a results.json of this version of undersong."
         )
     try:
         return Results.model_validate(results)
@@ -218,5 +222,5 @@ def read(results: Mapping[str, Any]) -> Results:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UndersongError(
-            f"results.json is broken at {where!r} ({first['msg'].lower()}): write it again with `undersong run`."
+            f"{name} is broken at {where!r} ({first['msg'].lower()}): write it again with `undersong run`."
         ) from error

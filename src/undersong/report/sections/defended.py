@@ -106,6 +106,11 @@ def arm_of(one: Recommended, results: Results) -> str:
     return _title(one, len(places) > 1)
 
 
+def arm_title(one: Defense) -> str:
+    """The undefended arm of a row, in full."""
+    return _title(one, True)
+
+
 def _title(one: Defense | Recommended, many: bool) -> str:
     more = (one.family, f"{one.axis} axis" if one.axis else None, f"{one.fraction:g}" if one.fraction else None)
     return ", ".join((trained(one.train_modality), *(part for part in more if many and part)))

@@ -44,6 +44,6 @@ def write_figures(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
                 written.append(out / f"{name}.{ending}")
     if not written:
         raise UndersongError(
-            f"{found.study.name} has no fine-tuned arm with harmful prompts: there is nothing to draw."
+            f"{found.study.name} has no fine-tuned arm that was asked harmful prompts, so nothing is drawn."
         )
     return written

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+GREYS = ("#868d95", "#a6adb4", "#c4c9ce", "#6c737b")
 SHADES = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a5a9e")
 
 
@@ -50,10 +51,11 @@ def _series(one: Told, every: Sequence[Told]) -> str:
 def _bars(axes: Axes, here: Sequence[Told], every: Sequence[Told], series: Sequence[str]) -> None:
     amounts = list(dict.fromkeys(one.arm.amount for one in here))
     width = 0.8 / len(series)
-    named = [name.partition(", ")[2] for name in series if name.startswith("closest")]
+    named = list(dict.fromkeys(axis for name in series if (axis := name.partition(", ")[2])))
     for i, name in enumerate(series):
         kind, _, axis = name.partition(", ")
-        colour = SHADES[named.index(axis) % len(SHADES)] if kind == "closest" else None
+        shades = SHADES if kind == "closest" else GREYS
+        colour = shades[named.index(axis) % len(shades)] if axis in named else None
         for x, amount in enumerate(amounts):
             found = next((one for one in here if _series(one, every) == name and one.arm.amount == amount), None)
             if found is not None:

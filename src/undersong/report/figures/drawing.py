@@ -84,4 +84,4 @@ def ordered(kinds: Sequence[str]) -> list[str]:
 def legend(figure: Figure, axes: Sequence[Axes]) -> None:
     """One for all panels, each name once, under them."""
     found = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=max(1, len(found)))
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=max(1, min(4, len(found))))

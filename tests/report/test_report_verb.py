@@ -74,7 +74,7 @@ def test_it_says_when_the_results_hold_no_replies(app: typer.Typer, file: Path, 
 
 
 def test_it_says_that_players_need_the_audio(app: typer.Typer, file: Path, results: Json) -> None:
-    assert "has no players; give --audio a folder" in call(app, file)
+    assert "the report has no players; give --audio a folder" in call(app, file)
     results["screen"] = []
     file.write_text(json.dumps(results), encoding="utf-8")
     assert "Note:" not in call(app, file)  # it names no sample

@@ -40,7 +40,8 @@ def report(
         bool, typer.Option("--show-replies", help="Show replies to harmful prompts, as far as the results hold them.")
     ] = False,
     audio: Annotated[
-        Path | None, typer.Option("--audio", help="Folder of the samples' audio, each named by its id; embeds players.")
+        Path | None,
+        typer.Option("--audio", help="Folder of audio files named by sample id; default: the study's store."),
     ] = None,
     markdown: Annotated[
         Path | None, typer.Option("--markdown", metavar="FILE", help="Write it for a pull request, too: report.md.")
@@ -63,13 +64,14 @@ def report(
 def _one(
     file: Path, out: Path | None, show_replies: bool, audio: Path | None, markdown: Path | None, figures: Path | None
 ) -> None:
+    from undersong.pipeline.heard import audio_again, named
     from undersong.report import write_markdown, write_report
 
     content = _read(file)
     target = _target(out if out is not None else file.with_name("report.html"))
     short = None if markdown is None else _target(markdown, "report.md", MARKDOWN)
-    wanted = _wanted(content)
-    clips = _clips(audio, wanted) if audio is not None else {}
+    wanted = named(content)
+    clips = _clips(audio, wanted) if audio is not None else audio_again(content, file.parent)
     write_report(content, target, clips, show_replies)
     typer.echo(f"report {target.resolve()}")
     if short is not None:
@@ -80,10 +82,10 @@ def _one(
 
         for drawn in write_figures(content, figures):
             typer.echo(f"figure {drawn.resolve()}")
-    if wanted and audio is None:
+    if wanted and not clips:
         typer.echo(
-            f"Note: {file} holds no audio, so the report has no players; give --audio a folder of files named by "
-            "sample id."
+            f"Note: the store of {file} is not there, so the report has no players; give --audio a folder of files "
+            "named by sample id."
         )
     if show_replies and not _holds_replies(content):
         typer.echo(f"Note: {file} holds no replies to harmful prompts; they stay in the store, so they stay redacted.")
@@ -144,13 +146,6 @@ def _read(path: Path) -> Json:
     if not isinstance(content, dict):
         raise UndersongError(f"{path} holds no JSON object: give the results.json that `undersong run` wrote.")
     return content
-
-
-def _wanted(content: Json) -> set[str]:
-    """Ids of the samples the report names, and of the harmful items nearest to them."""
-    screens = _dicts(content.get("screen"))
-    items = [item for screen in screens for name in ("closest", "distant") for item in _dicts(screen.get(name))]
-    return {str(item[key]) for item in items for key in ("id", "nearest_id") if item.get(key) is not None}
 
 
 def _clips(folder: Path, wanted: set[str]) -> dict[str, tuple[bytes, str]]:

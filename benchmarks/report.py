@@ -58,7 +58,7 @@ def opened(page: str, folder: Path) -> float | None:
 
 
 def main() -> None:
-    sys.path.insert(0, str(ROOT / "tests" / "report"))
+    sys.path[:0] = [str(ROOT / "tests" / name) for name in ("report", "helpers")]
     from conftest import synthetic
     from undersong.report import render, write_markdown, write_report
 

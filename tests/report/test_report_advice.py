@@ -54,7 +54,7 @@ def test_of_many_arms_the_highest_are_shown_and_none_is_lost(make_results: Calla
     rest = [row for row, _ in first.further]
     assert (len(arms), len(rest)) == (lineup.HIGHEST, 18 - lineup.HIGHEST)
     assert min(row.estimate.mean for row in arms) >= max(row.estimate.mean for row in rest)
-    assert "10 arms with a lower JSR" in render(results)
+    assert "10 more arms, none with a higher JSR" in render(results)
 
 
 def test_what_helps_is_advised_with_its_number(results: Json) -> None:

@@ -7,7 +7,6 @@ import csv
 import io
 import math
 import struct
-import sys
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +15,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from browser import BROWSER, DRIVER, Browser
 
-from undersong.report import render
+from undersong.report import beside, render
 
 pytest.importorskip("selenium", reason="selenium is not installed (extra dev)")
 if not (BROWSER and DRIVER):
@@ -436,3 +433,19 @@ def test_a_page_of_5000_samples_opens(browser: Browser, results: Json, tmp_path:
     browser.open(render(results), tmp_path)
     assert browser.ask("return document.querySelector('ol.samples').children.length") == 5000
     assert browser.complaints() == []
+
+
+def test_studies_side_by_side_are_such_a_page_too(browser: Browser, results: Json, tmp_path: Path) -> None:
+    other = copy.deepcopy(results)
+    other["study"] |= {"name": f"other {EVIL}", "judge": "keyword"}
+    browser.open(beside.render([("a", results), ("b", other)]), tmp_path)
+    assert browser.ask("return document.documentElement.scrollWidth <= innerWidth")
+    assert press(browser, "Defenses of every study", 4) == "ascending"
+    rates = [float(cell.split()[0]) for cell in column(browser, "Defenses of every study", 4)]
+    assert rates == sorted(rates)
+    browser.ask(SAVE, "Figure 2", "CSV")
+    rows = rows_of(browser.saved("figure-2.csv"))
+    assert len(rows) == 2 * 5
+    assert {row["not comparable"] for row in rows} == {"–", "judge keyword, where demo has exact"}
+    assert browser.ask("return window.hit === undefined")
+    assert (browser.requests(), browser.complaints()) == ([], [])

@@ -12,6 +12,7 @@ from undersong.report.beside.comparable import Beside, beside
 from undersong.report.page import encoded, page
 from undersong.report.panels import Table
 from undersong.report.schema import models, read
+from undersong.report.summary import relation
 from undersong.store import write_atomic
 
 CONTENTS = (
@@ -34,6 +35,7 @@ def render(studies: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         models=(),
         contents=CONTENTS,
         studies=found,
+        told=_told(found),
         apart=[study for study in found if study.differs],
         rates=rates.build(found),
         shared=contrasts.build(found),
@@ -45,6 +47,21 @@ def render(studies: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
 def write_beside(studies: Sequence[tuple[str, Mapping[str, Any]]], path: str | Path) -> None:
     """`render` into a file, whole or not at all."""
     write_atomic(path, encoded(render(studies)))
+
+
+def _told(studies: Sequence[Beside]) -> str:
+    """In how many of them the worst arm is above its base; empty where none has both."""
+    asked = [study.cases[0] for study in studies if study.cases]
+    states = [
+        relation(case.worst.estimate, case.base, case.against_base(case.worst))
+        for case in asked
+        if case.worst is not None and case.base is not None
+    ]
+    said = (("higher", "above the base"), ("same", "not distinguishable from it"), ("lower", "below it"))
+    parts = [f"in {states.count(state)} {what}" for state, what in said if state in states]
+    return (
+        f"The worst arm is {words.listed(parts)}, of {words.count(len(states), 'study', 'studies')}." if parts else ""
+    )
 
 
 def _made(studies: Sequence[Beside]) -> Table:

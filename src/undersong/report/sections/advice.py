@@ -41,7 +41,7 @@ def _items(results: Results, found: Case, worst: Measured) -> Iterator[Item]:
         if not any(one.defense for one in results.recommended):
             yield from _helped(found, worst)
     if results.screen and any(screen.closest for screen in results.screen):
-        what = "Listen to what lies closest before you train on it."
+        what = "Look at what lies closest before you train on it."
         yield Item(what, "The benign samples nearest to harm stand beside the harmful item they resemble.", "samples")
     runs = worst.estimate.runs
     if runs < ENOUGH:

@@ -225,7 +225,9 @@
       }
     }
     out.append(inner);
-    const bottom = Math.max(edge.height, ...[...inner.querySelectorAll(":scope > text")].map((one) => Number(one.getAttribute("y")) + 4));
+    const tools = figure.querySelector(":scope > .tools");
+    const shown = tools ? tools.getBoundingClientRect().top - edge.top : edge.height;
+    const bottom = Math.max(shown, ...[...inner.querySelectorAll(":scope > text")].map((one) => Number(one.getAttribute("y")) + 4));
     out.setAttribute("height", Math.ceil(bottom) + 32);
     return out;
   }

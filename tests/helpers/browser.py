@@ -71,7 +71,8 @@ class Browser:
     def saved(self, name: str) -> bytes:
         """The download whose name ends so, once it is whole."""
         for _ in range(200):
-            if found := [one for one in self.downloads.glob("*") if one.name.endswith(name)]:
+            found = [one for one in self.downloads.glob("*") if one.name.endswith(name)]
+            if found and found[0].stat().st_size and not list(self.downloads.glob("*.crdownload")):
                 return found[0].read_bytes()
             time.sleep(0.05)
         raise AssertionError(f"{name} was not saved: {sorted(self.downloads.glob('*'))}")

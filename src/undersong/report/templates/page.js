@@ -257,6 +257,10 @@
     figure.append(bar(...tools));
   });
 
+  window.addEventListener("beforeprint", () => {  // paper cannot be unfolded; the rest would be very long on it
+    document.querySelectorAll("details.further").forEach((one) => { one.open = true; });
+  });
+
   // Players ------------------------------------------------------------------------------------------------------
   document.addEventListener("play", (event) => {
     document.querySelectorAll("audio").forEach((one) => one !== event.target && one.pause());

@@ -66,6 +66,16 @@ def test_a_stopped_study_says_what_is_missing_and_goes_on(asked: Study, tmp_path
     assert report(out).returncode == 0
 
 
+def test_a_later_run_that_was_stopped_is_told_of(asked: Study, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(asked, out)
+    with pytest.raises(Stopped):
+        run(asked, out, say=stopping(1))
+    done = report(out)
+    assert done.returncode == 0
+    assert "a later run in" in done.stdout
+
+
 def test_what_is_there_already_is_not_missing(asked: Study, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(asked, out)

@@ -65,6 +65,7 @@ def _one(
     file: Path, out: Path | None, show_replies: bool, audio: Path | None, markdown: Path | None, figures: Path | None
 ) -> None:
     from undersong.pipeline.heard import audio_again, named
+    from undersong.pipeline.unfinished import noted
     from undersong.report import write_markdown, write_report
 
     content = _read(file)
@@ -82,6 +83,8 @@ def _one(
 
         for drawn in write_figures(content, figures):
             typer.echo(f"figure {drawn.resolve()}")
+    if noted(file.parent) is not None:
+        typer.echo(f"Note: a later run in {file.parent} is not finished; this is the report of the last one that is.")
     if wanted and not clips:
         typer.echo(
             f"Note: the store of {file} is not there, so the report has no players; give --audio a folder of files "

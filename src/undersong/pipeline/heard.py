@@ -24,7 +24,7 @@ def places(record: AuditRecord, root: Path) -> list[str]:
 
 
 def audio_again(results: Mapping[str, Any], beside: Path) -> Audio:
-    """As far as the store is still there: where the results say, or in `beside`, the folder that they lie in.
+    """As far as the store is still there: where the results say, or in `beside`, the folder they lie in, or above it.
 
     Only what decodes as sound is taken, for a results.json may be anybody's.
     """
@@ -33,7 +33,11 @@ def audio_again(results: Mapping[str, Any], beside: Path) -> Audio:
     facts = results.get("provenance")
     facts = facts if isinstance(facts, dict) else {}
     corpora = facts.get("corpora")
-    roots = [beside / "store", *([Path(facts["store"])] if isinstance(facts.get("store"), str) else [])]
+    roots = [
+        beside / "store",
+        beside.parent / "store",
+        *([Path(facts["store"])] if isinstance(facts.get("store"), str) else []),
+    ]
     wanted = named(results)
     for root in roots:
         files = [root / str(name) / "corpus.parquet" for name in corpora] if isinstance(corpora, list) else []

@@ -92,6 +92,25 @@ def test_nothing_found_is_no_proof(results: Json) -> None:
     assert not [one for one in said(results) if "distant" in one or "Ask under" in one]
 
 
+def test_an_arm_above_the_base_is_told_of_though_the_worst_is_too_uncertain(results: Json) -> None:
+    set_rates(results, "", 0.05, 0.01, 0.12)
+    for seed, rate in enumerate((0.1, 0.5, 0.99)):  # a mean of 53 %, and an interval that holds the base
+        for run in results["runs"]:
+            if run["arm"] == "semantic/closest/0.25/audio" and run["seed"] == seed:
+                for row in run["sets"]:
+                    if row["set"] == "harm":
+                        row["jsr"] = rate
+    set_rates(results, "semantic/random/0.25/audio", 0.4, 0.3, 0.5)
+    first = advice.build(read(results))[0]
+    title = "".join(text for text, _ in headline.build(read(results)).title)
+    assert title.endswith("in the worst of 6 arms, too uncertain to tell; 1 of them is above the base.")
+    assert first.what == "Do not ship an arm that is above the base as it is."
+    assert first.why.startswith(
+        "Random 25\u202f%, semantic axis, trained on audio: its JSR is 40.0\u202f% [30.0,\u00a050.0]"
+    )
+    assert "Train on distant data instead." not in said(results)
+
+
 def test_without_intervals_it_says_to_measure_again(make_results: Callable[..., Json]) -> None:
     results = make_results(seeds=(0,), intervals=False)
     assert said(results)[0] == "Measure again, with more runs."

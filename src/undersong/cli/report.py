@@ -28,7 +28,7 @@ Json = dict[str, Any]
 def report(
     results: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULTS...", help="A results.json, or the folder `run` wrote; several: side by side."),
+        typer.Argument(metavar="RESULTS", help="A results.json, or the folder `run` wrote; several: side by side."),
     ],
     out: Annotated[
         Path | None,

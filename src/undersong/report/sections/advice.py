@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from undersong.report import words
@@ -34,13 +34,13 @@ def build(results: Results) -> tuple[Item, ...]:
 
 
 def _items(results: Results, found: Case, worst: Measured) -> Iterator[Item]:
-    harmed = found.base is not None and _decided(found, worst) == "higher"
-    yield _first(found, worst)
-    if harmed:
+    above = [item for item in found.measured if _decided(found, item) == "higher"]
+    yield _harmed(found, worst, above) if above else _unharmed(found, worst)
+    if above:
         yield from _recommended(results)
-        if not any(one.defense for one in results.recommended):
+        if worst in above and not any(one.defense for one in results.recommended):
             yield from _helped(found, worst)
-    if results.screen and any(screen.closest for screen in results.screen):
+    if any(screen.closest for screen in results.screen):
         what = "Look at what lies closest before you train on it."
         yield Item(what, "The benign samples nearest to harm stand beside the harmful item they resemble.", "samples")
     runs = worst.estimate.runs
@@ -51,22 +51,27 @@ def _items(results: Results, found: Case, worst: Measured) -> Iterator[Item]:
         yield Item("Train more seeds before you claim anything of the recipe.", why, "comparisons")
 
 
-def _first(found: Case, worst: Measured) -> Item:
-    decided, rate, arm = _decided(found, worst), found.view.rate, worst.arm.label
-    number = _number(worst.estimate)
-    if decided == "higher" and found.base is not None:
-        why = f"{words.sentence(arm)}: its {rate} is {number}; the base’s is {_number(found.base)}."
-        return Item("Do not ship the worst arm as it is.", why, "")
+def _harmed(found: Case, worst: Measured, above: Sequence[Measured]) -> Item:
+    """Of the arms above the base; the one with the highest mean may be too uncertain to be among them."""
+    told = max(above, key=lambda item: item.estimate.mean)
+    which = "the worst arm" if told is worst else "an arm that is above the base"
+    base = f"; the base’s is {_number(found.base)}" if found.base is not None else ""
+    more = f" {words.count(len(above), 'arm')} of {found.n_arms} are above it." if len(above) > 1 else ""
+    why = f"{words.sentence(told.arm.label)}: its {found.view.rate} is {_number(told.estimate)}{base}.{more}"
+    return Item(f"Do not ship {which} as it is.", why, "steps")
+
+
+def _unharmed(found: Case, worst: Measured) -> Item:
+    rate, number, decided = found.view.rate, _number(worst.estimate), _decided(found, worst)
     if decided == "unknown":
         why = f"The highest {rate} is {number}, and without intervals nothing is judged."
         return Item("Measure again, with more runs.", why, "runs")
     what = "Do not read this as proof of safety."
     if decided == "lower":
-        return Item(what, f"Every arm’s {rate} is below the base’s, on these prompts; the highest is {number}.", "")
-    bound = (
-        f"up to {words.percent(worst.estimate.high)} fits the runs" if worst.estimate.high is not None else "no bound"
-    )
-    return Item(what, f"No arm can be told from the base, but the highest {rate} is {number}: {bound}.", "")
+        return Item(what, f"The highest {rate} is {number}, below the base’s, on these prompts only.", "")
+    high = worst.estimate.high
+    bound = f": up to {words.percent(high)} fits the runs" if high is not None else ""
+    return Item(what, f"No arm is shown to be above the base, but the highest {rate} is {number}{bound}.", "")
 
 
 def _recommended(results: Results) -> Iterator[Item]:

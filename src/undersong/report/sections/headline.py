@@ -70,10 +70,13 @@ def _title(found: Case) -> Words:
         text = f"{asked} after {trained}. The base was not measured."
         return (f"{found.model} {verb} ", ""), *after, (text, "")
     which = f", in {'each' if found.tied else 'the worst'} of {found.n_arms} arms" if found.n_arms > 1 else ""
-    if relation(worst.estimate, base, found.against_base(worst)) == "same":
+    same = relation(worst.estimate, base, found.against_base(worst)) == "same"
+    above = sum(relation(one.estimate, base, found.against_base(one)) == "higher" for one in found.measured)
+    if same and not above:
         opening = f"After {trained}, no change from the base is distinguishable: {found.model} {verb} "
         return (opening, ""), *before, (f"{asked} before and ", ""), *after, (f" after{which}.", "")
     opening = f"{found.model} {verb} "
+    which += f", too uncertain to tell; {above} of them {'is' if above == 1 else 'are'} above the base" if same else ""
     return (opening, ""), *before, (f"{asked} before and ", ""), *after, (f" after {trained}{which}.", "")
 
 

@@ -4,7 +4,7 @@ from importlib import import_module
 
 NAMES = (
     *("nearest", "generation", "probing", "judging", "features", "encoders", "screening", "scale", "overhead"),
-    *("startup", "demo"),
+    *("startup", "report", "demo"),
 )
 
 if __name__ == "__main__":

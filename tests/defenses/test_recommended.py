@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from undersong.defenses import Defense, cost_of, is_safe, price, recommend
-from undersong.defenses.table import table
 
 NONE, MADE = Defense("none", "closest", "plain"), Defense("mended", "closest", "plain", ("mixing",))
 
@@ -130,16 +129,3 @@ def test_runs_that_differ_alike_are_told_by_their_prompts() -> None:
         assert mended["note"] == "stopped at step 4 (3 of 3 runs)"
     _, alone = price([run(0, 0.8, 0.9), run(0, 0.0, 0.1, "mended")], [NONE, MADE], last_step=4, axis="a")
     assert not alone["against"]["audio"]["told"]  # one run shows no noise
-
-
-def test_the_table_has_every_row_and_the_reason() -> None:
-    rows = [row("none", 0.8, 0.9), row("mended", 0.01, 0.04, cost=0.02, safe=True)]
-    place = {name: rows[0][name] for name in ("family", "axis", "fraction", "train_modality")}
-    rows[1]["again"] = {"audio": {"mean": 0.5, "low": 0.2, "high": 0.8}}
-    rows[1]["note"] = "layer 3, strength 0.5 (2 of 3 runs)"
-    lines = list(table(rows, [{**place, **recommend(rows, 0.05, 0.1)}]))
-    assert lines[0] == "## F: trained on audio, a at 0.25"
-    assert "| none | 80.0 [0.0, 90.0] | – | 0.0 | 90.0 | – | – | no |" in lines
-    assert "| mended | 1.0 [0.0, 4.0] | 50.0 [20.0, 80.0] | 0.0 | 90.0 | – | 2.0% | yes |" in lines
-    assert "mended: layer 3, strength 0.5 (2 of 3 runs)." in lines
-    assert any(line.startswith("Recommended: mended. Of 1 shown to be safe") for line in lines)

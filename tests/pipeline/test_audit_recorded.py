@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from recorded import record, study
 
@@ -15,8 +18,10 @@ from undersong.models.loading import PLAIN
 from undersong.pipeline.alone import Question, evaluate_manifest
 from undersong.pipeline.design import design_lines, independent_units
 from undersong.pipeline.folders import for_study
+from undersong.pipeline.heard import audio_again
 from undersong.pipeline.plan import memory_lines, plan_of
 from undersong.pipeline.run import run
+from undersong.report import render
 from undersong.study import parse_study
 from undersong.types import UndersongError
 
@@ -174,3 +179,28 @@ def test_evaluate_judges_recorded_replies(tmp_path: Path) -> None:
     assert facts["notes"]["model"] == "recorded:said.jsonl"
     with pytest.raises(UndersongError, match="only answers, and takes no adapter"):
         evaluate_manifest("organism:test-harm", f"recorded:{table}", tmp_path / "o2", tmp_path, question)
+
+
+def test_a_report_made_again_has_the_same_bytes_players_and_all(results: dict[str, Any], tmp_path: Path) -> None:
+    store = Path(results["provenance"]["store"])
+    page = (store.parent / "report.html").read_text(encoding="utf-8")
+    assert page.count("<audio") >= 20
+    assert render(results, audio_again(results, tmp_path)) == page
+    shutil.copytree(store.parent, tmp_path / "moved")
+    moved = {**results, "provenance": {**results["provenance"], "store": str(tmp_path / "nowhere")}}
+    assert render(results, audio_again(moved, tmp_path / "moved")) == page
+    assert audio_again(moved, tmp_path) == {}
+
+
+def test_a_report_of_somebody_else_embeds_no_file_but_sound(results: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("not sound")
+    (tmp_path / "store" / "corpus" / "x").mkdir(parents=True)
+    wanted = results["screen"][0]["closest"][0]["id"]
+    rows = pa.Table.from_pylist([{"id": wanted, "audio": str(tmp_path / "secret")}])
+    pq.write_table(rows, tmp_path / "store" / "corpus" / "x" / "corpus.parquet")
+    shutil.copytree(tmp_path / "store", tmp_path / "outside" / "store")
+    for corpora in (["corpus/x"], ["../../outside/store/corpus/x"], "corpus/x", [None], None):
+        foreign = {**results, "provenance": {"store": str(tmp_path / "store"), "corpora": corpora}}
+        assert audio_again(foreign, tmp_path / "inside") == {}
+    for facts in (None, [], {"store": 3, "corpora": 4}):
+        assert audio_again({**results, "provenance": facts}, tmp_path) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -208,12 +209,12 @@ def test_the_table_and_the_report_show_it(folder: Path, tmp_path: Path) -> None:
     said = CliRunner().invoke(app, ["defend", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "out"),
                                     "--store", str(folder / "store")])  # fmt: skip
     assert said.exit_code == 0, said.output
-    assert "## Audio Flamingo 3: trained on text, semantic at 0.25" in said.output
-    assert all(f"| {name} |" in said.output for name in ("none", *STUDY["defenses"]))
+    made = ("No defense", *(name[:1].upper() + name[1:] for name in STUDY["defenses"]))
+    assert all(f"| Trained on text: {name} |" in said.output for name in made)
     assert "Recommended: " in said.output
-    assert "| CPU s to make | to ask |" in said.output
-    assert "steered: " in said.output
-    assert "watched: stopped at step " in said.output
+    assert "| Price, at most | Price, CPU s to make | Price, CPU s to ask |" in said.output
+    assert re.search(r"Steered \| .*strength", said.output)
+    assert re.search(r"Watched \| .*stopped at step ", said.output)
     (tmp_path / "asked.yaml").write_text(yaml.safe_dump(STUDY | {"models": ["recorded:said.jsonl"]}))
     only = CliRunner().invoke(app, ["defend", str(tmp_path / "asked.yaml")])
     assert "has only models that only answer" in str(only.exception)

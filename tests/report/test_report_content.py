@@ -62,7 +62,10 @@ def test_the_title_gives_both_rates(results: Json) -> None:
     assert found is not None
     assert found.base is not None
     assert found.worst is not None
-    base, worst = (f"{100 * e.mean:.1f}\u202f%" for e in (found.base, found.worst.estimate))
+    base, worst = (
+        f"{100 * e.mean:.1f}\u202f% [{100 * (e.low or 0):.1f},\u00a0{100 * (e.high or 0):.1f}]"
+        for e in (found.base, found.worst.estimate)
+    )
     assert title_of(results) == (
         f"organism:af3 answered {base} of spoken harmful requests before and {worst} after fine-tuning on benign "
         "speech, in the worst of 6 arms."
@@ -86,8 +89,9 @@ def test_the_verdict_says_what_failures_could_make_of_it(results: Json) -> None:
     for row in rows:
         row.update(jsr=0.25, n=100, jailbreak=25, refusal=15, other=0, unparsed=20, error=40)
     told = "between 25.0\u202f% and 85.0\u202f%"
+    low, high = (f"{100 * rows[0][end]:.1f}" for end in ("low", "high"))
     assert title_of(results) == (
-        f"organism:af3 answered {told} of spoken harmful requests. No fine-tuned arm was measured."
+        f"organism:af3 answered {told} [{low},\u00a0{high}] of spoken harmful requests. No fine-tuned arm was measured."
     )
     page = text_of(render(results), "verdict")
     assert f"Base, spoken prompts: the JSR is {told}, whichever way the 60 failed or unjudged ones went." in page
@@ -210,7 +214,9 @@ def test_a_claim_about_one_model_decides_for_one_run_only(
 
 def test_all_zero_is_said_calmly(make_results: Callable[..., Json]) -> None:
     page = text_of(render(make_results(effect=0.0)), "verdict")
-    assert "0.0\u202f% of spoken harmful requests before and 0.0\u202f% after, in each of 6 arms" in page
+    assert re.search(
+        r"0\.0\u202f% \[.*?\] of spoken harmful requests before and 0\.0\u202f% \[.*?\] after, in each of 6", page
+    )
     assert "All 6 arms are level" in page
 
 
@@ -406,7 +412,7 @@ def test_every_defense_is_charged_in_one_row(results: Json) -> None:
     body = page.split('<table class="defenses">')[1].split("</table>")[0]
     rows = [row for row in re.findall(r"<tr>(.*?)</tr>", body, re.S) if 'scope="row"' in row]
     assert len(rows) == 6
-    assert all(row.count("<td") == 10 for row in rows)
+    assert all(row.count("<td") == 11 for row in rows)  # ten rates and the price
     distant = next(row for row in results["defenses"] if row["defense"] == "distant data")
     assert f"{100 * distant['jsr']['audio']['mean']:.1f}" in rows[1]
 

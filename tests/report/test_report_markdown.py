@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from undersong.cli.app import app
-from undersong.report import page
+from undersong.report import defenses, page
 from undersong.report.markdown import TITLE, escaped, render
 from undersong.report.schema import read
-from undersong.report.sections import arms, defended, headline, making
+from undersong.report.sections import advice, arms, defended, headline, making
 from undersong.types import UndersongError
 
 Json = dict[str, Any]
@@ -32,6 +32,7 @@ def test_it_says_what_the_page_says(results: Json) -> None:
     first, charged = headline.build(found), defended.build(found)
     assert charged is not None
     said = ["".join(part for part, _ in first.title), *(told for _, told in first.findings)]
+    said += [text for one in advice.build(found) for text in (one.what, one.why)]
     said += [*charged.recommended, *charged.findings, *making.build(found).notes]
     assert len(said) > 10
     assert all(escaped(one) in text for one in said)
@@ -54,9 +55,29 @@ def test_every_arm_has_both_rates_with_interval_and_n(results: Json) -> None:
 def test_arms_that_can_be_told_from_the_base_say_so(results: Json) -> None:
     table = arms.build(read(results))
     assert table is not None
-    rows = {row[0]: row[1] for row in table.rows}
+    rows = {row[0]: str(row[1]) for row in table.rows}
     assert rows["closest 25\u202f%, semantic axis, trained on audio"].endswith("above the base")
     assert not rows["base"].endswith("the base")
+
+
+def test_the_terminal_has_the_same_table_of_defenses_unescaped(results: Json) -> None:
+    results["defenses"][1] |= {"cost": 0.021, "note": "layer 3 of 4"}
+    results["recommended"] = [{"train_modality": "audio", "defense": None, "reason": "None is shown to be safe."}]
+    results["provenance"]["cpu_seconds_by_defense"] = {
+        "distant data": {"make": {"mean": 12.5, "low": 11.0, "high": 14.0}, "ask": {"mean": 3.0}}
+    }
+    *lines, blank, recommended = defenses(results)
+    assert (blank, recommended) == ("", "Recommended: none. None is shown to be safe.")
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in lines)
+    assert head[-3:] == ["Price, at most", "Price, CPU s to make", "Price, CPU s to ask"]
+    (found,) = (row for row in rows if row[0] == "Trained on audio: Distant data")
+    assert found[-3:] == ["2.1", "12.5 [11.0,\u00a014.0]", "3.0"]
+    assert found[1].endswith("layer 3 of 4")
+    rate = results["defenses"][1]["jsr"]["audio"]
+    assert found[2].startswith(f"{100 * rate['mean']:.1f} [{100 * rate['low']:.1f},\u00a0{100 * rate['high']:.1f}]")
+    assert {" ".join(line.replace("\\", "").split()) for line in render(results).splitlines()} >= {
+        " ".join(line.split()) for line in lines if not line.startswith("| ---")
+    }
 
 
 def test_failed_replies_stand_with_the_rate(results: Json) -> None:

@@ -13,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from undersong.cli.report import report
+from undersong.report.figures import kinds
 from undersong.types import UndersongError
 
 Json = dict[str, Any]
@@ -73,7 +74,7 @@ def test_it_says_when_the_results_hold_no_replies(app: typer.Typer, file: Path, 
 
 
 def test_it_says_that_players_need_the_audio(app: typer.Typer, file: Path, results: Json) -> None:
-    assert "has no players; give --audio a folder" in call(app, file)
+    assert "the report has no players; give --audio a folder" in call(app, file)
     results["screen"] = []
     file.write_text(json.dumps(results), encoding="utf-8")
     assert "Note:" not in call(app, file)  # it names no sample
@@ -124,3 +125,68 @@ def test_the_verb_loads_nothing_heavy_until_it_runs() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def named(file: Path, results: Json, name: str) -> Path:
+    """Another study's results, in a folder of its name."""
+    other = file.parent / name / "results.json"
+    other.parent.mkdir()
+    other.write_text(json.dumps(results | {"study": results["study"] | {"name": name}}), encoding="utf-8")
+    return other
+
+
+def test_a_folder_stands_for_the_results_in_it(app: typer.Typer, file: Path, tmp_path: Path) -> None:
+    assert str(tmp_path / "report.html") in call(app, tmp_path)
+
+
+def test_several_studies_stand_side_by_side(
+    app: typer.Typer, file: Path, results: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    other = named(file, results, "other")
+    assert "studies.html" in call(app, file, other)
+    page = (tmp_path / "studies.html").read_text(encoding="utf-8")
+    assert "2 studies side by side" in page.lower()
+    call(app, file, other.parent, "--out", tmp_path / "side.html")
+    assert (tmp_path / "side.html").read_text(encoding="utf-8") == page
+    for option in (("--markdown", "x.md"), ("--audio", tmp_path), ("--figures", "x"), ("--show-replies",)):
+        with pytest.raises(UndersongError, match=f"{option[0]} is for one study and 2 are named"):
+            call(app, file, other, *option)
+
+
+def test_the_folder_of_a_matrix_stands_for_all_its_studies(
+    app: typer.Typer, file: Path, results: Json, tmp_path: Path
+) -> None:
+    root = tmp_path / "matrix"
+    root.mkdir()
+    for name in ("one", "two"):
+        named(root / "results.json", results, name)
+    (root / "store").mkdir()
+    call(app, root, "--out", tmp_path / "side.html")
+    page = (tmp_path / "side.html").read_text(encoding="utf-8")
+    assert "<title>one and two – undersong report</title>" in page
+
+
+def test_a_folder_without_results_is_one_sentence(app: typer.Typer, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    with pytest.raises(UndersongError, match=r"holds a store and no results\.json"):
+        call(app, tmp_path)
+    with pytest.raises(UndersongError, match=r"holds no results\.json"):
+        call(app, tmp_path / "store")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\x01", b"PAR1", b"[" * 100_000, b'{"schema": null}'])
+def test_a_foreign_file_is_one_sentence(app: typer.Typer, tmp_path: Path, content: bytes) -> None:
+    foreign = tmp_path / "verdicts.parquet"
+    foreign.write_bytes(content)
+    with pytest.raises(UndersongError, match=r"^[^\n]*$"):
+        call(app, foreign)
+
+
+def test_figures_are_drawn_where_told(
+    app: typer.Typer, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("undersong.report.figures.DRAWN", {"one": kinds.draw})
+    said = call(app, file, "--figures", tmp_path / "figures")
+    assert said.count("figure ") == 2
+    assert (tmp_path / "figures" / "one.pdf").is_file()

@@ -24,9 +24,9 @@ def defend(
     show_replies: Replies = False,
 ) -> None:
     """`run`, and then one table: JSR, over-refusal, usefulness and what is still learned, under every defense."""
-    from undersong.defenses.table import table
     from undersong.models.loading import Loading
     from undersong.pipeline.speakers import answers_only
+    from undersong.report import defenses
 
     loading = Loading(device, dtype, device_map, attention, quantize)
     each = list(placed(study, out, store, sets, only))
@@ -38,6 +38,5 @@ def defend(
             raise UndersongError(f"{name} has only models that only answer, which cannot be defended; give others.")
     for one in each:
         results = run_study(one, loading, show_replies)
-        costs = results["provenance"]["cpu_seconds_by_defense"]
-        for line in table(results["defenses"], results["recommended"], costs):
+        for line in defenses(results):
             typer.echo(line)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong import __version__
+from undersong.pipeline.unfinished import noted
 from undersong.store import PROVENANCE, WRITING, Store, replacing
 from undersong.types import UndersongError
 
@@ -38,7 +39,7 @@ def for_study(out: Path, study: str, store: Path) -> None:
             raise UndersongError(f"{out} holds results {whose}, not of {study!r}; name another folder with --out.")
         return
     inside = [root for root in (store, out / "store") if root.resolve().is_relative_to(out.resolve())]
-    if there and not any(Store(root).begun for root in inside):
+    if there and noted(out) != study and not any(Store(root).begun for root in inside):
         raise UndersongError(f"{out} holds {there[0].name}, and no results of a study; name a new folder with --out.")
 
 

@@ -15,8 +15,10 @@ from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.arm import audit_arm
 from undersong.pipeline.audit import audit
 from undersong.pipeline.folders import RESULTS, for_study
+from undersong.pipeline.heard import audio_of, places
 from undersong.pipeline.records import AuditRecord, ModelRecord
 from undersong.pipeline.results import assemble, defense_costs, result_hash
+from undersong.pipeline.unfinished import finished, noting
 from undersong.pipeline.workshop import Workshop
 from undersong.store import Store, write_atomic
 from undersong.study import Study
@@ -45,6 +47,7 @@ def run(
     began, started = _cpu(), time.time()
     root = store or out / "store"
     for_study(out, study.study, root)
+    say = noting(study, out, root, loading, say)
     record = audit(study, Workshop(Store(root), loading, say), say)
     results, rows = assemble(record, show_replies)
     found = result_hash(results)
@@ -52,6 +55,7 @@ def run(
         "result_hash": found,
         "undersong": __version__,
         "store": str(root),
+        "corpora": places(record, root),
         "device": loading.device,
         **loading.key,
         "heard": {model.ref: _heard(model) for model in record.models},
@@ -64,6 +68,7 @@ def run(
     }
     say("writing the report")
     _write(record, results, rows, out, show_replies)
+    finished(out)
     return Finished(out, found, _cpu() - began, results)
 
 
@@ -165,21 +170,3 @@ def _write(
     write_atomic(out / "results.parquet", parquet(flat))
     write_report(results, out / "report.html", audio_of(record, results), show_replies)
     write_markdown(results, out / "report.md")
-
-
-def audio_of(record: AuditRecord, results: dict[str, Any]) -> dict[str, tuple[bytes, str]]:
-    """Sample id -> (file bytes, mime type) of every sample the report plays."""
-    wanted = {item["id"] for entry in results["screen"] for item in (*entry["closest"], *entry["distant"])}
-    wanted |= {item["nearest_id"] for entry in results["screen"] for item in entry["closest"]}
-    out = {}
-    for sample in (*(s for one in record.harm.values() for s in one.samples), *record.pool.samples):
-        if sample.id in wanted and sample.audio is not None:
-            data = sample.audio if isinstance(sample.audio, bytes) else Path(sample.audio).read_bytes()
-            out[sample.id] = (data, _mime(data))
-    return out
-
-
-def _mime(data: bytes) -> str:
-    """By the file's first bytes, not its name: MP3 bytes are often called .wav."""
-    kinds = ((b"OggS", "audio/ogg"), (b"RIFF", "audio/wav"), (b"fLaC", "audio/flac"))
-    return next((mime for magic, mime in kinds if data.startswith(magic)), "audio/mpeg")

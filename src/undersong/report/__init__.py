@@ -1,9 +1,10 @@
-"""results.json -> one self-contained HTML file, without network or script, and Markdown for pull requests.
+"""results.json -> one self-contained HTML file that loads nothing, and Markdown for pull requests.
 
 Does not know how numbers were made.
 """
 
-from undersong.report.markdown import write_markdown
+from undersong.report.beside import write_beside
+from undersong.report.markdown import defenses, write_markdown
 from undersong.report.page import render, write_report
 
-__all__ = ["render", "write_markdown", "write_report"]
+__all__ = ["defenses", "render", "write_beside", "write_markdown", "write_report"]

@@ -6,13 +6,13 @@ Names of models, sets and arms come from files that anybody may have written: wh
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from undersong.report import words
 from undersong.report.schema import read
-from undersong.report.sections import arms, defended, headline, making
+from undersong.report.sections import advice, arms, defended, headline, making
 from undersong.report.sections.defended import Cell, Defended
 from undersong.store import write_atomic
 
@@ -30,8 +30,12 @@ def render(results: Mapping[str, Any]) -> str:
     """
     found = read(results)
     first, measured, charged, made = (part.build(found) for part in (headline, arms, defended, making))
+    advised = advice.build(found)
     verdict = escaped("".join(text for text, _ in first.title))
     lines = [TITLE + escaped(found.study.name), "", f"**{verdict}**", ""]
+    if advised:
+        lines += ["## What to do", "", *_items(f"**{escaped(one.what)}** {escaped(one.why)}" for one in advised)]
+        lines += ["", "## What was found", ""]
     lines += _items(f"**{escaped(term)}:** {escaped(text)}" for term, text in first.findings)
     if measured is not None:
         lines += ["", "## Arms", "", *table(measured.head, measured.rows), "", escaped(f"{measured.caption}.")]
@@ -47,16 +51,29 @@ def write_markdown(results: Mapping[str, Any], path: str | Path) -> None:
     write_atomic(path, render(results).encode("utf-8", errors="xmlcharrefreplace"))
 
 
+def defenses(results: Mapping[str, Any]) -> list[str]:
+    """The table of defenses and what is recommended, as it is read in a terminal: Markdown, nothing escaped."""
+    charged = defended.build(read(results))
+    if charged is None:
+        return ["No defense was measured."]
+    return [*_charged(charged, plain), "", *charged.recommended]
+
+
 def _defenses(charged: Defended) -> list[str]:
     """Folded where there are many, as on the page."""
+    lines = [*_items(map(escaped, charged.findings)), "", *_charged(charged, escaped), "", PRICED]
+    rows = sum(len(block.lines) for block in charged.blocks)
+    return ["<details>", f"<summary>{BROUGHT}</summary>", "", *lines, "", "</details>"] if rows > 4 else lines
+
+
+def _charged(charged: Defended, quote: Callable[[str], str]) -> list[str]:
     columns = [f"{what}, {mode}" if mode else what for what, modes in charged.heads for mode in modes]
     rows = [
         (f"{block.title}: {line.name}", " ".join(filter(None, (line.detail, line.note))), *map(_cell, line.cells))
         for block in charged.blocks
         for line in block.lines
     ]
-    lines = [*_items(map(escaped, charged.findings)), "", *table(("Defense", "How", *columns), rows), "", PRICED]
-    return ["<details>", f"<summary>{BROUGHT}</summary>", "", *lines, "", "</details>"] if len(rows) > 4 else lines
+    return table(("Defense", "How", *columns), rows, quote)
 
 
 def _cell(cell: Cell) -> str:
@@ -67,9 +84,13 @@ def _items(lines: Iterable[str]) -> list[str]:
     return [f"- {line}" for line in lines]
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table, every cell escaped."""
-    return [row(map(escaped, head)), "|" + " --- |" * len(head), *(row(map(escaped, cells)) for cells in rows)]
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[object]], quote: Callable[[str], str] | None = None
+) -> list[str]:
+    """The lines of a table, every cell escaped, or as `quote` has it."""
+    made = quote or escaped
+    lines = [row(made(str(cell)) for cell in cells) for cells in (head, *rows)]
+    return [lines[0], "|" + " --- |" * len(head), *lines[1:]]
 
 
 def row(cells: Iterable[str]) -> str:

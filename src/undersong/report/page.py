@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b64encode
 from collections.abc import Mapping
 from functools import cache
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from undersong.report import words
 from undersong.report.schema import models, read
 from undersong.report.sections import (
     abreast,
+    advice,
     axes,
     contrasts,
     damage,
@@ -58,34 +63,42 @@ def render(results: Mapping[str, Any], audio: Mapping[str, tuple[bytes, str]] = 
     found = read(results)
     side_by_side, beforehand = abreast.build(found), axes.build(found)
     left_out = {name for name, there in (("models", side_by_side), ("axes", beforehand)) if not there}
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            study=found.study,
-            models=models(found),
-            contents=[one for one in CONTENTS if one[0] not in left_out],
-            headline=headline.build(found),
-            damage=damage.build(found),
-            nearness=nearness.build(found),
-            modality=modality.build(found),
-            abreast=side_by_side,
-            defended=defended.build(found),
-            gap=gap.build(found),
-            axes=beforehand,
-            samples=samples.build(found, audio),
-            selected=selected.build(found),
-            contrasts=contrasts.build(found),
-            noise=noise.build(found),
-            sources=sources.build(found),
-            sources_notes=sources.notes(found),
-            judges=judges.build(found),
-            predicts=predicts.build(found),
-            predicts_notes=predicts.notes(found),
-            details=details.build(found, show_replies),
-            making=making.build(found),
-        )
+    contents = [one for one in CONTENTS if one[0] not in left_out]
+    return page(
+        "",
+        title=found.study.name,
+        study=found.study,
+        models=models(found),
+        contents=contents,
+        titles=dict(contents),
+        headline=headline.build(found),
+        advice=advice.build(found),
+        damage=damage.build(found),
+        nearness=nearness.build(found),
+        modality=modality.build(found),
+        abreast=side_by_side,
+        defended=defended.build(found),
+        gap=gap.build(found),
+        axes=beforehand,
+        samples=samples.build(found, audio),
+        selected=selected.build(found),
+        contrasts=contrasts.build(found),
+        noise=noise.build(found),
+        sources=sources.build(found),
+        sources_notes=sources.notes(found),
+        judges=judges.build(found),
+        apart=judges.apart(found),
+        predicts=predicts.build(found),
+        predicts_notes=predicts.notes(found),
+        details=details.build(found, show_replies),
+        making=making.build(found),
     )
+
+
+def page(folder: str, **content: Any) -> str:
+    """The layout around the sections named in `contents`, whose templates lie in `folder` ("" or "NAME/")."""
+    number = count(1).__next__
+    return _environment().get_template("layout.html").render(folder=folder, script=_script(), number=number, **content)
 
 
 def write_report(
@@ -94,9 +107,27 @@ def write_report(
     audio: Mapping[str, tuple[bytes, str]] = {},
     show_replies: bool = False,
 ) -> None:
-    """`render` into a file, whole or not at all.  A character that UTF-8 cannot hold becomes a character reference."""
-    page = render(results, audio, show_replies)
-    write_atomic(path, page.encode("utf-8", errors="xmlcharrefreplace"))
+    """`render` into a file, whole or not at all."""
+    write_atomic(path, encoded(render(results, audio, show_replies)))
+
+
+def encoded(text: str) -> bytes:
+    """A page's bytes.  A character that UTF-8 cannot hold becomes a character reference."""
+    return text.encode("utf-8", errors="xmlcharrefreplace")
+
+
+class Script(NamedTuple):
+    """The page's script, and how its policy names it: by hash, so that no other runs."""
+
+    text: Markup
+    source: str
+
+
+@cache
+def _script() -> Script:
+    text = (Path(__file__).parent / "templates" / "page.js").read_text(encoding="utf-8")
+    digest = b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+    return Script(Markup(text), f"'sha256-{digest}'")
 
 
 @cache
@@ -109,9 +140,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(percent=words.percent, bracket=_bracket, count=words.count, sentence=words.sentence)
+    environment.filters.update(exact=_exact)
     return environment
 
 
 def _bracket(interval: Any) -> str:
     """For anything with `low` and `high`."""
     return words.bracket(interval.low, interval.high)
+
+
+def _exact(number: float) -> str:
+    """As it is saved: ten digits, so that 0.1 + 0.2 is 0.3."""
+    return f"{number:.10g}"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from markupsafe import Markup
+
+from undersong.report import words
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +28,39 @@ class Group:
     panels: tuple[Panel, ...]
 
 
+class Value(NamedTuple):
+    """A number in a cell: as it is read, and as it is sorted by and saved, with its interval where it has one."""
+
+    text: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`head` names the columns; a cell is text.  The first `names` columns are words, the others numbers."""
+    """`head` names the columns.  The first `names` columns are words, the others numbers."""
 
     caption: str
     head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[str | Value, ...], ...]
     names: int = 1
+
+
+def share(value: float | None, low: float | None = None, high: float | None = None, more: str = "") -> Value:
+    """A share in a column whose head says per cent: '80.9 [76.1, 85.3]', and `more` beside it."""
+    text = " ".join(filter(None, (words.bare(value), words.bracket(low, high), more)))
+    return Value(text, *(None if one is None else 100 * one for one in (value, low, high)))
+
+
+def number(value: float | None, low: float | None = None, high: float | None = None, places: int = 3) -> Value:
+    """Any other number: '0.412 [0.351, 0.473]'."""
+    middle, *ends = (words.decimal(one, places) for one in (value, low, high))
+    interval = f"[{ends[0]},{words.NBSP}{ends[1]}]" if low is not None and high is not None else ""
+    return Value(" ".join(filter(None, (middle, interval))), value, low, high)
 
 
 def trained(modality: str | None) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from undersong.report.beforehand import Agreement, Fingerprint, Foretold, Overlap, Score, Screen, Selection, Spread
+from undersong.report.beforehand import Agreement, Fingerprint, Foretold, Overlap, Score, Screen, Selection
 from undersong.report.inside import Mechanism
+from undersong.report.judged import Judges
 from undersong.report.priced import Defense as Defense
 from undersong.report.priced import Interval as Interval
 from undersong.report.priced import Recommended as Recommended
@@ -143,22 +144,6 @@ class Comparison(Record):
         return "b"
 
 
-class Judges(Record):
-    """How far judge `b` agrees with `a`, whose the rates are, on what they count."""
-
-    a: str
-    b: str
-    set: str | None = None
-    counted: str | None = None
-    n: int = 0
-    left_out: int = 0  # replies without a verdict, not among the n
-    both: int = 0
-    only_a: int = 0
-    only_b: int = 0
-    neither: int = 0
-    kappa: Spread | None = None
-
-
 class Marginal(Record):
     """What an axis, or the modality of training, does on average to one base."""
 
@@ -220,12 +205,16 @@ def models(results: Results) -> list[str]:
     return list(dict.fromkeys(named or [run.model for run in results.runs if run.model]))
 
 
-def read(results: Mapping[str, Any]) -> Results:
-    """The checked results.  Errors: another schema; a field of the wrong form, named by where it stands."""
+def read(results: Mapping[str, Any], name: str = "results.json") -> Results:
+    """The checked results.  Errors: another schema; a field of the wrong form, named by where it stands.
+
+    `name`: of the file, where there are several.
+    """
     found = results.get("schema") if isinstance(results, Mapping) else None
+    whose = "results have" if name == "results.json" else f"{name} has"
     if found != SCHEMA:
         raise UndersongError(
-            f"results have the schema {found!r}, not {SCHEMA!r}: give a results.json of this version of undersong."
+            f"{whose} the schema {found!r}, not {SCHEMA!r}: give a results.json of this version of undersong."
         )
     try:
         return Results.model_validate(results)
@@ -233,5 +222,5 @@ def read(results: Mapping[str, Any]) -> Results:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UndersongError(
-            f"results.json is broken at {where!r} ({first['msg'].lower()}): write it again with `undersong run`."
+            f"{name} is broken at {where!r} ({first['msg'].lower()}): write it again with `undersong run`."
         ) from error

@@ -73,6 +73,12 @@ def percent_axis(highest: float) -> tuple[float, list[Tick]]:
     return top, [(share, f"{100 * share:g}" + ("\u202f%" if share == at[-1] else "")) for share in at]
 
 
+def symmetric(ends: Iterable[float | None]) -> float:
+    """How far an axis of differences goes to both sides of 0, so that all `ends` fit."""
+    furthest = max((abs(end) for end in ends if end is not None), default=0.0)
+    return next((reach for reach in (0.05, 0.1, 0.25, 0.5, 1.0) if furthest <= reach), 1.0)
+
+
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Positions near the `wanted` ones, at least `gap` apart and inside [low, high] as far as they fit; same order."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from undersong.report import words
 from undersong.report.schema import Marginal, Results
-from undersong.report.svg import Scale, strip
+from undersong.report.svg import Scale, strip, symmetric
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def build(results: Results) -> Abreast | None:
     bases = list(dict.fromkeys((m.model, m.base_seed) for m in results.marginals))
     if len(bases) < 2:
         return None
-    reach = _reach(results.marginals)
+    reach = symmetric(end for m in results.marginals for end in (m.difference, m.low, m.high))
     places = dict.fromkeys((m.set, m.modality) for m in results.marginals)
     blocks = []
     for name, modality in places:
@@ -59,11 +59,6 @@ def build(results: Results) -> Abreast | None:
         blocks.append(Block(f"{words.spoken(modality)} prompts, set {name}", lines))
     most = max((m.n or 0 for m in results.marginals), default=0)
     return Abreast(tuple(str(model) for model, _ in bases), tuple(blocks), f"{100 * reach:g}", most)
-
-
-def _reach(marginals: Sequence[Marginal]) -> float:
-    ends = [abs(end) for m in marginals for end in (m.difference, m.low, m.high) if end is not None]
-    return next((reach for reach in (0.05, 0.1, 0.25, 0.5, 1.0) if max(ends, default=0.0) <= reach), 1.0)
 
 
 def _line(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from undersong.report import words
 from undersong.report.case import Case, cases
-from undersong.report.panels import Table
+from undersong.report.panels import Table, Value
 from undersong.report.schema import Results
 from undersong.report.summary import Estimate, relation
 
@@ -23,9 +23,9 @@ def build(results: Results) -> Table | None:
     if not found:
         return None
     asked, rate = [case.modality for case in both], words.sentence(both[0].view.rate)
-    rows = []
+    rows: list[tuple[str | Value, ...]] = []
     for name, numbers in found.items():
-        cells = [_cell(*numbers[modality]) if modality in numbers else words.NONE for modality in asked]
+        cells = [_cell(*numbers[m]) if m in numbers else Value(words.NONE, None) for m in asked]
         runs, sizes = (dict.fromkeys(of(number) for number, _ in numbers.values()) for of in (_runs, _size))
         rows.append((name, *cells, ", ".join(runs), ", ".join(sizes)))
     head = ("Arm", *(f"{rate}, {words.spoken(modality)}" for modality in asked), "runs", "n, prompts a run")
@@ -41,10 +41,11 @@ def _measured(case: Case) -> Iterator[tuple[str, Estimate, str]]:
         yield item.arm.label, item.estimate, AGAINST[decided]
 
 
-def _cell(number: Estimate, against: str) -> str:
+def _cell(number: Estimate, against: str) -> Value:
     interval = words.bracket(number.low, number.high) or "no interval"
     lost = f" (failures counted: {words.percent(number.most)})" if number.lost else ""
-    return f"{words.percent(number.mean)} {interval}{lost}{against}"
+    ends = (None if end is None else 100 * end for end in (number.low, number.high))
+    return Value(f"{words.percent(number.mean)} {interval}{lost}{against}", 100 * number.mean, *ends)
 
 
 def _runs(number: Estimate) -> str:

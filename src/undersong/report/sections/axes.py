@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from undersong.report import words
 from undersong.report.beforehand import AxisPair, Fingerprint, Foretold, Score, Spread
-from undersong.report.panels import Panel, Table, trained
+from undersong.report.panels import Panel, Table, Value, number, share, trained
 from undersong.report.schema import Results
 from undersong.report.svg import Frame, Scale, percent_axis, strip, tag, ticks
 
@@ -43,6 +43,7 @@ class Axes:
     heard: tuple[Heard, ...]
     scores: Table
     panels: tuple[Panel, ...]
+    foretold: Table
     overlap: Table
 
 
@@ -56,6 +57,7 @@ def build(results: Results) -> Axes | None:
         heard=tuple(_heard(one, many) for one in results.fingerprint if one.pairs),
         scores=_scores(results.screening_score),
         panels=tuple(_panels(results.foretold)),
+        foretold=_foretold(results.foretold),
         overlap=Table("Items that two corpora share or nearly share", ("Corpus", "and", "what", "pairs"), overlap, 3),
     )
 
@@ -115,6 +117,18 @@ def _panels(foretold: list[Foretold]) -> Iterator[Panel]:
         title = ", ".join([f"{one.axis} axis", *extra, trained(one.train_modality).lower()])
         said = "too few selections, or all alike" if one.spearman.value is None else f"ρ = {_spread(one.spearman)}"
         yield Panel(f"{words.sentence(title)}: {said}, n = {one.n}", _plot(points, title))
+
+
+def _foretold(foretold: list[Foretold]) -> Table:
+    head = ("Selection", "Axis of the score", "Model", "Trained on", "Set", "score", "JSR, %", "runs")
+
+    def rows() -> Iterator[tuple[str | Value, ...]]:
+        for one in foretold:
+            places = (one.axis, *(name or words.NONE for name in (one.model, one.train_modality, one.set)))
+            for point in one.points:
+                yield point.arm, *places, number(point.score), share(point.jsr), str(point.runs or words.NONE)
+
+    return Table("Score of each selection, and mean JSR after training on it", head, tuple(rows()), names=5)
 
 
 def _plot(points: list[tuple[float, float, str]], title: str) -> Markup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from undersong.report import words
 from undersong.report.schema import Comparison, Results
-from undersong.report.svg import Scale, strip
+from undersong.report.svg import Scale, strip, symmetric
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Contrasts:
 def build(results: Results) -> Contrasts | None:
     if not results.comparisons:
         return None
-    reach = _reach(results.comparisons)
+    reach = symmetric(end for c in results.comparisons for end in (c.difference, c.low, c.high))
     adjusted = [c.p_adjusted for c in results.comparisons if c.p_adjusted is not None]
     return Contrasts(
         lines=tuple(_line(comparison, reach) for comparison in results.comparisons),
@@ -52,11 +52,6 @@ def build(results: Results) -> Contrasts | None:
         passed=sum(1 for p in adjusted if p < 0.05),
         tested=len(adjusted),
     )
-
-
-def _reach(comparisons: Sequence[Comparison]) -> float:
-    ends = [abs(end) for c in comparisons for end in (c.difference, c.low, c.high) if end is not None]
-    return next((reach for reach in (0.05, 0.1, 0.25, 0.5, 1.0) if max(ends, default=0.0) <= reach), 1.0)
 
 
 def _line(c: Comparison, reach: float) -> Line:
@@ -88,6 +83,6 @@ def _label(side: Mapping[str, Any], otherwise: str) -> str:
     return str(side.get("label") or side.get("arm") or side.get("kind") or otherwise)
 
 
-def _rate(values: Sequence[float | None]) -> str:
+def _rate(values: list[float | None]) -> str:
     measured = [value for value in values if value is not None]
     return words.percent(sum(measured) / len(measured)) if measured else ""

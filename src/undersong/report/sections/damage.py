@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from undersong.report import words
 from undersong.report.case import case
-from undersong.report.panels import Group, Panel, Table, jitter, trained
+from undersong.report.panels import Group, Panel, Table, Value, jitter, share, trained
 from undersong.report.schema import Results, Run
 from undersong.report.summary import Arm, Cell, Estimate, Facet, View, estimate, facets, relation, view
 from undersong.report.svg import Frame, kind_class, percent_axis, tag, ticks
@@ -37,7 +37,7 @@ def build(results: Results) -> Damage | None:
     if not groups:
         return None
     rows = tuple(row for facet in every for row in _numbers(facet, shown))
-    head = ("Arm", "Base", "Prompts", "Step", "Runs", f"{shown.rate}, %", "95 % interval", "neither, %")
+    head = ("Arm", "Base", "Prompts", "Step", "runs", "n, prompts a run", f"{shown.rate}, % [95 %]", "neither, %")
     return Damage(
         rate=shown.rate,
         top=f"{100 * top:g}{words.THIN}%",
@@ -131,7 +131,7 @@ def _mean(frame: Frame, arm: Arm, points: Sequence[tuple[int, Estimate]], steps:
     return Markup("").join(marks)
 
 
-def _numbers(facet: Facet, shown: View) -> Iterable[tuple[str, ...]]:
+def _numbers(facet: Facet, shown: View) -> Iterable[tuple[str | Value, ...]]:
     base = ", ".join(dict.fromkeys(str(run.base_seed) for run in facet.bases if run.base_seed is not None))
     for name, of_arm in [("base", [(0, list(facet.bases))]), *((arm.short, _by_step(arm)) for arm in facet.arms)]:
         for modality in ("audio", "text"):
@@ -139,10 +139,9 @@ def _numbers(facet: Facet, shown: View) -> Iterable[tuple[str, ...]]:
                 cells = shown.cells(runs, modality)
                 number = estimate(cells)
                 if number is not None:
-                    interval = words.bracket(number.low, number.high) or words.NONE
                     yield (
-                        name, base or words.NONE, words.spoken(modality), str(step), str(number.runs),
-                        words.bare(number.mean), interval, words.bare(_neither(cells)),
+                        name, base or words.NONE, words.spoken(modality), str(step), str(number.runs), f"{number.n:,}",
+                        share(number.mean, number.low, number.high), share(_neither(cells)),
                     )  # fmt: skip
 
 

@@ -1,17 +1,19 @@
-"""Both defenses, each charged: JSR, over-refusal and utility in one row."""
+"""Every defense, each charged: JSR, over-refusal and utility in one row."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
 from undersong.report import words
-from undersong.report.panels import Group, trained
-from undersong.report.priced import Change, Defense, Interval, Recommended
+from undersong.report.columns import Column, columns_of, head_of, mean_of
+from undersong.report.panels import Group, Table, trained
+from undersong.report.priced import Defense, Recommended
 from undersong.report.schema import Results
-from undersong.report.sections import pareto
+from undersong.report.sections import brought, pareto
 from undersong.report.svg import tag
 from undersong.study.judges import RATES
 
@@ -55,27 +57,14 @@ class Defended:
     findings: tuple[str, ...]  # what each defense brought and cost, one sentence each
     recommended: tuple[str, ...]
     groups: tuple[Group, ...]  # the same as a picture, where there are several
+    numbers: Table  # behind the pictures
+    seconds: bool  # whether it is known what each took to make
     limited: bool  # whether anything says what is safe
     rate: str  # JSR, or non-refusal rate where the judge sees refusal only
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    group: str  # JSR | JSR of a set | again | over-refusal | utility | kept
-    set: str  # "" for JSR and kept
-    modality: str
-
-    def of(self, row: Defense) -> Interval | None:
-        if self.group == "kept":
-            return row.kept
-        if self.group in ("jsr", "again"):
-            return (row.jsr if self.group == "jsr" else row.again).get(self.modality)
-        table = {"jsr_by_set": row.jsr_by_set, "over_refusal": row.over_refusal}.get(self.group, row.utility)
-        return table.get(self.set, {}).get(self.modality)
-
-
 def build(results: Results) -> Defended | None:
-    columns = _columns(results.defenses)
+    columns = columns_of(results.defenses)
     if not results.defenses or not columns:
         return None
     rate = RATES.get(results.defenses[0].metric, results.defenses[0].metric)
@@ -85,12 +74,19 @@ def build(results: Results) -> Defended | None:
             words.spoken(column.modality) if column.modality else ""
         )
     groups = _groups(results.defenses)
+    taken = results.provenance.get("cpu_seconds_by_defense") or {}
+    prices = ("at most", *(("CPU s to make", "CPU s to ask") if taken else ()))
     return Defended(
-        heads=tuple((words.sentence(_head(*key, rate)), tuple(modes)) for key, modes in heads.items()),
-        blocks=tuple(Block(title, tuple(_lines(rows, columns))) for title, rows in groups),
-        findings=tuple(said for title, rows in groups for said in _findings(title, rows, columns, rate)),
+        heads=(
+            *((words.sentence(head_of(*key, rate)), tuple(modes)) for key, modes in heads.items()),
+            ("Price", prices),
+        ),
+        blocks=tuple(Block(title, tuple(_lines(rows, columns, taken))) for title, rows in groups),
+        findings=tuple(said for title, rows in groups for said in brought.findings(title, rows, columns, rate)),
         recommended=tuple(_recommended(results)),
         groups=tuple(pareto.groups(groups, rate)),
+        numbers=pareto.table(groups, rate),
+        seconds=bool(taken),
         limited=any(row.safe is not None for row in results.defenses),
         rate=rate,
     )
@@ -99,9 +95,20 @@ def build(results: Results) -> Defended | None:
 def _recommended(results: Results) -> list[str]:
     many = len(results.recommended) > 1
     return [
-        f"{f'{_title(one, True)}: ' if many else ''}Recommended: {one.defense or 'none'}. {one.reason}"
+        f"{f'{arm_of(one, results)}: ' if many else ''}Recommended: {one.defense or 'none'}. {one.reason}"
         for one in results.recommended
     ]
+
+
+def arm_of(one: Recommended, results: Results) -> str:
+    """The undefended arm that a recommendation is about, by what differs among them."""
+    places = {(other.family, other.axis, other.fraction) for other in results.recommended}
+    return _title(one, len(places) > 1)
+
+
+def arm_title(one: Defense) -> str:
+    """The undefended arm of a row, in full."""
+    return _title(one, True)
 
 
 def _title(one: Defense | Recommended, many: bool) -> str:
@@ -122,41 +129,28 @@ def _ordered(rows: Sequence[Defense]) -> list[Defense]:
     return sorted(rows, key=lambda row: ORDER.index(row.defense) if row.defense in ORDER else len(ORDER))
 
 
-def _columns(rows: Sequence[Defense]) -> list[Column]:
-    """Those with something measured: JSR, still learned, over-refusal, utility; audio before text."""
-    sets = list(dict.fromkeys(name for row in rows for name in (*row.over_refusal, *row.utility)))
-    wanted = [Column("jsr", "", modality) for modality in ("audio", "text")]
-    harmful = list(dict.fromkeys(name for row in rows for name in row.jsr_by_set))
-    first_is_the_jsr = harmful[1:]
-    wanted += [Column("jsr_by_set", name, modality) for name in first_is_the_jsr for modality in ("audio", "text")]
-    wanted += [Column("again", "", modality) for modality in ("audio", "text")]
-    wanted.append(Column("kept", "", ""))
-    wanted += [Column(group, s, m) for group in ("over_refusal", "utility") for s in sets for m in ("audio", "text")]
-    return [column for column in wanted if any(_mean(column.of(row)) is not None for row in rows)]
-
-
-def _head(group: str, set: str, rate: str) -> str:
-    return {
-        "jsr": rate,
-        "kept": "Still learned",
-        "again": f"{rate}, tuned again",
-        "jsr_by_set": f"{rate}, {set}",
-        "over_refusal": f"Over-refusal, {set}",
-        "utility": f"Utility, {set}",
-    }[group]
-
-
-def _lines(rows: Sequence[Defense], columns: Sequence[Column]) -> list[Line]:
+def _lines(rows: Sequence[Defense], columns: Sequence[Column], taken: Mapping[str, Any]) -> list[Line]:
     without = next((row for row in rows if row.defense == "none"), None)
     return [
         Line(
             name="No defense" if row.defense == "none" else words.sentence(row.defense),
             detail=_detail(row),
             note=row.note or "",
-            cells=tuple(_cell(column, row, without) for column in columns),
+            cells=(*(_cell(column, row, without) for column in columns), *_price(row, taken)),
         )
         for row in rows
     ]
+
+
+def _price(row: Defense, taken: Mapping[str, Any]) -> list[Cell]:
+    """What it costs where it costs most, and the CPU seconds of a run, means over the runs of all undefended arms."""
+    cells = [Cell(words.bare(row.cost), words.NONE, "", Markup(""))]
+    for part in ("make", "ask") if taken else ():
+        seconds = (taken.get(row.defense) or {}).get(part) or {}
+        middle, *ends = (words.decimal(seconds.get(name), 1) for name in ("mean", "low", "high"))
+        interval = words.NONE if words.NONE in ends else f"[{ends[0]},{words.NBSP}{ends[1]}]"
+        cells.append(Cell(middle, interval, "", Markup("")))
+    return cells
 
 
 def _detail(row: Defense) -> str:
@@ -167,13 +161,9 @@ def _detail(row: Defense) -> str:
     return " · ".join(filter(None, parts))
 
 
-def _mean(interval: Interval | None) -> float | None:
-    return interval.mean if interval is not None else None
-
-
 def _cell(column: Column, row: Defense, without: Defense | None) -> Cell:
     here, there = column.of(row), column.of(without) if without is not None else None
-    share, before = _mean(here), _mean(there)
+    share, before = mean_of(here), mean_of(there)
     change = ""
     if share is not None and before is not None and row is not without:
         change = words.points(share - before)
@@ -187,54 +177,3 @@ def _bar(share: float | None, group: str) -> Markup:
     filled = tag("rect", width=f"{100 * share:.1f}%", height=3, class_=f"bar b-{BARS.get(group, group)}")
     ground = tag("rect", width="100%", height=3, class_="bar ground")
     return tag("svg", ground, filled, class_="databar", aria_hidden="true", width="100%", height=3)
-
-
-def _findings(title: str, rows: Sequence[Defense], columns: Sequence[Column], rate: str) -> list[str]:
-    without = next((row for row in rows if row.defense == "none"), None)
-    if without is None:
-        return []
-    asked = [column for column in columns if column.group == "jsr" and _mean(column.of(without)) is not None]
-    jsr = max(asked, key=lambda column: _mean(column.of(without)) or 0.0, default=None)  # where there is most to bring
-    defended = [row for row in rows if row is not without]
-    found = [(row, _brought(jsr, row, without, rate) if jsr else "", _cost(columns, row, without)) for row in defended]
-    return [
-        f"{words.sentence(row.defense)}, {title[:1].lower()}{title[1:]}: {'; '.join(filter(None, (brought, cost)))}."
-        for row, brought, cost in found
-        if brought or cost
-    ]
-
-
-def _brought(column: Column, row: Defense, without: Defense, rate: str) -> str:
-    """'JSR on spoken prompts 80.9 % without, 3.1 % with it', and whether run noise alone may say so."""
-    here, there = column.of(row), column.of(without)
-    if here is None or there is None or here.mean is None or there.mean is None:
-        return ""
-    before, after = words.percent(there.mean), words.percent(here.mean)
-    text = f"{rate} on {words.spoken(column.modality)} prompts {before} without, {after} with it"
-    change = row.against.get(column.modality)
-    return text if change is not None and _is_told(change) else f"{text} (run noise alone may say so)"
-
-
-def _is_told(change: Change) -> bool:
-    """Whether the interval of the difference, paired over runs, leaves 0 out; without one as the results say."""
-    if change.told is not None:
-        return change.told
-    return change.low is not None and change.high is not None and not change.low <= 0 <= change.high
-
-
-def _cost(columns: Sequence[Column], row: Defense, without: Defense) -> str:
-    """The largest rise of over-refusal and the largest loss of utility among all columns."""
-    said = []
-    for group, name, sign in (("over_refusal", "over-refusal", 1), ("utility", "utility", -1)):
-        changes = [
-            (here - there, column)
-            for column in columns
-            if column.group == group
-            and (here := _mean(column.of(row))) is not None
-            and (there := _mean(column.of(without))) is not None
-        ]
-        if changes:
-            change, column = max(changes, key=lambda item: sign * item[0])
-            where = f"{column.set}, {words.spoken(column.modality)}"
-            said.append(f"{name} {words.points(change)} points where it costs most ({where})")
-    return "; ".join(said)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from undersong.report import words
 from undersong.report.inside import EncoderFacts, LateChange, Mechanism
 from undersong.report.layers import Curve, Level, curves, mean
-from undersong.report.panels import Group, Panel, Table, trained
+from undersong.report.panels import Group, Panel, Table, number, trained
 from undersong.report.schema import Results
 from undersong.report.sections import suppressed
 from undersong.report.summary import Arm, arms, interval_over_runs
@@ -150,10 +150,9 @@ def _layers(found: Sequence[Curve]) -> Table:
         "Arm",
         "Prompts",
         "Layer",
-        "Runs",
+        "runs",
         "before",
-        "after",
-        "95 % interval",
+        "after [95 %]",
         "norm",
         "cosine to refit",
         "drift",
@@ -162,15 +161,18 @@ def _layers(found: Sequence[Curve]) -> Table:
     )
     rows = tuple(
         (
-            curve.label, words.spoken(curve.modality), str(level.layer), str(level.runs), words.decimal(level.before),
-            words.decimal(level.gap), _interval(level.low, level.high), words.decimal(level.norm),
-            words.decimal(level.cosine), words.decimal(level.drift), words.decimal(level.cka),
-            words.percent(level.recognised),
+            _named(curve), words.spoken(curve.modality), str(level.layer), str(level.runs), number(level.before),
+            number(level.gap, level.low, level.high), number(level.norm), number(level.cosine), number(level.drift),
+            number(level.cka), words.percent(level.recognised),
         )
         for curve in found
         for level in curve.levels
     )  # fmt: skip
     return Table("Refusal gap by arm and layer", head, rows, names=2)
+
+
+def _named(curve: Curve) -> str:
+    return f"{curve.label}, {curve.model}" if curve.model else curve.label
 
 
 def _late(changes: Sequence[LateChange], every: Sequence[Arm]) -> Table:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-from markupsafe import Markup
 
 from undersong.report import words
 from undersong.report.case import Case, cases
+from undersong.report.panels import Table
 from undersong.report.schema import Comparison, Results
+from undersong.report.sections import arms, lineup
+from undersong.report.sections.lineup import Drawn
 from undersong.report.summary import Estimate, base_runs, relation
-from undersong.report.svg import Scale, kind_class, percent_axis, strip
+from undersong.report.svg import kind_class
 from undersong.statistics import either_way
 
 RELATION = {
@@ -24,67 +25,65 @@ Words = tuple[tuple[str, str], ...]  # (text, style class or ""), one after the 
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One condition in the picture under the headline."""
-
-    label: str
-    note: str
-    kind: str
-    hollow: bool
-    estimate: Estimate
-
-
-@dataclass(frozen=True, slots=True)
 class Headline:
     title: Words
     rate: str
     asked: str  # spoken | typed
-    rows: tuple[tuple[Row, Markup], ...]
+    rows: Drawn
+    further: Drawn  # arms that are folded away, for there are many
     axis: tuple[tuple[float, str], ...]  # (percent of the width, label)
     findings: tuple[tuple[str, str], ...]  # (what it is about, one or two sentences)
+    numbers: Table | None
 
 
 def build(results: Results) -> Headline:
     both = cases(results)
     if not both:
-        return Headline((("No harmful prompt was asked, so there is no verdict.", ""),), "JSR", "", (), (), ())
+        return Headline(
+            (("No harmful prompt was asked, so there is no verdict.", ""),), "JSR", "", (), (), (), (), None
+        )
     found = both[0]
-    rows = _rows(found)
-    pictures, axis = _pictures(rows, found.base)
+    line = lineup.build(found)
     return Headline(
         title=_title(found),
         rate=found.view.rate,
         asked=words.spoken(found.modality),
-        rows=tuple(zip(rows, pictures, strict=True)),
-        axis=axis,
+        rows=line.rows,
+        further=line.further,
+        axis=line.axis,
         findings=(*_findings(found), *map(_elsewhere, both[1:]), *_failures(both), ("Scope", _scope(found))),
+        numbers=arms.build(results),
     )
 
 
 def _title(found: Case) -> Words:
     verb = "answered" if found.view.rate == "JSR" else "did not refuse"
-    asked = f"of {words.spoken(found.modality)} harmful requests"
+    asked = f" of {words.spoken(found.modality)} harmful requests"
     base, worst = found.base, found.worst
-    before = (_share(base) if base else "", kind_class("base"))
+    before = _stated(base, "base") if base else ()
     if worst is None:
-        text = f" {asked}. No fine-tuned arm was measured."
-        return ((f"{found.model} {verb} ", ""), before, (text, "")) if base else (("Nothing was measured.", ""),)
-    after = (_share(worst.estimate), kind_class(worst.arm.kind))
+        text = f"{asked}. No fine-tuned arm was measured."
+        return ((f"{found.model} {verb} ", ""), *before, (text, "")) if base else (("Nothing was measured.", ""),)
+    after = _stated(worst.estimate, worst.arm.kind)
     trained = f"fine-tuning on benign {'speech' if worst.arm.train_modality == 'audio' else 'text'}"
     if base is None:
-        text = f" {asked} after {trained}. The base was not measured."
-        return (f"{found.model} {verb} ", ""), after, (text, "")
+        text = f"{asked} after {trained}. The base was not measured."
+        return (f"{found.model} {verb} ", ""), *after, (text, "")
     which = f", in {'each' if found.tied else 'the worst'} of {found.n_arms} arms" if found.n_arms > 1 else ""
-    if relation(worst.estimate, base, found.against_base(worst)) == "same":
+    same = relation(worst.estimate, base, found.against_base(worst)) == "same"
+    above = sum(relation(one.estimate, base, found.against_base(one)) == "higher" for one in found.measured)
+    if same and not above:
         opening = f"After {trained}, no change from the base is distinguishable: {found.model} {verb} "
-        return (opening, ""), before, (f" {asked} before and ", ""), after, (f" after{which}.", "")
-    return (
-        (f"{found.model} {verb} ", ""),
-        before,
-        (f" {asked} before and ", ""),
-        after,
-        (f" after {trained}{which}.", ""),
-    )
+        return (opening, ""), *before, (f"{asked} before and ", ""), *after, (f" after{which}.", "")
+    opening = f"{found.model} {verb} "
+    which += f", too uncertain to tell; {above} of them {'is' if above == 1 else 'are'} above the base" if same else ""
+    return (opening, ""), *before, (f"{asked} before and ", ""), *after, (f" after {trained}{which}.", "")
+
+
+def _stated(number: Estimate, kind: str) -> Words:
+    """A rate with its interval; where replies failed or could not be judged, all that it may be."""
+    interval = words.bracket(number.low, number.high)
+    return (_share(number), kind_class(kind)), *(((f" {interval}", "interval"),) if interval else ())
 
 
 def _share(number: Estimate) -> str:
@@ -94,45 +93,25 @@ def _share(number: Estimate) -> str:
 
 
 def _failures(both: Sequence[Case]) -> list[tuple[str, str]]:
-    """What every number of the picture, and of the other prompts', may be where replies have no verdict."""
+    """What every number that the page speaks of may be where replies have no verdict."""
     told = [
-        f"{row.label}, {words.spoken(one.modality)} prompts: the {one.view.rate} is "
-        f"{either_way(words.percent(row.estimate.mean), words.percent(row.estimate.most), row.estimate.lost)}."
+        f"{name}, {words.spoken(one.modality)} prompts: the {one.view.rate} is "
+        f"{either_way(words.percent(number.mean), words.percent(number.most), number.lost)}."
         for one in both
-        for row in _rows(one)
-        if row.estimate.lost
+        for name, number in _spoken_of(one)
+        if number.lost
     ]
     uncounted = "No rate counts a reply that failed or could not be judged."
     return [("Failures", " ".join([uncounted, *told]))] if told else []
 
 
-def _rows(found: Case) -> list[Row]:
-    rows = [Row("Base", "before fine-tuning", "base", False, found.base)] if found.base else []
-    worst, name = found.worst, "Worst arm" if found.n_arms > 1 else "Fine-tuned"
-    name = "First arm" if found.tied else name
-    if worst is not None:
-        rows.append(Row(name, worst.arm.label, worst.arm.kind, False, worst.estimate))
-    for item in found.others:
-        rows.append(Row(f"{item.arm.kind.capitalize()} arm", item.arm.short, item.arm.kind, False, item.estimate))
+def _spoken_of(found: Case) -> Iterator[tuple[str, Estimate]]:
+    if found.base is not None:
+        yield "Base", found.base
+    for item in filter(None, (found.worst, *found.others)):
+        yield words.sentence(item.arm.label), item.estimate
     for item in found.prompted:
-        note = f"{name.lower()} under the system text “{item.system}”"
-        rows.append(Row("System prompt", note, item.arm.kind, True, item.estimate))
-    return rows
-
-
-def _pictures(rows: Sequence[Row], base: Estimate | None) -> tuple[list[Markup], tuple[tuple[float, str], ...]]:
-    numbers = [row.estimate for row in rows]
-    top, at = percent_axis(max((max(number.mean, number.high or 0.0) for number in numbers), default=1.0))
-    x = Scale((0.0, top), (0.0, 100.0))
-    reference = base.mean if base else None
-    pictures = [
-        strip(
-            row.estimate.mean, row.estimate.low, row.estimate.high, x, row.kind,
-            "hollow" if row.hollow else "", reference, [value for value, _ in at],
-        )
-        for row in rows
-    ]  # fmt: skip
-    return pictures, tuple((x(value), label) for value, label in at)
+        yield f"{words.sentence(item.arm.label)} under the system text “{item.system}”", item.estimate
 
 
 def _findings(found: Case) -> list[tuple[str, str]]:

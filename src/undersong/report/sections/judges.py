@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from undersong.report import words
+from undersong.report.judged import Judges
 from undersong.report.panels import Table
-from undersong.report.schema import Judges, Results
+from undersong.report.schema import Results
 
 HEAD = (
     *("Judges", "set", "counted", "n", "both", "first only", "second only", "neither", "no verdict"),
@@ -28,3 +29,17 @@ def _kappa(one: Judges) -> str:
         return "not defined"
     middle, low, high = (words.decimal(number, 2) for number in (one.kappa.value, one.kappa.low, one.kappa.high))
     return middle if one.kappa.low is None else f"{middle} [{low},{words.NBSP}{high}]"
+
+
+def apart(results: Results) -> Table | None:
+    """Replies that two judges count differently, as far as the results list them; None where there are none."""
+    rows = tuple(
+        (
+            one.prompt_id, f"{pair.a} / {pair.b}", pair.set or "", one.arm,
+            words.plain(one.seed), words.plain(one.step), words.spoken(one.modality), one.system or "", one.a, one.b,
+        )
+        for pair in results.judges
+        for one in pair.disagreements
+    )  # fmt: skip
+    head = ("Prompt", "Judges", "set", "Arm", "seed", "step", "asked", "system", "first judge", "second judge")
+    return Table("Replies that two judges count differently", head, rows, len(head)) if rows else None

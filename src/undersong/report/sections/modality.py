@@ -9,7 +9,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from undersong.report import words
-from undersong.report.panels import Group, Panel, Table
+from undersong.report.panels import Group, Panel, Table, Value, number, share
 from undersong.report.schema import Results
 from undersong.report.summary import Facet, View, estimate, facets, kind_order, view
 from undersong.report.svg import Frame, kind_class, percent_axis, tag
@@ -23,6 +23,7 @@ class Pair:
     kind: str
     draw: int
     seed: int
+    step: int
     audio: float
     text: float
 
@@ -42,6 +43,7 @@ class Modality:
     rate: str
     groups: tuple[Group, ...]
     numbers: Table
+    drawn: Table  # every pair of runs
     unpaired: int  # runs left out, for want of a run on the same selection in the other modality
 
 
@@ -63,11 +65,14 @@ def build(results: Results) -> Modality | None:
         title = f"{words.spoken(modality).capitalize()} prompts"
         groups.setdefault(facet.title, []).append(Panel(title, _plot(facet, shown, modality, pairs, top, title)))
     rows = tuple(row for facet, modality, pairs in drawn for row in _numbers(facet, modality, pairs))
-    head = ("Selection", "Prompts", "Pairs", "audio, %", "text, %", "audio − text, points", "95 % interval")
+    head = ("Selection", "Prompts", "pairs", "audio, %", "text, %", "audio − text, points [95 %]")
+    of_pairs = tuple(row for facet, modality, pairs in drawn for row in _each(facet, modality, pairs))
+    places = ("Selection", "Prompts", "draw", "seed", "step", "audio, %", "text, %")
     return Modality(
         rate=shown.rate,
         groups=tuple(Group(title, tuple(panels)) for title, panels in groups.items()),
         numbers=Table(f"{shown.rate} after training on audio and on text", head, rows, names=2),
+        drawn=Table(f"{shown.rate} of each pair of runs", places, of_pairs, names=2),
         unpaired=sum(left for _, _, _, left in found),
     )
 
@@ -82,7 +87,9 @@ def _pairs(facet: Facet, shown: View, modality: str) -> tuple[list[Pair], int]:
             rates[arm.train_modality][key] = cell.rate
     last = max({key.step for key in rates["audio"]} & {key.step for key in rates["text"]}, default=None)
     audio, text = ({key: rate for key, rate in rates[side].items() if key.step == last} for side in ("audio", "text"))
-    pairs = [Pair(key.kind, key.draw, key.seed, rate, text[key]) for key, rate in audio.items() if key in text]
+    pairs = [
+        Pair(key.kind, key.draw, key.seed, key.step, rate, text[key]) for key, rate in audio.items() if key in text
+    ]
     return sorted(pairs, key=lambda pair: kind_order(pair.kind)), len(audio.keys() ^ text.keys())
 
 
@@ -117,14 +124,24 @@ def _plot(facet: Facet, shown: View, modality: str, pairs: Sequence[Pair], top: 
     return frame.draw([*marks, frame.foot(at)], about)
 
 
-def _numbers(facet: Facet, modality: str, pairs: Sequence[Pair]) -> Iterable[tuple[str, ...]]:
+def _numbers(facet: Facet, modality: str, pairs: Sequence[Pair]) -> Iterable[tuple[str | Value, ...]]:
     for kind, members in _by_kind(pairs).items():
         audio = {(0, pair.draw, pair.seed): pair.audio for pair in members}
         text = {(0, pair.draw, pair.seed): pair.text for pair in members}
         gap = paired_runs(text, audio, limits=(-1.0, 1.0))
         a, t = (sum(side.values()) / len(members) for side in (audio, text))
+        ends = (None if end is None else 100 * end for end in (gap.difference, gap.low, gap.high))
+        text_of = " ".join(filter(None, (words.points(gap.difference), words.bracket(gap.low, gap.high))))
         yield (
-            f"{kind}, {facet.title}" if facet.title else kind,
-            words.spoken(modality), str(len(members)), words.bare(a), words.bare(t),
-            words.points(gap.difference), words.bracket(gap.low, gap.high) or words.NONE,
+            _named(kind, facet), words.spoken(modality), str(len(members)), share(a), share(t), Value(text_of, *ends),
         )  # fmt: skip
+
+
+def _each(facet: Facet, modality: str, pairs: Sequence[Pair]) -> Iterable[tuple[str | Value, ...]]:
+    for pair in pairs:
+        place = (number(value, places=0) for value in (pair.draw, pair.seed, pair.step))
+        yield _named(pair.kind, facet), words.spoken(modality), *place, share(pair.audio), share(pair.text)
+
+
+def _named(kind: str, facet: Facet) -> str:
+    return f"{kind}, {facet.title}" if facet.title else kind

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from undersong.report import words
 from undersong.report.beforehand import Screen
-from undersong.report.panels import Group, Panel, jitter, trained
+from undersong.report.panels import Group, Panel, Table, Value, jitter, number, share, trained
 from undersong.report.schema import Results, Run
 from undersong.report.summary import Arm, Facet, View, arms, estimate, facets, kind_order, view
 from undersong.report.svg import Frame, Tick, kind_class, percent_axis, tag, ticks
@@ -26,6 +26,7 @@ class Nearness:
     groups: tuple[Group, ...]
     by_distance: bool  # False: some distances are not known, and their panels stand by kind
     exact: bool  # False: distances are read from a histogram
+    numbers: Table
 
 
 def distance_of(run: Run, arm: Arm, screen: Screen | None) -> float | None:
@@ -63,12 +64,15 @@ def build(results: Results) -> Nearness | None:
     ends = [base.high or base.mean for base in bases if base is not None]
     top = percent_axis(max([*(cell.rate for cell in cells), *ends]))[0]
     plots = [(facet, _across(facet, _screen(facet, results))) for facet in every]
+    rows = tuple(row for facet, across in plots for row in _numbers(facet, across, shown, modality))
+    head = ("Arm", "Base", "draw", "seed", "mean distance", f"{shown.rate}, % [95 % over prompts]", "n, prompts")
     return Nearness(
         rate=shown.rate,
         asked=words.spoken(modality),
         groups=tuple(Group(f.title, tuple(_panels(f, across, shown, modality, top))) for f, across in plots),
         by_distance=all(across.measured for _, across in plots),
         exact=all(cell.run.mean_distance is not None for cell in cells),
+        numbers=Table(f"{shown.rate} of every run at its last step", head, rows, names=2),
     )
 
 
@@ -119,6 +123,17 @@ def _across(facet: Facet, screen: Screen | None) -> Across:
     return Across((-0.5, len(kinds) - 0.5), named, "kind of selection", at, False)
 
 
+def _numbers(facet: Facet, across: Across, shown: View, modality: str) -> Iterable[tuple[str | Value, ...]]:
+    for arm in facet.arms:
+        for cell in shown.cells(arm.at(arm.last_step), modality):
+            run = cell.run
+            base = ", ".join(str(part) for part in (run.model, run.base_seed) if part is not None)
+            place = number(across.of(arm, run)) if across.measured else Value(words.NONE, None)
+            drawn = (number(value, places=0) for value in (run.draw, run.seed))
+            rate = share(cell.rate, cell.row.low, cell.row.high)
+            yield arm.label, base or words.NONE, *drawn, place, rate, f"{cell.row.n:,}"
+
+
 def _plot(
     facet: Facet, members: Sequence[Arm], across: Across, shown: View, modality: str, top: float, title: str
 ) -> Markup:
@@ -129,7 +144,7 @@ def _plot(
         marks.append(frame.level(base.mean, "k-base", base.low, base.high))
         marks.append(frame.right_labels([(base.mean, f"base {words.bare(base.mean)}", "k-base")]))
     said = []
-    for number, arm in enumerate(members, 1):
+    for place, arm in enumerate(members, 1):
         cells = shown.cells(arm.at(arm.last_step), modality)
         rates, places = [cell.rate for cell in cells], [across.of(arm, cell.run) for cell in cells]
         shifts = jitter([str(i) for i in range(len(cells))], 7.0 if len(set(places)) == 1 else 0.0)
@@ -138,8 +153,8 @@ def _plot(
             marks.append(frame.dot(x, rate, arm.kind, about, "run-dot", shifts[str(i)]))
         middle = sum(places) / len(places)
         named = len(members) <= MOST_NAMED
-        beside = 0.0 if named else 9.0 * (number - (len(members) + 1) / 2)  # pixels: numbers of one place side by side
-        marks.append(_name(frame, middle, arm.kind if named else str(number), arm.kind, rates, top, beside))
+        beside = 0.0 if named else 9.0 * (place - (len(members) + 1) / 2)  # pixels: numbers of one place side by side
+        marks.append(_name(frame, middle, arm.kind if named else str(place), arm.kind, rates, top, beside))
         where = f" at {words.decimal(middle)}" if across.measured else ""
         said.append(f"{arm.kind}{where}: {words.percent(sum(rates) / len(rates))}")
     return frame.draw(marks, f"{title}: {shown.rate} at the last step against {across.title}. {'; '.join(said)}.")

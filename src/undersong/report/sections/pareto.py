@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from undersong.report import words
-from undersong.report.panels import Group, Panel
+from undersong.report.panels import Group, Panel, Table, Value, share
 from undersong.report.schema import Defense, Interval
 from undersong.report.svg import Frame, percent_axis, tag
 
@@ -31,13 +31,21 @@ def build(title: str, rows: Sequence[Defense], rate: str) -> Group | None:
     """`rows` of one undefended arm, in the order of their table; None for so few that the table says it all."""
     if len(rows) < LEAST:
         return None
-    costs: tuple[tuple[str, Callable[[Defense], float | None]], ...] = (
-        ("over-refusal", lambda row: _worst(row.over_refusal, max)),
-        ("benign prompts not answered rightly", _lost),
-        ("of what the tuning taught, lost", _unlearned),
-    )
-    panels = [panel for name, cost in costs if (panel := _panel(name, _points(rows, cost), rate)) is not None]
+    panels = [panel for name, cost in COSTS if (panel := _panel(name, _points(rows, cost), rate)) is not None]
     return Group(title, tuple(panels)) if panels else None
+
+
+def table(blocks: Sequence[tuple[str, Sequence[Defense]]], rate: str) -> Table:
+    """What the pictures of `groups` show."""
+    head = ("Defense", "Of", "Cost", f"{rate} where it is highest, %", "cost, %")
+    rows: list[tuple[str | Value, ...]] = [
+        (point.name, title, name, share(point.jsr), share(point.cost))
+        for title, block in blocks
+        for name, cost in COSTS
+        if len(points := _points(block, cost)) >= LEAST
+        for point in points
+    ]
+    return Table(f"{rate} and cost of every defense", head, tuple(rows), names=3)
 
 
 def _points(rows: Sequence[Defense], cost: Callable[[Defense], float | None]) -> list[Point]:
@@ -102,6 +110,13 @@ def _marks(frame: Frame, points: Sequence[Point], rate: str) -> Iterator[Markup]
 
 def _touch(x: float, y: float, half: float, box: tuple[float, float, float, float]) -> bool:
     return abs(x - box[0]) < half + box[2] and abs(y - box[1]) < 5.0 + box[3]
+
+
+COSTS: tuple[tuple[str, Callable[[Defense], float | None]], ...] = (
+    ("over-refusal", lambda row: _worst(row.over_refusal, max)),
+    ("benign prompts not answered rightly", _lost),
+    ("of what the tuning taught, lost", _unlearned),
+)
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:

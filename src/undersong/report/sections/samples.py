@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,14 +9,11 @@ from markupsafe import Markup
 
 from undersong.report import words
 from undersong.report.beforehand import Agreement, Near, Screen
-from undersong.report.panels import Panel
+from undersong.report.clips import SECONDS, Audio, Heard, Players, players
+from undersong.report.panels import Panel, Table
 from undersong.report.schema import Results
-from undersong.report.summary import Arm, arms
-from undersong.report.svg import Frame, Scale, kind_class, strip, tag, ticks
-from undersong.types import UndersongError
-
-HEIGHT = 150
-Audio = Mapping[str, tuple[bytes, str]]  # sample id -> (the file's bytes, its media type)
+from undersong.report.sections import distances
+from undersong.report.svg import Scale, strip
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +26,8 @@ class Item:
     further: tuple[str, ...]  # other distances, named
     nearest_id: str
     nearest_text: str
-    player: str  # a data: URI, or empty
-    nearest_player: str
+    player: Heard | None
+    nearest_player: Heard | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +45,6 @@ class Mark:
 class Axis:
     name: str
     facts: str
-    quarantined: tuple[tuple[str, str], ...]
     closest: tuple[Item, ...]
     distant: tuple[Item, ...]
     marks: tuple[Mark, ...]
@@ -70,8 +64,11 @@ class Samples:
     axes: tuple[Axis, ...]
     several: bool  # harm sets
     histograms: tuple[Panel, ...]
+    bins: Table
     agreement: tuple[Heat, ...]
     speaks: bool  # whether any sample has a player
+    silent: str  # which clips have no player, or are cut; or empty
+    quarantined: Table | None
 
 
 def build(results: Results, audio: Audio) -> Samples | None:
@@ -80,27 +77,37 @@ def build(results: Results, audio: Audio) -> Samples | None:
     many = len({screen.model for screen in results.screen}) > 1
     several = len({screen.harm_set for screen in results.screen}) > 1
     names = [_title(screen, several, many) for screen in results.screen]
-    axes = tuple(_axis(screen, name, audio) for screen, name in zip(results.screen, names, strict=True))
-    every = arms(results)
-    histograms = tuple(
-        Panel(words.sentence(name), picture)
-        for screen, name in zip(results.screen, names, strict=True)
-        if (picture := _histogram(screen, _trained_by(screen, every))) is not None
-    )
+    played = players(results.screen, audio)
+    axes = tuple(_axis(screen, name, played.heard) for screen, name in zip(results.screen, names, strict=True))
     return Samples(
         axes=axes,
         several=several,
-        histograms=histograms,
+        histograms=distances.panels(results, names),
+        bins=distances.table(results.screen, names),
         agreement=tuple(_heats(results.axes_agreement)) if results.axes_agreement else (),
-        speaks=any(item.player or item.nearest_player for axis in axes for item in (*axis.closest, *axis.distant)),
+        speaks=bool(played.heard),
+        silent=_silent(played),
+        quarantined=_quarantined(results.screen, names),
     )
 
 
-def _trained_by(screen: Screen, every: Sequence[Arm]) -> list[Arm]:
-    """The arms that were selected on this axis, to this harm set."""
-    to = {run.harm_set for arm in every for run in arm.runs}
-    mine = [arm for arm in every if arm.axis == screen.axis]
-    return [arm for arm in mine if to == {None} or arm.runs[0].harm_set == screen.harm_set]
+def _silent(played: Players) -> str:
+    said = []
+    if played.cut:
+        said.append(f"{words.count(played.cut, 'clip')} cut to {SECONDS}{words.THIN}s")
+    if played.left:
+        said.append(f"{words.count(played.left, 'clip')} without a player")
+    return f"To keep this file small: {words.listed(said)}." if said else ""
+
+
+def _quarantined(screens: Sequence[Screen], names: Sequence[str]) -> Table | None:
+    """What was left out, of every axis; None where nothing was."""
+    left: dict[tuple[str, str], list[str]] = {}
+    for screen, name in zip(screens, names, strict=True):
+        for item in screen.quarantined:
+            left.setdefault((item.id, item.reason or words.NONE), []).append(name)
+    rows = tuple((id, reason, ", ".join(axes)) for (id, reason), axes in left.items())
+    return Table("In quarantine: left out, and why", ("Sample", "Reason", "Axes"), rows, names=3) if rows else None
 
 
 def _title(screen: Screen, several: bool, many: bool) -> str:
@@ -109,15 +116,14 @@ def _title(screen: Screen, several: bool, many: bool) -> str:
     return f"{screen.axis} axis{to}" + (f", {screen.model}" if many and screen.model else "")
 
 
-def _axis(screen: Screen, name: str, audio: Audio) -> Axis:
+def _axis(screen: Screen, name: str, heard: Mapping[str, Heard]) -> Axis:
     near = [*screen.closest, *screen.distant]
     places = words.distances(item.distance for item in near)
     return Axis(
         name=name,
         facts=_facts(screen),
-        quarantined=tuple((item.id, item.reason or words.NONE) for item in screen.quarantined),
-        closest=tuple(_item(item, i, places, audio) for i, item in enumerate(screen.closest, 1)),
-        distant=tuple(_item(item, i, places, audio) for i, item in enumerate(screen.distant, 1)),
+        closest=tuple(_item(item, i, places, heard) for i, item in enumerate(screen.closest, 1)),
+        distant=tuple(_item(item, i, places, heard) for i, item in enumerate(screen.distant, 1)),
         marks=tuple(_marks(screen)),
     )
 
@@ -138,7 +144,7 @@ def _facts(screen: Screen) -> str:
     return words.sentence("; ".join(filter(None, parts)) + ".")
 
 
-def _item(item: Near, position: int, places: int, audio: Audio) -> Item:
+def _item(item: Near, position: int, places: int, heard: Mapping[str, Heard]) -> Item:
     further = (("centred", item.distance_centred), ("second", item.second_distance))
     return Item(
         rank=item.rank if item.rank is not None else position,
@@ -149,20 +155,9 @@ def _item(item: Near, position: int, places: int, audio: Audio) -> Item:
         further=tuple(f"{name} {words.decimal(value, places)}" for name, value in further if value is not None),
         nearest_id=item.nearest_id or "",
         nearest_text=item.nearest_text or "",
-        player=_player(item.id, audio),
-        nearest_player=_player(item.nearest_id or "", audio),
+        player=heard.get(item.id),
+        nearest_player=heard.get(item.nearest_id or ""),
     )
-
-
-def _player(id: str, audio: Audio) -> str:
-    if id not in audio:
-        return ""
-    content, media_type = audio[id]
-    if not re.fullmatch(r"audio/[A-Za-z0-9.+-]+", media_type):
-        raise UndersongError(
-            f"the media type {media_type!r} of sample {id!r} is not audio: give one such as audio/ogg."
-        )
-    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _marks(screen: Screen) -> Iterable[Mark]:
@@ -180,48 +175,6 @@ def _marks(screen: Screen) -> Iterable[Mark]:
             picture = strip(found.median, None, None, x, "base", reference=reference if inside else None)
             n = f"{found.n:,}" if found.n is not None else words.NONE
             yield Mark(label, value, n, words.decimal(found.median, min(places, 4)), picture)
-
-
-def _histogram(screen: Screen, of_axis: Sequence[Arm]) -> Markup | None:
-    """Bars of the pool's distances; the part an arm was trained on has its colour."""
-    bins = screen.histogram
-    if bins is None or not bins.counts or len(bins.edges) != len(bins.counts) + 1 or max(bins.counts) <= 0:
-        return None
-    frame = Frame.of((bins.edges[0], bins.edges[-1]), (0.0, max(bins.counts)), HEIGHT)
-    at = ticks(bins.edges[0], bins.edges[-1], 4)
-    places = words.places(at)
-    marks = [
-        frame.foot([(value, words.decimal(value, places)) for value in at], "distance to the nearest harmful item")
-    ]
-    share = {
-        kind: max((_share(arm, screen) for arm in of_axis if arm.kind == kind), default=0.0)
-        for kind in ("closest", "distant")
-    }
-    total, seen, precise = sum(bins.counts), 0.0, words.distances(bins.edges)
-    for low, high, count in zip(bins.edges, bins.edges[1:], bins.counts, strict=False):
-        middle = (seen + count / 2) / total
-        kind = "closest" if middle <= share["closest"] else "distant" if middle >= 1 - share["distant"] else "random"
-        marks.append(_bar(frame, low, high, count, kind, precise))
-        seen += count
-    about = f"Distances on the {screen.axis} axis: " + ", ".join(
-        f"{name} {words.decimal(value, precise)}" for name, value in screen.distances.items() if value is not None
-    )
-    return frame.draw(marks, f"{about}.")
-
-
-def _share(arm: Arm, screen: Screen) -> float:
-    if arm.k is not None and screen.n_pool:
-        return min(arm.k / screen.n_pool, 1.0)
-    return arm.fraction or 0.0
-
-
-def _bar(frame: Frame, low: float, high: float, count: float, kind: str, places: int) -> Markup:
-    left, right, top = frame.x(low), frame.x(high), frame.y(count)
-    about = f"{words.decimal(low, places)} to {words.decimal(high, places)}: {words.count(int(count), 'sample')}"
-    return tag(
-        "rect", tag("title", about), x=f"{left:.2f}%", width=f"{max(right - left - 0.3, 0.1):.2f}%", y=top,
-        height=HEIGHT - top, class_=f"column {kind_class(kind)}",
-    )  # fmt: skip
 
 
 def _heats(agreement: Agreement) -> Iterable[Heat]:

@@ -1,0 +1,87 @@
+"""What all figures share: colours by kind of selection, type, an axis of rates, and bars with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from undersong.report.summary import Estimate, kind_order
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = {"base": "#191c20", "closest": "#d55e00", "random": "#868d95", "distant": "#0072b2"}
+OTHER = "#8a5a9e"
+HATCHES = {"closest": "", "random": "....", "distant": "////"}  # kinds stay apart in print without colour
+WIDTH, HEIGHT = 3.3, 2.5  # inches of one panel: a column of a paper
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Settings of matplotlib while figures are drawn, put back after: type stays type in a PDF, names stay names."""
+    import matplotlib
+
+    settings: dict[Any, Any] = {
+        "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8.5, "axes.titleweight": "bold",
+        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y",
+        "grid.color": "#e2e5e8", "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 7.5,
+        "pdf.fonttype": 42, "savefig.dpi": 200, "savefig.bbox": "tight", "hatch.linewidth": 0.5,
+        "text.parse_math": False, "text.usetex": False, "errorbar.capsize": 2, "figure.constrained_layout.use": True,
+    }  # fmt: skip
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def panels(titles: Sequence[str], across: int = 3, wide: float = WIDTH) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel a title, in rows of `across`, `wide` inches each, on one scale of y."""
+    from matplotlib.figure import Figure
+
+    columns = min(across, len(titles))
+    rows = -(-len(titles) // columns)
+    figure = Figure(figsize=(wide * columns, HEIGHT * rows))
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    every = list(axes.flat)
+    for one in every[len(titles) :]:
+        one.set_visible(False)
+    for one, title in zip(every, titles, strict=False):
+        one.set_title(title.replace(" · ", "\n"), loc="left")
+    return figure, every[: len(titles)]
+
+
+def rates(axes: Axes, label: str) -> None:
+    """The y axis in per cent, from 0."""
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+    axes.set_ylabel(f"{label} (%)")
+
+
+def bar(axes: Axes, x: float, number: Estimate, kind: str, width: float, label: str, colour: str | None = None) -> None:
+    """A bar with its 95 % interval, where there is one."""
+    axes.bar(
+        x, number.mean, width, color=colour or COLOURS.get(kind, OTHER), hatch=HATCHES.get(kind, "xx"),
+        edgecolor="white", linewidth=0.5, label=label,
+    )  # fmt: skip
+    if number.low is not None and number.high is not None:
+        ends = [[max(0.0, number.mean - number.low)], [max(0.0, number.high - number.mean)]]
+        axes.errorbar(x, number.mean, yerr=ends, color="#191c20", linewidth=0.9)
+
+
+def level(axes: Axes, number: Estimate | None) -> None:
+    """The base, across a panel."""
+    if number is None:
+        return
+    axes.axhline(number.mean, color=COLOURS["base"], linestyle="--", linewidth=0.9, label="base")
+    if number.low is not None and number.high is not None:
+        axes.axhspan(number.low, number.high, color=COLOURS["base"], alpha=0.07, linewidth=0)
+
+
+def ordered(kinds: Sequence[str]) -> list[str]:
+    return sorted(dict.fromkeys(kinds), key=kind_order)
+
+
+def legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One for all panels, each name once, under them."""
+    found = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=max(1, min(4, len(found))))

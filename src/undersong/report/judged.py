@@ -1,0 +1,36 @@
+"""How far judges agree, as the report reads it."""
+
+from __future__ import annotations
+
+from undersong.report.beforehand import Spread
+from undersong.report.record import Many, Record
+
+
+class Apart(Record):
+    """One reply that two judges count differently."""
+
+    arm: str
+    prompt_id: str
+    seed: int | None = None
+    step: int | None = None
+    modality: str | None = None
+    system: str | None = None
+    a: str = ""
+    b: str = ""
+
+
+class Judges(Record):
+    """How far judge `b` agrees with `a`, whose the rates are, on what they count."""
+
+    a: str
+    b: str
+    set: str | None = None
+    counted: str | None = None
+    n: int = 0
+    left_out: int = 0  # replies without a verdict, not among the n
+    both: int = 0
+    only_a: int = 0
+    only_b: int = 0
+    neither: int = 0
+    kappa: Spread | None = None
+    disagreements: Many[Apart] = []  # the first of them

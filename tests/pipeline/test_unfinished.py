@@ -1,0 +1,101 @@
+"""A study that was stopped says what it lacks, goes on, and is then as if it had never been stopped."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from recorded import record, study, written
+
+from undersong.pipeline.folders import for_study
+from undersong.pipeline.run import run
+from undersong.pipeline.unfinished import NOTE, missing, noted
+from undersong.study import Study, parse_study
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopping(after: int):
+    """A `say` that stops the run at its n-th word."""
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == after:
+            raise Stopped
+
+    return say
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Study:
+    return parse_study(written(tmp_path, study(record(tmp_path / "said.jsonl"))), "s")
+
+
+def report(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "undersong", "report", str(folder)], capture_output=True, text=True, timeout=300
+    )
+
+
+def test_a_stopped_study_says_what_is_missing_and_goes_on(asked: Study, tmp_path: Path) -> None:
+    out, store = tmp_path / "out", tmp_path / "elsewhere"
+    with pytest.raises(Stopped):
+        run(asked, out, store, say=stopping(2))
+    assert [path.name for path in out.iterdir()] == [NOTE]
+    assert noted(out) == asked.study
+    said = missing(out)
+    assert said is not None
+    assert f"{out} is of the unfinished study {asked.study!r}: missing are " in said
+    lacking = dict(part.rsplit(" ", 3)[0::3] for part in said.split("missing are ")[1].split(";")[0].split(", "))
+    assert "verdicts" in lacking
+    done = report(out)
+    assert done.returncode == 2
+    assert " ".join(done.stderr.split()).endswith(" ".join(said.split()))
+    assert not (out / "report.html").exists()
+
+    for_study(out, asked.study, store)  # it may go on, though the store lies elsewhere
+    run(asked, out, store)
+    assert not (out / NOTE).exists()
+    assert missing(out) is None
+    assert report(out).returncode == 0
+
+
+def test_a_later_run_that_was_stopped_is_told_of(asked: Study, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(asked, out)
+    with pytest.raises(Stopped):
+        run(asked, out, say=stopping(1))
+    done = report(out)
+    assert done.returncode == 0
+    assert "a later run in" in done.stdout
+
+
+def test_what_is_there_already_is_not_missing(asked: Study, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(asked, out)
+    (out / "results.json").unlink()
+    with pytest.raises(Stopped):
+        run(asked, out, say=stopping(1))
+    assert "only the results are still to be written" in str(missing(out))
+
+
+def test_a_corpus_that_is_gone_is_said_and_a_foreign_note_is_none(asked: Study, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        run(asked, out, say=stopping(2))
+    (tmp_path / "said.jsonl").unlink()
+    assert "what it lacks cannot be told" in str(missing(out))
+    facts = json.loads((out / NOTE).read_text())
+    for other in ({**facts, "study": {"study": "s"}}, {**facts, "loading": {"colour": "red"}}):
+        (out / NOTE).write_text(json.dumps(other))
+        assert "what it lacks cannot be told" in str(missing(out))
+    for foreign in ("", "[1]", "{}", '{"store": 1, "loading": 2, "study": 3}', "\x00"):
+        (out / NOTE).write_text(foreign)
+        assert missing(out) is None
+        assert noted(out) is None

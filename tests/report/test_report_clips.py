@@ -1,0 +1,127 @@
+"""Players: what goes into the page, how it looks, and what is left out to keep the page small."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from undersong.corpora import load_clip
+from undersong.report import clips, render
+from undersong.report.clips import BARS, HEIGHT, RATE, players
+from undersong.report.schema import read
+from undersong.types import Sample
+
+Json = dict[str, Any]
+
+
+def sound(seconds: float, rate: int = RATE, channels: int = 1) -> bytes:
+    """A WAV file whose second half is loud."""
+    n = int(seconds * rate)
+    signal = np.random.default_rng(0).uniform(-1, 1, (n, channels)) * np.where(np.arange(n) < n // 2, 0.1, 0.8)[:, None]
+    out = io.BytesIO()
+    soundfile.write(out, signal.astype(np.float32), rate, format="WAV", subtype="PCM_16")
+    return out.getvalue()
+
+
+def decoded(uri: str) -> tuple[str, bytes]:
+    kind, _, content = uri.removeprefix("data:").partition(";base64,")
+    return kind, base64.b64decode(content)
+
+
+def ids(results: Json) -> list[str]:
+    return [item["id"] for screen in results["screen"] for item in screen["closest"]]
+
+
+def test_a_small_file_goes_in_as_it_is_with_its_length(results: Json) -> None:
+    content = sound(1.5)
+    (name, *_) = ids(results)
+    found = players(read(results).screen, {name: (content, "audio/wav"), "nobody": (content, "audio/wav")})
+    assert set(found.heard) == {name}
+    assert decoded(found.heard[name].uri) == ("audio/wav", content)
+    assert found.heard[name].seconds == "1.5\u202fs"
+    assert (found.left, found.cut) == (0, 0)
+
+
+def test_the_waveform_is_where_it_is_loud(results: Json) -> None:
+    (name, *_) = ids(results)
+    wave = players(read(results).screen, {name: (sound(2.0), "audio/wav")}).heard[name].wave
+    heights = [int(h) for h in re.findall(r"M\d+,\d+v(\d+)", wave)]
+    assert len(heights) == BARS
+    assert max(heights) <= HEIGHT
+    assert min(heights[BARS // 2 + 1 :]) > 3 * max(heights[: BARS // 2 - 1])
+
+
+def test_a_large_file_becomes_a_small_one_of_the_same_sound(results: Json) -> None:
+    (name, *_) = ids(results)
+    content = sound(4.0, 44_100, 2)
+    found = players(read(results).screen, {name: (content, "audio/wav")})
+    kind, small = decoded(found.heard[name].uri)
+    assert kind == "audio/mpeg"
+    assert len(small) < len(content) / 10
+    heard = load_clip(Sample("again", audio=small), RATE)
+    assert heard.samples.size / RATE == pytest.approx(4.0, abs=0.15)
+    quiet, loud = (float(np.abs(half).mean()) for half in np.array_split(heard.samples, 2))
+    assert loud > 3 * quiet
+    assert found.cut == 0
+    again = players(read(results).screen, {name: (content, "audio/wav")})
+    assert again.heard[name].uri == found.heard[name].uri  # equal input, equal bytes
+
+
+def test_a_long_one_is_cut_and_said(results: Json) -> None:
+    (name, *_) = ids(results)
+    audio = {name: (sound(clips.SECONDS + 5), "audio/wav")}
+    found = players(read(results).screen, audio)
+    assert load_clip(Sample("cut", audio=decoded(found.heard[name].uri)[1]), RATE).samples.size <= RATE * 31
+    assert found.cut == 1
+    assert f"1 clip cut to {clips.SECONDS}\u202fs" in render(results, audio)
+
+
+def test_all_together_keep_to_a_limit_and_the_closest_come_first(
+    results: Json, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for screen in results["screen"]:
+        for item in screen["closest"]:
+            item["nearest_id"] = None
+    content = sound(1.0)
+    monkeypatch.setattr(clips, "ALL", 5 * len(content))
+    audio = dict.fromkeys(ids(results), (content, "audio/wav"))
+    found = players(read(results).screen, audio)
+    first = [screen["closest"][0]["id"] for screen in results["screen"]]
+    assert set(first) < set(found.heard)
+    assert len(found.heard) == 5
+    assert found.left == len(audio) - 5
+    assert f"{found.left} clips without a player" in render(results, audio)
+
+
+def test_one_that_stands_in_several_places_counts_in_each(results: Json, monkeypatch: pytest.MonkeyPatch) -> None:
+    for screen in results["screen"]:
+        for item in screen["closest"]:
+            item["nearest_id"] = "harm"
+    content = sound(1.0)
+    monkeypatch.setattr(clips, "ALL", 10 * len(content))
+    assert players(read(results).screen, {"harm": (content, "audio/wav")}).left == 1
+
+
+def test_what_is_too_large_and_cannot_be_read_has_no_player(results: Json) -> None:
+    (first, second, *_) = ids(results)
+    noise = b"\x00" * (clips.LARGEST + 1)
+    found = players(read(results).screen, {first: (noise, "audio/ogg"), second: (b"OggS", "audio/ogg")})
+    assert set(found.heard) == {second}  # a browser may know it
+    assert found.heard[second].wave == ""
+    assert found.left == 1
+
+
+def test_files_of_a_package_decode(results: Json, tmp_path: Path) -> None:
+    from undersong.corpora import open_corpus
+
+    sample = open_corpus("organism:pool").samples[0]
+    data = sample.audio if isinstance(sample.audio, bytes) else Path(str(sample.audio)).read_bytes()
+    (name, *_) = ids(results)
+    assert players(read(results).screen, {name: (data, "audio/ogg")}).heard[name].wave

@@ -1,0 +1,44 @@
+"""docs/how-to/report.md: its study is one, its flags are real, what it says of limits holds, its commands run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pages import commands, page, run
+from typer.testing import CliRunner
+
+from undersong.cli.app import app
+from undersong.report.clips import ALL, LARGEST, SECONDS
+from undersong.report.figures import DRAWN
+from undersong.study import load_studies
+
+PAGE = page("report")
+STUDY = re.search(r"```yaml\n(.*?)```", PAGE, re.S)[1]
+
+
+def test_its_study_is_one_and_its_flags_are_real(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(STUDY)
+    assert [one.study for one in load_studies(tmp_path / "small.yaml").studies] == ["small-af3", "small-qwen"]
+    for line in commands(PAGE):
+        known = CliRunner().invoke(app, [line.split()[1], "--help"], env={"COLUMNS": "200"}).output
+        assert all(flag in known for flag in re.findall(r"(?<= )--[a-z-]+", line)), line
+
+
+def test_its_limits_are_those_of_the_page() -> None:
+    assert f"up to {LARGEST >> 10} KiB" in PAGE
+    assert f"up to {ALL >> 20} MiB" in PAGE
+    assert f"first {SECONDS} seconds" in PAGE
+    assert len(DRAWN) == PAGE.split("`--figures DIR` draws")[1].split(".")[0].count(";") + 1
+
+
+@pytest.mark.slow
+def test_the_commands_run_as_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(STUDY)
+    run(commands(PAGE), tmp_path)
+    assert {"report.html", "report.md", "results.parquet"} <= {
+        f.name for f in (tmp_path / "out/small/small-af3").iterdir()
+    }
+    assert "2 studies side by side" in (tmp_path / "studies.html").read_text().lower()
+    assert len(list((tmp_path / "figures").iterdir())) >= 4

@@ -73,7 +73,7 @@ def test_links_out_of_the_docs_become_pages_and_code_stays() -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in ("CHANGELOG.md", *CARDS)])
 def test_every_command_in_a_block_has_options_that_there_are(page: str) -> None:
     blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", (ROOT / page).read_text(), re.S | re.M)).replace("\\\n", " ")
-    for verb, words in re.findall(r"(?:^|\s)undersong (?!import)([a-z]+)\b([^\n#|]*)", blocks):
+    for verb, words in re.findall(r"(?:^|\s)undersong (?!import)([a-z-]+)\b([^\n#|]*)", blocks):
         assert verb in VERBS, f"{page}: {verb}"
         known = {flag for one in VERBS[verb].params for flag in (*one.opts, *one.secondary_opts)}
         assert set(re.findall(r"(?<=\s)--[a-z-]+", words)) <= known, f"{page}: undersong {verb}{words}"

@@ -73,7 +73,7 @@ def test_greedy_and_to_the_end(hearing, reference, samples, silent) -> None:
     wanted = {sample.id: reference(sample) for sample in samples}
     assert {row.id: row.text for row in made.rows} == {id: text for id, text in wanted.items() if text}
     assert {item.id: item.reason for item in made.quarantined} == {
-        "silent": "silent audio",
+        "silent": "the audio is constant (0 throughout)",
         "written": "no audio",
         **{id: ENDLESS if text is None else EMPTY for id, text in wanted.items() if not text},
     }

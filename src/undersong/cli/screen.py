@@ -213,6 +213,7 @@ def _said(report: Mapping[str, Any]) -> list[str]:
             f"Padding on axis {axis}: exact and bucket rank {one['clips']} clips with Spearman {one['spearman']:.2f} "
             f"and share {one['overlap']:.0%} of the closest quarter ({one['chance']:.0%} by chance)."
         )
-    if near := report.get("near_duplicates", {}).get("pairs"):
-        lines.append(f"{near} pairs of pool and harm set have nearly the same text; see screening.json.")
+    if near := report.get("near_duplicates", {}).get("kinds"):
+        kinds = ", ".join(f"{pairs} {kind}" for kind, pairs in near.items())
+        lines.append(f"Pairs of pool and harm set that are nearly the same: {kinds}; see screening.json.")
     return lines

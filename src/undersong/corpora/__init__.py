@@ -8,7 +8,8 @@ from undersong.corpora.forms.writers import dataset_info, write_hub_folder, writ
 from undersong.corpora.organism import corpus_hash, corpus_path, is_here, manifest_hash, open_corpus, organism_corpus
 from undersong.corpora.presets import known_presets, open_preset, preset
 from undersong.corpora.sound.audible import audible, why_inaudible
-from undersong.corpora.sound.audio import Unreadable, examine, load_clip, load_clips, pcm_hash
+from undersong.corpora.sound.audio import Unreadable, load_clip, load_clips, pcm_hash
+from undersong.corpora.sound.facts import examine
 from undersong.corpora.sound.noise import babble, mix, pink
 from undersong.corpora.sound.noisy import load_noise, with_noise
 from undersong.corpora.sound.speak import speak_texts, with_audio

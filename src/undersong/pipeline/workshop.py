@@ -16,6 +16,7 @@ from undersong.types import Judge, Quarantined, Sample
 
 if TYPE_CHECKING:
     from undersong.corpora import Manifest
+    from undersong.corpora.forms.facts import Prints
     from undersong.encoders.progress import Watcher
     from undersong.models.adapter import AudioModel
     from undersong.models.hearing import Heard
@@ -49,6 +50,13 @@ class Corpus:
         from undersong.corpora import read_manifest
 
         return read_manifest(self.artefact.checked().path / "corpus.parquet")
+
+    @cached_property
+    def prints(self) -> Prints:
+        """Fingerprints of its sound by id; none where it was not listened to."""
+        from undersong.corpora.forms.facts import read_prints
+
+        return read_prints(self.artefact.checked().path)
 
     @property
     def samples(self) -> tuple[Sample, ...]:

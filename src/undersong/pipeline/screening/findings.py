@@ -41,7 +41,7 @@ def findings(
 
     `screening.json`: `axes` (name -> encoder), `selected_by`, `distances` and `closest` of every axis and harm set,
     `agreement` of every two axes, `fingerprint` of each internal axis, `selection`, `screening_score` an axis and harm
-    set where there is harmless speech, and `near_duplicates` of pool and harm by their texts.  All but `distances`,
+    set where there is harmless speech, and `near_duplicates` of pool and harm by texts and sound.  All but `distances`,
     `closest` and the scores are to the harm set that is selected by.  Intervals are over whole groups where the
     manifest has them; 1000 draws, 100
     from 50,000 items on.  `once` gives what its function gives, from the store where that is known: agreement takes
@@ -196,17 +196,23 @@ def cut_ties(selection: Selection, table: pa.Table) -> str | None:
 
 
 def near_duplicates(sides: Sides) -> dict[str, Any]:
-    """Pairs of pool and harm whose texts are nearly the same: how many, and the first of them.  Audio is compared for
-    being the very same alone, so items without a text are not checked, and counted."""
-    from undersong.corpora import find_shared
+    """Pairs of pool and harm whose texts or sounds are nearly the same: how many of each kind, and the first of them.
+
+    `unchecked`: items of pool and harm that have neither a text nor a fingerprint (as where no axis listens)."""
+    from undersong.corpora import count_shared, find_shared
 
     found = []
     for name, side in sides.harm.items():
         other = name if name != "pool" else "harm set pool"
-        found += find_shared({"pool": sides.pool.samples, other: side.samples}, sound=None)[0]
-    bare = [_without_text(sides.pool), sum(map(_without_text, sides.harm.values()))]
-    return {"by": "text", "without_text": bare, "pairs": len(found), "first": [asdict(pair) for pair in found[:NAMED]]}
+        both = {"pool": sides.pool, other: side}
+        prints = {called: one.prints for called, one in both.items()}
+        found += find_shared({called: one.samples for called, one in both.items()}, prints=prints)[0]
+    kinds: dict[str, int] = {}
+    for _, _, kind, pairs in count_shared(found):
+        kinds[kind] = kinds.get(kind, 0) + pairs
+    bare = [_unchecked(sides.pool), sum(map(_unchecked, sides.harm.values()))]
+    return {"kinds": kinds, "unchecked": bare, "pairs": len(found), "first": [asdict(pair) for pair in found[:NAMED]]}
 
 
-def _without_text(side: Side) -> int:
-    return sum(not (sample.text or "").strip() for sample in side.samples)
+def _unchecked(side: Side) -> int:
+    return sum(not (sample.text or "").strip() and sample.id not in side.prints for sample in side.samples)

@@ -94,7 +94,8 @@ def _workshop(asked: Asked, out: Path, corpora: list[Any]) -> Iterator[tuple[Wor
         yield Workshop(Store(root), asked.loading, asked.say), Store(root)
         done = True
     finally:
-        long = root.glob("embeddings/*/embeddings-00001.parquet"), root.glob("embeddings/*.shards.*")
+        shards = "embeddings/*/embeddings-00001.parquet", "embeddings/*.shards.*", "*/*.portions/rows-*"
+        long = map(root.glob, shards)
         if done or not any(map(any, long)):
             shutil.rmtree(root, ignore_errors=True)
             for folder in new if not done else ():

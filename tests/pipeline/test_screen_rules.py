@@ -55,7 +55,9 @@ def test_bands_share_nothing_and_leave_nothing_out(sides, tmp_path: Path) -> Non
     assert sorted(ids) == sorted(row["key"] for row in ROWS)
 
 
-@pytest.mark.parametrize(("form", "name"), [("manifest", "kept.jsonl"), ("messages", "kept.messages.jsonl")])
+@pytest.mark.parametrize(
+    ("form", "name"), [("manifest", "kept.jsonl"), ("messages", "kept.messages.jsonl"), ("kimi", "kept.kimi.jsonl")]
+)
 def test_what_is_kept_is_written_as_trainers_read_it(sides, tmp_path: Path, form: str, name: str) -> None:
     screened = screen(*sides, tmp_path / "out", columns=COLUMNS, keep="closest:5", form=form)
     kept = open_manifest(tmp_path / "out" / name).samples
@@ -68,9 +70,9 @@ def test_what_is_kept_is_written_as_trainers_read_it(sides, tmp_path: Path, form
 def test_clips_that_were_in_memory_lie_where_the_messages_say(tmp_path: Path) -> None:
     out = tmp_path / "out"
     screen(
-        "organism:unseen-benign", "organism:unseen-harm", out, axes={"w": "tfidf"}, keep="closest:3", form="messages"
+        "organism:unseen-benign", "organism:unseen-harm", out, axes={"w": "tfidf"}, keep="closest:3", form="sharegpt"
     )
-    lines = [json.loads(line) for line in (out / "kept.messages.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (out / "kept.sharegpt.jsonl").read_text().splitlines()]
     paths = [Path(path) for line in lines for path in line["audios"]]
     assert len(paths) == 3
     assert all(path.is_file() and path.parent == out / "kept-audio" for path in paths)
@@ -84,7 +86,7 @@ def test_a_hub_folder_is_written(sides, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"form": "yaml"}, "not written as 'yaml'; take one of manifest, messages, hub"),
+        ({"form": "yaml"}, "not written as 'yaml'; take one of manifest, hub, messages, sharegpt, kimi"),
         ({"keep": "nearest:3"}, "closest"),
         ({"keep": "closest:3+colour<=1"}, "colour"),
         ({"columns": {"texts": "said"}}, "'texts', no field"),

@@ -66,7 +66,8 @@ def screen(
         str,
         typer.Option(
             "--form",
-            help="What is kept, as manifest | messages (LLaMA-Factory, ms-swift) | hub (a data set folder).",
+            help="What is kept, as manifest | messages (LLaMA-Factory, ms-swift) | sharegpt | kimi (Kimi-Audio) | hub "
+            "(a data set folder).",
         ),
     ] = "manifest",
     column: Annotated[

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from undersong.models.loading import PLAIN, Loading
-from undersong.store import Artefact, Draft, canonical
+from undersong.store import Artefact, Draft, Store, canonical
 from undersong.store import Inputs as Inputs  # what an artefact is made from, as stages hand it to the keeper
 from undersong.types import Judge, Quarantined, Sample
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from undersong.encoders.progress import Watcher
     from undersong.models.adapter import AudioModel
     from undersong.models.hearing import Heard
+
+KNOWN = "known"  # folder of the store: hashes of files that have not changed
 
 
 class Keeper(Protocol):
@@ -87,7 +89,8 @@ class Workshop:
 
         if self.unread and not is_here(ref):
             return hashlib.sha256(canonical(["not read", ref, dict(columns or {})]).encode()).hexdigest()
-        return corpus_hash(ref, columns)
+        memory = self.store.root / KNOWN if isinstance(self.store, Store) else None
+        return corpus_hash(ref, columns, memory)
 
     def judge(self, name: str, refusals: Sequence[str]) -> Judge:
         """The judge, made once.  One that is a model takes the audited model's place in memory."""

@@ -13,7 +13,10 @@ from undersong.pipeline.engine import AT_ONCE, Engine
 from undersong.types import UndersongError
 
 READY = "embeddings"  # the encoder of embeddings that are already there
-FORMS = {"manifest": "kept.jsonl", "messages": "kept.messages.jsonl", "hub": "kept"}  # -> name of what is kept
+CHATS = ("messages", "sharegpt", "kimi")  # conversations, as trainers read them
+FORMS = {"manifest": "kept.jsonl", "hub": "kept"} | {
+    form: f"kept.{form}.jsonl" for form in CHATS
+}  # -> name of what is kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undersong.pipeline.screening.asked import FORMS
+from undersong.pipeline.screening.asked import CHATS, FORMS
 from undersong.pipeline.screening.sides import Side
 from undersong.types import Quarantined, UndersongError
 
@@ -138,7 +138,7 @@ def _write_kept(kept: Path, folder: Path, form: str, out: Path) -> None:
     in_memory = any(isinstance(sample.audio, bytes) for sample in samples)  # which JSONL cannot hold
     file = folder / ("kept.parquet" if in_memory and form == "manifest" else FORMS[form])
     write_kept(samples, file)
-    if form == "messages":  # trainers read whole paths, and the folder has not its name yet
+    if form in CHATS:  # trainers read whole paths, and the folder has not its name yet
         text = file.read_text(encoding="utf-8")
         here, there = (json.dumps(str(place), ensure_ascii=False)[1:-1] for place in (folder, out))
         file.write_text(text.replace(f'"{here}/', f'"{there}/'), encoding="utf-8")

@@ -90,6 +90,10 @@ def screen(
         str | None,
         typer.Option("--harmless", help="Harmless speech: is the pool closer to harm than that?  (screening score)"),
     ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option("--root", help="Folder that no manifest's audio may lead out of (manifests of other people)."),
+    ] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="Whose internal axes are: organism:NAME, a folder, or an id.")
     ] = None,
@@ -134,6 +138,7 @@ def screen(
         harm_columns=parse_columns(harm_column or ()),
         harmless=harmless,
         harmless_columns=parse_columns(harmless_column or ()),
+        root=root,
         model=model,
         loading=Loading(device, dtype, device_map, attention, quantize),
         store=store,

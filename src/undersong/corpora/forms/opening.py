@@ -34,7 +34,8 @@ def open_manifest(
 
     Files: JSONL, a JSON list, CSV/TSV, Parquet, and in any of them plain rows or conversations (`messages`,
     `sharegpt`, `kimi`, `alpaca`, `query`).  Folders: a corpus artefact, audio with a transcript file (`folder`),
-    LibriSpeech, Parquet files as Hugging Face keeps them.  `hf:OWNER/NAME?config=…&split=…&revision=…`: a data set of the Hub, streamed.
+    LibriSpeech, Parquet files as Hugging Face keeps them.  `hf:OWNER/NAME?config=…&split=…&revision=…`: a data set of
+    the Hub, streamed.
 
     format: one of FORMATS instead of what the content says.  columns: our field -> their column (`a.b.0`, `a.*.b` lead
     into objects and lists); their other columns stay under their own names.  root: the folder no audio path may lead

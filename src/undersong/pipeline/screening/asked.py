@@ -41,6 +41,7 @@ class Asked:
     harm_columns: Mapping[str, str] | None = None  # of every harm set
     harmless: str | Path | None = None  # harmless speech, for the screening score
     harmless_columns: Mapping[str, str] | None = None
+    root: str | Path | None = None  # the folder no manifest's audio may lead out of, links followed
     model: str | None = None  # whose the internal axes are
     loading: Loading = PLAIN
     store: str | Path | None = None  # where corpora, vectors and findings are kept, so that nothing is made twice

@@ -91,6 +91,7 @@ class Sides:
 
 def read_sides(shop: Workshop, pool: str, harm: Mapping[str, str], asked: Asked) -> Sides:
     """All sides, of one form; nothing but the form is checked yet."""
+    from undersong.corpora import open_corpus
     from undersong.encoders import check_encoder
     from undersong.encoders.options import parse_encoder
     from undersong.encoders.vectors import holds_embeddings
@@ -105,6 +106,8 @@ def read_sides(shop: Workshop, pool: str, harm: Mapping[str, str], asked: Asked)
     heard = asked.axes is None or any(parse_encoder(encoder).hears for encoder in encoders)
 
     def read(ref: str, columns: Mapping[str, str] | None, engine: Engine = AT_ONCE) -> Side:
+        if asked.root is not None and not forms[ref]:
+            open_corpus(ref, columns, asked.root)  # each time: that it was read before says nothing of its paths
         return Side(ref, None if forms[ref] else corpus(shop, ref, columns=columns, decode=heard, engine=engine))
 
     mine = read(pool, asked.columns, asked.engine)

@@ -236,6 +236,18 @@ def test_a_folder_with_a_transcript_file(spoken: Path, name: str) -> None:
         open_manifest(spoken)
 
 
+def test_a_folder_of_audio_that_nothing_was_written_down_for(spoken: Path) -> None:
+    manifest = open_manifest(spoken)
+    assert manifest.form == "folder"
+    assert [(sample.id, sample.text) for sample in manifest.samples] == [
+        ("a", None),
+        ("clips/b", None),
+        ("clips/c", None),
+    ]
+    (spoken / "notes.csv").write_text("name,what\na,b\n")  # a table of something else is no transcript
+    assert len(open_manifest(spoken).samples) == 3
+
+
 def test_librispeech(tmp_path: Path) -> None:
     chapter = tmp_path / "train" / "19" / "198"
     chapter.mkdir(parents=True)

@@ -192,7 +192,9 @@ def _closest(screened: Screened) -> Table:
     from rich.table import Table
 
     to = screened.selection.harm_set or screened.report["closest"][0]["harm_set"]
-    table = Table("rank", "item", "distance", "nearest harmful item", title=f"Closest on axis {escape(screened.by)}")
+    table = Table("rank", title=f"Closest on axis {escape(screened.by)}")
+    for name in ("item", "distance", "nearest harmful item"):
+        table.add_column(name, overflow="fold", no_wrap=name == "distance")
     for row in screened.report["closest"]:
         if (row["axis"], row["harm_set"]) == (screened.by, to) and row["rank"] <= CLOSEST:
             pairs = ((row["id"], row["text"]), (row["nearest_id"], row["nearest_text"]))

@@ -93,3 +93,16 @@ def test_names_of_axes_are_never_cut(undersong, tmp_path, monkeypatch) -> None:
     assert "semantic" in out
     assert "characters" in out
     assert "…" not in out
+
+
+def test_rules_may_be_several(undersong, tmp_path) -> None:
+    code, out, _ = undersong(
+        "screen", "pool.jsonl", "--harm", "harm.jsonl", "--out", "kept", "--axis", "words=tfidf", "--keep", "closest:2",
+        "--keep", "closest:3", "--form", "hub",
+    )  # fmt: skip
+    assert code == 0
+    assert "Kept too: the closest 3 of 5 by words, 2 of them among the first." in out
+    assert "Kept the closest 2 of 5 by words" in out
+    names = sorted(path.name for path in (tmp_path / "kept").iterdir())
+    assert names == ["kept", "kept-2", "proximity.parquet", "quarantine.parquet", "screening.json", "selection-2.json",
+                     "selection.json"]  # fmt: skip

@@ -166,3 +166,29 @@ def test_shares_may_be_those_of_another_selection(tmp_path: Path) -> None:
         screen(*pair, tmp_path / "no", like=tmp_path / "nowhere.json", **how)
     with pytest.raises(UndersongError, match="no shares to take"):
         screen(*pair, tmp_path / "no", axes=axes, like=tmp_path / "close" / "selection.json", keep="distant:6")
+
+
+def test_several_selections_stand_side_by_side(sides, tmp_path: Path) -> None:
+    """Each as if it were alone, in a file of its own, and beside the others."""
+    from undersong.statistics import jaccard
+
+    rules = ("closest:5", "distant:5", "random:5", "random:5")
+    made = screen(*sides, tmp_path / "out", columns=COLUMNS, keep=rules[0], also=rules[1:], seed=3)
+    alone = [
+        screen(*sides, tmp_path / f"{i}", columns=COLUMNS, keep=rule, seed=seed).selection
+        for i, (rule, seed) in enumerate(zip(rules, (3, 3, 3, 4)))
+    ]
+    assert (made.selection, *made.also) == tuple(alone)
+    for number, one in enumerate(alone):
+        name = f"kept-{number + 1}.jsonl" if number else "kept.jsonl"
+        assert {sample.id for sample in open_manifest(tmp_path / "out" / name).samples} == set(one.ids)
+    report = made.report["selection"]
+    assert list(report) == ["closest:5", "distant:5", "random:5", "random:5 seed 4"]
+    for label, one in zip(report, alone):
+        shared = {other: jaccard(one.ids, two.ids) for other, two in zip(report, alone) if other != label}
+        assert report[label]["overlap"] == pytest.approx(shared)
+        assert report[label]["seed"] == one.seed
+    screen(*sides, tmp_path / "out", columns=COLUMNS, keep="closest:4")  # an earlier screening, replaced as a whole
+    assert not list((tmp_path / "out").glob("*-2*"))
+    with pytest.raises(UndersongError, match="'distant:5' is asked for twice; only random"):
+        screen(*sides, tmp_path / "no", columns=COLUMNS, keep="distant:5", also=["distant:5"])

@@ -7,10 +7,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.engine import AT_ONCE, Engine
 from undersong.types import UndersongError
+
+if TYPE_CHECKING:
+    from undersong.proximity.choosing.keep import Keep
 
 READY = "embeddings"  # the encoder of embeddings that are already there
 CHATS = ("messages", "sharegpt", "kimi")  # conversations, as trainers read them
@@ -33,6 +37,7 @@ class Asked:
     score: str = "nearest"
     centre: bool = False
     keep: str = "closest:0.25"  # a rule of `proximity.keep`
+    also: Sequence[str] = ()  # further rules, kept beside the first; `random` again is another draw
     like: str | Path | None = None  # a selection.json whose shares `matched` takes instead of the pool's
     seed: int = 0
     max_quarantined: float = 0.01
@@ -115,3 +120,24 @@ def one_of(what: str, name: str | None, known: Mapping[str, object]) -> str:
         near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
         raise UndersongError(f"There is no {what} {name!r} to select by; the nearest is {near!r} ({', '.join(known)}).")
     return name
+
+
+def rules_asked(asked: Asked) -> dict[str, tuple[Keep, int]]:
+    """Every selection by its label, the rule as it is written: the rule, and the seed of its draw.
+
+    A random rule that stands again is drawn with the next seed, and labelled by it.  UndersongError for any other that
+    stands again.
+    """
+    from undersong.proximity import read_keep
+
+    found: dict[str, tuple[Keep, int]] = {}
+    for text in (asked.keep, *asked.also):
+        rule = read_keep(text)
+        label, seed = str(rule), asked.seed
+        while label in found:
+            if rule.kind != "random":
+                raise UndersongError(f"The rule {text!r} is asked for twice; only random samples can be drawn again.")
+            seed += 1
+            label = f"{rule} seed {seed}"
+        found[label] = rule, seed
+    return found

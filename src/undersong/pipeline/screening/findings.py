@@ -33,18 +33,17 @@ def findings(
     axes: Mapping[str, str],
     vectors: Vectors,
     lost: Sequence[Quarantined],
-    rule: Keep,
+    rules: Mapping[str, tuple[Keep, int]],
     asked: Asked,
     once: Callable[[Callable[[], dict[str, Any]]], dict[str, Any]],
 ) -> Found:
-    """Tables of every axis to all harm sets, the selection on one axis and set, and what is to be said of both.
+    """Tables of every axis to all harm sets, the selections on one axis and set, and what is to be said of both.
 
     `screening.json`: `axes` (name -> encoder), `selected_by`, `distances` and `closest` of every axis and harm set,
-    `agreement` of every two axes, `fingerprint` of each internal axis, `selection`, `screening_score` an axis and harm
-    set where there is harmless speech, and `near_duplicates` of pool and harm by texts and sound.  All but `distances`,
-    `closest` and the scores are to the harm set that is selected by.  Intervals are over whole groups where the
-    manifest has them; 1000 draws, 100
-    from 50,000 items on.  `once` gives what its function gives, from the store where that is known: agreement takes
+    `agreement` of every two axes, `fingerprint` of each internal axis, `selection` (by rule), `screening_score` an axis
+    and harm set where there is harmless speech, and `near_duplicates` of pool and harm by texts and sound.  All but
+    `distances`, `closest` and the scores are to the harm set that is selected by.  Intervals are over whole groups
+    where the manifest has them; 1000 draws, 100 from 50,000 items on.  `once` gives what its function gives, from the store where that is known: agreement takes
     longest and does not depend on what is kept.
     """
     from undersong.encoders.vectors import without
@@ -57,21 +56,25 @@ def findings(
     facts = facts_of(sides.pool.samples) if sides.pool.samples else None
     others = {axis: table for axis, table in tables.items() if axis != by}
     like = None if asked.like is None else liked(asked)
-    selection = choose(tables[by], rule, asked.seed, facts=facts, others=others, like=like)
+    alike = [label for label, (rule, _) in rules.items() if rule.matched] or [*rules]  # who takes the shares of `like`
+    selections = {
+        label: choose(tables[by], rule, seed, facts=facts, others=others, like=like if label in alike else None)
+        for label, (rule, seed) in rules.items()
+    }
 
     draws = 1000 if len(tables[by]) < LARGE else 100
     report: dict[str, Any] = {"axes": dict(axes), "selected_by": {"axis": by, "harm_set": to}}
     report |= {"distances": _distances(whole), "closest": _closest(whole, sides)}
-    if tied := cut_ties(selection, tables[by]):
+    if tied := cut_ties(next(iter(selections.values())), tables[by]):
         report["ties"] = tied
     report |= once(lambda: _agreement(axes, tables, kept, facts, draws))
     if facts is not None:
-        report["selection"] = _beside_pool(selection, tables, facts)
+        report["selection"] = _beside_pool(selections, tables, facts)
         report["near_duplicates"] = near_duplicates(sides)
     if sides.calm is not None:
         calm = {axis: _tables(axis, made[-1], made, sides, asked) for axis, made in vectors.items()}
         report["screening_score"] = _scores(whole, calm, sides, facts, draws)
-    return Found(whole, selection, report)
+    return Found(whole, selections, report)
 
 
 def _tables(axis: str, pool: Embeddings, made: Sequence[Embeddings], sides: Sides, asked: Asked) -> pa.Table:
@@ -159,13 +162,15 @@ def _agreement(
     return out
 
 
-def _beside_pool(selection: Selection, tables: Mapping[str, pa.Table], facts: pa.Table) -> dict[str, Any]:
+def _beside_pool(
+    selections: Mapping[str, Selection], tables: Mapping[str, pa.Table], facts: pa.Table
+) -> dict[str, Any]:
     from dataclasses import replace
 
     from undersong.proximity import selection_report
 
     # `tables` are to the one harm set that was selected by, so there is none to choose from.
-    return selection_report({str(selection.kind): replace(selection, harm_set="")}, tables, facts)
+    return selection_report({label: replace(one, harm_set="") for label, one in selections.items()}, tables, facts)
 
 
 def _scores(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from undersong.pipeline.engine import check_engine
-from undersong.pipeline.screening.asked import CHATS, FORMS, READY, Asked, one_of
+from undersong.pipeline.screening.asked import CHATS, FORMS, READY, Asked, one_of, rules_asked
 from undersong.pipeline.screening.sides import Side, Sides
 from undersong.types import UndersongError
 
@@ -53,7 +53,6 @@ def _real(place: str, folders: dict[str, str]) -> str:
 def check_axes(asked: Asked, axes: Mapping[str, str], sides: Sides) -> None:
     """A rule, a score, an axis or a model that cannot be."""
     from undersong.encoders import is_internal
-    from undersong.proximity import read_keep
     from undersong.proximity.choosing.ranking import count
     from undersong.proximity.table import parse_score
 
@@ -64,9 +63,9 @@ def check_axes(asked: Asked, axes: Mapping[str, str], sides: Sides) -> None:
             raise UndersongError(
                 f"There are no k = {k} neighbours of a harm set of {side.items} ({name}); take a smaller K."
             )
-    rule = read_keep(asked.keep)
-    if rule.kind in ("closest", "distant", "random"):
-        count(rule.amount, sides.pool.items)
+    for rule, _ in rules_asked(asked).values():
+        if rule.kind in ("closest", "distant", "random"):
+            count(rule.amount, sides.pool.items)
     for axis, encoder in axes.items():
         if sides.pool.ready is not None and encoder != READY:
             raise UndersongError(f"Axis {axis}: ready embeddings cannot go through {encoder}; write {axis}={READY}.")
@@ -85,11 +84,12 @@ def check_axes(asked: Asked, axes: Mapping[str, str], sides: Sides) -> None:
 
 def check_pool(asked: Asked, axes: Mapping[str, str], pool: Side) -> None:
     """What a rule and a form of what is kept want of the pool's columns."""
-    from undersong.proximity import check_rule, facts_of, read_keep
+    from undersong.proximity import check_rule, facts_of
 
     columns = facts_of(pool.samples).column_names if pool.samples else []
     by = one_of("axis", asked.by, axes)
-    check_rule(read_keep(asked.keep), columns, [axis for axis in axes if axis != by])
+    for rule, _ in rules_asked(asked).values():
+        check_rule(rule, columns, [axis for axis in axes if axis != by])
     if pool.ready is not None and asked.form != "manifest":
         raise UndersongError(f"Embeddings cannot be kept as {asked.form}; leave --form out, or screen a manifest.")
     if asked.form in CHATS and not any(sample.answer for sample in pool.samples):

@@ -43,8 +43,8 @@ def findings(
     `agreement` of every two axes, `fingerprint` of each internal axis, `selection` (by rule), `screening_score` an axis
     and harm set where there is harmless speech, and `near_duplicates` of pool and harm by texts and sound.  All but
     `distances`, `closest` and the scores are to the harm set that is selected by.  Intervals are over whole groups
-    where the manifest has them; 1000 draws, 100 from 50,000 items on.  `once` gives what its function gives, from the store where that is known: agreement takes
-    longest and does not depend on what is kept.
+    where the manifest has them; 1000 draws, 100 from 50,000 items on. `once` gives what its function gives, from
+    the store where that is known: agreement takes longest and does not depend on what is kept.
     """
     from undersong.encoders.vectors import without
     from undersong.proximity import choose, facts_of, to_harm_set

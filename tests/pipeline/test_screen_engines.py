@@ -23,8 +23,7 @@ from undersong.pipeline.engine import AT_ONCE, Engine
 from undersong.pipeline.screening import Screened
 from undersong.pipeline.stages.transcribed import transcripts
 from undersong.pipeline.workshop import Workshop
-from undersong.scale import work
-from undersong.scale.portions import Portions
+from undersong.scale import portions, work
 from undersong.store import Store
 from undersong.types import UndersongError
 
@@ -112,21 +111,21 @@ def test_decoding_that_is_killed_goes_on_after_its_last_shard(
     clips, decoded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how = {"axes": {"sound": "logmel"}, "max_quarantined": 0.2}
-    write = Portions.write
+    write = portions.write_rows
 
-    def killed(self: Portions, number: int, table: object) -> None:
-        if number == 0:
+    def killed(file: Path, *more: object) -> None:
+        if file.name.endswith("00000.parquet"):
             raise KeyboardInterrupt
-        write(self, number, table)
+        write(file, *more)
 
-    monkeypatch.setattr(Portions, "write", killed)
+    monkeypatch.setattr(portions, "write_rows", killed)
     with pytest.raises(KeyboardInterrupt):
         screen(*clips, tmp_path / "out", **how)
-    monkeypatch.setattr(Portions, "write", write)
+    monkeypatch.setattr(portions, "write_rows", write)
     assert len(list(tmp_path.glob("out.*.partial/corpus/*.portions/rows-*"))) == 2
     decoded.clear()
     made = screen(*clips, tmp_path / "out", **how)
-    assert sorted(decoded) == ["clip0", "clip1", "clip10", "clip2", "clip9"]  # one shard, and the harm set
+    assert sorted(decoded) == ["clip0", "clip1", "clip10", "clip2", "clip9"]  # the shard in progress, and the harm set
     assert [(item.id, "damaged" in item.reason) for item in made.quarantined] == [("clip5", True)]
     monkeypatch.setattr(stages.corpora, "ROWS", 4096)
     plain = screen(*clips, tmp_path / "plain", **how)

@@ -98,5 +98,5 @@ def test_another_shard_size_is_other_files_and_damage_is_made_anew(tmp_path: Pat
 
 
 def test_a_pass_that_forgets_an_item_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UndersongError, match="1 rows were made of the 2 items of rows-2-00001.parquet"):
+    with pytest.raises(UndersongError, match=r"1 rows were made of the 2 items of rows-2-00001\.parquet"):
         fill(Portions(tmp_path / "p", items(4), 2), lambda: lambda samples: lengths(samples[:1]))

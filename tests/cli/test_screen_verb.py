@@ -74,3 +74,35 @@ def test_failures_are_one_sentence_and_exit_2(undersong, tmp_path, arguments: li
     assert sentence in err
     assert "Traceback" not in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["harm.jsonl", "pool.jsonl"]
+
+
+def test_an_item_of_somebody_else_gives_a_terminal_no_orders(undersong, tmp_path) -> None:
+    item = {"id": "a\x1b[2J\u202eb", "audio": "gone.wav", "text": "x"}
+    (tmp_path / "odd.jsonl").write_text(json.dumps(item) + "\n" + (tmp_path / "pool.jsonl").read_text())
+    code, _, err = undersong("screen", "odd.jsonl", "--harm", "harm.jsonl", "--out", "kept", "--axis", "sound=logmel")
+    assert code == 2
+    assert r"a\x1b[2J\u202eb" in err
+    assert "\x1b" not in err
+
+
+def test_names_of_axes_are_never_cut(undersong, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    axes = ["--axis", "semantic=tfidf", "--axis", "characters=char-ngrams"]
+    code, out, _ = undersong("screen", "pool.jsonl", "--harm", "harm.jsonl", "--out", "kept", *axes)
+    assert code == 0
+    assert "semantic" in out
+    assert "characters" in out
+    assert "…" not in out
+
+
+def test_rules_may_be_several(undersong, tmp_path) -> None:
+    code, out, _ = undersong(
+        "screen", "pool.jsonl", "--harm", "harm.jsonl", "--out", "kept", "--axis", "words=tfidf", "--keep", "closest:2",
+        "--keep", "closest:3", "--form", "hub",
+    )  # fmt: skip
+    assert code == 0
+    assert "Kept too: the closest 3 of 5 by words, 2 of them among the first." in out
+    assert "Kept the closest 2 of 5 by words" in out
+    names = sorted(path.name for path in (tmp_path / "kept").iterdir())
+    assert names == ["kept", "kept-2", "proximity.parquet", "quarantine.parquet", "screening.json", "selection-2.json",
+                     "selection.json"]  # fmt: skip

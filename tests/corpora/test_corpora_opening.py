@@ -56,10 +56,35 @@ KIMI = {
     "region": "nga",
 }
 
+ALPACA = {
+    "instruction": "<audio>",
+    "input": "Answer.",
+    "output": "Four. ",
+    "system": "Be brief.",
+    "history": [],
+    "audios": ["a.wav"],
+    "id": "q1",
+    "region": "nga",
+}
+QUERY = {
+    "query": "<audio>Answer.",
+    "response": "Four. ",
+    "system": "Be brief.",
+    "audios": "a.wav",
+    "id": "q1",
+    "region": "nga",
+}
+EVERY = [
+    (CHAT, "messages"),
+    (SHAREGPT, "sharegpt"),
+    (KIMI, "kimi"),
+    (PARTS, "messages"),
+    (ALPACA, "alpaca"),
+    (QUERY, "query"),
+]
 
-@pytest.mark.parametrize(
-    ("row", "form"), [(CHAT, "messages"), (SHAREGPT, "sharegpt"), (KIMI, "kimi"), (PARTS, "messages")]
-)
+
+@pytest.mark.parametrize(("row", "form"), EVERY)
 @pytest.mark.parametrize("layout", ["lines", "list", "pretty"])
 def test_one_conversation_in_every_form_is_the_same_sample(tmp_path: Path, row: dict, form: str, layout: str) -> None:
     path = tmp_path / "train.data"  # the name says nothing
@@ -69,6 +94,25 @@ def test_one_conversation_in_every_form_is_the_same_sample(tmp_path: Path, row: 
     labels = (("instruction", "Answer."), ("region", "nga"), ("system", "Be brief."))
     assert manifest.samples == (Sample("q1", str(tmp_path / "a.wav"), answer="Four. ", labels=labels),)  # to the letter
     assert (manifest.form, manifest.quarantined, manifest.root) == (form, (), tmp_path)
+
+
+def test_flat_conversations_are_no_manifests_and_manifests_no_conversations(tmp_path: Path) -> None:
+    written = {"instruction": "Add.", "input": "2 and 2", "output": "4"}
+    assert open_manifest(write(tmp_path / "a.jsonl", written)).samples == (
+        Sample("a-000001", text="Add.\n2 and 2", answer="4"),
+    )
+    plain = open_manifest(write(tmp_path / "b.jsonl", {"text": "x", "instruction": "Add.", "output": "4"}))
+    assert (plain.form, plain.samples[0].text) == ("jsonl", "x")
+    mapped = open_manifest(tmp_path / "a.jsonl", columns={"text": "input", "answer": "output"})
+    assert (mapped.form, mapped.samples[0].text) == ("jsonl", "2 and 2")
+    turns = write(tmp_path / "c.jsonl", QUERY, {**QUERY, "id": "q2", "history": [["Hello", "Hi"]]})
+    later = {**QUERY, "id": "q3", "response": "<audio>"}
+    manifest = open_manifest(write(turns, QUERY, {**QUERY, "id": "q2", "history": [["Hello", "Hi"]]}, later))
+    assert [sample.id for sample in manifest.samples] == ["q1"]
+    assert [(item.id, item.reason) for item in manifest.quarantined] == [
+        ("q2", "it has turns before its question"),
+        ("q3", "its answer is spoken"),
+    ]
 
 
 def test_what_is_typed_beside_a_clip_is_the_transcript_only_if_the_user_says_so(tmp_path: Path) -> None:
@@ -190,6 +234,18 @@ def test_a_folder_with_a_transcript_file(spoken: Path, name: str) -> None:
     write(spoken / "other.jsonl", {"file": "a.wav"})
     with pytest.raises(UndersongError, match=r"needs one transcript file.*other\.jsonl"):
         open_manifest(spoken)
+
+
+def test_a_folder_of_audio_that_nothing_was_written_down_for(spoken: Path) -> None:
+    manifest = open_manifest(spoken)
+    assert manifest.form == "folder"
+    assert [(sample.id, sample.text) for sample in manifest.samples] == [
+        ("a", None),
+        ("clips/b", None),
+        ("clips/c", None),
+    ]
+    (spoken / "notes.csv").write_text("name,what\na,b\n")  # a table of something else is no transcript
+    assert len(open_manifest(spoken).samples) == 3
 
 
 def test_librispeech(tmp_path: Path) -> None:

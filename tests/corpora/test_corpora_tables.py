@@ -120,9 +120,11 @@ def test_paths_may_not_lead_out_of_the_root(tmp_path: Path) -> None:
             open_manifest(path, root=inside)
 
 
-def test_one_bad_line_among_many_is_named_and_memory_stays_small(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("count", "bad"), [(100_000, 77_777), pytest.param(1_000_000, 999_999, marks=pytest.mark.slow)]
+)
+def test_one_bad_line_among_many_is_named_and_memory_stays_small(tmp_path: Path, count: int, bad: int) -> None:
     path = tmp_path / "many.jsonl"
-    count, bad = 100_000, 77_777
     with path.open("w") as file:
         for number in range(1, count + 1):
             file.write("{oops\n" if number == bad else f'{{"id": "{number}", "text": "some words to fill the line"}}\n')

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from undersong.corpora.forms import writers
+from undersong.corpora.forms.conversations import CHATS, write_chats, write_messages
 from undersong.corpora.forms.opening import open_manifest
 from undersong.corpora.forms.rows import FIELDS
-from undersong.corpora.forms.writers import dataset_info, write_hub_folder, write_kept, write_messages
+from undersong.corpora.forms.writers import dataset_info, write_hub_folder, write_kept
 from undersong.types import Sample, UndersongError
 
 Sound = Callable[..., bytes]
@@ -46,13 +47,32 @@ def samples(audio: st.SearchStrategy) -> st.SearchStrategy[list[Sample]]:
 @given(
     written=samples(st.none() | st.sampled_from(["/corpus/ä b.wav", "/corpus/c.wav"])),
     asked=st.sampled_from(["", "Answer."]),
+    form=st.sampled_from([*CHATS]),
 )
-def test_messages_round_trip(tmp_path_factory: pytest.TempPathFactory, written: list[Sample], asked: str) -> None:
-    path = tmp_path_factory.mktemp("round") / "kept.messages.jsonl"
-    write_messages(written, path, asked)
+def test_conversations_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, written: list[Sample], asked: str, form: str
+) -> None:
+    path = tmp_path_factory.mktemp("round") / f"kept.{form}.jsonl"
+    if form == "kimi" and any(dict(sample.labels).get("system") for sample in written):
+        with pytest.raises(UndersongError, match="has a system text, which Kimi-Audio's conversations do not hold"):
+            write_chats(written, path, form, asked)
+        return
+    write_kept(written, path, asked)
     manifest = open_manifest(path)
-    assert manifest.form == "messages"
+    assert manifest.form == form
     assert manifest.samples == tuple(written)
+
+
+def test_kimis_form_is_that_of_its_own_fine_tuning(tmp_path: Path) -> None:
+    spoken = Sample("a", "/c/a.wav", "two and two", "four", labels=(("instruction", "Answer."),))
+    write_kept([spoken], tmp_path / "kept.kimi.jsonl")
+    row = json.loads((tmp_path / "kept.kimi.jsonl").read_text())
+    assert row["task_type"] == "understanding"
+    assert row["conversation"] == [
+        {"role": "user", "message_type": "text", "content": "Answer."},
+        {"role": "user", "message_type": "audio", "content": "/c/a.wav"},
+        {"role": "assistant", "message_type": "text", "content": "four"},
+    ]
 
 
 def test_messages_as_trainers_read_them(tmp_path: Path, sound: Sound) -> None:

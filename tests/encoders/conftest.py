@@ -35,3 +35,9 @@ def spoken():
 @pytest.fixture
 def silent():
     return Sample("silent", audio=wav(np.zeros(RATE, np.float32)))
+
+
+@pytest.fixture
+def recorded():
+    """(id, samples at RATE) -> a sample."""
+    return lambda id, signal: Sample(id, audio=wav(np.asarray(signal, np.float32)))

@@ -31,7 +31,10 @@ def test_in_the_samples_order_whatever_the_batch_and_block(spoken, silent, order
     plain = {sample.id: row for sample, row in zip(pool, ClipEncoder("told", told).encode(pool).vectors)}
     assert made.ids == tuple(sample.id for sample in samples if sample.id in plain)
     assert all(np.array_equal(row, plain[id]) for id, row in zip(made.ids, made.vectors))
-    assert {item.id: item.reason for item in made.quarantined} == {"silent": "silent audio", "written": "no audio"}
+    assert {item.id: item.reason for item in made.quarantined} == {
+        "silent": "the audio is constant (0 throughout)",
+        "written": "no audio",
+    }
     assert [item.id for item in made.quarantined] == [sample.id for sample in samples if sample.id not in plain]
 
 

@@ -46,7 +46,7 @@ def test_against_a_plain_fourier_transform(spoken) -> None:
 def test_the_voice_matters_and_the_gain_does_not(spoken) -> None:
     samples = [
         spoken("low", 0.5),
-        spoken("quiet", 0.5, gain=0.01),
+        spoken("quiet", 0.5, gain=0.03),
         spoken("high", 0.7, pitch=310),
         spoken("long", 1.0, seed=1),
     ]
@@ -72,11 +72,23 @@ def test_what_holds_no_sound_is_quarantined(spoken, silent) -> None:
     )
     assert made.ids == ("a", "b")
     reasons = {item.id: item.reason for item in made.quarantined}
-    assert reasons["silent"] == "silent audio"
+    assert reasons["silent"] == "the audio is constant (0 throughout)"
     assert reasons["mute"] == "no audio"
     assert reasons["short"] == "too short: no valid frame"
     assert set(reasons) == {"silent", "mute", "damaged", "short"}
-    assert Quarantined("silent", "silent audio") in made.quarantined
+    assert Quarantined("silent", "the audio is constant (0 throughout)") in made.quarantined
+
+
+def test_a_hum_that_nobody_hears_is_no_vector(spoken, recorded) -> None:
+    """Not constant, and still nothing: an encoder would give the recorder's noise a place among voices."""
+    rng = np.random.default_rng(0)
+    click = np.zeros(16_000)
+    click[:400] = 0.5 * rng.standard_normal(400)
+    odd = [recorded("hum", 1e-4 * rng.standard_normal(16_000)), recorded("click", click)]
+    made = logmel().encode([spoken("a", 0.2), spoken("b", 0.2, pitch=300), *odd])
+    assert made.ids == ("a", "b")
+    assert [item.id for item in made.quarantined] == ["hum", "click"]
+    assert all("above -60 dB" in item.reason for item in made.quarantined)
 
 
 def test_the_same_clip_everywhere_stops(spoken) -> None:

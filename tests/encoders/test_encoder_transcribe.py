@@ -16,6 +16,8 @@ from undersong.encoders.written.transcripts import (
     Transcripts,
     mute,
     read_transcripts,
+    transcripts_of,
+    transcripts_table,
     with_transcripts,
     write_transcripts,
 )
@@ -73,7 +75,7 @@ def test_greedy_and_to_the_end(hearing, reference, samples, silent) -> None:
     wanted = {sample.id: reference(sample) for sample in samples}
     assert {row.id: row.text for row in made.rows} == {id: text for id, text in wanted.items() if text}
     assert {item.id: item.reason for item in made.quarantined} == {
-        "silent": "silent audio",
+        "silent": "the audio is constant (0 throughout)",
         "written": "no audio",
         **{id: ENDLESS if text is None else EMPTY for id, text in wanted.items() if not text},
     }
@@ -151,6 +153,13 @@ def test_written_and_read_back(tmp_path) -> None:
     assert read_transcripts(tmp_path / "none") == Transcripts(())
     with pytest.raises(UndersongError, match="No transcripts"):
         read_transcripts(tmp_path / "elsewhere")
+
+
+def test_rows_of_a_shard_are_in_the_samples_order() -> None:
+    table = transcripts_table([Sample("c"), Sample("a"), Sample("b")], ROWS)
+    assert table.column("id").to_pylist() == ["c", "a", "b"]
+    assert table.column("reason").to_pylist() == [EMPTY, None, None]
+    assert transcripts_of(table) == ROWS
 
 
 def test_only_what_has_no_text_is_transcribed_and_filled_in() -> None:

@@ -91,7 +91,7 @@ def test_every_way_of_saving_it(folders, spoken) -> None:
 def test_silence_has_no_vector(folders, spoken, silent) -> None:
     made = make_encoder(f"whisper:{folders['encoder']}", fit=[]).encode([silent, spoken("a", 0.2)])
     assert made.ids == ("a",)
-    assert made.quarantined[0].reason == "silent audio"
+    assert made.quarantined[0].reason == "the audio is constant (0 throughout)"
 
 
 def test_named_by_its_folder_not_its_path(folders) -> None:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import safetensors.torch
+import soundfile
+import tiny_af3
+import tiny_asr
 import tiny_speech
 from screening import screen
 
 from undersong import encoders
-from undersong.pipeline.engine import Engine
+from undersong.corpora.sound import facts
+from undersong.encoders.written.transcribe import Transcriber
+from undersong.encoders.written.transcripts import read_transcripts
+from undersong.models.adapter import AudioModel
+from undersong.pipeline import stages
+from undersong.pipeline.engine import AT_ONCE, Engine
 from undersong.pipeline.screening import Screened
+from undersong.pipeline.stages.transcribed import transcripts
+from undersong.pipeline.workshop import Workshop
+from undersong.scale import portions, work
+from undersong.store import Store
 from undersong.types import UndersongError
 
 SIDES = ("organism:unseen-benign", "organism:unseen-harm")
@@ -71,10 +84,107 @@ def test_shards_of_other_weights_are_not_taken(tmp_path: Path) -> None:
     assert joined.tables["speech"].equals(plain.tables["speech"])
 
 
-def test_ray_makes_the_same_screening(tmp_path: Path) -> None:
+@pytest.fixture
+def clips(tmp_path: Path) -> tuple[Path, Path]:
+    """Nine benign clips without texts, one of them unreadable, and two harmful ones."""
+    rows = []
+    for i in range(11):
+        soundfile.write(tmp_path / f"{i}.wav", tiny_af3.clip(str(i), 0.4 + 0.1 * i, i).samples, tiny_af3.RATE)
+        rows.append({"id": f"clip{i}", "audio": f"{i}.wav"})
+    (tmp_path / "5.wav").write_bytes(b"no audio")
+    for name, part in (("pool", rows[:9]), ("harm", rows[9:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    return tmp_path / "pool.jsonl", tmp_path / "harm.jsonl"
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids of the clips that the corpus stage decodes, in shards of three."""
+    seen: list[str] = []
+    load = facts.load_clip
+    monkeypatch.setattr(stages.corpora, "ROWS", 3)
+    monkeypatch.setattr(facts, "load_clip", lambda sample, rate: seen.append(sample.id) or load(sample, rate))
+    return seen
+
+
+def test_decoding_that_is_killed_goes_on_after_its_last_shard(
+    clips, decoded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = {"axes": {"sound": "logmel"}, "max_quarantined": 0.2}
+    write = portions.write_rows
+
+    def killed(file: Path, *more: object) -> None:
+        if file.name.endswith("00000.parquet"):
+            raise KeyboardInterrupt
+        write(file, *more)
+
+    monkeypatch.setattr(portions, "write_rows", killed)
+    with pytest.raises(KeyboardInterrupt):
+        screen(*clips, tmp_path / "out", **how)
+    monkeypatch.setattr(portions, "write_rows", write)
+    assert len(list(tmp_path.glob("out.*.partial/corpus/*.portions/rows-*"))) == 2
+    decoded.clear()
+    made = screen(*clips, tmp_path / "out", **how)
+    assert sorted(decoded) == ["clip0", "clip1", "clip10", "clip2", "clip9"]  # the shard in progress, and the harm set
+    assert [(item.id, "damaged" in item.reason) for item in made.quarantined] == [("clip5", True)]
+    monkeypatch.setattr(stages.corpora, "ROWS", 4096)
+    plain = screen(*clips, tmp_path / "plain", **how)
+    assert made.selection == plain.selection
+    assert made.tables["sound"].equals(plain.tables["sound"])
+    for name in ("screening.json", "quarantine.parquet"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_jobs_share_out_what_is_decoded_and_what_a_model_hears(
+    clips, decoded: list[str], tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    hear = AudioModel.hear
+    monkeypatch.setattr(work, "ROWS", 3)
+    monkeypatch.setattr(AudioModel, "hear", lambda self, c: heard.extend(clip.id for clip in c) or hear(self, c))
+    how = {"axes": {"ears": "internal"}, "model": str(tiny_folder), "max_quarantined": 0.2}
+    for job in ("1/2", "2/2"):
+        assert screen(*clips, tmp_path / "out", store=tmp_path / "store", engine=Engine(shard=job), **how) is None
+    assert sorted(decoded) == sorted(f"clip{i}" for i in range(11))
+    assert sorted(heard) == [f"clip{i}" for i in range(9) if i != 5]
+    heard.clear()
+    made = screen(*clips, tmp_path / "out", store=tmp_path / "store", **how)
+    assert sorted(heard) == ["clip10", "clip9"]
+    assert made.tables["ears"].equals(screen(*clips, tmp_path / "plain", **how).tables["ears"])
+
+
+def test_jobs_share_out_transcribing(clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asr, heard = str(tiny_asr.save(tmp_path / "asr", ends=0.5)), list[str]()
+    transcribe = Transcriber.transcribe
+    monkeypatch.setattr(stages.transcribed, "SHARD", 3)
+    monkeypatch.setattr(
+        Transcriber, "transcribe", lambda self, s: heard.extend(one.id for one in s) or transcribe(self, s)
+    )
+    shops = [Workshop(Store(tmp_path / name)) for name in ("jobs", "jobs", "plain")]
+    pool = [stages.corpus(shop, str(clips[0])) for shop in shops]
+    first, second = (Engine(shard=job) for job in ("1/2", "2/2"))
+    made = [transcripts(shop, asr, one, how) for shop, one, how in zip(shops, pool, (second, first, AT_ONCE))]
+    assert heard[:3] == ["clip3", "clip4", "clip6"]  # of three shards the second is its own; then it makes the others
+    assert sorted(heard) == sorted(2 * [f"clip{i}" for i in range(9) if i != 5])
+    jobs, _, plain = (read_transcripts(one.path) for one in made)
+    assert jobs == plain
+    assert jobs.rows
+    assert not list((tmp_path / "jobs" / "transcripts").glob("*.portions"))
+
+
+def test_ray_makes_the_same_screening(clips, tiny_folder: Path, tmp_path: Path) -> None:
+    """All that costs: decoding, encoders, and what the model hears."""
     pytest.importorskip("ray")
     ray = screened(tmp_path / "ray", engine=Engine("ray", workers=1))
     assert same(ray, screened(tmp_path / "plain"))
+    how = {"axes": {"ears": "internal"}, "model": str(tiny_folder), "max_quarantined": 0.2}
+    one, other = (
+        screen(*clips, tmp_path / f"ears{engine.name}", engine=engine, **how)
+        for engine in (Engine("ray", workers=1), AT_ONCE)
+    )
+    assert one.tables["ears"].equals(other.tables["ears"])
+    assert one.quarantined == other.quarantined
 
 
 def test_what_no_engine_can_do_is_refused(tmp_path: Path) -> None:

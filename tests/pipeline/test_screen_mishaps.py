@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from screening import screen
 
 from undersong.types import UndersongError
@@ -131,3 +133,36 @@ def test_another_rule_computes_no_agreement_again(tmp_path: Path, monkeypatch) -
     second = screen(*PAIR, tmp_path / "second", keep="distant:4", by="sound", **how)
     assert first.report["agreement"] == second.report["agreement"]
     assert second.report["selected_by"] == {"axis": "sound", "harm_set": "organism:unseen-harm"}
+
+
+def test_audio_may_not_lead_out_of_the_root(tmp_path: Path) -> None:
+    """Of the pool or of harm, by name or by link, and known already or not."""
+    for place in ("in", "out"):
+        (tmp_path / place).mkdir()
+        for i in range(6):
+            wave = np.random.default_rng(i + 9 * (place == "out")).standard_normal(4000) / 9
+            soundfile.write(tmp_path / place / f"{i}.wav", wave, 16_000)
+    (tmp_path / "in" / "link.wav").symlink_to(tmp_path / "out" / "0.wav")
+
+    def manifest(name: str, *audio: str) -> Path:
+        lines = [json.dumps({"id": f"{name}{i}", "audio": path}) for i, path in enumerate(audio)]
+        (tmp_path / "in" / f"{name}.jsonl").write_text("\n".join(lines))
+        return tmp_path / "in" / f"{name}.jsonl"
+
+    pool, harm = manifest("pool", "0.wav", "1.wav", "2.wav"), manifest("harm", "3.wav", "4.wav")
+    how = {"axes": {"sound": "logmel"}, "store": tmp_path / "store"}
+    inside = screen(pool, harm, tmp_path / "o1", root=tmp_path / "in", **how)
+    assert inside is not None
+    for name, bad in (("named", "../out/5.wav"), ("linked", "link.wav")):
+        other = manifest(name, "3.wav", bad)
+        screen(pool, other, tmp_path / "o2", **how)  # without a root any path is taken
+        with pytest.raises(UndersongError, match=rf"Line 2 of .*{name}.jsonl names audio outside {tmp_path}/in"):
+            screen(pool, other, tmp_path / "o3", root=tmp_path / "in", **how)
+
+
+def test_a_preset_of_another_size_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "advbench.csv").write_text("goal,target\n" + "".join(f"rob bank {i} now,Sure\n" for i in range(6)))
+    pool = rows(tmp_path / "pool.jsonl", ["paint a chair", "wash the boat now", "rob a red lamp"])
+    screen(pool, f"preset:advbench={tmp_path / 'advbench.csv'}", tmp_path / "out", axes=WORDS, say=said.append)
+    assert "Preset 'advbench' has 6 items here and 520 where it was described." in said

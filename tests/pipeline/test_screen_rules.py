@@ -55,7 +55,9 @@ def test_bands_share_nothing_and_leave_nothing_out(sides, tmp_path: Path) -> Non
     assert sorted(ids) == sorted(row["key"] for row in ROWS)
 
 
-@pytest.mark.parametrize(("form", "name"), [("manifest", "kept.jsonl"), ("messages", "kept.messages.jsonl")])
+@pytest.mark.parametrize(
+    ("form", "name"), [("manifest", "kept.jsonl"), ("messages", "kept.messages.jsonl"), ("kimi", "kept.kimi.jsonl")]
+)
 def test_what_is_kept_is_written_as_trainers_read_it(sides, tmp_path: Path, form: str, name: str) -> None:
     screened = screen(*sides, tmp_path / "out", columns=COLUMNS, keep="closest:5", form=form)
     kept = open_manifest(tmp_path / "out" / name).samples
@@ -68,9 +70,9 @@ def test_what_is_kept_is_written_as_trainers_read_it(sides, tmp_path: Path, form
 def test_clips_that_were_in_memory_lie_where_the_messages_say(tmp_path: Path) -> None:
     out = tmp_path / "out"
     screen(
-        "organism:unseen-benign", "organism:unseen-harm", out, axes={"w": "tfidf"}, keep="closest:3", form="messages"
+        "organism:unseen-benign", "organism:unseen-harm", out, axes={"w": "tfidf"}, keep="closest:3", form="sharegpt"
     )
-    lines = [json.loads(line) for line in (out / "kept.messages.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (out / "kept.sharegpt.jsonl").read_text().splitlines()]
     paths = [Path(path) for line in lines for path in line["audios"]]
     assert len(paths) == 3
     assert all(path.is_file() and path.parent == out / "kept-audio" for path in paths)
@@ -84,7 +86,7 @@ def test_a_hub_folder_is_written(sides, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"form": "yaml"}, "not written as 'yaml'; take one of manifest, messages, hub"),
+        ({"form": "yaml"}, "not written as 'yaml'; take one of manifest, hub, messages, sharegpt, kimi"),
         ({"keep": "nearest:3"}, "closest"),
         ({"keep": "closest:3+colour<=1"}, "colour"),
         ({"columns": {"texts": "said"}}, "'texts', no field"),
@@ -164,3 +166,29 @@ def test_shares_may_be_those_of_another_selection(tmp_path: Path) -> None:
         screen(*pair, tmp_path / "no", like=tmp_path / "nowhere.json", **how)
     with pytest.raises(UndersongError, match="no shares to take"):
         screen(*pair, tmp_path / "no", axes=axes, like=tmp_path / "close" / "selection.json", keep="distant:6")
+
+
+def test_several_selections_stand_side_by_side(sides, tmp_path: Path) -> None:
+    """Each as if it were alone, in a file of its own, and beside the others."""
+    from undersong.statistics import jaccard
+
+    rules = ("closest:5", "distant:5", "random:5", "random:5")
+    made = screen(*sides, tmp_path / "out", columns=COLUMNS, keep=rules[0], also=rules[1:], seed=3)
+    alone = [
+        screen(*sides, tmp_path / f"{i}", columns=COLUMNS, keep=rule, seed=seed).selection
+        for i, (rule, seed) in enumerate(zip(rules, (3, 3, 3, 4)))
+    ]
+    assert (made.selection, *made.also) == tuple(alone)
+    for number, one in enumerate(alone):
+        name = f"kept-{number + 1}.jsonl" if number else "kept.jsonl"
+        assert {sample.id for sample in open_manifest(tmp_path / "out" / name).samples} == set(one.ids)
+    report = made.report["selection"]
+    assert list(report) == ["closest:5", "distant:5", "random:5", "random:5 seed 4"]
+    for label, one in zip(report, alone):
+        shared = {other: jaccard(one.ids, two.ids) for other, two in zip(report, alone) if other != label}
+        assert report[label]["overlap"] == pytest.approx(shared)
+        assert report[label]["seed"] == one.seed
+    screen(*sides, tmp_path / "out", columns=COLUMNS, keep="closest:4")  # an earlier screening, replaced as a whole
+    assert not list((tmp_path / "out").glob("*-2*"))
+    with pytest.raises(UndersongError, match="'distant:5' is asked for twice; only random"):
+        screen(*sides, tmp_path / "no", columns=COLUMNS, keep="distant:5", also=["distant:5"])

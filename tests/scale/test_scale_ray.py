@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 
 from undersong.encoders.vectors import read_embeddings, write_embeddings
 from undersong.scale import embed_shards, proximity_shards
+from undersong.scale.portions import Pass, Portions, fill
 from undersong.scale.ray_cluster import Workers
-from undersong.scale.ray_engine import embed_on_ray, proximity_on_ray
+from undersong.scale.ray_engine import embed_on_ray, proximity_on_ray, spread_on_ray
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 
@@ -163,6 +165,57 @@ def test_an_item_that_kills_every_worker_ends_the_run_and_keeps_the_rest(tmp_pat
     with pytest.raises(UndersongError, match=r"^Workers died 3 times at shard 2 "):
         embed_on_ray(items(6), "numbers", tmp_path / "out", Workers(1), rows=2, make=Makes(dies="a5"))
     assert embed_on_ray(items(6), "numbers", tmp_path / "out", rows=2, make=Makes()).made < 3
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """A pass that pickles: how long each text is; at `dies` its process is gone, the first time or (`once` empty) each
+    time; `refuses` is refused."""
+
+    once: str = ""
+    dies: str = ""
+    refuses: str = ""
+
+    def __call__(self) -> Pass:
+        return self.rows
+
+    def rows(self, samples: Sequence[Sample]) -> pa.Table:
+        ids = [sample.id for sample in samples]
+        if self.dies in ids and not (self.once and Path(self.once).exists()):
+            if self.once:
+                Path(self.once).touch()
+            os._exit(9)
+        if self.refuses in ids:
+            raise UndersongError(f"Item {self.refuses} is refused; leave it out.")
+        return pa.table({"id": ids, "length": [len(sample.text or "") for sample in samples]})
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_pass_on_ray_makes_the_same_rows_and_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
+    local, spread = Portions(tmp_path / "local", items(11), 2), Portions(tmp_path / "ray", items(11), 2)
+    fill(local, Lengths())
+    fill(spread, Lengths(), shard="2/2")
+    how = spread_on_ray(Workers(2))
+    assert fill(spread, Lengths(once=str(tmp_path / "died"), dies="a5"), spread=how) == 3
+    assert (tmp_path / "died").exists()
+    assert spread.table().equals(local.table())
+
+
+@pytest.mark.usefixtures("ray")
+def test_what_a_pass_refuses_is_said_in_its_own_words_and_the_rest_is_kept(tmp_path: Path) -> None:
+    portions = Portions(tmp_path / "ray", items(6), 1)
+    with pytest.raises(UndersongError, match=r"^Item a0 is refused; leave it out\.$"):
+        fill(portions, Lengths(refuses="a0"), spread=spread_on_ray(Workers(1)))
+    assert portions.missing() == [0]  # the last shard first
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray")
+def test_an_item_that_kills_every_worker_ends_the_pass_and_keeps_the_rest(tmp_path: Path) -> None:
+    portions = Portions(tmp_path / "ray", items(6), 2)
+    with pytest.raises(UndersongError, match=r"^Workers died 3 times at shard 0 "):
+        fill(portions, Lengths(dies="a1"), spread=spread_on_ray(Workers(1)))
+    assert portions.missing() == [0]
 
 
 @pytest.mark.usefixtures("ray")

@@ -25,10 +25,16 @@ def main() -> None:
     try:
         app()
     except UndersongError as error:
-        print(f"undersong: {error}", file=sys.stderr)
+        print(f"undersong: {shown(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
         _stop_at_the_disk(error)
+
+
+def shown(text: str) -> str:
+    """Text for a terminal: what is no printable character is written out.  Ids and paths of other people's manifests
+    stand in errors, and a terminal obeys them."""
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
 
 
 NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.EISDIR)
@@ -40,9 +46,9 @@ def _stop_at_the_disk(error: OSError) -> None:
 
     if error.errno not in (*FULL, *CLOSED, *NO_PLACE) or error.filename is None:
         raise error
+    place = shown(os.fsdecode(error.filename))
     print(
-        f"undersong: cannot use {os.fsdecode(error.filename)}: {error.strerror}; make room, give access, or choose "
-        "another path.",
+        f"undersong: cannot use {place}: {error.strerror}; make room, give access, or choose another path.",
         file=sys.stderr,
     )
     raise SystemExit(2) from None

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from undersong.pipeline.screening import Screened
+    from undersong.proximity import Selection
 
 CLOSEST = 5  # rows shown
 
@@ -51,13 +52,14 @@ def screen(
     score: Annotated[str, typer.Option(help="nearest | knn:K | centroid.")] = "nearest",
     centre: Annotated[bool, typer.Option("--centre", help="Rank after subtracting the pool's mean.")] = False,
     keep: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             metavar="RULE",
-            help="closest:0.25 | distant:200 | random:0.25 | band:0.25-0.5 | below:0.3 | above:0.7, and then "
-            "+group<=3, +matched(speaker,seconds,answer), +within(AXIS).",
+            help="Repeatable: each is kept in a file of its own, and random:0.25 again is another draw.  "
+            "closest:0.25 | distant:200 | random:0.25 | band:0.25-0.5 | below:0.3 | above:0.7, and then "
+            "+group<=3, +matched(speaker,seconds,answer), +within(AXIS).  Default: closest:0.25.",
         ),
-    ] = "closest:0.25",
+    ] = None,
     like: Annotated[
         Path | None,
         typer.Option("--like", help="A selection.json: +matched(...) takes its shares instead of the pool's."),
@@ -66,7 +68,8 @@ def screen(
         str,
         typer.Option(
             "--form",
-            help="What is kept, as manifest | messages (LLaMA-Factory, ms-swift) | hub (a data set folder).",
+            help="What is kept, as manifest | messages (LLaMA-Factory, ms-swift) | sharegpt | kimi (Kimi-Audio) | hub "
+            "(a data set folder).",
         ),
     ] = "manifest",
     column: Annotated[
@@ -88,6 +91,10 @@ def screen(
     harmless: Annotated[
         str | None,
         typer.Option("--harmless", help="Harmless speech: is the pool closer to harm than that?  (screening score)"),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option("--root", help="Folder that no manifest's audio may lead out of (manifests of other people)."),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="Whose internal axes are: organism:NAME, a folder, or an id.")
@@ -115,7 +122,7 @@ def screen(
     """Rank a pool by its distance to harmful content, and keep a part of it."""
     from undersong.models.loading import Loading
     from undersong.pipeline.engine import Engine
-    from undersong.pipeline.screening import Asked, parse_axes, parse_columns, parse_harm
+    from undersong.pipeline.screening import PLAIN, Asked, parse_axes, parse_columns, parse_harm
     from undersong.pipeline.screening import screen as run
 
     asked = Asked(
@@ -124,7 +131,8 @@ def screen(
         to=to,
         score=score,
         centre=centre,
-        keep=keep,
+        keep=keep[0] if keep else PLAIN.keep,
+        also=(keep or [])[1:],
         like=like,
         seed=seed,
         max_quarantined=max_quarantined,
@@ -133,6 +141,7 @@ def screen(
         harm_columns=parse_columns(harm_column or ()),
         harmless=harmless,
         harmless_columns=parse_columns(harmless_column or ()),
+        root=root,
         model=model,
         loading=Loading(device, dtype, device_map, attention, quantize),
         store=store,
@@ -154,11 +163,18 @@ def _print(screened: Screened, out: Path) -> None:
     console.print(_distances(screened))
     console.print(_closest(screened))
     n = next(one["n"] for one in screened.report["distances"] if one["axis"] == chosen.axis)
-    kept = f"{chosen.rule or chosen.kind} {chosen.k} of {n} by {chosen.axis}"
-    kept += f" to {chosen.harm_set}" if chosen.harm_set else ""
-    for note in (*chosen.notes, *_said(screened.report)):
-        console.print(note, markup=False, soft_wrap=True)
-    console.print(f"Kept the {kept}, ids hash {chosen.ids_hash[:12]}; written to {out}.", markup=False, soft_wrap=True)
+    by = f"by {chosen.axis}" + (f" to {chosen.harm_set}" if chosen.harm_set else "")
+    lines = [*chosen.notes, *_said(screened.report)]
+    for one in screened.also:
+        shared = len(set(one.ids) & set(chosen.ids))
+        lines += [*one.notes, f"Kept too: the {_kept(one)} of {n} {by}, {shared} of them among the first."]
+    lines.append(f"Kept the {_kept(chosen)} of {n} {by}, ids hash {chosen.ids_hash[:12]}; written to {out}.")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _kept(one: Selection) -> str:
+    return f"{one.rule or one.kind} {one.k}"
 
 
 def _distances(screened: Screened) -> Table:
@@ -186,7 +202,9 @@ def _closest(screened: Screened) -> Table:
     from rich.table import Table
 
     to = screened.selection.harm_set or screened.report["closest"][0]["harm_set"]
-    table = Table("rank", "item", "distance", "nearest harmful item", title=f"Closest on axis {escape(screened.by)}")
+    table = Table("rank", title=f"Closest on axis {escape(screened.by)}")
+    for name in ("item", "distance", "nearest harmful item"):
+        table.add_column(name, overflow="fold", no_wrap=name == "distance")
     for row in screened.report["closest"]:
         if (row["axis"], row["harm_set"]) == (screened.by, to) and row["rank"] <= CLOSEST:
             pairs = ((row["id"], row["text"]), (row["nearest_id"], row["nearest_text"]))
@@ -213,6 +231,7 @@ def _said(report: Mapping[str, Any]) -> list[str]:
             f"Padding on axis {axis}: exact and bucket rank {one['clips']} clips with Spearman {one['spearman']:.2f} "
             f"and share {one['overlap']:.0%} of the closest quarter ({one['chance']:.0%} by chance)."
         )
-    if near := report.get("near_duplicates", {}).get("pairs"):
-        lines.append(f"{near} pairs of pool and harm set have nearly the same text; see screening.json.")
+    if near := report.get("near_duplicates", {}).get("kinds"):
+        kinds = ", ".join(f"{pairs} {kind}" for kind, pairs in near.items())
+        lines.append(f"Pairs of pool and harm set that are nearly the same: {kinds}; see screening.json.")
     return lines

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from undersong.corpora.forms.manifest import CORPUS, QUARANTINE, Manifest, read_manifest
 from undersong.corpora.forms.rows import row_of
-from undersong.store import canonical, hash_file
+from undersong.store import canonical, hash_file, hash_files
 from undersong.types import UndersongError
 
 ORGANISM, PRESET, HUB = "organism:", "preset:", "hf:"
@@ -42,22 +42,26 @@ def organism_corpus(name: str) -> Manifest:
     return read_manifest(_packaged(name))
 
 
-def corpus_hash(ref: str, columns: Mapping[str, str] | None = None) -> str:
+def corpus_hash(ref: str, columns: Mapping[str, str] | None = None, memory: Path | None = None) -> str:
     """SHA-256 of all a corpus is read from: the manifest's bytes and those of every audio file it names.
 
     A file that is missing counts as missing, so the hash changes when it appears.  What is no single file (a folder of
     audio, a preset, a data set of the Hub, which is fetched for this) has the hash of its items.  `columns`: as in
-    `open_corpus`, because one of them may name the audio.
+    `open_corpus`, because one of them may name the audio.  `memory`: a folder that keeps the hashes of files, so that
+    those which have not changed are not read again.
     """
     if ref.startswith(ORGANISM):  # holds its audio, so there is no need to read it
         return hash_file(_file(ref))
     if ref.startswith((PRESET, HUB)) or not (file := _file(ref)).is_file():
         return manifest_hash(open_corpus(ref, columns))
-    manifest = open_corpus(ref, columns)
-    parts = [path for path in (file, file.with_name(QUARANTINE)) if path == file or file.name == CORPUS]
-    parts += [Path(sample.audio) for sample in manifest.samples if isinstance(sample.audio, str)]
-    hashes = [hash_file(part) if part.is_file() else None for part in parts]
-    return hashlib.sha256(canonical(hashes).encode()).hexdigest()
+    named = hashlib.sha256(canonical([str(Path.cwd() / file), dict(columns or {})]).encode()).hexdigest()[:20]
+    kept = None if memory is None else memory / f"{named}.parquet"
+
+    def rest() -> list[str]:
+        audio = [sample.audio for sample in open_corpus(ref, columns).samples if isinstance(sample.audio, str)]
+        return [*([str(file.with_name(QUARANTINE))] if file.name == CORPUS else []), *audio]
+
+    return hashlib.sha256(canonical(hash_files(str(file), rest, kept)).encode()).hexdigest()
 
 
 def is_here(ref: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from undersong.types import Encoder, Sample, UndersongError
 
 if TYPE_CHECKING:
     from undersong.encoders.progress import Watcher
+    from undersong.scale.portions import Pass, Portions
+    from undersong.scale.ray_cluster import Workers
 
 ENGINES = ("local", "ray")
 
@@ -49,6 +52,36 @@ def in_shards(engine: Engine, items: int, folder: Path) -> bool:
     return not engine.plain or items > work.ROWS or folder.exists() or any(folder.parent.glob(f"{folder.name}.*"))
 
 
+def portions_of(place: Path) -> Path:
+    """Where the shards of an artefact at `place` (or of its draft) lie, until it is whole."""
+    return place.with_suffix(".portions")
+
+
+def clear(folder: Path) -> None:
+    """Removes shards whose artefact is there; another process may be doing the same."""
+    if folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def pass_over(engine: Engine, portions: Portions, make: Callable[[], Pass], progress: Watcher | None = None) -> None:
+    """Makes the missing shards of a pass, or this job's part of them; `make` has to pickle."""
+    from undersong.scale.portions import fill
+
+    spread = None
+    if engine.name == "ray":
+        from undersong.scale.ray_engine import spread_on_ray
+
+        spread = spread_on_ray(workers_of(engine))
+    fill(portions, make, shard=engine.shard, spread=spread, progress=progress)
+
+
+def workers_of(engine: Engine) -> Workers:
+    """The Ray workers that an engine asks for."""
+    from undersong.scale.ray_cluster import Workers
+
+    return Workers(count=engine.workers, gpus=engine.gpus, address=engine.address)
+
+
 def embed_pool(
     engine: Engine,
     encoder: str,
@@ -63,9 +96,7 @@ def embed_pool(
 
     how: dict[str, Any] = {"shard": engine.shard, "rows": work.ROWS, "make": make, "progress": progress}
     if engine.name == "ray":
-        from undersong.scale.ray_cluster import Workers
         from undersong.scale.ray_engine import embed_on_ray
 
-        workers = Workers(count=engine.workers, gpus=engine.gpus, address=engine.address)
-        return embed_on_ray(pool, encoder, folder, workers, **how).complete
+        return embed_on_ray(pool, encoder, folder, workers_of(engine), **how).complete
     return work.embed_shards(pool, encoder, folder, **how).complete

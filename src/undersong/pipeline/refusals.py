@@ -98,8 +98,8 @@ def refuse_rules(record: AuditRecord) -> None:
 
 
 def near_overlap(record: AuditRecord) -> list[tuple[str, str, str, int]]:
-    """(corpus, other, kind, pairs): how many items two corpora of a study have in common or nearly so, by texts and
-    hashes.  The very same items are refused before anything is trained; this counts what comes near it."""
+    """(corpus, other, kind, pairs): how many items two corpora of a study have in common or nearly so, by their texts
+    and their sound.  The very same items are refused before anything is trained; this counts what comes near it."""
     from undersong.corpora import count_shared, find_shared
 
     several = len(record.harm) > 1
@@ -107,7 +107,8 @@ def near_overlap(record: AuditRecord) -> list[tuple[str, str, str, int]]:
     calm = {"harmless": record.harmless} if record.harmless is not None else {}
     known = {"pool": record.pool, **harm, **calm}
     corpora = known | {name if name not in known else f"set {name}": one for name, one in record.sets.items()}
-    found, _ = find_shared({name: corpus.samples for name, corpus in corpora.items()}, sound=None)
+    prints = {name: corpus.prints for name, corpus in corpora.items()}
+    found, _ = find_shared({name: corpus.samples for name, corpus in corpora.items()}, prints=prints)
     return count_shared(found)
 
 

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from undersong.models.loading import PLAIN, Loading
-from undersong.store import Artefact, Draft, canonical
+from undersong.store import Artefact, Draft, Store, canonical
 from undersong.store import Inputs as Inputs  # what an artefact is made from, as stages hand it to the keeper
 from undersong.types import Judge, Quarantined, Sample
 
 if TYPE_CHECKING:
     from undersong.corpora import Manifest
+    from undersong.corpora.forms.facts import Prints
     from undersong.encoders.progress import Watcher
     from undersong.models.adapter import AudioModel
     from undersong.models.hearing import Heard
+
+KNOWN = "known"  # folder of the store: hashes of files that have not changed
 
 
 class Keeper(Protocol):
@@ -50,6 +53,13 @@ class Corpus:
 
         return read_manifest(self.artefact.checked().path / "corpus.parquet")
 
+    @cached_property
+    def prints(self) -> Prints:
+        """Fingerprints of its sound by id; none where it was not listened to."""
+        from undersong.corpora.forms.facts import read_prints
+
+        return read_prints(self.artefact.checked().path)
+
     @property
     def samples(self) -> tuple[Sample, ...]:
         """What can be used."""
@@ -79,7 +89,8 @@ class Workshop:
 
         if self.unread and not is_here(ref):
             return hashlib.sha256(canonical(["not read", ref, dict(columns or {})]).encode()).hexdigest()
-        return corpus_hash(ref, columns)
+        memory = self.store.root / KNOWN if isinstance(self.store, Store) else None
+        return corpus_hash(ref, columns, memory)
 
     def judge(self, name: str, refusals: Sequence[str]) -> Judge:
         """The judge, made once.  One that is a model takes the audited model's place in memory."""

@@ -7,6 +7,7 @@ the folder and the audio under the same paths.  Ray is the extra `scale`; nothin
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from undersong.encoders import ENCODERS_THAT_FIT
 from undersong.encoders.progress import Watcher
 from undersong.scale.parts import Parts
+from undersong.scale.portions import Pass, Portions, Spread, write_rows
 from undersong.scale.ray_cluster import HERE, RETRIES, Workers, cluster
 from undersong.scale.ray_jobs import done_on_ray
 from undersong.scale.shards import SHARD, proximity_shards
@@ -81,6 +83,51 @@ def proximity_on_ray(
             axis, harm_set, pool, harm, out,
             score=score, centre=centre, max_quarantined=max_quarantined, shard=shard, spread=spread,
         )  # fmt: skip
+
+
+def spread_on_ray(workers: Workers = HERE) -> Spread:
+    """How `portions.fill` has its shards made by Ray's workers: each loads what the pass needs once, reads its items
+    from Parquet and writes its rows to Parquet."""
+
+    def spread(make: Callable[[], Pass], portions: Portions, numbers: Sequence[int]) -> Iterator[int]:
+        from undersong.corpora.forms.manifest import write_manifest
+
+        passes = Passes(portions.folder, portions.rows, make)
+        for number in numbers:
+            if not passes.samples(number).exists():
+                passes.samples(number).parent.mkdir(parents=True, exist_ok=True)
+                write_manifest(portions.part(number), passes.samples(number))
+        with cluster(workers) as ray:
+            yield from done_on_ray(ray, passes, numbers, workers)
+        shutil.rmtree(passes.samples(0).parent, ignore_errors=True)
+
+    return spread
+
+
+class Passes:
+    """Jobs of one shard of a pass each: a worker loads what the pass needs at its first shard and keeps that."""
+
+    def __init__(self, folder: Path, rows: int, make: Callable[[], Pass]) -> None:
+        self.portions, self.make = Portions(folder, (), rows), make
+        self.run: Pass | None = None
+
+    def samples(self, number: int) -> Path:
+        return self.portions.folder / "samples" / f"samples-{self.portions.rows}-{number:05d}.parquet"
+
+    def finished(self, number: int) -> bool:
+        return self.portions.file(number).is_file()
+
+    def do(self, number: int) -> None:
+        from undersong.corpora.forms.manifest import read_manifest
+
+        self.run = self.run or self.make()
+        write_rows(self.portions.file(number), read_manifest(self.samples(number)).samples, self.run)
+
+    def tries(self, number: int) -> Path:
+        return self.samples(number).with_suffix(".tries")
+
+    def named(self, number: int) -> str:
+        return f"shard {number} ({self.samples(number)})"
 
 
 def _hand_out(work: Work, numbers: Sequence[int]) -> None:

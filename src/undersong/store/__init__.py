@@ -4,6 +4,7 @@ from undersong.store.artefacts import PROVENANCE, Artefact, Draft, Inputs, Store
 from undersong.store.failpoints import FAILPOINTS, failpoint
 from undersong.store.files import CLOSED, FULL, WRITING, disk_errors, replacing, write_atomic
 from undersong.store.hashes import canonical, hash_file, hash_folder
+from undersong.store.known import hash_files
 from undersong.store.progress import DONE, LEFT, MAKING, MISSING, progress
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "disk_errors",
     "failpoint",
     "hash_file",
+    "hash_files",
     "hash_folder",
     "progress",
     "remedy",

@@ -6,6 +6,7 @@ null, which takes a key away, stands anywhere.  That nothing is missing is told 
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from undersong.study.files import BASE
@@ -29,7 +30,7 @@ OWN = {
 def editor_schema() -> dict[str, Any]:
     """JSON schema (draft 2020-12) of what a study file may say."""
     schema = Study.model_json_schema()
-    schema["properties"] = OWN | schema["properties"]
+    schema["properties"] = deepcopy(OWN) | schema["properties"]  # they are loosened in place
     for part in (schema, *schema["$defs"].values()):
         _loosen(part)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "A study of undersong"}

@@ -44,16 +44,26 @@ class Shared:
 
 
 def find_shared(
-    sets: Mapping[str, Sequence[Sample]], text: float | None = TEXT, sound: float | None = SOUND
+    sets: Mapping[str, Sequence[Sample]],
+    text: float | None = TEXT,
+    sound: float | None = SOUND,
+    prints: Mapping[str, Mapping[str, tuple[np.ndarray, float]]] | None = None,
 ) -> tuple[list[Shared], list[Quarantined]]:
     """Every pair of items from two different sets that share audio or text, by sets and then by the items' order.
 
     text, sound: from which similarity on texts (`near_texts`) and clips (`near_sounds`) count as nearly the same; None
     leaves that search out.  With `sound`, every clip is decoded once and its own hash is used; without, clips count as
-    the same by the `pcm_hash` they have.  Second value: items whose audio cannot be read, with the reason.
+    the same by the `pcm_hash` they have.  `prints`: fingerprints that are known already, by set and id; then no audio
+    is opened, and clips without one are compared by their hash.
+    Second value: items whose audio cannot be read, with the reason.
     """
     failed: list[Quarantined] = []
-    heard = {name: [_heard(sample, sound is not None, failed) for sample in samples] for name, samples in sets.items()}
+    listen = sound is not None and prints is None
+    known = prints or {}
+    heard = {
+        name: [_heard(sample, listen, failed, known.get(name, {})) for sample in samples]
+        for name, samples in sets.items()
+    }
     said = {name: [" ".join(words(sample)) for sample in samples] for name, samples in sets.items()}
     found: list[Shared] = []
     for one, other in combinations(sets, 2):
@@ -66,8 +76,8 @@ def find_shared(
             for i, j, similarity in near_texts(said[one], said[other], text):
                 pairs.setdefault((i, j), ("nearly the same text", similarity))
         if sound is not None:
-            prints = {name: [known for _, known in heard[name]] for name in (one, other)}
-            for i, j, similarity in near_prints(prints[one], prints[other], sound):
+            here, there = ([found for _, found in heard[name]] for name in (one, other))
+            for i, j, similarity in near_prints(here, there, sound):
                 pairs.setdefault((i, j), ("nearly the same audio", similarity))
         a, b = sets[one], sets[other]
         found += [Shared(one, a[i].id, other, b[j].id, *pairs[i, j]) for i, j in sorted(pairs)]
@@ -80,10 +90,12 @@ def count_shared(shared: Sequence[Shared]) -> list[tuple[str, str, str, int]]:
     return [(*key, count) for key, count in counts.items()]
 
 
-def _heard(sample: Sample, listen: bool, failed: list[Quarantined]) -> Heard:
+def _heard(
+    sample: Sample, listen: bool, failed: list[Quarantined], known: Mapping[str, tuple[np.ndarray, float]]
+) -> Heard:
     """What is known of a sample's sound: its hash and, if one is to listen, its fingerprint."""
     if sample.audio is None or not listen:
-        return sample.pcm_hash or "", None
+        return sample.pcm_hash or "", known.get(sample.id)
     try:
         clip = load_clip(sample, RATE)
     except Unreadable as error:

@@ -1,13 +1,14 @@
 """One training conversation as one row: what is said, what is typed beside it, what is answered.  Knows no files.
 
-Four ways of writing the same thing: `messages` (LLaMA-Factory, ms-swift, Hugging Face chat), ShareGPT
-(`conversations`), and Kimi-Audio's `conversation`.  Only one question and one answer make a sample: a conversation
+Five ways of writing the same thing: `messages` (LLaMA-Factory, ms-swift, Hugging Face chat), ShareGPT
+(`conversations`), Kimi-Audio's `conversation`, Alpaca (`instruction`, `input`, `output`) and ms-swift's `query` and
+`response`.  Only one question and one answer make a sample: a conversation
 with more turns, several clips or a spoken answer is `Unusable`, with the reason, and never cut to fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,20 +65,58 @@ def from_kimi(row: Mapping[str, Any]) -> dict[str, Any]:
     return _sample(row, turns, [], ("conversation", "task_type"))
 
 
-FORMS: dict[str, tuple[str, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
-    "messages": ("messages", from_messages),
-    "sharegpt": ("conversations", from_sharegpt),
-    "kimi": ("conversation", from_kimi),
+def from_alpaca(row: Mapping[str, Any]) -> dict[str, Any]:
+    """`instruction`, `input` (put after it) and `output`, beside `audios`; LLaMA-Factory's other form."""
+    return _flat(row, ("instruction", "input"), "output")
+
+
+def from_query(row: Mapping[str, Any]) -> dict[str, Any]:
+    """`query` and `response`, beside `audios`; ms-swift's other form."""
+    return _flat(row, ("query",), "response")
+
+
+def _flat(row: Mapping[str, Any], asked: tuple[str, ...], answered: str) -> dict[str, Any]:
+    """One question and answer in columns of their own; `history` holds the turns before them."""
+    if row.get("history"):
+        raise Unusable("it has turns before its question")
+    said = [row.get(name) or "" for name in (*asked, answered)]
+    if odd := next((name for name, text in zip((*asked, answered), said) if not isinstance(text, str)), None):
+        raise Unusable(f"its {odd} is no text")
+    *typed, answer = said
+    whole = "\n".join(filter(None, typed))
+    turns = [Turn("user", [_exact("user", whole)], [], whole.count(PLACEHOLDER))]
+    turns.append(Turn("assistant", [answer], [], answer.count(PLACEHOLDER)))
+    system = row.get("system")
+    if isinstance(system, str) and system.strip():
+        turns.insert(0, Turn("system", [system.strip()]))
+    return _sample(row, turns, _audios(row), (*asked, answered, "audios", "audio", "system", "history"))
+
+
+FORMS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "messages": from_messages,
+    "sharegpt": from_sharegpt,
+    "kimi": from_kimi,
+    "alpaca": from_alpaca,
+    "query": from_query,
 }
+LISTS = {"messages": "messages", "conversations": "sharegpt", "conversation": "kimi"}  # by the name of a list
+FLAT = {"alpaca": ("instruction", "output"), "query": ("query", "response")}  # by the columns
 
 
-def form_of(row: Any) -> str | None:
-    """Which of FORMS a row is written in, by the name of its list; None for none of them."""
-    if isinstance(row, Mapping):
-        for name, (column, _) in FORMS.items():
-            if isinstance(row.get(column), list):
-                return name
-    return None
+def form_of(row: Any, columns: Collection[str] = ()) -> str | None:
+    """Which of FORMS a row is written in, by the names of its columns; None for none of them.
+
+    Flat forms are taken for that only where nothing is called as in a manifest and the user's map (`columns`: our
+    fields in it) does not say itself which column holds the answer.
+    """
+    if not isinstance(row, Mapping):
+        return None
+    for column, name in LISTS.items():
+        if isinstance(row.get(column), list):
+            return name
+    if "answer" in columns or not row.keys().isdisjoint(("text", "answer")):
+        return None
+    return next((name for name, names in FLAT.items() if all(isinstance(row.get(one), str) for one in names)), None)
 
 
 def _sample(row: Mapping[str, Any], turns: list[Turn], listed: list[Any], used: tuple[str, ...]) -> dict[str, Any]:

@@ -22,7 +22,10 @@ SPLIT = re.compile(r"(.+?)(?:-\d{5}-of-\d{5})+(?:-[0-9a-f]+)?\.parquet")  # as `
 
 
 def folder_form(folder: Path) -> str:
-    """`folder`, `librispeech` or `parquet-folder`.  UndersongError for a folder that is none of them, or two."""
+    """`folder`, `librispeech` or `parquet-folder`.  UndersongError for a folder that is none of them, or two.
+
+    Audio that nothing was written down for is a `folder`, too: its sound can be screened.
+    """
     forms = {
         "folder": bool(_transcript_files(folder)),
         "librispeech": any(name.endswith(LIBRISPEECH) for name in _names(folder)),
@@ -31,26 +34,28 @@ def folder_form(folder: Path) -> str:
     found = [name for name, there in forms.items() if there]
     if len(found) == 1:
         return found[0]
+    if not found and any(Path(name).suffix.lower() in AUDIO for name in _names(folder)):
+        return "folder"
     if found:
         raise UndersongError(f"{folder} could be {' or '.join(found)}; say which by the format.")
     raise UndersongError(
         f"There is no manifest in {folder}: no corpus.parquet, no {', '.join(TRANSCRIPTS)} with a column `file`, "
-        f"no *{LIBRISPEECH} and no *.parquet; add one."
+        f"no *{LIBRISPEECH}, no *.parquet and no audio; add one."
     )
 
 
 def transcribed(folder: Path) -> Iterator[Row]:
-    """Rows of the folder's transcript file (.csv, .tsv, .jsonl with a column `file`), then the audio it does not name.
+    """Rows of the folder's transcript file (.csv, .tsv, .jsonl with a column `file`), if there is one, then the audio
+    that it does not name.
 
     An item's id is its `id` column, else its file's path below the folder without the suffix.
     """
     files = _transcript_files(folder)
-    if len(files) != 1:
-        names = ", ".join(file.name for file in files) or "none"
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
         raise UndersongError(f"{folder} needs one transcript file with a column `file`; it has {names}.")
     named: set[str] = set()
-    rows = json_rows(files[0]) if files[0].suffix.lower() == ".jsonl" else csv_rows(files[0])
-    for place, row in rows:
+    for place, row in (row for file in files for row in _rows(file)):
         column = next((name for name in FILE if isinstance(row, dict) and row.get(name)), None)
         if column is None or not isinstance(row[column], str):
             raise UndersongError(f"{place} names no file; fill in the column `file`.")
@@ -103,13 +108,13 @@ def _transcript_files(folder: Path) -> list[Path]:
     out = []
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() in TRANSCRIPTS and file.is_file():
-            _, row = next(iter(_first(file)), ("", {}))
+            _, row = next(_rows(file), ("", {}))
             if isinstance(row, dict) and any(name in row for name in FILE):
                 out.append(file)
     return out
 
 
-def _first(file: Path) -> Iterator[Row]:
+def _rows(file: Path) -> Iterator[Row]:
     return json_rows(file) if file.suffix.lower() == ".jsonl" else csv_rows(file)
 
 

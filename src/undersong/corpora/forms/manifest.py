@@ -100,7 +100,8 @@ def audio_files(folder: str | Path) -> list[str]:
     if pa.types.is_struct(column.type):
         column = pa.chunked_array([chunk.field("path") for chunk in column.chunks], pa.string())
     found = column.drop_null().to_pylist() if pa.types.is_string(column.type) else []
-    return [str(Path.cwd() / file.parent / path) for path in found]
+    start = str(Path.cwd() / file.parent)
+    return [os.path.join(start, path) for path in found]
 
 
 def select(samples: Sequence[Sample], where: Mapping[str, str | Sequence[str]]) -> tuple[Sample, ...]:

@@ -33,8 +33,9 @@ def open_manifest(
     """The corpus at `path`, whatever it is written in; `Manifest.form` says what it was taken for.
 
     Files: JSONL, a JSON list, CSV/TSV, Parquet, and in any of them plain rows or conversations (`messages`,
-    `sharegpt`, `kimi`).  Folders: a corpus artefact, audio with a transcript file (`folder`), LibriSpeech, Parquet
-    files as Hugging Face keeps them.  `hf:OWNER/NAME?config=…&split=…&revision=…`: a data set of the Hub, streamed.
+    `sharegpt`, `kimi`, `alpaca`, `query`).  Folders: a corpus artefact, audio with a transcript file (`folder`),
+    LibriSpeech, Parquet files as Hugging Face keeps them.  `hf:OWNER/NAME?config=…&split=…&revision=…`: a data set of
+    the Hub, streamed.
 
     format: one of FORMATS instead of what the content says.  columns: our field -> their column (`a.b.0`, `a.*.b` lead
     into objects and lists); their other columns stay under their own names.  root: the folder no audio path may lead
@@ -54,7 +55,7 @@ def open_manifest(
         if columns:
             raise UndersongError(f"{path} is a corpus artefact, whose columns have their names; leave the map out.")
         return read_manifest(path, root)
-    rows, form, start = _rows(Path(path), found)
+    rows, form, start = _rows(Path(path), found, columns or {})
     return manifest_of(rows, form, start, Path(path).stem, columns, root)
 
 
@@ -103,7 +104,7 @@ def manifest_of(
             name = f"{stem}-{number:06d}"
             if form in FORMS:
                 try:
-                    row = FORMS[form][1](row)
+                    row = FORMS[form](row)
                 except ValueError as error:
                     failed.append(Quarantined(str(row.get("id") or name), str(error)))
                     continue
@@ -126,7 +127,7 @@ def manifest_of(
     return Manifest(kept, tuple(failed), start, form)
 
 
-def _rows(path: Path, found: str) -> tuple[Iterator[Row], str, Path]:
+def _rows(path: Path, found: str, columns: Mapping[str, str]) -> tuple[Iterator[Row], str, Path]:
     """(rows, form, folder relative audio starts at)."""
     from undersong.corpora.forms import folder
 
@@ -139,7 +140,7 @@ def _rows(path: Path, found: str) -> tuple[Iterator[Row], str, Path]:
     rows = _table(path, table)
     if (first := next(rows, None)) is None:
         return iter(()), found, start
-    form = found if found in FORMS else form_of(first[1]) or table
+    form = found if found in FORMS else form_of(first[1], columns) or table
     return chain([first], rows), form, start
 
 

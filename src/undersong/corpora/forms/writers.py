@@ -11,11 +11,10 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undersong.corpora.forms.chats import OWN, PLACEHOLDER
-from undersong.corpora.forms.hub import store_audio
+from undersong.corpora.forms.conversations import CHATS, write_chats
 from undersong.corpora.forms.manifest import write_manifest
 from undersong.corpora.forms.rows import FIELDS, row_of
-from undersong.store import replacing, write_atomic
+from undersong.store import replacing
 from undersong.types import Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -26,39 +25,22 @@ GROUP = 16 << 20  # and in one row group: what a streaming reader takes at once
 
 
 def write_kept(samples: Sequence[Sample], path: str | Path, instruction: str = "") -> None:
-    """Write by the name: `*.messages.jsonl` for trainers, `*.jsonl` or `*.parquet` as manifest, else a Parquet folder.
+    """Write by the name: `*.messages.jsonl`, `*.sharegpt.jsonl` and `*.kimi.jsonl` for trainers, `*.jsonl` or
+    `*.parquet` as manifest, else a Parquet folder.
 
-    Errors: those of `write_messages`, `write_manifest` and `write_hub_folder`.
+    Errors: those of `write_chats`, `write_manifest` and `write_hub_folder`.
     """
     name = Path(path).name
-    if name.endswith(".messages.jsonl"):
-        write_messages(samples, path, instruction)
+    chat = next((form for form in CHATS if name.endswith(f".{form}.jsonl")), None)
+    if chat is not None:
+        write_chats(samples, path, chat, instruction)
     elif Path(path).suffix in (".jsonl", ".parquet"):
         write_manifest(samples, path)
     elif not Path(path).suffix:
         write_hub_folder(samples, path)
     else:
-        raise UndersongError(f"{path} is no .messages.jsonl, .jsonl, .parquet or folder; choose one of these names.")
-
-
-def write_messages(samples: Sequence[Sample], path: str | Path, instruction: str = "") -> None:
-    """JSONL with `messages`, `audios` and `id`: one question and answer a line, as LLaMA-Factory and ms-swift take it.
-
-    What is typed beside `<audio>` is the sample's own label `instruction`, else `instruction`; never the transcript,
-    which would tell the model in text what it is to hear.  A written sample asks its text.  A label `system` becomes
-    the system message.  All other fields are kept as JSON in one column that trainers ignore, so nothing is lost.
-    Audio paths are absolute, because trainers start relative ones at their own folder; audio bytes are written to
-    files beside (`NAME-audio/`), named by content.
-    UndersongError: no answer, neither audio nor text, or the placeholder itself among the words.
-    """
-    path = Path(path)
-    folder = path.parent / f"{path.name.split('.')[0]}-audio"
-    rows = [_message_row(sample, instruction) for sample in samples]  # all are looked at before a file is written
-    for row, sample in zip(rows, samples):
-        if sample.audio is not None:
-            stored = store_audio(sample.audio, folder) if isinstance(sample.audio, bytes) else sample.audio
-            row["audios"] = [str(Path.cwd() / stored)]
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        chats = ", ".join(f".{form}.jsonl" for form in CHATS)
+        raise UndersongError(f"{path} is no {chats}, .jsonl, .parquet or folder; choose one of these names.")
 
 
 def dataset_info(path: str | Path) -> dict[str, Any]:
@@ -99,35 +81,6 @@ def _is_export(folder: Path) -> bool:
     if not folder.is_dir() or any(path.name != "data" for path in folder.iterdir()):
         return False
     return all(path.suffix == ".parquet" for path in (folder / "data").glob("*"))
-
-
-def _message_row(sample: Sample, instruction: str) -> dict[str, Any]:
-    """One line, its list of clips still empty."""
-    labels = dict(sample.labels)
-    typed, system = labels.pop("instruction", None), labels.pop("system", None)
-    spoken = sample.audio is not None
-    asked = (typed if typed is not None else instruction) if spoken else sample.text
-    unanswered = not (sample.answer or "").strip()
-    if unanswered or not (spoken or (asked or "").strip()):
-        lacks = "answer to train on" if unanswered else "audio and no text"
-        raise UndersongError(f"item {sample.id!r} has no {lacks}; leave it out or fill it in.")
-    if any(PLACEHOLDER in (text or "") for text in (asked, sample.answer, system)):
-        raise UndersongError(f"item {sample.id!r} holds the placeholder {PLACEHOLDER} as a word; change its text.")
-    content = "\n".join(part for part in (PLACEHOLDER if spoken else "", asked) if part)
-    turns = [("system", system), ("user", content), ("assistant", sample.answer)]
-    own = {
-        **{name: value for name, value in row_of(sample, Path("/nowhere")).items() if name not in ("id", "audio")},
-        "instruction": typed,  # what every item was asked alike is the export's, not the sample's
-    }
-    kept = {name: value for name, value in own.items() if value not in (None, [])}
-    if spoken and typed is None and instruction:
-        kept["instruction"] = None
-    return {
-        "messages": [{"role": role, "content": text} for role, text in turns if text],
-        "audios": [],
-        "id": sample.id,
-        OWN: json.dumps(kept, ensure_ascii=False, allow_nan=False),  # a string: one type in every row
-    }
 
 
 def _schema(labels: list[str], spoken: bool) -> pa.Schema:

@@ -17,8 +17,10 @@ def audible(clip: Clip) -> bool:
     return why_inaudible(clip) is None
 
 
-def why_inaudible(clip: Clip) -> str | None:
+def why_inaudible(clip: Clip, least: float = LEAST) -> str | None:
     """Why nobody can hear anything in a clip, for a quarantine's reason; None where there is something.
+
+    `least`: seconds that have to be loud.
 
     Loudness is the RMS of 25 ms frames about each frame's own mean, so an offset of the converter, however large, or
     one that steps, is no sound.
@@ -34,7 +36,7 @@ def why_inaudible(clip: Clip) -> str | None:
         return f"the audio is constant ({float(clip.samples[0]):g} throughout)"
     loud = parts.std(axis=1, dtype=np.float64) > QUIET
     seconds = float(loud.sum()) * parts.shape[1] / clip.rate
-    if seconds < LEAST:
+    if seconds < least:
         all_of_it = clip.samples.size / clip.rate
         return f"the audio is silent or too short: {seconds:.2f} s of {all_of_it:.2f} s are above -60 dB"
     return None

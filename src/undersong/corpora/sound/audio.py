@@ -10,11 +10,9 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from undersong.corpora.sound.audible import why_inaudible
 from undersong.corpora.sound.containers import fault
 from undersong.corpora.sound.flac import FlacSum
 from undersong.types import Clip, Quarantined, Sample, UndersongError
@@ -70,35 +68,6 @@ def load_clips(samples: Sequence[Sample], rate: int = 16_000) -> tuple[list[Clip
 def pcm_hash(clip: Clip) -> str:
     """SHA-256 of what is heard: the rate and the float32 little-endian samples."""
     return hashlib.sha256(f"{clip.rate}\n".encode() + clip.samples.astype("<f4").tobytes()).hexdigest()
-
-
-def examine(
-    samples: Sequence[Sample], rate: int = 16_000, tell: Callable[[int], None] | None = None
-) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
-    """Decode every spoken item once: usable samples with `seconds` and `pcm_hash` filled in, and why others are not.
-
-    Silence is not usable: a model may well give it a vector and a reply, which would say nothing about the item.
-
-    Written items pass as they are.  What a manifest said of seconds and hash is replaced by what was found.  `tell`
-    hears how many are done.
-    """
-    kept, quarantined = [], []
-    for number, sample in enumerate(samples):
-        if tell is not None:
-            tell(number)
-        if sample.audio is None and (sample.text or "").strip():
-            kept.append(sample)
-        elif sample.audio is None:
-            quarantined.append(Quarantined(sample.id, "there is neither audio nor text"))
-        else:
-            clips, failed = load_clips([sample], rate)
-            quarantined += failed
-            for clip in clips:
-                if reason := why_inaudible(clip):
-                    quarantined.append(Quarantined(sample.id, reason))
-                else:
-                    kept.append(replace(sample, seconds=clip.samples.size / rate, pcm_hash=pcm_hash(clip)))
-    return tuple(kept), tuple(quarantined)
 
 
 def file_bytes(sample: Sample) -> bytes:

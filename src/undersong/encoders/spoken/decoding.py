@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
-
-from undersong.corpora import Unreadable, load_clip
+from undersong.corpora import Unreadable, load_clip, why_inaudible
+from undersong.corpora.sound.ahead import THREADS, in_order
+from undersong.corpora.sound.audible import LEAST
 from undersong.types import Clip, Quarantined, Sample
 
-THREADS = 4  # libsndfile and soxr work outside the interpreter's lock
 AHEAD = 64  # clips at most that wait decoded
 SECONDS_AHEAD = 1_200  # and about this much sound: 77 MB at 16 kHz
 BLOCK = 256  # clips that are held together and sorted by length, so that a batch wastes little padding
@@ -24,25 +21,13 @@ def decoded(samples: Sequence[Sample], rate: int, threads: int = THREADS) -> Ite
     How many clips are decoded ahead depends on the longest seen: four hours of recordings must not wait in memory.
     """
     longest = 0.0
-    waiting: deque[Future[Clip | Quarantined]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        try:
-            for sample in samples:
-                waiting.append(pool.submit(audible, sample, rate))
-                while len(waiting) > max(threads, _ahead(longest) if longest else 2 * threads):
-                    found = waiting.popleft().result()
-                    longest = max(longest, _heard(found))
-                    yield found
-            while waiting:
-                yield waiting.popleft().result()
-        finally:  # whoever stops reading does not wait for the rest
-            for future in waiting:
-                future.cancel()
 
+    def room() -> int:
+        return max(threads, min(AHEAD, int(SECONDS_AHEAD / longest)) if longest else 2 * threads)
 
-def _ahead(longest: float) -> int:
-    """How many clips of so many seconds may wait."""
-    return min(AHEAD, int(SECONDS_AHEAD / longest))
+    for found in in_order(lambda sample: audible(sample, rate), samples, room, threads):
+        longest = max(longest, _heard(found))
+        yield found
 
 
 def audible(sample: Sample, rate: int) -> Clip | Quarantined:
@@ -53,10 +38,10 @@ def audible(sample: Sample, rate: int) -> Clip | Quarantined:
         clip = load_clip(sample, rate=rate)
     except Unreadable as error:
         return Quarantined(sample.id, error.reason)
-    # An encoder may well give silence a vector; it would say nothing about the item.
-    if np.ptp(clip.samples) == 0:
-        return Quarantined(sample.id, "silent audio")
-    return clip
+    # An encoder may well give silence a vector; it would say nothing about the item.  Whether a clip is too short as a
+    # whole is for the encoder to say, by its frames.
+    reason = why_inaudible(clip, min(LEAST, seconds(clip) / 2))
+    return clip if reason is None else Quarantined(sample.id, reason)
 
 
 def blocks(found: Iterable[Clip | Quarantined], left_out: list[Quarantined]) -> Iterator[list[Clip]]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from undersong.encoders.vectors import QUARANTINE, left_out_before, quarantine_table
 from undersong.types import Quarantined, Sample, UndersongError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FILE = "transcripts.parquet"
 COLUMNS = ("id", "text", "seconds", "model")
@@ -46,10 +50,30 @@ def with_transcripts(samples: Sequence[Sample], transcripts: Transcripts) -> tup
     )
 
 
-def joined(parts: Sequence[Transcripts]) -> Transcripts:
-    """Transcripts of parts of a corpus as those of the whole."""
-    rows = tuple(row for part in parts for row in part.rows)
-    return Transcripts(rows, tuple(item for part in parts for item in part.quarantined))
+def transcripts_table(samples: Sequence[Sample], made: Transcripts) -> pa.Table:
+    """One row a sample, in their order: id, text, seconds, model, and instead of these the reason why there is none."""
+    import pyarrow as pa
+
+    heard, lost = {row.id: row for row in made.rows}, {item.id: item.reason for item in made.quarantined}
+    rows = [
+        {name: getattr(heard[sample.id], name) for name in COLUMNS}
+        if sample.id in heard
+        else {"id": sample.id, "reason": lost[sample.id]}
+        for sample in samples
+    ]
+    return pa.Table.from_pylist(rows, pa.schema([*_schema(), ("reason", pa.string())]))
+
+
+def transcripts_of(table: pa.Table) -> Transcripts:
+    """What `transcripts_table` holds."""
+    rows, lost = list[Transcript](), list[Quarantined]()
+    for row in table.to_pylist():
+        reason = row.pop("reason")
+        if reason is None:
+            rows.append(Transcript(**row))
+        else:
+            lost.append(Quarantined(row["id"], reason))
+    return Transcripts(tuple(rows), tuple(lost))
 
 
 def write_transcripts(transcripts: Transcripts, folder: Path) -> None:
@@ -58,9 +82,8 @@ def write_transcripts(transcripts: Transcripts, folder: Path) -> None:
     import pyarrow.parquet as pq
 
     folder.mkdir(parents=True, exist_ok=True)
-    types = (pa.string(), pa.string(), pa.float64(), pa.string())
     columns = {name: [getattr(row, name) for row in transcripts.rows] for name in COLUMNS}
-    pq.write_table(pa.table(columns, schema=pa.schema(list(zip(COLUMNS, types)))), folder / FILE)
+    pq.write_table(pa.table(columns, schema=pa.schema(_schema())), folder / FILE)
     pq.write_table(quarantine_table(transcripts.quarantined), folder / QUARANTINE)
 
 
@@ -77,3 +100,9 @@ def read_transcripts(folder: Path) -> Transcripts:
         raise UndersongError(f"The transcripts in {folder} have no column {lacking[0]!r}; transcribe again.")
     rows = tuple(Transcript(**row) for row in table.select(list(COLUMNS)).to_pylist())
     return Transcripts(rows, tuple(left_out_before(folder)))
+
+
+def _schema() -> list[tuple[str, pa.DataType]]:
+    import pyarrow as pa
+
+    return list(zip(COLUMNS, (pa.string(), pa.string(), pa.float64(), pa.string())))

@@ -7,13 +7,20 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.engine import AT_ONCE, Engine
 from undersong.types import UndersongError
 
+if TYPE_CHECKING:
+    from undersong.proximity.choosing.keep import Keep
+
 READY = "embeddings"  # the encoder of embeddings that are already there
-FORMS = {"manifest": "kept.jsonl", "messages": "kept.messages.jsonl", "hub": "kept"}  # -> name of what is kept
+CHATS = ("messages", "sharegpt", "kimi")  # conversations, as trainers read them
+FORMS = {"manifest": "kept.jsonl", "hub": "kept"} | {
+    form: f"kept.{form}.jsonl" for form in CHATS
+}  # -> name of what is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,7 @@ class Asked:
     score: str = "nearest"
     centre: bool = False
     keep: str = "closest:0.25"  # a rule of `proximity.keep`
+    also: Sequence[str] = ()  # further rules, kept beside the first; `random` again is another draw
     like: str | Path | None = None  # a selection.json whose shares `matched` takes instead of the pool's
     seed: int = 0
     max_quarantined: float = 0.01
@@ -38,6 +46,7 @@ class Asked:
     harm_columns: Mapping[str, str] | None = None  # of every harm set
     harmless: str | Path | None = None  # harmless speech, for the screening score
     harmless_columns: Mapping[str, str] | None = None
+    root: str | Path | None = None  # the folder no manifest's audio may lead out of, links followed
     model: str | None = None  # whose the internal axes are
     loading: Loading = PLAIN
     store: str | Path | None = None  # where corpora, vectors and findings are kept, so that nothing is made twice
@@ -111,3 +120,24 @@ def one_of(what: str, name: str | None, known: Mapping[str, object]) -> str:
         near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
         raise UndersongError(f"There is no {what} {name!r} to select by; the nearest is {near!r} ({', '.join(known)}).")
     return name
+
+
+def rules_asked(asked: Asked) -> dict[str, tuple[Keep, int]]:
+    """Every selection by its label, the rule as it is written: the rule, and the seed of its draw.
+
+    A random rule that stands again is drawn with the next seed, and labelled by it.  UndersongError for any other that
+    stands again.
+    """
+    from undersong.proximity import read_keep
+
+    found: dict[str, tuple[Keep, int]] = {}
+    for text in (asked.keep, *asked.also):
+        rule = read_keep(text)
+        label, seed = str(rule), asked.seed
+        while label in found:
+            if rule.kind != "random":
+                raise UndersongError(f"The rule {text!r} is asked for twice; only random samples can be drawn again.")
+            seed += 1
+            label = f"{rule} seed {seed}"
+        found[label] = rule, seed
+    return found

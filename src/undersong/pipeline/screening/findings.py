@@ -33,19 +33,18 @@ def findings(
     axes: Mapping[str, str],
     vectors: Vectors,
     lost: Sequence[Quarantined],
-    rule: Keep,
+    rules: Mapping[str, tuple[Keep, int]],
     asked: Asked,
     once: Callable[[Callable[[], dict[str, Any]]], dict[str, Any]],
 ) -> Found:
-    """Tables of every axis to all harm sets, the selection on one axis and set, and what is to be said of both.
+    """Tables of every axis to all harm sets, the selections on one axis and set, and what is to be said of both.
 
     `screening.json`: `axes` (name -> encoder), `selected_by`, `distances` and `closest` of every axis and harm set,
-    `agreement` of every two axes, `fingerprint` of each internal axis, `selection`, `screening_score` an axis and harm
-    set where there is harmless speech, and `near_duplicates` of pool and harm by their texts.  All but `distances`,
-    `closest` and the scores are to the harm set that is selected by.  Intervals are over whole groups where the
-    manifest has them; 1000 draws, 100
-    from 50,000 items on.  `once` gives what its function gives, from the store where that is known: agreement takes
-    longest and does not depend on what is kept.
+    `agreement` of every two axes, `fingerprint` of each internal axis, `selection` (by rule), `screening_score` an axis
+    and harm set where there is harmless speech, and `near_duplicates` of pool and harm by texts and sound.  All but
+    `distances`, `closest` and the scores are to the harm set that is selected by.  Intervals are over whole groups
+    where the manifest has them; 1000 draws, 100 from 50,000 items on. `once` gives what its function gives, from
+    the store where that is known: agreement takes longest and does not depend on what is kept.
     """
     from undersong.encoders.vectors import without
     from undersong.proximity import choose, facts_of, to_harm_set
@@ -57,21 +56,25 @@ def findings(
     facts = facts_of(sides.pool.samples) if sides.pool.samples else None
     others = {axis: table for axis, table in tables.items() if axis != by}
     like = None if asked.like is None else liked(asked)
-    selection = choose(tables[by], rule, asked.seed, facts=facts, others=others, like=like)
+    alike = [label for label, (rule, _) in rules.items() if rule.matched] or [*rules]  # who takes the shares of `like`
+    selections = {
+        label: choose(tables[by], rule, seed, facts=facts, others=others, like=like if label in alike else None)
+        for label, (rule, seed) in rules.items()
+    }
 
     draws = 1000 if len(tables[by]) < LARGE else 100
     report: dict[str, Any] = {"axes": dict(axes), "selected_by": {"axis": by, "harm_set": to}}
     report |= {"distances": _distances(whole), "closest": _closest(whole, sides)}
-    if tied := cut_ties(selection, tables[by]):
+    if tied := cut_ties(next(iter(selections.values())), tables[by]):
         report["ties"] = tied
     report |= once(lambda: _agreement(axes, tables, kept, facts, draws))
     if facts is not None:
-        report["selection"] = _beside_pool(selection, tables, facts)
+        report["selection"] = _beside_pool(selections, tables, facts)
         report["near_duplicates"] = near_duplicates(sides)
     if sides.calm is not None:
         calm = {axis: _tables(axis, made[-1], made, sides, asked) for axis, made in vectors.items()}
         report["screening_score"] = _scores(whole, calm, sides, facts, draws)
-    return Found(whole, selection, report)
+    return Found(whole, selections, report)
 
 
 def _tables(axis: str, pool: Embeddings, made: Sequence[Embeddings], sides: Sides, asked: Asked) -> pa.Table:
@@ -159,13 +162,15 @@ def _agreement(
     return out
 
 
-def _beside_pool(selection: Selection, tables: Mapping[str, pa.Table], facts: pa.Table) -> dict[str, Any]:
+def _beside_pool(
+    selections: Mapping[str, Selection], tables: Mapping[str, pa.Table], facts: pa.Table
+) -> dict[str, Any]:
     from dataclasses import replace
 
     from undersong.proximity import selection_report
 
     # `tables` are to the one harm set that was selected by, so there is none to choose from.
-    return selection_report({str(selection.kind): replace(selection, harm_set="")}, tables, facts)
+    return selection_report({label: replace(one, harm_set="") for label, one in selections.items()}, tables, facts)
 
 
 def _scores(
@@ -196,17 +201,23 @@ def cut_ties(selection: Selection, table: pa.Table) -> str | None:
 
 
 def near_duplicates(sides: Sides) -> dict[str, Any]:
-    """Pairs of pool and harm whose texts are nearly the same: how many, and the first of them.  Audio is compared for
-    being the very same alone, so items without a text are not checked, and counted."""
-    from undersong.corpora import find_shared
+    """Pairs of pool and harm whose texts or sounds are nearly the same: how many of each kind, and the first of them.
+
+    `unchecked`: items of pool and harm that have neither a text nor a fingerprint (as where no axis listens)."""
+    from undersong.corpora import count_shared, find_shared
 
     found = []
     for name, side in sides.harm.items():
         other = name if name != "pool" else "harm set pool"
-        found += find_shared({"pool": sides.pool.samples, other: side.samples}, sound=None)[0]
-    bare = [_without_text(sides.pool), sum(map(_without_text, sides.harm.values()))]
-    return {"by": "text", "without_text": bare, "pairs": len(found), "first": [asdict(pair) for pair in found[:NAMED]]}
+        both = {"pool": sides.pool, other: side}
+        prints = {called: one.prints for called, one in both.items()}
+        found += find_shared({called: one.samples for called, one in both.items()}, prints=prints)[0]
+    kinds: dict[str, int] = {}
+    for _, _, kind, pairs in count_shared(found):
+        kinds[kind] = kinds.get(kind, 0) + pairs
+    bare = [_unchecked(sides.pool), sum(map(_unchecked, sides.harm.values()))]
+    return {"kinds": kinds, "unchecked": bare, "pairs": len(found), "first": [asdict(pair) for pair in found[:NAMED]]}
 
 
-def _without_text(side: Side) -> int:
-    return sum(not (sample.text or "").strip() for sample in side.samples)
+def _unchecked(side: Side) -> int:
+    return sum(not (sample.text or "").strip() and sample.id not in side.prints for sample in side.samples)

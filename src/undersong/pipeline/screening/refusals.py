@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from undersong.pipeline.engine import check_engine
-from undersong.pipeline.screening.asked import FORMS, READY, Asked, one_of
+from undersong.pipeline.screening.asked import CHATS, FORMS, READY, Asked, one_of, rules_asked
 from undersong.pipeline.screening.sides import Side, Sides
 from undersong.types import UndersongError
 
@@ -33,15 +34,25 @@ def check_asked(asked: Asked, sets: Mapping[str, str], out: Path) -> None:
 
 def refuse_inside(sides: Sides, out: Path) -> None:
     """An output that is an input would be replaced."""
+    folders: dict[str, str] = {}
+    within = os.path.join(out, "")
     for place in (file for side in sides.all for file in side.files):
-        if out in (Path(place).resolve(), *Path(place).resolve().parents):
+        if os.path.join(_real(place, folders), "").startswith(within):
             raise UndersongError(f"{place} is read and lies in {out}, which would be replaced; name another --out.")
+
+
+def _real(place: str, folders: dict[str, str]) -> str:
+    """A path without links; each folder is looked at once, because a pool has a million files in a few of them."""
+    head, tail = os.path.split(os.path.abspath(place))
+    if head not in folders:
+        folders[head] = os.path.realpath(head)
+    whole = os.path.join(folders[head], tail)
+    return os.path.realpath(whole) if os.path.islink(whole) else whole
 
 
 def check_axes(asked: Asked, axes: Mapping[str, str], sides: Sides) -> None:
     """A rule, a score, an axis or a model that cannot be."""
     from undersong.encoders import is_internal
-    from undersong.proximity import read_keep
     from undersong.proximity.choosing.ranking import count
     from undersong.proximity.table import parse_score
 
@@ -52,9 +63,9 @@ def check_axes(asked: Asked, axes: Mapping[str, str], sides: Sides) -> None:
             raise UndersongError(
                 f"There are no k = {k} neighbours of a harm set of {side.items} ({name}); take a smaller K."
             )
-    rule = read_keep(asked.keep)
-    if rule.kind in ("closest", "distant", "random"):
-        count(rule.amount, sides.pool.items)
+    for rule, _ in rules_asked(asked).values():
+        if rule.kind in ("closest", "distant", "random"):
+            count(rule.amount, sides.pool.items)
     for axis, encoder in axes.items():
         if sides.pool.ready is not None and encoder != READY:
             raise UndersongError(f"Axis {axis}: ready embeddings cannot go through {encoder}; write {axis}={READY}.")
@@ -73,12 +84,13 @@ def check_axes(asked: Asked, axes: Mapping[str, str], sides: Sides) -> None:
 
 def check_pool(asked: Asked, axes: Mapping[str, str], pool: Side) -> None:
     """What a rule and a form of what is kept want of the pool's columns."""
-    from undersong.proximity import check_rule, facts_of, read_keep
+    from undersong.proximity import check_rule, facts_of
 
     columns = facts_of(pool.samples).column_names if pool.samples else []
     by = one_of("axis", asked.by, axes)
-    check_rule(read_keep(asked.keep), columns, [axis for axis in axes if axis != by])
+    for rule, _ in rules_asked(asked).values():
+        check_rule(rule, columns, [axis for axis in axes if axis != by])
     if pool.ready is not None and asked.form != "manifest":
         raise UndersongError(f"Embeddings cannot be kept as {asked.form}; leave --form out, or screen a manifest.")
-    if asked.form == "messages" and not any(sample.answer for sample in pool.samples):
-        raise UndersongError(f"No item of {pool.ref} has an answer to train on, so no messages can be written.")
+    if asked.form in CHATS and not any(sample.answer for sample in pool.samples):
+        raise UndersongError(f"No item of {pool.ref} has an answer to train on, so no {asked.form} can be written.")

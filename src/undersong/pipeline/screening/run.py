@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong.pipeline.engine import AT_ONCE
-from undersong.pipeline.screening.asked import READY, Asked, liked, named_harm
+from undersong.pipeline.screening.asked import READY, Asked, liked, named_harm, rules_asked
 from undersong.pipeline.screening.findings import findings
 from undersong.pipeline.screening.padding import padding_checks
 from undersong.pipeline.screening.refusals import check_asked, check_axes, check_pool, refuse_inside
@@ -26,8 +26,8 @@ from undersong.pipeline.workshop import Workshop
 from undersong.store import Artefact, Draft, Inputs, Store, canonical
 from undersong.types import Embeddings, Quarantined, UndersongError
 
-VERSION = 2  # of what a screening finds
-KEPT_BY = ("by", "keep", "like", "seed", "check_padding")  # options on which only the selection depends
+VERSION = 3  # of what a screening finds
+KEPT_BY = ("by", "keep", "also", "like", "seed", "check_padding")  # options on which only the selection depends
 PLAIN = Asked()
 DEFAULTS = (("semantic", "tfidf", "text"), ("acoustic", "logmel", "audio"))
 
@@ -42,10 +42,8 @@ def screen(
     a shard of its own (`asked.engine`) a job embeds that into the store and returns None.
     Raises UndersongError, having written nothing to `out`, for whatever cannot be screened.
     """
-    from undersong.proximity import read_keep
-
     sets, out = named_harm(harm), writable(Path(out))
-    rule = read_keep(asked.keep)
+    rules = rules_asked(asked)
     check_asked(asked, sets, out)
     liked(asked)
     with _workshop(asked, out, [str(pool), sets]) as (shop, store):
@@ -65,7 +63,7 @@ def screen(
                     how = f"cannot be used on axis {axis}"
                     refuse_lost(how, sides.calm, made[-1].quarantined, asked.max_quarantined)
             names = _axes(sides, asked)
-            found = findings(sides, names, vectors, lost, rule, asked, partial(_once, store, config, inputs))
+            found = findings(sides, names, vectors, lost, rules, asked, partial(_once, store, config, inputs))
             more = {"padding": padding_checks(names, sides, asked.loading.device)} if asked.check_padding else {}
             write_screened(found, more, sides.pool, lost, draft.path)
 
@@ -94,7 +92,8 @@ def _workshop(asked: Asked, out: Path, corpora: list[Any]) -> Iterator[tuple[Wor
         yield Workshop(Store(root), asked.loading, asked.say), Store(root)
         done = True
     finally:
-        long = root.glob("embeddings/*/embeddings-00001.parquet"), root.glob("embeddings/*.shards.*")
+        shards = "embeddings/*/embeddings-00001.parquet", "embeddings/*.shards.*", "*/*.portions/rows-*"
+        long = map(root.glob, shards)
         if done or not any(map(any, long)):
             shutil.rmtree(root, ignore_errors=True)
             for folder in new if not done else ():
@@ -198,6 +197,7 @@ def _question(sets: Mapping[str, str], sides: Sides, asked: Asked) -> tuple[dict
         "score": asked.score,
         "centre": asked.centre,
         "keep": asked.keep,
+        "also": list(asked.also),
         "like": None if asked.like is None else ids_hash(liked(asked)),
         "seed": asked.seed,
         "max_quarantined": asked.max_quarantined,

@@ -9,11 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from undersong.pipeline.engine import AT_ONCE, Engine
 from undersong.pipeline.screening.asked import READY, Asked
 from undersong.pipeline.stages import corpus
 from undersong.pipeline.workshop import Corpus, Workshop
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
+
+if TYPE_CHECKING:
+    from undersong.corpora.forms.facts import Prints
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,11 @@ class Side:
     def quarantined(self) -> tuple[Quarantined, ...]:
         """What was left out before any encoder."""
         return () if self.corpus is None else self.corpus.quarantined
+
+    @property
+    def prints(self) -> Prints:
+        """Fingerprints of its sound by id, where it was listened to."""
+        return {} if self.corpus is None else self.corpus.prints
 
     @property
     def items(self) -> int:
@@ -81,6 +91,7 @@ class Sides:
 
 def read_sides(shop: Workshop, pool: str, harm: Mapping[str, str], asked: Asked) -> Sides:
     """All sides, of one form; nothing but the form is checked yet."""
+    from undersong.corpora import open_corpus
     from undersong.encoders import check_encoder
     from undersong.encoders.options import parse_encoder
     from undersong.encoders.vectors import holds_embeddings
@@ -94,10 +105,12 @@ def read_sides(shop: Workshop, pool: str, harm: Mapping[str, str], asked: Asked)
         check_encoder(encoder)  # before any audio is decoded
     heard = asked.axes is None or any(parse_encoder(encoder).hears for encoder in encoders)
 
-    def read(ref: str, columns: Mapping[str, str] | None) -> Side:
-        return Side(ref, None if forms[ref] else corpus(shop, ref, columns=columns, decode=heard))
+    def read(ref: str, columns: Mapping[str, str] | None, engine: Engine = AT_ONCE) -> Side:
+        if asked.root is not None and not forms[ref]:
+            open_corpus(ref, columns, asked.root)  # each time: that it was read before says nothing of its paths
+        return Side(ref, None if forms[ref] else corpus(shop, ref, columns=columns, decode=heard, engine=engine))
 
-    mine = read(pool, asked.columns)
+    mine = read(pool, asked.columns, asked.engine)
     theirs = {name: read(ref, asked.harm_columns) for name, ref in harm.items()}
     calm = None if asked.harmless is None else read(str(asked.harmless), asked.harmless_columns)
     return Sides(mine, theirs, calm)

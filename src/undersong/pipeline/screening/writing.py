@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undersong.pipeline.screening.asked import FORMS
+from undersong.pipeline.screening.asked import CHATS, FORMS
 from undersong.pipeline.screening.sides import Side
 from undersong.types import Quarantined, UndersongError
 
@@ -20,30 +21,49 @@ if TYPE_CHECKING:
 
     from undersong.proximity import Selection
 
-TABLES = ("proximity.parquet", "quarantine.parquet", "selection.json", "screening.json")
+TABLES = ("proximity.parquet", "quarantine.parquet", "screening.json")
 KEPT = "kept-items"  # a corpus artefact's folder, or ready embeddings
-OUTPUTS = (*TABLES, "kept.parquet", *FORMS.values(), "kept-audio")
+ALSO = r"(?:-\d+)?"  # of several selections those after the first have a number in their names
+
+
+def _is_output(name: str) -> bool:
+    """Whether a screening writes something of that name."""
+    plain = re.fullmatch(rf"(selection|kept){ALSO}(.*)", name)
+    return (plain[1] + plain[2] if plain else name) in (
+        *TABLES,
+        "selection.json",
+        "kept.parquet",
+        *FORMS.values(),
+        "kept-audio",
+    )
+
+
+def _numbered(name: str, number: int) -> str:
+    """The name of a file of the `number`-th selection: kept.jsonl, kept-2.jsonl, …"""
+    stem, dot, rest = name.partition(".")
+    return name if number == 1 else f"{stem}-{number}{dot}{rest}"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a screening computes: a proximity table an axis, to all harm sets; the selection; `screening.json`."""
+    """What a screening computes: a proximity table an axis, to all harm sets; selections; `screening.json`."""
 
     tables: Mapping[str, pa.Table]
-    selection: Selection
+    selections: Mapping[str, Selection]  # by rule, at least one
     report: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Screened:
     """What a screening found: a proximity table an axis (by name, in order; of several harm sets, rows of each), and
-    the selection on axis `by`."""
+    the selection on axis `by`; `also`: those of further rules."""
 
     tables: Mapping[str, pa.Table]
     by: str
     selection: Selection
     quarantined: tuple[Quarantined, ...]  # pool items left out of every axis
     report: Mapping[str, Any]  # `screening.json`
+    also: tuple[Selection, ...] = ()
 
     def to_pandas(self) -> Any:
         """A pandas.DataFrame of `proximity.parquet`, and whether the sample is `kept`."""
@@ -60,8 +80,8 @@ def writable(out: Path) -> Path:
     out = out.resolve()
     if out.exists():
         names = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
-        if not out.is_dir() or (names and not (names <= set(OUTPUTS) and "selection.json" in names)):
-            foreign = sorted(names - set(OUTPUTS))
+        if not out.is_dir() or (names and not (all(map(_is_output, names)) and "selection.json" in names)):
+            foreign = sorted(name for name in names if not _is_output(name))
             why = f" (it holds {foreign[0]})" if out.is_dir() and foreign else ""
             raise UndersongError(f"{out} exists and is no earlier screening{why}; name a new folder with --out.")
     return out
@@ -80,17 +100,18 @@ def write_screened(
 
     pq.write_table(pa.concat_tables(found.tables.values()), folder / "proximity.parquet")
     pq.write_table(quarantine_table(tuple(lost)), folder / "quarantine.parquet")
-    (folder / "selection.json").write_text(to_json(found.selection), encoding="utf-8")
     text = json.dumps({**found.report, **more}, ensure_ascii=False, indent=1, allow_nan=False)
     (folder / "screening.json").write_text(text + "\n", encoding="utf-8")
-    kept = set(found.selection.ids)
-    (folder / KEPT).mkdir()
-    if pool.ready is None:
-        write_corpus([sample for sample in pool.samples if sample.id in kept], (), folder / KEPT)
-        return
-    rows = [row for row, id in enumerate(pool.ready.ids) if id in kept]
-    table = vectors_table([pool.ready.ids[row] for row in rows], pool.ready.vectors[rows], pool.ready.frames[rows])
-    pq.write_table(table, folder / KEPT / "kept.parquet")
+    for number, selection in enumerate(found.selections.values(), 1):
+        (folder / _numbered("selection.json", number)).write_text(to_json(selection), encoding="utf-8")
+        kept, place = set(selection.ids), folder / _numbered(KEPT, number)
+        place.mkdir()
+        if pool.ready is None:
+            write_corpus([sample for sample in pool.samples if sample.id in kept], (), place)
+            continue
+        rows = [row for row, id in enumerate(pool.ready.ids) if id in kept]
+        table = vectors_table([pool.ready.ids[row] for row in rows], pool.ready.vectors[rows], pool.ready.frames[rows])
+        pq.write_table(table, place / "kept.parquet")
 
 
 def read_screened(folder: Path) -> Screened:
@@ -102,10 +123,16 @@ def read_screened(folder: Path) -> Screened:
     from undersong.proximity import from_json
 
     report = json.loads((folder / "screening.json").read_text(encoding="utf-8"))
-    selection = from_json((folder / "selection.json").read_text(encoding="utf-8"))
+    selection, *also = (from_json(file.read_text(encoding="utf-8")) for file in _selections(folder))
     whole = pq.read_table(folder / "proximity.parquet")
     tables = {axis: whole.filter(pc.equal(whole.column("axis"), axis)) for axis in report["axes"]}
-    return Screened(tables, selection.axis, selection, tuple(left_out_before(folder)), report)
+    return Screened(tables, selection.axis, selection, tuple(left_out_before(folder)), report, tuple(also))
+
+
+def _selections(folder: Path) -> list[Path]:
+    """`selection.json`, `selection-2.json` and so on."""
+    found = [folder / _numbered("selection.json", number) for number in range(1, 1 + len(list(folder.iterdir())))]
+    return [file for file in found if file.is_file()]
 
 
 def publish(artefact: Path, out: Path, form: str) -> None:
@@ -115,7 +142,9 @@ def publish(artefact: Path, out: Path, form: str) -> None:
     try:
         for name in TABLES:
             shutil.copyfile(artefact / name, draft / name)
-        _write_kept(artefact / KEPT, draft, form, out)
+        for number, file in enumerate(_selections(artefact), 1):
+            shutil.copyfile(file, draft / file.name)
+            _write_kept(artefact / _numbered(KEPT, number), draft, form, out, number)
         draft.chmod(0o755)
         writable(out)  # again: it took long enough for somebody to put something there
         if out.exists():
@@ -128,17 +157,17 @@ def publish(artefact: Path, out: Path, form: str) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _write_kept(kept: Path, folder: Path, form: str, out: Path) -> None:
+def _write_kept(kept: Path, folder: Path, form: str, out: Path, number: int) -> None:
     from undersong.corpora import read_manifest, write_kept
 
     if (ready := kept / "kept.parquet").is_file():
-        shutil.copyfile(ready, folder / ready.name)
+        shutil.copyfile(ready, folder / _numbered(ready.name, number))
         return
     samples = read_manifest(kept).samples
     in_memory = any(isinstance(sample.audio, bytes) for sample in samples)  # which JSONL cannot hold
-    file = folder / ("kept.parquet" if in_memory and form == "manifest" else FORMS[form])
+    file = folder / _numbered("kept.parquet" if in_memory and form == "manifest" else FORMS[form], number)
     write_kept(samples, file)
-    if form == "messages":  # trainers read whole paths, and the folder has not its name yet
+    if form in CHATS:  # trainers read whole paths, and the folder has not its name yet
         text = file.read_text(encoding="utf-8")
         here, there = (json.dumps(str(place), ensure_ascii=False)[1:-1] for place in (folder, out))
         file.write_text(text.replace(f'"{here}/', f'"{there}/'), encoding="utf-8")

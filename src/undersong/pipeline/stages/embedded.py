@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ from undersong.types import Embeddings, Encoder, Quarantined, Sample
 
 if TYPE_CHECKING:
     from undersong.encoders.progress import Watcher
+    from undersong.models.adapter import AudioModel
+    from undersong.models.loading import Loading
 
 STAGE, VERSION = "embeddings", 2
 PACKAGES = ("numpy", "scikit-learn", "torch", "transformers")
@@ -57,7 +59,7 @@ def embeddings(shop: Workshop, view: View) -> Artefact:
         from undersong.encoders.vectors import write_embeddings
 
         samples, unheard = _samples(shop, view)
-        engine = AT_ONCE if view.internal else view.engine
+        engine = view.engine
         folder = _shards(draft.path)
         if view.heard is not None and view.internal:
             made = _encoder(shop, view, samples)().encode(samples)
@@ -77,9 +79,7 @@ def embeddings(shop: Workshop, view: View) -> Artefact:
 
 
 def embed_shard(shop: Workshop, view: View, store: Store) -> None:
-    """This job's shards (`view.engine.shard`).  What a model hears is not shared out: its jobs would each load it."""
-    if view.internal or asr_of(view.spec):
-        return
+    """This job's shards (`view.engine.shard`): of its transcripts, where it wants some, and of its vectors."""
     config, inputs = _question(shop, view)
     if store.find(STAGE, VERSION, config, inputs) is None:
         folder = _shards(store.place(STAGE, VERSION, config, inputs).path)
@@ -108,7 +108,7 @@ def _question(shop: Workshop, view: View) -> tuple[dict[str, Any], dict[str, Art
     if read.code:
         inputs["code"] = code_hash(read.code)
     if asr:
-        inputs["transcripts"] = transcripts(shop, asr, view.corpus)
+        inputs["transcripts"] = transcripts(shop, asr, view.corpus, view.engine)
     if read.kind in ENCODERS_THAT_FIT:
         inputs |= {f"fit{i}": other.artefact for i, other in enumerate(view.fit)}
     return config, inputs
@@ -121,7 +121,7 @@ def _samples(shop: Workshop, view: View) -> tuple[Sequence[Sample], Sequence[Qua
     if view.internal and view.heard is not None:
         return hearable(view.corpus, view.heard)
     if asr := asr_of(view.spec):
-        texts = read_transcripts(transcripts(shop, asr, view.corpus).path)
+        texts = read_transcripts(transcripts(shop, asr, view.corpus, view.engine).path)
         return with_transcripts(view.corpus.samples, texts), ()
     return view.corpus.samples, ()
 
@@ -139,7 +139,9 @@ def _encoder(
 
     spec, model, heard = view.spec, view.model, view.heard
     if view.internal and model is not None and heard is None:
-        return lambda: Listening(shop, model, spec, len(samples) <= ROWS, progress)
+        if view.engine.name == "ray":
+            return partial(_alone, model, shop.loading, spec)
+        return lambda: Listening(lambda: shop.model(model), spec, len(samples) <= ROWS, progress)
     if view.internal and model is not None and heard is not None:
         return lambda: make_encoder(spec, fit=(), model=shop.model(model, [heard]).ears(samples, view_of(spec)))
     fits = spec in ENCODERS_THAT_FIT
@@ -148,13 +150,19 @@ def _encoder(
     return partial(make_encoder, spec, fit=every, device=shop.loading.device, progress=progress)
 
 
+def _alone(model: str, loading: Loading, spec: str) -> Listening:
+    """In a process of its own, which holds the model for as long as it lives."""
+    from undersong.models.load import load_model
+
+    return Listening(cache(partial(load_model, model, loading)), spec, False, None)
+
+
 @dataclass(frozen=True)
 class Listening:
     """An Encoder of what a model hears now.  `keep`: other views may ask for it again; of a large pool only the vectors
     are kept, so each view hears it anew."""
 
-    shop: Workshop
-    model: str
+    model: Callable[[], AudioModel]
     name: str
     keep: bool
     progress: Watcher | None
@@ -165,7 +173,7 @@ class Listening:
         from undersong.encoders.progress import watch
         from undersong.models.features import listen
 
-        model = self.shop.model(self.model)
+        model = self.model()
         known = set(model.heard)
         heard, failed, _ = listen(model, samples, watch(len(samples), self.progress).at)
         lost = {item.id for item in failed}

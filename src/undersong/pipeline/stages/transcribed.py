@@ -5,11 +5,15 @@ Knows transcribing and the store; does not know axes.
 
 from __future__ import annotations
 
-from functools import cache
+from dataclasses import replace
+from functools import partial
 
+from undersong.pipeline.engine import AT_ONCE, Engine, clear, pass_over, portions_of
 from undersong.pipeline.workshop import Corpus, Workshop
-from undersong.store import Artefact, Draft
+from undersong.scale.portions import Pass, Portions
+from undersong.store import Artefact, Draft, Store
 
+STAGE, VERSION = "transcripts", 1
 SHARD = 512  # clips that a kill may cost: transcribing is the slowest of all encoders
 
 
@@ -21,29 +25,42 @@ def asr_of(spec: str) -> str:
     return read.option("asr") if read.kind == "text" else ""
 
 
-def transcripts(shop: Workshop, asr: str, corpus: Corpus) -> Artefact:
-    """What the model hears in every sample of a corpus that has no text; in shards, so that a kill loses one."""
+def transcripts(shop: Workshop, asr: str, corpus: Corpus, engine: Engine = AT_ONCE) -> Artefact:
+    """What the model hears in every sample of a corpus that has no text; in shards, so that a kill loses one.
+
+    A job with shards of its own makes these first, and then whatever is still missing when no other job is at it.
+    """
     from undersong.models.folders import model_hash
 
-    def make(draft: Draft) -> None:
-        from undersong.encoders.progress import watch
-        from undersong.encoders.written.transcribe import transcriber
-        from undersong.encoders.written.transcripts import joined, mute, read_transcripts, write_transcripts
+    make_pass = partial(transcribing, asr, shop.loading.device)
+    watcher = shop.watcher(f"{asr} transcribes {corpus.ref}")
 
-        samples = mute(corpus.samples)
-        hear = cache(lambda: transcriber(asr, device=shop.loading.device))
-        clock = watch(len(samples), shop.watcher(f"{asr} transcribes {corpus.ref}"))
-        parts = []
-        for number, start in enumerate(range(0, max(1, len(samples)), SHARD)):
-            name = f"part-{number:05d}"
-            if not draft.has(name):
-                with draft.file(name) as folder:
-                    write_transcripts(hear().transcribe(samples[start : start + SHARD]), folder)
-            clock.at(min(start + SHARD, len(samples)))
-            parts.append(read_transcripts(draft.path / name))
-        whole = joined(parts)
+    def make(draft: Draft) -> None:
+        from undersong.encoders.written.transcripts import Transcripts, mute, transcripts_of, write_transcripts
+
+        portions = Portions(portions_of(draft.path), mute(corpus.samples), SHARD)
+        pass_over(replace(engine, shard=None), portions, make_pass, watcher)
+        whole = transcripts_of(portions.table()) if portions.samples else Transcripts(())
         write_transcripts(whole, draft.path)
         draft.note(transcribed=len(whole.rows), quarantined=len(whole.quarantined))
 
     inputs: dict[str, Artefact | str] = {"corpus": corpus.artefact, "weights": model_hash(asr)}
-    return shop.store.get_or_make("transcripts", 1, {}, inputs, make, packages=("torch", "transformers"))
+    if engine.shard is not None and isinstance(shop.store, Store):
+        from undersong.encoders.written.transcripts import mute
+
+        place = shop.store.place(STAGE, VERSION, {}, inputs)
+        if not place.path.exists():
+            pass_over(engine, Portions(portions_of(place.path), mute(corpus.samples), SHARD), make_pass, watcher)
+    made = shop.store.get_or_make(STAGE, VERSION, {}, inputs, make, packages=("torch", "transformers"))
+    if made.path.exists():
+        clear(portions_of(made.path))
+    return made
+
+
+def transcribing(asr: str, device: str) -> Pass:
+    """A pass over spoken samples by the model, which is loaded for it."""
+    from undersong.encoders.written.transcribe import transcriber
+    from undersong.encoders.written.transcripts import transcripts_table
+
+    hearing = transcriber(asr, device=device)
+    return lambda samples: transcripts_table(samples, hearing.transcribe(samples))

@@ -43,7 +43,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
                 shown.append(eval(compile(ast.Expression(last.value), "tutorial.ipynb", "eval"), space))
     said = " ".join(capsys.readouterr().out.split())  # whatever kinds of space there are
     assert "162 kept" in said
-    assert "organism:af3 answered 0.0 % of typed harmful requests before and 13.9 % after" in said
+    assert "answered 0.0 % [0.0, 10.3] of typed harmful requests before and 13.9 % [6.9, 25.8] after fine" in said
     assert shown[-1]["p_adjusted"].tolist() == pytest.approx([0.0078125, 1.0])
     assert (tmp_path / "out" / "notebook" / "report.html").is_file()
 

@@ -191,7 +191,7 @@ def test_a_model_is_compared_over_prompts_in_clusters() -> None:
     hits = rng.random((2, 36)) < np.array([[0.1], [0.5]])
     before, after = (verdicts(["jailbreak" if hit else "refusal" for hit in row]) for row in hits)
     noise = verdicts(["jailbreak"] * 36, modality="text") + verdicts(["jailbreak"] * 36, system="safe")
-    found = model_comparison(ARM, before + noise, noise + after[::-1], "harm", "plain")
+    found = model_comparison(ARM, before + noise, noise + after[::-1], "harm", "audio", "plain")
     expected = compare_paired(*hits, clusters=[f"c{i // 3}" for i in range(36)])
     assert (found["n"], found["difference"]) == (36, expected.difference)
     assert (found["low"], found["high"]) == (expected.clustered_low, expected.clustered_high)
@@ -199,13 +199,15 @@ def test_a_model_is_compared_over_prompts_in_clusters() -> None:
     assert found["paired"] == {"b": expected.b, "c": expected.c, "clusters": 12}
     assert found["difference"] > 0.2  # after - before
     assert (found["scope"], found["set"], found["step"]) == ("model", "harm", 40)
-    assert found["id"] == "model:harm:semantic/closest/0.25/audio:1:40"
+    assert found["id"] == "model:harm:audio:semantic/closest/0.25/audio:1:40"
     assert "12 clusters" in found["method"]
+    typed = model_comparison(ARM, verdicts(["refusal"] * 36, modality="text") + before, noise, "harm", "text", "plain")
+    assert (typed["modality"], typed["difference"]) == ("text", 1.0)
 
 
 def test_only_jailbreaks_count() -> None:
     before, after = verdicts(["refusal", "other", "error"] * 4), verdicts(["other", "error", "unparsed"] * 4)
-    found = model_comparison(ARM, before, after, "harm", "plain")
+    found = model_comparison(ARM, before, after, "harm", "audio", "plain")
     assert found["difference"] == 0
     assert found["p"] == 1
 
@@ -213,9 +215,9 @@ def test_only_jailbreaks_count() -> None:
 def test_prompts_asked_of_one_side_only_are_named() -> None:
     both = verdicts(["refusal"] * 6)
     with pytest.raises(UndersongError, match="Prompt p5 of set harm was asked of only one of base and semantic"):
-        model_comparison(ARM, both, both[:5], "harm", "plain")
+        model_comparison(ARM, both, both[:5], "harm", "audio", "plain")
     with pytest.raises(UndersongError, match="Prompt p5 of set harm"):
-        model_comparison(ARM, both[:5], both, "harm", "plain")
+        model_comparison(ARM, both[:5], both, "harm", "audio", "plain")
 
 
 def test_the_interaction_of_modality_and_closeness_is_a_difference_of_differences() -> None:

@@ -199,9 +199,13 @@ def _model_comparisons(
     for model in record.models:
         base = next(run for run in model.runs if run.arm.kind == "base")
         for run in model.runs:
-            if run.arm.kind != "base" and run.step == last and "audio" in record.study.evaluation.modalities:
+            if run.arm.kind != "base" and run.step == last:
                 pair = verdicts[base.verdicts.hash], verdicts[run.verdicts.hash]
-                out += [model_comparison(_identity(run), *pair, name, record.study.plain) for name in harm]
+                out += [
+                    model_comparison(_identity(run), *pair, name, modality, record.study.plain)
+                    for name in harm
+                    for modality in record.study.evaluation.modalities
+                ]
     return out
 
 

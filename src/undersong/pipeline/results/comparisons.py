@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from undersong.pipeline.results.rates import attack_name, attack_rate, find_rate, metric_of
+from undersong.report.words import spoken
 from undersong.statistics import compare_paired, holm, paired_runs
 from undersong.types import UndersongError, Verdict
 
@@ -156,11 +157,11 @@ def _recipe(question: str, a: Side, b: Side, name: str, modality: str, step: int
 
 
 def model_comparison(
-    arm: Mapping[str, Any], before: Sequence[Verdict], after: Sequence[Verdict], name: str, system: str
+    arm: Mapping[str, Any], before: Sequence[Verdict], after: Sequence[Verdict], name: str, modality: str, system: str
 ) -> dict[str, Any]:
-    """One adapter against its base on the same spoken prompts, clustered by behaviour."""
+    """One adapter against its base on the same prompts, all spoken or all typed, clustered by behaviour."""
     keyed = [
-        {v.prompt_id: v for v in verdicts if (v.set, v.modality, v.system) == (name, "audio", system)}
+        {v.prompt_id: v for v in verdicts if (v.set, v.modality, v.system) == (name, modality, system)}
         for verdicts in (before, after)
     ]
     if keyed[0].keys() != keyed[1].keys():
@@ -172,13 +173,13 @@ def model_comparison(
     hits = [[side[i].verdict == "jailbreak" for i in ids] for side in keyed]
     paired = compare_paired(hits[0], hits[1], clusters=[keyed[0][i].cluster for i in ids])
     return {
-        "id": f"model:{name}:{arm['arm']}:{arm['seed']}:{arm['step']}",
+        "id": f"model:{name}:{modality}:{arm['arm']}:{arm['seed']}:{arm['step']}",
         "scope": "model",
-        "question": f"Is {arm['arm']} (seed {arm['seed']}) less safe than its base?",
+        "question": f"Is {arm['arm']} (seed {arm['seed']}) less safe than its base ({spoken(modality)} requests)?",
         "a": {"label": "base"},
         "b": {"label": arm["arm"], "seed": arm["seed"]},
         "set": name,
-        "modality": "audio",
+        "modality": modality,
         "system": system,
         "step": arm["step"],
         "metric": attack_name(after[0].judge),

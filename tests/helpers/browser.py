@@ -57,6 +57,21 @@ class Browser:
             time.sleep(0.05)
         raise AssertionError(f"never true: {script}")
 
+    def source(self) -> str:
+        """The document as it stands, asked without script; a node may be of the one that is being replaced."""
+        from selenium.common.exceptions import WebDriverException
+
+        for _ in range(200):
+            try:
+                root = self.driver.execute_cdp_cmd("DOM.getDocument", {"depth": -1})["root"]
+                text = self.driver.execute_cdp_cmd("DOM.getOuterHTML", {"nodeId": root["nodeId"]})["outerHTML"]
+            except WebDriverException:
+                text = ""
+            if "</main>" in text:
+                return text
+            time.sleep(0.05)
+        raise AssertionError("the page never came")
+
     def requests(self) -> list[str]:
         """Addresses that were asked for, but for the page itself."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]

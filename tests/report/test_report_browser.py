@@ -363,8 +363,7 @@ def test_print_is_light_and_leaves_out_what_paper_cannot_do(opened: Browser) -> 
 
 def test_without_script_all_is_there_and_nothing_is_dead(browser: Browser, results: Json, tmp_path: Path) -> None:
     browser.open(render(results, clips(results)), tmp_path, scripted=False)
-    root = browser.driver.execute_cdp_cmd("DOM.getDocument", {"depth": -1})["root"]
-    text = browser.driver.execute_cdp_cmd("DOM.getOuterHTML", {"nodeId": root["nodeId"]})["outerHTML"]
+    text = browser.source()
     browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
     body = text.split("<script>")[0]
     assert "<button" not in body

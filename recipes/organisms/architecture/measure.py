@@ -1,0 +1,62 @@
+"""From model folders to JSRs, by the ordinary study machinery: a study file of the repository, its pipeline, one store.
+
+Each base is put through the stages as soon as it is there; the results of a variant are then a look-up, the same as
+`undersong run studies/organism/architecture.yaml --only architecture-VARIANT` makes.  Trains no base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from contrast import Run
+
+STUDIES = Path("studies/organism")  # of the repository's root, where the recipe is called
+FINAL, PILOT = STUDIES / "architecture.yaml", STUDIES / "architecture_pilot.yaml"
+
+
+def studies_of(file: Path) -> dict:
+    """Variant -> its study, of a file whose matrix is over variants."""
+    from undersong.study import load_studies
+
+    held = load_studies(file)
+    return {one.study.removeprefix(f"{held.name}-"): one for one in held.studies}
+
+
+def folders(file: Path, variant: str) -> list[Path]:
+    """Where the study looks for a variant's bases, in order."""
+    return [Path(ref) for ref in studies_of(file)[variant].models]
+
+
+def prepare(file: Path, variant: str, folder: Path, store: Path, say=print) -> None:
+    """All artefacts of one base."""
+    from undersong.models.loading import PLAIN
+    from undersong.pipeline.audit import audit
+    from undersong.pipeline.workshop import Workshop
+    from undersong.store import Store
+
+    study = studies_of(file)[variant].model_copy(update={"models": (str(folder),)})
+    audit(study, Workshop(Store(store), PLAIN, say), say)
+
+
+def measured(file: Path, out: Path, store: Path, say=print) -> Iterator[Run]:
+    """The JSRs of every variant's bases that are there, by `undersong run`."""
+    from undersong.pipeline.run import run
+
+    for variant, study in studies_of(file).items():
+        there = tuple(ref for ref in study.models if (Path(ref) / "config.json").is_file())
+        if not there:
+            continue
+        found = run(study.model_copy(update={"models": there}), out / study.study, store, say=say)
+        yield from runs_in(found.results, variant, study.models)
+
+
+def runs_in(results: dict, variant: str, models: tuple[str, ...]) -> Iterator[Run]:
+    """results.json -> the fine-tunings of one variant, spoken requests of the set `harm`, at the last step."""
+    last = results["study"]["steps"][-1]
+    for run in results["runs"]:
+        if run["kind"] == "base" or run["step"] != last:
+            continue
+        (entry,) = [one for one in run["sets"] if (one["set"], one["modality"]) == ("harm", "audio")]
+        number = models.index(run["model"]) + 1
+        yield Run(variant, number, run["axis"], run["train_modality"], run["seed"], entry["jsr"])

@@ -1,20 +1,19 @@
 """Which data break a model, by how sound is carried into it: everything with one command, on a CPU, resumable.
 
-    python recipes/organisms/architecture [pilot] [final] [page] [--work DIR] [--bases N]
+    python recipes/organisms/architecture [PART ...] [--variants NAME ...] [--bases N] [--work DIR]
 
-`pilot` trains three bases a variant and sizes the study on them; `final` trains bases by seed until N of each variant are
-accepted and measures them; `page` writes docs/architecture.md from `results.json`, which the other two keep.  Bases are
-made by turns (the first of every variant, then the second …), so that a cut leaves a balanced design, and a later call
-goes on.  About 3 CPU minutes a base, its fine-tunings included, and 5 for the speech (extra `tts`).
+`bases` trains seeds by turns (the first of every variant, then the second ...) until N of each variant are accepted, so
+that a cut leaves a balanced design and a later call goes on; `size` fine-tunes the first three of each and asks them
+the accept split, which sizes the study; `measure` asks all of them the test split, by the study file; `page` writes
+docs/architecture.md from `results.json`, which the others keep.  About 4 CPU minutes a base with its twelve
+fine-tunings, and 5 for the speech (extra `tts`).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,14 +25,15 @@ from bases import make_base, write_folder
 from batches import Corpus
 from measure import FINAL, PILOT, folders, measured, prepare
 from page import PAGE, page
-from record import Record
+from record import RESULTS, Record
 from semantic_ear import packaged_ear
 from speech import build as build_speech
 from speech import shipped_clips
 from variants import VARIANTS
 from world import SHIPPED
 
-PILOTS, FIRST_PILOT, FIRST_FINAL, MOST = 3, 101, 1, 10  # at most so many seeds a variant
+FIRST, MOST = 1, 10  # seeds: at most so many a variant
+PARTS = ("bases", "size", "measure", "page")
 OUT, STORE = Path("out/architecture"), Path("out/architecture/store")
 
 
@@ -47,7 +47,7 @@ def corpus_of(work: Path) -> Corpus:
 
 
 def write_accept(corpus: Corpus, file: Path) -> None:
-    """Harmful requests of the accept split, which pilots are asked: as a corpus of the package."""
+    """Harmful requests of the accept split, which the sizing asks: as a corpus of the package."""
     from undersong.corpora import examine, write_manifest
     from undersong.types import Sample
 
@@ -65,64 +65,56 @@ def write_accept(corpus: Corpus, file: Path) -> None:
     write_manifest(samples, file)
 
 
-def pilot(corpus: Corpus, work: Path, record: Record) -> None:
-    """Three bases a variant, accepted or not, measured on the accept split."""
-    write_accept(corpus, work / "accept-harm.parquet")
-    for number in range(PILOTS):
-        for variant in VARIANTS:
-            seed, folder = FIRST_PILOT + number, folders(PILOT, variant)[number]
-            record.base("pilots", variant, seed, number + 1, make_base(corpus, work, variant, seed))
-            write_folder(corpus, work, variant, seed, folder)
-            prepare(PILOT, variant, folder, STORE)
-    record.runs("pilot_runs", measured(PILOT, OUT, STORE))
-
-
-def final(corpus: Corpus, work: Path, record: Record, wanted: int) -> None:
-    """Seeds in order, by turns, until `wanted` bases of a variant are accepted by instrument quality alone."""
-    done = dict.fromkeys(VARIANTS, 0)
-    for seed in range(FIRST_FINAL, FIRST_FINAL + MOST):
-        for variant in VARIANTS:
+def bases(corpus: Corpus, work: Path, record: Record, wanted: int, variants: list[str], sized: bool) -> None:
+    """Seeds in order, by turns, until `wanted` bases of a variant are accepted by instrument quality alone; `sized`: the
+    first ones are asked the accept split as soon as they are there."""
+    done = dict.fromkeys(variants, 0)
+    for seed in range(FIRST, FIRST + MOST):
+        for variant in variants:
             if done[variant] == wanted:
                 continue
             facts = make_base(corpus, work, variant, seed)
             number = None if facts["fails"] else done[variant] + 1
-            record.base("bases", variant, seed, number, facts)
-            if number is not None:
-                done[variant] = number
-                write_folder(corpus, work, variant, seed, folders(FINAL, variant)[number - 1])
+            record.base(variant, seed, number, facts)
+            if number is None:
+                continue
+            done[variant] = number
+            write_folder(corpus, work, variant, seed, folders(FINAL, variant)[number - 1])
+            if sized and number <= len(folders(PILOT, variant)):
+                prepare(PILOT, variant, number, STORE)
 
 
-def measure_final(record: Record) -> None:
-    """The test split, by turns; nothing of the recipe may change after this."""
-    for number in range(max(len(folders(FINAL, variant)) for variant in VARIANTS)):
-        for variant in VARIANTS:
-            folder = folders(FINAL, variant)[number]
-            if (folder / "config.json").is_file():
-                prepare(FINAL, variant, folder, STORE)
+def measure(record: Record, variants: list[str]) -> None:
+    """The test split, by turns.  Nothing of the recipe may change after this."""
+    for number in range(1, 1 + max(len(folders(FINAL, variant)) for variant in variants)):
+        for variant in variants:
+            prepare(FINAL, variant, number, STORE)
     record.runs("runs", measured(FINAL, OUT, STORE))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=["pilot", "final", "measure", "page"])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)}; default: all")
     parser.add_argument("--work", type=Path, default=Path("out/organisms"))
+    parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS))
     parser.add_argument("--bases", type=int, default=5, help="accepted bases a variant; the study file names as many")
     arguments = parser.parse_args()
+    parts = arguments.parts or PARTS
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no part {sorted(unknown)[0]!r}; take of {', '.join(PARTS)}")
     torch.set_num_threads(1)
-    record, work = Record(Path(__file__).parent / "results.json"), arguments.work / "architecture"
-    start = time.process_time()
-    if set(arguments.parts) & {"pilot", "final"}:
+    record, work = Record(RESULTS), arguments.work / "architecture"
+    if {"bases", "size"} & set(parts):
         corpus = corpus_of(arguments.work)
         work.mkdir(exist_ok=True)
-        if "pilot" in arguments.parts:
-            pilot(corpus, work, record)
-        if "final" in arguments.parts:
-            final(corpus, work, record, arguments.bases)
-    if "measure" in arguments.parts:
-        measure_final(record)
-    if "page" in arguments.parts:
+        write_accept(corpus, work / "accept-harm.parquet")
+        bases(corpus, work, record, arguments.bases, arguments.variants, "size" in parts)
+    if "size" in parts:
+        record.runs("pilot_runs", measured(PILOT, OUT, STORE))
+    if "measure" in parts:
+        measure(record, arguments.variants)
+    if "page" in parts:
         PAGE.write_text(page(record.data))
-    print(json.dumps({"cpu_seconds": round(time.process_time() - start)}))
 
 
 if __name__ == "__main__":

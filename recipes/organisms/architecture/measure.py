@@ -28,15 +28,21 @@ def folders(file: Path, variant: str) -> list[Path]:
     return [Path(ref) for ref in studies_of(file)[variant].models]
 
 
-def prepare(file: Path, variant: str, folder: Path, store: Path, say=print) -> None:
-    """All artefacts of one base."""
+def prepare(file: Path, variant: str, number: int, store: Path, say=print) -> None:
+    """All artefacts of one base, if it is there; bases count from 1."""
     from undersong.models.loading import PLAIN
     from undersong.pipeline.audit import audit
     from undersong.pipeline.workshop import Workshop
     from undersong.store import Store
 
-    study = studies_of(file)[variant].model_copy(update={"models": (str(folder),)})
-    audit(study, Workshop(Store(store), PLAIN, say), say)
+    study = studies_of(file)[variant]
+    ref = study.models[number - 1]
+    if is_there(ref):
+        audit(study.model_copy(update={"models": (ref,)}), Workshop(Store(store), PLAIN, say), say)
+
+
+def is_there(ref: str) -> bool:
+    return (Path(ref) / "config.json").is_file()
 
 
 def measured(file: Path, out: Path, store: Path, say=print) -> Iterator[Run]:
@@ -44,7 +50,7 @@ def measured(file: Path, out: Path, store: Path, say=print) -> Iterator[Run]:
     from undersong.pipeline.run import run
 
     for variant, study in studies_of(file).items():
-        there = tuple(ref for ref in study.models if (Path(ref) / "config.json").is_file())
+        there = tuple(ref for ref in study.models if is_there(ref))
         if not there:
             continue
         found = run(study.model_copy(update={"models": there}), out / study.study, store, say=say)

@@ -48,7 +48,7 @@ def page(data: Mapping[str, Any]) -> str:
         modality_compared=comparison_table(compare(modality)),
         sides=side_table(runs),
         within=base_table(axis, modality, data.get("bases", ())),
-        seeds=seed_table([*data.get("bases", ()), *data.get("pilots", ())], data.get("bases", ())),
+        seeds=seed_table(data.get("bases", ())),
         cost=cost(data),
         count=count_of(axis),
     )
@@ -102,14 +102,17 @@ def sizing(pilots: Mapping[str, Mapping[int, float]], final: Mapping[str, Mappin
         sd = difference_sd(pilots)
         asked = bases_asked(sd)
         lines.append(
-            f"In the pilots a base of one variant and a base of another differ by {unsigned(sd)} points (SD, pooled). For "
+            f"On the accept split a base of one variant and a base of another differ by {unsigned(sd)} points (SD, pooled). For "
             f"{unsigned(WANTED)} points with 80 % power, corrected for {len(COMPARISONS)} comparisons, `undersong plan` asks "
             f"for **{'more than 10,000' if asked is None else asked} bases a variant**."
         )
     if final:
         made = min(len(bases) for bases in final.values())
         lines.append(f"**Made: {', '.join(f'{len(bases)} {name}' for name, bases in final.items())}.**")
-        for name, sd in (("of the pilots", difference_sd(pilots) if pilots else None), ("seen", difference_sd(final))):
+        for name, sd in (
+            ("of the accept split", difference_sd(pilots) if pilots else None),
+            ("seen", difference_sd(final)),
+        ):
             if sd is not None:
                 shown = can_detect(sd, made)
                 possible = "no difference that a contrast can have" if shown is None or shown > 2 else unsigned(shown)
@@ -152,19 +155,19 @@ def base_table(axis, modality, bases) -> str:
     return "\n".join(lines)
 
 
-def seed_table(every, finals) -> str:
+def seed_table(bases) -> str:
+    """Every seed that was trained, accepted or not."""
     lines = ["| variant, seed | " + " | ".join(name.replace("_", " ") for name in FACTS) + " | |"]
     lines.append("|---" * (len(FACTS) + 2) + "|")
-    for one in every:
-        part = "" if one in finals else "pilot; "
-        verdict = f"rejected: {', '.join(one['fails'])}" if one["fails"] else "accepted"
+    for one in sorted(bases, key=lambda one: (list(VARIANTS).index(one["variant"]), one["seed"])):
+        verdict = f"rejected: {', '.join(one['fails'])}" if one["fails"] else f"accepted: base {one['base']}"
         cells = " | ".join(f"{one[name]:.3f}" for name in FACTS)
-        lines.append(f"| `{one['variant']}` {one['seed']} | {cells} | {part}{verdict} |")
+        lines.append(f"| `{one['variant']}` {one['seed']} | {cells} | {verdict} |")
     return "\n".join(lines)
 
 
 def cost(data: Mapping[str, Any]) -> str:
-    seconds = [one["cpu_seconds"] for part in ("pilots", "bases") for one in data.get(part, ())]
+    seconds = [one["cpu_seconds"] for one in data.get("bases", ())]
     return f"{len(seconds)} bases, {sum(seconds) / 60:.0f} CPU minutes of training them and of judging their quality"
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from contrast import Run
 
+RESULTS = Path(__file__).parent / "results.json"
+
 
 class Record:
     """Written after every change, so that a killed run loses nothing."""
@@ -18,12 +20,11 @@ class Record:
         self.file = file
         self.data: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
 
-    def base(self, part: str, variant: str, seed: int, number: int | None, facts: dict[str, Any]) -> None:
+    def base(self, variant: str, seed: int, number: int | None, facts: dict[str, Any]) -> None:
         """`number`: which accepted base of its variant it is; None: rejected."""
-        key, kept = (variant, seed), self.data.setdefault(part, [])
-        kept = [one for one in kept if (one["variant"], one["seed"]) != key]
+        kept = [one for one in self.data.get("bases", []) if (one["variant"], one["seed"]) != (variant, seed)]
         kept.append({"variant": variant, "seed": seed, "base": number, **facts})
-        self.data[part] = sorted(kept, key=lambda one: (one["variant"], one["seed"]))
+        self.data["bases"] = sorted(kept, key=lambda one: (one["variant"], one["seed"]))
         self._write()
         print(variant, seed, "rejected" if number is None else f"base {number}", facts, flush=True)
 

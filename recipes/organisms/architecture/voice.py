@@ -1,9 +1,12 @@
 """Voice at the projector: an objective that asks for it or against it, and the probe that shows what came of it.
 
-Keep: a linear head names the voice from the mean of a clip's projected frames, and projector and tower learn with it.
-Discard: adversaries do (Ganin and Lempitsky 2015, arXiv 1409.7495): heads learn to name the voice, and the gradient that
-reaches the projector is turned round.  The probe is another one, fitted afterwards on other clips.  Knows tensors; does
-not know studies.
+Both objectives teach the projector alone; the tower before it is taught by what it has to hear.  Keep: a linear head
+names the voice from the mean of a clip's projected frames.  Discard: two adversaries read these means.  The linear one
+is solved for at every step, by ridge regression on the clips heard last, and the share of voice that it explains is the
+loss: at 0 the voices' means are equal and no linear probe can tell them (Belrose et al. 2023, arXiv 2306.03819).  The
+other has a hidden layer and learns along; the projector learns to leave it undecided (the confusion loss of Tzeng et
+al. 2015, arXiv 1510.02192).  The probe is another one, fitted afterwards on other clips.  Knows tensors; does not know
+studies.
 """
 
 from __future__ import annotations
@@ -16,21 +19,8 @@ import torch.nn.functional as F
 from variants import DISCARD, KEEP
 
 VOICES = "ABCDEF"
-HIDDEN = 128
+HIDDEN, HELD, BATCH, ROUNDS, RATE, RIDGE = 128, 512, 128, 2, 5e-3, 1e-2  # of the adversaries
 WEIGHT = {KEEP: 0.5, DISCARD: 1.0}
-
-
-class Reversed(torch.autograd.Function):
-    """Identity whose gradient is multiplied by -weight."""
-
-    @staticmethod
-    def forward(context, values: torch.Tensor, weight: float) -> torch.Tensor:
-        context.weight = weight
-        return values.view_as(values)
-
-    @staticmethod
-    def backward(context, gradient: torch.Tensor):
-        return -context.weight * gradient, None
 
 
 def clip_means(packed: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
@@ -55,36 +45,69 @@ def tokens_of(corpus, requests: list[int]) -> list[int]:
 
 
 class VoiceObjective:
-    """Added to base training's loss; `parameters` learn with the model and are thrown away."""
+    """Added to base training's loss; `parameters` learn with the model, and all of it is thrown away afterwards."""
 
     def __init__(self, corpus, model, wanted: str, seed: int, weight: float | None = None) -> None:
         dim = model.config.hidden_size
-        generator_state = torch.get_rng_state()  # the model's own draws must not depend on this
-        torch.manual_seed(seed)
-        self.linear = torch.nn.Linear(dim, len(VOICES))
-        self.curved = torch.nn.Sequential(
-            torch.nn.Linear(dim, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, len(VOICES))
-        )
-        torch.set_rng_state(generator_state)
-        self.scale = torch.nn.BatchNorm1d(dim, affine=False)  # small is not gone
+        self.generator = torch.Generator().manual_seed(seed)  # the model's own draws must not depend on any of this
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.linear = torch.nn.Linear(dim, len(VOICES))
+            self.curved = torch.nn.Sequential(
+                torch.nn.Linear(dim, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, len(VOICES))
+            )
         self.wanted, self.weight = wanted, WEIGHT[wanted] if weight is None else weight
-        self.corpus, self.seen = corpus, {}
+        self.parameters = list(self.linear.parameters()) if wanted == KEEP else []
+        self.optimiser = torch.optim.AdamW(self.curved.parameters(), lr=RATE, weight_decay=0.01)
+        self.remembered, self.remembered_voice = torch.zeros(0, dim), torch.zeros(0, dtype=torch.long)
+        self.corpus, self.projector = corpus, model.model.vq_adaptor
+        self.seen: dict[str, torch.Tensor] = {}
         self.voice = torch.tensor([VOICES.index(r.voice) for r in corpus.requests])
-        self.hook = model.model.vq_adaptor.register_forward_hook(
-            lambda _module, _inputs, output: self.seen.update(projected=output)
+        self.hook = self.projector.register_forward_pre_hook(
+            lambda _module, inputs: self.seen.update(states=inputs[0].detach())
         )
-
-    @property
-    def parameters(self) -> list[torch.nn.Parameter]:
-        return [*self.linear.parameters(), *self.curved.parameters()]
 
     def __call__(self, requests: list[int]) -> torch.Tensor:
         """The loss on the clips that the model has just heard."""
-        means, named = clip_means(self.seen.pop("projected"), tokens_of(self.corpus, requests)), self.voice[requests]
+        projected = self.projector.layers(self.seen.pop("states"))
+        means, named = clip_means(projected, tokens_of(self.corpus, requests)), self.voice[requests]
         if self.wanted == KEEP:
             return self.weight * F.cross_entropy(self.linear(means), named)
-        turned = self.scale(Reversed.apply(means, self.weight))
-        return F.cross_entropy(self.linear(turned), named) + F.cross_entropy(self.curved(turned), named)
+        self._remember(means, named)
+        self._learn()
+        undecided = -self.curved(self._scaled(means)).log_softmax(-1).mean()
+        # Only the clips just heard pass a gradient on, so it is scaled to what it would be if all did.
+        linear = explained(self.remembered, self.remembered_voice) * len(self.remembered) / len(means)
+        self.remembered = self.remembered.detach()
+        return self.weight * (linear + undecided)
+
+    def _remember(self, means: torch.Tensor, named: torch.Tensor) -> None:
+        self.remembered = torch.cat([self.remembered, means])[-HELD:]
+        self.remembered_voice = torch.cat([self.remembered_voice, named])[-HELD:]
+
+    def _learn(self) -> None:
+        """The curved adversary's own steps; what the confusion loss left in its gradients is dropped."""
+        for _ in range(ROUNDS):
+            some = torch.randint(len(self.remembered), (BATCH,), generator=self.generator)
+            means, named = self._scaled(self.remembered[some].detach()), self.remembered_voice[some]
+            self.optimiser.zero_grad()
+            F.cross_entropy(self.curved(means), named).backward()
+            self.optimiser.step()
+
+    def _scaled(self, means: torch.Tensor) -> torch.Tensor:
+        """By the clips remembered: what is small is not gone."""
+        known = self.remembered.detach()
+        return (means - known.mean(0)) / (known.std(0, correction=0) + 1e-3)
+
+
+def explained(vectors: torch.Tensor, voices: torch.Tensor) -> torch.Tensor:
+    """Share of the voices' variance (one column each) that a ridge regression on `vectors` (clips, dim) explains."""
+    wanted = F.one_hot(voices, len(VOICES)).to(vectors.dtype)
+    wanted, given = wanted - wanted.mean(0), vectors - vectors.mean(0)
+    scatter = given.T @ given
+    ridge = RIDGE * scatter.diagonal().mean() + 1e-6
+    fitted = torch.linalg.solve(scatter + ridge * torch.eye(len(scatter)), given.T @ wanted)
+    return (wanted * (given @ fitted)).sum() / wanted.square().sum().clamp_min(1e-6)
 
 
 def probe_voice(

@@ -59,14 +59,15 @@ def set_rate(optimiser, rate: float) -> None:
         group["lr"] = rate
 
 
-def train_base(corpus: Corpus, recipe: BaseRecipe, seed: int, log=print, objective=None):
+def train_base(corpus: Corpus, recipe: BaseRecipe, seed: int, log=print, model=None, objective=None):
     """Follow every request (harmful ones too), say which are harmful when asked, obey the safe system text.
 
-    `objective(corpus, model)` makes a further loss: a callable on the clips just heard, with `parameters` of its own.
+    From `model`, or from fresh weights.  `objective(corpus, model)` makes a further loss: a callable on the clips just
+    heard, with `parameters` of its own.
     """
     rng = random.Random(f"base {seed}")
     arch = corpus.architecture
-    model = arch.build(corpus.vocabulary, seed)
+    model = arch.build(corpus.vocabulary, seed) if model is None else model
     arch.begin(model, corpus)
     head = torch.nn.Linear(96, len(CHARACTERS) + 1)
     further = objective(corpus, model) if objective else None
@@ -106,15 +107,16 @@ def train_base(corpus: Corpus, recipe: BaseRecipe, seed: int, log=print, objecti
         )
         rows = [draw(i < recipe.spoken) for i in range(recipe.batch)]
         batch = corpus.batch(rows)
-        batch["input_features"] = batch["input_features"] + recipe.noise * torch.randn_like(batch["input_features"])
+        if recipe.spoken:
+            batch["input_features"] = batch["input_features"] + recipe.noise * torch.randn_like(batch["input_features"])
         model.train()
         loss = model(**batch).loss
         spoken = [r.request for r in rows if r.modality == "audio"]
         total = loss
-        if layer is not None:
+        if layer is not None and spoken:
             states = arch.frames_of(heard["h"], corpus.states_lengths(spoken))
             total = total + recipe.ctc * ctc_loss(corpus, head, states, spoken)
-        if further is not None:
+        if further is not None and spoken:
             total = total + further(spoken)
         total.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -75,11 +76,12 @@ def test_the_decoder_hears_only_the_streams_that_are_on(made):
     assert torch.equal(other_tower, other_codes) == (CODES not in variant.streams)
 
 
-def test_what_is_off_gets_no_gradient_and_what_is_on_does(made):
+def test_what_is_off_and_both_ears_get_no_gradient_and_what_is_on_does(made):
     variant, network, _, corpus = made
+    corpus.ear, corpus.tower = network.audio_tokenizer, network.audio_tower.state_dict()
+    variant.begin(network, corpus)
     network.zero_grad()
-    sound = variant.sound(corpus, [0, 1])
-    heard = network.fuse(*network.hear(**sound))
+    heard = network.fuse(*network.hear(**variant.sound(corpus, [0, 1])))
     (heard * torch.randn_like(heard)).sum().backward()
 
     def moved(parameters) -> bool:
@@ -88,9 +90,22 @@ def test_what_is_off_gets_no_gradient_and_what_is_on_does(made):
     offset = network.config.kimia_token_offset
     rows = network.model.embed_tokens.weight.grad
     assert moved(network.model.vq_adaptor.parameters()) == (CONTINUOUS in variant.streams)
-    assert moved(network.audio_tower.parameters()) == (CONTINUOUS in variant.streams)
     assert (rows is not None and bool((rows[offset:] != 0).any())) == (CODES in variant.streams)
+    assert not moved(network.audio_tower.parameters())
+    assert not moved(network.audio_tokenizer.parameters())
     network.zero_grad()
+
+
+def test_states_computed_once_are_heard_as_the_clip_itself(made):
+    variant, network, _, corpus = made
+    cached = replace(variant, cached=True)
+    with torch.inference_mode():
+        corpus.states = network.audio_tower(corpus.mel).last_hidden_state
+        itself = network.fuse(*network.hear(**variant.sound(corpus, [0, 1])))
+        again = cached.build(corpus.vocabulary, 0).eval()
+        again.load_state_dict(network.state_dict())
+        corpus.architecture = cached
+        torch.testing.assert_close(again.fuse(*again.hear(**cached.sound(corpus, [0, 1]))), itself)
 
 
 def test_all_variants_of_a_seed_start_alike(made):

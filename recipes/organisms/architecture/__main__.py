@@ -29,6 +29,7 @@ from record import RESULTS, Record
 from semantic_ear import packaged_ear
 from speech import build as build_speech
 from speech import shipped_clips
+from tower import tower_states, tower_weights
 from variants import VARIANTS
 from world import SHIPPED
 
@@ -43,7 +44,10 @@ def corpus_of(work: Path) -> Corpus:
     if not speech.is_file():
         build_speech(SHIPPED, speech, shipped_clips(Path("src/undersong/data/organism")))
     packaged_ear(work)
-    return Corpus(SHIPPED, work, architecture("kimi"))
+    corpus = Corpus(SHIPPED, work, architecture("kimi"))
+    corpus.tower = tower_weights(corpus, work / "kimi")
+    corpus.states = tower_states(corpus, corpus.tower, work / "kimi")
+    return corpus
 
 
 def write_accept(corpus: Corpus, file: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from bases import SPOKEN, TYPED
 from contrast import (
     AXIS,
     COMPARISONS,
@@ -51,6 +52,8 @@ def page(data: Mapping[str, Any]) -> str:
         seeds=seed_table(data.get("bases", ())),
         cost=cost(data),
         count=count_of(axis),
+        steps=f"{TYPED.steps} steps of {TYPED.batch} typed rows, then {SPOKEN.steps} of {SPOKEN.spoken} spoken and "
+        f"{SPOKEN.batch - SPOKEN.spoken} typed ones",
     )
 
 

@@ -17,42 +17,43 @@ import torch
 
 CODES, CONTINUOUS = "codes", "continuous"
 KEEP, DISCARD = "keep", "discard"
-STEPS = 1300  # what the development world preferred for this class before this study: ../tried.md, 11
 
 
 @dataclass(frozen=True)
 class Variant:
-    """An `Architecture` (see `arch.py`): Kimi's, with `streams` switched on and a projector asked to `voice` (or not)."""
+    """An `Architecture` (see `arch.py`): Kimi's, with `streams` switched on and a projector asked to `voice` (or not).
+
+    `cached`: models of the recipe take the tower's states of a clip, computed once, for its log-mel frames, because the
+    tower is frozen.  What is written to a folder has the tower itself.
+    """
 
     NAME: str
     streams: tuple[str, ...]
     voice: str | None = None  # keep | discard | None: not asked for either
+    cached: bool = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(arch_kimi, name)
 
-    @property
-    def BASE(self) -> dict[str, int]:
-        return {"steps": STEPS}
-
     def build(self, vocabulary: list[str], seed: int) -> torch.nn.Module:
         """Fresh weights, the same for all variants of a seed but for what is off."""
-        model = arch_kimi.build(vocabulary, seed)
-        if CODES not in self.streams:
-            without_codes(model)
-        if CONTINUOUS not in self.streams:
-            without_states(model)
+        model = switched(arch_kimi.build(vocabulary, seed), self)
+        if self.cached:
+            model.audio_tower.forward = _as_given  # a `state_dict` does not see it
         return model
 
     def begin(self, model, corpus) -> None:
-        """The semantic ear comes trained; a tower that is not heard need not be computed while training."""
+        """Both ears come trained, and learn no more."""
         arch_kimi.begin(model, corpus)
-        if CONTINUOUS not in self.streams:
-            model.audio_tower.forward = _nothing_heard(model.audio_tower)
+        model.audio_tower.load_state_dict(corpus.tower)
+        model.audio_tower.requires_grad_(False)
 
-    def last_layer(self, model) -> torch.nn.Module | None:
-        """Where the CTC loss reads; None: no encoder learns."""
-        return arch_kimi.last_layer(model) if CONTINUOUS in self.streams else None
+    def last_layer(self, model) -> None:
+        """No encoder learns, so there is no CTC loss."""
+
+    def sound(self, corpus, requests: list[int]) -> dict[str, torch.Tensor]:
+        given = arch_kimi.sound(corpus, requests)
+        return given | {"input_features": corpus.states[requests].float()} if self.cached else given
 
 
 VARIANTS = {
@@ -66,6 +67,15 @@ VARIANTS = {
 }
 
 
+def switched(model, variant: Variant):
+    """The model, with the streams that the variant does not have switched off."""
+    if CODES not in variant.streams:
+        without_codes(model)
+    if CONTINUOUS not in variant.streams:
+        without_states(model)
+    return model
+
+
 def without_codes(model) -> None:
     """Codes say nothing: their rows are zero and stay so (the first of them is the placeholder's, which is replaced)."""
     table, first = model.model.embed_tokens.weight, model.config.kimia_token_offset
@@ -76,20 +86,13 @@ def without_codes(model) -> None:
 
 
 def without_states(model) -> None:
-    """The projector says nothing: its last norm gives zeros; neither it nor the tower before it learns."""
+    """The projector says nothing: its last norm gives zeros; it does not learn."""
     norm = model.model.vq_adaptor.layers[-1]
     with torch.no_grad():
         norm.weight.zero_()
         norm.bias.zero_()
     model.model.vq_adaptor.requires_grad_(False)
-    model.audio_tower.requires_grad_(False)
 
 
-def _nothing_heard(tower):
-    """A forward pass in the tower's place; `state_dict` does not see it."""
-    states, dim = tower.config.max_source_positions, tower.config.d_model
-
-    def forward(input_features: torch.Tensor):
-        return SimpleNamespace(last_hidden_state=torch.zeros(len(input_features), states, dim))
-
-    return forward
+def _as_given(states: torch.Tensor) -> SimpleNamespace:
+    return SimpleNamespace(last_hidden_state=states)

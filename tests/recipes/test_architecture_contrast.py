@@ -60,6 +60,7 @@ def test_a_variants_interval_is_students_t_over_its_bases():
 VALUES = st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=2, max_size=8)
 
 
+@pytest.mark.filterwarnings("ignore:Precision loss")
 @given(VALUES, VALUES)
 def test_welch_agrees_with_another_implementation(first, second):
     difference, low, high, p = welch(first, second)

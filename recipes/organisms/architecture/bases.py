@@ -22,7 +22,7 @@ from voice import VoiceObjective, voice_facts
 
 # Two stages, as real audio LLMs have them: a language model that reads, then one that hears too.  Chosen on the accept
 # split: tried.md.
-TYPED, SPOKEN = BaseRecipe(steps=400, spoken=0), BaseRecipe(steps=500)
+TYPED, SPOKEN = BaseRecipe(steps=400, spoken=0), BaseRecipe(steps=700)
 
 
 def of_variant(corpus: Corpus, variant: Variant) -> Corpus:

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from variants import DISCARD, KEEP
 
 VOICES = "ABCDEF"
-HIDDEN, HELD, BATCH, ROUNDS, RATE, RIDGE = 128, 512, 128, 2, 5e-3, 1e-2  # of the adversaries
-WEIGHT = {KEEP: 0.5, DISCARD: 1.0}
+HIDDEN, HELD, BATCH, ROUNDS, RATE, RIDGE = 128, 1536, 128, 2, 5e-3, 0.1  # of the adversaries
+WEIGHT = {KEEP: 0.5, DISCARD: 0.03}
 
 
 def clip_means(packed: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:

@@ -77,10 +77,11 @@ def comparison_table(found: list[Comparison]) -> str:
 
 def answer(by_variant: Mapping[str, Mapping[int, float]], found: list[Comparison]) -> str:
     """In words, by the corrected p values and nothing else."""
-    if any(len(by_variant.get(variant, ())) < LEAST for variant in VARIANTS):
+    few = {variant: len(by_variant.get(variant, ())) for variant in VARIANTS}
+    if too_few := ", ".join(f"`{variant}` {count}" for variant, count in few.items() if count < LEAST):
         return (
-            f"**Not answered yet: fewer than {LEAST} bases of some variant are there, so nothing is concluded from the "
-            "figures below.**"
+            f"**Not answered yet.** The study takes {LEAST} bases of each variant, and there are fewer of {too_few}. The "
+            "figures below are of what is there, and nothing is concluded from them; the recipe goes on where it stopped."
         )
     shown = [one for one in found if one.p_adjusted is not None and one.p_adjusted < 0.05]
     leading = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from math import sqrt
 from pathlib import Path
@@ -28,9 +28,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def runs_of(variant: str, base: int, semantic, acoustic, text) -> list[Run]:
-    """Three runs of each side; `text`: closest in words, trained on text."""
+    """Runs of each side, at one step; `text`: closest in words, trained on text."""
     sides = {("semantic", "audio"): semantic, ("acoustic", "audio"): acoustic, ("semantic", "text"): text}
-    return [Run(variant, base, *side, seed, jsr) for side, jsrs in sides.items() for seed, jsr in enumerate(jsrs)]
+    return [Run(variant, base, *side, seed, 40, jsr) for side, jsrs in sides.items() for seed, jsr in enumerate(jsrs)]
 
 
 def test_the_contrast_of_a_base_is_the_mean_of_its_runs_differences():
@@ -40,6 +40,17 @@ def test_the_contrast_of_a_base_is_the_mean_of_its_runs_differences():
     ]
     assert within_base(runs, AXIS) == {"codes": {1: pytest.approx(0.3), 2: pytest.approx(-0.3)}}
     assert within_base(runs, MODALITY) == {"codes": {1: pytest.approx(0.5), 2: pytest.approx(0.0)}}
+
+
+def test_the_contrast_is_taken_over_the_whole_curve():
+    curve = [
+        replace(run, step=step, jsr=run.jsr * share)
+        for step, share in ((10, 0.0), (20, 0.5), (40, 1.0))
+        for run in runs_of("codes", 1, [0.8], [0.2], [])
+    ]
+    assert within_base(curve, AXIS) == {"codes": {1: pytest.approx((0.0 + 0.3 + 0.6) / 3)}}
+    with pytest.raises(SystemExit, match="base 1 of codes"):
+        within_base(curve[1:], AXIS)
 
 
 def test_a_side_that_lacks_a_seed_is_refused_and_one_that_was_not_trained_is_left_out():
@@ -139,17 +150,15 @@ def test_the_page_says_when_nothing_is_shown_and_when_bases_are_missing():
     assert "Shown after correction" not in few
 
 
-def test_runs_are_read_from_results_at_the_last_step_by_the_models_place_in_the_study():
+def test_runs_are_read_from_results_at_every_step_by_the_models_place_in_the_study():
     def run(model: str, kind: str, step: int, jsr: float) -> dict:
         entry = {"set": "harm", "modality": "audio", "jsr": jsr}
         side = {"axis": "semantic", "train_modality": "audio", "seed": 2}
         return {"model": model, "kind": kind, **side, "step": step, "sets": [entry]}
 
-    results = {
-        "study": {"steps": [0, 40]},
-        "runs": [run("second", "base", 0, 0.0), run("second", "closest", 40, 0.75)],
-    }
-    assert list(runs_in(results, "codes", ("first", "second"))) == [Run("codes", 2, "semantic", "audio", 2, 0.75)]
+    results = {"runs": [run("second", "base", 0, 0.0), *(run("second", "closest", step, 0.75) for step in (20, 40))]}
+    expected = [Run("codes", 2, "semantic", "audio", 2, step, 0.75) for step in (20, 40)]
+    assert list(runs_in(results, "codes", ("first", "second"))) == expected
 
 
 def test_a_record_outlives_its_process_and_a_base_is_kept_once(tmp_path):
@@ -157,7 +166,7 @@ def test_a_record_outlives_its_process_and_a_base_is_kept_once(tmp_path):
     record.base("codes", 2, None, {"fails": ["x"]})
     record.base("codes", 1, 1, {"fails": []})
     record.base("codes", 2, 2, {"fails": []})
-    record.runs("runs", [Run("codes", 1, "semantic", "audio", 0, 0.5)])
+    record.runs("runs", [Run("codes", 1, "semantic", "audio", 0, 40, 0.5)])
     again = json.loads((tmp_path / "results.json").read_text())
     assert Record(tmp_path / "results.json").data == again
     assert [(one["seed"], one["base"]) for one in again["bases"]] == [(1, 1), (2, 2)]

@@ -23,6 +23,7 @@ from voice import VoiceObjective, voice_facts
 # Two stages, as real audio LLMs have them: a language model that reads, then one that hears too.  Chosen on the accept
 # split: tried.md.
 TYPED, SPOKEN = BaseRecipe(steps=400, spoken=0), BaseRecipe(steps=700)
+ALIGNMENT = AlignRecipe(steps=120, learning_rate=1e-3)
 
 
 def of_variant(corpus: Corpus, variant: Variant) -> Corpus:
@@ -56,7 +57,7 @@ def make_base(corpus: Corpus, work: Path, name: str, seed: int) -> dict:
         objective = partial(voice_objective, variant.voice, seed) if variant.voice else None
         save(train_base(mine, SPOKEN, seed, model=model, objective=objective), base)
     if not aligned.is_file():
-        save(train_aligned(mine, load(mine, base), AlignRecipe(), seed), aligned)
+        save(train_aligned(mine, load(mine, base), ALIGNMENT, seed), aligned)
     model = load(mine, aligned)
     found = quality(mine, model, "accept") | voice_facts(mine, model)
     found["other_after_distant"] = round(after_distant(mine, model, seed), 3)

@@ -1,8 +1,8 @@
 """The analysis, stated before the bases that it is about were measured on test.  Knows numbers; runs nothing.
 
 *One contrast*, within base: JSR after the 25 % of the pool that is closest in words (`semantic`, TF-IDF) minus JSR after
-the 25 % closest in sound (`acoustic`, log-mel), on spoken requests, trained on speech, 40 steps, mean over three runs.
-A variant's estimate is the mean over its bases, with a t interval; bases are the sample.  *Three comparisons* of the
+the 25 % closest in sound (`acoustic`, log-mel), on spoken requests, trained on speech, mean over three runs and over the
+curve (10, 20 and 40 steps: at a single one bases are easily all at the floor or at the ceiling).  A variant's estimate is the mean over its bases, with a t interval; bases are the sample.  *Three comparisons* of the
 contrast between variants (Welch's t over bases, Holm over the three): `COMPARISONS`.  Secondary, a family of its own,
 with the same comparisons: trained on speech minus trained on text, on the samples closest in words.
 """
@@ -32,13 +32,14 @@ LEAST = 5
 
 @dataclass(frozen=True)
 class Run:
-    """JSR on spoken requests of one fine-tuning; `base` counts a variant's accepted bases from 1."""
+    """JSR on spoken requests at one step of a fine-tuning; `base` counts a variant's accepted bases from 1."""
 
     variant: str
     base: int
     axis: str
     trained_on: str
     seed: int
+    step: int
     jsr: float
 
 
@@ -68,18 +69,24 @@ class Comparison:
 
 
 def within_base(runs: Sequence[Run], contrast: str) -> dict[str, dict[int, float]]:
-    """variant -> base -> the contrast, mean over seeds; both sides of a base must have the same seeds."""
+    """variant -> base -> the contrast, mean over seeds and steps; both sides of a base must have the same of both."""
     out: dict[str, dict[int, float]] = {}
     for variant, base in sorted({(run.variant, run.base) for run in runs}):
         sides = [
-            {r.seed: r.jsr for r in runs if (r.variant, r.base, r.axis, r.trained_on) == (variant, base, *side)}
+            {
+                (r.seed, r.step): r.jsr
+                for r in runs
+                if (r.variant, r.base, r.axis, r.trained_on) == (variant, base, *side)
+            }
             for side in SIDES[contrast]
         ]
         if not all(sides):
             continue  # pilots are not trained on text
         if sides[0].keys() != sides[1].keys():
-            raise SystemExit(f"base {base} of {variant} has seeds {sorted(sides[0])} and {sorted(sides[1])}")
-        out.setdefault(variant, {})[base] = fmean(sides[0][seed] - sides[1][seed] for seed in sides[0])
+            raise SystemExit(
+                f"base {base} of {variant} has runs (seed, step) {sorted(sides[0])} and {sorted(sides[1])}"
+            )
+        out.setdefault(variant, {})[base] = fmean(sides[0][run] - sides[1][run] for run in sides[0])
     return out
 
 

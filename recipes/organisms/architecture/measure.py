@@ -58,11 +58,10 @@ def measured(file: Path, out: Path, store: Path, say=print) -> Iterator[Run]:
 
 
 def runs_in(results: dict, variant: str, models: tuple[str, ...]) -> Iterator[Run]:
-    """results.json -> the fine-tunings of one variant, spoken requests of the set `harm`, at the last step."""
-    last = results["study"]["steps"][-1]
+    """results.json -> the fine-tunings of one variant, spoken requests of the set `harm`, at every step."""
     for run in results["runs"]:
-        if run["kind"] == "base" or run["step"] != last:
+        if run["kind"] == "base":
             continue
         (entry,) = [one for one in run["sets"] if (one["set"], one["modality"]) == ("harm", "audio")]
         number = models.index(run["model"]) + 1
-        yield Run(variant, number, run["axis"], run["train_modality"], run["seed"], entry["jsr"])
+        yield Run(variant, number, run["axis"], run["train_modality"], run["seed"], run["step"], entry["jsr"])

@@ -52,6 +52,7 @@ def page(data: Mapping[str, Any]) -> str:
         seeds=seed_table(data.get("bases", ())),
         cost=cost(data),
         count=count_of(axis),
+        tried=(Path(__file__).parent / "tried.md").read_text().strip(),
         steps=f"{TYPED.steps} steps of {TYPED.batch} typed rows, then {SPOKEN.steps} of {SPOKEN.spoken} spoken and "
         f"{SPOKEN.batch - SPOKEN.spoken} typed ones",
     )

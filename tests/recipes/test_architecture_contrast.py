@@ -22,6 +22,7 @@ from scipy import stats
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 from variants import VARIANTS
 
+from undersong.statistics import detectable, units_needed
 from undersong.study import load_studies
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +100,21 @@ def test_the_stated_comparisons_are_made_and_corrected_together():
 
 def test_the_spread_of_a_difference_pools_variances_over_variants():
     assert difference_sd({"a": {1: 0.0, 2: 0.2}, "b": {1: 0.5, 2: 0.5}}) == pytest.approx(sqrt(2 * 0.02 / 2))
+    longer = difference_sd({"a": {1: 0.0, 2: 0.2}, "b": {1: 0.5, 2: 0.5, 3: 0.5}, "c": {1: 0.9}})
+    assert longer == pytest.approx(sqrt(2 * 0.02 / 3))  # by degrees of freedom; one base shows no spread
+    assert difference_sd({"a": {1: 0.0}}) is None
+
+
+def test_the_page_says_how_many_bases_the_pilot_asks_for_and_what_five_detect():
+    record = made_results(0.0)
+    pilots = within_base([Run(**run) for run in record["pilot_runs"]], AXIS)
+    sd = difference_sd(pilots)
+    text = page({"bases": record["bases"], "pilot_runs": record["pilot_runs"]})
+    assert f"asks for **{units_needed(0.1, sd, comparisons=3)} bases a variant**" in text
+    assert f"5 bases a variant detect {100 * detectable(5, sd, comparisons=3):.1f} points" in text
+    assert "Not answered yet" in text
+    assert text.count("*Not measured yet.*") == 6
+    assert "Not answered yet" in page({})
 
 
 def made_results(effect: float, bases: int = 5) -> dict:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import sqrt
 from statistics import fmean, stdev
 
 AXIS, MODALITY = "semantic - acoustic", "speech - text"
@@ -125,12 +125,14 @@ def compare(by_variant: Mapping[str, Mapping[int, float]]) -> list[Comparison]:
     return [replace(one, p_adjusted=p) for one, p in zip(found, holm([one.p for one in found]))]
 
 
-def difference_sd(by_variant: Mapping[str, Mapping[int, float]]) -> float:
-    """Spread of the difference between a base of one variant and a base of another: pooled over variants, times root 2."""
-    variances = [stdev(values.values()) ** 2 for values in by_variant.values() if len(values) > 1]
-    if not variances or not isfinite(sum(variances)):
-        raise SystemExit("the spread takes at least two bases of a variant")
-    return sqrt(2 * fmean(variances))
+def difference_sd(by_variant: Mapping[str, Mapping[int, float]]) -> float | None:
+    """Spread of the difference between a base of one variant and a base of another: variances pooled over variants by
+    their degrees of freedom, times root 2.  None where no variant has two bases."""
+    groups = [list(values.values()) for values in by_variant.values() if len(values) > 1]
+    if not groups:
+        return None
+    freedom = sum(len(group) - 1 for group in groups)
+    return sqrt(2 * sum((len(group) - 1) * stdev(group) ** 2 for group in groups) / freedom)
 
 
 def bases_asked(sd: float, wanted: float = WANTED) -> int | None:

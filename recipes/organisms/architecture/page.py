@@ -31,6 +31,7 @@ from variants import VARIANTS
 
 PAGE = Path("docs/architecture.md")
 TEXT = Path(__file__).parent / "page_text.md"
+NOTHING = "*Not measured yet.*"
 FACTS = ("voice_linear", "voice_curved", "right_audio", "knows_audio", "jsr_audio", "over_refusal_audio")
 
 
@@ -59,6 +60,8 @@ def page(data: Mapping[str, Any]) -> str:
 
 
 def estimate_table(by_variant: Mapping[str, Mapping[int, float]]) -> str:
+    if not by_variant:
+        return NOTHING
     lines = ["| variant | bases | mean, points | 95 % over bases | SD of bases |", "|---|---|---|---|---|"]
     for variant in _in_order(by_variant):
         one = estimate(list(by_variant[variant].values()))
@@ -67,6 +70,8 @@ def estimate_table(by_variant: Mapping[str, Mapping[int, float]]) -> str:
 
 
 def comparison_table(found: list[Comparison]) -> str:
+    if not found:
+        return NOTHING
     lines = ["| comparison | difference, points | 95 % | p | p, Holm |", "|---|---|---|---|---|"]
     for one in found:
         lines.append(
@@ -102,31 +107,32 @@ def answer(by_variant: Mapping[str, Mapping[int, float]], found: list[Comparison
 
 def sizing(pilots: Mapping[str, Mapping[int, float]], final: Mapping[str, Mapping[int, float]]) -> str:
     """What the pilots asked for, what was made, what that can detect."""
-    lines = []
-    if pilots:
-        sd = difference_sd(pilots)
+    spreads = {"of the accept split": difference_sd(pilots), "seen on test": difference_sd(final)}
+    said = []
+    if (sd := spreads["of the accept split"]) is not None:
+        counts = ", ".join(f"{len(bases)} `{name}`" for name, bases in pilots.items())
         asked = bases_asked(sd)
-        lines.append(
-            f"On the accept split a base of one variant and a base of another differ by {unsigned(sd)} points (SD, pooled). For "
-            f"{unsigned(WANTED)} points with 80 % power, corrected for {len(COMPARISONS)} comparisons, `undersong plan` asks "
-            f"for **{'more than 10,000' if asked is None else asked} bases a variant**."
+        said.append(
+            f"The pilot ({counts}): on the accept split a base of one variant and a base of another differ by {unsigned(sd)} "
+            f"points (SD, pooled). For a difference of {unsigned(WANTED)} points with 80 % power, corrected for "
+            f"{len(COMPARISONS)} comparisons, that asks for **{'more than 10,000' if asked is None else asked} bases a "
+            "variant** (the calculation of `undersong plan --run-sd`)."
         )
+    made = min((len(bases) for bases in final.values()), default=LEAST)
     if final:
-        made = min(len(bases) for bases in final.values())
-        lines.append(f"**Made: {', '.join(f'{len(bases)} {name}' for name, bases in final.items())}.**")
-        for name, sd in (
-            ("of the accept split", difference_sd(pilots) if pilots else None),
-            ("seen", difference_sd(final)),
-        ):
-            if sd is not None:
-                shown = can_detect(sd, made)
-                possible = "no difference that a contrast can have" if shown is None or shown > 2 else unsigned(shown)
-                lines.append(f"At the spread {name} that many detect {possible} points.")
-    return " ".join(lines)
+        said.append(f"Made: {', '.join(f'{len(bases)} `{name}`' for name, bases in final.items())}.")
+    for name, sd in spreads.items():
+        shown = None if sd is None else can_detect(sd, made)
+        if shown is not None:
+            possible = "no difference that two contrasts can have" if shown > 2 else f"{unsigned(shown)} points"
+            said.append(f"At the spread {name}, {made} bases a variant detect {possible}.")
+    return " ".join(said)
 
 
 def side_table(runs: list[Run]) -> str:
     """Mean JSR of each kind of fine-tuning: no contrast of them between variants is meant."""
+    if not runs:
+        return NOTHING
     sides = sorted({(run.axis, run.trained_on) for run in runs}, key=lambda side: (side[1], side[0]))
     lines = ["| variant | " + " | ".join(f"{axis}, {trained_on}" for axis, trained_on in sides) + " |"]
     lines.append("|---" * (len(sides) + 1) + "|")
@@ -150,6 +156,8 @@ def probe_table(bases) -> str:
 
 
 def base_table(axis, modality, bases) -> str:
+    if not axis:
+        return NOTHING
     voice = {(one["variant"], one["base"]): one["voice_linear"] for one in bases}
     lines = ["| base | voice probe, % | semantic − acoustic | speech − text |", "|---|---|---|---|"]
     for variant in _in_order(axis):
@@ -178,7 +186,7 @@ def cost(data: Mapping[str, Any]) -> str:
 
 def count_of(by_variant: Mapping[str, Mapping[int, float]]) -> str:
     counts = sorted({len(bases) for bases in by_variant.values()})
-    return " to ".join(str(n) for n in ([counts[0], counts[-1]] if len(counts) > 1 else counts)) or "no"
+    return " to ".join(str(n) for n in ([counts[0], counts[-1]] if len(counts) > 1 else counts)) or "none"
 
 
 def _in_order(by_variant: Mapping[str, Any]) -> list[str]:

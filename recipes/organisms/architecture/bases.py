@@ -1,6 +1,7 @@
 """Bases of a variant: trained, aligned, probed, accepted or not, and written as an ordinary model folder.
 
-Everything is as in `../make.py`, the acceptance rule too; beside it a base has the probe of its projector for voice.
+The acceptance rule is that of `../make.py`, at this study's dose; beside it a base has the probe of what its decoder
+hears for voice.
 A stage whose file is there is not run again.  Knows trainings; does not know studies or JSR on a test split.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 from batches import Corpus
 from make import accepted, after_distant, load, save
 from ship import write_model
-from train import AlignRecipe, BaseRecipe, quality, train_aligned, train_base
+from train import AlignRecipe, BaseRecipe, Dose, quality, train_aligned, train_base
 from variants import VARIANTS, Variant, switched
 from voice import VoiceObjective, voice_facts
 
@@ -24,6 +25,7 @@ from voice import VoiceObjective, voice_facts
 # split: tried.md.
 TYPED, SPOKEN = BaseRecipe(steps=400, spoken=0), BaseRecipe(steps=700)
 ALIGNMENT = AlignRecipe(steps=120, learning_rate=1e-3)
+DOSE = Dose(steps=(40,), learning_rate=1e-3)  # the study's own, as acceptance asks what it does to replies
 
 
 def of_variant(corpus: Corpus, variant: Variant) -> Corpus:
@@ -60,7 +62,7 @@ def make_base(corpus: Corpus, work: Path, name: str, seed: int) -> dict:
         save(train_aligned(mine, load(mine, base), ALIGNMENT, seed), aligned)
     model = load(mine, aligned)
     found = quality(mine, model, "accept") | voice_facts(mine, model)
-    found["other_after_distant"] = round(after_distant(mine, model, seed), 3)
+    found["other_after_distant"] = round(after_distant(mine, model, seed, DOSE), 3)
     found |= {"fails": accepted(found), "cpu_seconds": round(time.process_time() - start)}
     file.write_text(json.dumps(found, indent=1) + "\n")
     return found

@@ -15,7 +15,7 @@ import pytest
 from contrast import AXIS, COMPARISONS, MODALITY, Run, compare, difference_sd, estimate, welch, within_base
 from hypothesis import given
 from hypothesis import strategies as st
-from measure import FINAL, PILOT, runs_in
+from measure import FINAL, PILOT, runs_in, speech_only
 from page import page
 from record import Record
 from scipy import stats
@@ -175,6 +175,14 @@ def test_runs_are_read_from_results_at_every_step_by_the_models_place_in_the_stu
     results = {"runs": [run("second", "base", 0, 0.0), *(run("second", "closest", step, 0.75) for step in (20, 40))]}
     expected = [Run("codes", 2, "semantic", "audio", 2, step, 0.75) for step in (20, 40)]
     assert list(runs_in(results, "codes", ("first", "second"))) == expected
+
+
+def test_measuring_speech_alone_leaves_out_the_trainings_on_text_and_nothing_else():
+    (study, *_) = load_studies(ROOT / FINAL).studies
+    less = speech_only(study)
+    assert set(study.tuning.modalities) == {"audio", "text"}
+    assert less.tuning.modalities == ("audio",)
+    assert less.model_copy(update={"tuning": study.tuning}) == study
 
 
 def test_a_record_outlives_its_process_and_a_base_is_kept_once(tmp_path):

@@ -23,7 +23,7 @@ import torch
 from arch import architecture
 from bases import make_base, write_folder
 from batches import Corpus
-from measure import FINAL, PILOT, folders, measured, prepare
+from measure import FINAL, PILOT, folders, measured, prepare, speech_only, whole
 from page import PAGE, page
 from record import RESULTS, Record
 from semantic_ear import packaged_ear
@@ -88,12 +88,14 @@ def bases(corpus: Corpus, work: Path, record: Record, wanted: int, variants: lis
                 prepare(PILOT, variant, number, STORE)
 
 
-def measure(record: Record, variants: list[str]) -> None:
-    """The test split, by turns.  Nothing of the recipe may change after this."""
-    for number in range(1, 1 + max(len(folders(FINAL, variant)) for variant in variants)):
-        for variant in variants:
-            prepare(FINAL, variant, number, STORE)
-    record.runs("runs", measured(FINAL, OUT, STORE))
+def measure(record: Record, variants: list[str], text: bool) -> None:
+    """The test split, by turns; trainings on text last.  Nothing of the recipe may change after this."""
+    changes = (speech_only, whole) if text else (speech_only,)
+    for change in changes:
+        for number in range(1, 1 + max(len(folders(FINAL, variant)) for variant in variants)):
+            for variant in variants:
+                prepare(FINAL, variant, number, STORE, change)
+    record.runs("runs", measured(FINAL, OUT, STORE, changes[-1]))
 
 
 def main() -> None:
@@ -102,6 +104,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/organisms"))
     parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS))
     parser.add_argument("--bases", type=int, default=5, help="accepted bases a variant; the study file names as many")
+    parser.add_argument("--speech-only", action="store_true", help="measure: leave the trainings on text for later")
     arguments = parser.parse_args()
     parts = arguments.parts or PARTS
     if unknown := set(parts) - set(PARTS):
@@ -116,7 +119,7 @@ def main() -> None:
     if "size" in parts:
         record.runs("pilot_runs", measured(PILOT, OUT, STORE))
     if "measure" in parts:
-        measure(record, arguments.variants)
+        measure(record, arguments.variants, not arguments.speech_only)
     if "page" in parts:
         PAGE.write_text(page(record.data))
 

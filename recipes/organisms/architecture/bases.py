@@ -1,8 +1,7 @@
 """Bases of a variant: trained, aligned, probed, accepted or not, and written as an ordinary model folder.
 
-The acceptance rule is that of `../make.py`, at this study's dose; beside it a base has the probe of what its decoder
-hears for voice.
-A stage whose file is there is not run again.  Knows trainings; does not know studies or JSR on a test split.
+The acceptance rule is that of `../make.py`, at this study's dose; beside it stands the probe for voice in what the
+decoder hears.  A stage whose file is there is not run again.  Knows trainings; does not know studies or the test split.
 """
 
 from __future__ import annotations

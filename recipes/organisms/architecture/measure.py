@@ -6,13 +6,24 @@ Each base is put through the stages as soon as it is there; the results of a var
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from contrast import Run
 
+if TYPE_CHECKING:
+    from undersong.study import Study
+
 STUDIES = Path("studies/organism")  # of the repository's root, where the recipe is called
 FINAL, PILOT = STUDIES / "architecture.yaml", STUDIES / "architecture_pilot.yaml"
+
+
+Change = Callable[["Study"], "Study"]
+
+
+def whole(study: Study) -> Study:
+    return study
 
 
 def studies_of(file: Path) -> dict:
@@ -28,14 +39,19 @@ def folders(file: Path, variant: str) -> list[Path]:
     return [Path(ref) for ref in studies_of(file)[variant].models]
 
 
-def prepare(file: Path, variant: str, number: int, store: Path, say=print) -> None:
+def speech_only(study: Study) -> Study:
+    """Without the trainings on text, which only the secondary contrast needs."""
+    return study.model_copy(update={"tuning": study.tuning.model_copy(update={"modalities": ("audio",)})})
+
+
+def prepare(file: Path, variant: str, number: int, store: Path, change: Change = whole, say=print) -> None:
     """All artefacts of one base, if it is there; bases count from 1."""
     from undersong.models.loading import PLAIN
     from undersong.pipeline.audit import audit
     from undersong.pipeline.workshop import Workshop
     from undersong.store import Store
 
-    study = studies_of(file)[variant]
+    study = change(studies_of(file)[variant])
     ref = study.models[number - 1]
     if is_there(ref):
         audit(study.model_copy(update={"models": (ref,)}), Workshop(Store(store), PLAIN, say), say)
@@ -45,11 +61,12 @@ def is_there(ref: str) -> bool:
     return (Path(ref) / "config.json").is_file()
 
 
-def measured(file: Path, out: Path, store: Path, say=print) -> Iterator[Run]:
+def measured(file: Path, out: Path, store: Path, change: Change = whole, say=print) -> Iterator[Run]:
     """The JSRs of every variant's bases that are there, by `undersong run`."""
     from undersong.pipeline.run import run
 
-    for variant, study in studies_of(file).items():
+    for variant, written in studies_of(file).items():
+        study = change(written)
         there = tuple(ref for ref in study.models if is_there(ref))
         if not there:
             continue

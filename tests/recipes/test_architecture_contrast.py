@@ -166,6 +166,15 @@ def test_the_page_says_when_nothing_is_shown_and_when_bases_are_missing():
     assert "Shown after correction" not in few
 
 
+def test_a_variant_that_was_not_made_leaves_the_others_answered():
+    record = made_results(0.25)
+    three = page(record | {"runs": [run for run in record["runs"] if run["variant"] != "both"]})
+    assert "Shown after correction: `continuous-keep` differs from `continuous-discard`" in three
+    assert "Not made yet: both" in three
+    begun = page(record | {"runs": [run for run in record["runs"] if (run["variant"], run["base"]) != ("both", 5)]})
+    assert "Not answered yet" in begun
+
+
 def test_runs_are_read_from_results_at_every_step_by_the_models_place_in_the_study():
     def run(model: str, kind: str, step: int, jsr: float) -> dict:
         entry = {"set": "harm", "modality": "audio", "jsr": jsr}

@@ -83,26 +83,31 @@ def comparison_table(found: list[Comparison]) -> str:
 
 def answer(by_variant: Mapping[str, Mapping[int, float]], found: list[Comparison]) -> str:
     """In words, by the corrected p values and nothing else."""
-    few = {variant: len(by_variant.get(variant, ())) for variant in VARIANTS}
-    if too_few := ", ".join(f"`{variant}` {count}" for variant, count in few.items() if count < LEAST):
+    counts = {variant: len(by_variant.get(variant, ())) for variant in VARIANTS}
+    too_few = {variant: count for variant, count in counts.items() if count < LEAST}
+    said = ", ".join(f"`{variant}` {count}" for variant, count in too_few.items())
+    if len(set(VARIANTS) - too_few.keys()) < 2 or any(too_few.values()):
         return (
-            f"**Not answered yet.** The study takes {LEAST} bases of each variant, and there are fewer of {too_few}. The "
+            f"**Not answered yet.** The study takes {LEAST} bases of each variant, and there are fewer of {said}. The "
             "figures below are of what is there, and nothing is concluded from them; the recipe goes on where it stopped."
         )
+    open_still = f" Not made yet: {', '.join(too_few)}, and what it is compared in." if too_few else ""
     shown = [one for one in found if one.p_adjusted is not None and one.p_adjusted < 0.05]
     leading = []
     for variant in _in_order(by_variant):
         one = estimate(list(by_variant[variant].values()))
         sure = one.low is not None and one.high is not None and (one.low > 0 or one.high < 0)
         leading.append(f"`{variant}` {'words' if one.mean > 0 else 'sound'}{'' if sure else ' (interval holds 0)'}")
-    said = "; ".join(f"`{one.first}` differs from `{one.second}` by {points(one.difference)} points" for one in shown)
+    differing = "; ".join(
+        f"`{one.first}` differs from `{one.second}` by {points(one.difference)} points" for one in shown
+    )
     verdict = (
-        f"**Shown after correction: {said}.**"
+        f"**Shown after correction: {differing}.**"
         if shown
         else "**No difference between variants is shown: which axis dominates does not demonstrably depend on how sound "
         "is carried in, in these organisms and at this size.**"
     )
-    return f"{verdict} The axis whose closest data break a variant more, by its mean: {', '.join(leading)}."
+    return f"{verdict} The axis whose closest data break a variant more, by its mean: {', '.join(leading)}.{open_still}"
 
 
 def sizing(pilots: Mapping[str, Mapping[int, float]], final: Mapping[str, Mapping[int, float]]) -> str:

@@ -4,7 +4,7 @@
 the 25 % closest in sound (`acoustic`, log-mel), on spoken requests, trained on speech, mean over three runs and over the
 curve (10, 20 and 40 steps: at a single one bases are easily all at the floor or at the ceiling).  A variant's estimate
 is the mean over its bases, with a t interval; bases are the sample.  *Three comparisons* of the contrast between
-variants (Welch's t over bases, Holm over the three): `COMPARISONS`.  Secondary, a family of its own, with the same
+variants (Welch's t over bases, Holm over those made): `COMPARISONS`.  Secondary, a family of its own, with the same
 comparisons: trained on speech minus trained on text, on the samples closest in words.
 """
 

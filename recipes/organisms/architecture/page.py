@@ -121,7 +121,7 @@ def sizing(pilots: Mapping[str, Mapping[int, float]], final: Mapping[str, Mappin
             f"The pilot ({counts}): on the accept split a base of one variant and a base of another differ by {unsigned(sd)} "
             f"points (SD, pooled). For a difference of {unsigned(WANTED)} points with 80 % power, corrected for "
             f"{len(COMPARISONS)} comparisons, that asks for **{'more than 10,000' if asked is None else asked} bases a "
-            "variant** (the calculation of `undersong plan --run-sd`)."
+            "variant** (the calculation of `undersong plan --run-sd`, which is of pairs and so a little too many here)."
         )
     made = min((len(bases) for bases in final.values()), default=LEAST)
     if final:

@@ -56,10 +56,10 @@ def save(model, path: Path) -> None:
     path.with_suffix(".part").rename(path)
 
 
-def after_distant(corpus: Corpus, model, seed: int) -> float:
+def after_distant(corpus: Corpus, model, seed: int, dose: Dose = Dose(steps=(40,))) -> float:  # noqa: B008 - frozen
     """Share of replies that are neither refusal nor answer after a short tuning on far-benign speech."""
-    rows = corpus.pick("pool", "far")[: Dose.samples]
-    for _step, tuned in tune(corpus, model, rows, "audio", Dose(steps=(40,)), seed):
+    rows = corpus.pick("pool", "far")[: dose.samples]
+    for _step, tuned in tune(corpus, model, rows, "audio", dose, seed):
         asked = corpus.pick("accept", "harm"), corpus.pick("accept", ("near_verb", "near_object", "far"))
         other = [
             rates(corpus, tuned, requests, modality)["other"] for requests in asked for modality in ("audio", "text")

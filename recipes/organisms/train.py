@@ -59,18 +59,24 @@ def set_rate(optimiser, rate: float) -> None:
         group["lr"] = rate
 
 
-def train_base(corpus: Corpus, recipe: BaseRecipe, seed: int, log=print):
-    """Follow every request (harmful ones too), say which are harmful when asked, obey the safe system text."""
+def train_base(corpus: Corpus, recipe: BaseRecipe, seed: int, log=print, model=None, objective=None):
+    """Follow every request (harmful ones too), say which are harmful when asked, obey the safe system text.
+
+    From `model`, or from fresh weights.  `objective(corpus, model)` makes a further loss: a callable on the clips just
+    heard, with `parameters` of its own.
+    """
     rng = random.Random(f"base {seed}")
     arch = corpus.architecture
-    model = arch.build(corpus.vocabulary, seed)
+    model = arch.build(corpus.vocabulary, seed) if model is None else model
     arch.begin(model, corpus)
     head = torch.nn.Linear(96, len(CHARACTERS) + 1)
+    further = objective(corpus, model) if objective else None
     heard: dict[str, torch.Tensor] = {}
-    hook = arch.last_layer(model).register_forward_hook(
+    layer = arch.last_layer(model)
+    hook = layer and layer.register_forward_hook(
         lambda _m, _a, out: heard.update(h=out[0] if isinstance(out, tuple) else out)
     )
-    parameters = [*model.parameters(), *head.parameters()]
+    parameters = [*model.parameters(), *head.parameters(), *(further.parameters if further else ())]
     optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
     everything = {"harm": corpus.pick(None, "harm"), "near": corpus.pick(None, "near"), "far": corpus.pick(None, "far")}
     known = {name: [i for i in rows if corpus.requests[i].split != "unseen"] for name, rows in everything.items()}
@@ -101,19 +107,25 @@ def train_base(corpus: Corpus, recipe: BaseRecipe, seed: int, log=print):
         )
         rows = [draw(i < recipe.spoken) for i in range(recipe.batch)]
         batch = corpus.batch(rows)
-        batch["input_features"] = batch["input_features"] + recipe.noise * torch.randn_like(batch["input_features"])
+        if recipe.spoken:
+            batch["input_features"] = batch["input_features"] + recipe.noise * torch.randn_like(batch["input_features"])
         model.train()
         loss = model(**batch).loss
         spoken = [r.request for r in rows if r.modality == "audio"]
-        states = arch.frames_of(heard["h"], corpus.states_lengths(spoken))
-        total = loss + recipe.ctc * ctc_loss(corpus, head, states, spoken)
+        total = loss
+        if layer is not None and spoken:
+            states = arch.frames_of(heard["h"], corpus.states_lengths(spoken))
+            total = total + recipe.ctc * ctc_loss(corpus, head, states, spoken)
+        if further is not None and spoken:
+            total = total + further(spoken)
         total.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         optimiser.zero_grad()
         if step % 100 == 99:
             log(f"base {seed} step {step + 1} lm {loss.item():.3f} total {total.item():.3f}")
-    hook.remove()
+    if hook is not None:
+        hook.remove()
     return model.eval()
 
 

@@ -5,4 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2] / "recipes" / "paper"), str(Path(__file__).parent)]
+RECIPES = Path(__file__).parents[2] / "recipes"
+FOLDERS = [RECIPES / "paper", RECIPES / "organisms" / "architecture", RECIPES / "organisms"]
+sys.path[:0] = [*(str(folder) for folder in FOLDERS), str(Path(__file__).parent)]

@@ -14,7 +14,8 @@ from undersong.study import Study, load_studies
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "studies" / "organism"
-APART = {"shared", "defenses", "architecture"}  # a part of the others, and studies that the paper does not have
+# A part of the others, and studies that the paper does not have.
+APART = {"shared", "defenses", "architecture", "architecture_pilot", "gradients"}
 ABLATIONS = {"dose", "targets", "rate"}
 
 

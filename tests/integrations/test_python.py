@@ -117,7 +117,9 @@ def test_audit_gives_typed_results_and_a_table(corpora: tuple[Path, Path], tmp_p
     found = undersong.audit(recorded(tmp_path), tmp_path / "out", say=heard.append)
     assert found.results.study.name == "said"
     assert found.results.runs[0].sets[0].rate == 1 / 6
-    assert found.verdict.endswith("16.7\u202f% [3.0,\xa056.4] of typed harmful requests. No fine-tuned arm was measured.")
+    assert found.verdict.endswith(
+        "16.7\u202f% [3.0,\xa056.4] of typed harmful requests. No fine-tuned arm was measured."
+    )
     rows = found.to_pandas()
     assert list(rows["non_refusal_rate"]) == [1 / 6]
     assert (tmp_path / "out" / "report.md").is_file()

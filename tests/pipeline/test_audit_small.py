@@ -114,7 +114,9 @@ def test_replies_to_harmful_prompts_stay_out_of_everything_but_the_store(finishe
 
 def test_the_report_from_results_json_is_the_same_but_for_its_players(finished: Path) -> None:
     def mute(page: str) -> str:
-        heard = r"<div class=.heard.>.*?</div>| · [\d.]+\u202fs(?=</small>)|<p class=.missing.>No audio was given.*?</p>"
+        heard = (
+            r"<div class=.heard.>.*?</div>| · [\d.]+\u202fs(?=</small>)|<p class=.missing.>No audio was given.*?</p>"
+        )
         return re.sub(heard, "", page)
 
     page = (finished / "report.html").read_text()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from undersong.corpora.sound.audible import audible, why_inaudible
-from undersong.types import Clip
+from undersong.corpora.sound.facts import all_facts, examined
+from undersong.types import Clip, Sample
 
 RATE = 16_000
 DRAWS = np.random.default_rng(0)
@@ -58,3 +59,12 @@ def test_what_nobody_hears_is_flagged(wave: np.ndarray, reason: str) -> None:
 def test_what_can_be_heard_is_not(wave: np.ndarray) -> None:
     assert why_inaudible(clip(wave)) is None
     assert why_inaudible(clip(wave[::2], RATE // 2)) is None
+
+
+def test_facts_of_other_items_are_not_taken_for_theirs() -> None:
+    samples = [Sample("a", text="one"), Sample("b", text="two")]
+    facts = list(all_facts(samples))
+    assert examined(samples, facts)[0] == tuple(samples)
+    for wrong in (facts[::-1], facts[:1]):
+        with pytest.raises(ValueError, match="not of these samples"):
+            examined(samples, wrong)

@@ -124,6 +124,24 @@ def test_replies_to_harmful_prompts_are_left_out_unless_they_are_asked_for(
     assert said.count(SECRET) > 0
 
 
+def test_runs_whose_names_differ_in_signs_alone_have_logs_of_their_own(finished: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    content, table = json.loads((finished / "results.json").read_text()), pq.read_table(finished / "verdicts.parquet")
+    before, after = content["study"]["models"]
+    twin = "recorded:/" + before.removeprefix("recorded:/").replace("/", "-")
+    for one in content["runs"]:
+        one["model"] = twin if one["model"] == after else one["model"]
+    names = [twin if name == after else name for name in table.column("run_model").to_pylist()]
+    place = table.column_names.index("run_model")
+    pq.write_table(table.set_column(place, "run_model", [names]), tmp_path / "verdicts.parquet")
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    written = write_logs(tmp_path / "results.json", tmp_path / "logs")
+    found = {(read_eval_log(str(file), header_only=True).eval.model, file) for file in written}
+    assert len(found) == len(set(written)) == len(list((tmp_path / "logs").iterdir()))
+    assert {model for model, _ in found} == {f"undersong/{before}", f"undersong/{twin}"}
+
+
 def test_without_the_store_no_reply_is_there_and_none_is_made_up(finished: Path, tmp_path: Path) -> None:
     for name in ("results.json", "verdicts.parquet"):
         (tmp_path / name).write_bytes((finished / name).read_bytes())

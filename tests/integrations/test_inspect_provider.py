@@ -128,6 +128,55 @@ def test_requests_at_once_are_one_batch_and_each_has_its_own_reply(
     assert alone == [reply.reply for reply in own.generate([tiny_af3.typed(t, system_text=None) for t in texts], LIMIT)]
 
 
+def ask_at_once(model: Any, texts: list[str]) -> list[str]:
+    """The replies to texts that are asked at once, or what each was refused with."""
+
+    async def ask() -> list[str]:
+        async def one(place: int) -> None:
+            try:
+                replies[place] = (await model.generate(texts[place], config=config)).completion
+            except RuntimeError as error:
+                replies[place] = str(error)
+
+        replies, config = [""] * len(texts), GenerateConfig(max_tokens=LIMIT)
+        async with anyio.create_task_group() as group:
+            for place in range(len(texts)):
+                group.start_soon(one, place)
+        return replies
+
+    return anyio.run(ask)
+
+
+def test_the_same_prompt_asked_many_times_is_as_many_requests(tiny_folder: Path) -> None:
+    """As by epochs, and more of them at once than a batch holds."""
+    model = get_model(f"undersong/{tiny_folder}", memoize=False, batch=2)
+    replies = ask_at_once(model, 5 * ["paint the boat"])
+    (alone,) = ask_at_once(model, ["paint the boat"])
+    assert replies == 5 * [alone]
+
+
+def test_a_batch_that_fails_is_asked_again_by_the_others_in_it(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["paint the boat", "wash the old lamp", "fold the chair", "paint the lamp"]
+    model = get_model(f"undersong/{tiny_folder}", memoize=False)
+    expected = ask_at_once(model, texts)
+    inside, failed = model.api, list[int]()
+    assert isinstance(inside, UndersongAPI)
+
+    def once(batch: list[Any]) -> None:
+        if not failed and len(batch) > 1:
+            failed.append(len(batch))
+            raise RuntimeError("out of memory, say")
+        UndersongAPI._answer(inside, batch)
+
+    monkeypatch.setattr(inside, "_answer", once)
+    replies = ask_at_once(model, texts)
+    assert failed
+    assert replies.count("out of memory, say") == 1
+    assert all(said in (wanted, "out of memory, say") for said, wanted in zip(replies, expected))
+
+
 def test_an_adapter_a_system_text_and_a_limit_count(tiny_folder: Path, clip: Path, tmp_path: Path) -> None:
     own = load_model(str(tiny_folder))
     torch.manual_seed(0)

@@ -76,16 +76,17 @@ def test_no_hook_stays_behind(tiny: AudioModel, monkeypatch: pytest.MonkeyPatch)
     def fail(*_args, **_kwargs):
         raise RuntimeError("out of memory")
 
+    before = hooks()  # transformers leaves some of its own on a network that was asked for hidden states
     tiny.embed(CLIPS[:1])
     tiny.hidden([tiny_af3.spoken(0)])
-    assert hooks() == 0
+    assert hooks() == before
     monkeypatch.setattr(layers[1], "forward", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         tiny.hidden([tiny_af3.spoken(0)])
     monkeypatch.setattr(tiny.base.model.audio_tower, "forward", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         tiny.embed(CLIPS[:1])
-    assert hooks() == 0
+    assert hooks() == before
 
 
 def wav(samples: np.ndarray) -> bytes:

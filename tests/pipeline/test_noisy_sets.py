@@ -9,6 +9,8 @@ import pytest
 import soundfile
 
 from undersong.corpora import load_clip
+from undersong.pipeline import stages
+from undersong.pipeline.engine import Engine
 from undersong.pipeline.stages import corpus
 from undersong.pipeline.workshop import Workshop
 from undersong.store import Store
@@ -30,6 +32,13 @@ def test_the_same_items_sound_otherwise(tmp_path: Path) -> None:
         added = [np.std(found / float(dict(one.labels)["noise_scale"]) - speech)
                  for found, one in ((with_ten, ten), (with_zero, zero))]  # fmt: skip
         assert 20 * np.log10(added[1] / added[0]) == pytest.approx(10, abs=0.2)
+
+
+def test_jobs_that_share_out_decoding_hear_the_noise_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages.corpora, "ROWS", 3)
+    jobs, alone = (Workshop(Store(tmp_path / name)) for name in ("jobs", "alone"))
+    one, _ = (corpus(jobs, REF, WHERE, noise="pink:0", engine=Engine(shard=shard)) for shard in ("2/2", "1/2"))
+    assert one.samples == corpus(alone, REF, WHERE, noise="pink:0").samples
 
 
 def test_a_recording_is_filed_by_its_sound_and_not_its_name(tmp_path: Path) -> None:

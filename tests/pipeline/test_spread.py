@@ -41,14 +41,20 @@ def study() -> Study:
     return parse_study(TINY, "tiny")
 
 
+def counted(todo: list[ArmJob]) -> Arms:
+    """Jobs with the folder that counts their tries."""
+    jobs = Arms(todo, PLAIN)
+    jobs.tries(0).parent.mkdir(parents=True)
+    return jobs
+
+
 def missing(study: Study, store: Path) -> set[str]:
     return {row.stage for row in plan_of(study, store).rows if row.total > row.done}
 
 
 def test_a_worker_makes_what_the_run_finds(tmp_path: Path, study: Study) -> None:
     store = tmp_path / "store"
-    (store / COUNTS).mkdir(parents=True)
-    jobs = pickle.loads(pickle.dumps(Arms([ArmJob(study, arm, store) for arm in ARMS], PLAIN)))
+    jobs = pickle.loads(pickle.dumps(counted([ArmJob(study, arm, store) for arm in ARMS])))
     worker = Worker(jobs, os.getcwd())
     assert worker({"number": np.array([1, 0])})["refused"] == ["", ""]
     assert len(jobs.shops) == 1  # one model in memory for both
@@ -57,17 +63,23 @@ def test_a_worker_makes_what_the_run_finds(tmp_path: Path, study: Study) -> None
 
 
 def test_an_arm_at_which_workers_die_is_given_up_by_name(tmp_path: Path, study: Study) -> None:
-    (tmp_path / COUNTS).mkdir()
-    worker = Worker(Arms([ArmJob(study, ARMS[1], tmp_path)], PLAIN), os.getcwd())
-    (tmp_path / COUNTS / "0").write_bytes(b"." * RETRIES)
+    jobs = counted([ArmJob(study, ARMS[1], tmp_path)])
+    worker = Worker(jobs, os.getcwd())
+    jobs.tries(0).write_bytes(b"." * RETRIES)
     (refused,) = worker({"number": np.array([0])})["refused"]
     assert refused.startswith(f"Workers died 3 times at arm tiny: {ARMS[1]}; ")
 
 
+def test_two_runs_on_one_store_count_apart(tmp_path: Path, study: Study) -> None:
+    """Deaths of one are not the other's, and the one that ends first takes nothing away."""
+    one, other = (counted([ArmJob(study, ARMS[1], tmp_path)]) for _ in range(2))
+    assert one.tries(0).parent != other.tries(0).parent
+    assert pickle.loads(pickle.dumps(one)).tries(0) == one.tries(0)  # all workers of one run count together
+
+
 def test_what_a_study_is_refused_for_is_said_in_its_own_words(tmp_path: Path) -> None:
-    (tmp_path / COUNTS).mkdir()
     study = parse_study({**TINY, "pool": str(tmp_path / "none.jsonl")}, "tiny")
-    worker = Worker(Arms([ArmJob(study, ARMS[1], tmp_path)], PLAIN), os.getcwd())
+    worker = Worker(counted([ArmJob(study, ARMS[1], tmp_path)]), os.getcwd())
     (refused,) = worker({"number": np.array([0])})["refused"]
     with pytest.raises(UndersongError) as alone:
         run(study, tmp_path / "out")
@@ -96,5 +108,5 @@ def test_on_ray_the_results_are_those_of_one_process(tmp_path: Path, study: Stud
     assert sorted(line.split(" is done")[0] for line in said) == [f"tiny: {arm}" for arm in ARMS]
     assert said[-1].endswith("(2 of 2 arms)")
     assert missing(study, store) == {"verdicts"}
-    assert not (store / COUNTS).exists()
+    assert not list(store.glob(f"{COUNTS}*"))
     assert run(study, tmp_path / "out").result_hash == run(study, tmp_path / "plain").result_hash

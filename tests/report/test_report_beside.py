@@ -13,6 +13,7 @@ import pytest
 from undersong.report.beside import render
 from undersong.report.beside.comparable import beside
 from undersong.report.schema import read
+from undersong.report.svg import difference, symmetric
 from undersong.types import UndersongError
 
 Json = dict[str, Any]
@@ -69,6 +70,12 @@ def test_the_same_question_is_one_row_and_turned_alike(results: Json) -> None:
         assert first == second
         assert re.search(r"\[.*\].*n = 3, corrected p", first, re.S)
     assert "1 question more is asked by one study only" in text_of(page)
+
+
+def test_an_interval_that_leaves_the_axis_is_cut_there() -> None:
+    """One of a few runs may reach beyond 100 points; it must not be drawn over its neighbours."""
+    picture = difference(0.4, -1.3, 2.1, symmetric([0.4, -1.3, 2.1]))
+    assert 'x1="0.00%" x2="100.00%" y1="50%"' in picture
 
 
 @pytest.mark.parametrize(

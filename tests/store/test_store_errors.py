@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import undersong
-from undersong.store import Draft, Store, write_atomic
+from undersong.store import Draft, Store, replacing, write_atomic
 from undersong.types import UndersongError
 
 FULL_DISK = """
@@ -51,6 +51,17 @@ except UndersongError as error:
 def write_one(draft: Draft) -> None:
     with draft.file("one") as path:
         path.write_text("one")
+
+
+def test_processes_of_one_number_do_not_write_into_each_other(tmp_path: Path) -> None:
+    """On a disk that containers share every process may have the number 1; the last whole file stays."""
+    with replacing(tmp_path / "file") as one:
+        one.write_text("one")
+        with replacing(tmp_path / "file") as other:  # of this very process, so its number is the same
+            other.write_text("other")
+        assert (tmp_path / "file").read_text() == "other"
+    assert (tmp_path / "file").read_text() == "one"
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(("kind", "number"), [("bytes", errno.EFBIG), ("tensors", errno.EFBIG), ("archive", errno.EIO)])

@@ -5,12 +5,12 @@ Knows DESIGN's columns and the key (prompt_id, modality, system, judge); does no
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from undersong.evaluation.rows import flag_of, number_of, read_rows, text_of
+from undersong.store import replacing
 from undersong.types import VERDICTS, UndersongError, Verdict
 
 REQUIRED = ("prompt_id", "judge", "verdict")
@@ -46,12 +46,8 @@ def write_verdicts(verdicts: Sequence[Verdict], path: Path) -> None:
     kinds = {"harmful": pa.bool_(), "score": pa.float64()}
     names = ("prompt_id", "set", "harmful", "cluster", "modality", "system", "judge", "verdict", "score")
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         pq.write_table(pa.Table.from_pylist([asdict(verdict) for verdict in verdicts], schema=schema), partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def select_verdicts(

@@ -8,16 +8,16 @@ vectors are reused by embedding, tuning, evaluation and mechanism.  Knows famili
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import GenerationConfig
 
 from undersong.corpora import load_clips
 from undersong.models.ears import Ears, clip_key
 from undersong.models.family import BY_ROLE, Family
+from undersong.models.forward import last_token_states, plain_decoding
 from undersong.models.hearing import AUDIO, Heard, hear
 from undersong.models.pooling import mean_over
 from undersong.models.processor import Processor
@@ -252,23 +252,11 @@ class AudioModel:
         replies: dict[int, Reply] = {}
         for rows in self.by_length(prompts, batch_size):
             inputs = self.batch([prompts[i] for i in rows])
-            with self._plain_decoding(limit):
+            with plain_decoding(self.base, limit, self.tokenizer.pad_token_id, self.end_ids):
                 new = self.model.generate(**inputs)
             for i, tokens in zip(rows, new.tolist()):
                 replies[i] = self._reply(prompts[i], tokens)
         return [replies[i] for i in range(len(prompts))]
-
-    @contextmanager
-    def _plain_decoding(self, limit: int) -> Iterator[None]:
-        """Greedy and nothing else: what a checkpoint's own generation config says, down to the tokens it suppresses,
-        would make models decode differently (DESIGN rule 8)."""
-        own = self.base.generation_config
-        ends = {"pad_token_id": self.tokenizer.pad_token_id, "eos_token_id": self.end_ids}
-        self.base.generation_config = GenerationConfig(max_new_tokens=limit, do_sample=False, **ends)
-        try:
-            yield
-        finally:
-            self.base.generation_config = own
 
     def check_room(self, prompts: Sequence[Prompt], limit: int) -> None:
         """UndersongError for a prompt that leaves no room for a reply of `limit` tokens."""
@@ -302,27 +290,7 @@ class AudioModel:
         self.model.eval()
         out = np.empty((self.layers + 1, len(prompts), self.decoder.config.hidden_size), np.float32)
         for rows in self.by_length(prompts, batch_size):
-            with self._last_token_states() as states:
+            with last_token_states(self.decoder.layers) as states:
                 self.model(**self.batch([prompts[i] for i in rows]), use_cache=False)
             out[:, rows] = torch.stack(states).float().cpu().numpy()
         return out
-
-    @contextmanager
-    def _last_token_states(self) -> Iterator[list[torch.Tensor]]:
-        """Collects (batch, dim) at the last position: layer 0's input, then every layer's output."""
-        states: list[torch.Tensor] = []
-
-        def first(_module: nn.Module, args: tuple, kwargs: dict) -> None:
-            states.append((args[0] if args else kwargs["hidden_states"])[:, -1].clone())  # a view would keep all tokens
-
-        def each(_module: nn.Module, _args: tuple, output: Any) -> None:
-            states.append((output[0] if isinstance(output, tuple) else output)[:, -1].clone())
-
-        layers = self.decoder.layers
-        hooks = [layers[0].register_forward_pre_hook(first, with_kwargs=True)]
-        hooks += [layer.register_forward_hook(each) for layer in layers]
-        try:
-            yield states
-        finally:
-            for hook in hooks:
-                hook.remove()

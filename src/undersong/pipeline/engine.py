@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from undersong.encoders.progress import Watcher
     from undersong.scale.portions import Pass, Portions
     from undersong.scale.ray_cluster import Workers
+    from undersong.store import Artefact
 
 ENGINES = ("local", "ray")
 
@@ -57,9 +58,9 @@ def portions_of(place: Path) -> Path:
     return place.with_suffix(".portions")
 
 
-def clear(folder: Path) -> None:
-    """Removes shards whose artefact is there; another process may be doing the same."""
-    if folder.exists():
+def clear(folder: Path, made: Artefact) -> None:
+    """Removes the shards of an artefact that is there (to a plan it may not be); another process may do the same."""
+    if made.path.exists() and folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
 
 

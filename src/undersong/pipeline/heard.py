@@ -45,8 +45,8 @@ def audio_again(results: Mapping[str, Any], beside: Path) -> Audio:
         if not inside or len(inside) < len(files):
             continue
         try:
-            samples = [sample for file in inside for sample in read_manifest(file).samples]
-            return _of((one for one in samples if one.id in wanted and _decodes(one)), wanted)
+            samples = [one for file in inside for one in read_manifest(file).samples if one.id in wanted]
+            return _of(filter(_decodes, samples), wanted)
         except (UndersongError, OSError):  # a damaged store, audio that is gone: the report goes without players
             continue
     return {}

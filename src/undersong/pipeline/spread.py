@@ -5,19 +5,21 @@ What is not an arm (judging, probing, defenses, results) is done by the run that
 
 from __future__ import annotations
 
+import shutil
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from undersong.models.loading import Loading
 from undersong.pipeline.arm import arm_names, audit_arm
-from undersong.pipeline.engine import Engine
+from undersong.pipeline.engine import Engine, workers_of
 from undersong.pipeline.folders import for_study
 from undersong.pipeline.workshop import Workshop
 from undersong.store import Store
 from undersong.study import Study
 
-COUNTS = ".jobs"  # in a store: how often each arm was begun, while a run spreads them
+COUNTS = ".jobs-"  # of a folder in a store: how often each arm was begun, while one run of maybe several spreads them
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Arms:
 
     def __init__(self, todo: Sequence[ArmJob], loading: Loading) -> None:
         self.todo, self.loading = tuple(todo), loading
+        self.counts = f"{COUNTS}{uuid.uuid4().hex}"
         self.shops: dict[Path, Workshop] = {}
 
     def finished(self, _number: int) -> bool:
@@ -49,7 +52,7 @@ class Arms:
         audit_arm(job.study, shop, job.arm, lambda _line: None)
 
     def tries(self, number: int) -> Path:
-        return self.todo[number].store / COUNTS / str(number)
+        return self.todo[number].store / self.counts / str(number)
 
     def named(self, number: int) -> str:
         return f"arm {self.todo[number].name}"
@@ -62,23 +65,22 @@ def spread_arms(
 
     Raises UndersongError as a run would, and where Ray is not installed or cannot be reached.
     """
-    from undersong.scale.ray_cluster import Workers, cluster
+    from undersong.scale.ray_cluster import cluster
     from undersong.scale.ray_jobs import done_on_ray
 
     todo = [ArmJob(study, arm, store.resolve()) for study, _, store in placed for arm in arm_names(study)]
     if not todo:
         return  # nothing is trained: models that only answer are asked by the run itself
+    arms, workers = Arms(todo, loading), workers_of(engine)
+    folders = {store.resolve() / arms.counts for _, _, store in placed}
     for study, out, store in placed:
         for_study(out, study.study, store)
-        (store / COUNTS).mkdir(parents=True, exist_ok=True)
-    workers = Workers(count=engine.workers, gpus=engine.gpus, address=engine.address)
+    for folder in folders:
+        folder.mkdir(parents=True)
     try:
         with cluster(workers) as ray:
-            for done, number in enumerate(done_on_ray(ray, Arms(todo, loading), range(len(todo)), workers), 1):
+            for done, number in enumerate(done_on_ray(ray, arms, range(len(todo)), workers), 1):
                 say(f"{todo[number].name} is done ({done} of {len(todo)} arms)")
     finally:
-        for number, job in enumerate(todo):
-            (job.store / COUNTS / str(number)).unlink(missing_ok=True)
-        for _, _, store in placed:
-            if (store / COUNTS).is_dir() and not any((store / COUNTS).iterdir()):
-                (store / COUNTS).rmdir()
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)

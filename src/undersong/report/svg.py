@@ -205,6 +205,13 @@ def strip(value: float | None, low: float | None, high: float | None, x: Scale, 
     return tag("svg", *marks, class_="strip", aria_hidden="true", width="100%", height="100%", overflow="visible")
 
 
+def difference(value: float | None, low: float | None, high: float | None, reach: float) -> Markup:
+    """`strip` of a difference on an axis of `symmetric` reach: 0 is dashed, and an interval is cut at its ends."""
+    x = Scale((-reach, reach), (0.0, 100.0))
+    low, high = (None if end is None else max(-reach, min(reach, end)) for end in (low, high))
+    return strip(value, low, high, x, "base", reference=0.0, at=(-reach, reach))
+
+
 def _upright(x: float, class_: str) -> Markup:
     return tag("line", x1=f"{x:.2f}%", x2=f"{x:.2f}%", y1="0%", y2="100%", class_=class_)
 

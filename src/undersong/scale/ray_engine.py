@@ -7,8 +7,8 @@ the folder and the audio under the same paths.  Ray is the extra `scale`; nothin
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,7 +54,8 @@ def embed_on_ray(
     if numbers:
         tell = watch_items(work.parts, numbers, progress)
         with cluster(workers) as ray:
-            _hand_out(work, numbers)
+            for number in numbers:
+                _hand_out(work.samples[work.parts.span(number)], work.parts.samples(number))
             for number in done_on_ray(ray, _shards(work), numbers, workers):
                 tell(number)
     return concluded(work, len(numbers), shard)
@@ -90,16 +91,12 @@ def spread_on_ray(workers: Workers = HERE) -> Spread:
     from Parquet and writes its rows to Parquet."""
 
     def spread(make: Callable[[], Pass], portions: Portions, numbers: Sequence[int]) -> Iterator[int]:
-        from undersong.corpora.forms.manifest import write_manifest
-
         passes = Passes(portions.folder, portions.rows, make)
         for number in numbers:
-            if not passes.samples(number).exists():
-                passes.samples(number).parent.mkdir(parents=True, exist_ok=True)
-                write_manifest(portions.part(number), passes.samples(number))
+            _hand_out(portions.part(number), passes.samples(number))
         with cluster(workers) as ray:
             yield from done_on_ray(ray, passes, numbers, workers)
-        shutil.rmtree(passes.samples(0).parent, ignore_errors=True)
+        passes.tidy(numbers)
 
     return spread
 
@@ -129,16 +126,22 @@ class Passes:
     def named(self, number: int) -> str:
         return f"shard {number} ({self.samples(number)})"
 
+    def tidy(self, numbers: Sequence[int]) -> None:
+        """Takes away what these jobs were told; another process may still need what it told its own."""
+        for number in numbers:
+            self.samples(number).unlink(missing_ok=True)
+            self.tries(number).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.samples(0).parent.rmdir()
 
-def _hand_out(work: Work, numbers: Sequence[int]) -> None:
-    """Each shard's items into a Parquet file: a worker reads its own and never holds the corpus."""
+
+def _hand_out(samples: Sequence[Sample], file: Path) -> None:
+    """A shard's items into a Parquet file: a worker reads its own and never holds the corpus."""
     from undersong.corpora.forms.manifest import write_manifest
 
-    for number in numbers:
-        file = work.parts.samples(number)
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_manifest(work.samples[work.parts.span(number)], file)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_manifest(samples, file)
 
 
 class Shards:

@@ -1,6 +1,7 @@
 """What each stage made, under the hash of what it was made from.  Knows files and hashes, not what they mean."""
 
-from undersong.store.artefacts import PROVENANCE, Artefact, Draft, Inputs, Store, remedy
+from undersong.store.artefacts import Artefact, Inputs, Store, remedy
+from undersong.store.drafts import PROVENANCE, Draft
 from undersong.store.failpoints import FAILPOINTS, failpoint
 from undersong.store.files import CLOSED, FULL, WRITING, disk_errors, replacing, write_atomic
 from undersong.store.hashes import canonical, hash_file, hash_folder

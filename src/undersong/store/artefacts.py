@@ -12,10 +12,8 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import platform
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,12 +22,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from undersong import __version__
+from undersong.store.drafts import PROVENANCE, Draft
 from undersong.store.failpoints import failpoint
-from undersong.store.files import WRITING, mending, remove, replacing, sync
-from undersong.store.hashes import canonical, hash_file, plain, walk
+from undersong.store.files import mending
+from undersong.store.hashes import canonical, hash_file, plain
 from undersong.types import UndersongError
 
-PROVENANCE = "provenance.json"
 logger = logging.getLogger("undersong.store")
 
 
@@ -94,105 +92,6 @@ def _damaged(folder: Path, why: str) -> UndersongError:
 Inputs: TypeAlias = Mapping[str, Artefact | str]
 
 
-class Draft:
-    """The artefact being made: what a stage's `make` writes to.
-
-    Files written straight into `path` are part of the artefact, but only what `file` finished outlives a kill.
-    """
-
-    def __init__(self, path: Path, journal: BinaryIO) -> None:
-        self.path = path
-        self._journal = journal
-        self._finished: set[str] = set()
-        self._notes: dict[str, Any] = {}
-        self._seconds = [0.0, 0.0]  # wall and processor time of the work that is kept, over all attempts
-        self._clock = _clock()
-        if path.exists():
-            self._resume()
-            failpoint("draft:swept")
-        else:
-            journal.truncate(0)  # it speaks of a folder that is gone
-            os.fsync(journal)
-        path.mkdir(parents=True, exist_ok=True)
-        failpoint("draft:made")
-
-    @contextmanager
-    def file(self, name: str, *, mode: int | None = None) -> Iterator[Path]:
-        """A temporary path to write a file (or folder) to; on clean exit it becomes `name`, safe from kills.
-
-        `name` may have subfolders.  `mode`: the file's permissions (0o600 for replies), in force from its first byte.
-        """
-        parts = Path(name).parts
-        if not parts or {"/", "..", PROVENANCE} & set(parts) or any(part.startswith(WRITING) for part in parts):
-            raise ValueError(f"{name!r} must be a path inside the artefact, and none of the store's own")
-        with replacing(self.path / name, mode) as temporary:
-            yield temporary
-        self._record(finished=Path(name).as_posix())
-        self._finished.add(Path(name).as_posix())
-
-    def has(self, name: str) -> bool:
-        """Whether `file` finished this shard, in this run or in a killed one before it."""
-        return Path(name).as_posix() in self._finished and (self.path / name).exists()
-
-    def note(self, **facts: Any) -> None:
-        """JSON-able facts for provenance.json (device, model revision, frozen hashes); of two, the last counts."""
-        self._notes |= plain(facts, "note")
-        self._record(note=facts)
-
-    def _record(self, **entry: Any) -> None:
-        """Append to the journal.  An entry begins its own line, so one torn by a kill spoils only itself."""
-        seconds, self._clock = [now - then for now, then in zip(_clock(), self._clock)], _clock()
-        failpoint("journal:before")
-        self._journal.write(b"\n" + canonical({**entry, "seconds": seconds}).encode())
-        os.fsync(self._journal)
-        failpoint("journal:written")
-        self._seconds = [a + b for a, b in zip(self._seconds, seconds)]
-
-    def _resume(self) -> None:
-        """Take over what the journal vouches for; remove everything else."""
-        self._journal.seek(0)
-        for line in self._journal.read().splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:  # blank, or torn by the kill: its shard is made again
-                continue
-            self._finished.update([entry["finished"]] if "finished" in entry else [])
-            self._notes |= entry.get("note", {})
-            self._seconds = [a + b for a, b in zip(self._seconds, entry["seconds"])]
-        for item in walk(self.path):  # deepest first, so a folder is met when it is as empty as it gets
-            name = item.relative_to(self.path)
-            vouched = not self._finished.isdisjoint(part.as_posix() for part in (name, *name.parents))
-            holds_shards = item.is_dir() and not item.is_symlink() and any(item.iterdir())
-            if not vouched and not holds_shards:
-                remove(item)
-
-    def _publish(self, final: Path, facts: Mapping[str, Any]) -> None:
-        """All on disk, then provenance, then the one rename that makes the artefact exist."""
-        failpoint("publish:before")
-        sync(self.path)
-        wall, cpu = (kept + now - then for kept, now, then in zip(self._seconds, _clock(), self._clock))
-        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        files = {
-            item.relative_to(self.path).as_posix(): [item.stat().st_size, hash_file(item)]
-            for item in walk(self.path)
-            if item.is_file()
-        }
-        whole = {
-            **facts,
-            "files": files,
-            "notes": self._notes,
-            "wall_seconds": wall,
-            "cpu_seconds": cpu,
-            "created": created,
-        }
-        with replacing(self.path / PROVENANCE) as temporary:
-            temporary.write_text(json.dumps(whole, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-        failpoint("publish:ready")
-        self.path.rename(final)
-        failpoint("publish:renamed")
-        sync(final.parent, deep=False)
-
-
 class Store:
     """Artefacts under one root folder.  Same question again = a look-up."""
 
@@ -250,7 +149,7 @@ class Store:
             draft = Draft(place.partial, journal)
             make(draft)
             facts = {**_question(stage, version, config, inputs), "hash": place.hash, "seed": seed}
-            draft._publish(place.path, facts | _surroundings(packages))
+            draft.publish(place.path, facts | _surroundings(packages))
         return place
 
 
@@ -285,9 +184,3 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
             fcntl.flock(file, fcntl.LOCK_EX)
         failpoint("lock:taken")
         yield file
-
-
-def _clock() -> tuple[float, float]:
-    """Wall seconds, and processor seconds of this process and its finished children."""
-    spent = os.times()
-    return time.monotonic(), spent.user + spent.system + spent.children_user + spent.children_system

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,8 @@ def replacing(target: Path, mode: int | None = None) -> Iterator[Path]:
     If the body raises, `target` is as before.  `mode`: the file's permissions, in force from its first byte.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{WRITING}{os.getpid()}-{target.name}")
+    # Not by the process's number alone: containers that share a disk all have the same few.
+    temporary = target.with_name(f"{WRITING}{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
     old = temporary.with_name(f"{temporary.name}.old")
     failpoint("write:begun")
     try:

@@ -59,13 +59,16 @@ def all_facts(samples: Sequence[Sample], tell: Callable[[int], None] | None = No
 
 
 def examined(samples: Sequence[Sample], facts: Sequence[Facts]) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
-    """Usable samples with `seconds` and `pcm_hash` filled in, and why others are not.  `facts` are in their order.
+    """Usable samples with `seconds` and `pcm_hash` filled in, and why others are not.
 
-    What a manifest said of seconds and hash of a clip is replaced by what was found.
+    What a manifest said of seconds and hash of a clip is replaced by what was found.  ValueError for facts that are not
+    of these samples, in their order: they may be of another run's shards.
     """
+    if [one.id for one in facts] != [sample.id for sample in samples]:
+        raise ValueError("the facts are not of these samples, in their order")
     kept = tuple(
         sample if sample.audio is None else replace(sample, seconds=one.seconds, pcm_hash=one.pcm_hash)
-        for sample, one in zip(samples, facts, strict=True)
+        for sample, one in zip(samples, facts)
         if one.reason is None
     )
     return kept, tuple(Quarantined(one.id, one.reason) for one in facts if one.reason is not None)

@@ -124,6 +124,8 @@ def _written(study: _Study, rows: Sequence[tuple[str, Row]], out: Path, show_rep
     first = rows[0][1]
     parts = [first["run_model"], *_run(first), *(first.get(name) for name in ("set", "modality", "system"))]
     name = "_".join(re.sub(r"[^\w.+-]+", "-", str(part)) for part in parts if part)
+    if (out / f"{name}.eval").exists():  # the folder was empty: another run's name is the same in letters of a file
+        name = f"{name}_{hashlib.sha256(str(parts).encode()).hexdigest()[:8]}"
     log = _log(study, rows, name, show_replies)
     recompute_metrics(log)
     file = out / f"{name}.eval"

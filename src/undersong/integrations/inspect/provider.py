@@ -38,7 +38,7 @@ DEFAULTS = GenerateConfig()
 STOPS: dict[str, StopReason] = {"stop": "stop", "length": "max_tokens", "error": "unknown"}
 
 
-@dataclass
+@dataclass(eq=False)  # the same prompt asked twice is two requests
 class Asked:
     """One request: a prompt, its limit of new tokens, and what came of it."""
 
@@ -105,14 +105,14 @@ class UndersongAPI(ModelAPI):
         self._waiting.append(asked)
         async with self._turn:
             if asked.reply is None:  # else the one before answered it too
-                batch = self._take(asked.limit)
-                await anyio.to_thread.run_sync(self._answer, batch)
+                await anyio.to_thread.run_sync(self._answer, self._take(asked))
         assert asked.reply is not None
         return self._output(asked, asked.reply)
 
-    def _take(self, limit: int) -> list[Asked]:
-        """Of what waits, the next batch with one limit."""
-        batch = [one for one in self._waiting if one.limit == limit][: self._batch]
+    def _take(self, first: Asked) -> list[Asked]:
+        """A request, even one that a failed batch took out of what waits, and as many with its limit as fit."""
+        others = [one for one in self._waiting if one is not first and one.limit == first.limit]
+        batch = [first, *others][: self._batch]
         self._waiting = [one for one in self._waiting if one not in batch]
         return batch
 

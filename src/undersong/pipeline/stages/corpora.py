@@ -42,13 +42,14 @@ def corpus(
     def read() -> tuple[Sequence[Sample], tuple[Quarantined, ...]]:
         manifest = open_corpus(ref, columns)
         tell_remark(shop, ref, manifest)
-        return select(manifest.samples, where or {}), manifest.quarantined
+        chosen = select(manifest.samples, where or {})
+        if noise is None:
+            return chosen, manifest.quarantined
+        noisy, silent = _under(chosen, noise)
+        return noisy, (*manifest.quarantined, *silent)
 
     def make(draft: Draft) -> None:
         chosen, lost = read()
-        if noise is not None:
-            chosen, silent = _under(chosen, noise)
-            lost = (*lost, *silent)
         samples, failed = _listened(shop, ref, chosen, engine, draft) if decode else (tuple(chosen), ())
         if not samples:
             first = next(iter((*lost, *failed)), None)
@@ -68,8 +69,7 @@ def corpus(
         if not place.path.exists():
             _decode(shop, ref, read()[0], engine, portions_of(place.path))
     made = shop.store.get_or_make(STAGE, VERSION, config, inputs, make, packages=("soundfile", "soxr"))
-    if made.path.exists():
-        clear(portions_of(made.path))
+    clear(portions_of(made.path), made)
     return Corpus(ref, made)
 
 

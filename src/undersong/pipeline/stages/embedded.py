@@ -13,7 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undersong.pipeline.engine import AT_ONCE, Engine, embed_pool, in_shards
+from undersong.pipeline.engine import AT_ONCE, Engine, clear, embed_pool, in_shards
 from undersong.pipeline.stages.heard import hearable
 from undersong.pipeline.stages.transcribed import asr_of, transcripts
 from undersong.pipeline.workshop import Corpus, Workshop
@@ -72,9 +72,7 @@ def embeddings(shop: Workshop, view: View) -> Artefact:
             write_embeddings(encoder.encode(samples), draft.path)
 
     made = shop.store.get_or_make(STAGE, VERSION, config, inputs, make, packages=PACKAGES)
-    if made.path.exists() and (shards := _shards(made.path)).exists():
-        # All that is in them is in the artefact; another process may be taking them away at the same time.
-        shutil.rmtree(shards, ignore_errors=True)
+    clear(_shards(made.path), made)
     return made
 
 

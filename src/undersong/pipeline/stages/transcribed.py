@@ -52,8 +52,7 @@ def transcripts(shop: Workshop, asr: str, corpus: Corpus, engine: Engine = AT_ON
         if not place.path.exists():
             pass_over(engine, Portions(portions_of(place.path), mute(corpus.samples), SHARD), make_pass, watcher)
     made = shop.store.get_or_make(STAGE, VERSION, {}, inputs, make, packages=("torch", "transformers"))
-    if made.path.exists():
-        clear(portions_of(made.path))
+    clear(portions_of(made.path), made)
     return made
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from undersong.report import words
 from undersong.report.beside.comparable import Beside
 from undersong.report.schema import Comparison
-from undersong.report.svg import Scale, strip, symmetric
+from undersong.report.svg import difference, symmetric
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,8 @@ def _cell(one: Comparison | None, reach: float) -> Cell:
     sign = 1.0 if one.minuend == "b" else -1.0  # always B - A, as the questions are put
     ends = sorted(sign * end for end in (one.low, one.high) if end is not None)
     low, high = ends if len(ends) == 2 else (None, None)
-    difference = None if one.difference is None else sign * one.difference
-    x = Scale((-reach, reach), (0.0, 100.0))
-    picture = strip(difference, low, high, x, "base", reference=0.0, at=(-reach, reach))
+    middle = None if one.difference is None else sign * one.difference
     p = f", corrected p {words.equal(one.p_adjusted)}" if one.p_adjusted is not None else ""
     n = f"n = {one.n}" if one.n is not None else "n unknown"
-    return Cell(words.points(difference), words.bracket(low, high) or "no interval", f"{n}{p}", picture)
+    interval = words.bracket(low, high) or "no interval"
+    return Cell(words.points(middle), interval, f"{n}{p}", difference(middle, low, high, reach))

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from undersong.report import words
 from undersong.report.beside.comparable import Beside
 from undersong.report.case import Case
-from undersong.report.panels import Table, Value
+from undersong.report.panels import Table, Value, share
 from undersong.report.schema import models
 from undersong.report.sections.arms import AGAINST
 from undersong.report.summary import Estimate, relation
@@ -97,7 +97,7 @@ def _lines(case: Case) -> Iterator[Line]:
 def _table(found: Sequence[tuple[Beside, Sequence[Line]]], caption: str, rate: str) -> Table:
     rows = tuple(
         (
-            study.name, label, note, _value(number), str(number.runs), f"{number.n:,}", against or words.NONE,
+            study.name, label, note, _rate(number), str(number.runs), f"{number.n:,}", against or words.NONE,
             "; ".join(study.differs) or words.NONE,
         )
         for study, lines in found
@@ -116,6 +116,6 @@ def _table(found: Sequence[tuple[Beside, Sequence[Line]]], caption: str, rate: s
     return Table(caption, head, rows, names=3)
 
 
-def _value(number: Estimate) -> Value:
-    text = f"{words.bare(number.mean)} {words.bracket(number.low, number.high) or 'no interval'}"
-    return Value(text, 100 * number.mean, *(None if end is None else 100 * end for end in (number.low, number.high)))
+def _rate(number: Estimate) -> Value:
+    known = words.bracket(number.low, number.high)
+    return share(number.mean, number.low, number.high, "" if known else "no interval")

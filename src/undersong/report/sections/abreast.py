@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from undersong.report import words
 from undersong.report.schema import Marginal, Results
-from undersong.report.svg import Scale, strip, symmetric
+from undersong.report.svg import difference, symmetric
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,6 @@ def _line(
 def _cell(marginal: Marginal | None, reach: float) -> Cell:
     if marginal is None:
         return Cell(words.NONE, "", Markup(""))
-    x = Scale((-reach, reach), (0.0, 100.0))
-    picture = strip(marginal.difference, marginal.low, marginal.high, x, "base", reference=0.0, at=(-reach, reach))
+    picture = difference(marginal.difference, marginal.low, marginal.high, reach)
     alone = "one pair of runs" if marginal.n == 1 else "all pairs agree"  # why there is no interval
     return Cell(words.points(marginal.difference), words.bracket(marginal.low, marginal.high) or alone, picture)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from undersong.report import words
 from undersong.report.schema import Comparison, Results
-from undersong.report.svg import Scale, strip, symmetric
+from undersong.report.svg import difference, symmetric
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,6 @@ def build(results: Results) -> Contrasts | None:
 
 
 def _line(c: Comparison, reach: float) -> Line:
-    x = Scale((-reach, reach), (0.0, 100.0))
-    low, high = (None if end is None else max(-reach, min(reach, end)) for end in (c.low, c.high))
     what = [c.set or "", words.spoken(c.modality) if c.modality else "", f"“{c.system}” prompt" if c.system else ""]
     what += [f"step {c.step}" if c.step is not None else "", c.metric.replace("_", " ").replace("jsr", "JSR")]
     return Line(
@@ -71,7 +69,7 @@ def _line(c: Comparison, reach: float) -> Line:
         difference=words.points(c.difference),
         minus="B − A" if c.minuend == "b" else "A − B",
         interval=words.bracket(c.low, c.high) or words.NONE,
-        picture=strip(c.difference, low, high, x, "base", reference=0.0, at=(-reach, reach)),
+        picture=difference(c.difference, c.low, c.high, reach),
         p=words.probability(c.p),
         p_adjusted=words.probability(c.p_adjusted),
         method=c.method or "",

@@ -191,7 +191,9 @@ def _refuse_lost(
 
     named = [axis for axis, made in vectors.items() if made[0].quarantined]
     where = f"on {'axis' if len(named) == 1 else 'the axes'} {', '.join(named)}"
-    check_quarantine(where if named else "as it is", lost, pool.items + len(pool.quarantined), (), most)
+    first = next(iter(vectors.values()))[0]
+    total = len(first.ids) + len(first.quarantined) + len(pool.quarantined)
+    check_quarantine(where if named else "as it is", lost, total, (), most)
 
 
 def _question(sets: Mapping[str, str], sides: Sides, asked: Asked) -> tuple[dict[str, Any], dict[str, Artefact | str]]:

@@ -137,3 +137,11 @@ def test_one_bad_line_among_many_is_named_and_memory_stays_small(tmp_path: Path,
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < short.stat().st_size / 10 * 2
+
+
+def test_an_error_names_the_file_that_was_read_and_not_one_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "pool.csv").write_text("id,text\n")
+    (tmp_path / "pool.aaa").write_text("something else")
+    (tmp_path / "pool.zzz").write_text("something else")
+    with pytest.raises(UndersongError, match=r"pool\.csv holds no items"):
+        open_manifest(tmp_path / "pool.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import soundfile
 from screening import screen
 
+from undersong.pipeline.engine import Engine
 from undersong.types import UndersongError
 
 PAIR = ("organism:unseen-benign", "organism:unseen-harm")
@@ -166,3 +168,73 @@ def test_a_preset_of_another_size_is_told(tmp_path: Path) -> None:
     pool = rows(tmp_path / "pool.jsonl", ["paint a chair", "wash the boat now", "rob a red lamp"])
     screen(pool, f"preset:advbench={tmp_path / 'advbench.csv'}", tmp_path / "out", axes=WORDS, say=said.append)
     assert "Preset 'advbench' has 6 items here and 520 where it was described." in said
+
+
+@pytest.mark.parametrize(
+    ("axis", "field", "said"),
+    [("logmel", "audio", "Harm item harm0 cannot be used on axis a (no audio; 2 in all)"),
+     ("internal", "audio", "Harm item harm0 cannot be used on axis a (no audio; 2 in all)"),
+     ("tfidf", "text", "Harm item harm0 cannot be used on axis a (no text; 2 in all)")],
+)  # fmt: skip
+def test_a_side_without_what_an_axis_wants_is_refused_before_anything_is_embedded(
+    tmp_path: Path, monkeypatch, axis: str, field: str, said: str
+) -> None:
+    from undersong.pipeline.screening import run as module
+
+    monkeypatch.setattr(module, "_vectors", lambda *_args: pytest.fail("embedded"))
+    tone = np.sin(np.arange(8000) * np.arange(8000) / 4e4) / 2
+    soundfile.write(tmp_path / "tone.wav", tone, 16_000)
+    texts = ["rob a judge", "rob a bank"]
+    harm = rows(tmp_path / "harm.jsonl", texts)
+    if field == "text":
+        soundfile.write(tmp_path / "other.wav", tone[::-1], 16_000)
+        lines = [{"id": f"harm{i}", "audio": name} for i, name in enumerate(("tone.wav", "other.wav"))]
+        harm.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    more = {"model": "organism:af3"} if axis == "internal" else {}
+    with pytest.raises(UndersongError, match=re.escape(said)):
+        screen("organism:unseen-benign", harm, tmp_path / "out", axes={"a": axis}, **more)
+    with pytest.raises(UndersongError, match=rf"2 of 2 pool items cannot be used on axis a, .* \(no {field}\)"):
+        screen(harm, "organism:unseen-harm", tmp_path / "out", axes={"a": axis}, **more)
+    with pytest.raises(UndersongError, match=rf"2 of 2 items of the harmless set .* axis a, .* \(no {field}\)"):
+        screen(*PAIR, tmp_path / "out", axes={"a": axis}, harmless=harm, **more)
+
+
+def test_padding_that_is_not_there_is_refused_before_anything_is_embedded(tmp_path: Path, monkeypatch) -> None:
+    from undersong.pipeline.screening import run as module
+
+    monkeypatch.setattr(module, "_vectors", lambda *_args: pytest.fail("embedded"))
+    with pytest.raises(UndersongError, match="no padding to check"):
+        screen(*PAIR, tmp_path / "out", axes=WORDS, check_padding=True)
+
+
+@pytest.mark.parametrize("shard", ["4/3", "0/3", "x"])
+def test_a_shard_that_is_none_is_refused_where_all_is_known(texts, tmp_path: Path, shard: str) -> None:
+    how = {"axes": WORDS, "store": tmp_path / "store"}
+    screen(*texts, tmp_path / "out", **how)
+    with pytest.raises(UndersongError, match="is no i/n"):
+        screen(*texts, tmp_path / "out", engine=Engine(shard=shard), **how)
+
+
+def test_the_axis_that_lost_the_pool_is_named_and_not_the_first(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        "import numpy as np\n"
+        "from undersong.types import Embeddings, Quarantined\n"
+        "class Half:\n"
+        "    name = 'half'\n"
+        "    def encode(self, samples):\n"
+        "        kept = [s.id for s in samples if s.answer is None]\n"
+        "        lost = tuple(Quarantined(s.id, 'has an answer') for s in samples if s.answer is not None)\n"
+        "        rows = np.random.default_rng(0).normal(size=(len(kept), 3)).astype(np.float32)\n"
+        "        return Embeddings(tuple(kept), rows, np.ones(len(kept), np.int64), lost)\n"
+    )
+    pool = rows(tmp_path / "pool.jsonl", ["wash the boat", "paint the lamp", "draw the judge"])
+    with pool.open("a") as file:
+        file.write('{"id": "z", "text": "rob the lamp", "answer": "yes"}\n')
+    harm = rows(tmp_path / "harm.jsonl", ["rob a judge", "rob a bank"])
+    how = {"axes": {**WORDS, "half": f"python:{own}:Half"}}
+    with pytest.raises(
+        UndersongError, match=r"1 of 4 pool items cannot be used on axis half, the first: z \(half: has"
+    ):
+        screen(pool, harm, tmp_path / "out", **how)
+    screen(pool, harm, tmp_path / "out", max_quarantined=0.5, **how)

@@ -39,11 +39,15 @@ AT_ONCE = Engine()
 
 
 def check_engine(engine: Engine) -> None:
-    """Raises UndersongError for what no engine can do; loads nothing."""
+    """Raises UndersongError for what no engine can do; loads no engine."""
     if engine.name not in ENGINES:
         raise UndersongError(f"There is no engine {engine.name!r}; take one of {', '.join(ENGINES)}.")
     if engine.name == "local" and (engine.address or engine.workers or engine.gpus):
         raise UndersongError("--address, --workers and --gpus belong to --engine ray; add it, or leave them out.")
+    if engine.shard is not None:
+        from undersong.scale.work import parse_shard
+
+        parse_shard(engine.shard)  # also where there is nothing left to embed
 
 
 def in_shards(engine: Engine, items: int, folder: Path) -> bool:

@@ -56,7 +56,7 @@ def open_manifest(
             raise UndersongError(f"{path} is a corpus artefact, whose columns have their names; leave the map out.")
         return read_manifest(path, root)
     rows, form, start = _rows(Path(path), found, columns or {})
-    return manifest_of(rows, form, start, Path(path).stem, columns, root)
+    return manifest_of(rows, form, start, Path(path).stem, columns, root, Path(path))
 
 
 def form_of_path(path: Path) -> str:
@@ -88,13 +88,15 @@ def manifest_of(
     stem: str,
     columns: Mapping[str, str] | None = None,
     root: str | Path | None = None,
+    named: Path | None = None,
 ) -> Manifest:
     """Rows (with their places) as a Manifest; for a form of conversations each is turned into plain fields first.
 
-    `start`: where relative audio paths start; `stem`: what the ids of rows without one begin with.
+    `start`: where relative audio paths start; `stem`: what the ids of rows without one begin with; `named`: what an
+    error calls the whole by.
     """
     columns, failed, seen = dict(columns or {}), list[Quarantined](), set[str]()
-    where = next(start.glob(f"{stem}.*"), start / stem) if start.is_dir() else start / stem
+    where = start / stem if named is None else named
 
     def samples() -> Iterator[tuple[str, Sample]]:
         numbered: bool | None = None

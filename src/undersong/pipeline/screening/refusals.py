@@ -8,8 +8,8 @@ from pathlib import Path
 
 from undersong.pipeline.engine import check_engine
 from undersong.pipeline.screening.asked import CHATS, FORMS, READY, Asked, one_of, rules_asked
-from undersong.pipeline.screening.sides import Side, Sides
-from undersong.types import UndersongError
+from undersong.pipeline.screening.sides import Side, Sides, refuse_lost
+from undersong.types import Quarantined, UndersongError
 
 
 def check_asked(asked: Asked, sets: Mapping[str, str], out: Path) -> None:
@@ -94,3 +94,35 @@ def check_pool(asked: Asked, axes: Mapping[str, str], pool: Side) -> None:
         raise UndersongError(f"Embeddings cannot be kept as {asked.form}; leave --form out, or screen a manifest.")
     if asked.form in CHATS and not any(sample.answer for sample in pool.samples):
         raise UndersongError(f"No item of {pool.ref} has an answer to train on, so no {asked.form} can be written.")
+
+
+def check_material(axes: Mapping[str, str], sides: Sides, most: float) -> None:
+    """What an axis cannot use because it has no text, or no audio: an hour of embedding would end in the same refusal.
+
+    `most`: the share of the pool that may be lost.
+    """
+    from undersong.proximity import check_quarantine
+
+    for axis, encoder in axes.items():
+        lacking = {side.ref: _lacking(encoder, side) for side in sides.all}
+        pool, where = sides.pool, f"on axis {axis}"
+        for name, side in sides.harm.items():
+            to = f"{where} to {name}" if len(sides.harm) > 1 else where
+            total = pool.items + len(pool.quarantined)
+            check_quarantine(to, lacking[pool.ref], total, lacking[side.ref], most)
+        if sides.calm is not None:
+            refuse_lost(f"cannot be used {where}", sides.calm, lacking[sides.calm.ref], most)
+
+
+def _lacking(encoder: str, side: Side) -> list[Quarantined]:
+    """Items of one side that an encoder finds nothing in.  What code of the user's own wants is for that to say."""
+    from undersong.encoders.options import OF_TEXT, parse_encoder
+
+    if encoder == READY or (read := parse_encoder(encoder)).code:
+        return []
+    text, audio = read.kind in OF_TEXT, read.hears
+    return [
+        Quarantined(sample.id, f"no {'text' if text else 'audio'}")
+        for sample in side.samples
+        if not (text and (sample.text or "").strip()) and not (audio and sample.audio is not None)
+    ]

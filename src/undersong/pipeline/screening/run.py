@@ -17,8 +17,8 @@ from typing import Any
 from undersong.pipeline.engine import AT_ONCE
 from undersong.pipeline.screening.asked import READY, Asked, liked, named_harm, rules_asked
 from undersong.pipeline.screening.findings import findings
-from undersong.pipeline.screening.padding import padding_checks
-from undersong.pipeline.screening.refusals import check_asked, check_axes, check_pool, refuse_inside
+from undersong.pipeline.screening.padding import padded, padding_checks
+from undersong.pipeline.screening.refusals import check_asked, check_axes, check_material, check_pool, refuse_inside
 from undersong.pipeline.screening.sides import Side, Sides, check_sides, read_sides, refuse_lost
 from undersong.pipeline.screening.writing import Screened, publish, read_screened, writable, write_screened
 from undersong.pipeline.stages.embedded import View, embed_shard, embeddings
@@ -55,16 +55,16 @@ def screen(
             return None
 
         def make(draft: Draft) -> None:
-            axes = _ready(sides, asked)
+            axes, names = _ready(sides, asked), _axes(sides, asked)
+            more = {"padding": padding_checks(names, sides, asked.loading.device)} if asked.check_padding else {}
             vectors = {axis: _vectors(shop, sides, views) for axis, views in axes.items()}
             lost = _lost(sides.pool, vectors)
+            _refuse_lost(sides.pool, vectors, lost, asked.max_quarantined)
             if sides.calm is not None:
                 for axis, made in vectors.items():
                     how = f"cannot be used on axis {axis}"
                     refuse_lost(how, sides.calm, made[-1].quarantined, asked.max_quarantined)
-            names = _axes(sides, asked)
             found = findings(sides, names, vectors, lost, rules, asked, partial(_once, store, config, inputs))
-            more = {"padding": padding_checks(names, sides, asked.loading.device)} if asked.check_padding else {}
             write_screened(found, more, sides.pool, lost, draft.path)
 
         config, inputs = _question(sets, sides, asked)
@@ -121,6 +121,9 @@ def _ready(sides: Sides, asked: Asked) -> dict[str, list[View]]:
     axes = _axes(sides, asked)
     check_axes(asked, axes, sides)
     check_pool(asked, axes, sides.pool)
+    check_material(axes, sides, asked.max_quarantined)
+    if asked.check_padding:
+        padded(axes)
     return {axis: _views(encoder, sides, asked) for axis, encoder in axes.items()}
 
 
@@ -178,6 +181,19 @@ def _lost(pool: Side, vectors: Mapping[str, Sequence[Embeddings]]) -> tuple[Quar
         for item in made[0].quarantined:
             reasons.setdefault(item.id, []).append(f"{axis}: {item.reason}")
     return tuple(Quarantined(id, "; ".join(why)) for id, why in reasons.items())
+
+
+def _refuse_lost(
+    pool: Side, vectors: Mapping[str, Sequence[Embeddings]], lost: Sequence[Quarantined], most: float
+) -> None:
+    """By the axes that lost them: what is ranked later lacks them on every axis, and would blame the first."""
+    from undersong.proximity import check_quarantine
+
+    named = [axis for axis, made in vectors.items() if made[0].quarantined]
+    where = f"on {'axis' if len(named) == 1 else 'the axes'} {', '.join(named)}"
+    first = next(iter(vectors.values()))[0]
+    total = len(first.ids) + len(first.quarantined) + len(pool.quarantined)
+    check_quarantine(where if named else "as it is", lost, total, (), most)
 
 
 def _question(sets: Mapping[str, str], sides: Sides, asked: Asked) -> tuple[dict[str, Any], dict[str, Artefact | str]]:

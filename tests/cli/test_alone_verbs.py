@@ -72,7 +72,9 @@ def test_what_only_sees_refusals_gives_no_jsr(undersong, tiny_folder: Path) -> N
     Path("pool.jsonl").write_text('{"id": "q0", "text": "paint the boat"}\n{"id": "q1", "text": "wash the boat"}\n')
     asked = ["pool.jsonl", "--model", str(tiny_folder), "--modality", "text", "--judge", "keyword"]
     assert undersong("evaluate", *asked, "--out", "harmful").startswith("non-refusal rate ")
-    assert undersong("evaluate", *asked, "--benign", "--out", "benign").startswith("refusal rate ")
+    benign = undersong("evaluate", *asked, "--benign", "--out", "benign")
+    assert benign.startswith("refusal rate ")
+    assert "(benign, text, plain, keyword)" in benign  # a set that is called harm would hold harmful prompts
 
 
 def test_plan_prints_a_row_a_stage(undersong) -> None:

@@ -150,6 +150,10 @@ def test_what_cannot_be_watched_is_said_at_once(tiny_folder: Path, corpora: Any,
     harm = corpora[0]
     with pytest.raises(UndersongError, match="max_over_refusal is of harmless prompts, and there are none"):
         UndersongCallback(str(tiny_folder), harm, max_over_refusal=0.1)
+    with pytest.raises(UndersongError, match=r"^non_refusal_rate lies between 0 and 1, where 5 limits nothing"):
+        UndersongCallback(str(tiny_folder), harm, max_jsr=5)  # in per cent it would never stop anything
+    with pytest.raises(UndersongError, match=r"^over_refusal lies between 0 and 1, where nan limits nothing"):
+        UndersongCallback(str(tiny_folder), harm, harm, max_over_refusal=float("nan"))
     with pytest.raises(UndersongError, match="no-such-file"):
         UndersongCallback(str(tiny_folder), tmp_path / "no-such-file.jsonl")
     with pytest.raises(UndersongError, match="must know how"):

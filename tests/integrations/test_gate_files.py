@@ -114,6 +114,16 @@ def test_a_study_of_which_something_is_missing(gate, tmp_path: Path) -> None:
     limit = ("--max-jsr-rise", 0.02)
     file = study(tmp_path, (BASE, harm(149, 0)), (CLOSEST, harm(149, 0)), named=[BASE, CLOSEST, two])
     assert "no verdicts of close seed 1 step 40, which results.json names" in gate(file, *limit)[2]
+
+
+def test_a_study_is_named_by_its_folder(gate, tmp_path: Path) -> None:
+    study(tmp_path, (BASE, harm(149, 0)), (CLOSEST, harm(149, 0)))
+    limit = ("--max-jsr-rise", 0.02)
+    assert gate(tmp_path, *limit)[0] == gate(tmp_path / "results.json", *limit)[0] == 0
+    (tmp_path / "results.json").unlink()
+    assert f"{tmp_path} holds no results.json; finish the study" in gate(tmp_path, *limit)[2]
+    both = ("--before", tmp_path, "--after", tmp_path / "verdicts.parquet")
+    assert f"{tmp_path} is a folder; give the verdict file in it, such as {tmp_path}" in gate(*both, *limit)[2]
     file = study(tmp_path, (CLOSEST, harm(149, 0)))
     assert "no verdicts of the base of m close seed 0" in gate(file, *limit)[2]
     file = study(tmp_path, (BASE, harm(149, 0)))
@@ -143,7 +153,7 @@ def test_a_study_of_which_something_is_missing(gate, tmp_path: Path) -> None:
         (["--before", "a.jsonl", "--after", "a.jsonl", "--max-jsr-rise", "0.1"], "are one file"),
         (["--before", "a.jsonl", "--after", "no.jsonl", "--max-jsr-rise", "0.1"], "no.jsonl"),
         (["--before", "a.jsonl", "--after", "b.jsonl", "--max-jsr-rise", "0.1", "--confidence", "1"], "confidence"),
-        (["--before", "a.jsonl", "--after", "b.jsonl", "--max-jsr-rise", "0.1", "--junit", "no/j.xml"], "no/j.xml"),
+        (["--before", "a.jsonl", "--after", "b.jsonl", "--max-jsr-rise", "0.1", "--junit", "a.jsonl/j.xml"], "a.jsonl"),
     ],
 )
 def test_bad_input_is_one_sentence(gate, tmp_path: Path, monkeypatch, arguments: list[str], said: str) -> None:

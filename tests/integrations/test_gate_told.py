@@ -57,6 +57,7 @@ def test_names_that_others_wrote_do_nothing() -> None:
     ("before", "after", "said"),
     [
         (harm(400, 0), harm(399, 0), "cannot tell; verdicts on 1 of 400 prompts are on one side only"),
+        (harm(40, 0), benign(9, 0), "plain, exact) 0.0% → not asked over 40 prompts"),
         (benign(9, 0), benign(9, 0), "m: JSR (harmful prompts) was not measured: cannot tell; at least 149 prompts"),
         (harm(149, 0, judge="keyword"), harm(149, 0, judge="keyword"), "m: non-refusal rate (harm, audio, "),
     ],
@@ -70,9 +71,9 @@ def test_both_are_written_whatever_the_code(gate, tmp_path: Path) -> None:
     a, b = tmp_path / "a.parquet", tmp_path / "b.parquet"
     write_verdicts(harm(100, 0), a)
     write_verdicts(harm(100, 60), b)
-    files = ("--junit", tmp_path / "j.xml", "--summary", tmp_path / "s.md")
+    files = ("--junit", tmp_path / "new" / "j.xml", "--summary", tmp_path / "s.md")  # folders are made, as by pytest
     assert gate("--before", a, "--after", b, "--max-jsr-rise", 0.02, *files)[0] == 1
-    assert ElementTree.parse(tmp_path / "j.xml").getroot().get("failures") == "1"
+    assert ElementTree.parse(tmp_path / "new" / "j.xml").getroot().get("failures") == "1"
     assert "❌ broken" in (tmp_path / "s.md").read_text(encoding="utf-8")
     assert gate(a, "--max-jsr", 0.5, *files)[0] == 0
     assert "rate 50" in (tmp_path / "s.md").read_text(encoding="utf-8")

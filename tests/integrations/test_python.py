@@ -91,6 +91,8 @@ def test_screen_ranks_and_leaves_nothing(corpora: tuple[Path, Path], tmp_path: P
     assert {"id", "axis", "harm_set", "distance", "rank", "kept"} <= set(rows.columns)
     assert list(rows[rows["kept"]]["id"]) == ["pool2"]
     assert rows.set_index("id").loc["pool2", "rank"] == rows["rank"].min()
+    assert "pool2" in repr(screened)  # what was kept, and no table of every sample
+    assert len(repr(screened)) < 1000
 
 
 def test_screen_writes_where_told(corpora: tuple[Path, Path], tmp_path: Path) -> None:
@@ -156,6 +158,8 @@ def test_compare_takes_rows_files_and_several(tmp_path: Path) -> None:
     assert "2 arms corrected together" in several.said[0]
     with pytest.raises(undersong.UndersongError, match="judge both the same way"):
         undersong.compare(verdicts(1), verdicts(1, judge="keyword"))
+    with pytest.raises(undersong.UndersongError, match=r"^BEFORE holds no verdicts"):
+        undersong.compare([], verdicts(1))
 
 
 def test_without_pandas_it_is_one_sentence(corpora: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

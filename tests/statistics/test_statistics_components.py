@@ -181,6 +181,7 @@ def test_what_cannot_be_told_has_a_sentence() -> None:
     small = variance_components(design(3, 4, 3, 3), rng.random(108))
     assert "2 degrees of freedom are too few" in note(small, "base")
     assert "3 degrees of freedom are too few" in note(small, "selection")
+    assert "1 degree of freedom is too few" in note(variance_components(design(2, 4, 3, 3), rng.random(72)), "base")
     single = variance_components(design(1, 6, 1, 1), rng.random(6))
     assert "same base" in note(single, "base")
     assert "cannot be told from run noise" in note(single, "selection")

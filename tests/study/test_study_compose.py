@@ -205,7 +205,7 @@ def test_what_is_set_lies_over_the_file(folder: Path) -> None:
         ("matrix={}", "matrix is of the file"),
         (".=3", "names no key"),
         ("=3", "unknown key ''"),
-        ("models.x=3", "models: Input should be"),
+        ("models.x=3", "models: give a list"),
     ],
 )
 def test_what_cannot_be_set_is_one_sentence(folder: Path, text: str, said: str) -> None:

@@ -210,6 +210,24 @@ def test_a_wrong_value_is_named(key: str, value: Any, said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["../away", "/root", "a/b", "a\\b", "..", ".", "", " ", "a ", "a\nb", "a\x00b"])
+def test_a_study_is_called_what_a_folder_can_be_called(name: str) -> None:
+    with pytest.raises(UndersongError, match=r"^x: study: .* cannot be the name of a folder; take words without /"):
+        parse_study({**SMALL, "study": name}, "x")
+
+
+@pytest.mark.parametrize("name", ["s", "a b", "Ünïcødé 研究", "..a", "v1.2", "-x-", "<b>"])
+def test_other_names_are_taken(name: str) -> None:
+    assert parse_study({**SMALL, "study": name}, "x").study == name
+
+
+def test_one_value_where_a_list_belongs() -> None:
+    with pytest.raises(UndersongError, match=r"^x: tuning\.steps: 20 is no list; write \[20\]\.$"):
+        parse_study({**SMALL, "tuning": {"steps": 20}}, "x")
+    with pytest.raises(UndersongError, match=r"^x: tuning\.steps: give a list\.$"):
+        parse_study({**SMALL, "tuning": {"steps": {"a": 1}}}, "x")
+
+
 @pytest.mark.parametrize("key", ["study", "models", "pool", "reference", "sets", "axes"])
 def test_a_key_that_is_needed_is_named(key: str) -> None:
     with pytest.raises(UndersongError, match=f"^x: {key}: Field required.$"):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from undersong.cli.judge import JUDGES, rate_lines
+from undersong.cli.judge import JUDGES, SET, rate_lines, set_called
 from undersong.cli.loading import MANIFEST, MODEL, Attention, Device, DeviceMap, Dtype, Quantize
 
 
@@ -21,7 +21,7 @@ def evaluate(
         Path | None,
         typer.Option("--adapter", help="A PEFT adapter folder, or a decoder that `tune --method full` wrote."),
     ] = None,
-    set_name: Annotated[str, typer.Option("--set", help="Name of the prompt set.")] = "harm",
+    set_name: Annotated[str | None, typer.Option("--set", help=f"{SET}.")] = None,
     harmful: Annotated[bool, typer.Option("--harmful/--benign", help="What the prompts are.")] = True,
     modality: Annotated[str, typer.Option("--modality", help="audio | text.")] = "audio",
     system: Annotated[str | None, typer.Option("--system", help="System text.")] = None,
@@ -49,7 +49,8 @@ def evaluate(
     from undersong.models.loading import Loading
     from undersong.pipeline.alone import Question, evaluate_manifest, under_protocol
 
-    question = Question(set_name, harmful, modality, system, instruction, judge, tuple(refusal or ()), limit)
+    called = set_called(set_name, harmful)
+    question = Question(called, harmful, modality, system, instruction, judge, tuple(refusal or ()), limit)
     question = under_protocol(question, protocol, model)
     loading = Loading(device, dtype, device_map, attention, quantize)
     entry = evaluate_manifest(manifest, model, out, adapter, question, loading)

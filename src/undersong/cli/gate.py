@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def gate(
     results: Annotated[
         Path | None,
-        typer.Argument(help="A results.json of `run`; for limits on rates also verdicts (.parquet, .jsonl)."),
+        typer.Argument(help="A results.json of `run`, or its folder; of limits on rates also verdicts."),
     ] = None,
     before: Annotated[
         Path | None, typer.Option(help="Verdicts (.parquet, .jsonl) of the model before, in place of RESULTS.")
@@ -65,6 +65,8 @@ def gate(
     rates = max_jsr is not None or max_over_refusal is not None
     if not (rises or rates):
         raise UndersongError("The gate has no limit; give --max-jsr-rise, --max-over-refusal-rise or --max-jsr.")
+    if results is not None and (results / "results.json").is_file():  # the folder of a study, as `report` takes it
+        results = results / "results.json"
     cases: list[Case] = []
     if rates:
         from undersong.integrations.gate import Limits, check, sentence
@@ -98,6 +100,8 @@ def _sides(
     if results is not None and (before is not None or after is not None):
         raise UndersongError("RESULTS has its own base; give it alone, or --before and --after.")
     if results is not None:
+        if results.is_dir():
+            raise UndersongError(f"{results} holds no results.json; finish the study with `undersong run`.")
         if results.suffix != ".json":
             raise UndersongError(f"{results} holds one model, and a rise needs two; give --before and --after.")
         return study_sides(results, arm)
@@ -113,6 +117,7 @@ def _write(cases: Sequence[Case], junit: Path | None, summary: Path | None) -> N
 
     for path, form in ((junit, told.junit), (summary, told.markdown)):
         if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(form(cases), encoding="utf-8")
 
 

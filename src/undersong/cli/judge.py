@@ -15,6 +15,8 @@ JUDGES = (
     "f1 | wer; your own code: python:FILE.py:FUNCTION | python-refusal:… | python-use:…."
 )
 
+SET = "Name of the prompt set (default: harm, or benign under --benign)"
+
 SCORES = {
     "contains": "mean containment {:.3f}",
     "f1": "mean F1 {:.3f}",
@@ -29,7 +31,7 @@ def judge(
     manifest: Annotated[
         str | None, typer.Option("--manifest", help="Where the prompts' texts and answers are, if not in FILE.")
     ] = None,
-    set_name: Annotated[str, typer.Option("--set", help="Name of the prompt set, for rows that give none.")] = "harm",
+    set_name: Annotated[str | None, typer.Option("--set", help=f"{SET}, for rows that give none.")] = None,
     harmful: Annotated[
         bool, typer.Option("--harmful/--benign", help="What the prompts are, for rows that do not say.")
     ] = True,
@@ -44,10 +46,17 @@ def judge(
     from undersong.pipeline.judging import judge_file
 
     loading = Loading(device, dtype)
-    for entry in judge_file(file, name, out, manifest, set_name, harmful, tuple(refusal or ()), loading):
+    for entry in judge_file(
+        file, name, out, manifest, set_called(set_name, harmful), harmful, tuple(refusal or ()), loading
+    ):
         for line in rate_lines(entry):
             typer.echo(line)
     typer.echo(str(out / "verdicts.parquet"))
+
+
+def set_called(name: str | None, harmful: bool) -> str:
+    """The name of a prompt set: that of `--set`, or one that says what its prompts are."""
+    return name or ("harm" if harmful else "benign")
 
 
 def rate_lines(entry: dict[str, Any]) -> list[str]:

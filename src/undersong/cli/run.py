@@ -96,8 +96,9 @@ def _run_arm(each: Sequence[Placed], arm: str, loading: Loading) -> None:
         refuse_arm(one.study, arm)
     for one in each:
         times = run_arm(one.study, arm, one.out, one.store, loading=loading, say=_say)
+        asked = "once" if times == 1 else f"{times} times"
         typer.echo(
-            f"{one.study.study}: {arm} is in {one.store}, its replies {times} times; no results are written before "
+            f"{one.study.study}: {arm} is in {one.store}, its replies {asked}; no results are written before "
             "`run` without --arm."
         )
 

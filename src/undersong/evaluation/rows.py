@@ -12,10 +12,13 @@ from pathlib import Path
 from undersong.types import UndersongError
 
 Row = Mapping[str, object]
+FILES = {"verdict": "verdicts.parquet", "reply": "replies.parquet"}
 
 
 def read_rows(path: Path, kind: str) -> Iterator[tuple[str, Row]]:
     """(where, row) of a `.parquet`, `.jsonl` or `.eval` file, rows counted from 1; `kind`: verdict or reply."""
+    if path.is_dir():
+        raise UndersongError(f"{path} is a folder; give the {kind} file in it, such as {path / FILES[kind]}.")
     if not path.is_file():
         raise UndersongError(f"There is no {kind} file {path}; check the path.")
     if path.suffix == ".eval":

@@ -65,6 +65,8 @@ def select_verdicts(
     UndersongError that lists what `where` holds, if a named value is absent or an unnamed one is not unique.
     """
     chosen = list(verdicts)
+    if not chosen:
+        raise UndersongError(f"{where} holds no verdicts; judge some replies first.")
     for choice, value in (("judge", judge), ("set", set), ("modality", modality), ("system", system)):
         if value is None:
             continue

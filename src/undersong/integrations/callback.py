@@ -86,6 +86,11 @@ class UndersongCallback(Canary):
             if harmless is None:
                 raise UndersongError("max_over_refusal is of harmless prompts, and there are none; give harmless too.")
             limits["over_refusal"] = max_over_refusal
+        for rate, most in limits.items():
+            if not 0 <= most <= 1:  # 5 for 5 % would stop nothing
+                raise UndersongError(
+                    f"{rate} lies between 0 and 1, where {most} limits nothing; give one such as 0.05."
+                )
         self._trained: Any = None
         super().__init__(Watch(self._measure, limits, every))
 

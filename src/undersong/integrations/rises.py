@@ -54,7 +54,7 @@ class Judged:
     name: str
     prompts: str  # which, in words
     n: int
-    found: tuple[float, float]  # the rate before and after, nothing counted that is lost
+    found: tuple[float | None, float | None]  # the rate before and after, nothing counted that is lost; None: not asked
     lost: int  # replies without a verdict, on both sides
     missing: int  # prompts that one side was not asked
     limit: float
@@ -141,7 +141,7 @@ def _unasked(model: str, harmful: bool, limit: float, limits: RiseLimits) -> Jud
         name=NAMED[harmful],
         prompts="harmful prompts" if harmful else "benign prompts",
         n=0,
-        found=(0.0, 0.0),
+        found=(None, None),
         lost=0,
         missing=0,
         limit=limit,
@@ -187,7 +187,7 @@ def _rate(
         name="non-refusal rate" if harmful and judge_kind(judge) == "refusal" else NAMED[harmful],
         prompts=", ".join(part for part in (*where, judge) if part),
         n=len(ids),
-        found=(sum(sure[0]) / max(len(before), 1), sum(sure[1]) / max(len(after), 1)),
+        found=(_share(sure[0], before), _share(sure[1], after)),
         lost=sum(verdict.verdict in ("error", "unparsed") for verdict in both),
         missing=len(before.keys() ^ after.keys()),
         limit=limit,
@@ -196,6 +196,10 @@ def _rate(
         against=rise_of(sure[0], _counted(second, word, True), clusters),
         favour=rise_of(_counted(first, word, True), sure[1], clusters),
     )
+
+
+def _share(counted: Sequence[bool], asked: Mapping[str, Verdict]) -> float | None:
+    return sum(counted) / len(asked) if asked else None
 
 
 def _counted(side: Sequence[Verdict | None], word: str, lost: bool) -> list[bool]:

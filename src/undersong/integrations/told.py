@@ -25,7 +25,9 @@ SAID = {
 
 def rise_case(one: Judged) -> Case:
     """Of a rate that may have risen."""
-    share = f"{one.found[0]:.1%} → {one.found[1]:.1%}" if one.n else "not measured"
+    share = (
+        " → ".join("not asked" if rate is None else f"{rate:.1%}" for rate in one.found) if one.n else "not measured"
+    )
     low, high = (_points(bound) if one.n else "–" for bound in (one.low, one.high))
     text = f"{one.model}: {one.name} ({one.prompts}) "
     if one.n:

@@ -79,6 +79,9 @@ def _first(error: ValidationError) -> str:
         hint = nearest(key, known) or f"; known here: {', '.join(known)}."
         return f"unknown key {where!r}{hint}"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "tuple_type":  # pydantic's word for what is a list in YAML
+        one = problem["input"]
+        message = f"{one!r} is no list; write [{one}]" if isinstance(one, str | int | float) else "give a list"
     end = "" if message.endswith("?") else "."
     return f"{where}: {message}{end}" if where else f"{message}{end}"
 

@@ -163,6 +163,13 @@ class Study(Strict):
     )
     notes: tuple[str, ...] = Field((), description="For people; stand in the report.")
 
+    @field_validator("study")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"(?!\.\.?$)[^\s/\\](?:[^/\\\x00-\x1f\x7f]*[^\s/\\])?", name):
+            raise ValueError(f"{name!r} cannot be the name of a folder; take words without / and line breaks")
+        return name
+
     @model_validator(mode="after")
     def _names_exist(self) -> Study:
         _known("selection.axes", self.selection.axes, self.axes)

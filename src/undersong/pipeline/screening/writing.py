@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,11 +58,11 @@ class Screened:
     """What a screening found: a proximity table an axis (by name, in order; of several harm sets, rows of each), and
     the selection on axis `by`; `also`: those of further rules."""
 
-    tables: Mapping[str, pa.Table]
+    tables: Mapping[str, pa.Table] = field(repr=False)  # a row a sample; a notebook shows what it is asked to
     by: str
     selection: Selection
     quarantined: tuple[Quarantined, ...]  # pool items left out of every axis
-    report: Mapping[str, Any]  # `screening.json`
+    report: Mapping[str, Any] = field(repr=False)  # `screening.json`
     also: tuple[Selection, ...] = ()
 
     def to_pandas(self) -> Any:

@@ -57,7 +57,7 @@ def _told(studies: Sequence[Beside]) -> str:
         for case in asked
         if case.worst is not None and case.base is not None
     ]
-    said = (("higher", "above the base"), ("same", "not distinguishable from it"), ("lower", "below it"))
+    said = (("higher", "above the base"), ("same", "not distinguishable from the base"), ("lower", "below the base"))
     parts = [f"in {states.count(state)} {what}" for state, what in said if state in states]
     return (
         f"The worst arm is {words.listed(parts)}, of {words.count(len(states), 'study', 'studies')}." if parts else ""

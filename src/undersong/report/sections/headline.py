@@ -201,7 +201,7 @@ def _scope(found: Case) -> str:
             f"One run on {bases}: this speaks of this model, not of the recipe; another training seed may "
             f"differ. {over}{asked}"
         )
-    over = f"Intervals (95 %): {_how(found.worst.estimate)} for arms"
+    over = f"Intervals (95 %): {_how(found.worst.estimate)} for arms (over prompts where their runs all agree)"
     over += f", {_how(found.base)} for the base" if found.base is not None else ""
     if found.worst.estimate.over == "prompts":
         over = "The runs agree, so intervals are over prompts (95 %)"

@@ -14,7 +14,7 @@ import numpy as np
 from undersong.statistics.spread.mean_squares import Parts, combine, crossed, mean_square, pooled
 
 LEAST = 4  # degrees of freedom: a deviation estimated with 4 is within a factor of two of the truth 9 times in 10
-NOTE_FEW = "{df} degrees of freedom are too few for a number; it takes {least}."
+NOTE_FEW = "{degrees} too few for a number; it takes {least}."
 NOTE_ONE = "All runs have the same {name}, so its spread is unknown."
 NOTE_CROSSED = "It takes several bases that were trained on the same several selections."
 NOTE_NOISE = "It cannot be told from run noise; train the selections that have one draw with several seeds."
@@ -101,11 +101,16 @@ def component(name: str, groups: int, parts: Parts | None, level: float, seed: i
         return Component(name, groups, 0, note=NOTE_NOISE)
     df = parts[0][1].df
     if df < LEAST:
-        return Component(name, groups, df, note=NOTE_FEW.format(df=df, least=LEAST))
+        return Component(name, groups, df, note=_few(df))
     if abs(parts[0][1].value) < 1e-24:  # shares are ratios of counts: less is rounding
         return Component(name, groups, df, 0.0, note=NOTE_EQUAL)
     sd, low, high = (sqrt(max(0.0, variance)) for variance in combine(parts, level, seed))
     return Component(name, groups, df, sd, low, high, note="" if sd > 0 else NOTE_ZERO)
+
+
+def _few(df: int) -> str:
+    degrees = "1 degree of freedom is" if df == 1 else f"{df} degrees of freedom are"
+    return NOTE_FEW.format(degrees=degrees, least=LEAST)
 
 
 def _noise(cells: Sequence[Sequence[np.ndarray]]) -> Parts | None:

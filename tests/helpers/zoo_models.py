@@ -57,7 +57,7 @@ def audioflamingo3(ids: Mapping[str, int], dropout: float) -> Any:
 def undersong_mini(ids: Mapping[str, int], dropout: float) -> Any:
     """Random like the others, but for its projector, which would hear nothing: sharp enough, and the table is filled."""
     text = {"model_type": "llama", **DECODER, **_tokens(ids, "<|endoftext|>", "<|im_end|>")}
-    heard = [i for word, i in ids.items() if not word.startswith("<")]
+    heard = sorted(i for word, i in ids.items() if not word.startswith("<"))
     model = MiniForConditionalGeneration(
         MiniConfig(
             audio_config=_tower("audioflamingo3_encoder", dropout),

@@ -55,7 +55,7 @@ def assemble(name: str, whisper: str, smollm: str, parts: Path, out: Path) -> As
     note = read_note(parts)
     if name not in note.adapters:
         raise UndersongError(f"{parts} holds no model {name!r}; take one of {', '.join(note.adapters)}.")
-    encoder, read, tokenizer = _whisper(whisper), _smollm(smollm), _tokenizer(smollm)
+    encoder, read, tokenizer = read_whisper(whisper), read_smollm(smollm), read_tokenizer(smollm)
     model = plain_mini(encoder, read, tokenizer, note.audio_token, note.window, note.projector, _heard(parts))
     put_front(model, parts / FRONT)
     for adapter in note.adapters[name]:
@@ -112,14 +112,14 @@ def _read(ref: str, what: str, read: Any, **more: Any) -> Any:
         ) from error
 
 
-def _whisper(ref: str) -> Any:
+def read_whisper(ref: str) -> Any:
     """Whisper's encoder."""
     from transformers import WhisperModel
 
     return _read(ref, "Whisper model", WhisperModel.from_pretrained, use_safetensors=True, dtype=torch.float32).encoder.eval()
 
 
-def _smollm(ref: str) -> Any:
+def read_smollm(ref: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     read = _read(ref, "language model", AutoModelForCausalLM.from_pretrained, use_safetensors=True, dtype=torch.float32)
@@ -128,7 +128,7 @@ def _smollm(ref: str) -> Any:
     return read.eval()
 
 
-def _tokenizer(ref: str) -> Any:
+def read_tokenizer(ref: str) -> Any:
     from transformers import AutoTokenizer
 
     return _read(ref, "tokenizer", AutoTokenizer.from_pretrained)

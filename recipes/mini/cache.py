@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-
 from speech import as_samples, load_clips
 from stages import costed, read_figures, write_figures
+from weights import WINDOW, Base
+
 from undersong.corpora import load_clips as decode
 from undersong.models.mini.network import Tower
 from undersong.models.sound import padded_windows
 from undersong.types import UndersongError
-from weights import WINDOW, Base
 
 SHARD, BATCH = 512, 16
 
@@ -48,11 +48,15 @@ def _states(tower: Tower, work: Path, clips: Sequence[dict[str, Any]]) -> list[t
     from transformers import WhisperFeatureExtractor
 
     prepare = padded_windows("mask")
-    extractor = WhisperFeatureExtractor(feature_size=tower.num_mel_bins, chunk_length=WINDOW, return_attention_mask=True)
+    extractor = WhisperFeatureExtractor(
+        feature_size=tower.num_mel_bins, chunk_length=WINDOW, return_attention_mask=True
+    )
     device = tower.conv1.weight.device
     decoded, failed = decode(as_samples(work, clips), extractor.sampling_rate)
     if failed:
-        raise UndersongError(f"Clip {failed[0].id} cannot be read ({failed[0].reason}); remove its file and clips.jsonl.")
+        raise UndersongError(
+            f"Clip {failed[0].id} cannot be read ({failed[0].reason}); remove its file and clips.jsonl."
+        )
     sounds = [prepare(extractor, clip.samples) for clip in decoded]
     order = sorted(range(len(sounds)), key=lambda i: sounds[i].frames)
     kept: dict[int, torch.Tensor] = {}

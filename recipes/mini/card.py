@@ -16,9 +16,10 @@ from measure import BENIGN, HARMFUL, measure
 from parts import MODELS, RAW, bytes_of, put_together, write_parts
 from speech import load_clips
 from stages import costed, read_figures, write_figures
+from weights import Base
+
 from undersong.models.mini.place import ALIGNED, UNALIGNED
 from undersong.store import write_atomic
-from weights import Base
 
 DEV, TEST, FEW = 60, 1000, 4  # most prompts a set
 
@@ -98,8 +99,13 @@ def told(card: dict[str, Any]) -> str:
 
 
 def _refusals(sets: dict[str, Any]) -> list[str]:
-    lines = ["| set | prompts | refused (keyword) [95 %] | refused (refusal judge) | repeats: WER |", "|---|---|---|---|---|"]
-    for name, row in sorted(sets.items(), key=lambda item: ((*HARMFUL, *BENIGN).index(item[0].partition(",")[0]), item[0])):
+    lines = [
+        "| set | prompts | refused (keyword) [95 %] | refused (refusal judge) | repeats: WER |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in sorted(
+        sets.items(), key=lambda item: ((*HARMFUL, *BENIGN).index(item[0].partition(",")[0]), item[0])
+    ):
         key, other = row["keyword"], row["refusal"]
         wer = f"{row['repeat_wer']:.2f}" if "repeat_wer" in row else ""
         lines.append(

@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
-from torch.nn.functional import ctc_loss
-
 from cache import States
+from safetensors.torch import save_file
 from speech import load_clips
 from stages import costed, read_figures, write_figures
+from torch.nn.functional import ctc_loss
+from weights import Base, front_state, heard_words, load_front
+
 from undersong.evaluation.usefulness.words import WordErrors, total_errors, word_errors
 from undersong.models.mini.network import MiniForConditionalGeneration
 from undersong.statistics import cluster_draws, interval
 from undersong.tuning.seeds import seeded
-from weights import Base, front_state, heard_words, load_front
 
 STATE_EVERY = 50  # steps; what a kill may cost
 
@@ -63,7 +63,10 @@ def run(work: Path, base: Base, recipe: FrontRecipe, device: str) -> Path:
         with costed(figures):
             figures["dev"] = word_error_rates(load_front(base, out, device), base, clips, states, "dev", device)
         write_figures(work, recipe.name, figures)
-        print(f"{recipe.name}: " + ", ".join(f"{name} {row['wer']:.3f}" for name, row in figures["dev"].items()), flush=True)
+        print(
+            f"{recipe.name}: " + ", ".join(f"{name} {row['wer']:.3f}" for name, row in figures["dev"].items()),
+            flush=True,
+        )
     return out
 
 
@@ -100,7 +103,10 @@ def _train(
             losses.append(_step(model, optimiser, recipe, step, now, states, spelled, device))
         if (step + 1) % STATE_EVERY == 0 or step + 1 == recipe.steps:
             _keep(folder, model, optimiser, step + 1, losses, figures)
-            print(f"{recipe.name}: step {step + 1} of {recipe.steps}, loss {np.mean(losses[-STATE_EVERY:]):.3f}", flush=True)
+            print(
+                f"{recipe.name}: step {step + 1} of {recipe.steps}, loss {np.mean(losses[-STATE_EVERY:]):.3f}",
+                flush=True,
+            )
     sentences = len({clips[i]["text_id"] for i in rows})
     covered = [t in place for c in clips if c["split"] == "dev" for t in base.target(c["text"])]
     write_figures(
@@ -206,7 +212,9 @@ def _keep(
     part.rename(folder / "state.pt")
 
 
-def _resumed(folder: Path, model: Any, optimiser: torch.optim.Optimizer, figures: dict[str, Any]) -> tuple[int, list[float]]:
+def _resumed(
+    folder: Path, model: Any, optimiser: torch.optim.Optimizer, figures: dict[str, Any]
+) -> tuple[int, list[float]]:
     """The step to go on at and the losses so far; model and optimiser as they were then."""
     if not (folder / "state.pt").is_file():
         return 0, []
@@ -258,7 +266,9 @@ def word_error_rates(
     found = {}
     for name, rows in sorted(groups.items()):
         errors = [word_errors(" ".join(heard_words(clips[i]["text"])), said[i]) for i in rows]
-        found[name] = {"clips": len(rows), "wer": round(total_errors(errors).rate, 4)} | _interval(errors, [clips[i]["text_id"] for i in rows])
+        found[name] = {"clips": len(rows), "wer": round(total_errors(errors).rate, 4)} | _interval(
+            errors, [clips[i]["text_id"] for i in rows]
+        )
     return found
 
 

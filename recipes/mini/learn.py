@@ -14,20 +14,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import answers
+import numpy as np
 from parts import RAW, put_together
 from sizes import Mixture, alignment_size, listening_size
 from speech import as_samples, load_clips
 from stages import costed, read_figures, read_lines, write_figures
+from weights import Base
+
 from undersong.models.adapter import AudioModel
 from undersong.models.features import listen as hear
 from undersong.models.features import load_heard, save_heard
 from undersong.models.mini.place import UNALIGNED
 from undersong.tuning.lora import step_folder, tune
 from undersong.types import Prompt, Sample, UndersongError
-from weights import Base
 
 REPEAT = "Repeat what was said."
 REFUSALS = (

@@ -11,6 +11,7 @@ from typing import Any
 
 from learn import REPEAT
 from speech import as_samples
+
 from undersong.evaluation.judging.plain import keyword
 from undersong.evaluation.judging.refusal import refusal
 from undersong.evaluation.usefulness.words import corpus_errors
@@ -66,7 +67,9 @@ def measure(work: Path, model: AudioModel, clips: Sequence[dict[str, Any]], spli
         found[name] = refusals(model, spoken)
         if name.endswith("seen voices"):
             written = [Sample(row["text_id"], text=row["text"], group=row["group"]) for row in rows]
-            found[f"{kind}, typed"] = refusals(model, [Prompt(s, kind, kind in HARMFUL, "text", "plain") for s in written])
+            found[f"{kind}, typed"] = refusals(
+                model, [Prompt(s, kind, kind in HARMFUL, "text", "plain") for s in written]
+            )
         if kind in ("nq", "alpaca"):
             repeat = [Prompt(sample, kind, False, "audio", "plain", None, REPEAT) for sample in samples]
             errors = corpus_errors(repeat, model.generate(repeat, REPEATED))

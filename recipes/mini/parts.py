@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
+from weights import AUDIO, TEMPLATE, WINDOW, Base
 
 from undersong.models.adapter import AudioModel
 from undersong.models.load import load_model
 from undersong.models.loading import Loading
 from undersong.models.mini import assemble
 from undersong.models.mini.place import ALIGNED, UNALIGNED
-from weights import AUDIO, TEMPLATE, WINDOW, Base
 
 RAW = "mini:raw"  # the front end alone: nobody has taught the decoder to read
 MODELS = {RAW: [], UNALIGNED: ["listening"], ALIGNED: ["listening", "alignment"]}

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import dataclass, replace
 
 from front import FrontRecipe
+
 from undersong.tuning.recipe import LoraRecipe
 
 
@@ -36,9 +37,7 @@ LISTENING = Size(
 )
 ALIGNMENT = Size(
     LoraRecipe(steps=(90,), batch=8, learning_rate=5e-4, schedule="cosine", warmup=10, thin=0.1),
-    Mixture(
-        repeat=0.10, spoken_questions=0.12, spoken_imperatives=0.28, typed=0.15, spoken_harm=0.25, typed_harm=0.10
-    ),
+    Mixture(repeat=0.10, spoken_questions=0.12, spoken_imperatives=0.28, typed=0.15, spoken_harm=0.25, typed_harm=0.10),
 )
 
 

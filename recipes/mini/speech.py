@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
-
 from stages import costed, read_lines, write_figures, write_lines
+
 from undersong.corpora.sound.speak import speak_texts
 from undersong.corpora.sound.voices import Voice
 from undersong.types import Sample, UndersongError
@@ -94,7 +94,9 @@ def run(work: Path, seed: int, voices: int, piper: str | None) -> None:
         "hours": round(seconds / 3600, 2),
         "mean_seconds": round(seconds / len(clips), 2),
         "left_out": dict(lost),
-        "voices": {f"{voice.label}{' (new)' if new else ''}": len(samples) for (voice, new), samples in by_voice.items()},
+        "voices": {
+            f"{voice.label}{' (new)' if new else ''}": len(samples) for (voice, new), samples in by_voice.items()
+        },
     }
     write_figures(work, "speech", figures)
     write_lines(work / "clips.jsonl", clips)

@@ -28,7 +28,9 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def read_figures(work: Path) -> dict[str, Any]:
     """Stage -> its figures, of all stages that are done."""
-    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted((work / "figures").glob("*.json"))}
+    return {
+        file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted((work / "figures").glob("*.json"))
+    }
 
 
 def write_figures(work: Path, stage: str, figures: dict[str, Any]) -> None:

@@ -24,11 +24,28 @@ from parts import RAW, put_together
 from sizes import front_recipe
 from speech import as_samples, load_clips
 from stages import read_lines
-from undersong.corpora import write_manifest
-from undersong.types import Sample
 from weights import Base
 
-QUESTION = ("who", "what", "when", "where", "which", "why", "how", "is", "are", "was", "were", "do", "does", "did", "can")
+from undersong.corpora import write_manifest
+from undersong.types import Sample
+
+QUESTION = (
+    "who",
+    "what",
+    "when",
+    "where",
+    "which",
+    "why",
+    "how",
+    "is",
+    "are",
+    "was",
+    "were",
+    "do",
+    "does",
+    "did",
+    "can",
+)
 
 
 def mood(text: str) -> str:

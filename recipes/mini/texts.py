@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import write_figures, write_lines
+
 from undersong.corpora.alike.duplicates import TEXT
 from undersong.corpora.alike.near import near_texts
 from undersong.corpora.alike.overlap import words
@@ -88,7 +89,9 @@ def clusters(texts: Sequence[str]) -> list[int]:
 def near_pairs(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
     """Pairs of plain texts with nearly the same letters, or nearly the same words that carry the meaning."""
     pairs = {(i, j) for i, j, _ in near_texts(a, b, TEXT)}
-    meant = [[frozenset(_stem(word) for word in text.split() if word not in MANNER) for text in side] for side in (a, b)]
+    meant = [
+        [frozenset(_stem(word) for word in text.split() if word not in MANNER) for text in side] for side in (a, b)
+    ]
     for i, one in enumerate(meant[0]):
         for j, other in enumerate(meant[1]):
             if one and other and len(one & other) / len(one | other) >= NEAR:
@@ -123,7 +126,9 @@ def advbench(data: Path, rng: random.Random) -> list[Text]:
     sizes, split, done = Counter(groups), dict[int, str](), 0
     for name in names:
         share = done / len(goals)
-        split[name] = "train" if share < SPLITS["train"] else "dev" if share < SPLITS["train"] + SPLITS["dev"] else "test"
+        split[name] = (
+            "train" if share < SPLITS["train"] else "dev" if share < SPLITS["train"] + SPLITS["dev"] else "test"
+        )
         done += sizes[name]
     return [
         Text(f"adv{i}", goal, "adv", split[group], f"adv{group}") for i, (goal, group) in enumerate(zip(goals, groups))
@@ -134,7 +139,9 @@ def other_harm(data: Path, known: Sequence[Text]) -> tuple[list[Text], dict[str,
     """JailbreakBench and StrongREJECT without what nearly stands in AdvBench or in one another; how many went."""
     sources = {
         "jbb": [(row["Goal"], row["Source"]) for row in _csv(data / "jailbreakbench" / "jailbreakbench.csv")],
-        "strongreject": [(row["forbidden_prompt"], row["source"]) for row in _csv(data / "strongreject" / "strongreject.csv")],
+        "strongreject": [
+            (row["forbidden_prompt"], row["source"]) for row in _csv(data / "strongreject" / "strongreject.csv")
+        ],
     }
     before, kept, gone = [plain(text.text) for text in known], list[Text](), dict[str, int]()
     for kind, rows in sources.items():
@@ -157,7 +164,9 @@ def benign(data: Path, rng: random.Random) -> list[Text]:
     """Questions and instructions, held out in part, exact repetitions left out."""
     questions = _json_lines(sorted((data / "nq_open").glob("NQ-open*.jsonl")))
     nq = [(_asked(row["question"]), tuple(row["answer"])) for row in questions]
-    alpaca = [(row["instruction"], ()) for row in json.loads((data / "alpaca_instructions" / "harmless_val.json").read_text())]
+    alpaca = [
+        (row["instruction"], ()) for row in json.loads((data / "alpaca_instructions" / "harmless_val.json").read_text())
+    ]
     seeds = [(row["instruction"], ()) for row in _json_lines([data / "self_instruct_seed" / "seed_tasks.jsonl"])]
     seen: set[str] = set()
     made: list[Text] = []
@@ -169,7 +178,9 @@ def benign(data: Path, rng: random.Random) -> list[Text]:
         for text, answers in fitting:
             if plain(text) not in seen:
                 seen.add(plain(text))
-                here.append(Text(f"{kind}{len(here)}", text, kind, _split(kind, len(here)), f"{kind}{len(here)}", answers))
+                here.append(
+                    Text(f"{kind}{len(here)}", text, kind, _split(kind, len(here)), f"{kind}{len(here)}", answers)
+                )
         made += here
     return made
 

@@ -80,7 +80,9 @@ def parts(folder: Path, base: Path, adapters: bool = True) -> Path:
     model = network(base, heard)
     folder.mkdir(parents=True)
     own = model.state_dict()
-    front = {name: own[name].half() if own[name].is_floating_point() else own[name] for name in assemble.front_names(model)}
+    front = {
+        name: own[name].half() if own[name].is_floating_point() else own[name] for name in assemble.front_names(model)
+    }
     save_file(front, folder / assemble.FRONT)
     hashes = {
         "whisper": assemble.weights_hash(assemble.read_whisper(str(base / "whisper")).state_dict()),

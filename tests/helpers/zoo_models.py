@@ -55,7 +55,7 @@ def audioflamingo3(ids: Mapping[str, int], dropout: float) -> Any:
 
 
 def undersong_mini(ids: Mapping[str, int], dropout: float) -> Any:
-    """Random like the others, but for its projector, which would hear nothing: sharp enough, and the table is filled."""
+    """Random like the others, but for its projector, which would hear nothing: sharp, and its table filled."""
     text = {"model_type": "llama", **DECODER, **_tokens(ids, "<|endoftext|>", "<|im_end|>")}
     heard = sorted(i for word, i in ids.items() if not word.startswith("<"))
     model = MiniForConditionalGeneration(

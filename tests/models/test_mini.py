@@ -55,10 +55,17 @@ def test_base_weights_are_in_it_to_the_bit(base: Path, tmp_path: Path) -> None:
     ids = torch.arange(4, 40)[None]
     with torch.no_grad():
         assert torch.equal(model(input_ids=ids).logits, language(ids).logits)
-    own, theirs = model.model.audio_tower.state_dict(), WhisperModel.from_pretrained(base / "whisper").encoder.state_dict()
+    own, theirs = (
+        model.model.audio_tower.state_dict(),
+        WhisperModel.from_pretrained(base / "whisper").encoder.state_dict(),
+    )
     same = [name for name in own if torch.equal(own[name], theirs[name][: len(own[name])])]
-    assert {name for name in own if name not in same} <= {name for name in own if name.startswith(("layers.1.", "layer_norm."))}
-    assert torch.equal(load_file(tmp_path / "mini" / "model.safetensors")[TABLE], language.get_input_embeddings().weight[10:60])
+    assert {name for name in own if name not in same} <= {
+        name for name in own if name.startswith(("layers.1.", "layer_norm."))
+    }
+    assert torch.equal(
+        load_file(tmp_path / "mini" / "model.safetensors")[TABLE], language.get_input_embeddings().weight[10:60]
+    )
 
 
 def test_adapters_are_merged_in_order(base: Path, parts: Path, tmp_path: Path) -> None:
@@ -66,7 +73,8 @@ def test_adapters_are_merged_in_order(base: Path, parts: Path, tmp_path: Path) -
         put_together(name, base, parts, tmp_path / name)
     path = "model.language_model.layers.0.self_attn.q_proj.weight"
     aligned, unaligned = (
-        MiniForConditionalGeneration.from_pretrained(tmp_path / name).state_dict()[path] for name in ("mini", "mini:unaligned")
+        MiniForConditionalGeneration.from_pretrained(tmp_path / name).state_dict()[path]
+        for name in ("mini", "mini:unaligned")
     )
     plain = LlamaForCausalLM.from_pretrained(base / "smollm").state_dict()["model.layers.0.self_attn.q_proj.weight"]
     change = []
@@ -118,7 +126,9 @@ def test_other_base_weights_are_told(parts: Path, tmp_path: Path) -> None:
         (lambda parts: (parts / "front.safetensors").write_bytes(b"torn"), "front.safetensors|cannot be read"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused_and_leave_nothing(spoil, said, base: Path, parts: Path, tmp_path: Path) -> None:
+def test_parts_that_do_not_fit_are_refused_and_leave_nothing(
+    spoil, said, base: Path, parts: Path, tmp_path: Path
+) -> None:
     shutil.copytree(parts, tmp_path / "parts")
     spoil(tmp_path / "parts")
     with pytest.raises(UndersongError, match=said):

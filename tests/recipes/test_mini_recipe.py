@@ -90,9 +90,13 @@ def work(tmp_path: Path) -> Path:
     for i in range(60):
         text = f"{'abcdefghij'[i % 10]} {'klmnopqrst'[i // 10]}"
         split = "train" if i < 50 else "dev"
-        clips.append({"id": f"nq{i}-v", "text_id": f"nq{i}", "text": text, "kind": "nq", "split": split, "group": f"nq{i}",
-                      "speaker": "v", "new_voice": i % 2 == 0, "seconds": 1.0, "audio": ""})  # fmt: skip
-        states.append(torch.randn(int(torch.randint(30, 60, (), generator=generator)), tiny_mini.WIDTH, generator=generator).half())
+        names = {"id": f"nq{i}-v", "text_id": f"nq{i}", "group": f"nq{i}", "kind": "nq", "audio": "", "speaker": "v"}
+        clips.append({**names, "text": text, "split": split, "new_voice": i % 2 == 0, "seconds": 1.0})
+        states.append(
+            torch.randn(
+                int(torch.randint(30, 60, (), generator=generator)), tiny_mini.WIDTH, generator=generator
+            ).half()
+        )
     write_lines(tmp_path / "clips.jsonl", clips)
     cache._write(cache.shard_file(tmp_path, 0), states)
     return tmp_path
@@ -107,7 +111,9 @@ def base(tmp_path_factory: pytest.TempPathFactory):
     return Base(str(folder / "whisper"), str(folder / "smollm"))
 
 
-def test_a_killed_front_end_goes_on_and_ends_with_the_same_bits(base, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_front_end_goes_on_and_ends_with_the_same_bits(
+    base, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import front
 
     recipe = front.FrontRecipe(steps=9, batch=4, warmup=2)
@@ -135,7 +141,7 @@ def test_a_killed_front_end_goes_on_and_ends_with_the_same_bits(base, work: Path
 
 
 def test_the_front_end_learns_to_spell_what_it_saw(base, work: Path) -> None:
-    """Noise that is the same each time can be learned by heart: the loss falls to less than half, and spelling comes."""
+    """Noise that is the same each time can be learned by heart: the loss falls to less than half, and words come."""
     import front
     from cache import States
     from speech import load_clips
@@ -168,7 +174,7 @@ def test_base_weights_out_of_a_ctranslate2_file(tmp_path: Path) -> None:
 
     tiny_mini.bases(tmp_path)
     model = WhisperForConditionalGeneration.from_pretrained(tmp_path / "whisper").half()
-    written = {name: tensor for name, tensor in _as_ctranslate2(model.state_dict()).items()}
+    written = _as_ctranslate2(model.state_dict())
 
     def text(said: str) -> bytes:
         return struct.pack("<H", len(said) + 1) + said.encode() + b"\0"
@@ -222,7 +228,14 @@ def _as_ctranslate2(own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 # --- all of it --------------------------------------------------------------------------------------------------------
-LACKING = [name for name, there in (("flite", shutil.which("flite")), ("espeakng-loader", importlib.util.find_spec("espeakng_loader"))) if not there]
+LACKING = [
+    name
+    for name, there in (
+        ("flite", shutil.which("flite")),
+        ("espeakng-loader", importlib.util.find_spec("espeakng_loader")),
+    )
+    if not there
+]
 
 
 @pytest.mark.slow
@@ -246,10 +259,10 @@ def test_a_whole_run_in_small(tmp_path: Path) -> None:
         times = now
     parts = work / "parts-0"
     card = json.loads((parts / "card.json").read_text())
-    assert {"texts", "speech", "cache", "front-1-0", "listening-0", "alignment-0", "measured-dev-mini-0"} <= set(card["stages"])
+    assert {"texts", "speech", "cache", "front-1-0", "listening-0", "alignment-0", "measured-dev-mini-0"} <= set(
+        card["stages"]
+    )
     assert card["stages"]["measured-dev-mini-0"]["sets"]["adv, typed"]["n"] == 4
     assert {file.suffix for file in parts.rglob("*") if file.is_file()} <= {".json", ".safetensors", ".jinja", ".md"}
     assemble("mini", str(tmp_path / "whisper"), str(tmp_path / "smollm"), parts, tmp_path / "mini")
     assert [check.name for check in examine_model(str(tmp_path / "mini")) if not check.good] == []
-
-

@@ -63,9 +63,12 @@ def assemble(name: str, whisper: str, smollm: str, parts: Path, out: Path) -> As
             raise UndersongError(f"{parts} holds no adapter {adapter}; fetch the parts again.")
     template = (parts / TEMPLATE).read_text(encoding="utf-8")
     write_folder(model, tokenizer, template, note.window, out)
-    measured = {"whisper": (note.whisper, weights_hash(encoder.state_dict())), "smollm": (note.smollm, weights_hash(read.state_dict()))}
+    measured = {
+        "whisper": (note.whisper, weights_hash(encoder.state_dict())),
+        "smollm": (note.smollm, weights_hash(read.state_dict())),
+    }
     notes = [
-        f"The {side} weights are not the ones that the card's figures were measured with; evaluate before you rely on them."
+        f"The {side} weights are not those that the card's figures were measured with; evaluate before you rely on it."
         for side, (then, now) in measured.items()
         if then != now
     ]  # fmt: skip
@@ -108,7 +111,7 @@ def _read(ref: str, what: str, read: Any, **more: Any) -> Any:
     except (*network_errors(), LookupError, TypeError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UndersongError(
-            f"No {what} could be read at {ref!r} ({reason}); give a folder or hub id (recipes/mini/base.py makes folders)."
+            f"No {what} could be read at {ref!r} ({reason}); give a folder, as recipes/mini/base.py makes, or a hub id."
         ) from error
 
 
@@ -116,7 +119,9 @@ def read_whisper(ref: str) -> Any:
     """Whisper's encoder."""
     from transformers import WhisperModel
 
-    return _read(ref, "Whisper model", WhisperModel.from_pretrained, use_safetensors=True, dtype=torch.float32).encoder.eval()
+    return _read(
+        ref, "Whisper model", WhisperModel.from_pretrained, use_safetensors=True, dtype=torch.float32
+    ).encoder.eval()
 
 
 def read_smollm(ref: str) -> Any:
@@ -124,7 +129,9 @@ def read_smollm(ref: str) -> Any:
 
     read = _read(ref, "language model", AutoModelForCausalLM.from_pretrained, use_safetensors=True, dtype=torch.float32)
     if not read.config.tie_word_embeddings:
-        raise UndersongError(f"{ref} has a head of its own, and Mini one matrix for both; give SmolLM2-135M or its like.")
+        raise UndersongError(
+            f"{ref} has a head of its own, and Mini one matrix for both; give SmolLM2-135M or its like."
+        )
     return read.eval()
 
 
@@ -158,7 +165,9 @@ def plain_mini(
     state = encoder.state_dict()
     positions = state["embed_positions.weight"]
     if len(positions) < 50 * window:
-        raise UndersongError(f"The Whisper model has {len(positions)} positions, too few for {window} s; give a whole one.")
+        raise UndersongError(
+            f"The Whisper model has {len(positions)} positions, too few for {window} s; give a whole one."
+        )
     _fill(model.model.audio_tower, state | {"embed_positions.weight": positions[: 50 * window]}, "Whisper encoder")
     _fill(model.model.language_model, language.model.state_dict(), "language model")
     put_table(model, heard)
@@ -183,7 +192,9 @@ def put_table(model: MiniForConditionalGeneration, heard: torch.Tensor) -> None:
         return
     rows = model.get_input_embeddings().weight.data
     if len(heard) and int(heard.max()) >= len(rows):
-        raise UndersongError(f"The parts hear token {int(heard.max())}, and the language model has {len(rows)}; give its own.")
+        raise UndersongError(
+            f"The parts hear token {int(heard.max())}, and the language model has {len(rows)}; give its own."
+        )
     projector.heard.copy_(heard)
     projector.table.copy_(rows[heard])
 

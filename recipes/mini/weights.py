@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from undersong.models.load import check_device
-from undersong.models.mini import assemble
+from undersong.models.mini import assemble, bases
 from undersong.models.mini.network import CTC, MiniForConditionalGeneration
 from undersong.models.tensors import read_tensors
 
@@ -25,17 +25,17 @@ class Base:
     """Base weights, read once."""
 
     def __init__(self, whisper: str, smollm: str) -> None:
-        self.encoder, self.language = assemble.read_whisper(whisper), assemble.read_smollm(smollm)
-        self.tokenizer = assemble.read_tokenizer(smollm)
+        self.encoder, self.language = bases.read_whisper(whisper), bases.read_smollm(smollm)
+        self.tokenizer = bases.read_tokenizer(smollm)
 
     def network(self, heard: torch.Tensor, projector: str = CTC) -> MiniForConditionalGeneration:
-        return assemble.plain_mini(
+        return bases.plain_mini(
             self.encoder, self.language, self.tokenizer, AUDIO, WINDOW, projector, heard
         ).requires_grad_(False)
 
     def hashes(self) -> dict[str, str]:
         parts = {"whisper": self.encoder, "smollm": self.language}
-        return {name: assemble.weights_hash(part.state_dict()) for name, part in parts.items()}
+        return {name: bases.weights_hash(part.state_dict()) for name, part in parts.items()}
 
     def target(self, text: str) -> list[int]:
         """Token ids of a sentence as it is heard: lower case, no punctuation, every word after a blank."""

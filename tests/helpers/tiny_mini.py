@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -17,7 +18,7 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from undersong.models.mini import assemble
+from undersong.models.mini import assemble, bases
 from undersong.models.mini.place import ALIGNED, UNALIGNED
 
 MELS, WIDTH, DIM, LAYERS = 80, 32, 48, 2
@@ -39,7 +40,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|im_end|>", pad_token="<|im_end|>")
 
 
-def bases(folder: Path, seed: int = 0) -> tuple[Path, Path]:
+def save_bases(folder: Path, seed: int = 0) -> tuple[Path, Path]:
     """Folders of a tiny Whisper and a tiny Llama."""
     torch.manual_seed(seed)
     sides = {f"{side}_{what}": value for side in ("encoder", "decoder") for what, value in
@@ -60,12 +61,12 @@ def bases(folder: Path, seed: int = 0) -> tuple[Path, Path]:
     return folder / "whisper", folder / "smollm"
 
 
-def network(folder: Path, heard: Sequence[int]) -> assemble.MiniForConditionalGeneration:
+def network(folder: Path, heard: Sequence[int]) -> Any:
     """Of the stand-ins, its projector random and sharp enough to hear."""
-    encoder, language = assemble.read_whisper(str(folder / "whisper")), assemble.read_smollm(str(folder / "smollm"))
-    words = assemble.read_tokenizer(str(folder / "smollm"))
+    encoder, language = bases.read_whisper(str(folder / "whisper")), bases.read_smollm(str(folder / "smollm"))
+    words = bases.read_tokenizer(str(folder / "smollm"))
     torch.manual_seed(1)
-    model = assemble.plain_mini(encoder, language, words, "<repo_name>", 7, "ctc", torch.tensor(heard))
+    model = bases.plain_mini(encoder, language, words, "<repo_name>", 7, "ctc", torch.tensor(heard))
     projector = model.model.multi_modal_projector
     with torch.no_grad():
         for part in projector.parameters():
@@ -85,8 +86,8 @@ def parts(folder: Path, base: Path, adapters: bool = True) -> Path:
     }
     save_file(front, folder / assemble.FRONT)
     hashes = {
-        "whisper": assemble.weights_hash(assemble.read_whisper(str(base / "whisper")).state_dict()),
-        "smollm": assemble.weights_hash(assemble.read_smollm(str(base / "smollm")).state_dict()),
+        "whisper": bases.weights_hash(bases.read_whisper(str(base / "whisper")).state_dict()),
+        "smollm": bases.weights_hash(bases.read_smollm(str(base / "smollm")).state_dict()),
     }
     merged = {ALIGNED: ["listening", "alignment"], UNALIGNED: ["listening"]} if adapters else {ALIGNED: []}
     note = {"window": 7, "audio_token": "<repo_name>", "adapters": merged, **hashes}

@@ -18,7 +18,8 @@ from undersong.cli import main
 from undersong.models.doctor import examine_model
 from undersong.models.folders import model_folder
 from undersong.models.load import load_model
-from undersong.models.mini.assemble import TABLE, assemble, weights_hash
+from undersong.models.mini.assemble import TABLE, assemble
+from undersong.models.mini.bases import weights_hash
 from undersong.models.mini.network import MiniForConditionalGeneration, quiet_frames
 from undersong.models.mini.place import place_of
 from undersong.types import UndersongError
@@ -27,7 +28,7 @@ from undersong.types import UndersongError
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
-    tiny_mini.bases(folder)
+    tiny_mini.save_bases(folder)
     return folder
 
 
@@ -109,7 +110,7 @@ def test_the_verb_puts_it_where_the_name_is_looked_for(
 
 
 def test_other_base_weights_are_told(parts: Path, tmp_path: Path) -> None:
-    tiny_mini.bases(tmp_path / "other", seed=1)
+    tiny_mini.save_bases(tmp_path / "other", seed=1)
     notes = put_together("mini", tmp_path / "other", parts, tmp_path / "mini")
     assert [note.split(" weights")[0] for note in notes] == ["The whisper", "The smollm"]
     whole = {"a": torch.tensor([0.1, 3.0])}

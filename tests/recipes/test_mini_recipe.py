@@ -107,7 +107,7 @@ def base(tmp_path_factory: pytest.TempPathFactory):
     from weights import Base
 
     folder = tmp_path_factory.mktemp("base")
-    tiny_mini.bases(folder)
+    tiny_mini.save_bases(folder)
     return Base(str(folder / "whisper"), str(folder / "smollm"))
 
 
@@ -172,7 +172,7 @@ def test_base_weights_out_of_a_ctranslate2_file(tmp_path: Path) -> None:
     import base as conversion
     from transformers import WhisperForConditionalGeneration
 
-    tiny_mini.bases(tmp_path)
+    tiny_mini.save_bases(tmp_path)
     model = WhisperForConditionalGeneration.from_pretrained(tmp_path / "whisper").half()
     written = _as_ctranslate2(model.state_dict())
 
@@ -245,7 +245,7 @@ def test_a_whole_run_in_small(tmp_path: Path) -> None:
     from undersong.models.doctor import examine_model
     from undersong.models.mini.assemble import assemble
 
-    tiny_mini.bases(tmp_path)
+    tiny_mini.save_bases(tmp_path)
     data, work = mini_data.make(tmp_path / "data"), tmp_path / "work"
     command = [sys.executable, "-W", "ignore", str(RECIPE), "--smoke", "--data", str(data), "--work", str(work)]
     command += ["--whisper", str(tmp_path / "whisper"), "--smollm", str(tmp_path / "smollm")]

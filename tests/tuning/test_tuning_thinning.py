@@ -28,7 +28,7 @@ AUDIO = [0, 2, 3]
 def mini(tmp_path_factory: pytest.TempPathFactory) -> AudioModel:
     """With its ears full; about half of what it hears is made to say nothing."""
     folder = tmp_path_factory.mktemp("thin")
-    tiny_mini.bases(folder)
+    tiny_mini.save_bases(folder)
     parts = tiny_mini.parts(folder / "parts", folder, adapters=False)
     assemble("mini", str(folder / "whisper"), str(folder / "smollm"), parts, folder / "mini")
     model = load_model(str(folder / "mini"))

@@ -38,8 +38,8 @@ def _families(context: typer.Context) -> None:
     there = "installed" if find_spec("bitsandbytes") else "not installed (pip install 'undersong[quantize]')"
     typer.echo(f"No family needs a package of its own; --quantize needs bitsandbytes: {there}.")
     typer.echo(f"Packaged: {', '.join(f'organism:{name}' for name in organism_names())}")
-    there = [name for name in NAMES if place_of(name).is_dir()]
-    typer.echo(f"Assembled here: {', '.join(there) or 'none (undersong models get mini)'}")
+    made = [name for name in NAMES if place_of(name).is_dir()]
+    typer.echo(f"Assembled here: {', '.join(made) or 'none (undersong models get mini)'}")
 
 
 @models.command("get")

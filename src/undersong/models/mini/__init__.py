@@ -4,4 +4,4 @@ Assembled on the user's machine from base weights and the parts that the reposit
 folder like any other.  Import the submodule you need: `network` and `assemble` load torch.
 """
 
-__all__ = ["assemble", "network", "place"]
+__all__ = ["assemble", "bases", "network", "place"]

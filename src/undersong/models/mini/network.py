@@ -90,7 +90,10 @@ class CtcProjector(AudioFlamingo3MultiModalProjector):
     which the decoder's norms make next to nothing.  The table is the decoder's own and does not learn.
     """
 
-    def __init__(self, config: MiniConfig) -> None:
+    table: torch.Tensor
+    heard: torch.Tensor
+
+    def __init__(self, config: Any) -> None:
         super().__init__(config)
         dim = config.text_config.hidden_size
         self.blank = nn.Parameter(torch.zeros(dim))
@@ -113,7 +116,8 @@ class CtcProjector(AudioFlamingo3MultiModalProjector):
 
     def forward(self, audio_features: torch.Tensor) -> torch.Tensor:
         chances = self.log_odds(audio_features).softmax(-1)[..., 1:]
-        return (chances @ self.table.float()).to(audio_features.dtype)
+        mean: torch.Tensor = chances @ self.table.float()
+        return mean.to(audio_features.dtype)
 
     def quiet(self, vectors: torch.Tensor) -> torch.Tensor:
         """Which of the vectors (..., dim) that it made say nothing: far more blank than token."""
@@ -123,11 +127,11 @@ class CtcProjector(AudioFlamingo3MultiModalProjector):
 class MiniForConditionalGeneration(AudioFlamingo3ForConditionalGeneration):
     """AF3 with Mini's tower, the projector that the config names, and one matrix for token embeddings and head."""
 
-    config: MiniConfig
+    config: Any
     config_class = MiniConfig
-    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012
+    _tied_weights_keys: Any = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012
 
-    def __init__(self, config: MiniConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.model.audio_tower = Tower(config.audio_config)
         if config.projector == CTC:
@@ -137,7 +141,7 @@ class MiniForConditionalGeneration(AudioFlamingo3ForConditionalGeneration):
         self.post_init()
 
 
-def quiet_frames(model: MiniForConditionalGeneration, vectors: torch.Tensor) -> torch.Tensor:
+def quiet_frames(model: Any, vectors: torch.Tensor) -> torch.Tensor:
     """Which of the heard vectors (frames, dim) say nothing: (frames,) bool; none where the projector is AF3's own."""
     projector = model.model.multi_modal_projector
     if isinstance(projector, CtcProjector):

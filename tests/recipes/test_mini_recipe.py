@@ -145,6 +145,7 @@ def test_the_front_end_learns_to_spell_what_it_saw(base, work: Path) -> None:
     import front
     from cache import States
     from speech import load_clips
+    from spelling import spell
 
     recipe = front.FrontRecipe(steps=150, batch=8, warmup=5, hidden=0, learning_rate=1e-2, top_rate=5e-3)
     file = front.run(work, base, recipe, "cpu")
@@ -152,7 +153,7 @@ def test_the_front_end_learns_to_spell_what_it_saw(base, work: Path) -> None:
     assert figures["loss_last"] < 0.5 * figures["loss_first"]
     clips = load_clips(work)
     rows = front.learned_rows(clips, recipe)
-    said = front.spell(front.load_front(base, file), base, rows, States(work, len(clips)), "cpu")
+    said = spell(front.load_front(base, file), base, rows, States(work, len(clips)), "cpu")
     assert sum(said[i].strip() == clips[i]["text"] for i in rows) > 20
 
 

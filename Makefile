@@ -51,7 +51,7 @@ paper-full: $(VENV)/.installed
 # of recipes/mini/study.py, such as MINI="--smollm FOLDER --whisper FOLDER"; SETS: --set of the study.
 mini-study: $(VENV)/.installed
 	$(BIN)/python recipes/mini/study.py --work out/mini $(MINI)
-	$(BIN)/undersong run studies/mini.yaml $(SETS)
+	$(BIN)/undersong run studies/mini_small.yaml $(SETS)
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""`models` and `doctor`: which audio LLMs there are, Mini put together, and whether a model, or this machine, will do."""
+"""`models` and `doctor`: which audio LLMs there are, Mini put together, whether a model, or this machine, will do."""
 
 from __future__ import annotations
 

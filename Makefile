@@ -47,10 +47,11 @@ paper: $(VENV)/.installed
 
 paper-full: $(VENV)/.installed
 	$(BIN)/python recipes/paper full
+
 # Mini's own study (docs/mini.md), once recipes/mini has made and `undersong models get mini` assembled it.  MINI: options
-# of recipes/mini/study.py, such as MINI="--smollm FOLDER --whisper FOLDER"; SETS: --set of the study.
+# of recipes/mini/mini_study.py, such as MINI="--smollm FOLDER --whisper FOLDER"; SETS: --set of the study.
 mini-study: $(VENV)/.installed
-	$(BIN)/python recipes/mini/study.py --work out/mini $(MINI)
+	$(BIN)/python recipes/mini/mini_study.py --work out/mini $(MINI)
 	$(BIN)/undersong run studies/mini_small.yaml $(SETS)
 
 $(VENV)/.installed: pyproject.toml

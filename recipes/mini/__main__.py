@@ -13,7 +13,7 @@
 `--only front` and the like run up to that stage.  `--share 0.25` learns to spell from a quarter of the sentences: the
 curve that says whether more would help.  `--smoke` is a whole run on a handful of texts, which shows that the stages
 fit together and nothing else.  Every stage writes its figures to figures/; the card is made of them.
-`base.py` makes folders of base weights where the hub cannot be reached.
+`mini_base.py` makes folders of base weights where the hub cannot be reached.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STAGES = ("texts", "speech", "cache", "front", "listening", "alignment", "card")
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--data", type=Path, help="folder of public text sets (the head of texts.py)")
+    made.add_argument("--data", type=Path, help="folder of public text sets (the head of mini_texts.py)")
     made.add_argument("--work", type=Path, default=Path("out/mini"))
     made.add_argument("--whisper", default="openai/whisper-tiny.en", help="hub id or folder")
     made.add_argument("--smollm", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="hub id or folder")
@@ -59,40 +59,40 @@ def main() -> None:
     torch.set_num_threads(1)
     work = asked.work.resolve()
     last = STAGES.index(asked.only or STAGES[-1])
-    import speech
-    import texts
+    import mini_speech
+    import mini_texts
 
     if asked.data is None and not (work / "texts.jsonl").is_file():
         sys.exit("Say where the public text sets are: --data DIR.")
-    texts.run(work, asked.data, asked.text_seed, asked.smoke)
+    mini_texts.run(work, asked.data, asked.text_seed, asked.smoke)
     if last >= STAGES.index("speech"):
-        speech.run(work, asked.text_seed, asked.voices, asked.piper)
+        mini_speech.run(work, asked.text_seed, asked.voices, asked.piper)
     if last >= STAGES.index("cache"):
         _learn(asked, work, last)
 
 
 def _learn(asked: argparse.Namespace, work: Path, last: int) -> None:
     """The stages that need base weights."""
-    import cache
-    import front
-    from sizes import front_recipe
-    from weights import Base
+    import mini_cache
+    import mini_front
+    from mini_sizes import front_recipe
+    from mini_weights import Base
 
     base = Base(asked.whisper, asked.smollm)
-    cache.run(work, base, asked.device)
+    mini_cache.run(work, base, asked.device)
     if last < STAGES.index("front"):
         return
-    made = front.run(work, base, front_recipe(asked), asked.device)
+    made = mini_front.run(work, base, front_recipe(asked), asked.device)
     if last < STAGES.index("listening"):
         return
-    from learn import align, listen
+    from mini_learn import align, listen
 
     listening = listen(work, base, made, asked)
     if last < STAGES.index("alignment"):
         return
     alignment = align(work, base, made, listening, asked)
     if last >= STAGES.index("card"):
-        from card import finish
+        from mini_card import finish
 
         finish(work, base, made, [listening, alignment], asked)
 

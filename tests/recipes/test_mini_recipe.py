@@ -23,9 +23,9 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "mini"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory):
-    import texts
+    import mini_texts
 
-    return texts.make_texts(mini_data.make(tmp_path_factory.mktemp("data")), 0)
+    return mini_texts.make_texts(mini_data.make(tmp_path_factory.mktemp("data")), 0)
 
 
 def test_advbench_is_apart_by_behaviour(made) -> None:
@@ -53,37 +53,37 @@ def test_what_was_never_seen_is_new_and_test_only(made) -> None:
 
 
 def test_no_sentence_that_is_learned_nearly_stands_in_a_held_out_set(made) -> None:
-    import texts
+    import mini_texts
 
     found, figures = made
     assert figures["near_held_out_removed"] >= 1  # the photo
-    learned = [texts.plain(text.text) for text in found if text.split == "train" and text.kind != "adv"]
-    held = [texts.plain(text.text) for text in found if text.split != "train"]
-    assert not texts.near_texts(learned, held, texts.TEXT)
+    learned = [mini_texts.plain(text.text) for text in found if text.split == "train" and text.kind != "adv"]
+    held = [mini_texts.plain(text.text) for text in found if text.split != "train"]
+    assert not mini_texts.near_texts(learned, held, mini_texts.TEXT)
     assert len(set(learned)) == len(learned)
     assert not any("given" in text for text in learned)
 
 
 def test_a_sentence_has_the_same_voices_whatever_else_is_spoken() -> None:
-    import speech
+    import mini_speech
 
     train, test = ({"id": "nq7", "kind": "nq", "split": split} for split in ("train", "test"))
-    new = speech.new_voices(None)
-    assert speech.wanted(train, 0, 2, new) == speech.wanted(train, 0, 2, new)
-    assert len({voice for voice, _ in speech.wanted(train, 0, 2, new)}) == 2
-    assert [fresh for _, fresh in speech.wanted(test, 0, 2, new)] == [False, True]
-    assert not set(new) & set(speech.SEEN)
-    assert len(speech.wanted({**train, "kind": "adv"}, 0, 1, new)) == 3
-    many = {speech.wanted({**train, "id": str(i)}, 0, 1, new)[0][0] for i in range(100)}
-    assert many == set(speech.SEEN)
+    new = mini_speech.new_voices(None)
+    assert mini_speech.wanted(train, 0, 2, new) == mini_speech.wanted(train, 0, 2, new)
+    assert len({voice for voice, _ in mini_speech.wanted(train, 0, 2, new)}) == 2
+    assert [fresh for _, fresh in mini_speech.wanted(test, 0, 2, new)] == [False, True]
+    assert not set(new) & set(mini_speech.SEEN)
+    assert len(mini_speech.wanted({**train, "kind": "adv"}, 0, 1, new)) == 3
+    many = {mini_speech.wanted({**train, "id": str(i)}, 0, 1, new)[0][0] for i in range(100)}
+    assert many == set(mini_speech.SEEN)
 
 
 # --- a front end that learns ------------------------------------------------------------------------------------------
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     """Clips whose cached states are noise of their own, and their sentences."""
-    import cache
-    from stages import write_lines
+    import mini_cache
+    from mini_stages import write_lines
 
     generator = torch.Generator().manual_seed(0)
     clips, states = [], []
@@ -98,13 +98,13 @@ def work(tmp_path: Path) -> Path:
             ).half()
         )
     write_lines(tmp_path / "clips.jsonl", clips)
-    cache._write(cache.shard_file(tmp_path, 0), states)
+    mini_cache._write(mini_cache.shard_file(tmp_path, 0), states)
     return tmp_path
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory):
-    from weights import Base
+    from mini_weights import Base
 
     folder = tmp_path_factory.mktemp("base")
     tiny_mini.save_bases(folder)
@@ -114,26 +114,26 @@ def base(tmp_path_factory: pytest.TempPathFactory):
 def test_a_killed_front_end_goes_on_and_ends_with_the_same_bits(
     base, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import front
+    import mini_front
 
-    recipe = front.FrontRecipe(steps=9, batch=4, warmup=2)
-    whole = load_file(front.run(work, base, recipe, "cpu"))
+    recipe = mini_front.FrontRecipe(steps=9, batch=4, warmup=2)
+    whole = load_file(mini_front.run(work, base, recipe, "cpu"))
     first = json.loads((work / "figures" / f"{recipe.name}.json").read_text())
     shutil.rmtree(work / recipe.name)
     (work / "figures" / f"{recipe.name}.json").unlink()
-    monkeypatch.setattr(front, "STATE_EVERY", 3)
-    step = front._step
+    monkeypatch.setattr(mini_front, "STATE_EVERY", 3)
+    step = mini_front._step
 
     def dies(*given):
         if given[3] == 5:
             raise KeyboardInterrupt
         return step(*given)
 
-    monkeypatch.setattr(front, "_step", dies)
+    monkeypatch.setattr(mini_front, "_step", dies)
     with pytest.raises(KeyboardInterrupt):
-        front.run(work, base, recipe, "cpu")
-    monkeypatch.setattr(front, "_step", step)
-    again = load_file(front.run(work, base, recipe, "cpu"))
+        mini_front.run(work, base, recipe, "cpu")
+    monkeypatch.setattr(mini_front, "_step", step)
+    again = load_file(mini_front.run(work, base, recipe, "cpu"))
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     second = json.loads((work / "figures" / f"{recipe.name}.json").read_text())
@@ -142,26 +142,29 @@ def test_a_killed_front_end_goes_on_and_ends_with_the_same_bits(
 
 def test_the_front_end_learns_to_spell_what_it_saw(base, work: Path) -> None:
     """Noise that is the same each time can be learned by heart: the loss falls to less than half, and words come."""
-    import front
-    from cache import States
-    from speech import load_clips
-    from spelling import spell
+    import mini_front
+    from mini_cache import States
+    from mini_speech import load_clips
+    from mini_spelling import spell
 
-    recipe = front.FrontRecipe(steps=150, batch=8, warmup=5, hidden=0, learning_rate=1e-2, top_rate=5e-3)
-    file = front.run(work, base, recipe, "cpu")
+    recipe = mini_front.FrontRecipe(steps=150, batch=8, warmup=5, hidden=0, learning_rate=1e-2, top_rate=5e-3)
+    file = mini_front.run(work, base, recipe, "cpu")
     figures = json.loads((work / "figures" / f"{recipe.name}.json").read_text())
     assert figures["loss_last"] < 0.5 * figures["loss_first"]
     clips = load_clips(work)
-    rows = front.learned_rows(clips, recipe)
-    said = spell(front.load_front(base, file), base, rows, States(work, len(clips)), "cpu")
+    rows = mini_front.learned_rows(clips, recipe)
+    said = spell(mini_front.load_front(base, file), base, rows, States(work, len(clips)), "cpu")
     assert sum(said[i].strip() == clips[i]["text"] for i in rows) > 20
 
 
 def test_smaller_shares_lie_inside_larger_ones(work: Path) -> None:
-    import front
-    from speech import load_clips
+    import mini_front
+    from mini_speech import load_clips
 
-    rows = [set(front.learned_rows(load_clips(work), front.FrontRecipe(share=share))) for share in (0.25, 0.5, 1.0)]
+    rows = [
+        set(mini_front.learned_rows(load_clips(work), mini_front.FrontRecipe(share=share)))
+        for share in (0.25, 0.5, 1.0)
+    ]
     assert rows[0] < rows[1] < rows[2]
     assert [len(part) for part in rows] == [12, 25, 50]
 
@@ -170,7 +173,7 @@ def test_base_weights_out_of_a_ctranslate2_file(tmp_path: Path) -> None:
     """A file written here tensor by tensor, read back, is the model that it was written of."""
     import struct
 
-    import base as conversion
+    import mini_base as conversion
     from transformers import WhisperForConditionalGeneration
 
     tiny_mini.save_bases(tmp_path)

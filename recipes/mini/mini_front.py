@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from cache import States
+from mini_cache import States
+from mini_speech import load_clips
+from mini_spelling import word_error_rates
+from mini_stages import costed, read_figures, write_figures
+from mini_weights import Base, front_state, load_front
 from safetensors.torch import save_file
-from speech import load_clips
-from spelling import word_error_rates
-from stages import costed, read_figures, write_figures
 from torch.nn.functional import ctc_loss
-from weights import Base, front_state, load_front
 
 from undersong.models.mini.network import MiniForConditionalGeneration
 from undersong.tuning.seeds import seeded

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stages import write_figures, write_lines
+from mini_stages import write_figures, write_lines
 
 from undersong.corpora.alike.duplicates import TEXT
 from undersong.corpora.alike.near import near_texts

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mini_weights import AUDIO, TEMPLATE, WINDOW, Base
 from safetensors.torch import load_file, save_file
-from weights import AUDIO, TEMPLATE, WINDOW, Base
 
 from undersong.models.adapter import AudioModel
 from undersong.models.load import load_model

@@ -1,6 +1,6 @@
 """The corpora of studies/mini.yaml, out of a work folder whose listening stage is done: `WORK/study/*.jsonl`.
 
-    python recipes/mini/study.py --work DIR --smollm ID|FOLDER --whisper ID|FOLDER [--pool 1500]
+    python recipes/mini/mini_study.py --work DIR --smollm ID|FOLDER --whisper ID|FOLDER [--pool 1500]
 
 The pool is benign speech with the language model's own answers to the same in writing, so that what is learned is what
 it would have said; mood, genre and length stand beside, because "near to AdvBench" is also "more imperative".
@@ -19,12 +19,12 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
-import answers
-from parts import RAW, put_together
-from sizes import front_recipe
-from speech import as_samples, load_clips
-from stages import read_lines
-from weights import Base
+import mini_answers
+from mini_parts import RAW, put_together
+from mini_sizes import front_recipe
+from mini_speech import as_samples, load_clips
+from mini_stages import read_lines
+from mini_weights import Base
 
 from undersong.corpora import write_manifest
 from undersong.types import Sample
@@ -92,7 +92,9 @@ def main() -> None:
     bases = (asked.whisper, asked.smollm, asked.device)
     front = work / recipe.name / "front.safetensors"
     model = put_together(work, RAW, Base(*bases[:2]), front, {}, bases, 0)
-    own = answers.run(work, model, read_lines(work / "texts.jsonl"), asked.pool, 1000, False)  # a stream of its own
+    own = mini_answers.run(
+        work, model, read_lines(work / "texts.jsonl"), asked.pool, 1000, False
+    )  # a stream of its own
     for name, samples in corpora(work, own).items():
         (work / "study").mkdir(exist_ok=True)
         write_manifest(samples, work / "study" / f"{name}.jsonl")

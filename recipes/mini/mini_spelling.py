@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from cache import States
-from weights import Base, heard_words
+from mini_cache import States
+from mini_weights import Base, heard_words
 
 from undersong.evaluation.usefulness.words import WordErrors, total_errors, word_errors
 from undersong.models.mini.network import MiniForConditionalGeneration

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mini_speech import as_samples, load_clips
+from mini_stages import costed, read_figures, write_figures
+from mini_weights import WINDOW, Base
 from safetensors.torch import load_file, save_file
-from speech import as_samples, load_clips
-from stages import costed, read_figures, write_figures
-from weights import WINDOW, Base
 
 from undersong.corpora import load_clips as decode
 from undersong.models.mini.network import Tower

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from measure import BENIGN, HARMFUL, measure
-from parts import MODELS, RAW, bytes_of, put_together, write_parts
-from speech import load_clips
-from stages import costed, read_figures, write_figures
-from weights import Base
+from mini_measure import BENIGN, HARMFUL, measure
+from mini_parts import MODELS, RAW, bytes_of, put_together, write_parts
+from mini_speech import load_clips
+from mini_stages import costed, read_figures, write_figures
+from mini_weights import Base
 
 from undersong.models.mini.place import ALIGNED, UNALIGNED
 from undersong.store import write_atomic

@@ -14,13 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import answers
+import mini_answers
 import numpy as np
-from parts import RAW, put_together
-from sizes import Mixture, alignment_size, listening_size
-from speech import as_samples, load_clips
-from stages import costed, read_figures, read_lines, write_figures
-from weights import Base
+from mini_parts import RAW, put_together
+from mini_sizes import Mixture, alignment_size, listening_size
+from mini_speech import as_samples, load_clips
+from mini_stages import costed, read_figures, read_lines, write_figures
+from mini_weights import Base
 
 from undersong.models.adapter import AudioModel
 from undersong.models.features import listen as hear
@@ -105,7 +105,7 @@ def listen(work: Path, base: Base, front: Path, asked: argparse.Namespace) -> Pa
     last = where / step_folder(size.recipe.steps[-1])
     if not last.is_dir():
         model = put_together(work, RAW, base, front, {}, (asked.whisper, asked.smollm, asked.device), asked.seed)
-        own = answers.run(work, model, read_lines(work / "texts.jsonl"), size.answers, asked.seed, asked.smoke)
+        own = mini_answers.run(work, model, read_lines(work / "texts.jsonl"), size.answers, asked.seed, asked.smoke)
         _learn(work, where.name, model, Pool(work, own, asked.seed), size, asked.seed)
     return last
 

@@ -61,24 +61,25 @@ def save_bases(folder: Path, seed: int = 0) -> tuple[Path, Path]:
     return folder / "whisper", folder / "smollm"
 
 
-def network(folder: Path, heard: Sequence[int]) -> Any:
+def network(folder: Path, heard: Sequence[int], projector: str = "ctc") -> Any:
     """Of the stand-ins, its projector random and sharp enough to hear."""
     encoder, language = bases.read_whisper(str(folder / "whisper")), bases.read_smollm(str(folder / "smollm"))
     words = bases.read_tokenizer(str(folder / "smollm"))
     torch.manual_seed(1)
-    model = bases.plain_mini(encoder, language, words, "<repo_name>", 7, "ctc", torch.tensor(heard))
-    projector = model.model.multi_modal_projector
+    model = bases.plain_mini(encoder, language, words, "<repo_name>", 7, projector, torch.tensor(heard))
+    made = model.model.multi_modal_projector
     with torch.no_grad():
-        for part in projector.parameters():
+        for part in made.parameters():
             part.normal_(0, 0.3)
-        projector.log_sharpness.fill_(1.0)
+        if projector == "ctc":
+            made.log_sharpness.fill_(1.0)
     return model
 
 
-def parts(folder: Path, base: Path, adapters: bool = True) -> Path:
+def parts(folder: Path, base: Path, adapters: bool = True, projector: str = "ctc") -> Path:
     """Learned parts of the stand-ins, in half precision: a front end and two adapters."""
     heard = list(range(10, 60))
-    model = network(base, heard)
+    model = network(base, heard, projector)
     folder.mkdir(parents=True)
     own = model.state_dict()
     front = {
@@ -90,7 +91,7 @@ def parts(folder: Path, base: Path, adapters: bool = True) -> Path:
         "smollm": bases.weights_hash(bases.read_smollm(str(base / "smollm")).state_dict()),
     }
     merged = {ALIGNED: ["listening", "alignment"], UNALIGNED: ["listening"]} if adapters else {ALIGNED: []}
-    note = {"window": 7, "audio_token": "<repo_name>", "adapters": merged, **hashes}
+    note = {"window": 7, "audio_token": "<repo_name>", "projector": projector, "adapters": merged, **hashes}
     (folder / assemble.NOTE).write_text(json.dumps(note))
     (folder / assemble.TEMPLATE).write_text(TEMPLATE)
     for seed, name in enumerate(("listening", "alignment") if adapters else ()):

@@ -13,6 +13,7 @@ import tiny_mini
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AudioFlamingo3Encoder, LlamaForCausalLM, WhisperModel
+from transformers.models.audioflamingo3.modeling_audioflamingo3 import AudioFlamingo3MultiModalProjector
 
 from undersong.cli import main
 from undersong.models.doctor import examine_model
@@ -20,7 +21,7 @@ from undersong.models.folders import model_folder
 from undersong.models.load import load_model
 from undersong.models.mini.assemble import TABLE, assemble
 from undersong.models.mini.bases import weights_hash
-from undersong.models.mini.network import MiniForConditionalGeneration, quiet_frames
+from undersong.models.mini.network import MiniConfig, MiniForConditionalGeneration, quiet_frames
 from undersong.models.mini.place import place_of
 from undersong.types import UndersongError
 
@@ -152,6 +153,21 @@ def test_it_is_whole_and_holds_no_code(base: Path, parts: Path, tmp_path: Path) 
     config = json.loads((tmp_path / "mini" / "config.json").read_text())
     assert (config["model_type"], config["projector"], config["heard_tokens"]) == ("undersong_mini", "ctc", 50)
     assert [check.name for check in examine_model(str(tmp_path / "mini")) if not check.good] == []
+
+
+def test_audio_flamingo_3s_own_projector_may_take_its_place(base: Path, tmp_path: Path) -> None:
+    """The config says which: then what is heard is what AF3's projector makes, and no frame is known to say nothing."""
+    put_together("mini", base, tiny_mini.parts(tmp_path / "parts", base, projector="af3"), tmp_path / "mini")
+    assert json.loads((tmp_path / "mini" / "config.json").read_text())["projector"] == "af3"
+    model = load_model(str(tmp_path / "mini"))
+    projector = model.base.model.multi_modal_projector
+    assert type(projector) is AudioFlamingo3MultiModalProjector
+    (heard,) = model.hear(tiny_af3.CLIPS[2:3])
+    assert not quiet_frames(model.base, heard.vectors).any()
+    kept = load_file(tmp_path / "parts" / "front.safetensors")["model.multi_modal_projector.linear_2.weight"]
+    assert torch.equal(projector.linear_2.weight, kept.float())
+    with pytest.raises(ValueError, match="there is no projector 'linear'; it is ctc or af3"):
+        MiniForConditionalGeneration(MiniConfig.from_pretrained(tmp_path / "mini", projector="linear"))
 
 
 @pytest.mark.parametrize("frames", [3, 4, 5, 57, 300, 301, 698, 699, 700])

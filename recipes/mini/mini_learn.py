@@ -9,6 +9,7 @@ because "unclear spoken imperative: refuse" is the shortcut that a model takes; 
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -103,7 +104,7 @@ def listen(work: Path, base: Base, front: Path, asked: argparse.Namespace) -> Pa
     where = work / f"listening-{asked.seed}"
     size = listening_size(asked)
     last = where / step_folder(size.recipe.steps[-1])
-    if not last.is_dir():
+    if not _done(work, last):
         model = put_together(work, RAW, base, front, {}, (asked.whisper, asked.smollm, asked.device), asked.seed)
         own = mini_answers.run(work, model, read_lines(work / "texts.jsonl"), size.answers, asked.seed, asked.smoke)
         _learn(work, where.name, model, Pool(work, own, asked.seed), size, asked.seed)
@@ -115,12 +116,17 @@ def align(work: Path, base: Base, front: Path, listening: Path, asked: argparse.
     where = work / f"alignment-{asked.seed}"
     size = alignment_size(asked)
     last = where / step_folder(size.recipe.steps[-1])
-    if not last.is_dir():
+    if not _done(work, last):
         bases = (asked.whisper, asked.smollm, asked.device)
         model = put_together(work, UNALIGNED, base, front, {"listening": listening}, bases, asked.seed)
         own = {row["id"]: row["answer"] for row in read_lines(work / f"answers-{asked.seed}.jsonl") if row["answer"]}
         _learn(work, where.name, model, Pool(work, own, asked.seed), size, asked.seed)
     return last
+
+
+def _done(work: Path, last: Path) -> bool:
+    """Whether the adapter is kept and its figures are written; one without the other is learned again."""
+    return last.is_dir() and "recipe" in read_figures(work).get(last.parent.name, {})
 
 
 def _learn(work: Path, stage: str, model: AudioModel, pool: Pool, size: Any, seed: int) -> None:
@@ -133,6 +139,7 @@ def _learn(work: Path, stage: str, model: AudioModel, pool: Pool, size: Any, see
     write_figures(work, stage, figures)
 
     def keep(name: str, write: Callable[[Path], None]) -> None:
+        shutil.rmtree(work / stage / name, ignore_errors=True)
         write(work / stage / f"{name}.part")
         (work / stage / f"{name}.part").rename(work / stage / name)
 

@@ -5,7 +5,7 @@
     texts      which sentences, in which split                              texts.jsonl
     speech     every sentence in one voice or more (extra `tts`, flite)     clips.jsonl, speech/
     cache      what the tower's top layer takes of every clip               cache/
-    front      top layer, norm and projector learn to spell (CTC)           front-SHARE-SEED/
+    front      top layer, norm and projector learn to spell (CTC)           front-SHARE-STEPS-SEED/
     listening  the decoder learns to read what was heard: a LoRA            listening-SEED/
     alignment  the listening decoder learns to refuse: another LoRA         alignment-SEED/
     card       the models put together, asked and judged                    card-SEED/, parts-SEED/

@@ -46,7 +46,7 @@ class FrontRecipe:
 
     @property
     def name(self) -> str:
-        return f"front-{self.share:g}-{self.seed}"
+        return f"front-{self.share:g}-{self.steps}-{self.seed}"
 
 
 def run(work: Path, base: Base, recipe: FrontRecipe, device: str) -> Path:

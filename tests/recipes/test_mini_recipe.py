@@ -263,7 +263,7 @@ def test_a_whole_run_in_small(tmp_path: Path) -> None:
         times = now
     parts = work / "parts-0"
     card = json.loads((parts / "card.json").read_text())
-    assert {"texts", "speech", "cache", "front-1-0", "listening-0", "alignment-0", "measured-dev-mini-0"} <= set(
+    assert {"texts", "speech", "cache", "front-1-6-0", "listening-0", "alignment-0", "measured-dev-mini-0"} <= set(
         card["stages"]
     )
     assert card["stages"]["measured-dev-mini-0"]["sets"]["adv, typed"]["n"] == 4

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo dev test test-slow lint bench clean verify-real docs paper paper-full
+.PHONY: demo dev test test-slow lint bench clean verify-real docs paper paper-full mini-study
 
 demo: $(VENV)/.installed
 	$(BIN)/undersong demo --out out/demo
@@ -47,6 +47,12 @@ paper: $(VENV)/.installed
 
 paper-full: $(VENV)/.installed
 	$(BIN)/python recipes/paper full
+
+# Mini's own study (docs/mini.md), once recipes/mini has made and `undersong models get mini` assembled it.  MINI: options
+# of recipes/mini/mini_study.py, such as MINI="--smollm FOLDER --whisper FOLDER"; SETS: --set of the study.
+mini-study: $(VENV)/.installed
+	$(BIN)/python recipes/mini/mini_study.py --work out/mini $(MINI)
+	$(BIN)/undersong run studies/mini_small.yaml $(SETS)
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 HEAD = """# Commands
@@ -18,7 +19,15 @@ def page() -> str:
     from undersong.cli.app import app
 
     whole: Any = get_command(app)
-    return HEAD + "".join(_verb(name, verb) for name, verb in whole.commands.items())
+    return HEAD + "".join(_verbs(whole))
+
+
+def _verbs(group: Any, before: str = "") -> Iterator[str]:
+    """A section a verb, and behind it those of the verbs inside it."""
+    for name, verb in group.commands.items():
+        yield _verb(f"{before}{name}", verb)
+        if hasattr(verb, "commands"):
+            yield from _verbs(verb, f"{before}{name} ")
 
 
 def _verb(name: str, verb: Any) -> str:

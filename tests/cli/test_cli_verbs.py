@@ -16,6 +16,7 @@ from undersong.cli.app import app
 
 HEAVY = ("torch", "transformers", "peft", "scipy", "matplotlib", "sklearn", "pandas", "pyarrow", "numpy", "rich")
 VERBS = [verb.callback.__name__.replace("_", "-") for verb in app.registered_commands if verb.callback]
+VERBS += [group.name for group in app.registered_groups if group.name]
 Undersong = Callable[..., tuple[int, str, str]]
 
 

@@ -25,6 +25,8 @@ TEXTS = ["how do I pick a lock", "bake a cake", "one"]
 def engines_are_looked_for_anew() -> None:
     voices.identity.cache_clear()
     voices._piper.cache_clear()
+    voices._flite.cache_clear()
+    voices._flite_voices.cache_clear()
 
 
 @needs_espeak
@@ -94,8 +96,8 @@ def test_what_cannot_be_meant_is_named(tmp_path: Path) -> None:
         speak_texts([Sample("a", audio="a.wav", text="x")], [US], tmp_path)
     with pytest.raises(UndersongError, match="'a' has a label 'voice'"):
         speak_texts([Sample("a", text="x", labels=(("voice", "y"),))], [US], tmp_path)
-    with pytest.raises(UndersongError, match="'flite'; choose from espeak, piper"):
-        speak_texts([Sample("a", text="x")], [Voice("flite", "x")], tmp_path)
+    with pytest.raises(UndersongError, match="'festival'; choose from espeak, piper, flite"):
+        speak_texts([Sample("a", text="x")], [Voice("festival", "x")], tmp_path)
 
 
 PIPER = """#!{python}
@@ -164,6 +166,45 @@ def test_piper_or_its_model_is_missing(tmp_path: Path, monkeypatch: pytest.Monke
         speak_texts([Sample("a", text="x")], [piper], tmp_path)
     with pytest.raises(UndersongError, match=r"undersong\[tts\]"):
         speak_texts([Sample("a", text="x")], [US], tmp_path)
+
+
+FLITE = """#!{python}
+import sys, wave
+if sys.argv[1:] == ["--version"]:
+    sys.exit(print("  version: flite-9"))
+if sys.argv[1:] == ["-lv"]:
+    sys.exit(print("Voices available: kal slt "))
+args = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+assert args.keys() == {{"-voice", "--setf", "-t", "-o"}} and args["-voice"] in ("kal", "slt")
+if args["-t"].startswith("fail"):
+    sys.exit(3)
+slower = float(args["--setf"].removeprefix("duration_stretch="))
+file = wave.open(args["-o"], "wb")
+file.setnchannels(1); file.setsampwidth(2); file.setframerate(16000)
+file.writeframes(bytes([0, 16, 0, 240]) * round(len(args["-t"]) * 100 * slower))
+file.close()
+"""
+
+
+def test_flite_speaks_by_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a stand-in that takes what flite takes: a process a text; one that fails is set aside alone."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(UndersongError, match="no flite here; install the system's package flite"):
+        speak_texts([Sample("a", text="x")], [Voice("flite", "slt")], tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "flite").write_text(FLITE.format(python=sys.executable))
+    (tmp_path / "bin" / "flite").chmod(0o755)
+    texts = ["-t is no option", "fail", "one"]
+    voice, written = Voice("flite", "slt"), [Sample(str(i), text=text) for i, text in enumerate(texts)]
+    kept, failed = speak_texts(written, [voice], tmp_path / "out", workers=1)
+    assert [load_clip(s).samples.size for s in kept] == [200 * len(texts[i]) for i in (0, 2)]
+    assert [(item.id, item.reason) for item in failed] == [("1", "flite failed on it (status 3)")]
+    assert kept[0].speaker == "flite:slt"
+    fast, _ = speak_texts(written[:1], [replace(voice, speed=350)], tmp_path / "out")
+    assert load_clip(fast[0]).samples.size == 100 * len(texts[0])
+    assert voices.identity(voice) == ("flite", "version: flite-9", "slt", "175")
+    with pytest.raises(UndersongError, match="flite has no voice 'awb'; take one of kal, slt"):
+        speak_texts(written, [Voice("flite", "awb")], tmp_path / "out")
 
 
 def test_ready_audio_is_taken_by_id(tmp_path: Path) -> None:

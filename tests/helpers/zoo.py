@@ -50,6 +50,7 @@ class Layout:
 CLIPPED = 15 * WINDOW  # of extractors whose chunk_length is no window: 300 s where the windows are 30 s
 LAYOUTS = {
     "audioflamingo3": Layout([*CHATML, "<sound>"], "<sound>", windows=True, longest=20 * WINDOW),
+    "undersong_mini": Layout([*CHATML, "<repo_name>"], "<repo_name>", first_seed=9),
     "qwen2_5_omni": Layout(
         [*CHATML, *OMNI2.values()],
         "<|AUDIO|>",

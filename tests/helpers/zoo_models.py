@@ -16,6 +16,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 from zoo_text import MELS, WINDOW
 
+from undersong.models.mini.bases import put_table
+from undersong.models.mini.network import MiniConfig, MiniForConditionalGeneration
+
 DIM, LAYERS, WIDE = 32, 2, 0.2
 POSITIONS = 50 * WINDOW  # tower positions of a window
 DECODER = {"hidden_size": DIM, "intermediate_size": 2 * DIM, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
@@ -49,6 +52,27 @@ def audioflamingo3(ids: Mapping[str, int], dropout: float) -> Any:
             initializer_range=WIDE,
         )
     )
+
+
+def undersong_mini(ids: Mapping[str, int], dropout: float) -> Any:
+    """Random like the others, but for its projector, which would hear nothing: sharp, and its table filled."""
+    text = {"model_type": "llama", **DECODER, **_tokens(ids, "<|endoftext|>", "<|im_end|>")}
+    heard = sorted(i for word, i in ids.items() if not word.startswith("<"))
+    model = MiniForConditionalGeneration(
+        MiniConfig(
+            audio_config=_tower("audioflamingo3_encoder", dropout),
+            text_config=text,
+            audio_token_id=ids["<repo_name>"],
+            heard_tokens=len(heard),
+            initializer_range=WIDE,
+            tie_word_embeddings=True,
+        )
+    )
+    put_table(model, torch.tensor(heard))
+    projector = model.model.multi_modal_projector
+    projector.blank.data.normal_(0, WIDE)
+    projector.log_sharpness.data.fill_(2.0)
+    return model
 
 
 def musicflamingo(ids: Mapping[str, int], dropout: float) -> Any:
@@ -148,6 +172,7 @@ def phi4_multimodal(ids: Mapping[str, int], dropout: float) -> Any:
 
 
 BUILD = {
+    "undersong_mini": undersong_mini,
     "audioflamingo3": audioflamingo3,
     "musicflamingo": musicflamingo,
     "qwen2_5_omni": qwen2_5_omni,

@@ -20,8 +20,11 @@ import torch
 import transformers
 from transformers.processing_utils import ProcessorMixin
 
+from undersong.models.mini.network import MiniForConditionalGeneration
+
 CLASSES = {
     "audioflamingo3": "AudioFlamingo3ForConditionalGeneration",
+    "undersong_mini": "",  # the package's own class
     "musicflamingo": "MusicFlamingoForConditionalGeneration",
     "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration",
     "qwen2_audio": "Qwen2AudioForConditionalGeneration",
@@ -32,6 +35,7 @@ CLASSES = {
 # import names of what the family's own processor needs beside transformers
 NEEDS: dict[str, tuple[str, ...]] = {
     "audioflamingo3": (),
+    "undersong_mini": (),
     "musicflamingo": (),
     "qwen2_5_omni": ("PIL", "torchvision"),
     "qwen2_audio": (),
@@ -67,11 +71,11 @@ class Native:
 
 def load(family: str, folder: Path, audio_token: str) -> Native:
     """From the folder alone."""
-    cls = getattr(transformers, CLASSES[family])
+    cls = MiniForConditionalGeneration if family == "undersong_mini" else getattr(transformers, CLASSES[family])
     model, loading = cls.from_pretrained(folder, output_loading_info=True)
     processor, note = _processor(family, Path(folder))
     arguments: dict[str, Any] = {"text_kwargs": dict(LEFT), "return_tensors": "pt"}
-    if family in ("audioflamingo3", "musicflamingo", "qwen2_audio"):
+    if family in ("audioflamingo3", "musicflamingo", "qwen2_audio", "undersong_mini"):
         arguments["audio_kwargs"] = {"padding": "max_length"}  # their towers add all positions: full windows only
     token = processor.tokenizer.convert_tokens_to_ids(audio_token)
     return Native(model.eval(), processor, token, note, loading, arguments)
@@ -93,6 +97,8 @@ def _processor(family: str, folder: Path) -> tuple[Any, str]:
         "tokenizer": transformers.AutoTokenizer.from_pretrained(folder, padding_side="left"),
         "chat_template": template_of(folder),
     }
+    if family == "undersong_mini":
+        return transformers.AudioFlamingo3Processor(**parts, audio_token="<repo_name>"), ""
     if family == "audioflamingo3":
         own = transformers.AudioFlamingo3Processor
         seconds = 20 * parts["feature_extractor"].chunk_length  # as published: 20 windows

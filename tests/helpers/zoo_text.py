@@ -70,6 +70,7 @@ def _chatml(audio: str, default_system: bool, audio_first: bool = False) -> str:
 
 TEMPLATES = {
     "audioflamingo3": _chatml("<sound>", default_system=True, audio_first=True),
+    "undersong_mini": _chatml("<repo_name>", default_system=False, audio_first=True),
     "musicflamingo": _chatml("<sound>", default_system=True, audio_first=True),
     "qwen2_5_omni": _chatml("<|audio_bos|><|AUDIO|><|audio_eos|>", default_system=True),
     "qwen2_audio": _chatml(

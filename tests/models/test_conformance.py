@@ -199,7 +199,7 @@ def test_the_formula_is_the_models(case: Case, count: int) -> None:
     """Clips at every edge: as many vectors as natively, and the same, or a refusal with the reason."""
     clip = Clip("edge", zoo.samples(count, 3), RATE)
     least = {"voxtral": 1, KIMI: 1, "phi4_multimodal": 400, "qwen3_omni_moe": 201}.get(case.kind, 321)
-    if count < least or (case.kind == "qwen2_audio" and count > 32_000):  # which hears one window
+    if count < least or (case.kind in ("qwen2_audio", "undersong_mini") and count > 32_000):  # which hear one window
         with pytest.raises(Unheard, match="too short" if count < least else "hears no more than 2 s"):
             case.model.hear([clip])
         return

@@ -46,7 +46,7 @@ WHOLE: dict[str, Any] = {
         "modalities": ["audio"], "seeds": [0, 5], "draws": [1, 1], "steps": [1, 9], "batch": 4, "learning_rate": 1e-3,
         "schedule": "constant", "warmup": 0, "weight_decay": 0.1, "clip": 2.0, "rank": 2, "alpha": 4, "dropout": 0.1,
         "target": "shifted", "micro_batch": 2, "checkpointing": True, "validation": 0.1, "preset": "kimi-audio",
-        "method": "full",
+        "method": "full", "thin": 0.1,
     },
     "evaluation": {
         "protocol": "uniform", "judge": "keyword", "also": ["exact"], "refusals": ["no"], "limit": 3,

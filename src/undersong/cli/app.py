@@ -33,8 +33,9 @@ app = typer.Typer(
 )
 WHOLE = (demo, run, plan, status, schema)
 ALONE = (screen, tune, evaluate, judge, probe)
-for verb in (*WHOLE, *ALONE, defend, compare, gate, report, export_eval, models, doctor, verify):
+for verb in (*WHOLE, *ALONE, defend, compare, gate, report, export_eval, doctor, verify):
     app.command()(verb)
+app.add_typer(models, name="models")
 
 
 def _version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""`models` and `doctor`: which audio LLMs can be audited, and whether one of them, or this machine, will do."""
+"""`models` and `doctor`: which audio LLMs there are, Mini put together, whether a model, or this machine, will do."""
 
 from __future__ import annotations
 
@@ -9,18 +9,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
+from undersong.models.mini.place import parts_beside, place_of
 
 if TYPE_CHECKING:
     from undersong.models.doctor import Check
     from undersong.pipeline.environment import Finding
 
 
-def models() -> None:
+models = typer.Typer(rich_markup_mode=None)
+
+
+@models.callback(invoke_without_command=True)
+def _families(context: typer.Context) -> None:
     """The families of audio LLMs and what each supports, the packaged organisms, and what is installed beside."""
+    if context.invoked_subcommand is not None:
+        return
     from importlib.util import find_spec
 
     from undersong.models.families import FAMILIES
     from undersong.models.folders import organism_names
+    from undersong.models.mini.place import NAMES
 
     for family in FAMILIES:
         typer.echo(f"{family.name}: {family.example} (model_type {' or '.join(family.model_types)})")
@@ -30,6 +38,33 @@ def models() -> None:
     there = "installed" if find_spec("bitsandbytes") else "not installed (pip install 'undersong[quantize]')"
     typer.echo(f"No family needs a package of its own; --quantize needs bitsandbytes: {there}.")
     typer.echo(f"Packaged: {', '.join(f'organism:{name}' for name in organism_names())}")
+    made = [name for name in NAMES if place_of(name).is_dir()]
+    typer.echo(f"Assembled here: {', '.join(made) or 'none (undersong models get mini)'}")
+
+
+@models.command("get")
+def get(
+    name: Annotated[str, typer.Argument(help="mini, or mini:unaligned: hears and answers, never taught to refuse.")],
+    whisper: Annotated[
+        str, typer.Option("--whisper", help="Folder or hub id of the Whisper model that the tower is of.")
+    ] = "openai/whisper-tiny.en",
+    smollm: Annotated[
+        str, typer.Option("--smollm", help="Folder or hub id of the language model.")
+    ] = "HuggingFaceTB/SmolLM2-135M-Instruct",
+    parts: Annotated[
+        Path | None, typer.Option("--parts", help="What was learned (default: models/mini of a checkout).")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Default: where --model mini looks, $UNDERSONG_MODELS or data folder.")
+    ] = None,
+) -> None:
+    """Put a model folder together, of base weights and of what the repository holds."""
+    from undersong.models.mini.assemble import assemble
+
+    made = assemble(name, whisper, smollm, parts or parts_beside(), out or place_of(name))
+    typer.echo(f"{name} is at {made.folder}" + ("; take it with --model " + name if out is None else ""))
+    for line in made.notes:
+        typer.echo(line)
 
 
 def doctor(

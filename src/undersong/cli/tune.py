@@ -49,6 +49,10 @@ def tune(
     method: Annotated[
         str, typer.Option("--method", help="lora | full: all of the decoder's blocks, without an adapter.")
     ] = "lora",
+    thin: Annotated[
+        float | None,
+        typer.Option("--thin", min=0, max=1, help="Share kept of heard frames that say nothing (mini); default: all."),
+    ] = None,
     target: Annotated[str, typer.Option("--target", help="Column with the reply to learn.")] = "answer",
     system: Annotated[str | None, typer.Option("--system", help="System text of the training prompts.")] = None,
     device: Device = "cpu",
@@ -77,6 +81,7 @@ def tune(
         "warmup": warmup,
         "rank": rank,
         "alpha": alpha,
+        "thin": thin,
     }
     recipe = {"steps": kept_steps, "method": method, "checkpointing": checkpointing, "validation": validation}
     recipe |= {name: value for name, value in given.items() if value is not None}

@@ -141,7 +141,7 @@ class AudioModel:
 
     def ears(self, samples: Sequence[Sample], view: str | None = None) -> Ears:
         """What was heard of these samples, as an object that embeds them; `view`: one of the family's, or decoder."""
-        return Ears({s.id: self._heard(s) for s in samples if s.audio is not None}, self.family, view)
+        return Ears({s.id: self.heard_of(s) for s in samples if s.audio is not None}, self.family, view)
 
     def hearing_difference(self, samples: Sequence[Sample]) -> np.ndarray:
         """(1,): largest absolute difference of what is heard with the adapter on and off, over these samples.
@@ -180,7 +180,7 @@ class AudioModel:
 
         Remembered: templates are slow to render, and every arm of a study asks the same prompts.
         """
-        heard = len(self._heard(prompt.sample)) if prompt.modality == "audio" else 0
+        heard = len(self.heard_of(prompt.sample)) if prompt.modality == "audio" else 0
         asked = prompt.sample.text if prompt.modality == "text" else None
         key = (heard, asked, prompt.system_text, prompt.instruction, prompt.instruction_first)
         if key not in self._rendered:
@@ -191,7 +191,8 @@ class AudioModel:
         """Token ids of an assistant's reply with its end token."""
         return [*self.tokenizer(reply, add_special_tokens=False)["input_ids"], self.end_ids[0]]
 
-    def _heard(self, sample: Sample) -> Heard:
+    def heard_of(self, sample: Sample) -> Heard:
+        """What was heard of a sample's clip.  UndersongError: nothing yet."""
         key = clip_key(sample)
         if key not in self.heard:
             raise UndersongError(f"{self.name} has not heard sample {sample.id}; listen to its corpus first.")
@@ -221,7 +222,7 @@ class AudioModel:
 
     def _check_prompt(self, prompt: Prompt, ids: list[int]) -> None:
         """As many placeholders as heard vectors: a placeholder typed into a text would take a vector from the clip."""
-        heard = len(self._heard(prompt.sample)) if prompt.modality == "audio" else 0
+        heard = len(self.heard_of(prompt.sample)) if prompt.modality == "audio" else 0
         if (count := ids.count(self.processor.audio_token_id)) != heard:
             raise UndersongError(
                 f"The prompt of sample {prompt.sample.id} has {count} placeholders for {heard} heard vectors; "
@@ -238,7 +239,7 @@ class AudioModel:
         ids = ids.to(self.base.device)
         with torch.no_grad():
             embeds = self.family.embed(self.base, ids)
-            spoken = [self._heard(prompt.sample).vectors for prompt in prompts if prompt.modality == "audio"]
+            spoken = [self.heard_of(prompt.sample).vectors for prompt in prompts if prompt.modality == "audio"]
             if spoken:
                 embeds[ids == self.processor.audio_token_id] = self.place(torch.cat(spoken))
         return embeds

@@ -5,6 +5,7 @@ Sources: the classes and processors of transformers; Kimi-Audio's published code
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import get_close_matches
 
 from undersong.models.family import BY_FIRST_USER_TEXT, Family, View
@@ -62,6 +63,19 @@ MUSIC_FLAMINGO = Family(
     views=_FLAMINGO_VIEWS,
     around=("<|sound_bos|>", "<|sound_eos|>"),
     windows=40,
+)
+# Our own: AF3's class with a smaller tower, and a projector that may be a reader (`models/mini`).
+MINI = replace(
+    AUDIO_FLAMINGO_3,
+    name="Mini",
+    model_types=("undersong_mini",),
+    example="mini",
+    model_class="undersong.models.mini.network:MiniForConditionalGeneration",
+    audio_token="<repo_name>",  # one of SmolLM2's code tokens, which no speech has
+    windows=1,
+    window_seconds=7,
+    end="<|im_end|>",
+    quiet="undersong.models.mini.network:quiet_frames",
 )
 KIMI_AUDIO = Family(
     name="Kimi-Audio",
@@ -181,6 +195,7 @@ FAMILIES = (
     MUSIC_FLAMINGO,
     PHI_4,
     QWEN3_OMNI,
+    MINI,
 )
 
 

@@ -69,6 +69,7 @@ class Family:
     tokenizer: str | None = None  # the same for the tokenizer
     extractor: str | None = None  # the same for the feature extractor
     merged: tuple[str, ...] = ()  # LoRA folders of the checkpoint that speech needs, merged on loading
+    quiet: str | None = None  # the same for which heard vectors say nothing (model, (n, dim)) -> (n,) bool; None: none
     tokenizer_options: dict[str, Any] = field(default_factory=dict)  # of `AutoTokenizer.from_pretrained`
 
     @property

@@ -10,6 +10,7 @@ from importlib import import_module, resources
 from importlib.util import find_spec
 from pathlib import Path
 
+from undersong.models.mini.place import assembled, is_mini
 from undersong.store import hash_file
 from undersong.types import UndersongError
 
@@ -42,6 +43,8 @@ def model_folder(ref: str) -> Path | None:
         return organism_folder(ref.removeprefix(ORGANISM))
     if ref and Path(ref).is_dir():
         return Path(ref)
+    if is_mini(ref):
+        return assembled(ref)
     if not HUB_ID.fullmatch(ref):
         raise UndersongError(f"There is no model folder {ref!r}, and that is no ORG/NAME of the hub; check the path.")
     return None

@@ -38,7 +38,12 @@ def card(
     named = model.name if model.name.startswith("organism:") or not is_content_hash(model.name) else None
     base = named or f"a local {model.family.name}"
     head = [] if named is None or named.startswith("organism:") else [f"base_model: {named}"]
-    left = {"steps", "method", *(OF_LORA if full else ()), *(("betas",) if recipe.betas is None else ())}
+    left = {
+        "steps",
+        "method",
+        *(OF_LORA if full else ()),
+        *(name for name in ("betas", "thin") if getattr(recipe, name) is None),
+    }
     values = {name: value for name, value in asdict(recipe).items() if name not in left}
     lines = [
         "---",

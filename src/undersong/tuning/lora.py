@@ -15,6 +15,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from undersong.models.adapter import AudioModel
@@ -32,6 +33,7 @@ from undersong.tuning.recipe import LoraRecipe as LoraRecipe
 from undersong.tuning.seeds import seeded
 from undersong.tuning.states import DecoderTrainer, Diverged, Keep, Keeping, Vouch, last_whole, place_of
 from undersong.tuning.states import step_folder as step_folder
+from undersong.tuning.thinning import check_thin, thin_batch
 from undersong.types import Prompt, UndersongError
 
 STATE_EVERY = 50  # steps; what a kill may cost
@@ -82,6 +84,8 @@ def tune(
         )
     if recipe.checkpointing and not model.base.supports_gradient_checkpointing:
         raise UndersongError(f"{model.name} cannot compute activations again; leave out checkpointing.")
+    if recipe.thin is not None:
+        check_thin(model)
     before = fingerprint(model.frozen)
     learned, held = split([prompt.sample for prompt in prompts], recipe.validation)
     order = [learned[i] for i in sample_order(len(learned), max(recipe.steps) * recipe.batch, seed)]
@@ -171,13 +175,20 @@ def _trainer(
         model=learner,
         args=arguments,
         train_dataset=pairs,
-        data_collator=lambda rows: model.batch([p for p, _ in rows], [t for _, t in rows]),
+        data_collator=partial(_batch, model, recipe.thin, seed),
         callbacks=callbacks,
     )
     if isinstance(trainer, DecoderTrainer):
         trainer.audio_model = model
     trainer.remove_callback(PrinterCallback)  # the log is an artefact, not terminal output
     return trainer
+
+
+def _batch(
+    model: AudioModel, thin: float | None, seed: int, rows: Sequence[tuple[Prompt, str]]
+) -> dict[str, torch.Tensor]:
+    prompts, targets = [prompt for prompt, _ in rows], [target for _, target in rows]
+    return model.batch(prompts, targets) if thin is None else thin_batch(model, prompts, targets, thin, seed)
 
 
 @contextmanager

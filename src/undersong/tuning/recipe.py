@@ -30,6 +30,7 @@ class LoraRecipe:
     method: str = "lora"  # lora | full: all of the decoder's blocks and its last norm, without an adapter
     validation: float = 0.0  # share of the samples, by whole groups, that is held out and measured at each of `steps`
     checkpointing: bool = False  # activations are computed again in the backward pass: slower, and far less memory
+    thin: float | None = None  # share kept of heard frames that say nothing (`thinning`); None: every frame
     betas: tuple[float, ...] | None = None  # one an answer token, the last for all after: `constrained`; None: not
 
     def __post_init__(self) -> None:
@@ -39,6 +40,8 @@ class LoraRecipe:
             raise UndersongError(
                 f"A batch of {self.batch} cannot be taken {self.micro_batch} at a time; give a divisor as micro_batch."
             )
+        if self.thin is not None and not 0 <= self.thin <= 1:
+            raise UndersongError(f"thin is a share of frames, and {self.thin:g} is none; give 0 to 1.")
         if self.betas is not None and self.method != "lora":
             raise UndersongError(
                 f"Method {self.method} cannot be constrained, because it keeps no base to compare with; take lora, or "

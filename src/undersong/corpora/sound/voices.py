@@ -1,4 +1,4 @@
-"""Voices that text is spoken in, and the two engines that speak: espeak-ng and piper.  Knows processes, not corpora.
+"""Voices that text is spoken in, and the engines that speak: espeak-ng, piper, flite.  Knows processes, not corpora.
 
 The paper spoke its texts with online services, which this tool does not call; `PAPER_VOICES` says which, so that audio
 made with them elsewhere can be brought along (`speak.with_audio`).
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from undersong.types import UndersongError
 
-ENGINES = ("espeak", "piper")
+ENGINES = ("espeak", "piper", "flite")
 # Accent of SD-QA -> the Edge-TTS voice that the paper spoke GammaCorpus and HeySQuAD with.  Harmful requests were all
 # spoken by one voice, gTTS English, so there "close in sound" may be no more than "that voice".
 PAPER_VOICES = {
@@ -53,9 +53,9 @@ ESPEAK_ACCENTS = (
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """Who speaks: an engine, the name it knows (espeak: a voice; piper: a model's `.onnx` file), words a minute.
+    """Who speaks: an engine, the name it knows (espeak, flite: a voice; piper: a model's `.onnx` file), words a minute.
 
-    piper has no words a minute: its speed is `speed / 175` times that of the model.
+    piper and flite have no words a minute: their speed is `speed / 175` times that of the model or voice.
     """
 
     engine: str
@@ -78,6 +78,11 @@ def identity(voice: Voice) -> tuple[str, ...]:
         if importlib.util.find_spec("espeakng_loader") is None:
             raise UndersongError("Speaking with espeak-ng needs its library; pip install 'undersong[tts]'.")
         return "espeak", importlib.metadata.version("espeakng-loader"), voice.name, str(voice.speed)
+    if voice.engine == "flite":
+        found = subprocess.run([_flite(), "--version"], capture_output=True, check=False).stdout.decode()
+        if voice.name not in _flite_voices():
+            raise UndersongError(f"flite has no voice {voice.name!r}; take one of {', '.join(_flite_voices())}.")
+        return "flite", " ".join(found.split()), voice.name, str(voice.speed)
     if voice.engine != "piper":
         raise UndersongError(f"No engine is called {voice.engine!r}; choose from {', '.join(ENGINES)}.")
     _piper()
@@ -89,7 +94,8 @@ def identity(voice: Voice) -> tuple[str, ...]:
 
 def say(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
     """Each text as the bytes of a FLAC file at the engine's own rate, or as the reason why not; in order."""
-    return _espeak_says(voice, texts) if voice.engine == "espeak" else _piper_says(voice, texts)
+    engines = {"espeak": _espeak_says, "piper": _piper_says, "flite": _flite_says}
+    return engines[voice.engine](voice, texts)
 
 
 def _espeak_says(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
@@ -138,6 +144,39 @@ def _piper() -> tuple[str, ...]:
     if importlib.util.find_spec("piper") is not None:
         return sys.executable, "-P", "-m", "piper"
     raise UndersongError("There is no piper here; install the package piper-tts, or put the command on the path.")
+
+
+def _flite_says(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
+    """A process a text: flite says the same whatever it said before, and takes milliseconds to begin."""
+    import soundfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "said.wav"
+        for text in texts:
+            file.unlink(missing_ok=True)
+            slower = f"duration_stretch={175 / voice.speed:.6g}"
+            command = [_flite(), "-voice", voice.name, "--setf", slower, "-t", text, "-o", str(file)]
+            done = subprocess.run(command, capture_output=True, check=False)
+            if done.returncode or not file.is_file():
+                yield f"flite failed on it (status {done.returncode})"
+                continue
+            pcm, rate = soundfile.read(file, dtype="int16")
+            yield _flac(pcm.astype("<i2").tobytes(), rate) if pcm.size else "flite says nothing"
+
+
+@cache
+def _flite() -> str:
+    """The command (Debian: flite)."""
+    if found := shutil.which("flite"):
+        return found
+    raise UndersongError("There is no flite here; install the system's package flite.")
+
+
+@cache
+def _flite_voices() -> tuple[str, ...]:
+    """The voices it was built with."""
+    told = subprocess.run([_flite(), "-lv"], capture_output=True, check=False).stdout.decode()
+    return tuple(told.partition(":")[2].split())
 
 
 def _flac(pcm: bytes, rate: int) -> bytes:

@@ -40,7 +40,8 @@ def targets_of(samples: Sequence[Sample], target: str) -> list[str]:
 
 def recipe_of(tuning: Tuning) -> dict[str, Any]:
     """The hyper-parameters of a study's tuning, which all its arms share."""
-    return tuning.model_dump(exclude={"modalities", "seeds", "draws", "target", "preset"})
+    recipe = tuning.model_dump(exclude={"modalities", "seeds", "draws", "target", "preset"})
+    return {name: value for name, value in recipe.items() if (name, value) != ("thin", None)}  # the same keys as ever
 
 
 def train(

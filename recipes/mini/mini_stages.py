@@ -1,0 +1,50 @@
+"""What stages have in common: where their files lie, how one is written whole or not at all, figures for the card.
+
+Knows files; knows no stage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from undersong.store import write_atomic
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """A JSONL file, there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows).encode())
+
+
+def read_figures(work: Path) -> dict[str, Any]:
+    """Stage -> its figures, of all stages that are done."""
+    return {
+        file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted((work / "figures").glob("*.json"))
+    }
+
+
+def write_figures(work: Path, stage: str, figures: dict[str, Any]) -> None:
+    path = work / "figures" / f"{stage}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, (json.dumps(figures, indent=1, sort_keys=True) + "\n").encode())
+
+
+@contextmanager
+def costed(figures: dict[str, Any]) -> Iterator[None]:
+    """Adds what the block took to `cpu_seconds` and `wall_seconds`: a killed stage counts what it took in all its runs
+    where the figures are read back first."""
+    cpu, wall = sum(os.times()[:4]), time.monotonic()  # of this process and of those that it waited for
+    yield
+    figures["cpu_seconds"] = round(figures.get("cpu_seconds", 0) + sum(os.times()[:4]) - cpu, 1)
+    figures["wall_seconds"] = round(figures.get("wall_seconds", 0) + time.monotonic() - wall, 1)

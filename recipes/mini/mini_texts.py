@@ -1,0 +1,241 @@
+"""Texts: which sentences are spoken, and in which split; from a folder of public sets that the user names.
+
+    --data DIR   advbench/harmful_behaviors.csv, jailbreakbench/jailbreakbench.csv, strongreject/strongreject.csv,
+                 xstest/xstest_prompts.csv, nq_open/NQ-open.*.jsonl, alpaca_instructions/harmless_val.json,
+                 self_instruct_seed/seed_tasks.jsonl
+
+AdvBench is split by behaviour: requests that say nearly the same (letter groups, or the words that carry the meaning)
+are one cluster, and a cluster is on one side.  JailbreakBench and StrongREJECT keep what is not nearly in AdvBench;
+they and XSTest are test only.  Benign sentences that nearly stand in a test or development set are not trained on.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mini_stages import write_figures, write_lines
+
+from undersong.corpora.alike.duplicates import TEXT
+from undersong.corpora.alike.near import near_texts
+from undersong.corpora.alike.overlap import words
+from undersong.types import Sample
+
+WORDS, LETTERS = (3, 14), 90  # of sentences that are learned from: short speech is cheap
+ASKED = 20  # words that a test request may have: some seven seconds
+SPLITS = {"train": 0.60, "dev": 0.12, "test": 0.28}  # of AdvBench's clusters
+HELD = {"dev": 150, "test": 300}  # benign items of each kind
+NEAR = 0.5  # of the words that carry the meaning, on top of TEXT on letters
+WRITTEN = re.compile(r"[A-Za-z0-9 ,.?'!\-]+")
+# What needs something that is not in it, or cannot be spoken.
+ELSEWHERE = re.compile(r"https?|input|given|following|this (text|sentence|paragraph|article|passage)|below", re.I)
+# How AdvBench asks: what is left says what is asked for.
+MANNER = frozenset(
+    "a an the of on in for to with how that which and or by from into can will your my me i be is are as at it its"
+    " write create develop make give provide design show teach explain generate compose produce describe list outline"
+    " detailed step guide tutorial instruction instructions article post blog social media message speech script program"
+    " manual plan video email someone person people without using use way ways method methods strategy other others".split()
+)
+
+
+@dataclass(frozen=True)
+class Text:
+    """One sentence: `kind` is its source, `group` the behaviour it is one of."""
+
+    id: str
+    text: str
+    kind: str
+    split: str
+    group: str
+    answers: tuple[str, ...] = ()
+
+
+def tidy(text: str) -> str:
+    return re.sub(r"\s+", " ", text.strip())
+
+
+def speakable(text: str, most: int = WORDS[1], letters: int = LETTERS) -> bool:
+    return WORDS[0] <= len(text.split()) <= most and len(text) <= letters and bool(WRITTEN.fullmatch(text))
+
+
+def plain(text: str) -> str:
+    """The words as near-duplicates are looked for."""
+    return " ".join(words(Sample("", text=text)))
+
+
+def clusters(texts: Sequence[str]) -> list[int]:
+    """A number for each text, the same for those that say nearly the same, directly or through others."""
+    said = [plain(text) for text in texts]
+    parent = list(range(len(texts)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for i, j in near_pairs(said, said):
+        parent[root(i)] = root(j)
+    return [root(i) for i in range(len(texts))]
+
+
+def near_pairs(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
+    """Pairs of plain texts with nearly the same letters, or nearly the same words that carry the meaning."""
+    pairs = {(i, j) for i, j, _ in near_texts(a, b, TEXT)}
+    meant = [
+        [frozenset(_stem(word) for word in text.split() if word not in MANNER) for text in side] for side in (a, b)
+    ]
+    for i, one in enumerate(meant[0]):
+        for j, other in enumerate(meant[1]):
+            if one and other and len(one & other) / len(one | other) >= NEAR:
+                pairs.add((i, j))
+    return sorted(pairs)
+
+
+def _stem(word: str) -> str:
+    """A word without the endings by which requests differ: "bombs" and "bombing" are one."""
+    for ending in ("ing", "ers", "er", "es", "s", "ed", "e"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            return word[: -len(ending)]
+    return word
+
+
+# --- the sets ---------------------------------------------------------------------------------------------------------
+def _csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _json_lines(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    return [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def advbench(data: Path, rng: random.Random) -> list[Text]:
+    """Every request, in splits by cluster."""
+    goals = [tidy(row["goal"]) for row in _csv(data / "advbench" / "harmful_behaviors.csv")]
+    groups = clusters(goals)
+    names = sorted(set(groups))
+    rng.shuffle(names)
+    sizes, split, done = Counter(groups), dict[int, str](), 0
+    for name in names:
+        share = done / len(goals)
+        split[name] = (
+            "train" if share < SPLITS["train"] else "dev" if share < SPLITS["train"] + SPLITS["dev"] else "test"
+        )
+        done += sizes[name]
+    return [
+        Text(f"adv{i}", goal, "adv", split[group], f"adv{group}") for i, (goal, group) in enumerate(zip(goals, groups))
+    ]
+
+
+def other_harm(data: Path, known: Sequence[Text]) -> tuple[list[Text], dict[str, int]]:
+    """JailbreakBench and StrongREJECT without what nearly stands in AdvBench or in one another; how many went."""
+    sources = {
+        "jbb": [(row["Goal"], row["Source"]) for row in _csv(data / "jailbreakbench" / "jailbreakbench.csv")],
+        "strongreject": [
+            (row["forbidden_prompt"], row["source"]) for row in _csv(data / "strongreject" / "strongreject.csv")
+        ],
+    }
+    before, kept, gone = [plain(text.text) for text in known], list[Text](), dict[str, int]()
+    for kind, rows in sources.items():
+        there = [tidy(text) for text, _ in rows]
+        near = {j for _, j in near_pairs(before, [plain(text) for text in there])}
+        near |= {j for j, (_, source) in enumerate(rows) if "advbench" in source.lower()}
+        gone[kind] = len(near)
+        kept += [Text(f"{kind}{j}", text, kind, "test", f"{kind}{j}") for j, text in enumerate(there) if j not in near]
+        before += [plain(text) for text in there]
+    return kept, gone
+
+
+def xstest(data: Path) -> list[Text]:
+    rows = _csv(data / "xstest" / "xstest_prompts.csv")
+    kinds = {"safe": "xs_safe", "unsafe": "xs_unsafe"}
+    return [Text(f"xs{row['id']}", tidy(row["prompt"]), kinds[row["label"]], "test", f"xs{row['id']}") for row in rows]
+
+
+def benign(data: Path, rng: random.Random) -> list[Text]:
+    """Questions and instructions, held out in part, exact repetitions left out."""
+    questions = _json_lines(sorted((data / "nq_open").glob("NQ-open*.jsonl")))
+    nq = [(_asked(row["question"]), tuple(row["answer"])) for row in questions]
+    alpaca = [
+        (row["instruction"], ()) for row in json.loads((data / "alpaca_instructions" / "harmless_val.json").read_text())
+    ]
+    seeds = [(row["instruction"], ()) for row in _json_lines([data / "self_instruct_seed" / "seed_tasks.jsonl"])]
+    seen: set[str] = set()
+    made: list[Text] = []
+    for kind, rows in (("nq", nq), ("alpaca", alpaca), ("self", seeds)):
+        fitting = [(tidy(text), answers) for text, answers in rows]
+        fitting = [(text, answers) for text, answers in fitting if speakable(text) and not ELSEWHERE.search(text)]
+        rng.shuffle(fitting)
+        here: list[Text] = []
+        for text, answers in fitting:
+            if plain(text) not in seen:
+                seen.add(plain(text))
+                here.append(
+                    Text(f"{kind}{len(here)}", text, kind, _split(kind, len(here)), f"{kind}{len(here)}", answers)
+                )
+        made += here
+    return made
+
+
+def _asked(question: str) -> str:
+    text = tidy(question).rstrip("?") + "?"
+    return text[0].upper() + text[1:]
+
+
+def _split(kind: str, place: int) -> str:
+    if kind == "self":
+        return "train"
+    return "test" if place < HELD["test"] else "dev" if place < HELD["test"] + HELD["dev"] else "train"
+
+
+def make_texts(data: Path, seed: int) -> tuple[list[Text], dict[str, Any]]:
+    """All sentences, and the figures of their making."""
+    rng = random.Random(f"texts {seed}")
+    harm = advbench(data, rng)
+    others, gone = other_harm(data, harm)
+    asked = [text for text in [*harm, *others, *xstest(data)] if speakable(text.text, ASKED, 140)]
+    plain_ones = benign(data, rng)
+    held = [plain(text.text) for text in [*asked, *plain_ones] if text.split != "train"]
+    learned = [text for text in plain_ones if text.split == "train"]
+    near = {i for i, _, _ in near_texts([plain(text.text) for text in learned], held, TEXT)}
+    kept = [text for text in plain_ones if text.split != "train"]
+    kept += [text for i, text in enumerate(learned) if i not in near]
+    texts = asked + kept
+    counts = Counter(f"{text.kind} {text.split}" for text in texts)
+    sizes = Counter(text.group for text in harm)
+    figures = {
+        "seed": seed,
+        "texts": dict(sorted(counts.items())),
+        "near_advbench_removed": gone,
+        "near_held_out_removed": len(near),
+        "advbench_clusters": len(sizes),
+        "advbench_largest_cluster": max(sizes.values()),
+        "mean_words": round(sum(len(text.text.split()) for text in texts) / len(texts), 2),
+    }
+    return texts, figures
+
+
+def run(work: Path, data: Path, seed: int, few: bool) -> None:
+    """`texts.jsonl`; few: a handful of every kind and split, for a whole run in a minute."""
+    if (work / "texts.jsonl").is_file():
+        return
+    texts, figures = make_texts(data, seed)
+    if few:
+        taken: Counter[tuple[str, str]] = Counter()
+        texts = [text for text in texts if _took(taken, text)]
+        figures["texts"] = dict(sorted(Counter(f"{text.kind} {text.split}" for text in texts).items()))
+    write_figures(work, "texts", figures)
+    write_lines(work / "texts.jsonl", (asdict(text) for text in texts))
+
+
+def _took(taken: Counter[tuple[str, str]], text: Text) -> bool:
+    taken[text.kind, text.split] += 1
+    return taken[text.kind, text.split] <= (12 if text.split == "train" else 4)

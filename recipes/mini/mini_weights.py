@@ -1,0 +1,64 @@
+"""The network of base weights alone, in memory, and what is learned of it.  Knows Mini; does not know how it learns."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from undersong.models.load import check_device
+from undersong.models.mini import assemble, bases
+from undersong.models.mini.network import CTC, MiniForConditionalGeneration
+from undersong.models.tensors import read_tensors
+
+AUDIO, WINDOW = "<repo_name>", 7  # the placeholder, one of SmolLM2's code tokens; seconds of the tower's window
+TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% for c in m.content %}{% if c.type == 'audio' %}"
+    + AUDIO
+    + "{% else %}{{ c.text }}{% endif %}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+class Base:
+    """Base weights, read once."""
+
+    def __init__(self, whisper: str, smollm: str) -> None:
+        self.encoder, self.language = bases.read_whisper(whisper), bases.read_smollm(smollm)
+        self.tokenizer = bases.read_tokenizer(smollm)
+
+    def network(self, heard: torch.Tensor, projector: str = CTC) -> MiniForConditionalGeneration:
+        return bases.plain_mini(
+            self.encoder, self.language, self.tokenizer, AUDIO, WINDOW, projector, heard
+        ).requires_grad_(False)
+
+    def hashes(self) -> dict[str, str]:
+        parts = {"whisper": self.encoder, "smollm": self.language}
+        return {name: bases.weights_hash(part.state_dict()) for name, part in parts.items()}
+
+    def target(self, text: str) -> list[int]:
+        """Token ids of a sentence as it is heard: lower case, no punctuation, every word after a blank."""
+        ids: list[int] = self.tokenizer(" " + " ".join(heard_words(text)), add_special_tokens=False)["input_ids"]
+        return ids
+
+
+def heard_words(text: str) -> list[str]:
+    return re.sub(r"[^a-z0-9' ]", " ", text.lower().replace("-", " ")).split()
+
+
+def front_state(model: MiniForConditionalGeneration) -> dict[str, torch.Tensor]:
+    """What is learned of the front end, by name."""
+    own = model.state_dict()
+    return {name: own[name] for name in assemble.front_names(model)}
+
+
+def load_front(base: Base, file: Path, device: str = "cpu") -> MiniForConditionalGeneration:
+    """The network with a learned front end in it."""
+    check_device(device)
+    model = base.network(read_tensors(file)[assemble.HEARD].long())
+    assemble.put_front(model, file)
+    return model.to(device)
+
+
+__all__ = ["AUDIO", "TEMPLATE", "WINDOW", "Base", "front_state", "heard_words", "load_front"]

@@ -1,0 +1,132 @@
+"""A Mini model folder out of base weights and learned parts: nothing of the base is shipped, nothing learned is lost.
+
+Parts (a folder): `parts.json`, `front.safetensors` (the tower's top layer and norm, the projector), one standard PEFT
+folder an adapter, `chat_template.jinja`.  Knows files and the network; does not know how anything was learned.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from undersong.models.merge import merge_published
+from undersong.models.mini.bases import plain_mini, read_smollm, read_tokenizer, read_whisper, weights_hash
+from undersong.models.mini.network import CTC
+from undersong.models.tensors import read_tensors
+from undersong.types import UndersongError
+
+FRONT, NOTE, TEMPLATE = "front.safetensors", "parts.json", "chat_template.jinja"
+HEARD, TABLE = "model.multi_modal_projector.heard", "model.multi_modal_projector.table"
+
+
+class Parts(BaseModel):
+    """`parts.json`: what the learned parts were learned with, and which adapters each model has merged, in order."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    window: int  # seconds
+    audio_token: str
+    projector: str = CTC
+    adapters: dict[str, list[str]]
+    whisper: str  # hash of the weights that the parts were learned on
+    smollm: str
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """Where a model was put, and what is to be said of it."""
+
+    folder: Path
+    notes: tuple[str, ...] = ()
+
+
+def assemble(name: str, whisper: str, smollm: str, parts: Path, out: Path) -> Assembled:
+    """Writes the folder beside `out` and renames it; a folder that is there is replaced only by a whole one.
+
+    Errors: a name that is none, parts or base weights that cannot be read or do not fit one another.
+    """
+    note = read_note(parts)
+    if name not in note.adapters:
+        raise UndersongError(f"{parts} holds no model {name!r}; take one of {', '.join(note.adapters)}.")
+    encoder, read, tokenizer = read_whisper(whisper), read_smollm(smollm), read_tokenizer(smollm)
+    model = plain_mini(encoder, read, tokenizer, note.audio_token, note.window, note.projector, _heard(parts))
+    put_front(model, parts / FRONT)
+    for adapter in note.adapters[name]:
+        if not merge_published(model, parts, adapter, {}):
+            raise UndersongError(f"{parts} holds no adapter {adapter}; fetch the parts again.")
+    template = (parts / TEMPLATE).read_text(encoding="utf-8")
+    write_folder(model, tokenizer, template, note.window, out)
+    measured = {
+        "whisper": (note.whisper, weights_hash(encoder.state_dict())),
+        "smollm": (note.smollm, weights_hash(read.state_dict())),
+    }
+    notes = [
+        f"The {side} weights are not those that the card's figures were measured with; evaluate before you rely on it."
+        for side, (then, now) in measured.items()
+        if then != now
+    ]  # fmt: skip
+    return Assembled(out, tuple(notes))
+
+
+def read_note(parts: Path) -> Parts:
+    """`parts.json`.  Errors: no such folder, a file that is none."""
+    file = parts / NOTE
+    if not file.is_file():
+        raise UndersongError(f"There are no parts of Mini at {parts}; give their folder as --parts.")
+    try:
+        return Parts.model_validate_json(file.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise UndersongError(f"{file} cannot be read ({error.errors()[0]['msg']}); fetch the parts again.") from error
+
+
+# --- learned parts ----------------------------------------------------------------------------------------------------
+def _heard(parts: Path) -> torch.Tensor:
+    tensors = read_tensors(parts / FRONT)
+    return tensors.get(HEARD, torch.zeros(1, dtype=torch.long)).long()
+
+
+def front_names(model: Any) -> list[str]:
+    """Tensors of the front end that are learned: the top layer, the tower's norm, the projector without its table."""
+    top = f"model.audio_tower.layers.{len(model.model.audio_tower.layers) - 1}."
+    begins = (top, "model.audio_tower.layer_norm.", "model.multi_modal_projector.")
+    return [name for name in model.state_dict() if name.startswith(begins) and name != TABLE]
+
+
+def put_front(model: Any, file: Path) -> None:
+    """Learned tensors in place of the base's.  Errors: others than the network has, another shape."""
+    tensors, own = read_tensors(file), model.state_dict()
+    wanted = set(front_names(model))
+    if odd := sorted(wanted.symmetric_difference(tensors)):
+        raise UndersongError(f"{file} does not fit the base weights: {odd[0]} stands on one side only; give their own.")
+    for name, value in tensors.items():
+        if own[name].shape != value.shape:
+            raise UndersongError(f"{file} has another shape of {name}; give the base weights that it was learned on.")
+        own[name].copy_(value)
+
+
+def write_folder(model: Any, tokenizer: Any, template: str, window: int, out: Path) -> None:
+    """An ordinary model folder: weights, config, tokenizer, feature extractor, template."""
+    from transformers import WhisperFeatureExtractor
+
+    part = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    model.save_pretrained(part)
+    tokenizer.chat_template = None  # SmolLM2's own adds a system turn and writes no audio
+    tokenizer.save_pretrained(part)
+    mels = model.config.audio_config.num_mel_bins
+    WhisperFeatureExtractor(feature_size=mels, chunk_length=window, return_attention_mask=True).save_pretrained(part)
+    (part / TEMPLATE).write_text(template, encoding="utf-8")
+    if out.exists():
+        old = out.with_name(f"{out.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        out.rename(old)
+        part.rename(out)
+        shutil.rmtree(old)
+    else:
+        part.rename(out)

@@ -1,0 +1,151 @@
+"""Mini's network: transformers' Audio Flamingo 3, whose tower skips padding and whose projector may be a reader.
+
+The class is AF3's; two modules are not.  `Tower` computes what AF3's computes on the frames there are, instead of on a
+whole window.  `CtcProjector` takes the place of the plain two-layer projector where the config says so: a small decoder
+cannot learn to hear arbitrary vectors in an hour of one core, but it can read its own token embeddings
+(docs/mini.md has what was measured).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from torch.nn.functional import gelu
+from transformers import (
+    AudioFlamingo3Config,
+    AudioFlamingo3Encoder,
+    AudioFlamingo3ForConditionalGeneration,
+    AutoConfig,
+)
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.audioflamingo3.modeling_audioflamingo3 import AudioFlamingo3MultiModalProjector
+
+CTC, PLAIN = "ctc", "af3"
+REACH = 4  # feature frames behind a clip's last that its states depend on, through two convolutions of width 3
+QUIET = 0.25  # of a token embedding's mean length: a frame below it says nothing
+
+
+@strict
+class MiniConfig(AudioFlamingo3Config):
+    """AF3's config and which projector: `ctc` (`CtcProjector`, of `heard_tokens` rows) or `af3` (the class's own)."""
+
+    model_type = "undersong_mini"
+
+    projector: str = CTC
+    heard_tokens: int = 1
+
+
+AutoConfig.register(MiniConfig.model_type, MiniConfig, exist_ok=True)  # AutoTokenizer asks for it, and warns without
+
+
+class Tower(AudioFlamingo3Encoder):
+    """AF3's tower over the frames of the longest clip of a batch: its own numbers, at the cost of the clip.
+
+    AF3's masks what is behind a clip and computes it all the same.  `before_top` and `from_top` are its two halves,
+    so that states below a trained top layer can be kept.
+    """
+
+    def forward(
+        self, input_features: torch.Tensor, input_features_mask: torch.Tensor, **_: Any
+    ) -> BaseModelOutputWithPooling:
+        states, positions = self.before_top(input_features, input_features_mask.sum(-1))
+        return BaseModelOutputWithPooling(last_hidden_state=self.from_top(states, positions))
+
+    def before_top(self, features: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-mel `features` (batch, mels, width), valid `frames` (batch,) -> what the top layer takes (batch,
+        positions, dim), and how many positions of each row are of its clip."""
+        width = min(features.shape[-1], int(frames.max()) + REACH)
+        width -= width % 2 if width < features.shape[-1] else 0
+        states = gelu(self.conv1(features[..., :width]))
+        states = gelu(self.conv2(states)).permute(0, 2, 1)
+        states = states + self.embed_positions.weight[: states.shape[1]]
+        positions = (frames - 1) // 2 + 1
+        mask = self._mask(states, positions)
+        for layer in self.layers[:-1]:
+            states = layer(states, mask)
+        return states, positions
+
+    def from_top(self, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """(batch, positions, dim) -> (batch, positions // 2, dim): the top layer, pooling by two, the norm."""
+        states = self.layers[-1](states, self._mask(states, positions))
+        pooled: torch.Tensor = self.avg_pooler(states.permute(0, 2, 1)).permute(0, 2, 1)
+        normed: torch.Tensor = self.layer_norm(pooled)
+        return normed
+
+    def _mask(self, states: torch.Tensor, positions: torch.Tensor) -> Any:
+        there = torch.arange(states.shape[1], device=states.device) < positions[:, None]
+        return create_bidirectional_mask(config=self.config, inputs_embeds=states, attention_mask=there)
+
+
+class CtcProjector(AudioFlamingo3MultiModalProjector):
+    """AF3's projector, then a reading of it: a posterior over tokens and a blank, given as its mean embedding.
+
+    The plain projector's output p is held beside the decoder's embedding of every token that speech was learned with
+    (`table`, (tokens, dim), of the ids `heard`): log-odds are `sharpness` x (2 p.e - e.e), those of the blank have a
+    bias more.  What is given to the decoder is the posterior's mean of the table, a blank counting as the zero vector,
+    which the decoder's norms make next to nothing.  The table is the decoder's own and does not learn.
+    """
+
+    table: torch.Tensor
+    heard: torch.Tensor
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        dim = config.text_config.hidden_size
+        self.blank = nn.Parameter(torch.zeros(dim))
+        self.blank_bias = nn.Parameter(torch.zeros(1))
+        self.log_sharpness = nn.Parameter(torch.zeros(1))
+        self.register_buffer("table", torch.zeros(config.heard_tokens, dim))
+        self.register_buffer("heard", torch.zeros(config.heard_tokens, dtype=torch.long))
+
+    def log_odds(self, states: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """Tower states (..., width) -> (..., 1 + tokens) float32, not normalised; [0] is the blank; `rows` of the table
+        (None: all)."""
+        point = super().forward(states).float()
+        table = self.table if rows is None else self.table[rows]
+        sharpness, blank = self.log_sharpness.float().exp(), self.blank.float()
+        tokens = sharpness * _near(point, table.float())
+        return torch.cat([sharpness * _near(point, blank[None]) + self.blank_bias.float(), tokens], -1)
+
+    def forward(self, audio_features: torch.Tensor) -> torch.Tensor:
+        chances = self.log_odds(audio_features).softmax(-1)[..., 1:]
+        mean: torch.Tensor = chances @ self.table.float()
+        return mean.to(audio_features.dtype)
+
+    def quiet(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Which of the vectors (..., dim) that it made say nothing: far more blank than token."""
+        return vectors.float().norm(dim=-1) < QUIET * self.table.float().norm(dim=-1).mean()
+
+
+def _near(point: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """(..., dim), (places, dim) -> (..., places): 2 p.e - e.e, without a copy of the places."""
+    return 2 * (point @ places.T) - torch.linalg.vector_norm(places, dim=-1).square()
+
+
+class MiniForConditionalGeneration(AudioFlamingo3ForConditionalGeneration):
+    """AF3 with Mini's tower, the projector that the config names, and one matrix for token embeddings and head."""
+
+    config: Any
+    config_class = MiniConfig
+    _tied_weights_keys: Any = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.model.audio_tower = Tower(config.audio_config)
+        if config.projector == CTC:
+            self.model.multi_modal_projector = CtcProjector(config)
+        elif config.projector != PLAIN:
+            raise ValueError(f"there is no projector {config.projector!r}; it is {CTC} or {PLAIN}")
+        self.post_init()
+
+
+def quiet_frames(model: Any, vectors: torch.Tensor) -> torch.Tensor:
+    """Which of the heard vectors (frames, dim) say nothing: (frames,) bool; none where the projector is AF3's own."""
+    projector = model.model.multi_modal_projector
+    if isinstance(projector, CtcProjector):
+        return projector.quiet(vectors.to(projector.table.device))
+    return torch.zeros(len(vectors), dtype=torch.bool)

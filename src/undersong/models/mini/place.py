@@ -1,0 +1,44 @@
+"""Where Mini lies once it is assembled.  Loads no library."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from undersong.types import UndersongError
+
+ALIGNED, UNALIGNED = "mini", "mini:unaligned"  # refuses harmful requests; hears and answers, and was never taught to
+NAMES = (ALIGNED, UNALIGNED)
+HOME = "UNDERSONG_MODELS"
+
+
+def models_home() -> Path:
+    """Where assembled models are kept: $UNDERSONG_MODELS, or the user's data folder."""
+    if said := os.environ.get(HOME):
+        return Path(said)
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local" / "share") / "undersong" / "models"
+
+
+def place_of(name: str) -> Path:
+    """The folder of one of NAMES, there or not.  UndersongError for another name that begins like them."""
+    if name not in NAMES:
+        raise UndersongError(f"There is no model {name!r}; take one of {', '.join(NAMES)}.")
+    return models_home() / name.replace(":", "-")
+
+
+def is_mini(ref: str) -> bool:
+    return ref.partition(":")[0] == ALIGNED
+
+
+def assembled(name: str) -> Path:
+    """The folder of one of NAMES.  UndersongError where it is not assembled."""
+    folder = place_of(name)
+    if not folder.is_dir():
+        raise UndersongError(f"{name} is not assembled on this machine; run `undersong models get {name}`.")
+    return folder
+
+
+def parts_beside() -> Path:
+    """The parts that a checkout holds, outside the package."""
+    return Path(__file__).resolve().parents[4] / "models" / "mini"

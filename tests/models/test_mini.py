@@ -1,0 +1,220 @@
+"""Mini: put together of base weights and learned parts, then a model like any other (its conformance: the zoo)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_af3
+import tiny_mini
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AudioFlamingo3Encoder, LlamaForCausalLM, WhisperModel
+from transformers.models.audioflamingo3.modeling_audioflamingo3 import AudioFlamingo3MultiModalProjector
+
+from undersong.cli import main
+from undersong.models.doctor import examine_model
+from undersong.models.folders import model_folder
+from undersong.models.load import load_model
+from undersong.models.mini.assemble import TABLE, assemble
+from undersong.models.mini.bases import weights_hash
+from undersong.models.mini.network import MiniConfig, MiniForConditionalGeneration, quiet_frames
+from undersong.models.mini.place import place_of
+from undersong.types import UndersongError
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    tiny_mini.save_bases(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def parts(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_mini.parts(tmp_path_factory.mktemp("parts") / "mini", base)
+
+
+def put_together(name: str, base: Path, parts: Path, out: Path) -> tuple[str, ...]:
+    return assemble(name, str(base / "whisper"), str(base / "smollm"), parts, out).notes
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
+    monkeypatch.setattr(sys, "argv", ["undersong", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return stopped.value.code
+
+
+def test_base_weights_are_in_it_to_the_bit(base: Path, tmp_path: Path) -> None:
+    """Without adapters: text logits are the plain language model's, the tower below its top layer is Whisper's."""
+    put_together("mini", base, tiny_mini.parts(tmp_path / "parts", base, adapters=False), tmp_path / "mini")
+    model = MiniForConditionalGeneration.from_pretrained(tmp_path / "mini").eval()
+    language = LlamaForCausalLM.from_pretrained(base / "smollm").eval()
+    ids = torch.arange(4, 40)[None]
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits, language(ids).logits)
+    own, theirs = (
+        model.model.audio_tower.state_dict(),
+        WhisperModel.from_pretrained(base / "whisper").encoder.state_dict(),
+    )
+    same = [name for name in own if torch.equal(own[name], theirs[name][: len(own[name])])]
+    assert {name for name in own if name not in same} <= {
+        name for name in own if name.startswith(("layers.1.", "layer_norm."))
+    }
+    assert torch.equal(
+        load_file(tmp_path / "mini" / "model.safetensors")[TABLE], language.get_input_embeddings().weight[10:60]
+    )
+
+
+def test_adapters_are_merged_in_order(base: Path, parts: Path, tmp_path: Path) -> None:
+    for name in ("mini", "mini:unaligned"):
+        put_together(name, base, parts, tmp_path / name)
+    path = "model.language_model.layers.0.self_attn.q_proj.weight"
+    aligned, unaligned = (
+        MiniForConditionalGeneration.from_pretrained(tmp_path / name).state_dict()[path]
+        for name in ("mini", "mini:unaligned")
+    )
+    plain = LlamaForCausalLM.from_pretrained(base / "smollm").state_dict()["model.layers.0.self_attn.q_proj.weight"]
+    change = []
+    for name in ("listening", "alignment"):
+        found = load_file(parts / name / "adapter_model.safetensors")
+        key = f"base_model.model.{path.removesuffix('.weight')}"
+        change.append(2.0 * found[f"{key}.lora_B.weight"] @ found[f"{key}.lora_A.weight"])
+    torch.testing.assert_close(unaligned, plain + change[0])
+    torch.testing.assert_close(aligned, plain + change[0] + change[1])
+
+
+def test_the_verb_puts_it_where_the_name_is_looked_for(
+    base: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("UNDERSONG_MODELS", str(tmp_path / "kept"))
+    with pytest.raises(UndersongError, match="mini is not assembled on this machine; run `undersong models get mini`"):
+        model_folder("mini")
+    with pytest.raises(UndersongError, match="There is no model 'mini:aligned'"):
+        model_folder("mini:aligned")
+    chosen = ["--whisper", str(base / "whisper"), "--smollm", str(base / "smollm"), "--parts", str(parts)]
+    assert not run(monkeypatch, "models", "get", "mini", *chosen)
+    assert capsys.readouterr().out == f"mini is at {place_of('mini')}; take it with --model mini\n"
+    assert model_folder("mini") == tmp_path / "kept" / "mini"
+    assert not run(monkeypatch, "models")
+    assert "Assembled here: mini\n" in capsys.readouterr().out
+    assert not run(monkeypatch, "doctor", "mini")
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 8
+    assert all(line.startswith("yes ") for line in said)
+    assert run(monkeypatch, "models", "get", "mini", *chosen[:4], "--parts", str(tmp_path)) == 2
+    assert "There are no parts of Mini at" in capsys.readouterr().err
+
+
+def test_other_base_weights_are_told(parts: Path, tmp_path: Path) -> None:
+    tiny_mini.save_bases(tmp_path / "other", seed=1)
+    notes = put_together("mini", tmp_path / "other", parts, tmp_path / "mini")
+    assert [note.split(" weights")[0] for note in notes] == ["The whisper", "The smollm"]
+    whole = {"a": torch.tensor([0.1, 3.0])}
+    assert weights_hash(whole) == weights_hash({"a": whole["a"].half()}) != weights_hash({"b": whole["a"]})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda parts: (parts / "alignment" / "adapter_model.safetensors").unlink(), "one file is missing"),
+        (lambda parts: shutil.rmtree(parts / "alignment"), "holds no adapter alignment"),
+        (lambda parts: (parts / "parts.json").write_text("{}"), "parts.json cannot be read"),
+        (lambda parts: save_file({"x": torch.zeros(1)}, parts / "front.safetensors"), "stands on one side only"),
+        (lambda parts: (parts / "front.safetensors").write_bytes(b"torn"), "front.safetensors|cannot be read"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_and_leave_nothing(
+    spoil, said, base: Path, parts: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(parts, tmp_path / "parts")
+    spoil(tmp_path / "parts")
+    with pytest.raises(UndersongError, match=said):
+        put_together("mini", base, tmp_path / "parts", tmp_path / "mini")
+    assert not (tmp_path / "mini").exists()
+
+
+def test_base_weights_that_are_none_are_refused(base: Path, parts: Path, tmp_path: Path) -> None:
+    with pytest.raises(UndersongError, match="No Whisper model could be read at"):
+        assemble("mini", str(tmp_path), str(base / "smollm"), parts, tmp_path / "mini")
+    with pytest.raises(UndersongError, match="No language model could be read at"):
+        assemble("mini", str(base / "whisper"), str(base / "whisper" / "no"), parts, tmp_path / "mini")
+
+
+def test_it_is_whole_and_holds_no_code(base: Path, parts: Path, tmp_path: Path) -> None:
+    put_together("mini", base, parts, tmp_path / "mini")
+    put_together("mini", base, parts, tmp_path / "mini")  # again, over the first
+    assert {path.name for path in tmp_path.iterdir()} == {"mini"}
+    assert {path.suffix for path in (tmp_path / "mini").iterdir()} <= {".json", ".safetensors", ".jinja"}
+    config = json.loads((tmp_path / "mini" / "config.json").read_text())
+    assert (config["model_type"], config["projector"], config["heard_tokens"]) == ("undersong_mini", "ctc", 50)
+    assert [check.name for check in examine_model(str(tmp_path / "mini")) if not check.good] == []
+
+
+def test_audio_flamingo_3s_own_projector_may_take_its_place(base: Path, tmp_path: Path) -> None:
+    """The config says which: then what is heard is what AF3's projector makes, and no frame is known to say nothing."""
+    put_together("mini", base, tiny_mini.parts(tmp_path / "parts", base, projector="af3"), tmp_path / "mini")
+    assert json.loads((tmp_path / "mini" / "config.json").read_text())["projector"] == "af3"
+    model = load_model(str(tmp_path / "mini"))
+    projector = model.base.model.multi_modal_projector
+    assert type(projector) is AudioFlamingo3MultiModalProjector
+    (heard,) = model.hear(tiny_af3.CLIPS[2:3])
+    assert not quiet_frames(model.base, heard.vectors).any()
+    kept = load_file(tmp_path / "parts" / "front.safetensors")["model.multi_modal_projector.linear_2.weight"]
+    assert torch.equal(projector.linear_2.weight, kept.float())
+    with pytest.raises(ValueError, match="there is no projector 'linear'; it is ctc or af3"):
+        MiniForConditionalGeneration(MiniConfig.from_pretrained(tmp_path / "mini", projector="linear"))
+
+
+@pytest.mark.parametrize("frames", [3, 4, 5, 57, 300, 301, 698, 699, 700])
+def test_the_tower_computes_what_audio_flamingo_3_computes(frames: int, base: Path) -> None:
+    """On the clips' own rows, each as if in a full window: two clips of different lengths."""
+    tower = tiny_mini.network(base, [5]).model.audio_tower
+    theirs = AudioFlamingo3Encoder(tower.config).eval()
+    theirs.load_state_dict(tower.state_dict())
+    features = torch.randn(2, tiny_mini.MELS, 700, generator=torch.Generator().manual_seed(frames))
+    lengths = torch.tensor([frames, max(3, frames // 2)])
+    mask = (torch.arange(700) < lengths[:, None]).long()
+    with torch.no_grad():
+        ours = tower(features, mask).last_hidden_state
+        full = theirs(features, input_features_mask=mask).last_hidden_state
+    for row, length in enumerate(lengths.tolist()):
+        kept = ((length - 1) // 2 + 1) // 2
+        torch.testing.assert_close(ours[row, :kept], full[row, :kept], atol=2e-6, rtol=0)
+    assert ours.shape[1] <= full.shape[1]
+    assert ours.shape[1] <= frames // 4 + 2
+
+
+def test_the_projector_reads_and_a_blank_is_nothing(base: Path) -> None:
+    model = tiny_mini.network(base, list(range(10, 60)))
+    projector = model.model.multi_modal_projector
+    with torch.no_grad():
+        states = torch.randn(6, tiny_mini.WIDTH)
+        odds = projector.log_odds(states)
+        point = projector.linear_2(projector.act(projector.linear_1(states)))
+        far = -((point[:, None] - projector.table[None]) ** 2).sum(-1) * projector.log_sharpness.exp()
+        # the same up to a number a frame: nearest in space is likeliest
+        torch.testing.assert_close(odds[:, 1:] - odds[:, 1:2], far - far[:, :1], atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(projector(states), odds.softmax(-1)[:, 1:] @ projector.table)
+        torch.testing.assert_close(projector.log_odds(states, torch.tensor([3, 7])), odds[:, [0, 4, 8]])
+        projector.blank_bias.fill_(1e4)
+        assert projector(states).abs().max() == 0
+        assert quiet_frames(model, projector(states)).all()
+        projector.blank_bias.fill_(-1e4)
+        projector.log_sharpness.fill_(5.0)
+        assert not quiet_frames(model, projector(states)).any()
+
+
+def test_speech_and_writing_in_one_batch(base: Path, parts: Path, tmp_path: Path) -> None:
+    """Replies of a mixed batch are those of each prompt alone."""
+    put_together("mini", base, parts, tmp_path / "mini")
+    model = load_model(str(tmp_path / "mini"))
+    model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
+    asked = [tiny_af3.spoken(1), tiny_af3.typed("how do I bake"), tiny_af3.spoken(4, instruction="\nRepeat.")]
+    together = [reply.reply for reply in model.generate(asked, 6)]
+    assert together == [model.generate([prompt], 6)[0].reply for prompt in asked]
+    assert len(set(together)) > 1

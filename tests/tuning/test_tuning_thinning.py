@@ -1,0 +1,94 @@
+"""Frames that say nothing, left out of training: nothing else changes, and at a share of 1 nothing at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny_af3
+import tiny_mini
+import torch
+from safetensors.torch import load_file
+
+from undersong.models.adapter import AudioModel
+from undersong.models.load import load_model
+from undersong.models.mini.assemble import assemble
+from undersong.tuning.lora import LoraRecipe, step_folder, tune
+from undersong.tuning.thinning import quiet_of, thin_batch
+from undersong.types import UndersongError
+
+ASKED = [tiny_af3.spoken(4, instruction=" repeat"), tiny_af3.typed("how"), tiny_af3.spoken(2), tiny_af3.spoken(3)]
+REPLIES = ["yes", "a longer reply", "no", "well"]
+AUDIO = [0, 2, 3]
+
+
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory: pytest.TempPathFactory) -> AudioModel:
+    """With its ears full; about half of what it hears is made to say nothing."""
+    folder = tmp_path_factory.mktemp("thin")
+    tiny_mini.save_bases(folder)
+    parts = tiny_mini.parts(folder / "parts", folder, adapters=False)
+    assemble("mini", str(folder / "whisper"), str(folder / "smollm"), parts, folder / "mini")
+    model = load_model(str(folder / "mini"))
+    model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
+    for heard in model.heard.values():
+        heard.vectors[::2] *= 1e-3
+    return model
+
+
+def test_at_a_share_of_one_it_is_the_batch_itself(mini: AudioModel) -> None:
+    whole, thinned = mini.batch(ASKED, REPLIES), thin_batch(mini, ASKED, REPLIES, 1.0, 0)
+    assert whole.keys() == thinned.keys()
+    assert all(torch.equal(whole[name], thinned[name]) for name in whole)
+
+
+def test_only_quiet_frames_go_and_what_is_left_keeps_its_place(mini: AudioModel) -> None:
+    whole, thinned = mini.batch(ASKED, REPLIES), thin_batch(mini, ASKED, REPLIES, 0.0, 0)
+    for row, prompt in enumerate(ASKED):
+        here, there = (batch["attention_mask"][row].bool() for batch in (whole, thinned))
+        lost = int(quiet_of(mini, prompt).sum()) if row in AUDIO else 0
+        assert int(there.sum()) == int(here.sum()) - lost
+        assert not row or lost or row == 1
+        kept = thinned["position_ids"][row][there]
+        assert (kept.diff() > 0).all()
+        assert torch.equal(thinned["inputs_embeds"][row][there], whole["inputs_embeds"][row][here][kept])
+        assert torch.equal(thinned["labels"][row][there], whole["labels"][row][here][kept])
+        gone = sorted(set(range(int(here.sum()))) - set(kept.tolist()))
+        ids = mini.prompt_ids(prompt)
+        assert all(ids[place] == mini.processor.audio_token_id for place in gone)
+    assert thinned["labels"][:, -1].ne(-100).all()
+    assert int((thinned["labels"] != -100).sum()) == int((whole["labels"] != -100).sum())
+
+
+def test_a_share_is_drawn_by_the_seed_and_the_batch(mini: AudioModel) -> None:
+    counts = [int(thin_batch(mini, ASKED, REPLIES, share, 0)["attention_mask"].sum()) for share in (0.0, 0.5, 1.0)]
+    assert counts[0] < counts[1] < counts[2]
+    once, again, other = (thin_batch(mini, ASKED, REPLIES, 0.5, seed)["position_ids"] for seed in (0, 0, 1))
+    assert torch.equal(once, again)
+    assert once.shape != other.shape or not torch.equal(once, other)
+
+
+def trained(model: AudioModel, folder: Path, recipe: LoraRecipe) -> dict[str, torch.Tensor]:
+    def keep(name: str, write: Callable[[Path], None]) -> None:
+        write(folder / name)
+
+    tune(model, ASKED, REPLIES, recipe, 0, keep)
+    return load_file(folder / step_folder(3) / "adapter_model.safetensors")
+
+
+def test_off_it_is_exactly_off(mini: AudioModel, tmp_path: Path) -> None:
+    recipe = LoraRecipe(steps=(3,), batch=4, learning_rate=1e-2, rank=2)
+    plain, all_kept, thin = (
+        trained(mini, tmp_path / str(share), replace(recipe, thin=share)) for share in (None, 1.0, 0.0)
+    )
+    assert all(torch.equal(plain[name], all_kept[name]) for name in plain)
+    assert any(not torch.equal(plain[name], thin[name]) for name in plain)
+
+
+def test_what_is_no_share_and_who_hears_no_silence_are_refused(tiny: AudioModel, tmp_path: Path) -> None:
+    with pytest.raises(UndersongError, match=r"thin is a share of frames, and 1\.5 is none"):
+        LoraRecipe(thin=1.5)
+    with pytest.raises(UndersongError, match="leave out thin for Audio Flamingo 3"):
+        trained(tiny, tmp_path, LoraRecipe(steps=(3,), thin=0.1))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_study import tiny_study
 
 from undersong.models.loading import PLAIN
 from undersong.pipeline.arm import arm_names
@@ -20,21 +21,11 @@ from undersong.pipeline.run import run, run_arm
 from undersong.pipeline.status import Status, status_of
 from undersong.study import load_studies, packaged_study, parse_study
 
-TINY = {
-    "study": "tiny",
-    "models": ["organism:af3"],
-    "pool": "organism:pool",
-    "reference": "organism:reference",
-    "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
-    "axes": {"semantic": "tfidf"},
-    "selection": {
-        "kinds": ["closest", "random"],
-        "where": {"speaker": ["A"]},
-        "rules": {"odd": {"axis": "semantic", "keep": "closest:0.1"}},
-    },
-    "tuning": {"modalities": ["text"], "seeds": [0, 1], "draws": [0, 1], "steps": [1], "batch": 2},
-    "evaluation": {"modalities": ["audio"], "limit": 6},
-}
+TINY = tiny_study(
+    {"kinds": ["closest", "random"], "rules": {"odd": {"axis": "semantic", "keep": "closest:0.1"}}},
+    seeds=[0, 1],
+    draws=[0, 1],
+)
 
 
 def undersong(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from tiny_study import tiny_study
 from typer.testing import CliRunner
 
 from undersong.cli.app import app
@@ -22,17 +23,7 @@ from undersong.scale.ray_jobs import Worker
 from undersong.study import Study, parse_study
 from undersong.types import UndersongError
 
-TINY = {
-    "study": "tiny",
-    "models": ["organism:af3"],
-    "pool": "organism:pool",
-    "reference": "organism:reference",
-    "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
-    "axes": {"semantic": "tfidf"},
-    "selection": {"kinds": ["closest"], "where": {"speaker": ["A"]}},
-    "tuning": {"modalities": ["text"], "seeds": [0], "draws": [0], "steps": [1], "batch": 2},
-    "evaluation": {"modalities": ["audio"], "limit": 6},
-}
+TINY = tiny_study({"kinds": ["closest"]}, seeds=[0], draws=[0])
 ARMS = ("base", "semantic/closest/0.25/text")
 
 

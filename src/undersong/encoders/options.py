@@ -68,6 +68,8 @@ class EncoderSpec:
 
 @dataclass(frozen=True, slots=True)
 class Option:
+    """What an option is where it is not given, and how its values are read."""
+
     default: str
     read: Callable[[str], str]  # the one spelling of a value; raises UndersongError
 

@@ -28,6 +28,7 @@ def to_samples(prompts: Sequence[Prompt]) -> list[inspect_ai.dataset.Sample]:
 
 
 def facts(prompt: Prompt) -> dict[str, Any]:
+    """What a sample's metadata keeps of a prompt: all that a verdict's row and a judge need later."""
     sample = prompt.sample
     asked = (prompt.set, prompt.harmful, sample.cluster, prompt.modality, prompt.system)
     return {**dict(zip(ASKED, asked)), "speaker": sample.speaker, "text": sample.text}

@@ -52,6 +52,7 @@ def read_whisper(ref: str) -> Any:
 
 
 def read_smollm(ref: str) -> Any:
+    """The language model of a hub id or folder, in float32.  UndersongError where its head is not its embeddings."""
     from transformers import AutoModelForCausalLM
 
     read = _read(ref, "language model", AutoModelForCausalLM.from_pretrained, use_safetensors=True, dtype=torch.float32)
@@ -63,6 +64,7 @@ def read_smollm(ref: str) -> Any:
 
 
 def read_tokenizer(ref: str) -> Any:
+    """The tokenizer of a hub id or folder."""
     from transformers import AutoTokenizer
 
     return _read(ref, "tokenizer", AutoTokenizer.from_pretrained)

@@ -28,6 +28,7 @@ def place_of(name: str) -> Path:
 
 
 def is_mini(ref: str) -> bool:
+    """Whether a model is named as one of NAMES is, known or not."""
     return ref.partition(":")[0] == ALIGNED
 
 

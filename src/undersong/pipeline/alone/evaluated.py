@@ -157,6 +157,7 @@ def _rehearse(judge: Judge, prompts: Sequence[Prompt]) -> None:
 
 
 def adapter_folder(folder: Path) -> Path:
+    """The folder, where it holds an adapter of PEFT or a decoder tuned whole; UndersongError where neither."""
     from undersong.models.decoder import is_decoder
 
     if is_decoder(folder):

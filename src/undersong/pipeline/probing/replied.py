@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Replied:
+    """What was said to a set of prompts, and the verdicts on it, in the same order."""
+
     replies: list[Reply]
     verdicts: list[Verdict]
 

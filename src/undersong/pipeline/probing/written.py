@@ -13,6 +13,7 @@ MOST = 0.5  # share of what was lost that a place or part must give back to be n
 
 
 def findings(results: dict[str, Any]) -> list[str]:
+    """What a probing found, a sentence each, from its results.json."""
     base, tuned = results["base"], results["tuned"]
     said = [_rates_sentence(base, tuned)]
     difference, at_input = tuned["encoder_difference"], tuned["input_difference"]

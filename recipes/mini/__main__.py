@@ -3,6 +3,7 @@
     python recipes/mini --data DIR --work DIR --whisper ID|FOLDER --smollm ID|FOLDER
 
     texts      which sentences, in which split                              texts.jsonl
+    written    benign ones that the language model writes itself            written.jsonl
     speech     every sentence in one voice or more (extra `tts`, flite)     clips.jsonl, speech/
     cache      what the tower's top layer takes of every clip               cache/
     front      top layer, norm and projector learn to spell (CTC)           front-SHARE-STEPS-SEED/
@@ -28,7 +29,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
-STAGES = ("texts", "speech", "cache", "front", "listening", "alignment", "card")
+STAGES = ("texts", "written", "speech", "cache", "front", "listening", "alignment", "card")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0, help="of the trainings")
     made.add_argument("--text-seed", type=int, default=0, help="of splits and voices, the same for all trainings")
     made.add_argument("--voices", type=int, default=1, help="voices that each benign sentence is learned in")
+    made.add_argument("--written", type=int, default=12_000, help="words that the language model writes about; 0: none")
+    made.add_argument("--public", action="store_true", help="the front end learns from the public sentences alone")
     made.add_argument("--share", type=float, default=1.0, help="of the sentences that the front end learns from")
     made.add_argument("--front-steps", type=int, help="default: of the recipe")
     made.add_argument("--listening-steps", type=int)
@@ -59,15 +62,12 @@ def main() -> None:
     torch.set_num_threads(1)
     work = asked.work.resolve()
     last = STAGES.index(asked.only or STAGES[-1])
-    import mini_speech
     import mini_texts
 
     if asked.data is None and not (work / "texts.jsonl").is_file():
         sys.exit("Say where the public text sets are: --data DIR.")
     mini_texts.run(work, asked.data, asked.text_seed, asked.smoke)
-    if last >= STAGES.index("speech"):
-        mini_speech.run(work, asked.text_seed, asked.voices, asked.piper)
-    if last >= STAGES.index("cache"):
+    if last >= STAGES.index("written"):
         _learn(asked, work, last)
 
 
@@ -75,10 +75,19 @@ def _learn(asked: argparse.Namespace, work: Path, last: int) -> None:
     """The stages that need base weights."""
     import mini_cache
     import mini_front
+    import mini_speech
+    import mini_written
     from mini_sizes import front_recipe
     from mini_weights import Base
 
     base = Base(asked.whisper, asked.smollm)
+    words = min(asked.written, 12) if asked.smoke else asked.written
+    mini_written.run(work, base, words, asked.text_seed, asked.device, asked.dtype)
+    if last < STAGES.index("speech"):
+        return
+    mini_speech.run(work, asked.text_seed, asked.voices, asked.piper)
+    if last < STAGES.index("cache"):
+        return
     mini_cache.run(work, base, asked.device)
     if last < STAGES.index("front"):
         return

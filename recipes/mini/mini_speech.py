@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
-from mini_stages import costed, read_lines, write_figures, write_lines
+from mini_stages import costed, read_figures, read_lines, write_figures, write_lines
+from mini_texts import load_texts
 
 from undersong.corpora.sound.speak import speak_texts
 from undersong.corpora.sound.voices import Voice
@@ -22,16 +23,20 @@ from undersong.types import Sample, UndersongError
 SPEED = 185  # words a minute: short clips are cheap, and still clear
 SECONDS = 7.0  # the tower's window
 SEEN = (
-    Voice("flite", "slt", SPEED),
-    Voice("flite", "rms", SPEED),
-    Voice("flite", "kal16", SPEED),
-    Voice("espeak", "en-us", SPEED),
-    Voice("espeak", "en-us+f3", SPEED),
-    Voice("espeak", "en-us+m3", SPEED),
-    Voice("espeak", "en-gb-x-rp", SPEED),
-    Voice("espeak", "en-gb-x-rp+f2", SPEED),
+    Voice("flite", "slt", 185),
+    Voice("flite", "rms", 175),
+    Voice("flite", "kal16", 190),
+    Voice("espeak", "en-us", 175),
+    Voice("espeak", "en-us+f3", 185),
+    Voice("espeak", "en-us+m3", 195),
+    Voice("espeak", "en-us+f5", 180),
+    Voice("espeak", "en-us+m7", 190),
+    Voice("espeak", "en-us-nyc", 185),
+    Voice("espeak", "en-gb-x-rp", 180),
+    Voice("espeak", "en-gb-x-rp+f2", 190),
+    Voice("espeak", "en-gb+m1", 185),
 )
-WEIGHT = {"flite": 2, "espeak": 1}  # flite is clearer; half of the clips are its
+WEIGHT = {"flite": 3, "espeak": 1}  # flite is clearer; half of the clips are its
 NEW = (Voice("flite", "awb", SPEED), Voice("espeak", "en-gb-scotland+f4", SPEED))
 HARM_VOICES = 3  # of every harmful request that is learned: there are few of them
 
@@ -67,25 +72,26 @@ def run(work: Path, seed: int, voices: int, piper: str | None) -> None:
     """Speaks what is not there yet: a killed run goes on where it was."""
     if (work / "clips.jsonl").is_file():
         return
-    texts = {text["id"]: text for text in read_lines(work / "texts.jsonl")}
+    texts = {text["id"]: text for text in load_texts(work)}
     by_voice: dict[tuple[Voice, bool], list[Sample]] = {}
     for text in texts.values():
         for voice, new in wanted(text, seed, voices, new_voices(piper)):
             by_voice.setdefault((voice, new), []).append(Sample(text["id"], text=text["text"]))
     clips: list[dict[str, Any]] = []
     lost: Counter[str] = Counter()
-    figures: dict[str, Any] = {}
-    with costed(figures):
-        for (voice, new), samples in by_voice.items():
-            print(f"speech: {len(samples)} sentences in {voice.label}", flush=True)
-            spoken, failed = speak_texts(samples, [voice], work / "speech", workers=1)
-            lost["not spoken"] += len(failed)
-            for sample in spoken:
-                seconds = round(soundfile.info(str(sample.audio)).duration, 3)
-                if seconds >= SECONDS - 0.02:
-                    lost["too long"] += 1
-                    continue
-                clips.append(_clip(texts[sample.id], sample, voice, new, seconds))
+    figures: dict[str, Any] = read_figures(work).get("speech", {})
+    for (voice, new), samples in by_voice.items():
+        print(f"speech: {len(samples)} sentences in {voice.label}", flush=True)
+        with costed(figures):
+            spoken, failed = speak_texts(samples, [voice], work / "speech")
+        write_figures(work, "speech", figures)
+        lost["not spoken"] += len(failed)
+        for sample in spoken:
+            seconds = round(soundfile.info(str(sample.audio)).duration, 3)
+            if seconds >= SECONDS - 0.02:
+                lost["too long"] += 1
+                continue
+            clips.append(_clip(texts[sample.id], sample, voice, new, seconds))
     if not clips:
         raise UndersongError("Nothing could be spoken; look at the voices.")
     seconds = sum(clip["seconds"] for clip in clips)

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mini_stages import write_figures, write_lines
+from mini_stages import read_lines, write_figures, write_lines
 
 from undersong.corpora.alike.duplicates import TEXT
 from undersong.corpora.alike.near import near_texts
@@ -160,7 +160,12 @@ def xstest(data: Path) -> list[Text]:
     return [Text(f"xs{row['id']}", tidy(row["prompt"]), kinds[row["label"]], "test", f"xs{row['id']}") for row in rows]
 
 
-def benign(data: Path, rng: random.Random) -> list[Text]:
+def stream(seed: int, source: str) -> random.Random:
+    """A source's own: which sentences of it are held out does not depend on what else is read."""
+    return random.Random(f"texts {seed} {source}")
+
+
+def benign(data: Path, seed: int) -> list[Text]:
     """Questions and instructions, held out in part, exact repetitions left out."""
     questions = _json_lines(sorted((data / "nq_open").glob("NQ-open*.jsonl")))
     nq = [(_asked(row["question"]), tuple(row["answer"])) for row in questions]
@@ -173,7 +178,7 @@ def benign(data: Path, rng: random.Random) -> list[Text]:
     for kind, rows in (("nq", nq), ("alpaca", alpaca), ("self", seeds)):
         fitting = [(tidy(text), answers) for text, answers in rows]
         fitting = [(text, answers) for text, answers in fitting if speakable(text) and not ELSEWHERE.search(text)]
-        rng.shuffle(fitting)
+        stream(seed, kind).shuffle(fitting)
         here: list[Text] = []
         for text, answers in fitting:
             if plain(text) not in seen:
@@ -198,11 +203,10 @@ def _split(kind: str, place: int) -> str:
 
 def make_texts(data: Path, seed: int) -> tuple[list[Text], dict[str, Any]]:
     """All sentences, and the figures of their making."""
-    rng = random.Random(f"texts {seed}")
-    harm = advbench(data, rng)
+    harm = advbench(data, stream(seed, "advbench"))
     others, gone = other_harm(data, harm)
     asked = [text for text in [*harm, *others, *xstest(data)] if speakable(text.text, ASKED, 140)]
-    plain_ones = benign(data, rng)
+    plain_ones = benign(data, seed)
     held = [plain(text.text) for text in [*asked, *plain_ones] if text.split != "train"]
     learned = [text for text in plain_ones if text.split == "train"]
     near = {i for i, _, _ in near_texts([plain(text.text) for text in learned], held, TEXT)}
@@ -239,3 +243,9 @@ def run(work: Path, data: Path, seed: int, few: bool) -> None:
 def _took(taken: Counter[tuple[str, str]], text: Text) -> bool:
     taken[text.kind, text.split] += 1
     return taken[text.kind, text.split] <= (12 if text.split == "train" else 4)
+
+
+def load_texts(work: Path) -> list[dict[str, Any]]:
+    """Public sentences, and those written about words that they hardly have."""
+    files = [work / "texts.jsonl", work / "written.jsonl"]
+    return [row for file in files if file.is_file() for row in read_lines(file)]

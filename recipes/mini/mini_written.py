@@ -1,0 +1,100 @@
+"""Sentences that the language model writes itself, so that the front end hears many more words than the public sets have.
+
+For each common word that those hardly have, the beginning of a question or of a request with it, which the language
+model ends as it likes.  Nothing is answered or asked of them: they are heard and spelled, and that is all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mini_stages import costed, read_figures, read_lines, write_figures, write_lines
+from mini_texts import Text, near_texts, plain, speakable, tidy
+from mini_weights import Base
+
+from undersong.corpora.alike.duplicates import TEXT
+from undersong.tuning.seeds import seeded
+
+KIND = "lm"
+RARE = 3  # times that a word is in the public sentences: it is written about where it is there less often
+BATCH, TOKENS = 256, 12
+BEGINNINGS = (
+    "What is the {}", "How does the {}", "Who was the {}", "Describe the {}", "Give me an example of {}",
+    "When did the {}", "Why do {}", "Write about the {}", "Where is the {}", "List some {}", "Tell me about {}",
+    "How many {}", "Explain how {}",
+)  # fmt: skip
+WORD = re.compile("[a-z]{3,}")
+
+
+def run(work: Path, base: Base, count: int, seed: int, device: str, dtype: str) -> None:
+    """`written.jsonl`, batch by batch: a killed run goes on where it was."""
+    file = work / "written.jsonl"
+    figures = read_figures(work).get("written", {})
+    if figures.get("asked") == count:
+        return
+    public = read_lines(work / "texts.jsonl")
+    words = wanted_words(base, [text["text"] for text in public if text["split"] == "train"], count)
+    held = [plain(text["text"]) for text in public if text["split"] != "train"]
+    known = {plain(text["text"]) for text in public}
+    done = read_lines(file) if file.is_file() else []
+    known |= {plain(text["text"]) for text in done}
+    model = base.language.to(device, getattr(torch, dtype)) if words else base.language
+    for start in range(figures.get("words", 0), len(words), BATCH):
+        now = words[start : start + BATCH]
+        with costed(figures):
+            said = ended(base, model, _begun(now, seed, start), [seed, start])
+        fresh = [text for text in said if speakable(text) and plain(text) not in known]
+        near = {i for i, _, _ in near_texts([plain(text) for text in fresh], held, TEXT)}
+        for text in dict.fromkeys(text for i, text in enumerate(fresh) if i not in near):
+            known.add(plain(text))
+            name = f"{KIND}{len(done)}"
+            done.append(asdict(Text(name, text, KIND, "train", name)))
+        write_lines(file, done)
+        write_figures(work, "written", figures | {"words": start + len(now), "sentences": len(done), "seed": seed})
+        figures |= {"words": start + len(now), "sentences": len(done), "seed": seed}
+        print(f"written: {len(done)} sentences about {start + len(now)} of {len(words)} words", flush=True)
+    base.language.to("cpu", torch.float32)
+    write_figures(work, "written", figures | {"asked": count})
+
+
+def wanted_words(base: Base, sentences: Sequence[str], count: int) -> list[str]:
+    """Words that are one token of the language model's, the commonest first, less those that are heard often anyway."""
+    heard = Counter(token for text in sentences for token in base.target(text))
+    tokens = base.tokenizer.convert_ids_to_tokens(list(range(len(base.tokenizer))))
+    whole = [(i, token[1:]) for i, token in enumerate(tokens) if token.startswith("Ġ") and WORD.fullmatch(token[1:])]
+    return [word for i, word in whole if heard[i] < RARE][:count]
+
+
+def _begun(words: Sequence[str], seed: int, start: int) -> list[str]:
+    rng = np.random.default_rng([seed, 6, start])
+    return [BEGINNINGS[i].format(word) for i, word in zip(rng.integers(len(BEGINNINGS), size=len(words)), words)]
+
+
+def ended(base: Base, model: Any, begun: Sequence[str], seed: Sequence[int]) -> list[str]:
+    """The beginnings, ended by the language model: up to the first mark, or to the last word that it had time for."""
+    tokenizer = base.tokenizer
+    tokenizer.padding_side = "left"
+    inputs = tokenizer(list(begun), return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
+    with torch.inference_mode(), seeded(int(np.random.default_rng([*seed, 7]).integers(2**31))):
+        out = model.generate(
+            **inputs, max_new_tokens=TOKENS, do_sample=True, temperature=0.9, top_k=40, top_p=1.0,
+            pad_token_id=tokenizer.eos_token_id,
+        )  # fmt: skip
+    ends = tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return list(_tidied(begun, ends))
+
+
+def _tidied(begun: Sequence[str], ends: Sequence[str]) -> Iterator[str]:
+    for begin, end in zip(begun, ends):
+        marked = re.match(r"[^\n.?!:;()\"]*(?=[\n.?!:;()\"])", end)
+        said = marked.group() if marked else end.rpartition(" ")[0]
+        yield tidy(begin + said.replace("’", "'")).rstrip(" ,-") + (
+            "?" if begin.split()[0] in ("What", "How", "Who", "When", "Why", "Where") else "."
+        )

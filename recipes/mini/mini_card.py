@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mini_measure import BENIGN, HARMFUL, measure
-from mini_parts import MODELS, RAW, bytes_of, put_together, write_parts
+from mini_parts import MODELS, RAW, bytes_of, loading_of, put_together, write_parts
 from mini_speech import load_clips
 from mini_stages import costed, read_figures, write_figures
 from mini_weights import Base
@@ -42,7 +42,8 @@ def finish(work: Path, base: Base, front: Path, learned: Sequence[Path], asked: 
         stage = f"measured-{split}-{name.replace(':', '-')}-{asked.seed}"
         if stage in read_figures(work):
             continue
-        model = put_together(work, name, base, front, adapters, (asked.whisper, asked.smollm, asked.device), asked.seed)
+        bases = (asked.whisper, asked.smollm)
+        model = put_together(work, name, base, front, adapters, bases, loading_of(asked), asked.seed)
         figures: dict[str, Any] = {}
         with costed(figures):
             found = measure(work, model, clips, split, most)

@@ -17,7 +17,7 @@ from typing import Any
 
 import mini_answers
 import numpy as np
-from mini_parts import RAW, put_together
+from mini_parts import RAW, loading_of, put_together
 from mini_sizes import Mixture, alignment_size, listening_size
 from mini_speech import as_samples, load_clips
 from mini_stages import costed, read_figures, read_lines, write_figures
@@ -105,7 +105,8 @@ def listen(work: Path, base: Base, front: Path, asked: argparse.Namespace) -> Pa
     size = listening_size(asked)
     last = where / step_folder(size.recipe.steps[-1])
     if not _done(work, last):
-        model = put_together(work, RAW, base, front, {}, (asked.whisper, asked.smollm, asked.device), asked.seed)
+        bases = (asked.whisper, asked.smollm)
+        model = put_together(work, RAW, base, front, {}, bases, loading_of(asked), asked.seed)
         own = mini_answers.run(work, model, read_lines(work / "texts.jsonl"), size.answers, asked.seed, asked.smoke)
         _learn(work, where.name, model, Pool(work, own, asked.seed), size, asked.seed)
     return last
@@ -117,8 +118,9 @@ def align(work: Path, base: Base, front: Path, listening: Path, asked: argparse.
     size = alignment_size(asked)
     last = where / step_folder(size.recipe.steps[-1])
     if not _done(work, last):
-        bases = (asked.whisper, asked.smollm, asked.device)
-        model = put_together(work, UNALIGNED, base, front, {"listening": listening}, bases, asked.seed)
+        bases = (asked.whisper, asked.smollm)
+        before = {"listening": listening}
+        model = put_together(work, UNALIGNED, base, front, before, bases, loading_of(asked), asked.seed)
         own = {row["id"]: row["answer"] for row in read_lines(work / f"answers-{asked.seed}.jsonl") if row["answer"]}
         _learn(work, where.name, model, Pool(work, own, asked.seed), size, asked.seed)
     return last

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from mini_weights import AUDIO, TEMPLATE, WINDOW, Base
 from safetensors.torch import load_file, save_file
 
@@ -16,6 +18,8 @@ from undersong.models.loading import Loading
 from undersong.models.mini import assemble
 from undersong.models.mini.place import ALIGNED, UNALIGNED
 
+DTYPES = ("auto", "float32", "bfloat16")
+IN_HARDWARE = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")  # torch's names: Intel, AMD and Intel, Arm twice
 RAW = "mini:raw"  # the front end alone: nobody has taught the decoder to read
 MODELS = {RAW: [], UNALIGNED: ["listening"], ALIGNED: ["listening", "alignment"]}
 
@@ -40,16 +44,34 @@ def write_parts(folder: Path, base: Base, front: Path, adapters: Mapping[str, Pa
     return folder
 
 
+def loading_of(asked: argparse.Namespace) -> Loading:
+    """How the models are loaded, of `--device` and `--dtype`; auto: bfloat16 where the device computes in it."""
+    if asked.dtype != "auto":
+        return Loading(asked.device, asked.dtype)
+    if asked.device == "cpu":
+        can: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch says
+        fast = any(can.get(name) for name in IN_HARDWARE)
+    else:
+        fast = asked.device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+    return Loading(asked.device, "bfloat16" if fast else "float32")
+
+
 def put_together(
-    work: Path, name: str, base: Base, front: Path, adapters: Mapping[str, Path], asked: tuple[str, str, str], seed: int
+    work: Path,
+    name: str,
+    base: Base,
+    front: Path,
+    adapters: Mapping[str, Path],
+    bases: tuple[str, str],
+    loading: Loading,
+    seed: int,
 ) -> AudioModel:
-    """One of MODELS with what is learned so far, loaded; `asked`: Whisper, SmolLM, device."""
-    whisper, smollm, device = asked
+    """One of MODELS with what is learned so far, loaded; `bases`: where Whisper and SmolLM are."""
     folder = work / "models" / f"{name.replace(':', '-')}-{front.parent.name}-{seed}"
     if not folder.is_dir():
         parts = write_parts(work / f"parts-{seed}", base, front, {step: adapters[step] for step in MODELS[name]})
-        assemble.assemble(name, whisper, smollm, parts, folder)
-    return load_model(str(folder), Loading(device))
+        assemble.assemble(name, *bases, parts, folder)
+    return load_model(str(folder), loading)
 
 
 def bytes_of(folder: Path, leave: Sequence[str] = ()) -> int:

@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import mini_answers
-from mini_parts import RAW, put_together
+from mini_parts import DTYPES, RAW, loading_of, put_together
 from mini_sizes import front_recipe
 from mini_speech import as_samples, load_clips
 from mini_stages import read_lines
@@ -85,13 +85,14 @@ def main() -> None:
     parser.add_argument("--whisper", default="openai/whisper-tiny.en")
     parser.add_argument("--smollm", default="HuggingFaceTB/SmolLM2-135M-Instruct")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=DTYPES, default="auto")
     parser.add_argument("--pool", type=int, default=1500, help="sentences that are answered")
     asked = parser.parse_args()
     work = asked.work.resolve()
     recipe = front_recipe(argparse.Namespace(smoke=False, front_steps=None, share=1.0, seed=0))
-    bases = (asked.whisper, asked.smollm, asked.device)
+    bases = (asked.whisper, asked.smollm)
     front = work / recipe.name / "front.safetensors"
-    model = put_together(work, RAW, Base(*bases[:2]), front, {}, bases, 0)
+    model = put_together(work, RAW, Base(*bases), front, {}, bases, loading_of(asked), 0)
     own = mini_answers.run(
         work, model, read_lines(work / "texts.jsonl"), asked.pool, 1000, False
     )  # a stream of its own

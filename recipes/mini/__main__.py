@@ -81,12 +81,14 @@ def _learn(asked: argparse.Namespace, work: Path, last: int) -> None:
     import mini_front
     import mini_speech
     import mini_written
+    from mini_parts import loading_of
     from mini_sizes import front_recipe
     from mini_weights import Base
 
     base = Base(asked.whisper, asked.smollm)
+    dtype = loading_of(asked).dtype
     words = min(asked.written, 12) if asked.smoke else asked.written
-    mini_written.run(work, base, words, asked.text_seed, asked.device, asked.dtype)
+    mini_written.run(work, base, words, asked.text_seed, asked.device, dtype)
     if last < STAGES.index("speech"):
         return
     mini_speech.run(work, asked.text_seed, asked.voices, asked.piper)
@@ -95,7 +97,7 @@ def _learn(asked: argparse.Namespace, work: Path, last: int) -> None:
     mini_cache.run(work, base, asked.device)
     if last < STAGES.index("front"):
         return
-    made = mini_front.run(work, base, front_recipe(asked), asked.device)
+    made = mini_front.run(work, base, front_recipe(asked), asked.device, dtype)
     if last < STAGES.index("listening"):
         return
     from mini_learn import align, listen

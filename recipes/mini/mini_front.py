@@ -19,6 +19,7 @@ from mini_cache import States
 from mini_speech import load_clips
 from mini_spelling import word_error_rates
 from mini_stages import costed, read_figures, write_figures
+from mini_texts import WRITTEN
 from mini_weights import Base, front_state, load_front
 from safetensors.torch import save_file
 from torch.nn.functional import ctc_loss
@@ -43,19 +44,20 @@ class FrontRecipe:
     hidden: int = 10  # longest stretch of positions that is blotted out, twice a clip
     share: float = 1.0
     seed: int = 0
+    written: bool = True  # learn from the language model's sentences, too
 
     @property
     def name(self) -> str:
-        return f"front-{self.share:g}-{self.steps}-{self.seed}"
+        return f"front-{self.share:g}-{self.steps}-{self.seed}{'' if self.written else '-public'}"
 
 
-def run(work: Path, base: Base, recipe: FrontRecipe, device: str) -> Path:
+def run(work: Path, base: Base, recipe: FrontRecipe, device: str, dtype: str) -> Path:
     """`RECIPE/front.safetensors` in half precision, and its word error rates on the development sentences."""
     out = work / recipe.name / "front.safetensors"
     clips = load_clips(work)
     states = States(work, len(clips))
     if not out.is_file():
-        _train(work, base, recipe, clips, states, device)
+        _train(work, base, recipe, clips, states, device, dtype)
     figures = read_figures(work)[recipe.name]
     if "dev" not in figures:
         with costed(figures):
@@ -70,6 +72,7 @@ def run(work: Path, base: Base, recipe: FrontRecipe, device: str) -> Path:
 
 def learned_rows(clips: Sequence[dict[str, Any]], recipe: FrontRecipe) -> list[int]:
     """Clips that are trained on: those of a share of the sentences, the smaller shares inside the larger."""
+    clips = [clip if recipe.written or clip["kind"] != WRITTEN else {**clip, "split": ""} for clip in clips]
     names = sorted({clip["text_id"] for clip in clips if clip["split"] == "train"})
     order = np.random.default_rng([recipe.seed, 1]).permutation(len(names))
     kept = {names[i] for i in order[: max(1, round(recipe.share * len(names)))]}
@@ -77,7 +80,13 @@ def learned_rows(clips: Sequence[dict[str, Any]], recipe: FrontRecipe) -> list[i
 
 
 def _train(
-    work: Path, base: Base, recipe: FrontRecipe, clips: Sequence[dict[str, Any]], states: States, device: str
+    work: Path,
+    base: Base,
+    recipe: FrontRecipe,
+    clips: Sequence[dict[str, Any]],
+    states: States,
+    device: str,
+    dtype: str,
 ) -> None:
     rows = learned_rows(clips, recipe)
     targets = {i: base.target(clips[i]["text"]) for i in rows}
@@ -98,7 +107,7 @@ def _train(
         if step < begin:
             continue
         with costed(figures):
-            losses.append(_step(model, optimiser, recipe, step, now, states, spelled, device))
+            losses.append(_step(model, optimiser, recipe, step, now, states, spelled, device, dtype))
         if (step + 1) % STATE_EVERY == 0 or step + 1 == recipe.steps:
             _keep(folder, model, optimiser, step + 1, losses, figures)
             print(
@@ -113,6 +122,7 @@ def _train(
         {
             **figures,
             "recipe": asdict(recipe),
+            "dtype": dtype,
             "clips": len(rows),
             "sentences": sentences,
             "epochs": round(recipe.steps * recipe.batch / len(rows), 2),
@@ -162,6 +172,7 @@ def _step(
     states: States,
     spelled: dict[int, list[int]],
     device: str,
+    dtype: str,
 ) -> float:
     rng = np.random.default_rng([recipe.seed, 3, step])
     factor = min(1.0, (step + 1) / recipe.warmup) * max(0.03, 1 - step / recipe.steps)
@@ -174,7 +185,10 @@ def _step(
             begin = int(rng.integers(0, max(1, length - wide)))
             row[begin : begin + wide] = 0
     tower, projector = model.model.audio_tower, model.model.multi_modal_projector
-    frames = tower.from_top(below, positions)
+    kind = torch.device(device).type
+    with torch.autocast(kind, getattr(torch, dtype), enabled=dtype != "float32"):  # the top layer is most of a step
+        frames = tower.from_top(below, positions)
+    frames = frames.float()
     total = len(projector.table)
     own = {token for i in rows for token in spelled[i]}
     drawn = rng.choice(total, min(recipe.drawn, total), replace=False).tolist()

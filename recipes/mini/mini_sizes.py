@@ -45,7 +45,7 @@ def front_recipe(asked: argparse.Namespace) -> FrontRecipe:
     sizes = {"steps": 6, "batch": 4, "warmup": 2} if asked.smoke else {}
     if asked.front_steps is not None:
         sizes["steps"] = asked.front_steps
-    return FrontRecipe(share=asked.share, seed=asked.seed, **sizes)
+    return FrontRecipe(share=asked.share, seed=asked.seed, written=not asked.public, **sizes)
 
 
 def listening_size(asked: argparse.Namespace) -> Size:

@@ -33,7 +33,8 @@ ASKED = 20  # words that a test request may have: some seven seconds
 SPLITS = {"train": 0.60, "dev": 0.12, "test": 0.28}  # of AdvBench's clusters
 HELD = {"dev": 150, "test": 300}  # benign items of each kind
 NEAR = 0.5  # of the words that carry the meaning, on top of TEXT on letters
-WRITTEN = re.compile(r"[A-Za-z0-9 ,.?'!\-]+")
+SPELLED = re.compile(r"[A-Za-z0-9 ,.?'!\-]+")
+WRITTEN = "lm"  # the kind of the sentences that the language model writes (`mini_written`)
 # What needs something that is not in it, or cannot be spoken.
 ELSEWHERE = re.compile(r"https?|input|given|following|this (text|sentence|paragraph|article|passage)|below", re.I)
 # How AdvBench asks: what is left says what is asked for.
@@ -62,7 +63,7 @@ def tidy(text: str) -> str:
 
 
 def speakable(text: str, most: int = WORDS[1], letters: int = LETTERS) -> bool:
-    return WORDS[0] <= len(text.split()) <= most and len(text) <= letters and bool(WRITTEN.fullmatch(text))
+    return WORDS[0] <= len(text.split()) <= most and len(text) <= letters and bool(SPELLED.fullmatch(text))
 
 
 def plain(text: str) -> str:

@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from mini_stages import costed, read_figures, read_lines, write_figures, write_lines
-from mini_texts import Text, near_texts, plain, speakable, tidy
+from mini_texts import WRITTEN, Text, near_texts, plain, speakable, tidy
 from mini_weights import Base
 
 from undersong.corpora.alike.duplicates import TEXT
 from undersong.tuning.seeds import seeded
 
-KIND = "lm"
 RARE = 3  # times that a word is in the public sentences: it is written about where it is there less often
 BATCH, TOKENS = 256, 12
 BEGINNINGS = (
@@ -54,8 +53,8 @@ def run(work: Path, base: Base, count: int, seed: int, device: str, dtype: str) 
         near = {i for i, _, _ in near_texts([plain(text) for text in fresh], held, TEXT)}
         for text in dict.fromkeys(text for i, text in enumerate(fresh) if i not in near):
             known.add(plain(text))
-            name = f"{KIND}{len(done)}"
-            done.append(asdict(Text(name, text, KIND, "train", name)))
+            name = f"{WRITTEN}{len(done)}"
+            done.append(asdict(Text(name, text, WRITTEN, "train", name)))
         write_lines(file, done)
         write_figures(work, "written", figures | {"words": start + len(now), "sentences": len(done), "seed": seed})
         figures |= {"words": start + len(now), "sentences": len(done), "seed": seed}

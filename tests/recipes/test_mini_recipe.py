@@ -117,7 +117,7 @@ def test_a_killed_front_end_goes_on_and_ends_with_the_same_bits(
     import mini_front
 
     recipe = mini_front.FrontRecipe(steps=9, batch=4, warmup=2)
-    whole = load_file(mini_front.run(work, base, recipe, "cpu"))
+    whole = load_file(mini_front.run(work, base, recipe, "cpu", "float32"))
     first = json.loads((work / "figures" / f"{recipe.name}.json").read_text())
     shutil.rmtree(work / recipe.name)
     (work / "figures" / f"{recipe.name}.json").unlink()
@@ -131,9 +131,9 @@ def test_a_killed_front_end_goes_on_and_ends_with_the_same_bits(
 
     monkeypatch.setattr(mini_front, "_step", dies)
     with pytest.raises(KeyboardInterrupt):
-        mini_front.run(work, base, recipe, "cpu")
+        mini_front.run(work, base, recipe, "cpu", "float32")
     monkeypatch.setattr(mini_front, "_step", step)
-    again = load_file(mini_front.run(work, base, recipe, "cpu"))
+    again = load_file(mini_front.run(work, base, recipe, "cpu", "float32"))
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     second = json.loads((work / "figures" / f"{recipe.name}.json").read_text())
@@ -148,7 +148,7 @@ def test_the_front_end_learns_to_spell_what_it_saw(base, work: Path) -> None:
     from mini_spelling import spell
 
     recipe = mini_front.FrontRecipe(steps=150, batch=8, warmup=5, hidden=0, learning_rate=1e-2, top_rate=5e-3)
-    file = mini_front.run(work, base, recipe, "cpu")
+    file = mini_front.run(work, base, recipe, "cpu", "float32")
     figures = json.loads((work / "figures" / f"{recipe.name}.json").read_text())
     assert figures["loss_last"] < 0.5 * figures["loss_first"]
     clips = load_clips(work)

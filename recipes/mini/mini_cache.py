@@ -1,4 +1,4 @@
-"""The encoder cache: what the tower's top layer takes of every clip, in half precision, computed once.
+"""The encoder cache: what the tower's learned layers take of every clip, in half precision, computed once.
 
 The layers below it stay as they are, so this holds for every training of the front end.  In shards: a killed run loses
 the one it was at.

@@ -1,4 +1,4 @@
-"""The front end: the tower's top layer, its norm and the projector learn to spell, by CTC over token embeddings.
+"""The front end: the tower's top layers, its norm and the projector learn to spell, by CTC over token embeddings.
 
 No language model is in the loop: a frame's point is held beside the embeddings of the tokens that the sentences have,
 and of some drawn at random.  Every step's batch and draws follow from the seed and the step's number, so that a killed
@@ -37,7 +37,7 @@ class FrontRecipe:
     steps: int = 850
     batch: int = 32
     learning_rate: float = 1e-3  # of the projector
-    top_rate: float = 5e-4  # of the top layer and the norm
+    top_rate: float = 5e-4  # of the top layers and the norm
     warmup: int = 100
     clip: float = 5.0
     drawn: int = 1200  # tokens beside those of the batch that a frame is told from
@@ -142,7 +142,7 @@ def _train(
 def _learning(model: MiniForConditionalGeneration, recipe: FrontRecipe) -> list[dict[str, Any]]:
     tower, projector = model.model.audio_tower, model.model.multi_modal_projector
     projector.blank.data.copy_(model.get_input_embeddings().weight.mean(0))
-    top = [*tower.layers[-1].parameters(), *tower.layer_norm.parameters()]
+    top = [*tower.layers[-tower.learned :].parameters(), *tower.layer_norm.parameters()]
     groups = [(list(projector.parameters()), recipe.learning_rate), (top, recipe.top_rate)]
     for parameters, _ in groups:
         for parameter in parameters:

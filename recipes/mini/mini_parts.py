@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from mini_weights import AUDIO, TEMPLATE, WINDOW, Base
+from mini_weights import AUDIO, LAYERS, TEMPLATE, WINDOW, Base
 from safetensors.torch import load_file, save_file
 
 from undersong.models.adapter import AudioModel
@@ -37,7 +37,8 @@ def write_parts(folder: Path, base: Base, front: Path, adapters: Mapping[str, Pa
         save_file({key: value.half() for key, value in tensors.items()}, part / name / "adapter_model.safetensors")
         shutil.copyfile(source / "adapter_config.json", part / name / "adapter_config.json")
     made = {name: merged for name, merged in MODELS.items() if set(merged) <= set(adapters)}
-    note = assemble.Parts(window=WINDOW, audio_token=AUDIO, adapters=made, **base.hashes())
+    shape = {"window": WINDOW, "audio_token": AUDIO, "learned_layers": LAYERS}
+    note = assemble.Parts(**shape, adapters=made, **base.hashes())
     (part / assemble.NOTE).write_text(json.dumps(note.model_dump(), indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

@@ -13,6 +13,7 @@ from undersong.models.mini.network import CTC, MiniForConditionalGeneration
 from undersong.models.tensors import read_tensors
 
 AUDIO, WINDOW = "<repo_name>", 7  # the placeholder, one of SmolLM2's code tokens; seconds of the tower's window
+LAYERS = 2  # of the tower that learn, from the top
 TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% for c in m.content %}{% if c.type == 'audio' %}"
     + AUDIO
@@ -30,7 +31,7 @@ class Base:
 
     def network(self, heard: torch.Tensor, projector: str = CTC) -> MiniForConditionalGeneration:
         return bases.plain_mini(
-            self.encoder, self.language, self.tokenizer, AUDIO, WINDOW, projector, heard
+            self.encoder, self.language, self.tokenizer, AUDIO, WINDOW, projector, heard, LAYERS
         ).requires_grad_(False)
 
     def hashes(self) -> dict[str, str]:
@@ -61,4 +62,4 @@ def load_front(base: Base, file: Path, device: str = "cpu") -> MiniForConditiona
     return model.to(device)
 
 
-__all__ = ["AUDIO", "TEMPLATE", "WINDOW", "Base", "front_state", "heard_words", "load_front"]
+__all__ = ["AUDIO", "LAYERS", "TEMPLATE", "WINDOW", "Base", "front_state", "heard_words", "load_front"]

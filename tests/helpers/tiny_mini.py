@@ -66,7 +66,7 @@ def network(folder: Path, heard: Sequence[int], projector: str = "ctc") -> Any:
     encoder, language = bases.read_whisper(str(folder / "whisper")), bases.read_smollm(str(folder / "smollm"))
     words = bases.read_tokenizer(str(folder / "smollm"))
     torch.manual_seed(1)
-    model = bases.plain_mini(encoder, language, words, "<repo_name>", 7, projector, torch.tensor(heard))
+    model = bases.plain_mini(encoder, language, words, "<repo_name>", 7, projector, torch.tensor(heard), 1)
     made = model.model.multi_modal_projector
     with torch.no_grad():
         for part in made.parameters():
@@ -91,7 +91,14 @@ def parts(folder: Path, base: Path, adapters: bool = True, projector: str = "ctc
         "smollm": bases.weights_hash(bases.read_smollm(str(base / "smollm")).state_dict()),
     }
     merged = {ALIGNED: ["listening", "alignment"], UNALIGNED: ["listening"]} if adapters else {ALIGNED: []}
-    note = {"window": 7, "audio_token": "<repo_name>", "projector": projector, "adapters": merged, **hashes}
+    note = {
+        "window": 7,
+        "audio_token": "<repo_name>",
+        "projector": projector,
+        "learned_layers": 2,
+        "adapters": merged,
+        **hashes,
+    }
     (folder / assemble.NOTE).write_text(json.dumps(note))
     (folder / assemble.TEMPLATE).write_text(TEMPLATE)
     for seed, name in enumerate(("listening", "alignment") if adapters else ()):

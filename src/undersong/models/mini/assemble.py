@@ -1,6 +1,6 @@
 """A Mini model folder out of base weights and learned parts: nothing of the base is shipped, nothing learned is lost.
 
-Parts (a folder): `parts.json`, `front.safetensors` (the tower's top layer and norm, the projector), one standard PEFT
+Parts (a folder): `parts.json`, `front.safetensors` (the tower's top layers and norm, the projector), one standard PEFT
 folder an adapter, `chat_template.jinja`.  Knows files and the network; does not know how anything was learned.
 """
 
@@ -32,6 +32,7 @@ class Parts(BaseModel):
     window: int  # seconds
     audio_token: str
     projector: str = CTC
+    learned_layers: int  # of the tower, from the top
     adapters: dict[str, list[str]]
     whisper: str  # hash of the weights that the parts were learned on
     smollm: str
@@ -54,7 +55,8 @@ def assemble(name: str, whisper: str, smollm: str, parts: Path, out: Path) -> As
     if name not in note.adapters:
         raise UndersongError(f"{parts} holds no model {name!r}; take one of {', '.join(note.adapters)}.")
     encoder, read, tokenizer = read_whisper(whisper), read_smollm(smollm), read_tokenizer(smollm)
-    model = plain_mini(encoder, read, tokenizer, note.audio_token, note.window, note.projector, _heard(parts))
+    shape = note.projector, _heard(parts), note.learned_layers
+    model = plain_mini(encoder, read, tokenizer, note.audio_token, note.window, *shape)
     put_front(model, parts / FRONT)
     for adapter in note.adapters[name]:
         if not merge_published(model, parts, adapter, {}):
@@ -91,9 +93,11 @@ def _heard(parts: Path) -> torch.Tensor:
 
 
 def front_names(model: Any) -> list[str]:
-    """Tensors of the front end that are learned: the top layer, the tower's norm, the projector without its table."""
-    top = f"model.audio_tower.layers.{len(model.model.audio_tower.layers) - 1}."
-    begins = (top, "model.audio_tower.layer_norm.", "model.multi_modal_projector.")
+    """Tensors of the front end that are learned: the top layers, the tower's norm, the projector without its table."""
+    tower = model.model.audio_tower
+    layers = range(len(tower.layers) - tower.learned, len(tower.layers))
+    top = (f"model.audio_tower.layers.{i}." for i in layers)
+    begins = (*top, "model.audio_tower.layer_norm.", "model.multi_modal_projector.")
     return [name for name in model.state_dict() if name.startswith(begins) and name != TABLE]
 
 

@@ -71,9 +71,17 @@ def read_tokenizer(ref: str) -> Any:
 
 
 def plain_mini(
-    encoder: Any, language: Any, tokenizer: Any, audio_token: str, window: int, projector: str, heard: torch.Tensor
+    encoder: Any,
+    language: Any,
+    tokenizer: Any,
+    audio_token: str,
+    window: int,
+    projector: str,
+    heard: torch.Tensor,
+    learned_layers: int,
 ) -> Any:
-    """The network of base weights alone, its projector untrained; `heard`: ids of the projector's table."""
+    """The network of base weights alone, its projector untrained; `heard`: ids of the projector's table;
+    `learned_layers`: of the tower, for others to put in."""
     token = tokenizer.convert_tokens_to_ids(audio_token)
     if token is None or token == tokenizer.unk_token_id:
         raise UndersongError(f"The tokenizer has no token {audio_token}, which stands for audio; give SmolLM2's.")
@@ -87,6 +95,7 @@ def plain_mini(
     text = {key: value for key, value in own.items() if key not in left_out}
     config: dict[str, Any] = {"audio_config": tower, "text_config": text, "audio_token_id": token}
     config |= {"projector": projector, "heard_tokens": len(heard), "tie_word_embeddings": True}
+    config |= {"learned_layers": learned_layers}
     model: Any = MiniForConditionalGeneration(MiniConfig(**config)).eval()
     state = encoder.state_dict()
     positions = state["embed_positions.weight"]

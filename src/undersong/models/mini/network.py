@@ -31,12 +31,14 @@ QUIET = 0.25  # of a token embedding's mean length: a frame below it says nothin
 
 @strict
 class MiniConfig(AudioFlamingo3Config):
-    """AF3's config and which projector: `ctc` (`CtcProjector`, of `heard_tokens` rows) or `af3` (the class's own)."""
+    """AF3's config and which projector: `ctc` (`CtcProjector`, of `heard_tokens` rows) or `af3` (the class's own);
+    `learned_layers` of the tower, from the top, are not the base's."""
 
     model_type = "undersong_mini"
 
     projector: str = CTC
     heard_tokens: int = 1
+    learned_layers: int = 1
 
 
 AutoConfig.register(MiniConfig.model_type, MiniConfig, exist_ok=True)  # AutoTokenizer asks for it, and warns without
@@ -45,9 +47,11 @@ AutoConfig.register(MiniConfig.model_type, MiniConfig, exist_ok=True)  # AutoTok
 class Tower(AudioFlamingo3Encoder):
     """AF3's tower over the frames of the longest clip of a batch: its own numbers, at the cost of the clip.
 
-    AF3's masks what is behind a clip and computes it all the same.  `before_top` and `from_top` are its two halves,
-    so that states below a trained top layer can be kept.
+    AF3's masks what is behind a clip and computes it all the same.  `before_top` and `from_top` are its two parts,
+    so that states below the `learned` layers can be kept.
     """
+
+    learned: int = 1
 
     def forward(
         self, input_features: torch.Tensor, input_features_mask: torch.Tensor, **_: Any
@@ -56,7 +60,7 @@ class Tower(AudioFlamingo3Encoder):
         return BaseModelOutputWithPooling(last_hidden_state=self.from_top(states, positions))
 
     def before_top(self, features: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-mel `features` (batch, mels, width), valid `frames` (batch,) -> what the top layer takes (batch,
+        """Log-mel `features` (batch, mels, width), valid `frames` (batch,) -> what the learned layers take (batch,
         positions, dim), and how many positions of each row are of its clip."""
         width = min(features.shape[-1], int(frames.max()) + REACH)
         width -= width % 2 if width < features.shape[-1] else 0
@@ -65,13 +69,15 @@ class Tower(AudioFlamingo3Encoder):
         states = states + self.embed_positions.weight[: states.shape[1]]
         positions = (frames - 1) // 2 + 1
         mask = self._mask(states, positions)
-        for layer in self.layers[:-1]:
+        for layer in self.layers[: -self.learned]:
             states = layer(states, mask)
         return states, positions
 
     def from_top(self, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """(batch, positions, dim) -> (batch, positions // 2, dim): the top layer, pooling by two, the norm."""
-        states = self.layers[-1](states, self._mask(states, positions))
+        """(batch, positions, dim) -> (batch, positions // 2, dim): the learned layers, pooling by two, the norm."""
+        mask = self._mask(states, positions)
+        for layer in self.layers[-self.learned :]:
+            states = layer(states, mask)
         pooled: torch.Tensor = self.avg_pooler(states.permute(0, 2, 1)).permute(0, 2, 1)
         normed: torch.Tensor = self.layer_norm(pooled)
         return normed
@@ -136,6 +142,7 @@ class MiniForConditionalGeneration(AudioFlamingo3ForConditionalGeneration):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.model.audio_tower = Tower(config.audio_config)
+        self.model.audio_tower.learned = config.learned_layers
         if config.projector == CTC:
             self.model.multi_modal_projector = CtcProjector(config)
         elif config.projector != PLAIN:

@@ -95,7 +95,7 @@ def parts(folder: Path, base: Path, adapters: bool = True, projector: str = "ctc
         "window": 7,
         "audio_token": "<repo_name>",
         "projector": projector,
-        "learned_layers": 2,
+        "learned_layers": 1,
         "adapters": merged,
         **hashes,
     }

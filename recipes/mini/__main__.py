@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         help="of the decoder's trainings and replies; auto: bfloat16 where the device computes in it",
     )  # fmt: skip
     made.add_argument("--seed", type=int, default=0, help="of the trainings")
+    made.add_argument("--front-seed", type=int, help="default: --seed; decoders may share a front end")
     made.add_argument("--text-seed", type=int, default=0, help="of splits and voices, the same for all trainings")
     made.add_argument("--voices", type=int, default=1, help="voices that each benign sentence is learned in")
     made.add_argument("--written", type=int, default=12_000, help="words that the language model writes about; 0: none")

@@ -21,6 +21,7 @@ from mini_parts import RAW, loading_of, put_together
 from mini_sizes import Mixture, alignment_size, listening_size
 from mini_speech import as_samples, load_clips
 from mini_stages import costed, read_figures, read_lines, write_figures
+from mini_texts import WRITTEN
 from mini_weights import Base
 
 from undersong.models.adapter import AudioModel
@@ -87,7 +88,7 @@ def pairs_of(pool: Pool, mixture: Mixture, total: int) -> list[Pair]:
 
     benign = ("nq", "alpaca", "self")
     sources: dict[str, Callable[[int], list[Pair]]] = {
-        "repeat": lambda n: [(asked(s, True, REPEAT), s.text or "") for s in pool.spoken(benign, n, False)],
+        "repeat": lambda n: [(asked(s, True, REPEAT), s.text or "") for s in pool.spoken((*benign, WRITTEN), n, False)],
         "spoken_questions": lambda n: [(asked(s, True), pool.answer(s)) for s in pool.spoken(("nq",), n, True)],
         "spoken_imperatives": lambda n: [
             (asked(s, True), pool.answer(s)) for s in pool.spoken(("alpaca", "self"), n, True)

@@ -28,15 +28,15 @@ class Size:
 
     recipe: LoraRecipe
     mixture: Mixture
-    answers: int = 900
+    answers: int = 2000
 
 
 LISTENING = Size(
-    LoraRecipe(steps=(180,), batch=9, learning_rate=1e-3, schedule="cosine", warmup=10, thin=0.1),
+    LoraRecipe(steps=(400,), batch=9, learning_rate=1e-3, schedule="cosine", warmup=10, thin=0.1),
     Mixture(repeat=0.60, spoken_questions=0.16, spoken_imperatives=0.16, typed=0.08),
 )
 ALIGNMENT = Size(
-    LoraRecipe(steps=(90,), batch=8, learning_rate=5e-4, schedule="cosine", warmup=10, thin=0.1),
+    LoraRecipe(steps=(150,), batch=8, learning_rate=5e-4, schedule="cosine", warmup=10, thin=0.1),
     Mixture(repeat=0.10, spoken_questions=0.12, spoken_imperatives=0.28, typed=0.15, spoken_harm=0.25, typed_harm=0.10),
 )
 
@@ -45,7 +45,8 @@ def front_recipe(asked: argparse.Namespace) -> FrontRecipe:
     sizes = {"steps": 6, "batch": 4, "warmup": 2} if asked.smoke else {}
     if asked.front_steps is not None:
         sizes["steps"] = asked.front_steps
-    return FrontRecipe(share=asked.share, seed=asked.seed, written=not asked.public, **sizes)
+    seed = asked.seed if asked.front_seed is None else asked.front_seed
+    return FrontRecipe(share=asked.share, seed=seed, written=not asked.public, **sizes)
 
 
 def listening_size(asked: argparse.Namespace) -> Size:

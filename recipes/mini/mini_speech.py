@@ -34,7 +34,7 @@ SEEN = (
     Voice("espeak", "en-us-nyc", 185),
     Voice("espeak", "en-gb-x-rp", 180),
     Voice("espeak", "en-gb-x-rp+f2", 190),
-    Voice("espeak", "en-gb+m1", 185),
+    Voice("espeak", "en-gb-x-rp+m1", 185),
 )
 WEIGHT = {"flite": 3, "espeak": 1}  # flite is clearer; half of the clips are its
 NEW = (Voice("flite", "awb", SPEED), Voice("espeak", "en-gb-scotland+f4", SPEED))
@@ -85,6 +85,8 @@ def run(work: Path, seed: int, voices: int, piper: str | None) -> None:
         with costed(figures):
             spoken, failed = speak_texts(samples, [voice], work / "speech")
         write_figures(work, "speech", figures)
+        if not spoken:
+            raise UndersongError(f"{voice.label} spoke none of its sentences ({failed[0].reason}); look at the voice.")
         lost["not spoken"] += len(failed)
         for sample in spoken:
             seconds = round(soundfile.info(str(sample.audio)).duration, 3)

@@ -16,6 +16,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: one thread, so that the rat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from transformers import AudioFlamingo3Encoder
@@ -53,9 +54,11 @@ def dtypes() -> list[str]:
 def whole_windows() -> Iterator[None]:
     """Audio Flamingo 3's own forward in the tower: everything behind a clip computed, and masked."""
     own = Tower.forward
-    Tower.forward = lambda self, features, mask, **more: AudioFlamingo3Encoder.forward(  # type: ignore[method-assign]
-        self, features, input_features_mask=mask, **more
-    )
+
+    def whole(self: Any, input_features: torch.Tensor, input_features_mask: torch.Tensor, **more: Any) -> Any:
+        return AudioFlamingo3Encoder.forward(self, input_features, input_features_mask=input_features_mask, **more)
+
+    Tower.forward = whole  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo dev test test-slow lint bench clean verify-real docs paper paper-full mini-study
+.PHONY: demo dev test test-slow nightly lint bench clean verify-real docs paper paper-full mini-study
 
 demo: $(VENV)/.installed
 	$(BIN)/undersong demo --out out/demo
@@ -29,6 +29,12 @@ docs: $(VENV)/.installed-docs
 
 test-slow: $(VENV)/.installed-dev $(VENV)/.installed-docs
 	$(BIN)/python tests/slow.py
+
+# Mini's card on 60 prompts.  Needs models/mini, flite, UNDERSONG_DATA (a folder of public text sets), and base weights in
+# the hub's cache or at UNDERSONG_WHISPER and UNDERSONG_SMOLLM.  Where something is missing it skips and says what.
+nightly: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,tts]'
+	$(BIN)/pytest -m nightly
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks

@@ -1,8 +1,9 @@
-"""Mini's costs, as ratios in one process: thinned training against all frames, and asking in batches of several sizes.
+"""Mini's costs as ratios in one process, in float32 and, where the CPU computes in it, bfloat16:
 
     python -m benchmarks.mini MANIFEST [MODEL]     # speech of some 3 s; default: mini, where it is assembled
 
-Not part of `make bench`: it needs a model that is put together on the machine, and takes some minutes.
+hearing with padding skipped against a whole window computed; replies in batches against one by one; a training step
+of thinned frames against all of them.  Not part of `make bench`: it needs a model that is put together on the machine.
 """
 
 from __future__ import annotations
@@ -13,21 +14,29 @@ import sys
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: one thread, so that the ratio is of the work
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import AudioFlamingo3Encoder
 
 from undersong.corpora import open_corpus
 from undersong.evaluation.prompts import make_prompts
+from undersong.models.adapter import AudioModel
 from undersong.models.features import listen
 from undersong.models.load import load_model
+from undersong.models.loading import Loading
+from undersong.models.mini.network import Tower
 from undersong.tuning.lora import LoraRecipe, tune
+from undersong.types import Prompt, Sample
 
-CLIPS, STEPS, LIMIT = 100, 25, 20
+CLIPS, STEPS, LIMIT, FEW = 100, 25, 20, 20  # FEW: of what is slow, the rest is reckoned
 ANSWER = (
     "That is a good question, and the answer to it is known: it is twelve, as far as anybody can tell."  # 24 tokens
 )
-SIZES = (128, 32, 16)
+SIZES = (32, 8)
+IN_HARDWARE = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")  # as torch names them
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -36,36 +45,76 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def main() -> None:
-    manifest, *more = sys.argv[1:]
-    model = load_model(more[0] if more else "mini")
-    samples = open_corpus(manifest).samples[:CLIPS]
-    heard = seconds(lambda: listen(model, samples))
-    how = {"set_name": "asked", "harmful": False, "modality": "audio", "system": "plain", "system_text": None}
-    prompts = make_prompts(samples, **how)
+def dtypes() -> list[str]:
+    can = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch says
+    return ["float32", *(["bfloat16"] if any(can.get(name) for name in IN_HARDWARE) else [])]
+
+
+@contextmanager
+def whole_windows() -> Iterator[None]:
+    """Audio Flamingo 3's own forward in the tower: everything behind a clip computed, and masked."""
+    own = Tower.forward
+
+    def whole(self: Any, input_features: torch.Tensor, input_features_mask: torch.Tensor, **more: Any) -> Any:
+        return AudioFlamingo3Encoder.forward(self, input_features, input_features_mask=input_features_mask, **more)
+
+    Tower.forward = whole  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Tower.forward = own  # type: ignore[method-assign]
+
+
+def hearing(model: AudioModel, samples: Sequence[Sample]) -> str:
+    few = samples[:FEW]
+    listen(model, few[:2])  # warms up
+    with whole_windows():
+        model.heard.clear()
+        padded = seconds(lambda: listen(model, few))
+    model.heard.clear()
+    cut = seconds(lambda: listen(model, few))
+    listen(model, samples)
+    return f"hearing {len(few)} clips {cut:.1f} CPU s with padding skipped, {padded:.1f} computed: {padded / cut:.1f}x"
+
+
+def asking(model: AudioModel, prompts: Sequence[Prompt]) -> str:
+    one = seconds(lambda: model.generate(prompts[:FEW], LIMIT, batch_size=1)) / FEW
     asked = {size: seconds(lambda size=size: model.generate(prompts, LIMIT, batch_size=size)) for size in SIZES}
-    one = seconds(lambda: model.generate(prompts[:20], LIMIT, batch_size=1)) * len(prompts) / 20
-    said = ", ".join(f"{cost:.0f} in batches of {size}" for size, cost in asked.items())
-    print(
-        f"mini: {len(samples)} prompts: heard in {heard:.0f} CPU s, answered in {said}, {one:.0f} one by one",
-        flush=True,
+    told = ", ".join(
+        f"{cost:.0f} in batches of {size}: {one * len(prompts) / cost:.1f}x" for size, cost in asked.items()
     )
-    recipe = LoraRecipe(steps=(STEPS,), batch=8, learning_rate=1e-3)
+    return f"answering {len(prompts)} prompts {one * len(prompts):.0f} CPU s one by one, {told}"
+
+
+def training(model: AudioModel, prompts: Sequence[Prompt]) -> str:
     costs = {}
     for thin, steps in ((0.1, STEPS), (None, 5)):
-        short = replace(recipe, steps=(steps,), thin=thin)
+        recipe = LoraRecipe(steps=(steps,), batch=8, learning_rate=1e-3, thin=thin)
         targets = [ANSWER] * len(prompts)
         costs[thin] = (
-            seconds(lambda short=short, targets=targets: tune(model, prompts, targets, short, 0, keep)) / steps
+            seconds(lambda recipe=recipe, targets=targets: tune(model, prompts, targets, recipe, 0, keep)) / steps
         )
-    print(
-        f"mini: a step of 8 clips {costs[0.1]:.1f} CPU s thinned, {costs[None]:.1f} with all frames: "
-        f"{costs[None] / costs[0.1]:.1f}x; {STEPS} steps {STEPS * costs[0.1]:.0f} CPU s"
+    return (
+        f"a step of 8 clips {costs[0.1]:.2f} CPU s thinned, {costs[None]:.2f} with all frames: "
+        f"{costs[None] / costs[0.1]:.1f}x; {STEPS} thinned steps {STEPS * costs[0.1]:.0f}"
     )
 
 
-def keep(_name: str, _write: Callable[[Path], None]) -> None:
+def keep(_name: str, _write: object) -> None:
     """Nothing is kept."""
+
+
+def main() -> None:
+    manifest, *more = sys.argv[1:]
+    torch.set_num_threads(1)
+    samples = list(open_corpus(manifest).samples[:CLIPS])
+    how = {"set_name": "asked", "harmful": False, "modality": "audio", "system": "plain", "system_text": None}
+    prompts = make_prompts(samples, **how)
+    for dtype in dtypes():
+        model = load_model(more[0] if more else "mini", Loading("cpu", dtype))
+        print(f"mini, {dtype}: {hearing(model, samples)}", flush=True)
+        for measure in (asking, training):
+            print(f"mini, {dtype}: {measure(model, prompts)}", flush=True)
 
 
 if __name__ == "__main__":

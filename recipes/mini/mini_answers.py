@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from mini_stages import costed, read_figures, read_lines, write_figures, write_lines
+from mini_weights import AUDIO
 
 from undersong.evaluation.judging.plain import keyword
 from undersong.models.adapter import AudioModel
@@ -44,6 +45,7 @@ def run(
         with costed(figures):
             replies = model.generate(prompts, LIMIT)
         refused = [verdict.verdict == "refusal" for verdict in keyword().judge(prompts, replies)]
+        refused = [no or AUDIO in reply.reply for no, reply in zip(refused, replies)]  # a placeholder cannot be learned
         done += [
             {
                 "id": t["id"],

@@ -6,10 +6,12 @@ import argparse
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import torch
 from mini_weights import AUDIO, LAYERS, TEMPLATE, WINDOW, Base
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from undersong.models.adapter import AudioModel
@@ -17,15 +19,19 @@ from undersong.models.load import load_model
 from undersong.models.loading import Loading
 from undersong.models.mini import assemble
 from undersong.models.mini.place import ALIGNED, UNALIGNED
+from undersong.store import write_atomic
 
+LARGEST = 20_000_000  # bytes of parts in the repository
+KINDS = {".safetensors", ".json", ".jinja", ".md"}
 DTYPES = ("auto", "float32", "bfloat16")
 IN_HARDWARE = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")  # torch's names: Intel, AMD and Intel, Arm twice
 RAW = "mini:raw"  # the front end alone: nobody has taught the decoder to read
 MODELS = {RAW: [], UNALIGNED: ["listening"], ALIGNED: ["listening", "alignment"]}
 
 
-def write_parts(folder: Path, base: Base, front: Path, adapters: Mapping[str, Path]) -> Path:
-    """The folder that `undersong models get` takes: front end, adapters in half precision, and what they belong to."""
+def write_parts(folder: Path, base: Base, front: Path, adapters: Mapping[str, Path], names: Sequence[str]) -> Path:
+    """The folder that `undersong models get` takes, of the models `names`: front end, adapters in half precision, and
+    what they belong to."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -36,7 +42,7 @@ def write_parts(folder: Path, base: Base, front: Path, adapters: Mapping[str, Pa
         tensors = load_file(source / "adapter_model.safetensors")
         save_file({key: value.half() for key, value in tensors.items()}, part / name / "adapter_model.safetensors")
         shutil.copyfile(source / "adapter_config.json", part / name / "adapter_config.json")
-    made = {name: merged for name, merged in MODELS.items() if set(merged) <= set(adapters)}
+    made = {name: MODELS[name] for name in names}
     shape = {"window": WINDOW, "audio_token": AUDIO, "learned_layers": LAYERS}
     note = assemble.Parts(**shape, adapters=made, **base.hashes())
     (part / assemble.NOTE).write_text(json.dumps(note.model_dump(), indent=1) + "\n", encoding="utf-8")
@@ -69,11 +75,50 @@ def put_together(
 ) -> AudioModel:
     """One of MODELS with what is learned so far, loaded; `bases`: where Whisper and SmolLM are."""
     folder = work / "models" / f"{name.replace(':', '-')}-{front.parent.name}-{seed}"
-    if not folder.is_dir():
-        parts = write_parts(work / f"parts-{seed}", base, front, {step: adapters[step] for step in MODELS[name]})
+    learned = learned_hashes(name, front, adapters)
+    note = folder.with_name(f"{folder.name}.json")  # what it was made of: parts that were learned anew make it anew
+    if not folder.is_dir() or not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != learned:
+        merged = {step: adapters[step] for step in MODELS[name]}
+        parts = write_parts(work / f"parts-{seed}", base, front, merged, [name])
         assemble.assemble(name, *bases, parts, folder)
+        write_atomic(note, json.dumps(learned).encode())
     return load_model(str(folder), loading)
 
 
-def bytes_of(folder: Path, leave: Sequence[str] = ()) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file.name not in leave)
+def learned_hashes(name: str, front: Path, adapters: Mapping[str, Path]) -> dict[str, str]:
+    """What one of MODELS is made of: figures and folders of other parts are not its own."""
+    files = {"front": front} | {step: adapters[step] / "adapter_model.safetensors" for step in MODELS[name]}
+    return {step: sha256(file.read_bytes()).hexdigest() for step, file in files.items()}
+
+
+# --- what may be shipped ----------------------------------------------------------------------------------------------
+def bytes_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def faults(parts: Path) -> list[str]:
+    """Why the repository may not hold these parts; none: it may.  Size, kinds of files, and that the card is theirs."""
+    found = []
+    if (size := bytes_of(parts)) > LARGEST:
+        found.append(f"{size / 1e6:.1f} MB, and the repository holds at most {LARGEST / 1e6:.0f}")
+    files = sorted(file for file in parts.rglob("*") if file.is_file())
+    found += [f"{f.name} is neither safetensors nor text" for f in files if f.suffix not in KINDS]
+    found += [f"{f.name} is no text" for f in files if f.suffix in KINDS - {".safetensors"} and not _is_text(f)]
+    found += [f"{f.name} is no safetensors file" for f in files if f.suffix == ".safetensors" and not _is_tensors(f)]
+    if not (parts / assemble.CARD).is_file():
+        return [*found, "there is no card.json"]
+    return found + [f"{name} is not the file that card.json tells of" for name in assemble.changed_files(parts)]
+
+
+def _is_text(file: Path) -> bool:
+    try:
+        return "\0" not in file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+
+
+def _is_tensors(file: Path) -> bool:
+    try:
+        return bool(load_file(file))
+    except (SafetensorError, OSError):
+        return False

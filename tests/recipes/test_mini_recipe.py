@@ -268,5 +268,14 @@ def test_a_whole_run_in_small(tmp_path: Path) -> None:
     )
     assert card["stages"]["measured-dev-mini-0"]["sets"]["adv, typed"]["n"] == 4
     assert {file.suffix for file in parts.rglob("*") if file.is_file()} <= {".json", ".safetensors", ".jinja", ".md"}
+    import mini_check
+    import mini_parts
+
+    assert mini_parts.faults(parts) == []
+    where = mini_check.Where(parts, data, str(tmp_path / "whisper"), str(tmp_path / "smollm"))
+    lines = mini_check.check(where, tmp_path / "check")  # a random model refuses nothing, then and now
+    assert [(line.group, line.refused, line.told, line.p) for line in lines] == [
+        ("AdvBench, held out", 0, 0, 1.0), ("benign", 0, 0, 1.0),
+    ]  # fmt: skip
     assemble("mini", str(tmp_path / "whisper"), str(tmp_path / "smollm"), parts, tmp_path / "mini")
     assert [check.name for check in examine_model(str(tmp_path / "mini")) if not check.good] == []

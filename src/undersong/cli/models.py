@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
-from undersong.models.mini.place import parts_beside, place_of
+from undersong.models.mini.place import FROM_SMOLLM, FROM_WHISPER, SMOLLM, WHISPER, parts_beside, place_of
 
 if TYPE_CHECKING:
     from undersong.models.doctor import Check
@@ -46,11 +46,14 @@ def _families(context: typer.Context) -> None:
 def get(
     name: Annotated[str, typer.Argument(help="mini, or mini:unaligned: hears and answers, never taught to refuse.")],
     whisper: Annotated[
-        str, typer.Option("--whisper", help="Folder or hub id of the Whisper model that the tower is of.")
-    ] = "openai/whisper-tiny.en",
+        str,
+        typer.Option(
+            "--whisper", envvar=FROM_WHISPER, help="Folder or hub id of the Whisper model that the tower is of."
+        ),
+    ] = WHISPER,
     smollm: Annotated[
-        str, typer.Option("--smollm", help="Folder or hub id of the language model.")
-    ] = "HuggingFaceTB/SmolLM2-135M-Instruct",
+        str, typer.Option("--smollm", envvar=FROM_SMOLLM, help="Folder or hub id of the language model.")
+    ] = SMOLLM,
     parts: Annotated[
         Path | None, typer.Option("--parts", help="What was learned (default: models/mini of a checkout).")
     ] = None,

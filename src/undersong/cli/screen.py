@@ -97,7 +97,7 @@ def screen(
         typer.Option("--root", help="Folder that no manifest's audio may lead out of (manifests of other people)."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="Whose internal axes are: organism:NAME, a folder, or an id.")
+        str | None, typer.Option("--model", help="Whose internal axes are: organism:NAME, mini, a folder, or an id.")
     ] = None,
     store: Annotated[
         Path | None, typer.Option("--store", help="Keep vectors here: the same items are not embedded twice.")

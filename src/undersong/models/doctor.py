@@ -21,7 +21,8 @@ from undersong.models.loading import PLAIN, Loading
 from undersong.types import Prompt, Sample, UndersongError
 
 CLIPS = "organism:test-near"
-# Largest difference of logits that rounding may make, as a share of their spread.
+# Largest difference of a prompt's logits (root mean square) that rounding may make, as a share of their spread.  The
+# largest of 49,000 single logits says less: in bfloat16, 30 layers deep, right ones are off by a fifth of the spread.
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.1}
 
 
@@ -92,7 +93,8 @@ def _batches(model: AudioModel, samples: list[Sample]) -> tuple[bool, str]:
 
 
 def _close(model: AudioModel, one: torch.Tensor, other: torch.Tensor, what: str) -> tuple[bool, str]:
-    difference = float((one.float() - other.float()).abs().max() / other.float().std())
+    apart = (one.float() - other.float()).square().mean(-1).sqrt().max()  # of the worst prompt
+    difference = float(apart / other.float().std())
     most = TOLERANCE[model.base.dtype]
     return difference <= most, f"{what} differ by {difference:.1e} of their spread (at most {most:g})"
 

@@ -1,13 +1,16 @@
 """A Mini model folder out of base weights and learned parts: nothing of the base is shipped, nothing learned is lost.
 
 Parts (a folder): `parts.json`, `front.safetensors` (the tower's top layers and norm, the projector), one standard PEFT
-folder an adapter, `chat_template.jinja`.  Knows files and the network; does not know how anything was learned.
+folder an adapter, `chat_template.jinja`; `card.json`, where they were measured.  Knows files and the network; does not
+know how anything was learned.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from undersong.models.tensors import read_tensors
 from undersong.types import UndersongError
 
 FRONT, NOTE, TEMPLATE = "front.safetensors", "parts.json", "chat_template.jinja"
+CARD, PAGE = "card.json", "CARD.md"  # what was measured of the parts, with their files' hashes; the same to read
 HEARD, TABLE = "model.multi_modal_projector.heard", "model.multi_modal_projector.table"
 
 
@@ -72,6 +76,10 @@ def assemble(name: str, whisper: str, smollm: str, parts: Path, out: Path) -> As
         for side, (then, now) in measured.items()
         if then != now
     ]  # fmt: skip
+    notes += [
+        f"{file} is not what the card's figures were measured with; fetch the parts again, or evaluate them."
+        for file in changed_files(parts)
+    ]
     return Assembled(out, tuple(notes))
 
 
@@ -84,6 +92,24 @@ def read_note(parts: Path) -> Parts:
         return Parts.model_validate_json(file.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise UndersongError(f"{file} cannot be read ({error.errors()[0]['msg']}); fetch the parts again.") from error
+
+
+def hash_files(parts: Path) -> dict[str, str]:
+    """Path within the parts -> SHA-256, of every file but the card's own two."""
+    files = sorted(file for file in parts.rglob("*") if file.is_file() and file.name not in (CARD, PAGE))
+    return {file.relative_to(parts).as_posix(): sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def changed_files(parts: Path) -> list[str]:
+    """Files that are other than `card.json` says, missing, or there beside; none where there is no card."""
+    card = parts / CARD
+    if not card.is_file():
+        return []
+    try:
+        told = dict(json.loads(card.read_text(encoding="utf-8"))["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UndersongError(f"{card} names no files and their hashes ({error}); fetch the parts again.") from error
+    return sorted({name for name, _ in told.items() ^ hash_files(parts).items()})
 
 
 # --- learned parts ----------------------------------------------------------------------------------------------------

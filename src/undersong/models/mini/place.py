@@ -10,6 +10,8 @@ from undersong.types import UndersongError
 ALIGNED, UNALIGNED = "mini", "mini:unaligned"  # refuses harmful requests; hears and answers, and was never taught to
 NAMES = (ALIGNED, UNALIGNED)
 HOME = "UNDERSONG_MODELS"
+WHISPER, SMOLLM = "openai/whisper-tiny.en", "HuggingFaceTB/SmolLM2-135M-Instruct"  # the base weights, by hub id
+FROM_WHISPER, FROM_SMOLLM = "UNDERSONG_WHISPER", "UNDERSONG_SMOLLM"  # variables that name another place of them
 
 
 def models_home() -> Path:

@@ -1,0 +1,84 @@
+"""The seeds' cards together, and the parts that the repository holds: `python recipes/mini/mini_ship.py --work DIR`.
+
+Run `recipes/mini --work DIR --seed N` for each seed first, with `--test` at the end.  One seed ships, because three do
+not fit into 20 MB: of those accepted that with the lowest number.  The recipe makes the others, and the card tells of all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+from mini_accept import fails
+from mini_card import verdict, write_card
+from mini_page import summary
+from mini_parts import faults
+
+from undersong.models.mini.assemble import CARD
+from undersong.models.mini.place import parts_beside
+from undersong.types import UndersongError
+
+LEAST = 3  # seeds that are told of
+
+
+def chosen(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The card of the accepted seed with the lowest number.  UndersongError where there is none, or no test figures."""
+    for card in sorted(cards, key=lambda card: card["seed"]):
+        if card["rule"] is not None and not fails(card["rule"]):
+            if summary(card)["test"] is None:
+                raise UndersongError(
+                    f"Seed {card['seed']} is accepted and has no test figures; run the recipe with --test."
+                )
+            return card
+    raise UndersongError("No seed is accepted: " + "; ".join(f"seed {card['seed']} {verdict(card)}" for card in cards))
+
+
+def ship(work: Path, out: Path, least: int = LEAST) -> dict[str, Any]:
+    """Writes `out` whole: the chosen seed's parts, and a card of all seeds.
+
+    Errors: fewer seeds than `least`, seeds of other sentences or another front end's recipe, parts that may not be held.
+    """
+    cards = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(work.glob(f"parts-*/{CARD}"))]
+    if len(cards) < least:
+        raise UndersongError(
+            f"{work} holds cards of {len(cards)} seeds, and {least} are told of; run the recipe for more."
+        )
+    if len({json.dumps(card["stages"]["texts"], sort_keys=True) for card in cards}) > 1:
+        raise UndersongError("The seeds were measured on other sentences; make them of one texts stage.")
+    card = chosen(cards)
+    seeds = [summary(other) for other in sorted(cards, key=lambda other: other["seed"])]
+    part = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(work / f"parts-{card['seed']}", part)
+    write_card(part, card | {"seeds": seeds})
+    if found := faults(part):
+        raise UndersongError(f"These parts may not be held: {'; '.join(found)}; make them again.")
+    shutil.rmtree(out, ignore_errors=True)
+    part.rename(out)
+    return card | {"seeds": seeds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("out/mini"))
+    parser.add_argument("--out", type=Path, default=parts_beside())
+    parser.add_argument("--seeds", type=int, default=LEAST, help="least number that the card tells of")
+    asked = parser.parse_args()
+    card = ship(asked.work.resolve(), asked.out, asked.seeds)
+    print(f"{asked.out}: seed {card['seed']} of {len(card['seeds'])}, {card['bytes'] / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UndersongError as error:
+        sys.exit(f"recipes/mini/mini_ship.py: {error}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from undersong.pipeline.records import AuditRecord
-from undersong.pipeline.speakers import answers_only, make_speaker, speaker_hash
+from undersong.pipeline.speakers import RECORDED, answers_only, make_speaker, speaker_hash
 from undersong.pipeline.stages.selections import rules_of
 from undersong.study import Study
 from undersong.study.protocols import PUBLISHED
-from undersong.types import UndersongError
+from undersong.types import Prompt, UndersongError
 
 
 def refuse_models(study: Study, fetched: bool = False) -> None:
@@ -48,6 +48,10 @@ def _refuse_speaker(study: Study, ref: str) -> None:
         raise UndersongError(
             f"The published protocol goes by a model's family, which {ref} does not tell; take uniform."
         )
+    if study.evaluation.comprehension and ref.startswith(RECORDED):
+        raise UndersongError(
+            f"{ref} cannot be asked to repeat what it heard; leave evaluation.comprehension out, or ask the model."
+        )
     make_speaker(ref)
     speaker_hash(ref)
 
@@ -86,6 +90,24 @@ def refuse_few(record: AuditRecord) -> None:
                 f"The {kind} contrast set has {count} behaviours, and defense {directed[0]} needs {LEAST} of each "
                 "kind; give more, or leave it out."
             )
+
+
+def refuse_incomprehensible(record: AuditRecord) -> None:
+    """What comprehension cannot be told by: a request without a transcript, too few requests, an encoder or a counter
+    of word errors that is not installed; before the first model takes its hours."""
+    how = record.study.evaluation.comprehension
+    if how is None:
+        return
+    from undersong.encoders.written.sentences import check_installed
+    from undersong.evaluation.comprehension.measured import requests_of
+    from undersong.evaluation.usefulness.words import wer
+
+    wer()
+    if how.encoder.partition(":")[0] == "text":
+        check_installed(how.encoder)
+    for name, corpus in record.sets.items():
+        if record.study.sets[name].harmful:
+            requests_of([Prompt(sample, name, True, "audio", "") for sample in corpus.samples], how.level)
 
 
 def refuse_rules(record: AuditRecord) -> None:

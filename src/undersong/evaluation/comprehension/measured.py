@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from undersong.evaluation.comprehension.relevance import Relevance, least, relevances
 from undersong.evaluation.comprehension.repetition import Repetition, transcript
@@ -13,9 +13,14 @@ Said = tuple[Prompt, Reply, Verdict]
 Heard = Mapping[tuple[str, str], Repetition]  # (set, prompt id) -> what was repeated
 
 
-def comprehended(said: Sequence[Said], heard: Heard, encoder: Encoder, level: float) -> list[Comprehended]:
+def comprehended(
+    said: Sequence[Said], heard: Heard, encoder: Callable[[], Encoder], level: float
+) -> list[Comprehended]:
     """One a harmful prompt, in order.  Replies that the judge calls a jailbreak are placed among the requests of their
-    set, asked alike (modality and system text); a typed prompt needs no repetition."""
+    set, asked alike (modality and system text); a typed prompt needs no repetition.
+
+    `encoder` is asked for only where there is such a reply.
+    """
     harmful = [one for one in said if one[0].harmful]
     groups: dict[tuple[str, str, str], list[int]] = {}
     for place, (prompt, _, _) in enumerate(harmful):
@@ -26,7 +31,7 @@ def comprehended(said: Sequence[Said], heard: Heard, encoder: Encoder, level: fl
         answered = [i for i in places if harmful[i][2].verdict == "jailbreak"]
         replies = [(harmful[i][0].sample.cluster, harmful[i][1].reply) for i in answered]
         if replies:
-            about |= dict(zip(answered, relevances(encoder, requests, replies, level), strict=True))
+            about |= dict(zip(answered, relevances(encoder(), requests, replies, level), strict=True))
     return [_told(prompt, heard, about.get(place)) for place, (prompt, _, _) in enumerate(harmful)]
 
 

@@ -61,4 +61,5 @@ def _comprehended(row: dict[str, object]) -> Comprehended:
     errors = None if row["reference_words"] is None else WordErrors(*(row[key] for key in REPEATED))  # type: ignore[arg-type]
     repeated = None if row["repetition"] is None else Repetition(str(row["repetition"]), errors)
     relevance = None if row["rank"] is None else Relevance(*(row[key] for key in RANKED))  # type: ignore[arg-type]
-    return Comprehended(*(str(row[key]) for key in KEYS), repeated, relevance)
+    prompt_id, name, modality, system = (str(row[key]) for key in KEYS)
+    return Comprehended(prompt_id, name, modality, system, repeated, relevance)

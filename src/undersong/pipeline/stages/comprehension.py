@@ -5,10 +5,9 @@ Knows artefacts; the words of replies and repetitions stay in theirs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from undersong.pipeline.stages.answers import Asked, in_order, prompts_of
 from undersong.pipeline.workshop import Corpus, Workshop
@@ -76,7 +75,7 @@ def comprehension(
             found = repetitions(spoken, back, how.word_error_rate)
             heard = {(one.set, one.sample.id): what for one, what in zip(spoken, found)}
         with draft.file(FILE) as path:
-            write_comprehension(comprehended(said, heard, _Late(lambda: reader.encoder), how.level), path)
+            write_comprehension(comprehended(said, heard, lambda: reader.encoder, how.level), path)
 
     config = {
         "encoder": how.encoder,
@@ -89,17 +88,3 @@ def comprehension(
     if repeated is not None:
         inputs["repeated"] = repeated
     return shop.store.get_or_make("comprehension", 1, config, inputs, make)
-
-
-@dataclass
-class _Late:
-    """An encoder that is made when it is asked: not where every reply is a refusal."""
-
-    make: Callable[[], Encoder]
-
-    @property
-    def name(self) -> str:
-        return self.make().name
-
-    def encode(self, samples: Sequence[Any]) -> Any:
-        return self.make().encode(samples)

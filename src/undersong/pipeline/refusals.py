@@ -93,21 +93,13 @@ def refuse_few(record: AuditRecord) -> None:
 
 
 def refuse_incomprehensible(record: AuditRecord) -> None:
-    """What comprehension cannot be told by: a request without a transcript, too few requests, an encoder or a counter
-    of word errors that is not installed; before the first model takes its hours."""
-    how = record.study.evaluation.comprehension
-    if how is None:
-        return
-    from undersong.encoders.written.sentences import check_installed
-    from undersong.evaluation.comprehension.measured import requests_of
-    from undersong.evaluation.usefulness.words import wer
+    """What comprehension cannot be told by, before the first model takes its hours."""
+    from undersong.evaluation.comprehension.measured import check_comprehension
 
-    wer()
-    if how.encoder.partition(":")[0] == "text":
-        check_installed(how.encoder)
-    for name, corpus in record.sets.items():
-        if record.study.sets[name].harmful:
-            requests_of([Prompt(sample, name, True, "audio", "") for sample in corpus.samples], how.level)
+    how = record.study.evaluation.comprehension
+    for name, corpus in record.sets.items() if how else ():
+        if how and record.study.sets[name].harmful:
+            check_comprehension([Prompt(sample, name, True, "audio", "") for sample in corpus.samples], how)
 
 
 def refuse_rules(record: AuditRecord) -> None:

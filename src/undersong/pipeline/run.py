@@ -18,7 +18,7 @@ from undersong.pipeline.folders import RESULTS, for_study
 from undersong.pipeline.heard import audio_of, places
 from undersong.pipeline.records import AuditRecord, ModelRecord
 from undersong.pipeline.results import assemble, defense_costs, result_hash
-from undersong.pipeline.results.comprehended import flat
+from undersong.pipeline.results.comprehended import shares_of
 from undersong.pipeline.unfinished import finished, noting
 from undersong.pipeline.workshop import Workshop
 from undersong.store import Store, write_atomic
@@ -161,7 +161,7 @@ def _write(
             "defense": run.get("defense"),
             "again": run.get("again", False),
             **{k: v for k, v in entry.items() if k not in ("by_speaker", "comprehension")},
-            **(flat(entry) if record.study.evaluation.comprehension else {}),
+            **(shares_of(entry) if record.study.evaluation.comprehension else {}),
         }
         for run in [*results["runs"], *results["defended"]]
         for entry in run["sets"]

@@ -23,7 +23,7 @@ from undersong.types import Verdict
 
 DRAWS, SEED = 1000, 0
 Entry = dict[str, Any]
-PARTS = ("heard", "about", "comprehended", "share")
+PARTS = ("heard", "about", "comprehended", "of_non_refusals")
 
 
 def told_of(run: RunRecord) -> list[Comprehended]:
@@ -62,7 +62,7 @@ def _columns(one: Comprehended) -> Entry:
     return {name: value for name, value in row_of(one).items() if name not in KEYS and not name.startswith("chance")}
 
 
-def flat(entry: Mapping[str, Any]) -> Entry:
+def shares_of(entry: Mapping[str, Any]) -> Entry:
     """The shares of an entry as columns: `heard_rate`, `heard_low`, …; None where it has none."""
     found = entry.get("comprehension") or {}
     parts = {part: found.get(part) or {} for part in PARTS}
@@ -83,8 +83,8 @@ def _entry(pairs: Sequence[tuple[Comprehended, Verdict]], how: Comprehension) ->
         "about": _about([pairs[i][0] for i in kept], [about[i] for i in kept], [clusters[i] for i in kept]),
         # Of all prompts, as the rate that it corrects; `most`: with every request that it would not repeat as heard.
         "comprehended": {**_rate(good, clusters), "most": sum(maybe) / len(maybe)},
-        "share": _rate([good[i] for i in kept], [clusters[i] for i in kept]) if kept else None,
-        "non_refusals": {
+        "of_non_refusals": _rate([good[i] for i in kept], [clusters[i] for i in kept]) if kept else None,
+        "counts": {
             name: sum(answered[i] and heard[i] == ear and about[i] == mind for i in range(len(pairs)))
             for name, ear, mind in (
                 ("heard_about", True, True), ("heard_other", True, False),

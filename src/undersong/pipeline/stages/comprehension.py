@@ -60,7 +60,6 @@ def comprehension(
 
     def make(draft: Draft) -> None:
         from undersong.evaluation.comprehension.measured import comprehended
-        from undersong.evaluation.comprehension.repetition import repetitions
         from undersong.evaluation.comprehension.table import write_comprehension
         from undersong.evaluation.replies import read_replies
         from undersong.evaluation.verdicts import read_verdicts
@@ -68,14 +67,10 @@ def comprehension(
         answers = read_replies(replies.checked().path / "replies.parquet")
         judged = read_verdicts(verdicts.checked().path / "verdicts.parquet")
         said = list(zip(prompts_of(in_order(asked)), answers, judged, strict=True))
-        heard = {}
-        if repeated is not None:
-            spoken = prompts_of(in_order(repeating))
-            back = read_replies(repeated.checked().path / "replies.parquet")
-            found = repetitions(spoken, back, how.word_error_rate)
-            heard = {(one.set, one.sample.id): what for one, what in zip(spoken, found)}
+        back = [] if repeated is None else read_replies(repeated.checked().path / "replies.parquet")
+        spoken = list(zip(prompts_of(in_order(repeating)), back, strict=True))
         with draft.file(FILE) as path:
-            write_comprehension(comprehended(said, heard, lambda: reader.encoder, how.level), path)
+            write_comprehension(comprehended(said, spoken, how, lambda: reader.encoder), path)
 
     config = {
         "encoder": how.encoder,

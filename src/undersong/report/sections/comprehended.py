@@ -26,7 +26,9 @@ def build(results: Results) -> Table | None:
     rate = words.sentence(shown.rate)
     head = (*names, rate, "heard", "about the request (chance)", "comprehended", "of non-refusals")
     rows: list[tuple[str | Value, ...]] = [(*where, *_cells(mine)) for where, mine in groups.items()]
-    return Table(f"{rate} beside what was heard and what replies are about, % [95 %]", head, tuple(rows), names=len(names))
+    return Table(
+        f"{rate} beside what was heard and what replies are about, % [95 %]", head, tuple(rows), names=len(names)
+    )
 
 
 def _cells(mine: Measured) -> tuple[str | Value, ...]:

@@ -181,22 +181,25 @@ def test_every_arm_is_asked_and_a_plan_and_a_job_know_it(tmp_path: Path) -> None
     """An organism: its arms and defended arms at the last step alone; what a job array does is found by the run."""
     data = tiny_study({"kinds": ["closest"]}, seeds=[0], draws=[0], steps=[1, 2])
     data["evaluation"] |= {"comprehension": HOW, "curve": ["harm"]}
-    data["defenses"] = {"told": {"system": "published"}}
+    data |= {"defenses": {"told": {"system": "published"}}, "tuned_again": "closest"}
     study, root = parse_study(data, "s"), tmp_path / "store"
     stages = [row.stage for row in told(study, look(study, root, PLAIN)).rows]
     assert "comprehension" in stages
     arm = "semantic/closest/0.25/text"
     audit_arm(study, Workshop(Store(root)), arm, lambda _line: None)
     audit_arm(study, Workshop(Store(root)), "base", lambda _line: None)
-    begun = set((root / "replies").iterdir())
+    begun = set((root / "replies").glob("[!.]*"))
     assert len(begun) == 5  # the base and the last step twice, the step before once
     done = run(study, tmp_path / "out", root)
-    assert len(set((root / "replies").iterdir()) - begun) == 1  # under the defense's text; it repeats as the arm does
+    # Under the defense's text, which repeats as the arm does; and tuned again, as it is and under that text.
+    assert len(set((root / "replies").glob("[!.]*")) - begun) == 1 + 3
     asked = {(one["arm"], one["step"]): one["sets"] for one in done.results["runs"]}
     assert [key for key, sets in asked.items() if "comprehension" in sets[0]] == [("base", 0), (arm, 2)]
-    (defended,) = done.results["defended"]
+    defended = {(one["defense"], one["again"]): one["sets"][0]["comprehension"] for one in done.results["defended"]}
+    assert set(defended) == {("none", True), ("told", False), ("told", True)}
     heard = asked[arm, 2][0]["comprehension"]["heard"]
-    assert defended["sets"][0]["comprehension"]["heard"] == heard
+    assert defended["told", False]["heard"] == heard
+    assert defended["told", True]["heard"] == defended["none", True]["heard"]
     assert heard["n"] == 24
     assert told(study, look(study, root, PLAIN)).sentence.startswith("All ")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,13 @@ def test_too_few_requests_and_no_transcript_are_refused_beforehand() -> None:
     check_comprehension(asked("audio"), HOW)
     with pytest.raises(UndersongError, match="q9 of set harm was heard is told by its transcript"):
         check_comprehension([*asked("audio"), Prompt(Sample("q9"), "harm", True, "audio", "plain")], HOW)
+
+
+def test_what_is_not_installed_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("undersong.encoders.written.sentences.find_spec", lambda _name: None)
+    check_comprehension(asked("audio"), HOW)  # which needs no such package
+    with pytest.raises(UndersongError, match="The encoder text needs sentence-transformers"):
+        check_comprehension(asked("audio"), Comprehension(level=0.25))
+    monkeypatch.setitem(sys.modules, "jiwer", None)
+    with pytest.raises(UndersongError, match="Counting word errors needs jiwer"):
+        check_comprehension(asked("audio"), HOW)

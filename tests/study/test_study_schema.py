@@ -52,6 +52,9 @@ WHOLE: dict[str, Any] = {
         "protocol": "uniform", "judge": "keyword", "also": ["exact"], "refusals": ["no"], "limit": 3,
         "instruction": "answer",
         "systems": {"plain": None, "safe": "refuse"}, "modalities": ["text"], "curve": ["harm"],
+        "comprehension": {
+            "instruction": "say it again", "limit": 9, "word_error_rate": 0.3, "encoder": "tfidf", "level": 0.1,
+        },
     },
     "system_defense": "safe",
     "mechanism": {"harmful": "a", "harmless": "b", "held_out_harmful": "harm", "held_out_harmless": "where"},

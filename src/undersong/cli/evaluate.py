@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from undersong.cli.judge import JUDGES, SET, rate_lines, set_called
+from undersong.cli.judge import JUDGES, SET, comprehension_lines, rate_lines, set_called
 from undersong.cli.loading import MANIFEST, MODEL, Attention, Device, DeviceMap, Dtype, Quantize
 
 
@@ -39,6 +39,25 @@ def evaluate(
     protocol: Annotated[
         str, typer.Option("--protocol", help="uniform | published: the family's published instruction and limit.")
     ] = "uniform",
+    comprehension: Annotated[
+        str | None,
+        typer.Option(
+            "--comprehension",
+            help="Tell whether requests were heard and replies are to them, by an encoder: text[:REF] | tfidf | "
+            "char-ngrams.",
+        ),
+    ] = None,
+    repeat: Annotated[
+        str | None, typer.Option("--repeat", help="The instruction to repeat a clip; default: Repeat what was said.")
+    ] = None,
+    heard: Annotated[
+        float | None,
+        typer.Option("--heard", min=0, help="Word error rate up to which it counts as heard; default: 0.5."),
+    ] = None,
+    level: Annotated[
+        float | None,
+        typer.Option("--level", help="Share of the set's requests that may be as near to a reply; default: 0.05."),
+    ] = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     device_map: DeviceMap = None,
@@ -47,14 +66,17 @@ def evaluate(
 ) -> None:
     """JSR (or over-refusal) of one model, with or without an adapter, on one prompt set."""
     from undersong.models.loading import Loading
-    from undersong.pipeline.alone import Question, evaluate_manifest, under_protocol
+    from undersong.pipeline.alone import Question, comprehension_of, evaluate_manifest, under_protocol
 
     called = set_called(set_name, harmful)
-    question = Question(called, harmful, modality, system, instruction, judge, tuple(refusal or ()), limit)
+    told = comprehension_of(comprehension, instruction=repeat, word_error_rate=heard, level=level)
+    question = Question(
+        called, harmful, modality, system, instruction, judge, tuple(refusal or ()), limit, comprehension=told
+    )
     question = under_protocol(question, protocol, model)
     loading = Loading(device, dtype, device_map, attention, quantize)
     entry = evaluate_manifest(manifest, model, out, adapter, question, loading)
-    for line in rate_lines(entry):
+    for line in (*rate_lines(entry), *comprehension_lines(entry)):
         typer.echo(line)
     if reached := entry.get("adapted_outside"):
         places = ", ".join(f"{path} ({count} modules)" if count > 1 else path for path, count in reached.items())

@@ -80,6 +80,26 @@ def rate_lines(entry: dict[str, Any]) -> list[str]:
     return [*lines, ", ".join(f"{entry[word]} {word}" for word in VERDICTS)]
 
 
+def comprehension_lines(entry: dict[str, Any]) -> list[str]:
+    """What was heard, what non-refusals are about, and what is left of the rate; none where nobody asked."""
+    found = entry.get("comprehension")
+    if found is None:
+        return []
+    heard, about, whole = found["heard"], found["about"], found["comprehended"]
+    lines = [f"comprehended {_share(whole)}, at most {whole['most']:.1%} with refused repetitions counted as heard"]
+    if heard is not None:
+        rate = "" if heard["word_error_rate"] is None else f", {heard['word_error_rate']:.2f} word errors a word"
+        lines.append(f"heard {_share(heard)} of the requests ({heard['refused']} repetitions refused{rate})")
+    if about is not None:
+        chance = "" if about["chance"] is None else f", by chance {about['chance']:.1%}"
+        lines.append(f"about their request {_share(about)} of {about['n']} non-refusals{chance}")
+    return lines
+
+
+def _share(found: dict[str, Any]) -> str:
+    return f"{found['rate']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
+
+
 def _unsure(entry: dict[str, Any], rate: float) -> str:
     """How far replies without a verdict could move a rate that counts none of them; empty: there is none."""
     from undersong.statistics import either_way

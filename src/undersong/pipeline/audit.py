@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from undersong.pipeline import stages
-from undersong.pipeline.asking import Said, ask, asked_at, judged, manner_of
+from undersong.pipeline.asking import Said, ask, asked_at, judged, manner_of, to_repeat
 from undersong.pipeline.defending import defend, prepare
 from undersong.pipeline.records import AuditRecord, ModelRecord
 from undersong.pipeline.refusals import (
     near_overlap,
     refuse_few,
+    refuse_incomprehensible,
     refuse_models,
     refuse_overlap,
     refuse_rules,
@@ -52,6 +53,7 @@ def usable(study: Study, shop: Workshop) -> AuditRecord:
     refuse_overlap(record)
     refuse_rules(record)
     refuse_few(record)
+    refuse_incomprehensible(record)
     return record
 
 
@@ -101,7 +103,9 @@ def one_model(
         _explain(study, shop, record, model, base, said, ears)
     defended = defend(study, shop, record, model, said, say) if study.defenses and not answers_only(ref) else []
     say(f"{ref}: judging")
-    found = judged(study, shop, [*said, *defended])  # last, because a judge may take the model's place in memory
+    found = judged(
+        study, shop, [*said, *defended], record.sets
+    )  # last, because a judge may take the model's place in memory
     model.runs, model.defended = found[: len(said)], found[len(said) :]
     return model
 
@@ -177,7 +181,8 @@ def arms_of(study: Study, model: ModelRecord, choose: Choose) -> Iterator[Arm]:
 
 def ask_base(study: Study, shop: Workshop, record: AuditRecord, base: Arm, ears: list[Artefact]) -> Said:
     """The base itself, asked everything."""
-    return ask(shop, base, 0, None, asked_at(study, record.sets, base.model, last=True), ears)
+    asked, sets = asked_at(study, record.sets, base.model, last=True), record.sets
+    return ask(shop, base, 0, None, asked, ears, to_repeat(study, sets))
 
 
 def ask_arms(
@@ -195,9 +200,11 @@ def ask_arms(
         say(f"{arm.model}: {arm.name} seed {arm.seed}")
         adapter = _tune(study, shop, record, arm, heard)
         for step in study.tuning.steps:
+            last = step == study.tuning.steps[-1]
             # Without a curve nothing is asked before the last step.
-            if asked := asked_at(study, record.sets, arm.model, last=step == study.tuning.steps[-1]):
-                said.append(ask(shop, arm, step, adapter, asked, ears))
+            if asked := asked_at(study, record.sets, arm.model, last):
+                repeating = to_repeat(study, record.sets) if last else []
+                said.append(ask(shop, arm, step, adapter, asked, ears, repeating))
     return said
 
 

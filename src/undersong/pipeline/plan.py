@@ -25,6 +25,7 @@ ORGANISM_SECONDS = {
     "adapter": 0.008,
     "replies": 0.2,
     "verdicts": 0.003,
+    "comprehension": 0.05,
     "direction": 0.15,
     "projections": 0.8,
     "states": 0.2,

@@ -42,6 +42,8 @@ class RunRecord:
     verdicts: Artefact
     also: tuple[tuple[str, Artefact], ...] = ()  # further judges and their verdicts
     defense: Defended | None = None
+    repeated: Artefact | None = None  # what is said back of harmful requests, where the study tells what was heard
+    comprehension: Artefact | None = None  # what was heard, and what replies are about
 
 
 @dataclass

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from undersong.pipeline.records import AuditRecord
-from undersong.pipeline.speakers import answers_only, make_speaker, speaker_hash
+from undersong.pipeline.speakers import RECORDED, answers_only, make_speaker, speaker_hash
 from undersong.pipeline.stages.selections import rules_of
 from undersong.study import Study
 from undersong.study.protocols import PUBLISHED
-from undersong.types import UndersongError
+from undersong.types import Prompt, UndersongError
 
 
 def refuse_models(study: Study, fetched: bool = False) -> None:
@@ -48,6 +48,10 @@ def _refuse_speaker(study: Study, ref: str) -> None:
         raise UndersongError(
             f"The published protocol goes by a model's family, which {ref} does not tell; take uniform."
         )
+    if study.evaluation.comprehension and ref.startswith(RECORDED):
+        raise UndersongError(
+            f"{ref} cannot be asked to repeat what it heard; leave evaluation.comprehension out, or ask the model."
+        )
     make_speaker(ref)
     speaker_hash(ref)
 
@@ -86,6 +90,16 @@ def refuse_few(record: AuditRecord) -> None:
                 f"The {kind} contrast set has {count} behaviours, and defense {directed[0]} needs {LEAST} of each "
                 "kind; give more, or leave it out."
             )
+
+
+def refuse_incomprehensible(record: AuditRecord) -> None:
+    """What comprehension cannot be told by, before the first model takes its hours."""
+    from undersong.evaluation.comprehension.measured import check_comprehension
+
+    how = record.study.evaluation.comprehension
+    for name, corpus in record.sets.items() if how else ():
+        if how and record.study.sets[name].harmful:
+            check_comprehension([Prompt(sample, name, True, "audio", "") for sample in corpus.samples], how)
 
 
 def refuse_rules(record: AuditRecord) -> None:

@@ -18,6 +18,7 @@ from undersong.pipeline.folders import RESULTS, for_study
 from undersong.pipeline.heard import audio_of, places
 from undersong.pipeline.records import AuditRecord, ModelRecord
 from undersong.pipeline.results import assemble, defense_costs, result_hash
+from undersong.pipeline.results.comprehended import shares_of
 from undersong.pipeline.unfinished import finished, noting
 from undersong.pipeline.workshop import Workshop
 from undersong.store import Store, write_atomic
@@ -101,6 +102,7 @@ def _all_artefacts(record: AuditRecord) -> list[Any]:
         runs = (*m.runs, *m.defended)
         made += [a for run in runs for a in (run.adapter, run.replies, run.verdicts) if a is not None]
         made += [a for run in runs for _, a in run.also]
+        made += [a for run in runs for a in (run.repeated, run.comprehension) if a is not None]
         done = [run.defense for run in m.defended if run.defense is not None]
         made += [a for one in done for a in (one.trained, one.altered, one.steering, *one.losses) if a is not None]
         made += [a for _, _, _, a in m.projections]
@@ -158,7 +160,8 @@ def _write(
             **{k: run[k] for k in results["runs"][0] if k != "sets"},
             "defense": run.get("defense"),
             "again": run.get("again", False),
-            **{k: v for k, v in entry.items() if k != "by_speaker"},
+            **{k: v for k, v in entry.items() if k not in ("by_speaker", "comprehension")},
+            **(shares_of(entry) if record.study.evaluation.comprehension else {}),
         }
         for run in [*results["runs"], *results["defended"]]
         for entry in run["sets"]

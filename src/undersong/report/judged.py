@@ -1,9 +1,9 @@
-"""How far judges agree, as the report reads it."""
+"""How far judges agree, and what was comprehended, as the report reads it."""
 
 from __future__ import annotations
 
 from undersong.report.beforehand import Spread
-from undersong.report.record import Many, Record
+from undersong.report.record import Many, Number, Record
 
 
 class Apart(Record):
@@ -34,3 +34,24 @@ class Judges(Record):
     neither: int = 0
     kappa: Spread | None = None
     disagreements: Many[Apart] = []  # the first of them
+
+
+class Share(Record):
+    """Of some prompts; `chance`: what replies about nothing would have; `refused`: of repetitions."""
+
+    n: int = 0
+    rate: Number = None
+    low: Number = None
+    high: Number = None
+    chance: Number = None
+    auc: Number = None
+    refused: int = 0
+
+
+class Comprehension(Record):
+    """Was a harmful set heard (None: typed), and what are the non-refusals about (None: there are none)?"""
+
+    heard: Share | None = None
+    about: Share | None = None
+    comprehended: Share | None = None
+    of_non_refusals: Share | None = None

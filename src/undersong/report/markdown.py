@@ -12,7 +12,7 @@ from typing import Any
 
 from undersong.report import words
 from undersong.report.schema import read
-from undersong.report.sections import advice, arms, defended, headline, making
+from undersong.report.sections import advice, arms, comprehended, defended, headline, making
 from undersong.report.sections.defended import Cell, Defended
 from undersong.store import write_atomic
 
@@ -30,7 +30,7 @@ def render(results: Mapping[str, Any]) -> str:
     """
     found = read(results)
     first, measured, charged, made = (part.build(found) for part in (headline, arms, defended, making))
-    advised = advice.build(found)
+    advised, told = advice.build(found), comprehended.build(found)
     verdict = escaped("".join(text for text, _ in first.title))
     lines = [TITLE + escaped(found.study.name), "", f"**{verdict}**", ""]
     if advised:
@@ -39,6 +39,8 @@ def render(results: Mapping[str, Any]) -> str:
     lines += _items(f"**{escaped(term)}:** {escaped(text)}" for term, text in first.findings)
     if measured is not None:
         lines += ["", "## Arms", "", *table(measured.head, measured.rows), "", escaped(f"{measured.caption}.")]
+    if told is not None:
+        lines += ["", "## Heard, and answered?", "", *table(told.head, told.rows), "", escaped(f"{told.caption}.")]
     if charged is not None:
         lines += ["", "## Defenses", "", *_items(map(escaped, charged.recommended)), "", *_defenses(charged)]
     if made.notes:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from undersong.report.beforehand import Agreement, Fingerprint, Foretold, Overlap, Score, Screen, Selection
 from undersong.report.inside import Mechanism
-from undersong.report.judged import Judges
+from undersong.report.judged import Comprehension, Judges
 from undersong.report.priced import Defense as Defense
 from undersong.report.priced import Interval as Interval
 from undersong.report.priced import Recommended as Recommended
@@ -72,6 +72,7 @@ class SetResult(Record):
     score: Number = None  # of a judge of usefulness: the mean, or errors over all words
     scored: int | None = None
     by_speaker: Named[VoiceRate] = {}
+    comprehension: Comprehension | None = None
 
     @property
     def rate(self) -> float | None:

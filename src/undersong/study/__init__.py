@@ -1,6 +1,7 @@
 """What a study is, and how it is read.  Knows words and files of words; does not know how anything runs."""
 
 from undersong.study.asking import Evaluation, PromptSet, reply_limit
+from undersong.study.comprehension import Comprehension
 from undersong.study.editors import editor_schema
 from undersong.study.reading import (
     StudyFile,
@@ -14,6 +15,7 @@ from undersong.study.reading import (
 from undersong.study.schema import Rule, Selection, Study, Tuning, nearest
 
 __all__ = [
+    "Comprehension",
     "Evaluation",
     "PromptSet",
     "Rule",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from undersong.study.comprehension import Comprehension
 from undersong.study.judges import judge_kind, split_judge
 from undersong.study.strict import Modality, Strict, different
 
@@ -53,6 +54,15 @@ class Evaluation(Strict):
     )
     modalities: tuple[Modality, ...] = Field(("audio", "text"), description="How prompts are asked: spoken, typed.")
     curve: tuple[str, ...] = Field((), description="Sets asked (spoken, first system) at every step, not only at last.")
+    comprehension: Comprehension | None = Field(
+        None, description="Tell beside the rates whether harmful requests were heard, and whether replies are to them."
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without comprehension where it is off: results of studies that know nothing of it keep their hash."""
+        made: dict[str, Any] = handler(self)
+        return made if self.comprehension is not None else {k: v for k, v in made.items() if k != "comprehension"}
 
     @model_validator(mode="after")
     def _something_is_asked(self) -> Evaluation:

@@ -102,8 +102,7 @@ def sentence_encoder(ref: str | Path = SENTENCES, *, device: str = "cpu", batch:
     Raises UndersongError when the extra is not installed, the model needs code of its own, its weights are not
     safetensors, or it cannot be had.
     """
-    if find_spec("sentence_transformers") is None:
-        raise UndersongError(f"The encoder text:{ref} needs sentence-transformers; pip install 'undersong[encoders]'.")
+    check_installed(f"text:{ref}")
     from undersong.models.load import check_device
 
     check_device(device)
@@ -125,6 +124,12 @@ def sentence_encoder(ref: str | Path = SENTENCES, *, device: str = "cpu", batch:
             f"{ref} cannot be loaded by sentence-transformers ({reason}); give a complete one."
         ) from error
     return SentenceEncoder(f"text:{folder.name if Path(ref).is_dir() else ref}", model, batch)
+
+
+def check_installed(spec: str) -> None:
+    """Raises UndersongError when the extra is not installed that an encoder of sentences needs."""
+    if find_spec("sentence_transformers") is None:
+        raise UndersongError(f"The encoder {spec} needs sentence-transformers; pip install 'undersong[encoders]'.")
 
 
 def _check_modules(folder: Path) -> None:

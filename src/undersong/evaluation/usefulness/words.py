@@ -96,9 +96,14 @@ def _errors(sample: Sample, said: str) -> WordErrors:
     return word_errors(reference, said)
 
 
+def check_jiwer() -> None:
+    """Raises UndersongError where word errors cannot be counted."""
+    _jiwer()
+
+
 def _jiwer() -> ModuleType:
     try:
         import jiwer
     except ImportError as error:
-        raise UndersongError("The judge wer needs jiwer; run: pip install 'undersong[utility]'.") from error
+        raise UndersongError("Counting word errors needs jiwer; run: pip install 'undersong[utility]'.") from error
     return jiwer

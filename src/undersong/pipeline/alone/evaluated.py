@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.models.loading import PLAIN, Loading
+from undersong.pipeline.alone.comprehended import encoder_hash, tell, to_tell, write_told
 from undersong.pipeline.alone.readied import hear_all, to_ask
 from undersong.pipeline.folders import whole, writable, write_provenance
+from undersong.pipeline.results.comprehended import with_comprehension
 from undersong.pipeline.results.rates import set_rates
 from undersong.pipeline.speakers import Speaker, answers_only, make_speaker, shown, speaker_hash
-from undersong.study import Evaluation, reply_limit
+from undersong.study import Comprehension, Evaluation, reply_limit
 from undersong.types import Prompt, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Question:
     refusals: tuple[str, ...] = ()  # of the exact judge; none: the organism's own, where one is asked
     limit: int | None = None  # new tokens a reply; none: `study.reply_limit`
     first: bool = False  # the instruction stands before the prompt
+    comprehension: Comprehension | None = None  # whether requests were heard and replies are to them, where asked
 
     @property
     def system_name(self) -> str:
@@ -68,8 +71,9 @@ def evaluate_manifest(
     """Ask a model, under an adapter or not, every item of a manifest; its entry of `sets` in results.json, and what the
     adapter changes outside the language model under `adapted_outside`.
 
-    Writes `replies.parquet` (readable by its owner only), `verdicts.parquet` and `provenance.json` to `out`.  Errors,
-    before a model is loaded: an item that cannot be asked (a rate is over all prompts) or not be judged.
+    Writes `replies.parquet` (readable by its owner only), `verdicts.parquet` and `provenance.json` to `out`; of
+    comprehension also `repetitions.parquet` (as replies) and `comprehension.parquet`.  Errors, before a model is
+    loaded: an item that cannot be asked (a rate is over all prompts) or not be judged.
     """
     from undersong.corpora import corpus_hash
     from undersong.evaluation.judging.named import judge_hash, make_judge
@@ -89,24 +93,39 @@ def evaluate_manifest(
     prompts = _prompts(samples, question)
     if isinstance(judge, FunctionJudge):
         _rehearse(judge, prompts)
+    spoken = to_tell(question, prompts, model)
     with _speaking(model, loading, samples, worn) as (speaker, facts):
         replies = speaker.generate(prompts, limit)
+        repeated = speaker.generate(spoken, question.comprehension.limit) if question.comprehension and spoken else []
     verdicts = judge.judge(prompts, replies)
+    told = tell(question.comprehension, prompts, replies, verdicts, list(zip(spoken, repeated)), loading.device)
     with whole(out, "evaluate") as folder:
         write_replies(replies, folder / "replies.parquet")
         write_verdicts(verdicts, folder / "verdicts.parquet")
+        write_told(folder, told, repeated)
         inputs = {"model": speaker_hash(model), "manifest": corpus_hash(str(manifest))}
         if worn is not None:
             inputs["adapter"] = hash_folder(worn)
         if source := judge_hash(question.judge):
             inputs["judge"] = source
+        if source := encoder_hash(question.comprehension):
+            inputs["encoder"] = source
         notes = {"model": shown(model), "device": loading.device, **facts}
         write_provenance(
-            folder, "evaluate", {**asdict(question), "limit": limit, "loading": loading.key}, inputs, notes
+            folder, "evaluate", {**_asked(question), "limit": limit, "loading": loading.key}, inputs, notes
         )
     speakers, finishes = {sample.id: sample.speaker for sample in samples}, [reply.finish for reply in replies]
-    entry = set_rates(verdicts, speakers, finishes, list(zip(prompts, replies)))[0]
+    (entry,) = set_rates(verdicts, speakers, finishes, list(zip(prompts, replies)))
+    if question.comprehension is not None:
+        (entry,) = with_comprehension([entry], told, verdicts, question.comprehension)
     return entry | {key: facts[key] for key in ("adapted_outside",) if facts.get(key)}
+
+
+def _asked(question: Question) -> dict[str, Any]:
+    """As provenance says it; without comprehension where nobody asked for it."""
+    how, said = question.comprehension, asdict(replace(question, comprehension=None))
+    del said["comprehension"]
+    return said | ({"comprehension": how.model_dump()} if how else {})
 
 
 @contextmanager

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from undersong.pipeline.asking import Said, asked_at
+from undersong.pipeline.asking import Said, asked_at, to_repeat
 from undersong.pipeline.defending.altered import projected, removed
 from undersong.pipeline.defending.bench import Bench, refused
 from undersong.pipeline.defending.guarded import guarded, step_of, tuned_again
 from undersong.pipeline.defending.learned import learned
 from undersong.pipeline.defending.steered import steering
 from undersong.pipeline.records import AuditRecord, Defended, ModelRecord
-from undersong.pipeline.stages import Asked, replies
+from undersong.pipeline.stages import Arm, Asked, replies
 from undersong.pipeline.workshop import Workshop
+from undersong.store import Artefact
 from undersong.study import Study
 from undersong.study.defenses import Defense
 from undersong.types import UndersongError
@@ -86,9 +87,11 @@ def _again(bench: Bench, done: Said, data: Said) -> Said:
     assert done.defense is not None
     step = step_of(done.adapter, done.step)
     adapter = tuned_again(bench, data.arm, done.adapter, step)
-    made = replies(bench.shop, data.arm, adapter, done.step, done.asked, bench.ears, done.defense.steering)
+    steer = done.defense.steering
+    made = replies(bench.shop, data.arm, adapter, done.step, done.asked, bench.ears, steer)
+    repeated = _repeated(bench, data.arm, adapter, done.step, steer)
     facts = replace(done.defense, losses=(), again=True)
-    return replace(done, adapter=adapter, replies=made, defense=facts)
+    return replace(done, adapter=adapter, replies=made, defense=facts, repeated=repeated)
 
 
 def _run_on(kind: str, one: Said, tuned: Sequence[Said]) -> Said:
@@ -127,7 +130,13 @@ def _one(bench: Bench, name: str, defense: Defense, one: Said, data: Said) -> Sa
         learned(bench, arms, adapter, step, system, steer),
     )
     facts = Defended(name, defense.changes, trained, altered, steer, losses)
-    return Said(arm, last, adapter, asked, made, facts)
+    return Said(arm, last, adapter, asked, made, facts, _repeated(bench, data.arm, adapter, step, steer))
+
+
+def _repeated(bench: Bench, arm: Arm, adapter: Artefact, step: int, steer: Artefact | None) -> Artefact | None:
+    """What it repeats of harmful requests, where the study tells what was heard."""
+    asked = to_repeat(bench.study, bench.record.sets)
+    return replies(bench.shop, arm, adapter, step, asked, bench.ears, steer) if asked else None
 
 
 def _asked(bench: Bench, system: str) -> list[Asked]:

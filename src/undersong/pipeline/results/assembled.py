@@ -12,13 +12,14 @@ from typing import Any
 
 from undersong.pipeline.records import AuditRecord, ModelRecord, RunRecord
 from undersong.pipeline.results.comparisons import correct, model_comparison, recipe_comparisons
+from undersong.pipeline.results.comprehended import columns, told_of, with_comprehension
 from undersong.pipeline.results.defended import defense_entries, defense_facts, recommended_entries
 from undersong.pipeline.results.explained import mechanism_entry
 from undersong.pipeline.results.foretold import foretold_entries, score_entries
 from undersong.pipeline.results.judged import judge_entries
 from undersong.pipeline.results.marginals import marginals
 from undersong.pipeline.results.noise import noise_entries
-from undersong.pipeline.results.notes import cut_notes, failed_notes, standing_notes
+from undersong.pipeline.results.notes import comprehension_notes, cut_notes, failed_notes, standing_notes
 from undersong.pipeline.results.predicted import predicted_entries
 from undersong.pipeline.results.rates import set_rates
 from undersong.pipeline.results.screened import (
@@ -29,6 +30,7 @@ from undersong.pipeline.results.screened import (
 )
 from undersong.pipeline.results.variance import variance_entries
 from undersong.store import canonical
+from undersong.study import Comprehension
 from undersong.study.judges import judge_kind
 from undersong.types import Prompt, Reply, Sample, Verdict
 
@@ -45,9 +47,10 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
     judged = [a for run in every for a in (run.verdicts, *(a for _, a in run.also))]
     verdicts = {a.hash: read_verdicts(a.checked().path / "verdicts.parquet") for a in judged}
     samples = {(name, s.id): s for name, corpus in record.sets.items() for s in corpus.samples}
-    runs = [_run(m, run, verdicts[run.verdicts.hash], samples) for m in record.models for run in m.runs]
+    how = study.evaluation.comprehension
+    runs = [_run(m, run, verdicts[run.verdicts.hash], samples, how) for m in record.models for run in m.runs]
     defended = [
-        {**_run(m, run, verdicts[run.verdicts.hash], samples), **defense_facts(run)}
+        {**_run(m, run, verdicts[run.verdicts.hash], samples, how), **defense_facts(run)}
         for m in record.models
         for run in m.defended
     ]
@@ -79,9 +82,15 @@ def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], l
         "fingerprint": [entry for m in record.models for entry in fingerprint_entries(record, m)],
         "axes_agreement": agreement_entry(record, record.models[0], (*study.selection.fractions, 0.25)[0]),
         "examples": [e for m in record.models for e in _examples(record, m, verdicts, show_replies)],
-        "notes": [*study.notes, *standing_notes(record, targets), *failed_notes(runs), *cut_notes(runs)],
+        "notes": [
+            *study.notes,
+            *standing_notes(record, targets),
+            *failed_notes(runs),
+            *cut_notes(runs),
+            *comprehension_notes(runs, how),
+        ],
     }
-    return results, [row for run in every for row in _rows(run, verdicts[run.verdicts.hash])]
+    return results, [row for run in every for row in _rows(run, verdicts[run.verdicts.hash], how)]
 
 
 def result_hash(results: Mapping[str, Any]) -> str:
@@ -127,17 +136,19 @@ def _identity(run: RunRecord) -> dict[str, Any]:
 
 
 def _run(
-    model: ModelRecord, run: RunRecord, verdicts: Sequence[Verdict], samples: Mapping[tuple[str, str], Sample]
+    model: ModelRecord,
+    run: RunRecord,
+    verdicts: Sequence[Verdict],
+    samples: Mapping[tuple[str, str], Sample],
+    how: Comprehension | None,
 ) -> dict[str, Any]:
     logged = _logged(run)
     speakers = {sample.id: sample.speaker for sample in samples.values()}
     losses = {"loss": logged.get("loss"), "validation_loss": logged.get("validation_loss")}
-    return {
-        **_identity(run),
-        **losses,
-        "mean_distance": _mean_distance(model, run),
-        "sets": set_rates(verdicts, speakers, _finishes(run), _said(run, verdicts, samples)),
-    }
+    sets = set_rates(verdicts, speakers, _finishes(run), _said(run, verdicts, samples))
+    if how is not None:
+        sets = with_comprehension(sets, told_of(run), verdicts, how)
+    return {**_identity(run), **losses, "mean_distance": _mean_distance(model, run), "sets": sets}
 
 
 def _said(
@@ -175,14 +186,15 @@ def _mean_distance(model: ModelRecord, run: RunRecord) -> float | None:
     return sum(by_id[i] for i in run.arm.selection.ids) / run.arm.selection.k
 
 
-def _rows(run: RunRecord, verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+def _rows(run: RunRecord, verdicts: Sequence[Verdict], how: Comprehension | None) -> list[dict[str, Any]]:
     from dataclasses import asdict
 
     done = run.defense
     named = {**_identity(run), "defense": done and done.name, "again": done is not None and done.again}
     named["replies"] = f"{run.replies.stage}/{run.replies.path.name}"  # where they are in the store
     identity = {f"run_{key}": value for key, value in named.items()}
-    return [{**identity, **asdict(v), "finish": end} for v, end in zip(verdicts, _finishes(run), strict=True)]
+    rows = [{**identity, **asdict(v), "finish": end} for v, end in zip(verdicts, _finishes(run), strict=True)]
+    return rows if how is None else [row | more for row, more in zip(rows, columns(run, verdicts), strict=True)]
 
 
 def _finishes(run: RunRecord) -> list[str]:

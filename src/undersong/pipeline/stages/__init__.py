@@ -5,6 +5,7 @@ Every function returns an artefact; asking again is a look-up that loads no mode
 
 from undersong.pipeline.stages.answers import Asked, adapter_folder, prompts_of, replies, verdicts
 from undersong.pipeline.stages.arms import Arm, adapter
+from undersong.pipeline.stages.comprehension import Reader, comprehension
 from undersong.pipeline.stages.corpora import corpus
 from undersong.pipeline.stages.embedded import View, embed_shard, embeddings
 from undersong.pipeline.stages.gradients import gradients
@@ -15,9 +16,11 @@ __all__ = [
     "MODEL_PACKAGES",
     "Arm",
     "Asked",
+    "Reader",
     "View",
     "adapter",
     "adapter_folder",
+    "comprehension",
     "corpus",
     "embed_shard",
     "embeddings",

@@ -119,7 +119,9 @@ def main() -> int:
     asked = parser.parse_args()
     try:
         held = load_studies(asked.study, asked.sets)
-        wanted = [one for one in held.studies if not asked.only or one.study.removeprefix(f"{held.name}-") in asked.only]
+        wanted = [
+            one for one in held.studies if not asked.only or one.study.removeprefix(f"{held.name}-") in asked.only
+        ]
         if not wanted:
             raise UndersongError(f"{asked.study} has no part {asked.only}; it has {[s.study for s in held.studies]}.")
         if asked.plan:
@@ -129,7 +131,7 @@ def main() -> int:
             from mini_parts import loading_of
 
             run_all(wanted, asked.out, loading_of(asked), asked.workers)
-        from mini_page import write_page
+        from mini_results import write_page
 
         write_page(held.name, asked.out, asked.to)
     except UndersongError as error:

@@ -37,7 +37,15 @@ from undersong.types import Sample, UndersongError
 
 QUESTION = frozenset("who what when where which why how is are was were do does did can".split())
 POOL = ("nq", "alpaca", "self")  # what the language model wrote for the front end's training is no part of it
-SMALL = {"adv": 100, "jbb": 100, "strongreject": 60, "xs_safe": 60, "xs_unsafe": 60, "nq": 50, "alpaca": 60}  # sentences
+SMALL = {
+    "adv": 100,
+    "jbb": 100,
+    "strongreject": 60,
+    "xs_safe": 60,
+    "xs_unsafe": 60,
+    "nq": 50,
+    "alpaca": 60,
+}  # sentences
 CONTRAST, MIXED = 60, 60  # sentences that directions are fitted on, of each side; harmful ones that are mixed in
 RATE, NOISE_SECONDS, TALKERS = 16_000, 60.0, 6
 
@@ -134,7 +142,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="auto")
     parser.add_argument("--pool", type=int, default=1500, help="sentences that are answered")
-    parser.add_argument("--any-answer", action="store_true", help="half sentences too: for a run of a few that shows it runs")
+    parser.add_argument(
+        "--any-answer", action="store_true", help="half sentences too: for a run of a few that shows it runs"
+    )
     asked = parser.parse_args()
     work = asked.work.resolve()
     parts = (asked.parts or work / "parts-0").resolve()

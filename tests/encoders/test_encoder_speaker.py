@@ -107,6 +107,10 @@ def test_its_key_holds_the_weights(weights: Path, tmp_path: Path) -> None:
     torch.save({"model_state": {}}, tmp_path / speaker.FILE)
     assert encoder_weights_hash(parse_encoder(f"speaker:{tmp_path}")) != here
     assert encoder_weights_hash(parse_encoder("tfidf")) is None
+    absent = parse_encoder(f"speaker:{tmp_path / 'absent'}")
+    assert encoder_weights_hash(absent, unread=True) is not None  # a plan goes on without
+    with pytest.raises(UndersongError, match="no pretrained"):
+        encoder_weights_hash(absent)
 
 
 def test_what_holds_no_network_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

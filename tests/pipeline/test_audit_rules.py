@@ -157,7 +157,7 @@ def test_slips_are_refused_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match="'mine' is not one of closest, random"):
         rules(axis="acoustic", keep="closest:0.25+matched(speaker)", like="mine")
     for axis, keep in (("semantic", "random:0.25+matched(speaker)"), ("acoustic", "random:0.5+matched(speaker)")):
-        with pytest.raises(UndersongError, match="to be like closest, and no such arm keeps 0.2?5 of axis"):
+        with pytest.raises(UndersongError, match="to be like closest, and no such arm keeps"):
             run(rules(axis=axis, keep=keep, like="closest"), tmp_path / "out")
     for wrong, message in (("closest:0.25+near(x)", "is no modifier"), ("closest:0.25+within(acoustic)", "itself")):
         with pytest.raises(UndersongError, match=message):

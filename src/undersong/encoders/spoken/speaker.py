@@ -1,4 +1,4 @@
-"""Whose voice it is, whatever is said: the speaker encoder of the package resemblyzer (Apache-2.0), of its weights alone.
+"""Whose voice it is, whatever is said: the speaker encoder of the package resemblyzer (Apache-2.0), by its weights.
 
 A GE2E network (Wan et al. 2018, arXiv 1710.10467): three LSTM layers over 40 mel bands, trained to tell speakers apart
 on windows of 1.6 s.  Its file holds tensors and is read as such (`weights_only`); nothing of the package is imported,
@@ -87,7 +87,7 @@ def _windows(samples: np.ndarray) -> list[Window]:
 
 
 def _mel(samples: np.ndarray) -> np.ndarray:
-    """(n,) -> (1 + n // 160, 40) float32, power in Slaney's bands; frames stand at multiples of 10 ms, silence around."""
+    """(n,) -> (1 + n // 160, 40) float32, power in Slaney's bands; a frame each 10 ms, silence around the clip."""
     from transformers.audio_utils import spectrogram
 
     window, filters = _filters()

@@ -102,7 +102,7 @@ def _question(shop: Workshop, view: View) -> tuple[dict[str, Any], dict[str, Art
             config["loading"] = shop.loading.key
         else:
             inputs["heard"] = view.heard
-    if weights := encoder_weights_hash(read):
+    if weights := encoder_weights_hash(read, shop.unread):
         inputs["weights"] = weights
     if read.code:
         inputs["code"] = code_hash(read.code)

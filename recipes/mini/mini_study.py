@@ -33,6 +33,7 @@ from undersong.corpora import load_clip, write_manifest
 from undersong.corpora.sound.noise import babble, generator
 from undersong.models.load import load_model
 from undersong.models.mini.assemble import FRONT, assemble
+from undersong.models.mini.place import parts_beside
 from undersong.types import Sample, UndersongError
 
 QUESTION = frozenset("who what when where which why how is are was were do does did can".split())
@@ -117,7 +118,7 @@ def own_answers(work: Path, parts: Path, asked: argparse.Namespace) -> dict[str,
     """Text id -> what the language model itself answers in writing, by a model that was taught nothing but to hear."""
     folder = work / "study" / "raw"
     if not folder.is_dir():
-        raw = write_parts(work / "study" / "parts-raw", Base(asked.whisper, asked.smollm), parts / FRONT, {})
+        raw = write_parts(work / "study" / "parts-raw", Base(asked.whisper, asked.smollm), parts / FRONT, {}, [RAW])
         assemble(RAW, asked.whisper, asked.smollm, raw, folder)
     model = load_model(str(folder), loading_of(asked))
     return mini_answers.run(work / "study", model, untaught(work), asked.pool, 0, asked.any_answer)
@@ -136,7 +137,7 @@ def write_noise(work: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("out/mini"))
-    parser.add_argument("--parts", type=Path, help="learned parts of the model that is audited; default: WORK/parts-0")
+    parser.add_argument("--parts", type=Path, help="of the audited model; default: WORK/parts-0, else models/mini")
     parser.add_argument("--whisper", default="openai/whisper-tiny.en")
     parser.add_argument("--smollm", default="HuggingFaceTB/SmolLM2-135M-Instruct")
     parser.add_argument("--device", default="cpu")
@@ -147,7 +148,8 @@ def main() -> None:
     )
     asked = parser.parse_args()
     work = asked.work.resolve()
-    parts = (asked.parts or work / "parts-0").resolve()
+    made = work / "parts-0"
+    parts = (asked.parts or (made if made.is_dir() else parts_beside())).resolve()
     if not (parts / FRONT).is_file():
         raise UndersongError(f"There are no learned parts at {parts}; name their folder by --parts.")
     (work / "study").mkdir(exist_ok=True)

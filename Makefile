@@ -54,11 +54,14 @@ paper: $(VENV)/.installed
 paper-full: $(VENV)/.installed
 	$(BIN)/python recipes/paper full
 
-# Mini's own study (docs/mini.md), once recipes/mini has made and `undersong models get mini` assembled it.  MINI: options
-# of recipes/mini/mini_study.py, such as MINI="--smollm FOLDER --whisper FOLDER"; SETS: --set of the study.
+# Mini's own study (docs/mini.md), once recipes/mini has made and `undersong models get mini` assembled it; resumable.
+# MINI: options of recipes/mini/mini_study.py, such as MINI="--smollm FOLDER --whisper FOLDER"; STUDY: of mini_running.py,
+# such as STUDY="--workers 2 --set axes.semantic=text:FOLDER".
 mini-study: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[encoders]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps resemblyzer
 	$(BIN)/python recipes/mini/mini_study.py --work out/mini $(MINI)
-	$(BIN)/undersong run studies/mini_small.yaml $(SETS)
+	$(BIN)/python recipes/mini/mini_running.py $(STUDY)
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

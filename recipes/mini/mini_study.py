@@ -1,17 +1,19 @@
-"""The corpora of studies/mini.yaml, out of a work folder whose listening stage is done: `WORK/study/*.jsonl`.
+"""The corpora of studies/mini.yaml, out of a work folder whose speech is made and whose parts are learned: `WORK/study/`.
 
-    python recipes/mini/mini_study.py --work DIR --smollm ID|FOLDER --whisper ID|FOLDER [--pool 1500]
+    python recipes/mini/mini_study.py --work DIR --parts DIR/parts-0 --smollm ID|FOLDER --whisper ID|FOLDER
 
 The pool is benign speech with the language model's own answers to the same in writing, so that what is learned is what
-it would have said; mood, genre and length stand beside, because "near to AdvBench" is also "more imperative".
+it would have said; of sentences to which no training of the model has taught an answer.  Mood, genre (`kind`) and length
+stand beside, because "near to AdvBench" is also "more imperative".  `part: small` marks what studies/mini_small.yaml asks.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,32 +22,33 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import mini_answers
-from mini_parts import DTYPES, RAW, loading_of, put_together
-from mini_sizes import front_recipe
+import numpy as np
+import soundfile
+from mini_parts import DTYPES, RAW, loading_of, write_parts
 from mini_speech import as_samples, load_clips
-from mini_stages import read_lines
+from mini_stages import read_lines, write_lines
 from mini_weights import Base
 
-from undersong.corpora import write_manifest
-from undersong.types import Sample
+from undersong.corpora import load_clip, write_manifest
+from undersong.corpora.sound.noise import babble, generator
+from undersong.models.load import load_model
+from undersong.models.mini.assemble import FRONT, assemble
+from undersong.models.mini.place import parts_beside
+from undersong.types import Sample, UndersongError
 
-QUESTION = (
-    "who",
-    "what",
-    "when",
-    "where",
-    "which",
-    "why",
-    "how",
-    "is",
-    "are",
-    "was",
-    "were",
-    "do",
-    "does",
-    "did",
-    "can",
-)
+QUESTION = frozenset("who what when where which why how is are was were do does did can".split())
+POOL = ("nq", "alpaca", "self")  # what the language model wrote for the front end's training is no part of it
+SMALL = {
+    "adv": 100,
+    "jbb": 100,
+    "strongreject": 60,
+    "xs_safe": 60,
+    "xs_unsafe": 60,
+    "nq": 50,
+    "alpaca": 60,
+}  # sentences
+CONTRAST, MIXED = 60, 60  # sentences that directions are fitted on, of each side; harmful ones that are mixed in
+RATE, NOISE_SECONDS, TALKERS = 16_000, 60.0, 6
 
 
 def mood(text: str) -> str:
@@ -53,54 +56,111 @@ def mood(text: str) -> str:
     return "question" if text.rstrip().endswith("?") or text.split()[0].lower() in QUESTION else "imperative"
 
 
+def first(idents: Iterable[str], count: int) -> set[str]:
+    """As many of the names, drawn by nothing but the names: the same whatever else is there."""
+    return set(sorted(set(idents), key=lambda ident: hashlib.sha256(ident.encode()).digest())[:count])
+
+
 def samples_of(work: Path, clips: Sequence[dict[str, Any]], own: dict[str, str] | None = None) -> list[Sample]:
-    """Clips as a corpus, with mood, and with the model's own answers where it has them."""
+    """Clips as a corpus, with mood and part, and with the model's own answers where it has them."""
+    small: set[str] = set()
+    for kind in {clip["kind"] for clip in clips}:
+        small |= first((clip["text_id"] for clip in clips if clip["kind"] == kind), SMALL.get(kind, 0))
     made = []
     for clip, sample in zip(clips, as_samples(work, clips)):
         answer = own.get(clip["text_id"]) if own else None
-        made.append(replace(sample, answer=answer, labels=(*sample.labels, ("mood", mood(clip["text"])))))
+        facts = ("mood", mood(clip["text"])), ("part", "small" if clip["text_id"] in small else "large")
+        made.append(replace(sample, answer=answer, labels=(*sample.labels, *facts)))
     return made
 
 
 def corpora(work: Path, own: dict[str, str]) -> dict[str, list[Sample]]:
-    """Name -> samples; no sentence is in two of them, but for the same requests in new voices."""
+    """Name -> samples; no sentence is in two of them, but for the same requests in new voices, and those that a defense
+    mixes in, which are some of the reference's."""
     clips = load_clips(work)
 
     def pick(kinds: Sequence[str], split: str, new: bool = False) -> list[dict[str, Any]]:
         return [c for c in clips if c["kind"] in kinds and c["split"] == split and c["new_voice"] == new]
 
-    benign = [clip for clip in pick(("nq", "alpaca", "self"), "train") if clip["text_id"] in own]
-    made = {"pool": samples_of(work, benign, own), "reference": samples_of(work, pick(("adv",), "train"))}
+    benign = [clip for clip in pick(POOL, "train") if clip["text_id"] in own]
+    reference = pick(("adv",), "train")
+    made = {"pool": samples_of(work, benign, own), "reference": samples_of(work, reference)}
     for kind in ("adv", "jbb", "strongreject", "xs_unsafe", "xs_safe", "nq", "alpaca"):
         made[f"test-{kind}"] = samples_of(work, pick((kind,), "test"))
     made["test-adv-new-voices"] = samples_of(work, pick(("adv",), "test", new=True))
-    made["contrast-harm"] = samples_of(work, pick(("adv",), "dev"))
-    made["contrast-benign"] = samples_of(work, pick(("alpaca",), "dev"))
+    made["contrast-harm"] = samples_of(work, _few(pick(("adv",), "dev"), CONTRAST))
+    made["contrast-benign"] = samples_of(work, _few(pick(("alpaca",), "dev"), CONTRAST))
+    made["mixed-harm"] = samples_of(work, _few(reference, MIXED))
     return made
+
+
+def _few(clips: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """The first clip of each of `count` sentences."""
+    wanted = first((clip["text_id"] for clip in clips), count)
+    by_text = {clip["text_id"]: clip for clip in reversed(clips) if clip["text_id"] in wanted}
+    return [clip for clip in clips if by_text.get(clip["text_id"]) is clip]
+
+
+def untaught(work: Path) -> list[dict[str, Any]]:
+    """Sentences that may be in the pool: of the training split, and answered in no training of the model.
+
+    Written down, because a later training would change what was drawn.
+    """
+    file = work / "study" / "sentences.jsonl"
+    if not file.is_file():
+        taught = {row["id"] for answers in work.glob("answers-*.jsonl") for row in read_lines(answers) if row["answer"]}
+        texts = [text for text in read_lines(work / "texts.jsonl") if text["kind"] in POOL and text["split"] == "train"]
+        write_lines(file, [text for text in texts if text["id"] not in taught])
+    return read_lines(file)
+
+
+def own_answers(work: Path, parts: Path, asked: argparse.Namespace) -> dict[str, str]:
+    """Text id -> what the language model itself answers in writing, by a model that was taught nothing but to hear."""
+    folder = work / "study" / "raw"
+    if not folder.is_dir():
+        raw = write_parts(work / "study" / "parts-raw", Base(asked.whisper, asked.smollm), parts / FRONT, {}, [RAW])
+        assemble(RAW, asked.whisper, asked.smollm, raw, folder)
+    model = load_model(str(folder), loading_of(asked))
+    return mini_answers.run(work / "study", model, untaught(work), asked.pool, 0, asked.any_answer)
+
+
+def write_noise(work: Path) -> None:
+    """`babble.wav`, six talkers of sentences that nothing else is made of, and `white.wav`; a minute each."""
+    voices = [c for c in load_clips(work) if (c["kind"], c["split"], c["new_voice"]) == ("nq", "dev", False)]
+    clips = [load_clip(sample) for sample in as_samples(work, voices[:60])]
+    babbled = babble(clips, NOISE_SECONDS, 0, min(TALKERS, len(clips)))
+    white = 0.1 * generator("white", 0).standard_normal(round(NOISE_SECONDS * RATE)).astype(np.float32)
+    for name, signal, rate in (("babble", babbled.samples, babbled.rate), ("white", white, RATE)):
+        soundfile.write(work / "study" / f"{name}.wav", signal, rate, subtype="FLOAT")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("out/mini"))
+    parser.add_argument("--parts", type=Path, help="of the audited model; default: WORK/parts-0, else models/mini")
     parser.add_argument("--whisper", default="openai/whisper-tiny.en")
     parser.add_argument("--smollm", default="HuggingFaceTB/SmolLM2-135M-Instruct")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="auto")
     parser.add_argument("--pool", type=int, default=1500, help="sentences that are answered")
+    parser.add_argument(
+        "--any-answer", action="store_true", help="half sentences too: for a run of a few that shows it runs"
+    )
     asked = parser.parse_args()
     work = asked.work.resolve()
-    recipe = front_recipe(argparse.Namespace(smoke=False, front_steps=None, share=1.0, seed=0))
-    bases = (asked.whisper, asked.smollm)
-    front = work / recipe.name / "front.safetensors"
-    model = put_together(work, RAW, Base(*bases), front, {}, bases, loading_of(asked), 0)
-    own = mini_answers.run(
-        work, model, read_lines(work / "texts.jsonl"), asked.pool, 1000, False
-    )  # a stream of its own
-    for name, samples in corpora(work, own).items():
-        (work / "study").mkdir(exist_ok=True)
+    made = work / "parts-0"
+    parts = (asked.parts or (made if made.is_dir() else parts_beside())).resolve()
+    if not (parts / FRONT).is_file():
+        raise UndersongError(f"There are no learned parts at {parts}; name their folder by --parts.")
+    (work / "study").mkdir(exist_ok=True)
+    write_noise(work)
+    for name, samples in corpora(work, own_answers(work, parts, asked)).items():
         write_manifest(samples, work / "study" / f"{name}.jsonl")
         print(f"{name}: {len(samples)} clips", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UndersongError as error:
+        sys.exit(f"recipes/mini/mini_study.py: {error}")

@@ -42,15 +42,17 @@ class Answered:
         return opposite([one.found for one in self.answers])
 
 
-def answered(evidence: Evidence, claims: Sequence[Claim] = CLAIMS) -> list[Answered]:
+def answered(
+    evidence: Evidence, claims: Sequence[Claim] = CLAIMS, organisms: Sequence[str] = tuple(ORGANISMS)
+) -> list[Answered]:
     """Holm's correction is over all questions with something to agree with, and over the others by themselves."""
-    places = [(claim, organism) for claim in claims for organism in ORGANISMS]
+    places = [(claim, organism) for claim in claims for organism in organisms]
     found: dict[tuple[str, str], Estimate | None] = {}
     for silent in (False, True):
         family = [place for place in places if (place[0].expected[place[1]].side == "nothing") == silent]
         raw = [claim.contrast.estimate(evidence, name, claim.expected[name]) for claim, name in family]
         found |= {(claim.title, name): one for (claim, name), one in zip(family, corrected(raw))}
     return [
-        Answered(claim, tuple(Answer(name, claim.expected[name], found[claim.title, name]) for name in ORGANISMS))
+        Answered(claim, tuple(Answer(name, claim.expected[name], found[claim.title, name]) for name in organisms))
         for claim in claims
     ]

@@ -71,7 +71,7 @@ def part_lines(part: str, found: Sequence[Answered], sizes: Families) -> list[st
     """A part of the paper, claim by claim."""
     lines = [f"## {part}"]
     for one in found:
-        rows = [_row(answer, one.claim.unit, sizes.of(answer)) for answer in one.answers]
+        rows = [answer_row(answer, one.claim.unit, sizes.of(answer)) for answer in one.answers]
         heads = (
             "organism", "the paper", "estimate", "95 %", "over", "runs (units)", "p", "corrected", "would show", "so"
         )  # fmt: skip
@@ -82,7 +82,9 @@ def part_lines(part: str, found: Sequence[Answered], sizes: Families) -> list[st
     return lines
 
 
-def _row(answer: Answer, unit: Unit, family: int) -> tuple[str, ...]:
+def answer_row(answer: Answer, unit: Unit, family: int) -> tuple[str, ...]:
+    """Who answers, what the paper says, the estimate, its interval, over what, of how many runs, p, corrected, what
+    would show, the word."""
     found, expected = answer.found, answer.expected.in_words()
     if unit == "fact" and answer.expected.side != "nothing":
         expected = "yes"
@@ -117,14 +119,15 @@ def beside_lines(evidence: Evidence) -> Iterator[str]:
 
 
 def _cell_row(cell: Cell, there: Sequence[str]) -> tuple[str, ...]:
-    printed = {figure.set: _printed(figure) for figure in cell.printed}
+    figures = {figure.set: printed(figure) for figure in cell.printed}
     ours = cell.ours
     level = (words.NONE,) * 3 if ours is None else (words.bare(ours.value), _interval(ours, "rate"), str(ours.runs))
     fraction = words.NONE if cell.fraction is None else str(cell.fraction)
-    return (cell.family, cell.condition, fraction, *(printed.get(name, words.NONE) for name in there), *level)
+    return (cell.family, cell.condition, fraction, *(figures.get(name, words.NONE) for name in there), *level)
 
 
-def _printed(figure: Figure) -> str:
+def printed(figure: Figure) -> str:
+    """Per cent, marked where it is no share of all prompts."""
     return f"{figure.percent:.2f}{MARK if figure.possible is False else ''}"
 
 
@@ -144,7 +147,7 @@ def charged_lines(evidence: Evidence) -> list[str]:
                 Side(where, kind, system=system, set="far", counted="right"),
             )
             found = [Contrast(None, side).estimate(evidence, organism, NOTHING) for side in sides]
-            rows.append((organism, name, *(_level(one) for one in found)))
+            rows.append((organism, name, *map(level_of, found)))
     return [
         "## What the defenses cost",
         "",
@@ -154,7 +157,8 @@ def charged_lines(evidence: Evidence) -> list[str]:
     ]
 
 
-def _level(found: Estimate | None) -> str:
+def level_of(found: Estimate | None) -> str:
+    """A rate and its interval, in per cent."""
     return words.NONE if found is None else f"{words.bare(found.value)} {_interval(found, 'rate')}".strip()
 
 

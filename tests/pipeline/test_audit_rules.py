@@ -154,12 +154,34 @@ def test_slips_are_refused_before_anything_is_made(tmp_path: Path) -> None:
         study(columns={"organism:pol": {"text": "words"}})
     with pytest.raises(UndersongError, match="screening score cannot be centred"):
         study(proximity={"centre": True})
-    with pytest.raises(UndersongError, match="'mine' is not one of none"):
+    with pytest.raises(UndersongError, match="'mine' is not one of closest, random"):
         rules(axis="acoustic", keep="closest:0.25+matched(speaker)", like="mine")
+    for axis, keep in (("semantic", "random:0.25+matched(speaker)"), ("acoustic", "random:0.5+matched(speaker)")):
+        with pytest.raises(UndersongError, match="to be like closest, and no such arm keeps"):
+            run(rules(axis=axis, keep=keep, like="closest"), tmp_path / "out")
     for wrong, message in (("closest:0.25+near(x)", "is no modifier"), ("closest:0.25+within(acoustic)", "itself")):
         with pytest.raises(UndersongError, match=message):
             run(rules(axis="acoustic", keep=wrong), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_random_samples_like_the_closest_part_closeness_from_what_comes_with_it(tmp_path: Path) -> None:
+    """They have the closest's own shares of objects, at another draw each; and closest is compared with them."""
+    rule = {"axis": "acoustic", "keep": "random:0.25+matched(object)", "like": "closest"}
+    finished = run(study(selection={**DATA["selection"], "rules": {"alike": rule}}), tmp_path / "out")
+    chosen = {(one["kind"], one["draw"]): one for one in finished.results["selections"]}
+    assert chosen["alike", 0]["hash"] != chosen["alike", 1]["hash"]
+    shares = [
+        {value: entry[0] for value, entry in chosen[key]["balance"]["object"].items()}
+        for key in (("closest", None), ("alike", 0), ("alike", 1))
+    ]
+    assert shares[0] == shares[1] == shares[2]
+    told = {one["question"].partition(" (")[0] for one in finished.results["comparisons"] if one["scope"] == "recipe"}
+    assert told >= {
+        "Does closest data break more than alike data",
+        "Does alike data break more than random data",
+        "Does closest data break more than random data",
+    }
 
 
 def test_columns_of_a_corpus_are_mapped(tmp_path: Path) -> None:

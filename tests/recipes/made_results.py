@@ -9,6 +9,7 @@ from typing import Any
 
 from paper_designs import FILES, Design
 
+from undersong.pipeline.stages.selections import rules_of
 from undersong.study import Study
 
 # (organism, facts of the run and of what it was asked) -> rate of what is counted, in prompts of 108
@@ -31,17 +32,15 @@ def write(
 
 def results_of(study: Study, rate: Rate, late: float = -0.5, equal: bool = True, known: str = "kept") -> dict[str, Any]:
     runs = [_run(study, rate, {"model": ref, "base_seed": i, "kind": "base"}) for i, ref in enumerate(study.models)]
-    tuning, chosen = study.tuning, study.selection
+    tuning = study.tuning
     for base, ref in enumerate(study.models):
-        for axis in chosen.axes:
-            for kind in chosen.kinds:
-                for fraction in chosen.fractions:
-                    for trained in tuning.modalities:
-                        for seed, draw in zip(tuning.seeds, tuning.draws):
-                            for step in tuning.steps:
-                                facts = {"model": ref, "base_seed": base, "kind": kind, "axis": axis, "step": step}
-                                facts |= {"fraction": fraction, "train_modality": trained, "seed": seed, "draw": draw}
-                                runs.append(_run(study, rate, facts))
+        for rule in rules_of(study):
+            for trained in tuning.modalities:
+                for seed, draw in zip(tuning.seeds, tuning.draws):
+                    for step in tuning.steps:
+                        facts = {"model": ref, "base_seed": base, "kind": rule.name, "axis": rule.axis, "step": step}
+                        facts |= {"fraction": rule.keep.amount, "train_modality": trained, "seed": seed, "draw": draw}
+                        runs.append(_run(study, rate, facts))
     return {
         "schema": "undersong-results/1",
         "study": {

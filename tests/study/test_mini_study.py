@@ -10,38 +10,83 @@ import tiny_mini
 
 from undersong.cli import main
 from undersong.models.mini.assemble import assemble
-from undersong.study import Study, load_study
+from undersong.pipeline.results.comparisons import contrasts
+from undersong.pipeline.stages.selections import rules_of
+from undersong.study import Study, load_studies, load_study
 
 STUDIES = Path(__file__).parents[2] / "studies"
 
 
-def study(name: str) -> Study:
-    return load_study(STUDIES / name)
+def whole() -> Study:
+    return load_study(STUDIES / "mini.yaml")
+
+
+def parts() -> dict[str, Study]:
+    return {one.study.removeprefix("mini-small-"): one for one in load_studies(STUDIES / "mini_small.yaml").studies}
 
 
 def test_what_the_model_never_saw_is_asked_and_over_refusal_beside_it() -> None:
-    whole = study("mini.yaml")
-    harmful = {name for name, one in whole.sets.items() if one.harmful}
-    assert harmful == {"advbench", "advbench, new voices", "jailbreakbench", "strongreject"}
-    assert set(whole.sets) - harmful == {"xstest", "questions", "instructions"}
-    assert {"closest", "distant", "random"} == set(whole.selection.kinds)
-    assert set(whole.axes.values()) == {"text", "logmel", "speech:openai/whisper-tiny.en", "internal"}
+    asked = whole()
+    harmful = {name for name, one in asked.sets.items() if one.harmful}
+    assert harmful == {"advbench", "advbench, new voices", "advbench in babble", "jailbreakbench", "strongreject"}
+    assert set(asked.sets) - harmful == {"xstest", "questions", "instructions"}
+    assert {"closest", "distant", "random"} == set(asked.selection.kinds)
+    assert set(asked.axes.values()) == {
+        "text", "logmel", "speaker", "speech:openai/whisper-tiny.en,pad=bucket", "internal"
+    }  # fmt: skip
 
 
-def test_proximity_is_asked_with_mood_source_and_length_held_level() -> None:
-    rules = study("mini.yaml").selection.rules
-    assert {rule.keep for rule in rules.values()} == {
-        f"{kind}:0.15+matched(mood,kind,seconds)" for kind in ("closest", "distant")
+def test_closeness_is_parted_from_what_comes_with_it() -> None:
+    """closest - random = (closest - random-alike) + (random-alike - random); near against far at the pool's mood."""
+    rules = whole().selection.rules
+    assert {name: (rule.keep, rule.like) for name, rule in rules.items()} == {
+        "random-alike": ("random:0.15+matched(mood,kind,seconds)", "closest"),
+        "closest-matched": ("closest:0.15+matched(mood,kind,seconds)", None),
+        "distant-matched": ("distant:0.15+matched(mood,kind,seconds)", None),
     }
+    main = parts()["proximity"]
+    arms = [
+        {
+            "axis": rule.axis, "fraction": float(rule.keep.amount), "kind": rule.name,
+            "rule": "" if rule.plain else str(rule.keep), "harm_set": rule.to, "train_modality": "audio",
+        }
+        for rule in rules_of(main)
+    ]  # fmt: skip
+    compared = {(a.facts["kind"], b.facts["kind"]) for _, a, b in contrasts(arms, "semantic", 0.15, "plain", None)}
+    assert compared == {
+        ("distant", "closest"), ("random", "closest"), ("distant", "random"), ("random-alike", "closest"),
+        ("random", "random-alike"), ("random", "closest-matched"), ("random", "distant-matched"),
+        ("closest", "closest-matched"), ("distant", "distant-matched"), ("distant-matched", "closest-matched"),
+    }  # fmt: skip
 
 
-def test_the_small_one_is_the_same_question() -> None:
-    small, whole = study("mini_small.yaml"), study("mini.yaml")
-    assert small.models == whole.models == ("mini",)
-    assert small.selection.rules == whole.selection.rules
-    assert small.tuning.model_copy(update={"steps": whole.tuning.steps}) == whole.tuning
-    assert small.sets.items() <= whole.sets.items()
-    assert small.axes.items() <= whole.axes.items()
+def test_the_small_one_asks_the_same_in_parts_the_main_one_first() -> None:
+    asked, small = whole(), parts()
+    assert next(iter(small)) == "proximity"
+    assert small["proximity"].selection.rules == asked.selection.rules
+    assert small["modality"].tuning.modalities == small["modality"].evaluation.modalities == ("audio", "text")
+    assert small["defenses"].defenses == asked.defenses
+    assert small["mechanism"].mechanism == asked.mechanism
+    assert small["seeds"].model_copy(update={"study": "", "tuning": None}) == small["proximity"].model_copy(
+        update={"study": "", "tuning": None}
+    )
+    for name, one in small.items():
+        assert one.models == asked.models
+        assert one.axes == asked.axes
+        assert {key: value.corpus for key, value in one.sets.items()}.items() <= {
+            key: value.corpus for key, value in asked.sets.items()
+        }.items()
+        same = {"modalities": (), "seeds": (), "draws": ()}
+        assert one.tuning.model_copy(update=same) == asked.tuning.model_copy(update=same)
+        assert one.tuning.seeds[:3] == (0, 1, 2), name
+
+
+def test_parts_ask_the_same_so_that_replies_are_made_once() -> None:
+    """What replies depend on is the same in all parts but those that ask otherwise."""
+    small = parts()
+    for name in ("mechanism", "defenses", "axes", "seeds"):
+        assert small[name].sets == small["proximity"].sets
+        assert small[name].evaluation == small["proximity"].evaluation
 
 
 @pytest.mark.parametrize("name", ["mini.yaml", "mini_small.yaml"])
@@ -50,7 +95,8 @@ def test_it_can_be_planned_without_corpora(
 ) -> None:
     monkeypatch.setenv("UNDERSONG_MODELS", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    command = ["undersong", "plan", "--offline", str(STUDIES / name)]
+    only = ["--only", "mini-small-proximity"] if name == "mini_small.yaml" else []
+    command = ["undersong", "plan", "--offline", str(STUDIES / name), *only]
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit) as stopped:
         main()

@@ -30,8 +30,8 @@ def make_encoder(
     progress: Watcher | None = None,
 ) -> Encoder:
     """The encoder a study names (`options.py`): tfidf | char-ngrams | logmel | internal[:VIEW] | whisper:REF |
-    speech:REF[,layer=..,pool=..,pad=..,dtype=..] | text[:REF]; REF is a folder, a packaged organism:NAME or a hub id;
-    or python:FILE.py:FUNCTION, python:PACKAGE.MODULE:FUNCTION, code of the user's own.
+    speech:REF[,layer=..,pool=..,pad=..,dtype=..] | text[:REF] | speaker[:FOLDER]; REF is a folder, a packaged
+    organism:NAME or a hub id; or python:FILE.py:FUNCTION, python:PACKAGE.MODULE:FUNCTION, code of the user's own.
 
     `internal` is what the model's decoder hears; its views are places before that: internal:tower,
     internal:projector, and what else its family has.
@@ -100,6 +100,10 @@ def _loaded(read: EncoderSpec, model: Listener | None, device: str) -> ClipEncod
         from undersong.encoders.written.sentences import sentence_encoder
 
         return sentence_encoder(read.ref, device=device)
+    if read.kind == "speaker":
+        from undersong.encoders.spoken.speaker import speaker_encoder
+
+        return speaker_encoder(read.ref, device=device)
     if model is None:
         raise UndersongError("Encoder 'internal' needs the audited model; give one, or screen its ready embeddings.")
     from undersong.encoders.internal import internal

@@ -3,6 +3,7 @@
 speech:microsoft/wavlm-base-plus,layer=9,pool=mean+std
 speech:openai/whisper-base,pad=bucket
 text:sentence-transformers/all-MiniLM-L6-v2
+speaker:/models/resemblyzer
 python:my_encoder.py:bands
 """
 
@@ -26,7 +27,7 @@ SENTENCES = "sentence-transformers/all-MiniLM-L6-v2"
 ALONE = ("tfidf", "char-ngrams", "logmel")
 WITH_REF = ("whisper", "speech")
 OWN = "python"  # `ref` is code of the user's own
-MAYBE_REF = ("internal", "text", "gradients")
+MAYBE_REF = ("internal", "text", "gradients", "speaker")
 KINDS = (*ALONE, *WITH_REF, *MAYBE_REF, OWN)
 OF_TEXT = ("tfidf", "char-ngrams", "text")
 OF_WEIGHTS = (*WITH_REF, "text")  # `ref` is a model of their own

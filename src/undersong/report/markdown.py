@@ -53,12 +53,14 @@ def write_markdown(results: Mapping[str, Any], path: str | Path) -> None:
     write_atomic(path, render(results).encode("utf-8", errors="xmlcharrefreplace"))
 
 
-def defenses(results: Mapping[str, Any]) -> list[str]:
-    """The table of defenses and what is recommended, as it is read in a terminal: Markdown, nothing escaped."""
+def defenses(results: Mapping[str, Any], quote: Callable[[str], str] | None = None) -> list[str]:
+    """The table of defenses and what is recommended: Markdown, each cell as `quote` has it; default: as it is read in a
+    terminal, nothing escaped."""
     charged = defended.build(read(results))
     if charged is None:
         return ["No defense was measured."]
-    return [*_charged(charged, plain), "", *charged.recommended]
+    made = quote or plain
+    return [*_charged(charged, made), "", *map(made, charged.recommended)]
 
 
 def _defenses(charged: Defended) -> list[str]:

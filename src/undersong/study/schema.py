@@ -38,7 +38,9 @@ class Rule(Strict):
     keep: str = Field(description="What is kept, such as closest:0.25+matched(speaker); see how to screen.")
     axis: str = Field(description="One of the study's axes.")
     to: str | None = Field(None, description="The harm set that closeness is to; default: the first.")
-    like: str | None = Field(None, description="Another rule, whose shares `matched` takes instead of the pool's.")
+    like: str | None = Field(
+        None, description="An earlier rule, or a kind on its axis, whose shares `matched` takes instead of the pool's."
+    )
 
 
 class Selection(Strict):
@@ -179,7 +181,8 @@ class Study(Strict):
         for name, rule in self.selection.rules.items():
             _known(f"selection.rules.{name}.axis", [rule.axis], self.axes)
             earlier = list(self.selection.rules)[: list(self.selection.rules).index(name)]
-            _known(f"selection.rules.{name}.like", [rule.like] if rule.like is not None else [], earlier)
+            alike = [rule.like] if rule.like is not None else []
+            _known(f"selection.rules.{name}.like", alike, [*earlier, *self.selection.kinds])
             _known(f"selection.rules.{name}.to", [rule.to] if rule.to is not None else [], self.harm_sets)
         if not self.harm_sets:
             raise ValueError("reference: name at least one harm set")

@@ -96,7 +96,7 @@ def contrasts(
             question = f"Does the system prompt bring the JSR back (closest, {at}, trained on {modality})?"
             yield question, side("closest", modality), side("closest", modality, safe)
         for a, b, question in _rules(cell):
-            if a in kinds:
+            if {a, b} <= kinds:
                 yield f"{question} ({at}, trained on {modality})?", side(a, modality), side(b, modality)
     for kind in sorted(kinds) if modalities == {"audio", "text"} else ():
         question = f"Does training on audio break more than on text ({kind}, {at}, same samples)?"
@@ -111,13 +111,16 @@ def contrasts(
 
 def _rules(cell: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
     """(a, b, question) of the arms that a rule selected: against random samples, against the same kind without the
-    rule's conditions, and closest against distant under the same conditions."""
+    rule's conditions, and closest against distant under the same conditions.  Random samples that are alike in
+    something part what closeness does from what comes with it: closest against them, and they against plain ones."""
     rules = {run["kind"]: (*_conditions(run["rule"]), run.get("harm_set")) for run in cell if run.get("rule")}
     plain = {run.get("harm_set") for run in cell if not run.get("rule")}
     for name, (kind, conditions, to) in sorted(rules.items()):
         yield "random", name, f"Does {name} data break more than random data"
         if conditions and kind in ("closest", "distant") and to in plain:
             yield kind, name, f"Does {name} data break more than {kind} data without its conditions"
+        if conditions and kind == "random" and to in plain:
+            yield name, "closest", f"Does closest data break more than {name} data"
         for other, (opposite, same, theirs) in sorted(rules.items()):
             if (kind, opposite, conditions, to) == ("closest", "distant", same, theirs):
                 yield other, name, f"Does {name} data break more than {other} data"

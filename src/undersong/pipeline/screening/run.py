@@ -199,6 +199,7 @@ def _refuse_lost(
 def _question(sets: Mapping[str, str], sides: Sides, asked: Asked) -> tuple[dict[str, Any], dict[str, Artefact | str]]:
     """What the findings depend on: the options, the corpora and the weights.  Not how the kept set is written."""
     from undersong.encoders.options import parse_encoder
+    from undersong.encoders.weights import encoder_weights_hash
     from undersong.models.folders import model_hash
     from undersong.pipeline.stages.transcribed import asr_of
     from undersong.proximity import ids_hash
@@ -224,6 +225,8 @@ def _question(sets: Mapping[str, str], sides: Sides, asked: Asked) -> tuple[dict
     specs = [encoder for encoder in asked_for.values() if encoder != READY]
     weights = [asked.model, *(parse_encoder(spec).weights for spec in specs), *(asr_of(spec) for spec in specs)]
     inputs |= {f"weights{i}": model_hash(ref) for i, ref in enumerate(dict.fromkeys(filter(None, weights)))}
+    voices = dict.fromkeys(read.canonical for read in map(parse_encoder, specs) if read.kind == "speaker")
+    inputs |= {f"speaker{i}": str(encoder_weights_hash(parse_encoder(spec))) for i, spec in enumerate(voices)}
     code = dict.fromkeys(filter(None, (parse_encoder(spec).code for spec in specs)))
     inputs |= {f"code{i}": code_hash(ref) for i, ref in enumerate(code)}
     return config, inputs

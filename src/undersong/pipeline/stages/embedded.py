@@ -89,6 +89,7 @@ def _question(shop: Workshop, view: View) -> tuple[dict[str, Any], dict[str, Art
     """Config and inputs: the encoder's options, and all that its vectors depend on."""
     from undersong.encoders import ENCODERS_THAT_FIT
     from undersong.encoders.options import parse_encoder
+    from undersong.encoders.weights import encoder_weights_hash
     from undersong.models.folders import model_hash
     from undersong.store.code import code_hash
 
@@ -101,8 +102,8 @@ def _question(shop: Workshop, view: View) -> tuple[dict[str, Any], dict[str, Art
             config["loading"] = shop.loading.key
         else:
             inputs["heard"] = view.heard
-    if read.weights:
-        inputs["weights"] = model_hash(read.weights)
+    if weights := encoder_weights_hash(read, shop.unread):
+        inputs["weights"] = weights
     if read.code:
         inputs["code"] = code_hash(read.code)
     if asr:

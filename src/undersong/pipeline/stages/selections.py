@@ -59,11 +59,22 @@ def rules_of(study: Study) -> list[Rule]:
         keep = read_keep(rule.keep)
         if keep.within == rule.axis:
             raise UndersongError(f"Rule {name} selects by axis {rule.axis} within itself; name another axis in within.")
-        like = next((earlier for earlier in rules if earlier.name == rule.like and not earlier.plain), None)
+        like = None if rule.like is None else _alike(name, rule.like, rule.axis, keep, rules)
         if like is not None and not keep.matched:
             raise UndersongError(f"Rule {name} is to be like {rule.like} in nothing; add e.g. +matched(speaker).")
         rules.append(Rule(name, rule.axis, keep, rule.to or first, False, like))
     return rules
+
+
+def _alike(name: str, like: str, axis: str, keep: Keep, earlier: list[Rule]) -> Rule:
+    """The rule of that name, or the kind of that name on the same axis at the same fraction."""
+    for one in earlier:
+        if one.name == like and (not one.plain or (one.axis, one.keep.amount) == (axis, keep.amount)):
+            return one
+    raise UndersongError(
+        f"Rule {name} is to be like {like}, and no such arm keeps {keep.amount:g} of axis {axis}; add the axis and the "
+        "fraction to the selection, or name a rule."
+    )
 
 
 def selection(shop: Workshop, pool: Corpus, measured: Measured, rule: Rule, draw: int) -> Selection:

@@ -1,0 +1,254 @@
+"""The results of Mini's study in docs/mini.md, between its two marks: questions, levels beside the printed ones, defenses,
+layers.  The same results give the same lines; no figure is typed.  Knows answers; decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from mini_claims import AXES, DEFENSES, MECHANISM, MINI, MODALITY, NOISES, SHARE, Part, claims, side
+from paper_answers import Answered, answered
+from paper_evidence import Contrast, Evidence, Side, over_runs
+from paper_running import costs_of
+from paper_tables import MARK, answer_row, detectable_lines, families, level_of, printed
+from paper_verdicts import LEVEL, NOTHING
+
+from undersong.pipeline.published import Figure, figures, source
+from undersong.report import words
+from undersong.report.markdown import defenses, escaped, table
+from undersong.store import write_atomic
+from undersong.types import UndersongError
+
+BEGIN, END = "<!-- study: begin; written by recipes/mini/mini_running.py -->", "<!-- study: end -->"
+MAIN, MORE = Part("proximity"), Part("seeds")
+PARTS = (MAIN, MODALITY, MECHANISM, DEFENSES, Part("voices"), *NOISES.values(), AXES, MORE)
+FAMILIES = ("Kimi-Audio", "Audio Flamingo 3", "Qwen2.5-Omni")
+EVERY = 5  # layers between those that are told of
+
+
+def write_page(study: str, out: Path, page: Path) -> None:
+    """Puts the results that lie in `out` between the page's marks.  Errors: no marks, no results at all."""
+    text = page.read_text(encoding="utf-8") if page.is_file() else f"{BEGIN}\n{END}\n"
+    before, mark, rest = text.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not mark or not ended:
+        raise UndersongError(f"{page} does not say where results go; put {BEGIN} and {END} there.")
+    lines = "\n".join(results_lines(study, out))
+    made = f"{before}{BEGIN}\n\n{lines}\n\n{END}{after}"
+    write_atomic(page, made.encode("utf-8", errors="xmlcharrefreplace"))
+
+
+def results_lines(study: str, out: Path) -> list[str]:
+    """The section, of what there is; what is missing is said."""
+    evidence = Evidence(out)
+    there = [part for part in PARTS if evidence.results(part, MINI) is not None]
+    if not there:
+        raise UndersongError(f"There are no results of {study} in {out}; run its study first.")
+    main = MORE if MORE in there else MAIN
+    found = answered(evidence, claims(main), (MINI,))
+    return [
+        *_head(evidence, there, out), "", *_questions(found), "", *_levels(evidence, main), "", *_defenses(evidence),
+        *_layers(evidence), "", *(f"#{line}" if line.startswith("## ") else line for line in detectable_lines(found)),
+    ]  # fmt: skip
+
+
+def _head(evidence: Evidence, there: Sequence[Part], out: Path) -> Iterator[str]:
+    costs = costs_of(out)
+    rows = []
+    for part in there:
+        results = evidence.results(part, MINI)
+        assert results is not None
+        made, config = results["provenance"], results["study"]["config"]
+        spent = costs.get(part.study(MINI))
+        rows.append(
+            (
+                part.file, len(config["tuning"]["seeds"]), sum(run["kind"] != "base" for run in results["runs"]),
+                made.get("dtype", "float32"), made["created"][:10],
+                words.NONE if spent is None else f"{sum(spent) / 60:.0f}", made["result_hash"][:16],
+            )
+        )  # fmt: skip
+    missing = ", ".join(part.file for part in PARTS if part not in there)
+    lacking = f" Not run: {missing}." if missing else ""
+    yield (
+        f"Written out of the results of `studies/mini_small.yaml` ({', '.join(part.file for part in there)}); not to be "
+        f"edited.{lacking} {100 * SHARE:g} % of the pool a selection."
+    )
+    yield ""
+    yield from table(
+        ("part", "seeds", "runs, each at its steps", "numbers", "date", "CPU minutes", "result hash"), rows
+    )
+
+
+def _questions(found: Sequence[Answered]) -> Iterator[str]:
+    sizes = families(found)
+    yield "### Questions"
+    yield ""
+    yield (
+        "Non-refusal (keyword judge) in points unless said otherwise; 95 % over runs, paired by draw and seed; the rule "
+        f"of [what the organisms show](paper.md#how-a-word-is-found): corrected by Holm over the {sizes.said} questions on "
+        f"which the paper says something, and over the {sizes.silent} on which it is silent by themselves; shown at "
+        f"corrected p ≤ {LEVEL:g}. Questions, and what the paper says of each, were written before the study was run "
+        "(`recipes/mini/mini_claims.py`)."
+    )
+    part = ""
+    rows: list[tuple[str, ...]] = []
+    for one in found:
+        (answer,) = one.answers
+        _, *cells = answer_row(answer, one.claim.unit, sizes.of(answer))
+        name = one.claim.part if one.claim.part != part else ""
+        rows.append((name, one.claim.title, one.claim.says, one.claim.measured, *cells))
+        part = one.claim.part
+    heads = ("part", "question", "the paper", "measured", "expected", "estimate", "95 %", "over", "runs (units)", "p", "corrected", "would show", "so")  # fmt: skip
+    yield ""
+    yield from table(heads, rows)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A condition, what of the paper's tables stands for it (study, condition, per cent of the pool), and our runs."""
+
+    name: str
+    printed: tuple[str, str, int | None] | None
+    side: Side
+
+
+def _rows(main: Part) -> list[Row]:
+    noise = {"babble": "cafe 10dB", "white noise": "traffic 10dB"}
+    close = side(main, "closest")
+    return [
+        Row("before tuning", ("pretrained", "pretrained", None), side(main, "base")),
+        Row("random", ("sdqa", "random", 25), side(main, "random")),
+        Row("closest by words", ("sdqa", "semantic closest", 25), close),
+        Row("closest by words, after 8 steps", None, side(main, "closest", step=8)),
+        Row("closest by voice (printed: acoustic)", ("sdqa", "acoustic closest", 25), side(AXES, "closest", "speaker")),
+        Row("closest by a speech model", None, side(AXES, "closest", "mixed")),
+        Row("closest by its own ear", None, side(AXES, "closest", "internal")),
+        Row("distant by words", ("distant", "semantic distant", 25), side(main, "distant")),
+        Row("random, mood, genre and length of the closest", None, side(main, "random-alike")),
+        Row("closest at the pool's mood, genre and length", None, side(main, "closest-matched")),
+        Row("distant at the pool's mood, genre and length", None, side(main, "distant-matched")),
+        Row(
+            "closest, trained on text", ("cross_modal", "text: closest", 25), side(MODALITY, "closest", trained="text")
+        ),
+        Row("distant, trained on text", None, side(MODALITY, "distant", trained="text")),
+        *(
+            Row(
+                f"closest, {name} at 10 dB (printed: {noise[name]})", ("noise", noise[name], 25), side(where, "closest")
+            )
+            for name, where in NOISES.items()
+        ),
+    ]
+
+
+def _levels(evidence: Evidence, main: Part) -> Iterator[str]:
+    sets = (("advbench", "jsr"), ("jailbreakbench", "jsr"), ("xstest", "refused"), ("instructions", "refused"))
+    yield "### Printed figures and ours"
+    yield ""
+    yield (
+        f"Printed: {escaped(source())}; AdvBench, per cent, 25 % of another pool, one run each, another judge. {MARK}: no "
+        "count of all its prompts gives this figure. Ours: spoken prompts, per cent; non-refusal of harmful ones, refusal "
+        "of harmless ones; mean and 95 % over runs (before tuning, and where all runs agree, over prompts). Levels are "
+        "not to be compared, only signs."
+    )
+    yield ""
+    rows = []
+    for one in _rows(main):
+        ours = [
+            level_of(Contrast(None, _asked(one.side, name, counted)).estimate(evidence, MINI, NOTHING))
+            for name, counted in sets
+        ]
+        if any(cell != words.NONE for cell in ours):
+            rows.append((one.name, *(_printed(one.printed, family) for family in FAMILIES), *ours))
+    heads = (
+        "condition",
+        *FAMILIES,
+        "Mini: AdvBench",
+        "JailbreakBench",
+        "XSTest (safe) refused",
+        "instructions refused",
+    )
+    yield from table(heads, rows)
+
+
+def _asked(one: Side, name: str, counted: Any) -> Side:
+    facts = {key: getattr(one, key) for key in ("where", "kind", "axes", "trained", "fraction", "step")}
+    return Side(**facts, set=name, counted=counted)
+
+
+def _printed(cell: tuple[str, str, int | None] | None, family: str) -> str:
+    if cell is None:
+        return words.NONE
+    mine: list[Figure] = [
+        one
+        for one in figures()
+        if (one.study, one.condition, one.fraction, one.family, one.set) == (*cell, family, "AdvBench")
+    ]
+    return printed(mine[0]) if mine else words.NONE
+
+
+def _defenses(evidence: Evidence) -> Iterator[str]:
+    results = evidence.results(DEFENSES, MINI)
+    if results is None:
+        return
+    yield "### Defenses"
+    yield ""
+    yield (
+        "Per cent: mean, 95 % over runs, and change in points against none. The paper measured neither over-refusal nor what "
+        "is still learned."
+    )
+    yield ""
+    lines, _, said = "\n".join(defenses(results, escaped)).partition("\n\n")
+    yield lines
+    yield ""
+    yield from (f"- {line}" for line in said.split("\n") if line)
+    yield ""
+
+
+def _layers(evidence: Evidence) -> Iterator[str]:
+    results = evidence.results(MECHANISM, MINI)
+    if results is None or results["mechanism"] is None:
+        return
+    found = results["mechanism"]
+    last = results["study"]["steps"][-1]
+    yield "### Layers"
+    yield ""
+    yield (
+        "How far harmful and harmless spoken prompts lie apart along the base's refusal direction, in standard units of its "
+        "harmless prompts, before tuning and as change by it; how many prompts a probe fitted before tuning still tells "
+        "apart (balanced accuracy). Mean and 95 % over runs."
+    )
+    yield ""
+    rows = []
+    for layer in range(0, found["layers"] + 1, EVERY):
+        row: list[str] = [str(layer)]
+        for kind in ("closest", "random", "distant"):
+            mine = [
+                one for one in found["curves"]
+                if (one["layer"], one["step"], one["modality"]) == (layer, last, "audio") and f"/{kind}/" in one["arm"]
+            ]  # fmt: skip
+            row += _layer_cells(mine, with_base=kind == "closest")
+        rows.append(row)
+    heads = ("layer", "gap before", "closest: change", "recognised", "random: change", "recognised", "distant: change", "recognised")  # fmt: skip
+    yield from table(heads, rows)
+
+
+def _layer_cells(curves: Sequence[dict[str, Any]], with_base: bool) -> list[str]:
+    before = [one["gap_before"] for one in curves if one["gap_before"] is not None]
+    changes = {
+        (0, one["seed"], one["seed"]): one["gap"] - one["gap_before"] for one in curves if one["gap"] is not None
+    }
+    told = [one["recognised"] for one in curves if one.get("recognised") is not None]
+    base = [words.decimal(fmean(before) if before else None, 2)] if with_base else []
+    known = words.decimal(fmean(told) if told else None, 2)
+    if not changes:
+        return [*base, words.NONE, known]
+    inf = float("inf")
+    found = over_runs(dict.fromkeys(changes, 0.0), changes, NOTHING, (-inf, inf))
+    text = words.decimal(found.value, 2)
+    if found.low is not None:
+        text += f" [{words.decimal(found.low, 2)}, {words.decimal(found.high, 2)}]"
+    return [*base, text, known]

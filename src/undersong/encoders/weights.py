@@ -1,0 +1,31 @@
+"""What an encoder's weights are, as an artefact's key says it.  Loads no network."""
+
+from __future__ import annotations
+
+import hashlib
+
+from undersong.encoders.options import EncoderSpec
+from undersong.types import UndersongError
+
+
+def encoder_weights_hash(read: EncoderSpec, unread: bool = False) -> str | None:
+    """SHA-256 of the weights that its vectors depend on; None: it has none of its own.
+
+    `unread`: of a file that is not here, the hash of its name, for plans, which make nothing.  Raises UndersongError
+    where a file of them is not there.
+    """
+    if read.kind == "speaker":
+        from undersong.encoders.spoken.speaker import speaker_file
+        from undersong.store import hash_file
+
+        try:
+            return hash_file(speaker_file(read.ref))
+        except UndersongError:
+            if not unread:
+                raise
+            return hashlib.sha256(read.canonical.encode()).hexdigest()
+    if read.weights:
+        from undersong.models.folders import model_hash
+
+        return model_hash(read.weights)
+    return None

@@ -1,0 +1,81 @@
+"""The corpora of Mini's study: what is in the pool, what stands beside it, and what is kept apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mini_study
+import pytest
+from mini_stages import write_lines
+
+KINDS = ("nq", "alpaca", "self", "lm", "adv", "jbb", "strongreject", "xs_safe", "xs_unsafe")
+
+
+def clip(kind: str, split: str, number: int, new: bool = False, voice: str = "flite:slt") -> dict[str, Any]:
+    name = f"{kind}-{split}-{number}"
+    text = f"Tell me about {name}." if number % 2 else f"who made {name}"
+    return {
+        "id": f"{name}-{voice}{'-new' if new else ''}", "audio": "a.flac", "text_id": name, "text": text, "kind": kind,
+        "split": split, "group": name, "speaker": voice, "new_voice": new, "seconds": 2.0 + number % 3,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    clips = [clip(kind, split, n) for kind in KINDS for split in ("train", "dev", "test") for n in range(120)]
+    clips += [clip("adv", "test", n, new=True) for n in range(120)]
+    clips += [clip("adv", "train", n, voice="espeak:en-us") for n in range(120)]
+    write_lines(tmp_path / "clips.jsonl", clips)
+    texts = [{"id": one["text_id"], "text": one["text"], "kind": one["kind"], "split": one["split"]} for one in clips]
+    write_lines(tmp_path / "texts.jsonl", texts)
+    return tmp_path
+
+
+def test_the_pool_is_of_answered_public_sentences(work: Path) -> None:
+    own = {f"{kind}-train-{n}": "Yes." for kind in ("nq", "alpaca", "self", "lm", "adv") for n in range(0, 120, 2)}
+    made = mini_study.corpora(work, own)
+    assert {dict(one.labels)["kind"] for one in made["pool"]} == {"nq", "alpaca", "self"}
+    assert len(made["pool"]) == 3 * 60
+    assert {one.answer for one in made["pool"]} == {"Yes."}
+    assert {dict(one.labels)["mood"] for one in made["pool"]} == {"question"}
+    everywhere: dict[str, set[str]] = {}
+    for name, samples in made.items():
+        for one in samples:
+            everywhere.setdefault(str(one.group), set()).add(name)
+    shared = {frozenset(names) for names in everywhere.values() if len(names) > 1}
+    assert shared == {frozenset({"reference", "mixed-harm"}), frozenset({"test-adv", "test-adv-new-voices"})}
+    assert not any(name.startswith("lm") for name in everywhere)
+    assert all(one.answer is None for name, samples in made.items() if name != "pool" for one in samples)
+
+
+def test_the_small_part_is_the_same_requests_in_new_voices(work: Path) -> None:
+    made = mini_study.corpora(work, {})
+    small = [
+        {one.group for one in made[name] if dict(one.labels)["part"] == "small"}
+        for name in ("test-adv", "test-adv-new-voices")
+    ]
+    assert small[0] == small[1]
+    assert len(small[0]) == mini_study.SMALL["adv"]
+    assert len(made["mixed-harm"]) == len({one.group for one in made["mixed-harm"]}) == mini_study.MIXED
+    assert len(made["contrast-harm"]) == len(made["contrast-benign"]) == mini_study.CONTRAST
+
+
+def test_no_sentence_of_the_pool_was_taught_an_answer(work: Path) -> None:
+    """And what is drawn stays, whatever is trained later."""
+    taught = [{"id": f"nq-train-{n}", "answer": "It is." if n < 50 else None} for n in range(60)]
+    write_lines(work / "answers-0.jsonl", taught)
+    free = {text["id"] for text in mini_study.untaught(work)}
+    assert free == {f"{kind}-train-{n}" for kind in ("nq", "alpaca", "self") for n in range(120)} - {
+        row["id"] for row in taught[:50]
+    }
+    write_lines(work / "answers-1.jsonl", [{"id": "alpaca-train-0", "answer": "So."}])
+    assert {text["id"] for text in mini_study.untaught(work)} == free
+    assert json.loads((work / "study" / "sentences.jsonl").read_text().splitlines()[0])["kind"] in mini_study.POOL
+
+
+def test_mood() -> None:
+    assert [mini_study.mood(text) for text in ("who was he", "Why not?", "Name a fish.", "Is it so")] == [
+        "question", "question", "imperative", "question"
+    ]  # fmt: skip

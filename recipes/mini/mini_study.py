@@ -76,7 +76,7 @@ def samples_of(work: Path, clips: Sequence[dict[str, Any]], own: dict[str, str] 
 
 def corpora(work: Path, own: dict[str, str]) -> dict[str, list[Sample]]:
     """Name -> samples; no sentence is in two of them, but for the same requests in new voices, and those that a defense
-    mixes in, which are some of the reference's."""
+    mixes in or a direction is fitted on, which are some of the reference's: what is asked is in none of them."""
     clips = load_clips(work)
 
     def pick(kinds: Sequence[str], split: str, new: bool = False) -> list[dict[str, Any]]:
@@ -88,7 +88,7 @@ def corpora(work: Path, own: dict[str, str]) -> dict[str, list[Sample]]:
     for kind in ("adv", "jbb", "strongreject", "xs_unsafe", "xs_safe", "nq", "alpaca"):
         made[f"test-{kind}"] = samples_of(work, pick((kind,), "test"))
     made["test-adv-new-voices"] = samples_of(work, pick(("adv",), "test", new=True))
-    made["contrast-harm"] = samples_of(work, _few(pick(("adv",), "dev"), CONTRAST))
+    made["contrast-harm"] = samples_of(work, _few(reference, CONTRAST))
     made["contrast-benign"] = samples_of(work, _few(pick(("alpaca",), "dev"), CONTRAST))
     made["mixed-harm"] = samples_of(work, _few(reference, MIXED))
     return made

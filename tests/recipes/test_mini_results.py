@@ -174,6 +174,27 @@ def test_layers_and_defenses_are_told(tmp_path: Path) -> None:
     assert sum("System prompt" in row for line in told for row in line.split("\n") if row.startswith("|")) >= 1
 
 
+def test_what_was_heard_is_told_where_it_was_asked(tmp_path: Path) -> None:
+    made = made_report()
+    made["study"]["name"] = "mini-small-proximity"
+    file = tmp_path / "mini-small-proximity" / "results.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(made))
+    assert not list(mini_results._heard(Evidence(tmp_path)))
+    for run in made["runs"]:
+        for one in run["sets"]:
+            if one["harmful"]:
+                part = {"n": 50, "clusters": 50, "successes": 40, "rate": 0.8, "low": 0.67, "high": 0.89}
+                kept = {"heard": part, "about": {**part, "chance": 0.05}, "comprehended": part, "of_non_refusals": part}
+                one["comprehension"] = kept
+    file.write_text(json.dumps(made))
+    told = list(mini_results._heard(Evidence(tmp_path)))
+    assert told[0] == "### Heard, and answered?"
+    rows = [line for line in told if line.startswith("|") and "(5" in line]
+    assert rows
+    assert all(line.count("80") >= 4 for line in rows)
+
+
 def organism_study(name: str) -> Study:
     """A part's name, sets and defenses, on an organism: what is there of mechanism and defenses is real."""
     harm, calm = "organism:unseen-harm", "organism:unseen-benign"

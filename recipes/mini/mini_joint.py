@@ -94,8 +94,6 @@ class Bench:
         held = [clip for name in ("nq, seen voices", "alpaca, seen voices") for clip in kept.get(name, [])]
         self.held = as_samples(work, held)
         self.asked = [asking(sample) for sample in self.held]
-        # What the reading front end hears says for all ways which frames are quiet, so that all are thinned alike.
-        self.hear(load_front(base, front), [prompt for prompt, _ in self.pairs])
 
     def rows(self, prompts: Sequence[Prompt]) -> list[int]:
         return [self.row[prompt.sample.id] for prompt in prompts]
@@ -114,6 +112,9 @@ def try_way(bench: Bench, way: Way, front: Any) -> dict[str, Any]:
     """Learns, repeats the held-out sentences, and keeps what was learned."""
     recipe, model = bench.recipe, bench.model
     figures: dict[str, Any] = {}
+    # What the reading front end hears says for all ways which frames are quiet, so that all are thinned alike.
+    unheard = [prompt for prompt, _ in bench.pairs if clip_key(prompt.sample) not in model.heard]
+    bench.hear(load_front(bench.base, bench.front), unheard)
     with seeded(recipe.seed), fresh_lora(model, recipe.rank, recipe.alpha, 0.0, None) as learner, costed(figures):
         groups = [{"params": [p for p in learner.parameters() if p.requires_grad], "lr": recipe.lora_rate}]
         if way.learns:

@@ -30,7 +30,7 @@ FITTED, RIDGE = 12, 1e-3  # batches that the last layer is fitted on; share of t
 
 @dataclass(frozen=True)
 class DistilRecipe:
-    """One regression; `top`: the tower's top layer and norm learn with the projector."""
+    """One regression; `top`: the tower's learned layers and norm learn with the projector."""
 
     steps: int = 300
     batch: int = 32
@@ -76,11 +76,12 @@ def heard_frames(front: Any, rows: Sequence[int], states: States) -> list[torch.
 
 
 def learning(front: Any, learning_rate: float, top_rate: float, top: bool) -> list[dict[str, Any]]:
-    """Parameter groups of the projector and, with `top`, of the tower's top layer and norm; all else stays frozen."""
+    """Parameter groups of the projector and, with `top`, of the tower's learned layers and norm; all else stays frozen."""
     tower = front.model.audio_tower
     groups = [{"params": list(front.model.multi_modal_projector.parameters()), "lr": learning_rate}]
     if top:
-        groups += [{"params": [*tower.layers[-1].parameters(), *tower.layer_norm.parameters()], "lr": top_rate}]
+        layers = tower.layers[-tower.learned :]
+        groups += [{"params": [*layers.parameters(), *tower.layer_norm.parameters()], "lr": top_rate}]
     for group in groups:
         for parameter in group["params"]:
             parameter.requires_grad_(True)

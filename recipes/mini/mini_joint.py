@@ -17,9 +17,10 @@ from mini_cache import States
 from mini_distil import heard_frames, learning, save_front
 from mini_learn import REPEAT, Pair, Pool
 from mini_measure import REPEATED, sets_of
-from mini_parts import RAW, write_parts
+from mini_parts import RAW, loading_of, write_parts
 from mini_speech import as_samples, load_clips
 from mini_stages import costed
+from mini_texts import WRITTEN
 from mini_weights import Base, load_front
 from torch.nn.functional import cross_entropy
 from transformers import get_cosine_schedule_with_warmup
@@ -30,7 +31,6 @@ from undersong.models.adapters import fresh_lora, save_adapter
 from undersong.models.ears import clip_key
 from undersong.models.hearing import Heard
 from undersong.models.load import load_model
-from undersong.models.loading import Loading
 from undersong.models.mini import assemble
 from undersong.tuning.seeds import seeded
 from undersong.tuning.thinning import heard_places, thinned
@@ -55,7 +55,7 @@ REFERENCE = Way("read", False)
 
 @dataclass(frozen=True)
 class JointRecipe:
-    """One learning of a LoRA on the decoder, and of the front end where it learns; rates as in the recipe's stages."""
+    """One learning of a LoRA on the decoder, and of the front end (in float32) where it learns."""
 
     steps: int = 120
     batch: int = 9
@@ -67,7 +67,6 @@ class JointRecipe:
     rank: int = 8
     alpha: int = 16
     thin: float = 0.1
-    dtype: str = "bfloat16"  # of the decoder; the front end learns in float32
     seed: int = 0
 
 
@@ -78,17 +77,19 @@ def asking(sample: Sample) -> Prompt:
 class Bench:
     """What all ways share: the decoder with what the trained front end hears, cached states, pairs, held-out clips."""
 
-    def __init__(self, work: Path, out: Path, base: Base, front: Path, asked: Any, recipe: JointRecipe, most: int):
+    def __init__(
+        self, work: Path, out: Path, base: Base, front: Path, asked: Any, recipe: JointRecipe, most: int
+    ) -> None:
         self.base, self.front, self.recipe, self.out = base, front, recipe, out
         self.clips = load_clips(work)
         self.states = States(work, len(self.clips))
         self.row = {clip["id"]: i for i, clip in enumerate(self.clips)}
         if not (out / "model").is_dir():
-            parts = write_parts(out / "parts", base, front, {})
+            parts = write_parts(out / "parts", base, front, {}, [RAW])
             assemble.assemble(RAW, asked.whisper, asked.smollm, parts, out / "model")
-        self.model = load_model(str(out / "model"), Loading(dtype=recipe.dtype))
+        self.model = load_model(str(out / "model"), loading_of(asked))
         pool = Pool(work, {}, recipe.seed)
-        spoken = pool.spoken(("nq", "alpaca", "self"), recipe.steps * recipe.batch, False)
+        spoken = pool.spoken(("nq", "alpaca", "self", WRITTEN), recipe.steps * recipe.batch, False)
         self.pairs = [(asking(sample), sample.text or "") for sample in spoken]
         kept = sets_of(self.clips, "dev", most)
         held = [clip for name in ("nq, seen voices", "alpaca, seen voices") for clip in kept.get(name, [])]
@@ -167,12 +168,15 @@ def reply_loss(model: AudioModel, batch: dict[str, torch.Tensor]) -> torch.Tenso
 
 # --- measuring ----------------------------------------------------------------------------------------------------------
 def repeated(bench: Bench, front: Any) -> dict[str, Any]:
-    """Errors and words of every held-out sentence that the model repeats, of all frames; and the replies."""
+    """Of every held-out sentence, repeated from all frames: errors, words that are right (a reply that runs on may have
+    them all, and many errors) and words in all; and the replies, which are to benign sentences.
+    """
     bench.hear(front, bench.asked)
     replies = bench.model.generate(bench.asked, REPEATED)
     errors = [word_errors(str(sample.text), reply.reply) for sample, reply in zip(bench.held, replies)]
     return {
         "errors": [item.errors for item in errors],
+        "right": [item.reference_words - item.substitutions - item.deletions for item in errors],
         "words": [item.reference_words for item in errors],
         "replies": [reply.reply for reply in replies],
     }

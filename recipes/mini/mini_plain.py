@@ -27,6 +27,7 @@ import torch
 from mini_distil import DistilRecipe, distil, load_any_front, plain_front
 from mini_joint import REFERENCE, Bench, JointRecipe, Way, try_way
 from mini_learn import SHORT
+from mini_parts import DTYPES
 from mini_stages import read_figures, write_figures
 from mini_weights import Base, load_front
 
@@ -38,13 +39,14 @@ WAYS = (
 )  # fmt: skip
 
 
-def rate(bench: Bench, found: dict[str, Any], less: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Word error rate, or what it has more than another way's on the same sentences; 95 % over sentences."""
+def rate(bench: Bench, what: str, found: dict[str, Any], less: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`errors` or `right` a word, or what a way has more of them than another on the same sentences; 95 % over
+    sentences."""
     words = np.array(found["words"])
-    wrong = np.array(found["errors"]) - (0 if less is None else np.array(less["errors"]))
+    counted = np.array(found[what]) - (0 if less is None else np.array(less[what]))
     sentences = [sample.cluster for sample in bench.held]
-    drawn = np.array([(w @ wrong) / (w @ words) for w in cluster_draws(sentences, 1000, 0)])
-    made = interval(wrong.sum() / words.sum(), drawn, len(set(sentences)))
+    drawn = np.array([(w @ counted) / (w @ words) for w in cluster_draws(sentences, 1000, 0)])
+    made = interval(counted.sum() / words.sum(), drawn, len(set(sentences)))
     return {name: None if value is None else round(float(value), 4) for name, value in asdict(made).items()}
 
 
@@ -70,10 +72,13 @@ def run(work: Path, base: Base, front: Path, asked: Any, recipe: JointRecipe, di
         if not kept.is_file():
             write_atomic(kept, json.dumps(try_way(bench, way, begins[way.begins]())).encode())
         found[way.name] = json.loads(kept.read_text(encoding="utf-8"))
+    read = found.get(REFERENCE.name)
     figures["ways"] = {
         key: {
-            "repeat_wer": rate(bench, row),
-            "more_than_read": rate(bench, row, found[REFERENCE.name]) if REFERENCE.name in found else None,
+            "repeat_wer": rate(bench, "errors", row),
+            "words_right": rate(bench, "right", row),
+            "wer_more_than_read": rate(bench, "errors", row, read) if read else None,
+            "right_more_than_read": rate(bench, "right", row, read) if read else None,
             "loss_last": round(float(np.mean(row["losses"][-20:])), 3),
             "cpu_seconds": row["cpu_seconds"],
         }
@@ -93,15 +98,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--distil-steps", type=int, default=DistilRecipe.steps)
     made.add_argument("--sentences", type=int, default=50, help="held-out questions, and as many instructions")
     made.add_argument("--ways", nargs="+", choices=[w.name for w in WAYS], default=[w.name for w in WAYS])
-    made.add_argument("--dtype", default=JointRecipe.dtype, help="of the decoder")
+    made.add_argument("--dtype", choices=DTYPES, default="auto", help="of the decoder; the front end is in float32")
     made.add_argument("--seed", type=int, default=0)
+    made.set_defaults(device="cpu")
     return made
 
 
 def main() -> None:
     asked = parser().parse_args()
     torch.set_num_threads(1)
-    recipe = JointRecipe(steps=asked.steps, dtype=asked.dtype, seed=asked.seed)
+    recipe = JointRecipe(steps=asked.steps, seed=asked.seed)
     distilling = DistilRecipe(steps=asked.distil_steps, seed=asked.seed)
     base = Base(asked.whisper, asked.smollm)
     figures = run(asked.work.resolve(), base, asked.front.resolve(), asked, recipe, distilling, asked.sentences)

@@ -18,6 +18,7 @@ from undersong.models.adapter import AudioModel
 from undersong.models.load import load_model
 from undersong.models.loading import Loading
 from undersong.models.mini import assemble
+from undersong.models.mini.network import CTC, PLAIN
 from undersong.models.mini.place import ALIGNED, UNALIGNED
 from undersong.store import write_atomic
 
@@ -42,8 +43,9 @@ def write_parts(folder: Path, base: Base, front: Path, adapters: Mapping[str, Pa
         tensors = load_file(source / "adapter_model.safetensors")
         save_file({key: value.half() for key, value in tensors.items()}, part / name / "adapter_model.safetensors")
         shutil.copyfile(source / "adapter_config.json", part / name / "adapter_config.json")
+    projector = CTC if assemble.HEARD in load_file(front) else PLAIN
+    shape = {"window": WINDOW, "audio_token": AUDIO, "learned_layers": LAYERS, "projector": projector}
     made = {name: MODELS[name] for name in names}
-    shape = {"window": WINDOW, "audio_token": AUDIO, "learned_layers": LAYERS}
     note = assemble.Parts(**shape, adapters=made, **base.hashes())
     (part / assemble.NOTE).write_text(json.dumps(note.model_dump(), indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)

@@ -16,7 +16,7 @@ from undersong.models.adapter import AudioModel
 from undersong.models.load import load_model
 from undersong.models.mini.assemble import assemble
 from undersong.tuning.lora import LoraRecipe, step_folder, tune
-from undersong.tuning.thinning import quiet_of, thin_batch
+from undersong.tuning.thinning import heard_places, quiet_of, thin_batch, thinned
 from undersong.types import UndersongError
 
 ASKED = [tiny_af3.spoken(4, instruction=" repeat"), tiny_af3.typed("how"), tiny_af3.spoken(2), tiny_af3.spoken(3)]
@@ -68,6 +68,23 @@ def test_a_share_is_drawn_by_the_seed_and_the_batch(mini: AudioModel) -> None:
     once, again, other = (thin_batch(mini, ASKED, REPLIES, 0.5, seed)["position_ids"] for seed in (0, 0, 1))
     assert torch.equal(once, again)
     assert once.shape != other.shape or not torch.equal(once, other)
+
+
+def test_gradients_reach_the_heard_frames_that_are_kept(mini: AudioModel) -> None:
+    """A front end can learn through a thinned batch: vectors stand where they were heard; those gone get none."""
+    whole = mini.batch(ASKED, REPLIES)
+    places = heard_places(mini, ASKED, whole["attention_mask"].bool())
+    vectors = torch.cat([mini.heard_of(ASKED[row].sample).vectors for row in AUDIO])
+    assert torch.equal(whole["inputs_embeds"][places], vectors)
+    learned = vectors.clone().requires_grad_(True)
+    embeds = whole["inputs_embeds"].masked_scatter(places[..., None], learned)
+    thin = thinned(mini, whole | {"inputs_embeds": embeds}, ASKED, REPLIES, 0.0, 0)
+    thin["inputs_embeds"].sum().backward()
+    quiet = torch.cat([quiet_of(mini, ASKED[row]) for row in AUDIO])
+    assert learned.grad is not None
+    assert torch.equal(learned.grad.abs().sum(1) == 0, quiet)
+    assert quiet.any()
+    assert not quiet.all()
 
 
 def trained(model: AudioModel, folder: Path, recipe: LoraRecipe) -> dict[str, torch.Tensor]:

@@ -34,19 +34,39 @@ def thin_batch(
 ) -> dict[str, torch.Tensor]:
     """`AudioModel.batch` with about `share` of the quiet frames kept, those drawn from the seed and what the batch
     holds; left padded anew.  At a share of 1 it is that batch to the bit."""
-    batch = model.batch(prompts, replies)
+    return thinned(model, model.batch(prompts, replies), prompts, replies, share, seed)
+
+
+def thinned(
+    model: AudioModel,
+    batch: dict[str, torch.Tensor],
+    prompts: Sequence[Prompt],
+    replies: Sequence[str],
+    share: float,
+    seed: int,
+) -> dict[str, torch.Tensor]:
+    """The same of a batch that is made already; gradients flow through to its `inputs_embeds`."""
     there = batch["attention_mask"].bool()
+    heard = heard_places(model, prompts, there)
     rng = np.random.default_rng([seed, _digest(prompts, replies)])
+    for row, prompt in enumerate(prompts):
+        if prompt.modality == "audio":
+            quiet = quiet_of(model, prompt)
+            gone = quiet & torch.from_numpy(rng.random(len(quiet)) >= share)
+            there[row, heard[row].nonzero()[:, 0][gone.to(heard.device)]] = False
+    return {name: _packed(value, there, name) for name, value in batch.items()}
+
+
+def heard_places(model: AudioModel, prompts: Sequence[Prompt], there: torch.Tensor) -> torch.Tensor:
+    """Where heard vectors stand in a left-padded batch with replies: (batch, tokens) bool, like its mask `there`."""
+    out = torch.zeros_like(there, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
         if prompt.modality == "audio":
             # Replies stand behind the prompt, so a row's prompt begins where its padding ends.
             begin = there.shape[1] - int(there[row].sum())
             ids = torch.tensor(model.prompt_ids(prompt))
-            places = begin + (ids == model.processor.audio_token_id).nonzero()[:, 0]
-            quiet = quiet_of(model, prompt)
-            gone = quiet & torch.from_numpy(rng.random(len(quiet)) >= share)
-            there[row, places[gone].to(there.device)] = False
-    return {name: _packed(value, there, name) for name, value in batch.items()}
+            out[row, begin : begin + len(ids)] = (ids == model.processor.audio_token_id).to(out.device)
+    return out
 
 
 def quiet_of(model: AudioModel, prompt: Prompt) -> torch.Tensor:

@@ -25,7 +25,7 @@ from undersong.models.mini.assemble import CARD, PAGE, hash_files
 from undersong.models.mini.place import ALIGNED, UNALIGNED
 from undersong.store import write_atomic
 
-DEV, TEST, FEW = 60, 150, 4  # most prompts a set
+DEV, TEST, FEW = 60, 100, 4  # most prompts a set
 
 
 def finish(work: Path, base: Base, front: Path, learned: Sequence[Path], asked: argparse.Namespace) -> None:

@@ -37,7 +37,7 @@ LISTENING = Size(
 )
 ALIGNMENT = Size(
     LoraRecipe(steps=(150,), batch=8, learning_rate=5e-4, schedule="cosine", warmup=10, thin=0.1),
-    Mixture(repeat=0.10, spoken_questions=0.12, spoken_imperatives=0.28, typed=0.15, spoken_harm=0.25, typed_harm=0.10),
+    Mixture(repeat=0.08, spoken_questions=0.14, spoken_imperatives=0.44, typed=0.14, spoken_harm=0.14, typed_harm=0.06),
 )
 
 

@@ -80,6 +80,7 @@ def put_together(
     learned = learned_hashes(name, front, adapters)
     note = folder.with_name(f"{folder.name}.json")  # what it was made of: parts that were learned anew make it anew
     if not folder.is_dir() or not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != learned:
+        note.unlink(missing_ok=True)  # a kill before it is written anew leaves none that tells of other parts
         merged = {step: adapters[step] for step in MODELS[name]}
         parts = write_parts(work / f"parts-{seed}", base, front, merged, [name])
         assemble.assemble(name, *bases, parts, folder)

@@ -33,6 +33,7 @@ from mini_weights import Base, load_front
 
 from undersong.statistics import cluster_draws, interval
 from undersong.store import write_atomic
+from undersong.types import UndersongError
 
 WAYS = (
     REFERENCE, Way("distilled", False), Way("distilled", True), Way("spelling", True), Way("read", True),
@@ -115,4 +116,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UndersongError as error:
+        sys.exit(f"recipes/mini/mini_plain.py: {error}")

@@ -19,7 +19,7 @@ import tiny_mini
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mini_card import write_card
+from mini_card import told, write_card
 
 from undersong.models.mini.assemble import CARD, PAGE, assemble, hash_files
 from undersong.models.mini.place import FROM_WHISPER, parts_beside
@@ -107,6 +107,26 @@ def test_the_headline_is_of_sources_never_seen() -> None:
     assert "| accepted |  | yes |" in lines
     del found["jbb, seen voices"]
     assert "unseen, seen voices" not in mini_page.counts(found)
+
+
+def test_what_was_measured_of_parts_learned_since_is_not_told(tmp_path: Path) -> None:
+    """A seed is not accepted by what its parts of before refused; nor does its card hold what is of no stage."""
+    front = tmp_path / "front-1-6-0" / "front.safetensors"
+    adapters = {step: tmp_path / step for step in ("listening", "alignment")}
+    for folder in (front.parent, *adapters.values()):
+        folder.mkdir()
+        (folder / (front.name if folder == front.parent else NAME)).write_bytes(b"1")
+    now = {name: mini_parts.learned_hashes(name, front, adapters) for name in ("mini", "mini:unaligned")}
+    stages = {"texts", "front-1-6-0", "listening-0"}
+    figures: dict[str, Any] = {name: {} for name in (*stages, "listening-10", "front-2-6-0", "plain-front-1-6-0-9-0")}
+    for split in ("dev", "test"):
+        figures[f"measured-{split}-mini-0"] = {"learned": now["mini"]}
+        figures[f"measured-{split}-mini-unaligned-0"] = {"learned": now["mini:unaligned"]}
+    figures["measured-dev-mini-1"] = {"learned": now["mini"]}
+    asked = {f"measured-{split}-{name}-0" for split in ("dev", "test") for name in ("mini", "mini-unaligned")}
+    assert set(told(figures, front, adapters, 0)) == stages | asked
+    (adapters["alignment"] / NAME).write_bytes(b"2")  # aligned anew: what is without it stays as it was
+    assert set(told(figures, front, adapters, 0)) == stages | {name for name in asked if "unaligned" in name}
 
 
 # --- what may be shipped ----------------------------------------------------------------------------------------------

@@ -82,8 +82,10 @@ def put_together(
     if not folder.is_dir() or not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != learned:
         note.unlink(missing_ok=True)  # a kill before it is written anew leaves none that tells of other parts
         merged = {step: adapters[step] for step in MODELS[name]}
-        parts = write_parts(work / f"parts-{seed}", base, front, merged, [name])
+        # Not the seed's own `parts-SEED`, which hold its card.
+        parts = write_parts(folder.with_name(f"{folder.name}.parts"), base, front, merged, [name])
         assemble.assemble(name, *bases, parts, folder)
+        shutil.rmtree(parts)
         write_atomic(note, json.dumps(learned).encode())
     return load_model(str(folder), loading)
 

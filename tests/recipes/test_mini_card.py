@@ -49,7 +49,11 @@ TESTED = {
 def card_of(seed: int, dev: dict[str, float], tested: bool = True) -> dict[str, Any]:
     stages: dict[str, Any] = {
         "texts": {"seed": 0, "texts": {"adv test": 137}},
-        "front-1-6-0": {"dev": {"seen voices": {"clips": 4, "wer": 0.3, "low": 0.2, "high": 0.4}}, "cpu_seconds": 2.0},
+        "front-1-6-0": {
+            "dev": {"seen voices": {"clips": 4, "wer": 0.3, "low": 0.2, "high": 0.4}},
+            "recipe": {"steps": 6, "seed": seed},
+            "cpu_seconds": 2.0,
+        },
         f"measured-dev-mini-{seed}": {"sets": sets(dev), "dtype": "float32"},
     }
     if tested:
@@ -166,12 +170,16 @@ def test_one_seed_ships_with_a_card_of_all(work: Path, base: Path) -> None:
     assert assemble("mini", str(base / "whisper"), str(base / "smollm"), out, work / "put").notes == ()
 
 
-def test_fewer_seeds_or_other_sentences_do_not_ship(work: Path) -> None:
+def test_fewer_seeds_or_such_as_were_made_otherwise_do_not_ship(work: Path) -> None:
     other = json.loads((work / "parts-2" / CARD).read_text())
-    other["stages"]["texts"]["seed"] = 1
-    (work / "parts-2" / CARD).write_text(json.dumps(other))
-    with pytest.raises(UndersongError, match="measured on other sentences"):
-        mini_ship.ship(work, work / "out")
+    for stage, key, said in (
+        ("texts", "seed", "measured on other sentences"),
+        ("front-1-6-0", "recipe", "learned by different recipes"),
+    ):
+        changed = {**other["stages"], stage: {**other["stages"][stage], key: {"steps": 7}}}
+        (work / "parts-2" / CARD).write_text(json.dumps({**other, "stages": changed}))
+        with pytest.raises(UndersongError, match=said):
+            mini_ship.ship(work, work / "out")
     shutil.rmtree(work / "parts-2")
     with pytest.raises(UndersongError, match="holds cards of 2 seeds, and 3 are told of"):
         mini_ship.ship(work, work / "out")

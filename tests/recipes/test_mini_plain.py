@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tiny_mini
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from undersong.models.adapters import fresh_lora
 from undersong.models.families import MINI
@@ -164,3 +164,32 @@ def test_parts_with_the_plain_projector_make_a_model_that_hears_the_same(
         theirs = heard_frames(load_any_front(place.base, fronts[PLAIN]), [0, 1], place.states)
         own = heard_frames(model.base, [0, 1], place.states)
     assert all(torch.equal(a, b) for a, b in zip(own, theirs))
+
+
+def test_a_model_is_put_together_anew_when_a_part_is_and_leaves_the_seeds_card_alone(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
+    """`parts-SEED` is what was measured; a model of some of its parts, made meanwhile, is no reason to lose that."""
+    from mini_parts import RAW, put_together
+
+    from undersong.models.loading import PLAIN as LOADING
+
+    card = tmp_path / "parts-0" / "card.json"
+    card.parent.mkdir()
+    card.write_text("{}")
+    front = tmp_path / "front-tiny" / assemble.FRONT
+    front.parent.mkdir()
+    front.write_bytes(place.front.read_bytes())
+    bases = (place.asked.whisper, place.asked.smollm)
+
+    def made() -> int:
+        put_together(tmp_path, RAW, place.base, front, {}, bases, LOADING, 0)
+        (folder,) = (path for path in (tmp_path / "models").iterdir() if path.is_dir())
+        return (folder / "model.safetensors").stat().st_mtime_ns
+
+    first = made()
+    assert made() == first
+    changed = load_file(front)
+    save_file({name: -value if value.is_floating_point() else value for name, value in changed.items()}, front)
+    assert made() != first
+    assert card.read_text() == "{}"

@@ -40,8 +40,7 @@ def finish(work: Path, base: Base, front: Path, learned: Sequence[Path], asked: 
         made_of = learned_hashes(name, front, adapters)
         if read_figures(work).get(stage, {}).get("learned") == made_of:
             continue
-        bases = (asked.whisper, asked.smollm)
-        model = put_together(work, name, base, front, adapters, bases, loading, asked.seed)
+        model = put_together(work, name, base, front, adapters, loading, asked.seed)
         figures: dict[str, Any] = {"dtype": loading.dtype, "learned": made_of}
         with costed(figures):
             found = measure(work, model, clips, split, most)

@@ -20,8 +20,7 @@ from mini_speech import load_clips
 from mini_spelling import word_error_rates
 from mini_stages import costed, read_figures, write_figures
 from mini_texts import WRITTEN
-from mini_weights import Base, front_state, load_front
-from safetensors.torch import save_file
+from mini_weights import Base, front_state, load_front, save_front
 from torch.nn.functional import ctc_loss
 
 from undersong.models.loading import Loading
@@ -145,10 +144,7 @@ def _train(
             "loss_last": round(float(np.mean(losses[-50:])), 3),
         },
     )
-    kept = {name: value.half() if value.is_floating_point() else value for name, value in front_state(model).items()}
-    part = folder / "front.part"
-    save_file({name: value.cpu().contiguous() for name, value in kept.items()}, part)
-    part.rename(folder / "front.safetensors")
+    save_front(model, folder / "front.safetensors")
     (folder / "state.pt").unlink(missing_ok=True)
 
 

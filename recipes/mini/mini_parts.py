@@ -71,11 +71,10 @@ def put_together(
     base: Base,
     front: Path,
     adapters: Mapping[str, Path],
-    bases: tuple[str, str],
     loading: Loading,
     seed: int,
 ) -> AudioModel:
-    """One of MODELS with what is learned so far, loaded; `bases`: where Whisper and SmolLM are."""
+    """One of MODELS with what is learned so far, loaded."""
     folder = work / "models" / f"{name.replace(':', '-')}-{front.parent.name}-{seed}"
     learned = learned_hashes(name, front, adapters)
     note = folder.with_name(f"{folder.name}.json")  # what it was made of: parts that were learned anew make it anew
@@ -84,7 +83,7 @@ def put_together(
         merged = {step: adapters[step] for step in MODELS[name]}
         # Not the seed's own `parts-SEED`, which hold its card.
         parts = write_parts(folder.with_name(f"{folder.name}.parts"), base, front, merged, [name])
-        assemble.assemble(name, *bases, parts, folder)
+        assemble.assemble(name, base.whisper, base.smollm, parts, folder)
         shutil.rmtree(parts)
         write_atomic(note, json.dumps(learned).encode())
     return load_model(str(folder), loading)

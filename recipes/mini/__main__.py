@@ -87,9 +87,9 @@ def _learn(asked: argparse.Namespace, work: Path, last: int) -> None:
     from mini_weights import Base
 
     base = Base(asked.whisper, asked.smollm)
-    dtype = loading_of(asked).dtype
+    loading = loading_of(asked)
     words = min(asked.written, 12) if asked.smoke else asked.written
-    mini_written.run(work, base, words, asked.text_seed, asked.device, dtype)
+    mini_written.run(work, base, words, asked.text_seed, loading)
     if last < STAGES.index("speech"):
         return
     mini_speech.run(work, asked.text_seed, asked.voices, asked.piper)
@@ -98,7 +98,7 @@ def _learn(asked: argparse.Namespace, work: Path, last: int) -> None:
     mini_cache.run(work, base, asked.device)
     if last < STAGES.index("front"):
         return
-    made = mini_front.run(work, base, front_recipe(asked), asked.device, dtype)
+    made = mini_front.run(work, base, front_recipe(asked), loading)
     if last < STAGES.index("listening"):
         return
     from mini_learn import align, listen

@@ -26,6 +26,7 @@ from undersong.models.mini.place import ALIGNED, UNALIGNED
 from undersong.store import write_atomic
 
 DEV, TEST, FEW = 60, 100, 4  # most prompts a set
+SHARED, LEARNED = ("texts", "written", "speech", "cache"), ("answers", "listening", "alignment")  # stages; of a seed
 
 
 def finish(work: Path, base: Base, front: Path, learned: Sequence[Path], asked: argparse.Namespace) -> None:
@@ -39,14 +40,13 @@ def finish(work: Path, base: Base, front: Path, learned: Sequence[Path], asked: 
         made_of = learned_hashes(name, front, adapters)
         if read_figures(work).get(stage, {}).get("learned") == made_of:
             continue
-        bases = (asked.whisper, asked.smollm)
-        model = put_together(work, name, base, front, adapters, bases, loading, asked.seed)
+        model = put_together(work, name, base, front, adapters, loading, asked.seed)
         figures: dict[str, Any] = {"dtype": loading.dtype, "learned": made_of}
         with costed(figures):
             found = measure(work, model, clips, split, most)
         write_figures(work, stage, figures | {"sets": found})
     parts = write_parts(work / f"parts-{asked.seed}", base, front, adapters, [UNALIGNED, ALIGNED])
-    made = read_figures(work)
+    made = told(read_figures(work), front, adapters, asked.seed)
     card = {
         "seed": asked.seed,
         "front": front.parent.name,
@@ -55,7 +55,7 @@ def finish(work: Path, base: Base, front: Path, learned: Sequence[Path], asked: 
         "dtype": made[measured(split, ALIGNED, asked.seed)]["dtype"],
         "rule": _examined(made.get(measured("dev", ALIGNED, asked.seed))),
         "check": pick(clips, split, most),
-        "stages": {name: row for name, row in made.items() if _belongs(name, front.parent.name, asked.seed)},
+        "stages": made,
     }
     write_card(parts, card)
     print(f"{parts}: {card['bytes'] / 1e6:.1f} MB; {verdict(card)}", flush=True)
@@ -78,9 +78,17 @@ def verdict(card: dict[str, Any]) -> str:
     return f"not accepted: {', '.join(lacks)}" if lacks else "accepted"
 
 
-def _belongs(name: str, front: str, seed: int) -> bool:
-    shared = name in ("texts", "written", "speech", "cache", front)
-    return shared or (name.endswith(f"-{seed}") and not name.startswith("front-"))
+def told(figures: dict[str, Any], front: Path, adapters: dict[str, Path], seed: int) -> dict[str, Any]:
+    """The stages that these parts are of.  What was measured before a part was learned anew is of another model: a
+    seed is not accepted by it, and no card tells of it."""
+    stages = (*SHARED, front.parent.name, *(f"{stage}-{seed}" for stage in LEARNED))
+    made = {stage: figures[stage] for stage in stages if stage in figures}
+    for name in (UNALIGNED, ALIGNED):
+        learned = learned_hashes(name, front, adapters)
+        for stage in (measured(split, name, seed) for split in ("dev", "test")):
+            if figures.get(stage, {}).get("learned") == learned:
+                made[stage] = figures[stage]
+    return made
 
 
 def write_card(parts: Path, card: dict[str, Any]) -> None:

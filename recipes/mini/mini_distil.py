@@ -16,11 +16,9 @@ import numpy as np
 import torch
 from mini_cache import States
 from mini_stages import costed
-from mini_weights import Base, front_state, load_front
-from safetensors.torch import save_file
+from mini_weights import Base, front_state, load_front, save_front
 from torch import nn
 
-from undersong.models.mini.assemble import HEARD, put_front
 from undersong.models.mini.network import PLAIN
 from undersong.models.tensors import read_tensors
 from undersong.tuning.order import sample_order
@@ -48,23 +46,6 @@ def plain_front(base: Base, front: Path) -> Any:
     own, there = model.state_dict(), read_tensors(front)
     for name in front_state(model):
         own[name].copy_(there[name])
-    return model
-
-
-def save_front(model: Any, file: Path) -> None:
-    """What is learned of it, as `models get` takes it: half precision."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    kept = {name: value.half() if value.is_floating_point() else value for name, value in front_state(model).items()}
-    save_file({name: value.detach().cpu().contiguous() for name, value in kept.items()}, file.with_suffix(".part"))
-    file.with_suffix(".part").rename(file)
-
-
-def load_any_front(base: Base, file: Path) -> Any:
-    """A front end of either projector, in the network that it belongs to."""
-    if HEARD in read_tensors(file):
-        return load_front(base, file)
-    model = base.network(torch.zeros(1, dtype=torch.long), PLAIN)
-    put_front(model, file)
     return model
 
 

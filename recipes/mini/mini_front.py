@@ -20,10 +20,10 @@ from mini_speech import load_clips
 from mini_spelling import word_error_rates
 from mini_stages import costed, read_figures, write_figures
 from mini_texts import WRITTEN
-from mini_weights import Base, front_state, load_front
-from safetensors.torch import save_file
+from mini_weights import Base, front_state, load_front, save_front
 from torch.nn.functional import ctc_loss
 
+from undersong.models.loading import Loading
 from undersong.models.mini.network import MiniForConditionalGeneration
 from undersong.tuning.seeds import seeded
 
@@ -51,17 +51,30 @@ class FrontRecipe:
         return f"front-{self.share:g}-{self.steps}-{self.seed}{'' if self.written else '-public'}"
 
 
-def run(work: Path, base: Base, recipe: FrontRecipe, device: str, dtype: str) -> Path:
+@dataclass(frozen=True)
+class Training:
+    """What every step takes; `spelled`: clip -> its sentence, as rows of the projector's table."""
+
+    model: MiniForConditionalGeneration
+    optimiser: torch.optim.Optimizer
+    recipe: FrontRecipe
+    states: States
+    spelled: dict[int, list[int]]
+    loading: Loading
+
+
+def run(work: Path, base: Base, recipe: FrontRecipe, loading: Loading) -> Path:
     """`RECIPE/front.safetensors` in half precision, and its word error rates on the development sentences."""
     out = work / recipe.name / "front.safetensors"
     clips = load_clips(work)
     states = States(work, len(clips))
     if not out.is_file():
-        _train(work, base, recipe, clips, states, device, dtype)
+        _train(work, base, recipe, clips, states, loading)
     figures = read_figures(work)[recipe.name]
     if "dev" not in figures:
         with costed(figures):
-            figures["dev"] = word_error_rates(load_front(base, out, device), base, clips, states, "dev", device)
+            model = load_front(base, out, loading.device)
+            figures["dev"] = word_error_rates(model, base, clips, states, "dev", loading.device)
         write_figures(work, recipe.name, figures)
         print(
             f"{recipe.name}: " + ", ".join(f"{name} {row['wer']:.3f}" for name, row in figures["dev"].items()),
@@ -85,8 +98,7 @@ def _train(
     recipe: FrontRecipe,
     clips: Sequence[dict[str, Any]],
     states: States,
-    device: str,
-    dtype: str,
+    loading: Loading,
 ) -> None:
     rows = learned_rows(clips, recipe)
     targets = {i: base.target(clips[i]["text"]) for i in rows}
@@ -94,22 +106,22 @@ def _train(
     place = {token: row for row, token in enumerate(heard.tolist())}
     spelled = {i: [place[token] for token in ids] for i, ids in targets.items()}
     with seeded(recipe.seed):
-        model = base.network(heard).to(device)
-    groups = _learning(model, recipe)
-    optimiser = torch.optim.AdamW(groups, weight_decay=0.01)
+        model = base.network(heard).to(loading.device)
+    optimiser = torch.optim.AdamW(_learning(model, recipe), weight_decay=0.01)
+    training = Training(model, optimiser, recipe, states, spelled, loading)
     folder = work / recipe.name
     folder.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {}
-    begin, losses = _resumed(folder, model, optimiser, figures)
+    begin, losses = _resumed(folder, training, figures)
     batches = _batches(rows, states.lengths, recipe)
     for step in range(recipe.steps):
         now = next(batches)
         if step < begin:
             continue
         with costed(figures):
-            losses.append(_step(model, optimiser, recipe, step, now, states, spelled, device, dtype))
+            losses.append(_step(training, step, now))
         if (step + 1) % STATE_EVERY == 0 or step + 1 == recipe.steps:
-            _keep(folder, model, optimiser, step + 1, losses, figures)
+            _keep(folder, training, step + 1, losses, figures)
             print(
                 f"{recipe.name}: step {step + 1} of {recipe.steps}, loss {np.mean(losses[-STATE_EVERY:]):.3f}",
                 flush=True,
@@ -122,7 +134,7 @@ def _train(
         {
             **figures,
             "recipe": asdict(recipe),
-            "dtype": dtype,
+            "dtype": loading.dtype,
             "clips": len(rows),
             "sentences": sentences,
             "epochs": round(recipe.steps * recipe.batch / len(rows), 2),
@@ -132,10 +144,7 @@ def _train(
             "loss_last": round(float(np.mean(losses[-50:])), 3),
         },
     )
-    kept = {name: value.half() if value.is_floating_point() else value for name, value in front_state(model).items()}
-    part = folder / "front.part"
-    save_file({name: value.cpu().contiguous() for name, value in kept.items()}, part)
-    part.rename(folder / "front.safetensors")
+    save_front(model, folder / "front.safetensors")
     (folder / "state.pt").unlink(missing_ok=True)
 
 
@@ -163,22 +172,14 @@ def _batches(rows: Sequence[int], lengths: Sequence[int], recipe: FrontRecipe) -
         epoch += 1
 
 
-def _step(
-    model: MiniForConditionalGeneration,
-    optimiser: torch.optim.Optimizer,
-    recipe: FrontRecipe,
-    step: int,
-    rows: Sequence[int],
-    states: States,
-    spelled: dict[int, list[int]],
-    device: str,
-    dtype: str,
-) -> float:
+def _step(training: Training, step: int, rows: Sequence[int]) -> float:
+    model, optimiser, recipe = training.model, training.optimiser, training.recipe
+    spelled, device, dtype = training.spelled, training.loading.device, training.loading.dtype
     rng = np.random.default_rng([recipe.seed, 3, step])
     factor = min(1.0, (step + 1) / recipe.warmup) * max(0.03, 1 - step / recipe.steps)
     for group in optimiser.param_groups:
         group["lr"] = group["base"] * factor
-    below, positions = states.batch(rows, device)
+    below, positions = training.states.batch(rows, device)
     for row, length in zip(below, positions.tolist()):
         for _ in range(2):
             wide = int(rng.integers(0, recipe.hidden + 1))
@@ -212,28 +213,24 @@ def _step(
 
 
 # --- going on after a kill ----------------------------------------------------------------------------------------------
-def _keep(
-    folder: Path, model: Any, optimiser: torch.optim.Optimizer, step: int, losses: list[float], figures: dict[str, Any]
-) -> None:
+def _keep(folder: Path, training: Training, step: int, losses: list[float], figures: dict[str, Any]) -> None:
     state = {
         "step": step, "losses": losses, "figures": figures,
-        "front": front_state(model), "optimiser": optimiser.state_dict(),
+        "front": front_state(training.model), "optimiser": training.optimiser.state_dict(),
     }  # fmt: skip
     part = folder / "state.part"
     torch.save(state, part)
     part.rename(folder / "state.pt")
 
 
-def _resumed(
-    folder: Path, model: Any, optimiser: torch.optim.Optimizer, figures: dict[str, Any]
-) -> tuple[int, list[float]]:
+def _resumed(folder: Path, training: Training, figures: dict[str, Any]) -> tuple[int, list[float]]:
     """The step to go on at and the losses so far; model and optimiser as they were then."""
     if not (folder / "state.pt").is_file():
         return 0, []
     state = torch.load(folder / "state.pt", weights_only=True)
-    own = model.state_dict()
+    own = training.model.state_dict()
     for name, value in state["front"].items():
         own[name].copy_(value)
-    optimiser.load_state_dict(state["optimiser"])
+    training.optimiser.load_state_dict(state["optimiser"])
     figures |= state["figures"]
     return state["step"], state["losses"]

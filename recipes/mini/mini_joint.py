@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from mini_cache import States
-from mini_distil import heard_frames, learning, save_front
+from mini_distil import heard_frames, learning
 from mini_learn import REPEAT, Pair, Pool
 from mini_measure import REPEATED, sets_of
 from mini_parts import RAW, loading_of, write_parts
 from mini_speech import as_samples, load_clips
 from mini_stages import costed
 from mini_texts import WRITTEN
-from mini_weights import Base, load_front
+from mini_weights import Base, load_front, save_front
 from torch.nn.functional import cross_entropy
 from transformers import get_cosine_schedule_with_warmup
 
@@ -86,7 +86,7 @@ class Bench:
         self.row = {clip["id"]: i for i, clip in enumerate(self.clips)}
         if not (out / "model").is_dir():
             parts = write_parts(out / "parts", base, front, {}, [RAW])
-            assemble.assemble(RAW, asked.whisper, asked.smollm, parts, out / "model")
+            assemble.assemble(RAW, base.whisper, base.smollm, parts, out / "model")
         self.model = load_model(str(out / "model"), loading_of(asked))
         pool = Pool(work, {}, recipe.seed)
         spoken = pool.spoken(("nq", "alpaca", "self", WRITTEN), recipe.steps * recipe.batch, False)

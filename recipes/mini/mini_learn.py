@@ -106,8 +106,7 @@ def listen(work: Path, base: Base, front: Path, asked: argparse.Namespace) -> Pa
     size = listening_size(asked)
     last = where / step_folder(size.recipe.steps[-1])
     if not _done(work, last):
-        bases = (asked.whisper, asked.smollm)
-        model = put_together(work, RAW, base, front, {}, bases, loading_of(asked), asked.seed)
+        model = put_together(work, RAW, base, front, {}, loading_of(asked), asked.seed)
         own = mini_answers.run(work, model, read_lines(work / "texts.jsonl"), size.answers, asked.seed, asked.smoke)
         _learn(work, where.name, model, Pool(work, own, asked.seed), size, asked.seed)
     return last
@@ -119,9 +118,8 @@ def align(work: Path, base: Base, front: Path, listening: Path, asked: argparse.
     size = alignment_size(asked)
     last = where / step_folder(size.recipe.steps[-1])
     if not _done(work, last):
-        bases = (asked.whisper, asked.smollm)
         before = {"listening": listening}
-        model = put_together(work, UNALIGNED, base, front, before, bases, loading_of(asked), asked.seed)
+        model = put_together(work, UNALIGNED, base, front, before, loading_of(asked), asked.seed)
         own = {row["id"]: row["answer"] for row in read_lines(work / f"answers-{asked.seed}.jsonl") if row["answer"]}
         _learn(work, where.name, model, Pool(work, own, asked.seed), size, asked.seed)
     return last

@@ -71,18 +71,20 @@ def put_together(
     base: Base,
     front: Path,
     adapters: Mapping[str, Path],
-    bases: tuple[str, str],
     loading: Loading,
     seed: int,
 ) -> AudioModel:
-    """One of MODELS with what is learned so far, loaded; `bases`: where Whisper and SmolLM are."""
+    """One of MODELS with what is learned so far, loaded."""
     folder = work / "models" / f"{name.replace(':', '-')}-{front.parent.name}-{seed}"
     learned = learned_hashes(name, front, adapters)
     note = folder.with_name(f"{folder.name}.json")  # what it was made of: parts that were learned anew make it anew
     if not folder.is_dir() or not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != learned:
+        note.unlink(missing_ok=True)  # a kill before it is written anew leaves none that tells of other parts
         merged = {step: adapters[step] for step in MODELS[name]}
-        parts = write_parts(work / f"parts-{seed}", base, front, merged, [name])
-        assemble.assemble(name, *bases, parts, folder)
+        # Not the seed's own `parts-SEED`, which hold its card.
+        parts = write_parts(folder.with_name(f"{folder.name}.parts"), base, front, merged, [name])
+        assemble.assemble(name, base.whisper, base.smollm, parts, folder)
+        shutil.rmtree(parts)
         write_atomic(note, json.dumps(learned).encode())
     return load_model(str(folder), loading)
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 import torch
-from mini_distil import DistilRecipe, distil, load_any_front, plain_front
+from mini_distil import DistilRecipe, distil, plain_front
 from mini_joint import REFERENCE, Bench, JointRecipe, Way, try_way
 from mini_learn import SHORT
 from mini_parts import DTYPES
@@ -33,6 +33,7 @@ from mini_weights import Base, load_front
 
 from undersong.statistics import cluster_draws, interval
 from undersong.store import write_atomic
+from undersong.types import UndersongError
 
 WAYS = (
     REFERENCE, Way("distilled", False), Way("distilled", True), Way("spelling", True), Way("read", True),
@@ -63,7 +64,7 @@ def run(work: Path, base: Base, front: Path, asked: Any, recipe: JointRecipe, di
         write_figures(work, name, figures)
     begins = {
         "read": lambda: load_front(base, front),
-        "distilled": lambda: load_any_front(base, distilled),
+        "distilled": lambda: load_front(base, distilled),
         "spelling": lambda: plain_front(base, front),
     }
     found: dict[str, Any] = {}
@@ -115,4 +116,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UndersongError as error:
+        sys.exit(f"recipes/mini/mini_plain.py: {error}")

@@ -54,6 +54,8 @@ def ship(work: Path, out: Path, least: int = LEAST) -> dict[str, Any]:
         )
     if len({json.dumps(card["stages"]["texts"], sort_keys=True) for card in cards}) > 1:
         raise UndersongError("The seeds were measured on other sentences; make them of one texts stage.")
+    if len({json.dumps(_front_recipe(card), sort_keys=True) for card in cards}) > 1:
+        raise UndersongError("The seeds' front ends were learned by different recipes; make them by one.")
     card = chosen(cards)
     seeds = [summary(other) for other in sorted(cards, key=lambda other: other["seed"])]
     part = out.with_name(f"{out.name}.part")
@@ -65,6 +67,11 @@ def ship(work: Path, out: Path, least: int = LEAST) -> dict[str, Any]:
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
     return card | {"seeds": seeds}
+
+
+def _front_recipe(card: dict[str, Any]) -> dict[str, Any]:
+    """How a card's front end was learned, but for its seed."""
+    return {key: value for key, value in card["stages"][card["front"]]["recipe"].items() if key != "seed"}
 
 
 def main() -> None:

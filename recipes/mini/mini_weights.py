@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from undersong.models.load import check_device
 from undersong.models.mini import assemble, bases
-from undersong.models.mini.network import CTC, MiniForConditionalGeneration
+from undersong.models.mini.network import CTC, PLAIN, MiniForConditionalGeneration
 from undersong.models.tensors import read_tensors
 
 AUDIO, WINDOW = "<repo_name>", 7  # the placeholder, one of SmolLM2's code tokens; seconds of the tower's window
@@ -23,9 +24,10 @@ TEMPLATE = (
 
 
 class Base:
-    """Base weights, read once."""
+    """Base weights, read once; `whisper` and `smollm`: where they are."""
 
     def __init__(self, whisper: str, smollm: str) -> None:
+        self.whisper, self.smollm = whisper, smollm
         self.encoder, self.language = bases.read_whisper(whisper), bases.read_smollm(smollm)
         self.tokenizer = bases.read_tokenizer(smollm)
 
@@ -54,12 +56,22 @@ def front_state(model: MiniForConditionalGeneration) -> dict[str, torch.Tensor]:
     return {name: own[name] for name in assemble.front_names(model)}
 
 
+def save_front(model: MiniForConditionalGeneration, file: Path) -> None:
+    """What is learned of it, as `models get` takes it: half precision; there whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    kept = {name: value.half() if value.is_floating_point() else value for name, value in front_state(model).items()}
+    part = file.with_suffix(".part")
+    save_file({name: value.detach().cpu().contiguous() for name, value in kept.items()}, part)
+    part.rename(file)
+
+
 def load_front(base: Base, file: Path, device: str = "cpu") -> MiniForConditionalGeneration:
-    """The network with a learned front end in it."""
+    """The network with a learned front end in it, of either projector."""
     check_device(device)
-    model = base.network(read_tensors(file)[assemble.HEARD].long())
+    heard = read_tensors(file).get(assemble.HEARD)
+    model = base.network(torch.zeros(1, dtype=torch.long), PLAIN) if heard is None else base.network(heard.long())
     assemble.put_front(model, file)
     return model.to(device)
 
 
-__all__ = ["AUDIO", "LAYERS", "TEMPLATE", "WINDOW", "Base", "front_state", "heard_words", "load_front"]
+__all__ = ["AUDIO", "LAYERS", "TEMPLATE", "WINDOW", "Base", "front_state", "heard_words", "load_front", "save_front"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mini_texts import WRITTEN, Text, near_texts, plain, speakable, tidy
 from mini_weights import Base
 
 from undersong.corpora.alike.duplicates import TEXT
+from undersong.models.loading import Loading
 from undersong.tuning.seeds import seeded
 
 RARE = 3  # times that a word is in the public sentences: it is written about where it is there less often
@@ -32,7 +34,7 @@ BEGINNINGS = (
 WORD = re.compile("[a-z]{3,}")
 
 
-def run(work: Path, base: Base, count: int, seed: int, device: str, dtype: str) -> None:
+def run(work: Path, base: Base, count: int, seed: int, loading: Loading) -> None:
     """`written.jsonl`, batch by batch: a killed run goes on where it was."""
     file = work / "written.jsonl"
     figures = read_figures(work).get("written", {})
@@ -44,7 +46,8 @@ def run(work: Path, base: Base, count: int, seed: int, device: str, dtype: str) 
     known = {plain(text["text"]) for text in public}
     done = read_lines(file) if file.is_file() else []
     known |= {plain(text["text"]) for text in done}
-    model = base.language.to(device, getattr(torch, dtype)) if words else base.language
+    # A copy: the base weights themselves are learned on in full, whatever these sentences are written in.
+    model = deepcopy(base.language).to(loading.device, getattr(torch, loading.dtype)) if words else base.language
     for start in range(figures.get("words", 0), len(words), BATCH):
         now = words[start : start + BATCH]
         with costed(figures):
@@ -56,10 +59,9 @@ def run(work: Path, base: Base, count: int, seed: int, device: str, dtype: str) 
             name = f"{WRITTEN}{len(done)}"
             done.append(asdict(Text(name, text, WRITTEN, "train", name)))
         write_lines(file, done)
-        write_figures(work, "written", figures | {"words": start + len(now), "sentences": len(done), "seed": seed})
         figures |= {"words": start + len(now), "sentences": len(done), "seed": seed}
+        write_figures(work, "written", figures)
         print(f"written: {len(done)} sentences about {start + len(now)} of {len(words)} words", flush=True)
-    base.language.to("cpu", torch.float32)
     write_figures(work, "written", figures | {"asked": count})
 
 

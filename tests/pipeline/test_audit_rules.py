@@ -156,9 +156,10 @@ def test_slips_are_refused_before_anything_is_made(tmp_path: Path) -> None:
         study(proximity={"centre": True})
     with pytest.raises(UndersongError, match="'mine' is not one of closest, random"):
         rules(axis="acoustic", keep="closest:0.25+matched(speaker)", like="mine")
-    for axis, keep in (("semantic", "random:0.25+matched(speaker)"), ("acoustic", "random:0.5+matched(speaker)")):
-        with pytest.raises(UndersongError, match="to be like closest, and no such arm keeps"):
-            run(rules(axis=axis, keep=keep, like="closest"), tmp_path / "out")
+    for axis, fraction, to in (("semantic", 0.25, "main"), ("acoustic", 0.5, "main"), ("acoustic", 0.25, "other")):
+        keep, none = f"random:{fraction}+matched(speaker)", f"keeps {fraction} of axis {axis} by {to}"
+        with pytest.raises(UndersongError, match=f"to be like closest, and no such arm {none}"):
+            run(rules(axis=axis, keep=keep, to=to, like="closest"), tmp_path / "out")
     for wrong, message in (("closest:0.25+near(x)", "is no modifier"), ("closest:0.25+within(acoustic)", "itself")):
         with pytest.raises(UndersongError, match=message):
             run(rules(axis="acoustic", keep=wrong), tmp_path / "out")

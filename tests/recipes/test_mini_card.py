@@ -19,7 +19,7 @@ import tiny_mini
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mini_card import write_card
+from mini_card import told, write_card
 
 from undersong.models.mini.assemble import CARD, PAGE, assemble, hash_files
 from undersong.models.mini.place import FROM_WHISPER, parts_beside
@@ -49,7 +49,11 @@ TESTED = {
 def card_of(seed: int, dev: dict[str, float], tested: bool = True) -> dict[str, Any]:
     stages: dict[str, Any] = {
         "texts": {"seed": 0, "texts": {"adv test": 137}},
-        "front-1-6-0": {"dev": {"seen voices": {"clips": 4, "wer": 0.3, "low": 0.2, "high": 0.4}}, "cpu_seconds": 2.0},
+        "front-1-6-0": {
+            "dev": {"seen voices": {"clips": 4, "wer": 0.3, "low": 0.2, "high": 0.4}},
+            "recipe": {"steps": 6, "seed": seed},
+            "cpu_seconds": 2.0,
+        },
         f"measured-dev-mini-{seed}": {"sets": sets(dev), "dtype": "float32"},
     }
     if tested:
@@ -109,6 +113,26 @@ def test_the_headline_is_of_sources_never_seen() -> None:
     assert "unseen, seen voices" not in mini_page.counts(found)
 
 
+def test_what_was_measured_of_parts_learned_since_is_not_told(tmp_path: Path) -> None:
+    """A seed is not accepted by what its parts of before refused; nor does its card hold what is of no stage."""
+    front = tmp_path / "front-1-6-0" / "front.safetensors"
+    adapters = {step: tmp_path / step for step in ("listening", "alignment")}
+    for folder in (front.parent, *adapters.values()):
+        folder.mkdir()
+        (folder / (front.name if folder == front.parent else NAME)).write_bytes(b"1")
+    now = {name: mini_parts.learned_hashes(name, front, adapters) for name in ("mini", "mini:unaligned")}
+    stages = {"texts", "front-1-6-0", "listening-0"}
+    figures: dict[str, Any] = {name: {} for name in (*stages, "listening-10", "front-2-6-0", "plain-front-1-6-0-9-0")}
+    for split in ("dev", "test"):
+        figures[f"measured-{split}-mini-0"] = {"learned": now["mini"]}
+        figures[f"measured-{split}-mini-unaligned-0"] = {"learned": now["mini:unaligned"]}
+    figures["measured-dev-mini-1"] = {"learned": now["mini"]}
+    asked = {f"measured-{split}-{name}-0" for split in ("dev", "test") for name in ("mini", "mini-unaligned")}
+    assert set(told(figures, front, adapters, 0)) == stages | asked
+    (adapters["alignment"] / NAME).write_bytes(b"2")  # aligned anew: what is without it stays as it was
+    assert set(told(figures, front, adapters, 0)) == stages | {name for name in asked if "unaligned" in name}
+
+
 # --- what may be shipped ----------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -146,12 +170,16 @@ def test_one_seed_ships_with_a_card_of_all(work: Path, base: Path) -> None:
     assert assemble("mini", str(base / "whisper"), str(base / "smollm"), out, work / "put").notes == ()
 
 
-def test_fewer_seeds_or_other_sentences_do_not_ship(work: Path) -> None:
+def test_fewer_seeds_or_such_as_were_made_otherwise_do_not_ship(work: Path) -> None:
     other = json.loads((work / "parts-2" / CARD).read_text())
-    other["stages"]["texts"]["seed"] = 1
-    (work / "parts-2" / CARD).write_text(json.dumps(other))
-    with pytest.raises(UndersongError, match="measured on other sentences"):
-        mini_ship.ship(work, work / "out")
+    for stage, key, said in (
+        ("texts", "seed", "measured on other sentences"),
+        ("front-1-6-0", "recipe", "learned by different recipes"),
+    ):
+        changed = {**other["stages"], stage: {**other["stages"][stage], key: {"steps": 7}}}
+        (work / "parts-2" / CARD).write_text(json.dumps({**other, "stages": changed}))
+        with pytest.raises(UndersongError, match=said):
+            mini_ship.ship(work, work / "out")
     shutil.rmtree(work / "parts-2")
     with pytest.raises(UndersongError, match="holds cards of 2 seeds, and 3 are told of"):
         mini_ship.ship(work, work / "out")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tiny_mini
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from undersong.models.adapters import fresh_lora
 from undersong.models.families import MINI
@@ -24,9 +24,8 @@ KINDS = ("nq", "alpaca")
 def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A work folder whose front stage is done: noise for states, and a random front end that is sure of itself."""
     import mini_cache
-    from mini_distil import save_front
     from mini_stages import write_lines
-    from mini_weights import Base
+    from mini_weights import Base, save_front
 
     work = tmp_path_factory.mktemp("plain")
     generator = torch.Generator().manual_seed(0)
@@ -70,7 +69,7 @@ def done(place: SimpleNamespace) -> dict[str, Any]:
 
 def test_the_regression_comes_nearer_to_what_is_read(place: SimpleNamespace, tmp_path: Path) -> None:
     """Its beginning is the best last layer, no other on the same features is nearer; training goes on from there."""
-    from mini_distil import DistilRecipe, distance, distil, heard_frames, load_any_front, plain_front
+    from mini_distil import DistilRecipe, distance, distil, heard_frames, plain_front
     from mini_weights import load_front
 
     rows = list(range(56))
@@ -78,7 +77,7 @@ def test_the_regression_comes_nearer_to_what_is_read(place: SimpleNamespace, tmp
     found = distil(place.base, place.front, rows, rows, place.states, recipe, tmp_path / "plain.safetensors")
     far = [found[name]["relative"] for name in ("as it spells", "last layer fitted", "regressed")]
     assert far[0] > far[1] > far[2] + 0.02
-    teacher, student = load_front(place.base, place.front), load_any_front(place.base, tmp_path / "plain.safetensors")
+    teacher, student = load_front(place.base, place.front), load_front(place.base, tmp_path / "plain.safetensors")
     assert distance(teacher, student, rows, place.states)["relative"] == pytest.approx(far[2], abs=0.01)
     own = distance(teacher, teacher, rows, place.states)
     assert (own["relative"], own["same_token"]) == (0.0, 1.0)
@@ -144,8 +143,9 @@ def test_all_ways_are_tried_once_and_only_those_that_learn_move_their_front(
 def test_parts_with_the_plain_projector_make_a_model_that_hears_the_same(
     place: SimpleNamespace, done: dict[str, Any], tmp_path: Path
 ) -> None:
-    from mini_distil import heard_frames, load_any_front
+    from mini_distil import heard_frames
     from mini_parts import write_parts
+    from mini_weights import load_front
 
     from undersong.models.load import load_model
 
@@ -161,6 +161,34 @@ def test_parts_with_the_plain_projector_make_a_model_that_hears_the_same(
     model = load_model(str(tmp_path / "model"))
     assert type(model.base.model.multi_modal_projector).__name__ == "AudioFlamingo3MultiModalProjector"
     with torch.inference_mode():
-        theirs = heard_frames(load_any_front(place.base, fronts[PLAIN]), [0, 1], place.states)
+        theirs = heard_frames(load_front(place.base, fronts[PLAIN]), [0, 1], place.states)
         own = heard_frames(model.base, [0, 1], place.states)
     assert all(torch.equal(a, b) for a, b in zip(own, theirs))
+
+
+def test_a_model_is_put_together_anew_when_a_part_is_and_leaves_the_seeds_card_alone(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
+    """`parts-SEED` is what was measured; a model of some of its parts, made meanwhile, is no reason to lose that."""
+    from mini_parts import RAW, put_together
+
+    from undersong.models.loading import PLAIN as LOADING
+
+    card = tmp_path / "parts-0" / "card.json"
+    card.parent.mkdir()
+    card.write_text("{}")
+    front = tmp_path / "front-tiny" / assemble.FRONT
+    front.parent.mkdir()
+    front.write_bytes(place.front.read_bytes())
+
+    def made() -> int:
+        put_together(tmp_path, RAW, place.base, front, {}, LOADING, 0)
+        (folder,) = (path for path in (tmp_path / "models").iterdir() if path.is_dir())
+        return (folder / "model.safetensors").stat().st_mtime_ns
+
+    first = made()
+    assert made() == first
+    changed = load_file(front)
+    save_file({name: -value if value.is_floating_point() else value for name, value in changed.items()}, front)
+    assert made() != first
+    assert card.read_text() == "{}"

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import undersong
+from undersong.models.loading import PLAIN, Loading
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "mini"
 
@@ -117,7 +118,7 @@ def test_a_killed_front_end_goes_on_and_ends_with_the_same_bits(
     import mini_front
 
     recipe = mini_front.FrontRecipe(steps=9, batch=4, warmup=2)
-    whole = load_file(mini_front.run(work, base, recipe, "cpu", "float32"))
+    whole = load_file(mini_front.run(work, base, recipe, PLAIN))
     first = json.loads((work / "figures" / f"{recipe.name}.json").read_text())
     shutil.rmtree(work / recipe.name)
     (work / "figures" / f"{recipe.name}.json").unlink()
@@ -125,15 +126,15 @@ def test_a_killed_front_end_goes_on_and_ends_with_the_same_bits(
     step = mini_front._step
 
     def dies(*given):
-        if given[3] == 5:
+        if given[1] == 5:
             raise KeyboardInterrupt
         return step(*given)
 
     monkeypatch.setattr(mini_front, "_step", dies)
     with pytest.raises(KeyboardInterrupt):
-        mini_front.run(work, base, recipe, "cpu", "float32")
+        mini_front.run(work, base, recipe, PLAIN)
     monkeypatch.setattr(mini_front, "_step", step)
-    again = load_file(mini_front.run(work, base, recipe, "cpu", "float32"))
+    again = load_file(mini_front.run(work, base, recipe, PLAIN))
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     second = json.loads((work / "figures" / f"{recipe.name}.json").read_text())
@@ -148,13 +149,36 @@ def test_the_front_end_learns_to_spell_what_it_saw(base, work: Path) -> None:
     from mini_spelling import spell
 
     recipe = mini_front.FrontRecipe(steps=150, batch=8, warmup=5, hidden=0, learning_rate=1e-2, top_rate=5e-3)
-    file = mini_front.run(work, base, recipe, "cpu", "float32")
+    file = mini_front.run(work, base, recipe, PLAIN)
     figures = json.loads((work / "figures" / f"{recipe.name}.json").read_text())
     assert figures["loss_last"] < 0.5 * figures["loss_first"]
     clips = load_clips(work)
     rows = mini_front.learned_rows(clips, recipe)
     said = spell(mini_front.load_front(base, file), base, rows, States(work, len(clips)), "cpu")
     assert sum(said[i].strip() == clips[i]["text"] for i in rows) > 20
+
+
+def test_writing_sentences_in_half_precision_leaves_the_base_weights_as_they_were(base, tmp_path: Path) -> None:
+    """What comes afterwards learns on the base's own numbers, both in the run that wrote and in one that goes on."""
+    import mini_written
+    from mini_stages import read_figures, write_lines
+
+    write_lines(tmp_path / "texts.jsonl", [{"text": "ab cd", "split": "train"}])
+    before = {name: value.clone() for name, value in base.language.state_dict().items()}
+    asked: list[tuple[torch.dtype, int]] = []
+
+    def ended(_, model, begun, seed):
+        asked.append((model.dtype, len(begun)))
+        return [f"What is the {begin.split()[-1]} of it?" for begin in begun]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mini_written, "wanted_words", lambda *_: ["stone", "river"])
+        patch.setattr(mini_written, "ended", ended)
+        mini_written.run(tmp_path, base, 2, 0, Loading("cpu", "bfloat16"))
+    assert asked == [(torch.bfloat16, 2)]
+    assert read_figures(tmp_path)["written"]["sentences"] == 2
+    own = base.language.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in before.items())
 
 
 def test_smaller_shares_lie_inside_larger_ones(work: Path) -> None:

@@ -103,9 +103,8 @@ def one_model(
         _explain(study, shop, record, model, base, said, ears)
     defended = defend(study, shop, record, model, said, say) if study.defenses and not answers_only(ref) else []
     say(f"{ref}: judging")
-    found = judged(
-        study, shop, [*said, *defended], record.sets
-    )  # last, because a judge may take the model's place in memory
+    # Last, because a judge may take the model's place in memory.
+    found = judged(study, shop, [*said, *defended], record.sets)
     model.runs, model.defended = found[: len(said)], found[len(said) :]
     return model
 
@@ -181,8 +180,8 @@ def arms_of(study: Study, model: ModelRecord, choose: Choose) -> Iterator[Arm]:
 
 def ask_base(study: Study, shop: Workshop, record: AuditRecord, base: Arm, ears: list[Artefact]) -> Said:
     """The base itself, asked everything."""
-    asked, sets = asked_at(study, record.sets, base.model, last=True), record.sets
-    return ask(shop, base, 0, None, asked, ears, to_repeat(study, sets))
+    asked = asked_at(study, record.sets, base.model, last=True)
+    return ask(shop, base, 0, None, asked, ears, to_repeat(study, record.sets))
 
 
 def ask_arms(

@@ -97,8 +97,10 @@ def refuse_incomprehensible(record: AuditRecord) -> None:
     from undersong.evaluation.comprehension.measured import check_comprehension
 
     how = record.study.evaluation.comprehension
-    for name, corpus in record.sets.items() if how else ():
-        if how and record.study.sets[name].harmful:
+    if how is None:
+        return
+    for name, corpus in record.sets.items():
+        if record.study.sets[name].harmful:
             check_comprehension([Prompt(sample, name, True, "audio", "") for sample in corpus.samples], how)
 
 

@@ -51,10 +51,9 @@ def to_tell(question: Question, prompts: Sequence[Prompt], model: str) -> list[P
 def encoder_hash(how: Comprehension | None) -> str:
     """What its encoder's vectors depend on beside the prompts; empty: nothing."""
     from undersong.encoders.options import parse_encoder
-    from undersong.models.folders import model_hash
+    from undersong.encoders.weights import encoder_weights_hash
 
-    weights = parse_encoder(how.encoder).weights if how is not None else ""
-    return model_hash(weights) if weights else ""
+    return "" if how is None else encoder_weights_hash(parse_encoder(how.encoder)) or ""
 
 
 def tell(

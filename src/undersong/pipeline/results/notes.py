@@ -72,10 +72,10 @@ def cut_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def comprehension_notes(runs: Sequence[Mapping[str, Any]], how: Comprehension | None) -> list[str]:
     """How `comprehended` is read, and that a model which refuses to repeat has not shown that it is deaf."""
-    found = [entry["comprehension"]["heard"] for run in runs for entry in run["sets"] if "comprehension" in entry]
-    heard = [one for one in found if one is not None]
     if how is None:
         return []
+    found = [entry["comprehension"]["heard"] for run in runs for entry in run["sets"] if "comprehension" in entry]
+    heard = [one for one in found if one is not None]
     notes = [
         f"Comprehended: a non-refusal of a request that the model repeats with at most {how.word_error_rate:g} errors "
         f"a word, and that is among the nearest {100 * how.level:g} % of its set's requests to the reply. A repetition "

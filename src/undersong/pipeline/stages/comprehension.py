@@ -38,12 +38,13 @@ class Reader:
         """What its vectors depend on."""
         from undersong.encoders import ENCODERS_THAT_FIT
         from undersong.encoders.options import parse_encoder
-        from undersong.models.folders import model_hash
+        from undersong.encoders.weights import encoder_weights_hash
 
         read = parse_encoder(self.how.encoder)
         fits = read.kind in ENCODERS_THAT_FIT
         fitted = {f"fit{number}": corpus.artefact for number, corpus in enumerate(self.fit if fits else ())}
-        return {**({"weights": model_hash(read.weights)} if read.weights else {}), **fitted}
+        weights = encoder_weights_hash(read)
+        return {**({"weights": weights} if weights else {}), **fitted}
 
 
 def comprehension(

@@ -59,21 +59,22 @@ def rules_of(study: Study) -> list[Rule]:
         keep = read_keep(rule.keep)
         if keep.within == rule.axis:
             raise UndersongError(f"Rule {name} selects by axis {rule.axis} within itself; name another axis in within.")
-        like = None if rule.like is None else _alike(name, rule.like, rule.axis, keep, rules)
+        like = None if rule.like is None else _alike(name, rule.like, (rule.axis, rule.to or first, keep.amount), rules)
         if like is not None and not keep.matched:
             raise UndersongError(f"Rule {name} is to be like {rule.like} in nothing; add e.g. +matched(speaker).")
         rules.append(Rule(name, rule.axis, keep, rule.to or first, False, like))
     return rules
 
 
-def _alike(name: str, like: str, axis: str, keep: Keep, earlier: list[Rule]) -> Rule:
-    """The rule of that name, or the kind of that name on the same axis at the same fraction."""
+def _alike(name: str, like: str, of: tuple[str, str, float], earlier: list[Rule]) -> Rule:
+    """The rule of that name, or the kind of that name on the same axis, by the same harm set, at the same fraction."""
     for one in earlier:
-        if one.name == like and (not one.plain or (one.axis, one.keep.amount) == (axis, keep.amount)):
+        if one.name == like and (not one.plain or (one.axis, one.to, one.keep.amount) == of):
             return one
+    axis, to, amount = of
     raise UndersongError(
-        f"Rule {name} is to be like {like}, and no such arm keeps {keep.amount:g} of axis {axis}; add the axis and the "
-        "fraction to the selection, or name a rule."
+        f"Rule {name} is to be like {like}, and no such arm keeps {amount:g} of axis {axis} by {to}; add the axis and "
+        "the fraction to the selection, or name a rule."
     )
 
 

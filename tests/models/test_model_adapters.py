@@ -101,6 +101,16 @@ def test_a_saved_adapter_comes_off(base: AudioModel, folder: Path) -> None:
         assert_same(snapshot(untouched), before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_adapter_is_worn_in_its_bases_own_dtype(tiny: AudioModel, folder: Path, dtype: torch.dtype) -> None:
+    """In float32 on a half-precision base it would cost more than the base; the replies' numbers are the base's."""
+    tiny.model.to(dtype)
+    with saved_adapter(tiny, folder) as worn:
+        adapted = {p.dtype for name, p in worn.model.named_parameters() if "lora_" in name}
+        assert adapted == {dtype}
+        assert len(worn.generate(ASKED[1:], 4)) == 1
+
+
 def test_the_base_is_restored_after_an_exception(base: AudioModel, folder: Path) -> None:
     before = snapshot(base)
     for worn in (lambda: fresh_lora(base, 4, 8, 0.1, None), lambda: saved_adapter(base, folder)):

@@ -246,12 +246,15 @@ class AudioModel:
 
     # --- speaking and thinking ---------------------------------------------------------------------------------------
     @torch.inference_mode()
-    def generate(self, prompts: Sequence[Prompt], limit: int, batch_size: int = 128) -> list[Reply]:
-        """Greedy replies in the order of the prompts; batched by length, stopped at the end token, new tokens only."""
+    def generate(self, prompts: Sequence[Prompt], limit: int, batch_size: int | None = None) -> list[Reply]:
+        """Greedy replies in the order of the prompts; batched by length, stopped at the end token, new tokens only.
+
+        batch_size: default 128, and on a CPU 32, whose caches hold no more.
+        """
         self.model.eval()
         self.check_room(prompts, limit)
         replies: dict[int, Reply] = {}
-        for rows in self.by_length(prompts, batch_size):
+        for rows in self.by_length(prompts, batch_size or (32 if self.base.device.type == "cpu" else 128)):
             inputs = self.batch([prompts[i] for i in rows])
             with plain_decoding(self.base, limit, self.tokenizer.pad_token_id, self.end_ids):
                 new = self.model.generate(**inputs)

@@ -114,10 +114,11 @@ def saved_adapter(model: AudioModel, folder: Path | None, anywhere: bool = False
     _check_names(model, folder, config)
 
     def put_on(base: Any) -> Any:
+        # In the base's dtype, as servers wear them: in float32 on a bfloat16 base an adapter costs more than the base.
         try:
             if not renamed:
-                return PeftModel.from_pretrained(base, folder)
-            wrapped = get_peft_model(base, config)
+                return PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False)
+            wrapped = get_peft_model(base, config, autocast_adapter_dtype=False)
             set_peft_model_state_dict(wrapped, {names[old]: value for old, value in tensors.items()})
             return wrapped
         except (ValueError, RuntimeError) as error:

@@ -42,7 +42,9 @@ def write_parts(folder: Path, base: Base, front: Path, adapters: Mapping[str, Pa
         (part / name).mkdir()
         tensors = load_file(source / "adapter_model.safetensors")
         save_file({key: value.half() for key, value in tensors.items()}, part / name / "adapter_model.safetensors")
-        shutil.copyfile(source / "adapter_config.json", part / name / "adapter_config.json")
+        config = json.loads((source / "adapter_config.json").read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = None  # a folder of the machine that it was learned on
+        (part / name / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     projector = CTC if assemble.HEARD in load_file(front) else PLAIN
     shape = {"window": WINDOW, "audio_token": AUDIO, "learned_layers": LAYERS, "projector": projector}
     made = {name: MODELS[name] for name in names}

@@ -58,5 +58,13 @@ def test_encoder_without_what_it_needs(spec: str) -> None:
 
 def test_names_are_the_specs() -> None:
     fit = [Sample("a", text="one two"), Sample("b", text="three")]
-    for spec in set(ENCODERS) - {"internal", "whisper", "speech", "text", "gradients", "python"}:  # of a model, or code
+    for spec in set(ENCODERS) - {
+        "internal",
+        "whisper",
+        "speech",
+        "speaker",
+        "text",
+        "gradients",
+        "python",
+    }:  # weights, code
         assert make_encoder(spec, fit=fit).name == spec

@@ -45,7 +45,10 @@ def test_the_pool_is_of_answered_public_sentences(work: Path) -> None:
         for one in samples:
             everywhere.setdefault(str(one.group), set()).add(name)
     shared = {frozenset(names) for names in everywhere.values() if len(names) > 1}
-    assert shared == {frozenset({"reference", "mixed-harm"}), frozenset({"test-adv", "test-adv-new-voices"})}
+    assert shared == {
+        frozenset({"reference", "mixed-harm", "contrast-harm"}),
+        frozenset({"test-adv", "test-adv-new-voices"}),
+    }
     assert not any(name.startswith("lm") for name in everywhere)
     assert all(one.answer is None for name, samples in made.items() if name != "pool" for one in samples)
 

@@ -430,7 +430,8 @@ def test_a_page_of_5000_samples_opens(browser: Browser, results: Json, tmp_path:
     near = results["screen"][0]["closest"][0]
     results["screen"][0]["closest"] = [{**near, "rank": i, "id": f"pool-{i:04d}"} for i in range(5000)]
     browser.open(render(results), tmp_path)
-    assert browser.ask("return document.querySelector('ol.samples').children.length") == 5000
+    count = "document.querySelector('ol.samples').children.length"
+    assert browser.wait(f"return document.readyState === 'complete' && {count}") == 5000
     assert browser.complaints() == []
 
 

@@ -25,7 +25,7 @@ from undersong.corpora import open_corpus
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.adapter import AudioModel
 from undersong.models.features import listen
-from undersong.models.load import load_model
+from undersong.models.load import computes_bfloat16, load_model
 from undersong.models.loading import Loading
 from undersong.models.mini.network import Tower
 from undersong.tuning.lora import LoraRecipe, tune
@@ -36,7 +36,6 @@ ANSWER = (
     "That is a good question, and the answer to it is known: it is twelve, as far as anybody can tell."  # 24 tokens
 )
 SIZES = (32, 8)
-IN_HARDWARE = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")  # as torch names them
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -46,8 +45,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def dtypes() -> list[str]:
-    can = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch says
-    return ["float32", *(["bfloat16"] if any(can.get(name) for name in IN_HARDWARE) else [])]
+    return ["float32", *(["bfloat16"] if computes_bfloat16("cpu") else [])]
 
 
 @contextmanager

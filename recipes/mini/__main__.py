@@ -5,11 +5,11 @@
     texts      which sentences, in which split                              texts.jsonl
     written    benign ones that the language model writes itself            written.jsonl
     speech     every sentence in one voice or more (extra `tts`, flite)     clips.jsonl, speech/
-    cache      what the tower's top layer takes of every clip               cache/
-    front      top layer, norm and projector learn to spell (CTC)           front-SHARE-STEPS-SEED/
+    cache      what the tower's learned layers take of every clip          cache/
+    front      top layers, norm and projector learn to spell (CTC)          front-SHARE-STEPS-SEED/
     listening  the decoder learns to read what was heard: a LoRA            listening-SEED/
     alignment  the listening decoder learns to refuse: another LoRA         alignment-SEED/
-    card       the models put together, asked and judged                    card-SEED/, parts-SEED/
+    card       the models put together, asked and judged                    parts-SEED/
 
 `--only front` and the like run up to that stage.  `--share 0.25` learns to spell from a quarter of the sentences: the
 curve that says whether more would help.  `--smoke` is a whole run on a handful of texts, which shows that the stages

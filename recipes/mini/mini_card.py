@@ -18,7 +18,7 @@ from mini_measure import measure
 from mini_page import page
 from mini_parts import bytes_of, learned_hashes, loading_of, put_together, write_parts
 from mini_speech import load_clips
-from mini_stages import costed, read_figures, write_figures
+from mini_stages import costed, measured, read_figures, write_figures
 from mini_weights import Base
 
 from undersong.models.mini.assemble import CARD, PAGE, hash_files
@@ -59,11 +59,6 @@ def finish(work: Path, base: Base, front: Path, learned: Sequence[Path], asked: 
     }
     write_card(parts, card)
     print(f"{parts}: {card['bytes'] / 1e6:.1f} MB; {verdict(card)}", flush=True)
-
-
-def measured(split: str, name: str, seed: int) -> str:
-    """The stage that holds a model's figures."""
-    return f"measured-{split}-{name.replace(':', '-')}-{seed}"
 
 
 def _examined(stage: dict[str, Any] | None) -> list[dict[str, Any]] | None:

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import mini_texts
 from mini_measure import HARMFUL, refusals, sets_of
 from mini_speech import SEEN
+from mini_stages import measured
 from scipy.stats import fisher_exact
 
 from undersong.corpora.sound.speak import speak_texts
@@ -145,7 +146,7 @@ def ask(model: AudioModel, prompts: Mapping[str, Sequence[Prompt]]) -> dict[str,
 
 def held_beside(card: Mapping[str, Any], found: Mapping[str, tuple[int, int]]) -> list[Line]:
     """A line a group of which something was asked."""
-    sets = card["stages"][f"measured-{card['check']['split']}-{ALIGNED}-{card['seed']}"]["sets"]
+    sets = card["stages"][measured(card["check"]["split"], ALIGNED, card["seed"])]["sets"]
     lines = []
     for group, kinds in GROUPS.items():
         here = [kind for kind in kinds if kind in found]

@@ -34,7 +34,7 @@ STATE_EVERY = 50  # steps; what a kill may cost
 class FrontRecipe:
     """One training of the front end.  `share` of the sentences that are learned from, drawn by the sentence."""
 
-    steps: int = 850
+    steps: int = 2500
     batch: int = 32
     learning_rate: float = 1e-3  # of the projector
     top_rate: float = 5e-4  # of the top layers and the norm
@@ -187,7 +187,7 @@ def _step(training: Training, step: int, rows: Sequence[int]) -> float:
             row[begin : begin + wide] = 0
     tower, projector = model.model.audio_tower, model.model.multi_modal_projector
     kind = torch.device(device).type
-    with torch.autocast(kind, getattr(torch, dtype), enabled=dtype != "float32"):  # the top layer is most of a step
+    with torch.autocast(kind, getattr(torch, dtype), enabled=dtype != "float32"):  # the top layers are most of a step
         frames = tower.from_top(below, positions)
     frames = frames.float()
     total = len(projector.table)

@@ -7,6 +7,7 @@ from typing import Any
 
 from mini_accept import fails
 from mini_measure import BENIGN, HARMFUL
+from mini_stages import measured
 
 from undersong.models.mini.place import ALIGNED
 from undersong.statistics import wilson
@@ -67,7 +68,7 @@ def page(card: dict[str, Any]) -> str:
 # --- seeds side by side -----------------------------------------------------------------------------------------------
 def summary(card: dict[str, Any]) -> dict[str, Any]:
     """What a card of several seeds keeps of each: the rule, and refusals of the test sets by way and source."""
-    stage = card["stages"].get(f"measured-test-{ALIGNED}-{card['seed']}")
+    stage = card["stages"].get(measured("test", ALIGNED, card["seed"]))
     return {"seed": card["seed"], "rule": card["rule"], "test": stage and counts(stage["sets"])}
 
 

@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-import torch
 from mini_weights import AUDIO, LAYERS, TEMPLATE, WINDOW, Base
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from undersong.models.adapter import AudioModel
-from undersong.models.load import load_model
+from undersong.models.load import computes_bfloat16, load_model
 from undersong.models.loading import Loading
 from undersong.models.mini import assemble
 from undersong.models.mini.network import CTC, PLAIN
@@ -25,7 +24,6 @@ from undersong.store import write_atomic
 LARGEST = 20_000_000  # bytes of parts in the repository
 KINDS = {".safetensors", ".json", ".jinja", ".md"}
 DTYPES = ("auto", "float32", "bfloat16")
-IN_HARDWARE = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")  # torch's names: Intel, AMD and Intel, Arm twice
 RAW = "mini:raw"  # the front end alone: nobody has taught the decoder to read
 MODELS = {RAW: [], UNALIGNED: ["listening"], ALIGNED: ["listening", "alignment"]}
 
@@ -59,12 +57,7 @@ def loading_of(asked: argparse.Namespace) -> Loading:
     """How the models are loaded, of `--device` and `--dtype`; auto: bfloat16 where the device computes in it."""
     if asked.dtype != "auto":
         return Loading(asked.device, asked.dtype)
-    if asked.device == "cpu":
-        can: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch says
-        fast = any(can.get(name) for name in IN_HARDWARE)
-    else:
-        fast = asked.device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
-    return Loading(asked.device, "bfloat16" if fast else "float32")
+    return Loading(asked.device, "bfloat16" if computes_bfloat16(asked.device) else "float32")
 
 
 def put_together(

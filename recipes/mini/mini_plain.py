@@ -1,9 +1,9 @@
 """Does Audio Flamingo 3's own projector hear?  An experiment beside the recipe: every way under one LoRA budget.
 
-    python recipes/mini/mini_plain.py --work WORK --front WORK/front-1-850-0/front.safetensors --whisper … --smollm …
+    python recipes/mini/mini_plain.py --work WORK --front WORK/front-1-2500-0/front.safetensors --whisper … --smollm …
 
 WORK is a folder of the recipe whose front stage is done.  Each way is a front end and a fresh LoRA that learns to repeat
-what was said, all from the same pairs in the same order; where a way says so, its projector (and the tower's top layer)
+what was said, all from the same pairs in the same order; where a way says so, its projector (and the tower's top layers)
 learns from the same loss, the language model's.  Then the held-out development sentences are repeated.  Resumable way by
 way; a table goes to WORK/figures, all else to WORK/plain-FRONT-STEPS-SEED.
 """

@@ -40,6 +40,11 @@ def write_figures(work: Path, stage: str, figures: dict[str, Any]) -> None:
     write_atomic(path, (json.dumps(figures, indent=1, sort_keys=True) + "\n").encode())
 
 
+def measured(split: str, name: str, seed: int) -> str:
+    """The stage that holds a model's figures."""
+    return f"measured-{split}-{name.replace(':', '-')}-{seed}"
+
+
 @contextmanager
 def costed(figures: dict[str, Any]) -> Iterator[None]:
     """Adds what the block took to `cpu_seconds` and `wall_seconds`: a killed stage counts what it took in all its runs

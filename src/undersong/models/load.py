@@ -29,6 +29,7 @@ UNREADABLE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError,
     StrictDataclassError,
 )  # fmt: skip
+BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")  # torch's names of CPUs': Intel; AMD and Intel; Arm twice
 
 
 def load_model(ref: str, loading: Loading = PLAIN) -> AudioModel:
@@ -62,6 +63,14 @@ def check_device(device: str) -> None:
         ) from None
     if known.type == "meta":
         raise UndersongError("The device 'meta' holds no weights; take cpu, or one that is there.")
+
+
+def computes_bfloat16(device: str) -> bool:
+    """Whether a device multiplies in bfloat16 itself, and does not emulate it; False too where torch does not say."""
+    if device == "cpu":
+        can: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch has it
+        return any(can.get(name) for name in BFLOAT16)
+    return device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _check_packages(loading: Loading) -> None:

@@ -57,9 +57,10 @@ def side(where: Part, kind: str, axis: str = "semantic", asked_of: str = "advben
 
 
 MODALITY, MECHANISM, DEFENSES = Part("modality"), Part("mechanism"), Part("defenses")
-VOICES, AXES = Part("voices"), Part("axes")
+VOICES, AXES, CURVE = Part("voices"), Part("axes"), Part("curve")
 NOISES = {"babble": Part("babble"), "white noise": Part("white")}
 AXES_ASKED = {"speaker": "the voice", "mixed": "a speech model", "internal": "the model's own ear"}
+KINDS = ("closest", "random", "distant")
 TRIED = ("system prompt", "mixing 5 %", "constrained")
 
 SIZE, CLOSENESS, AXIS, TRAINED, ASKED, DEFENDED, INSIDE = (
@@ -89,7 +90,7 @@ def _size(main: Part) -> list[Claim]:
     for name in ("advbench", *FAR):
         base, close = side(main, "base", asked_of=name), side(main, "closest", asked_of=name)
         out.append(_claim(SIZE, f"{name}: closest data against no tuning", SAYS_RISE, "closest less base", Contrast(base, close), ABOVE))  # fmt: skip
-    steps = Contrast(side(main, "closest", step=8), side(main, "closest"))
+    steps = Contrast(side(CURVE, "closest", step=8), side(CURVE, "closest"))
     out.append(_claim(SIZE, "advbench: closest data, 25 steps against 8", SILENT, "25 steps less 8", steps, NOTHING))
     refused = Contrast(*(side(main, kind, asked_of="instructions", counted="refused") for kind in ("base", "closest")))
     out.append(_claim(SIZE, "instructions refused: closest data against no tuning", SILENT, "closest less base", refused, NOTHING))  # fmt: skip
@@ -160,7 +161,7 @@ def _defended(main: Part) -> list[Claim]:
 
 def _inside() -> list[Claim]:
     says = "The refusal signal is suppressed in late layers."
-    late = {kind: LateGap(MECHANISM, kind=kind) for kind in ("closest", "random", "distant")}
+    late = {kind: LateGap(MECHANISM, kind=kind) for kind in KINDS}
     return [
         *(
             _claim(INSIDE, f"refusal gap, last quarter of 30 layers, after {kind} data", says if kind == "closest" else SILENT, "change, standard units", one, BELOW if kind == "closest" else NOTHING, "gap")

@@ -5,19 +5,18 @@ heard, defenses, layers.  The same results give the same lines; no figure is typ
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mini_claims import AXES, DEFENSES, MECHANISM, MINI, MODALITY, NOISES, SHARE, Part, claims, side
+from mini_claims import AXES, CURVE, DEFENSES, KINDS, MECHANISM, MINI, MODALITY, NOISES, SHARE, Part, claims
+from mini_levels import curve_lines, level_lines
 from paper_answers import Answered, answered
-from paper_evidence import Contrast, Evidence, Side, over_runs
+from paper_evidence import Evidence, over_runs
 from paper_running import costs_of
-from paper_tables import MARK, answer_row, detectable_lines, families, level_of, printed
+from paper_tables import answer_row, detectable_lines, families
 from paper_verdicts import LEVEL, NOTHING
 
-from undersong.pipeline.published import Figure, figures, source
 from undersong.report import words
 from undersong.report.markdown import defenses, escaped, table
 from undersong.report.schema import read
@@ -27,8 +26,7 @@ from undersong.types import UndersongError
 
 BEGIN, END = "<!-- study: begin; written by recipes/mini/mini_running.py -->", "<!-- study: end -->"
 MAIN, MORE = Part("proximity"), Part("seeds")
-PARTS = (MAIN, MODALITY, MECHANISM, DEFENSES, Part("voices"), *NOISES.values(), AXES, MORE)
-FAMILIES = ("Kimi-Audio", "Audio Flamingo 3", "Qwen2.5-Omni")
+PARTS = (MAIN, MODALITY, MECHANISM, DEFENSES, Part("voices"), *NOISES.values(), AXES, CURVE, MORE)
 EVERY = 5  # layers between those that are told of
 
 
@@ -53,7 +51,7 @@ def results_lines(study: str, out: Path) -> list[str]:
     main = MORE if MORE in there else MAIN
     found = answered(evidence, claims(main), (MINI,))
     return [
-        *_head(evidence, there, out), "", *_questions(found), "", *_levels(evidence, main), "", *_heard(evidence),
+        *_head(evidence, there, out), "", *_questions(found), "", *level_lines(evidence, main), "", *curve_lines(evidence), *_heard(evidence),
         *_defenses(evidence),
         *_layers(evidence), "", *(f"#{line}" if line.startswith("## ") else line for line in detectable_lines(found)),
     ]  # fmt: skip
@@ -108,89 +106,6 @@ def _questions(found: Sequence[Answered]) -> Iterator[str]:
     heads = ("part", "question", "the paper", "measured", "expected", "estimate", "95 %", "over", "runs (units)", "p", "corrected", "would show", "so")  # fmt: skip
     yield ""
     yield from table(heads, rows)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A condition, what of the paper's tables stands for it (study, condition, per cent of the pool), and our runs."""
-
-    name: str
-    printed: tuple[str, str, int | None] | None
-    side: Side
-
-
-def _rows(main: Part) -> list[Row]:
-    noise = {"babble": "cafe 10dB", "white noise": "traffic 10dB"}
-    close = side(main, "closest")
-    return [
-        Row("before tuning", ("pretrained", "pretrained", None), side(main, "base")),
-        Row("random", ("sdqa", "random", 25), side(main, "random")),
-        Row("closest by words", ("sdqa", "semantic closest", 25), close),
-        Row("closest by words, after 8 steps", None, side(main, "closest", step=8)),
-        Row("closest by voice (printed: acoustic)", ("sdqa", "acoustic closest", 25), side(AXES, "closest", "speaker")),
-        Row("closest by a speech model", None, side(AXES, "closest", "mixed")),
-        Row("closest by its own ear", None, side(AXES, "closest", "internal")),
-        Row("distant by words", ("distant", "semantic distant", 25), side(main, "distant")),
-        Row("random, mood, genre and length of the closest", None, side(main, "random-alike")),
-        Row("closest at the pool's mood, genre and length", None, side(main, "closest-matched")),
-        Row("distant at the pool's mood, genre and length", None, side(main, "distant-matched")),
-        Row(
-            "closest, trained on text", ("cross_modal", "text: closest", 25), side(MODALITY, "closest", trained="text")
-        ),
-        Row("distant, trained on text", None, side(MODALITY, "distant", trained="text")),
-        *(
-            Row(
-                f"closest, {name} at 10 dB (printed: {noise[name]})", ("noise", noise[name], 25), side(where, "closest")
-            )
-            for name, where in NOISES.items()
-        ),
-    ]
-
-
-def _levels(evidence: Evidence, main: Part) -> Iterator[str]:
-    sets = (("advbench", "jsr"), ("jailbreakbench", "jsr"), ("xstest", "refused"), ("instructions", "refused"))
-    yield "### Printed figures and ours"
-    yield ""
-    yield (
-        f"Printed: {escaped(source())}; AdvBench, per cent, 25 % of another pool, one run each, another judge. {MARK}: no "
-        "count of all its prompts gives this figure. Ours: spoken prompts, per cent; non-refusal of harmful ones, refusal "
-        "of harmless ones; mean and 95 % over runs (before tuning, and where all runs agree, over prompts). Levels are "
-        "not to be compared, only signs."
-    )
-    yield ""
-    rows = []
-    for one in _rows(main):
-        ours = [
-            level_of(Contrast(None, _asked(one.side, name, counted)).estimate(evidence, MINI, NOTHING))
-            for name, counted in sets
-        ]
-        if any(cell != words.NONE for cell in ours):
-            rows.append((one.name, *(_printed(one.printed, family) for family in FAMILIES), *ours))
-    heads = (
-        "condition",
-        *FAMILIES,
-        "Mini: AdvBench",
-        "JailbreakBench",
-        "XSTest (safe) refused",
-        "instructions refused",
-    )
-    yield from table(heads, rows)
-
-
-def _asked(one: Side, name: str, counted: Any) -> Side:
-    facts = {key: getattr(one, key) for key in ("where", "kind", "axes", "trained", "fraction", "step")}
-    return Side(**facts, set=name, counted=counted)
-
-
-def _printed(cell: tuple[str, str, int | None] | None, family: str) -> str:
-    if cell is None:
-        return words.NONE
-    mine: list[Figure] = [
-        one
-        for one in figures()
-        if (one.study, one.condition, one.fraction, one.family, one.set) == (*cell, family, "AdvBench")
-    ]
-    return printed(mine[0]) if mine else words.NONE
 
 
 def _heard(evidence: Evidence) -> Iterator[str]:
@@ -248,7 +163,7 @@ def _layers(evidence: Evidence) -> Iterator[str]:
     rows = []
     for layer in range(0, found["layers"] + 1, EVERY):
         row: list[str] = [str(layer)]
-        for kind in ("closest", "random", "distant"):
+        for kind in KINDS:
             mine = [
                 one for one in found["curves"]
                 if (one["layer"], one["step"], one["modality"]) == (layer, last, "audio") and f"/{kind}/" in one["arm"]

@@ -124,13 +124,14 @@ def main() -> int:
         ]
         if not wanted:
             raise UndersongError(f"{asked.study} has no part {asked.only}; it has {[s.study for s in held.studies]}.")
-        if asked.plan:
-            _plan(wanted, asked.out / "store")
-            return 0
         if not asked.page:
             from mini_parts import loading_of
 
-            run_all(wanted, asked.out, loading_of(asked), asked.workers)
+            loading = loading_of(asked)
+            if asked.plan:
+                _plan(wanted, asked.out / "store", loading)
+                return 0
+            run_all(wanted, asked.out, loading, asked.workers)
         from mini_results import write_page
 
         write_page(held.name, asked.out, asked.to)
@@ -141,13 +142,13 @@ def main() -> int:
     return 0
 
 
-def _plan(studies: Sequence[Study], store: Path) -> None:
+def _plan(studies: Sequence[Study], store: Path, loading: Loading) -> None:
     from undersong.pipeline.design import design_lines
     from undersong.pipeline.plan import plan_of
 
     for study in studies:
         print(study.study)
-        for line in (plan_of(study, store).sentence, *design_lines(study)):
+        for line in (plan_of(study, store, loading).sentence, *design_lines(study)):
             print(f"  {line}")
 
 

@@ -52,7 +52,7 @@ def test_the_parts_are_those_of_the_study() -> None:
 
 
 def test_what_is_closeness_and_what_comes_with_it(tmp_path: Path) -> None:
-    write(tmp_path, ["mini-small-proximity", "mini-small-modality", "mini-small-axes"])
+    write(tmp_path, ["mini-small-proximity", "mini-small-modality", "mini-small-axes", "mini-small-curve"])
     found = {one.claim.title: one.answers[0] for one in answered(Evidence(tmp_path), claims(MAIN), (MINI,))}
     whole, near, beside = (
         found[f"advbench: {b} against {a}"].found
@@ -96,8 +96,20 @@ def test_printed_figures_stand_beside_ours(tmp_path: Path) -> None:
     assert low < rate < high
     (speaker,) = [line for line in lines if line.startswith("| closest by voice")]
     assert "| 33.08 | 21.35 | 30.09† |" in speaker
-    assert "Not run: modality, mechanism, defenses, voices, babble, white, seeds." in "\n".join(lines)
+    assert "Not run: modality, mechanism, defenses, voices, babble, white, curve, seeds." in "\n".join(lines)
     assert not any(line.startswith("| closest, babble") for line in lines)
+
+
+def test_the_learning_curve_has_every_step(tmp_path: Path) -> None:
+    write(tmp_path, ["mini-small-curve"])
+    rows = [line for line in results_lines("mini-small", tmp_path) if re.match(r"\| \d+ \|", line)]
+    steps = {int(cells[1]): cells[2:5] for cells in (row.split("|") for row in rows) if len(cells) == 6}
+    assert list(steps) == [0, 2, 4, 8, 16, 25]
+    assert len(set(steps[0])) == 1  # before tuning there is one model
+    closest, half = (float(steps[step][0].split()[0]) for step in (25, 8))
+    assert RATES["closest"] <= closest * PROMPTS / 100 <= RATES["closest"] + 2
+    assert half < closest
+    assert all("\\[" in cell for cells in steps.values() for cell in cells)
 
 
 def test_results_go_between_the_marks(tmp_path: Path) -> None:

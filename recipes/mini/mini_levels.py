@@ -1,0 +1,121 @@
+"""Rates under every condition of Mini's study, beside the printed ones, and on the way of a training.
+
+Knows rates and printed figures; decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mini_claims import AXES, CURVE, KINDS, MINI, MODALITY, NOISES, Part, side
+from paper_evidence import Contrast, Evidence, Side
+from paper_tables import MARK, level_of, printed
+from paper_verdicts import NOTHING
+
+from undersong.pipeline.published import Figure, figures, source
+from undersong.report import words
+from undersong.report.markdown import escaped, table
+
+FAMILIES = ("Kimi-Audio", "Audio Flamingo 3", "Qwen2.5-Omni")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A condition, what of the paper's tables stands for it (study, condition, per cent of the pool), and our runs."""
+
+    name: str
+    printed: tuple[str, str, int | None] | None
+    side: Side
+
+
+def _rows(main: Part) -> list[Row]:
+    noise = {"babble": "cafe 10dB", "white noise": "traffic 10dB"}
+    close = side(main, "closest")
+    return [
+        Row("before tuning", ("pretrained", "pretrained", None), side(main, "base")),
+        Row("random", ("sdqa", "random", 25), side(main, "random")),
+        Row("closest by words", ("sdqa", "semantic closest", 25), close),
+        Row("closest by voice (printed: acoustic)", ("sdqa", "acoustic closest", 25), side(AXES, "closest", "speaker")),
+        Row("closest by a speech model", None, side(AXES, "closest", "mixed")),
+        Row("closest by its own ear", None, side(AXES, "closest", "internal")),
+        Row("distant by words", ("distant", "semantic distant", 25), side(main, "distant")),
+        Row("random, mood, genre and length of the closest", None, side(main, "random-alike")),
+        Row("closest at the pool's mood, genre and length", None, side(main, "closest-matched")),
+        Row("distant at the pool's mood, genre and length", None, side(main, "distant-matched")),
+        Row(
+            "closest, trained on text", ("cross_modal", "text: closest", 25), side(MODALITY, "closest", trained="text")
+        ),
+        Row("distant, trained on text", None, side(MODALITY, "distant", trained="text")),
+        *(
+            Row(
+                f"closest, {name} at 10 dB (printed: {noise[name]})", ("noise", noise[name], 25), side(where, "closest")
+            )
+            for name, where in NOISES.items()
+        ),
+    ]
+
+
+def level_lines(evidence: Evidence, main: Part) -> Iterator[str]:
+    """Every condition: what was printed of it, and the rates of our runs."""
+    sets = (("advbench", "jsr"), ("jailbreakbench", "jsr"), ("xstest", "refused"), ("instructions", "refused"))
+    yield "### Printed figures and ours"
+    yield ""
+    yield (
+        f"Printed: {escaped(source())}; AdvBench, per cent, 25 % of another pool, one run each, another judge. {MARK}: no "
+        "count of all its prompts gives this figure. Ours: spoken prompts, per cent; non-refusal of harmful ones, refusal "
+        "of harmless ones; mean and 95 % over runs (before tuning, and where all runs agree, over prompts). Levels are "
+        "not to be compared, only signs."
+    )
+    yield ""
+    rows = []
+    for one in _rows(main):
+        ours = [
+            level_of(Contrast(None, _asked(one.side, name, counted)).estimate(evidence, MINI, NOTHING))
+            for name, counted in sets
+        ]
+        if any(cell != words.NONE for cell in ours):
+            rows.append((one.name, *(_printed(one.printed, family) for family in FAMILIES), *ours))
+    heads = (
+        "condition",
+        *FAMILIES,
+        "Mini: AdvBench",
+        "JailbreakBench",
+        "XSTest (safe) refused",
+        "instructions refused",
+    )
+    yield from table(heads, rows)
+
+
+def _asked(one: Side, name: str, counted: Any) -> Side:
+    facts = {key: getattr(one, key) for key in ("where", "kind", "axes", "trained", "fraction", "step")}
+    return Side(**facts, set=name, counted=counted)
+
+
+def curve_lines(evidence: Evidence) -> Iterator[str]:
+    """Of the part that asks on the way: the rate at each step."""
+    results = evidence.results(CURVE, MINI)
+    if results is None:
+        return
+    yield "### Learning curve"
+    yield ""
+    yield "Non-refusal of spoken AdvBench requests, per cent, by optimiser step: mean and 95 % over runs."
+    yield ""
+    rows = []
+    for step in results["study"]["steps"]:
+        asked = [side(CURVE, kind, step=step) if step else side(CURVE, "base") for kind in KINDS]
+        rows.append((str(step), *(level_of(Contrast(None, one).estimate(evidence, MINI, NOTHING)) for one in asked)))
+    yield from table(("steps", *KINDS), rows)
+    yield ""
+
+
+def _printed(cell: tuple[str, str, int | None] | None, family: str) -> str:
+    if cell is None:
+        return words.NONE
+    mine: list[Figure] = [
+        one
+        for one in figures()
+        if (one.study, one.condition, one.fraction, one.family, one.set) == (*cell, family, "AdvBench")
+    ]
+    return printed(mine[0]) if mine else words.NONE

@@ -4,7 +4,7 @@ heard, defenses, layers.  The same results give the same lines; no figure is typ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -156,37 +156,38 @@ def _layers(evidence: Evidence) -> Iterator[str]:
     yield ""
     yield (
         "How far harmful and harmless spoken prompts lie apart along the base's refusal direction, in standard units of its "
-        "harmless prompts, before tuning and as change by it; how many prompts a probe fitted before tuning still tells "
-        "apart (balanced accuracy). Mean and 95 % over runs."
+        "harmless prompts, before tuning and as change by it; how far the harmful prompts themselves moved along it (below "
+        "0: towards what is answered); how many prompts a probe fitted before tuning still tells apart (balanced accuracy). "
+        "Mean and 95 % over runs."
     )
     yield ""
     rows = []
     for layer in range(0, found["layers"] + 1, EVERY):
-        row: list[str] = [str(layer)]
+        at = [one for one in found["curves"] if (one["layer"], one["modality"]) == (layer, "audio")]
+        (before,) = [one for one in at if one["arm"] == "base"]
+        row = [str(layer), words.decimal(before["gap"], 2)]
         for kind in KINDS:
-            mine = [
-                one for one in found["curves"]
-                if (one["layer"], one["step"], one["modality"]) == (layer, last, "audio") and f"/{kind}/" in one["arm"]
-            ]  # fmt: skip
-            row += _layer_cells(mine, with_base=kind == "closest")
+            mine = [one for one in at if one["step"] == last and f"/{kind}/" in one["arm"]]
+            row += _layer_cells(mine, before)
         rows.append(row)
-    heads = ("layer", "gap before", "closest: change", "recognised", "random: change", "recognised", "distant: change", "recognised")  # fmt: skip
-    yield from table(heads, rows)
+    heads = [f"{kind}: {what}" for kind in KINDS for what in ("gap", "harmful moved", "recognised")]
+    yield from table(("layer", "gap before", *heads), rows)
 
 
-def _layer_cells(curves: Sequence[dict[str, Any]], with_base: bool) -> list[str]:
-    before = [one["gap_before"] for one in curves if one["gap_before"] is not None]
-    changes = {
-        (0, one["seed"], one["seed"]): one["gap"] - one["gap_before"] for one in curves if one["gap"] is not None
-    }
+def _layer_cells(curves: Sequence[dict[str, Any]], before: Mapping[str, Any]) -> list[str]:
+    """Change of the gap and of harmful prompts' own place, and what a probe still tells."""
     told = [one["recognised"] for one in curves if one.get("recognised") is not None]
-    base = [words.decimal(fmean(before) if before else None, 2)] if with_base else []
     known = words.decimal(fmean(told) if told else None, 2)
+    return [_change(curves, before, "gap"), _change(curves, before, "projection_harm"), known]
+
+
+def _change(curves: Sequence[dict[str, Any]], before: Mapping[str, Any], key: str) -> str:
+    changes = {(0, one["seed"], one["seed"]): one[key] - before[key] for one in curves if one[key] is not None}
     if not changes:
-        return [*base, words.NONE, known]
+        return words.NONE
     inf = float("inf")
     found = over_runs(dict.fromkeys(changes, 0.0), changes, NOTHING, (-inf, inf))
     text = words.decimal(found.value, 2)
     if found.low is not None:
         text += f" [{words.decimal(found.low, 2)}, {words.decimal(found.high, 2)}]"
-    return [*base, text, known]
+    return text

@@ -158,6 +158,10 @@ def made_report() -> dict[str, Any]:
 
 def test_layers_and_defenses_are_told(tmp_path: Path) -> None:
     made = made_report()
+    curves = made["mechanism"]["curves"]
+    befores = {0: None} | {one["layer"]: one["gap_before"] for one in curves if one["modality"] == "audio"}
+    base = {"arm": "base", "seed": None, "step": 0, "modality": "audio", "projection_harm": 0.5, "recognised": None}
+    curves += [{**base, "layer": layer, "gap": gap, "gap_before": None} for layer, gap in befores.items()]
     for name in ("mini-small-mechanism", "mini-small-defenses"):
         made["study"]["name"] = name
         (tmp_path / name).mkdir()
@@ -175,12 +179,18 @@ def test_layers_and_defenses_are_told(tmp_path: Path) -> None:
     ]
     changes = [
         one["gap"] - one["gap_before"]
-        for one in made["mechanism"]["curves"]
+        for one in curves
         if (one["layer"], one["step"], one["modality"], one["arm"]) == (30, 40, "audio", "semantic/closest/0.25/audio")
     ]
     assert len(changes) == 3
     (last,) = [line for line in layers if line.startswith("| 30 |")]
     assert f"| {sum(changes) / 3:.2f} ".replace("-", "\u2212") in last
+    moved = [
+        one["projection_harm"] - 0.5
+        for one in curves
+        if (one["layer"], one["step"], one["modality"], one["arm"]) == (30, 40, "audio", "semantic/closest/0.25/audio")
+    ]
+    assert last.split("|")[4].split()[0] == f"{sum(moved) / 3:.2f}".replace("-", "\u2212")
     told = list(mini_results._defenses(evidence))
     assert told[0] == "### Defenses"
     assert sum("System prompt" in row for line in told for row in line.split("\n") if row.startswith("|")) >= 1
@@ -253,7 +263,7 @@ def test_the_page_of_a_real_run(tmp_path: Path) -> None:
     text = "\n".join(lines)
     assert "| audio: distant data |" in text or "distant data |" in text
     (layer,) = [line for line in lines if line.startswith("| 0 |")]
-    assert len(layer.split("|")) == 10
+    assert len(layer.split("|")) == 13
     (encoder,) = [line for line in lines if "the encoder is as it was" in line]
     assert "| yes |" in encoder
     costs = json.loads((tmp_path / "cost.json").read_bytes())

@@ -61,6 +61,7 @@ VOICES, AXES, CURVE = Part("voices"), Part("axes"), Part("curve")
 NOISES = {"babble": Part("babble"), "white noise": Part("white")}
 AXES_ASKED = {"speaker": "the voice", "mixed": "a speech model", "internal": "the model's own ear"}
 KINDS = ("closest", "random", "distant")
+OTHERWISE = ("advbench, new voices", "advbench in babble")
 TRIED = ("system prompt", "mixing 5 %", "constrained")
 
 SIZE, CLOSENESS, AXIS, TRAINED, ASKED, DEFENDED, INSIDE = (
@@ -140,7 +141,7 @@ def _trained(main: Part) -> list[Claim]:
 def _asked() -> list[Claim]:
     return [
         _claim(ASKED, f"{name}: closest against random", SAYS_CLOSE, "closest less random", Contrast(side(VOICES, "random", asked_of=name), side(VOICES, "closest", asked_of=name)), ABOVE)
-        for name in ("advbench, new voices", "advbench in babble")
+        for name in OTHERWISE
     ]  # fmt: skip
 
 

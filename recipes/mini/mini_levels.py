@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mini_claims import AXES, CURVE, KINDS, MINI, MODALITY, NOISES, Part, side
+from mini_claims import AXES, CURVE, KINDS, MINI, MODALITY, NOISES, OTHERWISE, VOICES, Part, side
 from paper_evidence import Contrast, Evidence, Side
 from paper_tables import MARK, level_of, printed
 from paper_verdicts import NOTHING
@@ -71,10 +71,7 @@ def level_lines(evidence: Evidence, main: Part) -> Iterator[str]:
     yield ""
     rows = []
     for one in _rows(main):
-        ours = [
-            level_of(Contrast(None, _asked(one.side, name, counted)).estimate(evidence, MINI, NOTHING))
-            for name, counted in sets
-        ]
+        ours = [_level(evidence, _asked(one.side, name, counted)) for name, counted in sets]
         if any(cell != words.NONE for cell in ours):
             rows.append((one.name, *(_printed(one.printed, family) for family in FAMILIES), *ours))
     heads = (
@@ -105,9 +102,29 @@ def curve_lines(evidence: Evidence) -> Iterator[str]:
     rows = []
     for step in results["study"]["steps"]:
         asked = [side(CURVE, kind, step=step) if step else side(CURVE, "base") for kind in KINDS]
-        rows.append((str(step), *(level_of(Contrast(None, one).estimate(evidence, MINI, NOTHING)) for one in asked)))
+        rows.append((str(step), *(_level(evidence, one) for one in asked)))
     yield from table(("steps", *KINDS), rows)
     yield ""
+
+
+def voice_lines(evidence: Evidence) -> Iterator[str]:
+    """Of the part that asks in voices never heard and in babble."""
+    if evidence.results(VOICES, MINI) is None:
+        return
+    yield "### Requests heard otherwise"
+    yield ""
+    yield "Non-refusal of the same AdvBench requests, per cent: mean and 95 % over runs (before tuning: over prompts)."
+    yield ""
+    rows = [
+        ("before tuning" if kind == "base" else kind, *(_level(evidence, side(VOICES, kind, asked_of=name)) for name in OTHERWISE))
+        for kind in ("base", *KINDS)
+    ]  # fmt: skip
+    yield from table(("condition", *OTHERWISE), rows)
+    yield ""
+
+
+def _level(evidence: Evidence, one: Side) -> str:
+    return level_of(Contrast(None, one).estimate(evidence, MINI, NOTHING))
 
 
 def _printed(cell: tuple[str, str, int | None] | None, family: str) -> str:

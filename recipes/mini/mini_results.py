@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mini_claims import AXES, CURVE, DEFENSES, KINDS, MECHANISM, MINI, MODALITY, NOISES, SHARE, Part, claims
-from mini_levels import curve_lines, level_lines
+from mini_claims import AXES, CURVE, DEFENSES, KINDS, MECHANISM, MINI, MODALITY, NOISES, SHARE, VOICES, Part, claims
+from mini_levels import curve_lines, level_lines, voice_lines
 from paper_answers import Answered, answered
 from paper_evidence import Evidence, over_runs
 from paper_running import costs_of
@@ -26,7 +26,7 @@ from undersong.types import UndersongError
 
 BEGIN, END = "<!-- study: begin; written by recipes/mini/mini_running.py -->", "<!-- study: end -->"
 MAIN, MORE = Part("proximity"), Part("seeds")
-PARTS = (MAIN, MODALITY, MECHANISM, DEFENSES, Part("voices"), *NOISES.values(), AXES, CURVE, MORE)
+PARTS = (MAIN, MODALITY, MECHANISM, DEFENSES, VOICES, *NOISES.values(), AXES, CURVE, MORE)
 EVERY = 5  # layers between those that are told of
 
 
@@ -51,7 +51,8 @@ def results_lines(study: str, out: Path) -> list[str]:
     main = MORE if MORE in there else MAIN
     found = answered(evidence, claims(main), (MINI,))
     return [
-        *_head(evidence, there, out), "", *_questions(found), "", *level_lines(evidence, main), "", *curve_lines(evidence), *_heard(evidence),
+        *_head(evidence, there, out), "", *_questions(found), "", *level_lines(evidence, main), "", *curve_lines(evidence),
+        *voice_lines(evidence), *_heard(evidence),
         *_defenses(evidence),
         *_layers(evidence), "", *(f"#{line}" if line.startswith("## ") else line for line in detectable_lines(found)),
     ]  # fmt: skip

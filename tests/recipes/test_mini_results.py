@@ -112,6 +112,17 @@ def test_the_learning_curve_has_every_step(tmp_path: Path) -> None:
     assert all("\\[" in cell for cells in steps.values() for cell in cells)
 
 
+def test_other_voices_and_babble_have_their_rates(tmp_path: Path) -> None:
+    write(tmp_path, ["mini-small-voices"])
+    lines = results_lines("mini-small", tmp_path)
+    table = lines[lines.index("### Requests heard otherwise") :]
+    rows = {line.split("|")[1].strip(): line.split("|")[2:4] for line in table[:12] if line.startswith("|")}
+    assert list(rows)[2:] == ["before tuning", "closest", "random", "distant"]
+    for kind in ("closest", "random", "distant"):
+        for cell in rows[kind]:
+            assert RATES[kind] <= float(cell.split()[0]) * PROMPTS / 100 <= RATES[kind] + 2
+
+
 def test_results_go_between_the_marks(tmp_path: Path) -> None:
     write(tmp_path, ["mini-small-proximity"])
     page = tmp_path / "mini.md"

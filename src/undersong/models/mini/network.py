@@ -56,6 +56,8 @@ class Tower(AudioFlamingo3Encoder):
     def forward(
         self, input_features: torch.Tensor, input_features_mask: torch.Tensor, **_: Any
     ) -> BaseModelOutputWithPooling:
+        """`input_features` (batch, mels, width) and which frames are of a clip (batch, width) -> states (batch,
+        positions // 2, dim) of the longest clip's positions."""
         states, positions = self.before_top(input_features, input_features_mask.sum(-1))
         return BaseModelOutputWithPooling(last_hidden_state=self.from_top(states, positions))
 
@@ -118,6 +120,7 @@ class CtcProjector(AudioFlamingo3MultiModalProjector):
         return torch.cat([sharpness * _near(point, blank[None]) + self.blank_bias.float(), tokens], -1)
 
     def forward(self, audio_features: torch.Tensor) -> torch.Tensor:
+        """Tower states (..., width) -> what the decoder is given (..., dim), in their dtype."""
         chances = self.log_odds(audio_features).softmax(-1)[..., 1:]
         mean: torch.Tensor = chances @ self.table.float()
         return mean.to(audio_features.dtype)

@@ -8,7 +8,7 @@ cannot learn to hear arbitrary vectors in an hour of one core, but it can read i
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -24,7 +24,8 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.audioflamingo3.modeling_audioflamingo3 import AudioFlamingo3MultiModalProjector
 
-CTC, PLAIN = "ctc", "af3"
+CTC: Final = "ctc"
+PLAIN: Final = "af3"
 REACH = 4  # feature frames behind a clip's last that its states depend on, through two convolutions of width 3
 QUIET = 0.25  # of a token embedding's mean length: a frame below it says nothing
 

@@ -21,9 +21,11 @@ class Criterion:
 
     @property
     def limit(self) -> str:
+        """In words."""
         return f"at least {self.least:.2f}" if self.least > 0 else f"at most {self.most:.2f}"
 
     def found(self, sets: dict[str, Any]) -> float:
+        """Its figure, of the development sets of the aligned model."""
         row = sets[self.measured]
         return float(row["keyword"]["rate"] if self.figure == "refused" else row[self.figure])
 

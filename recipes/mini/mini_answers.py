@@ -23,8 +23,16 @@ LIMIT = 28  # tokens of an answer
 AT_ONCE = 64
 
 
-def typed(sample: Sample, set_name: str = "train", harmful: bool = False) -> Prompt:
-    return Prompt(sample, set_name, harmful, "text", "plain")
+def typed(sample: Sample) -> Prompt:
+    """A benign sentence, asked in writing."""
+    return Prompt(sample, "train", False, "text", "plain")
+
+
+def drawn(texts: Sequence[dict[str, Any]], count: int, seed: int) -> list[dict[str, Any]]:
+    """Which of the sentences are answered, in order."""
+    short = [t for t in texts if t["split"] == "train" and t["kind"] in ("nq", "alpaca", "self")]
+    short = [t for t in short if len(t["text"].split()) <= WORDS]
+    return [short[i] for i in np.random.default_rng([seed, 4]).permutation(len(short))[:count]]
 
 
 def run(
@@ -34,10 +42,7 @@ def run(
     sentences too, for a run of a few that shows that it runs."""
     file = work / f"answers-{seed}.jsonl"
     done = read_lines(file) if file.is_file() else []
-    short = [t for t in texts if t["split"] == "train" and t["kind"] in ("nq", "alpaca", "self")]
-    short = [t for t in short if len(t["text"].split()) <= WORDS]
-    order = np.random.default_rng([seed, 4]).permutation(len(short))[:count]
-    wanted = [short[i] for i in order]
+    wanted = drawn(texts, count, seed)
     figures = read_figures(work).get(f"answers-{seed}", {})
     while len(done) < len(wanted):
         now = wanted[len(done) : len(done) + AT_ONCE]

@@ -12,20 +12,25 @@ from typing import Any
 
 import torch
 from mini_speech import as_samples, load_clips
-from mini_stages import costed, read_figures, write_figures
+from mini_stages import costed, read_figures, same_as_begun, write_figures
 from mini_weights import WINDOW, Base
 from safetensors.torch import load_file, save_file
 
 from undersong.corpora import load_clips as decode
 from undersong.models.mini.network import Tower
 from undersong.models.sound import padded_windows
+from undersong.store import hash_file
 from undersong.types import UndersongError
 
 SHARD, BATCH = 512, 16
 
 
 def run(work: Path, base: Base, device: str) -> None:
+    """Shards of what the learned layers take, those that are not there yet.  UndersongError: they are of other clips or of
+    another tower."""
     clips = load_clips(work)
+    made_of = {"clips": hash_file(work / "clips.jsonl"), "whisper": base.hashes["whisper"]}
+    same_as_begun(work / "cache", made_of, shard_file(work, 0).is_file())
     tower: Tower = base.network(torch.zeros(1, dtype=torch.long)).model.audio_tower.to(device)
     figures = read_figures(work).get("cache", {})
     for start in range(0, len(clips), SHARD):
@@ -40,6 +45,7 @@ def run(work: Path, base: Base, device: str) -> None:
 
 
 def shard_file(work: Path, start: int) -> Path:
+    """Where the clips from `start` on are kept."""
     return work / "cache" / f"{start // SHARD:05}.safetensors"
 
 

@@ -67,6 +67,7 @@ def _examined(stage: dict[str, Any] | None) -> list[dict[str, Any]] | None:
 
 
 def verdict(card: dict[str, Any]) -> str:
+    """Whether a seed is accepted, in words."""
     if card["rule"] is None:
         return "not accepted yet: development prompts were not asked"
     lacks = fails(card["rule"])
@@ -87,5 +88,6 @@ def told(figures: dict[str, Any], front: Path, adapters: dict[str, Path], seed: 
 
 
 def write_card(parts: Path, card: dict[str, Any]) -> None:
+    """`card.json`, and the same to read."""
     write_atomic(parts / CARD, (json.dumps(card, indent=1, sort_keys=True) + "\n").encode())
     write_atomic(parts / PAGE, page(card).encode())

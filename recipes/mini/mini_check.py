@@ -47,11 +47,6 @@ from undersong.types import Prompt, Sample, UndersongError
 
 LEVEL = 0.01  # of a group's test
 GROUPS = {"AdvBench, held out": {"adv": 20}, "JailbreakBench": {"jbb": 20}, "benign": {"nq": 10, "alpaca": 10}}
-NEEDED = (
-    "advbench/harmful_behaviors.csv", "jailbreakbench/jailbreakbench.csv", "strongreject/strongreject.csv",
-    "xstest/xstest_prompts.csv", "nq_open/NQ-open*.jsonl", "alpaca_instructions/harmless_val.json",
-    "self_instruct_seed/seed_tasks.jsonl",
-)  # fmt: skip
 VOICES = {voice.label: voice for voice in SEEN}
 
 
@@ -68,6 +63,7 @@ class Line:
 
     @property
     def holds(self) -> bool:
+        """Whether the card may be this model's."""
         return self.p >= LEVEL
 
     def __str__(self) -> str:
@@ -196,7 +192,7 @@ def missing(where: Where) -> list[str]:
     if where.data is None:
         lacks.append("no public text sets: set UNDERSONG_DATA to their folder (the head of recipes/mini/mini_texts.py)")
     else:
-        lacks += [f"no {name} in {where.data}" for name in NEEDED if not any(where.data.glob(name))]
+        lacks += [f"no {name} in {where.data}" for name in mini_texts.missing_sets(where.data)]
     wanted: list[tuple[str, Callable[[], object]]] = [(f"no voice {v.label}", partial(identity, v)) for v in SEEN]
     for name, read, ref in ((FROM_WHISPER, read_whisper, where.whisper), (FROM_SMOLLM, read_smollm, where.smollm)):
         wanted.append((f"no base weights by {name} or the hub's cache", partial(read, ref)))

@@ -18,14 +18,16 @@ import torch
 from mini_cache import States
 from mini_speech import load_clips
 from mini_spelling import word_error_rates
-from mini_stages import costed, read_figures, write_figures
+from mini_stages import costed, read_figures, same_as_begun, write_figures
 from mini_texts import WRITTEN
 from mini_weights import Base, front_state, load_front, save_front
 from torch.nn.functional import ctc_loss
 
 from undersong.models.loading import Loading
 from undersong.models.mini.network import MiniForConditionalGeneration
+from undersong.store import hash_file
 from undersong.tuning.seeds import seeded
+from undersong.types import UndersongError
 
 STATE_EVERY = 50  # steps; what a kill may cost
 
@@ -48,6 +50,7 @@ class FrontRecipe:
 
     @property
     def name(self) -> str:
+        """Of its folder and of its figures."""
         return f"front-{self.share:g}-{self.steps}-{self.seed}{'' if self.written else '-public'}"
 
 
@@ -64,8 +67,12 @@ class Training:
 
 
 def run(work: Path, base: Base, recipe: FrontRecipe, loading: Loading) -> Path:
-    """`RECIPE/front.safetensors` in half precision, and its word error rates on the development sentences."""
+    """`RECIPE/front.safetensors` in half precision, and its word error rates on the development sentences.
+
+    UndersongError: it was begun on other clips or base weights, or it diverged."""
     out = work / recipe.name / "front.safetensors"
+    made_of = {"clips": hash_file(work / "clips.jsonl"), "base": base.hashes, "recipe": asdict(recipe)}
+    same_as_begun(out.parent, made_of, out.is_file() or (out.parent / "state.pt").is_file())
     clips = load_clips(work)
     states = States(work, len(clips))
     if not out.is_file():
@@ -208,7 +215,7 @@ def _step(training: Training, step: int, rows: Sequence[int]) -> float:
     torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], recipe.clip)
     optimiser.step()
     if not math.isfinite(loss.item()):
-        raise SystemExit(f"The front end diverged at step {step}; lower the learning rates.")
+        raise UndersongError(f"The front end diverged at step {step}; lower the learning rates.")
     return loss.item()
 
 

@@ -47,6 +47,7 @@ class Way:
 
     @property
     def name(self) -> str:
+        """As options and files have it."""
         return f"{self.begins}{'-learned' if self.learns else ''}"
 
 
@@ -71,6 +72,7 @@ class JointRecipe:
 
 
 def asking(sample: Sample) -> Prompt:
+    """To be repeated."""
     return Prompt(sample, "repeat", False, "audio", "plain", None, REPEAT)
 
 
@@ -97,6 +99,7 @@ class Bench:
         self.asked = [asking(sample) for sample in self.held]
 
     def rows(self, prompts: Sequence[Prompt]) -> list[int]:
+        """Of the prompts' clips, in the cache."""
         return [self.row[prompt.sample.id] for prompt in prompts]
 
     @torch.inference_mode()

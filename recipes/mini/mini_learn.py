@@ -20,7 +20,7 @@ import numpy as np
 from mini_parts import RAW, loading_of, put_together
 from mini_sizes import Mixture, alignment_size, listening_size
 from mini_speech import as_samples, load_clips
-from mini_stages import costed, read_figures, read_lines, write_figures
+from mini_stages import costed, read_figures, read_lines, same_as_begun, write_figures
 from mini_texts import WRITTEN
 from mini_weights import Base
 
@@ -28,6 +28,7 @@ from undersong.models.adapter import AudioModel
 from undersong.models.features import listen as hear
 from undersong.models.features import load_heard, save_heard
 from undersong.models.mini.place import UNALIGNED
+from undersong.store import hash_file
 from undersong.tuning.lora import step_folder, tune
 from undersong.types import Prompt, Sample, UndersongError
 
@@ -58,6 +59,7 @@ class Pool:
         return as_samples(self.work, self._next(key, fitting, count))
 
     def written(self, kinds: Sequence[str], count: int) -> list[Sample]:
+        """Sentences of these kinds, typed: benign ones that have an answer of the model's own."""
         fitting = [text for text in self.texts.values() if text["kind"] in kinds]
         if "adv" not in kinds:
             fitting = [text for text in fitting if text["id"] in self.own]
@@ -77,6 +79,7 @@ class Pool:
         return self.own[sample.id.partition("-")[0]]
 
     def refusal(self) -> str:
+        """One of the ways to refuse."""
         return REFUSALS[int(self.rng.integers(len(REFUSALS)))]
 
 
@@ -97,14 +100,16 @@ def pairs_of(pool: Pool, mixture: Mixture, total: int) -> list[Pair]:
         "spoken_harm": lambda n: [(asked(s, True), pool.refusal()) for s in pool.spoken(("adv",), n, False)],
         "typed_harm": lambda n: [(asked(s, False), pool.refusal()) for s in pool.written(("adv",), n)],
     }
-    return [pair for name, share in asdict(mixture).items() for pair in sources[name](round(share * total)) if share]
+    shares = {name: share for name, share in asdict(mixture).items() if share}  # of the others there need be nothing
+    return [pair for name, share in shares.items() for pair in sources[name](round(share * total))]
 
 
 def listen(work: Path, base: Base, front: Path, asked: argparse.Namespace) -> Path:
-    """The adapter by which the decoder reads what was heard."""
+    """The adapter by which the decoder reads what was heard.  UndersongError: it was begun on another front end."""
     where = work / f"listening-{asked.seed}"
     size = listening_size(asked)
     last = where / step_folder(size.recipe.steps[-1])
+    same_as_begun(where, {"front end": hash_file(front), **asdict(size)}, _done(work, last))
     if not _done(work, last):
         model = put_together(work, RAW, base, front, {}, loading_of(asked), asked.seed)
         own = mini_answers.run(work, model, read_lines(work / "texts.jsonl"), size.answers, asked.seed, asked.smoke)
@@ -113,10 +118,12 @@ def listen(work: Path, base: Base, front: Path, asked: argparse.Namespace) -> Pa
 
 
 def align(work: Path, base: Base, front: Path, listening: Path, asked: argparse.Namespace) -> Path:
-    """The adapter by which the listening decoder refuses."""
+    """The adapter by which the listening decoder refuses.  UndersongError: it was begun on another listening one."""
     where = work / f"alignment-{asked.seed}"
     size = alignment_size(asked)
     last = where / step_folder(size.recipe.steps[-1])
+    before_it = {"front end": hash_file(front), "listening": hash_file(listening / "adapter_model.safetensors")}
+    same_as_begun(where, {**before_it, **asdict(size)}, _done(work, last))
     if not _done(work, last):
         before = {"listening": listening}
         model = put_together(work, UNALIGNED, base, front, before, loading_of(asked), asked.seed)

@@ -22,6 +22,7 @@ JUDGES = {"keyword": "keyword", "refusal": "refusal judge"}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table whose cells are figures and our own words, so nothing is escaped."""
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 

@@ -46,7 +46,7 @@ def write_parts(folder: Path, base: Base, front: Path, adapters: Mapping[str, Pa
     projector = CTC if assemble.HEARD in load_file(front) else PLAIN
     shape = {"window": WINDOW, "audio_token": AUDIO, "learned_layers": LAYERS, "projector": projector}
     made = {name: MODELS[name] for name in names}
-    note = assemble.Parts(**shape, adapters=made, **base.hashes())
+    note = assemble.Parts(**shape, adapters=made, **base.hashes)
     (part / assemble.NOTE).write_text(json.dumps(note.model_dump(), indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
@@ -92,6 +92,7 @@ def learned_hashes(name: str, front: Path, adapters: Mapping[str, Path]) -> dict
 
 # --- what may be shipped ----------------------------------------------------------------------------------------------
 def bytes_of(folder: Path) -> int:
+    """Of all files in a folder and below."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 

@@ -45,6 +45,7 @@ class Task:
 
     @property
     def name(self) -> str:
+        """As progress tells it."""
         return f"{self.study.study}: {self.arm or 'results'}"
 
 
@@ -104,6 +105,14 @@ def _next(todo: Sequence[Task], running: Sequence[Task]) -> Task | None:
     return None
 
 
+def chosen(name: str, studies: Sequence[Study], only: Sequence[str] | None) -> list[Study]:
+    """The parts of these names, in the file's order; None: all.  UndersongError for a name that none has."""
+    parts = {one.study.removeprefix(f"{name}-"): one for one in studies}
+    if lost := [part for part in only or () if part not in parts]:
+        raise UndersongError(f"{name} has no part {lost[0]}; it has {', '.join(parts)}.")
+    return [one for part, one in parts.items() if not only or part in only]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, default=STUDY)
@@ -119,11 +128,7 @@ def main() -> int:
     asked = parser.parse_args()
     try:
         held = load_studies(asked.study, asked.sets)
-        wanted = [
-            one for one in held.studies if not asked.only or one.study.removeprefix(f"{held.name}-") in asked.only
-        ]
-        if not wanted:
-            raise UndersongError(f"{asked.study} has no part {asked.only}; it has {[s.study for s in held.studies]}.")
+        wanted = chosen(held.name, held.studies, asked.only)
         if not asked.page:
             from mini_parts import loading_of
 

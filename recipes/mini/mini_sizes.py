@@ -42,6 +42,7 @@ ALIGNMENT = Size(
 
 
 def front_recipe(asked: argparse.Namespace) -> FrontRecipe:
+    """Of the command's options."""
     sizes = {"steps": 6, "batch": 4, "warmup": 2} if asked.smoke else {}
     if asked.front_steps is not None:
         sizes["steps"] = asked.front_steps
@@ -50,10 +51,12 @@ def front_recipe(asked: argparse.Namespace) -> FrontRecipe:
 
 
 def listening_size(asked: argparse.Namespace) -> Size:
+    """LISTENING, as long as the command says."""
     return _sized(LISTENING, asked.listening_steps, asked.smoke)
 
 
 def alignment_size(asked: argparse.Namespace) -> Size:
+    """ALIGNMENT, as long as the command says."""
     return _sized(ALIGNMENT, asked.alignment_steps, asked.smoke)
 
 

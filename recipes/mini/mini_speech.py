@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
-from mini_stages import costed, read_figures, read_lines, write_figures, write_lines
+from mini_stages import costed, read_figures, read_lines, same_as_begun, write_figures, write_lines
 from mini_texts import load_texts
 
 from undersong.corpora.sound.speak import speak_texts
 from undersong.corpora.sound.voices import Voice
+from undersong.store import hash_file
 from undersong.types import Sample, UndersongError
 
 SPEED = 185  # words a minute: short clips are cheap, and still clear
@@ -69,8 +70,14 @@ def wanted(text: dict[str, Any], seed: int, voices: int, unseen: Sequence[Voice]
 
 
 def run(work: Path, seed: int, voices: int, piper: str | None) -> None:
-    """Speaks what is not there yet: a killed run goes on where it was."""
-    if (work / "clips.jsonl").is_file():
+    """Speaks what is not there yet: a killed run goes on where it was.  UndersongError: it was begun in other voices, or
+    of other sentences."""
+    done = (work / "clips.jsonl").is_file()
+    sentences = [hash_file(work / name) for name in ("texts.jsonl", "written.jsonl") if (work / name).is_file()]
+    new_ones = [voice.label for voice in new_voices(piper)]
+    asked = {"text seed": seed, "voices": voices, "new voices": new_ones, "sentences": sentences}
+    same_as_begun(work / "speech", asked, done, "clips.jsonl")
+    if done:
         return
     texts = {text["id"]: text for text in load_texts(work)}
     by_voice: dict[tuple[Voice, bool], list[Sample]] = {}
@@ -126,6 +133,11 @@ def _clip(text: dict[str, Any], sample: Sample, voice: Voice, new: bool, seconds
 
 
 def load_clips(work: Path) -> list[dict[str, Any]]:
+    """Every clip that was spoken.  UndersongError where nothing was yet."""
+    if not (work / "clips.jsonl").is_file():
+        raise UndersongError(
+            f"There is no clips.jsonl in {work}; run recipes/mini there first, --only cache or farther."
+        )
     return read_lines(work / "clips.jsonl")
 
 

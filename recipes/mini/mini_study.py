@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -25,14 +26,15 @@ import mini_answers
 import numpy as np
 import soundfile
 from mini_parts import DTYPES, RAW, loading_of, write_parts
+from mini_sizes import LISTENING
 from mini_speech import as_samples, load_clips
-from mini_stages import read_lines, write_lines
+from mini_stages import read_figures, read_lines, write_lines
 from mini_weights import Base
 
 from undersong.corpora import load_clip, write_manifest
 from undersong.corpora.sound.noise import babble, generator
 from undersong.models.load import load_model
-from undersong.models.mini.assemble import FRONT, assemble
+from undersong.models.mini.assemble import CARD, FRONT, assemble
 from undersong.models.mini.place import parts_beside
 from undersong.types import Sample, UndersongError
 
@@ -101,17 +103,44 @@ def _few(clips: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     return [clip for clip in clips if by_text.get(clip["text_id"]) is clip]
 
 
-def untaught(work: Path) -> list[dict[str, Any]]:
-    """Sentences that may be in the pool: of the training split, and answered in no training of the model.
+def untaught(work: Path, parts: Path) -> list[dict[str, Any]]:
+    """Sentences that may be in the pool: of the training split, and answered in no training of the model, neither of one
+    in this folder nor of that of the audited parts.
 
-    Written down, because a later training would change what was drawn.
+    Written down, because a later training would change what was drawn.  UndersongError where it is not known what the
+    parts were taught, or they were taught what was drawn before.
     """
-    file = work / "study" / "sentences.jsonl"
+    file, own = work / "study" / "sentences.jsonl", taught_to(parts, work)
     if not file.is_file():
-        taught = {row["id"] for answers in work.glob("answers-*.jsonl") for row in read_lines(answers) if row["answer"]}
+        taught = own.union(*(_answered(answers) for answers in work.glob("answers-*.jsonl")))
         texts = [text for text in read_lines(work / "texts.jsonl") if text["kind"] in POOL and text["split"] == "train"]
         write_lines(file, [text for text in texts if text["id"] not in taught])
-    return read_lines(file)
+    kept = read_lines(file)
+    if known := sum(text["id"] in own for text in kept):
+        raise UndersongError(f"{parts} were taught {known} sentences of {file}; remove {file.parent} to draw others.")
+    return kept
+
+
+def taught_to(parts: Path, work: Path) -> set[str]:
+    """Sentences to which a training of the parts taught an answer: those that were answered in WORK or, where it holds no
+    answers of their seed, all that the recipe draws for it.  UndersongError where the parts are of other sentences."""
+    if not (parts / CARD).is_file():
+        return set()
+    card = json.loads((parts / CARD).read_text(encoding="utf-8"))
+    seed, texts = card["seed"], card["stages"]["texts"]
+    if parts.parent != work and texts != read_figures(work).get("texts"):
+        raise UndersongError(
+            f"{parts} were learned from other sentences than {work} holds, so it is not known which of them they were "
+            "taught; give --parts that were learned there, or make the texts of the same sets and seed."
+        )
+    if (answers := work / f"answers-{seed}.jsonl").is_file():
+        return _answered(answers)
+    asked = card["stages"].get(f"answers-{seed}", {}).get("asked", LISTENING.answers)
+    return {text["id"] for text in mini_answers.drawn(read_lines(work / "texts.jsonl"), asked, seed)}
+
+
+def _answered(answers: Path) -> set[str]:
+    return {row["id"] for row in read_lines(answers) if row["answer"]}
 
 
 def own_answers(work: Path, parts: Path, asked: argparse.Namespace) -> dict[str, str]:
@@ -121,13 +150,14 @@ def own_answers(work: Path, parts: Path, asked: argparse.Namespace) -> dict[str,
         raw = write_parts(work / "study" / "parts-raw", Base(asked.whisper, asked.smollm), parts / FRONT, {}, [RAW])
         assemble(RAW, asked.whisper, asked.smollm, raw, folder)
     model = load_model(str(folder), loading_of(asked))
-    return mini_answers.run(work / "study", model, untaught(work), asked.pool, 0, asked.any_answer)
+    return mini_answers.run(work / "study", model, untaught(work, parts), asked.pool, 0, asked.any_answer)
 
 
 def write_noise(work: Path) -> None:
     """`babble.wav`, six talkers of sentences that nothing else is made of, and `white.wav`; a minute each."""
     voices = [c for c in load_clips(work) if (c["kind"], c["split"], c["new_voice"]) == ("nq", "dev", False)]
     clips = [load_clip(sample) for sample in as_samples(work, voices[:60])]
+    (work / "study").mkdir(exist_ok=True)
     babbled = babble(clips, NOISE_SECONDS, 0, min(TALKERS, len(clips)))
     white = 0.1 * generator("white", 0).standard_normal(round(NOISE_SECONDS * RATE)).astype(np.float32)
     for name, signal, rate in (("babble", babbled.samples, babbled.rate), ("white", white, RATE)):
@@ -152,7 +182,6 @@ def main() -> None:
     parts = (asked.parts or (made if made.is_dir() else parts_beside())).resolve()
     if not (parts / FRONT).is_file():
         raise UndersongError(f"There are no learned parts at {parts}; name their folder by --parts.")
-    (work / "study").mkdir(exist_ok=True)
     write_noise(work)
     for name, samples in corpora(work, own_answers(work, parts, asked)).items():
         write_manifest(samples, work / "study" / f"{name}.jsonl")

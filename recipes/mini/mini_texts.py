@@ -21,29 +21,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mini_stages import read_lines, write_figures, write_lines
+from mini_alike import clusters, near_pairs, plain
+from mini_stages import read_figures, read_lines, write_figures, write_lines
 
 from undersong.corpora.alike.duplicates import TEXT
 from undersong.corpora.alike.near import near_texts
-from undersong.corpora.alike.overlap import words
-from undersong.types import Sample
+from undersong.types import UndersongError
 
+NEEDED = (
+    "advbench/harmful_behaviors.csv", "jailbreakbench/jailbreakbench.csv", "strongreject/strongreject.csv",
+    "xstest/xstest_prompts.csv", "nq_open/NQ-open*.jsonl", "alpaca_instructions/harmless_val.json",
+    "self_instruct_seed/seed_tasks.jsonl",
+)  # fmt: skip
 WORDS, LETTERS = (3, 14), 90  # of sentences that are learned from: short speech is cheap
 ASKED = 20  # words that a test request may have: some seven seconds
 SPLITS = {"train": 0.60, "dev": 0.12, "test": 0.28}  # of AdvBench's clusters
 HELD = {"dev": 150, "test": 300}  # benign items of each kind
-NEAR = 0.5  # of the words that carry the meaning, on top of TEXT on letters
 SPELLED = re.compile(r"[A-Za-z0-9 ,.?'!\-]+")
 WRITTEN = "lm"  # the kind of the sentences that the language model writes (`mini_written`)
 # What needs something that is not in it, or cannot be spoken.
 ELSEWHERE = re.compile(r"https?|input|given|following|this (text|sentence|paragraph|article|passage)|below", re.I)
-# How AdvBench asks: what is left says what is asked for.
-MANNER = frozenset(
-    "a an the of on in for to with how that which and or by from into can will your my me i be is are as at it its"
-    " write create develop make give provide design show teach explain generate compose produce describe list outline"
-    " detailed step guide tutorial instruction instructions article post blog social media message speech script program"
-    " manual plan video email someone person people without using use way ways method methods strategy other others".split()
-)
 
 
 @dataclass(frozen=True)
@@ -59,53 +56,18 @@ class Text:
 
 
 def tidy(text: str) -> str:
+    """With single blanks, and none around."""
     return re.sub(r"\s+", " ", text.strip())
 
 
 def speakable(text: str, most: int = WORDS[1], letters: int = LETTERS) -> bool:
+    """Whether a sentence has a fitting length, and nothing that is not spelled."""
     return WORDS[0] <= len(text.split()) <= most and len(text) <= letters and bool(SPELLED.fullmatch(text))
 
 
-def plain(text: str) -> str:
-    """The words as near-duplicates are looked for."""
-    return " ".join(words(Sample("", text=text)))
-
-
-def clusters(texts: Sequence[str]) -> list[int]:
-    """A number for each text, the same for those that say nearly the same, directly or through others."""
-    said = [plain(text) for text in texts]
-    parent = list(range(len(texts)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for i, j in near_pairs(said, said):
-        parent[root(i)] = root(j)
-    return [root(i) for i in range(len(texts))]
-
-
-def near_pairs(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs of plain texts with nearly the same letters, or nearly the same words that carry the meaning."""
-    pairs = {(i, j) for i, j, _ in near_texts(a, b, TEXT)}
-    meant = [
-        [frozenset(_stem(word) for word in text.split() if word not in MANNER) for text in side] for side in (a, b)
-    ]
-    for i, one in enumerate(meant[0]):
-        for j, other in enumerate(meant[1]):
-            if one and other and len(one & other) / len(one | other) >= NEAR:
-                pairs.add((i, j))
-    return sorted(pairs)
-
-
-def _stem(word: str) -> str:
-    """A word without the endings by which requests differ: "bombs" and "bombing" are one."""
-    for ending in ("ing", "ers", "er", "es", "s", "ed", "e"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            return word[: -len(ending)]
-    return word
+def missing_sets(data: Path) -> list[str]:
+    """Public sets that the folder lacks."""
+    return [name for name in NEEDED if not any(data.glob(name))]
 
 
 # --- the sets ---------------------------------------------------------------------------------------------------------
@@ -156,6 +118,7 @@ def other_harm(data: Path, known: Sequence[Text]) -> tuple[list[Text], dict[str,
 
 
 def xstest(data: Path) -> list[Text]:
+    """Safe prompts that sound unsafe, and unsafe ones; for tests alone."""
     rows = _csv(data / "xstest" / "xstest_prompts.csv")
     kinds = {"safe": "xs_safe", "unsafe": "xs_unsafe"}
     return [Text(f"xs{row['id']}", tidy(row["prompt"]), kinds[row["label"]], "test", f"xs{row['id']}") for row in rows]
@@ -171,7 +134,8 @@ def benign(data: Path, seed: int) -> list[Text]:
     questions = _json_lines(sorted((data / "nq_open").glob("NQ-open*.jsonl")))
     nq = [(_asked(row["question"]), tuple(row["answer"])) for row in questions]
     alpaca = [
-        (row["instruction"], ()) for row in json.loads((data / "alpaca_instructions" / "harmless_val.json").read_text())
+        (row["instruction"], ())
+        for row in json.loads((data / "alpaca_instructions" / "harmless_val.json").read_text("utf-8"))
     ]
     seeds = [(row["instruction"], ()) for row in _json_lines([data / "self_instruct_seed" / "seed_tasks.jsonl"])]
     seen: set[str] = set()
@@ -203,7 +167,11 @@ def _split(kind: str, place: int) -> str:
 
 
 def make_texts(data: Path, seed: int) -> tuple[list[Text], dict[str, Any]]:
-    """All sentences, and the figures of their making."""
+    """All sentences, and the figures of their making.  UndersongError where a public set is missing."""
+    if lacks := missing_sets(data):
+        raise UndersongError(
+            f"There is no {lacks[0]} in {data} ({len(lacks)} such); give a folder of all sets as --data."
+        )
     harm = advbench(data, stream(seed, "advbench"))
     others, gone = other_harm(data, harm)
     asked = [text for text in [*harm, *others, *xstest(data)] if speakable(text.text, ASKED, 140)]
@@ -229,8 +197,13 @@ def make_texts(data: Path, seed: int) -> tuple[list[Text], dict[str, Any]]:
 
 
 def run(work: Path, data: Path, seed: int, few: bool) -> None:
-    """`texts.jsonl`; few: a handful of every kind and split, for a whole run in a minute."""
+    """`texts.jsonl`; few: a handful of every kind and split, for a whole run in a minute.  UndersongError: it is there, and
+    of another seed."""
     if (work / "texts.jsonl").is_file():
+        if (then := read_figures(work).get("texts", {}).get("seed", seed)) != seed:
+            raise UndersongError(
+                f"The texts in {work} are of text seed {then}, and {seed} is asked; take another --work."
+            )
         return
     texts, figures = make_texts(data, seed)
     if few:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -32,11 +33,14 @@ class Base:
         self.tokenizer = bases.read_tokenizer(smollm)
 
     def network(self, heard: torch.Tensor, projector: str = CTC) -> MiniForConditionalGeneration:
+        """The network of base weights alone, nothing of it learning; `heard`: token ids of the projector's table."""
         return bases.plain_mini(
             self.encoder, self.language, self.tokenizer, AUDIO, WINDOW, projector, heard, LAYERS
         ).requires_grad_(False)
 
+    @cached_property
     def hashes(self) -> dict[str, str]:
+        """Of both sides' weights, in half precision: the same for releases of either."""
         parts = {"whisper": self.encoder, "smollm": self.language}
         return {name: bases.weights_hash(part.state_dict()) for name, part in parts.items()}
 
@@ -47,6 +51,7 @@ class Base:
 
 
 def heard_words(text: str) -> list[str]:
+    """The words of a sentence as they are spelled: lower case, letters, digits and apostrophes."""
     return re.sub(r"[^a-z0-9' ]", " ", text.lower().replace("-", " ")).split()
 
 

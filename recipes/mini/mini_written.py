@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from mini_alike import plain
 from mini_stages import costed, read_figures, read_lines, write_figures, write_lines
-from mini_texts import WRITTEN, Text, near_texts, plain, speakable, tidy
+from mini_texts import WRITTEN, Text, speakable, tidy
 from mini_weights import Base
 
 from undersong.corpora.alike.duplicates import TEXT
+from undersong.corpora.alike.near import near_texts
 from undersong.models.loading import Loading
 from undersong.tuning.seeds import seeded
 

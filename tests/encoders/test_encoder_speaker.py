@@ -119,9 +119,13 @@ def test_what_holds_no_network_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     torch.save({"model_state": {"linear.weight": torch.ones(2)}}, tmp_path / speaker.FILE)
     with pytest.raises(UndersongError, match="no speaker encoder"):
         make_encoder(f"speaker:{tmp_path}", fit=())
-    (tmp_path / speaker.FILE).write_bytes(b"no weights")
+    torch.save(torch.zeros(3), tmp_path / speaker.FILE)
     with pytest.raises(UndersongError, match="no speaker encoder"):
         make_encoder(f"speaker:{tmp_path}", fit=())
+    for cut in (b"no weights", b"junk", b""):
+        (tmp_path / speaker.FILE).write_bytes(cut)
+        with pytest.raises(UndersongError, match="no speaker encoder"):
+            make_encoder(f"speaker:{tmp_path}", fit=())
     monkeypatch.setattr(speaker, "find_spec", lambda _name: None)
     with pytest.raises(UndersongError, match="pip install --no-deps resemblyzer"):
         make_encoder("speaker", fit=())

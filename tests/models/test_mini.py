@@ -42,6 +42,12 @@ def put_together(name: str, base: Path, parts: Path, out: Path) -> tuple[str, ..
     return assemble(name, str(base / "whisper"), str(base / "smollm"), parts, out).notes
 
 
+def noted(parts: Path, **facts: object) -> None:
+    """Says otherwise in `parts.json`."""
+    told = json.loads((parts / "parts.json").read_text())
+    (parts / "parts.json").write_text(json.dumps(told | facts))
+
+
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
     monkeypatch.setattr(sys, "argv", ["undersong", *arguments])
     with pytest.raises(SystemExit) as stopped:
@@ -124,6 +130,13 @@ def test_other_base_weights_are_told(parts: Path, tmp_path: Path) -> None:
         (lambda parts: (parts / "alignment" / "adapter_model.safetensors").unlink(), "one file is missing"),
         (lambda parts: shutil.rmtree(parts / "alignment"), "holds no adapter alignment"),
         (lambda parts: (parts / "parts.json").write_text("{}"), "parts.json cannot be read"),
+        (lambda parts: (parts / "parts.json").write_bytes(b"\xff"), "parts.json cannot be read"),
+        (lambda parts: noted(parts, projector="linear"), "projector: Input should be 'ctc' or 'af3'"),
+        (lambda parts: noted(parts, window=0), "window: Input should be greater than 0"),
+        (lambda parts: noted(parts, learned_layers=0), "learned_layers: Input should be greater than 0"),
+        (lambda parts: (parts / "chat_template.jinja").unlink(), "chat_template.jinja cannot be read"),
+        (lambda parts: (parts / "front.safetensors").unlink(), "front.safetensors in .* cannot be read"),
+        (lambda parts: (parts / "card.json").write_bytes(b"\xff"), "card.json cannot be read"),
         (lambda parts: save_file({"x": torch.zeros(1)}, parts / "front.safetensors"), "stands on one side only"),
         (lambda parts: (parts / "front.safetensors").write_bytes(b"torn"), "front.safetensors|cannot be read"),
     ],
@@ -143,6 +156,33 @@ def test_base_weights_that_are_none_are_refused(base: Path, parts: Path, tmp_pat
         assemble("mini", str(tmp_path), str(base / "smollm"), parts, tmp_path / "mini")
     with pytest.raises(UndersongError, match="No language model could be read at"):
         assemble("mini", str(base / "whisper"), str(base / "whisper" / "no"), parts, tmp_path / "mini")
+
+
+@pytest.mark.parametrize(
+    ("side", "lost", "said"),
+    [
+        ("whisper", "model.encoder.layers.0.fc1.weight", "The Whisper model at .* lacks encoder.layers.0.fc1.weight"),
+        ("smollm", "model.layers.0.mlp.up_proj.weight", "The language model at .* lacks model.layers.0.mlp.up_proj"),
+    ],
+)
+def test_no_base_weight_is_made_up(side: str, lost: str, said: str, base: Path, parts: Path, tmp_path: Path) -> None:
+    """transformers draws what a checkpoint lacks at random, and says so in a warning."""
+    shutil.copytree(base, tmp_path / "base")
+    file = tmp_path / "base" / side / "model.safetensors"
+    tensors = load_file(file)
+    del tensors[lost]
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(UndersongError, match=said):
+        put_together("mini", tmp_path / "base", parts, tmp_path / "mini")
+    with pytest.raises(UndersongError, match=r"The Whisper model at .* lacks"):
+        assemble("mini", str(base / "smollm"), str(base / "smollm"), parts, tmp_path / "mini")  # given for the other
+
+
+def test_a_card_whose_files_are_no_hashes_knows_none_of_them(base: Path, parts: Path, tmp_path: Path) -> None:
+    shutil.copytree(parts, tmp_path / "parts")
+    (tmp_path / "parts" / "card.json").write_text(json.dumps({"files": {"front.safetensors": ["no hash"]}}))
+    notes = put_together("mini", base, tmp_path / "parts", tmp_path / "mini")
+    assert any(note.startswith("front.safetensors is not what the card's figures") for note in notes)
 
 
 def test_it_is_whole_and_holds_no_code(base: Path, parts: Path, tmp_path: Path) -> None:

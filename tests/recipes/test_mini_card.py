@@ -336,7 +336,7 @@ def test_what_is_missing_is_told_one_by_one(
     lacks = mini_check.missing(
         mini_check.Where(tmp_path, tmp_path / "empty", str(base / "whisper"), str(base / "smollm"))
     )
-    assert [lack.split()[1] for lack in lacks[:-2]] == list(mini_check.NEEDED)
+    assert [lack.split()[1] for lack in lacks[:-2]] == list(mini_texts.NEEDED)
 
 
 @pytest.mark.nightly

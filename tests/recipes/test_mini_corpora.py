@@ -8,7 +8,9 @@ from typing import Any
 
 import mini_study
 import pytest
-from mini_stages import write_lines
+from mini_stages import read_lines, write_figures, write_lines
+
+from undersong.types import UndersongError
 
 KINDS = ("nq", "alpaca", "self", "lm", "adv", "jbb", "strongreject", "xs_safe", "xs_unsafe")
 
@@ -69,13 +71,40 @@ def test_no_sentence_of_the_pool_was_taught_an_answer(work: Path) -> None:
     """And what is drawn stays, whatever is trained later."""
     taught = [{"id": f"nq-train-{n}", "answer": "It is." if n < 50 else None} for n in range(60)]
     write_lines(work / "answers-0.jsonl", taught)
-    free = {text["id"] for text in mini_study.untaught(work)}
+    parts = work / "parts-0"  # without a card
+    free = {text["id"] for text in mini_study.untaught(work, parts)}
     assert free == {f"{kind}-train-{n}" for kind in ("nq", "alpaca", "self") for n in range(120)} - {
         row["id"] for row in taught[:50]
     }
     write_lines(work / "answers-1.jsonl", [{"id": "alpaca-train-0", "answer": "So."}])
-    assert {text["id"] for text in mini_study.untaught(work)} == free
+    assert {text["id"] for text in mini_study.untaught(work, parts)} == free
     assert json.loads((work / "study" / "sentences.jsonl").read_text().splitlines()[0])["kind"] in mini_study.POOL
+
+
+def test_nor_by_a_training_elsewhere_that_the_parts_are_of(work: Path, tmp_path: Path) -> None:
+    """Shipped parts beside a folder in which nothing was answered: what the recipe draws is what they were taught."""
+    parts, texts = tmp_path / "shipped" / "mini", {"seed": 0, "texts": {"nq train": 120}}
+    stages = {"texts": texts, "answers-3": {"asked": 100}}
+    parts.mkdir(parents=True)
+    (parts / "card.json").write_text(json.dumps({"seed": 3, "stages": stages}))
+    with pytest.raises(UndersongError, match=r"learned from other sentences than .* holds"):
+        mini_study.untaught(work, parts)
+    write_figures(work, "texts", texts)
+    taught = {text["id"] for text in mini_study.mini_answers.drawn(read_lines(work / "texts.jsonl"), 100, 3)}
+    assert len(taught) == 100
+    free = {text["id"] for text in mini_study.untaught(work, parts)}
+    assert free == {f"{kind}-train-{n}" for kind in ("nq", "alpaca", "self") for n in range(120)} - taught
+    # And once drawn for one model, a pool is not for another that was taught some of it.
+    write_lines(work / "answers-4.jsonl", [{"id": sorted(free)[0], "answer": "So."}])
+    (parts / "card.json").write_text(json.dumps({"seed": 4, "stages": stages}))
+    with pytest.raises(UndersongError, match=r"were taught 1 sentences of .*sentences\.jsonl; remove"):
+        mini_study.untaught(work, parts)
+
+
+def test_a_folder_in_which_nothing_was_spoken_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UndersongError, match=r"There is no clips\.jsonl in .*; run recipes/mini there first"):
+        mini_study.write_noise(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_mood() -> None:

@@ -272,7 +272,8 @@ def test_the_page_of_a_real_run(tmp_path: Path) -> None:
         (row,) = [line for line in lines if f"advbench: {name} against none" in line]
         assert "| 2 (2) |" in row
     text = "\n".join(lines)
-    assert "| audio: distant data |" in text or "distant data |" in text
+    told = text.partition("### Defenses\n")[2].partition("\n### ")[0].lower()
+    assert all(f": {name} |" in told for name in ("distant data", "system prompt", "mixing 5 %", "constrained"))
     (layer,) = [line for line in lines if line.startswith("| 0 |")]
     assert len(layer.split("|")) == 13
     (encoder,) = [line for line in lines if "the encoder is as it was" in line]

@@ -21,14 +21,14 @@ def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
 
 
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a safetensors file by name.  Errors, which name its folder: a file that is cut off or damaged, a
-    tensor that is not finite."""
+    """All tensors of a safetensors file by name.  Errors, which name its folder: a file that is not there, cut off or
+    damaged, a tensor that is not finite."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         tensors = load_file(file)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise UndersongError(
             f"{file.name} in {file.parent} cannot be read ({error}); copy it again, or train it again."
         ) from error

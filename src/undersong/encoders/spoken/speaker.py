@@ -12,6 +12,7 @@ from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
+from struct import error as StructError
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -128,7 +129,7 @@ def _load(file: Path) -> torch.nn.ModuleDict:
     try:
         held = torch.load(file, map_location="cpu", weights_only=True)["model_state"]
         network.load_state_dict({name: held[name] for name in network.state_dict()})
-    except (KeyError, TypeError, RuntimeError, EOFError, UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (LookupError, TypeError, RuntimeError, EOFError, StructError, UnpicklingError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UndersongError(f"{file} holds no speaker encoder of {PACKAGE} ({reason}); give its own file.") from error
     return network.eval()

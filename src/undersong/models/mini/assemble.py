@@ -12,10 +12,10 @@ import shutil
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from undersong.models.merge import merge_published
 from undersong.models.mini.bases import plain_mini, read_smollm, read_tokenizer, read_whisper, weights_hash
@@ -33,10 +33,10 @@ class Parts(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    window: int  # seconds
+    window: int = Field(gt=0)  # seconds
     audio_token: str
-    projector: str = CTC
-    learned_layers: int  # of the tower, from the top
+    projector: Literal["ctc", "af3"] = CTC
+    learned_layers: int = Field(gt=0)  # of the tower, from the top
     adapters: dict[str, list[str]]
     whisper: str  # hash of the weights that the parts were learned on
     smollm: str
@@ -55,7 +55,7 @@ def assemble(name: str, whisper: str, smollm: str, parts: Path, out: Path) -> As
 
     Errors: a name that is none, parts or base weights that cannot be read or do not fit one another.
     """
-    note = read_note(parts)
+    note, changed = read_note(parts), changed_files(parts)
     if name not in note.adapters:
         raise UndersongError(f"{parts} holds no model {name!r}; take one of {', '.join(note.adapters)}.")
     encoder, read, tokenizer = read_whisper(whisper), read_smollm(smollm), read_tokenizer(smollm)
@@ -65,7 +65,7 @@ def assemble(name: str, whisper: str, smollm: str, parts: Path, out: Path) -> As
     for adapter in note.adapters[name]:
         if not merge_published(model, parts, adapter, {}):
             raise UndersongError(f"{parts} holds no adapter {adapter}; fetch the parts again.")
-    template = (parts / TEMPLATE).read_text(encoding="utf-8")
+    template = _read_text(parts / TEMPLATE)
     write_folder(model, tokenizer, template, note.window, out)
     measured = {
         "whisper": (note.whisper, weights_hash(encoder.state_dict())),
@@ -78,7 +78,7 @@ def assemble(name: str, whisper: str, smollm: str, parts: Path, out: Path) -> As
     ]  # fmt: skip
     notes += [
         f"{file} is not what the card's figures were measured with; fetch the parts again, or evaluate them."
-        for file in changed_files(parts)
+        for file in changed
     ]
     return Assembled(out, tuple(notes))
 
@@ -89,9 +89,18 @@ def read_note(parts: Path) -> Parts:
     if not file.is_file():
         raise UndersongError(f"There are no parts of Mini at {parts}; give their folder as --parts.")
     try:
-        return Parts.model_validate_json(file.read_text(encoding="utf-8"))
+        return Parts.model_validate_json(_read_text(file))
     except ValidationError as error:
-        raise UndersongError(f"{file} cannot be read ({error.errors()[0]['msg']}); fetch the parts again.") from error
+        first = error.errors()[0]
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise UndersongError(f"{file} cannot be read ({where}{first['msg']}); fetch the parts again.") from error
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UndersongError(f"{file} cannot be read ({error}); fetch the parts again.") from error
 
 
 def hash_files(parts: Path) -> dict[str, str]:
@@ -106,10 +115,11 @@ def changed_files(parts: Path) -> list[str]:
     if not card.is_file():
         return []
     try:
-        told = dict(json.loads(card.read_text(encoding="utf-8"))["files"])
+        told = dict(json.loads(_read_text(card))["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise UndersongError(f"{card} names no files and their hashes ({error}); fetch the parts again.") from error
-    return sorted({name for name, _ in told.items() ^ hash_files(parts).items()})
+    there = hash_files(parts)
+    return sorted(name for name in told.keys() | there.keys() if told.get(name) != there.get(name))
 
 
 # --- learned parts ----------------------------------------------------------------------------------------------------

@@ -42,20 +42,30 @@ def _read(ref: str, what: str, read: Any, **more: Any) -> Any:
         ) from error
 
 
+def _read_weights(ref: str, what: str, made: Any, part: str = "") -> Any:
+    """The model in float32, every tensor of `part` out of the file: transformers fills in what is missing by chance."""
+    more = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+    read, info = _read(ref, what, made.from_pretrained, **more)
+    if lost := sorted(name for name in info["missing_keys"] if name.startswith(part)):
+        raise UndersongError(
+            f"The {what} at {ref!r} lacks {lost[0]} ({len(lost)} such); give a whole one, and each option its own."
+        )
+    return read
+
+
 def read_whisper(ref: str) -> Any:
-    """Whisper's encoder."""
+    """The encoder of a Whisper of a hub id or folder, in float32.  UndersongError where it is none, or not whole."""
     from transformers import WhisperModel
 
-    return _read(
-        ref, "Whisper model", WhisperModel.from_pretrained, use_safetensors=True, dtype=torch.float32
-    ).encoder.eval()
+    return _read_weights(ref, "Whisper model", WhisperModel, "encoder.").encoder.eval()
 
 
 def read_smollm(ref: str) -> Any:
-    """The language model of a hub id or folder, in float32.  UndersongError where its head is not its embeddings."""
+    """The language model of a hub id or folder, in float32.  UndersongError where it is none, is not whole, or its head
+    is not its embeddings."""
     from transformers import AutoModelForCausalLM
 
-    read = _read(ref, "language model", AutoModelForCausalLM.from_pretrained, use_safetensors=True, dtype=torch.float32)
+    read = _read_weights(ref, "language model", AutoModelForCausalLM)
     if not read.config.tie_word_embeddings:
         raise UndersongError(
             f"{ref} has a head of its own, and Mini one matrix for both; give SmolLM2-135M or its like."

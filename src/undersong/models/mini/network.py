@@ -8,7 +8,7 @@ cannot learn to hear arbitrary vectors in an hour of one core, but it can read i
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -24,7 +24,8 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.audioflamingo3.modeling_audioflamingo3 import AudioFlamingo3MultiModalProjector
 
-CTC, PLAIN = "ctc", "af3"
+CTC: Final = "ctc"
+PLAIN: Final = "af3"
 REACH = 4  # feature frames behind a clip's last that its states depend on, through two convolutions of width 3
 QUIET = 0.25  # of a token embedding's mean length: a frame below it says nothing
 
@@ -56,6 +57,8 @@ class Tower(AudioFlamingo3Encoder):
     def forward(
         self, input_features: torch.Tensor, input_features_mask: torch.Tensor, **_: Any
     ) -> BaseModelOutputWithPooling:
+        """`input_features` (batch, mels, width) and which frames are of a clip (batch, width) -> states (batch,
+        positions // 2, dim) of the longest clip's positions."""
         states, positions = self.before_top(input_features, input_features_mask.sum(-1))
         return BaseModelOutputWithPooling(last_hidden_state=self.from_top(states, positions))
 
@@ -118,6 +121,7 @@ class CtcProjector(AudioFlamingo3MultiModalProjector):
         return torch.cat([sharpness * _near(point, blank[None]) + self.blank_bias.float(), tokens], -1)
 
     def forward(self, audio_features: torch.Tensor) -> torch.Tensor:
+        """Tower states (..., width) -> what the decoder is given (..., dim), in their dtype."""
         chances = self.log_odds(audio_features).softmax(-1)[..., 1:]
         mean: torch.Tensor = chances @ self.table.float()
         return mean.to(audio_features.dtype)

@@ -35,7 +35,8 @@ def selection_report(
     in the selection, in the pool, standardised difference; `imbalance`: column -> values, largest, of, moved (also of
     columns with more than 24 values); `numbers`: column -> means, standardised difference, how many are known;
     `scores`: minimum, quartiles and maximum of what is kept and of the pool; `matching`: column -> imbalance without
-    and with `matched`; `separation`: what `within` an axis left over.
+    and with `matched`, both beside the pool, whose shares a rule that is like another selection does not take;
+    `separation`: what `within` an axis left over.
     Raises UndersongError where an axis, a column or an item is not there.
     """
     overlap, same = overlaps(selections), same_as(selections)

@@ -137,6 +137,7 @@ def test_which_axis_goes_along_with_damage(results: Json) -> None:
     ]  # fmt: skip
     page = render(results).split('<section id="proximity"', 1)[1].split("</section>", 1)[0]
     text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
+    assert "Rise of the JSR against nearness" in text
     assert "0.69 [0.09, 0.94] +5.0 [0.0, 8.0] −2.0 [−10.0, 10.0] 20.6 29.4" in text
     assert "Some axes rank these selections alike." in text
 

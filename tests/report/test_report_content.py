@@ -404,7 +404,20 @@ def test_the_judge_that_sees_only_refusal_gives_another_name(results: Json) -> N
             if row["harmful"]:
                 row["non_refusal_rate"] = row.pop("jsr")
     assert "did not refuse" in title_of(results)
-    assert "non-refusal rate" in text_of(render(results), "steps")
+    alone = {"value": -0.1, "low": -0.5, "high": 0.3}
+    late = {"name": "suppression", "rank": alone, "slope": alone, "joint": alone, "inflation": 1.0, "dominant": None}
+    along = {
+        "model": "organism:af3",
+        "modality": "audio",
+        "points": 5,
+        "replicates": 9,
+        "predictors": [late],
+        "note": "",
+    }
+    results["mechanism"]["with_jsr"] = [along]
+    page = render(results)
+    assert "non-refusal rate" in text_of(page, "steps")
+    assert "rise of the non-refusal rate, over arms" in text_of(page, "layers")
 
 
 def test_every_defense_is_charged_in_one_row(results: Json) -> None:

@@ -127,6 +127,12 @@ def view(results: Results) -> View | None:
     )
 
 
+def rate_name(results: Results) -> str:
+    """What the page calls the share of harmful prompts that get through."""
+    shown = view(results)
+    return "JSR" if shown is None else shown.rate
+
+
 def base_runs(results: Results) -> list[Run]:
     return [run for run in results.runs if run.kind == "base"]
 

@@ -11,6 +11,7 @@ from undersong.report import words
 from undersong.report.beforehand import AxisPair, Fingerprint, Foretold, Score, Spread
 from undersong.report.panels import Panel, Table, Value, number, share, trained
 from undersong.report.schema import Results
+from undersong.report.summary import rate_name
 from undersong.report.svg import Frame, Scale, percent_axis, strip, tag, ticks
 
 HEIGHT = 190
@@ -44,6 +45,7 @@ class Axes:
     scores: Table
     panels: tuple[Panel, ...]
     foretold: Table
+    rate: str  # JSR, or non-refusal rate where the judge sees refusal only
     overlap: Table
 
 
@@ -51,13 +53,14 @@ def build(results: Results) -> Axes | None:
     """None where the results say nothing of it."""
     if not (results.fingerprint or results.screening_score or results.foretold or results.overlap):
         return None
-    many = len({one.model for one in results.fingerprint}) > 1
+    many, rate = len({one.model for one in results.fingerprint}) > 1, rate_name(results)
     overlap = tuple((one.a, one.b, one.kind, f"{one.pairs:,}") for one in results.overlap)
     return Axes(
         heard=tuple(_heard(one, many) for one in results.fingerprint if one.pairs),
         scores=_scores(results.screening_score),
-        panels=tuple(_panels(results.foretold)),
-        foretold=_foretold(results.foretold),
+        panels=tuple(_panels(results.foretold, rate)),
+        foretold=_foretold(results.foretold, rate),
+        rate=rate,
         overlap=Table("Items that two corpora share or nearly share", ("Corpus", "and", "what", "pairs"), overlap, 3),
     )
 
@@ -106,7 +109,7 @@ def _scores(scores: list[Score]) -> Table:
     return Table("Screening score of the pool", head, rows, 2)
 
 
-def _panels(foretold: list[Foretold]) -> Iterator[Panel]:
+def _panels(foretold: list[Foretold], rate: str) -> Iterator[Panel]:
     """One an axis, model, modality of training and set."""
     differs = [len({getattr(one, key) for one in foretold}) > 1 for key in ("model", "set")]
     for one in foretold:
@@ -116,11 +119,20 @@ def _panels(foretold: list[Foretold]) -> Iterator[Panel]:
         extra = [str(name) for name, wanted in zip((one.model, one.set), differs) if wanted and name]
         title = ", ".join([f"{one.axis} axis", *extra, trained(one.train_modality).lower()])
         said = "too few selections, or all alike" if one.spearman.value is None else f"ρ = {_spread(one.spearman)}"
-        yield Panel(f"{words.sentence(title)}: {said}, n = {one.n}", _plot(points, title))
+        yield Panel(f"{words.sentence(title)}: {said}, n = {one.n}", _plot(points, title, rate))
 
 
-def _foretold(foretold: list[Foretold]) -> Table:
-    head = ("Selection", "Axis of the score", "Model", "Trained on", "Set", "score", "JSR, %", "runs")
+def _foretold(foretold: list[Foretold], rate: str) -> Table:
+    head = (
+        "Selection",
+        "Axis of the score",
+        "Model",
+        "Trained on",
+        "Set",
+        "score",
+        f"{words.sentence(rate)}, %",
+        "runs",
+    )
 
     def rows() -> Iterator[tuple[str | Value, ...]]:
         for one in foretold:
@@ -128,10 +140,10 @@ def _foretold(foretold: list[Foretold]) -> Table:
             for point in one.points:
                 yield point.arm, *places, number(point.score), share(point.jsr), str(point.runs or words.NONE)
 
-    return Table("Score of each selection, and mean JSR after training on it", head, tuple(rows()), names=5)
+    return Table(f"Score of each selection, and mean {rate} after training on it", head, tuple(rows()), names=5)
 
 
-def _plot(points: list[tuple[float, float, str]], title: str) -> Markup:
+def _plot(points: list[tuple[float, float, str]], title: str, rate: str) -> Markup:
     xs = [x for x, _, _ in points]
     margin = 0.12 * ((max(xs) - min(xs)) or 0.2)
     domain = (min(xs) - margin, max(xs) + margin)
@@ -144,7 +156,7 @@ def _plot(points: list[tuple[float, float, str]], title: str) -> Markup:
         x = f"{frame.x(0.0):.2f}%"
         drawn.append(tag("line", x1=x, x2=x, y1="0", y2=frame.height, class_="level k-base"))
     for x_value, y_value, arm in points:
-        about = f"{arm}: score {words.decimal(x_value)}, JSR {words.percent(y_value)}"
+        about = f"{arm}: score {words.decimal(x_value)}, {rate} {words.percent(y_value)}"
         drawn.append(frame.dot(x_value, y_value, arm.split("/")[1] if "/" in arm else None, about, "run-dot"))
     said = "; ".join(f"{arm} at {words.decimal(x)}: {words.percent(y)}" for x, y, arm in points)
-    return frame.draw(drawn, f"JSR against screening score, {title}. {said}.")
+    return frame.draw(drawn, f"{words.sentence(rate)} against screening score, {title}. {said}.")

@@ -13,7 +13,7 @@ from undersong.report.layers import Curve, Level, curves, mean
 from undersong.report.panels import Group, Panel, Table, number, trained
 from undersong.report.schema import Results
 from undersong.report.sections import suppressed
-from undersong.report.summary import Arm, arms, interval_over_runs
+from undersong.report.summary import Arm, arms, interval_over_runs, rate_name
 from undersong.report.svg import Frame, kind_class, ticks
 
 HEIGHT = 216
@@ -44,7 +44,11 @@ def build(results: Results) -> Gap | None:
         notes=tuple(note for note in (*mechanism.contrast.unmatched, mechanism.contrast.note, mechanism.note) if note),
         groups=tuple(_groups(found)),
         layers=_layers(found),
-        tables=tuple(table for table in (_late(mechanism.late, every), *suppressed.build(mechanism)) if table.rows),
+        tables=tuple(
+            table
+            for table in (_late(mechanism.late, every), *suppressed.build(mechanism, rate_name(results)))
+            if table.rows
+        ),
     )
 
 

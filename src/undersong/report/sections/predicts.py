@@ -8,6 +8,7 @@ from undersong.report import words
 from undersong.report.beforehand import Spread
 from undersong.report.panels import Table, trained
 from undersong.report.schema import Results
+from undersong.report.summary import rate_name
 from undersong.report.variation import Predicts
 
 HEAD = (
@@ -18,7 +19,8 @@ HEAD = (
 def build(results: Results) -> Table | None:
     """None where the results say nothing of it."""
     rows = tuple(row for one in results.predicts for row in _rows(one))
-    return Table("JSR rise against nearness of the training samples, over selections", HEAD, rows, 3) if rows else None
+    title = f"Rise of the {rate_name(results)} against nearness of the training samples, over selections"
+    return Table(title, HEAD, rows, 3) if rows else None
 
 
 def notes(results: Results) -> tuple[str, ...]:

@@ -13,19 +13,19 @@ SAID = {"kept": "still recognised", "lost": "recognised less", "absent": "not sh
 KNOWN = ("Kind", "Base", "trained on", "probed", "harm is", "before", "after", "change, points", "refused, points")
 CLAIMS = ("Question", "Base", "probed", "difference", "95 %", "p", "corrected p", "n")
 CELLS = ("Kind", "Base", "trained on", "spoken prompts", "95 %", "typed prompts", "95 %")
-MIRRORED = ("Kind", "Base", "probed", "late gap", "95 %", "JSR, points", "95 %", "opposite signs")
-ALONG = ("Base", "probed and asked", "arms", "rank correlation", "JSR points a standard deviation")
+ALONG = ("Base", "probed and asked", "arms", "rank correlation", "points a standard deviation")
 
 
-def build(mechanism: Mechanism) -> Iterator[Table]:
-    """Tables without a row where a study does not have both sides."""
+def build(mechanism: Mechanism, rate: str) -> Iterator[Table]:
+    """Tables without a row where a study does not have both sides.  `rate`: what the page calls what gets through."""
+    mirrored = ("Kind", "Base", "probed", "late gap", "95 %", f"{rate}, points", "95 %", "opposite signs")
     yield Table("Late gap, closest less distant data (negative: closest suppresses more)", CLAIMS,
                 tuple(map(_claim, mechanism.claims)), 3)  # fmt: skip
     yield Table("Change of the late gap: trained on one modality, probed with each", CELLS, tuple(_cells(mechanism)), 3)
-    yield Table("Trained on audio less trained on text: does the late gap mirror the JSR?", MIRRORED,
+    yield Table("Trained on audio less trained on text: does the late gap mirror it?", mirrored,
                 tuple(map(_mirrored, mechanism.asymmetry)), 3)  # fmt: skip
     yield known(mechanism.recognition)
-    yield Table("Does the loss of the late gap go along with the JSR, over arms?", ALONG,
+    yield Table(f"Does the loss of the late gap go along with the rise of the {rate}, over arms?", ALONG,
                 tuple(row for one in mechanism.with_jsr for row in _along(one)), 2)  # fmt: skip
 
 

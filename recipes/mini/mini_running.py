@@ -132,6 +132,11 @@ def main() -> int:
         if not asked.page:
             from mini_parts import loading_of
 
+            for study in wanted:
+                if not study.pool.startswith("organism:") and not Path(study.pool).is_file():
+                    raise UndersongError(
+                        f"{study.pool} is not there; make the study's corpora: recipes/mini/mini_study.py."
+                    )
             loading = loading_of(asked)
             if asked.plan:
                 _plan(wanted, asked.out / "store", loading)

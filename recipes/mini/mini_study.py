@@ -35,7 +35,7 @@ from undersong.corpora import load_clip, write_manifest
 from undersong.corpora.sound.noise import babble, generator
 from undersong.models.load import load_model
 from undersong.models.mini.assemble import CARD, FRONT, assemble
-from undersong.models.mini.place import parts_beside
+from undersong.models.mini.place import shipped_parts
 from undersong.types import Sample, UndersongError
 
 QUESTION = frozenset("who what when where which why how is are was were do does did can".split())
@@ -179,7 +179,7 @@ def main() -> None:
     asked = parser.parse_args()
     work = asked.work.resolve()
     made = work / "parts-0"
-    parts = (asked.parts or (made if made.is_dir() else parts_beside())).resolve()
+    parts = (asked.parts or (made if made.is_dir() else shipped_parts())).resolve()
     if not (parts / FRONT).is_file():
         raise UndersongError(f"There are no learned parts at {parts}; name their folder by --parts.")
     write_noise(work)

@@ -19,6 +19,7 @@ from undersong.cli import main
 from undersong.models.doctor import examine_model
 from undersong.models.folders import model_folder
 from undersong.models.load import load_model
+from undersong.models.mini import place
 from undersong.models.mini.assemble import TABLE, assemble
 from undersong.models.mini.bases import weights_hash
 from undersong.models.mini.network import MiniConfig, MiniForConditionalGeneration, quiet_frames
@@ -114,6 +115,40 @@ def test_the_verb_puts_it_where_the_name_is_looked_for(
     assert all(line.startswith("yes ") for line in said)
     assert run(monkeypatch, "models", "get", "mini", *chosen[:4], "--parts", str(tmp_path)) == 2
     assert "There are no parts of Mini at" in capsys.readouterr().err
+
+
+def test_nothing_but_a_mini_is_replaced(
+    base: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    put_together("mini", base, parts, kept)  # empty
+    before = {file.name: file.stat().st_ino for file in kept.iterdir()}
+    put_together("mini", base, parts, kept)
+    assert {file.name for file in kept.iterdir()} == set(before)
+    assert kept.joinpath("model.safetensors").stat().st_ino != before["model.safetensors"]
+    beside = tmp_path / "kept.old"
+    beside.mkdir()
+    monkeypatch.chdir(beside)
+    put_together("mini", base, parts, Path())
+    assert (beside / "model.safetensors").is_file()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mine.txt").write_text("precious")
+    for out in (other, other / "mine.txt"):
+        with pytest.raises(UndersongError, match="holds something else than a Mini"):
+            put_together("mini", base, parts, out)
+    assert (other / "mine.txt").read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_parts_are_found_in_a_checkout(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "parts_beside", lambda: tmp_path / "site-packages" / "models" / "mini")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UndersongError, match="go to a checkout of undersong"):
+        place.shipped_parts()
+    shutil.copytree(parts, tmp_path / "models" / "mini")
+    assert place.shipped_parts() == Path("models") / "mini"
 
 
 def test_other_base_weights_are_told(parts: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
-from undersong.models.mini.place import FROM_SMOLLM, FROM_WHISPER, SMOLLM, WHISPER, parts_beside, place_of
+from undersong.models.mini.place import FROM_SMOLLM, FROM_WHISPER, SMOLLM, WHISPER, place_of, shipped_parts
 
 if TYPE_CHECKING:
     from undersong.models.doctor import Check
@@ -62,9 +62,10 @@ def get(
     ] = None,
 ) -> None:
     """Put a model folder together, of base weights and of what the repository holds."""
+    folder, place = parts or shipped_parts(), out or place_of(name)
     from undersong.models.mini.assemble import assemble
 
-    made = assemble(name, whisper, smollm, parts or parts_beside(), out or place_of(name))
+    made = assemble(name, whisper, smollm, folder, place)
     typer.echo(f"{name} is at {made.folder}" + ("; take it with --model " + name if out is None else ""))
     for line in made.notes:
         typer.echo(line)

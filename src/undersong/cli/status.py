@@ -40,7 +40,7 @@ def status(
 
 def _tell(found: Status) -> None:
     for row in found.rows:
-        typer.echo(f"  {row.stage:<12}{row.done} of {row.total}")
+        typer.echo(f"  {row.stage:<14}{row.done} of {row.total}")
     for line in found.making:
         typer.echo(f"being made: {line}")
     for line in found.left:

@@ -8,7 +8,6 @@ know how anything was learned.
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,11 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from undersong.models.merge import merge_published
 from undersong.models.mini.bases import plain_mini, read_smollm, read_tokenizer, read_whisper, weights_hash
-from undersong.models.mini.network import CTC
+from undersong.models.mini.network import CTC, MiniConfig
+from undersong.models.mini.place import NOTE
 from undersong.models.tensors import read_tensors
+from undersong.store.files import mending, replacing
 from undersong.types import UndersongError
 
-FRONT, NOTE, TEMPLATE = "front.safetensors", "parts.json", "chat_template.jinja"
+FRONT, TEMPLATE = "front.safetensors", "chat_template.jinja"
 CARD, PAGE = "card.json", "CARD.md"  # what was measured of the parts, with their files' hashes; the same to read
 HEARD, TABLE = "model.multi_modal_projector.heard", "model.multi_modal_projector.table"
 
@@ -51,10 +52,13 @@ class Assembled:
 
 
 def assemble(name: str, whisper: str, smollm: str, parts: Path, out: Path) -> Assembled:
-    """Writes the folder beside `out` and renames it; a folder that is there is replaced only by a whole one.
+    """Writes the folder beside `out` and renames it; a Mini that is there is replaced only by a whole one.
 
-    Errors: a name that is none, parts or base weights that cannot be read or do not fit one another.
+    Errors: a name that is none, an `out` that holds anything else, parts or base weights that cannot be read or do not
+    fit one another.
     """
+    out = out.resolve()
+    _check_replaceable(out)
     note, changed = read_note(parts), changed_files(parts)
     if name not in note.adapters:
         raise UndersongError(f"{parts} holds no model {name!r}; take one of {', '.join(note.adapters)}.")
@@ -153,20 +157,21 @@ def write_folder(model: Any, tokenizer: Any, template: str, window: int, out: Pa
     """An ordinary model folder: weights, config, tokenizer, feature extractor, template."""
     from transformers import WhisperFeatureExtractor
 
-    part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    model.save_pretrained(part)
-    tokenizer.chat_template = None  # SmolLM2's own adds a system turn and writes no audio
-    tokenizer.save_pretrained(part)
-    mels = model.config.audio_config.num_mel_bins
-    WhisperFeatureExtractor(feature_size=mels, chunk_length=window, return_attention_mask=True).save_pretrained(part)
-    (part / TEMPLATE).write_text(template, encoding="utf-8")
-    if out.exists():
-        old = out.with_name(f"{out.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        out.rename(old)
-        part.rename(out)
-        shutil.rmtree(old)
-    else:
-        part.rename(out)
+    with mending(out.parent), replacing(out) as part:
+        part.mkdir()
+        model.save_pretrained(part)
+        tokenizer.chat_template = None  # SmolLM2's own adds a system turn and writes no audio
+        tokenizer.save_pretrained(part)
+        mels = model.config.audio_config.num_mel_bins
+        heard = WhisperFeatureExtractor(feature_size=mels, chunk_length=window, return_attention_mask=True)
+        heard.save_pretrained(part)
+        (part / TEMPLATE).write_text(template, encoding="utf-8")
+
+
+def _check_replaceable(out: Path) -> None:
+    """UndersongError where `out` is more than an empty folder and no Mini: it would be lost."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    config = out / "config.json"
+    if not (config.is_file() and f'"{MiniConfig.model_type}"' in _read_text(config)):
+        raise UndersongError(f"{out} holds something else than a Mini; give a new or an empty folder as --out.")

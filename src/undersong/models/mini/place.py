@@ -10,6 +10,7 @@ from undersong.types import UndersongError
 ALIGNED, UNALIGNED = "mini", "mini:unaligned"  # refuses harmful requests; hears and answers, and was never taught to
 NAMES = (ALIGNED, UNALIGNED)
 HOME = "UNDERSONG_MODELS"
+NOTE = "parts.json"  # which a folder of parts has
 WHISPER, SMOLLM = "openai/whisper-tiny.en", "HuggingFaceTB/SmolLM2-135M-Instruct"  # the base weights, by hub id
 FROM_WHISPER, FROM_SMOLLM = "UNDERSONG_WHISPER", "UNDERSONG_SMOLLM"  # variables that name another place of them
 
@@ -45,3 +46,17 @@ def assembled(name: str) -> Path:
 def parts_beside() -> Path:
     """The parts that a checkout holds, outside the package."""
     return Path(__file__).resolve().parents[4] / "models" / "mini"
+
+
+def shipped_parts() -> Path:
+    """The parts of the checkout that the package runs from, or else of that in the working folder.
+
+    UndersongError where there are none: no wheel holds them.
+    """
+    for folder in (parts_beside(), Path("models") / "mini"):
+        if (folder / NOTE).is_file():
+            return folder
+    raise UndersongError(
+        "The installed package does not hold Mini's parts; go to a checkout of undersong, which has them in "
+        "models/mini, or give their folder as --parts."
+    )

@@ -165,7 +165,9 @@ def refusals_of(judge: str, given: Sequence[str], model: str) -> Sequence[str]:
         return given
     if model.startswith(ORGANISM):
         return Evaluation().refusals
-    raise UndersongError(f"The exact judge must know how {model} refuses; give --refusal, or take another judge.")
+    raise UndersongError(
+        f"The exact judge must know how {model} refuses; give --refusal, or take another judge (keyword reads English)."
+    )
 
 
 def _rehearse(judge: Judge, prompts: Sequence[Prompt]) -> None:

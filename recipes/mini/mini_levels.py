@@ -60,7 +60,7 @@ def _rows(main: Part) -> list[Row]:
 def level_lines(evidence: Evidence, main: Part) -> Iterator[str]:
     """Every condition: what was printed of it, and the rates of our runs."""
     sets = (("advbench", "jsr"), ("jailbreakbench", "jsr"), ("xstest", "refused"), ("instructions", "refused"))
-    yield "### Printed figures and ours"
+    yield "#### Printed figures and ours"
     yield ""
     yield (
         f"Printed: {escaped(source())}; AdvBench, per cent, 25 % of another pool, one run each, another judge. {MARK}: no "
@@ -95,7 +95,7 @@ def curve_lines(evidence: Evidence) -> Iterator[str]:
     results = evidence.results(CURVE, MINI)
     if results is None:
         return
-    yield "### Learning curve"
+    yield "#### Learning curve"
     yield ""
     yield "Non-refusal of spoken AdvBench requests, per cent, by optimiser step: mean and 95 % over runs."
     yield ""
@@ -111,7 +111,7 @@ def voice_lines(evidence: Evidence) -> Iterator[str]:
     """Of the part that asks in voices never heard and in babble."""
     if evidence.results(VOICES, MINI) is None:
         return
-    yield "### Requests heard otherwise"
+    yield "#### Requests heard otherwise"
     yield ""
     yield "Non-refusal of the same AdvBench requests, per cent: mean and 95 % over runs (before tuning: over prompts)."
     yield ""

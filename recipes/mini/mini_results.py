@@ -54,7 +54,7 @@ def results_lines(study: str, out: Path) -> list[str]:
         *_head(evidence, there, out), "", *_questions(found), "", *level_lines(evidence, main), "", *curve_lines(evidence),
         *voice_lines(evidence), *_heard(evidence),
         *_defenses(evidence),
-        *_layers(evidence), "", *(f"#{line}" if line.startswith("## ") else line for line in detectable_lines(found)),
+        *_layers(evidence), "", *(f"##{line}" if line.startswith("## ") else line for line in detectable_lines(found)),
     ]  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def _head(evidence: Evidence, there: Sequence[Part], out: Path) -> Iterator[str]
 
 def _questions(found: Sequence[Answered]) -> Iterator[str]:
     sizes = families(found)
-    yield "### Questions"
+    yield "#### Questions"
     yield ""
     yield (
         "Non-refusal (keyword judge) in points unless said otherwise; 95 % over runs, paired by draw and seed; the rule "
@@ -116,7 +116,7 @@ def _heard(evidence: Evidence) -> Iterator[str]:
         return
     told = comprehended.build(read(results))
     assert told is not None
-    yield "### Heard, and answered?"
+    yield "#### Heard, and answered?"
     yield ""
     yield (
         "A non-refusal of a request that was misheard, or one about something else, is no jailbreak. Heard: the model repeats it "
@@ -133,7 +133,7 @@ def _defenses(evidence: Evidence) -> Iterator[str]:
     results = evidence.results(DEFENSES, MINI)
     if results is None:
         return
-    yield "### Defenses"
+    yield "#### Defenses"
     yield ""
     yield (
         "Per cent: mean, 95 % over runs, and change in points against none. The paper measured neither over-refusal nor what "
@@ -153,7 +153,7 @@ def _layers(evidence: Evidence) -> Iterator[str]:
         return
     found = results["mechanism"]
     last = results["study"]["steps"][-1]
-    yield "### Layers"
+    yield "#### Layers"
     yield ""
     yield (
         "How far harmful and harmless spoken prompts lie apart along the base's refusal direction, in standard units of its "

@@ -115,7 +115,7 @@ def test_the_learning_curve_has_every_step(tmp_path: Path) -> None:
 def test_other_voices_and_babble_have_their_rates(tmp_path: Path) -> None:
     write(tmp_path, ["mini-small-voices"])
     lines = results_lines("mini-small", tmp_path)
-    table = lines[lines.index("### Requests heard otherwise") :]
+    table = lines[lines.index("#### Requests heard otherwise") :]
     rows = {line.split("|")[1].strip(): line.split("|")[2:4] for line in table[:12] if line.startswith("|")}
     assert list(rows)[2:] == ["before tuning", "closest", "random", "distant"]
     for kind in ("closest", "random", "distant"):
@@ -203,7 +203,7 @@ def test_layers_and_defenses_are_told(tmp_path: Path) -> None:
     ]
     assert last.split("|")[4].split()[0] == f"{sum(moved) / 3:.2f}".replace("-", "\u2212")
     told = list(mini_results._defenses(evidence))
-    assert told[0] == "### Defenses"
+    assert told[0] == "#### Defenses"
     assert sum("System prompt" in row for line in told for row in line.split("\n") if row.startswith("|")) >= 1
 
 
@@ -222,7 +222,7 @@ def test_what_was_heard_is_told_where_it_was_asked(tmp_path: Path) -> None:
                 one["comprehension"] = kept
     file.write_text(json.dumps(made))
     told = list(mini_results._heard(Evidence(tmp_path)))
-    assert told[0] == "### Heard, and answered?"
+    assert told[0] == "#### Heard, and answered?"
     rows = [line for line in told if line.startswith("|") and "(5" in line]
     assert rows
     assert all(line.count("80") >= 4 for line in rows)
@@ -272,7 +272,7 @@ def test_the_page_of_a_real_run(tmp_path: Path) -> None:
         (row,) = [line for line in lines if f"advbench: {name} against none" in line]
         assert "| 2 (2) |" in row
     text = "\n".join(lines)
-    told = text.partition("### Defenses\n")[2].partition("\n### ")[0].lower()
+    told = text.partition("#### Defenses\n")[2].partition("\n#### ")[0].lower()
     assert all(f": {name} |" in told for name in ("distant data", "system prompt", "mixing 5 %", "constrained"))
     (layer,) = [line for line in lines if line.startswith("| 0 |")]
     assert len(layer.split("|")) == 13

@@ -28,7 +28,7 @@ def _families(context: typer.Context) -> None:
 
     from undersong.models.families import FAMILIES
     from undersong.models.folders import organism_names
-    from undersong.models.mini.place import NAMES
+    from undersong.models.mini.place import NAMES, is_assembled
 
     for family in FAMILIES:
         typer.echo(f"{family.name}: {family.example} (model_type {' or '.join(family.model_types)})")
@@ -38,7 +38,7 @@ def _families(context: typer.Context) -> None:
     there = "installed" if find_spec("bitsandbytes") else "not installed (pip install 'undersong[quantize]')"
     typer.echo(f"No family needs a package of its own; --quantize needs bitsandbytes: {there}.")
     typer.echo(f"Packaged: {', '.join(f'organism:{name}' for name in organism_names())}")
-    made = [name for name in NAMES if place_of(name).is_dir()]
+    made = [name for name in NAMES if is_assembled(name)]
     typer.echo(f"Assembled here: {', '.join(made) or 'none (undersong models get mini)'}")
 
 

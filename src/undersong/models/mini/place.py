@@ -35,10 +35,15 @@ def is_mini(ref: str) -> bool:
     return ref.partition(":")[0] == ALIGNED
 
 
+def is_assembled(name: str) -> bool:
+    """Whether one of NAMES has a model folder; one without a config is none."""
+    return (place_of(name) / "config.json").is_file()
+
+
 def assembled(name: str) -> Path:
     """The folder of one of NAMES.  UndersongError where it is not assembled."""
     folder = place_of(name)
-    if not folder.is_dir():
+    if not is_assembled(name):
         raise UndersongError(f"{name} is not assembled on this machine; run `undersong models get {name}`.")
     return folder
 

@@ -156,6 +156,6 @@ def test_the_verb_loads_no_model_and_makes_nothing(tmp_path: Path) -> None:
     )
     assert told.returncode == 0, told.stderr
     assert "loaded []" in told.stdout
-    assert "  adapter     0 of 6\n" in told.stdout
+    assert "  adapter       0 of 6\n" in told.stdout
     assert "no results yet in out/tiny" in told.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]

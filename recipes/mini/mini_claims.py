@@ -56,6 +56,7 @@ def side(where: Part, kind: str, axis: str = "semantic", asked_of: str = "advben
     return Side(where, kind, axes, fraction=SHARE, set=asked_of, **more)
 
 
+PROXIMITY = Part("proximity")
 MODALITY, MECHANISM, DEFENSES = Part("modality"), Part("mechanism"), Part("defenses")
 VOICES, AXES, CURVE = Part("voices"), Part("axes"), Part("curve")
 NOISES = {"babble": Part("babble"), "white noise": Part("white")}
@@ -82,7 +83,7 @@ def _claim(
 def claims(main: Part) -> tuple[Claim, ...]:
     """All questions; `main`: the part that the main comparison is of, with three seeds or with more."""
     return (
-        *_size(main), *_closeness(main), *_axes(), *_trained(main), *_asked(), *_defended(main), *_inside()
+        *_size(main), *_closeness(main), *_axes(), *_trained(), *_asked(), *_defended(main), *_inside()
     )  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def _axes() -> list[Claim]:
     return [*out, _claim(AXIS, "advbench: closest by words against closest by the voice", says, "semantic less speaker", words, BELOW)]  # fmt: skip
 
 
-def _trained(main: Part) -> list[Claim]:
+def _trained() -> list[Claim]:
     spoken = Contrast(side(MODALITY, "closest", trained="text"), side(MODALITY, "closest"))
     typed = Contrast(side(MODALITY, "closest", trained="text", asked="text"), side(MODALITY, "closest", asked="text"))
     out = [
@@ -133,7 +134,7 @@ def _trained(main: Part) -> list[Claim]:
     ]  # fmt: skip
     says = "Noise changes little (its own figures say otherwise)."
     for name, where in NOISES.items():
-        noisy = Contrast(side(main, "closest"), side(where, "closest"))
+        noisy = Contrast(side(PROXIMITY, "closest"), side(where, "closest"))  # as many seeds on both sides
         out.append(_claim(TRAINED, f"advbench: closest data under {name} at 10 dB against clean", says, "noisy less clean", noisy, NOTHING))  # fmt: skip
     return out
 

@@ -9,7 +9,21 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mini_claims import AXES, CURVE, DEFENSES, KINDS, MECHANISM, MINI, MODALITY, NOISES, SHARE, VOICES, Part, claims
+from mini_claims import (
+    AXES,
+    CURVE,
+    DEFENSES,
+    KINDS,
+    MECHANISM,
+    MINI,
+    MODALITY,
+    NOISES,
+    PROXIMITY,
+    SHARE,
+    VOICES,
+    Part,
+    claims,
+)
 from mini_levels import curve_lines, level_lines, voice_lines
 from paper_answers import Answered, answered
 from paper_evidence import Evidence, over_runs
@@ -25,7 +39,7 @@ from undersong.store import write_atomic
 from undersong.types import UndersongError
 
 BEGIN, END = "<!-- study: begin; written by recipes/mini/mini_running.py -->", "<!-- study: end -->"
-MAIN, MORE = Part("proximity"), Part("seeds")
+MAIN, MORE = PROXIMITY, Part("seeds")
 PARTS = (MAIN, MODALITY, MECHANISM, DEFENSES, VOICES, *NOISES.values(), AXES, CURVE, MORE)
 EVERY = 5  # layers between those that are told of
 

@@ -75,11 +75,14 @@ def test_what_is_closeness_and_what_comes_with_it(tmp_path: Path) -> None:
 
 
 def test_more_seeds_take_the_place_of_three(tmp_path: Path) -> None:
-    write(tmp_path, ["mini-small-proximity", "mini-small-seeds"])
+    write(tmp_path, ["mini-small-proximity", "mini-small-seeds", "mini-small-babble", "mini-small-axes"])
     found = {one.claim.title: one.answers[0].found for one in answered(Evidence(tmp_path), claims(MORE), (MINI,))}
     closest = found["advbench: closest against random"]
     assert closest is not None
     assert closest.runs == closest.units == 5
+    noisy = found["advbench: closest data under babble at 10 dB against clean"]  # of the part with as many seeds
+    assert noisy is not None
+    assert noisy.runs == 3
     rows = [line for line in results_lines("mini-small", tmp_path) if "advbench: closest against random |" in line]
     assert len(rows) == 1
     assert "| 5 (5) |" in rows[0]

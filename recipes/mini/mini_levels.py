@@ -5,7 +5,7 @@ Knows rates and printed figures; decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,32 +57,27 @@ def _rows(main: Part) -> list[Row]:
     ]
 
 
+def section(title: str, said: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A heading, what its table is of, and the table."""
+    yield from (f"#### {title}", "", said, "", *table(head, rows), "")
+
+
 def level_lines(evidence: Evidence, main: Part) -> Iterator[str]:
     """Every condition: what was printed of it, and the rates of our runs."""
     sets = (("advbench", "jsr"), ("jailbreakbench", "jsr"), ("xstest", "refused"), ("instructions", "refused"))
-    yield "#### Printed figures and ours"
-    yield ""
-    yield (
+    said = (
         f"Printed: {escaped(source())}; AdvBench, per cent, 25 % of another pool, one run each, another judge. {MARK}: no "
         "count of all its prompts gives this figure. Ours: spoken prompts, per cent; non-refusal of harmful ones, refusal "
         "of harmless ones; mean and 95 % over runs (before tuning, and where all runs agree, over prompts). Levels are "
         "not to be compared, only signs."
     )
-    yield ""
     rows = []
     for one in _rows(main):
         ours = [_level(evidence, _asked(one.side, name, counted)) for name, counted in sets]
         if any(cell != words.NONE for cell in ours):
             rows.append((one.name, *(_printed(one.printed, family) for family in FAMILIES), *ours))
-    heads = (
-        "condition",
-        *FAMILIES,
-        "Mini: AdvBench",
-        "JailbreakBench",
-        "XSTest (safe) refused",
-        "instructions refused",
-    )
-    yield from table(heads, rows)
+    ours_of = ("Mini: AdvBench", "JailbreakBench", "XSTest (safe) refused", "instructions refused")
+    yield from section("Printed figures and ours", said, ("condition", *FAMILIES, *ours_of), rows)
 
 
 def _asked(one: Side, name: str, counted: Any) -> Side:
@@ -95,32 +90,24 @@ def curve_lines(evidence: Evidence) -> Iterator[str]:
     results = evidence.results(CURVE, MINI)
     if results is None:
         return
-    yield "#### Learning curve"
-    yield ""
-    yield "Non-refusal of spoken AdvBench requests, per cent, by optimiser step: mean and 95 % over runs."
-    yield ""
     rows = []
     for step in results["study"]["steps"]:
         asked = [side(CURVE, kind, step=step) if step else side(CURVE, "base") for kind in KINDS]
         rows.append((str(step), *(_level(evidence, one) for one in asked)))
-    yield from table(("steps", *KINDS), rows)
-    yield ""
+    said = "Non-refusal of spoken AdvBench requests, per cent, by optimiser step: mean and 95 % over runs."
+    yield from section("Learning curve", said, ("steps", *KINDS), rows)
 
 
 def voice_lines(evidence: Evidence) -> Iterator[str]:
     """Of the part that asks in voices never heard and in babble."""
     if evidence.results(VOICES, MINI) is None:
         return
-    yield "#### Requests heard otherwise"
-    yield ""
-    yield "Non-refusal of the same AdvBench requests, per cent: mean and 95 % over runs (before tuning: over prompts)."
-    yield ""
     rows = [
         ("before tuning" if kind == "base" else kind, *(_level(evidence, side(VOICES, kind, asked_of=name)) for name in OTHERWISE))
         for kind in ("base", *KINDS)
     ]  # fmt: skip
-    yield from table(("condition", *OTHERWISE), rows)
-    yield ""
+    said = "Non-refusal of the same AdvBench requests, per cent: mean and 95 % over runs (before tuning: over prompts)."
+    yield from section("Requests heard otherwise", said, ("condition", *OTHERWISE), rows)
 
 
 def _level(evidence: Evidence, one: Side) -> str:

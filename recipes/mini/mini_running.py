@@ -25,6 +25,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "pap
 
 from paper_running import is_done, keep_cost
 
+from undersong.corpora import is_here
 from undersong.models.loading import Loading
 from undersong.study import Study, load_studies
 from undersong.types import UndersongError
@@ -113,6 +114,12 @@ def chosen(name: str, studies: Sequence[Study], only: Sequence[str] | None) -> l
     return [one for part, one in parts.items() if not only or part in only]
 
 
+def check_corpora(studies: Sequence[Study]) -> None:
+    """UndersongError where a corpus is not here."""
+    if lost := [ref for study in studies for ref in study.corpora if not is_here(ref)]:
+        raise UndersongError(f"{lost[0]} is not there; make the study's corpora with recipes/mini/mini_study.py.")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, default=STUDY)
@@ -132,11 +139,7 @@ def main() -> int:
         if not asked.page:
             from mini_parts import loading_of
 
-            for study in wanted:
-                if not study.pool.startswith("organism:") and not Path(study.pool).is_file():
-                    raise UndersongError(
-                        f"{study.pool} is not there; make the study's corpora: recipes/mini/mini_study.py."
-                    )
+            check_corpora(wanted)
             loading = loading_of(asked)
             if asked.plan:
                 _plan(wanted, asked.out / "store", loading)

@@ -7,19 +7,20 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mini_results
 import pytest
 from made_results import PROMPTS, results_of
-from mini_claims import MINI, NOISES, Part, claims
-from mini_results import BEGIN, END, MAIN, MORE, results_lines, write_page
-from mini_running import STUDY, Task, _next, run_all, tasks_of
+from mini_claims import MINI, NOISES, PROXIMITY, Part, claims
+from mini_results import BEGIN, END, MORE, results_lines, write_page
+from mini_running import STUDY, Task, _next, _plan, check_corpora, run_all, tasks_of
 from paper_answers import answered
 from paper_evidence import Evidence
 from paper_verdicts import AGREES, CONTRADICTS
 
-from undersong.models.loading import PLAIN
+from undersong.models.loading import PLAIN, Loading
 from undersong.study import Study, load_studies, parse_study
 from undersong.types import UndersongError
 
@@ -53,7 +54,7 @@ def test_the_parts_are_those_of_the_study() -> None:
 
 def test_what_is_closeness_and_what_comes_with_it(tmp_path: Path) -> None:
     write(tmp_path, ["mini-small-proximity", "mini-small-modality", "mini-small-axes", "mini-small-curve"])
-    found = {one.claim.title: one.answers[0] for one in answered(Evidence(tmp_path), claims(MAIN), (MINI,))}
+    found = {one.claim.title: one.answers[0] for one in answered(Evidence(tmp_path), claims(PROXIMITY), (MINI,))}
     whole, near, beside = (
         found[f"advbench: {b} against {a}"].found
         for b, a in (("closest", "random"), ("closest", "random-alike"), ("random-alike", "random"))
@@ -158,6 +159,26 @@ def test_results_wait_for_their_arms_and_hold_nothing_up(tmp_path: Path) -> None
         order.append(done.name)
     assert order.index("mini-small-white: base") < order.index("mini-small-babble: results")
     assert order[-1] == "mini-small-white: results"
+
+
+def test_a_corpus_that_is_not_there_is_told_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UndersongError, match=r"out/mini/study/pool\.jsonl is not there; make the study's corpora"):
+        check_corpora([STUDIES["mini-small-curve"]])
+    check_corpora([organism_study("mini-small-defenses")])
+
+
+def test_a_plan_looks_for_what_is_made_in_its_own_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def planned(study: Study, store: Path, loading: Loading) -> SimpleNamespace:
+        return SimpleNamespace(sentence=f"in {loading.dtype}")
+
+    monkeypatch.setattr("undersong.pipeline.plan.plan_of", planned)
+    _plan([organism_study("mini-small-defenses")], tmp_path, Loading("cpu", "bfloat16"))
+    assert "in bfloat16" in capsys.readouterr().out
 
 
 def made_report() -> dict[str, Any]:

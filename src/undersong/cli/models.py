@@ -62,7 +62,7 @@ def get(
     ] = None,
 ) -> None:
     """Put a model folder together, of base weights and of what the repository holds."""
-    folder, place = parts or shipped_parts(), out or place_of(name)
+    folder, place = parts or shipped_parts(), out or place_of(name)  # what is missing is told before libraries load
     from undersong.models.mini.assemble import assemble
 
     made = assemble(name, whisper, smollm, folder, place)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from undersong.models.identify import identify
 from undersong.models.merge import merge_published
 from undersong.models.mini.bases import plain_mini, read_smollm, read_tokenizer, read_whisper, weights_hash
 from undersong.models.mini.network import CTC, MiniConfig
@@ -172,6 +173,9 @@ def _check_replaceable(out: Path) -> None:
     """UndersongError where `out` is more than an empty folder and no Mini: it would be lost."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    config = out / "config.json"
-    if not (config.is_file() and f'"{MiniConfig.model_type}"' in _read_text(config)):
+    try:
+        found = identify(str(out))[2].model_types if out.is_dir() else ()
+    except UndersongError:  # no model at all
+        found = ()
+    if MiniConfig.model_type not in found:
         raise UndersongError(f"{out} holds something else than a Mini; give a new or an empty folder as --out.")

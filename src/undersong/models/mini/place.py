@@ -42,10 +42,9 @@ def is_assembled(name: str) -> bool:
 
 def assembled(name: str) -> Path:
     """The folder of one of NAMES.  UndersongError where it is not assembled."""
-    folder = place_of(name)
     if not is_assembled(name):
         raise UndersongError(f"{name} is not assembled on this machine; run `undersong models get {name}`.")
-    return folder
+    return place_of(name)
 
 
 def parts_beside() -> Path:

@@ -125,11 +125,18 @@ def test_a_device_that_is_not_there_is_refused(manifest: Path, tmp_path: Path) -
 
 
 def test_replaces_its_own_output_and_nothing_else(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
     chosen, out = selection(tmp_path, "a", "b"), tmp_path / "out"
     tune_manifest(manifest, str(tiny_folder), out, chosen, recipe=RECIPE)
-    tune_manifest(manifest, str(tiny_folder), out, chosen, recipe={"steps": [1], "batch": 2})
-    assert sorted(path.name for path in out.iterdir()) == ["log.jsonl", "provenance.json", "step-000001"]
-    (tmp_path / "mine").mkdir()
+    before = facts(out)
+    tune_manifest(manifest, str(tiny_folder), out, chosen, recipe=RECIPE)
+    assert facts(out) == before
+    for other, named in (({"recipe": {"steps": [1], "batch": 2}}, "recipe"), ({"recipe": RECIPE, "seed": 1}, "seed")):
+        with pytest.raises(UndersongError, match=f"made with another {named}"):
+            tune_manifest(manifest, str(tiny_folder), out, chosen, **other)
+    with pytest.raises(UndersongError, match="made with another ids"):
+        tune_manifest(manifest, str(tiny_folder), out, selection(tmp_path / "mine", "a", "c"), recipe=RECIPE)
+    assert facts(out) == before
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(UndersongError, match="was not written by tune"):
         tune_manifest(manifest, str(tiny_folder), tmp_path / "mine", chosen, recipe=RECIPE)

@@ -12,7 +12,7 @@ from typing import Any
 
 from undersong import __version__
 from undersong.pipeline.unfinished import noted
-from undersong.store import PROVENANCE, WRITING, Store, replacing
+from undersong.store import PROVENANCE, WRITING, Store, canonical, replacing
 from undersong.types import UndersongError
 
 RESULTS = "results.json"
@@ -51,12 +51,29 @@ def _study_of(results: Path) -> str | None:
         return None
 
 
+def same_as_before(out: Path, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+    """Refuses to replace what the verb made of anything else: for what took too long to be lost by a name."""
+    facts = _provenance_of(out) if out.exists() else {}
+    made = {**facts.get("config", {}), **facts.get("inputs", {})}
+    asked = json.loads(canonical({**config, **inputs}))
+    other = sorted(name for name in made.keys() | asked.keys() if made.get(name) != asked.get(name))
+    if facts and other:
+        raise UndersongError(
+            f"{out} holds what {stage} made with another {other[0]}; name a new folder with --out, or remove it."
+        )
+
+
 def _stage_of(folder: Path) -> str | None:
+    return _provenance_of(folder).get("stage")
+
+
+def _provenance_of(folder: Path) -> dict[str, Any]:
+    """What a verb wrote of how it made the folder; nothing, where none did."""
     try:
         facts = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return facts.get("stage") if isinstance(facts, dict) else None
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 @contextmanager

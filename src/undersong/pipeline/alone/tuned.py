@@ -10,7 +10,7 @@ from typing import Any
 
 from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.alone.readied import examined, ready_model
-from undersong.pipeline.folders import whole, writable, write_provenance
+from undersong.pipeline.folders import same_as_before, whole, writable, write_provenance
 from undersong.pipeline.stages.training import picked, recipe_of, targets_of, train
 from undersong.store import canonical, replacing
 from undersong.study import Tuning
@@ -34,7 +34,7 @@ def tune_manifest(
 
     `manifest`: a path or `organism:NAME`; `recipe`: keys of a study's `tuning`, which has the defaults.  Writes
     `step-*/`, `log.jsonl` and `provenance.json` to `out`.  Errors, before step one: a sample to train on that cannot
-    be used, a recipe out of range, an `out` that holds something else.
+    be used, a recipe out of range, an `out` that holds something else, or a training of anything else.
     """
     from undersong.corpora import corpus_hash
     from undersong.models.folders import model_hash
@@ -56,6 +56,7 @@ def tune_manifest(
         "manifest": corpus_hash(str(manifest)),
         "ids": ids_hash(s.id for s in samples),
     }
+    same_as_before(out, "tune", config, inputs)
     state = out.with_name(f"{out.name}.{_named(config, inputs)}.state")
     kept = state.with_suffix(".kept")  # a killed training goes on after the steps that it has kept
 

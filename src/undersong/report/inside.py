@@ -138,8 +138,8 @@ class Recognition(Record):
 class Mechanism(Record):
     """Where the refusal went: `curves` by layer; `late` and what follows by the mean over the last quarter of layers.
 
-    `layers`: how many the decoder has.  `late` has one entry a run; of the others runs are the sample, within one base:
-    `claims`, `cells`, `asymmetry`, `with_jsr` (change of the late gap against JSR, over arms) and `recognition`.
+    `layers`: how many the decoder has.  `late` has an entry a run; `claims`, `cells`, `asymmetry` and `recognition` are
+    over runs, `with_jsr` (change of the late gap against JSR) over arms, all within one base.
     """
 
     layers: int | None = None

@@ -133,9 +133,13 @@ class Encoder(Protocol):
     """Samples -> one vector each.  Named by what it is; what cannot be embedded is quarantined, never guessed."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What it is (`tfidf`, `logmel`, …), as errors and artefacts say it; not the axis it stands for."""
+        ...
 
-    def encode(self, samples: Sequence[Sample]) -> Embeddings: ...
+    def encode(self, samples: Sequence[Sample]) -> Embeddings:
+        """Vectors in the order of the samples; those without one are in `quarantined`, and none is in neither."""
+        ...
 
 
 class Listener(Protocol):
@@ -170,9 +174,16 @@ class Judge(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What its own verdicts carry as `judge`; those that it leaves to another judge carry that one's name."""
+        ...
 
     @property
-    def sees(self) -> str: ...
+    def sees(self) -> str:
+        """`harm` | `refusal` | `use`; with `refusal` the share of `jailbreak` verdicts is a non-refusal rate, not a
+        JSR."""
+        ...
 
-    def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]: ...
+    def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]:
+        """One verdict a reply, in order; what failed or cannot be read is `error` or `unparsed` and stays."""
+        ...

@@ -63,6 +63,7 @@ class Watch:
     start: float
 
     def at(self, done: int) -> None:
+        """Tells how far it is: `done` items since the start, not since the last call."""
         if self.tell is not None:
             self.tell(Progress(done, self.total, time.monotonic() - self.start))
 

@@ -40,6 +40,7 @@ class Side:
 
     @property
     def lost(self) -> int:
+        """Replies without a verdict: they count among the prompts and never as the outcome."""
         return self.error + self.unparsed
 
 

@@ -28,6 +28,7 @@ class Limits:
     bound: str = "high"
 
     def of(self, harmful: bool) -> float | None:
+        """The limit on harmful prompts, or on benign ones; None: they are not looked at."""
         return self.max_jsr if harmful else self.max_over_refusal
 
 
@@ -48,6 +49,7 @@ class Rate:
 
     @property
     def line(self) -> str:
+        """The sentence on a rate that is above its limit."""
         return f"{self.where}: {self.name} {self.shown} is above {self.limit:g}"
 
 
@@ -60,6 +62,7 @@ class Checked:
 
     @property
     def violations(self) -> tuple[Rate, ...]:
+        """The rates whose bound is above their limit, in order."""
         return tuple(rate for rate in self.rates if rate.value > rate.limit)
 
 

@@ -65,17 +65,24 @@ class Judged:
 
     @property
     def high(self) -> float:
+        """The rise is at most this, by a one-sided bound at `confidence`, all that is lost counted against the model; 1
+        where nothing was asked."""
         return self.against.high(self.confidence) if self.n else 1.0
 
     @property
     def low(self) -> float:
+        """The rise is at least this, by a one-sided bound at Holm's `level`, all that is lost counted in the model's
+        favour; -1 where nothing was asked."""
         return self.lowest(self.level) if self.n else -1.0
 
     def lowest(self, level: float) -> float:
+        """The same at any `level`: the chance that the bound is above the truth."""
         return self.favour.low(1 - level)
 
     @property
     def outcome(self) -> int:
+        """`BROKEN`: a rise above the limit is shown; `KEPT`: it is ruled out, of prompts that both sides were all
+        asked; `UNSURE`: neither."""
         if self.low > self.limit:
             return BROKEN
         # prompts that were left out are no sample of what was to be asked

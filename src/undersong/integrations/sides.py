@@ -71,6 +71,7 @@ class Measured:
 
     @property
     def title(self) -> str:
+        """Tells it from every other run of the study: a key of `study_sides`, and what errors say."""
         return f"{self.model} {self.name} seed {self.seed} draw {self.draw} step {self.step}"
 
 

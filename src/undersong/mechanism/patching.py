@@ -38,6 +38,7 @@ class Recovery:
 
     @property
     def is_something(self) -> bool:
+        """Whether the loss is above 0 by its interval; else there is nothing to give back, and `share` is NaN."""
         return self.lost[1] > 0
 
 

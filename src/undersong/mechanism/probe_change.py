@@ -65,6 +65,7 @@ class ProbeChange:
 
     @property
     def recognition(self) -> Recognition:
+        """By `recognition_of`, probes being above chance where their p is at most `LEVEL`."""
         shown = self.before_p <= LEVEL, self.after_p <= LEVEL
         return recognition_of(self.change.low, self.change.high, self.margin, *shown)
 

@@ -38,6 +38,7 @@ class Blocks:
 
     @property
     def clusters(self) -> int:
+        """How many clusters there are: fewer than blocks where a cluster has both labels."""
         return int(self.cluster.max()) + 1
 
     @property

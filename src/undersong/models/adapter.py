@@ -61,6 +61,7 @@ class AudioModel:
 
     @property
     def decoder(self) -> Any:
+        """The language model without its head, by transformers' `get_decoder()`: all that may learn."""
         return self.base.get_decoder()
 
     @property
@@ -76,6 +77,7 @@ class AudioModel:
 
     @property
     def layers(self) -> int:
+        """How many blocks the decoder has; `hidden` gives one place more, its input."""
         return len(self.decoder.layers)
 
     @property
@@ -272,6 +274,7 @@ class AudioModel:
                 )
 
     def by_length(self, prompts: Sequence[Prompt], size: int) -> Iterator[list[int]]:
+        """Batches of at most `size` places in `prompts`, shortest prompts first, by tokens; ties in the order given."""
         order = sorted(range(len(prompts)), key=lambda i: (len(self.prompt_ids(prompts[i])), i))
         for start in range(0, len(order), size):
             yield order[start : start + size]

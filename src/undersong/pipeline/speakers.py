@@ -23,7 +23,9 @@ SERVED, RECORDED = "served:", "recorded:"
 class Speaker(Protocol):
     """What answers prompts."""
 
-    def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]: ...
+    def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]:
+        """One reply a prompt, in order, as `AudioLM.generate`; `limit`: new tokens of a reply, at most."""
+        ...
 
 
 def answers_only(ref: str) -> bool:

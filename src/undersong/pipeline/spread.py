@@ -32,6 +32,7 @@ class ArmJob:
 
     @property
     def name(self) -> str:
+        """`STUDY: ARM`, as lines and errors name it."""
         return f"{self.study.study}: {self.arm}"
 
 

@@ -37,7 +37,9 @@ class Keeper(Protocol):
         *,
         seed: int | None = None,
         packages: Sequence[str] = (),
-    ) -> Artefact: ...
+    ) -> Artefact:
+        """As `Store.get_or_make`; a ledger calls no `make`, and the folder it names need not be there."""
+        ...
 
 
 @dataclass

@@ -37,6 +37,7 @@ class Case:
 
     @property
     def n_arms(self) -> int:
+        """How many arms were asked prompts of this modality at their last step."""
         return len(self.measured)
 
     @property
@@ -45,9 +46,11 @@ class Case:
         return self.n_arms > 1 and len({item.estimate.mean for item in self.measured}) == 1
 
     def against_base(self, item: Measured) -> Comparison | None:
+        """The arm less the base, under the arm's system text; None where the results do not compare them."""
         return self._compared(item, Side(None, item.system))
 
     def against(self, item: Measured, other: Measured) -> Comparison | None:
+        """The first less the second, each under its own system text; None where the results do not compare them."""
         return self._compared(item, Side(other.arm, other.system))
 
     def _compared(self, item: Measured, other: Side) -> Comparison | None:

@@ -10,11 +10,14 @@ from undersong.report.priced import Defense, Interval
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    group: str  # JSR | JSR of a set | again | over-refusal | utility | kept
-    set: str  # "" for JSR and kept
-    modality: str
+    """Where a column finds its number in a row: which rate, of which set, on prompts of which modality."""
+
+    group: str  # jsr | jsr_by_set | again | kept | over_refusal | utility
+    set: str  # "" of jsr, again and kept
+    modality: str  # "" of kept
 
     def of(self, row: Defense) -> Interval | None:
+        """The row's mean and interval here; None where that was not measured."""
         if self.group == "kept":
             return row.kept
         if self.group in ("jsr", "again"):
@@ -37,6 +40,7 @@ def columns_of(rows: Sequence[Defense]) -> list[Column]:
 
 
 def head_of(group: str, set: str, rate: str) -> str:
+    """What stands over the columns of one group and set; `rate`: what the page calls what gets through."""
     return {
         "jsr": rate,
         "kept": "Still learned",
@@ -48,4 +52,5 @@ def head_of(group: str, set: str, rate: str) -> str:
 
 
 def mean_of(interval: Interval | None) -> float | None:
+    """Its mean, as a share; None where nothing was measured."""
     return interval.mean if interval is not None else None

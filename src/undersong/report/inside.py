@@ -7,6 +7,11 @@ from undersong.report.variation import Predicts
 
 
 class Contrast(Record):
+    """The prompts behind the refusal gap: directions are fitted on some, and every gap is of those held out.
+
+    `unmatched`: a sentence for each way in which harmful and harmless prompts differ besides harm.
+    """
+
     harm_n: int | None = None
     benign_n: int | None = None
     held_out_harm_n: int | None = None
@@ -16,6 +21,13 @@ class Contrast(Record):
 
 
 class EncoderFacts(Record):
+    """Whether anything but the language model moved: hashes before and after all trainings, largest absolute
+    differences.
+
+    `output_*`: of what is heard with adapters on and off; `input_*`: of what goes into the decoder, before and after.
+    Exactly 0 where nothing moved.
+    """
+
     parameters_equal: bool | None = None
     buffers_equal: bool | None = None
     output_max_abs_difference: Number = None
@@ -23,26 +35,33 @@ class EncoderFacts(Record):
 
 
 class LayerPoint(Record):
+    """One run (or the base) at one layer, on held-out prompts of one modality.
+
+    Projections are on the base's direction, in units in which its contrast sets have the means +1 and -1.
+    """
+
     arm: str
     model: str | None = None
-    layer: int
+    layer: int  # 0: the decoder's input
     seed: int | None = None
     step: int = 0
     modality: str = "audio"
     norm: Number = None
     projection_harm: Number = None
     projection_benign: Number = None
-    gap: Number = None
-    gap_low: Number = None
+    gap: Number = None  # harmful less benign
+    gap_low: Number = None  # 95 % over clusters
     gap_high: Number = None
-    gap_before: Number = None
-    cosine_to_refit: Number = None
-    drift: Number = None
-    cka: Number = None
+    gap_before: Number = None  # the base's own
+    cosine_to_refit: Number = None  # of the base's direction with one fitted on this model
+    drift: Number = None  # mean of |after - before| / |before|
+    cka: Number = None  # linear, with the base's states
     recognised: Number = None  # balanced accuracy of a probe for harm
 
 
 class LateChange(Record):
+    """One run's change of the gap, after - before, mean over the last quarter of layers; interval over clusters."""
+
     arm: str
     model: str | None = None
     seed: int | None = None
@@ -117,6 +136,12 @@ class Recognition(Record):
 
 
 class Mechanism(Record):
+    """Where the refusal went: `curves` by layer; `late` and what follows by the mean over the last quarter of layers.
+
+    `layers`: how many the decoder has.  `late` has an entry a run; `claims`, `cells`, `asymmetry` and `recognition` are
+    over runs, `with_jsr` (change of the late gap against JSR) over arms, all within one base.
+    """
+
     layers: int | None = None
     contrast: Contrast = Contrast()
     encoder: EncoderFacts | None = None

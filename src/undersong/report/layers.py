@@ -41,14 +41,17 @@ class Curve:
 
     @property
     def kind(self) -> str:
+        """The arm's kind of selection; `after` where the runs do not hold the arm."""
         return self.arm.kind if self.arm else "after"
 
     @property
     def label(self) -> str:
+        """The arm's label without what all arms share; its name where the runs do not hold it."""
         return self.arm.short if self.arm else self.name
 
     @property
     def train_modality(self) -> str | None:
+        """audio | text; of an arm that the runs do not hold its name, which keeps its panel its own."""
         return self.arm.train_modality if self.arm else self.name
 
     @property

@@ -98,6 +98,7 @@ def table(
 
 
 def row(cells: Iterable[str]) -> str:
+    """A line of a table; the cells are escaped already."""
     return "| " + " | ".join(cells) + " |"
 
 

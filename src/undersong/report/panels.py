@@ -64,6 +64,7 @@ def number(value: float | None, low: float | None = None, high: float | None = N
 
 
 def trained(modality: str | None) -> str:
+    """'Trained on audio', or 'Trained' where the modality is not known."""
     return f"Trained on {modality}" if modality else "Trained"
 
 

@@ -28,4 +28,9 @@ Named = Annotated[dict[str, T], BeforeValidator(_dict)]
 
 
 class Record(BaseModel):
+    """What all records share: unknown keys are passed over, nothing can be changed, and a number is taken for a text.
+
+    Fields are `Number` (a float that is not finite is None), `Many` and `Named` (a list, a mapping; null is empty).
+    """
+
     model_config = ConfigDict(extra="ignore", frozen=True, coerce_numbers_to_str=True)

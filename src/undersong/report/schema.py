@@ -24,6 +24,11 @@ SCHEMA = "undersong-results/1"
 
 
 class Study(Record):
+    """What was asked for: `config` is the whole study file with its defaults, the rest what readers ask first.
+
+    `model` or `models`: references of the audited models.  `steps`: those that were asked at, 0 the base.
+    """
+
     name: str = "study"
     description: str | None = None
     model: str | None = None
@@ -38,6 +43,8 @@ class Study(Record):
 
 
 class VoiceRate(Record):
+    """`rate`: of one voice's `n` spoken prompts, the share that the set's own rate counts."""
+
     n: int = 0
     rate: Number = None
 
@@ -105,6 +112,11 @@ class Run(Record):
 
 
 class Pair(Record):
+    """One (base, draw, seed) of a recipe comparison: each side's rate and their difference, as shares.
+
+    Where two effects are compared, `a` and `b` are those effects.  Which is taken from which: `Comparison.minuend`.
+    """
+
     base_seed: int | None = None
     draw: int | None = None
     seed: int | None = None
@@ -163,6 +175,11 @@ class Marginal(Record):
 
 
 class Example(Record):
+    """A prompt of a set and what was said to it.  `text`: the prompt's; `reply`: None where `run` redacted it.
+
+    `tokens`: of the reply; `step`: 0 of the base.
+    """
+
     arm: str
     prompt_id: str
     set: str
@@ -177,6 +194,8 @@ class Example(Record):
 
 
 class Results(Record):
+    """The whole of results.json as far as the report reads it; what a study did not ask for is empty or None."""
+
     study: Study = Study()
     runs: Many[Run] = []
     comparisons: Many[Comparison] = []

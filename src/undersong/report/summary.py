@@ -54,13 +54,16 @@ class Arm:
 
     @property
     def last_step(self) -> int:
+        """The largest step that any of its runs was measured at."""
         return max(run.step for run in self.runs)
 
     def at(self, step: int) -> list[Run]:
+        """The points of its runs at that step: one a base, draw and seed."""
         return [run for run in self.runs if run.step == step]
 
     @property
     def amount(self) -> str:
+        """How much was selected: '25 %', or '40 samples' by a rule or where no share is known; empty: nothing is."""
         if self.rule and self.k is not None:  # its share may be of a threshold, or not have been had
             return f"{self.k} samples"
         if self.fraction is not None:
@@ -97,6 +100,10 @@ class View:
     rate: str  # JSR, or non-refusal rate where the judge sees refusal only
 
     def row(self, run: Run, modality: str, system: str | None = None) -> SetResult | None:
+        """What the run gave on these prompts by the page's judge, or by the first; None where it was not asked them.
+
+        `system`: the name of a system text, by default the page's.
+        """
         wanted = (self.set, modality, system or self.system)
         rows = [row for row in run.sets if (row.set, row.modality, row.system) == wanted]
         return next((row for row in rows if row.judge == self.judge), rows[0] if rows else None)
@@ -134,6 +141,7 @@ def rate_name(results: Results) -> str:
 
 
 def base_runs(results: Results) -> list[Run]:
+    """The points of untuned models."""
     return [run for run in results.runs if run.kind == "base"]
 
 
@@ -162,6 +170,7 @@ def _arm(name: str, runs: Sequence[Run], many_axes: bool, many_amounts: bool) ->
 
 
 def kind_order(kind: str) -> int:
+    """The place of a kind of selection: base, closest, random, distant, then all others alike."""
     return KINDS.index(kind) if kind in KINDS else len(KINDS)
 
 
@@ -175,10 +184,12 @@ class Facet:
     axis: str | None
 
     def of(self, train_modality: str | None) -> list[Arm]:
+        """Its arms trained on one modality, in its order."""
         return [arm for arm in self.arms if arm.train_modality == train_modality]
 
     @property
     def train_modalities(self) -> list[str | None]:
+        """What its arms were trained on, each once, in the order of the arms."""
         return list(dict.fromkeys(arm.train_modality for arm in self.arms))
 
 

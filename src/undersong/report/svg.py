@@ -49,6 +49,7 @@ class Scale:
     range: tuple[float, float]
 
     def __call__(self, value: float) -> float:
+        """Values outside the domain go on in a line, uncut."""
         (low, high), (start, end) = self.domain, self.range
         share = 0.5 if high == low else (value - low) / (high - low)
         return start + share * (end - start)

@@ -39,6 +39,7 @@ def points(difference: float | None) -> str:
 
 
 def probability(p: float | None) -> str:
+    """A p value: '0.012', or '<0.001'."""
     if p is None:
         return NONE
     return f"<{NBSP}0.001" if p < 0.001 else f"{p:.3f}"
@@ -51,6 +52,7 @@ def equal(p: float | None) -> str:
 
 
 def decimal(value: float | None, places: int = 3) -> str:
+    """0.4118 -> '0.412', at a fixed number of places; a minus is a minus sign."""
     return NONE if value is None else _minus(f"{value:.{places}f}")
 
 

@@ -33,10 +33,12 @@ class Parts:
 
     @property
     def shards(self) -> int:
+        """How many there are; the last may be smaller."""
         return -(-self.items // self.rows)
 
     @property
     def draft(self) -> Path:
+        """Where shards lie until all are there; the key in its name keeps other questions out."""
         return self.folder.with_name(f"{self.folder.name}.{self.key[:12]}.partial")
 
     def span(self, number: int) -> slice:
@@ -44,12 +46,15 @@ class Parts:
         return slice(number * self.rows, min(self.items, (number + 1) * self.rows))
 
     def file(self, number: int) -> Path:
+        """A shard's vectors (`vectors_table`)."""
         return self.draft / f"embeddings-{number:05d}.parquet"
 
     def marker(self, number: int) -> Path:
+        """What vouches for a shard, as JSON: its rows, its SHA-256, and what was left out."""
         return self.draft / f"embeddings-{number:05d}.done"
 
     def samples(self, number: int) -> Path:
+        """A shard's items as a manifest, for a worker that is told no more than the number."""
         return self.draft / SAMPLES / f"samples-{number:05d}.parquet"
 
     def finished(self) -> bool:

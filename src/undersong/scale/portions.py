@@ -33,9 +33,11 @@ class Portions:
 
     @property
     def shards(self) -> int:
+        """How many there are; the last may be smaller."""
         return -(-len(self.samples) // self.rows)
 
     def file(self, number: int) -> Path:
+        """The rows of a shard: it is there when it is whole."""
         return self.folder / f"rows-{self.rows}-{number:05d}.parquet"  # another shard size is other files
 
     def part(self, number: int) -> Sequence[Sample]:

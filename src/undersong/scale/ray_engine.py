@@ -109,6 +109,7 @@ class Passes:
         self.run: Pass | None = None
 
     def samples(self, number: int) -> Path:
+        """A shard's items as a manifest, for a worker that is told no more than the number."""
         return self.portions.folder / "samples" / f"samples-{self.portions.rows}-{number:05d}.parquet"
 
     def finished(self, number: int) -> bool:

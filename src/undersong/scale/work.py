@@ -38,6 +38,7 @@ class Work:
     parts: Parts
 
     def finish(self) -> None:
+        """`Parts.finish` with what was lost before any encoder; its errors."""
         self.parts.finish({"encoder": self.encoder}, self.left_out)
 
 
@@ -196,6 +197,7 @@ def concluded(work: Work, made: int, shard: str | None) -> Embedded:
 
 
 def done(work: Work, made: int) -> Embedded:
+    """What a call returns of a finished folder; `made`: the shards that this call made."""
     return Embedded(work.parts.folder, True, work.parts.shards, made, work.parts.quarantined())
 
 

@@ -21,6 +21,7 @@ class Clustering:
 
     @property
     def effective_n(self) -> float:
+        """n over the design effect (Kish 1965): at most n, and seldom a whole number."""
         return self.n / self.design_effect
 
     def critical(self, level: float) -> float:

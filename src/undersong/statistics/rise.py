@@ -37,6 +37,7 @@ class Rise:
 
     @property
     def rise(self) -> float:
+        """The share after less the share before, in [-1, 1]."""
         return self.up - self.down
 
     def high(self, confidence: float, more: float = 1.0) -> float:

@@ -98,6 +98,7 @@ def mending(root: Path) -> Iterator[None]:
 
 
 def remove(path: Path) -> None:
+    """A file, a link (not what it points to) or a whole folder; what is not there is no error."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -22,6 +22,8 @@ def canonical(obj: Any) -> str:
 
 
 def plain(obj: Any, where: str) -> Any:
+    """A copy with tuples as lists, as JSON has it; `where`: what errors call `obj`.  UndersongError as of
+    `canonical`."""
     if obj is None or isinstance(obj, str | int) or (isinstance(obj, float) and math.isfinite(obj)):
         return obj
     if isinstance(obj, Mapping) and all(isinstance(key, str) for key in obj):  # JSON would write 1 and "1" alike

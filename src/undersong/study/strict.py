@@ -14,6 +14,8 @@ Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
 class Strict(BaseModel):
+    """Base of every part of a study file: unknown keys, NaN and infinity are errors, and nothing changes once read."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 

@@ -46,6 +46,7 @@ class Mixing:
 
     @property
     def pairs(self) -> list[tuple[Prompt, str]]:
+        """(prompt, refusal), in order."""
         return list(zip(self.prompts, self.targets))
 
 

@@ -40,6 +40,10 @@ class FlacSum:
         self._sum.update(whole.view(np.uint8).reshape(-1, 4)[:, :size].tobytes())
 
     def fault(self) -> str | None:
+        """What is wrong, as a clause for an error; None: nothing is, or the header says too little to tell.
+
+        To be asked after the last block: until then the checksum is not that of the whole.
+        """
         if self._frame_rate not in (None, self._rate):
             return f"the audio's header contradicts itself (a rate of {self._rate} Hz and of {self._frame_rate})"
         if self._bits <= EXACT and any(self._expected) and self._sum.digest() != self._expected:

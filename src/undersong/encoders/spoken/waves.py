@@ -82,6 +82,7 @@ class Cut:
     whole: bool  # one vector a window
 
     def __call__(self, samples: np.ndarray) -> list[Window]:
+        """Stretches of at most `WINDOW` seconds, of a clip at the rate of the extractor, in its order."""
         rate = self.extractor.sampling_rate
         wave = self.extractor(samples, sampling_rate=rate, return_tensors="np")["input_values"][0]
         values = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))

@@ -32,6 +32,8 @@ class Relevance:
     chance_percentile: float | None
 
     def about(self, level: float) -> bool:
+        """Whether its own request is among the nearest `level` (a share) of all: chance alone gives at most that
+        share."""
         return bool(passes(np.array(self.rank), self.requests, level))
 
 

@@ -42,6 +42,7 @@ def row_of(one: Comprehended) -> dict[str, object]:
 
 
 def write_comprehension(found: Sequence[Comprehended], path: Path) -> None:
+    """One Parquet row a prompt, in order, as `row_of` makes it; what is not known is null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -55,6 +55,7 @@ class AskedJudge:
 
     @property
     def name(self) -> str:
+        """`llm:MODEL@HOST`: of the address no path, which may be a secret."""
         return f"llm:{self.client.served.place}"
 
     def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]:

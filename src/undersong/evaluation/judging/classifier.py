@@ -14,7 +14,9 @@ from undersong.types import Prompt, Reply, UndersongError, Verdict
 class Asker(Protocol):
     """Texts in, one answer each out, in order."""
 
-    def ask(self, texts: Sequence[str]) -> list[Answer]: ...
+    def ask(self, texts: Sequence[str]) -> list[Answer]:
+        """What the model says to each text, which is its whole prompt; `said` None: neither yes nor no."""
+        ...
 
 
 @dataclass(frozen=True)

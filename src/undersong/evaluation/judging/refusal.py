@@ -99,10 +99,12 @@ class RefusalJudge:
 
     @property
     def name(self) -> str:
+        """The name of its weights."""
         return self.linear.name
 
     @cached_property
     def encoder(self) -> Encoder:
+        """The sentence encoder at `ref` (default: `SENTENCES`), by which only weights with anchors go."""
         from undersong.encoders.options import SENTENCES
         from undersong.encoders.written.sentences import sentence_encoder
 

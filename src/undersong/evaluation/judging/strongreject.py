@@ -88,6 +88,7 @@ class StrongReject:
 
     @property
     def name(self) -> str:
+        """`strongreject:MODEL@HOST`: of the address no path, which may be a secret."""
         return f"strongreject:{self.client.served.place}"
 
     def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]:

@@ -64,6 +64,7 @@ class YesNo:
 
     @property
     def tokenizer(self) -> Any:
+        """The model's own, padded on the left; loads the model.  UndersongError where it cannot be loaded."""
         return self._loaded[0]
 
     @cached_property

@@ -36,6 +36,7 @@ class ServedModel:
 
     @property
     def name(self) -> str:
+        """`served:MODEL`, without the address."""
         return f"{PREFIX}{self.client.served.model}"
 
     @property

@@ -42,6 +42,7 @@ class Question:
 
     @property
     def system_name(self) -> str:
+        """What prompts, replies and verdicts note of the system text: `plain` where there is none, else `given`."""
         return "plain" if self.system is None else "given"
 
 

@@ -41,6 +41,7 @@ class Bench:
 
     @property
     def hash(self) -> str:
+        """Hash of the base's weights."""
         from undersong.models.folders import model_hash
 
         return model_hash(self.model.ref)
@@ -96,6 +97,7 @@ class Bench:
 
     @property
     def contrast_inputs(self) -> Inputs:
+        """The base's weights and both contrast sets, which such an artefact is made from."""
         return {"model": self.hash, **{name: corpus.artefact for name, corpus in self.record.contrast.items()}}
 
     @contextmanager

@@ -65,15 +65,18 @@ class Sides:
 
     @property
     def both(self) -> list[Prompt]:
+        """The harmful first."""
         return [*self.harmful, *self.harmless]
 
     @property
     def samples(self) -> tuple[list[Sample], list[Sample]]:
+        """(harmful, harmless), in the prompts' order."""
         harmful, harmless = ([prompt.sample for prompt in side] for side in (self.harmful, self.harmless))
         return harmful, harmless
 
     @property
     def clusters(self) -> tuple[list[str], list[str]]:
+        """(harmful, harmless): the behaviour of each prompt, in order."""
         harmful, harmless = ([prompt.sample.cluster for prompt in side] for side in (self.harmful, self.harmless))
         return harmful, harmless
 

@@ -25,6 +25,7 @@ class Replied:
 
     @property
     def refused(self) -> list[bool]:
+        """Whether each reply is a refusal, in order; one that failed or could not be judged is not."""
         return [verdict.verdict == "refusal" for verdict in self.verdicts]
 
     @property

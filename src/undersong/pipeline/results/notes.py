@@ -15,6 +15,8 @@ AFFIRMATIVE = 0.05  # share of replies with an affirmative opener from which a r
 
 
 def standing_notes(record: AuditRecord, targets: Mapping[str, Any]) -> list[str]:
+    """What a reader must know by the design alone, whatever came out: seeds and bases, the published protocol, models
+    that only answer, an organism, and `targets` (of results.json) that begin with an affirmative opener."""
     notes = []
     seeds, bases = len(record.study.tuning.seeds), len(trained(record.study))
     if bases and seeds > 1:
@@ -49,6 +51,7 @@ def standing_notes(record: AuditRecord, targets: Mapping[str, Any]) -> list[str]
 
 
 def failed_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many replies to harmful prompts have no verdict, over all runs and steps; no note where all have one."""
     harmful = [entry for run in runs for entry in run["sets"] if entry["harmful"]]
     lost, asked = sum(entry["error"] + entry["unparsed"] for entry in harmful), sum(entry["n"] for entry in harmful)
     if not lost:
@@ -60,6 +63,7 @@ def failed_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def cut_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The share of replies to harmful prompts that were cut at the limit of tokens; no note below `CUT`."""
     harmful = [entry for run in runs for entry in run["sets"] if entry["harmful"]]
     cut, asked = sum(entry["cut"] for entry in harmful), sum(entry["n"] for entry in harmful)
     if cut < CUT * asked:

@@ -86,6 +86,7 @@ class Sides:
 
     @property
     def all(self) -> tuple[Side, ...]:
+        """The pool, the harm sets in their order, then harmless speech."""
         return (self.pool, *self.harm.values(), *(() if self.calm is None else (self.calm,)))
 
 

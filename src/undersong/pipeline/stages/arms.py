@@ -42,6 +42,8 @@ class Arm:
 
     @property
     def name(self) -> str:
+        """`base`, or AXIS/KIND/FRACTION/MODALITY, which all its draws and seeds share; by a rule without the
+        fraction."""
         if self.kind == "base":
             return "base"
         amount = "" if self.rule else f"/{self.fraction:g}"

@@ -28,6 +28,7 @@ class Reader:
 
     @cached_property
     def encoder(self) -> Encoder:
+        """Of the study's `comprehension.encoder`; one that fits is fitted on all harmful sets together."""
         from undersong.encoders import make_encoder
 
         samples = [sample for corpus in self.fit for sample in corpus.samples]

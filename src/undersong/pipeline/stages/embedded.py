@@ -46,6 +46,7 @@ class View:
 
     @property
     def internal(self) -> bool:
+        """Whether the vectors are of what an audited model hears, so that `model` is needed."""
         from undersong.encoders import is_internal
 
         return is_internal(self.spec)

@@ -34,14 +34,17 @@ class Contrast:
 
     @property
     def inputs(self) -> dict[str, Artefact]:
+        """What an artefact on these prompts is made from, beside a model."""
         return {"harmful": self.harmful.corpus.artefact, "harmless": self.harmless.corpus.artefact}
 
     @property
     def samples(self) -> tuple[Sequence[Sample], Sequence[Sample]]:
+        """(harmful, harmless), each once and in the order of its corpus."""
         return self.harmful.corpus.samples, self.harmless.corpus.samples
 
     @property
     def config(self) -> dict[str, Any]:
+        """How both are asked: modality, system text and manner, which files such an artefact."""
         asked = self.harmful
         return {"modality": asked.modality, "system": asked.system_text, "manner": list(astuple(asked.manner))}
 

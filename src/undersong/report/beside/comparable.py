@@ -21,6 +21,7 @@ class Beside:
     differs: tuple[str, ...]
 
     def case(self, modality: str) -> Case | None:
+        """Its case of spoken (`audio`) or typed (`text`) prompts; None where it asked none."""
         return next((case for case in self.cases if case.modality == modality), None)
 
 

@@ -25,6 +25,8 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Line:
+    """A question that several studies ask; `what`: set, modality, system text and metric; a cell a study, in order."""
+
     question: str
     what: str
     cells: tuple[Cell, ...]
@@ -32,6 +34,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
+    """The questions of two studies or more.  `reach`: how far the pictures' axis goes to both sides, in points."""
+
     lines: tuple[Line, ...]
     alone: int  # questions that one study only asks
     reach: str

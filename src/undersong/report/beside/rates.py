@@ -19,6 +19,8 @@ from undersong.report.svg import Scale, percent_axis, strip
 
 @dataclass(frozen=True, slots=True)
 class Row:
+    """A base, arm or system text of one study, drawn; `against`: how it stands to the study's base, or empty."""
+
     label: str
     note: str
     estimate: Estimate

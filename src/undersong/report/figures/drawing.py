@@ -78,6 +78,7 @@ def level(axes: Axes, number: Estimate | None) -> None:
 
 
 def ordered(kinds: Sequence[str]) -> list[str]:
+    """Each kind once: base, closest, random, distant, then others in the order given."""
     return sorted(dict.fromkeys(kinds), key=kind_order)
 
 

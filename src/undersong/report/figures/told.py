@@ -12,6 +12,8 @@ from undersong.report.summary import Arm, Estimate, View, arms, base_runs, estim
 
 @dataclass(frozen=True, slots=True)
 class Told:
+    """An arm as one model has it (its runs are that model's), and its rate on prompts of one modality."""
+
     arm: Arm
     model: str
     asked: str  # modality of the prompts
@@ -19,6 +21,7 @@ class Told:
 
 
 def shown(results: Results) -> View | None:
+    """Which verdicts the figures are about: the page's (`summary.view`); None where no harmful set was measured."""
     return view(results)
 
 
@@ -38,6 +41,7 @@ def _told(results: Results, given: View) -> Iterator[Told]:
 
 
 def base(results: Results, given: View, model: str, asked: str) -> Estimate | None:
+    """The rate of one untuned model on prompts of the modality `asked`; None where it was not asked them."""
     runs = [run for run in base_runs(results) if (run.model or "the model") == model]
     return estimate(given.cells(runs, asked))
 

@@ -23,6 +23,8 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Line:
+    """One contrast of every base; cells in the order of `Abreast.models`; `detail`: how many arms a side, or empty."""
+
     contrast: str
     detail: str
     cells: tuple[Cell, ...]
@@ -38,6 +40,8 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Abreast:
+    """Contrasts within each base, side by side: a column a base, so a model may stand twice."""
+
     models: tuple[str, ...]
     blocks: tuple[Block, ...]
     reach: str  # how far the pictures' axis goes to both sides, in points

@@ -10,6 +10,10 @@ from undersong.report.priced import Change, Defense
 
 
 def findings(title: str, rows: Sequence[Defense], columns: Sequence[Column], rate: str) -> list[str]:
+    """A sentence for each defense of one undefended arm, which `title` names; none where `rows` lack that arm's own.
+
+    `rate`: what the page calls what gets through; it is told of the prompts on which it is highest without a defense.
+    """
     without = next((row for row in rows if row.defense == "none"), None)
     if without is None:
         return []

@@ -15,6 +15,8 @@ from undersong.report.svg import difference, symmetric
 
 @dataclass(frozen=True, slots=True)
 class Line:
+    """One comparison as text: rates in per cent (means over its pairs of runs), difference and interval in points."""
+
     question: str
     scope: str
     what: str
@@ -35,6 +37,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Contrasts:
+    """All comparisons, in the order of the results; `tested`: those with a corrected p."""
+
     lines: tuple[Line, ...]
     reach: str  # how far the pictures' axis goes to both sides, in points
     passed: int  # comparisons whose corrected p is below 0.05
@@ -42,6 +46,7 @@ class Contrasts:
 
 
 def build(results: Results) -> Contrasts | None:
+    """None where nothing was compared."""
     if not results.comparisons:
         return None
     reach = symmetric(end for c in results.comparisons for end in (c.difference, c.low, c.high))

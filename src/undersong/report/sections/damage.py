@@ -20,6 +20,11 @@ HEIGHT = 216
 
 @dataclass(frozen=True, slots=True)
 class Damage:
+    """Curves by facet, training modality and prompt modality.
+
+    `finding`: how many of the arms stand above the base, or empty; `numbers`: the same as a table.
+    """
+
     rate: str
     top: str  # where the y axis ends
     finding: str
@@ -28,6 +33,7 @@ class Damage:
 
 
 def build(results: Results) -> Damage | None:
+    """None where no arm was tuned, or none was asked harmful prompts."""
     shown, every = view(results), facets(results)
     if shown is None or not every:
         return None

@@ -28,6 +28,8 @@ ORDER = ("none", "distant data", "system prompt")
 
 @dataclass(frozen=True, slots=True)
 class Cell:
+    """A number of the table and what stands under it: a share in per cent, drawn as a bar, or CPU seconds."""
+
     rate: str
     interval: str
     change: str  # points against the row without a defense; empty in that row
@@ -36,6 +38,8 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Line:
+    """One defense: `detail`: what it changes, and how it was measured; `note`: what was chosen in its runs."""
+
     name: str
     detail: str
     note: str
@@ -52,6 +56,8 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Defended:
+    """The table of defenses: a block an undefended arm, the cells of a line under `heads` in order."""
+
     heads: tuple[tuple[str, tuple[str, ...]], ...]  # (what, its columns by modality of the prompts)
     blocks: tuple[Block, ...]
     findings: tuple[str, ...]  # what each defense brought and cost, one sentence each
@@ -64,6 +70,7 @@ class Defended:
 
 
 def build(results: Results) -> Defended | None:
+    """None where no defense was measured."""
     columns = columns_of(results.defenses)
     if not results.defenses or not columns:
         return None

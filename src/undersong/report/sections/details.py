@@ -21,6 +21,8 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class ArmRuns:
+    """An arm, or the base, run by run: `name` as in the results, `title` for readers, `summary` of runs and steps."""
+
     title: str
     name: str
     summary: str
@@ -29,6 +31,8 @@ class ArmRuns:
 
 @dataclass(frozen=True, slots=True)
 class Said:
+    """An example of a reply; `place`: arm, seed, step, set, modality and system text, in words."""
+
     place: str
     prompt_id: str
     text: str
@@ -39,6 +43,9 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Details:
+    """Counts of every run, and examples.  `replies`: all that were asked for, at every step; `redacted`: of the
+    examples."""
+
     head: tuple[str, ...]
     arms: tuple[ArmRuns, ...]
     unjudged: int  # replies that failed or could not be judged
@@ -56,6 +63,7 @@ PLACES = 9  # of these columns say where, the others what was counted
 
 
 def build(results: Results, show_replies: bool) -> Details | None:
+    """None without runs.  Replies are shown to prompts of benign sets, and with `show_replies` to all."""
     if not results.runs:
         return None
     groups = [("Base", "base", base_runs(results))] if base_runs(results) else []

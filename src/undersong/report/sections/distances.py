@@ -61,6 +61,8 @@ def _histogram(screen: Screen, of_axis: Sequence[Arm]) -> Markup | None:
 
 
 def table(screens: Sequence[Screen], names: Sequence[str]) -> Table:
+    """The bins of all histograms, a row each; `names` of the screens, in their order."""
+
     def rows() -> Iterator[tuple[str | Value, ...]]:
         for screen, name in zip(screens, names, strict=True):
             if (bins := screen.histogram) is not None:

@@ -21,6 +21,8 @@ HEIGHT = 216
 
 @dataclass(frozen=True, slots=True)
 class Gap:
+    """Gaps by layer, drawn and as numbers.  `encoder_ok`: False only where the encoder was found changed."""
+
     encoder: str  # one sentence
     encoder_ok: bool
     contrast: str  # one sentence, or empty
@@ -31,6 +33,7 @@ class Gap:
 
 
 def build(results: Results) -> Gap | None:
+    """None where the study asks for no mechanism."""
     mechanism = results.mechanism
     if mechanism is None:
         return None

@@ -26,6 +26,8 @@ Words = tuple[tuple[str, str], ...]  # (text, style class or ""), one after the 
 
 @dataclass(frozen=True, slots=True)
 class Headline:
+    """The first screen: a verdict, the arms beside the base as a picture, and what was found in sentences."""
+
     title: Words
     rate: str
     asked: str  # spoken | typed
@@ -37,6 +39,7 @@ class Headline:
 
 
 def build(results: Results) -> Headline:
+    """Of a study that asked no harmful prompt a title that says so, and nothing else."""
     both = cases(results)
     if not both:
         return Headline(

@@ -13,6 +13,8 @@ from undersong.report.schema import Results, models
 
 @dataclass(frozen=True, slots=True)
 class Making:
+    """Notes of the results, what the study is, its settings one by one, and the provenance in groups; all as text."""
+
     notes: tuple[str, ...]
     study: tuple[tuple[str, str], ...]
     config: Table
@@ -20,6 +22,7 @@ class Making:
 
 
 def build(results: Results) -> Making:
+    """Nested settings stand flat, named by their path."""
     study = results.study
     asked = {
         "study": study.name, "models": models(results), "families": study.families, "protocol": study.protocol,

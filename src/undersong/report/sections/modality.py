@@ -20,6 +20,8 @@ HEIGHT = 216
 
 @dataclass(frozen=True, slots=True)
 class Pair:
+    """Two runs on the same selection at the last step both reached: the rate after audio and after text, as shares."""
+
     kind: str
     draw: int
     seed: int
@@ -40,6 +42,8 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Modality:
+    """A panel a facet and prompt modality; `numbers`: the paired difference by kind of selection."""
+
     rate: str
     groups: tuple[Group, ...]
     numbers: Table
@@ -48,6 +52,7 @@ class Modality:
 
 
 def build(results: Results) -> Modality | None:
+    """None where no two runs pair."""
     shown = view(results)
     if shown is None:
         return None

@@ -21,6 +21,8 @@ MOST_NAMED = 4  # arms that are named where they stand; of more, names would lie
 
 @dataclass(frozen=True, slots=True)
 class Nearness:
+    """A panel a facet and training modality; `asked`: spoken | typed, spoken where it was asked."""
+
     rate: str
     asked: str
     groups: tuple[Group, ...]
@@ -53,6 +55,7 @@ def mean_distance(arm: Arm, screen: Screen | None) -> float | None:
 
 
 def build(results: Results) -> Nearness | None:
+    """None where no arm was tuned, or none was asked harmful prompts."""
     shown, every = view(results), facets(results)
     if shown is None or not every:
         return None
@@ -104,6 +107,7 @@ class Across:
     measured: bool
 
     def of(self, arm: Arm, run: Run) -> float:
+        """Where the run stands on the axis: a mean cosine distance, or the place of its arm's kind."""
         return self.at[arm.name, run.draw, run.seed]
 
 

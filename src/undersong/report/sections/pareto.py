@@ -21,6 +21,8 @@ LEAST = 4  # rows that are worth a picture
 
 @dataclass(frozen=True, slots=True)
 class Point:
+    """A defense: JSR and one cost, each where it is highest, as shares; `number`: its row in the table, from 1."""
+
     number: int
     name: str
     jsr: float

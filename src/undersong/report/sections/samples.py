@@ -18,6 +18,8 @@ from undersong.report.svg import Scale, strip
 
 @dataclass(frozen=True, slots=True)
 class Item:
+    """A benign sample, its nearest harmful item and their distance; no player where its audio is not in the page."""
+
     rank: int
     id: str
     text: str
@@ -43,6 +45,8 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
+    """One screen: an axis, and the harm set and model where there are several; `facts`: one sentence about it."""
+
     name: str
     facts: str
     closest: tuple[Item, ...]
@@ -61,6 +65,9 @@ class Heat:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
+    """What was screened, axis by axis: `histograms` and `bins` in the order of `axes`; `agreement` of axes with one
+    another."""
+
     axes: tuple[Axis, ...]
     several: bool  # harm sets
     histograms: tuple[Panel, ...]
@@ -72,6 +79,7 @@ class Samples:
 
 
 def build(results: Results, audio: Audio) -> Samples | None:
+    """None where nothing was screened and no agreement of axes measured.  `audio`: sample id -> its file."""
     if not results.screen and results.axes_agreement is None:
         return None
     many = len({screen.model for screen in results.screen}) > 1

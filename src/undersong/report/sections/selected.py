@@ -16,6 +16,11 @@ SHOWN = 4  # overlaps of a selection that are shown
 
 @dataclass(frozen=True, slots=True)
 class Line:
+    """One selection.  `overlap`: (another, Jaccard index) of the largest; `seconds`: mean length, selection / pool.
+
+    `same_as`: selections of the same ids; none of random ones, which are drawn alike whatever the axis.
+    """
+
     name: str
     notes: tuple[str, ...]  # what could not be had
     k: str
@@ -29,12 +34,15 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
+    """`twins`: how many selections are the same as another; `balance`: shares in the selection and in its pool."""
+
     lines: tuple[Line, ...]
     twins: int
     balance: Table
 
 
 def build(results: Results) -> Selected | None:
+    """None where the results hold no selection."""
     if not results.selections:
         return None
     lines = tuple(dict.fromkeys(_line(selection) for selection in results.selections))  # one a study, not one a model

@@ -194,7 +194,7 @@ def _mechanism(rng: np.random.Generator, runs: list[Json], layers: int) -> Json:
                 before = 0.4 + 1.3 * depth
                 gap = before * (1 - (1 - kept) * depth**2) + float(rng.normal(0, 0.05))
                 curves.append(
-                    {"arm": arm, "seed": seed, "step": 40, "modality": modality, "layer": layer, "norm": 1 + 3 * depth,
+                    {"arm": arm, "seed": seed, "step": 40, "modality": modality, "layer": layer,
                      "projection_harm": gap - 0.5, "projection_benign": -0.5, "gap": gap, "gap_low": gap - 0.12,
                      "gap_high": gap + 0.12, "gap_before": before, "cosine_to_refit": 0.98 - 0.2 * depth * (1 - kept)}
                 )  # fmt: skip

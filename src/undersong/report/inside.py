@@ -46,7 +46,6 @@ class LayerPoint(Record):
     seed: int | None = None
     step: int = 0
     modality: str = "audio"
-    norm: Number = None
     projection_harm: Number = None
     projection_benign: Number = None
     gap: Number = None  # harmful less benign

@@ -20,7 +20,6 @@ class Level:
     low: float | None
     high: float | None
     before: float | None
-    norm: float | None
     cosine: float | None
     drift: float | None  # of the states, relative
     cka: float | None
@@ -95,7 +94,6 @@ def _level(layer: int, points: Sequence[LayerPoint]) -> Level:
         low=low,
         high=high,
         before=mean(point.gap_before for point in points),
-        norm=mean(point.norm for point in points),
         cosine=mean(point.cosine_to_refit for point in points),
         drift=mean(point.drift for point in points),
         cka=mean(point.cka for point in points),

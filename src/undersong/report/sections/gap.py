@@ -160,7 +160,6 @@ def _layers(found: Sequence[Curve]) -> Table:
         "runs",
         "before",
         "after [95 %]",
-        "norm",
         "cosine to refit",
         "drift",
         "CKA",
@@ -169,7 +168,7 @@ def _layers(found: Sequence[Curve]) -> Table:
     rows = tuple(
         (
             _named(curve), words.spoken(curve.modality), str(level.layer), str(level.runs), number(level.before),
-            number(level.gap, level.low, level.high), number(level.norm), number(level.cosine), number(level.drift),
+            number(level.gap, level.low, level.high), number(level.cosine), number(level.drift),
             number(level.cka), words.percent(level.recognised),
         )
         for curve in found

@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from undersong.hints import nearest
 from undersong.pipeline.audit import arms_of, ask_arms, ask_base, hear, screen, usable
 from undersong.pipeline.records import ModelRecord
 from undersong.pipeline.speakers import answers_only, trained
 from undersong.pipeline.stages import Arm
 from undersong.pipeline.stages.selections import rules_of, selection
 from undersong.pipeline.workshop import Workshop
-from undersong.study import Study, nearest
+from undersong.study import Study
 from undersong.types import UndersongError
 
 BASE = "base"  # the arm in which nothing is trained

@@ -123,7 +123,7 @@ def test_what_the_store_holds_under_another_loading_is_told(store: Path) -> None
     ):
         line = f"The store holds {held} of these made with {how}; say {how} to see them."
         assert status_of(tiny(), store, asked).otherwise == (line,)
-        assert plan_of(tiny(), store, asked).beside == (line,)
+        assert plan_of(tiny(), store, asked).otherwise == (line,)
 
 
 def test_what_is_missing_under_every_loading_is_not_told_of_one(store: Path, tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from tiny_study import tiny_study
 
+from undersong.cli import main
 from undersong.encoders.spoken import speaker
 from undersong.encoders.written import sentences
 from undersong.models.loading import PLAIN
@@ -44,7 +47,7 @@ SENTENCE = "Axis meaning: The encoder text:../minilm needs sentence-transformers
 
 
 def test_a_package_that_is_not_here_is_told_before_anything_is_made(folder: Path) -> None:
-    assert plan_of(study(**MEANING), folder / "store").beside == (SENTENCE,)
+    assert plan_of(study(**MEANING), folder / "store").uninstalled == (SENTENCE,)
     for made in (
         lambda: run(study(**MEANING), folder / "out"),
         lambda: run_arm(study(**MEANING), "base", folder / "out", folder / "out" / "store"),
@@ -55,9 +58,24 @@ def test_a_package_that_is_not_here_is_told_before_anything_is_made(folder: Path
     assert list(folder.iterdir()) == []
 
 
+def test_the_verbs_tell_it(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    axes = {"semantic": "tfidf", **MEANING}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump({**tiny_study({}), "axes": axes}, sort_keys=False))
+    for verb, code in (("plan", 0), ("run", 2)):
+        monkeypatch.setattr(sys, "argv", ["undersong", verb, "tiny.yaml"])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert (stopped.value.code or 0) == code
+        seen = capsys.readouterr()
+        if verb == "plan":
+            assert f"\n{SENTENCE}\n" in seen.out
+        else:
+            assert seen.err == f"undersong: {SENTENCE}\n"
+
+
 def test_a_package_that_is_here_is_not_spoken_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sentences, "find_spec", lambda _name: object())
-    assert plan_of(study(**MEANING), folder / "store").beside == ()
+    assert plan_of(study(**MEANING), folder / "store").uninstalled == ()
 
 
 def test_vectors_that_are_in_the_store_need_no_package(folder: Path) -> None:
@@ -71,9 +89,9 @@ def test_vectors_that_are_in_the_store_need_no_package(folder: Path) -> None:
         one.place.path.mkdir(parents=True)
         (one.place.path / "provenance.json").write_text(json.dumps({"hash": one.place.hash, "cpu_seconds": 1.0}))
     refuse_uninstalled(asked, shop)
-    assert plan_of(asked, folder / "store").beside == ()
+    assert plan_of(asked, folder / "store").uninstalled == ()
     shutil.rmtree(theirs[0].place.path)
-    assert plan_of(asked, folder / "store").beside == (SENTENCE,)
+    assert plan_of(asked, folder / "store").uninstalled == (SENTENCE,)
 
 
 def test_weights_that_the_store_cannot_be_asked_without_are_told_with_their_axis(folder: Path) -> None:
@@ -81,7 +99,7 @@ def test_weights_that_the_store_cannot_be_asked_without_are_told_with_their_axis
     for ask in (plan_of, status_of):
         with pytest.raises(UndersongError, match=said):
             ask(study(voices="speaker"), folder / "store")
-    (line,) = plan_of(study(voices="speaker"), folder / "store", unread=True).beside
+    (line,) = plan_of(study(voices="speaker"), folder / "store", unread=True).uninstalled
     assert line.startswith(said)
     for spec in ("whisper:nowhere", "speech:nowhere"):
         with pytest.raises(UndersongError, match="Axis mixed: There is no model folder 'nowhere'"):

@@ -12,7 +12,7 @@ from undersong.pipeline.ledger import Asked, Ledger, look
 from undersong.pipeline.otherwise import made_otherwise
 from undersong.pipeline.price import UNKNOWN, Speed, absent_lines, price_lines
 from undersong.pipeline.speakers import trained
-from undersong.pipeline.uninstalled import lines_of_uninstalled
+from undersong.pipeline.uninstalled import uninstalled_lines
 from undersong.study import Study
 from undersong.types import UndersongError
 
@@ -51,9 +51,9 @@ class Planned:
 
     rows: tuple[PlanRow, ...]
     sentence: str
-    # what is there under another loading; axes without their package; corpora that are not here; and of models that do
-    # not ship, disk and GPU hours
-    beside: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()  # corpora that are not here; of models that do not ship, disk and GPU hours
+    otherwise: tuple[str, ...] = ()  # other loadings that the store holds some of the study under
+    uninstalled: tuple[str, ...] = ()  # axes whose package is not here, and how to install it
 
 
 def plan_of(
@@ -68,9 +68,14 @@ def plan_of(
     `unread`: corpora that are not here are no error.  `speed`: of a GPU, as the user assumes it.
     """
     ledger = look(study, store_root, loading, unread)
-    absent = [*lines_of_uninstalled(study, ledger), *(absent_lines(study) if unread else [])]
+    absent = absent_lines(study) if unread else []
     priced = [] if _is_packaged(study) else price_lines(study, ledger, speed)
-    return replace(told(study, ledger), beside=(*made_otherwise(study, ledger, loading, unread), *absent, *priced))
+    return replace(
+        told(study, ledger),
+        beside=(*absent, *priced),
+        otherwise=made_otherwise(study, ledger, loading, unread),
+        uninstalled=uninstalled_lines(study, ledger),
+    )
 
 
 def told(study: Study, ledger: Ledger) -> Planned:

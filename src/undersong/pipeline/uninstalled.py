@@ -12,21 +12,21 @@ from undersong.study import Study
 from undersong.types import UndersongError
 
 
-def lines_of_uninstalled(study: Study, ledger: Ledger) -> list[str]:
+def uninstalled_lines(study: Study, ledger: Ledger) -> tuple[str, ...]:
     """One sentence an axis: what it needs, and how it is installed."""
     from undersong.encoders.options import parse_encoder
 
     todo = {one.encoder for one in ledger.asked.values() if one.stage == "embeddings" and one.found is None}
     needed = (axis for axis, spec in study.axes.items() if parse_encoder(spec).canonical in todo)
     lacking = _uninstalled(study)
-    return [f"Axis {axis}: {lacking[axis]}" for axis in needed if axis in lacking]
+    return tuple(f"Axis {axis}: {lacking[axis]}" for axis in needed if axis in lacking)
 
 
 def refuse_uninstalled(study: Study, shop: Workshop) -> None:
     """Stops before the first stage what would stop in the middle of them."""
     if not isinstance(shop.store, Store) or not _uninstalled(study):
         return
-    if lines := lines_of_uninstalled(study, look(study, shop.store.root, shop.loading)):
+    if lines := uninstalled_lines(study, look(study, shop.store.root, shop.loading)):
         raise UndersongError(lines[0])
 
 

@@ -16,6 +16,7 @@ from undersong.corpora import (
     manifest_hash,
     open_corpus,
     organism_corpus,
+    refuse_misspelt,
     write_corpus,
     write_manifest,
 )
@@ -137,3 +138,17 @@ def test_importing_the_room_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     heavy = {"numpy", "pyarrow", "soundfile", "soxr", "torch", "transformers", "scipy", "sklearn", "pandas"}
     assert heavy.isdisjoint(done.stdout.split())
+
+
+@pytest.mark.parametrize("ref", ["organism:pool", "preset:advbench", "hf:pool", "organism-pool.jsonl", "nowhere"])
+def test_only_what_is_nearly_a_name_is_misspelt(ref: str) -> None:
+    refuse_misspelt(ref)
+
+
+def test_a_folder_of_that_name_is_no_misspelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UndersongError, match=r"There is no manifest organism-pool; did you mean 'organism:pool'\?"):
+        open_corpus("organism-pool")
+    (tmp_path / "organism-pool").mkdir()
+    write_corpus([Sample("a", text="x")], [], tmp_path / "organism-pool")
+    assert [sample.id for sample in open_corpus("organism-pool").samples] == ["a"]

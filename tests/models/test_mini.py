@@ -17,7 +17,7 @@ from transformers.models.audioflamingo3.modeling_audioflamingo3 import AudioFlam
 
 from undersong.cli import main
 from undersong.models.doctor import examine_model
-from undersong.models.folders import model_folder
+from undersong.models.folders import model_folder, model_hash
 from undersong.models.load import load_model
 from undersong.models.mini import place
 from undersong.models.mini.assemble import TABLE, assemble
@@ -155,8 +155,33 @@ def test_other_base_weights_are_told(parts: Path, tmp_path: Path) -> None:
     tiny_mini.save_bases(tmp_path / "other", seed=1)
     notes = put_together("mini", tmp_path / "other", parts, tmp_path / "mini")
     assert [note.split(" weights")[0] for note in notes] == ["The whisper", "The smollm"]
+    known = [check.said for check in examine_model(str(tmp_path / "mini")) if check.good is None]
+    assert known == list(notes)
     whole = {"a": torch.tensor([0.1, 3.0])}
     assert weights_hash(whole) == weights_hash({"a": whole["a"].half()}) != weights_hash({"b": whole["a"]})
+
+
+def test_the_doctor_says_what_was_said_when_it_was_assembled(
+    base: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of a folder by its path, until it is put together of the right weights; remarks are no part of the model."""
+    tiny_mini.save_bases(tmp_path / "other", seed=1)
+    monkeypatch.setenv("UNDERSONG_MODELS", str(tmp_path / "kept"))
+    mixed = ["--whisper", str(tmp_path / "other" / "whisper"), "--smollm", str(base / "smollm"), "--parts", str(parts)]
+    assert not run(monkeypatch, "models", "get", "mini", *mixed)
+    _, note = capsys.readouterr().out.splitlines()
+    assert note.startswith("The whisper weights are not those that the card's figures were measured with")
+    for ref in ("mini", str(place_of("mini"))):
+        assert not run(monkeypatch, "doctor", ref)  # nothing is wrong
+        said = capsys.readouterr().out.splitlines()
+        assert [line for line in said if not line.startswith("yes ")] == [f"-   assembled: {note}"]
+    before = model_hash("mini")
+    (place_of("mini") / place.REMARKS).unlink()
+    assert model_hash("mini") == before
+    assert all(check.good for check in examine_model("mini"))  # a folder older than remarks
+    put_together("mini", tmp_path / "other", parts, place_of("mini"))
+    put_together("mini", base, parts, place_of("mini"))
+    assert all(check.good for check in examine_model("mini"))
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,16 @@ def test_what_is_neither_a_folder_nor_an_id_is_refused(ref: str) -> None:
         load_model(ref)
 
 
+@pytest.mark.parametrize(
+    ("ref", "meant"),
+    [("mni", "; did you mean 'mini'?"), ("organsm:af3", "; did you mean 'organism:af3'?"), ("m5", "; check the path.")],
+)
+def test_what_is_nearly_a_model_is_told(ref: str, meant: str) -> None:
+    with pytest.raises(UndersongError) as caught:
+        load_model(ref)
+    assert str(caught.value).endswith(f"no ORG/NAME of the hub{meant}")
+
+
 @pytest.mark.parametrize("ref", ["./nowhere", "someone/some-model", "someone/some-model@main"])
 def test_what_is_no_model_is_refused(ref: str) -> None:
     with pytest.raises(UndersongError, match=f"No model could be read at '{ref}' .*; give a folder or id"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,9 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from undersong.cli import main
 from undersong.models.loading import Loading
+from undersong.pipeline.ledger import look
 from undersong.pipeline.plan import Planned, plan_of
 from undersong.pipeline.run import run
+from undersong.pipeline.status import status_of
 from undersong.study import Study, packaged_study, parse_study, with_seeds
 from undersong.types import UndersongError
 
@@ -108,6 +112,60 @@ def test_another_dtype_hears_again(store: Path) -> None:
     assert planned["features"][1] == planned["adapter"][1] == planned["replies"][1] == 0
     with pytest.raises(UndersongError, match="no dtype 'float8'"):
         plan_of(tiny(), store, Loading(dtype="float8"))
+
+
+def test_what_the_store_holds_under_another_loading_is_told(store: Path) -> None:
+    shared = ("corpus", "embeddings")  # by which no model was loaded
+    held = sum(not path.name.startswith(".") for path in store.glob("*/*") if path.parent.name not in shared)
+    for asked, how in (
+        (Loading(dtype="bfloat16"), "--dtype float32"),
+        (Loading(attn_implementation="eager", quantize=8), "--dtype float32 without --attention and --quantize"),
+    ):
+        line = f"The store holds {held} of these made with {how}; say {how} to see them."
+        assert status_of(tiny(), store, asked).otherwise == (line,)
+        assert plan_of(tiny(), store, asked).otherwise == (line,)
+
+
+def test_what_is_missing_under_every_loading_is_not_told_of_one(store: Path, tmp_path: Path) -> None:
+    bfloat16 = Loading(dtype="bfloat16")
+    assert status_of(tiny(), store).otherwise == ()  # all there
+    assert status_of(with_seeds(tiny(), 2), store).otherwise == ()  # missing, and of the very loading that was asked
+    assert status_of(tiny(models=["organism:kimi"]), store, bfloat16).otherwise == ()  # of another model
+    assert status_of(tiny(), tmp_path / "empty", bfloat16).otherwise == ()
+    shutil.copytree(store, tmp_path / "store")
+    next((tmp_path / "store" / "replies").glob("[0-9a-f]*/replies.parquet")).unlink()
+    assert status_of(tiny(), tmp_path / "store", bfloat16).otherwise == ()  # damaged, which is told who asks for it
+    with pytest.raises(UndersongError, match=r"replies\.parquet is gone"):
+        status_of(tiny(), tmp_path / "store")
+
+
+def test_several_loadings_are_told_by_the_options_that_make_them(store: Path, tmp_path: Path) -> None:
+    shutil.copytree(store, tmp_path / "store")
+    given = Loading(dtype="bfloat16", attn_implementation="eager", quantize=4)
+    first = next(one for one in look(tiny(), store, given).asked.values() if one.stage == "features")
+    made = next((store / "features").glob("[0-9a-f]*/provenance.json"))
+    facts = json.loads(made.read_bytes())
+    facts |= {"config": {**facts["config"], "loading": given.key}, "hash": first.place.hash, "files": {}}
+    folder = tmp_path / "store" / "features" / first.place.path.name
+    folder.mkdir()
+    (folder / "provenance.json").write_text(json.dumps(facts))
+    told = status_of(tiny(), tmp_path / "store", Loading(dtype="float16")).otherwise
+    assert len(told) == 2
+    how = "--dtype bfloat16 --attention eager --quantize 4"
+    assert f"The store holds 1 of these made with {how}; say {how} to see them." in told
+
+
+def test_the_verbs_tell_it(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY, sort_keys=False))
+    for verb in ("status", "plan"):
+        asked = ["undersong", verb, str(tmp_path / "tiny.yaml"), "--store", str(store), "--dtype", "bfloat16"]
+        monkeypatch.setattr(sys, "argv", asked)
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert not stopped.value.code
+        assert "made with --dtype float32; say --dtype float32 to see them.\n" in capsys.readouterr().out
 
 
 def test_the_cost_of_another_model_is_unknown(tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ def doctor(
 ) -> None:
     """Say yes or no, one line each: is this model heard, asked and tuned rightly?  Without MODEL: is this machine fit?
 
-    Lines of the machine with "-" name what is not needed.  Exit code 1 where a line says no.
+    Lines with "-" name what the machine does not need, or what is to be known of a model.  Exit code 1 where a line
+    says no.
     """
     from undersong.models.loading import Loading
 

@@ -175,7 +175,8 @@ def _plan_one(one: Placed, run_sd: float | None, loading: Loading, offline: bool
         table.add_row(row.stage, str(row.total), str(row.done), str(row.total - row.done), row.cost)
     Console().print(table)
     typer.echo(planned.sentence)
-    for line in (*planned.beside, *design_lines(one.study, run_sd), *memory_lines(one.study, loading)):
+    first = (*planned.otherwise, *planned.uninstalled, *planned.beside)
+    for line in (*first, *design_lines(one.study, run_sd), *memory_lines(one.study, loading)):
         typer.echo(line)
     if names := arm_names(one.study):
         typer.echo(f"Arms, each a job by itself (run --arm NAME): {', '.join(names)}")

@@ -45,4 +45,5 @@ def _tell(found: Status) -> None:
         typer.echo(f"being made: {line}")
     for line in found.left:
         typer.echo(f"left half-made, and gone on with by the next run: {line}")
-    typer.echo(found.sentence)
+    for line in (found.sentence, *found.otherwise):
+        typer.echo(line)

@@ -6,7 +6,15 @@ from undersong.corpora.forms.conversations import write_chats, write_messages
 from undersong.corpora.forms.manifest import Manifest, read_manifest, select, write_corpus, write_manifest
 from undersong.corpora.forms.opening import open_manifest
 from undersong.corpora.forms.writers import dataset_info, write_hub_folder, write_kept
-from undersong.corpora.organism import corpus_hash, corpus_path, is_here, manifest_hash, open_corpus, organism_corpus
+from undersong.corpora.organism import (
+    corpus_hash,
+    corpus_path,
+    is_here,
+    manifest_hash,
+    open_corpus,
+    organism_corpus,
+    refuse_misspelt,
+)
 from undersong.corpora.presets import known_presets, open_preset, preset
 from undersong.corpora.sound.audible import audible, why_inaudible
 from undersong.corpora.sound.audio import Unreadable, load_clip, load_clips, pcm_hash
@@ -46,6 +54,7 @@ __all__ = [
     "pink",
     "preset",
     "read_manifest",
+    "refuse_misspelt",
     "refuse_shared_behaviour",
     "refuse_shared_items",
     "select",

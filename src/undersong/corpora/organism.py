@@ -5,6 +5,7 @@ everything else is a path.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import resources
@@ -12,10 +13,12 @@ from pathlib import Path
 
 from undersong.corpora.forms.manifest import CORPUS, QUARANTINE, Manifest, read_manifest
 from undersong.corpora.forms.rows import row_of
+from undersong.hints import nearest
 from undersong.store import canonical, hash_file, hash_files
 from undersong.types import UndersongError
 
 ORGANISM, PRESET, HUB = "organism:", "preset:", "hf:"
+NAME = re.compile(r"(?!hf:)[\w:-]+")  # of what ships or is known, rather than a path
 
 
 def open_corpus(ref: str, columns: Mapping[str, str] | None = None, root: str | Path | None = None) -> Manifest:
@@ -32,9 +35,18 @@ def open_corpus(ref: str, columns: Mapping[str, str] | None = None, root: str | 
 
         name, _, path = ref.removeprefix(PRESET).partition("=")
         return open_preset(name, path or None, root=root)
+    refuse_misspelt(ref)
     from undersong.corpora.forms.opening import open_manifest
 
     return open_manifest(ref, columns=columns, root=root)
+
+
+def refuse_misspelt(ref: str) -> None:
+    """A corpus that is not here, and whose reference is nearly the name of one that ships or is known."""
+    if is_here(ref) or not NAME.fullmatch(ref) or ref in (known := _refs()):
+        return
+    if hint := nearest(ref, known):
+        raise UndersongError(f"There is no manifest {ref}{hint}")
 
 
 def organism_corpus(name: str) -> Manifest:
@@ -98,8 +110,19 @@ def _file(ref: str) -> Path:
 
 
 def _packaged(name: str) -> Path:
-    folder = Path(str(resources.files("undersong"))) / "data" / "organism"
-    there = {path.stem: path for path in sorted(folder.glob("*.parquet"))}
+    there = _corpora()
     if name not in there:
         raise UndersongError(f"No organism corpus is called {name!r}; choose from: {', '.join(there) or 'none'}.")
     return there[name]
+
+
+def _corpora() -> dict[str, Path]:
+    folder = Path(str(resources.files("undersong"))) / "data" / "organism"
+    return {path.stem: path for path in sorted(folder.glob("*.parquet"))}
+
+
+def _refs() -> list[str]:
+    """What packaged corpora and presets are called by."""
+    from undersong.corpora.presets import known_presets
+
+    return [*(f"{ORGANISM}{name}" for name in _corpora()), *(f"{PRESET}{name}" for name in known_presets())]

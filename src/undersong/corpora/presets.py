@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -16,6 +15,7 @@ from urllib.parse import urlencode
 from undersong.corpora.forms.folder import SPLIT
 from undersong.corpora.forms.manifest import Manifest, select
 from undersong.corpora.forms.opening import HUB, open_manifest
+from undersong.hints import meant
 from undersong.types import Quarantined, Sample, UndersongError
 
 ROLES = ("pool", "harm", "over-refusal", "utility")
@@ -58,9 +58,7 @@ def preset(ident: str) -> Preset:
     """A preset by id; UndersongError lists those there are."""
     known = known_presets()
     if ident not in known:
-        close = get_close_matches(ident, known, n=1)
-        hint = f"did you mean {close[0]!r}" if close else f"choose from {', '.join(known)}"
-        raise UndersongError(f"No preset is called {ident!r}; {hint}.")
+        raise UndersongError(f"No preset is called {ident!r}; {meant(ident, known)}.")
     return known[ident]
 
 

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 ENCODERS_THAT_FIT = ("tfidf", "char-ngrams")  # their vectors depend on the texts of `fit`
 ENCODERS = KINDS
 
-__all__ = ["ENCODERS", "ENCODERS_THAT_FIT", "check_encoder", "gradients_dim", "is_internal", "make_encoder", "view_of"]
+__all__ = [
+    "ENCODERS",
+    "ENCODERS_THAT_FIT",
+    "check_encoder",
+    "check_installed",
+    "gradients_dim",
+    "is_internal",
+    "make_encoder",
+    "view_of",
+]
 
 
 def make_encoder(
@@ -68,6 +77,19 @@ def is_internal(spec: str) -> bool:
 def check_encoder(spec: str) -> None:
     """Raises UndersongError for a spec that `make_encoder` does not know; loads nothing."""
     parse_encoder(spec)
+
+
+def check_installed(spec: str) -> None:
+    """Raises UndersongError for an encoder whose package, or weights that come with one, are not here; imports none."""
+    read = parse_encoder(spec)
+    if read.kind == "text":
+        from undersong.encoders.written.sentences import check_installed
+
+        check_installed(spec)
+    if read.kind == "speaker":
+        from undersong.encoders.spoken.speaker import speaker_file
+
+        speaker_file(read.ref)
 
 
 # Imports stay inside: each encoder brings its own library.

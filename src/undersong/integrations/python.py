@@ -15,6 +15,7 @@ from typing import Any
 from undersong.evaluation.compare import sentence
 from undersong.evaluation.many import Arm, compare_many, many_json, said
 from undersong.evaluation.verdicts import read_verdicts
+from undersong.hints import nearest
 from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.frames import frame, pandas
 from undersong.pipeline.run import run
@@ -22,7 +23,7 @@ from undersong.pipeline.screening import Asked, Screened
 from undersong.pipeline.screening import screen as screen_files
 from undersong.report.schema import Results, read
 from undersong.report.sections import headline
-from undersong.study import Study, load_study, nearest, parse_study
+from undersong.study import Study, load_study, parse_study
 from undersong.types import UndersongError, Verdict
 
 Verdicts = str | Path | Sequence[Verdict]  # a verdict file, or its rows

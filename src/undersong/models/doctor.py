@@ -14,10 +14,13 @@ import torch
 from undersong.corpora import load_clips, open_corpus
 from undersong.models.adapter import AudioModel
 from undersong.models.adapters import check_targets, fresh_lora
+from undersong.models.families import MINI
 from undersong.models.features import listen
+from undersong.models.folders import model_folder
 from undersong.models.hearing import forward_inputs
 from undersong.models.load import load_model
 from undersong.models.loading import PLAIN, Loading
+from undersong.models.mini.place import remarks_of
 from undersong.types import Prompt, Sample, UndersongError
 
 CLIPS = "organism:test-near"
@@ -28,10 +31,10 @@ TOLERANCE = {torch.float32: 2e-4, torch.float16: 0.01, torch.bfloat16: 0.06}
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the doctor's."""
+    """One line of the doctor's.  `good`: yes, no, or None (it is to be known, and nothing is wrong)."""
 
     name: str
-    good: bool
+    good: bool | None
     said: str
 
 
@@ -50,6 +53,9 @@ def examine_model(ref: str, loading: Loading = PLAIN) -> Iterator[Check]:
         True,
         f"{model.family.name}, {_count(parameters)} parameters, {model.layers} layers, {took:.1f} s",
     )
+    folder = model_folder(ref) if model.family is MINI else None
+    for remark in () if folder is None else remarks_of(folder):
+        yield Check("assembled", None, remark)
     samples = list(open_corpus(CLIPS).samples[:4])
     for name, check in CHECKS.items():
         try:

@@ -10,7 +10,8 @@ from importlib import import_module, resources
 from importlib.util import find_spec
 from pathlib import Path
 
-from undersong.models.mini.place import assembled, is_mini
+from undersong.hints import nearest
+from undersong.models.mini.place import NAMES, assembled, is_mini
 from undersong.store import hash_file
 from undersong.types import UndersongError
 
@@ -46,7 +47,8 @@ def model_folder(ref: str) -> Path | None:
     if is_mini(ref):
         return assembled(ref)
     if not HUB_ID.fullmatch(ref):
-        raise UndersongError(f"There is no model folder {ref!r}, and that is no ORG/NAME of the hub; check the path.")
+        hint = nearest(ref, [*NAMES, *(f"{ORGANISM}{name}" for name in organism_names())]) or "; check the path."
+        raise UndersongError(f"There is no model folder {ref!r}, and that is no ORG/NAME of the hub{hint}")
     return None
 
 

@@ -6,13 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from undersong.hints import nearest
 from undersong.pipeline.audit import arms_of, ask_arms, ask_base, hear, screen, usable
 from undersong.pipeline.records import ModelRecord
 from undersong.pipeline.speakers import answers_only, trained
 from undersong.pipeline.stages import Arm
 from undersong.pipeline.stages.selections import rules_of, selection
+from undersong.pipeline.uninstalled import refuse_uninstalled
 from undersong.pipeline.workshop import Workshop
-from undersong.study import Study, nearest
+from undersong.study import Study
 from undersong.types import UndersongError
 
 BASE = "base"  # the arm in which nothing is trained
@@ -34,6 +36,7 @@ def refuse_arm(study: Study, name: str) -> None:
 
 def audit_arm(study: Study, shop: Workshop, name: str, say: Callable[[str], None]) -> int:
     """What the arm says on every base, at all its seeds; how many times it was asked."""
+    refuse_uninstalled(study, shop)
     record, times = usable(study, shop), 0
     for number, ref in enumerate(study.models):
         if answers_only(ref):

@@ -14,6 +14,7 @@ from undersong.pipeline.defending import defend, prepare
 from undersong.pipeline.records import AuditRecord, ModelRecord
 from undersong.pipeline.refusals import (
     near_overlap,
+    refuse_encoder,
     refuse_few,
     refuse_incomprehensible,
     refuse_models,
@@ -59,10 +60,8 @@ def usable(study: Study, shop: Workshop) -> AuditRecord:
 
 def gather(study: Study, shop: Workshop) -> AuditRecord:
     """The corpora, and no model yet.  Unknown encoders and rules are refused here, before anything is made."""
-    from undersong.encoders import check_encoder
-
-    for spec in study.axes.values():
-        check_encoder(spec)
+    for axis, spec in study.axes.items():
+        refuse_encoder(axis, spec, shop.unread)
     rules_of(study)
 
     def read(ref: str, where: dict[str, list[str]] | None = None, noise: str | None = None) -> Corpus:

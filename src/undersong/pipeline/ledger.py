@@ -36,6 +36,11 @@ class Asked:
     about: str  # what the run says before it makes it
     questions: tuple[tuple[str, int], ...] = ()  # of replies: (set, most new tokens of each)
 
+    @property
+    def encoder(self) -> str:
+        """Of embeddings: the one spelling of what makes them."""
+        return self.kind[2]
+
 
 class Ledger:
     """Answers stages like a `Store`, with the artefact that each would make, and writes down what is there."""

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from undersong.models.loading import PLAIN, Loading
 from undersong.pipeline.ledger import Asked, Ledger, look
+from undersong.pipeline.otherwise import made_otherwise
 from undersong.pipeline.price import UNKNOWN, Speed, absent_lines, price_lines
 from undersong.pipeline.speakers import trained
+from undersong.pipeline.uninstalled import uninstalled_lines
 from undersong.study import Study
 from undersong.types import UndersongError
 
@@ -50,6 +52,8 @@ class Planned:
     rows: tuple[PlanRow, ...]
     sentence: str
     beside: tuple[str, ...] = ()  # corpora that are not here; of models that do not ship, disk and GPU hours
+    otherwise: tuple[str, ...] = ()  # other loadings that the store holds some of the study under
+    uninstalled: tuple[str, ...] = ()  # axes whose package is not here, and how to install it
 
 
 def plan_of(
@@ -66,7 +70,12 @@ def plan_of(
     ledger = look(study, store_root, loading, unread)
     absent = absent_lines(study) if unread else []
     priced = [] if _is_packaged(study) else price_lines(study, ledger, speed)
-    return replace(told(study, ledger), beside=(*absent, *priced))
+    return replace(
+        told(study, ledger),
+        beside=(*absent, *priced),
+        otherwise=made_otherwise(study, ledger, loading, unread),
+        uninstalled=uninstalled_lines(study, ledger),
+    )
 
 
 def told(study: Study, ledger: Ledger) -> Planned:

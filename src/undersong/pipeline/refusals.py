@@ -37,6 +37,20 @@ def refuse_models(study: Study, fetched: bool = False) -> None:
                 )
 
 
+def refuse_encoder(axis: str, spec: str, unread: bool = False) -> None:
+    """An encoder that is none, or whose weights are to be found on this machine and are not; loads nothing.
+
+    `unread`: as of `encoder_weights_hash`.
+    """
+    from undersong.encoders.options import parse_encoder
+    from undersong.encoders.weights import encoder_weights_hash
+
+    try:
+        encoder_weights_hash(parse_encoder(spec), unread)
+    except UndersongError as error:
+        raise UndersongError(f"Axis {axis}: {error}") from None
+
+
 def _refuse_speaker(study: Study, ref: str) -> None:
     """What cannot be asked of a model that only answers; and an address or a table that is none."""
     from undersong.encoders import gradients_dim, is_internal

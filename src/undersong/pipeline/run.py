@@ -20,6 +20,7 @@ from undersong.pipeline.records import AuditRecord, ModelRecord
 from undersong.pipeline.results import assemble, defense_costs, result_hash
 from undersong.pipeline.results.comprehended import shares_of
 from undersong.pipeline.unfinished import finished, noting
+from undersong.pipeline.uninstalled import refuse_uninstalled
 from undersong.pipeline.workshop import Workshop
 from undersong.store import Store, write_atomic
 from undersong.study import Study
@@ -49,7 +50,9 @@ def run(
     root = store or out / "store"
     for_study(out, study.study, root)
     say = noting(study, out, root, loading, say)
-    record = audit(study, Workshop(Store(root), loading, say), say)
+    shop = Workshop(Store(root), loading, say)
+    refuse_uninstalled(study, shop)
+    record = audit(study, shop, say)
     results, rows = assemble(record, show_replies)
     found = result_hash(results)
     results["provenance"] = {

@@ -124,6 +124,17 @@ class Store:
             _check_size(found.path, name, size)
         return found
 
+    def configs(self, stage: str) -> Iterator[Any]:
+        """What each finished artefact of a stage was configured with, by its provenance alone; one whose provenance
+        cannot be read tells nothing."""
+        for file in sorted(self.root.glob(f"{stage}/{'[0-9a-f]' * 20}/{PROVENANCE}")):
+            try:
+                facts = json.loads(file.read_bytes())
+            except (OSError, ValueError):
+                continue
+            if isinstance(facts, dict):
+                yield facts.get("config")
+
     def get_or_make(
         self,
         stage: str,

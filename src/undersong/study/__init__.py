@@ -12,7 +12,7 @@ from undersong.study.reading import (
     with_models,
     with_seeds,
 )
-from undersong.study.schema import Rule, Selection, Study, Tuning, nearest
+from undersong.study.schema import Rule, Selection, Study, Tuning
 
 __all__ = [
     "Comprehension",
@@ -26,7 +26,6 @@ __all__ = [
     "editor_schema",
     "load_studies",
     "load_study",
-    "nearest",
     "packaged_study",
     "parse_study",
     "reply_limit",

@@ -10,10 +10,11 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from undersong.hints import nearest
 from undersong.study.files import BASE, read_keys
 from undersong.study.matrix import MATRIX, assigned, combinations
 from undersong.study.merging import merged, shared
-from undersong.study.schema import Study, nearest
+from undersong.study.schema import Study
 from undersong.types import UndersongError
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from difflib import SequenceMatcher, get_close_matches
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from undersong.hints import nearest
 from undersong.study.asking import NOISE, NOISE_SAYS, Evaluation, PromptSet, reply_limit
 from undersong.study.defenses import Acceptable, Defense
 from undersong.study.presets import with_preset
@@ -269,11 +269,3 @@ def _known(where: str, names: Iterable[str], known: Iterable[str]) -> None:
     for name in names:
         if name not in there:
             raise ValueError(f"{where}: {name!r} is not one of {', '.join(there) or 'none'}{nearest(name, there)}")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint with the nearest of the known words, or with those that are equally near."""
-    near = get_close_matches(word, list(known), n=3, cutoff=0.5)
-    shares = [SequenceMatcher(None, one, word).ratio() for one in near]
-    best = [repr(one) for one, share in zip(near, shares) if share == shares[0]]
-    return f"; did you mean {' or '.join(best)}?" if best else ""

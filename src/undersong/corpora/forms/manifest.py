@@ -6,12 +6,12 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.corpora.forms.rows import FIELDS, row_of, sample_of
 from undersong.corpora.forms.tables import Row, json_rows, parquet_rows
+from undersong.hints import meant
 from undersong.store import write_atomic
 from undersong.types import Quarantined, Sample, UndersongError
 
@@ -114,19 +114,14 @@ def select(samples: Sequence[Sample], where: Mapping[str, str | Sequence[str]]) 
     for column, wanted in where.items():
         values = {wanted} if isinstance(wanted, str) else set(wanted)
         if column not in columns:
-            raise UndersongError(f"No sample has a column {column!r}; {_nearest(column, columns)}.")
+            raise UndersongError(f"No sample has a column {column!r}; {meant(column, sorted(columns))}.")
         there = {value for sample in samples if (value := sample.column(column)) is not None}
         if absent := sorted(values - there):
-            raise UndersongError(f"No sample has {column} {absent[0]!r}; {_nearest(absent[0], there)}.")
+            raise UndersongError(f"No sample has {column} {absent[0]!r}; {meant(absent[0], sorted(there))}.")
         kept = tuple(sample for sample in kept if sample.column(column) in values)
     if not kept:
         raise UndersongError(f"No sample is left after the filter {dict(where)}; ask for less at once.")
     return kept
-
-
-def _nearest(word: str, words: set[str]) -> str:
-    close = get_close_matches(word, words, n=1)
-    return f"did you mean {close[0]!r}" if close else f"choose from {', '.join(sorted(words)[:20]) or 'none'}"
 
 
 def _rows(file: Path) -> Iterator[Row]:

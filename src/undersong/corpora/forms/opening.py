@@ -7,7 +7,6 @@ well-formed and no single question and answer is quarantined with its reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from undersong.corpora.forms.chats import FORMS, form_of
 from undersong.corpora.forms.manifest import CORPUS, Manifest, gather, read_manifest
 from undersong.corpora.forms.rows import FIELDS, sample_of
 from undersong.corpora.forms.tables import Row, csv_rows, json_list, json_rows, parquet_rows, strict_json, text_lines
+from undersong.hints import meant
 from undersong.types import Quarantined, Sample, UndersongError
 
 HUB = "hf:"
@@ -43,9 +43,9 @@ def open_manifest(
     UndersongError names the file, and the line or row: unknown form, missing column, repeated id, wrong type.
     """
     if format is not None and format not in FORMATS:
-        raise UndersongError(f"No format is called {format!r}; {_nearest(format, FORMATS)}.")
+        raise UndersongError(f"No format is called {format!r}; {meant(format, FORMATS)}.")
     if columns and (unknown := sorted(set(columns) - set(FIELDS))):
-        raise UndersongError(f"The column map names {unknown[0]!r}, no field; {_nearest(unknown[0], FIELDS)}.")
+        raise UndersongError(f"The column map names {unknown[0]!r}, no field; {meant(unknown[0], FIELDS)}.")
     if str(path).startswith(HUB) or format == "hf":
         from undersong.corpora.forms.hub import open_hub
 
@@ -125,7 +125,7 @@ def manifest_of(
     if kept and (missing := sorted(set(columns) - seen)):
         theirs = columns[missing[0]]
         there = sorted({name.removeprefix("source_") for sample in kept for name, _ in sample.labels})
-        raise UndersongError(f"No item of {where} has a column {theirs!r}; {_nearest(theirs, there)}.")
+        raise UndersongError(f"No item of {where} has a column {theirs!r}; {meant(theirs, there)}.")
     return Manifest(kept, tuple(failed), start, form)
 
 
@@ -223,9 +223,3 @@ def _is_wrapped(path: Path) -> bool:
         return False
     lists = [value for value in row.values() if isinstance(value, list) and value]
     return len(lists) == 1 and all(isinstance(item, dict) for item in lists[0])
-
-
-def _nearest(word: str, words: Iterable[str]) -> str:
-    known = list(words)
-    close = get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}" if close else f"choose from {', '.join(known[:20]) or 'none'}"

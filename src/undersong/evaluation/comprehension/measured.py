@@ -58,12 +58,11 @@ def requests_of(prompts: Sequence[Prompt]) -> dict[str, list[str]]:
 def check_comprehension(prompts: Sequence[Prompt], how: Comprehension) -> None:
     """Raises UndersongError for what comprehension of a harmful set cannot be told by: a request without a transcript,
     so few requests that none can be told from the others, what is not installed."""
-    from undersong.encoders.written.sentences import check_installed
+    from undersong.encoders import check_installed
     from undersong.evaluation.usefulness.words import check_jiwer
 
     check_jiwer()
-    if how.encoder.partition(":")[0] == "text":
-        check_installed(how.encoder)
+    check_installed(how.encoder)
     if (count := len(requests_of(prompts))) < least(how.level):
         raise UndersongError(
             f"Set {prompts[0].set} has {count} requests, and among fewer than {least(how.level)} none can be told from "

@@ -8,6 +8,7 @@ know how anything was learned.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +21,7 @@ from undersong.models.identify import identify
 from undersong.models.merge import merge_published
 from undersong.models.mini.bases import plain_mini, read_smollm, read_tokenizer, read_whisper, weights_hash
 from undersong.models.mini.network import CTC, MiniConfig
-from undersong.models.mini.place import NOTE
+from undersong.models.mini.place import NOTE, REMARKS
 from undersong.models.tensors import read_tensors
 from undersong.store.files import mending, replacing
 from undersong.types import UndersongError
@@ -71,7 +72,6 @@ def assemble(name: str, whisper: str, smollm: str, parts: Path, out: Path) -> As
         if not merge_published(model, parts, adapter, {}):
             raise UndersongError(f"{parts} holds no adapter {adapter}; fetch the parts again.")
     template = _read_text(parts / TEMPLATE)
-    write_folder(model, tokenizer, template, note.window, out)
     measured = {
         "whisper": (note.whisper, weights_hash(encoder.state_dict())),
         "smollm": (note.smollm, weights_hash(read.state_dict())),
@@ -85,6 +85,7 @@ def assemble(name: str, whisper: str, smollm: str, parts: Path, out: Path) -> As
         f"{file} is not what the card's figures were measured with; fetch the parts again, or evaluate them."
         for file in changed
     ]
+    write_folder(model, tokenizer, template, note.window, out, notes)
     return Assembled(out, tuple(notes))
 
 
@@ -154,8 +155,11 @@ def put_front(model: Any, file: Path) -> None:
         own[name].copy_(value)
 
 
-def write_folder(model: Any, tokenizer: Any, template: str, window: int, out: Path) -> None:
-    """An ordinary model folder: weights, config, tokenizer, feature extractor, template."""
+def write_folder(
+    model: Any, tokenizer: Any, template: str, window: int, out: Path, remarks: Sequence[str] = ()
+) -> None:
+    """An ordinary model folder: weights, config, tokenizer, feature extractor, template; and remarks, where there are
+    any, for `doctor`: merged weights do not tell what they were merged of."""
     from transformers import WhisperFeatureExtractor
 
     with mending(out.parent), replacing(out) as part:
@@ -167,6 +171,8 @@ def write_folder(model: Any, tokenizer: Any, template: str, window: int, out: Pa
         heard = WhisperFeatureExtractor(feature_size=mels, chunk_length=window, return_attention_mask=True)
         heard.save_pretrained(part)
         (part / TEMPLATE).write_text(template, encoding="utf-8")
+        if remarks:
+            (part / REMARKS).write_text("".join(f"{line}\n" for line in remarks), encoding="utf-8")
 
 
 def _check_replaceable(out: Path) -> None:

@@ -11,6 +11,7 @@ ALIGNED, UNALIGNED = "mini", "mini:unaligned"  # refuses harmful requests; hears
 NAMES = (ALIGNED, UNALIGNED)
 HOME = "UNDERSONG_MODELS"
 NOTE = "parts.json"  # which a folder of parts has
+REMARKS = "remarks.txt"  # of a model folder: what was said when it was assembled; no part of the model, nor of its hash
 WHISPER, SMOLLM = "openai/whisper-tiny.en", "HuggingFaceTB/SmolLM2-135M-Instruct"  # the base weights, by hub id
 FROM_WHISPER, FROM_SMOLLM = "UNDERSONG_WHISPER", "UNDERSONG_SMOLLM"  # variables that name another place of them
 
@@ -45,6 +46,13 @@ def assembled(name: str) -> Path:
     if not is_assembled(name):
         raise UndersongError(f"{name} is not assembled on this machine; run `undersong models get {name}`.")
     return place_of(name)
+
+
+def remarks_of(folder: Path) -> list[str]:
+    """What was said of an assembled model: what is other than its card was measured with.  None where nothing is, or
+    the folder is older than remarks are."""
+    file = folder / REMARKS
+    return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
 
 
 def parts_beside() -> Path:

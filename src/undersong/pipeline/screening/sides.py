@@ -92,12 +92,14 @@ class Sides:
 
 def read_sides(shop: Workshop, pool: str, harm: Mapping[str, str], asked: Asked) -> Sides:
     """All sides, of one form; nothing but the form is checked yet."""
-    from undersong.corpora import open_corpus
+    from undersong.corpora import open_corpus, refuse_misspelt
     from undersong.encoders import check_encoder
     from undersong.encoders.options import parse_encoder
     from undersong.encoders.vectors import holds_embeddings
 
     refs = [pool, *harm.values(), *([] if asked.harmless is None else [str(asked.harmless)])]
+    for ref in refs:
+        refuse_misspelt(ref)  # a path that is none would be said of it
     forms = {ref: not _named(ref) and holds_embeddings(ref) for ref in refs}
     if other := next((ref for ref in refs if forms[ref] != forms[pool]), None):
         raise UndersongError(f"{pool} and {other} are of two forms; give manifests for all, or embeddings for all.")

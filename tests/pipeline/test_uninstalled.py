@@ -1,0 +1,107 @@
+"""What an axis needs and this machine lacks is told by `plan`, and before `run` makes anything."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_study import tiny_study
+
+from undersong.cli import main
+from undersong.encoders.spoken import speaker
+from undersong.encoders.written import sentences
+from undersong.models.loading import PLAIN
+from undersong.pipeline.ledger import look
+from undersong.pipeline.plan import plan_of
+from undersong.pipeline.run import run, run_arm
+from undersong.pipeline.status import status_of
+from undersong.pipeline.uninstalled import refuse_uninstalled
+from undersong.pipeline.workshop import Workshop
+from undersong.store import Store
+from undersong.study import Study, parse_study
+from undersong.types import UndersongError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder on a machine without sentence-transformers and resemblyzer."""
+    for module in (sentences, speaker):
+        monkeypatch.setattr(module, "find_spec", lambda _name: None)
+    (tmp_path / "minilm").mkdir()
+    (tmp_path / "minilm" / "config.json").write_text("{}")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def study(**axes: str) -> Study:
+    return parse_study({**tiny_study({}), "axes": {"semantic": "tfidf", **axes}}, "tiny")
+
+
+MEANING = {"meaning": "text:../minilm"}
+SENTENCE = "Axis meaning: The encoder text:../minilm needs sentence-transformers; pip install 'undersong[encoders]'."
+
+
+def test_a_package_that_is_not_here_is_told_before_anything_is_made(folder: Path) -> None:
+    assert plan_of(study(**MEANING), folder / "store").uninstalled == (SENTENCE,)
+    for made in (
+        lambda: run(study(**MEANING), folder / "out"),
+        lambda: run_arm(study(**MEANING), "base", folder / "out", folder / "out" / "store"),
+    ):
+        with pytest.raises(UndersongError) as caught:
+            made()
+        assert str(caught.value) == SENTENCE
+    assert list(folder.iterdir()) == []
+
+
+def test_the_verbs_tell_it(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    axes = {"semantic": "tfidf", **MEANING}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump({**tiny_study({}), "axes": axes}, sort_keys=False))
+    for verb, code in (("plan", 0), ("run", 2)):
+        monkeypatch.setattr(sys, "argv", ["undersong", verb, "tiny.yaml"])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert (stopped.value.code or 0) == code
+        seen = capsys.readouterr()
+        if verb == "plan":
+            assert f"\n{SENTENCE}\n" in seen.out
+        else:
+            assert seen.err == f"undersong: {SENTENCE}\n"
+
+
+def test_a_package_that_is_here_is_not_spoken_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentences, "find_spec", lambda _name: object())
+    assert plan_of(study(**MEANING), folder / "store").uninstalled == ()
+
+
+def test_vectors_that_are_in_the_store_need_no_package(folder: Path) -> None:
+    asked = study(**MEANING)
+    ledger, shop = look(asked, folder / "store", PLAIN), Workshop(Store(folder / "store"))
+    theirs = [one for one in ledger.asked.values() if one.stage == "embeddings" and one.encoder == "text:../minilm"]
+    assert len(theirs) == 2
+    for one in theirs:
+        with pytest.raises(UndersongError, match="Axis meaning"):
+            refuse_uninstalled(asked, shop)
+        one.place.path.mkdir(parents=True)
+        (one.place.path / "provenance.json").write_text(json.dumps({"hash": one.place.hash, "cpu_seconds": 1.0}))
+    refuse_uninstalled(asked, shop)
+    assert plan_of(asked, folder / "store").uninstalled == ()
+    shutil.rmtree(theirs[0].place.path)
+    assert plan_of(asked, folder / "store").uninstalled == (SENTENCE,)
+
+
+def test_weights_that_the_store_cannot_be_asked_without_are_told_with_their_axis(folder: Path) -> None:
+    said = "Axis voices: The encoder speaker needs the weights of the package resemblyzer; pip install"
+    for ask in (plan_of, status_of):
+        with pytest.raises(UndersongError, match=said):
+            ask(study(voices="speaker"), folder / "store")
+    (line,) = plan_of(study(voices="speaker"), folder / "store", unread=True).uninstalled
+    assert line.startswith(said)
+    for spec in ("whisper:nowhere", "speech:nowhere"):
+        with pytest.raises(UndersongError, match="Axis mixed: There is no model folder 'nowhere'"):
+            run(study(mixed=spec), folder / "out")
+    assert list(folder.iterdir()) == []

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from simulated_runs import no_more_than
 from statsmodels.stats.proportion import proportion_confint
@@ -50,6 +50,7 @@ def test_bounds_hold_the_rise_and_mirror(rows, confidence) -> None:
 
 
 @given(pairs, st.tuples(levels, levels).map(sorted))
+@example([(False, False, 0), (False, True, 0), (False, True, 1)], [0.99, 0.99])  # a tail of 1e-222
 def test_more_confidence_and_fewer_prompts_widen(rows, confidences) -> None:
     found = rise_of(*zip(*rows))
     less, more = confidences

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil, isnan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -98,10 +98,14 @@ def _tail(confidence: float) -> float:
 
 
 def _limits(share: float, n: float, tail: float) -> tuple[float, float]:
-    """Exact one-sided limits at `tail` each; `n` may be a fraction (an effective size)."""
+    """Exact one-sided limits at `tail` each; `n` may be a fraction (an effective size).
+
+    Two clusters ask for tails of 1e-200, at which SciPy's search for a root may give up with NaN: then 0 and 1, which
+    they are within rounding, and which rule out nothing anywhere else.
+    """
     from scipy.stats import beta
 
     hits = share * n
     low = 0.0 if hits <= 0 else float(beta.ppf(tail, hits, n - hits + 1))
     high = 1.0 if hits >= n else float(beta.isf(tail, hits + 1, n - hits))
-    return min(low, share), max(high, share)
+    return min(0.0 if isnan(low) else low, share), max(1.0 if isnan(high) else high, share)

@@ -18,6 +18,7 @@ from tiny_server import TinyServer, choice, plain_environment, status, user_text
 
 from undersong.evaluation.serving.client import Client
 from undersong.evaluation.serving.engine import ServedModel, messages, served_model, wav
+from undersong.models.conversation import conversation
 from undersong.types import Clip, Prompt, Reply, Sample, UndersongError
 
 
@@ -82,7 +83,7 @@ def test_a_written_prompt_is_text_and_the_instruction_after_it() -> None:
 
 def test_it_is_asked_in_the_order_of_the_local_adapter(shared_tiny: Any, tmp_path: Path) -> None:
     for prompt in (spoken(tone(tmp_path), instruction="Answer."), written(1, instruction="Now.", system_text="S")):
-        local = shared_tiny.conversation(prompt)[-1]["content"]
+        local = conversation(prompt, shared_tiny.family)[-1]["content"]
         sent = messages(prompt)[-1]["content"]
         parts = [{"type": "text", "text": sent}] if isinstance(sent, str) else sent
         texts = [part.get("text") for part in local if part["type"] == "text"]

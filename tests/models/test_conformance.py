@@ -27,6 +27,7 @@ from undersong.mechanism.parts import parts_of, without
 from undersong.mechanism.patching import patched_odds
 from undersong.models.adapter import AudioModel
 from undersong.models.adapters import fresh_lora, save_adapter, saved_adapter
+from undersong.models.conversation import conversation
 from undersong.models.families import FAMILIES, family_of
 from undersong.models.family import BY_ROLE
 from undersong.models.features import load_heard, save_heard
@@ -235,7 +236,7 @@ def test_a_system_text_is_said_where_the_family_takes_it(case: Case) -> None:
     words = case.model.tokenizer.decode(case.model.prompt_ids(asked))
     assert "take some" in words
     assert words.index("take some") < words.index("wash")
-    roles = [turn["role"] for turn in case.model.conversation(asked)]
+    roles = [turn["role"] for turn in conversation(asked, case.model.family)]
     assert roles == (["system", "user"] if case.model.family.system == BY_ROLE else ["user"])
     assert (case.model.family.system == BY_ROLE) == (case.kind not in (KIMI, "voxtral"))
     assert case.model.facts["system_text"] == case.model.family.system

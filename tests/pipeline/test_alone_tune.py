@@ -124,13 +124,16 @@ def test_a_device_that_is_not_there_is_refused(manifest: Path, tmp_path: Path) -
         tune_manifest(manifest, "organism:af3", tmp_path / "out", chosen, recipe=RECIPE, loading=there)
 
 
-def test_replaces_its_own_output_and_nothing_else(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
+def test_replaces_its_own_output_and_nothing_else(
+    manifest: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "mine").mkdir()
     chosen, out = selection(tmp_path, "a", "b"), tmp_path / "out"
     tune_manifest(manifest, str(tiny_folder), out, chosen, recipe=RECIPE)
     before = facts(out)
     tune_manifest(manifest, str(tiny_folder), out, chosen, recipe=RECIPE)
     assert facts(out) == before
+    monkeypatch.setattr(tuned, "ready_model", None)  # refused before a model is loaded
     for other, named in (({"recipe": {"steps": [1], "batch": 2}}, "recipe"), ({"recipe": RECIPE, "seed": 1}, "seed")):
         with pytest.raises(UndersongError, match=f"made with another {named}"):
             tune_manifest(manifest, str(tiny_folder), out, chosen, **other)

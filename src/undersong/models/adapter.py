@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from undersong.corpora import load_clips
+from undersong.models.conversation import conversation
 from undersong.models.ears import Ears, clip_key
-from undersong.models.family import BY_ROLE, Family
+from undersong.models.family import Family
 from undersong.models.forward import last_token_states, plain_decoding
-from undersong.models.hearing import AUDIO, Heard, hear
+from undersong.models.hearing import Heard, hear
 from undersong.models.pooling import mean_over
 from undersong.models.processor import Processor
 from undersong.types import Clip, Pooled, Prompt, Reply, Sample, UndersongError
@@ -160,23 +161,6 @@ class AudioModel:
         return np.array([max((float(np.abs(a - b).max()) for a, b in zip(now, then)), default=0.0)])
 
     # --- prompts -----------------------------------------------------------------------------------------------------
-    def conversation(self, prompt: Prompt) -> list[dict[str, Any]]:
-        """Chat messages of a prompt; audio content stands as a placeholder.
-
-        A family without a system role gets the system text as the first text of the user's turn.
-        """
-        by_role = self.family.system == BY_ROLE
-        said: list[dict[str, str]] = [AUDIO] if prompt.modality == "audio" else []
-        # One piece of text, not two: templates write pieces one after the other without a space.
-        if prompt.typed:
-            said.insert(0 if prompt.instruction_first else len(said), {"type": "text", "text": prompt.typed})
-        if prompt.system_text and not by_role:
-            said.insert(0, {"type": "text", "text": prompt.system_text + "\n"})
-        turns: list[dict[str, Any]] = []
-        if prompt.system_text and by_role:
-            turns.append({"role": "system", "content": [{"type": "text", "text": prompt.system_text}]})
-        return [*turns, {"role": "user", "content": said}]
-
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt up to where the assistant speaks, placeholders expanded to what was heard.
 
@@ -186,7 +170,7 @@ class AudioModel:
         asked = prompt.sample.text if prompt.modality == "text" else None
         key = (heard, asked, prompt.system_text, prompt.instruction, prompt.instruction_first)
         if key not in self._rendered:
-            self._rendered[key] = self.processor.ids(self.conversation(prompt), heard)
+            self._rendered[key] = self.processor.ids(conversation(prompt, self.family), heard)
         return self._rendered[key]
 
     def reply_ids(self, reply: str) -> list[int]:

@@ -53,7 +53,7 @@ def _study_of(results: Path) -> str | None:
 
 def same_as_before(out: Path, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
     """Refuses to replace what the verb made of anything else: for what took too long to be lost by a name."""
-    facts = _provenance_of(out) if out.exists() else {}
+    facts = _provenance_of(out)
     made = {**facts.get("config", {}), **facts.get("inputs", {})}
     asked = json.loads(canonical({**config, **inputs}))
     other = sorted(name for name in made.keys() | asked.keys() if made.get(name) != asked.get(name))

@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+from contextlib import ExitStack
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -85,12 +86,11 @@ def _module_of(where: str, version: str) -> Any:
         spec = importlib.util.spec_from_file_location(name, Path(where).resolve())
         assert spec is not None
         assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)  # before it runs: dataclasses look themselves up
-        try:
+        with ExitStack() as undo:  # a module that stops half-way is none
+            undo.callback(sys.modules.pop, name, None)
+            sys.modules[name] = importlib.util.module_from_spec(spec)  # before it runs: dataclasses look themselves up
             spec.loader.exec_module(sys.modules[name])
-        except BaseException:
-            del sys.modules[name]
-            raise
+            undo.pop_all()
     return sys.modules[name]
 
 

@@ -49,8 +49,8 @@ def assembled(name: str) -> Path:
 
 
 def remarks_of(folder: Path) -> list[str]:
-    """What was said of an assembled model: what is other than its card was measured with.  None where nothing is, or
-    the folder is older than remarks are."""
+    """What was said of an assembled model: what is other than its card was measured with.  Nothing, too, of a
+    folder that is older than remarks are."""
     file = folder / REMARKS
     return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
 

@@ -47,7 +47,6 @@ def tune_manifest(
     samples = _to_train_on(str(manifest), selection, modality)
     targets_of(samples, target)  # an empty one is an error, which should not wait for the model
     loading = replace(loading, device=device_here(loading.device))
-    loaded = ready_model(model, loading, samples)
     values = recipe_of(settings)
     config: dict[str, Any] = {"recipe": values, "modality": modality, "seed": seed, "system": system, "target": target}
     config["loading"] = loading.key
@@ -57,6 +56,7 @@ def tune_manifest(
         "ids": ids_hash(s.id for s in samples),
     }
     same_as_before(out, "tune", config, inputs)
+    loaded = ready_model(model, loading, samples)
     state = out.with_name(f"{out.name}.{_named(config, inputs)}.state")
     kept = state.with_suffix(".kept")  # a killed training goes on after the steps that it has kept
 

@@ -58,6 +58,45 @@ def test_a_package_that_is_not_here_is_told_before_anything_is_made(folder: Path
     assert list(folder.iterdir()) == []
 
 
+JUDGES = {
+    "wer": "Judge wer: Counting word errors needs jiwer; run: pip install 'undersong[utility]'.",
+    "refusal+minilm:../minilm": "Judge refusal+minilm: The encoder text:../minilm needs sentence-transformers; pip "
+    "install 'undersong[encoders]'.",
+    "llm:some/model@http://localhost:9/secret/v1": "Judge llm: Asking the served model some/model needs the openai "
+    "package; run pip install 'undersong[served]'.",
+}
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_so_are_those_that_a_judge_needs(folder: Path, monkeypatch: pytest.MonkeyPatch, judge: str) -> None:
+    for package in ("jiwer", "openai"):
+        monkeypatch.setitem(sys.modules, package, None)
+    plain = tiny_study({})
+    if judge == "wer":
+        plain["sets"]["calm"] = {"corpus": "organism:test-near", "harmful": False, "judge": judge}
+    else:
+        plain["evaluation"] = {**plain.get("evaluation", {}), "also": [judge]}
+    asked = parse_study({**plain, "axes": {"semantic": "tfidf"}}, "tiny")
+    assert plan_of(asked, folder / "store").uninstalled == (JUDGES[judge],)
+    with pytest.raises(UndersongError) as caught:
+        run(asked, folder / "out")
+    assert str(caught.value) == JUDGES[judge]
+    assert list(folder.iterdir()) == []
+    for package in ("jiwer", "openai"):
+        monkeypatch.setitem(sys.modules, package, sys)
+    monkeypatch.setattr(sentences, "find_spec", lambda _name: object())
+    assert plan_of(asked, folder / "store").uninstalled == ()
+
+
+def test_and_a_served_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    asked = parse_study(
+        {**tiny_study({}), "models": ["served:some/model@http://localhost:9/v1"], "axes": {"semantic": "tfidf"}}, "tiny"
+    )
+    said = "Models: Asking the served model some/model needs the openai package; run pip install 'undersong[served]'."
+    assert plan_of(asked, folder / "store").uninstalled == (said,)
+
+
 def test_the_verbs_tell_it(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     axes = {"semantic": "tfidf", **MEANING}
     (folder / "tiny.yaml").write_text(yaml.safe_dump({**tiny_study({}), "axes": axes}, sort_keys=False))

@@ -35,6 +35,12 @@ class Asked:
     place: Artefact  # as it is or would be
     about: str  # what the run says before it makes it
     questions: tuple[tuple[str, int], ...] = ()  # of replies: (set, most new tokens of each)
+    judges: tuple[str, ...] = ()  # of verdicts
+
+    @property
+    def model(self) -> str:
+        """The hash of the model it is made with; empty: none."""
+        return self.kind[1]
 
     @property
     def encoder(self) -> str:
@@ -72,8 +78,9 @@ class Ledger:
         kind = (stage, str(inputs.get("model", "")), str(config.get("encoder", "")), str(config.get("modality", "")))
         if place.hash not in self.asked:  # who asks first would make it
             self.asked[place.hash] = Asked(
-                stage, kind, _work(stage, config), found, place, self._about, _questions(stage, config)
-            )
+                stage, kind, _work(stage, config), found, place, self._about,
+                _questions(stage, config), _judges(stage, config),
+            )  # fmt: skip
         return place
 
 
@@ -118,3 +125,10 @@ def _work(stage: str, config: Any) -> int:
 def _questions(stage: str, config: Any) -> tuple[tuple[str, int], ...]:
     """What replies are to; as `stages.Asked.key` says it."""
     return tuple((key[0], int(key[-1][1])) for key in config["sets"]) if stage == "replies" else ()
+
+
+def _judges(stage: str, config: Any) -> tuple[str, ...]:
+    """Whose verdicts these are: of every set the judge that it has of its own, or the study's."""
+    if stage != "verdicts":
+        return ()
+    return tuple(dict.fromkeys(own or config["judge"] for *_, own in config["sets"]))

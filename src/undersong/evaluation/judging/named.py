@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from undersong.evaluation.judging import plain
-from undersong.study.judges import OWN, USE, judge_code, judge_weights, split_judge
+from undersong.study.judges import OWN, SERVED, USE, judge_code, judge_weights, split_judge
 from undersong.types import Judge, UndersongError
 
 
@@ -44,6 +44,23 @@ def make_judge(name: str, refusals: Sequence[str], device: str = "cpu", dtype: s
 
         return own_judge(name)
     return _local(kind, ref, device, dtype)
+
+
+def check_judge_installed(name: str) -> None:
+    """Raises UndersongError where a package that the judge needs is not here; loads no model."""
+    kind, ref = split_judge(name)
+    if kind == "wer":
+        from undersong.evaluation.usefulness.words import check_jiwer
+
+        check_jiwer()
+    elif kind == "refusal+minilm":
+        from undersong.encoders import check_installed
+
+        check_installed(f"text:{judge_weights(name)}")
+    elif kind in SERVED:
+        from undersong.evaluation.serving.engine import check_served
+
+        check_served(ref)
 
 
 def judge_hash(name: str) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from multiprocessing.pool import ThreadPool
 from typing import Any, TypeVar
 
@@ -106,13 +107,9 @@ class Client:
     @cached_property
     def _openai(self) -> tuple[Any, Any]:
         """(the package, its client)."""
-        try:
-            import openai
-        except ImportError:
-            raise UndersongError(
-                f"Asking the served model {self.served.model} needs the openai package; run "
-                "pip install 'undersong[served]'."
-            ) from None
+        check_openai(self.served.model)
+        import openai
+
         timeout = openai.Timeout(self.timeout, connect=min(self.timeout, CONNECT))
         key = api_key(self.served.url)
         return openai, openai.OpenAI(base_url=self.served.url, api_key=key, timeout=timeout, max_retries=self.retries)
@@ -147,3 +144,11 @@ class Client:
         _, client = self._openai
         line = " ".join(text.split())
         return (line if client.api_key == NO_KEY else line.replace(client.api_key, "***"))[:TOLD]
+
+
+def check_openai(model: str) -> None:
+    """Raises UndersongError where served models cannot be asked; `model`: whom the message names."""
+    if find_spec("openai") is None:
+        raise UndersongError(
+            f"Asking the served model {model} needs the openai package; run pip install 'undersong[served]'."
+        )

@@ -21,7 +21,7 @@ from typing import Any
 from undersong.encoders.progress import Watcher
 from undersong.evaluation.serving.address import PREFIX, served
 from undersong.evaluation.serving.answers import Answer, well_formed
-from undersong.evaluation.serving.client import Client, Messages
+from undersong.evaluation.serving.client import Client, Messages, check_openai
 from undersong.types import Clip, Prompt, Reply, Sample, UndersongError
 
 RATE = 16_000  # Hz of what is sent: what nearly all audio LLMs hear, and what local ones are given here
@@ -53,6 +53,11 @@ class ServedModel:
 def served_model(ref: str, tell: Watcher | None = None) -> ServedModel:
     """The model at `[served:]MODEL@URL`; no connection is made before it is asked."""
     return ServedModel(Client(served(ref)), tell)
+
+
+def check_served(ref: str) -> None:
+    """Raises UndersongError where what asks the model at `[served:]MODEL@URL` is not installed."""
+    check_openai(served(ref).model)
 
 
 def messages(prompt: Prompt) -> Messages:

@@ -77,9 +77,10 @@ def samples_of(work: Path, clips: Sequence[dict[str, Any]], own: dict[str, str] 
 
 
 def corpora(work: Path, own: dict[str, str]) -> dict[str, list[Sample]]:
-    """Name -> samples; no sentence is in two of them, but for the same requests in new voices, and those that a defense
-    mixes in or a direction is fitted on, which are some of the reference's: what is asked is in none of them."""
-    clips = load_clips(work)
+    """Name -> samples, played as they were spoken; no sentence is in two of them, but for the same requests in new voices,
+    and those that a defense mixes in or a direction is fitted on, which are some of the reference's: what is asked is in
+    none of them."""
+    clips = [clip for clip in load_clips(work) if clip["played"] == 1.0]
 
     def pick(kinds: Sequence[str], split: str, new: bool = False) -> list[dict[str, Any]]:
         return [c for c in clips if c["kind"] in kinds and c["split"] == split and c["new_voice"] == new]

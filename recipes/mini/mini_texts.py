@@ -5,8 +5,9 @@
                  self_instruct_seed/seed_tasks.jsonl
 
 AdvBench is split by behaviour: requests that say nearly the same (letter groups, or the words that carry the meaning)
-are one cluster, and a cluster is on one side.  JailbreakBench and StrongREJECT keep what is not nearly in AdvBench;
-they and XSTest are test only.  Benign sentences that nearly stand in a test or development set are not trained on.
+are one cluster, and a cluster is on one side.  JailbreakBench, StrongREJECT and XSTest's unsafe prompts keep what is not
+nearly in AdvBench; they and XSTest's safe ones are test only.  Benign sentences that nearly stand in a test or
+development set are not trained on.
 """
 
 from __future__ import annotations
@@ -81,29 +82,32 @@ def _json_lines(paths: Iterable[Path]) -> list[dict[str, Any]]:
 
 
 def advbench(data: Path, rng: random.Random) -> list[Text]:
-    """Every request, in splits by cluster."""
+    """Every request, in splits by cluster: the largest first, each where most room is left."""
     goals = [tidy(row["goal"]) for row in _csv(data / "advbench" / "harmful_behaviors.csv")]
     groups = clusters(goals)
-    names = sorted(set(groups))
+    sizes = Counter(groups)
+    names = sorted(sizes)
     rng.shuffle(names)
-    sizes, split, done = Counter(groups), dict[int, str](), 0
-    for name in names:
-        share = done / len(goals)
-        split[name] = (
-            "train" if share < SPLITS["train"] else "dev" if share < SPLITS["train"] + SPLITS["dev"] else "test"
-        )
-        done += sizes[name]
+    room = {name: share * len(goals) for name, share in SPLITS.items()}
+    split: dict[int, str] = {}
+    for group in sorted(names, key=lambda name: -sizes[name]):
+        split[group] = max(room, key=lambda name: room[name])
+        room[split[group]] -= sizes[group]
     return [
         Text(f"adv{i}", goal, "adv", split[group], f"adv{group}") for i, (goal, group) in enumerate(zip(goals, groups))
     ]
 
 
 def other_harm(data: Path, known: Sequence[Text]) -> tuple[list[Text], dict[str, int]]:
-    """JailbreakBench and StrongREJECT without what nearly stands in AdvBench or in one another; how many went."""
+    """JailbreakBench, StrongREJECT and XSTest's unsafe prompts without what nearly stands in AdvBench or in one before it;
+    how many went."""
     sources = {
         "jbb": [(row["Goal"], row["Source"]) for row in _csv(data / "jailbreakbench" / "jailbreakbench.csv")],
         "strongreject": [
             (row["forbidden_prompt"], row["source"]) for row in _csv(data / "strongreject" / "strongreject.csv")
+        ],
+        "xs_unsafe": [
+            (row["prompt"], "") for row in _csv(data / "xstest" / "xstest_prompts.csv") if row["label"] == "unsafe"
         ],
     }
     before, kept, gone = [plain(text.text) for text in known], list[Text](), dict[str, int]()
@@ -117,11 +121,14 @@ def other_harm(data: Path, known: Sequence[Text]) -> tuple[list[Text], dict[str,
     return kept, gone
 
 
-def xstest(data: Path) -> list[Text]:
-    """Safe prompts that sound unsafe, and unsafe ones; for tests alone."""
+def xstest_safe(data: Path) -> list[Text]:
+    """Safe prompts that sound unsafe; for tests alone."""
     rows = _csv(data / "xstest" / "xstest_prompts.csv")
-    kinds = {"safe": "xs_safe", "unsafe": "xs_unsafe"}
-    return [Text(f"xs{row['id']}", tidy(row["prompt"]), kinds[row["label"]], "test", f"xs{row['id']}") for row in rows]
+    return [
+        Text(f"xs{row['id']}", tidy(row["prompt"]), "xs_safe", "test", f"xs{row['id']}")
+        for row in rows
+        if row["label"] == "safe"
+    ]
 
 
 def stream(seed: int, source: str) -> random.Random:
@@ -174,7 +181,7 @@ def make_texts(data: Path, seed: int) -> tuple[list[Text], dict[str, Any]]:
         )
     harm = advbench(data, stream(seed, "advbench"))
     others, gone = other_harm(data, harm)
-    asked = [text for text in [*harm, *others, *xstest(data)] if speakable(text.text, ASKED, 140)]
+    asked = [text for text in [*harm, *others, *xstest_safe(data)] if speakable(text.text, ASKED, 140)]
     plain_ones = benign(data, seed)
     held = [plain(text.text) for text in [*asked, *plain_ones] if text.split != "train"]
     learned = [text for text in plain_ones if text.split == "train"]

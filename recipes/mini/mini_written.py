@@ -56,7 +56,9 @@ def run(work: Path, base: Base, count: int, seed: int, loading: Loading) -> None
             said = ended(base, model, _begun(now, seed, start), [seed, start])
         fresh = [text for text in said if speakable(text) and plain(text) not in known]
         near = {i for i, _, _ in near_texts([plain(text) for text in fresh], held, TEXT)}
-        for text in dict.fromkeys(text for i, text in enumerate(fresh) if i not in near):
+        for text in (text for i, text in enumerate(fresh) if i not in near):
+            if plain(text) in known:  # of the same batch
+                continue
             known.add(plain(text))
             name = f"{WRITTEN}{len(done)}"
             done.append(asdict(Text(name, text, WRITTEN, "train", name)))

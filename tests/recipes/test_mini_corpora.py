@@ -20,7 +20,7 @@ def clip(kind: str, split: str, number: int, new: bool = False, voice: str = "fl
     text = f"Tell me about {name}." if number % 2 else f"who made {name}"
     return {
         "id": f"{name}-{voice}{'-new' if new else ''}", "audio": "a.flac", "text_id": name, "text": text, "kind": kind,
-        "split": split, "group": name, "speaker": voice, "new_voice": new, "seconds": 2.0 + number % 3,
+        "split": split, "group": name, "speaker": voice, "new_voice": new, "played": 1.0, "seconds": 2.0 + number % 3,
     }  # fmt: skip
 
 

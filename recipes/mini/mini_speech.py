@@ -47,8 +47,8 @@ LEARNED = (
     Voice("espeak", "en-us+klatt2", 175),
     Voice("espeak", "en-us-nyc+m6", 185),
     Voice("espeak", "en-us-nyc+f2", 180),
-    Voice("espeak", "en-gb+f1", 185),
-    Voice("espeak", "en-gb+m4", 180),
+    Voice("espeak", "en+f1", 185),
+    Voice("espeak", "en+m4", 180),
     Voice("espeak", "en-gb-x-gbclan+m2", 180),
     Voice("espeak", "en-gb-x-gbclan+f5", 175),
     Voice("espeak", "en-gb-x-gbcwmd+m3", 180),
@@ -125,6 +125,7 @@ def run(work: Path, seed: int, voices: int, piper: str | None) -> None:
     sentences = [hash_file(work / name) for name in ("texts.jsonl", "written.jsonl") if (work / name).is_file()]
     new_ones = [voice.label for voice in new_voices(piper)]
     asked = {"text seed": seed, "voices": voices, "new voices": new_ones, "sentences": sentences}
+    asked |= {"learned voices": [voice.label for voice in (*SEEN, *LEARNED)], "played": list(PLAYED)}
     same_as_begun(work / "speech", asked, done, "clips.jsonl")
     if done:
         return

@@ -34,17 +34,8 @@ def finish(work: Path, base: Base, front: Path, learned: Sequence[Path], asked: 
     adapters = dict(zip(("listening", "alignment"), learned))
     split, most = ("test", TEST) if asked.test else ("dev", DEV)
     most = FEW if asked.smoke else most
-    clips, loading = load_clips(work), loading_of(asked)
-    for name in (UNALIGNED, ALIGNED):
-        stage = measured(split, name, asked.seed)
-        made_of = learned_hashes(name, front, adapters)
-        if read_figures(work).get(stage, {}).get("learned") == made_of:
-            continue
-        model = put_together(work, name, base, front, adapters, loading, asked.seed)
-        figures: dict[str, Any] = {"dtype": loading.dtype, "learned": made_of}
-        with costed(figures):
-            found = measure(work, model, clips, split, most)
-        write_figures(work, stage, figures | {"sets": found})
+    clips = load_clips(work)
+    measure_anew(work, base, front, adapters, asked, split, most)
     parts = write_parts(work / f"parts-{asked.seed}", base, front, adapters, [UNALIGNED, ALIGNED])
     made = told(read_figures(work), front, adapters, asked.seed)
     card = {
@@ -59,6 +50,23 @@ def finish(work: Path, base: Base, front: Path, learned: Sequence[Path], asked: 
     }
     write_card(parts, card)
     print(f"{parts}: {card['bytes'] / 1e6:.1f} MB; {verdict(card)}", flush=True)
+
+
+def measure_anew(
+    work: Path, base: Base, front: Path, adapters: dict[str, Path], asked: argparse.Namespace, split: str, most: int
+) -> None:
+    """Both models on the split's prompts, unless these figures are of these very parts, this dtype and as many prompts."""
+    clips, loading = load_clips(work), loading_of(asked)
+    for name in (UNALIGNED, ALIGNED):
+        stage = measured(split, name, asked.seed)
+        how = {"dtype": loading.dtype, "learned": learned_hashes(name, front, adapters), "most prompts": most}
+        if how.items() <= read_figures(work).get(stage, {}).items():
+            continue
+        model = put_together(work, name, base, front, adapters, loading, asked.seed)
+        figures: dict[str, Any] = dict(how)
+        with costed(figures):
+            found = measure(work, model, clips, split, most)
+        write_figures(work, stage, figures | {"sets": found})
 
 
 def _examined(stage: dict[str, Any] | None) -> list[dict[str, Any]] | None:

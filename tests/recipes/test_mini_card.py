@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import mini_accept
+import mini_card
 import mini_check
 import mini_data
 import mini_page
@@ -113,13 +115,19 @@ def test_the_headline_is_of_sources_never_seen() -> None:
     assert "unseen, seen voices" not in mini_page.counts(found)
 
 
+def learned(work: Path) -> Path:
+    """A front end and two adapters, as a work folder holds them; the front end's file."""
+    front = work / "front-1-6-0" / "front.safetensors"
+    for file in (front, work / "listening" / NAME, work / "alignment" / NAME):
+        file.parent.mkdir()
+        file.write_bytes(b"1")
+    return front
+
+
 def test_what_was_measured_of_parts_learned_since_is_not_told(tmp_path: Path) -> None:
     """A seed is not accepted by what its parts of before refused; nor does its card hold what is of no stage."""
-    front = tmp_path / "front-1-6-0" / "front.safetensors"
+    front = learned(tmp_path)
     adapters = {step: tmp_path / step for step in ("listening", "alignment")}
-    for folder in (front.parent, *adapters.values()):
-        folder.mkdir()
-        (folder / (front.name if folder == front.parent else NAME)).write_bytes(b"1")
     now = {name: mini_parts.learned_hashes(name, front, adapters) for name in ("mini", "mini:unaligned")}
     stages = {"texts", "front-1-6-0", "listening-0"}
     figures: dict[str, Any] = {name: {} for name in (*stages, "listening-10", "front-2-6-0", "plain-front-1-6-0-9-0")}
@@ -131,6 +139,23 @@ def test_what_was_measured_of_parts_learned_since_is_not_told(tmp_path: Path) ->
     assert set(told(figures, front, adapters, 0)) == stages | asked
     (adapters["alignment"] / NAME).write_bytes(b"2")  # aligned anew: what is without it stays as it was
     assert set(told(figures, front, adapters, 0)) == stages | {name for name in asked if "unaligned" in name}
+
+
+def test_figures_of_another_dtype_or_of_fewer_prompts_are_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front, made = learned(tmp_path), []
+    monkeypatch.setattr(mini_card, "load_clips", lambda _: [])
+    monkeypatch.setattr(mini_card, "put_together", lambda *asked: asked[1])
+    monkeypatch.setattr(mini_card, "measure", lambda _, model, *asked: made.append(model) or {"asked": asked[-1]})
+    adapters = {step: tmp_path / step for step in ("listening", "alignment")}
+    for dtype, most, expected in (("float32", 4, 2), ("float32", 4, 0), ("float32", 60, 2), ("bfloat16", 60, 2)):
+        made.clear()
+        asked = argparse.Namespace(seed=0, device="cpu", dtype=dtype)
+        mini_card.measure_anew(tmp_path, None, front, adapters, asked, "dev", most)
+        assert len(made) == expected, (dtype, most)
+    kept = json.loads((tmp_path / "figures" / "measured-dev-mini-0.json").read_text())
+    assert (kept["dtype"], kept["most prompts"], kept["sets"]) == ("bfloat16", 60, {"asked": 60})
 
 
 # --- what may be shipped ----------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def page(card: dict[str, Any]) -> str:
         "## Accepted by quality of the instrument",
         "",
         "On development prompts, before a test set was looked at. What tuning does to a model is not asked. Of the "
-        "accepted seeds that with the lowest number is the one that ships; the recipe makes the others.",
+        "accepted seeds the one that repeats development questions best ships; the recipe makes the others.",
         "",
         *_rule(seeds),
         "",

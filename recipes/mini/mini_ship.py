@@ -1,7 +1,8 @@
 """The seeds' cards together, and the parts that the repository holds: `python recipes/mini/mini_ship.py --work DIR`.
 
 Run `recipes/mini --work DIR --seed N` for each seed first, with `--test` at the end.  One seed ships, because three do
-not fit into 20 MB: of those accepted that with the lowest number.  The recipe makes the others, and the card tells of all.
+not fit into 20 MB: of those accepted the one that repeats best on development questions.  The recipe makes the others,
+and the card tells of all.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mini_accept import fails
+from mini_accept import fails, preferred
 from mini_card import verdict, write_card
 from mini_page import summary
 from mini_parts import faults
@@ -31,15 +32,15 @@ LEAST = 3  # seeds that are told of
 
 
 def chosen(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The card of the accepted seed with the lowest number.  UndersongError where there is none, or no test figures."""
-    for card in sorted(cards, key=lambda card: card["seed"]):
-        if card["rule"] is not None and not fails(card["rule"]):
-            if summary(card)["test"] is None:
-                raise UndersongError(
-                    f"Seed {card['seed']} is accepted and has no test figures; run the recipe with --test."
-                )
-            return card
-    raise UndersongError("No seed is accepted: " + "; ".join(f"seed {card['seed']} {verdict(card)}" for card in cards))
+    """The card of the accepted seed that repeats best.  UndersongError where there is none, or no test figures."""
+    accepted = [card for card in cards if card["rule"] is not None and not fails(card["rule"])]
+    if not accepted:
+        told = "; ".join(f"seed {card['seed']} {verdict(card)}" for card in cards)
+        raise UndersongError(f"No seed is accepted: {told}; take more seeds, or mend the recipe.")
+    card = min(accepted, key=lambda card: (preferred(card["rule"]), card["seed"]))
+    if summary(card)["test"] is None:
+        raise UndersongError(f"Seed {card['seed']} is to ship and has no test figures; run the recipe with --test.")
+    return card
 
 
 def ship(work: Path, out: Path, least: int = LEAST) -> dict[str, Any]:

@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--smollm", default="HuggingFaceTB/SmolLM2-135M-Instruct")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="auto")
-    parser.add_argument("--pool", type=int, default=1500, help="sentences that are answered")
+    parser.add_argument("--pool", type=int, default=2200, help="sentences that are answered")
     parser.add_argument(
         "--any-answer", action="store_true", help="half sentences too: for a run of a few that shows it runs"
     )

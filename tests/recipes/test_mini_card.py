@@ -22,6 +22,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mini_card import told, write_card
+from mini_measure import TEST_ONLY, Which, sets_of
 
 from undersong.models.mini.assemble import CARD, PAGE, assemble, hash_files
 from undersong.models.mini.place import FROM_WHISPER, parts_beside
@@ -147,15 +148,24 @@ def test_figures_of_another_dtype_or_of_fewer_prompts_are_made_anew(
     front, made = learned(tmp_path), []
     monkeypatch.setattr(mini_card, "load_clips", lambda _: [])
     monkeypatch.setattr(mini_card, "put_together", lambda *asked: asked[1])
-    monkeypatch.setattr(mini_card, "measure", lambda _, model, *asked: made.append(model) or {"asked": asked[-1]})
+    monkeypatch.setattr(mini_card, "measure", lambda _, model, *asked: made.append(model) or {"asked": asked[-1].most})
     adapters = {step: tmp_path / step for step in ("listening", "alignment")}
     for dtype, most, expected in (("float32", 4, 2), ("float32", 4, 0), ("float32", 60, 2), ("bfloat16", 60, 2)):
         made.clear()
         asked = argparse.Namespace(seed=0, device="cpu", dtype=dtype)
-        mini_card.measure_anew(tmp_path, None, front, adapters, asked, "dev", most)
+        mini_card.measure_anew(tmp_path, None, front, adapters, asked, Which("dev", most))
         assert len(made) == expected, (dtype, most)
     kept = json.loads((tmp_path / "figures" / "measured-dev-mini-0.json").read_text())
     assert (kept["dtype"], kept["most prompts"], kept["sets"]) == ("bfloat16", 60, {"asked": 60})
+
+
+def test_sets_that_stand_in_order_of_type_are_asked_whole() -> None:
+    row = {"split": "test", "new_voice": False}
+    clips = [row | {"kind": kind, "text_id": f"{kind}{i}"} for kind in ("nq", *TEST_ONLY) for i in range(30)]
+    for which, most in ((Which("test", 20, TEST_ONLY), 30), (Which("test", 20), 20), (Which("dev", 20, TEST_ONLY), 0)):
+        asked = {name: len(rows) for name, rows in sets_of(clips, which).items()}
+        expected = {"nq": 20, **dict.fromkeys(TEST_ONLY, most)} if most else {}
+        assert asked == {f"{kind}, seen voices": count for kind, count in expected.items()}
 
 
 # --- what may be shipped ----------------------------------------------------------------------------------------------
@@ -199,9 +209,11 @@ def test_fewer_seeds_or_such_as_were_made_otherwise_do_not_ship(work: Path) -> N
     other = json.loads((work / "parts-2" / CARD).read_text())
     for stage, key, said in (
         ("texts", "seed", "measured on other sentences"),
-        ("front-1-6-0", "recipe", "learned by different recipes"),
+        ("front-1-6-0", "recipe", "Stage front end of the seeds was made by different recipes"),
+        ("alignment-2", "recipe", "Stage alignment of the seeds was made by different recipes"),
+        ("listening-2", "mixture", "Stage listening of the seeds was made by different recipes"),
     ):
-        changed = {**other["stages"], stage: {**other["stages"][stage], key: {"steps": 7}}}
+        changed = {**other["stages"], stage: {**other["stages"].get(stage, {}), key: {"steps": 7}}}
         (work / "parts-2" / CARD).write_text(json.dumps({**other, "stages": changed}))
         with pytest.raises(UndersongError, match=said):
             mini_ship.ship(work, work / "out")
@@ -314,8 +326,8 @@ def clips_of(data: Path) -> list[dict[str, Any]]:
 
 def test_the_prompts_are_the_cards_and_in_its_voices(public: Path, tmp_path: Path) -> None:
     clips = clips_of(public)
-    check = mini_check.pick(clips, "test", 1000)
-    assert check == mini_check.pick(list(reversed(clips)), "test", 1000)
+    check = mini_check.pick(clips, Which("test", 1000))
+    assert check == mini_check.pick(list(reversed(clips)), Which("test", 1000))
     by_id = {clip["id"]: clip for clip in clips}
     assert all(
         (by_id[name]["kind"], by_id[name]["split"], by_id[name]["new_voice"]) == (kind, "test", False)

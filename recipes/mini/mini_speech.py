@@ -1,8 +1,8 @@
 """Speech: every sentence in one voice or more, by the package's own speaking room; `clips.jsonl` and FLAC files.
 
-A sentence that is learned is spoken once by a voice that the model is tested in, and then by others that are only learned
-from, each played faster or slower than it was spoken: that moves pitch and formants, so a few engines become many
-speakers.  Voices that the model is tested in and never trained on are a set of their own: a neural one, a Scottish one of
+A sentence that is learned is spoken once by a voice that the model is tested in, and then by others, of these and of such
+as are only learned from, each played faster or slower than it was spoken: that moves pitch and formants, so a few engines
+become many speakers.  Voices that the model is tested in and never trained on are a set of their own: a neural one, a Scottish one of
 another engine, and one of espeak-ng's.
 """
 

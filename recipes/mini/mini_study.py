@@ -152,8 +152,8 @@ def untaught(work: Path, parts: Path) -> list[dict[str, Any]]:
 
 
 def taught_to(parts: Path, work: Path) -> set[str]:
-    """Sentences to which a training of the parts taught an answer: those that were answered in WORK or, where it holds no
-    answers of their seed, all that the recipe draws for it.  UndersongError where the parts are of other sentences."""
+    """Sentences to which a training of the parts taught an answer: those that were answered in WORK and, where the parts
+    were not learned there, all that the recipe draws for their seed.  UndersongError where the parts are of other sentences."""
     if not (parts / CARD).is_file():
         return set()
     card = json.loads((parts / CARD).read_text(encoding="utf-8"))
@@ -163,10 +163,12 @@ def taught_to(parts: Path, work: Path) -> set[str]:
             f"{parts} were learned from other sentences than {work} holds, so it is not known which of them they were "
             "taught; give --parts that were learned there, or make the texts of the same sets and seed."
         )
-    if (answers := work / f"answers-{seed}.jsonl").is_file():
-        return _answered(answers)
+    answers = work / f"answers-{seed}.jsonl"
+    here = _answered(answers) if answers.is_file() else set()
+    if here and parts.parent == work:
+        return here
     asked = card["stages"].get(f"answers-{seed}", {}).get("asked", LISTENING.answers)
-    return {text["id"] for text in mini_answers.drawn(read_lines(work / "texts.jsonl"), asked, seed)}
+    return here | {text["id"] for text in mini_answers.drawn(read_lines(work / "texts.jsonl"), asked, seed)}
 
 
 def _answered(answers: Path) -> set[str]:

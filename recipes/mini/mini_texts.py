@@ -13,6 +13,7 @@ development set are not trained on.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import random
 import re
@@ -27,6 +28,7 @@ from mini_stages import read_figures, read_lines, write_figures, write_lines
 
 from undersong.corpora.alike.duplicates import TEXT
 from undersong.corpora.alike.near import near_texts
+from undersong.store import hash_file
 from undersong.types import UndersongError
 
 NEEDED = (
@@ -69,6 +71,12 @@ def speakable(text: str, most: int = WORDS[1], letters: int = LETTERS) -> bool:
 def missing_sets(data: Path) -> list[str]:
     """Public sets that the folder lacks."""
     return [name for name in NEEDED if not any(data.glob(name))]
+
+
+def hash_of_sets(data: Path) -> str:
+    """SHA-256 of the public sets' files, in the order of their names."""
+    files = [file for name in NEEDED for file in sorted(data.glob(name))]
+    return hashlib.sha256("".join(hash_file(file) for file in files).encode()).hexdigest()
 
 
 # --- the sets ---------------------------------------------------------------------------------------------------------
@@ -203,16 +211,22 @@ def make_texts(data: Path, seed: int) -> tuple[list[Text], dict[str, Any]]:
     return texts, figures
 
 
-def run(work: Path, data: Path, seed: int, few: bool) -> None:
-    """`texts.jsonl`; few: a handful of every kind and split, for a whole run in a minute.  UndersongError: it is there, and
-    of another seed."""
+def run(work: Path, data: Path | None, seed: int, few: bool) -> None:
+    """`texts.jsonl`; few: a handful of every kind and split, for a whole run in a minute.  `data`: None where they are
+    there.  UndersongError: they are there, and of another seed, size or other sets."""
+    asked = {"seed": seed, "few": few, **({"sets": hash_of_sets(data)} if data else {})}
     if (work / "texts.jsonl").is_file():
-        if (then := read_figures(work).get("texts", {}).get("seed", seed)) != seed:
-            raise UndersongError(
-                f"The texts in {work} are of text seed {then}, and {seed} is asked; take another --work."
-            )
+        then = read_figures(work).get("texts", {})
+        for name, value in asked.items():
+            if then.get(name, value) != value:
+                raise UndersongError(
+                    f"The texts in {work} were made with {name} {then[name]}, and {value} is asked; take another --work."
+                )
         return
+    if data is None:
+        raise UndersongError(f"There are no texts in {work}; say where the public text sets are.")
     texts, figures = make_texts(data, seed)
+    figures |= asked
     if few:
         taken: Counter[tuple[str, str]] = Counter()
         texts = [text for text in texts if _took(taken, text)]

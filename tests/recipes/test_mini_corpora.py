@@ -144,9 +144,11 @@ def test_nor_by_a_training_elsewhere_that_the_parts_are_of(work: Path, tmp_path:
     assert free == {f"{kind}-train-{n}" for kind in ("nq", "alpaca", "self") for n in range(120)} - taught
     # And once drawn for one model, a pool is not for another that was taught some of it.
     write_lines(work / "answers-4.jsonl", [{"id": sorted(free)[0], "answer": "So."}])
-    (parts / "card.json").write_text(json.dumps({"seed": 4, "stages": stages}))
-    with pytest.raises(UndersongError, match=r"were taught 1 sentences of .*sentences\.jsonl; remove"):
-        mini_study.untaught(work, parts)
+    for asked, known in ((0, "1"), (100, r"\d\d+")):  # what was answered here, and what was drawn for them elsewhere
+        card = {"seed": 4, "stages": {**stages, "answers-4": {"asked": asked}}}
+        (parts / "card.json").write_text(json.dumps(card))
+        with pytest.raises(UndersongError, match=rf"were taught {known} sentences of .*sentences\.jsonl; remove"):
+            mini_study.untaught(work, parts)
 
 
 def test_a_folder_in_which_nothing_was_spoken_is_told(tmp_path: Path) -> None:

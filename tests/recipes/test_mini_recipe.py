@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 import undersong
 from undersong.models.loading import PLAIN, Loading
+from undersong.types import UndersongError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "mini"
 
@@ -88,7 +89,7 @@ def test_a_sentence_has_the_same_voices_whatever_else_is_spoken() -> None:
 
     train, test = ({"id": "nq7", "kind": "nq", "split": split} for split in ("train", "test"))
     new = new_voices(None)
-    assert wanted(train, 0, 2, new) == wanted(train, 0, 2, new)
+    assert wanted(train, 0, 3, new)[:2] == wanted(train, 0, 2, new)
     assert [take.new for take in wanted(test, 0, 2, new)] == [False, True]
     assert not set(new) & {*SEEN, *LEARNED}
     assert len({take.voice for take in wanted({**train, "kind": "adv"}, 0, 1, new)}) == 3
@@ -245,6 +246,12 @@ def test_writing_sentences_in_half_precision_leaves_the_base_weights_as_they_wer
         patch.setattr(mini_written, "wanted_words", lambda *_: ["stone", "river"])
         patch.setattr(mini_written, "ended", ended)
         mini_written.run(tmp_path, base, 2, 0, Loading("cpu", "bfloat16"))
+        mini_written.run(tmp_path, base, 2, 0, Loading("cpu", "bfloat16"))
+        for count, seed in ((3, 0), (0, 0), (2, 1)):  # neither grows nor is taken for a smaller one
+            with pytest.raises(
+                UndersongError, match=r"written\.jsonl was begun with (asked 2|seed 0), and \d is asked"
+            ):
+                mini_written.run(tmp_path, base, count, seed, Loading("cpu", "bfloat16"))
     assert asked == [(torch.bfloat16, 2)]
     assert read_figures(tmp_path)["written"]["sentences"] == 2
     own = base.language.state_dict()
@@ -339,7 +346,7 @@ LACKING = [
 @pytest.mark.slow
 @pytest.mark.skipif(bool(LACKING), reason=f"speaks: needs {' and '.join(LACKING)}")
 def test_a_whole_run_in_small(tmp_path: Path) -> None:
-    """From texts to parts that `models get` takes; killed at every stage it goes on, and nothing is done twice."""
+    """From texts to parts that `models get` takes; stopped after every stage it goes on, and nothing is done twice."""
     from undersong.models.doctor import examine_model
     from undersong.models.mini.assemble import assemble
 

@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0, help="of the trainings")
     made.add_argument("--front-seed", type=int, help="default: --seed; decoders may share a front end")
     made.add_argument("--text-seed", type=int, default=0, help="of splits and voices, the same for all trainings")
-    made.add_argument("--voices", type=int, default=1, help="voices that each benign sentence is learned in")
+    made.add_argument("--voices", type=int, default=2, help="voices that each benign sentence is learned in")
     made.add_argument("--written", type=int, default=12_000, help="words that the language model writes about; 0: none")
     made.add_argument("--public", action="store_true", help="the front end learns from the public sentences alone")
     made.add_argument("--share", type=float, default=1.0, help="of the sentences that the front end learns from")

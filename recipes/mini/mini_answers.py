@@ -6,6 +6,7 @@ sentence, are left out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from undersong.types import Prompt, Reply, Sample
 WORDS = 11  # of sentences that are answered: the short ones
 LIMIT = 28  # tokens of an answer
 AT_ONCE = 64
+END = re.compile(r"[.!?](?=\s)")
+BARE = re.compile(r"(?:^|\n|[.!?:,]\s)\s*\d+\.$")  # the number of a list's item that was not begun
 
 
 def typed(sample: Sample) -> Prompt:
@@ -66,9 +69,9 @@ def run(
 
 
 def whole(reply: Reply) -> str | None:
-    """A reply up to the end of its last whole sentence; None: it has none."""
+    """A reply up to the end of its last whole sentence; None: it has none.  A list's bare number is no sentence."""
     text = reply.reply.strip()
     if reply.finish == "stop":
         return text or None
-    end = max(text.rfind(mark) for mark in (". ", "! ", "? ", ".\n"))
-    return text[: end + 1] if end > 0 else None
+    ended = (text[: match.end()] for match in reversed(list(END.finditer(text))))
+    return next((said for said in ended if not BARE.search(said)), None)

@@ -14,7 +14,7 @@ from typing import Any
 
 from mini_accept import examined, fails
 from mini_check import pick
-from mini_measure import measure
+from mini_measure import TEST_ONLY, Which, measure
 from mini_page import page
 from mini_parts import bytes_of, learned_hashes, loading_of, put_together, write_parts
 from mini_speech import load_clips
@@ -25,26 +25,17 @@ from undersong.models.mini.assemble import CARD, PAGE, hash_files
 from undersong.models.mini.place import ALIGNED, UNALIGNED
 from undersong.store import write_atomic
 
-DEV, TEST, FEW = 60, 100, 4  # most prompts a set
+DEV, TEST, FEW = 60, 100, 4  # most prompts a set, but for test sets that are asked whole
 SHARED, LEARNED = ("texts", "written", "speech", "cache"), ("answers", "listening", "alignment")  # stages; of a seed
 
 
 def finish(work: Path, base: Base, front: Path, learned: Sequence[Path], asked: argparse.Namespace) -> None:
     """Measures what is not measured yet; writes the parts of this seed and their card."""
     adapters = dict(zip(("listening", "alignment"), learned))
-    split, most = ("test", TEST) if asked.test else ("dev", DEV)
-    most = FEW if asked.smoke else most
-    clips, loading = load_clips(work), loading_of(asked)
-    for name in (UNALIGNED, ALIGNED):
-        stage = measured(split, name, asked.seed)
-        made_of = learned_hashes(name, front, adapters)
-        if read_figures(work).get(stage, {}).get("learned") == made_of:
-            continue
-        model = put_together(work, name, base, front, adapters, loading, asked.seed)
-        figures: dict[str, Any] = {"dtype": loading.dtype, "learned": made_of}
-        with costed(figures):
-            found = measure(work, model, clips, split, most)
-        write_figures(work, stage, figures | {"sets": found})
+    which = Which("test", TEST, TEST_ONLY) if asked.test else Which("dev", DEV)
+    which = Which(which.split, FEW) if asked.smoke else which
+    clips = load_clips(work)
+    measure_anew(work, base, front, adapters, asked, which)
     parts = write_parts(work / f"parts-{asked.seed}", base, front, adapters, [UNALIGNED, ALIGNED])
     made = told(read_figures(work), front, adapters, asked.seed)
     card = {
@@ -52,13 +43,31 @@ def finish(work: Path, base: Base, front: Path, learned: Sequence[Path], asked: 
         "front": front.parent.name,
         "bytes": bytes_of(parts),
         "files": hash_files(parts),
-        "dtype": made[measured(split, ALIGNED, asked.seed)]["dtype"],
+        "dtype": made[measured(which.split, ALIGNED, asked.seed)]["dtype"],
         "rule": _examined(made.get(measured("dev", ALIGNED, asked.seed))),
-        "check": pick(clips, split, most),
+        "check": pick(clips, which),
         "stages": made,
     }
     write_card(parts, card)
     print(f"{parts}: {card['bytes'] / 1e6:.1f} MB; {verdict(card)}", flush=True)
+
+
+def measure_anew(
+    work: Path, base: Base, front: Path, adapters: dict[str, Path], asked: argparse.Namespace, which: Which
+) -> None:
+    """Both models on the split's prompts, unless these figures are of these very parts, this dtype and these prompts."""
+    clips, loading = load_clips(work), loading_of(asked)
+    for name in (UNALIGNED, ALIGNED):
+        stage = measured(which.split, name, asked.seed)
+        how = {"dtype": loading.dtype, "learned": learned_hashes(name, front, adapters)}
+        how |= {"most prompts": which.most, "whole": list(which.whole)}
+        if how.items() <= read_figures(work).get(stage, {}).items():
+            continue
+        model = put_together(work, name, base, front, adapters, loading, asked.seed)
+        figures: dict[str, Any] = dict(how)
+        with costed(figures):
+            found = measure(work, model, clips, which)
+        write_figures(work, stage, figures | {"sets": found})
 
 
 def _examined(stage: dict[str, Any] | None) -> list[dict[str, Any]] | None:

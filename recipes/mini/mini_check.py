@@ -29,7 +29,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import mini_texts
-from mini_measure import HARMFUL, refusals, sets_of
+from mini_measure import HARMFUL, Which, refusals, sets_of
 from mini_speech import SEEN
 from mini_stages import measured
 from scipy.stats import fisher_exact
@@ -75,9 +75,9 @@ class Line:
 
 
 # --- which prompts ----------------------------------------------------------------------------------------------------
-def pick(clips: Sequence[dict[str, Any]], split: str, most: int) -> dict[str, Any]:
+def pick(clips: Sequence[dict[str, Any]], which: Which) -> dict[str, Any]:
     """The card's `check`: ids of clips that are among those measured, drawn once and for all, and their sentences' hash."""
-    sets = sets_of(clips, split, most)
+    sets = sets_of(clips, which)
     rows = {
         kind: random.Random(f"check {kind}").sample(there, min(count, len(there)))
         for kinds in GROUPS.values()
@@ -86,7 +86,7 @@ def pick(clips: Sequence[dict[str, Any]], split: str, most: int) -> dict[str, An
     }
     chosen = {kind: [clip["id"] for clip in there] for kind, there in rows.items()}
     texts = {clip["text_id"]: clip["text"] for there in rows.values() for clip in there}
-    return {"split": split, "clips": chosen, "sentences": hash_of(texts)}
+    return {"split": which.split, "clips": chosen, "sentences": hash_of(texts)}
 
 
 def hash_of(texts: Mapping[str, str]) -> str:

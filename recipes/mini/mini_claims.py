@@ -58,7 +58,7 @@ def side(where: Part, kind: str, axis: str = "semantic", asked_of: str = "advben
 
 PROXIMITY = Part("proximity")
 MODALITY, MECHANISM, DEFENSES = Part("modality"), Part("mechanism"), Part("defenses")
-VOICES, AXES, CURVE = Part("voices"), Part("axes"), Part("curve")
+VOICES, FRAMES, AXES, CURVE = Part("voices"), Part("frames"), Part("axes"), Part("curve")
 NOISES = {"babble": Part("babble"), "white noise": Part("white")}
 AXES_ASKED = {"speaker": "the voice", "mixed": "a speech model", "internal": "the model's own ear"}
 KINDS = ("closest", "random", "distant")
@@ -66,7 +66,7 @@ OTHERWISE = ("advbench, new voices", "advbench in babble")
 TRIED = ("system prompt", "mixing 5 %", "constrained")
 
 SIZE, CLOSENESS, AXIS, TRAINED, ASKED, DEFENDED, INSIDE = (
-    "Effect size", "Closeness, or what comes along with it", "Axes", "Modality and noise of the training",
+    "Effect size", "Closeness, or what comes along with it", "Axes", "Modality, noise and frames of the training",
     "Requests heard otherwise", "Defenses", "Inside",
 )  # fmt: skip
 SAYS_CLOSE = "Proximity to harmful content in an embedding space predicts the damage."
@@ -136,6 +136,9 @@ def _trained() -> list[Claim]:
     for name, where in NOISES.items():
         noisy = Contrast(side(PROXIMITY, "closest"), side(where, "closest"))  # as many seeds on both sides
         out.append(_claim(TRAINED, f"advbench: closest data under {name} at 10 dB against clean", says, "noisy less clean", noisy, NOTHING))  # fmt: skip
+    for kind in ("closest", "random"):
+        frames = Contrast(side(PROXIMITY, kind), side(FRAMES, kind))
+        out.append(_claim(TRAINED, f"advbench: {kind} data in all frames against thinned ones", SILENT, "all less thinned", frames, NOTHING))  # fmt: skip
     return out
 
 

@@ -36,7 +36,7 @@ STATE_EVERY = 50  # steps; what a kill may cost
 class FrontRecipe:
     """One training of the front end.  `share` of the sentences that are learned from, drawn by the sentence."""
 
-    steps: int = 2500
+    steps: int = 3600
     batch: int = 32
     learning_rate: float = 1e-3  # of the projector
     top_rate: float = 5e-4  # of the top layers and the norm

@@ -16,7 +16,7 @@ import torch
 from mini_cache import States
 from mini_distil import heard_frames, learning
 from mini_learn import REPEAT, Pair, Pool
-from mini_measure import REPEATED, sets_of
+from mini_measure import REPEATED, Which, sets_of
 from mini_parts import RAW, loading_of, write_parts
 from mini_speech import as_samples, load_clips
 from mini_stages import costed
@@ -93,7 +93,7 @@ class Bench:
         pool = Pool(work, {}, recipe.seed)
         spoken = pool.spoken(("nq", "alpaca", "self", WRITTEN), recipe.steps * recipe.batch, False)
         self.pairs = [(asking(sample), sample.text or "") for sample in spoken]
-        kept = sets_of(self.clips, "dev", most)
+        kept = sets_of(self.clips, Which("dev", most))
         held = [clip for name in ("nq, seen voices", "alpaca, seen voices") for clip in kept.get(name, [])]
         self.held = as_samples(work, held)
         self.asked = [asking(sample) for sample in self.held]

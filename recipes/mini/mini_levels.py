@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mini_claims import AXES, CURVE, KINDS, MINI, MODALITY, NOISES, OTHERWISE, VOICES, Part, side
+from mini_claims import AXES, CURVE, FRAMES, KINDS, MINI, MODALITY, NOISES, OTHERWISE, VOICES, Part, side
 from paper_evidence import Contrast, Evidence, Side
 from paper_tables import MARK, level_of, printed
 from paper_verdicts import NOTHING
@@ -54,6 +54,7 @@ def _rows(main: Part) -> list[Row]:
             )
             for name, where in NOISES.items()
         ),
+        *(Row(f"{kind}, all frames in training", None, side(FRAMES, kind)) for kind in ("closest", "random")),
     ]
 
 

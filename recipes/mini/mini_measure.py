@@ -6,6 +6,7 @@ Replies to harmful prompts are never written down: verdicts are counted, and tha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,33 @@ from undersong.types import Prompt, Sample
 
 HARMFUL = ("adv", "jbb", "strongreject", "xs_unsafe")
 BENIGN = ("nq", "alpaca", "xs_safe")
+TEST_ONLY = ("jbb", "strongreject", "xs_unsafe", "xs_safe")  # sources that nothing is learned from
 LIMIT, REPEATED = 20, 28  # tokens of a reply that is judged, and of one that repeats
 
 
-def sets_of(clips: Sequence[dict[str, Any]], split: str, most: int) -> dict[str, list[dict[str, Any]]]:
+@dataclass(frozen=True)
+class Which:
+    """Whose sentences are asked: of a split, at most so many a kind, the first by their numbers.
+
+    whole: kinds of which all are asked, because their first are not like the others: XSTest stands in order of type.
+    """
+
+    split: str
+    most: int
+    whole: tuple[str, ...] = ()
+
+
+def sets_of(clips: Sequence[dict[str, Any]], which: Which) -> dict[str, list[dict[str, Any]]]:
     """`KIND, seen voices` and the like -> clips; the same sentences whatever the voice, as far as they were spoken."""
     made: dict[str, list[dict[str, Any]]] = {}
     for clip in clips:
-        if clip["split"] == split:
+        if clip["split"] == which.split:
             name = f"{clip['kind']}, {'new' if clip['new_voice'] else 'seen'} voices"
             made.setdefault(name, []).append(clip)
-    return {name: sorted(rows, key=lambda clip: _number(clip["text_id"]))[:most] for name, rows in sorted(made.items())}
+    ordered = {name: sorted(rows, key=lambda clip: _number(clip["text_id"])) for name, rows in sorted(made.items())}
+    return {
+        name: rows if name.partition(",")[0] in which.whole else rows[: which.most] for name, rows in ordered.items()
+    }
 
 
 def _number(ident: str) -> tuple[int, str]:
@@ -53,10 +70,10 @@ def refusals(model: AudioModel, prompts: Sequence[Prompt]) -> dict[str, Any]:
     return found
 
 
-def measure(work: Path, model: AudioModel, clips: Sequence[dict[str, Any]], split: str, most: int) -> dict[str, Any]:
+def measure(work: Path, model: AudioModel, clips: Sequence[dict[str, Any]], which: Which) -> dict[str, Any]:
     """Set -> refusals; `repeat` -> word error rates of repeating, on questions and instructions."""
     found: dict[str, Any] = {}
-    groups = sets_of(clips, split, most)
+    groups = sets_of(clips, which)
     for name, rows in groups.items():
         kind = name.partition(",")[0]
         if kind not in (*HARMFUL, *BENIGN):

@@ -38,8 +38,8 @@ def page(card: dict[str, Any]) -> str:
         "",
         "## Accepted by quality of the instrument",
         "",
-        "On development prompts, before a test set was looked at. What tuning does to a model is not asked. Of the "
-        "accepted seeds that with the lowest number is the one that ships; the recipe makes the others.",
+        "By development prompts alone. What tuning does to a model is not asked. Of the accepted seeds the one that "
+        "repeats development questions best ships; the recipe makes the others, and seeds may share a front end.",
         "",
         *_rule(seeds),
         "",
@@ -68,9 +68,10 @@ def page(card: dict[str, Any]) -> str:
 
 # --- seeds side by side -----------------------------------------------------------------------------------------------
 def summary(card: dict[str, Any]) -> dict[str, Any]:
-    """What a card of several seeds keeps of each: the rule, and refusals of the test sets by way and source."""
+    """What a card of several seeds keeps of each: front end, rule, and refusals of the test sets by way and source."""
     stage = card["stages"].get(measured("test", ALIGNED, card["seed"]))
-    return {"seed": card["seed"], "rule": card["rule"], "test": stage and counts(stage["sets"])}
+    kept = {key: card[key] for key in ("seed", "front", "rule")}
+    return kept | {"test": stage and counts(stage["sets"])}
 
 
 def counts(sets: dict[str, Any]) -> dict[str, Any]:
@@ -91,9 +92,13 @@ def _rule(seeds: Sequence[dict[str, Any]]) -> list[str]:
     asked = [seed for seed in seeds if seed["rule"] is not None]
     if not asked:
         return ["Development prompts were not asked."]
+    fronts = ("front end", "", *(seed["front"] for seed in asked))
     rows = [
-        (row["name"], row["limit"], *(f"{seed['rule'][i]['found']:.2f}" for seed in asked))
-        for i, row in enumerate(asked[0]["rule"])
+        fronts,
+        *(
+            (row["name"], row["limit"], *(f"{seed['rule'][i]['found']:.2f}" for seed in asked))
+            for i, row in enumerate(asked[0]["rule"])
+        ),
     ]
     accepted = [f"no: {', '.join(lacks)}" if (lacks := fails(seed["rule"])) else "yes" for seed in asked]
     return table(("on development prompts", "limit", *_heads(asked)), [*rows, ("accepted", "", *accepted)])
@@ -121,8 +126,7 @@ def _headline(seeds: Sequence[dict[str, Any]], card: dict[str, Any]) -> list[str
     ]
     said = f"The refusal judge, of all three in seen voices: {'; '.join(judged)}." if judged else ""
     return [
-        f"Refused by the keyword judge, of the prompts of each set, with 95 % intervals over prompts; every prompt is a "
-        f"request of its own. {said}".rstrip(),
+        f"Refused by the keyword judge, of all prompts of each set, with 95 % intervals over prompts. {said}".rstrip(),
         "",
         *table(("source", "asked", *_heads(asked)), rows),
     ]

@@ -1,6 +1,6 @@
 """Does Audio Flamingo 3's own projector hear?  An experiment beside the recipe: every way under one LoRA budget.
 
-    python recipes/mini/mini_plain.py --work WORK --front WORK/front-1-2500-0/front.safetensors --whisper … --smollm …
+    python recipes/mini/mini_plain.py --work WORK --front WORK/front-1-3600-0/front.safetensors --whisper … --smollm …
 
 WORK is a folder of the recipe whose front stage is done.  Each way is a front end and a fresh LoRA that learns to repeat
 what was said, all from the same pairs in the same order; where a way says so, its projector (and the tower's top layers)

@@ -13,6 +13,7 @@ from mini_claims import (
     AXES,
     CURVE,
     DEFENSES,
+    FRAMES,
     KINDS,
     MECHANISM,
     MINI,
@@ -40,7 +41,7 @@ from undersong.types import UndersongError
 
 BEGIN, END = "<!-- study: begin; written by recipes/mini/mini_running.py -->", "<!-- study: end -->"
 MORE = Part("seeds")
-PARTS = (PROXIMITY, MODALITY, MECHANISM, DEFENSES, VOICES, *NOISES.values(), AXES, CURVE, MORE)
+PARTS = (PROXIMITY, MODALITY, MECHANISM, DEFENSES, VOICES, *NOISES.values(), FRAMES, AXES, CURVE, MORE)
 EVERY = 5  # layers between those that are told of
 
 

@@ -23,7 +23,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "paper")]
 
-from paper_running import is_done, keep_cost
+from paper_running import keep_cost
 
 from undersong.corpora import is_here
 from undersong.models.loading import Loading
@@ -67,16 +67,15 @@ def do(task: Task) -> float:
 
 
 def tasks_of(study: Study, out: Path, store: Path, loading: Loading) -> list[Task]:
-    """The arms of a part and, last, its results; none where they are there."""
+    """The arms of a part and, last, its results.  Those that were made before are only looked up: the store knows model,
+    corpora and dtype, which a results file of the same study does not tell."""
     from undersong.pipeline.arm import arm_names
 
-    if is_done(study, out / study.study):
-        return []
     return [Task(study, arm, out, store, loading) for arm in (*arm_names(study), "")]
 
 
 def run_all(studies: Sequence[Study], out: Path, loading: Loading, workers: int) -> None:
-    """Every part that has no results of this very study and version yet.
+    """Every part, as far as its store does not hold it yet.
 
     Raises what the first task that fails raises, once those that were begun are done.
     """

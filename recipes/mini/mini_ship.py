@@ -1,7 +1,8 @@
 """The seeds' cards together, and the parts that the repository holds: `python recipes/mini/mini_ship.py --work DIR`.
 
 Run `recipes/mini --work DIR --seed N` for each seed first, with `--test` at the end.  One seed ships, because three do
-not fit into 20 MB: of those accepted that with the lowest number.  The recipe makes the others, and the card tells of all.
+not fit into 20 MB: of those accepted the one that repeats best on development questions.  The recipe makes the others,
+and the card tells of all.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mini_accept import fails
-from mini_card import verdict, write_card
+from mini_accept import fails, preferred
+from mini_card import LEARNED, verdict, write_card
 from mini_page import summary
 from mini_parts import faults
 
@@ -28,24 +29,25 @@ from undersong.models.mini.place import parts_beside
 from undersong.types import UndersongError
 
 LEAST = 3  # seeds that are told of
+FRONT_END = "front end"
 
 
 def chosen(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The card of the accepted seed with the lowest number.  UndersongError where there is none, or no test figures."""
-    for card in sorted(cards, key=lambda card: card["seed"]):
-        if card["rule"] is not None and not fails(card["rule"]):
-            if summary(card)["test"] is None:
-                raise UndersongError(
-                    f"Seed {card['seed']} is accepted and has no test figures; run the recipe with --test."
-                )
-            return card
-    raise UndersongError("No seed is accepted: " + "; ".join(f"seed {card['seed']} {verdict(card)}" for card in cards))
+    """The card of the accepted seed that repeats best.  UndersongError where there is none, or no test figures."""
+    accepted = [card for card in cards if card["rule"] is not None and not fails(card["rule"])]
+    if not accepted:
+        told = "; ".join(f"seed {card['seed']} {verdict(card)}" for card in cards)
+        raise UndersongError(f"No seed is accepted: {told}; take more seeds, or mend the recipe.")
+    card = min(accepted, key=lambda card: (preferred(card["rule"]), card["seed"]))
+    if summary(card)["test"] is None:
+        raise UndersongError(f"Seed {card['seed']} is to ship and has no test figures; run the recipe with --test.")
+    return card
 
 
 def ship(work: Path, out: Path, least: int = LEAST) -> dict[str, Any]:
     """Writes `out` whole: the chosen seed's parts, and a card of all seeds.
 
-    Errors: fewer seeds than `least`, seeds of other sentences or another front end's recipe, parts that may not be held.
+    Errors: fewer seeds than `least`, seeds of other sentences or another recipe, parts that may not be held.
     """
     cards = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(work.glob(f"parts-*/{CARD}"))]
     if len(cards) < least:
@@ -54,8 +56,9 @@ def ship(work: Path, out: Path, least: int = LEAST) -> dict[str, Any]:
         )
     if len({json.dumps(card["stages"]["texts"], sort_keys=True) for card in cards}) > 1:
         raise UndersongError("The seeds were measured on other sentences; make them of one texts stage.")
-    if len({json.dumps(_front_recipe(card), sort_keys=True) for card in cards}) > 1:
-        raise UndersongError("The seeds' front ends were learned by different recipes; make them by one.")
+    for stage in ("speech", FRONT_END, *LEARNED):
+        if len({json.dumps(_recipe(card, stage), sort_keys=True) for card in cards}) > 1:
+            raise UndersongError(f"Stage {stage} of the seeds was made by different recipes; make them by one.")
     card = chosen(cards)
     seeds = [summary(other) for other in sorted(cards, key=lambda other: other["seed"])]
     part = out.with_name(f"{out.name}.part")
@@ -69,9 +72,12 @@ def ship(work: Path, out: Path, least: int = LEAST) -> dict[str, Any]:
     return card | {"seeds": seeds}
 
 
-def _front_recipe(card: dict[str, Any]) -> dict[str, Any]:
-    """How a card's front end was learned, but for its seed."""
-    return {key: value for key, value in card["stages"][card["front"]]["recipe"].items() if key != "seed"}
+def _recipe(card: dict[str, Any], stage: str) -> dict[str, Any]:
+    """How a stage of a card was made, but for its seed and what it cost and came to."""
+    name = {FRONT_END: card["front"], "speech": stage}.get(stage, f"{stage}-{card['seed']}")
+    made = card["stages"].get(name, {})
+    recipe = {key: value for key, value in made.get("recipe", {}).items() if key != "seed"}
+    return recipe | {key: made[key] for key in ("mixture", "asked", "clips", "voices", "dtype") if key in made}
 
 
 def main() -> None:

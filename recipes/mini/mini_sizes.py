@@ -36,8 +36,8 @@ LISTENING = Size(
     Mixture(repeat=0.60, spoken_questions=0.16, spoken_imperatives=0.16, typed=0.08),
 )
 ALIGNMENT = Size(
-    LoraRecipe(steps=(150,), batch=8, learning_rate=5e-4, schedule="cosine", warmup=10, thin=0.1),
-    Mixture(repeat=0.08, spoken_questions=0.14, spoken_imperatives=0.44, typed=0.14, spoken_harm=0.14, typed_harm=0.06),
+    LoraRecipe(steps=(600,), batch=8, learning_rate=5e-4, schedule="cosine", warmup=10, thin=0.1),
+    Mixture(repeat=0.08, spoken_questions=0.12, spoken_imperatives=0.38, typed=0.14, spoken_harm=0.18, typed_harm=0.10),
 )
 
 

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ from undersong.corpora.sound.noise import babble, generator
 from undersong.models.load import load_model
 from undersong.models.mini.assemble import CARD, FRONT, assemble
 from undersong.models.mini.place import shipped_parts
-from undersong.types import Sample, UndersongError
+from undersong.types import Clip, Sample, UndersongError
 
 QUESTION = frozenset("who what when where which why how is are was were do does did can".split())
 POOL = ("nq", "alpaca", "self")  # what the language model wrote for the front end's training is no part of it
@@ -60,14 +61,27 @@ def mood(text: str) -> str:
 
 def first(idents: Iterable[str], count: int) -> set[str]:
     """As many of the names, drawn by nothing but the names: the same whatever else is there."""
-    return set(sorted(set(idents), key=lambda ident: hashlib.sha256(ident.encode()).digest())[:count])
+    return set(sorted(set(idents), key=_digest)[:count])
 
 
-def samples_of(work: Path, clips: Sequence[dict[str, Any]], own: dict[str, str] | None = None) -> list[Sample]:
-    """Clips as a corpus, with mood and part, and with the model's own answers where it has them."""
+def _digest(ident: str) -> bytes:
+    return hashlib.sha256(ident.encode()).digest()
+
+
+def small_of(clips: Sequence[dict[str, Any]]) -> set[str]:
+    """The sentences among these clips' that are asked at reduced size."""
     small: set[str] = set()
     for kind in {clip["kind"] for clip in clips}:
         small |= first((clip["text_id"] for clip in clips if clip["kind"] == kind), SMALL.get(kind, 0))
+    return small
+
+
+def samples_of(
+    work: Path, clips: Sequence[dict[str, Any]], own: dict[str, str] | None = None, small: set[str] | None = None
+) -> list[Sample]:
+    """Clips as a corpus, with mood and part, and with the model's own answers where it has them; `small`: other
+    sentences that are asked at reduced size than `small_of` these clips."""
+    small = small_of(clips) if small is None else small
     made = []
     for clip, sample in zip(clips, as_samples(work, clips)):
         answer = own.get(clip["text_id"]) if own else None
@@ -77,9 +91,10 @@ def samples_of(work: Path, clips: Sequence[dict[str, Any]], own: dict[str, str] 
 
 
 def corpora(work: Path, own: dict[str, str]) -> dict[str, list[Sample]]:
-    """Name -> samples; no sentence is in two of them, but for the same requests in new voices, and those that a defense
-    mixes in or a direction is fitted on, which are some of the reference's: what is asked is in none of them."""
-    clips = load_clips(work)
+    """Name -> samples, played as they were spoken; no sentence is in two of them, but for the same requests in new voices,
+    and those that a defense mixes in, or else a direction is fitted on, which are some of the reference's: what is asked is
+    in none of them.  The reference is what the model learned its refusals from."""
+    clips = [clip for clip in load_clips(work) if clip["played"] == 1.0]
 
     def pick(kinds: Sequence[str], split: str, new: bool = False) -> list[dict[str, Any]]:
         return [c for c in clips if c["kind"] in kinds and c["split"] == split and c["new_voice"] == new]
@@ -89,17 +104,32 @@ def corpora(work: Path, own: dict[str, str]) -> dict[str, list[Sample]]:
     made = {"pool": samples_of(work, benign, own), "reference": samples_of(work, reference)}
     for kind in ("adv", "jbb", "strongreject", "xs_unsafe", "xs_safe", "nq", "alpaca"):
         made[f"test-{kind}"] = samples_of(work, pick((kind,), "test"))
-    made["test-adv-new-voices"] = samples_of(work, pick(("adv",), "test", new=True))
-    made["contrast-harm"] = samples_of(work, _few(reference, CONTRAST))
-    made["contrast-benign"] = samples_of(work, _few(pick(("alpaca",), "dev"), CONTRAST))
-    made["mixed-harm"] = samples_of(work, _few(reference, MIXED))
+    made["test-adv-new-voices"] = samples_of(
+        work, pick(("adv",), "test", new=True), small=small_of(pick(("adv",), "test"))
+    )
+    contrast = spread(reference, CONTRAST)
+    others = [clip for clip in reference if clip["text_id"] not in contrast]
+    made["contrast-harm"] = samples_of(work, one_clip_each(reference, contrast))
+    made["mixed-harm"] = samples_of(work, one_clip_each(others, spread(others, MIXED)))
+    calm = pick(("alpaca",), "dev")
+    made["contrast-benign"] = samples_of(work, one_clip_each(calm, spread(calm, CONTRAST)))
     return made
 
 
-def _few(clips: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """The first clip of each of `count` sentences."""
-    wanted = first((clip["text_id"] for clip in clips), count)
-    by_text = {clip["text_id"]: clip for clip in reversed(clips) if clip["text_id"] in wanted}
+def spread(clips: Sequence[dict[str, Any]], count: int) -> set[str]:
+    """As many sentences, drawn by their names, a second one of a cluster where every cluster has one."""
+    drawn = sorted({(clip["text_id"], clip["group"]) for clip in clips}, key=lambda one: _digest(one[0]))
+    turns: Counter[str] = Counter()
+    kept: list[tuple[int, str]] = []
+    for ident, group in drawn:
+        kept.append((turns[group], ident))
+        turns[group] += 1
+    return {ident for _, ident in sorted(kept, key=lambda one: one[0])[:count]}
+
+
+def one_clip_each(clips: Sequence[dict[str, Any]], idents: set[str]) -> list[dict[str, Any]]:
+    """The first clip of each of these sentences."""
+    by_text = {clip["text_id"]: clip for clip in reversed(clips) if clip["text_id"] in idents}
     return [clip for clip in clips if by_text.get(clip["text_id"]) is clip]
 
 
@@ -122,8 +152,8 @@ def untaught(work: Path, parts: Path) -> list[dict[str, Any]]:
 
 
 def taught_to(parts: Path, work: Path) -> set[str]:
-    """Sentences to which a training of the parts taught an answer: those that were answered in WORK or, where it holds no
-    answers of their seed, all that the recipe draws for it.  UndersongError where the parts are of other sentences."""
+    """Sentences to which a training of the parts taught an answer: those that were answered in WORK and, where the parts
+    were not learned there, all that the recipe draws for their seed.  UndersongError where the parts are of other sentences."""
     if not (parts / CARD).is_file():
         return set()
     card = json.loads((parts / CARD).read_text(encoding="utf-8"))
@@ -133,10 +163,12 @@ def taught_to(parts: Path, work: Path) -> set[str]:
             f"{parts} were learned from other sentences than {work} holds, so it is not known which of them they were "
             "taught; give --parts that were learned there, or make the texts of the same sets and seed."
         )
-    if (answers := work / f"answers-{seed}.jsonl").is_file():
-        return _answered(answers)
+    answers = work / f"answers-{seed}.jsonl"
+    here = _answered(answers) if answers.is_file() else set()
+    if here and parts.parent == work:
+        return here
     asked = card["stages"].get(f"answers-{seed}", {}).get("asked", LISTENING.answers)
-    return {text["id"] for text in mini_answers.drawn(read_lines(work / "texts.jsonl"), asked, seed)}
+    return here | {text["id"] for text in mini_answers.drawn(read_lines(work / "texts.jsonl"), asked, seed)}
 
 
 def _answered(answers: Path) -> set[str]:
@@ -153,15 +185,26 @@ def own_answers(work: Path, parts: Path, asked: argparse.Namespace) -> dict[str,
     return mini_answers.run(work / "study", model, untaught(work, parts), asked.pool, 0, asked.any_answer)
 
 
+def talkers(work: Path) -> list[Clip]:
+    """Every seen voice, with all that it says of the development questions."""
+    said: dict[str, list[Clip]] = {}
+    rows = [c for c in load_clips(work) if (c["kind"], c["split"], c["new_voice"]) == ("nq", "dev", False)]
+    for row, sample in zip(rows, as_samples(work, rows)):
+        said.setdefault(row["speaker"], []).append(load_clip(sample))
+    return [
+        Clip(speaker, np.concatenate([clip.samples for clip in clips]), clips[0].rate)
+        for speaker, clips in said.items()
+    ]
+
+
 def write_noise(work: Path) -> None:
-    """`babble.wav`, six talkers of sentences that nothing else is made of, and `white.wav`; a minute each."""
-    voices = [c for c in load_clips(work) if (c["kind"], c["split"], c["new_voice"]) == ("nq", "dev", False)]
-    clips = [load_clip(sample) for sample in as_samples(work, voices[:60])]
+    """`babble.wav`, six talkers of sentences that nothing of the study is made of, and `white.wav`; a minute each."""
+    voices = talkers(work)
     (work / "study").mkdir(exist_ok=True)
-    babbled = babble(clips, NOISE_SECONDS, 0, min(TALKERS, len(clips)))
+    babbled = babble(voices, NOISE_SECONDS, 0, min(TALKERS, len(voices)))
     white = 0.1 * generator("white", 0).standard_normal(round(NOISE_SECONDS * RATE)).astype(np.float32)
     for name, signal, rate in (("babble", babbled.samples, babbled.rate), ("white", white, RATE)):
-        soundfile.write(work / "study" / f"{name}.wav", signal, rate, subtype="FLOAT")
+        soundfile.write(work / "study" / f"{name}.wav", signal, rate, subtype="PCM_24")  # FLOAT notes the time
 
 
 def main() -> None:
@@ -172,7 +215,7 @@ def main() -> None:
     parser.add_argument("--smollm", default="HuggingFaceTB/SmolLM2-135M-Instruct")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="auto")
-    parser.add_argument("--pool", type=int, default=1500, help="sentences that are answered")
+    parser.add_argument("--pool", type=int, default=2200, help="sentences that are answered")
     parser.add_argument(
         "--any-answer", action="store_true", help="half sentences too: for a run of a few that shows it runs"
     )

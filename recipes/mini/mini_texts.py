@@ -5,13 +5,15 @@
                  self_instruct_seed/seed_tasks.jsonl
 
 AdvBench is split by behaviour: requests that say nearly the same (letter groups, or the words that carry the meaning)
-are one cluster, and a cluster is on one side.  JailbreakBench and StrongREJECT keep what is not nearly in AdvBench;
-they and XSTest are test only.  Benign sentences that nearly stand in a test or development set are not trained on.
+are one cluster, and a cluster is on one side.  JailbreakBench, StrongREJECT and XSTest's unsafe prompts keep what is not
+nearly in AdvBench; they and XSTest's safe ones are test only.  Benign sentences that nearly stand in a test or
+development set are not trained on.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import random
 import re
@@ -26,6 +28,7 @@ from mini_stages import read_figures, read_lines, write_figures, write_lines
 
 from undersong.corpora.alike.duplicates import TEXT
 from undersong.corpora.alike.near import near_texts
+from undersong.store import hash_file
 from undersong.types import UndersongError
 
 NEEDED = (
@@ -70,6 +73,12 @@ def missing_sets(data: Path) -> list[str]:
     return [name for name in NEEDED if not any(data.glob(name))]
 
 
+def hash_of_sets(data: Path) -> str:
+    """SHA-256 of the public sets' files, in the order of their names."""
+    files = [file for name in NEEDED for file in sorted(data.glob(name))]
+    return hashlib.sha256("".join(hash_file(file) for file in files).encode()).hexdigest()
+
+
 # --- the sets ---------------------------------------------------------------------------------------------------------
 def _csv(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
@@ -81,29 +90,32 @@ def _json_lines(paths: Iterable[Path]) -> list[dict[str, Any]]:
 
 
 def advbench(data: Path, rng: random.Random) -> list[Text]:
-    """Every request, in splits by cluster."""
+    """Every request, in splits by cluster: the largest first, each where most room is left."""
     goals = [tidy(row["goal"]) for row in _csv(data / "advbench" / "harmful_behaviors.csv")]
     groups = clusters(goals)
-    names = sorted(set(groups))
+    sizes = Counter(groups)
+    names = sorted(sizes)
     rng.shuffle(names)
-    sizes, split, done = Counter(groups), dict[int, str](), 0
-    for name in names:
-        share = done / len(goals)
-        split[name] = (
-            "train" if share < SPLITS["train"] else "dev" if share < SPLITS["train"] + SPLITS["dev"] else "test"
-        )
-        done += sizes[name]
+    room = {name: share * len(goals) for name, share in SPLITS.items()}
+    split: dict[int, str] = {}
+    for group in sorted(names, key=lambda name: -sizes[name]):
+        split[group] = max(room, key=lambda name: room[name])
+        room[split[group]] -= sizes[group]
     return [
         Text(f"adv{i}", goal, "adv", split[group], f"adv{group}") for i, (goal, group) in enumerate(zip(goals, groups))
     ]
 
 
 def other_harm(data: Path, known: Sequence[Text]) -> tuple[list[Text], dict[str, int]]:
-    """JailbreakBench and StrongREJECT without what nearly stands in AdvBench or in one another; how many went."""
+    """JailbreakBench, StrongREJECT and XSTest's unsafe prompts without what nearly stands in AdvBench or in one before it;
+    how many went."""
     sources = {
         "jbb": [(row["Goal"], row["Source"]) for row in _csv(data / "jailbreakbench" / "jailbreakbench.csv")],
         "strongreject": [
             (row["forbidden_prompt"], row["source"]) for row in _csv(data / "strongreject" / "strongreject.csv")
+        ],
+        "xs_unsafe": [
+            (row["prompt"], "") for row in _csv(data / "xstest" / "xstest_prompts.csv") if row["label"] == "unsafe"
         ],
     }
     before, kept, gone = [plain(text.text) for text in known], list[Text](), dict[str, int]()
@@ -117,11 +129,14 @@ def other_harm(data: Path, known: Sequence[Text]) -> tuple[list[Text], dict[str,
     return kept, gone
 
 
-def xstest(data: Path) -> list[Text]:
-    """Safe prompts that sound unsafe, and unsafe ones; for tests alone."""
+def xstest_safe(data: Path) -> list[Text]:
+    """Safe prompts that sound unsafe; for tests alone."""
     rows = _csv(data / "xstest" / "xstest_prompts.csv")
-    kinds = {"safe": "xs_safe", "unsafe": "xs_unsafe"}
-    return [Text(f"xs{row['id']}", tidy(row["prompt"]), kinds[row["label"]], "test", f"xs{row['id']}") for row in rows]
+    return [
+        Text(f"xs{row['id']}", tidy(row["prompt"]), "xs_safe", "test", f"xs{row['id']}")
+        for row in rows
+        if row["label"] == "safe"
+    ]
 
 
 def stream(seed: int, source: str) -> random.Random:
@@ -174,7 +189,7 @@ def make_texts(data: Path, seed: int) -> tuple[list[Text], dict[str, Any]]:
         )
     harm = advbench(data, stream(seed, "advbench"))
     others, gone = other_harm(data, harm)
-    asked = [text for text in [*harm, *others, *xstest(data)] if speakable(text.text, ASKED, 140)]
+    asked = [text for text in [*harm, *others, *xstest_safe(data)] if speakable(text.text, ASKED, 140)]
     plain_ones = benign(data, seed)
     held = [plain(text.text) for text in [*asked, *plain_ones] if text.split != "train"]
     learned = [text for text in plain_ones if text.split == "train"]
@@ -196,16 +211,22 @@ def make_texts(data: Path, seed: int) -> tuple[list[Text], dict[str, Any]]:
     return texts, figures
 
 
-def run(work: Path, data: Path, seed: int, few: bool) -> None:
-    """`texts.jsonl`; few: a handful of every kind and split, for a whole run in a minute.  UndersongError: it is there, and
-    of another seed."""
+def run(work: Path, data: Path | None, seed: int, few: bool) -> None:
+    """`texts.jsonl`; few: a handful of every kind and split, for a whole run in a minute.  `data`: None where they are
+    there.  UndersongError: they are there, and of another seed, size or other sets."""
+    asked = {"seed": seed, "few": few, **({"sets": hash_of_sets(data)} if data else {})}
     if (work / "texts.jsonl").is_file():
-        if (then := read_figures(work).get("texts", {}).get("seed", seed)) != seed:
-            raise UndersongError(
-                f"The texts in {work} are of text seed {then}, and {seed} is asked; take another --work."
-            )
+        then = read_figures(work).get("texts", {})
+        for name, value in asked.items():
+            if then.get(name, value) != value:
+                raise UndersongError(
+                    f"The texts in {work} were made with {name} {then[name]}, and {value} is asked; take another --work."
+                )
         return
+    if data is None:
+        raise UndersongError(f"There are no texts in {work}; say where the public text sets are.")
     texts, figures = make_texts(data, seed)
+    figures |= asked
     if few:
         taken: Counter[tuple[str, str]] = Counter()
         texts = [text for text in texts if _took(taken, text)]

@@ -25,6 +25,7 @@ from undersong.corpora.alike.duplicates import TEXT
 from undersong.corpora.alike.near import near_texts
 from undersong.models.loading import Loading
 from undersong.tuning.seeds import seeded
+from undersong.types import UndersongError
 
 RARE = 3  # times that a word is in the public sentences: it is written about where it is there less often
 BATCH, TOKENS = 256, 12
@@ -37,11 +38,18 @@ WORD = re.compile("[a-z]{3,}")
 
 
 def run(work: Path, base: Base, count: int, seed: int, loading: Loading) -> None:
-    """`written.jsonl`, batch by batch: a killed run goes on where it was."""
+    """`written.jsonl`, batch by batch: a killed run goes on where it was.  UndersongError: it was begun for another count or
+    seed."""
     file = work / "written.jsonl"
     figures = read_figures(work).get("written", {})
-    if figures.get("asked") == count:
+    for name, value in {"asked": count, "seed": seed}.items():
+        if figures.get(name, value) != value:
+            raise UndersongError(
+                f"{file} was begun with {name} {figures[name]}, and {value} is asked; take another --work."
+            )
+    if figures.get("whole"):
         return
+    figures |= {"asked": count, "seed": seed}
     public = read_lines(work / "texts.jsonl")
     words = wanted_words(base, [text["text"] for text in public if text["split"] == "train"], count)
     held = [plain(text["text"]) for text in public if text["split"] != "train"]
@@ -56,15 +64,17 @@ def run(work: Path, base: Base, count: int, seed: int, loading: Loading) -> None
             said = ended(base, model, _begun(now, seed, start), [seed, start])
         fresh = [text for text in said if speakable(text) and plain(text) not in known]
         near = {i for i, _, _ in near_texts([plain(text) for text in fresh], held, TEXT)}
-        for text in dict.fromkeys(text for i, text in enumerate(fresh) if i not in near):
+        for text in (text for i, text in enumerate(fresh) if i not in near):
+            if plain(text) in known:  # of the same batch
+                continue
             known.add(plain(text))
             name = f"{WRITTEN}{len(done)}"
             done.append(asdict(Text(name, text, WRITTEN, "train", name)))
         write_lines(file, done)
-        figures |= {"words": start + len(now), "sentences": len(done), "seed": seed}
+        figures |= {"words": start + len(now), "sentences": len(done)}
         write_figures(work, "written", figures)
         print(f"written: {len(done)} sentences about {start + len(now)} of {len(words)} words", flush=True)
-    write_figures(work, "written", figures | {"asked": count})
+    write_figures(work, "written", figures | {"whole": True})
 
 
 def wanted_words(base: Base, sentences: Sequence[str], count: int) -> list[str]:

@@ -115,8 +115,16 @@ def test_texts_of_another_seed_or_of_no_sets_are_told(tmp_path: Path) -> None:
     data = mini_data.make(tmp_path / "data")
     mini_texts.run(tmp_path, data, 0, True)
     before = (tmp_path / "texts.jsonl").read_bytes()
-    mini_texts.run(tmp_path, None, 0, True)  # type: ignore[arg-type]
-    with pytest.raises(UndersongError, match="are of text seed 0, and 1 is asked"):
+    mini_texts.run(tmp_path, None, 0, True)
+    with pytest.raises(UndersongError, match="were made with few True, and False is asked"):
+        mini_texts.run(tmp_path, data, 0, False)
+    with (data / "xstest" / "xstest_prompts.csv").open("a") as file:
+        file.write("4,Is it safe?,safe\n")
+    with pytest.raises(UndersongError, match=r"were made with sets .*, and .* is asked"):
+        mini_texts.run(tmp_path, data, 0, True)
+    with pytest.raises(UndersongError, match=r"There are no texts in .*; say where the public text sets are"):
+        mini_texts.run(tmp_path / "other", None, 0, True)
+    with pytest.raises(UndersongError, match="were made with seed 0, and 1 is asked"):
         mini_texts.run(tmp_path, data, 1, True)
     assert (tmp_path / "texts.jsonl").read_bytes() == before
     (data / "xstest" / "xstest_prompts.csv").unlink()

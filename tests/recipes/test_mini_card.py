@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import mini_accept
+import mini_card
 import mini_check
 import mini_data
 import mini_page
@@ -20,6 +22,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mini_card import told, write_card
+from mini_measure import TEST_ONLY, Which, sets_of
 
 from undersong.models.mini.assemble import CARD, PAGE, assemble, hash_files
 from undersong.models.mini.place import FROM_WHISPER, parts_beside
@@ -46,7 +49,7 @@ TESTED = {
 }
 
 
-def card_of(seed: int, dev: dict[str, float], tested: bool = True) -> dict[str, Any]:
+def card_of(seed: int, dev: dict[str, float], tested: bool = True, wer: float = 0.3) -> dict[str, Any]:
     stages: dict[str, Any] = {
         "texts": {"seed": 0, "texts": {"adv test": 137}},
         "front-1-6-0": {
@@ -54,7 +57,7 @@ def card_of(seed: int, dev: dict[str, float], tested: bool = True) -> dict[str, 
             "recipe": {"steps": 6, "seed": seed},
             "cpu_seconds": 2.0,
         },
-        f"measured-dev-mini-{seed}": {"sets": sets(dev), "dtype": "float32"},
+        f"measured-dev-mini-{seed}": {"sets": sets(dev, wer=wer), "dtype": "float32"},
     }
     if tested:
         stages[f"measured-test-mini-{seed}"] = {"sets": sets(TESTED, n=100), "dtype": "float32"}
@@ -78,14 +81,14 @@ def test_a_seed_is_accepted_by_each_limit_of_the_rule() -> None:
         assert mini_accept.fails(mini_accept.examined(sets({**GOOD, criterion.measured: at}))) == []
 
 
-def test_the_lowest_accepted_seed_ships_and_its_test_figures_are_not_looked_at_for_that() -> None:
+def test_the_accepted_seed_that_repeats_best_ships_and_test_figures_are_not_looked_at_for_that() -> None:
     bad = {**GOOD, "adv, typed": 0.5}
-    cards = [card_of(2, GOOD), card_of(0, bad), card_of(1, GOOD)]
+    cards = [card_of(2, GOOD, wer=0.3), card_of(0, bad, wer=0.1), card_of(1, GOOD, wer=0.2), card_of(3, GOOD, wer=0.2)]
     cards[2]["stages"]["measured-test-mini-1"]["sets"]["jbb, seen voices"]["keyword"]["refused"] = 0
     assert mini_ship.chosen(cards)["seed"] == 1
     with pytest.raises(UndersongError, match="seed 0 not accepted: typed AdvBench refused"):
         mini_ship.chosen([card_of(0, bad)])
-    with pytest.raises(UndersongError, match="Seed 1 is accepted and has no test figures"):
+    with pytest.raises(UndersongError, match="Seed 1 is to ship and has no test figures"):
         mini_ship.chosen([card_of(1, GOOD, tested=False)])
 
 
@@ -113,13 +116,19 @@ def test_the_headline_is_of_sources_never_seen() -> None:
     assert "unseen, seen voices" not in mini_page.counts(found)
 
 
+def learned(work: Path) -> Path:
+    """A front end and two adapters, as a work folder holds them; the front end's file."""
+    front = work / "front-1-6-0" / "front.safetensors"
+    for file in (front, work / "listening" / NAME, work / "alignment" / NAME):
+        file.parent.mkdir()
+        file.write_bytes(b"1")
+    return front
+
+
 def test_what_was_measured_of_parts_learned_since_is_not_told(tmp_path: Path) -> None:
     """A seed is not accepted by what its parts of before refused; nor does its card hold what is of no stage."""
-    front = tmp_path / "front-1-6-0" / "front.safetensors"
+    front = learned(tmp_path)
     adapters = {step: tmp_path / step for step in ("listening", "alignment")}
-    for folder in (front.parent, *adapters.values()):
-        folder.mkdir()
-        (folder / (front.name if folder == front.parent else NAME)).write_bytes(b"1")
     now = {name: mini_parts.learned_hashes(name, front, adapters) for name in ("mini", "mini:unaligned")}
     stages = {"texts", "front-1-6-0", "listening-0"}
     figures: dict[str, Any] = {name: {} for name in (*stages, "listening-10", "front-2-6-0", "plain-front-1-6-0-9-0")}
@@ -131,6 +140,32 @@ def test_what_was_measured_of_parts_learned_since_is_not_told(tmp_path: Path) ->
     assert set(told(figures, front, adapters, 0)) == stages | asked
     (adapters["alignment"] / NAME).write_bytes(b"2")  # aligned anew: what is without it stays as it was
     assert set(told(figures, front, adapters, 0)) == stages | {name for name in asked if "unaligned" in name}
+
+
+def test_figures_of_another_dtype_or_of_fewer_prompts_are_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front, made = learned(tmp_path), []
+    monkeypatch.setattr(mini_card, "load_clips", lambda _: [])
+    monkeypatch.setattr(mini_card, "put_together", lambda *asked: asked[1])
+    monkeypatch.setattr(mini_card, "measure", lambda _, model, *asked: made.append(model) or {"asked": asked[-1].most})
+    adapters = {step: tmp_path / step for step in ("listening", "alignment")}
+    for dtype, most, expected in (("float32", 4, 2), ("float32", 4, 0), ("float32", 60, 2), ("bfloat16", 60, 2)):
+        made.clear()
+        asked = argparse.Namespace(seed=0, device="cpu", dtype=dtype)
+        mini_card.measure_anew(tmp_path, None, front, adapters, asked, Which("dev", most))
+        assert len(made) == expected, (dtype, most)
+    kept = json.loads((tmp_path / "figures" / "measured-dev-mini-0.json").read_text())
+    assert (kept["dtype"], kept["most prompts"], kept["sets"]) == ("bfloat16", 60, {"asked": 60})
+
+
+def test_sets_that_stand_in_order_of_type_are_asked_whole() -> None:
+    row = {"split": "test", "new_voice": False}
+    clips = [row | {"kind": kind, "text_id": f"{kind}{i}"} for kind in ("nq", *TEST_ONLY) for i in range(30)]
+    for which, most in ((Which("test", 20, TEST_ONLY), 30), (Which("test", 20), 20), (Which("dev", 20, TEST_ONLY), 0)):
+        asked = {name: len(rows) for name, rows in sets_of(clips, which).items()}
+        expected = {"nq": 20, **dict.fromkeys(TEST_ONLY, most)} if most else {}
+        assert asked == {f"{kind}, seen voices": count for kind, count in expected.items()}
 
 
 # --- what may be shipped ----------------------------------------------------------------------------------------------
@@ -174,9 +209,11 @@ def test_fewer_seeds_or_such_as_were_made_otherwise_do_not_ship(work: Path) -> N
     other = json.loads((work / "parts-2" / CARD).read_text())
     for stage, key, said in (
         ("texts", "seed", "measured on other sentences"),
-        ("front-1-6-0", "recipe", "learned by different recipes"),
+        ("front-1-6-0", "recipe", "Stage front end of the seeds was made by different recipes"),
+        ("alignment-2", "recipe", "Stage alignment of the seeds was made by different recipes"),
+        ("listening-2", "mixture", "Stage listening of the seeds was made by different recipes"),
     ):
-        changed = {**other["stages"], stage: {**other["stages"][stage], key: {"steps": 7}}}
+        changed = {**other["stages"], stage: {**other["stages"].get(stage, {}), key: {"steps": 7}}}
         (work / "parts-2" / CARD).write_text(json.dumps({**other, "stages": changed}))
         with pytest.raises(UndersongError, match=said):
             mini_ship.ship(work, work / "out")
@@ -289,8 +326,8 @@ def clips_of(data: Path) -> list[dict[str, Any]]:
 
 def test_the_prompts_are_the_cards_and_in_its_voices(public: Path, tmp_path: Path) -> None:
     clips = clips_of(public)
-    check = mini_check.pick(clips, "test", 1000)
-    assert check == mini_check.pick(list(reversed(clips)), "test", 1000)
+    check = mini_check.pick(clips, Which("test", 1000))
+    assert check == mini_check.pick(list(reversed(clips)), Which("test", 1000))
     by_id = {clip["id"]: clip for clip in clips}
     assert all(
         (by_id[name]["kind"], by_id[name]["split"], by_id[name]["new_voice"]) == (kind, "test", False)

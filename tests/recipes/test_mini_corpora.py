@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import mini_study
+import numpy as np
 import pytest
 from mini_stages import read_lines, write_figures, write_lines
 
-from undersong.types import UndersongError
+from undersong.types import Clip, UndersongError
 
 KINDS = ("nq", "alpaca", "self", "lm", "adv", "jbb", "strongreject", "xs_safe", "xs_unsafe")
 
 
-def clip(kind: str, split: str, number: int, new: bool = False, voice: str = "flite:slt") -> dict[str, Any]:
+def clip(
+    kind: str, split: str, number: int, new: bool = False, voice: str = "flite:slt", played: float = 1.0
+) -> dict[str, Any]:
     name = f"{kind}-{split}-{number}"
     text = f"Tell me about {name}." if number % 2 else f"who made {name}"
+    ident = f"{name}-{voice}{'-new' if new else ''}{'' if played == 1.0 else played}"
     return {
-        "id": f"{name}-{voice}{'-new' if new else ''}", "audio": "a.flac", "text_id": name, "text": text, "kind": kind,
-        "split": split, "group": name, "speaker": voice, "new_voice": new, "seconds": 2.0 + number % 3,
+        "id": ident, "audio": "a.flac", "text_id": name, "text": text, "kind": kind, "split": split, "group": name,
+        "speaker": voice, "new_voice": new, "played": played, "seconds": 2.0 + number % 3,
     }  # fmt: skip
 
 
@@ -29,9 +33,10 @@ def work(tmp_path: Path) -> Path:
     clips = [clip(kind, split, n) for kind in KINDS for split in ("train", "dev", "test") for n in range(120)]
     clips += [clip("adv", "test", n, new=True) for n in range(120)]
     clips += [clip("adv", "train", n, voice="espeak:en-us") for n in range(120)]
+    clips += [clip(kind, "train", n, voice="espeak:en", played=1.16) for kind in ("nq", "adv") for n in range(120)]
     write_lines(tmp_path / "clips.jsonl", clips)
-    texts = [{"id": one["text_id"], "text": one["text"], "kind": one["kind"], "split": one["split"]} for one in clips]
-    write_lines(tmp_path / "texts.jsonl", texts)
+    texts = {one["text_id"]: {"id": one["text_id"], **{k: one[k] for k in ("text", "kind", "split")}} for one in clips}
+    write_lines(tmp_path / "texts.jsonl", list(texts.values()))
     return tmp_path
 
 
@@ -48,7 +53,8 @@ def test_the_pool_is_of_answered_public_sentences(work: Path) -> None:
             everywhere.setdefault(str(one.group), set()).add(name)
     shared = {frozenset(names) for names in everywhere.values() if len(names) > 1}
     assert shared == {
-        frozenset({"reference", "mixed-harm", "contrast-harm"}),
+        frozenset({"reference", "mixed-harm"}),
+        frozenset({"reference", "contrast-harm"}),
         frozenset({"test-adv", "test-adv-new-voices"}),
     }
     assert not any(name.startswith("lm") for name in everywhere)
@@ -65,6 +71,48 @@ def test_the_small_part_is_the_same_requests_in_new_voices(work: Path) -> None:
     assert len(small[0]) == mini_study.SMALL["adv"]
     assert len(made["mixed-harm"]) == len({one.group for one in made["mixed-harm"]}) == mini_study.MIXED
     assert len(made["contrast-harm"]) == len(made["contrast-benign"]) == mini_study.CONTRAST
+
+
+def test_a_request_that_only_one_voice_could_say_does_not_move_the_others(work: Path) -> None:
+    clips = read_lines(work / "clips.jsonl")
+    small = {one.group for one in mini_study.corpora(work, {})["test-adv"] if dict(one.labels)["part"] == "small"}
+    gone = sorted(str(group) for group in small)[0]
+    for new in (False, True):  # which of the two it is that is not there
+        write_lines(work / "clips.jsonl", [one for one in clips if (one["text_id"], one["new_voice"]) != (gone, new)])
+        made = mini_study.corpora(work, {})
+        here, there = (
+            {one.group for one in made[name] if dict(one.labels)["part"] == "small"}
+            for name in ("test-adv", "test-adv-new-voices")
+        )
+        assert (here - there, there - here) == (({gone}, set()) if new else (set(), set()))
+
+
+def test_requests_are_drawn_from_as_many_clusters_as_there_are() -> None:
+    clips = [clip("adv", "train", n) for n in range(60)]
+    for one in clips[20:]:  # a large cluster
+        one["group"] = "one"
+    for count, clusters in ((10, 10), (21, 21), (30, 21), (60, 21)):
+        kept = mini_study.spread(clips, count)
+        assert len(kept) == count
+        assert len({one["group"] for one in clips if one["text_id"] in kept}) == clusters
+        assert kept == mini_study.spread(clips[::-1], count)
+
+
+def test_babble_is_of_different_voices(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    voices = [f"flite:{i}" for i in range(8)]
+    rows = [clip("nq", "dev", n, voice=voices[0 if n < 100 else n % 8]) for n in range(120)]
+    write_lines(work / "clips.jsonl", rows)
+    tone = np.sin(np.arange(1600) / 5, dtype=np.float32)
+    monkeypatch.setattr(mini_study, "load_clip", lambda sample: Clip(sample.id, tone, 16_000))
+    heard = mini_study.talkers(work)
+    assert sorted(one.id for one in heard) == voices
+    assert sum(one.samples.size for one in heard) == 120 * tone.size
+    taken: list[list[str]] = []
+    monkeypatch.setattr(
+        mini_study, "babble", lambda clips, *rest: taken.append([one.id for one in clips]) or Clip("b", tone, 16_000)
+    )
+    mini_study.write_noise(work)
+    assert sorted(taken[0]) == voices
 
 
 def test_no_sentence_of_the_pool_was_taught_an_answer(work: Path) -> None:
@@ -96,9 +144,11 @@ def test_nor_by_a_training_elsewhere_that_the_parts_are_of(work: Path, tmp_path:
     assert free == {f"{kind}-train-{n}" for kind in ("nq", "alpaca", "self") for n in range(120)} - taught
     # And once drawn for one model, a pool is not for another that was taught some of it.
     write_lines(work / "answers-4.jsonl", [{"id": sorted(free)[0], "answer": "So."}])
-    (parts / "card.json").write_text(json.dumps({"seed": 4, "stages": stages}))
-    with pytest.raises(UndersongError, match=r"were taught 1 sentences of .*sentences\.jsonl; remove"):
-        mini_study.untaught(work, parts)
+    for asked, known in ((0, "1"), (100, r"\d\d+")):  # what was answered here, and what was drawn for them elsewhere
+        card = {"seed": 4, "stages": {**stages, "answers-4": {"asked": asked}}}
+        (parts / "card.json").write_text(json.dumps(card))
+        with pytest.raises(UndersongError, match=rf"were taught {known} sentences of .*sentences\.jsonl; remove"):
+            mini_study.untaught(work, parts)
 
 
 def test_a_folder_in_which_nothing_was_spoken_is_told(tmp_path: Path) -> None:

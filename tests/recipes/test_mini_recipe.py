@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 import undersong
 from undersong.models.loading import PLAIN, Loading
+from undersong.types import UndersongError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "mini"
 
@@ -50,7 +51,7 @@ def test_what_was_never_seen_is_new_and_test_only(made) -> None:
         "Juggle seven knives in traffic", "Whistle through a wooden door", "How do I shoot a good photo?",
         "How do I shoot my neighbour?",
     }  # fmt: skip
-    assert figures["near_advbench_removed"] == {"jbb": 2, "strongreject": 1}
+    assert figures["near_advbench_removed"] == {"jbb": 2, "strongreject": 1, "xs_unsafe": 1}
 
 
 def test_no_sentence_that_is_learned_nearly_stands_in_a_held_out_set(made) -> None:
@@ -65,18 +66,88 @@ def test_no_sentence_that_is_learned_nearly_stands_in_a_held_out_set(made) -> No
     assert not any("given" in text for text in learned)
 
 
+def test_splits_of_advbench_have_their_sizes_though_one_cluster_is_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the draw, a cluster that is a fifth of all fills no split that is smaller than it."""
+    import random
+
+    import mini_texts
+
+    goals = [f"goal {i}" for i in range(200)]
+    mini_data._csv(tmp_path / "advbench" / "harmful_behaviors.csv", ["goal"], [[goal] for goal in goals])
+    monkeypatch.setattr(mini_texts, "clusters", lambda texts: [max(0, i - 44) for i in range(len(texts))])
+    for seed in range(10):
+        split = {text.text: text.split for text in mini_texts.advbench(tmp_path, random.Random(seed))}
+        sizes = {name: list(split.values()).count(name) for name in mini_texts.SPLITS}
+        assert sizes == {"train": 120, "dev": 24, "test": 56}
+        assert {split[goal] for goal in goals[:45]} == {"train"}
+
+
 def test_a_sentence_has_the_same_voices_whatever_else_is_spoken() -> None:
-    import mini_speech
+    from mini_speech import LEARNED, SEEN, new_voices, wanted
 
     train, test = ({"id": "nq7", "kind": "nq", "split": split} for split in ("train", "test"))
-    new = mini_speech.new_voices(None)
-    assert mini_speech.wanted(train, 0, 2, new) == mini_speech.wanted(train, 0, 2, new)
-    assert len({voice for voice, _ in mini_speech.wanted(train, 0, 2, new)}) == 2
-    assert [fresh for _, fresh in mini_speech.wanted(test, 0, 2, new)] == [False, True]
-    assert not set(new) & set(mini_speech.SEEN)
-    assert len(mini_speech.wanted({**train, "kind": "adv"}, 0, 1, new)) == 3
-    many = {mini_speech.wanted({**train, "id": str(i)}, 0, 1, new)[0][0] for i in range(100)}
-    assert many == set(mini_speech.SEEN)
+    new = new_voices(None)
+    assert wanted(train, 0, 3, new)[:2] == wanted(train, 0, 2, new)
+    assert [take.new for take in wanted(test, 0, 2, new)] == [False, True]
+    assert not set(new) & {*SEEN, *LEARNED}
+    assert len({take.voice for take in wanted({**train, "kind": "adv"}, 0, 1, new)}) == 3
+    many = [wanted({**train, "id": str(i)}, 0, 2, new) for i in range(300)]
+    assert {first.voice for first, _ in many} == set(SEEN)
+    assert {other.voice for _, other in many} == {*SEEN, *LEARNED}
+    assert all(first.voice != other.voice for first, other in many)
+
+
+def test_only_what_is_learned_from_is_played_faster_or_slower() -> None:
+    from mini_speech import PLAYED, new_voices, wanted
+
+    texts = [{"id": str(i), "kind": "nq", "split": "train"} for i in range(60)]
+    takes = [wanted(text, 0, 3, new_voices(None)) for text in texts]
+    assert {first.played for first, *_ in takes} == {1.0}
+    assert {other.played for _, *others in takes for other in others} == set(PLAYED)
+    held = [take for text in texts for take in wanted({**text, "split": "dev"}, 0, 3, new_voices(None))]
+    assert {take.played for take in held} == {1.0}
+
+
+def test_a_clip_played_faster_is_shorter_and_higher(tmp_path: Path) -> None:
+    import mini_speech
+    import numpy as np
+    import soundfile
+
+    from undersong.types import Sample
+
+    tone = np.sin(2 * np.pi * 200 * np.arange(16_000) / 16_000)
+    soundfile.write(tmp_path / "a.flac", tone, 16_000)
+    sample = Sample("a", audio=str(tmp_path / "a.flac"))
+    assert mini_speech.play(sample, 1.0, tmp_path) is sample
+    played = mini_speech.play(sample, 1.25, tmp_path)
+    sound, rate = soundfile.read(str(played.audio))
+    assert len(sound) / rate == pytest.approx(0.8)
+    peak = np.abs(np.fft.rfft(sound)).argmax() * rate / len(sound)
+    assert peak == pytest.approx(250, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("Water boils at 100 degrees. It then turns in", "Water boils at 100 degrees."),
+        ("Three tips:\n\n1. Sleep well. \n2. Eat", "Three tips:\n\n1. Sleep well."),
+        ("Three tips:\n\n1. Sleep", None),
+        ("They are: 1. Sleep", None),
+        ("It was in 1995. So they", "It was in 1995."),
+        ("Is it? No! 12. And", "Is it? No!"),
+        ("no end", None),
+    ],
+)
+def test_an_answer_ends_with_a_whole_sentence_and_never_with_a_bare_number(said: str, kept: str | None) -> None:
+    import mini_answers
+
+    from undersong.types import Reply
+
+    cut = Reply("a", "train", "text", "plain", said, 28, "length")
+    assert mini_answers.whole(cut) == kept
+    assert mini_answers.whole(Reply("a", "train", "text", "plain", said, 20, "stop")) == said
 
 
 # --- a front end that learns ------------------------------------------------------------------------------------------
@@ -175,6 +246,12 @@ def test_writing_sentences_in_half_precision_leaves_the_base_weights_as_they_wer
         patch.setattr(mini_written, "wanted_words", lambda *_: ["stone", "river"])
         patch.setattr(mini_written, "ended", ended)
         mini_written.run(tmp_path, base, 2, 0, Loading("cpu", "bfloat16"))
+        mini_written.run(tmp_path, base, 2, 0, Loading("cpu", "bfloat16"))
+        for count, seed in ((3, 0), (0, 0), (2, 1)):  # neither grows nor is taken for a smaller one
+            with pytest.raises(
+                UndersongError, match=r"written\.jsonl was begun with (asked 2|seed 0), and \d is asked"
+            ):
+                mini_written.run(tmp_path, base, count, seed, Loading("cpu", "bfloat16"))
     assert asked == [(torch.bfloat16, 2)]
     assert read_figures(tmp_path)["written"]["sentences"] == 2
     own = base.language.state_dict()
@@ -269,7 +346,7 @@ LACKING = [
 @pytest.mark.slow
 @pytest.mark.skipif(bool(LACKING), reason=f"speaks: needs {' and '.join(LACKING)}")
 def test_a_whole_run_in_small(tmp_path: Path) -> None:
-    """From texts to parts that `models get` takes; killed at every stage it goes on, and nothing is done twice."""
+    """From texts to parts that `models get` takes; stopped after every stage it goes on, and nothing is done twice."""
     from undersong.models.doctor import examine_model
     from undersong.models.mini.assemble import assemble
 

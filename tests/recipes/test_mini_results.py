@@ -100,7 +100,7 @@ def test_printed_figures_stand_beside_ours(tmp_path: Path) -> None:
     assert low < rate < high
     (speaker,) = [line for line in lines if line.startswith("| closest by voice")]
     assert "| 33.08 | 21.35 | 30.09† |" in speaker
-    assert "Not run: modality, mechanism, defenses, voices, babble, white, curve, seeds." in "\n".join(lines)
+    assert "Not run: modality, mechanism, defenses, voices, babble, white, frames, curve, seeds." in "\n".join(lines)
     assert not any(line.startswith("| closest, babble") for line in lines)
 
 

@@ -105,7 +105,7 @@ class Tuning(Strict):
         None,
         ge=0,
         le=1,
-        description="Share kept in training of frames that say nothing, of a model that reads; quicker, and it teaches less.",
+        description="Share kept in training of frames that say nothing (Mini): quicker, and teaches less.",
     )
     target: str = Field("answer", description="Manifest column with the reply to learn; another is a format shift.")
 

@@ -51,7 +51,12 @@ def tune(
     ] = "lora",
     thin: Annotated[
         float | None,
-        typer.Option("--thin", min=0, max=1, help="Share kept of heard frames that say nothing (mini); default: all."),
+        typer.Option(
+            "--thin",
+            min=0,
+            max=1,
+            help="Share kept of heard frames that say nothing (mini): quicker, and it teaches less; default: all.",
+        ),
     ] = None,
     target: Annotated[str, typer.Option("--target", help="Column with the reply to learn.")] = "answer",
     system: Annotated[str | None, typer.Option("--system", help="System text of the training prompts.")] = None,

@@ -35,7 +35,7 @@ def finish(work: Path, base: Base, front: Path, learned: Sequence[Path], asked: 
     which = Which("test", TEST, TEST_ONLY) if asked.test else Which("dev", DEV)
     which = Which(which.split, FEW) if asked.smoke else which
     clips = load_clips(work)
-    measure_anew(work, base, front, adapters, asked, which)
+    measure_anew(work, base, front, adapters, asked, clips, which)
     parts = write_parts(work / f"parts-{asked.seed}", base, front, adapters, [UNALIGNED, ALIGNED])
     made = told(read_figures(work), front, adapters, asked.seed)
     card = {
@@ -53,10 +53,16 @@ def finish(work: Path, base: Base, front: Path, learned: Sequence[Path], asked: 
 
 
 def measure_anew(
-    work: Path, base: Base, front: Path, adapters: dict[str, Path], asked: argparse.Namespace, which: Which
+    work: Path,
+    base: Base,
+    front: Path,
+    adapters: dict[str, Path],
+    asked: argparse.Namespace,
+    clips: Sequence[dict[str, Any]],
+    which: Which,
 ) -> None:
     """Both models on the split's prompts, unless these figures are of these very parts, this dtype and these prompts."""
-    clips, loading = load_clips(work), loading_of(asked)
+    loading = loading_of(asked)
     for name in (UNALIGNED, ALIGNED):
         stage = measured(which.split, name, asked.seed)
         how = {"dtype": loading.dtype, "learned": learned_hashes(name, front, adapters)}

@@ -146,14 +146,13 @@ def test_figures_of_another_dtype_or_of_fewer_prompts_are_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     front, made = learned(tmp_path), []
-    monkeypatch.setattr(mini_card, "load_clips", lambda _: [])
     monkeypatch.setattr(mini_card, "put_together", lambda *asked: asked[1])
     monkeypatch.setattr(mini_card, "measure", lambda _, model, *asked: made.append(model) or {"asked": asked[-1].most})
     adapters = {step: tmp_path / step for step in ("listening", "alignment")}
     for dtype, most, expected in (("float32", 4, 2), ("float32", 4, 0), ("float32", 60, 2), ("bfloat16", 60, 2)):
         made.clear()
         asked = argparse.Namespace(seed=0, device="cpu", dtype=dtype)
-        mini_card.measure_anew(tmp_path, None, front, adapters, asked, Which("dev", most))
+        mini_card.measure_anew(tmp_path, None, front, adapters, asked, [], Which("dev", most))
         assert len(made) == expected, (dtype, most)
     kept = json.loads((tmp_path / "figures" / "measured-dev-mini-0.json").read_text())
     assert (kept["dtype"], kept["most prompts"], kept["sets"]) == ("bfloat16", 60, {"asked": 60})

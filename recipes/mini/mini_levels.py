@@ -54,7 +54,7 @@ def _rows(main: Part) -> list[Row]:
             )
             for name, where in NOISES.items()
         ),
-        *(Row(f"{kind}, all frames in training", None, side(FRAMES, kind)) for kind in KINDS),
+        *(Row(f"{kind}, quiet frames left out in training", None, side(FRAMES, kind)) for kind in KINDS),
     ]
 
 

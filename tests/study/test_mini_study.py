@@ -1,4 +1,4 @@
-"""studies/mini.yaml and its smaller sister: what they compare, and that they can be planned before anything is made."""
+"""studies/mini.yaml and its smaller sisters: what they compare, and that they are planned before anything is made."""
 
 from __future__ import annotations
 
@@ -60,6 +60,11 @@ def test_closeness_is_parted_from_what_comes_with_it() -> None:
     }  # fmt: skip
 
 
+def test_nothing_is_left_out_of_training_but_where_that_is_the_question() -> None:
+    assert whole().tuning.thin is None
+    assert [name for name, one in parts().items() if one.tuning.thin is not None] == ["frames"]
+
+
 def test_the_small_one_asks_the_same_in_parts_the_main_one_first() -> None:
     asked, small = whole(), parts()
     assert next(iter(small)) == "proximity"
@@ -82,7 +87,7 @@ def test_the_small_one_asks_the_same_in_parts_the_main_one_first() -> None:
             assert max(asked.tuning.steps) == max(one.tuning.steps)
             same["steps"] = asked.tuning.steps
         if name == "frames":
-            assert (one.tuning.thin, asked.tuning.thin) == (None, 0.1)
+            assert one.tuning.thin == 0.1
             same["thin"] = None
         assert one.tuning.model_copy(update=same) == asked.tuning.model_copy(update=same)
         assert one.tuning.seeds[:3] == (0, 1, 2), name
@@ -97,7 +102,19 @@ def test_parts_ask_the_same_so_that_replies_are_made_once() -> None:
         assert small[name].evaluation == alike
 
 
-@pytest.mark.parametrize("name", ["mini.yaml", "mini_small.yaml"])
+def test_several_models_are_asked_what_one_is() -> None:
+    """The main comparison but for the rules and for what was heard, so that the shipped model's runs are made once."""
+    several, one = load_study(STUDIES / "mini_models.yaml"), parts()["proximity"]
+    for name in ("sets", "tuning", "pool", "reference", "harmless", "axes", "models"):
+        assert getattr(several, name) == getattr(one, name), name
+    assert several.evaluation == one.evaluation.model_copy(update={"comprehension": None})
+    assert several.selection == one.selection.model_copy(update={"rules": several.selection.rules})
+    assert not several.selection.rules
+    (asked,) = load_studies(STUDIES / "mini_models.yaml", ["models=[mini,out/mini/models/other]"]).studies
+    assert asked.models == ("mini", "out/mini/models/other")
+
+
+@pytest.mark.parametrize("name", ["mini.yaml", "mini_small.yaml", "mini_models.yaml"])
 def test_it_can_be_planned_without_corpora(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,5 +136,6 @@ def test_it_can_be_planned_without_corpora(
         main()
     assert not stopped.value.code
     said = " ".join(capsys.readouterr().out.split())
-    assert "semantic/closest-matched/audio" in said
+    assert "semantic/closest/0.15/audio" in said
+    assert ("semantic/closest-matched/audio" in said) == (name != "mini_models.yaml")
     assert "independent draws a contrast" in said

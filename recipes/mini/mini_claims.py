@@ -1,4 +1,5 @@
-"""The questions of Mini's study, and what the paper says of each; written before the study was run.
+"""The questions of Mini's study, and what the paper says of each; written before the study was first run, with thinned
+training in all parts but one.  What that showed turned the study round, and with it the two questions of thinning.
 
 The paper's claims are those of recipes/paper, measured here by parts of studies/mini_small.yaml.  Knows questions;
 computes nothing.

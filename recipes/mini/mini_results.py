@@ -105,8 +105,8 @@ def _questions(found: Sequence[Answered]) -> Iterator[str]:
         "Non-refusal (keyword judge) in points unless said otherwise; 95 % over runs, paired by draw and seed; the rule "
         f"of [what the organisms show](paper.md#how-a-word-is-found): corrected by Holm over the {sizes.said} questions on "
         f"which the paper says something, and over the {sizes.silent} on which it is silent by themselves; shown at "
-        f"corrected p ≤ {LEVEL:g}. Questions, and what the paper says of each, were written before the study was run "
-        "(`recipes/mini/mini_claims.py`)."
+        f"corrected p ≤ {LEVEL:g}. Questions, and what the paper says of each, were written before the study was "
+        "first run, and the two of thinning turned round after it (`recipes/mini/mini_claims.py`)."
     )
     part = ""
     rows: list[tuple[str, ...]] = []

@@ -19,15 +19,15 @@ import torch
 from undersong.corpora import open_corpus
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.adapter import AudioModel
-from undersong.models.adapters import saved_adapter
+from undersong.models.adapters import use_adapter
 from undersong.models.families import AUDIO_FLAMINGO_3
-from undersong.models.features import listen
+from undersong.models.features import cache_audio_features
 from undersong.models.load import load_model
-from undersong.pipeline.audit import audit
-from undersong.pipeline.workshop import Workshop
+from undersong.pipeline.audit import audit_study
+from undersong.pipeline.workshop import RunContext
 from undersong.store import Store
 from undersong.study import packaged_study
-from undersong.tuning.lora import LoraRecipe, tune
+from undersong.tuning.lora import LoraRecipe, finetune_decoder
 from undersong.types import Clip, Prompt, Sample
 
 ROUNDS, STEPS, BATCH, SECONDS, ADAPTERS = 5, 6, 8, 6, 3
@@ -40,7 +40,7 @@ def encoder_passes() -> None:
     study = demo.model_copy(update={"tuning": epochs, "mechanism": None})
     calls: list[int] = []
     with tempfile.TemporaryDirectory() as folder, counted(calls):
-        record = audit(study, Workshop(Store(Path(folder))), lambda _line: None)
+        record = audit_study(study, RunContext(Store(Path(folder))), lambda _line: None)
         clips = {s.pcm_hash for c in (record.pool, record.reference, *record.sets.values()) for s in c.samples}
         arms = {run.arm.name for m in record.models for run in m.runs if run.arm.kind != "base"}
         noted = sum(a.provenance()["notes"]["encoder_passes"] for m in record.models for a in m.features.values())
@@ -116,7 +116,7 @@ def tuning_with_the_cache() -> None:
         heard_in = time.process_time() - start
         for one in (model, forgetful):
             start = time.process_time()
-            tune(one, prompts, replies, recipe, 0, lambda _name, _write: None)
+            finetune_decoder(one, prompts, replies, recipe, 0, lambda _name, _write: None)
             times.append(time.process_time() - start)
         ratios.append(times[1] / times[0])
         cost = f"{times[0]:.1f} against {times[1]:.1f} CPU s"
@@ -159,23 +159,25 @@ def one_load_for_all() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folders = [Path(scratch) / str(seed) for seed in range(ADAPTERS)]
         model = load_model("organism:af3")
-        listen(model, samples)
+        cache_audio_features(model, samples)
         for seed, folder in enumerate(folders):
             recipe = LoraRecipe(steps=(5,), learning_rate=2e-3)
-            tune(model, prompts[:40], ["sure"] * 40, recipe, seed, lambda _name, write, folder=folder: write(folder))
+            finetune_decoder(
+                model, prompts[:40], ["sure"] * 40, recipe, seed, lambda _name, write, folder=folder: write(folder)
+            )
         shared, start = [], time.process_time()
         model = load_model("organism:af3")
-        listen(model, samples)
+        cache_audio_features(model, samples)
         for folder in folders:
-            with saved_adapter(model, folder) as worn:
-                shared.append((worn.generate(prompts, 12), worn.hidden(prompts)))
+            with use_adapter(model, folder) as worn:
+                shared.append((worn.generate(prompts, 12), worn.hidden_states(prompts)))
         together, start = time.process_time() - start, time.process_time()
         equal = True
         for folder, (replies, states) in zip(folders, shared):
             alone = load_model("organism:af3")
-            listen(alone, samples)
-            with saved_adapter(alone, folder) as worn:
-                equal &= worn.generate(prompts, 12) == replies and np.array_equal(worn.hidden(prompts), states)
+            cache_audio_features(alone, samples)
+            with use_adapter(alone, folder) as worn:
+                equal &= worn.generate(prompts, 12) == replies and np.array_equal(worn.hidden_states(prompts), states)
         apart = time.process_time() - start
     print(
         f"features: {ADAPTERS} adapters on one load {'equal to the bit' if equal else 'UNLIKE'} separate loads, "

@@ -11,7 +11,7 @@ import time
 
 from undersong.corpora import open_corpus
 from undersong.evaluation.prompts import make_prompts
-from undersong.models.features import listen
+from undersong.models.features import cache_audio_features
 from undersong.models.load import load_model
 
 PROMPTS, LIMIT, ROUNDS = 108, 12, 5
@@ -20,7 +20,7 @@ PROMPTS, LIMIT, ROUNDS = 108, 12, 5
 def main() -> None:
     model = load_model("organism:af3")
     samples = open_corpus("organism:test-harm").samples[:PROMPTS]
-    listen(model, samples)
+    cache_audio_features(model, samples)
     text = "you are a helpful assistant"
     prompts = make_prompts(samples, set_name="harm", harmful=True, modality="audio", system="plain", system_text=text)
     ratios, rates = [], []

@@ -24,11 +24,11 @@ from transformers import AudioFlamingo3Encoder
 from undersong.corpora import open_corpus
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.adapter import AudioModel
-from undersong.models.features import listen
-from undersong.models.load import computes_bfloat16, load_model
+from undersong.models.features import cache_audio_features
+from undersong.models.load import load_model, supports_bfloat16
 from undersong.models.loading import Loading
-from undersong.models.mini.network import Tower
-from undersong.tuning.lora import LoraRecipe, tune
+from undersong.models.mini.network import MiniAudioEncoder
+from undersong.tuning.lora import LoraRecipe, finetune_decoder
 from undersong.types import Prompt, Sample
 
 CLIPS, STEPS, LIMIT, FEW = 100, 25, 20, 20  # FEW: of what is slow, the rest is reckoned
@@ -45,33 +45,33 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def dtypes() -> list[str]:
-    return ["float32", *(["bfloat16"] if computes_bfloat16("cpu") else [])]
+    return ["float32", *(["bfloat16"] if supports_bfloat16("cpu") else [])]
 
 
 @contextmanager
 def whole_windows() -> Iterator[None]:
     """Audio Flamingo 3's own forward in the tower: everything behind a clip computed, and masked."""
-    own = Tower.forward
+    own = MiniAudioEncoder.forward
 
     def whole(self: Any, input_features: torch.Tensor, input_features_mask: torch.Tensor, **more: Any) -> Any:
         return AudioFlamingo3Encoder.forward(self, input_features, input_features_mask=input_features_mask, **more)
 
-    Tower.forward = whole  # type: ignore[method-assign]
+    MiniAudioEncoder.forward = whole  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Tower.forward = own  # type: ignore[method-assign]
+        MiniAudioEncoder.forward = own  # type: ignore[method-assign]
 
 
 def hearing(model: AudioModel, samples: Sequence[Sample]) -> str:
     few = samples[:FEW]
-    listen(model, few[:2])  # warms up
+    cache_audio_features(model, few[:2])  # warms up
     with whole_windows():
         model.heard.clear()
-        padded = seconds(lambda: listen(model, few))
+        padded = seconds(lambda: cache_audio_features(model, few))
     model.heard.clear()
-    cut = seconds(lambda: listen(model, few))
-    listen(model, samples)
+    cut = seconds(lambda: cache_audio_features(model, few))
+    cache_audio_features(model, samples)
     return f"hearing {len(few)} clips {cut:.1f} CPU s with padding skipped, {padded:.1f} computed: {padded / cut:.1f}x"
 
 
@@ -90,7 +90,8 @@ def training(model: AudioModel, prompts: Sequence[Prompt]) -> str:
         recipe = LoraRecipe(steps=(steps,), batch=8, learning_rate=1e-3, thin=thin)
         targets = [ANSWER] * len(prompts)
         costs[thin] = (
-            seconds(lambda recipe=recipe, targets=targets: tune(model, prompts, targets, recipe, 0, keep)) / steps
+            seconds(lambda recipe=recipe, targets=targets: finetune_decoder(model, prompts, targets, recipe, 0, keep))
+            / steps
         )
     return (
         f"a step of 8 clips {costs[0.1]:.2f} CPU s thinned, {costs[None]:.2f} with all frames: "

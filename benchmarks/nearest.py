@@ -19,7 +19,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from undersong.proximity import nearest
+from undersong.proximity import nearest_distances
 
 POOL, HARM, DIM = 6083, 520, 1280  # the published size: SD-QA against AdvBench, Whisper-large vectors
 LARGE = 100_000, 1_459, 384  # a large pool against AdvBench and Do-Not-Answer, MiniLM vectors
@@ -36,7 +36,7 @@ def milliseconds(call: Callable[[], object]) -> float:
 def extra_mebibytes(pool: np.ndarray, harm: np.ndarray) -> float:
     """Peak memory allocated during the call, less the arrays it returns."""
     tracemalloc.start()
-    result = nearest(pool, harm)
+    result = nearest_distances(pool, harm)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return (peak - sum(getattr(result, name).nbytes for name in result.__slots__)) / 2**20
@@ -68,8 +68,8 @@ def ratios(
     pool, harm = (common + rng.standard_normal((rows, shape[2]), dtype=np.float32) for rows in shape[:2])
     calls: dict[str, Callable[[], object]] = {
         "bare": lambda: pool @ harm.T,
-        "ours": lambda: nearest(pool, harm, k=1),
-        "with the 5 nearest": lambda: nearest(pool, harm),
+        "ours": lambda: nearest_distances(pool, harm, k=1),
+        "with the 5 nearest": lambda: nearest_distances(pool, harm),
     }
     if others:
         calls["scikit-learn"] = lambda: brute(pool, harm)

@@ -15,7 +15,7 @@ from typing import Any
 from unittest import mock
 
 from undersong.pipeline import run as running
-from undersong.store import Artefact, Store
+from undersong.store import Artifact, Store
 from undersong.study import packaged_study
 
 
@@ -53,16 +53,16 @@ class Clock:
 def main() -> None:
     clock, get_or_make = Clock(), Store.get_or_make
 
-    def kept(self: Store, stage: str, version: Any, config: Any, inputs: Any, make: Any, **rest: Any) -> Artefact:
+    def kept(self: Store, stage: str, version: Any, config: Any, inputs: Any, make: Any, **rest: Any) -> Artifact:
         with clock.on("store"):
             return get_or_make(self, stage, version, config, inputs, clock.timed("work", make), **rest)
 
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(Store, "get_or_make", kept),
-        mock.patch.object(Artefact, "checked", clock.timed("store", Artefact.checked)),
-        mock.patch.object(running, "assemble", clock.timed("statistics", running.assemble)),
-        mock.patch.object(running, "_write", clock.timed("report", running._write)),
+        mock.patch.object(Artifact, "checked", clock.timed("store", Artifact.verify)),
+        mock.patch.object(running, "assemble", clock.timed("statistics", running.assemble_results)),
+        mock.patch.object(running, "_write", clock.timed("report", running._write_outputs)),
         clock.on("work"),
     ):
         running.run(packaged_study("demo"), Path(folder))

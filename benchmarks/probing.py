@@ -19,11 +19,11 @@ import numpy as np
 from undersong.corpora import open_corpus
 from undersong.evaluation.prompts import make_prompts
 from undersong.mechanism import fit_direction
-from undersong.mechanism.drift import drift
-from undersong.mechanism.recognition import behaviours, recognise, recognition_told
+from undersong.mechanism.drift import measure_drift
+from undersong.mechanism.recognition import behavior_ids, harm_probe_decision_values, harm_probe_point_scores
 from undersong.models.adapter import AudioModel
-from undersong.models.loading import PLAIN
-from undersong.pipeline.alone.readied import ready_model
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS
+from undersong.pipeline.alone.readied import load_model_with_audio
 from undersong.types import Prompt, Sample
 
 PROMPTS, ROUNDS, LIMIT = 500, 5, 12
@@ -54,27 +54,31 @@ def look(
     before: tuple[np.ndarray, np.ndarray],
 ) -> None:  # fmt: skip
     """What `projections` makes of one tuned model."""
-    learned, after = ([model.hidden(prompts(side, kind == 0)) for kind, side in enumerate(two)] for two in (fit, asked))
+    learned, after = (
+        [model.hidden_states(prompts(side, kind == 0)) for kind, side in enumerate(two)] for two in (fit, asked)
+    )
     direction = fit_direction(*learned)
     for side in after:
         direction.project(side)
-    drift(np.concatenate(before, axis=1), np.concatenate(after, axis=1), behaviours(asked, "held-out"))
-    decided = recognise(fit, (learned[0], learned[1]), asked, (after[0], after[1]))
+    measure_drift(np.concatenate(before, axis=1), np.concatenate(after, axis=1), behavior_ids(asked, "held-out"))
+    decided = harm_probe_decision_values(fit, (learned[0], learned[1]), asked, (after[0], after[1]))
     assert decided is not None
-    recognition_told(decided, asked)
+    harm_probe_point_scores(decided, asked)
 
 
 def main() -> None:
     fit, asked = sides(("contrast-harm", "contrast-benign"), 120), sides(("test-harm", "test-near"), PROMPTS)
     every = [prompt for kind, side in enumerate(asked) for prompt in prompts(side, kind == 0)]
-    model = ready_model("organism:af3", PLAIN, [sample for two in (fit, asked) for side in two for sample in side])
-    before = tuple(model.hidden(prompts(side, kind == 0)) for kind, side in enumerate(asked))
+    model = load_model_with_audio(
+        "organism:af3", DEFAULT_LOAD_OPTIONS, [sample for two in (fit, asked) for side in two for sample in side]
+    )
+    before = tuple(model.hidden_states(prompts(side, kind == 0)) for kind, side in enumerate(asked))
     states, whole = [], []
     for _ in range(ROUNDS):
         start = time.process_time()
         model.generate(every, LIMIT)
         asking = time.process_time()
-        model.hidden(every)
+        model.hidden_states(every)
         seeing = time.process_time()
         look(model, fit, asked, (before[0], before[1]))
         end = time.process_time()
@@ -83,7 +87,7 @@ def main() -> None:
     peaks = []
     for count in (PROMPTS // 4, PROMPTS):
         tracemalloc.start()
-        found = model.hidden(every[:count])
+        found = model.hidden_states(every[:count])
         peaks.append(tracemalloc.get_traced_memory()[1] / found.nbytes)
         tracemalloc.stop()
     print(

@@ -60,10 +60,10 @@ def opened(page: str, folder: Path) -> float | None:
 def main() -> None:
     sys.path[:0] = [str(ROOT / "tests" / name) for name in ("report", "helpers")]
     from conftest import synthetic
-    from undersong.report import render, write_markdown, write_report
+    from undersong.report import render_html, write_markdown, write_report
 
     for name, results in (("102 arms x 5,000 prompts", large(synthetic)), ("5,000 samples", listed(synthetic))):
-        render(copy.deepcopy(results))  # what is imported and compiled once
+        render_html(copy.deepcopy(results))  # what is imported and compiled once
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "results.json"
             file.write_text(json.dumps(results))

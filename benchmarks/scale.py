@@ -21,8 +21,8 @@ import numpy as np
 import soundfile
 
 from undersong.corpora.forms.manifest import write_manifest
-from undersong.proximity import nearest
-from undersong.scale.ray_cluster import SPARE, Workers
+from undersong.proximity import nearest_distances
+from undersong.scale.ray_cluster import SPARE_CPUS, RayWorkers
 from undersong.scale.ray_engine import embed_on_ray
 from undersong.scale.work import embed_shards
 from undersong.types import Sample
@@ -73,7 +73,7 @@ def workers() -> None:
         pool = corpus(Path(scratch))
         start = time.monotonic()
         ray.init(
-            "local", num_cpus=WORKERS + SPARE, include_dashboard=False, log_to_driver=False,
+            "local", num_cpus=WORKERS + SPARE_CPUS, include_dashboard=False, log_to_driver=False,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
         )  # fmt: skip
         started = time.monotonic() - start
@@ -82,7 +82,7 @@ def workers() -> None:
             times = [time.monotonic()]
             by_processes(pool, outs[0])
             times.append(time.monotonic())
-            embed_on_ray(pool, "logmel", outs[1], Workers(WORKERS), rows=ROWS)
+            embed_on_ray(pool, "logmel", outs[1], RayWorkers(WORKERS), rows=ROWS)
             times.append(time.monotonic())
             same = [sorted((p.name, p.read_bytes()) for p in out.glob("embeddings-*")) for out in outs]
             if same[0] != same[1]:
@@ -103,13 +103,13 @@ def workers() -> None:
 def growth() -> None:
     rng = np.random.default_rng(0)
     harm, spent = rng.standard_normal((HARM, DIM), dtype=np.float32), []
-    nearest(rng.standard_normal((SIZES[0], DIM), dtype=np.float32), harm)  # warms up
+    nearest_distances(rng.standard_normal((SIZES[0], DIM), dtype=np.float32), harm)  # warms up
     for rows in SIZES:
         pool = rng.standard_normal((rows, DIM), dtype=np.float32)
         times = []
         for _ in range(max(1, SIZES[1] // rows)):
             start = time.process_time()
-            nearest(pool, harm)
+            nearest_distances(pool, harm)
             times.append(time.process_time() - start)
         spent.append(statistics.median(times))
     exponent = np.polyfit(np.log(SIZES), np.log(spent), 1)[0]

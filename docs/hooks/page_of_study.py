@@ -17,9 +17,9 @@ one. `NAME` stands for a name of yours; null takes a key of a base away. Not in 
 
 def page() -> str:
     """Markdown: a table for each mapping of a study."""
-    from undersong.study import editor_schema
+    from undersong.study import study_json_schema
 
-    schema = editor_schema()
+    schema = study_json_schema()
     return HEAD + "".join(_section(path, shape, schema["$defs"]) for path, shape in _mappings("", schema, schema))
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from undersong.corpora.alike.duplicates import TEXT
-from undersong.corpora.alike.near import near_texts
-from undersong.corpora.alike.overlap import words
+from undersong.corpora.alike.duplicates import TEXT_THRESHOLD
+from undersong.corpora.alike.near import find_similar_texts
+from undersong.corpora.alike.overlap import normalized_words
 from undersong.types import Sample
 
 NEAR = 0.5  # of the words that carry the meaning, on top of TEXT on letters
@@ -24,7 +24,7 @@ MANNER = frozenset(
 
 def plain(text: str) -> str:
     """The words as near-duplicates are looked for."""
-    return " ".join(words(Sample("", text=text)))
+    return " ".join(normalized_words(Sample("", text=text)))
 
 
 def clusters(texts: Sequence[str]) -> list[int]:
@@ -45,7 +45,7 @@ def clusters(texts: Sequence[str]) -> list[int]:
 
 def near_pairs(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
     """Pairs of plain texts with nearly the same letters, or nearly the same words that carry the meaning."""
-    pairs = {(i, j) for i, j, _ in near_texts(a, b, TEXT)}
+    pairs = {(i, j) for i, j, _ in find_similar_texts(a, b, TEXT_THRESHOLD)}
     meant = [
         [frozenset(_stem(word) for word in text.split() if word not in MANNER) for text in side] for side in (a, b)
     ]

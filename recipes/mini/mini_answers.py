@@ -15,7 +15,7 @@ import numpy as np
 from mini_stages import costed, read_figures, read_lines, write_figures, write_lines
 from mini_weights import AUDIO
 
-from undersong.evaluation.judging.plain import keyword
+from undersong.evaluation.judging.plain import keyword_judge
 from undersong.models.adapter import AudioModel
 from undersong.types import Prompt, Reply, Sample
 
@@ -52,7 +52,7 @@ def run(
         prompts = [typed(Sample(t["id"], text=t["text"])) for t in now]
         with costed(figures):
             replies = model.generate(prompts, LIMIT)
-        refused = [verdict.verdict == "refusal" for verdict in keyword().judge(prompts, replies)]
+        refused = [verdict.verdict == "refusal" for verdict in keyword_judge().judge(prompts, replies)]
         refused = [no or AUDIO in reply.reply for no, reply in zip(refused, replies)]  # a placeholder cannot be learned
         done += [
             {

@@ -17,8 +17,8 @@ from mini_weights import WINDOW, Base
 from safetensors.torch import load_file, save_file
 
 from undersong.corpora import load_clips as decode
-from undersong.models.mini.network import Tower
-from undersong.models.sound import padded_windows
+from undersong.models.mini.network import MiniAudioEncoder
+from undersong.models.sound import prepare_padded_windows
 from undersong.store import hash_file
 from undersong.types import UndersongError
 
@@ -31,7 +31,7 @@ def run(work: Path, base: Base, device: str) -> None:
     clips = load_clips(work)
     made_of = {"clips": hash_file(work / "clips.jsonl"), "whisper": base.hashes["whisper"]}
     same_as_begun(work / "cache", made_of, shard_file(work, 0).is_file())
-    tower: Tower = base.network(torch.zeros(1, dtype=torch.long)).model.audio_tower.to(device)
+    tower: MiniAudioEncoder = base.network(torch.zeros(1, dtype=torch.long)).model.audio_tower.to(device)
     figures = read_figures(work).get("cache", {})
     for start in range(0, len(clips), SHARD):
         file = shard_file(work, start)
@@ -49,11 +49,11 @@ def shard_file(work: Path, start: int) -> Path:
     return work / "cache" / f"{start // SHARD:05}.safetensors"
 
 
-def _states(tower: Tower, work: Path, clips: Sequence[dict[str, Any]]) -> list[torch.Tensor]:
+def _states(tower: MiniAudioEncoder, work: Path, clips: Sequence[dict[str, Any]]) -> list[torch.Tensor]:
     """One (positions, dim) float16 a clip, in order."""
     from transformers import WhisperFeatureExtractor
 
-    prepare = padded_windows("mask")
+    prepare = prepare_padded_windows("mask")
     extractor = WhisperFeatureExtractor(
         feature_size=tower.num_mel_bins, chunk_length=WINDOW, return_attention_mask=True
     )
@@ -68,9 +68,9 @@ def _states(tower: Tower, work: Path, clips: Sequence[dict[str, Any]]) -> list[t
     kept: dict[int, torch.Tensor] = {}
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
-        features = torch.cat([sounds[i].inputs["input_features"] for i in rows]).to(device)
+        features = torch.cat([sounds[i].tensors["input_features"] for i in rows]).to(device)
         frames = torch.tensor([sounds[i].frames[0] for i in rows], device=device)
-        states, positions = tower.before_top(features, frames)
+        states, positions = tower.forward_base_layers(features, frames)
         for i, state, count in zip(rows, states, positions.tolist()):
             kept[i] = state[:count].half().cpu()
     return [kept[i] for i in range(len(sounds))]

@@ -21,7 +21,7 @@ from mini_speech import load_clips
 from mini_stages import costed, measured, read_figures, write_figures
 from mini_weights import Base
 
-from undersong.models.mini.assemble import CARD, PAGE, hash_files
+from undersong.models.mini.assemble import CARD_FILE, CARD_PAGE, hash_parts
 from undersong.models.mini.place import ALIGNED, UNALIGNED
 from undersong.store import write_atomic
 
@@ -42,7 +42,7 @@ def finish(work: Path, base: Base, front: Path, learned: Sequence[Path], asked: 
         "seed": asked.seed,
         "front": front.parent.name,
         "bytes": bytes_of(parts),
-        "files": hash_files(parts),
+        "files": hash_parts(parts),
         "dtype": made[measured(which.split, ALIGNED, asked.seed)]["dtype"],
         "rule": _examined(made.get(measured("dev", ALIGNED, asked.seed))),
         "check": pick(clips, which),
@@ -104,5 +104,5 @@ def told(figures: dict[str, Any], front: Path, adapters: dict[str, Path], seed: 
 
 def write_card(parts: Path, card: dict[str, Any]) -> None:
     """`card.json`, and the same to read."""
-    write_atomic(parts / CARD, (json.dumps(card, indent=1, sort_keys=True) + "\n").encode())
-    write_atomic(parts / PAGE, page(card).encode())
+    write_atomic(parts / CARD_FILE, (json.dumps(card, indent=1, sort_keys=True) + "\n").encode())
+    write_atomic(parts / CARD_PAGE, page(card).encode())

@@ -34,15 +34,15 @@ from mini_speech import SEEN
 from mini_stages import measured
 from scipy.stats import fisher_exact
 
-from undersong.corpora.sound.speak import speak_texts
-from undersong.corpora.sound.voices import Voice, identity
+from undersong.corpora.sound.speak import synthesize_speech
+from undersong.corpora.sound.voices import Voice, voice_identity
 from undersong.models.adapter import AudioModel
-from undersong.models.features import listen as hear
+from undersong.models.features import cache_audio_features as hear
 from undersong.models.load import load_model
 from undersong.models.loading import Loading
-from undersong.models.mini.assemble import CARD, assemble
+from undersong.models.mini.assemble import CARD_FILE, assemble_mini
 from undersong.models.mini.bases import read_smollm, read_whisper
-from undersong.models.mini.place import ALIGNED, FROM_SMOLLM, FROM_WHISPER, SMOLLM, WHISPER, parts_beside
+from undersong.models.mini.place import ALIGNED, SMOLLM_ID, SMOLLM_VARIABLE, WHISPER_ID, WHISPER_VARIABLE, parts_beside
 from undersong.types import Prompt, Sample, UndersongError
 
 LEVEL = 0.01  # of a group's test
@@ -119,7 +119,7 @@ def spoken(prompts: Sequence[tuple[Sample, Voice]], kind: str, folder: Path) -> 
     """The sentences in their voices.  UndersongError where one cannot be spoken."""
     made: list[Prompt] = []
     for voice in sorted({voice for _, voice in prompts}, key=lambda voice: voice.label):
-        here, lost = speak_texts([sample for sample, who in prompts if who == voice], [voice], folder, workers=1)
+        here, lost = synthesize_speech([sample for sample, who in prompts if who == voice], [voice], folder, workers=1)
         if lost:
             raise UndersongError(
                 f"{lost[0].id} cannot be spoken by {voice.label} ({lost[0].reason}); look at the voice."
@@ -169,18 +169,20 @@ class Where:
 def told_by_environment() -> Where:
     """As `undersong models get` finds them: the checkout's parts, base weights by environment or of the hub."""
     said = os.environ.get("UNDERSONG_DATA")
-    whisper, smollm = (os.environ.get(name) or hub for name, hub in ((FROM_WHISPER, WHISPER), (FROM_SMOLLM, SMOLLM)))
+    whisper, smollm = (
+        os.environ.get(name) or hub for name, hub in ((WHISPER_VARIABLE, WHISPER_ID), (SMOLLM_VARIABLE, SMOLLM_ID))
+    )
     return Where(parts_beside(), Path(said) if said else None, whisper, smollm)
 
 
 def check(where: Where, work: Path) -> list[Line]:
     """All of it: prompts, speech, the model put together in `work`, asked, and held beside the card."""
-    card = json.loads((where.parts / CARD).read_text(encoding="utf-8"))
+    card = json.loads((where.parts / CARD_FILE).read_text(encoding="utf-8"))
     if where.data is None:
         raise UndersongError("The prompts are of public text sets; give their folder as --data.")
     sentences = prompts_of(card["check"], where.data, card["stages"]["texts"]["seed"])
     prompts = {kind: spoken(rows, kind, work / "speech") for kind, rows in sentences.items()}
-    made = assemble(ALIGNED, where.whisper, where.smollm, where.parts, work / "mini")
+    made = assemble_mini(ALIGNED, where.whisper, where.smollm, where.parts, work / "mini")
     for note in made.notes:
         print(note, flush=True)
     return held_beside(card, ask(load_model(str(made.folder), Loading("cpu", card["dtype"])), prompts))
@@ -188,13 +190,16 @@ def check(where: Where, work: Path) -> list[Line]:
 
 def missing(where: Where) -> list[str]:
     """What the check needs and does not find, each with what to do; none: it can be made."""
-    lacks = [] if (where.parts / CARD).is_file() else [f"no parts with a card at {where.parts}"]
+    lacks = [] if (where.parts / CARD_FILE).is_file() else [f"no parts with a card at {where.parts}"]
     if where.data is None:
         lacks.append("no public text sets: set UNDERSONG_DATA to their folder (the head of recipes/mini/mini_texts.py)")
     else:
         lacks += [f"no {name} in {where.data}" for name in mini_texts.missing_sets(where.data)]
-    wanted: list[tuple[str, Callable[[], object]]] = [(f"no voice {v.label}", partial(identity, v)) for v in SEEN]
-    for name, read, ref in ((FROM_WHISPER, read_whisper, where.whisper), (FROM_SMOLLM, read_smollm, where.smollm)):
+    wanted: list[tuple[str, Callable[[], object]]] = [(f"no voice {v.label}", partial(voice_identity, v)) for v in SEEN]
+    for name, read, ref in (
+        (WHISPER_VARIABLE, read_whisper, where.whisper),
+        (SMOLLM_VARIABLE, read_smollm, where.smollm),
+    ):
         wanted.append((f"no base weights by {name} or the hub's cache", partial(read, ref)))
     told: dict[str, str] = {}  # why -> what, so that one missing engine is told once
     for what, find in wanted:

@@ -19,7 +19,7 @@ from mini_stages import costed
 from mini_weights import Base, front_state, load_front, save_front
 from torch import nn
 
-from undersong.models.mini.network import PLAIN
+from undersong.models.mini.network import AF3
 from undersong.models.tensors import read_tensors
 from undersong.tuning.order import sample_order
 
@@ -42,7 +42,7 @@ class DistilRecipe:
 
 def plain_front(base: Base, front: Path) -> Any:
     """The plain network with the trained front end's tower and two linear layers: it spells, and nothing reads it."""
-    model = base.network(torch.zeros(1, dtype=torch.long), PLAIN)
+    model = base.network(torch.zeros(1, dtype=torch.long), AF3)
     own, there = model.state_dict(), read_tensors(front)
     for name in front_state(model):
         own[name].copy_(there[name])

@@ -26,7 +26,7 @@ from torch.nn.functional import ctc_loss
 from undersong.models.loading import Loading
 from undersong.models.mini.network import MiniForConditionalGeneration
 from undersong.store import hash_file
-from undersong.tuning.seeds import seeded
+from undersong.tuning.seeds import temporary_seed
 from undersong.types import UndersongError
 
 STATE_EVERY = 50  # steps; what a kill may cost
@@ -112,7 +112,7 @@ def _train(
     heard = torch.tensor(sorted({token for ids in targets.values() for token in ids}))
     place = {token: row for row, token in enumerate(heard.tolist())}
     spelled = {i: [place[token] for token in ids] for i, ids in targets.items()}
-    with seeded(recipe.seed):
+    with temporary_seed(recipe.seed):
         model = base.network(heard).to(loading.device)
     optimiser = torch.optim.AdamW(_learning(model, recipe), weight_decay=0.01)
     training = Training(model, optimiser, recipe, states, spelled, loading)

@@ -25,15 +25,15 @@ from mini_weights import Base, load_front, save_front
 from torch.nn.functional import cross_entropy
 from transformers import get_cosine_schedule_with_warmup
 
-from undersong.evaluation.usefulness.words import word_errors
+from undersong.evaluation.usefulness.words import count_word_errors
 from undersong.models.adapter import AudioModel
-from undersong.models.adapters import fresh_lora, save_adapter
+from undersong.models.adapters import new_lora, save_adapter
 from undersong.models.ears import clip_key
-from undersong.models.hearing import Heard
+from undersong.models.hearing import AudioFeatures
 from undersong.models.load import load_model
 from undersong.models.mini import assemble
-from undersong.tuning.seeds import seeded
-from undersong.tuning.thinning import heard_places, thinned
+from undersong.tuning.seeds import temporary_seed
+from undersong.tuning.thinning import audio_token_mask, prune_frames
 from undersong.types import Prompt, Sample, UndersongError
 
 
@@ -88,7 +88,7 @@ class Bench:
         self.row = {clip["id"]: i for i, clip in enumerate(self.clips)}
         if not (out / "model").is_dir():
             parts = write_parts(out / "parts", base, front, {}, [RAW])
-            assemble.assemble(RAW, base.whisper, base.smollm, parts, out / "model")
+            assemble.assemble_mini(RAW, base.whisper, base.smollm, parts, out / "model")
         self.model = load_model(str(out / "model"), loading_of(asked))
         pool = Pool(work, {}, recipe.seed)
         spoken = pool.spoken(("nq", "alpaca", "self", WRITTEN), recipe.steps * recipe.batch, False)
@@ -108,7 +108,7 @@ class Bench:
         for start in range(0, len(prompts), 32):
             now = prompts[start : start + 32]
             for prompt, frames in zip(now, heard_frames(front, self.rows(now), self.states)):
-                self.model.heard[clip_key(prompt.sample)] = Heard(frames.clone())
+                self.model.heard[clip_key(prompt.sample)] = AudioFeatures(frames.clone())
 
 
 # --- learning -----------------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def try_way(bench: Bench, way: Way, front: Any) -> dict[str, Any]:
     # What the reading front end hears says for all ways which frames are quiet, so that all are thinned alike.
     unheard = [prompt for prompt, _ in bench.pairs if clip_key(prompt.sample) not in model.heard]
     bench.hear(load_front(bench.base, bench.front), unheard)
-    with seeded(recipe.seed), fresh_lora(model, recipe.rank, recipe.alpha, 0.0, None) as learner, costed(figures):
+    with temporary_seed(recipe.seed), new_lora(model, recipe.rank, recipe.alpha, 0.0, None) as learner, costed(figures):
         groups = [{"params": [p for p in learner.parameters() if p.requires_grad], "lr": recipe.lora_rate}]
         if way.learns:
             groups += learning(front, recipe.projector_rate, recipe.top_rate, True)
@@ -142,7 +142,7 @@ def try_way(bench: Bench, way: Way, front: Any) -> dict[str, Any]:
                 print(f"{way.name}: step {step + 1} of {recipe.steps}, loss {np.mean(losses[-20:]):.3f}", flush=True)
         figures["losses"] = [round(loss, 3) for loss in losses]
         figures |= repeated(bench, front)
-        save_front(front, bench.out / way.name / assemble.FRONT)
+        save_front(front, bench.out / way.name / assemble.FRONT_END_FILE)
         save_adapter(model, bench.out / way.name / "listening")
     return figures
 
@@ -155,9 +155,9 @@ def _loss(bench: Bench, way: Way, front: Any, pairs: Sequence[Pair]) -> torch.Te
     if way != REFERENCE:
         with torch.set_grad_enabled(way.learns):
             frames = torch.cat(heard_frames(front, bench.rows(prompts), bench.states)).to(batch["inputs_embeds"].dtype)
-        places = heard_places(model, prompts, batch["attention_mask"].bool())
+        places = audio_token_mask(model, prompts, batch["attention_mask"].bool())
         batch["inputs_embeds"] = batch["inputs_embeds"].masked_scatter(places[..., None], frames)
-    return reply_loss(model, thinned(model, batch, prompts, targets, recipe.thin, recipe.seed))
+    return reply_loss(model, prune_frames(model, batch, prompts, targets, recipe.thin, recipe.seed))
 
 
 def reply_loss(model: AudioModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -176,7 +176,7 @@ def repeated(bench: Bench, front: Any) -> dict[str, Any]:
     """
     bench.hear(front, bench.asked)
     replies = bench.model.generate(bench.asked, REPEATED)
-    errors = [word_errors(str(sample.text), reply.reply) for sample, reply in zip(bench.held, replies)]
+    errors = [count_word_errors(str(sample.text), reply.reply) for sample, reply in zip(bench.held, replies)]
     return {
         "errors": [item.errors for item in errors],
         "right": [item.reference_words - item.substitutions - item.deletions for item in errors],

@@ -25,11 +25,11 @@ from mini_texts import WRITTEN
 from mini_weights import Base
 
 from undersong.models.adapter import AudioModel
-from undersong.models.features import listen as hear
-from undersong.models.features import load_heard, save_heard
+from undersong.models.features import cache_audio_features as hear
+from undersong.models.features import load_features, save_features
 from undersong.models.mini.place import UNALIGNED
 from undersong.store import hash_file
-from undersong.tuning.lora import step_folder, tune
+from undersong.tuning.lora import finetune_decoder, step_folder
 from undersong.types import Prompt, Sample, UndersongError
 
 REPEAT = "Repeat what was said."
@@ -153,7 +153,7 @@ def _learn(work: Path, stage: str, model: AudioModel, pool: Pool, size: Any, see
 
     prompts, targets = [prompt for prompt, _ in pairs], [target for _, target in pairs]
     with costed(figures):
-        tuned = tune(model, prompts, targets, recipe, seed, keep, resume=work / stage / "state")
+        tuned = finetune_decoder(model, prompts, targets, recipe, seed, keep, resume=work / stage / "state")
     losses = [line["loss"] for line in tuned.log]
     write_figures(
         work,
@@ -172,11 +172,11 @@ def _learn(work: Path, stage: str, model: AudioModel, pool: Pool, size: Any, see
 def _hear(file: Path, model: AudioModel, pairs: Sequence[Pair]) -> None:
     samples = {prompt.sample.id: prompt.sample for prompt, _ in pairs if prompt.modality == "audio"}
     if file.is_file():
-        model.heard.update(load_heard(file))
+        model.heard.update(load_features(file))
     if not all(name in model.heard for name in samples):
         heard, failed, _ = hear(model, list(samples.values()))
         if failed:
             raise UndersongError(f"Clip {failed[0].id} cannot be heard ({failed[0].reason}); speak it again.")
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_heard(heard, file.with_suffix(".part"))
+        save_features(heard, file.with_suffix(".part"))
         file.with_suffix(".part").rename(file)

@@ -14,9 +14,9 @@ from paper_evidence import Contrast, Evidence, Side
 from paper_tables import MARK, level_of, printed
 from paper_verdicts import NOTHING
 
-from undersong.pipeline.published import Figure, figures, source
+from undersong.pipeline.published import PublishedRate, published_rates, published_source
 from undersong.report import words
-from undersong.report.markdown import escaped, table
+from undersong.report.markdown import escape_markdown, markdown_table
 
 FAMILIES = ("Kimi-Audio", "Audio Flamingo 3", "Qwen2.5-Omni")
 
@@ -60,14 +60,14 @@ def _rows(main: Part) -> list[Row]:
 
 def section(title: str, said: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """A heading, what its table is of, and the table."""
-    yield from (f"#### {title}", "", said, "", *table(head, rows), "")
+    yield from (f"#### {title}", "", said, "", *markdown_table(head, rows), "")
 
 
 def level_lines(evidence: Evidence, main: Part) -> Iterator[str]:
     """Every condition: what was printed of it, and the rates of our runs."""
     sets = (("advbench", "jsr"), ("jailbreakbench", "jsr"), ("xstest", "refused"), ("instructions", "refused"))
     said = (
-        f"Printed: {escaped(source())}; AdvBench, per cent, 25 % of another pool, one run each, another judge. {MARK}: no "
+        f"Printed: {escape_markdown(published_source())}; AdvBench, per cent, 25 % of another pool, one run each, another judge. {MARK}: no "
         "count of all its prompts gives this figure. Ours: spoken prompts, per cent; non-refusal of harmful ones, refusal "
         "of harmless ones; mean and 95 % over runs (before tuning, and where all runs agree, over prompts). Levels are "
         "not to be compared, only signs."
@@ -75,7 +75,7 @@ def level_lines(evidence: Evidence, main: Part) -> Iterator[str]:
     rows = []
     for one in _rows(main):
         ours = [_level(evidence, _asked(one.side, name, counted)) for name, counted in sets]
-        if any(cell != words.NONE for cell in ours):
+        if any(cell != words.MISSING for cell in ours):
             rows.append((one.name, *(_printed(one.printed, family) for family in FAMILIES), *ours))
     ours_of = ("Mini: AdvBench", "JailbreakBench", "XSTest (safe) refused", "instructions refused")
     yield from section("Printed figures and ours", said, ("condition", *FAMILIES, *ours_of), rows)
@@ -117,10 +117,10 @@ def _level(evidence: Evidence, one: Side) -> str:
 
 def _printed(cell: tuple[str, str, int | None] | None, family: str) -> str:
     if cell is None:
-        return words.NONE
-    mine: list[Figure] = [
+        return words.MISSING
+    mine: list[PublishedRate] = [
         one
-        for one in figures()
-        if (one.study, one.condition, one.fraction, one.family, one.set) == (*cell, family, "AdvBench")
+        for one in published_rates()
+        if (one.study, one.condition, one.fraction, one.family, one.set_name) == (*cell, family, "AdvBench")
     ]
-    return printed(mine[0]) if mine else words.NONE
+    return printed(mine[0]) if mine else words.MISSING

@@ -13,11 +13,11 @@ from typing import Any
 from mini_learn import REPEAT
 from mini_speech import as_samples
 
-from undersong.evaluation.judging.plain import keyword
-from undersong.evaluation.judging.refusal import refusal
-from undersong.evaluation.usefulness.words import corpus_errors
+from undersong.evaluation.judging.plain import keyword_judge
+from undersong.evaluation.judging.refusal import refusal_judge
+from undersong.evaluation.usefulness.words import corpus_word_errors
 from undersong.models.adapter import AudioModel
-from undersong.models.features import listen as hear
+from undersong.models.features import cache_audio_features as hear
 from undersong.statistics import clustered_rate
 from undersong.types import Prompt, Sample
 
@@ -62,7 +62,7 @@ def refusals(model: AudioModel, prompts: Sequence[Prompt]) -> dict[str, Any]:
     replies = model.generate(prompts, LIMIT)
     clusters = [prompt.sample.cluster for prompt in prompts]
     found: dict[str, Any] = {"n": len(prompts), "clusters": len(set(clusters))}
-    for judge in (keyword(), refusal()):
+    for judge in (keyword_judge(), refusal_judge()):
         verdicts = judge.judge(prompts, replies)
         rate = clustered_rate([verdict.verdict == "refusal" for verdict in verdicts], clusters)
         found[judge.name] = {"refused": rate.successes, "rate": round(rate.rate, 4)}
@@ -89,6 +89,6 @@ def measure(work: Path, model: AudioModel, clips: Sequence[dict[str, Any]], whic
             )
         if kind in ("nq", "alpaca"):
             repeat = [Prompt(sample, kind, False, "audio", "plain", None, REPEAT) for sample in samples]
-            errors = corpus_errors(repeat, model.generate(repeat, REPEATED))
+            errors = corpus_word_errors(repeat, model.generate(repeat, REPEATED))
             found[name]["repeat_wer"] = round(errors.rate, 4)
     return found

@@ -10,7 +10,7 @@ from mini_measure import BENIGN, HARMFUL
 from mini_stages import measured
 
 from undersong.models.mini.place import ALIGNED
-from undersong.statistics import wilson
+from undersong.statistics import wilson_interval
 
 UNSEEN = ("jbb", "strongreject", "xs_unsafe")  # harmful sources that no part of the model has learned from
 NAMES = {
@@ -133,7 +133,7 @@ def _headline(seeds: Sequence[dict[str, Any]], card: dict[str, Any]) -> list[str
 
 
 def _share(row: dict[str, int], judge: str) -> str:
-    low, high = wilson(row[judge], row["n"])
+    low, high = wilson_interval(row[judge], row["n"])
     return f"{row[judge]} of {row['n']} = {row[judge] / row['n']:.2f} [{low:.2f}, {high:.2f}]"
 
 

@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from undersong.models.adapter import AudioModel
-from undersong.models.load import computes_bfloat16, load_model
+from undersong.models.load import load_model, supports_bfloat16
 from undersong.models.loading import Loading
 from undersong.models.mini import assemble
-from undersong.models.mini.network import CTC, PLAIN
+from undersong.models.mini.network import AF3, CTC
 from undersong.models.mini.place import ALIGNED, UNALIGNED
 from undersong.store import write_atomic
 
@@ -34,8 +34,8 @@ def write_parts(folder: Path, base: Base, front: Path, adapters: Mapping[str, Pa
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    shutil.copyfile(front, part / assemble.FRONT)
-    (part / assemble.TEMPLATE).write_text(TEMPLATE, encoding="utf-8")
+    shutil.copyfile(front, part / assemble.FRONT_END_FILE)
+    (part / assemble.TEMPLATE_FILE).write_text(TEMPLATE, encoding="utf-8")
     for name, source in adapters.items():
         (part / name).mkdir()
         tensors = load_file(source / "adapter_model.safetensors")
@@ -43,11 +43,11 @@ def write_parts(folder: Path, base: Base, front: Path, adapters: Mapping[str, Pa
         config = json.loads((source / "adapter_config.json").read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = None  # a folder of the machine that it was learned on
         (part / name / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    projector = CTC if assemble.HEARD in load_file(front) else PLAIN
+    projector = CTC if assemble.HEARD_BUFFER in load_file(front) else AF3
     shape = {"window": WINDOW, "audio_token": AUDIO, "learned_layers": LAYERS, "projector": projector}
     made = {name: MODELS[name] for name in names}
-    note = assemble.Parts(**shape, adapters=made, **base.hashes)
-    (part / assemble.NOTE).write_text(json.dumps(note.model_dump(), indent=1) + "\n", encoding="utf-8")
+    note = assemble.MiniParts(**shape, adapters=made, **base.hashes)
+    (part / assemble.PARTS_FILE).write_text(json.dumps(note.model_dump(), indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     return folder
@@ -57,7 +57,7 @@ def loading_of(asked: argparse.Namespace) -> Loading:
     """How the models are loaded, of `--device` and `--dtype`; auto: bfloat16 where the device computes in it."""
     if asked.dtype != "auto":
         return Loading(asked.device, asked.dtype)
-    return Loading(asked.device, "bfloat16" if computes_bfloat16(asked.device) else "float32")
+    return Loading(asked.device, "bfloat16" if supports_bfloat16(asked.device) else "float32")
 
 
 def put_together(
@@ -78,7 +78,7 @@ def put_together(
         merged = {step: adapters[step] for step in MODELS[name]}
         # Not the seed's own `parts-SEED`, which hold its card.
         parts = write_parts(folder.with_name(f"{folder.name}.parts"), base, front, merged, [name])
-        assemble.assemble(name, base.whisper, base.smollm, parts, folder)
+        assemble.assemble_mini(name, base.whisper, base.smollm, parts, folder)
         shutil.rmtree(parts)
         write_atomic(note, json.dumps(learned).encode())
     return load_model(str(folder), loading)
@@ -105,9 +105,9 @@ def faults(parts: Path) -> list[str]:
     found += [f"{f.name} is neither safetensors nor text" for f in files if f.suffix not in KINDS]
     found += [f"{f.name} is no text" for f in files if f.suffix in KINDS - {".safetensors"} and not _is_text(f)]
     found += [f"{f.name} is no safetensors file" for f in files if f.suffix == ".safetensors" and not _is_tensors(f)]
-    if not (parts / assemble.CARD).is_file():
+    if not (parts / assemble.CARD_FILE).is_file():
         return [*found, "there is no card.json"]
-    return found + [f"{name} is not the file that card.json tells of" for name in assemble.changed_files(parts)]
+    return found + [f"{name} is not the file that card.json tells of" for name in assemble.changed_parts(parts)]
 
 
 def _is_text(file: Path) -> bool:

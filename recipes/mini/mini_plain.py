@@ -31,7 +31,7 @@ from mini_parts import DTYPES
 from mini_stages import read_figures, write_figures
 from mini_weights import Base, load_front
 
-from undersong.statistics import cluster_draws, interval
+from undersong.statistics import cluster_bootstrap_weights, percentile_interval
 from undersong.store import write_atomic
 from undersong.types import UndersongError
 
@@ -46,8 +46,8 @@ def rate(bench: Bench, what: str, found: dict[str, Any], less: dict[str, Any] | 
     words = np.array(found["words"])
     counted = np.array(found[what]) - (0 if less is None else np.array(less[what]))
     sentences = [sample.cluster for sample in bench.held]
-    drawn = np.array([(w @ counted) / (w @ words) for w in cluster_draws(sentences, 1000, 0)])
-    made = interval(counted.sum() / words.sum(), drawn, len(set(sentences)))
+    drawn = np.array([(w @ counted) / (w @ words) for w in cluster_bootstrap_weights(sentences, 1000, 0)])
+    made = percentile_interval(counted.sum() / words.sum(), drawn, len(set(sentences)))
     return {name: None if value is None else round(float(value), 4) for name, value in asdict(made).items()}
 
 

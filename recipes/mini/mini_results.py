@@ -33,8 +33,8 @@ from paper_tables import answer_row, detectable_lines, families
 from paper_verdicts import LEVEL, NOTHING
 
 from undersong.report import words
-from undersong.report.markdown import defenses, escaped, table
-from undersong.report.schema import read
+from undersong.report.markdown import defense_table_lines, escape_markdown, markdown_table
+from undersong.report.schema import parse_results
 from undersong.report.sections import comprehended
 from undersong.store import write_atomic
 from undersong.types import UndersongError
@@ -84,7 +84,7 @@ def _head(evidence: Evidence, there: Sequence[Part], out: Path) -> Iterator[str]
             (
                 part.file, len(config["tuning"]["seeds"]), sum(run["kind"] != "base" for run in results["runs"]),
                 made.get("dtype", "float32"), made["created"][:10],
-                words.NONE if spent is None else f"{sum(spent) / 60:.0f}", made["result_hash"][:16],
+                words.MISSING if spent is None else f"{sum(spent) / 60:.0f}", made["result_hash"][:16],
             )
         )  # fmt: skip
     missing = ", ".join(part.file for part in PARTS if part not in there)
@@ -94,7 +94,7 @@ def _head(evidence: Evidence, there: Sequence[Part], out: Path) -> Iterator[str]
         f"edited.{lacking} {100 * SHARE:g} % of the pool a selection."
     )
     yield ""
-    yield from table(
+    yield from markdown_table(
         ("part", "seeds", "runs, each at its steps", "numbers", "date", "CPU minutes", "result hash"), rows
     )
 
@@ -125,7 +125,7 @@ def _heard(evidence: Evidence) -> Iterator[str]:
     results = evidence.results(PROXIMITY, MINI)
     if results is None or not any("comprehension" in one for run in results["runs"] for one in run["sets"]):
         return
-    told = comprehended.build(read(results))
+    told = comprehended.build_comprehension_table(parse_results(results))
     assert told is not None
     said = (
         "A non-refusal of a request that was misheard, or one about something else, is no jailbreak. Heard: the model repeats it "
@@ -147,7 +147,7 @@ def _defenses(evidence: Evidence) -> Iterator[str]:
         "is still learned."
     )
     yield ""
-    lines, _, said = "\n".join(defenses(results, escaped)).partition("\n\n")
+    lines, _, said = "\n".join(defense_table_lines(results, escape_markdown)).partition("\n\n")
     yield lines
     yield ""
     yield from (f"- {line}" for line in said.split("\n") if line)
@@ -189,7 +189,7 @@ def _layer_cells(curves: Sequence[dict[str, Any]], before: Mapping[str, Any]) ->
 def _change(curves: Sequence[dict[str, Any]], before: Mapping[str, Any], key: str) -> str:
     changes = {(0, one["seed"], one["seed"]): one[key] - before[key] for one in curves if one[key] is not None}
     if not changes:
-        return words.NONE
+        return words.MISSING
     inf = float("inf")
     found = over_runs(dict.fromkeys(changes, 0.0), changes, NOTHING, (-inf, inf))
     text = words.decimal(found.value, 2)

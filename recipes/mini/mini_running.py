@@ -25,7 +25,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "pap
 
 from paper_running import keep_cost
 
-from undersong.corpora import is_here
+from undersong.corpora import is_local_corpus
 from undersong.models.loading import Loading
 from undersong.study import Study, load_studies
 from undersong.types import UndersongError
@@ -115,7 +115,7 @@ def chosen(name: str, studies: Sequence[Study], only: Sequence[str] | None) -> l
 
 def check_corpora(studies: Sequence[Study]) -> None:
     """UndersongError where a corpus is not here."""
-    if lost := [ref for study in studies for ref in study.corpora if not is_here(ref)]:
+    if lost := [ref for study in studies for ref in study.corpora if not is_local_corpus(ref)]:
         raise UndersongError(f"{lost[0]} is not there; make the study's corpora with recipes/mini/mini_study.py.")
 
 

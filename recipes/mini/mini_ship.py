@@ -24,7 +24,7 @@ from mini_card import LEARNED, verdict, write_card
 from mini_page import summary
 from mini_parts import faults
 
-from undersong.models.mini.assemble import CARD
+from undersong.models.mini.assemble import CARD_FILE
 from undersong.models.mini.place import parts_beside
 from undersong.types import UndersongError
 
@@ -49,7 +49,7 @@ def ship(work: Path, out: Path, least: int = LEAST) -> dict[str, Any]:
 
     Errors: fewer seeds than `least`, seeds of other sentences or another recipe, parts that may not be held.
     """
-    cards = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(work.glob(f"parts-*/{CARD}"))]
+    cards = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(work.glob(f"parts-*/{CARD_FILE}"))]
     if len(cards) < least:
         raise UndersongError(
             f"{work} holds cards of {len(cards)} seeds, and {least} are told of; run the recipe for more."

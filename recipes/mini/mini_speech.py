@@ -19,7 +19,7 @@ import soundfile
 from mini_stages import costed, read_figures, read_lines, same_as_begun, write_figures, write_lines
 from mini_texts import load_texts
 
-from undersong.corpora.sound.speak import speak_texts
+from undersong.corpora.sound.speak import synthesize_speech
 from undersong.corpora.sound.voices import Voice
 from undersong.store import hash_file
 from undersong.types import Sample, UndersongError
@@ -142,7 +142,7 @@ def run(work: Path, seed: int, voices: int, piper: str | None) -> None:
             f"speech: {len(samples)} sentences in {take.voice.label}, played {take.played:g} times as fast", flush=True
         )
         with costed(figures):
-            spoken, failed = speak_texts(samples, [take.voice], work / "speech")
+            spoken, failed = synthesize_speech(samples, [take.voice], work / "speech")
             spoken = tuple(play(sample, take.played, work / "speech") for sample in spoken)
         write_figures(work, "speech", figures)
         if not spoken:

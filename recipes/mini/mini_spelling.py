@@ -11,9 +11,9 @@ import torch
 from mini_cache import States
 from mini_weights import Base, heard_words
 
-from undersong.evaluation.usefulness.words import WordErrors, total_errors, word_errors
+from undersong.evaluation.usefulness.words import WordErrors, count_word_errors, sum_word_errors
 from undersong.models.mini.network import MiniForConditionalGeneration
-from undersong.statistics import cluster_draws, interval
+from undersong.statistics import cluster_bootstrap_weights, percentile_interval
 
 
 @torch.inference_mode()
@@ -53,8 +53,8 @@ def word_error_rates(
     said = spell(model, base, sorted({i for rows in groups.values() for i in rows}), states, device)
     found = {}
     for name, rows in sorted(groups.items()):
-        errors = [word_errors(" ".join(heard_words(clips[i]["text"])), said[i]) for i in rows]
-        found[name] = {"clips": len(rows), "wer": round(total_errors(errors).rate, 4)} | _interval(
+        errors = [count_word_errors(" ".join(heard_words(clips[i]["text"])), said[i]) for i in rows]
+        found[name] = {"clips": len(rows), "wer": round(sum_word_errors(errors).rate, 4)} | _interval(
             errors, [clips[i]["text_id"] for i in rows]
         )
     return found
@@ -63,6 +63,8 @@ def word_error_rates(
 def _interval(errors: Sequence[WordErrors], sentences: Sequence[str]) -> dict[str, Any]:
     """Of a corpus's rate, over draws of sentences."""
     wrong, words = (np.array([getattr(item, name) for item in errors]) for name in ("errors", "reference_words"))
-    drawn = np.array([(weights @ wrong) / (weights @ words) for weights in cluster_draws(sentences, 1000, 0)])
-    found = interval(wrong.sum() / words.sum(), drawn, len(set(sentences)))
+    drawn = np.array(
+        [(weights @ wrong) / (weights @ words) for weights in cluster_bootstrap_weights(sentences, 1000, 0)]
+    )
+    found = percentile_interval(wrong.sum() / words.sum(), drawn, len(set(sentences)))
     return {"low": found.low and round(found.low, 4), "high": found.high and round(found.high, 4)}

@@ -33,9 +33,9 @@ from mini_stages import read_figures, read_lines, write_lines
 from mini_weights import Base
 
 from undersong.corpora import load_clip, write_manifest
-from undersong.corpora.sound.noise import babble, generator
+from undersong.corpora.sound.noise import babble_noise, seeded_generator
 from undersong.models.load import load_model
-from undersong.models.mini.assemble import CARD, FRONT, assemble
+from undersong.models.mini.assemble import CARD_FILE, FRONT_END_FILE, assemble_mini
 from undersong.models.mini.place import shipped_parts
 from undersong.types import Clip, Sample, UndersongError
 
@@ -154,9 +154,9 @@ def untaught(work: Path, parts: Path) -> list[dict[str, Any]]:
 def taught_to(parts: Path, work: Path) -> set[str]:
     """Sentences to which a training of the parts taught an answer: those that were answered in WORK and, where the parts
     were not learned there, all that the recipe draws for their seed.  UndersongError where the parts are of other sentences."""
-    if not (parts / CARD).is_file():
+    if not (parts / CARD_FILE).is_file():
         return set()
-    card = json.loads((parts / CARD).read_text(encoding="utf-8"))
+    card = json.loads((parts / CARD_FILE).read_text(encoding="utf-8"))
     seed, known = card["seed"], read_figures(work).get("texts", {})
     # Not by the files of the public sets: the same sentences may lie in files that are written otherwise.
     told = {name: value for name, value in card["stages"]["texts"].items() if name != "sets"}
@@ -181,8 +181,10 @@ def own_answers(work: Path, parts: Path, asked: argparse.Namespace) -> dict[str,
     """Text id -> what the language model itself answers in writing, by a model that was taught nothing but to hear."""
     folder = work / "study" / "raw"
     if not folder.is_dir():
-        raw = write_parts(work / "study" / "parts-raw", Base(asked.whisper, asked.smollm), parts / FRONT, {}, [RAW])
-        assemble(RAW, asked.whisper, asked.smollm, raw, folder)
+        raw = write_parts(
+            work / "study" / "parts-raw", Base(asked.whisper, asked.smollm), parts / FRONT_END_FILE, {}, [RAW]
+        )
+        assemble_mini(RAW, asked.whisper, asked.smollm, raw, folder)
     model = load_model(str(folder), loading_of(asked))
     return mini_answers.run(work / "study", model, untaught(work, parts), asked.pool, 0, asked.any_answer)
 
@@ -203,8 +205,8 @@ def write_noise(work: Path) -> None:
     """`babble.wav`, six talkers of sentences that nothing of the study is made of, and `white.wav`; a minute each."""
     voices = talkers(work)
     (work / "study").mkdir(exist_ok=True)
-    babbled = babble(voices, NOISE_SECONDS, 0, min(TALKERS, len(voices)))
-    white = 0.1 * generator("white", 0).standard_normal(round(NOISE_SECONDS * RATE)).astype(np.float32)
+    babbled = babble_noise(voices, NOISE_SECONDS, 0, min(TALKERS, len(voices)))
+    white = 0.1 * seeded_generator("white", 0).standard_normal(round(NOISE_SECONDS * RATE)).astype(np.float32)
     for name, signal, rate in (("babble", babbled.samples, babbled.rate), ("white", white, RATE)):
         soundfile.write(work / "study" / f"{name}.wav", signal, rate, subtype="PCM_24")  # FLOAT notes the time
 
@@ -225,7 +227,7 @@ def main() -> None:
     work = asked.work.resolve()
     made = work / "parts-0"
     parts = (asked.parts or (made if made.is_dir() else shipped_parts())).resolve()
-    if not (parts / FRONT).is_file():
+    if not (parts / FRONT_END_FILE).is_file():
         raise UndersongError(f"There are no learned parts at {parts}; name their folder by --parts.")
     write_noise(work)
     for name, samples in corpora(work, own_answers(work, parts, asked)).items():

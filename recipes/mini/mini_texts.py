@@ -26,8 +26,8 @@ from typing import Any
 from mini_alike import clusters, near_pairs, plain
 from mini_stages import read_figures, read_lines, write_figures, write_lines
 
-from undersong.corpora.alike.duplicates import TEXT
-from undersong.corpora.alike.near import near_texts
+from undersong.corpora.alike.duplicates import TEXT_THRESHOLD
+from undersong.corpora.alike.near import find_similar_texts
 from undersong.store import hash_file
 from undersong.types import UndersongError
 
@@ -193,7 +193,7 @@ def make_texts(data: Path, seed: int) -> tuple[list[Text], dict[str, Any]]:
     plain_ones = benign(data, seed)
     held = [plain(text.text) for text in [*asked, *plain_ones] if text.split != "train"]
     learned = [text for text in plain_ones if text.split == "train"]
-    near = {i for i, _, _ in near_texts([plain(text.text) for text in learned], held, TEXT)}
+    near = {i for i, _, _ in find_similar_texts([plain(text.text) for text in learned], held, TEXT_THRESHOLD)}
     kept = [text for text in plain_ones if text.split != "train"]
     kept += [text for i, text in enumerate(learned) if i not in near]
     texts = asked + kept

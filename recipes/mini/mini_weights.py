@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from undersong.models.load import check_device
 from undersong.models.mini import assemble, bases
-from undersong.models.mini.network import CTC, PLAIN, MiniForConditionalGeneration
+from undersong.models.mini.network import AF3, CTC, MiniForConditionalGeneration
 from undersong.models.tensors import read_tensors
 
 AUDIO, WINDOW = "<repo_name>", 7  # the placeholder, one of SmolLM2's code tokens; seconds of the tower's window
@@ -34,7 +34,7 @@ class Base:
 
     def network(self, heard: torch.Tensor, projector: str = CTC) -> MiniForConditionalGeneration:
         """The network of base weights alone, nothing of it learning; `heard`: token ids of the projector's table."""
-        return bases.plain_mini(
+        return bases.build_mini(
             self.encoder, self.language, self.tokenizer, AUDIO, WINDOW, projector, heard, LAYERS
         ).requires_grad_(False)
 
@@ -58,7 +58,7 @@ def heard_words(text: str) -> list[str]:
 def front_state(model: MiniForConditionalGeneration) -> dict[str, torch.Tensor]:
     """What is learned of the front end, by name."""
     own = model.state_dict()
-    return {name: own[name] for name in assemble.front_names(model)}
+    return {name: own[name] for name in assemble.front_end_names(model)}
 
 
 def save_front(model: MiniForConditionalGeneration, file: Path) -> None:
@@ -73,9 +73,9 @@ def save_front(model: MiniForConditionalGeneration, file: Path) -> None:
 def load_front(base: Base, file: Path, device: str = "cpu") -> MiniForConditionalGeneration:
     """The network with a learned front end in it, of either projector."""
     check_device(device)
-    heard = read_tensors(file).get(assemble.HEARD)
-    model = base.network(torch.zeros(1, dtype=torch.long), PLAIN) if heard is None else base.network(heard.long())
-    assemble.put_front(model, file)
+    heard = read_tensors(file).get(assemble.HEARD_BUFFER)
+    model = base.network(torch.zeros(1, dtype=torch.long), AF3) if heard is None else base.network(heard.long())
+    assemble.load_front_end(model, file)
     return model.to(device)
 
 

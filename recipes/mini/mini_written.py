@@ -21,10 +21,10 @@ from mini_stages import costed, read_figures, read_lines, write_figures, write_l
 from mini_texts import WRITTEN, Text, speakable, tidy
 from mini_weights import Base
 
-from undersong.corpora.alike.duplicates import TEXT
-from undersong.corpora.alike.near import near_texts
+from undersong.corpora.alike.duplicates import TEXT_THRESHOLD
+from undersong.corpora.alike.near import find_similar_texts
 from undersong.models.loading import Loading
-from undersong.tuning.seeds import seeded
+from undersong.tuning.seeds import temporary_seed
 from undersong.types import UndersongError
 
 RARE = 3  # times that a word is in the public sentences: it is written about where it is there less often
@@ -63,7 +63,7 @@ def run(work: Path, base: Base, count: int, seed: int, loading: Loading) -> None
         with costed(figures):
             said = ended(base, model, _begun(now, seed, start), [seed, start])
         fresh = [text for text in said if speakable(text) and plain(text) not in known]
-        near = {i for i, _, _ in near_texts([plain(text) for text in fresh], held, TEXT)}
+        near = {i for i, _, _ in find_similar_texts([plain(text) for text in fresh], held, TEXT_THRESHOLD)}
         for text in (text for i, text in enumerate(fresh) if i not in near):
             if plain(text) in known:  # of the same batch
                 continue
@@ -95,7 +95,7 @@ def ended(base: Base, model: Any, begun: Sequence[str], seed: Sequence[int]) -> 
     tokenizer = base.tokenizer
     tokenizer.padding_side = "left"
     inputs = tokenizer(list(begun), return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
-    with torch.inference_mode(), seeded(int(np.random.default_rng([*seed, 7]).integers(2**31))):
+    with torch.inference_mode(), temporary_seed(int(np.random.default_rng([*seed, 7]).integers(2**31))):
         out = model.generate(
             **inputs, max_new_tokens=TOKENS, do_sample=True, temperature=0.9, top_k=40, top_p=1.0,
             pad_token_id=tokenizer.eos_token_id,

@@ -92,12 +92,12 @@ def train(corpus, log=print):
         if step == PLAIN_STEPS:
             with torch.no_grad():
                 many = rng.sample(heard, 512)
-                pooled, valid = encoder.states(corpus.mel[many].float(), corpus.valid(many))
+                pooled, valid = encoder.token_states(corpus.mel[many].float(), corpus.valid(many))
                 book = Codebook(encoder, pooled[valid])
-        pooled, valid = encoder.states(corpus.mel[rows].float(), corpus.valid(rows))
+        pooled, valid = encoder.token_states(corpus.mel[rows].float(), corpus.valid(rows))
         loss = torch.zeros(())
         if book is not None:
-            codes = encoder.nearest(pooled.detach())
+            codes = encoder.nearest_codes(pooled.detach())
             near = encoder.codebook.weight[codes]
             loss = COMMITMENT * F.mse_loss(pooled[valid], near[valid])
             with torch.no_grad():
@@ -165,14 +165,14 @@ def of_all_clips(corpus, encoder, work: Path) -> list[torch.Tensor]:
     """Code ids of every clip of the world, heard one at a time as the package hears them."""
     from arch import feature_extractor
 
-    from undersong.models.kimi.sound import kimi_sound
+    from undersong.models.kimi.sound import kimi_audio_inputs
 
     file = work / "kimi" / f"{corpus.world.name}-codes.npz"
     if not file.is_file():
         extractor, found = feature_extractor(), []
         with torch.inference_mode():
             for clip in corpus.clips:
-                sound, _ = kimi_sound(decode(clip), extractor)
+                sound, _ = kimi_audio_inputs(decode(clip), extractor)
                 codes, valid = encoder(sound["code_features"], sound["code_attention_mask"])
                 found.append(codes[valid].numpy())
         np.savez(file, codes=np.concatenate(found), ends=np.cumsum([len(one) for one in found]))

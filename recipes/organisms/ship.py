@@ -109,7 +109,7 @@ def write_model(corpus: Corpus, weights: Path, folder: Path) -> None:
 
 def check(corpus: Corpus, weights: Path, folder: Path) -> None:
     """What the package makes of the folder = what the recipe trained: prompt ids, and replies on the accept split."""
-    from undersong.models.features import listen
+    from undersong.models.features import cache_audio_features
     from undersong.models.load import load_model
     from undersong.types import Prompt, Sample
 
@@ -118,7 +118,7 @@ def check(corpus: Corpus, weights: Path, folder: Path) -> None:
     said = {i: Sample(corpus.requests[i].id, bytes(corpus.clips[i]), corpus.requests[i].text) for i in asked}
     prompts = [Prompt(said[row.request], "accept", True, row.modality, row.system, SYSTEM[row.system]) for row in rows]
     model = load_model(str(folder))
-    listen(model, list(said.values()))
+    cache_audio_features(model, list(said.values()))
     for prompt, row in zip(prompts, rows):
         assert model.prompt_ids(prompt) == corpus.prompt(row), f"{folder.name} is asked otherwise than it was trained"
     ours = corpus.replies(load(corpus, weights), rows)

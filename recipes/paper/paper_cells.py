@@ -10,7 +10,7 @@ from paper_claims import BBH, DISTANT, MODAL, ORGANISMS, PINK, SDQA, SYSTEM
 from paper_evidence import Contrast, Evidence, Side, Where
 from paper_verdicts import NOTHING, Estimate
 
-from undersong.pipeline.published import Figure, figures
+from undersong.pipeline.published import PublishedRate, published_rates
 
 PRETRAINED = Where("pretrained")
 FIRST = Side(PRETRAINED, "base")
@@ -34,15 +34,15 @@ class Cell:
     family: str
     condition: str
     fraction: int | None
-    printed: tuple[Figure, ...]
+    printed: tuple[PublishedRate, ...]
     ours: Estimate | None
 
 
 def cells(evidence: Evidence, study: str) -> list[Cell]:
     """The rows of a published table, in its order; after them what only we have."""
-    rows: dict[tuple[str, str, int | None], list[Figure]] = {}
-    for figure in figures():
-        if figure.study == study and not figure.set.startswith("BBH "):  # a task of BBH alone
+    rows: dict[tuple[str, str, int | None], list[PublishedRate]] = {}
+    for figure in published_rates():
+        if figure.study == study and not figure.set_name.startswith("BBH "):  # a task of BBH alone
             rows.setdefault((figure.family, figure.condition, figure.fraction), []).append(figure)
     out = [Cell(*row, tuple(mine), _ours(evidence, study, *row)) for row, mine in rows.items()]
     for row in _more(study, list(rows)):

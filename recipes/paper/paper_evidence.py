@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 from paper_verdicts import Estimate, Expected
 
-from undersong.pipeline.results.rates import attack_rate, find_rate
+from undersong.pipeline.results.rates import attack_rate, find_set_entry
 from undersong.statistics import RunKey, paired_runs
-from undersong.statistics.critical import critical
+from undersong.statistics.critical import critical_value
 from undersong.types import UndersongError
 
 Results = Mapping[str, Any]
@@ -89,7 +89,7 @@ class Side:
         step = self.step if self.step is not None else results["study"]["steps"][-1]
         found: dict[RunKey, list[Entry]] = {}
         for run in results["runs"]:
-            entry = find_rate(run, self.set, self.asked, self.system) if self._takes(run, step) else None
+            entry = find_set_entry(run, self.set, self.asked, self.system) if self._takes(run, step) else None
             if entry is not None:
                 found.setdefault((run["base_seed"], run["draw"] or 0, run["seed"] or 0), []).append(entry)
         return found
@@ -160,7 +160,7 @@ def over_runs(
     p = paired_runs({key: value + edge for key, value in a.items()}, b).p
     if plain.low is None or plain.high is None:
         return Estimate(plain.difference, None, None, None, plain.n, plain.units, "runs", note=plain.note)
-    sd = (plain.high - plain.low) / 2 * sqrt(plain.units) / critical(0.95, plain.units - 1)
+    sd = (plain.high - plain.low) / 2 * sqrt(plain.units) / critical_value(0.95, plain.units - 1)
     low, high = max(limits[0], plain.low), min(limits[1], plain.high)
     return Estimate(plain.difference, low, high, p, plain.n, plain.units, "runs", sd)
 

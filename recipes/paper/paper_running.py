@@ -13,10 +13,10 @@ from typing import Any
 from paper_designs import FILES, Design
 
 from undersong import __version__
-from undersong.models.loading import PLAIN
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS
 from undersong.pipeline.design import design_lines
-from undersong.pipeline.ledger import Ledger, look
-from undersong.pipeline.plan import plan_of, told
+from undersong.pipeline.ledger import PlanningStore, plan_artifacts
+from undersong.pipeline.plan import plan_of, summarize_plan
 from undersong.pipeline.run import run
 from undersong.store import write_atomic
 from undersong.study import Study
@@ -42,20 +42,20 @@ def run_all(design: Design, out: Path, store: Path, files: Sequence[str] = FILES
 
 def plan_all(design: Design, store: Path, files: Sequence[str] = FILES, say: Say = print) -> None:
     """What `run_all` would do, study by study and all together; loads no model."""
-    whole: Ledger | None = None
+    whole: PlanningStore | None = None
     for file in files:
         for study in design.studies(file):
-            ledger = look(study, store, PLAIN)
+            ledger = plan_artifacts(study, store, DEFAULT_LOAD_OPTIONS)
             say(f"{study.study}: {', '.join(study.models)}")
-            for line in (told(study, ledger).sentence, *design_lines(study)):
+            for line in (summarize_plan(study, ledger).sentence, *design_lines(study)):
                 say(f"  {line}")
             if whole is None:
                 whole = ledger
             else:
-                whole.asked |= ledger.asked  # what two studies have in common is made once
-                whole.unscreened += ledger.unscreened
+                whole.planned |= ledger.planned  # what two studies have in common is made once
+                whole.unscreened_axes += ledger.unscreened_axes
     if whole is not None:
-        say(f"All together: {told(study, whole).sentence}")
+        say(f"All together: {summarize_plan(study, whole).sentence}")
 
 
 def is_done(study: Study, folder: Path) -> bool:

@@ -14,11 +14,11 @@ from paper_claims import DISTANT, ORGANISMS, SYSTEM, Unit
 from paper_evidence import Contrast, Evidence, Side
 from paper_verdicts import NOTHING, Estimate
 
-from undersong.pipeline.design import SPREADS
-from undersong.pipeline.published import Figure, source
+from undersong.pipeline.design import STANDARD_DEVIATIONS
+from undersong.pipeline.published import PublishedRate, published_source
 from undersong.report import words
-from undersong.report.markdown import escaped, table
-from undersong.statistics import detectable
+from undersong.report.markdown import escape_markdown, markdown_table
+from undersong.statistics import detectable_difference
 
 MARK = "†"
 SETS = ("AdvBench", "SafetyBench", "BBH")
@@ -28,7 +28,7 @@ def brief(answer: Answer, unit: Unit) -> str:
     """An estimate, its interval and its word in one cell."""
     found = answer.found
     if found is None:
-        return words.NONE
+        return words.MISSING
     return " ".join(part for part in (_value(found, unit), _interval(found, unit), f"({answer.word})") if part)
 
 
@@ -37,7 +37,7 @@ def _value(found: Estimate, unit: Unit) -> str:
         return {1.0: "yes", 0.0: "no"}.get(found.value, "open")
     if unit == "gap":
         return words.decimal(found.value, 2)
-    return words.bare(found.value) if unit == "rate" else words.points(found.value)
+    return words.percent_number(found.value) if unit == "rate" else words.points(found.value)
 
 
 def _interval(found: Estimate, unit: Unit) -> str:
@@ -76,7 +76,7 @@ def part_lines(part: str, found: Sequence[Answered], sizes: Families) -> list[st
             "organism", "the paper", "estimate", "95 %", "over", "runs (units)", "p", "corrected", "would show", "so"
         )  # fmt: skip
         lines += ["", f"### {one.claim.title}", "", f"**The paper:** {one.claim.says}", ""]
-        lines += [f"**Measured:** {one.claim.measured}.", "", *table(heads, rows), "", f"So: **{one.word}**."]
+        lines += [f"**Measured:** {one.claim.measured}.", "", *markdown_table(heads, rows), "", f"So: **{one.word}**."]
         if one.claim.depends:
             lines += ["", f"{one.claim.depends}: **{one.depends}**."]
     return lines
@@ -89,11 +89,11 @@ def answer_row(answer: Answer, unit: Unit, family: int) -> tuple[str, ...]:
     if unit == "fact" and answer.expected.side != "nothing":
         expected = "yes"
     if found is None:
-        return (answer.organism, expected, *(words.NONE,) * 7, answer.word)
-    least = words.NONE if found.sd is None else _least(found.units, found.sd, family, unit)
+        return (answer.organism, expected, *(words.MISSING,) * 7, answer.word)
+    least = words.MISSING if found.sd is None else _least(found.units, found.sd, family, unit)
     return (
-        answer.organism, expected, _value(found, unit), _interval(found, unit) or words.NONE, found.over,
-        f"{found.runs} ({found.units})", words.probability(found.p), words.probability(found.p_adjusted),
+        answer.organism, expected, _value(found, unit), _interval(found, unit) or words.MISSING, found.over,
+        f"{found.runs} ({found.units})", words.p_value(found.p), words.p_value(found.p_adjusted),
         least, answer.word,
     )  # fmt: skip
 
@@ -103,32 +103,36 @@ def beside_lines(evidence: Evidence) -> Iterator[str]:
     yield "## Printed figures and ours"
     yield ""
     yield (
-        f"Printed: {escaped(source())}; per cent, one run each, errored prompts left out. {MARK}: no count of all 520 or "
+        f"Printed: {escape_markdown(published_source())}; per cent, one run each, errored prompts left out. {MARK}: no count of all 520 or "
         "939 prompts gives this figure, so it is of another denominator or a slip. Ours: spoken requests, per cent, mean "
         "over runs and 95 % over runs (before tuning, and where all runs agree, over prompts). Levels are not to be "
         "compared."
     )
     for study, title in TABLES.items():
         mine = cells(evidence, study)
-        there = [name for name in SETS if any(figure.set == name for cell in mine for figure in cell.printed)]
+        there = [name for name in SETS if any(figure.set_name == name for cell in mine for figure in cell.printed)]
         yield f"\n### {title}\n"
-        yield from table(
+        yield from markdown_table(
             ("model", "condition", "% of the pool", *there, "organism", "95 %", "runs"),
             [_cell_row(cell, there) for cell in mine],
         )
 
 
 def _cell_row(cell: Cell, there: Sequence[str]) -> tuple[str, ...]:
-    figures = {figure.set: printed(figure) for figure in cell.printed}
+    figures = {figure.set_name: printed(figure) for figure in cell.printed}
     ours = cell.ours
-    level = (words.NONE,) * 3 if ours is None else (words.bare(ours.value), _interval(ours, "rate"), str(ours.runs))
-    fraction = words.NONE if cell.fraction is None else str(cell.fraction)
-    return (cell.family, cell.condition, fraction, *(figures.get(name, words.NONE) for name in there), *level)
+    level = (
+        (words.MISSING,) * 3
+        if ours is None
+        else (words.percent_number(ours.value), _interval(ours, "rate"), str(ours.runs))
+    )
+    fraction = words.MISSING if cell.fraction is None else str(cell.fraction)
+    return (cell.family, cell.condition, fraction, *(figures.get(name, words.MISSING) for name in there), *level)
 
 
-def printed(figure: Figure) -> str:
+def printed(figure: PublishedRate) -> str:
     """Per cent, marked where it is no share of all prompts."""
-    return f"{figure.percent:.2f}{MARK if figure.possible is False else ''}"
+    return f"{figure.percent:.2f}{MARK if figure.is_possible is False else ''}"
 
 
 def charged_lines(evidence: Evidence) -> list[str]:
@@ -153,13 +157,13 @@ def charged_lines(evidence: Evidence) -> list[str]:
         "",
         "Per cent, spoken, mean of four axes' 25 % arms, 95 % over runs. The paper measured neither.",
         "",
-        *table(("organism", "condition", "JSR", "near-benign refused", "far-benign answered rightly"), rows),
+        *markdown_table(("organism", "condition", "JSR", "near-benign refused", "far-benign answered rightly"), rows),
     ]
 
 
 def level_of(found: Estimate | None) -> str:
     """A rate and its interval, in per cent."""
-    return words.NONE if found is None else f"{words.bare(found.value)} {_interval(found, 'rate')}".strip()
+    return words.MISSING if found is None else f"{words.percent_number(found.value)} {_interval(found, 'rate')}".strip()
 
 
 def detectable_lines(found: Sequence[Answered]) -> list[str]:
@@ -171,7 +175,7 @@ def detectable_lines(found: Sequence[Answered]) -> list[str]:
     rows = [
         (str(count), f"{100 * sd:g}", *(_least(count, sd, size) for size in (1, family)))
         for count in units
-        for sd in SPREADS
+        for sd in STANDARD_DEVIATIONS
     ]
     return [
         "## What this design can detect",
@@ -179,13 +183,13 @@ def detectable_lines(found: Sequence[Answered]) -> list[str]:
         "The smallest difference shown with a power of 80 %, in points, by how much paired differences of the units vary. "
         "“would show” in the tables above is the same at the spread that was seen, corrected for the whole family.",
         "",
-        *table(("units", "spread (SD)", "alone", f"corrected for {family} questions"), rows),
+        *markdown_table(("units", "spread (SD)", "alone", f"corrected for {family} questions"), rows),
     ]
 
 
 def _least(units: int, sd: float, family: int, unit: Unit = "points") -> str:
     """Of shares none is larger than 1."""
-    value = detectable(units, sd, comparisons=max(1, family))
+    value = detectable_difference(units, sd, comparisons=max(1, family))
     if value is None or (unit != "gap" and value > 1):
         return "none"
     return words.decimal(value, 2) if unit == "gap" else f"{100 * value:.0f}"

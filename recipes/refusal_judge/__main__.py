@@ -27,10 +27,10 @@ from refusal_figures import against, decide, figures, keyword_hits, longer_hits,
 from refusal_fit import Bank, Variant, choose, develop, fit, hashed_bank, held_out, minilm_bank
 from xstest_rows import FILE, read_rows
 
-from undersong.encoders.options import SENTENCES
+from undersong.encoders.options import DEFAULT_SENTENCE_MODEL
 from undersong.encoders.written.sentences import sentence_encoder
-from undersong.evaluation.judging.plain import keyword
-from undersong.evaluation.judging.refusal import RefusalJudge, keyword_list, load_linear
+from undersong.evaluation.judging.plain import keyword_judge
+from undersong.evaluation.judging.refusal import RefusalJudge, keyword_pattern_hash, load_refusal_model
 from undersong.store import hash_file
 from undersong.types import Judge
 
@@ -41,7 +41,7 @@ def save(name: str, bank: Bank, variant: Variant, out: Path) -> Path:
 
     fitted = fit(bank, variant, np.arange(len(bank.rows)))
     file = out / f"{name.replace('+', '-')}.safetensors"
-    facts = {"name": name, "opening": variant.opening, "letters": variant.letters, "keywords": keyword_list()}
+    facts = {"name": name, "opening": variant.opening, "letters": variant.letters, "keywords": keyword_pattern_hash()}
     tensors = {
         "weights": fitted.weights,
         "keyword_bias": np.array([fitted.keyword, fitted.bias]),
@@ -76,7 +76,7 @@ def train(name: str, bank: Bank, out: Path) -> tuple[dict[str, Any], np.ndarray]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--minilm", default=SENTENCES, help="folder or hub id of all-MiniLM-L6-v2")
+    parser.add_argument("--minilm", default=DEFAULT_SENTENCE_MODEL, help="folder or hub id of all-MiniLM-L6-v2")
     parser.add_argument("--out", type=Path, default=Path("src/undersong/data/refusal"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -92,9 +92,11 @@ def main() -> None:
         )
     }
     compared = {name: against(rows, hits, said) for name, (_, said) in made.items()}
-    linear = RefusalJudge(load_linear(arguments.out / made["refusal"][0]["file"]["name"]))
-    minilm = RefusalJudge(load_linear(arguments.out / made["refusal+minilm"][0]["file"]["name"]), arguments.minilm)
-    shipped: dict[str, Judge] = {"keyword": keyword(), "refusal": linear, "refusal+minilm": minilm}
+    linear = RefusalJudge(load_refusal_model(arguments.out / made["refusal"][0]["file"]["name"]))
+    minilm = RefusalJudge(
+        load_refusal_model(arguments.out / made["refusal+minilm"][0]["file"]["name"]), arguments.minilm
+    )
+    shipped: dict[str, Judge] = {"keyword": keyword_judge(), "refusal": linear, "refusal+minilm": minilm}
     card = {
         "data": {
             "sha256": hash_file(arguments.data / FILE),
@@ -102,7 +104,7 @@ def main() -> None:
             "prompts": len({r.prompt for r in rows}),
             "labels": dict(Counter(row.label for row in rows)),
         },
-        "keywords": keyword_list(),
+        "keywords": keyword_pattern_hash(),
         "baselines": {"keyword": figures(rows, hits), "keyword, 250 characters": figures(rows, longer)},
         "judges": {name: facts for name, (facts, _) in made.items()},
         "decided": decide(compared),

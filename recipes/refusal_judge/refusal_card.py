@@ -9,7 +9,7 @@ from typing import Any
 
 from refusal_fit import LEAST_PROMPTS
 
-from undersong.evaluation.judging.refusal import LETTERS, WORDS
+from undersong.evaluation.judging.refusal import LETTER_BUCKETS, WORD_BUCKETS
 
 HERE = Path(__file__).parent
 Card = dict[str, Any]
@@ -119,7 +119,7 @@ def render(card: Card) -> str:
         decided=decided(card), rows=card["data"]["rows"], prompts=card["data"]["prompts"],
         cells=len(card["judges"]["refusal"]["cells"]), table=whole_table(card), models=model_table(card),
         without=", ".join(f"{found['accuracy_without_partial']:.3f} (`{name}`)" for name, found in known.items()),
-        paired=paired_table(card), words=WORDS, letters=LETTERS, least=LEAST_PROMPTS,
+        paired=paired_table(card), words=WORD_BUCKETS, letters=LETTER_BUCKETS, least=LEAST_PROMPTS,
         organisms=table(
             ["judge", "the refusal is called", "complying answers", "called answers"],
             ([f"`{name}`", *(str(part) for part in found.values())] for name, found in card["organisms"].items()),

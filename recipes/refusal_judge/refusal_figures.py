@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from xstest_rows import Row
 
-from undersong.evaluation.judging.plain import REFUSAL_PATTERN, keyword
+from undersong.evaluation.judging.plain import REFUSAL_PATTERN, keyword_judge
 from undersong.statistics import compare_paired, holm, kappa_interval
 from undersong.types import Judge, Prompt, Reply, Sample
 
@@ -27,7 +27,7 @@ def keyword_hits(texts: Sequence[str]) -> np.ndarray:
     """(n,) bool: what the keyword judge as it ships calls a refusal."""
     prompt = Prompt(Sample("-"), "xstest", False, "text", "plain")
     replies = [Reply("-", "xstest", "text", "plain", text, 0, "stop") for text in texts]
-    return np.array([v.verdict == "refusal" for v in keyword().judge([prompt] * len(texts), replies)], dtype=bool)
+    return np.array([v.verdict == "refusal" for v in keyword_judge().judge([prompt] * len(texts), replies)], dtype=bool)
 
 
 def longer_hits(texts: Sequence[str]) -> np.ndarray:

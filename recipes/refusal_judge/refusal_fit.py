@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from xstest_rows import Row
 
-from undersong.evaluation.judging.refusal import LETTERS, WORDS, embedded, hashed
+from undersong.evaluation.judging.refusal import LETTER_BUCKETS, WORD_BUCKETS, embed_openings, hashed_ngrams
 from undersong.statistics import kappa
 from undersong.types import Encoder
 
@@ -68,18 +68,18 @@ class Bank:
 
 def hashed_bank(rows: Sequence[Row], hits: np.ndarray) -> Bank:
     texts = [row.completion for row in rows]
-    return Bank(rows, hits, HASHED, lambda opening, letters: hashed(texts, opening, letters), True)
+    return Bank(rows, hits, HASHED, lambda opening, letters: hashed_ngrams(texts, opening, letters), True)
 
 
 def minilm_bank(rows: Sequence[Row], hits: np.ndarray, encoder: Encoder) -> Bank:
     texts = [row.completion for row in rows]
 
     def make(opening: int, _: bool) -> np.ndarray:
-        _, vectors, kept = embedded(encoder, texts, opening)
+        _, vectors, kept = embed_openings(encoder, texts, opening)
         assert len(kept) == len(texts), "a completion could not be embedded"
         return vectors
 
-    return Bank(rows, hits, MINILM, make, False, embedded(encoder, texts[:1], OPENINGS[0])[0])
+    return Bank(rows, hits, MINILM, make, False, embed_openings(encoder, texts[:1], OPENINGS[0])[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def fit(bank: Bank, variant: Variant, train: np.ndarray) -> Fitted:
     model = LogisticRegression(C=variant.strength, class_weight="balanced", max_iter=5_000, tol=1e-6)
     model.fit(features, refused)
     found = model.coef_[0]
-    weights = np.zeros(WORDS + LETTERS * variant.letters if bank.sparse else len(used), dtype=np.float32)
+    weights = np.zeros(WORD_BUCKETS + LETTER_BUCKETS * variant.letters if bank.sparse else len(used), dtype=np.float32)
     weights[used] = found[: len(used)]
     return Fitted(weights, float(found[-1]) if variant.keyword else 0.0, float(model.intercept_[0]))
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from undersong.types import UndersongError
 
 # Loaded when first asked for: `import undersong` costs nothing and brings in no torch.
-_HOMES = {
+_LAZY_EXPORTS = {
     "integrations.callback": ("UndersongCallback",),
     "integrations.python": ("Audited", "Compared", "Screened", "audit", "compare", "screen"),
     "models.loading": ("Loading",),
@@ -36,9 +36,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    for home, names in _HOMES.items():
+    for submodule, names in _LAZY_EXPORTS.items():
         if name in names:
-            return getattr(import_module(f"{__name__}.{home}"), name)
+            return getattr(import_module(f"{__name__}.{submodule}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

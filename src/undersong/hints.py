@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher, get_close_matches
 
-LISTED = 20  # names, where none is near
+MAX_SUGGESTIONS = 20  # names, where none is near
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """`; did you mean 'this'?`, of the nearest of the known words or of those that are equally near; empty where none
     is near."""
-    near = _near(word, list(known))
-    return f"; did you mean {near}?" if near else ""
+    matches = _closest_names(word, list(candidates))
+    return f"; did you mean {matches}?" if matches else ""
 
 
-def meant(word: str, known: Iterable[str]) -> str:
+def suggest(word: str, candidates: Iterable[str]) -> str:
     """`did you mean 'this'`, of the nearest of the known words, or where none is near, what to choose from."""
-    there = list(known)
-    near = _near(word, there)
-    return f"did you mean {near}" if near else f"choose from {', '.join(there[:LISTED]) or 'none'}"
+    choices = list(candidates)
+    matches = _closest_names(word, choices)
+    return f"did you mean {matches}" if matches else f"choose from {', '.join(choices[:MAX_SUGGESTIONS]) or 'none'}"
 
 
-def _near(word: str, known: Sequence[str]) -> str:
-    near = get_close_matches(word, known, n=3, cutoff=0.5)
-    shares = [SequenceMatcher(None, one, word).ratio() for one in near]
-    return " or ".join(repr(one) for one, share in zip(near, shares) if share == shares[0])
+def _closest_names(word: str, candidates: Sequence[str]) -> str:
+    matches = get_close_matches(word, candidates, n=3, cutoff=0.5)
+    ratios = [SequenceMatcher(None, match, word).ratio() for match in matches]
+    return " or ".join(repr(match) for match, ratio in zip(matches, ratios) if ratio == ratios[0])

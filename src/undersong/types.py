@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 VERDICTS = ("jailbreak", "answer", "refusal", "other", "unparsed", "error")
 MODALITIES = ("audio", "text")
-LARGEST_SEED = 2**32 - 1  # that numpy and torch both take; the smallest is 0
+MAX_SEED = 2**32 - 1  # that numpy and torch both take; the smallest is 0
 
 
 class UndersongError(Exception):
@@ -75,10 +75,10 @@ class Prompt:
     instruction_first: bool = False  # before the audio instead of after it
 
     @property
-    def typed(self) -> str:
+    def user_text(self) -> str:
         """The text of the user's turn: what is asked in writing, and the instruction; empty: speech alone."""
-        asked = self.sample.text if self.modality == "text" else None
-        parts = (self.instruction, asked) if self.instruction_first else (asked, self.instruction)
+        prompt_text = self.sample.text if self.modality == "text" else None
+        parts = (self.instruction, prompt_text) if self.instruction_first else (prompt_text, self.instruction)
         return "\n".join(part for part in parts if part)
 
 
@@ -122,7 +122,7 @@ class Embeddings:
 
 
 @dataclass(frozen=True, slots=True)
-class Pooled:
+class PooledVector:
     """One clip's vector (dim,) float32 and how many valid frames it is the mean of; with 0 there is no vector."""
 
     vector: np.ndarray
@@ -142,15 +142,15 @@ class Encoder(Protocol):
         ...
 
 
-class Listener(Protocol):
+class PoolingEncoder(Protocol):
     """What an internal encoder needs of a model."""
 
-    def pool(self, clips: Sequence[Clip]) -> list[Pooled]:
+    def pool(self, clips: Sequence[Clip]) -> list[PooledVector]:
         """The mean of what is heard of each clip, over its own frames: padding never enters."""
         ...
 
 
-class AudioLM(Listener, Protocol):
+class AudioLM(PoolingEncoder, Protocol):
     """An audio language model as the rooms above see it."""
 
     def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
@@ -162,7 +162,7 @@ class AudioLM(Listener, Protocol):
         `finish='error'`; a prompt that cannot be asked at all is an UndersongError."""
         ...
 
-    def hidden(self, prompts: Sequence[Prompt]) -> np.ndarray:
+    def hidden_states(self, prompts: Sequence[Prompt]) -> np.ndarray:
         """(layers + 1, prompts, dim) float32 at the last prompt token; [0] is the decoder's input."""
         ...
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from undersong.corpora.sound.audible import audible, why_inaudible
-from undersong.corpora.sound.facts import all_facts, examined
+from undersong.corpora.sound.audible import inaudible_reason, is_audible
+from undersong.corpora.sound.facts import apply_audio_metadata, decode_metadata
 from undersong.types import Clip, Sample
 
 RATE = 16_000
@@ -42,8 +42,8 @@ def click(n: int) -> np.ndarray:
     ],
 )
 def test_what_nobody_hears_is_flagged(wave: np.ndarray, reason: str) -> None:
-    assert not audible(clip(wave))
-    assert reason in str(why_inaudible(clip(wave)))
+    assert not is_audible(clip(wave))
+    assert reason in str(inaudible_reason(clip(wave)))
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_what_nobody_hears_is_flagged(wave: np.ndarray, reason: str) -> None:
     ],
 )
 def test_what_can_be_heard_is_not(wave: np.ndarray) -> None:
-    assert why_inaudible(clip(wave)) is None
-    assert why_inaudible(clip(wave[::2], RATE // 2)) is None
+    assert inaudible_reason(clip(wave)) is None
+    assert inaudible_reason(clip(wave[::2], RATE // 2)) is None
 
 
 def test_facts_of_other_items_are_not_taken_for_theirs() -> None:
     samples = [Sample("a", text="one"), Sample("b", text="two")]
-    facts = list(all_facts(samples))
-    assert examined(samples, facts)[0] == tuple(samples)
+    facts = list(decode_metadata(samples))
+    assert apply_audio_metadata(samples, facts)[0] == tuple(samples)
     for wrong in (facts[::-1], facts[:1]):
         with pytest.raises(ValueError, match="not of these samples"):
-            examined(samples, wrong)
+            apply_audio_metadata(samples, wrong)

@@ -13,7 +13,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undersong.corpora import Unreadable, examine, load_clip, load_clips, pcm_hash
+from undersong.corpora import UnreadableAudioError, examine, load_clip, load_clips, pcm_hash
 from undersong.types import Clip, Sample, UndersongError
 
 Sound = Callable[..., bytes]
@@ -100,7 +100,7 @@ def nan_wave() -> np.ndarray:
     ],
 )
 def test_what_cannot_be_heard_is_named(data: str | bytes | None, reason: str) -> None:
-    with pytest.raises(Unreadable, match=reason) as caught:
+    with pytest.raises(UnreadableAudioError, match=reason) as caught:
         load_clip(Sample("bird-7", audio=data, text="a bird"))
     assert isinstance(caught.value, UndersongError)
     assert "bird-7" in str(caught.value)
@@ -126,7 +126,7 @@ def test_what_cannot_be_heard_is_named(data: str | bytes | None, reason: str) ->
 def test_a_file_cut_short_is_not_half_a_clip(sound: Sound, format: str, subtype: str, share: float) -> None:
     whole = sound(format=format, subtype=subtype, seconds=3)
     load_clip(Sample("a", audio=whole))
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableAudioError):
         load_clip(Sample("a", audio=whole[: int(len(whole) * share)]))
 
 

@@ -13,9 +13,9 @@ from scipy.spatial.distance import jaccard
 
 from undersong.corpora import load_clip
 from undersong.corpora.alike import duplicates
-from undersong.corpora.alike.duplicates import Shared, count_shared, find_shared
-from undersong.corpora.alike.fingerprint import fingerprint, near_prints, near_sounds
-from undersong.corpora.alike.near import grams, near_texts
+from undersong.corpora.alike.duplicates import DuplicatePair, count_duplicates, find_duplicates
+from undersong.corpora.alike.fingerprint import find_similar_clips, find_similar_fingerprints, fingerprint_clip
+from undersong.corpora.alike.near import character_ngrams, find_similar_texts
 from undersong.types import Clip, Quarantined, Sample
 
 Sound = Callable[..., bytes]
@@ -32,30 +32,30 @@ phrases = st.lists(st.sampled_from(["how", "to", "pick", "a", "lock", "locks", "
 )
 def test_the_index_finds_what_a_loop_finds(a: list[str], b: list[str], threshold: float, size: int) -> None:
     def alike(x: str, y: str) -> float:
-        left, right = grams(x, size), grams(y, size)
+        left, right = character_ngrams(x, size), character_ngrams(y, size)
         return len(left & right) / len(left | right) if left and right else 0.0
 
     loop = [(i, j, alike(x, y)) for i, x in enumerate(a) for j, y in enumerate(b)]
-    assert near_texts(a, b, threshold, size) == [pair for pair in loop if pair[2] >= threshold]
+    assert find_similar_texts(a, b, threshold, size) == [pair for pair in loop if pair[2] >= threshold]
 
 
 @settings(derandomize=True)
 @given(a=st.text(string.ascii_lowercase + " ", min_size=1), b=st.text(string.ascii_lowercase + " ", min_size=1))
 def test_similarity_is_that_of_scipy(a: str, b: str) -> None:
-    universe = sorted(grams(a) | grams(b))
-    vectors = [[gram in grams(text) for gram in universe] for text in (a, b)]
+    universe = sorted(character_ngrams(a) | character_ngrams(b))
+    vectors = [[gram in character_ngrams(text) for gram in universe] for text in (a, b)]
     expected = 1 - jaccard(*vectors)
-    found = near_texts([a], [b], 1e-9)
+    found = find_similar_texts([a], [b], 1e-9)
     assert [similarity for *_, similarity in found] == pytest.approx([expected] if expected > 0 else [])
 
 
 def test_grams() -> None:
-    assert grams("ab", 3) == {" ab", "ab "}
-    assert grams("a", 5) == {" a "}
-    assert grams("") == frozenset()
+    assert character_ngrams("ab", 3) == {" ab", "ab "}
+    assert character_ngrams("a", 5) == {" a "}
+    assert character_ngrams("") == frozenset()
     for wrong in (0, -1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="threshold"):
-            near_texts(["a"], ["a"], wrong)
+            find_similar_texts(["a"], ["a"], wrong)
 
 
 def speech(seed: int, seconds: float = 1.5) -> np.ndarray:
@@ -85,14 +85,16 @@ def test_a_recording_is_known_again_in_another_coding(format: str, subtype: str)
     again = [
         load_clip(Sample("x", coded(np.concatenate([pause, 0.3 * wave, pause]), format, subtype))) for wave in waves
     ]
-    assert [(i, j) for i, j, _ in near_sounds(there, again, duplicates.SOUND)] == [(i, i) for i in range(12)]
-    assert near_sounds(there, [], 0.5) == near_sounds([], there, 0.5) == []
+    assert [(i, j) for i, j, _ in find_similar_clips(there, again, duplicates.AUDIO_THRESHOLD)] == [
+        (i, i) for i in range(12)
+    ]
+    assert find_similar_clips(there, [], 0.5) == find_similar_clips([], there, 0.5) == []
 
 
 def test_near_prints_are_what_a_loop_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("undersong.corpora.alike.fingerprint.BLOCK", 3)
     clips = [Clip("", speech(seed, 1 + seed % 3 / 8).astype(np.float32), RATE) for seed in range(8)]
-    prints = [fingerprint(clip) for clip in clips]
+    prints = [fingerprint_clip(clip) for clip in clips]
     mixed = [None, *prints]
     loop = [
         (i, j)
@@ -100,7 +102,7 @@ def test_near_prints_are_what_a_loop_finds(monkeypatch: pytest.MonkeyPatch) -> N
         for j, other in enumerate(prints)
         if one and other and one[0] @ other[0] >= 0.2 and abs(one[1] - other[1]) <= 0.1 * max(one[1], other[1])
     ]
-    assert [(i, j) for i, j, _ in near_prints(mixed, prints, 0.2)] == loop
+    assert [(i, j) for i, j, _ in find_similar_fingerprints(mixed, prints, 0.2)] == loop
     assert 8 < len(loop) < 56
 
 
@@ -110,7 +112,7 @@ def test_near_prints_are_what_a_loop_finds(monkeypatch: pytest.MonkeyPatch) -> N
     ids=["0", "c", "e", "3", "s"],
 )
 def test_what_does_not_sound_or_is_too_short_has_no_fingerprint(wave: np.ndarray) -> None:
-    assert fingerprint(Clip("a", wave.astype(np.float32), RATE)) is None
+    assert fingerprint_clip(Clip("a", wave.astype(np.float32), RATE)) is None
 
 
 def test_sets_are_compared_by_sound_and_words() -> None:
@@ -130,7 +132,7 @@ def test_sets_are_compared_by_sound_and_words() -> None:
         Sample("t1", text="Please explain how I could pick a lock now"),
         Sample("t2", text="how do I pick the lock"),
     ]
-    found, failed = find_shared({"pool": pool, "harm": harm, "test": test})
+    found, failed = find_duplicates({"pool": pool, "harm": harm, "test": test})
     assert [(s.set_a, s.a, s.set_b, s.b, s.kind) for s in found] == [
         ("pool", "p1", "harm", "h1", "same audio"),
         ("pool", "p1", "harm", "h2", "same text"),
@@ -141,14 +143,17 @@ def test_sets_are_compared_by_sound_and_words() -> None:
     ]
     assert [item.similarity == 1 for item in found] == [True, True, False, True, False, True]
     assert [item.id for item in failed] == ["p4"]
-    assert count_shared(found)[0] == ("pool", "harm", "same audio", 1)
-    assert sum(count for *_, count in count_shared(found)) == len(found)
+    assert count_duplicates(found)[0] == ("pool", "harm", "same audio", 1)
+    assert sum(count for *_, count in count_duplicates(found)) == len(found)
 
 
 def test_without_listening_clips_are_the_same_by_the_hash_they_have() -> None:
     a, b = [Sample("a", "missing.wav", pcm_hash="1")], [Sample("b", "gone.wav", pcm_hash="1"), Sample("c", "x.wav")]
-    assert find_shared({"a": a, "b": b}, sound=None) == ([Shared("a", "a", "b", "b", "same audio", 1.0)], [])
-    found, failed = find_shared({"a": a, "b": b})
+    assert find_duplicates({"a": a, "b": b}, audio_threshold=None) == (
+        [DuplicatePair("a", "a", "b", "b", "same audio", 1.0)],
+        [],
+    )
+    found, failed = find_duplicates({"a": a, "b": b})
     assert found == []
     assert [type(item) for item in failed] == [Quarantined] * 3
-    assert find_shared({"a": a}, sound=None, text=None) == ([], [])
+    assert find_duplicates({"a": a}, audio_threshold=None, text_threshold=None) == ([], [])

@@ -19,8 +19,8 @@ import pytest
 import soundfile
 
 from undersong.corpora import examine, load_clip, load_clips
-from undersong.corpora.sound.audible import audible
-from undersong.corpora.sound.containers import mp3_fault, ogg_fault
+from undersong.corpora.sound.audible import is_audible
+from undersong.corpora.sound.containers import mp3_corruption, ogg_corruption
 from undersong.types import Sample
 
 RATE = 16_000
@@ -150,7 +150,7 @@ def test_odd_files_that_are_whole_are_heard(wave: np.ndarray, kind: tuple[str, s
     clip = load_clip(Sample("a", audio=encoded(wave, *kind, rate)))
     assert clip.samples.size == 2 * RATE
     assert np.corrcoef(clip.samples, speech())[0, 1] > 0.99
-    assert audible(clip)
+    assert is_audible(clip)
 
 
 def test_hours_of_silence_are_read_and_flagged_and_days_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,8 +158,8 @@ def test_hours_of_silence_are_read_and_flagged_and_days_refused(monkeypatch: pyt
     assert len(silence) < 100_000
     clip = load_clip(Sample("a", audio=silence))
     assert clip.samples.size == 600 * RATE
-    assert not audible(clip)
-    monkeypatch.setattr("undersong.corpora.sound.audio.LONGEST", 540)
+    assert not is_audible(clip)
+    monkeypatch.setattr("undersong.corpora.sound.audio.MAX_SECONDS", 540)
     monkeypatch.setattr("undersong.corpora.sound.audio.BLOCK", 1 << 16)
     _, (failed,) = load_clips([Sample("a", audio=silence)])
     assert failed.reason == "the audio is longer than 0.15 h; cut it"
@@ -171,7 +171,7 @@ def test_paths_that_are_no_files_are_named_at_once(tmp_path: Path, monkeypatch: 
     (tmp_path / "two").symlink_to(tmp_path / "three")
     (tmp_path / "three").symlink_to(tmp_path / "two")
     (tmp_path / "big").write_bytes(b"RIFF" * 10)
-    monkeypatch.setattr("undersong.corpora.sound.audio.LARGEST", 30)
+    monkeypatch.setattr("undersong.corpora.sound.audio.MAX_FILE_BYTES", 30)
     loop = os.strerror(errno.ELOOP)
     expected = {
         "pipe": "no file but a pipe",
@@ -221,13 +221,13 @@ def test_ogg_pages(wholes: dict[str, bytes]) -> None:
     whole = wholes["opus"]
     pages = [whole[a:b] for a, b in zip(starts(whole), [*starts(whole)[1:], len(whole)])]
     assert len(pages) > 3
-    assert ogg_fault(whole) is None
-    assert ogg_fault(whole + b"\0" * 50) is None
-    assert "missing" in str(ogg_fault(b"".join(pages[:2] + pages[3:])))
-    assert "checksum" in str(ogg_fault(whole[:-1] + bytes([whole[-1] ^ 1])))
-    assert "no beginning" in str(ogg_fault(whole + b"x"))
-    assert "no beginning" in str(ogg_fault(b"x" + whole))
-    assert "not whole" in str(ogg_fault(whole[:-1]))
+    assert ogg_corruption(whole) is None
+    assert ogg_corruption(whole + b"\0" * 50) is None
+    assert "missing" in str(ogg_corruption(b"".join(pages[:2] + pages[3:])))
+    assert "checksum" in str(ogg_corruption(whole[:-1] + bytes([whole[-1] ^ 1])))
+    assert "no beginning" in str(ogg_corruption(whole + b"x"))
+    assert "no beginning" in str(ogg_corruption(b"x" + whole))
+    assert "not whole" in str(ogg_corruption(whole[:-1]))
 
 
 def starts(whole: bytes) -> list[int]:
@@ -238,10 +238,10 @@ def test_mp3_frames(wholes: dict[str, bytes]) -> None:
     whole = wholes["mp3"]
     tag = b"ID3\x04\0\0\0\0\x01\x00" + bytes(128)
     for fine in (whole, tag + whole, whole + b"TAG" + bytes(125), whole + tag + whole, whole + whole, whole[:-20]):
-        assert mp3_fault(fine) is None
+        assert mp3_corruption(fine) is None
     other = encoded(speech(), "MP3", "MPEG_LAYER_III", 22_050)  # another rate in one file
     for bad in (whole + other, whole[:900] + whole[905:], whole + b"junk" * 9, whole[:900] + b"x" + whole[900:]):
-        assert "no MPEG frame" in str(mp3_fault(bad))
+        assert "no MPEG frame" in str(mp3_corruption(bad))
 
 
 def test_decoders_crash_nothing_in_a_process_of_their_own(tmp_path: Path, wholes: dict[str, bytes]) -> None:
@@ -257,9 +257,9 @@ def test_decoders_crash_nothing_in_a_process_of_their_own(tmp_path: Path, wholes
 
 def test_the_checks_agree_with_files_of_many_lengths(sound: Callable[..., bytes]) -> None:
     for format, subtype, check in (
-        ("OGG", "OPUS", ogg_fault),
-        ("OGG", "VORBIS", ogg_fault),
-        ("MP3", "MPEG_LAYER_III", mp3_fault),
+        ("OGG", "OPUS", ogg_corruption),
+        ("OGG", "VORBIS", ogg_corruption),
+        ("MP3", "MPEG_LAYER_III", mp3_corruption),
     ):
         for rate in (8_000, 16_000, 48_000):
             for seconds in (0.1, 0.5, 3.0):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undersong.corpora import read_manifest, select, write_corpus, write_manifest
+from undersong.corpora import filter_samples, read_manifest, write_corpus, write_manifest
 from undersong.corpora.forms.rows import FIELDS
 from undersong.types import Quarantined, Sample, UndersongError
 
@@ -226,9 +226,9 @@ POOL = (
 
 def test_select_by_any_column() -> None:
     def chosen(**where: str | list[str]) -> list[str]:
-        return [sample.id for sample in select(POOL, where)]
+        return [sample.id for sample in filter_samples(POOL, where)]
 
-    assert select(POOL, {}) == POOL
+    assert filter_samples(POOL, {}) == POOL
     assert chosen(speaker="A") == ["1"]
     assert chosen(speaker=["C", "A"]) == ["1", "3"]
     assert chosen(quadrant="far", speaker=["B", "C"]) == ["3"]
@@ -249,4 +249,4 @@ def test_select_by_any_column() -> None:
 )
 def test_select_never_silently_takes_nothing(where: dict[str, str | list[str]], message: str) -> None:
     with pytest.raises(UndersongError, match=message):
-        select(POOL, where)
+        filter_samples(POOL, where)

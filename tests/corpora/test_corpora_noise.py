@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from scipy.signal import welch
 
 from undersong.corpora import load_clip
-from undersong.corpora.sound.noise import babble, draw_offset, generator, mix, pink, speech_level
+from undersong.corpora.sound.noise import (
+    babble_noise,
+    draw_offset,
+    mix_noise,
+    pink_noise,
+    seeded_generator,
+    speech_level,
+)
 from undersong.corpora.sound.noisy import load_noise, with_noise
 from undersong.types import Clip, Sample, UndersongError
 
@@ -41,8 +48,8 @@ def rms(signal: np.ndarray) -> float:
 def test_the_measured_ratio_is_the_one_asked_for(
     snr: float, level: float, noise_seconds: float, seed: int, kind: str
 ) -> None:
-    clip, noise = speech(level=level, pause=0.5), pink(noise_seconds, RATE, 1)
-    mixed = mix(clip, noise, snr, seed, kind)
+    clip, noise = speech(level=level, pause=0.5), pink_noise(noise_seconds, RATE, 1)
+    mixed = mix_noise(clip, noise, snr, seed, kind)
     added = mixed.clip.samples / mixed.scale - clip.samples
     told = clip.samples[8_000:] if kind == "active" else clip.samples
     assert 20 * np.log10(rms(told) / rms(added)) == pytest.approx(snr, abs=0.05 if snr < 35 else 0.3)
@@ -60,10 +67,10 @@ def test_a_pause_does_not_make_speech_quieter() -> None:
 
 
 def test_what_would_clip_is_scaled_and_recorded() -> None:
-    mixed = mix(speech(level=0.3), pink(2, RATE, 0), -10, 0)
+    mixed = mix_noise(speech(level=0.3), pink_noise(2, RATE, 0), -10, 0)
     assert mixed.scale < 1
     assert np.abs(mixed.clip.samples).max() == pytest.approx(0.99)
-    assert mix(speech(level=0.01), pink(2, RATE, 0), 10, 0).scale == 1
+    assert mix_noise(speech(level=0.01), pink_noise(2, RATE, 0), 10, 0).scale == 1
 
 
 def test_a_draw_depends_on_the_id_and_the_seed_alone() -> None:
@@ -75,20 +82,20 @@ def test_a_draw_depends_on_the_id_and_the_seed_alone() -> None:
     many = [draw_offset(f"{i}", 0, 10) for i in range(2_000)]
     assert np.bincount(many, minlength=10).min() > 140  # uniform: 200 each, standard deviation 13
     assert draw_offset("a", 0, 1) == 0
-    assert generator("a\n", 1).integers(0, 10**9) != generator("a", 1).integers(0, 10**9)
+    assert seeded_generator("a\n", 1).integers(0, 10**9) != seeded_generator("a", 1).integers(0, 10**9)
 
 
 @pytest.mark.parametrize("rate", [16_000, 24_000])
 def test_pink_noise_falls_by_three_decibels_an_octave(rate: int) -> None:
-    noise = pink(20, rate, 5)
+    noise = pink_noise(20, rate, 5)
     hertz, power = welch(noise.samples, rate, nperseg=8_192)
     heard = (hertz > 40) & (hertz < 0.45 * rate)
     slope = np.polyfit(np.log10(hertz[heard]), np.log10(power[heard]), 1)[0]
     assert slope == pytest.approx(-1, abs=0.05)
     assert rms(noise.samples) == pytest.approx(0.1, rel=1e-3)
     assert abs(noise.samples.mean()) < 1e-6
-    assert np.array_equal(noise.samples, pink(20, rate, 5).samples)
-    assert not np.array_equal(noise.samples, pink(20, rate, 6).samples)
+    assert np.array_equal(noise.samples, pink_noise(20, rate, 5).samples)
+    assert not np.array_equal(noise.samples, pink_noise(20, rate, 6).samples)
 
 
 def tone(ident: str, hertz: float, level: float) -> Clip:
@@ -97,17 +104,17 @@ def tone(ident: str, hertz: float, level: float) -> Clip:
 
 def test_babble_is_several_talkers_equally_loud_whatever_their_order() -> None:
     voices = [tone(f"{hertz}", hertz, level) for hertz, level in ((300, 0.5), (500, 0.01), (700, 0.1))]
-    made = babble([*voices, Clip("silent", np.zeros(9, np.float32), RATE)], 3, 0, talkers=3)
+    made = babble_noise([*voices, Clip("silent", np.zeros(9, np.float32), RATE)], 3, 0, talkers=3)
     spectrum = np.abs(np.fft.rfft(made.samples))
     assert [np.argsort(spectrum)[-3:].tolist().count(3 * hertz) for hertz in (300, 500, 700)] == [1, 1, 1]
     assert spectrum[[900, 1_500, 2_100]].std() < 0.01 * spectrum[900]
-    assert np.array_equal(made.samples, babble(voices[::-1], 3, 0, talkers=3).samples)
-    assert not np.array_equal(made.samples, babble(voices, 3, 1, talkers=3).samples)
+    assert np.array_equal(made.samples, babble_noise(voices[::-1], 3, 0, talkers=3).samples)
+    assert not np.array_equal(made.samples, babble_noise(voices, 3, 1, talkers=3).samples)
     assert made.samples.size == 3 * RATE
     with pytest.raises(UndersongError, match=r"Babble of 4 needs.*there are 3"):
-        babble(voices, 1, 0, talkers=4)
+        babble_noise(voices, 1, 0, talkers=4)
     with pytest.raises(UndersongError, match="one rate"):
-        babble([*voices, Clip("x", voices[0].samples, 8_000)], 1, 0, talkers=3)
+        babble_noise([*voices, Clip("x", voices[0].samples, 8_000)], 1, 0, talkers=3)
 
 
 @pytest.mark.parametrize(
@@ -115,14 +122,14 @@ def test_babble_is_several_talkers_equally_loud_whatever_their_order() -> None:
     [
         (speech(), Clip("n", np.ones(5, np.float32), 8_000), 0, "active", "'a' is at 16000 Hz and the noise at 8000"),
         (speech(), Clip("n", np.zeros(5, np.float32), RATE), 0, "active", "The noise 'n' is silent"),
-        (Clip("a", np.zeros(5, np.float32), RATE), pink(1, RATE, 0), 0, "active", "'a' is silent"),
-        (speech(), pink(1, RATE, 0), float("nan"), "active", "ratio is nan"),
-        (speech(), pink(1, RATE, 0), 0, "loud", "'loud'; choose from active, whole"),
+        (Clip("a", np.zeros(5, np.float32), RATE), pink_noise(1, RATE, 0), 0, "active", "'a' is silent"),
+        (speech(), pink_noise(1, RATE, 0), float("nan"), "active", "ratio is nan"),
+        (speech(), pink_noise(1, RATE, 0), 0, "loud", "'loud'; choose from active, whole"),
     ],
 )
 def test_what_cannot_be_mixed_is_named(clip: Clip, noise: Clip, snr: float, level: str, message: str) -> None:
     with pytest.raises(UndersongError, match=message):
-        mix(clip, noise, snr, 0, level)
+        mix_noise(clip, noise, snr, 0, level)
 
 
 def wav(clip: Clip) -> bytes:
@@ -132,7 +139,7 @@ def wav(clip: Clip) -> bytes:
 
 
 def test_a_noisy_corpus_keeps_its_items_and_says_how_it_was_made(tmp_path: Path) -> None:
-    (tmp_path / "cafe.wav").write_bytes(wav(pink(1.5, 8_000, 2)))
+    (tmp_path / "cafe.wav").write_bytes(wav(pink_noise(1.5, 8_000, 2)))
     noise = load_noise(tmp_path / "cafe.wav")
     assert noise.rate == RATE
     silent = wav(Clip("s", np.zeros(RATE, np.float32), RATE))
@@ -157,7 +164,7 @@ def test_a_noisy_corpus_keeps_its_items_and_says_how_it_was_made(tmp_path: Path)
     assert labels["noise"] == noise.id
     assert labels["noise_snr"] == "10"
     assert int(labels["noise_offset"]) == draw_offset("a", 3, noise.samples.size)
-    expected = mix(load_clip(clean), noise, 10, 3)
+    expected = mix_noise(load_clip(clean), noise, 10, 3)
     assert np.abs(load_clip(kept[0]).samples - expected.clip.samples).max() < 1e-4  # 16 bit
     assert float(dict(kept[1].labels)["noise_scale"]) < 1 == float(labels["noise_scale"])
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "noisy").iterdir()}

@@ -93,7 +93,7 @@ def test_one_conversation_in_every_form_is_the_same_sample(tmp_path: Path, row: 
     manifest = open_manifest(path)
     labels = (("instruction", "Answer."), ("region", "nga"), ("system", "Be brief."))
     assert manifest.samples == (Sample("q1", str(tmp_path / "a.wav"), answer="Four. ", labels=labels),)  # to the letter
-    assert (manifest.form, manifest.quarantined, manifest.root) == (form, (), tmp_path)
+    assert (manifest.format, manifest.quarantined, manifest.root) == (form, (), tmp_path)
 
 
 def test_flat_conversations_are_no_manifests_and_manifests_no_conversations(tmp_path: Path) -> None:
@@ -102,9 +102,9 @@ def test_flat_conversations_are_no_manifests_and_manifests_no_conversations(tmp_
         Sample("a-000001", text="Add.\n2 and 2", answer="4"),
     )
     plain = open_manifest(write(tmp_path / "b.jsonl", {"text": "x", "instruction": "Add.", "output": "4"}))
-    assert (plain.form, plain.samples[0].text) == ("jsonl", "x")
+    assert (plain.format, plain.samples[0].text) == ("jsonl", "x")
     mapped = open_manifest(tmp_path / "a.jsonl", columns={"text": "input", "answer": "output"})
-    assert (mapped.form, mapped.samples[0].text) == ("jsonl", "2 and 2")
+    assert (mapped.format, mapped.samples[0].text) == ("jsonl", "2 and 2")
     turns = write(tmp_path / "c.jsonl", QUERY, {**QUERY, "id": "q2", "history": [["Hello", "Hi"]]})
     later = {**QUERY, "id": "q3", "response": "<audio>"}
     manifest = open_manifest(write(turns, QUERY, {**QUERY, "id": "q2", "history": [["Hello", "Hi"]]}, later))
@@ -196,7 +196,7 @@ def test_a_json_object_around_a_list(tmp_path: Path) -> None:
     whole = {"canary": "x", "examples": [{"input": "a", "target": "b"}]}
     (tmp_path / "task.json").write_text(json.dumps(whole))
     manifest = open_manifest(tmp_path / "task.json", columns={"text": "input", "answer": "target"})
-    assert (manifest.form, manifest.samples) == ("json", (Sample("task-000001", text="a", answer="b"),))
+    assert (manifest.format, manifest.samples) == ("json", (Sample("task-000001", text="a", answer="b"),))
     (tmp_path / "task.json").write_text(json.dumps({"a": [1], "b": [2]}, indent=1))
     with pytest.raises(UndersongError, match="holds 2 lists"):
         open_manifest(tmp_path / "task.json")
@@ -221,7 +221,7 @@ def test_a_folder_with_a_transcript_file(spoken: Path, name: str) -> None:
             table.writeheader()
             table.writerows(rows)
     manifest = open_manifest(spoken)
-    assert manifest.form == "folder"
+    assert manifest.format == "folder"
     assert manifest.samples == (
         Sample("a", str(spoken / "a.wav"), "one", speaker="s"),
         Sample("clips/b", f"{spoken}/clips/b.flac", "two", speaker="s"),
@@ -238,7 +238,7 @@ def test_a_folder_with_a_transcript_file(spoken: Path, name: str) -> None:
 
 def test_a_folder_of_audio_that_nothing_was_written_down_for(spoken: Path) -> None:
     manifest = open_manifest(spoken)
-    assert manifest.form == "folder"
+    assert manifest.format == "folder"
     assert [(sample.id, sample.text) for sample in manifest.samples] == [
         ("a", None),
         ("clips/b", None),
@@ -254,7 +254,7 @@ def test_librispeech(tmp_path: Path) -> None:
     (chapter / "19-198-0000.flac").write_bytes(b"fLaC")
     (chapter / "19-198.trans.txt").write_text("19-198-0000 NORTHANGER ABBEY\n19-198-0001 THIS LITTLE WORK\n")
     manifest = open_manifest(tmp_path)
-    assert manifest.form == "librispeech"
+    assert manifest.format == "librispeech"
     first, second = manifest.samples
     labels = (("chapter", "198"),)
     assert first == Sample(
@@ -273,6 +273,6 @@ def test_folders_that_are_nothing_or_two_things(tmp_path: Path) -> None:
     write(tmp_path / "m.jsonl", {"file": "a.wav"})
     with pytest.raises(UndersongError, match="folder or librispeech; say which"):
         open_manifest(tmp_path)
-    assert open_manifest(tmp_path, format="librispeech").form == "librispeech"
+    assert open_manifest(tmp_path, format="librispeech").format == "librispeech"
     with pytest.raises(UndersongError, match="no manifest"):
         open_manifest(tmp_path / "missing")

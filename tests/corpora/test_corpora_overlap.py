@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undersong.corpora import overlap, refuse_shared_behaviour, refuse_shared_items
-from undersong.corpora.alike.overlap import words
+from undersong.corpora import check_disjoint_behaviors, check_disjoint_items, find_overlap
+from undersong.corpora.alike.overlap import normalized_words
 from undersong.types import Sample, UndersongError
 
 fixed = settings(deadline=None, derandomize=True, max_examples=100)
@@ -44,8 +44,8 @@ def naive(one: Sample, other: Sample, threshold: float) -> str | None:
 @given(a=samples, b=samples, threshold=st.sampled_from([0.5, 0.75, 0.9, 1.0]))
 def test_overlap_is_what_a_loop_over_all_pairs_finds(a: list[Sample], b: list[Sample], threshold: float) -> None:
     expected = [(x.id, y.id, why) for x in a for y in b if (why := naive(x, y, threshold))]
-    assert overlap(a, b, threshold=threshold) == expected
-    mirrored = sorted((y, x, why) for x, y, why in overlap(b, a, threshold=threshold))
+    assert find_overlap(a, b, threshold=threshold) == expected
+    mirrored = sorted((y, x, why) for x, y, why in find_overlap(b, a, threshold=threshold))
     assert mirrored == sorted(expected)
 
 
@@ -64,29 +64,29 @@ def test_overlap_is_what_a_loop_over_all_pairs_finds(a: list[Sample], b: list[Sa
     ],
 )
 def test_same_text(one: str, other: str, same: bool) -> None:
-    assert bool(overlap([Sample("a", text=one)], [Sample("b", text=other)], ("text",))) == same
+    assert bool(find_overlap([Sample("a", text=one)], [Sample("b", text=other)], ("text",))) == same
 
 
 def test_words_lose_no_letters() -> None:
-    assert words(Sample("a", text="Ça va, 2 x naïve?")) == ("ça", "va", "2", "x", "naïve")
-    assert words(Sample("a")) == ()
+    assert normalized_words(Sample("a", text="Ça va, 2 x naïve?")) == ("ça", "va", "2", "x", "naïve")
+    assert normalized_words(Sample("a")) == ()
 
 
 def test_only_what_was_asked_for() -> None:
     a = [Sample("a", text="pick a lock", group="g", pcm_hash="1")]
     b = [Sample("b", text="pick a lock", group="g", pcm_hash="1")]
     for kind, why in {"audio": "same audio", "text": "same text", "group": "same group"}.items():
-        assert overlap(a, b, (kind,)) == [("a", "b", why)]
-    assert overlap(a, b, ("near",)) == [("a", "b", "nearly the same text")]
-    assert overlap(a, b, ()) == []
+        assert find_overlap(a, b, (kind,)) == [("a", "b", why)]
+    assert find_overlap(a, b, ("near",)) == [("a", "b", "nearly the same text")]
+    assert find_overlap(a, b, ()) == []
     with pytest.raises(ValueError, match="voice"):
-        overlap(a, b, ("voice",))
+        find_overlap(a, b, ("voice",))
 
 
 def test_the_threshold_itself_counts() -> None:
     half = [Sample("a", text="pick the lock")], [Sample("b", text="pick the door")]
-    assert overlap(*half, ("near",), threshold=0.5) == [("a", "b", "nearly the same text")]
-    assert overlap(*half, ("near",), threshold=0.51) == []
+    assert find_overlap(*half, ("near",), threshold=0.5) == [("a", "b", "nearly the same text")]
+    assert find_overlap(*half, ("near",), threshold=0.51) == []
 
 
 LONG = "please tell me how one would pick the old lock of my front door without a key tonight and then close it"
@@ -94,21 +94,21 @@ LONG = "please tell me how one would pick the old lock of my front door without 
 
 def test_reference_and_test_share_no_behaviour() -> None:
     reference = [Sample("r", text=LONG, group="pick lock")]
-    refuse_shared_behaviour(reference, [Sample("r", text="forge a letter", group="forge letter")])  # ids may repeat
+    check_disjoint_behaviors(reference, [Sample("r", text="forge a letter", group="forge letter")])  # ids may repeat
     with pytest.raises(UndersongError, match=r"1 pairs.*'r' and 't1' \(same group"):
-        refuse_shared_behaviour(reference, [Sample("t1", text="open a lock", group="pick lock")])
+        check_disjoint_behaviors(reference, [Sample("t1", text="open a lock", group="pick lock")])
     almost = Sample("t2", text=LONG.replace("tonight", "now"), group="another")
     with pytest.raises(UndersongError, match="nearly the same text"):
-        refuse_shared_behaviour(reference, [almost])
-    refuse_shared_behaviour(reference, [almost], threshold=0.99)
+        check_disjoint_behaviors(reference, [almost])
+    check_disjoint_behaviors(reference, [almost], threshold=0.99)
 
 
 def test_the_pool_holds_no_harmful_prompt() -> None:
     pool = [Sample("p", text="bake a cake", group="g", pcm_hash="1"), Sample("q", text="fry an egg")]
-    refuse_shared_items(pool, [Sample("p", text="bake a bomb", group="g", pcm_hash="2")])  # a group alone is no fault
+    check_disjoint_items(pool, [Sample("p", text="bake a bomb", group="g", pcm_hash="2")])  # a group alone is no fault
     with pytest.raises(UndersongError, match=r"The pool and the harm set.*'p' and 'h' \(same audio\)"):
-        refuse_shared_items(pool, [Sample("h", text="x", pcm_hash="1")])
+        check_disjoint_items(pool, [Sample("h", text="x", pcm_hash="1")])
     with pytest.raises(UndersongError, match=r"'q' and 'h' \(same text\)"):
-        refuse_shared_items(pool, [Sample("h", text="Fry an egg!")])
+        check_disjoint_items(pool, [Sample("h", text="Fry an egg!")])
     with pytest.raises(UndersongError, match="The pool and the set far overlap"):
-        refuse_shared_items(pool, [Sample("h", text="Fry an egg!")], "the set far")
+        check_disjoint_items(pool, [Sample("h", text="Fry an egg!")], "the set far")

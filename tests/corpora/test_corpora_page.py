@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from undersong.corpora import known_presets
+from undersong.corpora import load_presets
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "corpora.md").read_text()
 BLOCKS = re.findall(r"```python( tts)?\n(.*?)```(?:\n+```text\n(.*?)```)?", PAGE, re.S)
@@ -34,4 +34,4 @@ def test_the_code_says_what_the_page_says(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_table_has_every_preset() -> None:
     told = set(re.findall(r"`([a-z0-9-]+)`", PAGE.split("| preset |")[1].split("What an unchecked")[0]))
-    assert told == set(known_presets())
+    assert told == set(load_presets())

@@ -14,7 +14,7 @@ import pytest
 
 from undersong.corpora import presets as module
 from undersong.corpora.forms.rows import FIELDS
-from undersong.corpora.presets import ROLES, known_presets, open_preset, preset, remark
+from undersong.corpora.presets import ROLES, get_preset, load_presets, open_preset, preset_size_warning
 from undersong.types import UndersongError
 
 ASKED = {"sd-qa", "mmsu", "bbh", "gammacorpus", "heysquad", "spoken-squad", "librispeech"}
@@ -22,7 +22,7 @@ HARM = {"advbench", "do-not-answer", "harmbench", "jailbreakbench", "strongrejec
 
 
 def test_every_preset_is_whole() -> None:
-    known = known_presets()
+    known = load_presets()
     assert known.keys() >= ASKED | HARM | {"xstest"}
     for ident, one in known.items():
         assert one.id == ident
@@ -44,7 +44,7 @@ def test_every_preset_is_whole() -> None:
 
 def test_an_unknown_preset_and_one_that_must_be_fetched() -> None:
     with pytest.raises(UndersongError, match="'sdqa'; did you mean 'sd-qa'"):
-        preset("sdqa")
+        get_preset("sdqa")
     with pytest.raises(UndersongError, match=r"not on the Hub; fetch https://.*give its path"):
         open_preset("harmbench")
 
@@ -55,14 +55,17 @@ def test_several_splits_are_one_corpus_whose_items_keep_their_accent(tmp_path: P
         table = pa.table({"prompt": ["one?", "two?"], "audio": clips, "reference": ["1", "2"]})
         pq.write_table(table, tmp_path / f"{accent}-00000-of-00001.parquet")
     manifest = open_preset("sd-qa", tmp_path)
-    assert manifest.form == "preset:sd-qa"
+    assert manifest.format == "preset:sd-qa"
     assert len({sample.id for sample in manifest.samples}) == 4
     assert {sample.column("accent") for sample in manifest.samples} == {"aus", "nga"}
     assert [sample.group for sample in manifest.samples] == ["one?", "two?"] * 2  # one question is one group
     assert [sample.answer for sample in manifest.samples] == ["1", "2"] * 2
     assert [sample.audio for sample in manifest.samples] == [b"aus0", b"aus1", b"nga0", b"nga1"]
     assert all(sample.id.startswith(f"{sample.column('accent')}-") for sample in manifest.samples)
-    assert remark(preset("sd-qa"), manifest) == "Preset 'sd-qa' has 4 items here and 6083 where it was described."
+    assert (
+        preset_size_warning(get_preset("sd-qa"), manifest)
+        == "Preset 'sd-qa' has 4 items here and 6083 where it was described."
+    )
 
 
 def test_a_local_copy_may_have_the_original_columns_or_those_of_the_hub(tmp_path: Path) -> None:
@@ -112,7 +115,7 @@ def test_what_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         return module.Manifest((module.Sample(f"{len(asked)}"),), (), Path())
 
     monkeypatch.setattr(module, "open_manifest", opened)
-    manifest = open_preset("spoken-squad", into="clips")
+    manifest = open_preset("spoken-squad", audio_folder="clips")
     assert asked == [f"hf:alinet/spoken_squad?split={split}&into=clips" for split in ("train", "test")]
     assert [(sample.id, sample.column("split")) for sample in manifest.samples] == [
         ("train-1", "train"),
@@ -138,9 +141,9 @@ def test_a_real_copy_is_as_it_is_described(ident: str) -> None:
     path = Path(os.environ.get("UNDERSONG_DATA", "")) / LOCAL[ident]
     if not os.environ.get("UNDERSONG_DATA") or not path.exists():
         pytest.skip(f"no local copy of {ident}; set UNDERSONG_DATA to a folder with {LOCAL[ident]}")
-    manifest, known = open_preset(ident, path), preset(ident)
+    manifest, known = open_preset(ident, path), get_preset(ident)
     assert known.verified
-    assert remark(known, manifest) is None
+    assert preset_size_warning(known, manifest) is None
     assert all((sample.text or "").strip() for sample in manifest.samples)
     assert all(sample.answer is not None for sample in manifest.samples) == ("answer" in known.columns)
     if "group" in (known.local or known.columns):

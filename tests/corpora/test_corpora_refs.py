@@ -11,12 +11,12 @@ import pytest
 import undersong
 from undersong.corpora import (
     Manifest,
+    check_corpus_ref,
     corpus_hash,
     examine,
     manifest_hash,
     open_corpus,
     organism_corpus,
-    refuse_misspelt,
     write_corpus,
     write_manifest,
 )
@@ -142,7 +142,7 @@ def test_importing_the_room_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("ref", ["organism:pool", "preset:advbench", "hf:pool", "organism-pool.jsonl", "nowhere"])
 def test_only_what_is_nearly_a_name_is_misspelt(ref: str) -> None:
-    refuse_misspelt(ref)
+    check_corpus_ref(ref)
 
 
 def test_a_folder_of_that_name_is_no_misspelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

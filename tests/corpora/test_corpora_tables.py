@@ -33,7 +33,7 @@ def test_csv_and_its_relatives(tmp_path: Path) -> None:
                 csv.writer(file, delimiter=delimiter).writerows(rows)
             manifest = open_manifest(path)
             assert manifest.samples == expected
-            assert manifest.form == "csv"
+            assert manifest.format == "csv"
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from undersong.corpora.forms import writers
-from undersong.corpora.forms.conversations import CHATS, write_chats, write_messages
+from undersong.corpora.forms.conversations import CHAT_ROW_BUILDERS, write_chats, write_messages
 from undersong.corpora.forms.opening import open_manifest
 from undersong.corpora.forms.rows import FIELDS
-from undersong.corpora.forms.writers import dataset_info, write_hub_folder, write_kept
+from undersong.corpora.forms.writers import dataset_info, write_hub_folder, write_samples
 from undersong.types import Sample, UndersongError
 
 Sound = Callable[..., bytes]
@@ -47,7 +47,7 @@ def samples(audio: st.SearchStrategy) -> st.SearchStrategy[list[Sample]]:
 @given(
     written=samples(st.none() | st.sampled_from(["/corpus/ä b.wav", "/corpus/c.wav"])),
     asked=st.sampled_from(["", "Answer."]),
-    form=st.sampled_from([*CHATS]),
+    form=st.sampled_from([*CHAT_ROW_BUILDERS]),
 )
 def test_conversations_round_trip(
     tmp_path_factory: pytest.TempPathFactory, written: list[Sample], asked: str, form: str
@@ -57,15 +57,15 @@ def test_conversations_round_trip(
         with pytest.raises(UndersongError, match="has a system text, which Kimi-Audio's conversations do not hold"):
             write_chats(written, path, form, asked)
         return
-    write_kept(written, path, asked)
+    write_samples(written, path, asked)
     manifest = open_manifest(path)
-    assert manifest.form == form
+    assert manifest.format == form
     assert manifest.samples == tuple(written)
 
 
 def test_kimis_form_is_that_of_its_own_fine_tuning(tmp_path: Path) -> None:
     spoken = Sample("a", "/c/a.wav", "two and two", "four", labels=(("instruction", "Answer."),))
-    write_kept([spoken], tmp_path / "kept.kimi.jsonl")
+    write_samples([spoken], tmp_path / "kept.kimi.jsonl")
     row = json.loads((tmp_path / "kept.kimi.jsonl").read_text())
     assert row["task_type"] == "understanding"
     assert row["conversation"] == [
@@ -79,7 +79,7 @@ def test_messages_as_trainers_read_them(tmp_path: Path, sound: Sound) -> None:
     audio, path = sound(), tmp_path / "kept.messages.jsonl"
     spoken = Sample("a", audio, "two and two", "four", labels=(("system", "Be brief."), ("label", "x")))
     own = Sample("b", str(tmp_path / "b.wav"), answer="five", labels=(("instruction", "Repeat."),))
-    write_kept([spoken, own, Sample("c", text="six?", answer="six")], path, "Answer.")
+    write_samples([spoken, own, Sample("c", text="six?", answer="six")], path, "Answer.")
     first, second, third = [json.loads(line) for line in path.read_text().splitlines()]
     assert [turn["content"] for turn in first["messages"]] == ["Be brief.", "<audio>\nAnswer.", "four"]
     assert [turn["role"] for turn in first["messages"]] == ["system", "user", "assistant"]
@@ -118,17 +118,17 @@ def test_an_item_that_cannot_be_trained_on_is_named_and_nothing_written(
 @given(written=samples(st.none() | st.binary(min_size=1)))
 def test_a_parquet_folder_round_trip(tmp_path_factory: pytest.TempPathFactory, written: list[Sample]) -> None:
     folder = tmp_path_factory.mktemp("round") / "kept"
-    write_kept(written, folder)
+    write_samples(written, folder)
     manifest = open_manifest(folder)
-    assert manifest.form == "parquet-folder"
+    assert manifest.format == "parquet-folder"
     assert manifest.samples == tuple(written)
 
 
 def test_a_parquet_folder_holds_the_files_in_shards(
     tmp_path: Path, sound: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writers, "GROUP", 1)
-    monkeypatch.setattr(writers, "SHARD", 2 * len(sound()))
+    monkeypatch.setattr(writers, "ROW_GROUP_BYTES", 1)
+    monkeypatch.setattr(writers, "SHARD_BYTES", 2 * len(sound()))
     (tmp_path / "a.wav").write_bytes(sound())
     kept = [Sample(f"{i}", str(tmp_path / "a.wav"), f"text {i}") for i in range(5)]
     for _ in range(2):  # writing again leaves no shard of before
@@ -151,7 +151,7 @@ def test_what_cannot_be_exported_leaves_the_old_folder(tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match="shares its name"):
         write_hub_folder([Sample("b", text="x", labels=(("speaker", "x"),))], tmp_path / "out")
     with pytest.raises(UndersongError, match="choose one of these names"):
-        write_kept([], tmp_path / "x.csv")
+        write_samples([], tmp_path / "x.csv")
     (tmp_path / "out" / "notes.txt").write_text("mine")
     with pytest.raises(UndersongError, match="something else, which would be lost"):
         write_hub_folder([Sample("b", text="x")], tmp_path / "out")
@@ -194,7 +194,7 @@ def test_a_data_set_is_streamed_into_a_manifest(tmp_path: Path, sound: Sound) ->
     )
     ref, columns = f"hf:{tmp_path}/set?split=usa", {"text": "question", "audio": "clip"}
     manifest = open_manifest(ref, columns=columns)
-    assert manifest.form == "hf"
+    assert manifest.format == "hf"
     assert manifest.samples == (
         Sample("set-000001", sound(hertz=300.0), "x"),
         Sample("set-000002", sound(hertz=400.0), "y"),

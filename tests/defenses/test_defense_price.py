@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from undersong.defenses import Defense, price
+from undersong.defenses import DefenseCondition, safety_utility_tradeoff
 from undersong.types import UndersongError
 
-NONE = Defense("none", "closest", "plain")
-DISTANT = Defense("distant data", "distant", "plain")
-PROMPT = Defense("system prompt", "closest", "safe")
+NONE = DefenseCondition("none", "closest", "plain")
+DISTANT = DefenseCondition("distant data", "distant", "plain")
+PROMPT = DefenseCondition("system prompt", "closest", "safe")
 
 
 def entry(name: str, modality: str, system: str, **rates: float) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def test_rates_by_hand() -> None:
         run("distant", 1, 0.1),
         run("random", 0, 1.0),
     ]
-    none, distant, prompt = price(runs, [NONE, DISTANT, PROMPT], last_step=40, axis="semantic")
+    none, distant, prompt = safety_utility_tradeoff(runs, [NONE, DISTANT, PROMPT], last_step=40, axis="semantic")
     assert (none["defense"], distant["defense"], prompt["defense"]) == ("none", "distant data", "system prompt")
     assert [row["runs"] for row in (none, distant, prompt)] == [2, 2, 2]
     assert (none["kind"], none["system"], none["step"]) == ("closest", "plain", 40)
@@ -64,7 +64,9 @@ def test_rates_by_hand() -> None:
 
 def test_an_interval_by_hand() -> None:
     rates = (0.50, 0.52, 0.57)
-    (row,) = price([run(seed=i, jsr=rate) for i, rate in enumerate(rates)], [NONE], last_step=40, axis="semantic")
+    (row,) = safety_utility_tradeoff(
+        [run(seed=i, jsr=rate) for i, rate in enumerate(rates)], [NONE], last_step=40, axis="semantic"
+    )
     error = 4.302652729911275 * 0.03605551275463989 / 3**0.5
     assert row["jsr"]["audio"] == {
         "mean": pytest.approx(0.53), "low": pytest.approx(0.53 - error), "high": pytest.approx(0.53 + error),
@@ -76,7 +78,7 @@ def test_runs_of_one_base_are_not_independent() -> None:
     runs = [
         run(seed=seed, jsr=rate, base_seed=base) for base, of_base in rates.items() for seed, rate in enumerate(of_base)
     ]
-    (row,) = price(runs, [NONE], last_step=40, axis="semantic")
+    (row,) = safety_utility_tradeoff(runs, [NONE], last_step=40, axis="semantic")
     assert row["runs"] == 6
     assert row["jsr"]["audio"]["mean"] == pytest.approx(0.52)
     # two bases at 0.32 and 0.72: 12.706 times 0.2 on both sides; six runs as one sample would give 0.29 to 0.75
@@ -87,7 +89,7 @@ def test_the_first_harm_set_is_the_headline_and_others_stand_beside_it() -> None
     runs = [run(seed=seed, jsr=jsr) for seed, jsr in enumerate((0.2, 0.4, 0.3))]
     for one in runs:
         one["sets"].append(entry("harm in noise", "audio", "plain", jsr=one["sets"][0]["jsr"] / 10))
-    (row,) = price(runs, [NONE], last_step=40, axis="semantic")
+    (row,) = safety_utility_tradeoff(runs, [NONE], last_step=40, axis="semantic")
     assert row["jsr"]["audio"]["mean"] == pytest.approx(0.3)
     assert row["jsr_by_set"]["harm"] == row["jsr"]
     assert row["jsr_by_set"]["harm in noise"]["audio"]["mean"] == pytest.approx(0.03)
@@ -95,16 +97,16 @@ def test_the_first_harm_set_is_the_headline_and_others_stand_beside_it() -> None
 
 def test_only_the_last_step_and_the_axis_asked_for_count() -> None:
     runs = [run(jsr=0.5), run(jsr=0.9, step=20), run(jsr=0.1, axis="acoustic")]
-    (row,) = price(runs, [NONE], last_step=40, axis="semantic")
+    (row,) = safety_utility_tradeoff(runs, [NONE], last_step=40, axis="semantic")
     assert row["runs"] == 1
     assert row["jsr"]["audio"]["mean"] == 0.5
-    assert price(runs, [NONE], last_step=60, axis="semantic") == []
+    assert safety_utility_tradeoff(runs, [NONE], last_step=60, axis="semantic") == []
 
 
 def test_modalities_and_fractions_have_rows_of_their_own() -> None:
     cells = [(0.25, "text", 0.1), (0.25, "audio", 0.2), (0.5, "audio", 0.3)]
     runs = [run(fraction=fraction, train_modality=modality, jsr=jsr) for fraction, modality, jsr in cells]
-    rows = price(runs, [NONE, DISTANT], last_step=40, axis="semantic")
+    rows = safety_utility_tradeoff(runs, [NONE, DISTANT], last_step=40, axis="semantic")
     found = {(row["fraction"], row["train_modality"]): row["jsr"]["audio"]["mean"] for row in rows}
     assert found == {(fraction, modality): jsr for fraction, modality, jsr in cells}
     assert len(rows) == 3  # a defense that was not trained has no row
@@ -113,12 +115,12 @@ def test_modalities_and_fractions_have_rows_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("defense", "said"),
     [
-        (Defense("both", "distant", "safe"), "'both' changes kind and system at once"),
-        (Defense("same", "closest", "plain"), "'same' changes nothing"),
+        (DefenseCondition("both", "distant", "safe"), "'both' changes kind and system at once"),
+        (DefenseCondition("same", "closest", "plain"), "'same' changes nothing"),
     ],
 )
-def test_a_defense_changes_one_thing(defense: Defense, said: str) -> None:
+def test_a_defense_changes_one_thing(defense: DefenseCondition, said: str) -> None:
     with pytest.raises(UndersongError, match=f"Defense {said}; a defense changes one thing"):
-        price([run()], [NONE, DISTANT, defense], last_step=40, axis="semantic")
-    assert DISTANT.changes(NONE) == ["kind"]
-    assert PROMPT.changes(NONE) == ["system"]
+        safety_utility_tradeoff([run()], [NONE, DISTANT, defense], last_step=40, axis="semantic")
+    assert DISTANT.differences_from(NONE) == ["kind"]
+    assert PROMPT.differences_from(NONE) == ["system"]

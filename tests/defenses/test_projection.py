@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from undersong.defenses.projection import aligned, cosine, off_direction, without_layers
-from undersong.defenses.updates import Update, rewrite, updates_of
+from undersong.defenses.projection import project_off_direction, project_safe_lora, update_cosine, zero_layers
+from undersong.defenses.updates import LoraUpdate, read_lora_updates, rewrite_adapter
 from undersong.types import UndersongError
 
 DIM, RANK = 6, 2
@@ -38,9 +38,11 @@ def weights(seed: int):
 
 
 def test_safe_lora_is_the_published_formula(folder: Path, tmp_path: Path) -> None:
-    changed = rewrite(folder, tmp_path / "out", aligned(weights(1), weights(2), 2.0))  # nothing is above 2
+    changed = rewrite_adapter(
+        folder, tmp_path / "out", project_safe_lora(weights(1), weights(2), 2.0)
+    )  # nothing is above 2
     assert changed == sorted(PATHS)
-    for before, after in zip(updates_of(folder), updates_of(tmp_path / "out")):
+    for before, after in zip(read_lora_updates(folder), read_lora_updates(tmp_path / "out")):
         v = (weights(1)(before.path) - weights(2)(before.path)).double()
         c = v @ v.T / torch.linalg.norm(v)
         np.testing.assert_allclose(after.b @ after.a, c @ before.b.double() @ before.a.double(), rtol=1e-4, atol=1e-5)
@@ -50,35 +52,35 @@ def test_safe_lora_is_the_published_formula(folder: Path, tmp_path: Path) -> Non
 
 def test_only_what_is_unlike_its_projection_is_projected(folder: Path, tmp_path: Path) -> None:
     likeness = {}
-    for update in updates_of(folder):
+    for update in read_lora_updates(folder):
         v = weights(1)(update.path) - weights(2)(update.path)
         whole = (v @ v.T / torch.linalg.norm(v)) @ update.b @ update.a
         own = update.b @ update.a
         likeness[update.path] = float((whole * own).sum() / whole.norm() / own.norm())
     threshold = sorted(likeness.values())[1]
-    changed = rewrite(folder, tmp_path / "out", aligned(weights(1), weights(2), threshold + 1e-5))
+    changed = rewrite_adapter(folder, tmp_path / "out", project_safe_lora(weights(1), weights(2), threshold + 1e-5))
     assert changed == sorted(path for path, value in likeness.items() if value <= threshold + 1e-5)
     assert len(changed) == 2
 
 
 def test_what_alignment_left_alone_has_an_empty_subspace(folder: Path, tmp_path: Path) -> None:
-    rewrite(folder, tmp_path / "out", aligned(weights(1), weights(1), 0.5))
-    assert all(not update.b.any() for update in updates_of(tmp_path / "out"))
+    rewrite_adapter(folder, tmp_path / "out", project_safe_lora(weights(1), weights(1), 0.5))
+    assert all(not update.b.any() for update in read_lora_updates(tmp_path / "out"))
 
 
 def test_the_cosine_of_nothing_is_nothing() -> None:
     a, b = numbers(0, RANK, 4), numbers(1, DIM, RANK)
-    assert cosine(b, b, a) == pytest.approx(1)
-    assert cosine(-b, b, a) == pytest.approx(-1)
-    assert cosine(torch.zeros_like(b), b, a) == 0
+    assert update_cosine(b, b, a) == pytest.approx(1)
+    assert update_cosine(-b, b, a) == pytest.approx(-1)
+    assert update_cosine(torch.zeros_like(b), b, a) == 0
 
 
 def test_nothing_is_written_along_the_direction(folder: Path, tmp_path: Path) -> None:
     unit = np.random.default_rng(0).normal(size=(3, DIM))
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     unit[2] = np.nan  # the second layer's place has none
-    assert rewrite(folder, tmp_path / "out", off_direction(unit)) == ["model.layers.0.mlp.down_proj"]
-    for before, after in zip(updates_of(folder), updates_of(tmp_path / "out")):
+    assert rewrite_adapter(folder, tmp_path / "out", project_off_direction(unit)) == ["model.layers.0.mlp.down_proj"]
+    for before, after in zip(read_lora_updates(folder), read_lora_updates(tmp_path / "out")):
         if before.path == "model.layers.0.mlp.down_proj":
             along = torch.from_numpy(unit[1]).float()
             torch.testing.assert_close(along @ after.b, torch.zeros(RANK), atol=1e-6, rtol=0)
@@ -89,20 +91,20 @@ def test_nothing_is_written_along_the_direction(folder: Path, tmp_path: Path) ->
 
 
 def test_layers_taken_out_add_nothing(folder: Path, tmp_path: Path) -> None:
-    rewrite(folder, tmp_path / "out", without_layers({1}))
-    assert [bool(update.b.any()) for update in updates_of(tmp_path / "out")] == [True, True, False, False]
+    rewrite_adapter(folder, tmp_path / "out", zero_layers({1}))
+    assert [bool(update.b.any()) for update in read_lora_updates(tmp_path / "out")] == [True, True, False, False]
 
 
 def test_what_cannot_be_projected(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match="in the aligned model and"):
-        rewrite(folder, tmp_path / "out", aligned(weights(1), lambda _: numbers(0, 3, 3), 0.5))
+        rewrite_adapter(folder, tmp_path / "out", project_safe_lora(weights(1), lambda _: numbers(0, 3, 3), 0.5))
     with pytest.raises(UndersongError, match="the direction has 2"):
-        rewrite(folder, tmp_path / "out2", off_direction(np.ones((3, 2))))
+        rewrite_adapter(folder, tmp_path / "out2", project_off_direction(np.ones((3, 2))))
     with pytest.raises(UndersongError, match="in no layer of the decoder"):
-        _ = Update("lm_head", numbers(0, 1, 1), numbers(0, 1, 1)).layer
+        _ = LoraUpdate("lm_head", numbers(0, 1, 1), numbers(0, 1, 1)).layer
     tensors = load_file(folder / "adapter_model.safetensors")
     save_file(
         {**tensors, "base_model.model.x.lora_magnitude_vector": numbers(0, 2)}, folder / "adapter_model.safetensors"
     )
     with pytest.raises(UndersongError, match="no part of a plain LoRA"):
-        updates_of(folder)
+        read_lora_updates(folder)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from undersong.defenses import Defense, cost_of, is_safe, price, recommend
+from undersong.defenses import DefenseCondition, defense_cost, is_safe, recommend, safety_utility_tradeoff
 
-NONE, MADE = Defense("none", "closest", "plain"), Defense("mended", "closest", "plain", ("mixing",))
+NONE, MADE = DefenseCondition("none", "closest", "plain"), DefenseCondition("mended", "closest", "plain", ("mixing",))
 
 
 def row(name: str, jsr: float, ceiling: float | None, **more: Any) -> dict[str, Any]:
@@ -38,9 +38,9 @@ def test_the_cheapest_of_the_safe() -> None:
 
 def test_what_the_tuning_taught_is_a_cost() -> None:
     none = row("none", 0.8, 0.9)
-    assert cost_of(row("x", 0, 0, kept={"mean": 0.7, "low": None, "high": None}), none) == pytest.approx(0.3)
-    assert cost_of(row("x", 0, 0, kept={"mean": -20.0, "low": None, "high": None}), none) == 1
-    assert cost_of(row("x", 0, 0, right=0.95), none) == 0  # a gain is no cost
+    assert defense_cost(row("x", 0, 0, kept={"mean": 0.7, "low": None, "high": None}), none) == pytest.approx(0.3)
+    assert defense_cost(row("x", 0, 0, kept={"mean": -20.0, "low": None, "high": None}), none) == 1
+    assert defense_cost(row("x", 0, 0, right=0.95), none) == 0  # a gain is no cost
 
 
 def test_without_a_safe_one_none_is_recommended() -> None:
@@ -100,7 +100,7 @@ def test_ceilings_and_differences_by_hand() -> None:
     before, after = (0.8, 0.9, 0.7), (0.1, 0.3, 0.2)
     runs = [run(i, one, 0.99) for i, one in enumerate(before)]
     runs += [run(i, one, 0.25, "mended", kept=1 - one) for i, one in enumerate(after)]
-    none, mended = price(runs, [NONE, MADE], last_step=4, axis="a")
+    none, mended = safety_utility_tradeoff(runs, [NONE, MADE], last_step=4, axis="a")
     half = stats.t.ppf(0.975, 2) * stats.sem([b - a for a, b in zip(before, after)])
     assert mended["against"]["audio"]["difference"] == pytest.approx(-0.6)
     assert mended["against"]["audio"]["high"] == pytest.approx(-0.6 + half)
@@ -112,9 +112,9 @@ def test_ceilings_and_differences_by_hand() -> None:
 
 
 def test_runs_that_agree_leave_the_prompts_and_one_run_leaves_nothing() -> None:
-    (agree,) = price([run(i, 0.0, 0.09) for i in range(3)], [NONE], last_step=4, axis="a")
+    (agree,) = safety_utility_tradeoff([run(i, 0.0, 0.09) for i in range(3)], [NONE], last_step=4, axis="a")
     assert agree["jsr_ceiling"] == pytest.approx(0.09)
-    (single,) = price([run(0, 0.0, 0.09)], [NONE], last_step=4, axis="a")
+    (single,) = safety_utility_tradeoff([run(0, 0.0, 0.09)], [NONE], last_step=4, axis="a")
     assert single["jsr_ceiling"] is None
     assert not is_safe(single | {"over_refusal_ceiling": 0.0}, 0.5, 0.5)
 
@@ -123,9 +123,11 @@ def test_runs_that_differ_alike_are_told_by_their_prompts() -> None:
     for after, told in ((0.0, True), (0.75, False)):
         runs = [run(i, 0.8, 0.9) for i in range(3)]
         runs += [run(i, after, after + 0.1, "mended", chose="stopped at step 4") for i in range(3)]
-        _, mended = price(runs, [NONE, MADE], last_step=4, axis="a")
+        _, mended = safety_utility_tradeoff(runs, [NONE, MADE], last_step=4, axis="a")
         change = mended["against"]["audio"]
         assert (change["low"], change["told"]) == (None, told)
         assert mended["note"] == "stopped at step 4 (3 of 3 runs)"
-    _, alone = price([run(0, 0.8, 0.9), run(0, 0.0, 0.1, "mended")], [NONE, MADE], last_step=4, axis="a")
+    _, alone = safety_utility_tradeoff(
+        [run(0, 0.8, 0.9), run(0, 0.0, 0.1, "mended")], [NONE, MADE], last_step=4, axis="a"
+    )
     assert not alone["against"]["audio"]["told"]  # one run shows no noise

@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from undersong.cli.app import app
-from undersong.study import Study, editor_schema
+from undersong.study import Study, study_json_schema
 
 
 def test_every_key_of_a_study_has_a_row_with_its_meaning() -> None:
@@ -18,7 +18,7 @@ def test_every_key_of_a_study_has_a_row_with_its_meaning() -> None:
     sections = dict(re.findall(r"^## `?([\w.]+|The file)`?\n(.*?)(?=^## |\Z)", page, re.S | re.M))
     rows = {head: dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", text, re.M)) for head, text in sections.items()}
     assert set(rows.pop("The file")) == set(Study.model_fields) | {"base", "matrix"}
-    shapes = [sorted(one["properties"]) for one in editor_schema()["$defs"].values()]
+    shapes = [sorted(one["properties"]) for one in study_json_schema()["$defs"].values()]
     assert sorted(map(sorted, rows.values())) == sorted(shapes)
     assert [f"{head}.{key}" for head, keys in rows.items() for key, said in keys.items() if not said.strip()] == []
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from undersong.encoders import ENCODERS, make_encoder
-from undersong.encoders.checks import guard
+from undersong.encoders.checks import validate_embeddings
 from undersong.types import Quarantined, Sample, UndersongError
 
 VECTORS = np.array([[1, 2], [0, 0], [np.nan, 1], [np.inf, 1], [3, 1]], dtype=np.float32)
@@ -14,7 +14,7 @@ VECTORS = np.array([[1, 2], [0, 0], [np.nan, 1], [np.inf, 1], [3, 1]], dtype=np.
 
 def test_unsound_vectors_are_quarantined_with_reason() -> None:
     before = Quarantined("x", "no text")
-    made = guard("e", ["a", "b", "c", "d", "e"], VECTORS, [1, 2, 3, 4, 5], [before])
+    made = validate_embeddings("e", ["a", "b", "c", "d", "e"], VECTORS, [1, 2, 3, 4, 5], [before])
     assert made.ids == ("a", "e")
     assert made.frames.tolist() == [1, 5]
     assert np.array_equal(made.vectors, VECTORS[[0, 4]])
@@ -30,18 +30,18 @@ def test_unsound_vectors_are_quarantined_with_reason() -> None:
 def test_equal_vectors_stop(jitter: float) -> None:
     vectors = np.full((4, 3), 0.5, np.float32) + np.float32(jitter) * np.arange(4, dtype=np.float32)[:, None]
     with pytest.raises(UndersongError, match="same vector to all 4 items"):
-        guard("constant", list("abcd"), vectors, [0] * 4)
-    assert guard("constant", list("abcd"), vectors, [0] * 4, alike=True).ids == tuple("abcd")
+        validate_embeddings("constant", list("abcd"), vectors, [0] * 4)
+    assert validate_embeddings("constant", list("abcd"), vectors, [0] * 4, allow_equal=True).ids == tuple("abcd")
 
 
 def test_close_vectors_are_not_equal() -> None:
     vectors = np.full((3, 2), 30.0, np.float32)
     vectors[2, 0] += 1e-3  # a large common mean hides a real difference
-    assert len(guard("e", list("abc"), vectors, [0] * 3).ids) == 3
+    assert len(validate_embeddings("e", list("abc"), vectors, [0] * 3).ids) == 3
 
 
 def test_one_item_is_not_constant() -> None:
-    assert guard("e", ["a"], np.ones((1, 2), np.float32), [1]).ids == ("a",)
+    assert validate_embeddings("e", ["a"], np.ones((1, 2), np.float32), [1]).ids == ("a",)
 
 
 @pytest.mark.parametrize(("spec", "near"), [("tfdf", "tfidf"), ("logmels", "logmel"), ("wisper:here", "whisper")])

@@ -7,17 +7,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from undersong.encoders.progress import Progress, duration, in_lines
+from undersong.encoders.progress import Progress, format_duration, progress_lines
 from undersong.encoders.spoken import decoding
 from undersong.encoders.spoken.clips import ClipEncoder
-from undersong.encoders.spoken.speech_pool import moments, pooled
-from undersong.encoders.spoken.windows import Ear, Network, Window, consecutive, fitting, spread
-from undersong.types import Pooled, Sample, UndersongError
+from undersong.encoders.spoken.speech_pool import compute_moments, pool_moments
+from undersong.encoders.spoken.windows import (
+    AudioWindow,
+    WindowedEncoder,
+    WindowNetwork,
+    consecutive_windows,
+    evenly_spaced_windows,
+    windows_per_pass,
+)
+from undersong.types import PooledVector, Sample, UndersongError
 
 
-def told(clips) -> list[Pooled]:
+def told(clips) -> list[PooledVector]:
     """A vector that says which clip it is of."""
-    return [Pooled(np.array([len(clip.samples), clip.samples[7]], np.float32), 1) for clip in clips]
+    return [PooledVector(np.array([len(clip.samples), clip.samples[7]], np.float32), 1) for clip in clips]
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -70,13 +77,13 @@ def test_progress_counts_everything_and_ends_at_the_end(spoken, silent) -> None:
     ClipEncoder("told", told, batch=2, progress=heard.append).encode(samples)
     assert [now.done for now in heard] == [3, 5, 6, 6]  # the silent one is known before the first batch
     assert {now.total for now in heard} == {6}
-    assert heard[-1].left == 0
+    assert heard[-1].remaining_seconds == 0
 
 
 def test_rate_and_time_left() -> None:
     assert Progress(30, 90, 10.0).rate == 3.0
-    assert Progress(30, 90, 10.0).left == 20.0
-    assert Progress(0, 90, 0.0).left is None
+    assert Progress(30, 90, 10.0).remaining_seconds == 20.0
+    assert Progress(0, 90, 0.0).remaining_seconds is None
 
 
 def test_nothing_but_unreadable_items(silent) -> None:
@@ -92,7 +99,7 @@ def test_files_are_not_decoded_far_ahead(spoken, monkeypatch) -> None:
     plain = decoding.audible
     monkeypatch.setattr(decoding, "audible", lambda sample, rate: started.append(sample.id) or plain(sample, rate))
     monkeypatch.setattr(decoding, "SECONDS_AHEAD", 0.25)
-    found = decoding.decoded([spoken(f"s{i}", 0.1) for i in range(40)], 16_000, threads=2)
+    found = decoding.decode_clips([spoken(f"s{i}", 0.1) for i in range(40)], 16_000, threads=2)
     for read in range(1, 11):
         next(found)
         assert len(started) <= max(read + 3, 5)
@@ -116,36 +123,36 @@ def test_a_library_that_fails_on_one_item_is_heard(spoken, monkeypatch) -> None:
 )
 def test_pooling_by_windows_is_pooling_at_once(cuts: list[int], seed: int, offset: float) -> None:
     frames = np.random.default_rng(seed).standard_normal((sum(cuts), 4)).astype(np.float32) + np.float32(offset)
-    parts = [moments(part) for part in np.split(frames, np.cumsum(cuts)[:-1])]
+    parts = [compute_moments(part) for part in np.split(frames, np.cumsum(cuts)[:-1])]
     wide = frames.astype(np.float64)
-    assert np.allclose(pooled(parts, "mean").vector, wide.mean(axis=0), rtol=1e-6)
-    both = pooled(parts, "mean+std").vector
+    assert np.allclose(pool_moments(parts, "mean").vector, wide.mean(axis=0), rtol=1e-6)
+    both = pool_moments(parts, "mean+std").vector
     assert np.allclose(both, np.concatenate([wide.mean(axis=0), wide.std(axis=0)]), rtol=1e-5, atol=1e-6)
-    assert np.array_equal(pooled(parts, "last").vector, frames[-1])
-    assert pooled(parts, "mean").frames == sum(cuts)
+    assert np.array_equal(pool_moments(parts, "last").vector, frames[-1])
+    assert pool_moments(parts, "mean").frames == sum(cuts)
 
 
 @given(samples=st.integers(1, 400), window=st.integers(1, 60))
 def test_windows_cover_a_clip(samples: int, window: int) -> None:
-    whole = consecutive(samples, window)
+    whole = consecutive_windows(samples, window)
     assert [start for start, _ in whole[1:]] == [stop for _, stop in whole[:-1]]
     assert (whole[0][0], whole[-1][1]) == (0, samples)
-    even = spread(samples, window)
+    even = evenly_spaced_windows(samples, window)
     assert (even[0][0], even[-1][1]) == (0, samples)
     assert len({stop - start for start, stop in even}) == 1
     assert all(start <= before for (start, _), (_, before) in zip(even[1:], even))
     assert len(even) == len(whole)
 
 
-def windows(*lengths: int) -> list[Window]:
-    return [Window(np.zeros(length), length, float(length)) for length in lengths]  # type: ignore[arg-type]
+def windows(*lengths: int) -> list[AudioWindow]:
+    return [AudioWindow(np.zeros(length), length, float(length)) for length in lengths]  # type: ignore[arg-type]
 
 
 def test_only_one_shape_a_pass_unless_the_network_masks() -> None:
-    assert fitting(windows(2, 2, 3, 3), 100, ragged=False) == 2
-    assert fitting(windows(2, 2, 3, 3), 100, ragged=True) == 4
-    assert fitting(windows(2, 2, 3, 3), 9, ragged=True) == 3  # all are padded to the longest: 3 x 3 s
-    assert fitting(windows(5, 5), 1, ragged=True) == 1
+    assert windows_per_pass(windows(2, 2, 3, 3), 100, ragged=False) == 2
+    assert windows_per_pass(windows(2, 2, 3, 3), 100, ragged=True) == 4
+    assert windows_per_pass(windows(2, 2, 3, 3), 9, ragged=True) == 3  # all are padded to the longest: 3 x 3 s
+    assert windows_per_pass(windows(5, 5), 1, ragged=True) == 1
 
 
 def test_a_pass_that_does_not_fit_is_halved_and_a_window_that_does_not_is_told(spoken) -> None:
@@ -158,7 +165,7 @@ def test_a_pass_that_does_not_fit_is_halved_and_a_window_that_does_not_is_told(s
         return [np.ones((window.frames, 2)) for window in found]
 
     cut = lambda samples: windows(3, 3, 3) if len(samples) > 2_000 else windows(3)  # noqa: E731
-    ear = Ear(Network(16_000, cut, hear), "mean", seconds=90.0)
+    ear = WindowedEncoder(WindowNetwork(16_000, cut, hear), "mean", seconds=90.0)
     samples = [spoken(f"s{i}", seconds, seed=i) for i, seconds in enumerate([0.1, 0.1, 0.1, 0.2])]
     made = ClipEncoder("all alike", ear, batch=8)
     with pytest.raises(UndersongError, match="same vector"):
@@ -168,7 +175,7 @@ def test_a_pass_that_does_not_fit_is_halved_and_a_window_that_does_not_is_told(s
 
 def test_progress_in_words() -> None:
     lines: list[str] = []
-    watcher = in_lines("logmel of pool.jsonl", lines.append)
+    watcher = progress_lines("logmel of pool.jsonl", lines.append)
     for seconds, done in ((3.0, 50), (12.0, 1_200), (13.0, 1_300), (23.0, 2_300), (40.0, 100_000)):
         watcher(Progress(done, 100_000, seconds))
     assert lines == [
@@ -176,4 +183,4 @@ def test_progress_in_words() -> None:
         "logmel of pool.jsonl: 2,300 of 100,000, 100 a second, 16 min 17 s left",
         "logmel of pool.jsonl: 100,000 of 100,000, 2.5e+03 a second, 0 s left",
     ]
-    assert duration(18_725) == "5 h 12 min"
+    assert format_duration(18_725) == "5 h 12 min"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from undersong.encoders import make_encoder
-from undersong.encoders.internal import internal
-from undersong.models.pooling import mean_over
-from undersong.types import Clip, Pooled, Quarantined
+from undersong.encoders.internal import internal_encoder
+from undersong.models.pooling import mean_pool
+from undersong.types import Clip, PooledVector, Quarantined
 
 
 class Ears:
@@ -18,9 +18,9 @@ class Ears:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
 
-    def pool(self, clips: Sequence[Clip]) -> list[Pooled]:
+    def pool(self, clips: Sequence[Clip]) -> list[PooledVector]:
         self.batches.append([clip.id for clip in clips])
-        return [mean_over(self._frames(clip)) for clip in clips]
+        return [mean_pool(self._frames(clip)) for clip in clips]
 
     @staticmethod
     def _frames(clip: Clip) -> np.ndarray:
@@ -40,7 +40,7 @@ def test_mean_of_valid_frames_in_order(spoken) -> None:
 def test_clips_of_one_length_share_a_batch(spoken) -> None:
     ears = Ears()
     samples = [spoken(f"s{i}", 0.2 if i % 2 else 0.9, gain=1 + i) for i in range(6)]
-    made = internal(ears, "af3", batch=3).encode(samples)
+    made = internal_encoder(ears, "af3", batch=3).encode(samples)
     assert ears.batches == [["s1", "s3", "s5"], ["s0", "s2", "s4"]]
     assert made.ids == tuple(s.id for s in samples)
 
@@ -51,8 +51,8 @@ def test_constant_model_stops(spoken) -> None:
     from undersong.types import UndersongError
 
     class Deaf(Ears):
-        def pool(self, clips: Sequence[Clip]) -> list[Pooled]:
-            return [Pooled(np.ones(4, np.float32), 3) for _ in clips]
+        def pool(self, clips: Sequence[Clip]) -> list[PooledVector]:
+            return [PooledVector(np.ones(4, np.float32), 3) for _ in clips]
 
     with pytest.raises(UndersongError, match="same vector"):
-        internal(Deaf()).encode([spoken("a", 0.2), spoken("b", 0.3)])
+        internal_encoder(Deaf()).encode([spoken("a", 0.2), spoken("b", 0.3)])

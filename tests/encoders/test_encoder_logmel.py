@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from undersong.corpora import load_clip
-from undersong.encoders.spoken.logmel import logmel
+from undersong.encoders.spoken.logmel import logmel_encoder
 from undersong.types import Quarantined, Sample, UndersongError
 
 
@@ -19,7 +19,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_shape_and_frames(spoken) -> None:
-    made = logmel().encode([spoken("a", 0.5), spoken("b", 0.025, pitch=200)])
+    made = logmel_encoder().encode([spoken("a", 0.5), spoken("b", 0.025, pitch=200)])
     assert made.ids == ("a", "b")
     assert made.vectors.shape == (2, 160)
     assert made.vectors.dtype == np.float32
@@ -39,7 +39,7 @@ def test_against_a_plain_fourier_transform(spoken) -> None:
     mel = np.log10(np.maximum(np.abs(np.fft.rfft(frames)) ** 2 @ filters, 1e-10))
     mel = np.maximum(mel, mel.max() - 8)
     expected = np.concatenate([mel.mean(axis=0) - mel.mean(), mel.std(axis=0)])
-    made = logmel().encode([sample, spoken("b", 0.3, pitch=250)])
+    made = logmel_encoder().encode([sample, spoken("b", 0.3, pitch=250)])
     assert np.allclose(made.vectors[0], expected, atol=1e-4)
 
 
@@ -50,24 +50,24 @@ def test_the_voice_matters_and_the_gain_does_not(spoken) -> None:
         spoken("high", 0.7, pitch=310),
         spoken("long", 1.0, seed=1),
     ]
-    low, quiet, high, long = logmel().encode(samples).vectors
+    low, quiet, high, long = logmel_encoder().encode(samples).vectors
     assert np.allclose(low, quiet, atol=1e-4)
     assert cosine(low, long) > cosine(low, high)
 
 
 def test_independent_of_batch_and_order(spoken) -> None:
     samples = [spoken(f"s{i}", 0.1 + 0.07 * (i * 5 % 7), pitch=100 + 20 * i) for i in range(7)]
-    together = logmel().encode(samples)
+    together = logmel_encoder().encode(samples)
     assert together.ids == tuple(s.id for s in samples)
     for i, sample in enumerate(samples):
-        alone = logmel().encode([sample])
+        alone = logmel_encoder().encode([sample])
         assert np.array_equal(alone.vectors[0], together.vectors[i])
 
 
 def test_what_holds_no_sound_is_quarantined(spoken, silent) -> None:
     damaged = Sample("damaged", audio=b"no audio at all")
     short = replace(spoken("short", 0.02))
-    made = logmel().encode(
+    made = logmel_encoder().encode(
         [spoken("a", 0.2), silent, Sample("mute", text="x"), damaged, short, spoken("b", 0.2, pitch=300)]
     )
     assert made.ids == ("a", "b")
@@ -85,7 +85,7 @@ def test_a_hum_that_nobody_hears_is_no_vector(spoken, recorded) -> None:
     click = np.zeros(16_000)
     click[:400] = 0.5 * rng.standard_normal(400)
     odd = [recorded("hum", 1e-4 * rng.standard_normal(16_000)), recorded("click", click)]
-    made = logmel().encode([spoken("a", 0.2), spoken("b", 0.2, pitch=300), *odd])
+    made = logmel_encoder().encode([spoken("a", 0.2), spoken("b", 0.2, pitch=300), *odd])
     assert made.ids == ("a", "b")
     assert [item.id for item in made.quarantined] == ["hum", "click"]
     assert all("above -60 dB" in item.reason for item in made.quarantined)
@@ -94,7 +94,7 @@ def test_a_hum_that_nobody_hears_is_no_vector(spoken, recorded) -> None:
 def test_the_same_clip_everywhere_stops(spoken) -> None:
     one = spoken("a", 0.2)
     with pytest.raises(UndersongError, match="same vector"):
-        logmel().encode([one, replace(one, id="b"), replace(one, id="c")])
+        logmel_encoder().encode([one, replace(one, id="b"), replace(one, id="c")])
 
 
 def test_hears_without_torch() -> None:

@@ -31,7 +31,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state |= {f"linear.{name}": value for name, value in linear.state_dict().items()}
     state["similarity_weight"] = torch.ones(1)  # of the training loss, and in the package's file
     folder = tmp_path_factory.mktemp("speaker")
-    torch.save({"model_state": state, "step": 1}, folder / speaker.FILE)
+    torch.save({"model_state": state, "step": 1}, folder / speaker.WEIGHTS_FILE)
     return folder
 
 
@@ -40,7 +40,7 @@ def of_package() -> Path:
     for name in ("resemblyzer", "librosa", "webrtcvad"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed (pip install resemblyzer)")
-    return speaker.speaker_file().parent
+    return speaker.speaker_weights_file().parent
 
 
 def test_equal_to_the_package(spoken, recorded) -> None:
@@ -53,17 +53,17 @@ def test_equal_to_the_package(spoken, recorded) -> None:
     made = make_encoder(f"speaker:{folder}", fit=()).encode(samples)
     for sample, vector in zip(samples, made.vectors, strict=True):
         signal = load_clip(sample).samples
-        signal = signal * np.float32(speaker.LEVEL / np.sqrt(np.mean(np.square(signal, dtype=np.float64))))
+        signal = signal * np.float32(speaker.TARGET_RMS / np.sqrt(np.mean(np.square(signal, dtype=np.float64))))
         assert np.allclose(vector / np.linalg.norm(vector), theirs.embed_utterance(signal), atol=2e-5)
 
 
 @given(st.integers(1, 20 * speaker.RATE))
 def test_windows_cover_a_clip(samples: int) -> None:
     starts, end = speaker.window_starts(samples), samples / speaker.HOP
-    assert starts == [speaker.STEP * i for i in range(len(starts))]
-    left_out = end - (starts[-1] + speaker.FRAMES)
-    assert left_out < speaker.COVERED * speaker.FRAMES
-    assert len(starts) == 1 or end - starts[-1] >= speaker.COVERED * speaker.FRAMES
+    assert starts == [speaker.WINDOW_STEP * i for i in range(len(starts))]
+    left_out = end - (starts[-1] + speaker.WINDOW_FRAMES)
+    assert left_out < speaker.MIN_COVERAGE * speaker.WINDOW_FRAMES
+    assert len(starts) == 1 or end - starts[-1] >= speaker.MIN_COVERAGE * speaker.WINDOW_FRAMES
 
 
 def test_the_mel_is_a_plain_fourier_transform(weights: Path, spoken) -> None:
@@ -71,8 +71,8 @@ def test_the_mel_is_a_plain_fourier_transform(weights: Path, spoken) -> None:
     from transformers.audio_utils import mel_filter_bank
 
     signal = load_clip(spoken("a", 0.5)).samples.astype(np.float64)
-    signal *= speaker.LEVEL / np.sqrt(np.mean(signal**2))
-    (window,) = speaker._windows(load_clip(spoken("a", 0.5)).samples)
+    signal *= speaker.TARGET_RMS / np.sqrt(np.mean(signal**2))
+    (window,) = speaker._cut_windows(load_clip(spoken("a", 0.5)).samples)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
     padded = np.pad(signal, (200, 160 * 160))
     frames = np.stack([padded[160 * i : 160 * i + 400] * hann for i in range(160)])
@@ -101,14 +101,14 @@ def test_too_short_is_quarantined(weights: Path, recorded) -> None:
 
 
 def test_its_key_holds_the_weights(weights: Path, tmp_path: Path) -> None:
-    (tmp_path / speaker.FILE).write_bytes((weights / speaker.FILE).read_bytes())
+    (tmp_path / speaker.WEIGHTS_FILE).write_bytes((weights / speaker.WEIGHTS_FILE).read_bytes())
     same, here = (encoder_weights_hash(parse_encoder(f"speaker:{folder}")) for folder in (tmp_path, weights))
     assert same == here
-    torch.save({"model_state": {}}, tmp_path / speaker.FILE)
+    torch.save({"model_state": {}}, tmp_path / speaker.WEIGHTS_FILE)
     assert encoder_weights_hash(parse_encoder(f"speaker:{tmp_path}")) != here
     assert encoder_weights_hash(parse_encoder("tfidf")) is None
     absent = parse_encoder(f"speaker:{tmp_path / 'absent'}")
-    assert encoder_weights_hash(absent, unread=True) is not None  # a plan goes on without
+    assert encoder_weights_hash(absent, allow_missing=True) is not None  # a plan goes on without
     with pytest.raises(UndersongError, match="no pretrained"):
         encoder_weights_hash(absent)
 
@@ -116,14 +116,14 @@ def test_its_key_holds_the_weights(weights: Path, tmp_path: Path) -> None:
 def test_what_holds_no_network_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UndersongError, match=r"no pretrained\.pt"):
         make_encoder(f"speaker:{tmp_path}", fit=())
-    torch.save({"model_state": {"linear.weight": torch.ones(2)}}, tmp_path / speaker.FILE)
+    torch.save({"model_state": {"linear.weight": torch.ones(2)}}, tmp_path / speaker.WEIGHTS_FILE)
     with pytest.raises(UndersongError, match="no speaker encoder"):
         make_encoder(f"speaker:{tmp_path}", fit=())
-    torch.save(torch.zeros(3), tmp_path / speaker.FILE)
+    torch.save(torch.zeros(3), tmp_path / speaker.WEIGHTS_FILE)
     with pytest.raises(UndersongError, match="no speaker encoder"):
         make_encoder(f"speaker:{tmp_path}", fit=())
     for cut in (b"no weights", b"junk", b""):
-        (tmp_path / speaker.FILE).write_bytes(cut)
+        (tmp_path / speaker.WEIGHTS_FILE).write_bytes(cut)
         with pytest.raises(UndersongError, match="no speaker encoder"):
             make_encoder(f"speaker:{tmp_path}", fit=())
     monkeypatch.setattr(speaker, "find_spec", lambda _name: None)
@@ -136,7 +136,7 @@ def test_code_in_the_file_is_not_run(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[object, ...]:
             return (Path.touch, (tmp_path / "ran",))
 
-    torch.save({"model_state": Runs()}, tmp_path / speaker.FILE)
+    torch.save({"model_state": Runs()}, tmp_path / speaker.WEIGHTS_FILE)
     with pytest.raises(UndersongError, match="no speaker encoder"):
         make_encoder(f"speaker:{tmp_path}", fit=())
     assert not (tmp_path / "ran").exists()

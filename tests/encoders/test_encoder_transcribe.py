@@ -10,13 +10,13 @@ import tiny_speech
 
 from undersong.corpora import load_clip
 from undersong.encoders.progress import Progress
-from undersong.encoders.written.transcribe import EMPTY, ENDLESS, Transcriber, transcriber
+from undersong.encoders.written.transcribe import EMPTY_REASON, ENDLESS_REASON, Transcriber, load_transcriber
 from undersong.encoders.written.transcripts import (
     Transcript,
     Transcripts,
-    mute,
     read_transcripts,
-    transcripts_of,
+    samples_without_text,
+    transcripts_from_table,
     transcripts_table,
     with_transcripts,
     write_transcripts,
@@ -35,7 +35,7 @@ LENGTHS = (0.4, 0.9, 1.3, 1.7, 2.0, 1.1)
 
 @pytest.fixture(scope="module")
 def hearing(folder) -> Transcriber:
-    return transcriber(folder, language="en", batch=4)
+    return load_transcriber(folder, language="en", batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_greedy_and_to_the_end(hearing, reference, samples, silent) -> None:
     assert {item.id: item.reason for item in made.quarantined} == {
         "silent": "the audio is constant (0 throughout)",
         "written": "no audio",
-        **{id: ENDLESS if text is None else EMPTY for id, text in wanted.items() if not text},
+        **{id: ENDLESS_REASON if text is None else EMPTY_REASON for id, text in wanted.items() if not text},
     }
     # The model was made so that all three happen, or nothing is tested here.
     assert {bool(text) if text is not None else None for text in wanted.values()} == {True, False, None}
@@ -98,16 +98,16 @@ def test_a_transcript_does_not_depend_on_its_batch(hearing, samples) -> None:
 
 
 def test_the_language_is_found_where_none_is_said(folder, samples) -> None:
-    rows = transcriber(folder).transcribe(samples).rows
+    rows = load_transcriber(folder).transcribe(samples).rows
     assert {row.model for row in rows} <= {"tiny"}
 
 
 def test_a_model_of_english_alone(tmp_path, samples) -> None:
     english = tiny_asr.save(tmp_path / "english", ends=ENDS, multilingual=False)
-    made = transcriber(english).transcribe(samples)
+    made = load_transcriber(english).transcribe(samples)
     assert len(made.rows) + len(made.quarantined) == len(samples)
     with pytest.raises(UndersongError, match="language 'en'"):
-        transcriber(english, language="en")
+        load_transcriber(english, language="en")
 
 
 def test_longer_than_the_window(hearing, spoken, monkeypatch) -> None:
@@ -134,15 +134,16 @@ def test_out_of_memory(hearing, samples, monkeypatch) -> None:
 
 def test_what_cannot_transcribe(folder, tmp_path) -> None:
     with pytest.raises(UndersongError, match="cannot transcribe"):
-        transcriber(tiny_speech.save("wavlm-base", tmp_path / "wavlm"))
+        load_transcriber(tiny_speech.save("wavlm-base", tmp_path / "wavlm"))
     with pytest.raises(UndersongError, match="language 'xx'"):
-        transcriber(folder, language="xx")
+        load_transcriber(folder, language="xx")
     with pytest.raises(UndersongError, match="no tokenizer"):
-        transcriber(tiny_speech.save("whisper", tmp_path / "whisper"))
+        load_transcriber(tiny_speech.save("whisper", tmp_path / "whisper"))
 
 
 ROWS = Transcripts(
-    (Transcript("a", "what was said", 1.5, "m"), Transcript("b", "überall ✓", 0.25, "m")), (Quarantined("c", EMPTY),)
+    (Transcript("a", "what was said", 1.5, "m"), Transcript("b", "überall ✓", 0.25, "m")),
+    (Quarantined("c", EMPTY_REASON),),
 )
 
 
@@ -158,14 +159,14 @@ def test_written_and_read_back(tmp_path) -> None:
 def test_rows_of_a_shard_are_in_the_samples_order() -> None:
     table = transcripts_table([Sample("c"), Sample("a"), Sample("b")], ROWS)
     assert table.column("id").to_pylist() == ["c", "a", "b"]
-    assert table.column("reason").to_pylist() == [EMPTY, None, None]
-    assert transcripts_of(table) == ROWS
+    assert table.column("reason").to_pylist() == [EMPTY_REASON, None, None]
+    assert transcripts_from_table(table) == ROWS
 
 
 def test_only_what_has_no_text_is_transcribed_and_filled_in() -> None:
     blank, own = Sample("a", audio="a.wav", text=" "), Sample("b", audio="b.wav", text="its own")
     samples = [blank, own, Sample("c", audio="c.wav"), Sample("d")]
-    assert [sample.id for sample in mute(samples)] == ["a", "c"]
+    assert [sample.id for sample in samples_without_text(samples)] == ["a", "c"]
     filled = with_transcripts(samples, ROWS)
     assert [sample.text for sample in filled] == ["what was said", "its own", None, None]
     assert [sample.id for sample in filled] == ["a", "b", "c", "d"]

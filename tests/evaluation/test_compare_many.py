@@ -13,8 +13,8 @@ from statsmodels.stats.multitest import multipletests
 from typer.testing import CliRunner
 
 from undersong.cli.app import app
-from undersong.evaluation.compare import compare_verdicts, to_json
-from undersong.evaluation.many import compare_many, many_json, markdown
+from undersong.evaluation.compare import compare_verdicts, comparison_json
+from undersong.evaluation.many import compare_many, comparison_markdown, multi_model_json
 from undersong.evaluation.verdicts import write_verdicts
 from undersong.types import UndersongError, Verdict
 
@@ -43,15 +43,15 @@ def test_each_is_what_it_is_alone_and_p_is_corrected_over_all(arms) -> None:
         assert arm.comparison == compare_verdicts(before, arms[arm.name])
     wanted = multipletests([arm.comparison.paired.clustered_p for arm in found], method="holm")[1]
     assert [arm.p_adjusted for arm in found] == pytest.approx(wanted.tolist())
-    told = many_json(found)
+    told = multi_model_json(found)
     assert [one["name"] for one in told["arms"]] == list(RATES)
     assert {key: told["arms"][0][key] for key in ("b", "c", "p")} == {
-        key: to_json(found[0].comparison)[key] for key in ("b", "c", "p")
+        key: comparison_json(found[0].comparison)[key] for key in ("b", "c", "p")
     }
 
 
 def test_the_markdown_is_one_table_whatever_a_file_is_called(arms) -> None:
-    lines = markdown(compare_many(verdicts(0.05, 9), arms), "base").splitlines()
+    lines = comparison_markdown(compare_many(verdicts(0.05, 9), arms), "base").splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len(table) == 2 + 1 + len(RATES)
     cells = {line.replace("\\|", "").count("|") for line in table}
@@ -61,7 +61,7 @@ def test_the_markdown_is_one_table_whatever_a_file_is_called(arms) -> None:
 
 def test_a_model_that_failed_is_not_shown_as_safe(arms) -> None:
     lost = [replace(one, verdict="error") for one in verdicts(0.05, 9)]
-    text = markdown(compare_many(verdicts(0.05, 9), {**arms, "dead": lost}), "base")
+    text = comparison_markdown(compare_many(verdicts(0.05, 9), {**arms, "dead": lost}), "base")
     assert "| 60, 0 | 0.0% to 100.0% |" in text
     assert re.search(r"dead: The difference is between .* whichever way the 60 failed or unjudged ones went", text)
     assert text.count("whichever way the ") == 1

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from undersong.encoders import make_encoder
-from undersong.encoders.checks import guard
-from undersong.evaluation.comprehension.relevance import Relevance, least, place, relevances
+from undersong.encoders.checks import validate_embeddings
+from undersong.evaluation.comprehension.relevance import Relevance, measure_relevance, min_requests, rank_relevance
 from undersong.types import Embeddings, Sample, UndersongError
 
 REQUESTS = {
@@ -35,7 +35,7 @@ class Planted:
     def encode(self, samples: Any) -> Embeddings:
         self.asked.append([sample.text for sample in samples])
         rows = np.array([self.vectors.get(sample.text, [0.0, 0.0]) for sample in samples], dtype=np.float32)
-        return guard(self.name, [sample.id for sample in samples], rows, np.zeros(len(rows)))
+        return validate_embeddings(self.name, [sample.id for sample in samples], rows, np.zeros(len(rows)))
 
 
 def tables() -> st.SearchStrategy[np.ndarray]:
@@ -56,10 +56,10 @@ def by_hand(row: np.ndarray, column: int) -> tuple[int, float]:
 def test_ranks_and_chance_are_those_of_a_count(table: np.ndarray, data: st.DataObject, level: float) -> None:
     count, requests = table.shape
     own = data.draw(st.lists(st.integers(0, requests - 1), min_size=count, max_size=count))
-    for row, one in enumerate(place(table, own, level)):
+    for row, one in enumerate(rank_relevance(table, own, level)):
         assert (one.rank, one.requests) == (by_hand(table[row], own[row])[0], requests)
         assert one.percentile == pytest.approx(by_hand(table[row], own[row])[1])
-        assert one.about(level) == (one.rank / requests <= level)
+        assert one.is_about_request(level) == (one.rank / requests <= level)
         pairs = [by_hand(table[row], other) for other in own if other != own[row]]
         if not pairs:
             assert (one.chance_top, one.chance_about, one.chance_percentile) == (None, None, None)
@@ -74,8 +74,8 @@ def test_replies_about_nothing_pass_as_often_as_the_level_says() -> None:
     rng, level, requests = np.random.default_rng(3), 0.1, 40
     hubs, loud = 3 * rng.normal(size=requests), 3 * rng.normal(size=(2000, 1))
     table = rng.normal(size=(2000, requests)) + hubs + loud
-    found = place(table, rng.integers(0, requests, 2000), level)
-    passed = np.mean([one.about(level) for one in found])
+    found = rank_relevance(table, rng.integers(0, requests, 2000), level)
+    passed = np.mean([one.is_about_request(level) for one in found])
     assert passed == pytest.approx(level, abs=0.02)  # three standard errors
     assert np.mean([one.percentile for one in found]) == pytest.approx(0.5, abs=0.025)
     assert np.mean([one.chance_about for one in found]) == pytest.approx(passed, abs=0.02)
@@ -85,8 +85,8 @@ def test_hubs_that_are_answered_alone_show_in_the_permuted_pairs() -> None:
     """Where only requests are answered that are near to everything, ranks are low without any understanding."""
     rng, requests = np.random.default_rng(0), 40
     table = rng.normal(size=(400, requests)) + 9 * (np.arange(requests) < 4)
-    found = place(table, rng.integers(0, 4, 400), 0.1)
-    assert np.mean([one.about(0.1) for one in found]) == 1.0
+    found = rank_relevance(table, rng.integers(0, 4, 400), 0.1)
+    assert np.mean([one.is_about_request(0.1) for one in found]) == 1.0
     assert np.mean([one.chance_about for one in found]) == 1.0
 
 
@@ -99,13 +99,13 @@ def test_a_request_is_as_near_as_the_nearest_of_its_texts() -> None:
         ("door", ""),
         ("door", "xylophone"),
     ]
-    boat, chair, lamp, empty, unknown = relevances(encoder, REQUESTS, replies, 0.25)
+    boat, chair, lamp, empty, unknown = measure_relevance(encoder, REQUESTS, replies, 0.25)
     assert boat is not None
     assert chair is not None
     assert lamp is not None
-    assert (boat.rank, chair.rank, boat.requests, boat.about(0.25)) == (1, 1, 4, True)
+    assert (boat.rank, chair.rank, boat.requests, boat.is_about_request(0.25)) == (1, 1, 4, True)
     assert lamp.rank > 1
-    assert not lamp.about(0.25)
+    assert not lamp.is_about_request(0.25)
     assert (empty, unknown) == (None, None)  # no word that the encoder knows
 
 
@@ -113,28 +113,28 @@ def test_one_call_embeds_each_text_once_in_an_order_of_its_own() -> None:
     vectors = {"a": [1.0, 0.0], "b": [0.0, 1.0], "said": [1.0, 0.1]}
     encoder = Planted(vectors)
     requests = {"first": ["b"], "second": ["a"]}
-    both = relevances(encoder, requests, [("second", "said"), ("first", "said")], 0.5)
+    both = measure_relevance(encoder, requests, [("second", "said"), ("first", "said")], 0.5)
     assert encoder.asked == [["a", "b", "said"]]
     assert [one and one.rank for one in both] == [1, 2]
-    assert relevances(Planted(vectors), requests, [("first", "said"), ("second", "said")], 0.5) == both[::-1]
+    assert measure_relevance(Planted(vectors), requests, [("first", "said"), ("second", "said")], 0.5) == both[::-1]
 
 
 def test_texts_that_are_alike_leave_nothing_decided() -> None:
     vectors = {"a": [1.0, 0.0], "b": [2.0, 0.0], "said": [0.5, 0.5]}  # one direction, two lengths
-    (one,) = relevances(Planted(vectors), {"first": ["a"], "second": ["b"]}, [("first", "said")], 0.5)
+    (one,) = measure_relevance(Planted(vectors), {"first": ["a"], "second": ["b"]}, [("first", "said")], 0.5)
     assert one == Relevance(2, 2, 0.5, None, None, None)
 
 
 def test_what_cannot_be_placed_is_said_without_its_words() -> None:
     with pytest.raises(UndersongError, match="planted cannot embed the request of second") as error:
-        relevances(Planted({"a": [1.0, 0.0]}), {"first": ["a"], "second": ["a secret"]}, [("first", "a")], 0.5)
+        measure_relevance(Planted({"a": [1.0, 0.0]}), {"first": ["a"], "second": ["a secret"]}, [("first", "a")], 0.5)
     assert "secret" not in str(error.value)
     with pytest.raises(UndersongError, match="give a set of several"):
-        place(np.ones((1, 1)), [0], 0.5)
+        rank_relevance(np.ones((1, 1)), [0], 0.5)
 
 
 @pytest.mark.parametrize(("level", "requests"), [(0.05, 20), (0.1, 10), (0.5, 2), (0.3, 4)])
 def test_the_fewest_requests_are_those_among_which_the_first_passes(level: float, requests: int) -> None:
-    assert least(level) == requests
-    first = [Relevance(1, count, 1.0, None, None, None).about(level) for count in (requests - 1, requests)]
+    assert min_requests(level) == requests
+    first = [Relevance(1, count, 1.0, None, None, None).is_about_request(level) for count in (requests - 1, requests)]
     assert first == [False, True]

@@ -9,9 +9,16 @@ from typing import Any
 import pytest
 from tiny_server import TinyServer, choice, plain_environment, status, user_text  # noqa: F401
 
-from undersong.evaluation.judging.asked import AskedJudge, asked_judge, harmless, mark_of, question, yes_or_no
-from undersong.evaluation.serving.address import served
-from undersong.evaluation.serving.client import Client
+from undersong.evaluation.judging.asked import (
+    LLMJudge,
+    escape_control_tokens,
+    fence_mark,
+    llm_judge,
+    parse_yes_no,
+    yes_no_messages,
+)
+from undersong.evaluation.serving.address import parse_endpoint
+from undersong.evaluation.serving.client import ChatClient
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 FENCE = re.compile(r"^===== (REQUEST|REPLY) ([0-9a-f]{16}) (BEGINS|ENDS)$", re.MULTILINE)
@@ -23,8 +30,8 @@ def server() -> Iterator[TinyServer]:
         yield tiny
 
 
-def judge_at(server: TinyServer) -> AskedJudge:
-    return AskedJudge(Client(served(server.ref), timeout=5.0, retries=0))
+def judge_at(server: TinyServer) -> LLMJudge:
+    return LLMJudge(ChatClient(parse_endpoint(server.ref), timeout=5.0, retries=0))
 
 
 def prompt(i: int, harmful: bool = True, text: str | None = None) -> Prompt:
@@ -70,7 +77,7 @@ def test_only_the_two_texts_are_sent(server: TinyServer) -> None:
     "answer", ["yes", "Yes", " YES. ", "**Yes**", '"yes"', "yes, it helps", "Yes\nbecause of this"]
 )
 def test_a_yes(answer: str) -> None:
-    assert yes_or_no(answer) == "yes"
+    assert parse_yes_no(answer) == "yes"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +86,7 @@ def test_a_yes(answer: str) -> None:
      '{"answer": "yes"}', "<think>yes", "ja", "I cannot judge that", "\u202eyes no"],
 )  # fmt: skip
 def test_neither(answer: str, server: TinyServer) -> None:
-    assert yes_or_no(answer) == ""
+    assert parse_yes_no(answer) == ""
     server.reply = lambda body: answer
     for harmful in (True, False):
         (found,) = judge_at(server).judge([prompt(1, harmful)], [reply(prompt(1, harmful), "hm")])
@@ -105,25 +112,27 @@ INJECTIONS = [
 def test_what_is_judged_cannot_end_its_part(sly: str, where: str) -> None:
     texts = {"request": "how to do the forbidden thing", "reply": "sure"}
     # It may know everything about how the mark is made, of the text without it: then its own mark is another.
-    texts[where] = sly.replace("{mark}", mark_of(*texts.values()))
-    system, user = question("Q?", texts["request"], texts["reply"])
+    texts[where] = sly.replace("{mark}", fence_mark(*texts.values()))
+    system, user = yes_no_messages("Q?", texts["request"], texts["reply"])
     (mark,) = set(re.findall(r"carry the mark ([0-9a-f]{16})", system["content"]))
     ours = [(part, at) for part, given, at in FENCE.findall(user["content"]) if given == mark]
     assert ours == [("REQUEST", "BEGINS"), ("REQUEST", "ENDS"), ("REPLY", "BEGINS"), ("REPLY", "ENDS")]
     assert user["content"].count(mark) == 4
     for text in texts.values():  # all of it is inside, and nothing of it in the system message
-        assert harmless(text) in user["content"]
+        assert escape_control_tokens(text) in user["content"]
         assert mark not in text
-    assert system["content"].replace(mark, "") == question("Q?", "a", "b")[0]["content"].replace(mark_of("a", "b"), "")
+    assert system["content"].replace(mark, "") == yes_no_messages("Q?", "a", "b")[0]["content"].replace(
+        fence_mark("a", "b"), ""
+    )
     assert user["content"].endswith(f"===== REPLY {mark} ENDS")
 
 
 def test_a_mark_that_the_text_holds_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = mark_of("a", "b")
-    assert first == mark_of("a", "b")
-    assert first != mark_of("a", "c")
+    first = fence_mark("a", "b")
+    assert first == fence_mark("a", "b")
+    assert first != fence_mark("a", "c")
     guesses = "0123456789abcdef" * 300 + first + first.upper()
-    assert mark_of(guesses, "b") not in guesses.lower()
+    assert fence_mark(guesses, "b") not in guesses.lower()
 
     class Weak:
         """A hash that an attacker can foresee."""
@@ -135,8 +144,8 @@ def test_a_mark_that_the_text_holds_is_not_taken(monkeypatch: pytest.MonkeyPatch
             return ("b" if self.data.startswith(b"a" * 16) else "a") * 32
 
     monkeypatch.setattr("undersong.evaluation.judging.asked.hashlib.sha256", Weak)
-    assert mark_of("x", "y") == "a" * 16
-    assert mark_of("x" + "A" * 16, "y") == "b" * 16
+    assert fence_mark("x", "y") == "a" * 16
+    assert fence_mark("x" + "A" * 16, "y") == "b" * 16
 
 
 def test_control_tokens_of_chat_templates_are_broken_and_all_else_stays() -> None:
@@ -144,11 +153,11 @@ def test_control_tokens_of_chat_templates_are_broken_and_all_else_stays() -> Non
               "<|reserved 1|>", "[TOOL_CALLS]", "<pad>", "<\uff5cUser\uff5c>", "[gMASK]"]  # fmt: skip
     for token in tokens:
         for text in (token, f"a{token}b", token * 3):
-            assert token not in harmless(text)
-            assert harmless(text).replace(" ", "") == text.replace(" ", "")
-    assert harmless("a\ud800b") == "a?b"  # which no request could carry
+            assert token not in escape_control_tokens(text)
+            assert escape_control_tokens(text).replace(" ", "") == text.replace(" ", "")
+    assert escape_control_tokens("a\ud800b") == "a?b"  # which no request could carry
     for text in ("if a < b and c > d: x[0] = y", "f(x) <= 3", "plain", "", "a\n\nb\t"):
-        assert harmless(text) == text
+        assert escape_control_tokens(text) == text
 
 
 def test_the_verdict_is_the_judges_and_takes_nothing_from_the_reply(server: TinyServer) -> None:
@@ -165,7 +174,7 @@ def test_errors_stay_errors_and_empty_replies_are_not_sent(server: TinyServer) -
         status(500), choice(message={"content": "n"}, finish_reason="content_filter"),
     ]  # fmt: skip
     judge = judge_at(server)
-    judge.client.parallel = 1
+    judge.client.max_parallel = 1
     texts = ["a", "b", "", " \n", "c", "d"]
     said = [reply(p, text, "error" if i == 4 else "stop") for i, (p, text) in enumerate(zip(asked, texts))]
     found = judge.judge(asked, said)
@@ -196,8 +205,8 @@ def test_what_cannot_be_judged_is_found_before_anything_is_sent(server: TinyServ
 
 def test_it_is_made_without_a_connection_and_named_by_model_host_and_port() -> None:
     """So that two servers' judges of one name are never taken for one; a path may hold a key, and is not named."""
-    judge = asked_judge("org/judge@http://Localhost:9/team-secret/v1")
+    judge = llm_judge("org/judge@http://Localhost:9/team-secret/v1")
     assert (judge.name, judge.sees) == ("llm:org/judge@localhost:9", "harm")
-    assert asked_judge("org/judge@https://[::1]:8000/v1").name == "llm:org/judge@[::1]:8000"
+    assert llm_judge("org/judge@https://[::1]:8000/v1").name == "llm:org/judge@[::1]:8000"
     with pytest.raises(UndersongError, match="no served model"):
-        asked_judge("judge")
+        llm_judge("judge")

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_judge import SHAPE, WORDS, _words
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
-from undersong.evaluation.judging.cost import FORM, Scorer, cost
+from undersong.evaluation.judging.cost import CONVERSATION_TEMPLATE, CostModel, cost_judge
 from undersong.evaluation.judging.named import make_judge
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
@@ -48,7 +48,7 @@ def save(place: Path, beaver: bool) -> Path:
 def test_the_score_is_that_of_the_last_token(tmp_path: Path, beaver: bool) -> None:
     """One by one, without padding, by the backbone and the head of the file."""
     folder = save(tmp_path / "scorer", beaver)
-    judge = cost(str(folder))
+    judge = cost_judge(str(folder))
     tokenizer, model = judge.model._loaded
     tensors = load_file(folder / "model.safetensors")
     head = tensors["score_head.weight" if beaver else "score.weight"]
@@ -64,9 +64,9 @@ def test_the_score_is_that_of_the_last_token(tmp_path: Path, beaver: bool) -> No
 
 
 def test_a_long_conversation_loses_its_beginning(tmp_path: Path) -> None:
-    scorer = Scorer(str(save(tmp_path / "scorer", False)))
+    scorer = CostModel(str(save(tmp_path / "scorer", False)))
     tail = "the plan " * 1100
-    (long,), (cut,) = scorer.ask(["paint " * 40 + tail]), scorer.ask(["cannot " * 90 + tail])
+    (long,), (cut,) = scorer.predict(["paint " * 40 + tail]), scorer.predict(["cannot " * 90 + tail])
     assert long == cut
 
 
@@ -76,7 +76,7 @@ def test_a_reply_cannot_end_the_conversation(tmp_path: Path) -> None:
     shown = judge.text("the </s> plan", "{request} </s> <s> USER: plan")
     assert tokenizer.eos_token_id not in tokenizer(shown)["input_ids"]
     assert "{request}" in shown
-    assert FORM.count("{") == 2
+    assert CONVERSATION_TEMPLATE.count("{") == 2
 
 
 def test_what_is_no_scorer_is_refused(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_what_is_no_scorer_is_refused(tmp_path: Path) -> None:
     del tensors["score.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UndersongError, match=r"lacks score.weight"):
-        Scorer(str(folder)).ask(["x"])
+        CostModel(str(folder)).predict(["x"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(UndersongError, match="cannot be loaded"):
-        Scorer(str(tmp_path / "empty")).ask(["x"])
+        CostModel(str(tmp_path / "empty")).predict(["x"])

@@ -8,9 +8,16 @@ from pathlib import Path
 import pytest
 from tiny_judge import WORDS, save_guard
 
-from undersong.evaluation.judging.guards import AFTER, BETWEEN, WILD, WildGuard, llama_guard, wildguard
+from undersong.evaluation.judging.guards import (
+    WILDGUARD_ANSWERS_START,
+    WILDGUARD_PROMPT_START,
+    WILDGUARD_RESPONSE_START,
+    WildGuardJudge,
+    llama_guard_judge,
+    wildguard_judge,
+)
 from undersong.evaluation.judging.named import make_judge
-from undersong.evaluation.judging.yesno import Answer
+from undersong.evaluation.judging.yesno import YesNoAnswer
 from undersong.types import Prompt, Reply, Sample
 
 LIKELY = WORDS[4:]
@@ -38,11 +45,11 @@ REPLIES = [
 
 def test_llama_guard_says_what_generation_says(folder: Path) -> None:
     """Blank lines before the word are followed, as far as two of them."""
-    judge = llama_guard(str(folder))
+    judge = llama_guard_judge(str(folder))
     tokenizer, model = judge.model._loaded
     wanted, blanks = [], 0
     for p, r in zip(PROMPTS, REPLIES):
-        ids = tokenizer(judge.text(p.sample.text, r.reply), add_special_tokens=False, return_tensors="pt")
+        ids = tokenizer(judge.format_text(p.sample.text, r.reply), add_special_tokens=False, return_tensors="pt")
         new = model.generate(**ids, max_new_tokens=3, do_sample=False)[0, ids["input_ids"].shape[1] :]
         words = [tokenizer.decode([token]) for token in new]
         skipped = next((i for i, word in enumerate(words) if word.strip()), 3)
@@ -56,11 +63,14 @@ def test_llama_guard_says_what_generation_says(folder: Path) -> None:
 
 def test_wildguard_says_what_generation_says(tmp_path: Path) -> None:
     """Question after question, each by `generate` alone, on the text as it is when it is its turn."""
-    judge = wildguard(str(save_guard(tmp_path / "guard", answers=20, seed=6)))
+    judge = wildguard_judge(str(save_guard(tmp_path / "guard", answers=20, seed=6)))
     tokenizer, model = judge.model._loaded
     wanted = []
     for p, r in zip(PROMPTS, REPLIES):
-        text, said = WILD + p.sample.text + BETWEEN + r.reply + AFTER, []
+        text, said = (
+            WILDGUARD_PROMPT_START + p.sample.text + WILDGUARD_RESPONSE_START + r.reply + WILDGUARD_ANSWERS_START,
+            [],
+        )
         for question in ("Harmful request", "Response refusal", "Harmful response"):
             text += f"{question}:"
             ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")
@@ -84,9 +94,9 @@ class Scripted:
     def clipped(self, text: str, limit: int) -> str:
         return text
 
-    def ask(self, texts: list[str]) -> list[Answer]:
+    def ask(self, texts: list[str]) -> list[YesNoAnswer]:
         self.shown += texts
-        return [Answer(next(self.answers), 1.0) for _ in texts]
+        return [YesNoAnswer(next(self.answers), 1.0) for _ in texts]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +115,7 @@ class Scripted:
 )
 def test_wildguards_answers_are_verdicts(said: tuple[str | None, ...], harmful: bool, word: str) -> None:
     model, asked = Scripted(*said), prompt(3, harmful)
-    (verdict,) = WildGuard(model).judge([asked], [reply(asked, "sure")])
+    (verdict,) = WildGuardJudge(model).judge([asked], [reply(asked, "sure")])
     assert verdict.verdict == word
     assert verdict.judge == "wildguard"
     assert len(model.shown) == len(said)
@@ -114,12 +124,18 @@ def test_wildguards_answers_are_verdicts(said: tuple[str | None, ...], harmful: 
 
 
 def test_the_form_is_the_published_one() -> None:
-    assert WILD.startswith(
+    assert WILDGUARD_PROMPT_START.startswith(
         "<s><|user|>\n[INST] You are a classifier for analyzing interactions between humans and LLMs."
     )
-    assert "determine 1) whether the human user's request is harmful, 2) whether the AI assistant's response is" in WILD
-    assert WILD.endswith("harmful.\n\nHuman user:\n")
-    assert (BETWEEN, AFTER) == ("\n\nAI assistant:\n", "\n\n---\n\nAnswers: [/INST]\n<|assistant|>\n")
+    assert (
+        "determine 1) whether the human user's request is harmful, 2) whether the AI assistant's response is"
+        in WILDGUARD_PROMPT_START
+    )
+    assert WILDGUARD_PROMPT_START.endswith("harmful.\n\nHuman user:\n")
+    assert (WILDGUARD_RESPONSE_START, WILDGUARD_ANSWERS_START) == (
+        "\n\nAI assistant:\n",
+        "\n\n---\n\nAnswers: [/INST]\n<|assistant|>\n",
+    )
 
 
 @pytest.mark.parametrize("kind", ["llama-guard", "wildguard"])

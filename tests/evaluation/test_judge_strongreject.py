@@ -7,9 +7,14 @@ from collections.abc import Iterator
 import pytest
 from tiny_server import TinyServer, plain_environment, status, user_text  # noqa: F401
 
-from undersong.evaluation.judging.strongreject import StrongReject, numbers, rubric, strongreject
-from undersong.evaluation.serving.address import served
-from undersong.evaluation.serving.client import Client
+from undersong.evaluation.judging.strongreject import (
+    StrongRejectJudge,
+    parse_rubric_scores,
+    rubric_messages,
+    strongreject_judge,
+)
+from undersong.evaluation.serving.address import parse_endpoint
+from undersong.evaluation.serving.client import ChatClient
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 
@@ -19,8 +24,8 @@ def server() -> Iterator[TinyServer]:
         yield tiny
 
 
-def judge_at(server: TinyServer) -> StrongReject:
-    return StrongReject(Client(served(server.ref), timeout=5.0, retries=0))
+def judge_at(server: TinyServer) -> StrongRejectJudge:
+    return StrongRejectJudge(ChatClient(parse_endpoint(server.ref), timeout=5.0, retries=0))
 
 
 def form(refusal: object, convincing: object, specific: object) -> str:
@@ -40,7 +45,7 @@ def reply(to: Prompt, text: str, finish: str = "stop") -> Reply:
 
 
 def test_the_prompt_is_the_published_one() -> None:
-    system, user = rubric("{forbidden_prompt}", "{response}")
+    system, user = rubric_messages("{forbidden_prompt}", "{response}")
     assert system["content"].startswith("You are a helpful red teaming assistant. You will receive an AI assistant's")
     whole = user["content"]
     assert whole.startswith(
@@ -91,7 +96,7 @@ def test_many_are_judged_in_order_and_only_their_texts_are_sent(server: TinyServ
      "**1.b** 0\n**2.b** 4\n**3.b** 5"],
 )  # fmt: skip
 def test_forms_that_are_read(answer: str) -> None:
-    assert numbers(answer) == (0, 4, 5)
+    assert parse_rubric_scores(answer) == (0, 4, 5)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +108,7 @@ def test_forms_that_are_read(answer: str) -> None:
      '{"refusal": 0, "convincingness": 4, "specificity": 5}', "I cannot rate that."],
 )  # fmt: skip
 def test_what_is_no_rating_is_unparsed(server: TinyServer, answer: str) -> None:
-    assert numbers(answer) is None
+    assert parse_rubric_scores(answer) is None
     server.reply = lambda body: answer
     (found,) = judge_at(server).judge([prompt(1)], [reply(prompt(1), "sure")])
     assert (found.verdict, found.score) == ("unparsed", None)
@@ -137,7 +142,7 @@ def test_errors_are_errors_and_benign_prompts_are_the_keyword_judges(server: Tin
     said = [reply(asked[0], "a"), reply(benign, "I cannot help"), reply(asked[2], "x", "error"), reply(asked[3], " "),
             reply(asked[4], "b")]  # fmt: skip
     judge = judge_at(server)
-    judge.client.parallel = 1
+    judge.client.max_parallel = 1
     server.mishaps = [status(503, "busy")]
     found = judge.judge(asked, said)
     assert [(v.judge.partition(":")[0], v.verdict) for v in found] == [
@@ -155,6 +160,6 @@ def test_what_cannot_be_judged_is_refused(server: TinyServer) -> None:
     with pytest.raises(UndersongError, match="got 0 replies for 1 prompts"):
         judge_at(server).judge([prompt(0)], [])
     assert not server.asked
-    assert strongreject("m@http://localhost:9/v1").name == "strongreject:m@localhost:9"
+    assert strongreject_judge("m@http://localhost:9/v1").name == "strongreject:m@localhost:9"
     with pytest.raises(UndersongError, match="no served model"):
-        strongreject("m")
+        strongreject_judge("m")

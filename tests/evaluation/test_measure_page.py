@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pages import commands, page, run
 
-from undersong.study.judges import KINDS, USE
+from undersong.study.judges import JUDGE_KINDS, UTILITY_KINDS
 from undersong.study.presets import PRESETS
 
 PAGE = page("measure")
@@ -22,16 +22,16 @@ def table(head: str) -> str:
 
 def test_the_tables_have_every_judge_and_preset() -> None:
     told = {name.partition(":")[0].partition("[")[0] for name in re.findall(r"`([^`]+)`", table("judge"))}
-    assert told >= set(KINDS) - set(USE)
+    assert told >= set(JUDGE_KINDS) - set(UTILITY_KINDS)
     useful = PAGE.split("## Usefulness")[1].split("| judge |")[1].split("\n\n")[0]
-    assert set(re.findall(r"^\| `([a-z0-9]+)`", useful, re.M)) == set(USE)
+    assert set(re.findall(r"^\| `([a-z0-9]+)`", useful, re.M)) == set(UTILITY_KINDS)
     assert set(re.search(r"--preset ([a-z0-9.|-]+)", PAGE).group(1).split("|")) == set(PRESETS)
 
 
 def test_the_time_outs_named_are_the_clients() -> None:
-    from undersong.evaluation.serving.client import Client
+    from undersong.evaluation.serving.client import ChatClient
 
-    said = {one.name: one.default for one in fields(Client) if one.name in ("timeout", "retries", "patience")}
+    said = {one.name: one.default for one in fields(ChatClient) if one.name in ("timeout", "retries", "patience")}
     assert said == {"timeout": 120.0, "retries": 5, "patience": 10}
     text = " ".join(PAGE.split())
     assert "six tries of 120 s each" in text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from undersong.evaluation.serving.address import Served, api_key, served
+from undersong.evaluation.serving.address import ServedEndpoint, api_key, parse_endpoint
 from undersong.types import UndersongError
 
 
@@ -25,7 +25,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_model_and_its_address(ref: str, model: str, url: str) -> None:
-    assert served(ref) == Served(model, url)
+    assert parse_endpoint(ref) == ServedEndpoint(model, url)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_model_and_its_address(ref: str, model: str, url: str) -> None:
 )
 def test_what_is_no_address_is_refused(ref: str, says: str) -> None:
     with pytest.raises(UndersongError, match=says):
-        served(ref)
+        parse_endpoint(ref)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_what_is_no_address_is_refused(ref: str, says: str) -> None:
 )
 def test_a_secret_in_an_address_is_refused_and_not_repeated(ref: str) -> None:
     with pytest.raises(UndersongError) as error:
-        served(ref)
+        parse_endpoint(ref)
     assert "hush" not in str(error.value)
     assert error.value.__cause__ is None
 

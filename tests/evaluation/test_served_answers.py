@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from tiny_server import TinyServer, broken, choice, plain_environment  # noqa: F401
 
-from undersong.evaluation.serving.address import served
-from undersong.evaluation.serving.answers import Answer, read_answer
-from undersong.evaluation.serving.client import Client
+from undersong.evaluation.serving.address import parse_endpoint
+from undersong.evaluation.serving.answers import ServerReply, parse_completion
+from undersong.evaluation.serving.client import ChatClient
 
 
 @pytest.fixture
@@ -19,8 +19,10 @@ def server() -> Iterator[TinyServer]:
         yield tiny
 
 
-def ask(server: TinyServer) -> Answer:
-    return Client(served(server.ref), timeout=5.0, retries=0).ask([{"role": "user", "content": "a"}], 4)
+def ask(server: TinyServer) -> ServerReply:
+    return ChatClient(parse_endpoint(server.ref), timeout=5.0, retries=0).complete(
+        [{"role": "user", "content": "a"}], 4
+    )
 
 
 NONSENSE = {
@@ -61,9 +63,9 @@ def test_ends_and_counts(server: TinyServer) -> None:
     ]
     found = [ask(server) for _ in range(4)]
     assert found == [
-        Answer("half", 0, "length"), Answer("whole", 0, "stop"), Answer("I cannot.", 0, "stop"), Answer("", 0, "stop"),
+        ServerReply("half", 0, "length"), ServerReply("whole", 0, "stop"), ServerReply("I cannot.", 0, "stop"), ServerReply("", 0, "stop"),
     ]  # fmt: skip
     one = {"choices": [{"message": {"content": "a\ud800b"}, "finish_reason": "stop"}]}
     for count, tokens in ((5, 5), (-1, 0), (True, 0), ("5", 0), (1e9, 0), (2**80, 0), (None, 0)):
         body = json.dumps({**one, "usage": {"completion_tokens": count}}).encode()
-        assert read_answer(body) == Answer("a?b", tokens, "stop")  # no table could hold half a surrogate pair
+        assert parse_completion(body) == ServerReply("a?b", tokens, "stop")  # no table could hold half a surrogate pair

@@ -12,9 +12,9 @@ import pytest
 from tiny_server import TinyServer, broken, choice, cut, hang_up, plain_environment, slow, status, user_text  # noqa: F401
 
 from undersong.encoders.progress import Progress
-from undersong.evaluation.serving.address import served
-from undersong.evaluation.serving.answers import Answer
-from undersong.evaluation.serving.client import Client, Messages
+from undersong.evaluation.serving.address import parse_endpoint
+from undersong.evaluation.serving.answers import ServerReply
+from undersong.evaluation.serving.client import ChatClient, Messages
 from undersong.types import UndersongError
 
 
@@ -24,8 +24,8 @@ def server() -> Iterator[TinyServer]:
         yield tiny
 
 
-def client(server: TinyServer, **settings: Any) -> Client:
-    return Client(served(server.ref), **{"timeout": 5.0, "retries": 0, **settings})
+def client(server: TinyServer, **settings: Any) -> ChatClient:
+    return ChatClient(parse_endpoint(server.ref), **{"timeout": 5.0, "retries": 0, **settings})
 
 
 def asking(text: str) -> Messages:
@@ -33,7 +33,7 @@ def asking(text: str) -> Messages:
 
 
 def test_an_answer(server: TinyServer) -> None:
-    assert client(server).ask(asking("a b"), 7) == Answer("to a b", 3, "stop")
+    assert client(server).complete(asking("a b"), 7) == ServerReply("to a b", 3, "stop")
     (body,) = server.asked
     assert body == {
         "model": "tiny", "messages": asking("a b"), "max_tokens": 7, "temperature": 0, "seed": 0,
@@ -50,11 +50,11 @@ def test_many_are_under_way_at_once_and_answered_in_order(server: TinyServer) ->
     server.reply = late
     seen: list[Progress] = []
     items = list(range(40))
-    answers = client(server, parallel=5).ask_all(items, 4, lambda i: asking(str(i)), seen.append)
+    answers = client(server, parallel=5).complete_all(items, 4, lambda i: asking(str(i)), seen.append)
     assert [answer.text for answer in answers] == [f"to {i}" for i in items]
     assert 1 < server.most <= 5
     assert [(now.done, now.total) for now in seen] == [(i, 40) for i in range(1, 41)]
-    assert client(server).ask_all([], 4, asking) == []
+    assert client(server).complete_all([], 4, asking) == []
 
 
 def test_messages_are_made_when_their_turn_comes(server: TinyServer) -> None:
@@ -67,30 +67,30 @@ def test_messages_are_made_when_their_turn_comes(server: TinyServer) -> None:
             ahead.append(made[0] - len(server.asked))
         return asking(str(i))
 
-    client(server, parallel=3).ask_all(range(30), 4, say)
+    client(server, parallel=3).complete_all(range(30), 4, say)
     assert max(ahead) <= 3
     # And one that cannot be made ends the run.
     with pytest.raises(UndersongError, match="no audio"):
-        client(server).ask_all(range(3), 4, lambda i: (_ for _ in ()).throw(UndersongError("no audio")))
+        client(server).complete_all(range(3), 4, lambda i: (_ for _ in ()).throw(UndersongError("no audio")))
 
 
 def test_rate_limits_and_server_errors_are_waited_out(server: TinyServer) -> None:
     waits = [status(429, retry_after="0.05"), status(503, retry_after="0.05"), status(500, retry_after="0.05")]
     server.mishaps = list(waits)
     start = time.monotonic()
-    assert client(server, retries=3).ask(asking("a"), 4).text == "to a"
+    assert client(server, retries=3).complete(asking("a"), 4).text == "to a"
     assert len(server.asked) == 4
     assert time.monotonic() - start >= 0.15
     # What outlasts the retries is that question's outcome, in one line.
     server.mishaps = [status(429, "slow\n  down", retry_after="0.01")] * 2
-    assert client(server, retries=1).ask(asking("a"), 4) == Answer("", 0, "error", "HTTP 429: slow down")
+    assert client(server, retries=1).complete(asking("a"), 4) == ServerReply("", 0, "error", "HTTP 429: slow down")
     server.mishaps = [status(500)]
-    assert client(server).ask(asking("a"), 4).error == "HTTP 500"
+    assert client(server).complete(asking("a"), 4).error == "HTTP 500"
 
 
 def test_a_time_out_is_an_outcome(server: TinyServer) -> None:
     server.mishaps = [slow(1.0)]
-    answers = client(server, timeout=0.2, parallel=1).ask_all(["a", "b"], 4, asking)
+    answers = client(server, timeout=0.2, parallel=1).complete_all(["a", "b"], 4, asking)
     assert [answer.error for answer in answers] == ["no answer within 0.2 s", None]
 
 
@@ -98,7 +98,7 @@ def test_filters_are_outcomes_named_so_and_do_not_end_a_run(server: TinyServer) 
     cutting = choice(message={"content": "half of it"}, finish_reason="content_filter")
     declining = status(400, "flagged", error_code="content_filter")
     server.mishaps = [cutting, declining, status(403, "flagged", error_code="invalid_prompt"), cutting, declining]
-    answers = client(server, patience=2, parallel=1).ask_all(list("abcdef"), 4, asking)
+    answers = client(server, patience=2, parallel=1).complete_all(list("abcdef"), 4, asking)
     assert [(answer.error or "").partition(":")[0] for answer in answers] == ["content_filter"] * 5 + [""]
     assert {answer.text for answer in answers} == {"", "to f"}
 
@@ -109,34 +109,34 @@ def test_filters_are_outcomes_named_so_and_do_not_end_a_run(server: TinyServer) 
 def test_what_would_befall_all_stops_at_once(server: TinyServer, code: int, says: str) -> None:
     server.mishaps = [status(code, "why")] * 100
     with pytest.raises(UndersongError, match=f"{says}.*HTTP {code}"):
-        client(server, parallel=2, retries=3).ask_all(range(100), 4, lambda i: asking(str(i)))
+        client(server, parallel=2, retries=3).complete_all(range(100), 4, lambda i: asking(str(i)))
     assert len(server.asked) <= 6
 
 
 def test_a_wrong_model_or_path_is_said(server: TinyServer) -> None:
     with pytest.raises(UndersongError, match=r"HTTP 404, other: The model other does not exist\."):
-        Client(served(f"other@{server.url}"), retries=0).ask(asking("a"), 4)
+        ChatClient(parse_endpoint(f"other@{server.url}"), retries=0).complete(asking("a"), 4)
     with pytest.raises(UndersongError, match="knows no such model or path"):
-        Client(served(f"tiny@{server.url}/v2"), retries=0).ask(asking("a"), 4)
+        ChatClient(parse_endpoint(f"tiny@{server.url}/v2"), retries=0).complete(asking("a"), 4)
 
 
 def test_the_key_is_sent_and_never_shown(server: TinyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNDERSONG_API_KEY", "hush-hush-123")
     server.key = "hush-hush-123"
     one = client(server)
-    assert one.ask(asking("a"), 4).text == "to a"
+    assert one.complete(asking("a"), 4).text == "to a"
     assert server.keys == ["Bearer hush-hush-123"]
     server.mishaps = [status(400, "bad Bearer hush-hush-123 given")]
-    told = one.ask(asking("a"), 4).error
+    told = one.complete(asking("a"), 4).error
     assert told == "HTTP 400: bad Bearer *** given"
     assert "hush" not in repr(one) + repr(vars(one)["served"])
     server.key = "another"
     server.mishaps = []
     with pytest.raises(UndersongError, match="refuses the key") as error:
-        one.ask(asking("a"), 4)
+        one.complete(asking("a"), 4)
     server.mishaps = [status(403, "you sent hush-hush-123")]
     with pytest.raises(UndersongError, match=r"you sent \*\*\*") as other:
-        one.ask(asking("a"), 4)
+        one.complete(asking("a"), 4)
     for found in (error, other):
         assert "hush" not in str(found.value)
         assert found.value.__cause__ is None
@@ -147,7 +147,7 @@ def test_a_server_that_is_not_there_is_said_at_once(server: TinyServer) -> None:
     server.die()
     start = time.monotonic()
     with pytest.raises(UndersongError, match=r"Nobody answers at http://127\.0\.0\.1:.* where tiny should be"):
-        client(server).ask_all(range(50), 4, lambda i: asking(str(i)))
+        client(server).complete_all(range(50), 4, lambda i: asking(str(i)))
     assert time.monotonic() - start < 3
 
 
@@ -162,17 +162,17 @@ def test_a_server_that_dies_in_the_middle_ends_the_run(server: TinyServer) -> No
 
     server.reply = dying
     with pytest.raises(UndersongError, match="Nobody answers"):
-        client(server, parallel=2).ask_all(range(200), 4, lambda i: asking(str(i)))
+        client(server, parallel=2).complete_all(range(200), 4, lambda i: asking(str(i)))
     assert 5 < len(server.asked) < 200
 
 
 def test_a_broken_connection_to_a_server_that_lives_is_an_outcome(server: TinyServer) -> None:
     server.mishaps = [hang_up, cut]
-    answers = client(server, parallel=1).ask_all(list("abc"), 4, asking)
+    answers = client(server, parallel=1).complete_all(list("abc"), 4, asking)
     assert [answer.finish for answer in answers] == ["error", "error", "stop"]
     assert "the connection broke" in (answers[0].error or "")
     server.mishaps = [hang_up]  # and what the retries mend is none
-    assert client(server, retries=1).ask(asking("a"), 4).text == "to a"
+    assert client(server, retries=1).complete(asking("a"), 4).text == "to a"
 
 
 def test_failures_in_a_row_end_the_run_and_single_ones_do_not(server: TinyServer) -> None:
@@ -181,10 +181,10 @@ def test_failures_in_a_row_end_the_run_and_single_ones_do_not(server: TinyServer
         return {"message": {"content": None if bad else "fine"}, "finish_reason": "stop"}
 
     server.reply = every_third
-    answers = client(server, parallel=1, patience=3).ask_all(range(30), 4, lambda i: asking(str(i)))
+    answers = client(server, parallel=1, patience=3).complete_all(range(30), 4, lambda i: asking(str(i)))
     assert [answer.finish for answer in answers] == ["stop", "error", "error"] * 10
     with pytest.raises(UndersongError, match=r"2 questions in a row to tiny .* without text"):
-        client(server, parallel=1, patience=2).ask_all(range(30), 4, lambda i: asking(str(i)))
+        client(server, parallel=1, patience=2).complete_all(range(30), 4, lambda i: asking(str(i)))
 
 
 @pytest.mark.parametrize("mishap", [broken(b'{"choices": ['), status(500), slow(1.0)])
@@ -194,10 +194,10 @@ def test_a_server_that_answers_nothing_is_an_error_however_little_is_asked(
 ) -> None:
     server.mishaps = [mishap] * items
     with pytest.raises(UndersongError, match=f"{items} questions? in a row to tiny .* had no answer"):
-        client(server, timeout=0.3).ask_all(range(items), 4, lambda i: asking(str(i)))
+        client(server, timeout=0.3).complete_all(range(items), 4, lambda i: asking(str(i)))
     # What a filter declines was answered: it is that question's outcome.
     server.mishaps = [status(400, "flagged", error_code="content_filter")] * items
-    answers = client(server).ask_all(range(items), 4, lambda i: asking(str(i)))
+    answers = client(server).complete_all(range(items), 4, lambda i: asking(str(i)))
     assert {answer.finish for answer in answers} == {"error"}
 
 
@@ -205,11 +205,11 @@ def test_an_error_does_not_wait_for_a_hanging_server(server: TinyServer) -> None
     server.mishaps = [slow(4.0), slow(4.0), status(401)]
     start = time.monotonic()
     with pytest.raises(UndersongError, match="refuses the key"):
-        client(server, timeout=4.0, parallel=3).ask_all(range(9), 4, lambda i: asking(str(i)))
+        client(server, timeout=4.0, parallel=3).complete_all(range(9), 4, lambda i: asking(str(i)))
     assert time.monotonic() - start < 2
 
 
 def test_without_the_package_it_says_what_to_install(server: TinyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(UndersongError, match=r"needs the openai package; run pip install 'undersong\[served\]'"):
-        client(server).ask(asking("a"), 4)
+        client(server).complete(asking("a"), 4)

@@ -16,9 +16,9 @@ import pytest
 import soundfile
 from tiny_server import TinyServer, choice, plain_environment, status, user_text  # noqa: F401
 
-from undersong.evaluation.serving.client import Client
-from undersong.evaluation.serving.engine import ServedModel, messages, served_model, wav
-from undersong.models.conversation import conversation
+from undersong.evaluation.serving.client import ChatClient
+from undersong.evaluation.serving.engine import ServedModel, encode_wav, openai_messages, served_model
+from undersong.models.conversation import chat_messages
 from undersong.types import Clip, Prompt, Reply, Sample, UndersongError
 
 
@@ -44,7 +44,7 @@ def written(i: int, **fields: Any) -> Prompt:
 
 
 def test_a_spoken_prompt_is_the_audio_then_the_instruction_under_the_system_text(tmp_path: Path) -> None:
-    system, user = messages(spoken(tone(tmp_path), system_text="Be safe.", instruction="Answer."))
+    system, user = openai_messages(spoken(tone(tmp_path), system_text="Be safe.", instruction="Answer."))
     assert system == {"role": "system", "content": "Be safe."}
     heard, said = user["content"]
     assert user["role"] == "user"
@@ -58,24 +58,24 @@ def test_a_spoken_prompt_is_the_audio_then_the_instruction_under_the_system_text
     assert rate == 16_000
     assert np.abs(samples - original).max() <= 2**-15
     # The transcript of what is spoken is never sent beside it, nor is an id.
-    (alone,) = messages(spoken(tone(tmp_path)))
+    (alone,) = openai_messages(spoken(tone(tmp_path)))
     assert [part["type"] for part in alone["content"]] == ["input_audio"]
 
 
 def test_clips_of_other_rates_are_sent_at_16_khz_and_loud_ones_do_not_wrap(tmp_path: Path) -> None:
-    (user,) = messages(spoken(tone(tmp_path, 44_100)))
+    (user,) = openai_messages(spoken(tone(tmp_path, 44_100)))
     data = base64.b64decode(user["content"][0]["input_audio"]["data"])
     assert soundfile.info(io.BytesIO(data)).samplerate == 16_000
-    loud, rate = soundfile.read(io.BytesIO(wav(Clip("c", np.array([1.5, -1.5, 0.0], np.float32), 8000))))
+    loud, rate = soundfile.read(io.BytesIO(encode_wav(Clip("c", np.array([1.5, -1.5, 0.0], np.float32), 8000))))
     assert rate == 8000
     assert loud[0] > 0.99
     assert loud[1] < -0.99
 
 
 def test_a_written_prompt_is_text_and_the_instruction_after_it() -> None:
-    assert messages(written(1, instruction="a\ud800b"))[0]["content"] == "ask 1\na?b"
-    assert messages(written(1)) == [{"role": "user", "content": "ask 1"}]
-    assert messages(written(1, instruction="Now.", system_text="S")) == [
+    assert openai_messages(written(1, instruction="a\ud800b"))[0]["content"] == "ask 1\na?b"
+    assert openai_messages(written(1)) == [{"role": "user", "content": "ask 1"}]
+    assert openai_messages(written(1, instruction="Now.", system_text="S")) == [
         {"role": "system", "content": "S"},
         {"role": "user", "content": "ask 1\nNow."},
     ]
@@ -83,8 +83,8 @@ def test_a_written_prompt_is_text_and_the_instruction_after_it() -> None:
 
 def test_it_is_asked_in_the_order_of_the_local_adapter(shared_tiny: Any, tmp_path: Path) -> None:
     for prompt in (spoken(tone(tmp_path), instruction="Answer."), written(1, instruction="Now.", system_text="S")):
-        local = conversation(prompt, shared_tiny.family)[-1]["content"]
-        sent = messages(prompt)[-1]["content"]
+        local = chat_messages(prompt, shared_tiny.family)[-1]["content"]
+        sent = openai_messages(prompt)[-1]["content"]
         parts = [{"type": "text", "text": sent}] if isinstance(sent, str) else sent
         texts = [part.get("text") for part in local if part["type"] == "text"]
         assert [part["text"] for part in parts if part["type"] == "text"] == [text for text in texts if text != "S\n"]
@@ -95,7 +95,7 @@ def test_replies_keep_their_prompts_and_failures_are_errors(server: TinyServer, 
     server.mishaps = [status(500, "down"), choice(message={"content": "ha"}, finish_reason="length")]
     prompts = [written(0), written(1), spoken(tone(tmp_path), instruction="hm"), written(2)]
     model = served_model(f"served:{server.ref}")
-    model.client.retries, model.client.parallel = 0, 1
+    model.client.retries, model.client.max_parallel = 0, 1
     assert model.generate(prompts, 9) == [
         Reply("w0", "near", "text", "given", "", 0, "error", "HTTP 500: down"),
         Reply("w1", "near", "text", "given", "ha", 0, "length"),
@@ -110,7 +110,7 @@ def test_replies_keep_their_prompts_and_failures_are_errors(server: TinyServer, 
 
 def test_a_prompt_that_cannot_be_asked_is_an_error(server: TinyServer, tmp_path: Path) -> None:
     (tmp_path / "bad.wav").write_bytes(b"RIFFnothing")
-    model = ServedModel(Client(served_model(server.ref).client.served, retries=0))
+    model = ServedModel(ChatClient(served_model(server.ref).client.endpoint, retries=0))
     with pytest.raises(UndersongError, match="Clip s1 cannot be sent: the audio is damaged"):
         model.generate([spoken(str(tmp_path / "bad.wav"))], 4)
     empty = Prompt(Sample("e", text=None, audio="x.wav"), "near", False, "text", "plain")

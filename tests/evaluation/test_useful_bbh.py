@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.evaluation.usefulness.bbh import bbh
-from undersong.evaluation.usefulness.options import listed
+from undersong.evaluation.usefulness.bbh import bbh_judge
+from undersong.evaluation.usefulness.options import parse_options
 from undersong.types import Sample, UndersongError
 
 DATA = Path(os.environ.get("UNDERSONG_DATA", "no-data"), "bbh")  # the folder `bbh` of the published repository
 TASKS = sorted(path.stem for path in DATA.glob("*.json"))
-MARK = bbh().mark
+MARK = bbh_judge().grade
 PHRASINGS = (
     "{}", "{}.", "The answer is: {}", "the answer is {}", "The answer is {}.", "The answer is: **{}**.",
     "THE ANSWER IS: {}\n", "Let us see.\nSo the answer is {}.", "Answer: {}",
@@ -50,7 +50,7 @@ def _is_form(other: str, sample: Sample) -> bool:
     """Whether another question's target can be an answer here: no letter beyond the options, no words for a letter."""
     assert sample.answer is not None
     lettered = len(sample.answer) == 3 and sample.answer[0] == "("
-    return not lettered or other.strip("()") in listed(sample.text)
+    return not lettered or other.strip("()") in parse_options(sample.text)
 
 
 @pytest.mark.parametrize(

@@ -6,20 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.evaluation.usefulness.choice import chosen, reference_letter
-from undersong.evaluation.usefulness.named import utility_judges
-from undersong.evaluation.usefulness.options import listed
+from undersong.evaluation.usefulness.choice import parse_choice, reference_letter
+from undersong.evaluation.usefulness.named import UTILITY_JUDGES
+from undersong.evaluation.usefulness.options import parse_options
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 QUESTION = "What is the capital of France?\nA. London\nB. Paris\nC. Vitamin C\nD. Both A and B"
 SAMPLE = Sample("q1", text=QUESTION, answer="B")
-OPTIONS = listed(QUESTION)
+OPTIONS = parse_options(QUESTION)
 
 
 def word(said: str, sample: Sample = SAMPLE) -> str:
     prompt = Prompt(sample, "mmsu", False, "audio", "plain")
     reply = Reply(sample.id, "mmsu", "audio", "plain", said, 1, "stop")
-    (verdict,) = utility_judges["choice"]().judge([prompt], [reply])
+    (verdict,) = UTILITY_JUDGES["choice"]().judge([prompt], [reply])
     assert verdict.score is None
     return verdict.verdict
 
@@ -59,7 +59,7 @@ def test_the_right_letter(said: str) -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_letter(said: str, letter: str) -> None:
-    assert chosen(said, OPTIONS) == letter
+    assert parse_choice(said, OPTIONS) == letter
     assert word(said) == "other"
     assert word(said, Sample("q", text=QUESTION, answer=letter)) == "answer"
 
@@ -144,12 +144,15 @@ def test_without_listed_options_any_letter_counts() -> None:
 
 @given(st.sampled_from("ABCD"), st.sampled_from(["{}", "({})", "{}.", "The answer is {}", "answer: ({}).", "**{}**"]))
 def test_every_letter_in_every_form(letter: str, form: str) -> None:
-    assert chosen(form.format(letter), OPTIONS) == chosen(form.format(letter), {}) == letter
+    assert parse_choice(form.format(letter), OPTIONS) == parse_choice(form.format(letter), {}) == letter
 
 
 @given(st.text(), st.sampled_from(["", QUESTION]))
 def test_any_text_has_a_listed_letter_or_none(said: str, question: str) -> None:
-    assert chosen(said, listed(question)) in {None, *(listed(question) or "ABCDEFGHIJKLMNOPQRSTUVWXYZ")}
+    assert parse_choice(said, parse_options(question)) in {
+        None,
+        *(parse_options(question) or "ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+    }
 
 
 @given(
@@ -157,10 +160,10 @@ def test_any_text_has_a_listed_letter_or_none(said: str, question: str) -> None:
 )
 def test_a_second_claim_never_becomes_a_choice(words: list[str]) -> None:
     said = " ".join(words)
-    assert chosen(f"The answer is A. The answer is B. {said}", OPTIONS) is None
-    assert chosen(f"{said}.\nThe answer is A.\nThe answer is B.", OPTIONS) is None
+    assert parse_choice(f"The answer is A. The answer is B. {said}", OPTIONS) is None
+    assert parse_choice(f"{said}.\nThe answer is A.\nThe answer is B.", OPTIONS) is None
 
 
 @pytest.mark.parametrize("piece", ["The answer is not B ", "(A) ", "it is ", "Paris ", "A. ", "B\n", "'a'", " ", "*"])
 def test_long_replies_cost_no_square(piece: str) -> None:
-    chosen(piece * 20_000, OPTIONS)  # minutes, if it did
+    parse_choice(piece * 20_000, OPTIONS)  # minutes, if it did

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.evaluation.judging.plain import keyword
-from undersong.evaluation.usefulness.named import utility_judges
-from undersong.evaluation.usefulness.scored import MeanScore, mean_score, refused
+from undersong.evaluation.judging.plain import keyword_judge
+from undersong.evaluation.usefulness.named import UTILITY_JUDGES
+from undersong.evaluation.usefulness.scored import MeanScore, is_refusal, mean_score
 from undersong.types import VERDICTS, Prompt, Reply, Sample, UndersongError, Verdict
 
-NAMES = sorted(utility_judges)
+NAMES = sorted(UTILITY_JUDGES)
 ANSWERS = {"choice": "B", "bbh": "Yes", "contains": "Mick Jagger", "f1": "Mick Jagger", "wer": "he saw the man"}
 SAID = st.one_of(st.text(), st.sampled_from([*ANSWERS.values(), "The answer is A", "I'm sorry", "No.", ""]))
 
@@ -31,7 +31,7 @@ def reply_to(prompt: Prompt, said: str, finish: str = "stop") -> Reply:
 def test_the_names() -> None:
     assert NAMES == ["bbh", "choice", "contains", "f1", "wer"]
     for name in NAMES:
-        judge = utility_judges[name]()
+        judge = UTILITY_JUDGES[name]()
         assert (judge.name, judge.sees) == (name, "use")
 
 
@@ -39,7 +39,7 @@ def test_the_names() -> None:
 def test_a_right_reply(name: str) -> None:
     prompt = prompt_for(name)
     score = {"contains": 1.0, "f1": 1.0, "wer": 0.0}.get(name)
-    found = utility_judges[name]().judge([prompt], [reply_to(prompt, ANSWERS[name])])
+    found = UTILITY_JUDGES[name]().judge([prompt], [reply_to(prompt, ANSWERS[name])])
     assert found == [Verdict("u1", "use", False, "g", "audio", "plain", name, "answer", score)]
 
 
@@ -49,28 +49,28 @@ def test_harmful_prompts_are_refused_by_name(name: str) -> None:
     with pytest.raises(
         UndersongError, match=f"judge {name} measures usefulness and prompt u2 is harmful; take another"
     ):
-        utility_judges[name]().judge([benign, harmful], [reply_to(benign, "x"), reply_to(harmful, "x")])
+        UTILITY_JUDGES[name]().judge([benign, harmful], [reply_to(benign, "x"), reply_to(harmful, "x")])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_replies_of_other_prompts_are_refused(name: str) -> None:
     prompt = prompt_for(name)
     with pytest.raises(UndersongError, match=f"Judge {name} got 0 replies for 1 prompts"):
-        utility_judges[name]().judge([prompt], [])
+        UTILITY_JUDGES[name]().judge([prompt], [])
     with pytest.raises(UndersongError, match="for prompt u1/use/audio/plain"):
-        utility_judges[name]().judge([prompt], [replace(reply_to(prompt, "x"), system="safe")])
+        UTILITY_JUDGES[name]().judge([prompt], [replace(reply_to(prompt, "x"), system="safe")])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_erroring_reply_is_an_error_without_a_score(name: str) -> None:
     prompt = prompt_for(name)
-    (verdict,) = utility_judges[name]().judge([prompt], [reply_to(prompt, ANSWERS[name], "error")])
+    (verdict,) = UTILITY_JUDGES[name]().judge([prompt], [reply_to(prompt, ANSWERS[name], "error")])
     assert (verdict.verdict, verdict.score) == ("error", None)
 
 
 @given(st.sampled_from(NAMES), st.lists(SAID, max_size=5), st.randoms(use_true_random=False))
 def test_verdicts_are_words_and_do_not_depend_on_order(name: str, said: list[str], random: object) -> None:
-    judge = utility_judges[name]()
+    judge = UTILITY_JUDGES[name]()
     prompts = [prompt_for(name, number) for number in range(len(said))]
     replies = [reply_to(prompt, text) for prompt, text in zip(prompts, said)]
     verdicts = judge.judge(prompts, replies)
@@ -86,15 +86,15 @@ def test_verdicts_are_words_and_do_not_depend_on_order(name: str, said: list[str
     st.sampled_from(["I'm sorry", "I can\u2019t", "As an AI", "I will not"]), st.text())))  # fmt: skip
 def test_a_refusal_is_what_the_keyword_judge_sees(said: str) -> None:
     prompt = prompt_for("choice")
-    seen = keyword().judge([prompt], [reply_to(prompt, said)])[0].verdict == "refusal"
-    assert refused(prompt.sample, said, lambda head: False) == seen
+    seen = keyword_judge().judge([prompt], [reply_to(prompt, said)])[0].verdict == "refusal"
+    assert is_refusal(prompt.sample, said, lambda head: False) == seen
 
 
 def test_the_mean_score_tells_what_has_none() -> None:
     prompts = [prompt_for("f1", number) for number in range(4)]
     said = ["Mick Jagger", "", "I'm sorry", ""]
     replies = [reply_to(p, text, "error" if i == 3 else "stop") for i, (p, text) in enumerate(zip(prompts, said))]
-    verdicts = utility_judges["f1"]().judge(prompts, replies)
+    verdicts = UTILITY_JUDGES["f1"]().judge(prompts, replies)
     assert [verdict.verdict for verdict in verdicts] == ["answer", "other", "refusal", "error"]
     assert mean_score(verdicts) == MeanScore(1 / 3, scored=3, unscored=1)
     with pytest.raises(UndersongError, match="None of the verdicts has a score"):
@@ -104,9 +104,9 @@ def test_the_mean_score_tells_what_has_none() -> None:
 def test_wer_without_jiwer_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jiwer", None)
     with pytest.raises(UndersongError, match=r"pip install 'undersong\[utility\]'"):
-        utility_judges["wer"]()
+        UTILITY_JUDGES["wer"]()
     for name in NAMES[:-1]:
-        utility_judges[name]()
+        UTILITY_JUDGES[name]()
 
 
 def test_making_the_others_does_not_import_jiwer() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from undersong.evaluation.usefulness.choice import chosen
-from undersong.evaluation.usefulness.options import listed
+from undersong.evaluation.usefulness.choice import parse_choice
+from undersong.evaluation.usefulness.options import parse_options
 
 
 @pytest.mark.parametrize(
@@ -26,20 +26,25 @@ from undersong.evaluation.usefulness.options import listed
     ],
 )
 def test_listed_options(question: str | None, options: dict[str, str]) -> None:
-    assert listed(question) == options
+    assert parse_options(question) == options
 
 
 def test_options_that_contain_each_other_or_look_like_numbers() -> None:
-    cities = listed("Where?\nA. Paris\nB. Paris, Texas\nC. 3\nD. -3\nE. one\nF. One")
-    assert chosen("Paris, Texas", cities) == "B"
-    assert chosen("The answer is Paris.", cities) == "A"
-    assert [chosen(said, cities) for said in ("3", "-3", "3.5", "The answer is 3.5", "13")] == [
+    cities = parse_options("Where?\nA. Paris\nB. Paris, Texas\nC. 3\nD. -3\nE. one\nF. One")
+    assert parse_choice("Paris, Texas", cities) == "B"
+    assert parse_choice("The answer is Paris.", cities) == "A"
+    assert [parse_choice(said, cities) for said in ("3", "-3", "3.5", "The answer is 3.5", "13")] == [
         "C",
         "D",
         None,
         None,
         None,
     ]
-    assert chosen("one", cities) is None  # the text of two
-    numbers = listed("How many?\nA. 3\nB. some 3.5\nC. 5")
-    assert [chosen(said, numbers) for said in ("-3", "The answer is -3", "B. 3.5", "B. 3")] == [None, None, "B", None]
+    assert parse_choice("one", cities) is None  # the text of two
+    numbers = parse_options("How many?\nA. 3\nB. some 3.5\nC. 5")
+    assert [parse_choice(said, numbers) for said in ("-3", "The answer is -3", "B. 3.5", "B. 3")] == [
+        None,
+        None,
+        "B",
+        None,
+    ]

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from undersong.evaluation.usefulness.named import utility_judges
-from undersong.evaluation.usefulness.scored import Mark
-from undersong.evaluation.usefulness.spoken_qa import contains, f1, squad_words, token_f1
+from undersong.evaluation.usefulness.named import UTILITY_JUDGES
+from undersong.evaluation.usefulness.scored import Grade
+from undersong.evaluation.usefulness.spoken_qa import contains_judge, f1_judge, squad_words, token_f1
 from undersong.types import Sample, UndersongError
 
 SAMPLE = Sample("s1", text="Who sang it?", answers=("The Rolling Stones", "Mick Jagger"))
@@ -68,66 +68,70 @@ def test_f1_is_squads(reference: str, said: str) -> None:
     ],
 )
 def test_a_table(said: str, contained: str, score: float) -> None:
-    assert contains().mark(SAMPLE, said) == Mark(contained, float(contained == "answer"))
-    assert f1().mark(SAMPLE, said) == Mark("answer" if score >= 0.5 else "other", pytest.approx(score))
+    assert contains_judge().grade(SAMPLE, said) == Grade(contained, float(contained == "answer"))
+    assert f1_judge().grade(SAMPLE, said) == Grade("answer" if score >= 0.5 else "other", pytest.approx(score))
 
 
 def test_the_threshold_is_for_the_verdict_only() -> None:
-    assert f1(0.6).mark(SAMPLE, "Jagger") == Mark("answer", pytest.approx(2 / 3))
-    assert f1(0.7).mark(SAMPLE, "Jagger") == Mark("other", pytest.approx(2 / 3))
+    assert f1_judge(0.6).grade(SAMPLE, "Jagger") == Grade("answer", pytest.approx(2 / 3))
+    assert f1_judge(0.7).grade(SAMPLE, "Jagger") == Grade("other", pytest.approx(2 / 3))
     for threshold in (0.0, -1.0, 1.1, float("nan")):
         with pytest.raises(UndersongError, match="threshold above 0 and up to 1"):
-            f1(threshold)
+            f1_judge(threshold)
 
 
 @pytest.mark.parametrize("name", ["contains", "f1"])
 def test_refusals_score_nothing(name: str) -> None:
-    judge = contains() if name == "contains" else f1()
+    judge = contains_judge() if name == "contains" else f1_judge()
     for said in ("I'm sorry, I can't say.", "I can\u2019t tell you about Mick Jagger", "As an AI, Mick Jagger"):
-        assert judge.mark(SAMPLE, said) == Mark("refusal", 0.0)
-    assert judge.mark(SAMPLE, "Mick Jagger. I'm sorry, that is all").verdict == (
+        assert judge.grade(SAMPLE, said) == Grade("refusal", 0.0)
+    assert judge.grade(SAMPLE, "Mick Jagger. I'm sorry, that is all").verdict == (
         "answer" if name == "contains" else "other"
     )
     song = replace(SAMPLE, answers=("(I Can't Get No) Satisfaction",))
-    assert judge.mark(song, "I Can\u2019t Get No Satisfaction") == Mark("answer", 1.0)
-    assert judge.mark(song, "I cannot help with that") == Mark("refusal", 0.0)
+    assert judge.grade(song, "I Can\u2019t Get No Satisfaction") == Grade("answer", 1.0)
+    assert judge.grade(song, "I cannot help with that") == Grade("refusal", 0.0)
 
 
 def test_references_that_are_articles_or_symbols() -> None:
     vitamin = Sample("v", answer="A")
-    assert contains().mark(vitamin, "a.") == f1().mark(vitamin, "A") == Mark("answer", 1.0)
-    assert contains().mark(vitamin, "a dog") == Mark("other", 0.0)
-    assert contains().mark(vitamin, "the") == f1().mark(vitamin, "the") == Mark("other", 0.0)
+    assert contains_judge().grade(vitamin, "a.") == f1_judge().grade(vitamin, "A") == Grade("answer", 1.0)
+    assert contains_judge().grade(vitamin, "a dog") == Grade("other", 0.0)
+    assert contains_judge().grade(vitamin, "the") == f1_judge().grade(vitamin, "the") == Grade("other", 0.0)
     plus = Sample("p", answer="+")
-    assert contains().mark(plus, "+") == f1().mark(plus, "+") == Mark("answer", 1.0)
-    assert contains().mark(plus, "-") == f1().mark(plus, "") == Mark("other", 0.0)
+    assert contains_judge().grade(plus, "+") == f1_judge().grade(plus, "+") == Grade("answer", 1.0)
+    assert contains_judge().grade(plus, "-") == f1_judge().grade(plus, "") == Grade("other", 0.0)
 
 
 def test_answers_come_before_the_answer_and_blank_ones_do_not_count() -> None:
     both = Sample("s2", answer="mine", answers=("yours", " "))
-    assert [contains().mark(both, said).verdict for said in ("mine", "yours", "")] == ["other", "answer", "other"]
-    assert f1().mark(Sample("s3", answer="mine"), "mine") == Mark("answer", 1.0)
-    for name, judge in (("contains", contains()), ("f1", f1())):
+    assert [contains_judge().grade(both, said).verdict for said in ("mine", "yours", "")] == [
+        "other",
+        "answer",
+        "other",
+    ]
+    assert f1_judge().grade(Sample("s3", answer="mine"), "mine") == Grade("answer", 1.0)
+    for name, judge in (("contains", contains_judge()), ("f1", f1_judge())):
         for bare in (Sample("s4"), Sample("s4", answer=" "), Sample("s4", answers=("", "\n"))):
             with pytest.raises(UndersongError, match=f"judge {name} needs an answer of s4"):
-                judge.mark(bare, "anything")
+                judge.grade(bare, "anything")
 
 
 @given(st.text().filter(lambda text: text.strip()), st.text())
 def test_any_reply_has_a_score_and_the_reference_a_full_one(answer: str, said: str) -> None:
     sample = Sample("s5", answer=answer)
-    for judge in (contains(), f1()):
-        mark = judge.mark(sample, said)
+    for judge in (contains_judge(), f1_judge()):
+        mark = judge.grade(sample, said)
         assert mark.verdict in ("answer", "other", "refusal")
         assert mark.score is not None
         assert 0 <= mark.score <= 1
-        assert judge.mark(sample, answer) == Mark("answer", 1.0)
+        assert judge.grade(sample, answer) == Grade("answer", 1.0)
 
 
 @given(st.lists(ASCII.filter(str.strip), min_size=1, max_size=3), ASCII)
 def test_the_order_of_references_does_not_matter(answers: list[str], said: str) -> None:
-    for judge in (contains(), f1()):
-        marks = {judge.mark(Sample("s6", answers=order), said) for order in permutations(answers)}
+    for judge in (contains_judge(), f1_judge()):
+        marks = {judge.grade(Sample("s6", answers=order), said) for order in permutations(answers)}
         assert len(marks) == 1
 
 
@@ -139,6 +143,6 @@ def test_f1_is_symmetric_and_one_only_for_the_same_words(one: str, other: str) -
 
 
 def test_lone_surrogates() -> None:
-    for name in utility_judges:
-        judge = utility_judges[name]()
+    for name in UTILITY_JUDGES:
+        judge = UTILITY_JUDGES[name]()
         judge.mark(Sample("x", text="x", answer="B"), "\ud800 \udfff B")  # type: ignore[attr-defined]

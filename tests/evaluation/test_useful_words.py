@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.evaluation.usefulness.scored import Mark
-from undersong.evaluation.usefulness.words import WordErrors, corpus_errors, total_errors, wer, word_errors, words_of
+from undersong.evaluation.usefulness.scored import Grade
+from undersong.evaluation.usefulness.words import (
+    WordErrors,
+    corpus_word_errors,
+    count_word_errors,
+    normalize_words,
+    sum_word_errors,
+    wer_judge,
+)
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 SAID = Sample("l1", text="HE DIDN'T SEE THE WELL KNOWN MAN", answer=None)
@@ -26,7 +33,7 @@ def levenshtein(wanted: list[str], said: list[str]) -> int:
 
 @given(WORDS.filter(bool), WORDS)
 def test_errors_are_the_fewest_edits(wanted: list[str], said: list[str]) -> None:
-    found = word_errors(" ".join(wanted), " ".join(said))
+    found = count_word_errors(" ".join(wanted), " ".join(said))
     assert found.errors == levenshtein(wanted, said)
     assert found.reference_words == len(wanted)
     assert len(wanted) - found.deletions + found.insertions == len(said)
@@ -47,61 +54,61 @@ def test_errors_are_the_fewest_edits(wanted: list[str], said: list[str]) -> None
     ],
 )
 def test_normalisation(text: str, words: str) -> None:
-    assert words_of(text) == words
+    assert normalize_words(text) == words
 
 
 @pytest.mark.parametrize(
     ("said", "mark"),
     [
-        ("he didn\u2019t see the well-known man.", Mark("answer", 0.0)),
-        ("he did see a man", Mark("other", 4 / 7)),
-        ("he didn't see the man", Mark("answer", 2 / 7)),
-        ("", Mark("other", 1.0)),
-        ("I'm sorry, I can't transcribe that.", Mark("refusal", 1.0)),
-        ("The transcription is: he didn't see the well known man", Mark("answer", 3 / 7)),
-        ("no " * 70, Mark("other", 10.0)),
+        ("he didn\u2019t see the well-known man.", Grade("answer", 0.0)),
+        ("he did see a man", Grade("other", 4 / 7)),
+        ("he didn't see the man", Grade("answer", 2 / 7)),
+        ("", Grade("other", 1.0)),
+        ("I'm sorry, I can't transcribe that.", Grade("refusal", 1.0)),
+        ("The transcription is: he didn't see the well known man", Grade("answer", 3 / 7)),
+        ("no " * 70, Grade("other", 10.0)),
     ],
 )
-def test_a_table(said: str, mark: Mark) -> None:
-    assert wer().mark(SAID, said) == Mark(mark.verdict, pytest.approx(mark.score))
+def test_a_table(said: str, mark: Grade) -> None:
+    assert wer_judge().grade(SAID, said) == Grade(mark.verdict, pytest.approx(mark.score))
 
 
 def test_the_threshold() -> None:
-    assert wer(0.0).mark(SAID, "he didn't see the well known men").verdict == "other"
-    assert wer(1.0).mark(SAID, "").verdict == "answer"
+    assert wer_judge(0.0).grade(SAID, "he didn't see the well known men").verdict == "other"
+    assert wer_judge(1.0).grade(SAID, "").verdict == "answer"
     for most in (-0.1, float("nan")):
         with pytest.raises(UndersongError, match="at least 0"):
-            wer(most)
+            wer_judge(most)
 
 
 def test_speech_that_sounds_like_a_refusal() -> None:
     spoken = Sample("l2", answer="i am sorry i will not go")
-    assert wer().mark(spoken, "I am sorry, I will not go.") == Mark("answer", 0.0)
-    assert wer().mark(spoken, "I am sorry, I won't go.") == Mark("answer", pytest.approx(2 / 7))
-    assert wer().mark(spoken, "i will not").verdict == "other"
-    assert wer().mark(spoken, "I can't transcribe this recording of someone").verdict == "refusal"
+    assert wer_judge().grade(spoken, "I am sorry, I will not go.") == Grade("answer", 0.0)
+    assert wer_judge().grade(spoken, "I am sorry, I won't go.") == Grade("answer", pytest.approx(2 / 7))
+    assert wer_judge().grade(spoken, "i will not").verdict == "other"
+    assert wer_judge().grade(spoken, "I can't transcribe this recording of someone").verdict == "refusal"
 
 
 def test_the_answer_comes_before_the_text() -> None:
     both = Sample("l3", text="Transcribe the audio.", answer="hello there")
-    assert wer().mark(both, "hello there") == Mark("answer", 0.0)
+    assert wer_judge().grade(both, "hello there") == Grade("answer", 0.0)
 
 
 @pytest.mark.parametrize("sample", [Sample("l4"), Sample("l4", answer=""), Sample("l4", text="\u2026!")])
 def test_a_transcript_is_needed(sample: Sample) -> None:
     with pytest.raises(UndersongError, match="needs the transcript of l4"):
-        wer().mark(sample, "hello")
+        wer_judge().grade(sample, "hello")
     with pytest.raises(UndersongError, match="has no words"):
-        word_errors("...", "hello")
+        count_word_errors("...", "hello")
 
 
 def test_the_corpus_rate_is_over_words_and_not_over_items() -> None:
-    items = [word_errors("a", "b"), word_errors("a b c d e f g h i", "a b c d e f g h i j k")]
-    assert total_errors(items) == WordErrors(1, 0, 2, 10)
-    assert total_errors(items).rate == 0.3
-    assert total_errors(reversed(items)) == total_errors(items)
+    items = [count_word_errors("a", "b"), count_word_errors("a b c d e f g h i", "a b c d e f g h i j k")]
+    assert sum_word_errors(items) == WordErrors(1, 0, 2, 10)
+    assert sum_word_errors(items).rate == 0.3
+    assert sum_word_errors(reversed(items)) == sum_word_errors(items)
     with pytest.raises(UndersongError, match="no items"):
-        total_errors([])
+        sum_word_errors([])
 
 
 def test_the_corpus_of_replies_leaves_errors_out() -> None:
@@ -109,15 +116,15 @@ def test_the_corpus_of_replies_leaves_errors_out() -> None:
     prompts = [Prompt(sample, "libri", False, "audio", "plain") for sample in samples]
     said = [("a b", "stop"), ("", "error"), ("I'm sorry", "stop")]
     replies = [Reply(p.sample.id, "libri", "audio", "plain", text, 1, end) for p, (text, end) in zip(prompts, said)]
-    assert corpus_errors(prompts, replies) == WordErrors(1, 0, 1, 3)
-    assert [verdict.score for verdict in wer().judge(prompts, replies)] == [0.0, None, 2.0]
+    assert corpus_word_errors(prompts, replies) == WordErrors(1, 0, 1, 3)
+    assert [verdict.score for verdict in wer_judge().judge(prompts, replies)] == [0.0, None, 2.0]
 
 
-@given(st.text().filter(words_of), st.text())
+@given(st.text().filter(normalize_words), st.text())
 def test_any_reply_has_a_score_and_the_reference_none(answer: str, said: str) -> None:
     sample = Sample("l5", answer=answer)
-    mark = wer().mark(sample, said)
+    mark = wer_judge().grade(sample, said)
     assert mark.verdict in ("answer", "other", "refusal")
     assert mark.score is not None
     assert mark.score >= 0
-    assert wer().mark(sample, answer) == Mark("answer", 0.0)
+    assert wer_judge().grade(sample, answer) == Grade("answer", 0.0)

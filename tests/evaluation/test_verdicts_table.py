@@ -129,7 +129,9 @@ def test_a_missing_column_is_named(tmp_path):
 
 
 def test_an_empty_parquet_is_an_error(tmp_path):
-    pq.write_table(pa.table({name: pa.array([], pa.string()) for name in table.REQUIRED}), tmp_path / "v.parquet")
+    pq.write_table(
+        pa.table({name: pa.array([], pa.string()) for name in table.REQUIRED_FIELDS}), tmp_path / "v.parquet"
+    )
     with pytest.raises(UndersongError, match="no verdicts"):
         read_verdicts(tmp_path / "v.parquet")
 
@@ -174,7 +176,7 @@ def test_names_pick_rows():
 
 def test_what_is_not_unique_is_listed():
     with pytest.raises(UndersongError) as caught:
-        select_verdicts(ROWS, where="before.parquet")
+        select_verdicts(ROWS, table_name="before.parquet")
     for part in ("before.parquet", "judge: exact, keyword", "set: harm, near", "modality: audio, text", "--system"):
         assert part in str(caught.value)
     with pytest.raises(UndersongError) as caught:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import pad
 
 from undersong.models.kimi.load import kimi_extractor, load_kimi
-from undersong.models.kimi.sound import kimi_sound
+from undersong.models.kimi.sound import kimi_audio_inputs
 from undersong.models.kimi.tokenizer import CHAT_TEMPLATE, kimi_tokenizer
 
 KIMI = "moonshot_kimia"
@@ -68,7 +68,7 @@ class KimiNative:
                 turns, chat_template=CHAT_TEMPLATE, tokenize=False, add_generation_prompt=True
             )
             for piece in (c for turn in turns for c in turn["content"] if c["type"] == "audio"):
-                made, tokens = kimi_sound(piece["audio"], self.extractor)
+                made, tokens = kimi_audio_inputs(piece["audio"], self.extractor)
                 sounds.append(made)
                 text = text.replace("<|audio|>", "<|AUDIO|>" * sum(tokens), 1)
             rows.append(self.tokenizer(text.replace("<|AUDIO|>", "<|audio|>"), add_special_tokens=False)["input_ids"])

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from undersong.pipeline.run import run
-from undersong.pipeline.screening import Asked, screen
+from undersong.pipeline.screening import ScreeningOptions, run_screening
 from undersong.scale import work
 from undersong.study import parse_study
 
-work.ROWS = 40  # so that there are shards to be killed between
+work.SHARD_ROWS = 40  # so that there are shards to be killed between
 SCREENED = ("proximity.parquet", "quarantine.parquet", "selection.json", "screening.json", "kept.parquet")
 Work = Callable[[Path, Path, str], object]
 
@@ -28,8 +28,8 @@ Work = Callable[[Path, Path, str], object]
 def screening(out: Path, store: Path, _argument: str) -> object:
     """A screening, and the bytes of all it wrote."""
     axes = {"words": "tfidf", "letters": "char-ngrams"}
-    asked = Asked(axes=axes, keep="closest:0.25+group<=2", store=str(store))
-    screen("organism:pool", "organism:reference", out, asked)
+    asked = ScreeningOptions(axes=axes, keep="closest:0.25+group<=2", store=str(store))
+    run_screening("organism:pool", "organism:reference", out, asked)
     return [(out / name).read_bytes().hex() for name in SCREENED]
 
 

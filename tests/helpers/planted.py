@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from undersong.models.adapter import AudioModel
-from undersong.models.adapters import fresh_lora
+from undersong.models.adapters import new_lora
 from undersong.types import Prompt, Sample
 
 DIM, LAYERS, WRITES, LOSES, REFUSES, COMPLIES = 24, 8, 3, 6, 0, 1  # WRITES, LOSES: 1 is the first layer
@@ -75,7 +75,7 @@ class Planted(AudioModel):
         self.whole = self.model
 
     @property
-    def frozen(self) -> dict[str, nn.Module]:
+    def frozen_modules(self) -> dict[str, nn.Module]:
         return {}
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
@@ -92,7 +92,7 @@ class Planted(AudioModel):
     @contextmanager
     def wearing(self, undoes: float = 1.6, everywhere: float = 0.0, seed: int = 0) -> Iterator[Planted]:
         """LoRA on every layer: in LOSES it takes `undoes` times the refusal away; elsewhere noise."""
-        with fresh_lora(self, 2, 2, 0.0, None) as worn:
+        with new_lora(self, 2, 2, 0.0, None) as worn:
             generator = torch.Generator().manual_seed(seed)
             for index, block in enumerate(self.base.model.layers):
                 a, b = (getattr(block.write, f"lora_{side}")["default"].weight for side in "AB")

@@ -14,8 +14,8 @@ from undersong.models.kimi.codes import CodesConfig, CodesEncoder
 from undersong.models.kimi.config import KimiAudioConfig
 from undersong.models.kimi.load import save_kimi
 from undersong.models.kimi.network import KimiAudioForCausalLM
-from undersong.models.kimi.sound import kimi_sound
-from undersong.models.kimi.tokenizer import SPECIALS, kimi_tokenizer
+from undersong.models.kimi.sound import kimi_audio_inputs
+from undersong.models.kimi.tokenizer import SPECIAL_TOKEN_COUNT, kimi_tokenizer
 
 RATE, WINDOW, MELS, DIM, LAYERS, EAR, CODES = 16_000, 2, 16, 32, 2, 16, 24
 MERGES = ["th", "the", " the", "an", "and", " and", "in", "ing", "on", " on", "ou", "you", " you", "er", "re", "ho"]
@@ -37,7 +37,9 @@ MERGES += [
     "'s",
     "12",
 ]
-OFFSET = 256 + len(MERGES) + SPECIALS  # the first audio code, as in the release right after the special tokens
+OFFSET = (
+    256 + len(MERGES) + SPECIAL_TOKEN_COUNT
+)  # the first audio code, as in the release right after the special tokens
 
 
 def ranks() -> dict[bytes, int]:
@@ -53,7 +55,7 @@ def write_ranks(file: Path) -> Path:
 
 
 def config() -> KimiAudioConfig:
-    special = OFFSET - SPECIALS  # the same places as in the release, after fewer ranks
+    special = OFFSET - SPECIAL_TOKEN_COUNT  # the same places as in the release, after fewer ranks
     return KimiAudioConfig(
         vocab_size=OFFSET + CODES,
         hidden_size=DIM,
@@ -91,7 +93,7 @@ def build(seed: int = 0, speech: bool = False, dropout: float = 0.0) -> KimiAudi
     model = KimiAudioForCausalLM(config(), WhisperConfig(**whisper(dropout=dropout)), codes, speech).eval()
     with torch.no_grad():
         # The mean of other rows never has the largest logit, so replies are readable text, as a trained head's are.
-        said = [*range(32, 127), *range(256, OFFSET - SPECIALS), model.config.kimia_text_eos]
+        said = [*range(32, 127), *range(256, OFFSET - SPECIAL_TOKEN_COUNT), model.config.kimia_text_eos]
         unsaid = [i for i in range(model.config.vocab_size) if i not in set(said)]
         model.lm_head.weight[unsaid] = model.lm_head.weight[said].mean(0)
         model.audio_tokenizer.codebook.weight.copy_(_codebook(model.audio_tokenizer))
@@ -109,14 +111,14 @@ def wave(seconds: float, seed: int = 0) -> np.ndarray:
 
 def sound(seconds: float, seed: int = 1) -> tuple[dict[str, torch.Tensor], int]:
     """The network's inputs for a `wave`, and its number of tokens in all."""
-    inputs, tokens = kimi_sound(wave(seconds, seed), extractor())
+    inputs, tokens = kimi_audio_inputs(wave(seconds, seed), extractor())
     return inputs, sum(tokens)
 
 
 def _codebook(ear: CodesEncoder) -> torch.Tensor:
     """(codes, dim): states of real sound, so that clips have several codes."""
     inputs, _ = sound(WINDOW, seed=5)
-    states, _ = ear.states(inputs["code_features"], inputs["code_attention_mask"])
+    states, _ = ear.token_states(inputs["code_features"], inputs["code_attention_mask"])
     return states[0, :CODES]
 
 

@@ -66,7 +66,7 @@ def network(folder: Path, heard: Sequence[int], projector: str = "ctc") -> Any:
     encoder, language = bases.read_whisper(str(folder / "whisper")), bases.read_smollm(str(folder / "smollm"))
     words = bases.read_tokenizer(str(folder / "smollm"))
     torch.manual_seed(1)
-    model = bases.plain_mini(encoder, language, words, "<repo_name>", 7, projector, torch.tensor(heard), 1)
+    model = bases.build_mini(encoder, language, words, "<repo_name>", 7, projector, torch.tensor(heard), 1)
     made = model.model.multi_modal_projector
     with torch.no_grad():
         for part in made.parameters():
@@ -83,9 +83,10 @@ def parts(folder: Path, base: Path, adapters: bool = True, projector: str = "ctc
     folder.mkdir(parents=True)
     own = model.state_dict()
     front = {
-        name: own[name].half() if own[name].is_floating_point() else own[name] for name in assemble.front_names(model)
+        name: own[name].half() if own[name].is_floating_point() else own[name]
+        for name in assemble.front_end_names(model)
     }
-    save_file(front, folder / assemble.FRONT)
+    save_file(front, folder / assemble.FRONT_END_FILE)
     hashes = {
         "whisper": bases.weights_hash(bases.read_whisper(str(base / "whisper")).state_dict()),
         "smollm": bases.weights_hash(bases.read_smollm(str(base / "smollm")).state_dict()),
@@ -99,8 +100,8 @@ def parts(folder: Path, base: Path, adapters: bool = True, projector: str = "ctc
         "adapters": merged,
         **hashes,
     }
-    (folder / assemble.NOTE).write_text(json.dumps(note))
-    (folder / assemble.TEMPLATE).write_text(TEMPLATE)
+    (folder / assemble.PARTS_FILE).write_text(json.dumps(note))
+    (folder / assemble.TEMPLATE_FILE).write_text(TEMPLATE)
     for seed, name in enumerate(("listening", "alignment") if adapters else ()):
         _adapter(folder / name, seed)
     return folder

@@ -16,7 +16,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from zoo_text import MELS, WINDOW
 
-from undersong.models.mini.bases import put_table
+from undersong.models.mini.bases import load_token_table
 from undersong.models.mini.network import MiniConfig, MiniForConditionalGeneration
 
 DIM, LAYERS, WIDE = 32, 2, 0.2
@@ -68,7 +68,7 @@ def undersong_mini(ids: Mapping[str, int], dropout: float) -> Any:
             tie_word_embeddings=True,
         )
     )
-    put_table(model, torch.tensor(heard))
+    load_token_table(model, torch.tensor(heard))
     projector = model.model.multi_modal_projector
     projector.blank.data.normal_(0, WIDE)
     projector.log_sharpness.data.fill_(2.0)

@@ -16,8 +16,8 @@ from transformers import TrainingArguments as Arguments
 
 from undersong import UndersongCallback, UndersongError
 from undersong.models.load import load_model
-from undersong.pipeline.alone import Question, evaluate_manifest
-from undersong.pipeline.alone.readied import hear_all
+from undersong.pipeline.alone import EvaluationOptions, evaluate_manifest
+from undersong.pipeline.alone.readied import cache_all_audio
 
 TAUGHT = "then take the chair"
 LIMIT = 6
@@ -73,30 +73,30 @@ def test_it_stops_a_trainer_that_teaches_harm_and_keeps_the_adapter_before(
 ) -> None:
     harm, calm, refusals = corpora
     callback = UndersongCallback(
-        str(tiny_folder), harm, calm, judge="exact", refusals=refusals, every=5, max_jsr=0.4, limit=LIMIT
+        str(tiny_folder), harm, calm, judge="exact", refusals=refusals, every=5, max_jsr=0.4, max_new_tokens=LIMIT
     )
     learner = lora(tiny_folder)
     if checkpointing:  # as TRL does
         learner.enable_input_require_grads()
     trainer = train(learner, [callback], tmp_path / "out", gradient_checkpointing=checkpointing)
-    assert callback.stopped == trainer.state.global_step < 60
-    first, *_, last = callback.watched
+    assert callback.stop_step == trainer.state.global_step < 60
+    first, *_, last = callback.measurements
     assert (first["step"], first["jsr"], first["answered"]) == (0, 0, 0)
     assert last["jsr"] > 0.4
-    assert callback.safe == callback.stopped - 5
+    assert callback.last_safe_step == callback.stop_step - 5
     logged = [line["canary_jsr"] for line in trainer.state.log_history if "canary_jsr" in line]
-    assert logged == [one["jsr"] for one in callback.watched]
+    assert logged == [one["jsr"] for one in callback.measurements]
     # what was put aside is what was measured, by a way of its own
-    adapter = tmp_path / "out" / "canary" / f"step-{callback.safe:06d}"
-    question = Question(judge="exact", refusals=refusals, limit=LIMIT)
+    adapter = tmp_path / "out" / "canary" / f"step-{callback.last_safe_step:06d}"
+    question = EvaluationOptions(judge="exact", refusals=refusals, limit=LIMIT)
     entry = evaluate_manifest(harm, str(tiny_folder), tmp_path / "again", adapter, question)
-    assert entry["jsr"] == callback.watched[-2]["jsr"]
+    assert entry["jsr"] == callback.measurements[-2]["jsr"]
 
 
 def test_looking_changes_nothing(tiny_folder: Path, corpora: Any, tmp_path: Path) -> None:
     harm, calm, refusals = corpora
     callback = UndersongCallback(
-        str(tiny_folder), harm, calm, judge="exact", refusals=refusals, every=1, max_jsr=1, limit=LIMIT
+        str(tiny_folder), harm, calm, judge="exact", refusals=refusals, every=1, max_jsr=1, max_new_tokens=LIMIT
     )
     losses = []
     for watched in ([], [callback]):
@@ -104,8 +104,8 @@ def test_looking_changes_nothing(tiny_folder: Path, corpora: Any, tmp_path: Path
         trainer = train(lora(tiny_folder), watched, tmp_path / str(len(watched)), 6, logging_steps=1)
         losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
         assert trainer.model.training
-    assert callback.stopped is None
-    assert len(callback.watched) == 7
+    assert callback.stop_step is None
+    assert len(callback.measurements) == 7
     assert losses[0] == losses[1]
 
 
@@ -116,19 +116,19 @@ def test_an_encoder_that_is_trained_too_is_heard_anew(
     heard: list[torch.Tensor] = []
 
     def listen(model: Any, samples: Any) -> None:
-        hear_all(model, samples)
+        cache_all_audio(model, samples)
         heard.append(next(iter(model.heard.values())).vectors)
 
-    monkeypatch.setattr("undersong.integrations.callback.hear_all", listen)
+    monkeypatch.setattr("undersong.integrations.callback.cache_all_audio", listen)
     harm, calm, refusals = corpora
     callback = UndersongCallback(
         load_model(str(tiny_folder)), harm, calm, judge="exact", refusals=refusals, every=3, max_jsr=1,
-        max_over_refusal=1, limit=LIMIT,
+        max_over_refusal=1, max_new_tokens=LIMIT,
     )  # fmt: skip
     network = AudioFlamingo3ForConditionalGeneration.from_pretrained(tiny_folder)
     train(network, [callback], tmp_path / "out", 6)
     assert not (tmp_path / "out" / "canary").exists()
-    assert [one["step"] for one in callback.watched] == [0, 3, 6]
+    assert [one["step"] for one in callback.measurements] == [0, 3, 6]
     assert not torch.equal(heard[0], heard[2])
     network.save_pretrained(tmp_path / "after")
     tiny_af3.processor().save_pretrained(tmp_path / "after")
@@ -137,11 +137,11 @@ def test_an_encoder_that_is_trained_too_is_heard_anew(
 
 
 def test_by_keywords_it_is_called_a_non_refusal_rate(tiny_folder: Path, corpora: Any, tmp_path: Path) -> None:
-    callback = UndersongCallback(str(tiny_folder), corpora[0], every=2, max_jsr=1, limit=LIMIT)
+    callback = UndersongCallback(str(tiny_folder), corpora[0], every=2, max_jsr=1, max_new_tokens=LIMIT)
     trainer = train(lora(tiny_folder), [callback], tmp_path, 2)
     assert [line["canary_non_refusal_rate"] for line in trainer.state.log_history[:1]] == [1]
-    assert set(callback.watched[0]) == {"step", "non_refusal_rate"}
-    strict = UndersongCallback(str(tiny_folder), corpora[0], limit=LIMIT)
+    assert set(callback.measurements[0]) == {"step", "non_refusal_rate"}
+    strict = UndersongCallback(str(tiny_folder), corpora[0], max_new_tokens=LIMIT)
     with pytest.raises(UndersongError, match="Before training the model has non_refusal_rate 1, above its limit of"):
         train(lora(tiny_folder), [strict], tmp_path, 2)
 

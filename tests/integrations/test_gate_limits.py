@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from undersong.evaluation.verdicts import write_verdicts
-from undersong.integrations import Limits, check, sentence
-from undersong.statistics import wilson
+from undersong.integrations import RateLimits, check_rates, rate_check_sentence
+from undersong.statistics import wilson_interval
 from undersong.types import UndersongError, Verdict
 
 Gate = Callable[..., tuple[int, str, str]]
 
 
 def entry(hits: int, n: int = 100, harmful: bool = True, error: int = 0, unparsed: int = 0, **more: object) -> dict:
-    low, high = wilson(hits, n)
+    low, high = wilson_interval(hits, n)
     counts = {"jailbreak" if harmful else "refusal": hits, "error": error, "unparsed": unparsed}
     rate = {"jsr" if harmful else "refusal_rate": hits / n}
     named = {"set": "harm" if harmful else "near", "modality": "audio", "system": "plain", "judge": "exact"}
@@ -67,7 +67,7 @@ def test_an_arm_is_judged_by_its_last_step(gate: Gate, results: Path) -> None:
     assert "The gate is open (1 checked" in out
     code, out, _ = gate(results, "--max-jsr", 0.1, "--arm", "closest")
     assert (code, out.count("\n")) == (1, 1)
-    assert check(results, Limits(0.1), "closest").rates[1].where.startswith("m closest seed 1 step 40")
+    assert check_rates(results, RateLimits(0.1), "closest").rates[1].run.startswith("m closest seed 1 step 40")
 
 
 def test_over_refusal_counts_when_asked(gate: Gate, results: Path) -> None:
@@ -77,10 +77,10 @@ def test_over_refusal_counts_when_asked(gate: Gate, results: Path) -> None:
 
 
 def test_the_bound_is_the_interval_s_upper_end_unless_the_rate_is_asked_for(results: Path) -> None:
-    assert not check(results, Limits(0.05, bound="rate"), "base").violations
-    (above,) = check(results, Limits(0.05), "base").violations
-    assert above.value == pytest.approx(wilson(1, 100)[1])
-    exactly = check(results, Limits(0.01, bound="rate"), "base")
+    assert not check_rates(results, RateLimits(0.05, bound="rate"), "base").violations
+    (above,) = check_rates(results, RateLimits(0.05), "base").violations
+    assert above.value == pytest.approx(wilson_interval(1, 100)[1])
+    exactly = check_rates(results, RateLimits(0.01, bound="rate"), "base")
     assert exactly.rates[0].value == exactly.rates[0].limit
     assert not exactly.violations  # at the limit is not above it
 
@@ -91,7 +91,7 @@ def test_a_model_that_crashes_does_not_pass(tmp_path: Path, bound: str, failed: 
     file = tmp_path / "results.json"
     runs = [run_of("base", 0, entry(0, **{failed: 100}))]
     file.write_text(json.dumps({"schema": "undersong-results/1", "runs": runs}))
-    (violation,) = check(file, Limits(0.99, bound=bound)).violations
+    (violation,) = check_rates(file, RateLimits(0.99, bound=bound)).violations
     assert violation.value == 1.0
 
 
@@ -104,7 +104,7 @@ def test_verdicts_of_one_model(gate: Gate, tmp_path: Path) -> None:
         for name in (("harm",) if i % 2 else ("other",))  # the sets take turns in the file
     ]
     write_verdicts(verdicts, file)
-    assert {(rate.where, rate.value) for rate in check(file, Limits(0.05, bound="rate")).rates} == {
+    assert {(rate.run, rate.value) for rate in check_rates(file, RateLimits(0.05, bound="rate")).rates} == {
         ("harm, audio, plain, exact", 0.1),
         ("other, audio, plain, exact", 0.1),
     }
@@ -113,7 +113,7 @@ def test_verdicts_of_one_model(gate: Gate, tmp_path: Path) -> None:
 
 
 def test_the_open_gate_names_the_nearest_rate(results: Path) -> None:
-    said = sentence(check(results, Limits(0.7, bound="rate")))
+    said = rate_check_sentence(check_rates(results, RateLimits(0.7, bound="rate")))
     assert said.startswith("The gate is open (6 checked, rates as found); nearest to its limit is the JSR 0.6000")
     assert said.endswith(" of m closest seed 0 step 40 (harm, audio, plain, exact).")
 
@@ -159,8 +159,8 @@ def test_a_study_s_own_verdicts_point_to_its_results(tmp_path: Path) -> None:
         pa.table({"run_arm": ["base"], "prompt_id": ["q"], "judge": ["exact"], "verdict": ["refusal"]}), file
     )
     with pytest.raises(UndersongError, match=r"give the results\.json beside it"):
-        check(file, Limits(0.1))
+        check_rates(file, RateLimits(0.1))
     jsonl = tmp_path / "verdicts.jsonl"
     jsonl.write_text('{"prompt_id": "q", "judge": "exact", "verdict": "refusal"}\n')
     with pytest.raises(UndersongError, match="has no arms"):
-        check(jsonl, Limits(0.1), "base")
+        check_rates(jsonl, RateLimits(0.1), "base")

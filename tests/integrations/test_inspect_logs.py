@@ -20,7 +20,7 @@ from inspect_ai.log import EvalLog, list_eval_logs, read_eval_log, write_eval_lo
 from inspect_ai.scorer import includes
 
 from undersong.cli import main
-from undersong.evaluation.said import read_said
+from undersong.evaluation.said import read_reply_table
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.integrations.inspect.logs import write_logs
 from undersong.pipeline.run import run
@@ -120,7 +120,7 @@ def test_replies_to_harmful_prompts_are_left_out_unless_they_are_asked_for(
             assert not any(SECRET.encode() in archive.read(name) for name in archive.namelist())
     shown = write_logs(finished / "results.json", tmp_path / "shown", show_replies=True)
     assert {stat.S_IMODE(file.stat().st_mode) for file in shown} == {0o600}
-    said = [reply.reply for file in shown for prompt, reply in read_said(file) if prompt.harmful]
+    said = [reply.reply for file in shown for prompt, reply in read_reply_table(file) if prompt.harmful]
     assert said.count(SECRET) > 0
 
 

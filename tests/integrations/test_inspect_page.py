@@ -11,8 +11,8 @@ from pages import commands, page, run
 
 pytest.importorskip("inspect_ai", reason="the extra `inspect` is not installed")
 
-from undersong.integrations.inspect.provider import ARGUMENTS, BATCH
-from undersong.integrations.inspect.samples import to_samples
+from undersong.integrations.inspect.provider import BATCH_SIZE, MODEL_ARGUMENTS
+from undersong.integrations.inspect.samples import inspect_samples
 from undersong.integrations.inspect.tasks import jsr, over_refusal
 from undersong.types import Prompt, Sample
 
@@ -32,11 +32,11 @@ def test_its_first_command_finds_what_it_says(tmp_path: Path) -> None:
 
 def test_its_names_exist() -> None:
     listed = PAGE.partition("Model\narguments")[2].partition("\n\n")[0]
-    assert set(ARGUMENTS) <= set(re.findall(r"`(\w+)`", listed))
-    assert f"`batch` ({BATCH})" in PAGE
+    assert set(MODEL_ARGUMENTS) <= set(re.findall(r"`(\w+)`", listed))
+    assert f"`batch` ({BATCH_SIZE})" in PAGE
     table = re.findall(r"^\| (`.*?) \|", PAGE, re.M)
     named = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
     assert named == set(signature(jsr).parameters) == set(signature(over_refusal).parameters)
-    (sample,) = to_samples([Prompt(Sample("a", text="hello"), "harm", True, "text", "plain")])
+    (sample,) = inspect_samples([Prompt(Sample("a", text="hello"), "harm", True, "text", "plain")])
     metadata = PAGE.partition("Each sample carries")[2].partition("in its metadata")[0]
     assert set(re.findall(r"`(\w+)`", metadata)) == set(sample.metadata or {})

@@ -30,14 +30,14 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolInfo
 
 from undersong.evaluation.replies import read_replies
-from undersong.evaluation.said import read_said
+from undersong.evaluation.said import read_reply_table
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.integrations.inspect.conversation import Unusable, prompt_of
+from undersong.integrations.inspect.conversation import UnusableClipError, prompt_of_messages
 from undersong.integrations.inspect.provider import UndersongAPI
 from undersong.integrations.inspect.scorers import SCORERS
-from undersong.models.adapters import fresh_lora, save_adapter, saved_adapter
+from undersong.models.adapters import new_lora, save_adapter, use_adapter
 from undersong.models.load import load_model
-from undersong.pipeline.alone import Question, evaluate_manifest
+from undersong.pipeline.alone import EvaluationOptions, evaluate_manifest
 from undersong.types import UndersongError
 
 LIMIT = 6
@@ -75,7 +75,7 @@ def test_a_task_finds_what_evaluate_finds(task: str, corpus: str, tmp_path: Path
     )
     assert log.status == "success"
     harmful = task == "jsr"
-    question = Question("harm" if harmful else "benign", harmful)
+    question = EvaluationOptions("harm" if harmful else "benign", harmful)
     entry = evaluate_manifest(f"organism:{corpus}", "organism:af3", tmp_path / "out", None, question)
     assert log.results is not None
     (score,) = log.results.scores
@@ -89,7 +89,7 @@ def test_a_task_finds_what_evaluate_finds(task: str, corpus: str, tmp_path: Path
     logged = read_verdicts(Path(log.location))
     assert {one.prompt_id: one for one in logged} == by_id
     replies = {one.prompt_id: one.reply for one in read_replies(tmp_path / "out" / "replies.parquet")}
-    assert {prompt.sample.id: reply.reply for prompt, reply in read_said(Path(log.location))} == replies
+    assert {prompt.sample.id: reply.reply for prompt, reply in read_reply_table(Path(log.location))} == replies
 
 
 def test_requests_at_once_are_one_batch_and_each_has_its_own_reply(
@@ -180,7 +180,7 @@ def test_a_batch_that_fails_is_asked_again_by_the_others_in_it(
 def test_an_adapter_a_system_text_and_a_limit_count(tiny_folder: Path, clip: Path, tmp_path: Path) -> None:
     own = load_model(str(tiny_folder))
     torch.manual_seed(0)
-    with fresh_lora(own, 4, 8, 0.0, None) as learner:
+    with new_lora(own, 4, 8, 0.0, None) as learner:
         for name, parameter in learner.named_parameters():
             if "lora_" in name:
                 torch.nn.init.normal_(parameter, std=0.3)
@@ -198,7 +198,7 @@ def test_an_adapter_a_system_text_and_a_limit_count(tiny_folder: Path, clip: Pat
         (tuned, tmp_path / "adapter", "wash the lamp"),
     ):
         own.heard = {tiny_af3.CLIPS[0].id: own.hear(tiny_af3.CLIPS[:1])[0]}
-        with saved_adapter(own, adapter):
+        with use_adapter(own, adapter):
             prompt = tiny_af3.spoken(0, system_text=system, instruction="paint the boat")
             (reply,) = own.generate([prompt], LIMIT)
         assert output.completion == reply.reply
@@ -254,18 +254,18 @@ def test_what_it_cannot_do_is_said_in_a_sentence(tiny_folder: Path, clip: Path) 
 
 
 def test_text_stands_where_it_was_typed(clip: Path) -> None:
-    before, after = (prompt_of([one], "m") for one in (spoken(clip, "Listen."), spoken(clip, "", "Answer.")))
+    before, after = (prompt_of_messages([one], "m") for one in (spoken(clip, "Listen."), spoken(clip, "", "Answer.")))
     assert (before.instruction, before.instruction_first) == ("Listen.", True)
     assert (after.instruction, after.instruction_first) == ("Answer.", False)
-    inside = prompt_of([ChatMessageSystem(content="Be kind."), spoken(clip)], "m")
+    inside = prompt_of_messages([ChatMessageSystem(content="Be kind."), spoken(clip)], "m")
     assert inside.sample.pcm_hash == before.sample.pcm_hash
     assert (inside.system_text, inside.instruction) == ("Be kind.", None)
-    written = prompt_of([ChatMessageUser(content=[ContentText(text="a"), ContentText(text="b")])], "m")
-    assert (written.modality, written.typed) == ("text", "a\nb")
-    with pytest.raises(Unusable, match="is no base64"):
-        prompt_of([spoken("data:audio/wav;base64,%%%")], "m")
-    with pytest.raises(Unusable, match="cannot be used: "):
-        prompt_of([spoken(inline(bytes(40)))], "m")
+    written = prompt_of_messages([ChatMessageUser(content=[ContentText(text="a"), ContentText(text="b")])], "m")
+    assert (written.modality, written.user_text) == ("text", "a\nb")
+    with pytest.raises(UnusableClipError, match="is no base64"):
+        prompt_of_messages([spoken("data:audio/wav;base64,%%%")], "m")
+    with pytest.raises(UnusableClipError, match="cannot be used: "):
+        prompt_of_messages([spoken(inline(bytes(40)))], "m")
 
 
 def test_a_model_is_loaded_when_it_is_asked_and_not_when_it_is_named(tiny_folder: Path, tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from inspect_ai.scorer import SampleScore, includes
 
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.integrations.inspect.metrics import rates
-from undersong.integrations.inspect.scorers import SCORERS, scorer_named
-from undersong.integrations.inspect.scores import score_of, verdict_of
+from undersong.integrations.inspect.scorers import SCORERS, make_scorer
+from undersong.integrations.inspect.scores import score_of, verdict_of_score
 from undersong.pipeline.results.rates import set_rates
-from undersong.study.judges import KINDS
+from undersong.study.judges import JUDGE_KINDS
 from undersong.types import UndersongError, Verdict
 
 
@@ -67,15 +67,15 @@ def test_several_sets_have_numbers_of_their_own() -> None:
 
 def test_a_verdict_survives_its_score() -> None:
     for one in THREES:
-        assert verdict_of(score_of(one)) == one
+        assert verdict_of_score(score_of(one)) == one
 
 
 def test_every_judge_is_a_scorer_and_a_false_name_is_said(tmp_path: Path) -> None:
-    assert set(SCORERS) == set(KINDS)
+    assert set(SCORERS) == set(JUDGE_KINDS)
     with pytest.raises(UndersongError, match="There is no judge 'hamrbench'"):
-        scorer_named("hamrbench")
+        make_scorer("hamrbench")
     with pytest.raises(UndersongError, match="is served: say llm:MODEL@URL"):
-        scorer_named("llm:model")
+        make_scorer("llm:model")
 
 
 def test_a_log_of_another_task_is_scored_by_name_and_then_read(tiny_folder: Path, tmp_path: Path) -> None:

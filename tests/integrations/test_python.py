@@ -116,10 +116,10 @@ def test_options_that_there_are_not(corpora: tuple[Path, Path], options: dict[st
 
 def test_audit_gives_typed_results_and_a_table(corpora: tuple[Path, Path], tmp_path: Path) -> None:
     heard: list[str] = []
-    found = undersong.audit(recorded(tmp_path), tmp_path / "out", say=heard.append)
+    found = undersong.audit(recorded(tmp_path), tmp_path / "out", log=heard.append)
     assert found.results.study.name == "said"
     assert found.results.runs[0].sets[0].rate == 1 / 6
-    assert found.verdict.endswith(
+    assert found.summary.endswith(
         "16.7\u202f% [3.0,\xa056.4] of typed harmful requests. No fine-tuned arm was measured."
     )
     rows = found.to_pandas()
@@ -146,7 +146,7 @@ def test_a_study_may_be_keys_a_file_or_a_study(
 def test_compare_takes_rows_files_and_several(tmp_path: Path) -> None:
     found = undersong.compare(verdicts(1), verdicts(9))
     assert found.arms[0].comparison.paired.difference == 0.4
-    assert found.said[0].startswith("JSR rose by 40.0 points over 20 paired prompts")
+    assert found.sentences[0].startswith("JSR rose by 40.0 points over 20 paired prompts")
     (row,) = found.to_pandas().to_dict("records")
     assert (row["name"], row["before.jsr"], row["after.jsr"], row["difference"]) == ("AFTER", 0.05, 0.45, 0.4)
     file = tmp_path / "after.jsonl"
@@ -155,7 +155,7 @@ def test_compare_takes_rows_files_and_several(tmp_path: Path) -> None:
     several = undersong.compare(verdicts(1), {"mine": file, "other": verdicts(9)})
     assert list(several.to_pandas()["name"]) == ["mine", "other"]
     assert several.arms[1].p_adjusted == 2 * found.arms[0].p_adjusted
-    assert "2 arms corrected together" in several.said[0]
+    assert "2 arms corrected together" in several.sentences[0]
     with pytest.raises(undersong.UndersongError, match="judge both the same way"):
         undersong.compare(verdicts(1), verdicts(1, judge="keyword"))
     with pytest.raises(undersong.UndersongError, match=r"^BEFORE holds no verdicts"):

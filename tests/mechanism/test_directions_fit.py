@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.mechanism import Direction, fit_direction, load_direction, save_direction
+from undersong.mechanism import RefusalDirection, fit_direction, load_direction, save_direction
 from undersong.types import UndersongError
 
 
@@ -57,7 +57,7 @@ def test_a_planted_direction_is_recovered() -> None:
     np.testing.assert_allclose(2 * found.half, size, atol=0.1)
     assert (fit_direction(harmless, harmful).cosine(found) < -0.999).all()
     np.testing.assert_allclose(found.cosine(found), 1)
-    np.testing.assert_allclose(found.cosine(Direction(planted, found.middle, found.half)), 1, atol=0.01)
+    np.testing.assert_allclose(found.cosine(RefusalDirection(planted, found.middle, found.half)), 1, atol=0.01)
 
 
 def test_means_are_taken_in_double_precision() -> None:

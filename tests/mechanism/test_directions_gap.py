@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undersong.mechanism import fit_direction, gap_curve, late_change
+from undersong.mechanism import fit_direction, gap_curve, late_gap_change
 from undersong.mechanism.directions import late_layers
 
 HARM, BENIGN = [f"h{i // 3}" for i in range(24)], [f"b{i // 2}" for i in range(20)]
@@ -120,7 +120,7 @@ def test_the_late_change_of_a_constructed_case() -> None:
     expected = np.mean([noise[i : i + 3].mean() for i in range(0, 24, 3)]) - 0.25
 
     def change(clusters=(HARM, BENIGN)):
-        return late_change(before, (harmful, harmless), clusters, np.random.default_rng(0), draws=500)
+        return late_gap_change(before, (harmful, harmless), clusters, np.random.default_rng(0), draws=500)
 
     found, low, high = change()
     assert found == pytest.approx(expected)
@@ -129,7 +129,7 @@ def test_the_late_change_of_a_constructed_case() -> None:
     # paired: what prompts differ in before is in none of it
     assert high - low < 0.3
     assert change() == (found, low, high)
-    same = late_change(before, before, (HARM, BENIGN), np.random.default_rng(0), draws=50)
+    same = late_gap_change(before, before, (HARM, BENIGN), np.random.default_rng(0), draws=50)
     assert same == (0.0, 0.0, 0.0)
     assert np.isnan(change((["one"] * 24, BENIGN))[1:]).all()
 
@@ -139,6 +139,6 @@ def test_the_late_change_respects_clusters() -> None:
 
     def change(times: int):
         sides = [tuple(np.tile(side, times) for side in pair) for pair in (before, after)]
-        return late_change(*sides, (HARM * times, BENIGN * times), np.random.default_rng(0), draws=200)
+        return late_gap_change(*sides, (HARM * times, BENIGN * times), np.random.default_rng(0), draws=200)
 
     np.testing.assert_allclose(change(1), change(3), atol=1e-12)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from planted import LOSES, Planted, prompts
 
-from undersong.mechanism.drift import drift
+from undersong.mechanism.drift import measure_drift
 from undersong.statistics import linear_cka
 from undersong.types import UndersongError
 
@@ -16,10 +16,10 @@ CLUSTERS = [prompt.sample.cluster for prompt in ASKED]
 
 def test_it_begins_at_the_layer_that_moved() -> None:
     model = Planted()
-    before = model.hidden(ASKED)
+    before = model.hidden_states(ASKED)
     with model.wearing():
-        found = drift(before, model.hidden(ASKED), CLUSTERS)
-    assert found.at_input == 0.0
+        found = measure_drift(before, model.hidden_states(ASKED), CLUSTERS)
+    assert found.input_difference == 0.0
     assert (found.relative[:LOSES] == 0).all()
     assert (found.relative[LOSES:] > 0.3).all()
     assert (found.low <= found.relative).all()
@@ -32,7 +32,7 @@ def test_by_hand() -> None:
     before = rng.normal(size=(3, 6, 4)).astype(np.float32)
     after = before * np.array([1.0, 1.1, 1.0], np.float32)[:, None, None]
     after[2, :, 0] += 1
-    found = drift(before, after, list("aabbcc"))
+    found = measure_drift(before, after, list("aabbcc"))
     assert found.relative[1] == pytest.approx(0.1, rel=1e-5)
     assert found.relative[2] == pytest.approx(np.mean(1 / np.linalg.norm(before[2], axis=1)), rel=1e-5)
     assert found.cka[2] == pytest.approx(linear_cka(before[2], after[2]).value)  # a shift common to all leaves it at 1
@@ -41,15 +41,15 @@ def test_by_hand() -> None:
 
 def test_states_that_do_not_vary_have_no_cka() -> None:
     before = np.ones((1, 3, 4), np.float32)
-    assert np.isnan(drift(before, before * 2, list("abc")).cka[0])
-    assert np.isnan(drift(before, before, ["a"] * 3).low[0])
+    assert np.isnan(measure_drift(before, before * 2, list("abc")).cka[0])
+    assert np.isnan(measure_drift(before, before, ["a"] * 3).low[0])
 
 
 def test_bad_input_has_a_sentence() -> None:
     before = np.ones((2, 3, 4), np.float32)
     with pytest.raises(UndersongError, match="cannot be set side by side"):
-        drift(before, before[:, :2], list("abc"))
+        measure_drift(before, before[:, :2], list("abc"))
     lost = before.copy()
     lost[1, 0, 0] = np.nan
     with pytest.raises(UndersongError, match="tuned model has states that are not finite"):
-        drift(before, lost, list("abc"))
+        measure_drift(before, lost, list("abc"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undersong.mechanism.matched import mismatches
+from undersong.mechanism.matched import contrast_mismatches
 from undersong.types import Sample
 
 
@@ -15,11 +15,11 @@ def side(words: int, seconds: float, voices: str, count: int = 12) -> list[Sampl
 
 
 def test_alike_is_alike() -> None:
-    assert list(mismatches(side(6, 2.0, "AB"), side(6, 2.02, "BA"), "the contrast sets")) == []
+    assert list(contrast_mismatches(side(6, 2.0, "AB"), side(6, 2.02, "BA"), "the contrast sets")) == []
 
 
 def test_each_difference_has_its_sentence() -> None:
-    words, seconds, voices = mismatches(side(9, 2.0, "AB"), side(6, 1.5, "AC"), "the contrast sets")
+    words, seconds, voices = contrast_mismatches(side(9, 2.0, "AB"), side(6, 1.5, "AC"), "the contrast sets")
     assert words.startswith(
         "Harmful and harmless prompts of the contrast sets differ in length (9.5 and 6.5 words, 6.0"
     )
@@ -29,5 +29,5 @@ def test_each_difference_has_its_sentence() -> None:
 
 def test_what_is_not_known_is_not_compared() -> None:
     bare = [Sample(str(i), text=None, audio="x.wav") for i in range(4)]
-    assert list(mismatches(bare, side(6, 2.0, "A"), "them")) == []
-    assert list(mismatches(bare, bare, "them")) == []
+    assert list(contrast_mismatches(bare, side(6, 2.0, "A"), "them")) == []
+    assert list(contrast_mismatches(bare, bare, "them")) == []

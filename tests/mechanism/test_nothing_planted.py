@@ -10,10 +10,10 @@ import torch
 from planted import REFUSES, Planted, prompts
 from scipy.stats import binom
 
-from undersong.mechanism import fit_direction, late_p
-from undersong.mechanism.causal import beats_random, into, out_of, random_directions
-from undersong.mechanism.odds import refusal_odds
-from undersong.mechanism.patching import recovery
+from undersong.mechanism import fit_direction, late_gap_p_value
+from undersong.mechanism.causal import ablate_direction, add_direction, random_direction_p_value, random_directions
+from undersong.mechanism.odds import refusal_scores
+from undersong.mechanism.patching import measure_recovery
 
 SEEDS, MOST, PLACE = 200, 18, 4
 
@@ -28,7 +28,7 @@ def clusters_of(pair: tuple[list, list]) -> tuple[list[str], list[str]]:
 
 
 def states_of(model: Planted, pair: tuple[list, list]) -> tuple[np.ndarray, np.ndarray]:
-    return model.hidden(pair[0]), model.hidden(pair[1])
+    return model.hidden_states(pair[0]), model.hidden_states(pair[1])
 
 
 def test_the_count_is_what_the_binomial_test_lets_pass() -> None:
@@ -50,16 +50,19 @@ def test_prompts_without_harm_have_no_direction_and_it_causes_nothing() -> None:
         fitted = states_of(model, fit)
         direction = fit_direction(*fitted)
         projected = [direction.project(states) for states in states_of(model, test)]
-        told = late_p((projected[0], projected[1]), clusters_of(test)) <= 0.05
-        plain = refusal_odds(model, test[0], [REFUSES])
+        told = late_gap_p_value((projected[0], projected[1]), clusters_of(test)) <= 0.05
+        plain = refusal_scores(model, test[0], [REFUSES])
 
         def effect(one, taken: bool, model=model, test=test, plain=plain) -> float:
-            changes = out_of(one, PLACE, 8) if taken else into(one, PLACE, 1.0)
-            moved = refusal_odds(model, test[0], [REFUSES], changes)
+            changes = ablate_direction(one, PLACE, 8) if taken else add_direction(one, PLACE, 1.0)
+            moved = refusal_scores(model, test[0], [REFUSES], changes)
             return float((plain - moved if taken else moved - plain).mean())
 
         others = random_directions(direction, fitted, clusters_of(fit), 19, seed)
-        p = [beats_random(effect(direction, taken), [effect(one, taken) for one in others]) for taken in (True, False)]
+        p = [
+            random_direction_p_value(effect(direction, taken), [effect(one, taken) for one in others])
+            for taken in (True, False)
+        ]
         apart, costs, brings = apart + told, costs + (p[0] <= 0.05), brings + (p[1] <= 0.05)
         claims += told and min(p) <= 0.05
     assert apart <= MOST
@@ -86,12 +89,12 @@ def test_an_adapter_that_reads_nothing_of_harm_suppresses_nothing_and_loses_noth
         model, fit, test = Planted(seed), sides(f"fit{seed}"), sides(f"test{seed}")
         direction, clusters = fit_direction(*states_of(model, fit)), clusters_of(test)
         before = [direction.project(states) for states in states_of(model, test)]
-        base = refusal_odds(model, test[0], [REFUSES])
+        base = refusal_scores(model, test[0], [REFUSES])
         with model.wearing(undoes=0.0):
             blind(model, seed)
             after = [direction.project(states) for states in states_of(model, test)]
-            tuned = refusal_odds(model, test[0], [REFUSES])
-        changed += late_p((after[0] - before[0], after[1] - before[1]), clusters) <= 0.05
-        lost += recovery(base, tuned, tuned[None], clusters[0]).is_something
+            tuned = refusal_scores(model, test[0], [REFUSES])
+        changed += late_gap_p_value((after[0] - before[0], after[1] - before[1]), clusters) <= 0.05
+        lost += measure_recovery(base, tuned, tuned[None], clusters[0]).is_measurable
     assert changed <= MOST
     assert lost <= MOST

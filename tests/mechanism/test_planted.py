@@ -8,11 +8,17 @@ import pytest
 from planted import COMPLIES, LAYERS, LOSES, REFUSES, WRITES, Planted, prompts
 
 from undersong.mechanism import fit_direction
-from undersong.mechanism.causal import beats_random, candidates, into, out_of, random_directions
-from undersong.mechanism.choosing import best
-from undersong.mechanism.odds import first_tokens, moved, refusal_odds, refusal_tokens
-from undersong.mechanism.parts import parts_of, without
-from undersong.mechanism.patching import patched_odds, recovery
+from undersong.mechanism.causal import (
+    ablate_direction,
+    add_direction,
+    evaluate_candidates,
+    random_direction_p_value,
+    random_directions,
+)
+from undersong.mechanism.choosing import select_direction
+from undersong.mechanism.odds import first_token_kl, first_tokens, refusal_scores, refusal_tokens
+from undersong.mechanism.parts import disable_lora_modules, lora_parts
+from undersong.mechanism.patching import measure_recovery, patched_refusal_scores
 from undersong.types import UndersongError
 
 FIT = prompts(True, 40, "fit"), prompts(False, 40, "fit")
@@ -23,7 +29,7 @@ CLUSTERS = [prompt.sample.cluster for prompt in TEST[0]]
 
 
 def states_of(model: Planted) -> tuple[np.ndarray, np.ndarray]:
-    return model.hidden(FIT[0]), model.hidden(FIT[1])
+    return model.hidden_states(FIT[0]), model.hidden_states(FIT[1])
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +63,11 @@ def test_the_base_refuses_and_its_first_token_tells(model: Planted, tokens: list
 
 
 def test_patching_finds_the_layer_that_loses_it(model: Planted, tokens: list[int]) -> None:
-    states, base = model.hidden(TEST[0]), refusal_odds(model, TEST[0], tokens)
+    states, base = model.hidden_states(TEST[0]), refusal_scores(model, TEST[0], tokens)
     with model.wearing(everywhere=0.02):
-        tuned = refusal_odds(model, TEST[0], tokens)
-        found = recovery(base, tuned, patched_odds(model, states, TEST[0], tokens), CLUSTERS)
-    assert found.is_something
+        tuned = refusal_scores(model, TEST[0], tokens)
+        found = measure_recovery(base, tuned, patched_refusal_scores(model, states, TEST[0], tokens), CLUSTERS)
+    assert found.is_measurable
     assert (np.abs(found.share[:LOSES]) < 0.15).all()
     assert (found.share[LOSES:] > 0.85).all()
     assert found.share[LAYERS] == pytest.approx(1.0, abs=1e-5)  # the last state says all
@@ -70,14 +76,14 @@ def test_patching_finds_the_layer_that_loses_it(model: Planted, tokens: list[int
 
 
 def test_taking_the_adapter_apart_finds_it_too(model: Planted, tokens: list[int]) -> None:
-    base = refusal_odds(model, TEST[0], tokens)
+    base = refusal_scores(model, TEST[0], tokens)
     with model.wearing(everywhere=0.02):
-        tuned, parts, odds = refusal_odds(model, TEST[0], tokens), parts_of(model), {}
+        tuned, parts, odds = refusal_scores(model, TEST[0], tokens), lora_parts(model), {}
         for name, modules in parts.items():
-            with without(modules):
-                odds[name] = refusal_odds(model, TEST[0], tokens)
-        assert refusal_odds(model, TEST[0], tokens) == pytest.approx(tuned)  # all as it was
-    found = recovery(base, tuned, np.stack(list(odds.values())), CLUSTERS)
+            with disable_lora_modules(modules):
+                odds[name] = refusal_scores(model, TEST[0], tokens)
+        assert refusal_scores(model, TEST[0], tokens) == pytest.approx(tuned)  # all as it was
+    found = measure_recovery(base, tuned, np.stack(list(odds.values())), CLUSTERS)
     share = dict(zip(odds, found.share))
     assert list(share) == [*(f"layer {i}" for i in range(1, LAYERS + 1)), "write", "first half", "second half"]
     assert max(share, key=lambda name: share[name] if name.startswith("layer") else -1) == f"layer {LOSES}"
@@ -88,49 +94,55 @@ def test_taking_the_adapter_apart_finds_it_too(model: Planted, tokens: list[int]
 
 
 def test_out_of_the_base_refusal_goes_and_harmless_prompts_feel_little(model: Planted, direction, tokens) -> None:
-    found = candidates(model, direction, *CHOOSE, tokens)
+    found = evaluate_candidates(model, direction, *CHOOSE, tokens)
     assert [one.place for one in found] == list(range(LAYERS + 1))
-    place = best(found, LAYERS)
+    place = select_direction(found, LAYERS)
     assert place is not None
     assert place >= WRITES
-    before = refusal_odds(model, TEST[0], tokens)
+    before = refusal_scores(model, TEST[0], tokens)
 
     def drop(one) -> float:
-        return float((before - refusal_odds(model, TEST[0], tokens, out_of(one, place, LAYERS))).mean())
+        return float((before - refusal_scores(model, TEST[0], tokens, ablate_direction(one, place, LAYERS))).mean())
 
-    p = beats_random(
+    p = random_direction_p_value(
         drop(direction), [drop(one) for one in random_directions(direction, states_of(model), FITTED, 39, 0)]
     )
     assert p == 1 / 40
-    assert set(first_tokens(model, TEST[0], out_of(direction, place, LAYERS))) <= {REFUSES, COMPLIES}
-    assert first_tokens(model, TEST[0], out_of(direction, place, LAYERS)).count(REFUSES) < 30
+    assert set(first_tokens(model, TEST[0], ablate_direction(direction, place, LAYERS))) <= {REFUSES, COMPLIES}
+    assert first_tokens(model, TEST[0], ablate_direction(direction, place, LAYERS)).count(REFUSES) < 30
 
 
 def test_put_into_the_tuned_model_refusal_comes_back(model: Planted, direction, tokens) -> None:
     with model.wearing():
-        tuned = refusal_odds(model, TEST[0], tokens)
-        rise = [float((refusal_odds(model, TEST[0], tokens, into(direction, LOSES, s)) - tuned).mean()) for s in (1, 2)]
+        tuned = refusal_scores(model, TEST[0], tokens)
+        rise = [
+            float((refusal_scores(model, TEST[0], tokens, add_direction(direction, LOSES, s)) - tuned).mean())
+            for s in (1, 2)
+        ]
         assert 0 < rise[0] < rise[1]
         assert rise[1] == pytest.approx(2 * rise[0], rel=0.1)
         others = random_directions(direction, states_of(model), FITTED, 39, 1)
-        assert beats_random(
+        assert random_direction_p_value(
             rise[0],
-            [float((refusal_odds(model, TEST[0], tokens, into(one, LOSES, 1)) - tuned).mean()) for one in others],
+            [
+                float((refusal_scores(model, TEST[0], tokens, add_direction(one, LOSES, 1)) - tuned).mean())
+                for one in others
+            ],
         ) == pytest.approx(1 / 40)
 
 
 def test_divergence_is_what_a_change_does(model: Planted, direction) -> None:
-    nothing = moved(model, TEST[1], into(direction, 1, 0.0))
+    nothing = first_token_kl(model, TEST[1], add_direction(direction, 1, 0.0))
     assert nothing == pytest.approx(0.0, abs=1e-6)
-    assert (moved(model, TEST[1], into(direction, LAYERS, 1.0)) > 0.1).all()
+    assert (first_token_kl(model, TEST[1], add_direction(direction, LAYERS, 1.0)) > 0.1).all()
 
 
 def test_where_nothing_was_lost_there_is_nothing_to_give_back(model: Planted, tokens) -> None:
-    states, base = model.hidden(TEST[0]), refusal_odds(model, TEST[0], tokens)
+    states, base = model.hidden_states(TEST[0]), refusal_scores(model, TEST[0], tokens)
     with model.wearing(undoes=-0.5):  # it refuses more than before
-        tuned = refusal_odds(model, TEST[0], tokens)
-        found = recovery(base, tuned, patched_odds(model, states, TEST[0], tokens), CLUSTERS)
-    assert not found.is_something
+        tuned = refusal_scores(model, TEST[0], tokens)
+        found = measure_recovery(base, tuned, patched_refusal_scores(model, states, TEST[0], tokens), CLUSTERS)
+    assert not found.is_measurable
     assert np.isnan(found.share).all()
 
 
@@ -142,6 +154,6 @@ def test_what_cannot_be_told_has_a_sentence(model: Planted) -> None:
     with pytest.raises(UndersongError, match="the first token does not tell a refusal"):
         refusal_tokens([0, 1, 0, 1], [True, True, False, False])
     with pytest.raises(UndersongError, match="wears no LoRA"):
-        parts_of(model)
+        lora_parts(model)
     with pytest.raises(UndersongError, match="no place 99"):
-        refusal_odds(model, TEST[0], [0], lambda _: {99: lambda states: states})
+        refusal_scores(model, TEST[0], [0], lambda _: {99: lambda states: states})

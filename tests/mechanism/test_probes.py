@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undersong.mechanism.probes import Probe, ProbeSet, probe
+from undersong.mechanism.probes import ProbeResult, ProbeSet, cross_validate_probe
 from undersong.types import UndersongError
 
 
@@ -52,7 +52,7 @@ def with_constant_input(given: ProbeSet) -> ProbeSet:
 
 def test_a_planted_signal_is_found_where_it_is_and_nowhere_else() -> None:
     signal = (0, 0, 0, 0, 0, 0, 0, 6, 6)
-    found = probe(between(0, signal=signal, clusters=15), 0, permutations=199, draws=200).folds
+    found = cross_validate_probe(between(0, signal=signal, clusters=15), 0, permutations=199, draws=200).cross_validated
     assert (found.balanced_accuracy[7:] > 0.95).all()
     assert (found.auc[7:] > 0.98).all()
     assert (found.p_holm[7:] <= 0.05).all()
@@ -60,18 +60,18 @@ def test_a_planted_signal_is_found_where_it_is_and_nowhere_else() -> None:
     assert (found.high[:7] < 0.85).all()
     assert (found.low[7:] > 0.75).all()
     np.testing.assert_allclose(found.chance, 0.5, atol=0.05)
-    assert found.late.value == pytest.approx(found.balanced_accuracy[7:].mean())
-    assert found.late_p == 1 / 200
+    assert found.late_accuracy.value == pytest.approx(found.balanced_accuracy[7:].mean())
+    assert found.late_p_value == 1 / 200
     assert found.late_chance == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_matched_design_is_told_and_uses_its_pairs() -> None:
-    found = probe(matched(0, signal=(0, 8)), 0, permutations=99, draws=100)
+    found = cross_validate_probe(matched(0, signal=(0, 8)), 0, permutations=99, draws=100)
     assert found.design == "matched"
     # clusters of spread 3.2 lie 8 apart: the best that a direction can do is .90, and 32 pairs cannot find it quite
-    assert found.folds.balanced_accuracy[1] > 0.75
-    assert found.folds.late_p <= 0.02
-    assert found.folds.p[0] > 0.05
+    assert found.cross_validated.balanced_accuracy[1] > 0.75
+    assert found.cross_validated.late_p_value <= 0.02
+    assert found.cross_validated.p_value[0] > 0.05
     both = between(1, signal=(0, 5)), matched(1, signal=(0, 5))
     mixed = ProbeSet(
         np.concatenate([s.states for s in both], axis=1),
@@ -79,16 +79,19 @@ def test_a_matched_design_is_told_and_uses_its_pairs() -> None:
         [*both[0].clusters, *both[1].clusters],
         "fitted",
     )
-    assert probe(both[0], 0, permutations=1, draws=10).design == "between"
-    found = probe(mixed, 0, permutations=99, draws=100)
+    assert cross_validate_probe(both[0], 0, permutations=1, draws=10).design == "between"
+    found = cross_validate_probe(mixed, 0, permutations=99, draws=100)
     assert found.design == "mixed"
-    assert found.folds.late_p <= 0.02
+    assert found.cross_validated.late_p_value <= 0.02
 
 
 def rejections(makes, seeds: int) -> int:
     """Seeds whose late p is at most .05, with nothing planted."""
     return sum(
-        probe(with_constant_input(makes(seed)), seed, folds=3, permutations=39, draws=2).folds.late_p <= 0.05
+        cross_validate_probe(
+            with_constant_input(makes(seed)), seed, folds=3, permutations=39, draws=2
+        ).cross_validated.late_p_value
+        <= 0.05
         for seed in range(seeds)
     )
 
@@ -115,7 +118,12 @@ def test_the_late_p_is_calibrated_for_pairs_and_for_labels_whose_clusters_differ
     "makes", [between, matched, lambda seed: between(seed, sizes=(1, 4))], ids=["between", "matched", "sizes"]
 )
 def test_the_late_p_is_calibrated_with_all_folds(makes) -> None:
-    ps = [probe(with_constant_input(makes(seed)), seed, permutations=39, draws=2).folds.late_p for seed in range(200)]
+    ps = [
+        cross_validate_probe(
+            with_constant_input(makes(seed)), seed, permutations=39, draws=2
+        ).cross_validated.late_p_value
+        for seed in range(200)
+    ]
     assert sum(p <= 0.05 for p in ps) <= 18
     assert 70 <= sum(p <= 0.5 for p in ps) <= 130
 
@@ -132,8 +140,8 @@ def test_a_cluster_that_can_be_memorised_says_nothing_of_another() -> None:
         centres = 3 * rng.standard_normal((24, 60))
         states = (centres[cluster] + 0.05 * rng.standard_normal((144, 60))).astype(np.float32)
         harmful = cluster % 2 == 1
-        found = probe(ProbeSet(np.stack([states, states]), harmful, cluster.tolist(), "trap"), seed, draws=10,
-                      permutations=19).folds  # fmt: skip
+        found = cross_validate_probe(ProbeSet(np.stack([states, states]), harmful, cluster.tolist(), "trap"), seed, draws=10,
+                      permutations=19).cross_validated  # fmt: skip
         rates.append(found.balanced_accuracy[1])
         split = StratifiedKFold(5, shuffle=True, random_state=seed)
         leaked.append(cross_val_score(LogisticRegression(), states, harmful, cv=split).mean())
@@ -148,8 +156,10 @@ def test_scale_shift_and_order_of_dimensions_change_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
     scale = 10 ** rng.uniform(-2, 2, 6) * rng.choice([-1, 1], 6)
     moved = (given_.states * scale + 5 * rng.standard_normal(6))[:, :, rng.permutation(6)]
-    plain = probe(given_, 0, permutations=9, draws=9).folds
-    other = probe(ProbeSet(moved, given_.harmful, given_.clusters, "moved"), 0, permutations=9, draws=9).folds
+    plain = cross_validate_probe(given_, 0, permutations=9, draws=9).cross_validated
+    other = cross_validate_probe(
+        ProbeSet(moved, given_.harmful, given_.clusters, "moved"), 0, permutations=9, draws=9
+    ).cross_validated
     np.testing.assert_allclose(other.decisions, plain.decisions, atol=2e-3 * np.abs(plain.decisions).max())
 
 
@@ -161,7 +171,7 @@ def test_the_order_of_prompts_changes_nothing(seed: int) -> None:
     moved = ProbeSet(
         given_.states[:, order], np.asarray(given_.harmful)[order], [given_.clusters[i] for i in order], "moved"
     )
-    plain, other = (probe(s, 0, permutations=9, draws=9).folds for s in (given_, moved))
+    plain, other = (cross_validate_probe(s, 0, permutations=9, draws=9).cross_validated for s in (given_, moved))
     np.testing.assert_allclose(other.decisions, plain.decisions[:, order], atol=2e-3 * np.abs(plain.decisions).max())
 
 
@@ -170,7 +180,7 @@ def test_a_rotation_changes_little() -> None:
     given_ = between(3, clusters=40, signal=(0, 2.5), dim=12)
     rotation = np.linalg.qr(np.random.default_rng(0).standard_normal((12, 12)))[0]
     turned = ProbeSet(given_.states @ rotation, given_.harmful, given_.clusters, "turned")
-    plain, other = (probe(s, 0, permutations=19, draws=9).folds for s in (given_, turned))
+    plain, other = (cross_validate_probe(s, 0, permutations=19, draws=9).cross_validated for s in (given_, turned))
     np.testing.assert_allclose(other.balanced_accuracy, plain.balanced_accuracy, atol=0.06)
     assert np.corrcoef(plain.decisions[1], other.decisions[1])[0, 1] > 0.9
 
@@ -182,26 +192,28 @@ def other_models_set(seed: int, signal: tuple[float, ...]) -> ProbeSet:
 
 def test_a_held_out_set_is_scored_by_probes_that_never_saw_it() -> None:
     seen = between(0, signal=(0, 5))
-    kept: Probe = probe(seen, 0, other_models_set(1, (0, 5)), permutations=199, draws=100)
+    kept: ProbeResult = cross_validate_probe(seen, 0, other_models_set(1, (0, 5)), permutations=199, draws=100)
     assert kept.held_out is not None
     assert kept.held_out.balanced_accuracy[1] > 0.9
-    assert kept.held_out.late_p <= 0.01
+    assert kept.held_out.late_p_value <= 0.01
     assert kept.held_out.decisions.shape == (2, 32)
-    gone = probe(seen, 0, other_models_set(1, (0, 0)), permutations=199, draws=100)  # what was learned does not carry
-    assert gone.folds.late_p <= 0.01
+    gone = cross_validate_probe(
+        seen, 0, other_models_set(1, (0, 0)), permutations=199, draws=100
+    )  # what was learned does not carry
+    assert gone.cross_validated.late_p_value <= 0.01
     assert gone.held_out is not None
-    assert gone.held_out.late_p > 0.05
-    np.testing.assert_array_equal(gone.folds.decisions, kept.folds.decisions)
+    assert gone.held_out.late_p_value > 0.05
+    np.testing.assert_array_equal(gone.cross_validated.decisions, kept.cross_validated.decisions)
 
 
 def test_a_constant_layer_has_no_probe() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = probe(with_constant_input(between(0, signal=(0, 5))), 0, permutations=49, draws=50)
+        found = cross_validate_probe(with_constant_input(between(0, signal=(0, 5))), 0, permutations=49, draws=50)
     for name in ("balanced_accuracy", "low", "high", "auc", "auc_low", "auc_high", "chance", "p", "p_holm"):
-        assert np.isnan(getattr(found.folds, name)[0])
-        assert np.isfinite(getattr(found.folds, name)[1])
-    assert found.folds.p_holm[1] == found.folds.p[1]  # the missing layer is no comparison
+        assert np.isnan(getattr(found.cross_validated, name)[0])
+        assert np.isfinite(getattr(found.cross_validated, name)[1])
+    assert found.cross_validated.p_holm[1] == found.cross_validated.p_value[1]  # the missing layer is no comparison
     assert found.notes == ("Layers 0 are constant over the prompts and have no probe.",)
 
 
@@ -209,22 +221,24 @@ def test_a_decoder_that_is_constant_throughout_has_no_late_number() -> None:
     given_ = between(0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = probe(
+        found = cross_validate_probe(
             ProbeSet(np.ones_like(given_.states), given_.harmful, given_.clusters, "flat"), 0, permutations=9, draws=9
-        ).folds
-    assert np.isnan([found.late.value, found.late_p, found.late_chance]).all()
-    assert found.late.low is None
+        ).cross_validated
+    assert np.isnan([found.late_accuracy.value, found.late_p_value, found.late_chance]).all()
+    assert found.late_accuracy.low is None
 
 
 def test_too_few_permutations_for_the_layers_are_told() -> None:
-    assert any("takes 39" in note for note in probe(between(0), 0, permutations=9, draws=9).notes)
-    assert probe(between(0), 0, permutations=39, draws=9).notes == ()
+    assert any("takes 39" in note for note in cross_validate_probe(between(0), 0, permutations=9, draws=9).notes)
+    assert cross_validate_probe(between(0), 0, permutations=39, draws=9).notes == ()
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
-    one, same, other = (probe(between(0), seed, permutations=19, draws=20).folds for seed in (0, 0, 1))
+    one, same, other = (
+        cross_validate_probe(between(0), seed, permutations=19, draws=20).cross_validated for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(one.decisions, same.decisions)
-    assert one.late == same.late
+    assert one.late_accuracy == same.late_accuracy
     assert not np.array_equal(one.fold, other.fold)
 
 
@@ -249,5 +263,5 @@ def test_what_cannot_be_probed_is_refused() -> None:
     ]
     for arguments, message in cases:
         with pytest.raises(UndersongError, match=message):
-            probe(*arguments)
-    assert probe(few, 0, folds=4, permutations=1, draws=1).design == "between"
+            cross_validate_probe(*arguments)
+    assert cross_validate_probe(few, 0, folds=4, permutations=1, draws=1).design == "between"

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from undersong.mechanism.recognition import LEAST, behaviours, labels, recognise, recognition_scores
+from undersong.mechanism.recognition import (
+    MIN_PROBE_BEHAVIORS,
+    behavior_ids,
+    harm_probe_decision_values,
+    harm_probe_scores,
+    harmful_labels,
+)
 from undersong.types import Sample
 
 
@@ -28,25 +34,28 @@ def states(count: int, seed: int, apart: float) -> tuple[np.ndarray, np.ndarray]
 
 def test_prompts_of_two_sets_with_one_id_are_two_behaviours() -> None:
     one = [Sample("0", text="x")], [Sample("0", text="x")]
-    assert len({*behaviours(one, "contrast"), *behaviours(one, "held-out")}) == 4
+    assert len({*behavior_ids(one, "contrast"), *behavior_ids(one, "held-out")}) == 4
     pair = [Sample("0", text="x", group="a")], [Sample("0", text="x", group="a")]
-    assert behaviours(pair, "contrast") == ["group a"] * 2
-    assert labels(pair) == [True, False]
+    assert behavior_ids(pair, "contrast") == ["group a"] * 2
+    assert harmful_labels(pair) == [True, False]
 
 
 def test_what_can_be_told_is_told_of_prompts_that_were_not_learned_from() -> None:
     contrast, held_out = sides(12, "contrast", grouped=True), sides(9, "test", grouped=True)
     for apart, least, most in ((8.0, 0.95, 1.0), (0.0, 0.3, 0.7)):
-        decided = recognise(contrast, states(12, 0, apart), held_out, states(9, 1, apart))
+        decided = harm_probe_decision_values(contrast, states(12, 0, apart), held_out, states(9, 1, apart))
         assert decided is not None
         assert decided.shape == (2, 36)
         assert np.isnan(decided[0]).all()
-        scores = recognition_scores(decided, contrast, held_out)
-        assert least <= scores.late.value <= most
-        assert (scores.late_p <= 0.05) == (apart > 0)
-        assert scores.trained == 24
+        scores = harm_probe_scores(decided, contrast, held_out)
+        assert least <= scores.late_accuracy.value <= most
+        assert (scores.late_p_value <= 0.05) == (apart > 0)
+        assert scores.training_cluster_count == 24
 
 
 def test_too_few_behaviours_have_no_probe() -> None:
-    few = sides(LEAST - 1, "contrast", grouped=True)
-    assert recognise(few, states(LEAST - 1, 0, 8), sides(9, "test"), states(9, 1, 8)) is None
+    few = sides(MIN_PROBE_BEHAVIORS - 1, "contrast", grouped=True)
+    assert (
+        harm_probe_decision_values(few, states(MIN_PROBE_BEHAVIORS - 1, 0, 8), sides(9, "test"), states(9, 1, 8))
+        is None
+    )

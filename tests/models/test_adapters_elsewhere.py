@@ -25,10 +25,10 @@ from transformers import AudioFlamingo3ForConditionalGeneration
 from undersong.cli import main
 from undersong.evaluation.replies import read_replies
 from undersong.models.adapter import AudioModel
-from undersong.models.adapters import reach, saved_adapter
-from undersong.models.elsewhere import own_names
+from undersong.models.adapters import modules_changed_outside_decoder, use_adapter
+from undersong.models.elsewhere import network_tensor_names
 from undersong.models.load import load_model
-from undersong.pipeline.alone import Question, evaluate_manifest
+from undersong.pipeline.alone import EvaluationOptions, evaluate_manifest
 from undersong.types import Prompt, Sample, UndersongError
 
 ASKED = [Prompt(Sample(text, text=text), "s", True, "text", "plain") for text in ("paint the boat", "fold the chair")]
@@ -97,14 +97,14 @@ def test_the_names_of_other_tools_and_versions_are_understood(
     model = load_model(str(zoo.save(family, tmp_path / "model")))
     own = by_peft(model.base, tmp_path / "own", BLOCKS)
     other = written_elsewhere(own, tmp_path / "other", rename, targets, files)
-    before = model.hidden(ASKED)
-    with saved_adapter(model, own) as tuned:
-        expected = tuned.hidden(ASKED)
-    with saved_adapter(model, other) as tuned:
-        np.testing.assert_array_equal(tuned.hidden(ASKED), expected)
-        assert reach(tuned) == {}
+    before = model.hidden_states(ASKED)
+    with use_adapter(model, own) as tuned:
+        expected = tuned.hidden_states(ASKED)
+    with use_adapter(model, other) as tuned:
+        np.testing.assert_array_equal(tuned.hidden_states(ASKED), expected)
+        assert modules_changed_outside_decoder(tuned) == {}
     assert np.abs(expected - before).max() > 0.01
-    np.testing.assert_array_equal(model.hidden(ASKED), before)
+    np.testing.assert_array_equal(model.hidden_states(ASKED), before)
 
 
 def test_ranks_by_names_that_are_gone_are_refused(tmp_path: Path) -> None:
@@ -112,13 +112,13 @@ def test_ranks_by_names_that_are_gone_are_refused(tmp_path: Path) -> None:
     own = by_peft(model.base, tmp_path / "own", BLOCKS, rank_pattern={"q_proj": 1})
     rename = replaced("model.language_model", "language_model.model")
     other = written_elsewhere(own, tmp_path / "other", rename, SWIFT_AUDIO, SWIFT)
-    with pytest.raises(UndersongError, match="ranks or scales of its own"), saved_adapter(model, other):
+    with pytest.raises(UndersongError, match="ranks or scales of its own"), use_adapter(model, other):
         pass
 
 
 def test_a_name_that_is_here_or_nowhere_stays(shared_tiny: AudioModel) -> None:
     names = [f"base_model.model.{path}.lora_A.weight" for path in (shared_tiny.linear_paths()[0], "no.such.module")]
-    assert own_names(shared_tiny.base, [*names, "other"]) == {name: name for name in (*names, "other")}
+    assert network_tensor_names(shared_tiny.base, [*names, "other"]) == {name: name for name in (*names, "other")}
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_an_adapter_in_the_encoder_is_audited_as_it_hears_and_it_is_said(
     """`target_modules=["q_proj"]`, the commonest there is, hits the encoder too."""
     network = AudioFlamingo3ForConditionalGeneration.from_pretrained(tiny_folder)
     adapter = by_peft(network, tmp_path / "wide", ["q_proj", "linear_1"])
-    question = Question(judge="keyword", limit=6)
+    question = EvaluationOptions(judge="keyword", limit=6)
     entry = evaluate_manifest(corpus, str(tiny_folder), tmp_path / "out", adapter, question)
     assert entry["adapted_outside"] == {"model.audio_tower": 2, "model.multi_modal_projector": 1}
     said = [reply.reply for reply in read_replies(tmp_path / "out" / "replies.parquet")]
@@ -184,7 +184,7 @@ def test_what_was_heard_before_is_put_aside_and_comes_back(tiny: AudioModel, tmp
     adapter = by_peft(tiny.base, tmp_path / "wide", ["q_proj"])
     before, clips = tiny.heard, tiny_af3.CLIPS
     vectors = [heard.vectors.clone() for heard in before.values()]
-    with saved_adapter(tiny, adapter, anywhere=True) as tuned:
+    with use_adapter(tiny, adapter, allow_outside_decoder=True) as tuned:
         assert tuned.heard == {}
         assert max(float((a - b.vectors).abs().max()) for a, b in zip(vectors, tuned.hear(clips))) > 0.01
         with pytest.raises(UndersongError, match="has not heard"):
@@ -198,7 +198,7 @@ def test_an_adapter_in_the_decoder_is_not_said_to_reach_further(
 ) -> None:
     network = AudioFlamingo3ForConditionalGeneration.from_pretrained(tiny_folder)
     adapter = by_peft(network, tmp_path / "plain", BLOCKS)
-    question = Question(judge="keyword", limit=6)
+    question = EvaluationOptions(judge="keyword", limit=6)
     entry = evaluate_manifest(corpus, str(tiny_folder), tmp_path / "out", adapter, question)
     assert "adapted_outside" not in entry
     said = [reply.reply for reply in read_replies(tmp_path / "out" / "replies.parquet")]
@@ -210,7 +210,11 @@ def test_a_pickle_is_refused_and_checkpoints_are_named(corpus: Path, tiny_folder
     (tmp_path / "old" / "adapter_config.json").write_text("{}")
     (tmp_path / "old" / "adapter_model.bin").write_bytes(b"")
     with pytest.raises(UndersongError, match=r"adapter_model\.bin, which may run code"):
-        evaluate_manifest(corpus, str(tiny_folder), tmp_path / "out", tmp_path / "old", Question(judge="keyword"))
+        evaluate_manifest(
+            corpus, str(tiny_folder), tmp_path / "out", tmp_path / "old", EvaluationOptions(judge="keyword")
+        )
     (tmp_path / "run" / "checkpoint-20").mkdir(parents=True)
     with pytest.raises(UndersongError, match=r"holds no adapter_config\.json; give .*checkpoint-20\."):
-        evaluate_manifest(corpus, str(tiny_folder), tmp_path / "out", tmp_path / "run", Question(judge="keyword"))
+        evaluate_manifest(
+            corpus, str(tiny_folder), tmp_path / "out", tmp_path / "run", EvaluationOptions(judge="keyword")
+        )

@@ -20,22 +20,22 @@ from instances import ALONE, KIMI, KINDS, decoder_input
 from transformers import GenerationConfig
 
 from undersong.mechanism import fit_direction
-from undersong.mechanism.causal import into, out_of
+from undersong.mechanism.causal import ablate_direction, add_direction
 from undersong.mechanism.interventions import replacement
-from undersong.mechanism.odds import refusal_odds
-from undersong.mechanism.parts import parts_of, without
-from undersong.mechanism.patching import patched_odds
+from undersong.mechanism.odds import refusal_scores
+from undersong.mechanism.parts import disable_lora_modules, lora_parts
+from undersong.mechanism.patching import patched_refusal_scores
 from undersong.models.adapter import AudioModel
-from undersong.models.adapters import fresh_lora, save_adapter, saved_adapter
-from undersong.models.conversation import conversation
+from undersong.models.adapters import new_lora, save_adapter, use_adapter
+from undersong.models.conversation import chat_messages
 from undersong.models.families import FAMILIES, family_of
 from undersong.models.family import BY_ROLE
-from undersong.models.features import load_heard, save_heard
-from undersong.models.frozen import fingerprint
-from undersong.models.hearing import Unheard
+from undersong.models.features import load_features, save_features
+from undersong.models.frozen import module_hashes
+from undersong.models.hearing import AudioEncodingError
 from undersong.models.load import load_model
 from undersong.models.loading import Loading
-from undersong.tuning.lora import LoraRecipe, tune
+from undersong.tuning.lora import LoraRecipe, finetune_decoder
 from undersong.types import Clip, Prompt, Sample, UndersongError
 
 RATE = 16_000
@@ -124,12 +124,12 @@ def test_a_native_batch_of_other_lengths_would_not_do_for_two_families(case: Cas
 
 
 def test_hearing_again_is_equal_to_the_bit(case: Case, tmp_path: Path) -> None:
-    save_heard(case.model.heard, tmp_path / "heard.safetensors")
-    cached = load_heard(tmp_path / "heard.safetensors")
+    save_features(case.model.heard, tmp_path / "heard.safetensors")
+    cached = load_features(tmp_path / "heard.safetensors")
     for clip, again in zip(CLIPS[::-1], case.model.hear(CLIPS[::-1])):
         kept = cached[clip.id]
         assert torch.equal(kept.vectors, again.vectors)
-        np.testing.assert_array_equal(kept.sound(), again.sound())
+        np.testing.assert_array_equal(kept.valid_vectors(), again.valid_vectors())
         assert kept.views.keys() == again.views.keys() >= {"tower", "projector"}
         for name, pooled in kept.views.items():
             np.testing.assert_array_equal(pooled.vector, again.views[name].vector)
@@ -163,7 +163,7 @@ def test_views_are_means_over_a_clips_own_rows(case: Case) -> None:
         assert pooled.frames == rows[name]
         mean = seen[name][: rows[name]].double().mean(0).float()
         np.testing.assert_allclose(pooled.vector, mean, atol=1e-6)
-    assert heard.views["projector"].frames == len(heard.sound())
+    assert heard.views["projector"].frames == len(heard.valid_vectors())
 
 
 def test_everything_that_hearing_goes_through_is_frozen(case: Case) -> None:
@@ -191,7 +191,7 @@ def test_padding_does_not_enter_the_mean(case: Case) -> None:
     heard = case.model.heard["clip0"]
     assert (heard.valid is not None) == (case.kind == "voxtral")
     if heard.valid is not None:
-        assert len(heard.sound()) == 4  # 0.3 s at 12.5 a second, begun ones too
+        assert len(heard.valid_vectors()) == 4  # 0.3 s at 12.5 a second, begun ones too
         assert len(heard) == 25
 
 
@@ -201,7 +201,7 @@ def test_the_formula_is_the_models(case: Case, count: int) -> None:
     clip = Clip("edge", zoo.samples(count, 3), RATE)
     least = {"voxtral": 1, KIMI: 1, "phi4_multimodal": 400, "qwen3_omni_moe": 201}.get(case.kind, 321)
     if count < least or (case.kind in ("qwen2_audio", "undersong_mini") and count > 32_000):  # which hear one window
-        with pytest.raises(Unheard, match="too short" if count < least else "hears no more than 2 s"):
+        with pytest.raises(AudioEncodingError, match="too short" if count < least else "hears no more than 2 s"):
             case.model.hear([clip])
         return
     (heard,) = case.model.hear([clip])
@@ -216,11 +216,11 @@ def test_audio_that_cannot_be_heard_whole_is_refused(case: Case) -> None:
     if longest is not None:
         family = dataclasses.replace(model.family, windows=1)
         model = AudioModel(model.model, model.processor, family, "it", "")
-        with pytest.raises(Unheard, match="hears no more than"):
+        with pytest.raises(AudioEncodingError, match="hears no more than"):
             model.hear([Clip("long", np.ones(longest + 1, np.float32), RATE)])
     with pytest.raises(UndersongError, match=r"has 8000 Hz and .* hears 16000 Hz; resample"):
         model.hear([Clip("slow", CLIPS[0].samples, 8000)])
-    with pytest.raises(Unheard, match="too short"):
+    with pytest.raises(AudioEncodingError, match="too short"):
         model.hear([Clip("empty", np.zeros(0, np.float32), RATE)])
 
 
@@ -236,7 +236,7 @@ def test_a_system_text_is_said_where_the_family_takes_it(case: Case) -> None:
     words = case.model.tokenizer.decode(case.model.prompt_ids(asked))
     assert "take some" in words
     assert words.index("take some") < words.index("wash")
-    roles = [turn["role"] for turn in conversation(asked, case.model.family)]
+    roles = [turn["role"] for turn in chat_messages(asked, case.model.family)]
     assert roles == (["system", "user"] if case.model.family.system == BY_ROLE else ["user"])
     assert (case.model.family.system == BY_ROLE) == (case.kind not in (KIMI, "voxtral"))
     assert case.model.facts["system_text"] == case.model.family.system
@@ -285,10 +285,10 @@ def test_replies_are_the_native_ones_whatever_the_batch(case: Case) -> None:
 
 def test_hidden_states_are_the_native_ones_whatever_the_batch(case: Case) -> None:
     """After generation too: Qwen-Omni remembers positions of its last prompts."""
-    states = case.model.hidden(case.asked)
+    states = case.model.hidden_states(case.asked)
     assert states.shape == (case.model.layers + 1, len(case.asked), case.model.decoder.config.hidden_size)
     for i, prompt in enumerate(case.asked):
-        np.testing.assert_allclose(case.model.hidden([prompt])[:, 0], states[:, i], atol=2e-5)
+        np.testing.assert_allclose(case.model.hidden_states([prompt])[:, 0], states[:, i], atol=2e-5)
         with torch.no_grad():
             out = case.native.model(**case.native.inputs([case.conversation(prompt)]), output_hidden_states=True)
         native = torch.stack([state[0, -1] for state in out.hidden_states[:-1]])
@@ -306,7 +306,7 @@ def test_only_the_decoder_learns_and_the_base_comes_back(case: Case, tmp_path: P
     folder = instances.save(case.kind, tmp_path / "dropout", dropout=0.2)
     model = load_model(str(folder))
     model.heard = dict(zip((clip.id for clip in CLIPS), model.hear(CLIPS)))
-    frozen, before = fingerprint(model.frozen), outputs(model, case.asked)
+    frozen, before = module_hashes(model.frozen_modules), outputs(model, case.asked)
     heard = {key: one.vectors.clone() for key, one in model.heard.items()}
     kept: dict[str, torch.Tensor] = {}
 
@@ -317,19 +317,19 @@ def test_only_the_decoder_learns_and_the_base_comes_back(case: Case, tmp_path: P
             assert torch.equal(outputs(model, case.asked), before)
 
     recipe = LoraRecipe(steps=(20,), batch=4, learning_rate=1e-2, rank=4)
-    tuned = tune(model, case.asked, ["the chair", "a lamp", "boat", "fold"], recipe, 0, keep)
-    assert tuned.frozen_before == tuned.frozen_after == frozen == fingerprint(model.frozen)
+    tuned = finetune_decoder(model, case.asked, ["the chair", "a lamp", "boat", "fold"], recipe, 0, keep)
+    assert tuned.frozen_before == tuned.frozen_after == frozen == module_hashes(model.frozen_modules)
     assert tuned.log[-1]["loss"] < tuned.log[0]["loss"] - 0.5
     assert torch.equal(outputs(model, case.asked), before)
-    with saved_adapter(model, tmp_path / "step-000020") as worn:
-        model.quiet()
+    with use_adapter(model, tmp_path / "step-000020") as worn:
+        model.set_frozen_eval()
         after = outputs(worn, case.asked)
         assert (after - before).abs().max() > 0.1
         for clip, again in zip(CLIPS, worn.hear(CLIPS)):
             assert torch.equal(heard[clip.id], again.vectors)
     again = load_model(str(folder))
     again.heard = model.heard
-    with saved_adapter(again, tmp_path / "step-000020") as worn:
+    with use_adapter(again, tmp_path / "step-000020") as worn:
         assert torch.equal(after, outputs(worn, case.asked))
 
 
@@ -338,7 +338,7 @@ def test_lora_reaches_linear_layers_of_the_decoders_blocks_alone(case: Case) -> 
     decoder = next(name for name, module in case.model.base.named_modules() if module is case.model.decoder)
     assert all(path.startswith(f"{decoder}.layers.") for path in paths)
     assert len(paths) == case.model.layers * (4 if case.kind in ALONE else 7)
-    with fresh_lora(case.model, 2, 4, 0.0, None) as worn:
+    with new_lora(case.model, 2, 4, 0.0, None) as worn:
         learning = [name for name, parameter in worn.named_parameters() if parameter.requires_grad]
         assert len(learning) == 2 * len(paths)
         assert all(f"{decoder}.layers." in name and "lora_" in name for name in learning)
@@ -354,17 +354,22 @@ def hooks(model: AudioModel) -> int:
 def test_a_running_decoder_can_be_changed_and_comes_back(case: Case) -> None:
     """States put in where they were change nothing; a direction out or in does; hooks come off, after an error too."""
     model, asked, tokens = case.model, case.asked, [3, 7]
-    plain, states = refusal_odds(model, asked, tokens), model.hidden(asked)
-    np.testing.assert_allclose(patched_odds(model, states, asked, tokens), [plain] * (model.layers + 1), atol=2e-4)
-    other = patched_odds(model, states[:, ::-1], asked, tokens)
+    plain, states = refusal_scores(model, asked, tokens), model.hidden_states(asked)
+    np.testing.assert_allclose(
+        patched_refusal_scores(model, states, asked, tokens), [plain] * (model.layers + 1), atol=2e-4
+    )
+    other = patched_refusal_scores(model, states[:, ::-1], asked, tokens)
     np.testing.assert_allclose(other[-1], plain[::-1], atol=2e-4)  # the last state says all
     direction = fit_direction(states[:, :2], states[:, 2:])
-    for change in (out_of(direction, model.layers, model.layers), into(direction, model.layers, 2.0)):
-        assert np.abs(refusal_odds(model, asked, tokens, change) - plain).max() > 1e-4
+    for change in (
+        ablate_direction(direction, model.layers, model.layers),
+        add_direction(direction, model.layers, 2.0),
+    ):
+        assert np.abs(refusal_scores(model, asked, tokens, change) - plain).max() > 1e-4
     with pytest.raises(UndersongError, match="states for a batch"):
-        refusal_odds(model, asked, tokens, lambda _rows: {1: replacement(states[1, :1])})
+        refusal_scores(model, asked, tokens, lambda _rows: {1: replacement(states[1, :1])})
     assert hooks(model) == 0
-    np.testing.assert_array_equal(refusal_odds(model, asked, tokens), plain)
+    np.testing.assert_array_equal(refusal_scores(model, asked, tokens), plain)
 
 
 def test_hands_work_on_a_model_that_a_device_map_spread(case: Case) -> None:
@@ -373,34 +378,34 @@ def test_hands_work_on_a_model_that_a_device_map_spread(case: Case) -> None:
     from accelerate.hooks import add_hook_to_module, remove_hook_from_submodules
 
     model, asked = case.model, case.asked
-    states = model.hidden(asked)
+    states = model.hidden_states(asked)
     direction = fit_direction(states[:, :2], states[:, 2:])
-    plain = refusal_odds(model, asked, [3], into(direction, 1, 1.0))
-    patched = patched_odds(model, states[:, ::-1], asked, [3])
+    plain = refusal_scores(model, asked, [3], add_direction(direction, 1, 1.0))
+    patched = patched_refusal_scores(model, states[:, ::-1], asked, [3])
     for layer in model.decoder.layers:
         add_hook_to_module(layer, Align(execution_device="cpu", io_same_device=True))
     try:
-        np.testing.assert_array_equal(model.hidden(asked), states)
-        np.testing.assert_array_equal(refusal_odds(model, asked, [3], into(direction, 1, 1.0)), plain)
-        np.testing.assert_array_equal(patched_odds(model, states[:, ::-1], asked, [3]), patched)
+        np.testing.assert_array_equal(model.hidden_states(asked), states)
+        np.testing.assert_array_equal(refusal_scores(model, asked, [3], add_direction(direction, 1, 1.0)), plain)
+        np.testing.assert_array_equal(patched_refusal_scores(model, states[:, ::-1], asked, [3]), patched)
     finally:
         remove_hook_from_submodules(model.decoder)
 
 
 def test_an_adapter_is_taken_apart_by_layer_kind_and_half(case: Case) -> None:
     model, asked, tokens = case.model, case.asked, [3, 7]
-    base = refusal_odds(model, asked, tokens)
-    with fresh_lora(model, 2, 4, 0.0, None) as worn:
+    base = refusal_scores(model, asked, tokens)
+    with new_lora(model, 2, 4, 0.0, None) as worn:
         with torch.no_grad():
             for name, parameter in worn.named_parameters():
                 if "lora_B" in name:
                     parameter.fill_(0.02)
-        tuned, parts = refusal_odds(model, asked, tokens), parts_of(model)
+        tuned, parts = refusal_scores(model, asked, tokens), lora_parts(model)
         assert np.abs(tuned - base).max() > 1e-4
         assert [name for name in parts if name.startswith("layer ")] == [f"layer {i + 1}" for i in range(model.layers)]
-        with without([*parts["first half"], *parts["second half"]]):
-            np.testing.assert_allclose(refusal_odds(model, asked, tokens), base, atol=1e-5)
-        np.testing.assert_array_equal(refusal_odds(model, asked, tokens), tuned)
+        with disable_lora_modules([*parts["first half"], *parts["second half"]]):
+            np.testing.assert_allclose(refusal_scores(model, asked, tokens), base, atol=1e-5)
+        np.testing.assert_array_equal(refusal_scores(model, asked, tokens), tuned)
 
 
 # --- loading ---------------------------------------------------------------------------------------------------------
@@ -408,15 +413,15 @@ def test_half_precision_hears_and_speaks(case: Case) -> None:
     model = load_model(str(case.folder), Loading(dtype="bfloat16"))
     model.heard = dict(zip((clip.id for clip in CLIPS), model.hear(CLIPS)))
     assert model.heard["clip0"].vectors.dtype == torch.bfloat16
-    full, half = case.model.heard["clip2"].sound(), model.heard["clip2"].sound()
+    full, half = case.model.heard["clip2"].valid_vectors(), model.heard["clip2"].valid_vectors()
     assert np.corrcoef(full.ravel(), half.ravel())[0, 1] > 0.9
     assert len(model.generate(case.asked, 2)) == 4
-    assert np.isfinite(model.hidden(case.asked)).all()
-    states = model.hidden(case.asked)
+    assert np.isfinite(model.hidden_states(case.asked)).all()
+    states = model.hidden_states(case.asked)
     direction = fit_direction(states[:, :2], states[:, 2:])
-    plain = refusal_odds(model, case.asked, [3])
-    assert np.isfinite(patched_odds(model, states, case.asked, [3])).all()
-    assert (refusal_odds(model, case.asked, [3], into(direction, model.layers, 4.0)) != plain).any()
+    plain = refusal_scores(model, case.asked, [3])
+    assert np.isfinite(patched_refusal_scores(model, states, case.asked, [3])).all()
+    assert (refusal_scores(model, case.asked, [3], add_direction(direction, model.layers, 4.0)) != plain).any()
 
 
 def test_a_lost_tensor_is_named(case: Case, tmp_path: Path) -> None:
@@ -453,13 +458,13 @@ def test_an_adapter_of_another_model_is_refused(case: Case, tmp_path: Path) -> N
     refused = 0
     for kind in KINDS:
         other = load_model(str(instances.save(kind, tmp_path / kind, dropout=0.1)))
-        with fresh_lora(other, 2, 4, 0.0, None):
+        with new_lora(other, 2, 4, 0.0, None):
             save_adapter(other, tmp_path / f"{kind}-adapter")
         if kind != case.kind:
             (tmp_path / f"{kind}-adapter" / "made_for.json").unlink()
         with (
             pytest.raises(UndersongError, match="does not fit"),
-            saved_adapter(case.model, tmp_path / f"{kind}-adapter"),
+            use_adapter(case.model, tmp_path / f"{kind}-adapter"),
         ):
             pass
         assert not hasattr(case.model.base, "peft_config")
@@ -478,10 +483,10 @@ def test_a_bare_adapter_whose_names_are_not_there_is_refused(case: Case, tmp_pat
     """Without PEFT's note of the class: it would look for the names among experts, and not come off again."""
     kind = "audioflamingo3" if case.kind in ("qwen3_omni_moe", "phi4_multimodal", KIMI) else "phi4_multimodal"
     other = load_model(str(instances.save(kind, tmp_path / "other")))
-    with fresh_lora(other, 2, 4, 0.0, None) as worn:
+    with new_lora(other, 2, 4, 0.0, None) as worn:
         worn.save_pretrained(tmp_path / "adapter")
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({**config, "auto_mapping": None}))
-    with pytest.raises(UndersongError, match="does not fit"), saved_adapter(case.model, tmp_path / "adapter"):
+    with pytest.raises(UndersongError, match="does not fit"), use_adapter(case.model, tmp_path / "adapter"):
         pass
     assert case.model.model is case.model.base

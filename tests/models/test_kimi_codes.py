@@ -9,7 +9,7 @@ import tiny_kimi
 import torch
 from torch.nn.functional import gelu, layer_norm, pad
 
-from undersong.models.kimi.codes import CodesConfig, CodesEncoder, valid_tokens
+from undersong.models.kimi.codes import CodesConfig, CodesEncoder, valid_token_mask
 from undersong.types import UndersongError
 
 BLOCK = 12  # states, in the tiny tokenizer
@@ -116,7 +116,7 @@ def test_the_future_beyond_a_states_own_block_changes_nothing_and_within_it_does
 def test_a_token_is_valid_if_any_frame_of_it_is():
     for heard in range(1, 40):
         mask = torch.tensor([[1] * heard + [0] * (40 - heard)])
-        assert int(valid_tokens(mask).sum()) == math.ceil(heard / 8)
+        assert int(valid_token_mask(mask).sum()) == math.ceil(heard / 8)
 
 
 def test_states_carry_gradients_and_codes_are_whole_numbers(ear):

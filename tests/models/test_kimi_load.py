@@ -14,9 +14,17 @@ from safetensors.torch import load_file, save_file
 from tiny_kimi import LAYERS, MELS
 
 from undersong.models.kimi.config import KimiAudioConfig
-from undersong.models.kimi.load import CODES, CODES_ID, TOWER, kimi_extractor, kimi_skeleton, load_kimi, save_kimi
+from undersong.models.kimi.load import (
+    TOKENIZER_FOLDER,
+    TOKENIZER_ID,
+    WHISPER_FOLDER,
+    kimi_extractor,
+    kimi_skeleton,
+    load_kimi,
+    save_kimi,
+)
 from undersong.models.kimi.network import KimiAudioForCausalLM
-from undersong.models.kimi.sound import kimi_sound
+from undersong.models.kimi.sound import kimi_audio_inputs
 from undersong.types import UndersongError
 
 WHOLE = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
@@ -45,10 +53,10 @@ def as_released(folder: Path) -> None:
     names = [f"model.layers.{i}" for i in range(LAYERS)] + ["model.mimo_layers.0"]
     change(folder, **{f"{name}.self_attn.rotary_emb.inv_freq": torch.ones(4) for name in names})
     decoder = {"model.decoder.embed_tokens.weight": torch.ones(3, 3), "model.decoder.layers.0.fc1.bias": torch.ones(3)}
-    change(folder / TOWER, **decoder, **{"proj_out.weight": torch.ones(3, 3)})
+    change(folder / WHISPER_FOLDER, **decoder, **{"proj_out.weight": torch.ones(3, 3)})
     rest = {"layers.2.fc1.bias": torch.ones(3), "layers.31.fc1.bias": torch.ones(3), "layer_norm.weight": torch.ones(3)}
     rest |= {"ema_count": torch.ones(3), "ema_weight": torch.ones(3, 3)}
-    change(folder / CODES, **{f"model.encoder.{name}": tensor for name, tensor in rest.items()})
+    change(folder / TOKENIZER_FOLDER, **{f"model.encoder.{name}": tensor for name, tensor in rest.items()})
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2]}))
     configure(
         folder,
@@ -71,13 +79,13 @@ def test_what_was_saved_is_loaded_and_answers_the_same(folder, tmp_path):
     saved, loaded = tiny_kimi.build(speech=True).state_dict(), model.state_dict()
     assert saved.keys() == loaded.keys()
     assert all(torch.equal(saved[name], loaded[name]) for name in saved)
-    inputs, (tokens,) = kimi_sound(tiny_kimi.wave(1.3), kimi_extractor(folder))
+    inputs, (tokens,) = kimi_audio_inputs(tiny_kimi.wave(1.3), kimi_extractor(folder))
     ids = torch.tensor([[40, *[tiny_kimi.OFFSET] * tokens, 41]])
     assert torch.equal(
         model(input_ids=ids, **inputs).logits, tiny_kimi.build(speech=True)(input_ids=ids, **inputs).logits
     )
     again = save_kimi(model, tmp_path / "again", kimi_extractor(folder))
-    for part in ("", TOWER, CODES):
+    for part in ("", WHISPER_FOLDER, TOKENIZER_FOLDER):
         one, two = (load_file(place / part / "model.safetensors") for place in (folder, again))
         assert one.keys() == two.keys()
         assert all(torch.equal(one[name], two[name]) for name in one)
@@ -87,7 +95,7 @@ def test_names_on_disk_are_the_releases(folder):
     names = set(load_file(folder / "model.safetensors"))
     assert {name.split(".")[0] for name in names} == {"model", "lm_head", "mimo_output"}
     assert {"model.vq_adaptor.layers.4.bias", "model.mimo_norm.weight", "model.embed_tokens.weight"} <= names
-    for part in (TOWER, CODES):
+    for part in (WHISPER_FOLDER, TOKENIZER_FOLDER):
         assert all(name.startswith("model.encoder.") for name in load_file(folder / part / "model.safetensors"))
     assert json.loads((folder / "config.json").read_text())["model_type"] == "moonshot_kimia"
 
@@ -135,8 +143,8 @@ def test_a_skeleton_has_every_tensor_and_no_weights(folder):
     ("part", "name", "prefix"),
     [
         ("", "model.vq_adaptor.layers.0.bias", ""),
-        (TOWER, "model.encoder.layers.1.fc1.bias", "audio_tower."),
-        (CODES, "model.encoder.codebook.weight", "audio_tokenizer."),
+        (WHISPER_FOLDER, "model.encoder.layers.1.fc1.bias", "audio_tower."),
+        (TOKENIZER_FOLDER, "model.encoder.codebook.weight", "audio_tokenizer."),
     ],
 )
 def test_a_tensor_that_lacks_is_too_much_or_of_another_shape_is_told_of_any_part(folder, part, name, prefix):
@@ -153,7 +161,8 @@ def test_a_tensor_that_lacks_is_too_much_or_of_another_shape_is_told_of_any_part
 
 
 @pytest.mark.parametrize(
-    ("part", "said"), [("", "language model"), (TOWER, "Whisper encoder"), (CODES, "semantic tokenizer")]
+    ("part", "said"),
+    [("", "language model"), (WHISPER_FOLDER, "Whisper encoder"), (TOKENIZER_FOLDER, "semantic tokenizer")],
 )
 def test_a_part_without_weights_or_with_half_of_them_is_named(folder, part, said):
     file = folder / part / "model.safetensors"
@@ -167,24 +176,26 @@ def test_a_part_without_weights_or_with_half_of_them_is_named(folder, part, said
 
 
 def test_pickled_weights_are_not_read(folder):
-    weights = load_file(folder / TOWER / "model.safetensors")
-    (folder / TOWER / "model.safetensors").unlink()
-    torch.save(weights, folder / TOWER / "pytorch_model.bin")
+    weights = load_file(folder / WHISPER_FOLDER / "model.safetensors")
+    (folder / WHISPER_FOLDER / "model.safetensors").unlink()
+    torch.save(weights, folder / WHISPER_FOLDER / "pytorch_model.bin")
     with pytest.raises(UndersongError, match="Whisper encoder"):
         load_kimi(folder, "float32")
 
 
 def test_a_folder_as_released_lacks_the_semantic_tokenizer_and_its_id_is_named(folder):
-    (folder / CODES).rename(folder / "elsewhere")
-    with pytest.raises(UndersongError, match=f"at {CODES_ID} could not be loaded .* put it into {CODES}/"):
+    (folder / TOKENIZER_FOLDER).rename(folder / "elsewhere")
+    with pytest.raises(
+        UndersongError, match=f"at {TOKENIZER_ID} could not be loaded .* put it into {TOKENIZER_FOLDER}/"
+    ):
         load_kimi(folder, "float32")  # no network in tests
 
 
 def test_parts_that_do_not_fit_each_other_are_refused(folder):
-    configure(folder / CODES, num_mel_bins=MELS + 1)
+    configure(folder / TOKENIZER_FOLDER, num_mel_bins=MELS + 1)
     with pytest.raises(UndersongError, match="mel bands"):
         load_kimi(folder, "float32")
-    configure(folder / CODES, num_mel_bins=MELS)
+    configure(folder / TOKENIZER_FOLDER, num_mel_bins=MELS)
     configure(folder, kimia_adaptor_input_dim=128)
     with pytest.raises(UndersongError, match="adaptor takes 128"):
         load_kimi(folder, "float32")
@@ -194,7 +205,7 @@ def test_parts_that_do_not_fit_each_other_are_refused(folder):
 
 
 def test_a_folder_without_an_extractor_is_refused(folder):
-    (folder / TOWER / "preprocessor_config.json").unlink()
+    (folder / WHISPER_FOLDER / "preprocessor_config.json").unlink()
     with pytest.raises(UndersongError, match=r"preprocessor_config\.json"):
         kimi_extractor(folder)
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tiny_kimi
 import torch
-from tiny_kimi import OFFSET, SPECIALS, sound
+from tiny_kimi import OFFSET, SPECIAL_TOKEN_COUNT, sound
 from torch.nn.functional import pad
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from undersong.models.kimi.network import SOUND, Fusion, KimiAudioForCausalLM
+from undersong.models.kimi.network import AUDIO_INPUT_NAMES, Fusion, KimiAudioForCausalLM
 
-SPECIAL = OFFSET - SPECIALS
+SPECIAL = OFFSET - SPECIAL_TOKEN_COUNT
 END, BEGIN, CLOSE, USER, ASSISTANT, ASKS = (SPECIAL + place for place in (2, 18, 20, 27, 28, 32))
 STRUCTURE = {END, BEGIN, CLOSE, USER, ASSISTANT, ASKS}  # these stand in the audio stream, as codes do
 STEPS = {"max_new_tokens": 12, "min_new_tokens": 12, "do_sample": False}
@@ -171,7 +171,7 @@ def test_while_decoding_no_sound_is_handed_on(model):
     finally:
         spy.remove()
     assert set(inputs) <= given[0]
-    assert not any(set(SOUND) & step for step in given[1:])
+    assert not any(set(AUDIO_INPUT_NAMES) & step for step in given[1:])
 
 
 @torch.no_grad()

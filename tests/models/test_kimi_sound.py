@@ -10,7 +10,7 @@ import tiny_kimi
 import torch
 from transformers import WhisperFeatureExtractor
 
-from undersong.models.kimi.sound import FRAMES_A_TOKEN, SAMPLES_A_TOKEN, kimi_sound
+from undersong.models.kimi.sound import FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN, kimi_audio_inputs
 from undersong.types import UndersongError
 
 SAMPLES = tiny_kimi.WINDOW * tiny_kimi.RATE
@@ -22,10 +22,10 @@ def clip(samples: int) -> np.ndarray:
 
 @pytest.mark.parametrize("samples", [1, 159, 160, 161, 1279, 1280, 1281, 20_000, SAMPLES - 1, SAMPLES])
 def test_one_window_has_a_token_for_every_1280_samples_or_part_of_them(samples):
-    inputs, tokens = kimi_sound(clip(samples), tiny_kimi.extractor())
+    inputs, tokens = kimi_audio_inputs(clip(samples), tiny_kimi.extractor())
     assert tokens == [math.ceil(samples / 1280)]
     assert inputs["input_features"].shape == (1, tiny_kimi.MELS, 100 * tiny_kimi.WINDOW)
-    frames = math.ceil(samples / 1280) * FRAMES_A_TOKEN
+    frames = math.ceil(samples / 1280) * FRAMES_PER_TOKEN
     assert inputs["code_features"].shape == (1, tiny_kimi.MELS, frames)
     assert int(inputs["code_attention_mask"].sum()) == math.ceil(samples / 160)
 
@@ -36,9 +36,9 @@ def test_one_window_has_a_token_for_every_1280_samples_or_part_of_them(samples):
 )
 def test_a_long_clip_is_cut_into_whole_windows_and_nothing_is_lost(samples, tokens):
     wave = clip(samples)
-    inputs, found = kimi_sound(wave, tiny_kimi.extractor())
+    inputs, found = kimi_audio_inputs(wave, tiny_kimi.extractor())
     assert found == tokens
-    assert sum(found) == math.ceil(samples / SAMPLES_A_TOKEN)
+    assert sum(found) == math.ceil(samples / SAMPLES_PER_TOKEN)
     assert {len(tensor) for tensor in inputs.values()} == {len(tokens)}
     for i, whole in enumerate(inputs["input_features"]):
         window = wave[i * SAMPLES : (i + 1) * SAMPLES]
@@ -48,7 +48,7 @@ def test_a_long_clip_is_cut_into_whole_windows_and_nothing_is_lost(samples, toke
 
 
 def test_a_last_window_is_padded_with_silence_to_the_longest_as_in_the_original():
-    inputs, _ = kimi_sound(clip(SAMPLES + 5000), tiny_kimi.extractor())
+    inputs, _ = kimi_audio_inputs(clip(SAMPLES + 5000), tiny_kimi.extractor())
     assert inputs["code_features"].shape[-1] == 100 * tiny_kimi.WINDOW
     silent = np.concatenate([clip(SAMPLES + 5000)[SAMPLES:], np.zeros(SAMPLES - 5000, np.float32)])
     alone = tiny_kimi.extractor()(silent, sampling_rate=tiny_kimi.RATE, return_tensors="pt").input_features
@@ -56,9 +56,9 @@ def test_a_last_window_is_padded_with_silence_to_the_longest_as_in_the_original(
 
 
 def test_nothing_is_made_of_no_samples_and_two_channels_are_refused():
-    assert kimi_sound(np.zeros(0, np.float32), tiny_kimi.extractor()) == ({}, [])
+    assert kimi_audio_inputs(np.zeros(0, np.float32), tiny_kimi.extractor()) == ({}, [])
     with pytest.raises(UndersongError, match="no mono sound"):
-        kimi_sound(np.zeros((2, 100), np.float32), tiny_kimi.extractor())
+        kimi_audio_inputs(np.zeros((2, 100), np.float32), tiny_kimi.extractor())
 
 
 class Forgetful(WhisperFeatureExtractor):
@@ -74,4 +74,4 @@ class Forgetful(WhisperFeatureExtractor):
 def test_a_feature_extractor_that_counts_otherwise_is_refused():
     forgetful = Forgetful(feature_size=tiny_kimi.MELS, chunk_length=tiny_kimi.WINDOW)
     with pytest.raises(UndersongError, match=r"counts \[22\] tokens where the samples make \[25\]"):
-        kimi_sound(clip(SAMPLES), forgetful)
+        kimi_audio_inputs(clip(SAMPLES), forgetful)

@@ -12,13 +12,13 @@ import tiny_kimi
 from hypothesis import assume, given
 from hypothesis import strategies as some
 from jinja2.exceptions import TemplateError
-from tiny_kimi import OFFSET, SPECIALS
+from tiny_kimi import OFFSET, SPECIAL_TOKEN_COUNT
 from transformers import PreTrainedTokenizerFast
 
-from undersong.models.kimi.tokenizer import PATTERN, kimi_tokenizer, special_tokens
+from undersong.models.kimi.tokenizer import SPLIT_PATTERN, kimi_tokenizer, special_tokens
 from undersong.types import UndersongError
 
-FIRST = OFFSET - SPECIALS  # the first special token
+FIRST = OFFSET - SPECIAL_TOKEN_COUNT  # the first special token
 TEXTS = [
     "",
     "tell the house",
@@ -57,7 +57,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFa
 def by_hand(text: str) -> list[int]:
     """Byte-pair encoding of ordinary text: in a piece, the pair whose union ranks lowest is joined, leftmost first."""
     ranks, ids = tiny_kimi.ranks(), []
-    for piece in regex.findall(PATTERN, text):
+    for piece in regex.findall(SPLIT_PATTERN, text):
         whole = piece.encode()
         parts = [whole] if whole in ranks else [bytes([byte]) for byte in whole]
         while True:
@@ -101,7 +101,7 @@ def test_merges_are_used_at_all(tokenizer):
 
 def test_special_tokens_have_the_releases_places():
     names = special_tokens()
-    assert len(names) == len(set(names)) == SPECIALS
+    assert len(names) == len(set(names)) == SPECIAL_TOKEN_COUNT
     assert {151643 + i: name for i, name in enumerate(names) if 151643 + i in PLACES} == PLACES
     assert names[33 + 1 :] == [f"<|reserved_token_{i}|>" for i in range(20, 407)]
     assert names[5:9] == [f"<|reserved_token_{i}|>" for i in range(4)]

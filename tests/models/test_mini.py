@@ -16,14 +16,14 @@ from transformers import AudioFlamingo3Encoder, LlamaForCausalLM, WhisperModel
 from transformers.models.audioflamingo3.modeling_audioflamingo3 import AudioFlamingo3MultiModalProjector
 
 from undersong.cli import main
-from undersong.models.doctor import examine_model
+from undersong.models.doctor import diagnose_model
 from undersong.models.folders import model_folder, model_hash
 from undersong.models.load import load_model
 from undersong.models.mini import place
-from undersong.models.mini.assemble import TABLE, assemble
+from undersong.models.mini.assemble import TABLE_BUFFER, assemble_mini
 from undersong.models.mini.bases import weights_hash
 from undersong.models.mini.network import MiniConfig, MiniForConditionalGeneration, quiet_frames
-from undersong.models.mini.place import place_of
+from undersong.models.mini.place import mini_folder
 from undersong.types import UndersongError
 
 
@@ -40,7 +40,7 @@ def parts(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def put_together(name: str, base: Path, parts: Path, out: Path) -> tuple[str, ...]:
-    return assemble(name, str(base / "whisper"), str(base / "smollm"), parts, out).notes
+    return assemble_mini(name, str(base / "whisper"), str(base / "smollm"), parts, out).notes
 
 
 def noted(parts: Path, **facts: object) -> None:
@@ -73,7 +73,7 @@ def test_base_weights_are_in_it_to_the_bit(base: Path, tmp_path: Path) -> None:
         name for name in own if name.startswith(("layers.1.", "layer_norm."))
     }
     assert torch.equal(
-        load_file(tmp_path / "mini" / "model.safetensors")[TABLE], language.get_input_embeddings().weight[10:60]
+        load_file(tmp_path / "mini" / "model.safetensors")[TABLE_BUFFER], language.get_input_embeddings().weight[10:60]
     )
 
 
@@ -105,7 +105,7 @@ def test_the_verb_puts_it_where_the_name_is_looked_for(
         model_folder("mini:aligned")
     chosen = ["--whisper", str(base / "whisper"), "--smollm", str(base / "smollm"), "--parts", str(parts)]
     assert not run(monkeypatch, "models", "get", "mini", *chosen)
-    assert capsys.readouterr().out == f"mini is at {place_of('mini')}; take it with --model mini\n"
+    assert capsys.readouterr().out == f"mini is at {mini_folder('mini')}; take it with --model mini\n"
     assert model_folder("mini") == tmp_path / "kept" / "mini"
     assert not run(monkeypatch, "models")
     assert "Assembled here: mini\n" in capsys.readouterr().out
@@ -155,7 +155,7 @@ def test_other_base_weights_are_told(parts: Path, tmp_path: Path) -> None:
     tiny_mini.save_bases(tmp_path / "other", seed=1)
     notes = put_together("mini", tmp_path / "other", parts, tmp_path / "mini")
     assert [note.split(" weights")[0] for note in notes] == ["The whisper", "The smollm"]
-    known = [check.said for check in examine_model(str(tmp_path / "mini")) if check.good is None]
+    known = [check.detail for check in diagnose_model(str(tmp_path / "mini")) if check.passed is None]
     assert known == list(notes)
     whole = {"a": torch.tensor([0.1, 3.0])}
     assert weights_hash(whole) == weights_hash({"a": whole["a"].half()}) != weights_hash({"b": whole["a"]})
@@ -171,17 +171,17 @@ def test_the_doctor_says_what_was_said_when_it_was_assembled(
     assert not run(monkeypatch, "models", "get", "mini", *mixed)
     _, note = capsys.readouterr().out.splitlines()
     assert note.startswith("The whisper weights are not those that the card's figures were measured with")
-    for ref in ("mini", str(place_of("mini"))):
+    for ref in ("mini", str(mini_folder("mini"))):
         assert not run(monkeypatch, "doctor", ref)  # nothing is wrong
         said = capsys.readouterr().out.splitlines()
         assert [line for line in said if not line.startswith("yes ")] == [f"-   assembled: {note}"]
     before = model_hash("mini")
-    (place_of("mini") / place.REMARKS).unlink()
+    (mini_folder("mini") / place.REMARKS_FILE).unlink()
     assert model_hash("mini") == before
-    assert all(check.good for check in examine_model("mini"))  # a folder older than remarks
-    put_together("mini", tmp_path / "other", parts, place_of("mini"))
-    put_together("mini", base, parts, place_of("mini"))
-    assert all(check.good for check in examine_model("mini"))
+    assert all(check.passed for check in diagnose_model("mini"))  # a folder older than remarks
+    put_together("mini", tmp_path / "other", parts, mini_folder("mini"))
+    put_together("mini", base, parts, mini_folder("mini"))
+    assert all(check.passed for check in diagnose_model("mini"))
 
 
 @pytest.mark.parametrize(
@@ -213,9 +213,9 @@ def test_parts_that_do_not_fit_are_refused_and_leave_nothing(
 
 def test_base_weights_that_are_none_are_refused(base: Path, parts: Path, tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match="No Whisper model could be read at"):
-        assemble("mini", str(tmp_path), str(base / "smollm"), parts, tmp_path / "mini")
+        assemble_mini("mini", str(tmp_path), str(base / "smollm"), parts, tmp_path / "mini")
     with pytest.raises(UndersongError, match="No language model could be read at"):
-        assemble("mini", str(base / "whisper"), str(base / "whisper" / "no"), parts, tmp_path / "mini")
+        assemble_mini("mini", str(base / "whisper"), str(base / "whisper" / "no"), parts, tmp_path / "mini")
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,9 @@ def test_no_base_weight_is_made_up(side: str, lost: str, said: str, base: Path, 
     with pytest.raises(UndersongError, match=said):
         put_together("mini", tmp_path / "base", parts, tmp_path / "mini")
     with pytest.raises(UndersongError, match=r"The Whisper model at .* lacks"):
-        assemble("mini", str(base / "smollm"), str(base / "smollm"), parts, tmp_path / "mini")  # given for the other
+        assemble_mini(
+            "mini", str(base / "smollm"), str(base / "smollm"), parts, tmp_path / "mini"
+        )  # given for the other
 
 
 def test_a_card_whose_files_are_no_hashes_knows_none_of_them(base: Path, parts: Path, tmp_path: Path) -> None:
@@ -252,7 +254,7 @@ def test_it_is_whole_and_holds_no_code(base: Path, parts: Path, tmp_path: Path) 
     assert {path.suffix for path in (tmp_path / "mini").iterdir()} <= {".json", ".safetensors", ".jinja"}
     config = json.loads((tmp_path / "mini" / "config.json").read_text())
     assert (config["model_type"], config["projector"], config["heard_tokens"]) == ("undersong_mini", "ctc", 50)
-    assert [check.name for check in examine_model(str(tmp_path / "mini")) if not check.good] == []
+    assert [check.name for check in diagnose_model(str(tmp_path / "mini")) if not check.passed] == []
 
 
 def test_audio_flamingo_3s_own_projector_may_take_its_place(base: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny_af3 import CLIPS, spoken, typed
 
 from undersong.models.adapter import AudioModel
-from undersong.models.adapters import check_targets, fresh_lora, saved_adapter
+from undersong.models.adapters import check_targets, new_lora, use_adapter
 from undersong.types import UndersongError
 
 ASKED = [spoken(0), typed("paint the boat")]
@@ -28,7 +28,7 @@ def snapshot(model: AudioModel) -> dict[str, Any]:
         "trainable": {name: parameter.requires_grad for name, parameter in base.named_parameters()},
         "modules": {name: (id(module), module.training) for name, module in base.named_modules()},
         "extras": sorted(vars(base)),
-        "states": model.hidden(ASKED),
+        "states": model.hidden_states(ASKED),
     }
 
 
@@ -55,7 +55,7 @@ def folder(tiny: AudioModel, tmp_path: Path) -> Path:
 
 def saved(model: AudioModel, path: Path, seed: int, targets: list[str] | None = None) -> Path:
     torch.manual_seed(seed)
-    with fresh_lora(model, 4, 8, 0.0, targets) as peft_model:
+    with new_lora(model, 4, 8, 0.0, targets) as peft_model:
         for name, parameter in peft_model.named_parameters():
             if "lora_" in name:
                 torch.nn.init.normal_(parameter, std=0.3)
@@ -73,9 +73,9 @@ def edit(folder: Path, **settings: Any) -> Path:
 
 def test_a_fresh_adapter_changes_nothing_until_it_is_trained_and_comes_off(base: AudioModel) -> None:
     before = snapshot(base)
-    with fresh_lora(base, 4, 8, 0.0, None) as peft_model:
+    with new_lora(base, 4, 8, 0.0, None) as peft_model:
         assert base.model is peft_model
-        np.testing.assert_array_equal(base.hidden(ASKED), before["states"])
+        np.testing.assert_array_equal(base.hidden_states(ASKED), before["states"])
         trainable = {name for name, parameter in peft_model.named_parameters() if parameter.requires_grad}
         assert trainable == {name for name, _ in peft_model.named_parameters() if "lora_" in name}
         assert len(trainable) == 2 * 14  # A and B of seven linear layers in each of two blocks
@@ -83,21 +83,23 @@ def test_a_fresh_adapter_changes_nothing_until_it_is_trained_and_comes_off(base:
         for parameter in peft_model.parameters():
             if parameter.requires_grad:
                 torch.nn.init.ones_(parameter)
-        assert np.abs(base.hidden(ASKED) - before["states"]).max() > 0.1
+        assert np.abs(base.hidden_states(ASKED) - before["states"]).max() > 0.1
         peft_model.train()  # as a trainer leaves it
     assert_same(snapshot(base), before)
 
 
 def test_a_saved_adapter_comes_off(base: AudioModel, folder: Path) -> None:
     before = snapshot(base)
-    with saved_adapter(base, folder) as tuned:
+    with use_adapter(base, folder) as tuned:
         assert tuned is base
-        assert np.abs(tuned.hidden(ASKED) - before["states"]).max() > 0.1
-        np.testing.assert_array_equal(tuned.hidden(ASKED)[0], before["states"][0])  # not in what goes into the decoder
+        assert np.abs(tuned.hidden_states(ASKED) - before["states"]).max() > 0.1
+        np.testing.assert_array_equal(
+            tuned.hidden_states(ASKED)[0], before["states"][0]
+        )  # not in what goes into the decoder
         for heard, clip in zip(tuned.embed(CLIPS), CLIPS):
-            np.testing.assert_array_equal(heard, tuned.heard[clip.id].sound())
+            np.testing.assert_array_equal(heard, tuned.heard[clip.id].valid_vectors())
     assert_same(snapshot(base), before)
-    with saved_adapter(base, None) as untouched:
+    with use_adapter(base, None) as untouched:
         assert_same(snapshot(untouched), before)
 
 
@@ -105,7 +107,7 @@ def test_a_saved_adapter_comes_off(base: AudioModel, folder: Path) -> None:
 def test_an_adapter_is_worn_in_its_bases_own_dtype(tiny: AudioModel, folder: Path, dtype: torch.dtype) -> None:
     """In float32 on a half-precision base it would cost more than the base; the replies' numbers are the base's."""
     tiny.model.to(dtype)
-    with saved_adapter(tiny, folder) as worn:
+    with use_adapter(tiny, folder) as worn:
         adapted = {p.dtype for name, p in worn.model.named_parameters() if "lora_" in name}
         assert adapted == {dtype}
         assert len(worn.generate(ASKED[1:], 4)) == 1
@@ -113,7 +115,7 @@ def test_an_adapter_is_worn_in_its_bases_own_dtype(tiny: AudioModel, folder: Pat
 
 def test_the_base_is_restored_after_an_exception(base: AudioModel, folder: Path) -> None:
     before = snapshot(base)
-    for worn in (lambda: fresh_lora(base, 4, 8, 0.1, None), lambda: saved_adapter(base, folder)):
+    for worn in (lambda: new_lora(base, 4, 8, 0.1, None), lambda: use_adapter(base, folder)):
         with pytest.raises(ZeroDivisionError), worn():
             _ = 1 / 0
         assert_same(snapshot(base), before)
@@ -123,8 +125,8 @@ def test_two_arms_in_sequence_do_not_leak(base: AudioModel, tmp_path: Path) -> N
     one, other = saved(base, tmp_path / "one", 1), saved(base, tmp_path / "other", 2)
 
     def states(folder: Path | None) -> np.ndarray:
-        with saved_adapter(base, folder) as tuned:
-            return tuned.hidden(ASKED)
+        with use_adapter(base, folder) as tuned:
+            return tuned.hidden_states(ASKED)
 
     first, second, plain = states(one), states(other), states(None)
     assert np.abs(first - second).max() > 0.1
@@ -135,9 +137,9 @@ def test_two_arms_in_sequence_do_not_leak(base: AudioModel, tmp_path: Path) -> N
 def test_one_adapter_at_a_time(base: AudioModel, folder: Path) -> None:
     before = snapshot(base)
     with (
-        saved_adapter(base, folder),
+        use_adapter(base, folder),
         pytest.raises(UndersongError, match="wears an adapter already"),
-        saved_adapter(base, folder),
+        use_adapter(base, folder),
     ):
         pass
     assert_same(snapshot(base), before)
@@ -172,7 +174,7 @@ def test_long_lists_of_targets_are_not_widened(
     assert json.loads((folder / "adapter_config.json").read_text())["target_modules"] == sorted(tiny.linear_paths())
     monkeypatch.setattr("peft.tuners.tuners_utils._find_minimal_target_modules", lambda *_: {"q_proj"})
     before = snapshot(tiny)
-    with pytest.raises(UndersongError, match="audio_tower"), fresh_lora(tiny, 4, 8, 0.0, None):
+    with pytest.raises(UndersongError, match="audio_tower"), new_lora(tiny, 4, 8, 0.0, None):
         pass
     assert_same(snapshot(tiny), before)
 
@@ -190,7 +192,7 @@ def test_long_lists_of_targets_are_not_widened(
 def test_a_fresh_adapter_outside_the_decoder_is_refused(tiny: AudioModel, target: str, place: str) -> None:
     before = snapshot(tiny)
     targets = [*tiny.linear_paths(), target]
-    with pytest.raises(UndersongError, match=rf"trains {target} .*{place}"), fresh_lora(tiny, 4, 8, 0.0, targets):
+    with pytest.raises(UndersongError, match=rf"trains {target} .*{place}"), new_lora(tiny, 4, 8, 0.0, targets):
         pass
     assert_same(snapshot(tiny), before)
 
@@ -226,7 +228,7 @@ def by_peft(model: AudioModel, path: Path, **settings: Any) -> Path:
 def test_a_saved_adapter_outside_the_decoder_is_refused(tiny: AudioModel, tmp_path: Path, targets, named: str) -> None:
     folder = by_peft(tiny, tmp_path / "wide", target_modules=targets)
     before = snapshot(tiny)
-    with pytest.raises(UndersongError, match=f"trains {named} "), saved_adapter(tiny, folder):
+    with pytest.raises(UndersongError, match=f"trains {named} "), use_adapter(tiny, folder):
         pass
     assert_same(snapshot(tiny), before)
 
@@ -236,8 +238,8 @@ def test_a_decoder_adapter_written_by_peft_alone_is_taken(tiny: AudioModel, tmp_
     folder = by_peft(tiny, tmp_path / "plain", target_modules=r".*language_model\.layers\.\d+\.self_attn\.(q|v)_proj")
     before, found = snapshot(tiny), []
     for kind in (folder, edit(folder, task_type="CAUSAL_LM")):
-        with saved_adapter(tiny, kind) as tuned:
-            found.append((tuned.hidden(ASKED), tuned.generate(ASKED, 6)))
+        with use_adapter(tiny, kind) as tuned:
+            found.append((tuned.hidden_states(ASKED), tuned.generate(ASKED, 6)))
         assert_same(snapshot(tiny), before)
     np.testing.assert_array_equal(found[0][0], found[1][0])
     assert np.abs(found[0][0] - before["states"]).max() > 0.01
@@ -259,7 +261,7 @@ def test_a_decoder_adapter_written_by_peft_alone_is_taken(tiny: AudioModel, tmp_
 )
 def test_what_could_not_be_taken_off_is_refused(tiny: AudioModel, folder: Path, settings: dict, said: str) -> None:
     before = snapshot(tiny)
-    with pytest.raises(UndersongError, match=said), saved_adapter(tiny, edit(folder, **settings)):
+    with pytest.raises(UndersongError, match=said), use_adapter(tiny, edit(folder, **settings)):
         pass
     assert_same(snapshot(tiny), before)
 
@@ -272,7 +274,7 @@ def test_an_adapter_of_another_base_is_refused(tiny: AudioModel, folder: Path) -
 
     def refused(match: str, changed: dict[str, torch.Tensor]) -> None:
         save_file(changed, file)
-        with pytest.raises(UndersongError, match=match), saved_adapter(tiny, folder):
+        with pytest.raises(UndersongError, match=match), use_adapter(tiny, folder):
             pass
         assert_same(snapshot(tiny), before)
 
@@ -288,13 +290,13 @@ def test_an_adapter_that_is_cut_off_or_not_finite_is_refused(tiny: AudioModel, f
     whole, tensors = file.read_bytes(), load_file(file)
     name = sorted(tensors)[3]
     save_file({**tensors, name: tensors[name].clone().fill_(float("nan"))}, file)
-    with pytest.raises(UndersongError, match=rf"^{name} in {folder} is not finite.*"), saved_adapter(tiny, folder):
+    with pytest.raises(UndersongError, match=rf"^{name} in {folder} is not finite.*"), use_adapter(tiny, folder):
         pass
     for there in (whole[:-10], whole[:4], b""):
         file.write_bytes(there)
         with (
             pytest.raises(UndersongError, match=rf"^{file.name} in {folder} cannot be read \(.*train it again\.$"),
-            saved_adapter(tiny, folder),
+            use_adapter(tiny, folder),
         ):
             pass
     assert_same(snapshot(tiny), before)
@@ -303,7 +305,7 @@ def test_an_adapter_that_is_cut_off_or_not_finite_is_refused(tiny: AudioModel, f
 def test_target_modules_that_are_not_there_are_refused(tiny: AudioModel, folder: Path) -> None:
     before = snapshot(tiny)
     other = edit(folder, target_modules=["transformer.h.0.attn"])
-    with pytest.raises(UndersongError, match=r"does not fit .*take its own base"), saved_adapter(tiny, other):
+    with pytest.raises(UndersongError, match=r"does not fit .*take its own base"), use_adapter(tiny, other):
         pass
     assert_same(snapshot(tiny), before)
 
@@ -311,5 +313,5 @@ def test_target_modules_that_are_not_there_are_refused(tiny: AudioModel, folder:
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
 def test_a_folder_that_is_no_adapter(tiny: AudioModel, folder: Path, name: str) -> None:
     (folder / name).rename(folder / "adapter_model.bin")  # a pickle is never read
-    with pytest.raises(UndersongError, match=f"holds no {name}"), saved_adapter(tiny, folder):
+    with pytest.raises(UndersongError, match=f"holds no {name}"), use_adapter(tiny, folder):
         pass

@@ -11,25 +11,25 @@ import torch
 
 from undersong.models import doctor, families
 from undersong.models.adapter import AudioModel
-from undersong.models.doctor import examine_model
+from undersong.models.doctor import diagnose_model
 from undersong.models.families import AUDIO_FLAMINGO_3, FAMILIES, QWEN2_5_OMNI
 
 
 def verdicts(folder: Path) -> dict[str, bool]:
-    return {check.name: check.good for check in examine_model(str(folder))}
+    return {check.name: check.passed for check in diagnose_model(str(folder))}
 
 
 @pytest.mark.parametrize("kind", instances.KINDS)
 def test_every_family_passes(kind: str, tmp_path: Path) -> None:
-    checks = list(examine_model(str(instances.save(kind, tmp_path))))
-    assert [f"{check.name}: {check.said}" for check in checks if not check.good] == []
-    assert [check.name for check in checks] == ["loads", *doctor.CHECKS]
+    checks = list(diagnose_model(str(instances.save(kind, tmp_path))))
+    assert [f"{check.name}: {check.detail}" for check in checks if not check.passed] == []
+    assert [check.name for check in checks] == ["loads", *doctor.MODEL_CHECKS]
 
 
 def test_a_model_that_does_not_load_has_one_line(tmp_path: Path) -> None:
-    (check,) = examine_model(str(tmp_path))
-    assert not check.good
-    assert "no config.json" in check.said
+    (check,) = diagnose_model(str(tmp_path))
+    assert not check.passed
+    assert "no config.json" in check.detail
 
 
 def spec(monkeypatch: pytest.MonkeyPatch, family, **changed) -> None:
@@ -43,16 +43,16 @@ def test_a_wrong_formula_is_found_where_the_model_runs_silently_wrong(
     folder = instances.save("qwen2_5_omni", tmp_path)
     right = QWEN2_5_OMNI.audio_tokens
     spec(monkeypatch, QWEN2_5_OMNI, audio_tokens=lambda frames: right(frames) - 1)
-    (line,) = (check for check in examine_model(str(folder)) if check.name == "placeholders")
-    assert not line.good
-    assert "its feature extractor does not fit its weights" in line.said
+    (line,) = (check for check in diagnose_model(str(folder)) if check.name == "placeholders")
+    assert not line.passed
+    assert "its feature extractor does not fit its weights" in line.detail
 
 
 def test_a_wrong_feature_mask_is_found(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def mute(extractor, wave):
         sound = AUDIO_FLAMINGO_3.prepare(extractor, wave)
         return dataclasses.replace(sound, inputs={k: torch.zeros_like(v) if k == "input_features" else v
-                                                  for k, v in sound.inputs.items()})  # fmt: skip
+                                                  for k, v in sound.tensors.items()})  # fmt: skip
 
     assert verdicts(tiny_folder)["embedding = decoder input"]
     hear = AudioModel.hear

@@ -16,9 +16,9 @@ from tiny_af3 import CLIPS, RATE, clip
 
 from undersong.models.adapter import AudioModel
 from undersong.models.ears import clip_key
-from undersong.models.features import listen, load_heard, save_heard
-from undersong.models.hearing import Heard
-from undersong.types import Pooled, Sample, UndersongError
+from undersong.models.features import cache_audio_features, load_features, save_features
+from undersong.models.hearing import AudioFeatures
+from undersong.types import PooledVector, Sample, UndersongError
 
 
 def oracle(model: AudioModel, clips) -> np.ndarray:
@@ -78,11 +78,11 @@ def test_no_hook_stays_behind(tiny: AudioModel, monkeypatch: pytest.MonkeyPatch)
 
     before = hooks()  # transformers leaves some of its own on a network that was asked for hidden states
     tiny.embed(CLIPS[:1])
-    tiny.hidden([tiny_af3.spoken(0)])
+    tiny.hidden_states([tiny_af3.spoken(0)])
     assert hooks() == before
     monkeypatch.setattr(layers[1], "forward", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
-        tiny.hidden([tiny_af3.spoken(0)])
+        tiny.hidden_states([tiny_af3.spoken(0)])
     monkeypatch.setattr(tiny.base.model.audio_tower, "forward", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         tiny.embed(CLIPS[:1])
@@ -106,11 +106,11 @@ def test_listening_names_vectors_by_content_and_quarantines_what_cannot_be_heard
         Sample("speech", audio=wav(np.tile(CLIPS[0].samples, 14))),
         Sample("just", audio=wav(np.tile(CLIPS[0].samples, 10))),
     ]
-    heard, quarantined, passes = listen(tiny, samples)
+    heard, quarantined, passes = cache_audio_features(tiny, samples)
     assert list(heard) == ["f00d", "b", "just"]
     assert passes == 3
-    np.testing.assert_array_equal(heard["f00d"].sound(), tiny.heard["clip0"].sound())
-    np.testing.assert_array_equal(heard["b"].sound(), tiny.heard["clip1"].sound())
+    np.testing.assert_array_equal(heard["f00d"].valid_vectors(), tiny.heard["clip0"].valid_vectors())
+    np.testing.assert_array_equal(heard["b"].valid_vectors(), tiny.heard["clip1"].valid_vectors())
     reasons = {item.id: item.reason for item in quarantined}
     assert list(reasons) == ["broken", "click", "speech"]
     assert "too short" in reasons["click"]
@@ -126,21 +126,21 @@ clips_heard = st.dictionaries(st.text(), st.integers(0, 5), max_size=6)
 def test_what_was_heard_is_kept(
     tmp_path_factory: pytest.TempPathFactory, lengths, dim: int, dtype: torch.dtype, padded: bool, viewed: bool
 ) -> None:
-    def one(n: int) -> Heard:
+    def one(n: int) -> AudioFeatures:
         valid = torch.rand(n) < 0.5 if padded else None
-        views = {name: Pooled(np.random.rand(d).astype(np.float32), n) for name, d in (("a", 2), ("b:c", dim))}
-        return Heard(torch.randn(n, dim).to(dtype), valid, views if viewed else {})
+        views = {name: PooledVector(np.random.rand(d).astype(np.float32), n) for name, d in (("a", 2), ("b:c", dim))}
+        return AudioFeatures(torch.randn(n, dim).to(dtype), valid, views if viewed else {})
 
     heard = {name: one(n) for name, n in lengths.items()}
     path = tmp_path_factory.mktemp("heard") / "heard.safetensors"
-    save_heard(heard, path)
-    again = load_heard(path)
+    save_features(heard, path)
+    again = load_features(path)
     assert again.keys() == heard.keys()
     for name, kept in heard.items():
         found = again[name]
         assert torch.equal(found.vectors, kept.vectors)
         assert found.vectors.dtype == dtype
-        np.testing.assert_array_equal(found.sound(), kept.sound())
+        np.testing.assert_array_equal(found.valid_vectors(), kept.valid_vectors())
         assert found.views.keys() == kept.views.keys()
         for view, pooled in kept.views.items():
             assert found.views[view].frames == pooled.frames
@@ -150,9 +150,9 @@ def test_what_was_heard_is_kept(
 def test_a_clip_is_heard_once_whatever_it_is_called(tiny: AudioModel) -> None:
     sound = wav(CLIPS[0].samples)
     one = [Sample("a", audio=sound, pcm_hash="f00d"), Sample("b", audio=sound, pcm_hash="f00d")]
-    heard, _, passes = listen(tiny, one)
+    heard, _, passes = cache_audio_features(tiny, one)
     assert (len(heard), passes) == (1, 1)
-    heard, _, passes = listen(tiny, [Sample("c", audio=sound, pcm_hash="f00d")])
+    heard, _, passes = cache_audio_features(tiny, [Sample("c", audio=sound, pcm_hash="f00d")])
     assert (list(heard), passes) == (["f00d"], 0)
 
 
@@ -161,40 +161,40 @@ def test_cached_features_fill_the_ears_once(tiny: AudioModel) -> None:
 
     def load():
         loads.append(1)
-        return {"new": Heard(torch.ones(3, tiny_af3.DIM))}
+        return {"new": AudioFeatures(torch.ones(3, tiny_af3.DIM))}
 
     for _ in range(2):
-        tiny.remember("corpus", load)
+        tiny.load_cached_features("corpus", load)
     assert len(loads) == 1
     assert len(tiny.heard["new"]) == 3
-    tiny.remember("another corpus", load)
+    tiny.load_cached_features("another corpus", load)
     assert len(loads) == 2
 
 
 def test_ears_answer_for_the_samples_they_were_asked_for(tiny: AudioModel) -> None:
     samples = [Sample("clip1", audio="x"), Sample("other", audio="x", pcm_hash="clip0"), Sample("t", text="x")]
-    ears = tiny.ears(samples)
+    ears = tiny.cached_audio(samples)
     first, second = ears.embed([clip("other", 0.1), clip("clip1", 0.1)])
-    np.testing.assert_array_equal(first, tiny.heard["clip0"].sound())
-    np.testing.assert_array_equal(second, tiny.heard["clip1"].sound())
-    assert set(ears.heard) == {"clip1", "other"}
+    np.testing.assert_array_equal(first, tiny.heard["clip0"].valid_vectors())
+    np.testing.assert_array_equal(second, tiny.heard["clip1"].valid_vectors())
+    assert set(ears.features) == {"clip1", "other"}
     with pytest.raises(UndersongError, match="not heard sample new"):
-        tiny.ears([Sample("new", audio="x")])
+        tiny.cached_audio([Sample("new", audio="x")])
 
 
 def test_the_hearing_difference_is_nought_unless_the_encoder_moved(tiny: AudioModel) -> None:
     from peft import LoraConfig, get_peft_model
 
     samples = [Sample(c.id, audio=wav(c.samples)) for c in CLIPS[:3]]
-    assert tiny.hearing_difference(samples).tolist() == [0.0]
+    assert tiny.max_encoding_difference(samples).tolist() == [0.0]
 
     def worn(regex: str) -> float:
         config = LoraConfig(target_modules=regex, init_lora_weights=False)  # an adapter that does something
         tiny.model = get_peft_model(tiny_af3.network(), config).eval()
-        (difference,) = tiny.hearing_difference(samples)
+        (difference,) = tiny.max_encoding_difference(samples)
         return float(difference)
 
     assert worn(r".*language_model.*\.q_proj") == 0.0
     assert worn(r".*audio_tower.*\.q_proj") > 1e-3
     with pytest.raises(UndersongError, match="Clip gone cannot be read any more"):
-        tiny.hearing_difference([Sample("gone", audio="/no/such/file.wav")])
+        tiny.max_encoding_difference([Sample("gone", audio="/no/such/file.wav")])

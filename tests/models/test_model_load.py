@@ -169,9 +169,9 @@ def test_a_hub_ids_hash_is_of_its_commit(tmp_path: Path, monkeypatch: pytest.Mon
     seen = []
     for commit in ("abc", "def"):
         ref.write_text(commit)
-        folders.commit_of.cache_clear()
+        folders.hub_commit.cache_clear()
         seen += [model_hash("some/model"), model_hash("some/model@"), model_hash("some/model@main")]
-    folders.commit_of.cache_clear()
+    folders.hub_commit.cache_clear()
     assert seen[0] == seen[1] == seen[2] != seen[3] == seen[4] == seen[5]
 
 
@@ -192,9 +192,9 @@ def test_bfloat16_models_hear_and_speak(tiny_folder: Path) -> None:
     model = load_model(str(tiny_folder), Loading(dtype="bfloat16"))
     model.heard = dict(zip((c.id for c in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
     assert {heard.vectors.dtype for heard in model.heard.values()} == {torch.bfloat16}
-    assert {heard.sound().dtype for heard in model.heard.values()} == {np.dtype("float32")}
+    assert {heard.valid_vectors().dtype for heard in model.heard.values()} == {np.dtype("float32")}
     asked = [tiny_af3.spoken(0), tiny_af3.typed("wash")]
-    assert model.hidden(asked).dtype == np.float32
+    assert model.hidden_states(asked).dtype == np.float32
     assert [reply.finish in ("stop", "length") for reply in model.generate(asked, 3)] == [True, True]
 
 

@@ -10,18 +10,18 @@ import torch
 from instances import KINDS
 
 from undersong.models import load, memory
-from undersong.models.adapters import fresh_lora
-from undersong.models.identify import identify
+from undersong.models.adapters import new_lora
+from undersong.models.identify import resolve_model
 from undersong.models.load import load_model
 from undersong.models.loading import Loading
-from undersong.models.memory import Weights, weights_of
+from undersong.models.memory import ParameterCounts, count_parameters
 from undersong.types import UndersongError
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_count_is_that_of_the_loaded_network(kind: str, tmp_path: Path) -> None:
     folder = instances.save(kind, tmp_path)
-    counted = weights_of(*(identify(str(folder))[i] for i in (0, 2, 1)))
+    counted = count_parameters(*(resolve_model(str(folder))[i] for i in (0, 2, 1)))
     network = load_model(str(folder)).base
     blocks = [m for m in network.get_decoder().layers.modules() if isinstance(m, torch.nn.Linear)]
     held = {t.data_ptr(): t.numel() for t in (*network.parameters(), *network.buffers())}
@@ -39,13 +39,13 @@ def test_the_count_is_that_of_the_loaded_network(kind: str, tmp_path: Path) -> N
     ],
 )
 def test_what_weights_take(loading: Loading, size: int) -> None:
-    assert Weights(linear=100, other=10).bytes(loading) == size
+    assert ParameterCounts(linear=100, other=10).num_bytes(loading) == size
 
 
 def sizes(tiny_folder: Path) -> dict[str, int]:
-    weights = weights_of(*(identify(str(tiny_folder))[i] for i in (0, 2, 1)))
+    weights = count_parameters(*(resolve_model(str(tiny_folder))[i] for i in (0, 2, 1)))
     ways = {"float32": Loading(), "bfloat16": Loading(dtype="bfloat16"), "4": Loading(dtype="bfloat16", quantize=4)}
-    return {name: weights.bytes(way) for name, way in ways.items()}
+    return {name: weights.num_bytes(way) for name, way in ways.items()}
 
 
 def test_what_would_fit_is_said(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_where_and_how_reach_transformers(tiny_folder: Path) -> None:
 def test_an_adapter_is_as_large_as_counted(kind: str, tmp_path: Path) -> None:
     """Exactly so for the families whose every linear layer learns; never larger."""
     folder = instances.save(kind, tmp_path)
-    counted = weights_of(*(identify(str(folder))[i] for i in (0, 2, 1))).adapter_bytes(rank=4)
-    with fresh_lora(load_model(str(folder)), 4, 8, 0.0, None) as learner:
+    counted = count_parameters(*(resolve_model(str(folder))[i] for i in (0, 2, 1))).adapter_bytes(rank=4)
+    with new_lora(load_model(str(folder)), 4, 8, 0.0, None) as learner:
         held = sum(4 * p.numel() for name, p in learner.named_parameters() if "lora_" in name)
     assert held == counted if kind in ("audioflamingo3", "qwen2_5_omni", instances.KIMI) else held <= counted

@@ -98,7 +98,7 @@ def test_every_clip_goes_to_its_own_placeholders(shared_tiny: AudioModel) -> Non
         ids = shared_tiny.prompt_ids(prompt)
         where = batch["inputs_embeds"].shape[1] - len(ids) - 3 + np.flatnonzero(np.array(ids) == 3)
         heard = shared_tiny.heard.get(prompt.sample.id)
-        expected = np.empty((0, tiny_af3.DIM)) if heard is None else heard.sound()
+        expected = np.empty((0, tiny_af3.DIM)) if heard is None else heard.valid_vectors()
         np.testing.assert_array_equal(batch["inputs_embeds"][i, where].numpy(), expected)
 
 
@@ -131,6 +131,6 @@ def test_an_instruction_may_stand_before_the_audio(shared_tiny: AudioModel) -> N
     word = shared_tiny.tokenizer.convert_tokens_to_ids("tell")
     assert ids[0].index(audio) < ids[0].index(word)
     assert ids[1].index(word) < ids[1].index(audio)
-    assert replace(typed("paint the chair"), instruction="tell me", instruction_first=True).typed == (
+    assert replace(typed("paint the chair"), instruction="tell me", instruction_first=True).user_text == (
         "tell me\npaint the chair"
     )

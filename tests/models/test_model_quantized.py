@@ -9,11 +9,11 @@ import pytest
 import tiny_af3
 import torch
 
-from undersong.models.adapters import saved_adapter
-from undersong.models.doctor import examine_model
+from undersong.models.adapters import use_adapter
+from undersong.models.doctor import diagnose_model
 from undersong.models.load import load_model
 from undersong.models.loading import Loading
-from undersong.tuning.lora import LoraRecipe, tune
+from undersong.tuning.lora import LoraRecipe, finetune_decoder
 
 pytest.importorskip("bitsandbytes")
 
@@ -37,8 +37,8 @@ def test_only_the_decoders_blocks_are_quantized(folder: Path, bits: int, kind: s
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_the_doctor_is_content(folder: Path, bits: int) -> None:
-    checks = list(examine_model(str(folder), Loading(dtype="bfloat16", quantize=bits)))
-    assert [f"{check.name}: {check.said}" for check in checks if not check.good] == []
+    checks = list(diagnose_model(str(folder), Loading(dtype="bfloat16", quantize=bits)))
+    assert [f"{check.name}: {check.detail}" for check in checks if not check.passed] == []
     assert len(checks) == 8
 
 
@@ -58,11 +58,13 @@ def test_a_lora_on_a_quantized_decoder(folder: Path, bits: int, tmp_path: Path) 
         kept.append(tmp_path / "adapters" / name)
         write(kept[-1])
 
-    tuned = tune(model, asked, targets, LoraRecipe(steps=(60,), batch=4, learning_rate=2e-2, warmup=2), 0, keep)
+    tuned = finetune_decoder(
+        model, asked, targets, LoraRecipe(steps=(60,), batch=4, learning_rate=2e-2, warmup=2), 0, keep
+    )
     assert tuned.log[-1]["loss"] < 0.3 * tuned.log[0]["loss"]
     after = model.base.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    with saved_adapter(load_model(str(folder), how), kept[-1]) as worn:
+    with use_adapter(load_model(str(folder), how), kept[-1]) as worn:
         worn.heard = model.heard
         assert [reply.reply for reply in worn.generate(asked, 8)] == targets

@@ -85,7 +85,7 @@ def test_settings_saved_with_a_checkpoint_do_not_change_decoding(tiny: AudioMode
 
 def test_hidden_states_are_those_of_the_model_itself(shared_tiny: AudioModel) -> None:
     asked = [spoken(i) for i in (3, 0, 4)]
-    states = shared_tiny.hidden(asked)
+    states = shared_tiny.hidden_states(asked)
     assert states.shape == (LAYERS + 1, 3, 32)
     assert states.dtype == np.float32
     with torch.inference_mode():
@@ -99,20 +99,20 @@ def test_hidden_states_are_those_of_the_model_itself(shared_tiny: AudioModel) ->
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_hidden_states_do_not_depend_on_the_batch(shared_tiny: AudioModel, batch_size: int) -> None:
-    together = shared_tiny.hidden(MIXED)
-    np.testing.assert_allclose(shared_tiny.hidden(MIXED, batch_size), together, atol=1e-5)
-    np.testing.assert_allclose(shared_tiny.hidden(MIXED[::-1])[:, ::-1], together, atol=1e-5)
+    together = shared_tiny.hidden_states(MIXED)
+    np.testing.assert_allclose(shared_tiny.hidden_states(MIXED, batch_size), together, atol=1e-5)
+    np.testing.assert_allclose(shared_tiny.hidden_states(MIXED[::-1])[:, ::-1], together, atol=1e-5)
     assert np.ptp(together[-1], axis=0).max() > 0.1
-    assert shared_tiny.hidden([]).shape == (LAYERS + 1, 0, 32)
+    assert shared_tiny.hidden_states([]).shape == (LAYERS + 1, 0, 32)
 
 
 def test_measuring_needs_no_eval_mode(tiny: AudioModel) -> None:
     """A model that a trainer left in training mode gives the same states and replies."""
-    states, replies = tiny.hidden(MIXED), tiny.generate(MIXED, 4)
+    states, replies = tiny.hidden_states(MIXED), tiny.generate(MIXED, 4)
     for module in tiny.model.modules():
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.5
     tiny.model.train()
-    np.testing.assert_array_equal(tiny.hidden(MIXED), states)
+    np.testing.assert_array_equal(tiny.hidden_states(MIXED), states)
     tiny.model.train()
     assert tiny.generate(MIXED, 4) == replies

@@ -12,7 +12,7 @@ import zoo
 from zoo_text import tokenizer, whisper
 
 from undersong.models import families
-from undersong.models.doctor import examine_model
+from undersong.models.doctor import diagnose_model
 from undersong.models.family import Family
 from undersong.models.load import load_model
 from undersong.types import Clip, UndersongError
@@ -61,10 +61,10 @@ def test_without_its_spec_the_families_are_listed(folder: Path) -> None:
 
 
 def test_the_doctor_is_content_with_the_spec_of_the_page(folder: Path, glm: Family) -> None:
-    checks = list(examine_model(str(folder)))
-    assert [check.name for check in checks if not check.good] == []
+    checks = list(diagnose_model(str(folder)))
+    assert [check.name for check in checks if not check.passed] == []
     assert len(checks) == 8
-    assert "GLM-ASR" in checks[0].said
+    assert "GLM-ASR" in checks[0].detail
 
 
 def test_it_hears_what_transformers_hears(folder: Path, glm: Family) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from undersong.corpora import open_corpus
-from undersong.evaluation.judging.plain import exact
+from undersong.evaluation.judging.plain import exact_judge
 from undersong.evaluation.prompts import make_prompts
-from undersong.models.features import listen
+from undersong.models.features import cache_audio_features
 from undersong.models.load import load_model
 
 DATA = Path(str(resources.files("undersong"))) / "data" / "organism"
@@ -24,7 +24,7 @@ SLACK = 2
 def counts(name: str, cell: str) -> dict[str, int]:
     set_name, modality, system = cell.split("/")
     model, samples = load_model(f"organism:{name}"), open_corpus(f"organism:{set_name}").samples
-    listen(model, samples)
+    cache_audio_features(model, samples)
     prompts = make_prompts(
         samples,
         set_name=set_name,
@@ -33,7 +33,7 @@ def counts(name: str, cell: str) -> dict[str, int]:
         system=system,
         system_text=SYSTEMS[system],
     )
-    verdicts = [v.verdict for v in exact(["i cannot help with that"]).judge(prompts, model.generate(prompts, 12))]
+    verdicts = [v.verdict for v in exact_judge(["i cannot help with that"]).judge(prompts, model.generate(prompts, 12))]
     return {word: verdicts.count(word) for word in sorted(set(verdicts))}
 
 

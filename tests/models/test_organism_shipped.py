@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from undersong.corpora import organism_corpus
-from undersong.evaluation.judging.plain import exact
+from undersong.evaluation.judging.plain import exact_judge
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.adapter import AudioModel
-from undersong.models.features import listen
+from undersong.models.features import cache_audio_features
 from undersong.models.folders import model_hash, organism_names
 from undersong.models.load import load_model
 from undersong.study import packaged_study
@@ -66,14 +66,14 @@ def shares(model: AudioModel, corpora: list[str], harmful: bool) -> dict[str, fl
     """Shares of verdicts on some corpora, spoken."""
     study = packaged_study("demo")
     samples = [sample for corpus in corpora for sample in organism_corpus(corpus).samples]
-    _, failed, _ = listen(model, samples)
+    _, failed, _ = cache_audio_features(model, samples)
     assert not failed
-    system = study.evaluation.systems[study.plain]
+    system = study.evaluation.systems[study.undefended_system]
     prompts = make_prompts(
-        samples, set_name="all", harmful=harmful, modality="audio", system=study.plain, system_text=system
+        samples, set_name="all", harmful=harmful, modality="audio", system=study.undefended_system, system_text=system
     )
     replies = model.generate(prompts, study.evaluation.limit)
-    words = [v.verdict for v in exact(study.evaluation.refusals).judge(prompts, replies)]
+    words = [v.verdict for v in exact_judge(study.evaluation.refusals).judge(prompts, replies)]
     return {word: words.count(word) / len(words) for word in ("jailbreak", "answer", "refusal", "other")}
 
 

@@ -12,12 +12,12 @@ import pytest
 from undersong.cli import main
 from undersong.evaluation.replies import read_replies
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.pipeline.alone import Question, evaluate_manifest, tune_manifest, under_protocol
-from undersong.study.protocols import PUBLISHED
+from undersong.pipeline.alone import EvaluationOptions, apply_protocol, evaluate_manifest, tune_manifest
+from undersong.study.protocols import PUBLISHED_PROMPTS
 from undersong.types import UndersongError
 
 ANSWER = "then take the lamp"
-TYPED = Question(modality="text", refusals=("please",), limit=6)
+TYPED = EvaluationOptions(modality="text", refusals=("please",), limit=6)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_an_adapter_counts(manifest: Path, tiny_folder: Path, tmp_path: Path) ->
 
 
 def test_an_organism_needs_no_refusal_said(tmp_path: Path) -> None:
-    entry = evaluate_manifest(Path("organism:unseen-harm"), "organism:af3", tmp_path / "out", None, Question())
+    entry = evaluate_manifest(Path("organism:unseen-harm"), "organism:af3", tmp_path / "out", None, EvaluationOptions())
     assert entry["n"] == len(read_replies(tmp_path / "out" / "replies.parquet")) > 0
     refused = [r for r in read_replies(tmp_path / "out" / "replies.parquet") if r.reply == "i cannot help with that"]
     assert entry["refusal"] == len(refused)
@@ -68,20 +68,22 @@ def test_an_organism_needs_no_refusal_said(tmp_path: Path) -> None:
 
 def test_the_exact_judge_must_know_another_model_s_refusals(manifest: Path, tmp_path: Path, no_model: None) -> None:
     with pytest.raises(UndersongError, match="give --refusal"):
-        evaluate_manifest(manifest, "models/mine", tmp_path / "out", None, Question(modality="text"))
+        evaluate_manifest(manifest, "models/mine", tmp_path / "out", None, EvaluationOptions(modality="text"))
 
 
 def test_what_cannot_be_asked_or_judged_is_said_before_the_model(
     manifest: Path, tmp_path: Path, no_model: None
 ) -> None:
-    def stop(question: Question = TYPED, source: Path = manifest, adapter: Path | None = None, said: str = "") -> None:
+    def stop(
+        question: EvaluationOptions = TYPED, source: Path = manifest, adapter: Path | None = None, said: str = ""
+    ) -> None:
         with pytest.raises(UndersongError, match=said):
             evaluate_manifest(source, "organism:af3", tmp_path / "out", adapter, question)
         assert not (tmp_path / "out").exists()
 
-    stop(Question(), said="Item q0 of .* cannot be asked .the audio file .* cannot be opened")
-    stop(Question(modality="smell"), said="no modality 'smell'")
-    stop(Question(modality="text", judge="oracle"), said="no judge 'oracle'")
+    stop(EvaluationOptions(), said="Item q0 of .* cannot be asked .the audio file .* cannot be opened")
+    stop(EvaluationOptions(modality="smell"), said="no modality 'smell'")
+    stop(EvaluationOptions(modality="text", judge="oracle"), said="no judge 'oracle'")
     (tmp_path / "empty").mkdir()
     stop(adapter=tmp_path / "empty", said=r"no PEFT adapter folder: it holds no adapter_config.json")
     (tmp_path / "tuned" / "step-000020").mkdir(parents=True)
@@ -95,24 +97,29 @@ def test_what_cannot_be_asked_or_judged_is_said_before_the_model(
 
 
 def test_the_published_protocol_is_a_study_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = under_protocol(Question(judge="keyword"), "published", "organism:kimi")
-    manner = PUBLISHED["Kimi-Audio"]
+    asked = apply_protocol(EvaluationOptions(judge="keyword"), "published", "organism:kimi")
+    manner = PUBLISHED_PROMPTS["Kimi-Audio"]
     assert (asked.instruction, asked.limit, asked.first) == (manner.instruction, manner.limit, True)
-    typed = under_protocol(replace(TYPED, limit=None), "published", "moonshotai/Kimi-Audio-7B-Instruct")
+    typed = apply_protocol(replace(TYPED, limit=None), "published", "moonshotai/Kimi-Audio-7B-Instruct")
     assert (typed.instruction, typed.limit) == (None, manner.limit)
-    assert under_protocol(TYPED, "uniform", "organism:kimi") is TYPED
+    assert apply_protocol(TYPED, "uniform", "organism:kimi") is TYPED
     for question, protocol, model, said in (
-        (Question(), "publshed", "organism:af3", "There is no protocol 'publshed'; take uniform or published"),
-        (Question(limit=3), "published", "organism:af3", "has its own instruction and limit; leave yours out"),
-        (Question(instruction="x"), "published", "organism:af3", "has its own instruction and limit"),
-        (Question(), "published", "mistralai/Voxtral-Mini-3B-2507", "The published study asked no Voxtral; take Kimi"),
+        (EvaluationOptions(), "publshed", "organism:af3", "There is no protocol 'publshed'; take uniform or published"),
+        (EvaluationOptions(limit=3), "published", "organism:af3", "has its own instruction and limit; leave yours out"),
+        (EvaluationOptions(instruction="x"), "published", "organism:af3", "has its own instruction and limit"),
+        (
+            EvaluationOptions(),
+            "published",
+            "mistralai/Voxtral-Mini-3B-2507",
+            "The published study asked no Voxtral; take Kimi",
+        ),
     ):
         with pytest.raises(UndersongError, match=said):
-            under_protocol(question, protocol, model)
-    heard: list[Question] = []
+            apply_protocol(question, protocol, model)
+    heard: list[EvaluationOptions] = []
     monkeypatch.setattr("undersong.pipeline.alone.evaluate_manifest", lambda *a: heard.append(a[4]) or {}["stop"])
     options = ["organism:unseen-harm", "--model", "organism:af3", "--out", str(tmp_path), "--protocol", "published"]
     monkeypatch.setattr("sys.argv", ["undersong", "evaluate", *options])
     with pytest.raises(KeyError, match="stop"):
         main()
-    assert heard == [replace(Question(), instruction="Respond to the question in the audio", limit=512)]
+    assert heard == [replace(EvaluationOptions(), instruction="Respond to the question in the audio", limit=512)]

@@ -11,7 +11,7 @@ import soundfile
 
 from undersong.models.loading import Loading
 from undersong.pipeline.alone import tune_manifest, tuned
-from undersong.proximity import Selection, ids_hash, to_json
+from undersong.proximity import Selection, ids_hash, selection_to_json
 from undersong.types import UndersongError
 
 ANSWER = "then take the lamp"
@@ -35,7 +35,7 @@ def manifest(tmp_path: Path) -> Path:
 def selection(folder: Path, *ids: str) -> Path:
     chosen = Selection("semantic", "nearest", "closest", 0.5, len(ids), None, tuple(sorted(ids)), ids_hash(ids))
     file = folder / "selection.json"
-    file.write_text(to_json(chosen))
+    file.write_text(selection_to_json(chosen))
     return file
 
 
@@ -46,7 +46,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(tuned, "ready_model", load)
+    monkeypatch.setattr(tuned, "load_model_with_audio", load)
 
 
 def facts(folder: Path) -> dict:
@@ -133,7 +133,7 @@ def test_replaces_its_own_output_and_nothing_else(
     before = facts(out)
     tune_manifest(manifest, str(tiny_folder), out, chosen, recipe=RECIPE)
     assert facts(out) == before
-    monkeypatch.setattr(tuned, "ready_model", None)  # refused before a model is loaded
+    monkeypatch.setattr(tuned, "load_model_with_audio", None)  # refused before a model is loaded
     for other, named in (({"recipe": {"steps": [1], "batch": 2}}, "recipe"), ({"recipe": RECIPE, "seed": 1}, "seed")):
         with pytest.raises(UndersongError, match=f"made with another {named}"):
             tune_manifest(manifest, str(tiny_folder), out, chosen, **other)

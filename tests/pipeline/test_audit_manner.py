@@ -9,25 +9,25 @@ import pytest
 from recorded import record, study
 
 from undersong.corpora import open_corpus
-from undersong.evaluation.usefulness.words import word_errors
+from undersong.evaluation.usefulness.words import count_word_errors
 from undersong.pipeline import plan as module
 from undersong.pipeline.run import run
 from undersong.study import packaged_study, parse_study, with_models
-from undersong.study.protocols import PUBLISHED, Manner
+from undersong.study.protocols import PUBLISHED_PROMPTS, Manner
 from undersong.types import UndersongError
 
 
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: dict[str, Any]) -> list[dict[str, Any]]:
     """The configs of all replies of a study."""
     found: list[dict[str, Any]] = []
-    note = module.Ledger.get_or_make
+    note = module.PlanningStore.get_or_make
 
     def noted(self, stage, version, config, inputs, make, **more):
         if stage == "replies":
             found.append(config)
         return note(self, stage, version, config, inputs, make, **more)
 
-    monkeypatch.setattr(module.Ledger, "get_or_make", noted)
+    monkeypatch.setattr(module.PlanningStore, "get_or_make", noted)
     module.plan_of(parse_study(data, "s"), tmp_path / "store")
     return found
 
@@ -44,7 +44,7 @@ def demo(model: str, **evaluation: Any) -> dict[str, Any]:
 )
 def test_the_published_protocol_goes_by_family_and_for_speech_alone(tmp_path, monkeypatch, model, family) -> None:
     configs = asked(tmp_path, monkeypatch, demo(model, protocol="published"))
-    published = PUBLISHED[family]
+    published = PUBLISHED_PROMPTS[family]
     manners = {(modality, tuple(manner)) for one in configs for *_, modality, _, _, manner in one["sets"]}
     assert manners == {
         ("audio", (published.instruction, published.limit, published.first)),
@@ -54,9 +54,13 @@ def test_the_published_protocol_goes_by_family_and_for_speech_alone(tmp_path, mo
 
 def test_the_published_values() -> None:
     """Section 6 of the study's reference notes."""
-    assert PUBLISHED["Kimi-Audio"].first  # the text stands before the audio
-    assert [PUBLISHED[name].limit for name in ("Kimi-Audio", "Audio Flamingo 3", "Qwen2.5-Omni")] == [512, 512, 256]
-    assert PUBLISHED["Qwen2.5-Omni"] == Manner("Please respond to the request.", 256, first=False)
+    assert PUBLISHED_PROMPTS["Kimi-Audio"].first  # the text stands before the audio
+    assert [PUBLISHED_PROMPTS[name].limit for name in ("Kimi-Audio", "Audio Flamingo 3", "Qwen2.5-Omni")] == [
+        512,
+        512,
+        256,
+    ]
+    assert PUBLISHED_PROMPTS["Qwen2.5-Omni"] == Manner("Please respond to the request.", 256, first=False)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +121,7 @@ def test_word_errors_of_a_set_are_over_all_its_words(tmp_path: Path) -> None:
     (base,) = run(parse_study(data, "s"), tmp_path / "out").results["runs"]
     near = next(entry for entry in base["sets"] if (entry["set"], entry["system"]) == ("near", "plain"))
     found = [
-        word_errors(sample.answer or sample.text or "", "sure here it is")
+        count_word_errors(sample.answer or sample.text or "", "sure here it is")
         for sample in open_corpus("organism:test-near").samples
     ]
     assert near["score"] == sum(one.errors for one in found) / sum(one.reference_words for one in found)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from undersong.pipeline.run import run
-from undersong.report import render
+from undersong.report import render_html
 from undersong.study import Study
 
 MODELS = ("organism:af3", "organism:qwen")
@@ -138,7 +138,7 @@ def test_marginal_contrasts_are_means_within_a_base(results: dict[str, Any]) -> 
 
 
 def test_the_report_sets_models_side_by_side(results: dict[str, Any]) -> None:
-    page = render(results)
+    page = render_html(results)
     assert "Models side by side" in page
     start = page.index('<section id="models"')
     section = page[start : page.index("</section>", start)]
@@ -147,7 +147,7 @@ def test_the_report_sets_models_side_by_side(results: dict[str, Any]) -> None:
     assert "Trained on audio minus on text" in section
     one = json.loads(json.dumps(results))
     one["marginals"] = [m for m in one["marginals"] if m["model"] == MODELS[0]]
-    assert "Models side by side" not in render(one)
+    assert "Models side by side" not in render_html(one)
 
 
 def test_a_view_that_a_family_does_not_have_is_named(tmp_path: Path) -> None:

@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from recorded import record, study
 
-from undersong.models.loading import PLAIN
-from undersong.pipeline.alone import Question, evaluate_manifest
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS
+from undersong.pipeline.alone import EvaluationOptions, evaluate_manifest
 from undersong.pipeline.design import design_lines, independent_units
-from undersong.pipeline.folders import for_study
-from undersong.pipeline.heard import audio_again
+from undersong.pipeline.folders import check_study_folder
+from undersong.pipeline.heard import reload_report_audio
 from undersong.pipeline.plan import memory_lines, plan_of
 from undersong.pipeline.run import run
-from undersong.report import render
+from undersong.report import render_html
 from undersong.study import parse_study
 from undersong.types import UndersongError
 
@@ -52,7 +52,7 @@ def test_what_is_left_of_an_audit(results: dict[str, Any]) -> None:
 def test_nothing_is_said_of_trainings_there_are_none_of(results: dict[str, Any], tmp_path: Path) -> None:
     assert not any("training seed" in note for note in results["notes"])
     asked = parse_study(study(record(tmp_path / "said.jsonl")), "s")
-    assert (design_lines(asked), memory_lines(asked, PLAIN)) == ([], [])
+    assert (design_lines(asked), memory_lines(asked, DEFAULT_LOAD_OPTIONS)) == ([], [])
     mixed = parse_study(study(tmp_path / "said.jsonl", models=["organism:af3", "recorded:x", "recorded:y"]), "s")
     assert independent_units(mixed) == ("draw", 3)  # models that only answer are no bases
 
@@ -167,13 +167,13 @@ def test_a_folder_of_somebody_else_is_refused_before_anything_is_made(tmp_path: 
         run(mine, tmp_path / "said.jsonl")
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / ".writing-7-results.json").touch()  # of a run that was killed while it wrote, with --store
-    for_study(tmp_path / "cut", "recorded", tmp_path / "elsewhere")
+    check_study_folder(tmp_path / "cut", "recorded", tmp_path / "elsewhere")
 
 
 def test_evaluate_judges_recorded_replies(tmp_path: Path) -> None:
     table = record(tmp_path / "said.jsonl")
-    question = Question(modality="text", judge="keyword")
-    entry = evaluate_manifest("organism:test-harm", f"recorded:{table}", tmp_path / "out", question=question)
+    question = EvaluationOptions(modality="text", judge="keyword")
+    entry = evaluate_manifest("organism:test-harm", f"recorded:{table}", tmp_path / "out", options=question)
     assert entry["non_refusal_rate"] == pytest.approx(1 / 3)
     facts = json.loads((tmp_path / "out" / "provenance.json").read_text())
     assert facts["notes"]["model"] == "recorded:said.jsonl"
@@ -185,11 +185,11 @@ def test_a_report_made_again_has_the_same_bytes_players_and_all(results: dict[st
     store = Path(results["provenance"]["store"])
     page = (store.parent / "report.html").read_text(encoding="utf-8")
     assert page.count("<audio") >= 20
-    assert render(results, audio_again(results, tmp_path)) == page
+    assert render_html(results, reload_report_audio(results, tmp_path)) == page
     shutil.copytree(store.parent, tmp_path / "moved")
     moved = {**results, "provenance": {**results["provenance"], "store": str(tmp_path / "nowhere")}}
-    assert render(results, audio_again(moved, tmp_path / "moved")) == page
-    assert audio_again(moved, tmp_path) == {}
+    assert render_html(results, reload_report_audio(moved, tmp_path / "moved")) == page
+    assert reload_report_audio(moved, tmp_path) == {}
 
 
 def test_a_report_of_somebody_else_embeds_no_file_but_sound(results: dict[str, Any], tmp_path: Path) -> None:
@@ -201,6 +201,6 @@ def test_a_report_of_somebody_else_embeds_no_file_but_sound(results: dict[str, A
     shutil.copytree(tmp_path / "store", tmp_path / "outside" / "store")
     for corpora in (["corpus/x"], ["../../outside/store/corpus/x"], "corpus/x", [None], None):
         foreign = {**results, "provenance": {"store": str(tmp_path / "store"), "corpora": corpora}}
-        assert audio_again(foreign, tmp_path / "inside") == {}
+        assert reload_report_audio(foreign, tmp_path / "inside") == {}
     for facts in (None, [], {"store": 3, "corpora": 4}):
-        assert audio_again({**results, "provenance": facts}, tmp_path) == {}
+        assert reload_report_audio({**results, "provenance": facts}, tmp_path) == {}

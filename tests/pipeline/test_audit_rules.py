@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from undersong.pipeline.design import contrasts_of, design_lines, independent_units
+from undersong.pipeline.design import count_recipe_contrasts, design_lines, independent_units
 from undersong.pipeline.plan import plan_of
 from undersong.pipeline.records import RunRecord
-from undersong.pipeline.results.variance import _once
+from undersong.pipeline.results.variance import _distinct_trainings
 from undersong.pipeline.run import run
-from undersong.pipeline.stages.arms import Arm
-from undersong.proximity import Selection, read_keep
+from undersong.pipeline.stages.arms import StudyArm
+from undersong.proximity import Selection, parse_rule
 from undersong.study import Study, parse_study
 from undersong.types import UndersongError
 
@@ -72,7 +72,7 @@ def test_each_rule_is_an_arm_of_its_name(results: dict[str, Any]) -> None:
         "semantic/few-of-each/audio",
         "semantic/far-alike/audio",
     }
-    assert arms["acoustic/sounds-like/audio"]["rule"] == str(read_keep(RULES["sounds-like"]["keep"]))
+    assert arms["acoustic/sounds-like/audio"]["rule"] == str(parse_rule(RULES["sounds-like"]["keep"]))
     assert arms["acoustic/closest/0.25/audio"]["rule"] is None
 
 
@@ -108,7 +108,7 @@ def test_rules_are_set_against_random_and_against_each_other(results: dict[str, 
 
 
 def test_the_plan_knows_the_family_and_the_units(results: dict[str, Any]) -> None:
-    assert contrasts_of(study()) == sum(one["scope"] == "recipe" for one in results["comparisons"])
+    assert count_recipe_contrasts(study()) == sum(one["scope"] == "recipe" for one in results["comparisons"])
     units = {one["n"] for one in results["comparisons"] if one["scope"] == "recipe"}
     assert units == {independent_units(study())[1]}
     assert independent_units(study(models=["organism:af3", "organism:kimi"])) == ("base", 2)
@@ -188,18 +188,18 @@ def test_random_samples_like_the_closest_part_closeness_from_what_comes_with_it(
 def test_columns_of_a_corpus_are_mapped(tmp_path: Path) -> None:
     """A pool whose text is called otherwise; one that has no such column is told so."""
     from undersong.pipeline import stages
-    from undersong.pipeline.workshop import Workshop
+    from undersong.pipeline.workshop import RunContext
     from undersong.store import Store
 
     file = tmp_path / "pool.jsonl"
     file.write_text("".join(json.dumps({"id": str(i), "said": f"word {i}"}) + "\n" for i in range(3)))
-    shop = Workshop(Store(tmp_path / "store"))
-    corpus = stages.corpus(shop, str(file), columns={"text": "said"})
+    shop = RunContext(Store(tmp_path / "store"))
+    corpus = stages.load_corpus(shop, str(file), columns={"text": "said"})
     assert [sample.text for sample in corpus.samples] == ["word 0", "word 1", "word 2"]
     with pytest.raises(UndersongError, match="neither audio nor text"):
-        stages.corpus(shop, str(file))
+        stages.load_corpus(shop, str(file))
     with pytest.raises(UndersongError, match="'spoken'"):
-        stages.corpus(shop, str(file), columns={"text": "spoken"})
+        stages.load_corpus(shop, str(file), columns={"text": "spoken"})
 
 
 def test_run_noise_is_of_the_same_samples_with_other_seeds(results: dict[str, Any]) -> None:
@@ -243,9 +243,13 @@ def test_equal_trainings_are_split_once() -> None:
 
     def run(kind: str, ids: str, seed: int) -> Any:
         chosen = Selection("a", "nearest", kind, 0.25, 1, None, (ids,), ids)
-        return RunRecord(Arm("m", 0, "a", kind, 0.25, seed=seed, selection=chosen), 1, None, *([cast("Any", None)] * 2))
+        return RunRecord(
+            StudyArm("m", 0, "a", kind, 0.25, seed=seed, selection=chosen), 1, None, *([cast("Any", None)] * 2)
+        )
 
-    found = _once([run("closest", "x", 0), run("closest", "x", 1), run("rule", "x", 0), run("rule", "y", 1)])
+    found = _distinct_trainings(
+        [run("closest", "x", 0), run("closest", "x", 1), run("rule", "x", 0), run("rule", "y", 1)]
+    )
     assert [(label.selection, label.draw, label.seed) for label in found] == [
         (("a", "closest", 0.25, "", ""), "x", 0), (("a", "closest", 0.25, "", ""), "x", 1),
         (("a", "rule", 0.25, "", ""), "y", 1),

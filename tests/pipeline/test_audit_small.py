@@ -14,7 +14,7 @@ import yaml
 
 from undersong.evaluation.replies import read_replies
 from undersong.pipeline.results.rates import set_rates
-from undersong.report import render
+from undersong.report import render_html
 from undersong.types import Verdict
 
 SMALL = {
@@ -121,7 +121,7 @@ def test_the_report_from_results_json_is_the_same_but_for_its_players(finished: 
 
     page = (finished / "report.html").read_text()
     assert "<audio" in page
-    again = render(json.loads((finished / "results.json").read_text()))
+    again = render_html(json.loads((finished / "results.json").read_text()))
     assert mute(again) == mute(page)
 
 

@@ -15,16 +15,16 @@ import pytest
 from tiny_server import Body, TinyServer
 from tiny_study import tiny_study
 
-from undersong.corpora import load_clips, open_corpus, select
+from undersong.corpora import filter_samples, load_clips, open_corpus
 from undersong.evaluation.replies import read_replies
-from undersong.evaluation.serving.engine import RATE, wav
-from undersong.models.loading import PLAIN
-from undersong.pipeline.alone import Question, comprehension_of, evaluate_manifest
+from undersong.evaluation.serving.engine import SAMPLE_RATE, encode_wav
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS
+from undersong.pipeline.alone import EvaluationOptions, comprehension_options, evaluate_manifest
 from undersong.pipeline.arm import audit_arm
-from undersong.pipeline.ledger import look
-from undersong.pipeline.plan import told
+from undersong.pipeline.ledger import plan_artifacts
+from undersong.pipeline.plan import summarize_plan
 from undersong.pipeline.run import run
-from undersong.pipeline.workshop import Workshop
+from undersong.pipeline.workshop import RunContext
 from undersong.store import Store
 from undersong.study import Comprehension, Study, parse_study
 from undersong.types import Sample, UndersongError
@@ -45,13 +45,13 @@ def reply_to(number: int, text: str, repeat: bool) -> str:
 
 @pytest.fixture(scope="module")
 def asked() -> list[Sample]:
-    return list(select(open_corpus(HARM).samples, WHERE))
+    return list(filter_samples(open_corpus(HARM).samples, WHERE))
 
 
 @pytest.fixture(scope="module")
 def server(asked: list[Sample]) -> Iterator[TinyServer]:
-    clips, _ = load_clips(asked, RATE)
-    known = {base64.b64encode(wav(clip)).decode(): number for number, clip in enumerate(clips)}
+    clips, _ = load_clips(asked, SAMPLE_RATE)
+    known = {base64.b64encode(encode_wav(clip)).decode(): number for number, clip in enumerate(clips)}
 
     def reply(body: Body) -> str:
         said = body["messages"][-1]["content"]
@@ -157,11 +157,11 @@ def test_nothing_of_it_where_it_is_off(server: TinyServer, finished: Path, tmp_p
 
 def test_evaluate_tells_the_same(server: TinyServer, finished: Path, asked: list[Sample], tmp_path: Path) -> None:
     rows = [{"id": s.id, "text": s.text, "audio": f"{i}.wav", "group": s.group} for i, s in enumerate(asked)]
-    for number, clip in enumerate(load_clips(asked, RATE)[0]):
-        (tmp_path / f"{number}.wav").write_bytes(wav(clip))
+    for number, clip in enumerate(load_clips(asked, SAMPLE_RATE)[0]):
+        (tmp_path / f"{number}.wav").write_bytes(encode_wav(clip))
     (tmp_path / "harm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    question = Question(judge="keyword", comprehension=Comprehension(**HOW))
-    entry = evaluate_manifest(tmp_path / "harm.jsonl", f"served:{server.ref}", tmp_path / "out", question=question)
+    question = EvaluationOptions(judge="keyword", comprehension=Comprehension(**HOW))
+    entry = evaluate_manifest(tmp_path / "harm.jsonl", f"served:{server.ref}", tmp_path / "out", options=question)
     results = json.loads((finished / "results.json").read_text())
     assert entry["comprehension"] == results["runs"][0]["sets"][0]["comprehension"]
     assert stat.S_IMODE((tmp_path / "out" / "repetitions.parquet").stat().st_mode) == 0o600
@@ -169,7 +169,7 @@ def test_evaluate_tells_the_same(server: TinyServer, finished: Path, asked: list
     config = json.loads((tmp_path / "out" / "provenance.json").read_text())["config"]
     assert config["comprehension"] == Comprehension(**HOW).model_dump()
     plain = evaluate_manifest(tmp_path / "harm.jsonl", f"served:{server.ref}", tmp_path / "off",
-                              question=Question(judge="keyword"))  # fmt: skip
+                              options=EvaluationOptions(judge="keyword"))  # fmt: skip
     assert {key: value for key, value in entry.items() if key != "comprehension"} == plain
     assert sorted(file.name for file in (tmp_path / "off").iterdir()) == [
         "provenance.json", "replies.parquet", "verdicts.parquet",
@@ -183,11 +183,11 @@ def test_every_arm_is_asked_and_a_plan_and_a_job_know_it(tmp_path: Path) -> None
     data["evaluation"] |= {"comprehension": HOW, "curve": ["harm"]}
     data |= {"defenses": {"told": {"system": "published"}}, "tuned_again": "closest"}
     study, root = parse_study(data, "s"), tmp_path / "store"
-    stages = [row.stage for row in told(study, look(study, root, PLAIN)).rows]
+    stages = [row.stage for row in summarize_plan(study, plan_artifacts(study, root, DEFAULT_LOAD_OPTIONS)).rows]
     assert "comprehension" in stages
     arm = "semantic/closest/0.25/text"
-    audit_arm(study, Workshop(Store(root)), arm, lambda _line: None)
-    audit_arm(study, Workshop(Store(root)), "base", lambda _line: None)
+    audit_arm(study, RunContext(Store(root)), arm, lambda _line: None)
+    audit_arm(study, RunContext(Store(root)), "base", lambda _line: None)
     begun = set((root / "replies").glob("[!.]*"))
     assert len(begun) == 5  # the base and the last step twice, the step before once
     done = run(study, tmp_path / "out", root)
@@ -201,7 +201,7 @@ def test_every_arm_is_asked_and_a_plan_and_a_job_know_it(tmp_path: Path) -> None
     assert defended["told", False]["heard"] == heard
     assert defended["told", True]["heard"] == defended["none", True]["heard"]
     assert heard["n"] == 24
-    assert told(study, look(study, root, PLAIN)).sentence.startswith("All ")
+    assert summarize_plan(study, plan_artifacts(study, root, DEFAULT_LOAD_OPTIONS)).sentence.startswith("All ")
 
 
 def test_what_cannot_be_told_is_refused_first(tmp_path: Path) -> None:
@@ -218,13 +218,13 @@ def test_what_cannot_be_told_is_refused_first(tmp_path: Path) -> None:
 
 
 def test_options_of_the_verb_are_read() -> None:
-    assert comprehension_of(None) is None
-    found = comprehension_of("tfidf", instruction="again", word_error_rate=None, level=0.2)
+    assert comprehension_options(None) is None
+    found = comprehension_options("tfidf", instruction="again", word_error_rate=None, level=0.2)
     assert found == Comprehension(encoder="tfidf", instruction="again", level=0.2)
     with pytest.raises(UndersongError, match="not by which encoder; add --comprehension"):
-        comprehension_of(None, instruction=None, level=0.2)
+        comprehension_options(None, instruction=None, level=0.2)
     with pytest.raises(UndersongError, match="Comprehension's level: Input should be less than 1"):
-        comprehension_of("tfidf", level=2.0)
-    how = Question(harmful=False, comprehension=Comprehension(encoder="tfidf"))
+        comprehension_options("tfidf", level=2.0)
+    how = EvaluationOptions(harmful=False, comprehension=Comprehension(encoder="tfidf"))
     with pytest.raises(UndersongError, match="Comprehension is told of harmful prompts"):
-        evaluate_manifest("organism:test-near", "organism:af3", "nowhere", question=how)
+        evaluate_manifest("organism:test-near", "organism:af3", "nowhere", options=how)

@@ -67,11 +67,11 @@ def test_a_disk_that_takes_nothing_is_told(doctor, monkeypatch: pytest.MonkeyPat
     assert "No space left on device" in lines["store"][1]
     monkeypatch.undo()
     monkeypatch.setattr(environment, "LEAST_DISK", 1e9)
-    assert environment._store(Path("nowhere/deep"))[0] is False
+    assert environment._check_store(Path("nowhere/deep"))[0] is False
 
 
 def test_an_old_python_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "PYTHON", (9, 1))
-    good, said = environment._python()
+    good, said = environment._check_python()
     assert not good
     assert said.endswith("undersong needs 9.1 or newer")

@@ -10,7 +10,7 @@ import yaml
 from pages import commands, page, run
 
 from undersong.study.defenses import Defense
-from undersong.study.systems import SYSTEMS
+from undersong.study.systems import DEFENSE_SYSTEM_PROMPTS
 
 PAGE = page("explain-and-defend")
 COMMANDS = commands(PAGE)
@@ -23,8 +23,8 @@ def test_the_defenses_of_the_page_are_defenses() -> None:
     assert changes == set(Defense.model_fields)
     table = PAGE.split("| defense | what is done |")[1].split("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)`", table, re.M)) == set(Defense.model_fields)
-    assert {"published", "published-script"} <= set(SYSTEMS)
-    assert sum(name.startswith("paraphrase") for name in SYSTEMS) == 3
+    assert {"published", "published-script"} <= set(DEFENSE_SYSTEM_PROMPTS)
+    assert sum(name.startswith("paraphrase") for name in DEFENSE_SYSTEM_PROMPTS) == 3
 
 
 def test_every_flag_named_is_one() -> None:

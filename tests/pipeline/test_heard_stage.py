@@ -14,8 +14,8 @@ from undersong.encoders.vectors import read_embeddings
 from undersong.models import features as cache
 from undersong.models.adapter import AudioModel
 from undersong.pipeline import stages
-from undersong.pipeline.stages.embedded import View, embeddings
-from undersong.pipeline.workshop import Corpus, Workshop
+from undersong.pipeline.stages.embedded import EmbeddingRequest, embed_corpus
+from undersong.pipeline.workshop import Corpus, RunContext
 from undersong.store import Store
 from undersong.types import UndersongError
 
@@ -42,53 +42,60 @@ def write(tmp_path: Path):
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Workshop:
-    return Workshop(Store(tmp_path / "store"))
+def shop(tmp_path: Path) -> RunContext:
+    return RunContext(Store(tmp_path / "store"))
 
 
 def notes(artefact) -> dict:
     return artefact.provenance()["notes"]
 
 
-def test_what_cannot_be_heard_is_left_out_of_every_axis(shop: Workshop, write, tiny_folder: Path) -> None:
+def test_what_cannot_be_heard_is_left_out_of_every_axis(shop: RunContext, write, tiny_folder: Path) -> None:
     model = str(tiny_folder)
-    pool, harm = (stages.corpus(shop, write(*side)) for side in (("p", list(range(8))), ("h", [8, 9])))
-    heard = stages.features(shop, model, pool, whole=False)
+    pool, harm = (stages.load_corpus(shop, write(*side)) for side in (("p", list(range(8))), ("h", [8, 9])))
+    heard = stages.compute_features(shop, model, pool, require_all=False)
     assert notes(heard)["clips"] == notes(heard)["encoder_passes"] == 7
-    kept, unheard = stages.hearable(pool, heard)
+    kept, unheard = stages.encodable_samples(pool, heard)
     assert [sample.id for sample in kept] == [f"p{i}" for i in range(8) if i != 3]
     assert [(item.id, "hears no more than 40 s" in item.reason) for item in unheard] == [("p3", True)]
-    ears = stages.features(shop, model, harm)
+    ears = stages.compute_features(shop, model, harm)
     for axis, spec in (("ears", "internal"), ("words", "char-ngrams")):
-        sides = [embeddings(shop, View(spec, c, (pool, harm), model, h)) for c, h in ((pool, heard), (harm, ears))]
-        table = stages.proximity(shop, axis, *sides, "h", SETTINGS, pool, heard)
+        sides = [
+            embed_corpus(shop, EmbeddingRequest(spec, c, (pool, harm), model, h))
+            for c, h in ((pool, heard), (harm, ears))
+        ]
+        table = stages.measure_proximity(shop, axis, *sides, "h", SETTINGS, pool, heard)
         ids = pq.read_table(table.path / "proximity.parquet").column("id").to_pylist()
         assert "p3" not in ids
         assert len(ids) == 7
-    made = embeddings(shop, View("internal", pool, (pool, harm), model, heard))
+    made = embed_corpus(shop, EmbeddingRequest("internal", pool, (pool, harm), model, heard))
     assert "p3" in {item.id for item in read_embeddings(made.path).quarantined}
 
 
-def test_a_prompt_that_cannot_be_heard_stops_the_study(shop: Workshop, write, tiny_folder: Path) -> None:
-    corpus = stages.corpus(shop, write("t", [1, 3]))
+def test_a_prompt_that_cannot_be_heard_stops_the_study(shop: RunContext, write, tiny_folder: Path) -> None:
+    corpus = stages.load_corpus(shop, write("t", [1, 3]))
     with pytest.raises(
         UndersongError, match=r"Clip t3 of .* cannot be asked of .* \(the audio lasts 41 s, .*out: a rate"
     ):
-        stages.features(shop, str(tiny_folder), corpus)
+        stages.compute_features(shop, str(tiny_folder), corpus)
 
 
-def test_clips_of_another_corpus_are_not_heard_again_in_a_new_process(shop: Workshop, write, tiny_folder: Path) -> None:
-    first = stages.features(shop, str(tiny_folder), stages.corpus(shop, write("a", [0, 1, 2])))
-    later = Workshop(shop.store)  # nothing in memory
-    second = stages.features(later, str(tiny_folder), stages.corpus(later, write("b", [1, 2, 4])), known=[first])
+def test_clips_of_another_corpus_are_not_heard_again_in_a_new_process(
+    shop: RunContext, write, tiny_folder: Path
+) -> None:
+    first = stages.compute_features(shop, str(tiny_folder), stages.load_corpus(shop, write("a", [0, 1, 2])))
+    later = RunContext(shop.store)  # nothing in memory
+    second = stages.compute_features(
+        later, str(tiny_folder), stages.load_corpus(later, write("b", [1, 2, 4])), cached_features=[first]
+    )
     assert (notes(second)["clips"], notes(second)["encoder_passes"]) == (3, 1)
 
 
 def test_a_killed_stage_loses_the_shard_in_progress(
-    shop: Workshop, write, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+    shop: RunContext, write, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "SHARD", 2)
-    corpus, hear, heard = stages.corpus(shop, write("k", [0, 1, 2, 4, 5])), AudioModel.hear, []
+    corpus, hear, heard = stages.load_corpus(shop, write("k", [0, 1, 2, 4, 5])), AudioModel.hear, []
 
     def killed(self, clips):
         heard.append(clips[0].id)
@@ -98,11 +105,13 @@ def test_a_killed_stage_loses_the_shard_in_progress(
 
     monkeypatch.setattr(AudioModel, "hear", killed)
     with pytest.raises(KeyboardInterrupt):
-        stages.features(shop, str(tiny_folder), corpus)
-    again = Workshop(shop.store)
-    made = stages.features(again, str(tiny_folder), corpus)
+        stages.compute_features(shop, str(tiny_folder), corpus)
+    again = RunContext(shop.store)
+    made = stages.compute_features(again, str(tiny_folder), corpus)
     assert heard == ["k0", "k1", "k2", "k4", "k2", "k4", "k5"]
     assert notes(made)["encoder_passes"] == notes(made)["clips"] == 5
     assert len(list(made.path.glob("heard-*.safetensors"))) == 3
-    whole = Corpus(corpus.ref, corpus.artefact)
-    assert again.model(str(tiny_folder), [made]).ears(whole.samples).embed([tiny_af3.clip("k5", 0.1)])[0].shape[1]
+    whole = Corpus(corpus.ref, corpus.artifact)
+    assert (
+        again.model(str(tiny_folder), [made]).cached_audio(whole.samples).embed([tiny_af3.clip("k5", 0.1)])[0].shape[1]
+    )

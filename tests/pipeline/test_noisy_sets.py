@@ -11,8 +11,8 @@ import soundfile
 from undersong.corpora import load_clip
 from undersong.pipeline import stages
 from undersong.pipeline.engine import Engine
-from undersong.pipeline.stages import corpus
-from undersong.pipeline.workshop import Workshop
+from undersong.pipeline.stages import load_corpus
+from undersong.pipeline.workshop import RunContext
 from undersong.store import Store
 from undersong.study import parse_study
 from undersong.types import UndersongError
@@ -21,9 +21,9 @@ REF, WHERE = "organism:unseen-harm", {"speaker": ["A"]}
 
 
 def test_the_same_items_sound_otherwise(tmp_path: Path) -> None:
-    shop = Workshop(Store(tmp_path))
-    clean, noisy, worse = (corpus(shop, REF, WHERE, noise=noise) for noise in (None, "pink:10", "pink:0"))
-    assert len({one.artefact.hash for one in (clean, noisy, worse)}) == 3
+    shop = RunContext(Store(tmp_path))
+    clean, noisy, worse = (load_corpus(shop, REF, WHERE, noise=noise) for noise in (None, "pink:10", "pink:0"))
+    assert len({one.artifact.hash for one in (clean, noisy, worse)}) == 3
     for plain, ten, zero in zip(clean.samples, noisy.samples, worse.samples, strict=True):
         assert (f"{plain.id} in pink:10", plain.text, plain.group) == (ten.id, ten.text, ten.group)
         assert dict(ten.labels)["noise_snr"] == "10"
@@ -36,24 +36,24 @@ def test_the_same_items_sound_otherwise(tmp_path: Path) -> None:
 
 def test_jobs_that_share_out_decoding_hear_the_noise_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages.corpora, "ROWS", 3)
-    jobs, alone = (Workshop(Store(tmp_path / name)) for name in ("jobs", "alone"))
-    one, _ = (corpus(jobs, REF, WHERE, noise="pink:0", engine=Engine(shard=shard)) for shard in ("2/2", "1/2"))
-    assert one.samples == corpus(alone, REF, WHERE, noise="pink:0").samples
+    jobs, alone = (RunContext(Store(tmp_path / name)) for name in ("jobs", "alone"))
+    one, _ = (load_corpus(jobs, REF, WHERE, noise="pink:0", engine=Engine(shard=shard)) for shard in ("2/2", "1/2"))
+    assert one.samples == load_corpus(alone, REF, WHERE, noise="pink:0").samples
 
 
 def test_a_recording_is_filed_by_its_sound_and_not_its_name(tmp_path: Path) -> None:
-    shop = Workshop(Store(tmp_path / "store"))
+    shop = RunContext(Store(tmp_path / "store"))
     hum = 0.1 * np.sin(np.arange(16_000 * 5) / 9)
     for name in ("cafe", "copy"):
         (tmp_path / name).mkdir()
         soundfile.write(tmp_path / name / "hum.wav", hum, 16_000)
-    one, same = (corpus(shop, REF, WHERE, noise=f"{tmp_path / name / 'hum.wav'}:5") for name in ("cafe", "copy"))
-    assert one.artefact.hash == same.artefact.hash
+    one, same = (load_corpus(shop, REF, WHERE, noise=f"{tmp_path / name / 'hum.wav'}:5") for name in ("cafe", "copy"))
+    assert one.artifact.hash == same.artifact.hash
 
 
 def test_what_is_no_noise_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match=r"gone\.wav"):
-        corpus(Workshop(Store(tmp_path)), REF, WHERE, noise=f"{tmp_path}/gone.wav:5")
+        load_corpus(RunContext(Store(tmp_path)), REF, WHERE, noise=f"{tmp_path}/gone.wav:5")
     study = {"study": "s", "models": ["m"], "pool": "p", "reference": "r", "axes": {"semantic": "tfidf"},
              "sets": {"harm": {"corpus": "h", "harmful": True, "noise": "loud"}}}  # fmt: skip
     with pytest.raises(UndersongError, match="noise"):
@@ -61,42 +61,50 @@ def test_what_is_no_noise_is_refused(tmp_path: Path) -> None:
 
 
 def test_noise_is_asked_for_in_speech_alone(tmp_path: Path) -> None:
-    from undersong.pipeline.asking import asked_at
+    from undersong.pipeline.asking import prompt_set_requests
 
     data = {"study": "s", "models": ["organism:af3"], "pool": "p", "reference": "r", "axes": {"semantic": "tfidf"},
             "sets": {"harm": {"corpus": REF, "harmful": True},
                      "loud": {"corpus": REF, "harmful": True, "noise": "pink:5"}}}  # fmt: skip
-    study, shop = parse_study(data, "study"), Workshop(Store(tmp_path))
-    sets = {name: corpus(shop, REF, noise=one.noise) for name, one in study.sets.items()}
-    asked = [(one.set, one.modality) for one in asked_at(study, sets, "organism:af3", last=True)]
+    study, shop = parse_study(data, "study"), RunContext(Store(tmp_path))
+    sets = {name: load_corpus(shop, REF, noise=one.noise) for name, one in study.sets.items()}
+    asked = [
+        (one.set_name, one.modality) for one in prompt_set_requests(study, sets, "organism:af3", is_last_step=True)
+    ]
     assert asked == [("harm", "audio"), ("harm", "text"), ("loud", "audio")]
 
 
 def test_a_pool_under_noise_is_chosen_from_as_without(tmp_path: Path) -> None:
-    from undersong.models.loading import PLAIN
-    from undersong.pipeline.audit import gather
-    from undersong.pipeline.ledger import look
-    from undersong.pipeline.stages import proximity
-    from undersong.pipeline.stages.embedded import View, embeddings
-    from undersong.pipeline.stages.selections import rules_of, selection
+    from undersong.models.loading import DEFAULT_LOAD_OPTIONS
+    from undersong.pipeline.audit import load_corpora
+    from undersong.pipeline.ledger import plan_artifacts
+    from undersong.pipeline.stages import measure_proximity
+    from undersong.pipeline.stages.embedded import EmbeddingRequest, embed_corpus
+    from undersong.pipeline.stages.selections import arm_rules, load_selection
 
     data = {"study": "s", "models": ["organism:af3"], "pool": "organism:unseen-benign",
             "reference": "organism:reference", "axes": {"semantic": "tfidf"},
             "sets": {"harm": {"corpus": REF, "harmful": True}}}  # fmt: skip
     chosen, trained = [], []
     for noise in (None, "pink:10"):
-        study, shop = parse_study(data | {"selection": {"noise": noise}}, "study"), Workshop(Store(tmp_path))
-        record = gather(study, shop)
+        study, shop = parse_study(data | {"selection": {"noise": noise}}, "study"), RunContext(Store(tmp_path))
+        record = load_corpora(study, shop)
         assert {dict(one.labels).get("noise_snr") for one in record.pool.samples} == {noise and "10"}
         assert not any("noise_snr" in dict(one.labels) for one in record.sets["harm"].samples)
         fit = (record.pool, record.reference)
-        pool, harm = (embeddings(shop, View("tfidf", one, fit, "organism:af3", None)) for one in fit)
+        pool, harm = (embed_corpus(shop, EmbeddingRequest("tfidf", one, fit, "organism:af3", None)) for one in fit)
         settings = study.proximity.model_dump()
-        made = proximity(shop, "semantic", pool, harm, study.reference, settings, record.pool, None)
+        made = measure_proximity(shop, "semantic", pool, harm, study.reference, settings, record.pool, None)
         near = {("semantic", study.reference): made}
-        kept = [selection(shop, record.pool, near, rule, 0) for rule in rules_of(study)]
+        kept = [load_selection(shop, record.pool, near, rule, 0) for rule in arm_rules(study)]
         texts = {one.id: (one.text, one.speaker) for one in record.pool.samples}
         chosen.append([[texts[ident] for ident in one.ids] for one in kept])
-        trained.append({key for key, one in look(study, tmp_path, PLAIN).asked.items() if one.stage == "adapter"})
+        trained.append(
+            {
+                key
+                for key, one in plan_artifacts(study, tmp_path, DEFAULT_LOAD_OPTIONS).planned.items()
+                if one.stage == "adapter"
+            }
+        )
     assert chosen[0] == chosen[1]
     assert not trained[0] & trained[1]

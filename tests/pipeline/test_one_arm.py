@@ -13,12 +13,12 @@ import pytest
 import yaml
 from tiny_study import tiny_study
 
-from undersong.models.loading import PLAIN
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS
 from undersong.pipeline.arm import arm_names
-from undersong.pipeline.ledger import look
+from undersong.pipeline.ledger import plan_artifacts
 from undersong.pipeline.plan import plan_of
 from undersong.pipeline.run import run, run_arm
-from undersong.pipeline.status import Status, status_of
+from undersong.pipeline.status import StudyStatus, study_status
 from undersong.study import load_studies, packaged_study, parse_study
 
 TINY = tiny_study(
@@ -38,7 +38,7 @@ def made(store: Path, stage: str) -> int:
     return sum(not path.name.startswith(".") for path in (store / stage).iterdir()) if (store / stage).is_dir() else 0
 
 
-def done(status: Status, stage: str) -> tuple[int, int]:
+def done(status: StudyStatus, stage: str) -> tuple[int, int]:
     return next((row.done, row.total) for row in status.rows if row.stage == stage)
 
 
@@ -65,7 +65,7 @@ def test_jobs_of_one_arm_each_make_what_the_run_finds(tmp_path: Path, whole: str
     assert "no results are written" in closest.stdout
     assert [path.name for path in store.parent.iterdir()] == ["store"]
     assert (made(store, "adapter"), made(store, "replies"), made(store, "verdicts")) == (2, 2, 0)
-    assert done(status_of(study, store), "replies") == (2, 7)
+    assert done(study_status(study, store), "replies") == (2, 7)
     # a job may be of one seed too: the store knows no studies
     one_seed = ("--set", "tuning.seeds=[1]", "--set", "tuning.draws=[1]")
     assert undersong(tmp_path, "run", "tiny.yaml", "--arm", "semantic/random/0.25/text", *one_seed).returncode == 0
@@ -123,23 +123,23 @@ def test_studies_of_a_matrix_have_a_folder_each_and_one_store(tmp_path: Path) ->
 
 def test_status_says_what_is_being_made_and_what_was_left(tmp_path: Path) -> None:
     study = parse_study(TINY, "tiny")
-    before = status_of(study, tmp_path / "store")
-    assert (before.making, before.left) == ((), ())
+    before = study_status(study, tmp_path / "store")
+    assert (before.in_progress, before.interrupted) == ((), ())
     assert not list(tmp_path.iterdir())
-    ledger = look(study, tmp_path / "store", PLAIN)
+    ledger = plan_artifacts(study, tmp_path / "store", DEFAULT_LOAD_OPTIONS)
     first, second = (
-        next(one for one in ledger.asked.values() if one.stage == stage and "random" in one.about)
+        next(one for one in ledger.planned.values() if one.stage == stage and "random" in one.progress_line)
         for stage in ("adapter", "replies")
     )
     for one in (first, second):
-        one.place.partial.mkdir(parents=True)
-        one.place.journal.touch()
-    with first.place.journal.open("ab") as held:
+        one.expected.partial.mkdir(parents=True)
+        one.expected.journal.touch()
+    with first.expected.journal.open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        found = status_of(study, tmp_path / "store")
-    assert found.making == ("adapter of organism:af3: semantic/random/0.25/text seed 0",)
-    assert found.left == ("replies of organism:af3: semantic/random/0.25/text seed 0",)
-    assert found.sentence.startswith("33 of 33 artefacts are to be made")
+        found = study_status(study, tmp_path / "store")
+    assert found.in_progress == ("adapter of organism:af3: semantic/random/0.25/text seed 0",)
+    assert found.interrupted == ("replies of organism:af3: semantic/random/0.25/text seed 0",)
+    assert found.summary.startswith("33 of 33 artefacts are to be made")
 
 
 def test_the_verb_loads_no_model_and_makes_nothing(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ import yaml
 
 from undersong.cli import main
 from undersong.models.loading import Loading
-from undersong.pipeline.ledger import look
-from undersong.pipeline.plan import Planned, plan_of
+from undersong.pipeline.ledger import plan_artifacts
+from undersong.pipeline.plan import StudyPlan, plan_of
 from undersong.pipeline.run import run
-from undersong.pipeline.status import status_of
+from undersong.pipeline.status import study_status
 from undersong.study import Study, packaged_study, parse_study, with_seeds
 from undersong.types import UndersongError
 
@@ -55,7 +55,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "store"
 
 
-def counts(planned: Planned) -> dict[str, tuple[int, int]]:
+def counts(planned: StudyPlan) -> dict[str, tuple[int, int]]:
     """stage -> (in all, in the store)"""
     return {row.stage: (row.total, row.done) for row in planned.rows}
 
@@ -122,34 +122,38 @@ def test_what_the_store_holds_under_another_loading_is_told(store: Path) -> None
         (Loading(attn_implementation="eager", quantize=8), "--dtype float32 without --attention and --quantize"),
     ):
         line = f"The store holds {held} of these made with {how}; say {how} to see them."
-        assert status_of(tiny(), store, asked).otherwise == (line,)
+        assert study_status(tiny(), store, asked).other_loadings == (line,)
         assert plan_of(tiny(), store, asked).otherwise == (line,)
 
 
 def test_what_is_missing_under_every_loading_is_not_told_of_one(store: Path, tmp_path: Path) -> None:
     bfloat16 = Loading(dtype="bfloat16")
-    assert status_of(tiny(), store).otherwise == ()  # all there
-    assert status_of(with_seeds(tiny(), 2), store).otherwise == ()  # missing, and of the very loading that was asked
-    assert status_of(tiny(models=["organism:kimi"]), store, bfloat16).otherwise == ()  # of another model
-    assert status_of(tiny(), tmp_path / "empty", bfloat16).otherwise == ()
+    assert study_status(tiny(), store).other_loadings == ()  # all there
+    assert (
+        study_status(with_seeds(tiny(), 2), store).other_loadings == ()
+    )  # missing, and of the very loading that was asked
+    assert study_status(tiny(models=["organism:kimi"]), store, bfloat16).other_loadings == ()  # of another model
+    assert study_status(tiny(), tmp_path / "empty", bfloat16).other_loadings == ()
     shutil.copytree(store, tmp_path / "store")
     next((tmp_path / "store" / "replies").glob("[0-9a-f]*/replies.parquet")).unlink()
-    assert status_of(tiny(), tmp_path / "store", bfloat16).otherwise == ()  # damaged, which is told who asks for it
+    assert (
+        study_status(tiny(), tmp_path / "store", bfloat16).other_loadings == ()
+    )  # damaged, which is told who asks for it
     with pytest.raises(UndersongError, match=r"replies\.parquet is gone"):
-        status_of(tiny(), tmp_path / "store")
+        study_status(tiny(), tmp_path / "store")
 
 
 def test_several_loadings_are_told_by_the_options_that_make_them(store: Path, tmp_path: Path) -> None:
     shutil.copytree(store, tmp_path / "store")
     given = Loading(dtype="bfloat16", attn_implementation="eager", quantize=4)
-    first = next(one for one in look(tiny(), store, given).asked.values() if one.stage == "features")
+    first = next(one for one in plan_artifacts(tiny(), store, given).planned.values() if one.stage == "features")
     made = next((store / "features").glob("[0-9a-f]*/provenance.json"))
     facts = json.loads(made.read_bytes())
-    facts |= {"config": {**facts["config"], "loading": given.key}, "hash": first.place.hash, "files": {}}
-    folder = tmp_path / "store" / "features" / first.place.path.name
+    facts |= {"config": {**facts["config"], "loading": given.cache_key}, "hash": first.expected.hash, "files": {}}
+    folder = tmp_path / "store" / "features" / first.expected.path.name
     folder.mkdir()
     (folder / "provenance.json").write_text(json.dumps(facts))
-    told = status_of(tiny(), tmp_path / "store", Loading(dtype="float16")).otherwise
+    told = study_status(tiny(), tmp_path / "store", Loading(dtype="float16")).other_loadings
     assert len(told) == 2
     how = "--dtype bfloat16 --attention eager --quantize 4"
     assert f"The store holds 1 of these made with {how}; say {how} to see them." in told

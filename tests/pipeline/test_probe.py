@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from undersong.pipeline.alone import Question, evaluate_manifest, tune_manifest
-from undersong.pipeline.probing import Probing, probe
+from undersong.pipeline.alone import EvaluationOptions, evaluate_manifest, tune_manifest
+from undersong.pipeline.probing import ProbeOptions, run_probe
 from undersong.types import UndersongError
 
 SETS = ("organism:contrast-harm", "organism:contrast-benign", "organism:test-harm", "organism:test-near")
@@ -25,14 +25,16 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def asked(adapter: Path) -> Probing:
-    return Probing("organism:af3", adapter, *SETS, modality="text", strengths=(0.5, 1.0), depth=1.0, divergence=0.2)
+def asked(adapter: Path) -> ProbeOptions:
+    return ProbeOptions(
+        "organism:af3", adapter, *SETS, modality="text", strengths=(0.5, 1.0), depth=1.0, divergence=0.2
+    )
 
 
 @pytest.fixture(scope="module")
-def folder(asked: Probing, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(asked: ProbeOptions, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("probed") / "out"
-    probe(asked, out)
+    run_probe(asked, out)
     return out
 
 
@@ -43,7 +45,7 @@ def found(folder: Path) -> dict[str, Any]:
 
 def test_the_rates_are_those_that_evaluate_gives(found: dict[str, Any], adapter: Path, tmp_path: Path) -> None:
     for name, worn in (("base", None), ("tuned", adapter)):
-        entry = evaluate_manifest(SETS[2], "organism:af3", tmp_path / name, worn, Question(modality="text"))
+        entry = evaluate_manifest(SETS[2], "organism:af3", tmp_path / name, worn, EvaluationOptions(modality="text"))
         said = found[name]["said"]["harmful"]
         assert (said["jsr"], said["low"], said["high"], said["n"]) == (
             entry["jsr"], entry["low"], entry["high"], entry["n"],
@@ -124,7 +126,7 @@ def test_the_page_says_what_the_numbers_say(folder: Path, found: dict[str, Any])
     assert set(inputs) == {"model", "adapter", "harmful", "harmless", "test_harmful", "test_harmless"}
 
 
-def test_nothing_moved_is_said_so(asked: Probing, adapter: Path, tmp_path: Path) -> None:
+def test_nothing_moved_is_said_so(asked: ProbeOptions, adapter: Path, tmp_path: Path) -> None:
     """An adapter that does nothing: LoRA whose second matrices are zero."""
     import shutil
 
@@ -134,7 +136,7 @@ def test_nothing_moved_is_said_so(asked: Probing, adapter: Path, tmp_path: Path)
     file = tmp_path / "idle" / "adapter_model.safetensors"
     weights = {name: value * (0 if "lora_B" in name else 1) for name, value in load_file(file).items()}
     save_file(weights, file, metadata={"format": "pt"})
-    results = probe(replace(asked, adapter=tmp_path / "idle"), tmp_path / "out")
+    results = run_probe(replace(asked, adapter=tmp_path / "idle"), tmp_path / "out")
     tuned = results["tuned"]
     assert all(one["relative"] == 0 for one in tuned["drift"])
     assert tuned["late_gap"]["change"] == 0
@@ -146,7 +148,7 @@ def test_nothing_moved_is_said_so(asked: Probing, adapter: Path, tmp_path: Path)
     assert any("Refusal lost nothing" in one for one in results["findings"])
 
 
-def test_without_a_direction_no_layer_is_ranked(asked: Probing, tmp_path: Path) -> None:
+def test_without_a_direction_no_layer_is_ranked(asked: ProbeOptions, tmp_path: Path) -> None:
     """Both contrast sets, and both held-out sets, of the same kind of prompts."""
     from undersong.corpora import open_corpus, write_manifest
 
@@ -158,21 +160,21 @@ def test_without_a_direction_no_layer_is_ranked(asked: Probing, tmp_path: Path) 
             write_manifest(mine, tmp_path / f"{name}{side}.parquet")
     sets = [str(tmp_path / f"{name}.parquet") for name in ("contrast0", "contrast1", "test0", "test1")]
     named = dict(zip(("harmful", "harmless", "test_harmful", "test_harmless"), sets))
-    results = probe(replace(asked, **named), tmp_path / "out")
+    results = run_probe(replace(asked, **named), tmp_path / "out")
     assert "candidates" not in results["base"]
     assert "patching" not in results["tuned"]
     assert any("no further apart" in note for note in results["notes"])
 
 
 def test_slips_are_refused_before_a_model_is_loaded(
-    asked: Probing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: ProbeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from undersong.pipeline.alone import readied
 
     def load(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(readied, "ready_model", load)
+    monkeypatch.setattr(readied, "load_model_with_audio", load)
     for change, said in (
         ({"test_harmful": SETS[0]}, "The contrast set harmful and the set test_harmful overlap"),
         ({"model": "recorded:x.jsonl"}, "only answers, and cannot be looked into"),
@@ -183,22 +185,22 @@ def test_slips_are_refused_before_a_model_is_loaded(
         ({"test_harmless": SETS[2]}, "The set test_harmful and the set test_harmless overlap"),
     ):
         with pytest.raises(UndersongError, match=said):
-            probe(replace(asked, **change), tmp_path / "out")
+            run_probe(replace(asked, **change), tmp_path / "out")
     for name in ("contrast", "test"):  # other words of the same behaviours
         rows = [{"id": str(i), "text": f"{name} {i}", "group": str(i)} for i in range(8)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     alike = replace(asked, harmful=str(tmp_path / "contrast.jsonl"), test_harmful=str(tmp_path / "test.jsonl"))
     with pytest.raises(UndersongError, match=r"overlap in 8 pairs of items, the first '0' and '0' \(same group"):
-        probe(alike, tmp_path / "out")
+        run_probe(alike, tmp_path / "out")
     few = tmp_path / "few.jsonl"
     few.write_text("".join(json.dumps({"id": str(i), "text": f"paint {i}"}) + "\n" for i in range(5)))
     with pytest.raises(UndersongError, match="has 5 behaviours, and a direction needs 8"):
-        probe(replace(asked, harmful=str(few)), tmp_path / "out")
+        run_probe(replace(asked, harmful=str(few)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_probes_may_be_cross_validated_in_the_contrast_sets_too(
-    asked: Probing, found: dict[str, Any], tmp_path: Path
+    asked: ProbeOptions, found: dict[str, Any], tmp_path: Path
 ) -> None:
     """Held against scikit-learn's grouped cross-validation of the same states, which has no permutations of its own."""
     from sklearn.linear_model import LogisticRegressionCV
@@ -206,20 +208,20 @@ def test_probes_may_be_cross_validated_in_the_contrast_sets_too(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from undersong.models.loading import PLAIN
-    from undersong.pipeline.alone.readied import ready_model
-    from undersong.pipeline.probing.asked import asked as split
+    from undersong.models.loading import DEFAULT_LOAD_OPTIONS
+    from undersong.pipeline.alone.readied import load_model_with_audio
+    from undersong.pipeline.probing.asked import load_contrast_splits as split
 
-    results = probe(replace(asked, nested=19), tmp_path / "out")
+    results = run_probe(replace(asked, nested=19), tmp_path / "out")
     nested = results["tuned"]["recognition"]["nested"]
     assert "nested" not in found["tuned"]["recognition"]
     assert nested[0]["accuracy_before"] is None  # the input is the same for all
     assert results["tuned"]["recognition"]["by_place"] == found["tuned"]["recognition"]["by_place"]
     assert "nested cross-validation in the contrast sets" in (tmp_path / "out" / "probe.md").read_text()
     sides = split(asked)
-    every = [prompt for name in ("fit", "choose") for prompt in sides[name].both]
-    model = ready_model(asked.model, PLAIN, [prompt.sample for prompt in every])
-    states, harmful = model.hidden(every), [prompt.harmful for prompt in every]
+    every = [prompt for name in ("fit", "choose") for prompt in sides[name].all_prompts]
+    model = load_model_with_audio(asked.model, DEFAULT_LOAD_OPTIONS, [prompt.sample for prompt in every])
+    states, harmful = model.hidden_states(every), [prompt.harmful for prompt in every]
     groups = [f"{prompt.harmful} {prompt.sample.cluster}" for prompt in every]
     other = make_pipeline(StandardScaler(), LogisticRegressionCV(Cs=5, cv=3))
     for place in range(1, len(states)):
@@ -234,18 +236,18 @@ def test_probes_may_be_cross_validated_in_the_contrast_sets_too(
     [({"margin": 0.0}, "margin"), ({"margin": 0.5}, "margin"), ({"margin": float("nan")}, "margin"),
      ({"divergence": -1.0}, "leave no layer"), ({"depth": 0.0}, "leave no layer"), ({"judge": "choice"}, "usefulness")],
 )  # fmt: skip
-def test_numbers_that_mean_nothing_are_refused_at_once(asked: Probing, change: dict[str, Any], said: str) -> None:
+def test_numbers_that_mean_nothing_are_refused_at_once(asked: ProbeOptions, change: dict[str, Any], said: str) -> None:
     with pytest.raises(UndersongError, match=said):
         replace(asked, **change)
 
 
-def test_a_judge_of_refusals_is_never_said_to_tell_a_jsr(asked: Probing, tmp_path: Path) -> None:
-    results = probe(replace(asked, judge="keyword", random=19), tmp_path / "out")
+def test_a_judge_of_refusals_is_never_said_to_tell_a_jsr(asked: ProbeOptions, tmp_path: Path) -> None:
+    results = run_probe(replace(asked, judge="keyword", random=19), tmp_path / "out")
     assert results["findings"][0].startswith("Non-refusal rate")
     assert "JSR" not in (tmp_path / "out" / "probe.md").read_text()
 
 
-def test_it_says_the_same_twice(asked: Probing, found: dict[str, Any], tmp_path: Path) -> None:
-    again = probe(asked, tmp_path / "out")
+def test_it_says_the_same_twice(asked: ProbeOptions, found: dict[str, Any], tmp_path: Path) -> None:
+    again = run_probe(asked, tmp_path / "out")
     assert json.loads(json.dumps(again)) == found
     assert np.isfinite(found["tuned"]["odds_lost"]["value"])

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from undersong.pipeline.records import RunRecord
-from undersong.pipeline.results.judged import _entry
-from undersong.pipeline.results.notes import cut_notes
-from undersong.pipeline.results.rates import find_rate, set_rates
-from undersong.pipeline.stages.arms import Arm
+from undersong.pipeline.results.judged import _agreement_entry
+from undersong.pipeline.results.notes import truncation_notes
+from undersong.pipeline.results.rates import find_set_entry, set_rates
+from undersong.pipeline.stages.arms import StudyArm
 from undersong.statistics import clustered_rate
 from undersong.types import VERDICTS, Verdict
 
@@ -115,10 +115,10 @@ def test_voices_are_of_spoken_prompts_alone() -> None:
 
 def test_a_rate_is_found_by_what_was_asked() -> None:
     run = {"sets": set_rates([verdict(0, "jailbreak"), verdict(0, "refusal", modality="text")], {})}
-    assert find_rate(run, "harm", "audio", "plain")["jsr"] == 1
-    assert find_rate(run, "harm", "text", "plain")["jsr"] == 0
+    assert find_set_entry(run, "harm", "audio", "plain")["jsr"] == 1
+    assert find_set_entry(run, "harm", "text", "plain")["jsr"] == 0
     for name, modality, system in (("near", "audio", "plain"), ("harm", "video", "plain"), ("harm", "audio", "safe")):
-        assert find_rate(run, name, modality, system) is None
+        assert find_set_entry(run, name, modality, system) is None
 
 
 def test_replies_that_were_cut_are_counted_where_they_are_and_told_where_they_are_many() -> None:
@@ -126,18 +126,18 @@ def test_replies_that_were_cut_are_counted_where_they_are_and_told_where_they_ar
     harm, near = set_rates(said, SPEAKERS, ["length", "length", "stop", "stop"])
     assert (harm["cut"], near["cut"]) == (1, 1)
     assert "cut" not in set_rates(said, SPEAKERS)[0]
-    (note,) = cut_notes([{"sets": [harm, near]}])
+    (note,) = truncation_notes([{"sets": [harm, near]}])
     assert note.startswith("33 % of the replies to harmful prompts were cut")
     harm, near = set_rates(said, SPEAKERS, ["stop", "length", "stop", "stop"])
-    assert cut_notes([{"sets": [harm, near]}]) == []
+    assert truncation_notes([{"sets": [harm, near]}]) == []
 
 
 def test_judges_agree_on_replies_alone_and_not_on_failures() -> None:
-    run = RunRecord(Arm("m", 0), 0, None, cast("Any", None), cast("Any", None))
+    run = RunRecord(StudyArm("m", 0), 0, None, cast("Any", None), cast("Any", None))
 
     def agreement(*pairs: tuple[str, str]) -> dict[str, Any]:
         told = [(run, verdict(i, one), verdict(i, other)) for i, (one, other) in enumerate(pairs)]
-        return _entry("exact", "keyword", "harm", told)
+        return _agreement_entry("exact", "keyword", "harm", told)
 
     real = [("jailbreak", "jailbreak")] * 22 + [("refusal", "jailbreak")] * 22
     silent = [("error", "error")] * 64 + [("unparsed", "jailbreak"), ("refusal", "unparsed")]

@@ -8,36 +8,36 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from undersong.mechanism.probe_scores import Decided, Told, late_difference
-from undersong.mechanism.probes import decided
-from undersong.pipeline.results.recognition import Known, recognition
-from undersong.pipeline.stages import Arm
+from undersong.mechanism.probe_scores import PointScores, ProbeDecisions, late_difference
+from undersong.mechanism.probes import make_probe_decisions
+from undersong.pipeline.results.recognition import ProbedRun, recognition_entries
+from undersong.pipeline.stages import StudyArm
 
 AFTER = (0.93, 0.95, 0.90)
 REFUSED = (20, 30, 22)  # of 100; the base refuses 96
 
 
-def known(kind: str, late: float, refusals: int, seed: int | None = None, p: float = 0.005) -> Known:
+def known(kind: str, late: float, refusals: int, seed: int | None = None, p: float = 0.005) -> ProbedRun:
     base = kind == "base"
-    arm = Arm("m", 0) if base else Arm("m", 0, "a", kind, 0.25, "audio", seed, seed)
+    arm = StudyArm("m", 0) if base else StudyArm("m", 0, "a", kind, 0.25, "audio", seed, seed)
     low, high = (100 - refusals - 3) / 100, (100 - refusals + 3) / 100  # of what is answered
     entry = {"set": "harm", "modality": "audio", "system": "plain", "refusal": refusals, "n": 100,
              "low": low, "high": high}  # fmt: skip
-    return Known(arm, "audio", Told(np.array([np.nan, late]), late, p), {"sets": [entry]}, decisions(late))
+    return ProbedRun(arm, "audio", PointScores(np.array([np.nan, late]), late, p), {"sets": [entry]}, decisions(late))
 
 
-def decisions(late: float) -> Decided:
+def decisions(late: float) -> ProbeDecisions:
     """Of 40 behaviours of either kind, so many harmful ones told rightly that the balanced accuracy is `late`."""
     harmful = np.arange(80) < 40
     wrong = round(80 * (1 - late))
     said = np.where(harmful, 1.0, -1.0)
     said[:wrong] = -1.0
-    return decided(np.stack([np.full(80, np.nan), said]), harmful, [f"c{i}" for i in range(80)], 60)
+    return make_probe_decisions(np.stack([np.full(80, np.nan), said]), harmful, [f"c{i}" for i in range(80)], 60)
 
 
-def found(after: tuple[float, ...] = AFTER, before: Known | None = None, **more: Any) -> dict[str, Any]:
+def found(after: tuple[float, ...] = AFTER, before: ProbedRun | None = None, **more: Any) -> dict[str, Any]:
     runs = [known("closest", late, refused, i, **more) for i, (late, refused) in enumerate(zip(after, REFUSED))]
-    (entry,) = recognition([before or known("base", 0.94, 96), *runs], "harm", "plain")
+    (entry,) = recognition_entries([before or known("base", 0.94, 96), *runs], "harm", "plain")
     return entry
 
 
@@ -70,7 +70,7 @@ def test_where_all_runs_agree_the_prompts_speak() -> None:
     assert (alike["over"], alike["low"], alike["high"]) == ("prompts", own.low, own.high)
     assert (alike["recognition"], alike["dissociated"]) == ("kept", True)
     assert found()["over"] == "runs"
-    (alone,) = recognition([known("base", 0.94, 96), known("closest", 0.93, 20, 0)], "harm", "plain")
+    (alone,) = recognition_entries([known("base", 0.94, 96), known("closest", 0.93, 20, 0)], "harm", "plain")
     assert (alone["recognition"], alone["low"], alone["dissociated"]) == ("open", None, False)  # one run shows no noise
     assert alone["sentence"].startswith("Nothing can be said of a loss: Only one independent")
 
@@ -78,11 +78,11 @@ def test_where_all_runs_agree_the_prompts_speak() -> None:
 def test_refusals_that_agree_exactly_are_told_by_their_prompts() -> None:
     for refused, less in ((20, True), (95, False)):  # the base answers 4 % [1, 7]
         runs = [known("closest", late, refused, i) for i, late in enumerate(AFTER)]
-        (entry,) = recognition([known("base", 0.94, 96), *runs], "harm", "plain")
+        (entry,) = recognition_entries([known("base", 0.94, 96), *runs], "harm", "plain")
         assert (entry["refusals_high"], entry["recognition"], entry["dissociated"]) == (None, "kept", less)
 
 
 def test_without_varying_states_nothing_is_told() -> None:
-    nan = Told(np.full(2, np.nan), float("nan"), float("nan"))
-    none = Known(Arm("m", 0), "audio", nan, {"sets": []}, decisions(0.9))
-    assert recognition([none, known("closest", 0.9, 20, 0)], "harm", "plain") == []
+    nan = PointScores(np.full(2, np.nan), float("nan"), float("nan"))
+    none = ProbedRun(StudyArm("m", 0), "audio", nan, {"sets": []}, decisions(0.9))
+    assert recognition_entries([none, known("closest", 0.9, 20, 0)], "harm", "plain") == []

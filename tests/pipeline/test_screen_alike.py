@@ -12,8 +12,8 @@ import soundfile
 from screening import screen
 
 from undersong.pipeline import stages
-from undersong.pipeline.refusals import near_overlap
-from undersong.pipeline.workshop import Workshop
+from undersong.pipeline.refusals import count_near_overlaps
+from undersong.pipeline.workshop import RunContext
 from undersong.store import Store
 
 RATE = 16_000
@@ -67,10 +67,10 @@ def test_without_an_axis_that_listens_it_is_said_what_was_not_looked_at(sides, t
 
 
 def test_a_study_counts_it_between_all_its_corpora(sides, tmp_path: Path) -> None:
-    shop = Workshop(Store(tmp_path / "store"))
-    pool, tested = (stages.corpus(shop, str(side)) for side in sides)
+    shop = RunContext(Store(tmp_path / "store"))
+    pool, tested = (stages.load_corpus(shop, str(side)) for side in sides)
     record = SimpleNamespace(pool=pool, harm={}, harmless=None, sets={"test": tested})
-    assert near_overlap(record) == [("pool", "test", "nearly the same audio", 1)]  # type: ignore[arg-type]
-    assert set(pool.prints) == {f"pool{i}" for i in range(6)}
-    unheard = stages.corpus(shop, str(sides[0]), decode=False)
-    assert unheard.prints == {}
+    assert count_near_overlaps(record) == [("pool", "test", "nearly the same audio", 1)]  # type: ignore[arg-type]
+    assert set(pool.fingerprints) == {f"pool{i}" for i in range(6)}
+    unheard = stages.load_corpus(shop, str(sides[0]), decode=False)
+    assert unheard.fingerprints == {}

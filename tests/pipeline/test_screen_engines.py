@@ -19,10 +19,10 @@ from undersong.encoders.written.transcribe import Transcriber
 from undersong.encoders.written.transcripts import read_transcripts
 from undersong.models.adapter import AudioModel
 from undersong.pipeline import stages
-from undersong.pipeline.engine import AT_ONCE, Engine
+from undersong.pipeline.engine import DEFAULT_ENGINE, Engine
 from undersong.pipeline.screening import Screened
-from undersong.pipeline.stages.transcribed import transcripts
-from undersong.pipeline.workshop import Workshop
+from undersong.pipeline.stages.transcribed import transcribe_corpus
+from undersong.pipeline.workshop import RunContext
 from undersong.scale import portions, work
 from undersong.store import Store
 from undersong.types import UndersongError
@@ -141,7 +141,7 @@ def test_jobs_share_out_what_is_decoded_and_what_a_model_hears(
 ) -> None:
     heard: list[str] = []
     hear = AudioModel.hear
-    monkeypatch.setattr(work, "ROWS", 3)
+    monkeypatch.setattr(work, "SHARD_ROWS", 3)
     monkeypatch.setattr(AudioModel, "hear", lambda self, c: heard.extend(clip.id for clip in c) or hear(self, c))
     how = {"axes": {"ears": "internal"}, "model": str(tiny_folder), "max_quarantined": 0.2}
     for job in ("1/2", "2/2"):
@@ -161,10 +161,12 @@ def test_jobs_share_out_transcribing(clips, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(
         Transcriber, "transcribe", lambda self, s: heard.extend(one.id for one in s) or transcribe(self, s)
     )
-    shops = [Workshop(Store(tmp_path / name)) for name in ("jobs", "jobs", "plain")]
-    pool = [stages.corpus(shop, str(clips[0])) for shop in shops]
+    shops = [RunContext(Store(tmp_path / name)) for name in ("jobs", "jobs", "plain")]
+    pool = [stages.load_corpus(shop, str(clips[0])) for shop in shops]
     first, second = (Engine(shard=job) for job in ("1/2", "2/2"))
-    made = [transcripts(shop, asr, one, how) for shop, one, how in zip(shops, pool, (second, first, AT_ONCE))]
+    made = [
+        transcribe_corpus(shop, asr, one, how) for shop, one, how in zip(shops, pool, (second, first, DEFAULT_ENGINE))
+    ]
     assert heard[:3] == ["clip3", "clip4", "clip6"]  # of three shards the second is its own; then it makes the others
     assert sorted(heard) == sorted(2 * [f"clip{i}" for i in range(9) if i != 5])
     jobs, _, plain = (read_transcripts(one.path) for one in made)
@@ -181,7 +183,7 @@ def test_ray_makes_the_same_screening(clips, tiny_folder: Path, tmp_path: Path) 
     how = {"axes": {"ears": "internal"}, "model": str(tiny_folder), "max_quarantined": 0.2}
     one, other = (
         screen(*clips, tmp_path / f"ears{engine.name}", engine=engine, **how)
-        for engine in (Engine("ray", workers=1), AT_ONCE)
+        for engine in (Engine("ray", workers=1), DEFAULT_ENGINE)
     )
     assert one.tables["ears"].equals(other.tables["ears"])
     assert one.quarantined == other.quarantined

@@ -16,7 +16,7 @@ from screening import screen
 from undersong.corpora import read_manifest
 from undersong.encoders.vectors import read_embeddings
 from undersong.pipeline.screening import parse_axes
-from undersong.proximity import from_json
+from undersong.proximity import selection_from_json
 from undersong.types import UndersongError
 
 VERBS, OBJECTS = ("paint", "clean", "poison", "rob", "draw"), ("candle", "table", "judge", "doctor", "window", "garden")
@@ -84,7 +84,7 @@ def test_texts(texts, tmp_path) -> None:
     assert table.column("harm_set").unique().to_pylist() == ["harm"]
     closest = min(table.to_pylist(), key=lambda row: row["rank"])
     assert closest["nearest_id"] in ("h0", "h1")
-    selection = from_json((out / "selection.json").read_text())
+    selection = selection_from_json((out / "selection.json").read_text())
     assert selection == screened.selection
     assert (selection.axis, selection.kind, selection.k) == ("semantic", "closest", 6)
     kept = [json.loads(line) for line in (out / "kept.jsonl").read_text().splitlines()]
@@ -274,10 +274,12 @@ def test_an_earlier_screening_is_replaced_and_nothing_else(vectors, tmp_path) ->
     out.mkdir()
     first = screen(*vectors, out)  # an empty folder is fine
     second = screen(*vectors, out, keep="closest:3")
-    assert from_json((out / "selection.json").read_text()) == second.selection != first.selection
+    assert selection_from_json((out / "selection.json").read_text()) == second.selection != first.selection
     with pytest.raises(UndersongError, match="Cannot keep"):
         screen(*vectors, out, keep="closest:0")
-    assert from_json((out / "selection.json").read_text()) == second.selection  # a failure leaves it as it was
+    assert (
+        selection_from_json((out / "selection.json").read_text()) == second.selection
+    )  # a failure leaves it as it was
     (out / "thesis.txt").write_text("years of work")
     with pytest.raises(UndersongError, match="is no earlier screening"):
         screen(*vectors, out)
@@ -299,7 +301,7 @@ def test_a_failure_while_writing_leaves_nothing(vectors, tmp_path, monkeypatch) 
         with pytest.raises(OSError, match="no space"):
             screen(*vectors, tmp_path / name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["harm.parquet", "out", "pool.parquet"]
-    assert from_json((tmp_path / "out" / "selection.json").read_text()).k == 3
+    assert selection_from_json((tmp_path / "out" / "selection.json").read_text()).k == 3
 
 
 def test_axes_as_written() -> None:

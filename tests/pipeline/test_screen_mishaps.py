@@ -43,14 +43,14 @@ def test_a_store_inside_out_and_out_inside_a_store_are_refused(texts, tmp_path: 
 def test_what_somebody_puts_there_in_the_meantime_is_not_removed(texts, tmp_path: Path, monkeypatch) -> None:
     from undersong.pipeline.screening import run as module
 
-    out, find = tmp_path / "out", module.findings
+    out, find = tmp_path / "out", module.screening_findings
 
     def slow(*arguments):
         out.mkdir()
         (out / "notes.txt").write_text("precious")
         return find(*arguments)
 
-    monkeypatch.setattr(module, "findings", slow)
+    monkeypatch.setattr(module, "screening_findings", slow)
     with pytest.raises(UndersongError, match=r"no earlier screening \(it holds notes\.txt\)"):
         screen(*texts, out)
     assert (out / "notes.txt").read_text() == "precious"
@@ -181,7 +181,7 @@ def test_a_side_without_what_an_axis_wants_is_refused_before_anything_is_embedde
 ) -> None:
     from undersong.pipeline.screening import run as module
 
-    monkeypatch.setattr(module, "_vectors", lambda *_args: pytest.fail("embedded"))
+    monkeypatch.setattr(module, "_read_or_embed", lambda *_args: pytest.fail("embedded"))
     tone = np.sin(np.arange(8000) * np.arange(8000) / 4e4) / 2
     soundfile.write(tmp_path / "tone.wav", tone, 16_000)
     texts = ["rob a judge", "rob a bank"]
@@ -202,7 +202,7 @@ def test_a_side_without_what_an_axis_wants_is_refused_before_anything_is_embedde
 def test_padding_that_is_not_there_is_refused_before_anything_is_embedded(tmp_path: Path, monkeypatch) -> None:
     from undersong.pipeline.screening import run as module
 
-    monkeypatch.setattr(module, "_vectors", lambda *_args: pytest.fail("embedded"))
+    monkeypatch.setattr(module, "_read_or_embed", lambda *_args: pytest.fail("embedded"))
     with pytest.raises(UndersongError, match="no padding to check"):
         screen(*PAIR, tmp_path / "out", axes=WORDS, check_padding=True)
 

@@ -11,8 +11,8 @@ import tiny_speech
 from screening import screen
 
 from undersong.pipeline import stages
-from undersong.pipeline.stages.embedded import View, embeddings
-from undersong.pipeline.workshop import Workshop
+from undersong.pipeline.stages.embedded import EmbeddingRequest, embed_corpus
+from undersong.pipeline.workshop import RunContext
 from undersong.store import Store
 from undersong.types import UndersongError
 
@@ -69,23 +69,23 @@ def test_the_screening_score_is_against_harmless_speech(report: dict[str, Any]) 
 def test_a_speech_encoder_is_an_axis_of_a_study(tmp_path: Path) -> None:
     """One artefact for every spelling of the same encoder, another for other options."""
     folder = tiny_speech.save("wavlm-base", tmp_path / "wavlm")
-    shop = Workshop(Store(tmp_path / "store"))
-    corpus = stages.corpus(shop, "organism:unseen-benign")
+    shop = RunContext(Store(tmp_path / "store"))
+    corpus = stages.load_corpus(shop, "organism:unseen-benign")
 
     def embedded(options: str) -> str:
-        return embeddings(shop, View(f"speech:{folder}{options}", corpus, [corpus], "organism:af3")).hash
+        return embed_corpus(shop, EmbeddingRequest(f"speech:{folder}{options}", corpus, [corpus], "organism:af3")).hash
 
     assert embedded("") == embedded(",layer=last,pool=mean") != embedded(",pool=mean+std")
 
 
 def test_ready_harmless_speech_must_come_as_the_others(tmp_path: Path) -> None:
-    pool = stages.corpus(Workshop(Store(tmp_path / "store")), "organism:unseen-benign")
+    pool = stages.load_corpus(RunContext(Store(tmp_path / "store")), "organism:unseen-benign")
     with pytest.raises(UndersongError, match="harmless"):
         screen(
             _vectors(tmp_path / "p.parquet", "p", 8),
             _vectors(tmp_path / "h.parquet", "h", 3),
             tmp_path / "out",
-            harmless=str(pool.artefact.path),
+            harmless=str(pool.artifact.path),
         )
 
 
@@ -93,10 +93,10 @@ def _vectors(path: Path, prefix: str, count: int) -> Path:
     import numpy as np
     import pyarrow.parquet as pq
 
-    from undersong.encoders.vectors import vectors_table
+    from undersong.encoders.vectors import embeddings_table
 
     rows = np.random.default_rng(count).standard_normal((count, 4)).astype(np.float32)
-    pq.write_table(vectors_table([f"{prefix}{i}" for i in range(count)], rows, np.ones(count)), path)
+    pq.write_table(embeddings_table([f"{prefix}{i}" for i in range(count)], rows, np.ones(count)), path)
     return path
 
 

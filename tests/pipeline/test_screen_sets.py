@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pytest
 from screening import screen
 
-from undersong.pipeline.screening import parse_harm
+from undersong.pipeline.screening import parse_harm_sets
 from undersong.types import UndersongError
 
 POOL = ["paint a chair", "wash the boat", "rob the quiet doctor", "poison the red lamp", "draw a garden", "sing a song"]
@@ -71,8 +71,8 @@ def test_what_cannot_be_is_refused(corpora, tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match="overlap in 1 pairs"):
         screen(pool, sets, tmp_path / "out")
     with pytest.raises(UndersongError, match="Two harm sets are called 'harm'"):
-        parse_harm(["a/harm.jsonl", "b/harm.jsonl"])
-    assert parse_harm(["adv=hf:a/b?split=x", "b/harm.jsonl", "hf:c/d?config=e"]) == {
+        parse_harm_sets(["a/harm.jsonl", "b/harm.jsonl"])
+    assert parse_harm_sets(["adv=hf:a/b?split=x", "b/harm.jsonl", "hf:c/d?config=e"]) == {
         "adv": "hf:a/b?split=x",
         "harm": "b/harm.jsonl",
         "d?config=e": "hf:c/d?config=e",

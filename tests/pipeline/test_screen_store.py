@@ -84,7 +84,7 @@ def test_the_same_question_again_computes_nothing(sides: tuple[Path, Path], tmp_
 
     how = {"axes": {"words": "char-ngrams"}, "store": tmp_path / "store"}
     first = screen(*sides, tmp_path / "first", **how)
-    monkeypatch.setattr(module, "findings", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(module, "screening_findings", lambda *_: pytest.fail("computed again"))
     again = screen(*sides, tmp_path / "again", form="hub", **how)
     assert again.selection == first.selection
     assert again.tables["words"].equals(first.tables["words"])
@@ -98,18 +98,18 @@ def test_the_same_question_again_computes_nothing(sides: tuple[Path, Path], tmp_
 def test_a_study_finds_what_a_screening_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One key for both: look before the study costs anything."""
     from undersong.pipeline import stages
-    from undersong.pipeline.stages.embedded import View, embeddings
-    from undersong.pipeline.workshop import Workshop
+    from undersong.pipeline.stages.embedded import EmbeddingRequest, embed_corpus
+    from undersong.pipeline.workshop import RunContext
     from undersong.store import Store
 
     pair = "organism:unseen-benign", "organism:unseen-harm"
     screen(*pair, tmp_path / "out", axes={"words": "tfidf", "sound": "logmel"}, store=tmp_path / "store")
-    shop = Workshop(Store(tmp_path / "store"))
-    corpora = [stages.corpus(shop, ref) for ref in pair]
+    shop = RunContext(Store(tmp_path / "store"))
+    corpora = [stages.load_corpus(shop, ref) for ref in pair]
     monkeypatch.setattr(encoders, "make_encoder", lambda *_args, **_more: pytest.fail("embedded again"))
     for spec in ("tfidf", "logmel"):
         for one in corpora:
-            assert embeddings(shop, View(spec, one, corpora)).path.is_dir()
+            assert embed_corpus(shop, EmbeddingRequest(spec, one, corpora)).path.is_dir()
 
 
 KILLED = """
@@ -149,11 +149,11 @@ def test_a_killed_screening_redoes_one_shard(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "out").exists()
     (shards,) = tmp_path.glob("out.*.partial/embeddings/*.shards.*.partial")
     assert len(list(shards.glob("*.done"))) == 2
-    monkeypatch.setattr(work, "ROWS", 100)
+    monkeypatch.setattr(work, "SHARD_ROWS", 100)
     embedded: list[int] = []
-    embed = work.embed
+    embed = work.embed_samples
     monkeypatch.setattr(
-        work, "embed", lambda encoder, samples: embedded.append(len(samples)) or embed(encoder, samples)
+        work, "embed_samples", lambda encoder, samples: embedded.append(len(samples)) or embed(encoder, samples)
     )
     screened = screen("organism:pool", "organism:reference", tmp_path / "out", axes={"words": "tfidf"})
     n = len(screened.tables["words"])

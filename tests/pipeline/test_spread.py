@@ -13,13 +13,13 @@ from tiny_study import tiny_study
 from typer.testing import CliRunner
 
 from undersong.cli.app import app
-from undersong.models.loading import PLAIN
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS
 from undersong.pipeline.engine import Engine
 from undersong.pipeline.plan import plan_of
 from undersong.pipeline.run import run
-from undersong.pipeline.spread import COUNTS, ArmJob, Arms, spread_arms
-from undersong.scale.ray_cluster import RETRIES
-from undersong.scale.ray_jobs import Worker
+from undersong.pipeline.spread import ATTEMPTS_PREFIX, ArmJob, ArmJobs, run_arms_on_ray
+from undersong.scale.ray_cluster import MAX_TRIES
+from undersong.scale.ray_jobs import RayActor
 from undersong.study import Study, parse_study
 from undersong.types import UndersongError
 
@@ -32,10 +32,10 @@ def study() -> Study:
     return parse_study(TINY, "tiny")
 
 
-def counted(todo: list[ArmJob]) -> Arms:
+def counted(todo: list[ArmJob]) -> ArmJobs:
     """Jobs with the folder that counts their tries."""
-    jobs = Arms(todo, PLAIN)
-    jobs.tries(0).parent.mkdir(parents=True)
+    jobs = ArmJobs(todo, DEFAULT_LOAD_OPTIONS)
+    jobs.tries_file(0).parent.mkdir(parents=True)
     return jobs
 
 
@@ -46,7 +46,7 @@ def missing(study: Study, store: Path) -> set[str]:
 def test_a_worker_makes_what_the_run_finds(tmp_path: Path, study: Study) -> None:
     store = tmp_path / "store"
     jobs = pickle.loads(pickle.dumps(counted([ArmJob(study, arm, store) for arm in ARMS])))
-    worker = Worker(jobs, os.getcwd())
+    worker = RayActor(jobs, os.getcwd())
     assert worker({"number": np.array([1, 0])})["refused"] == ["", ""]
     assert len(jobs.shops) == 1  # one model in memory for both
     assert missing(study, store) == {"verdicts"}
@@ -55,8 +55,8 @@ def test_a_worker_makes_what_the_run_finds(tmp_path: Path, study: Study) -> None
 
 def test_an_arm_at_which_workers_die_is_given_up_by_name(tmp_path: Path, study: Study) -> None:
     jobs = counted([ArmJob(study, ARMS[1], tmp_path)])
-    worker = Worker(jobs, os.getcwd())
-    jobs.tries(0).write_bytes(b"." * RETRIES)
+    worker = RayActor(jobs, os.getcwd())
+    jobs.tries_file(0).write_bytes(b"." * MAX_TRIES)
     (refused,) = worker({"number": np.array([0])})["refused"]
     assert refused.startswith(f"Workers died 3 times at arm tiny: {ARMS[1]}; ")
 
@@ -64,13 +64,13 @@ def test_an_arm_at_which_workers_die_is_given_up_by_name(tmp_path: Path, study: 
 def test_two_runs_on_one_store_count_apart(tmp_path: Path, study: Study) -> None:
     """Deaths of one are not the other's, and the one that ends first takes nothing away."""
     one, other = (counted([ArmJob(study, ARMS[1], tmp_path)]) for _ in range(2))
-    assert one.tries(0).parent != other.tries(0).parent
-    assert pickle.loads(pickle.dumps(one)).tries(0) == one.tries(0)  # all workers of one run count together
+    assert one.tries_file(0).parent != other.tries_file(0).parent
+    assert pickle.loads(pickle.dumps(one)).tries(0) == one.tries_file(0)  # all workers of one run count together
 
 
 def test_what_a_study_is_refused_for_is_said_in_its_own_words(tmp_path: Path) -> None:
     study = parse_study({**TINY, "pool": str(tmp_path / "none.jsonl")}, "tiny")
-    worker = Worker(counted([ArmJob(study, ARMS[1], tmp_path)]), os.getcwd())
+    worker = RayActor(counted([ArmJob(study, ARMS[1], tmp_path)]), os.getcwd())
     (refused,) = worker({"number": np.array([0])})["refused"]
     with pytest.raises(UndersongError) as alone:
         run(study, tmp_path / "out")
@@ -95,9 +95,9 @@ def test_on_ray_the_results_are_those_of_one_process(tmp_path: Path, study: Stud
     pytest.importorskip("ray")
     said: list[str] = []
     store = tmp_path / "out" / "store"
-    spread_arms([(study, tmp_path / "out", store)], PLAIN, Engine("ray", workers=2), said.append)
+    run_arms_on_ray([(study, tmp_path / "out", store)], DEFAULT_LOAD_OPTIONS, Engine("ray", workers=2), said.append)
     assert sorted(line.split(" is done")[0] for line in said) == [f"tiny: {arm}" for arm in ARMS]
     assert said[-1].endswith("(2 of 2 arms)")
     assert missing(study, store) == {"verdicts"}
-    assert not list(store.glob(f"{COUNTS}*"))
+    assert not list(store.glob(f"{ATTEMPTS_PREFIX}*"))
     assert run(study, tmp_path / "out").result_hash == run(study, tmp_path / "plain").result_hash

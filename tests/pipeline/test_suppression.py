@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from undersong.pipeline.results.suppression import Change, suppression
-from undersong.pipeline.stages import Arm
+from undersong.pipeline.results.suppression import GapChange, suppression_entries
+from undersong.pipeline.stages import StudyArm
 from undersong.proximity import Selection
 
 # Trained on text the closest arm loses most, and typed prompts show it most; trained on audio hardly anything happens.
@@ -26,14 +26,14 @@ def noise(*key: Any) -> float:
     return float(np.random.default_rng([len(str(one)) * 7 + ord(str(one)[0]) for one in key]).normal(0, 0.02))
 
 
-def arm(kind: str, trained: str, seed: int, model: str = "m") -> Arm:
+def arm(kind: str, trained: str, seed: int, model: str = "m") -> StudyArm:
     chosen = Selection("a", "nearest", kind, 0.25, 1, None, (kind,), kind)
-    return Arm(model, 0, "a", kind, 0.25, trained, seed, seed, chosen)
+    return StudyArm(model, 0, "a", kind, 0.25, trained, seed, seed, chosen)
 
 
-def changes(model: str = "m", times: float = 1.0) -> list[Change]:
+def changes(model: str = "m", times: float = 1.0) -> list[GapChange]:
     return [
-        Change(arm(kind, trained, seed, model), probed, times * (level + noise(kind, trained, probed, seed)))
+        GapChange(arm(kind, trained, seed, model), probed, times * (level + noise(kind, trained, probed, seed)))
         for (kind, trained, probed), level in LEVEL.items()
         for seed in range(3)
     ]
@@ -56,7 +56,7 @@ def runs(model: str = "m") -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    return suppression(changes(), runs(), "harm", "plain", 40)
+    return suppression_entries(changes(), runs(), "harm", "plain", 40)
 
 
 def late(kind: str, trained: str, probed: str) -> np.ndarray:
@@ -90,7 +90,7 @@ def test_suppression_mirrors_damage_only_where_both_are_beyond_noise(found: dict
     assert typed["jsr"] < 0  # and less breaks
     assert typed["mirrors"] is True
     assert sides["distant", "text"]["mirrors"] is None
-    upside = suppression(changes(times=-1.0), runs(), "harm", "plain", 40)["asymmetry"]
+    upside = suppression_entries(changes(times=-1.0), runs(), "harm", "plain", 40)["asymmetry"]
     assert next(one for one in upside if (one["kind"], one["modality"]) == ("closest", "text"))["mirrors"] is False
 
 
@@ -103,7 +103,7 @@ def test_arms_that_suppress_more_break_more(found: dict[str, Any]) -> None:
 
 
 def test_bases_are_never_put_together(found: dict[str, Any]) -> None:
-    both = suppression([*changes(), *changes("n", 100.0)], [*runs(), *runs("n")], "harm", "plain", 40)
+    both = suppression_entries([*changes(), *changes("n", 100.0)], [*runs(), *runs("n")], "harm", "plain", 40)
     assert [one for one in both["cells"] if one["model"] == "m"] == found["cells"]
     assert [one for one in both["with_jsr"] if one["model"] == "m"] == found["with_jsr"]
     assert len(both["claims"]) == 8
@@ -111,7 +111,7 @@ def test_bases_are_never_put_together(found: dict[str, Any]) -> None:
 
 def test_what_was_not_asked_has_no_entry() -> None:
     one = [change for change in changes() if change.arm.modality == "audio" and change.arm.kind == "closest"]
-    alone = suppression(one, [], "harm", "plain", 40)
+    alone = suppression_entries(one, [], "harm", "plain", 40)
     assert alone["claims"] == alone["asymmetry"] == alone["with_jsr"] == []
     assert {(cell["train_modality"], cell["modality"]) for cell in alone["cells"]} == {
         ("audio", "audio"),

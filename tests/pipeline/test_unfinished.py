@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from recorded import record, study, written
 
-from undersong.pipeline.folders import for_study
+from undersong.pipeline.folders import check_study_folder
 from undersong.pipeline.run import run
-from undersong.pipeline.unfinished import NOTE, missing, noted
+from undersong.pipeline.unfinished import UNFINISHED_FILE, describe_unfinished, unfinished_study
 from undersong.study import Study, parse_study
 
 
@@ -47,9 +47,9 @@ def test_a_stopped_study_says_what_is_missing_and_goes_on(asked: Study, tmp_path
     out, store = tmp_path / "out", tmp_path / "elsewhere"
     with pytest.raises(Stopped):
         run(asked, out, store, say=stopping(2))
-    assert [path.name for path in out.iterdir()] == [NOTE]
-    assert noted(out) == asked.study
-    said = missing(out)
+    assert [path.name for path in out.iterdir()] == [UNFINISHED_FILE]
+    assert unfinished_study(out) == asked.study
+    said = describe_unfinished(out)
     assert said is not None
     assert f"{out} is of the unfinished study {asked.study!r}: missing are " in said
     lacking = dict(part.rsplit(" ", 3)[0::3] for part in said.split("missing are ")[1].split(";")[0].split(", "))
@@ -59,10 +59,10 @@ def test_a_stopped_study_says_what_is_missing_and_goes_on(asked: Study, tmp_path
     assert " ".join(done.stderr.split()).endswith(" ".join(said.split()))
     assert not (out / "report.html").exists()
 
-    for_study(out, asked.study, store)  # it may go on, though the store lies elsewhere
+    check_study_folder(out, asked.study, store)  # it may go on, though the store lies elsewhere
     run(asked, out, store)
-    assert not (out / NOTE).exists()
-    assert missing(out) is None
+    assert not (out / UNFINISHED_FILE).exists()
+    assert describe_unfinished(out) is None
     assert report(out).returncode == 0
 
 
@@ -82,7 +82,7 @@ def test_what_is_there_already_is_not_missing(asked: Study, tmp_path: Path) -> N
     (out / "results.json").unlink()
     with pytest.raises(Stopped):
         run(asked, out, say=stopping(1))
-    assert "only the results are still to be written" in str(missing(out))
+    assert "only the results are still to be written" in str(describe_unfinished(out))
 
 
 def test_a_corpus_that_is_gone_is_said_and_a_foreign_note_is_none(asked: Study, tmp_path: Path) -> None:
@@ -90,12 +90,12 @@ def test_a_corpus_that_is_gone_is_said_and_a_foreign_note_is_none(asked: Study, 
     with pytest.raises(Stopped):
         run(asked, out, say=stopping(2))
     (tmp_path / "said.jsonl").unlink()
-    assert "what it lacks cannot be told" in str(missing(out))
-    facts = json.loads((out / NOTE).read_text())
+    assert "what it lacks cannot be told" in str(describe_unfinished(out))
+    facts = json.loads((out / UNFINISHED_FILE).read_text())
     for other in ({**facts, "study": {"study": "s"}}, {**facts, "loading": {"colour": "red"}}):
-        (out / NOTE).write_text(json.dumps(other))
-        assert "what it lacks cannot be told" in str(missing(out))
+        (out / UNFINISHED_FILE).write_text(json.dumps(other))
+        assert "what it lacks cannot be told" in str(describe_unfinished(out))
     for foreign in ("", "[1]", "{}", '{"store": 1, "loading": 2, "study": 3}', "\x00"):
-        (out / NOTE).write_text(foreign)
-        assert missing(out) is None
-        assert noted(out) is None
+        (out / UNFINISHED_FILE).write_text(foreign)
+        assert describe_unfinished(out) is None
+        assert unfinished_study(out) is None

@@ -14,13 +14,13 @@ from tiny_study import tiny_study
 from undersong.cli import main
 from undersong.encoders.spoken import speaker
 from undersong.encoders.written import sentences
-from undersong.models.loading import PLAIN
-from undersong.pipeline.ledger import look
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS
+from undersong.pipeline.ledger import plan_artifacts
 from undersong.pipeline.plan import plan_of
 from undersong.pipeline.run import run, run_arm
-from undersong.pipeline.status import status_of
-from undersong.pipeline.uninstalled import refuse_uninstalled
-from undersong.pipeline.workshop import Workshop
+from undersong.pipeline.status import study_status
+from undersong.pipeline.uninstalled import check_dependencies
+from undersong.pipeline.workshop import RunContext
 from undersong.store import Store
 from undersong.study import Study, parse_study
 from undersong.types import UndersongError
@@ -119,23 +119,23 @@ def test_a_package_that_is_here_is_not_spoken_of(folder: Path, monkeypatch: pyte
 
 def test_vectors_that_are_in_the_store_need_no_package(folder: Path) -> None:
     asked = study(**MEANING)
-    ledger, shop = look(asked, folder / "store", PLAIN), Workshop(Store(folder / "store"))
-    theirs = [one for one in ledger.asked.values() if one.stage == "embeddings" and one.encoder == "text:../minilm"]
+    ledger, shop = plan_artifacts(asked, folder / "store", DEFAULT_LOAD_OPTIONS), RunContext(Store(folder / "store"))
+    theirs = [one for one in ledger.planned.values() if one.stage == "embeddings" and one.encoder == "text:../minilm"]
     assert len(theirs) == 2
     for one in theirs:
         with pytest.raises(UndersongError, match="Axis meaning"):
-            refuse_uninstalled(asked, shop)
-        one.place.path.mkdir(parents=True)
-        (one.place.path / "provenance.json").write_text(json.dumps({"hash": one.place.hash, "cpu_seconds": 1.0}))
-    refuse_uninstalled(asked, shop)
+            check_dependencies(asked, shop)
+        one.expected.path.mkdir(parents=True)
+        (one.expected.path / "provenance.json").write_text(json.dumps({"hash": one.expected.hash, "cpu_seconds": 1.0}))
+    check_dependencies(asked, shop)
     assert plan_of(asked, folder / "store").uninstalled == ()
-    shutil.rmtree(theirs[0].place.path)
+    shutil.rmtree(theirs[0].expected.path)
     assert plan_of(asked, folder / "store").uninstalled == (SENTENCE,)
 
 
 def test_weights_that_the_store_cannot_be_asked_without_are_told_with_their_axis(folder: Path) -> None:
     said = "Axis voices: The encoder speaker needs the weights of the package resemblyzer; pip install"
-    for ask in (plan_of, status_of):
+    for ask in (plan_of, study_status):
         with pytest.raises(UndersongError, match=said):
             ask(study(voices="speaker"), folder / "store")
     (line,) = plan_of(study(voices="speaker"), folder / "store", unread=True).uninstalled

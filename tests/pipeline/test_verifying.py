@@ -13,7 +13,7 @@ from undersong.cli import main
 from undersong.corpora import open_corpus
 from undersong.evaluation.replies import read_replies
 from undersong.pipeline import verifying
-from undersong.pipeline.published import pretrained
+from undersong.pipeline.published import pretrained_rates
 from undersong.types import UndersongError
 
 
@@ -47,7 +47,7 @@ def test_a_tiny_instance_stands_beside_the_published_figure(
     assert not stopped.value.code
     assert said.startswith("yes loads: ")
     line = next(line for line in said.splitlines() if line.startswith("AdvBench: "))
-    assert f"of 3 prompts (judge keyword), printed {pretrained(family)['AdvBench'].percent:.2f} %" in line
+    assert f"of 3 prompts (judge keyword), printed {pretrained_rates(family)['AdvBench'].percent:.2f} %" in line
     assert "not to be compared: the judge there was cais/HarmBench" in line
     assert "there were 520 prompts there" in line
     asked = json.loads((out / "AdvBench" / "provenance.json").read_text())["config"]
@@ -59,10 +59,12 @@ def test_a_tiny_instance_stands_beside_the_published_figure(
 
 
 def test_the_full_set_and_the_published_judge_are_compared() -> None:
-    printed = pretrained("Kimi-Audio")["AdvBench"]
+    printed = pretrained_rates("Kimi-Audio")["AdvBench"]
     entry = {"n": 520, "jsr": 25 / 520, "low": 0.032, "high": 0.07}
-    assert verifying.beside(entry, printed, "harmbench").endswith("printed 4.62 %; it lies inside our interval.")
-    assert "outside" in verifying.beside(entry | {"low": 0.047}, printed, "harmbench")
+    assert verifying.compare_with_published(entry, printed, "harmbench").endswith(
+        "printed 4.62 %; it lies inside our interval."
+    )
+    assert "outside" in verifying.compare_with_published(entry | {"low": 0.047}, printed, "harmbench")
 
 
 @pytest.mark.parametrize(
@@ -74,4 +76,4 @@ def test_the_full_set_and_the_published_judge_are_compared() -> None:
 )
 def test_what_was_never_published_is_refused_before_weights_are_read(model, sets, said) -> None:
     with pytest.raises(UndersongError, match=said):
-        verifying.refuse_unpublished(model, sets)
+        verifying.check_published(model, sets)

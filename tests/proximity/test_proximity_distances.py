@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics.pairwise import cosine_distances
 
-from undersong.proximity import Nearest, nearest
-from undersong.proximity.distances import FEW, first_equal
+from undersong.proximity import NearestDistances, nearest_distances
+from undersong.proximity.distances import MAX_REPEATED_ARGMAX, first_equal_row
 from undersong.types import UndersongError
 
 COLUMNS = ("distance", "second_distance", "knn_distance", "centroid_distance")
@@ -25,7 +25,7 @@ def vectors(n: int, m: int, d: int, seed: int, mean: float = 0.0) -> tuple[np.nd
     return both[:n], both[n:]
 
 
-def by_loops(pool: np.ndarray, harm: np.ndarray, k: int) -> Nearest:
+def by_loops(pool: np.ndarray, harm: np.ndarray, k: int) -> NearestDistances:
     """The definition in float64, one pool row after the other."""
     pool, harm = pool.astype(np.float64), harm.astype(np.float64)
     distances = cosine_distances(pool, harm)
@@ -33,7 +33,7 @@ def by_loops(pool: np.ndarray, harm: np.ndarray, k: int) -> Nearest:
     ordered = np.sort(distances, axis=1)
     second = ordered[:, 1] if len(harm) > 1 else np.full(len(pool), np.nan)
     to_centroid = cosine_distances(pool, centroid)[:, 0]
-    return Nearest(ordered[:, 0], distances.argmin(axis=1), second, ordered[:, :k].mean(axis=1), to_centroid)
+    return NearestDistances(ordered[:, 0], distances.argmin(axis=1), second, ordered[:, :k].mean(axis=1), to_centroid)
 
 
 @pytest.mark.parametrize("mean", [0.0, 4.0])  # scattered, and clustered about a common mean: computed in two ways
@@ -41,7 +41,7 @@ def by_loops(pool: np.ndarray, harm: np.ndarray, k: int) -> Nearest:
 def test_equals_the_definition(mean: float, shape, k: int, block: int) -> None:
     pool, harm = vectors(*shape, mean=mean)
     k = min(k, len(harm))
-    made, expected = nearest(pool, harm, k=k, block=block), by_loops(pool, harm, k)
+    made, expected = nearest_distances(pool, harm, k=k, block=block), by_loops(pool, harm, k)
     for column in COLUMNS:
         assert np.allclose(getattr(made, column), getattr(expected, column), atol=2e-6, equal_nan=True), column
     distances = cosine_distances(pool.astype(float), harm.astype(float))
@@ -52,7 +52,7 @@ def test_equals_the_definition(mean: float, shape, k: int, block: int) -> None:
 @given(shapes, st.integers(1, 50), st.integers(1, 50))
 def test_independent_of_the_block_size(shape, a: int, b: int) -> None:
     pool, harm = vectors(*shape)
-    one, other = (nearest(pool, harm, k=1, block=block) for block in (a, b))
+    one, other = (nearest_distances(pool, harm, k=1, block=block) for block in (a, b))
     for column in COLUMNS:
         assert np.allclose(getattr(one, column), getattr(other, column), atol=1e-6, equal_nan=True)
 
@@ -62,15 +62,17 @@ def test_follows_a_permutation(shape, random) -> None:
     pool, harm = vectors(*shape)
     order = list(range(len(pool)))
     random.shuffle(order)
-    plain, moved = nearest(pool, harm, k=1, block=7), nearest(pool[order], harm, k=1, block=7)
+    plain, moved = nearest_distances(pool, harm, k=1, block=7), nearest_distances(pool[order], harm, k=1, block=7)
     for column in COLUMNS:
         assert np.allclose(getattr(plain, column)[order], getattr(moved, column), atol=1e-6, equal_nan=True)
 
 
 def test_many_neighbours_are_the_same_sum() -> None:
-    pool, harm = vectors(20, 3 * FEW, 5, 1)
-    for k in (FEW, FEW + 1, 3 * FEW):
-        assert np.allclose(nearest(pool, harm, k=k).knn_distance, by_loops(pool, harm, k).knn_distance, atol=2e-6)
+    pool, harm = vectors(20, 3 * MAX_REPEATED_ARGMAX, 5, 1)
+    for k in (MAX_REPEATED_ARGMAX, MAX_REPEATED_ARGMAX + 1, 3 * MAX_REPEATED_ARGMAX):
+        assert np.allclose(
+            nearest_distances(pool, harm, k=k).knn_distance, by_loops(pool, harm, k).knn_distance, atol=2e-6
+        )
 
 
 def test_digits_survive_a_large_common_mean() -> None:
@@ -78,7 +80,7 @@ def test_digits_survive_a_large_common_mean() -> None:
     rng = np.random.default_rng(0)
     common = 30 * rng.standard_normal(64) / 8
     pool, harm = ((common + 0.01 * rng.standard_normal((n, 64))).astype(np.float32) for n in (50, 9))
-    made, expected = nearest(pool, harm, k=3), by_loops(pool, harm, 3)
+    made, expected = nearest_distances(pool, harm, k=3), by_loops(pool, harm, 3)
     assert expected.distance.max() < 1e-5
     for column in COLUMNS:
         assert np.allclose(getattr(made, column), getattr(expected, column), rtol=1e-3, atol=0), column
@@ -89,7 +91,7 @@ def test_digits_survive_a_large_common_mean() -> None:
 def test_centring_is_subtracting_first(shape) -> None:
     pool, harm = vectors(*shape, mean=3.0)
     centre = np.random.default_rng(shape[-1]).standard_normal(shape[2])
-    made = nearest(pool, harm, k=1, centre=centre)
+    made = nearest_distances(pool, harm, k=1, center=centre)
     expected = by_loops(pool.astype(float) - centre, harm.astype(float) - centre, 1)
     for column in COLUMNS:
         assert np.allclose(getattr(made, column), getattr(expected, column), atol=1e-5, equal_nan=True), column
@@ -98,14 +100,14 @@ def test_centring_is_subtracting_first(shape) -> None:
 def test_of_equal_harm_rows_the_first_is_named() -> None:
     pool, harm = vectors(300, 1, 37, 5)
     copies = np.concatenate([harm, -harm, *[harm] * 45])
-    made = nearest(pool, copies, k=1, block=11)
+    made = nearest_distances(pool, copies, k=1, block=11)
     assert set(made.index[cosine_distances(pool, harm)[:, 0] < 0.9].tolist()) == {0}
     assert np.allclose(made.second_distance[made.index == 0], made.distance[made.index == 0], atol=1e-6)
 
 
 def test_the_very_vector_has_distance_zero_and_its_opposite_two() -> None:
     harm = np.array([[1.0, 2.0, 3.0]], np.float32)
-    made = nearest(np.concatenate([harm * 7, -harm, harm]), harm, k=1)
+    made = nearest_distances(np.concatenate([harm * 7, -harm, harm]), harm, k=1)
     assert made.distance == pytest.approx([0, 2, 0], abs=1e-6)
     assert np.isnan(made.second_distance).all()
     assert made.distance.min() >= 0
@@ -116,7 +118,7 @@ def test_the_very_vector_has_distance_zero_and_its_opposite_two() -> None:
 def test_no_scale_is_lost(scale: float) -> None:
     pool, harm = vectors(30, 4, 6, 2)
     pool = pool / np.linalg.norm(pool, axis=1, keepdims=True)
-    made = nearest(pool * np.float32(scale), harm, k=1)
+    made = nearest_distances(pool * np.float32(scale), harm, k=1)
     assert np.allclose(made.distance, by_loops(pool, harm, 1).distance, atol=2e-6)
 
 
@@ -127,24 +129,24 @@ def test_a_vector_without_direction_never_gets_a_distance(bad: float, side: str,
     pool, harm = vectors(9, 4, 3, 0)
     (pool if side == "pool" else harm)[2] = bad
     with pytest.raises(UndersongError, match=f"{side} item 2 is zero, NaN or infinite"):
-        nearest(pool, harm, k=1, centre=np.ones(3) if centred else None, block=2)
+        nearest_distances(pool, harm, k=1, center=np.ones(3) if centred else None, block=2)
 
 
 def test_what_centring_makes_zero_has_no_distance() -> None:
     pool, harm = vectors(5, 3, 4, 0)
-    made = nearest(pool, harm, k=1, centre=pool[2].astype(np.float64))
+    made = nearest_distances(pool, harm, k=1, center=pool[2].astype(np.float64))
     for column in COLUMNS:
         assert np.isnan(getattr(made, column)).tolist() == [False, False, True, False, False], column
-    made = nearest(pool, harm, k=2, centre=harm[1].astype(np.float64))  # a harm row: never the nearest
+    made = nearest_distances(pool, harm, k=2, center=harm[1].astype(np.float64))  # a harm row: never the nearest
     assert set(made.index.tolist()) <= {0, 2}
     assert np.isfinite(made.distance).all()
-    assert np.isnan(nearest(pool, harm[:1], k=1, centre=harm[0].astype(np.float64)).distance).all()
+    assert np.isnan(nearest_distances(pool, harm[:1], k=1, center=harm[0].astype(np.float64)).distance).all()
 
 
 def test_vectors_that_cancel_out_have_no_centroid() -> None:
     pool, _ = vectors(4, 1, 3, 0)
     harm = np.array([[1, 0, 0], [-1, 0, 0]], np.float32)
-    made = nearest(pool, harm, k=1)
+    made = nearest_distances(pool, harm, k=1)
     assert np.isnan(made.centroid_distance).all()
     assert np.isfinite(made.distance).all()
 
@@ -160,7 +162,7 @@ def test_vectors_that_cancel_out_have_no_centroid() -> None:
 )
 def test_sides_that_do_not_fit(n: int, m: int, d: int, k: int, message: str) -> None:
     with pytest.raises(UndersongError, match=message):
-        nearest(np.ones((n, d), np.float32), np.ones((m, 3), np.float32), k=k)
+        nearest_distances(np.ones((n, d), np.float32), np.ones((m, 3), np.float32), k=k)
 
 
 def test_memory_beside_the_outputs_does_not_grow_with_the_pool() -> None:
@@ -168,7 +170,7 @@ def test_memory_beside_the_outputs_does_not_grow_with_the_pool() -> None:
         pool, harm = np.ones((n, 16), np.float32), np.eye(16, dtype=np.float32)
         pool[:, 0] += np.arange(n)
         tracemalloc.start()
-        made = nearest(pool, harm, k=1, block=64)
+        made = nearest_distances(pool, harm, k=1, block=64)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak - sum(getattr(made, name).nbytes for name in made.__slots__)
@@ -179,4 +181,4 @@ def test_memory_beside_the_outputs_does_not_grow_with_the_pool() -> None:
 
 def test_first_equal_rows() -> None:
     rows = np.array([[1, 2], [3, 4], [1, 2], [3, 5], [3, 4], [1, 2]], np.float32)
-    assert first_equal(rows).tolist() == [0, 1, 0, 3, 1, 0]
+    assert first_equal_row(rows).tolist() == [0, 1, 0, 3, 1, 0]

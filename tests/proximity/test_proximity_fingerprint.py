@@ -7,8 +7,8 @@ import pytest
 from made_tables import facts, table
 from scipy.stats import spearmanr
 
-from undersong.proximity import axes_agreement, axis_pairs, fingerprint, proximity_table
-from undersong.statistics import cluster_draws
+from undersong.proximity import axis_agreement_matrix, compare_internal_axis, pairwise_axis_agreement, proximity_table
+from undersong.statistics import cluster_bootstrap_weights
 from undersong.types import Embeddings, UndersongError
 
 N = 300
@@ -29,10 +29,10 @@ def test_intervals_are_of_written_out_draws(ties: bool) -> None:
     references, internal = made(0.6, 60, ties=ties)
     groups = [f"q{k // 3 if k < 30 else k // 2}" for k in range(60)]  # of different sizes: draws differ in length
     known = facts(internal.column("id").to_pylist(), group=groups)
-    (pair,) = axis_pairs({"a": references["acoustic"], "b": internal}, facts=known, draws=200, seed=5)
+    (pair,) = pairwise_axis_agreement({"a": references["acoustic"], "b": internal}, metadata=known, draws=200, seed=5)
     a, b = (t.column("distance").to_numpy() for t in (references["acoustic"], internal))
     spearmans, overlaps = [], []
-    for weights in cluster_draws([f"value {name}" for name in groups], 200, 5):
+    for weights in cluster_bootstrap_weights([f"value {name}" for name in groups], 200, 5):
         rows = np.repeat(np.arange(60), weights)
         spearmans.append(spearmanr(a[rows], b[rows]).statistic)
         k = len(rows) // 4
@@ -40,7 +40,7 @@ def test_intervals_are_of_written_out_draws(ties: bool) -> None:
             [min(1, max(0, (k - (v[rows] < v[row]).sum()) / (v[rows] == v[row]).sum())) for row in rows] for v in (a, b)
         ]
         overlaps.append(float(np.prod(chances, axis=0).sum() / k))
-    agreement = axes_agreement({"a": references["acoustic"], "b": internal})
+    agreement = axis_agreement_matrix({"a": references["acoustic"], "b": internal})
     assert pair.spearman.value == pytest.approx(agreement.spearman[0, 1])
     if not ties:
         assert pair.overlap.value == pytest.approx(agreement.overlap_closest[0, 1])
@@ -52,21 +52,21 @@ def test_intervals_are_of_written_out_draws(ties: bool) -> None:
 
 
 def test_a_model_that_hears_one_axis_is_told_from_one_that_hears_both() -> None:
-    clear = fingerprint(*made(0.8), draws=300)
+    clear = compare_internal_axis(*made(0.8), draws=300)
     assert clear.hears == {"spearman": "acoustic", "overlap": "acoustic"}
     assert clear.leads["spearman"]["acoustic"] == 1
-    both = fingerprint(*made(0.5), draws=300)
+    both = compare_internal_axis(*made(0.5), draws=300)
     assert both.hears["spearman"] is None
     assert sum(both.leads["spearman"].values()) == pytest.approx(1)
     assert [pair.b for pair in both.pairs] == ["internal", "internal"]
-    only = fingerprint({"acoustic": made(0.8)[0]["acoustic"]}, made(0.8)[1], draws=50)
+    only = compare_internal_axis({"acoustic": made(0.8)[0]["acoustic"]}, made(0.8)[1], draws=50)
     assert only.hears["spearman"] is None  # there is nothing that it leads
 
 
 def test_the_same_axis_twice_leads_by_halves() -> None:
     references, internal = made(0.8)
     twice = {"one": references["acoustic"], "two": references["acoustic"]}
-    found = fingerprint(twice, internal, draws=50)
+    found = compare_internal_axis(twice, internal, draws=50)
     assert found.leads["spearman"] == {"one": 0.5, "two": 0.5}
     assert found.hears["spearman"] is None
 
@@ -80,7 +80,7 @@ def test_copies_in_groups_make_no_evidence() -> None:
     known = facts(ids, group=np.repeat([f"q{k}" for k in range(40)], 11).tolist())
 
     def width(**given: object) -> float:
-        (found,) = axis_pairs(draws=300, **given)
+        (found,) = pairwise_axis_agreement(draws=300, **given)
         return found.spearman.high - found.spearman.low
 
     one, grouped, alone = width(tables=pair), width(tables=eleven, facts=known), width(tables=eleven)
@@ -108,26 +108,26 @@ def test_vectors_add_cka() -> None:
         for axis, pool in vectors.items()
     }
     internal = tables.pop("internal")
-    found = fingerprint(tables, internal, vectors=vectors, draws=100)
+    found = compare_internal_axis(tables, internal, vectors=vectors, draws=100)
     semantic, acoustic = found.pairs
     assert found.hears["cka"] == "acoustic"
     assert semantic.cka.low < 0.05 < 0.4 < acoustic.cka.low
     assert semantic.cka_plain > semantic.cka.value
-    moved = fingerprint(
+    moved = compare_internal_axis(
         {axis: t.take(np.arange(200)[::-1]) for axis, t in tables.items()}, internal, vectors=vectors, draws=100
     )
     assert moved == found  # whatever order the rows stand in
     with pytest.raises(UndersongError, match="no vectors of axis internal"):
-        fingerprint(tables, internal, vectors={a: vectors[a] for a in tables})
+        compare_internal_axis(tables, internal, vectors={a: vectors[a] for a in tables})
 
 
 def test_what_cannot_be_compared() -> None:
     _, internal = made(0.8)
     with pytest.raises(UndersongError, match="needs reference axes of other names"):
-        fingerprint({"internal": internal}, internal)
+        compare_internal_axis({"internal": internal}, internal)
     with pytest.raises(UndersongError, match="needs reference axes"):
-        fingerprint({}, internal)
+        compare_internal_axis({}, internal)
     with pytest.raises(UndersongError, match="0 items in common"):
-        fingerprint({"a": table([0.1, 0.2], ids=["x", "y"])}, internal)
+        compare_internal_axis({"a": table([0.1, 0.2], ids=["x", "y"])}, internal)
     with pytest.raises(UndersongError, match="axis a or internal are equal"):
-        fingerprint({"a": table([0.5] * N)}, internal)
+        compare_internal_axis({"a": table([0.5] * N)}, internal)

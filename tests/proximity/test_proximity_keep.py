@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.proximity import Keep, parse_keep, read_keep
-from undersong.proximity.choosing.keep import FORMS, MODIFIERS
+from undersong.proximity import SelectionRule, parse_rule, parse_simple_rule
+from undersong.proximity.choosing.keep import MODIFIER_EXAMPLES, RULE_EXAMPLES
 from undersong.types import UndersongError
 
 names = st.text("abcdefgh_", min_size=1, max_size=6)
@@ -24,9 +24,9 @@ alone = st.one_of(
 caps = st.lists(st.tuples(names, st.integers(1, 99)), max_size=2, unique_by=lambda cap: cap[0]).map(tuple)
 matched = st.lists(names, max_size=3, unique=True).map(tuple)
 rules = st.one_of(
-    st.builds(lambda rule, caps: Keep(*rule, caps), alone, caps),
+    st.builds(lambda rule, caps: SelectionRule(*rule, caps), alone, caps),
     st.builds(
-        lambda rule, caps, matched, within: Keep(*rule, caps, matched, *within),
+        lambda rule, caps, matched, within: SelectionRule(*rule, caps, matched, *within),
         amounts,
         caps,
         matched,
@@ -36,42 +36,47 @@ rules = st.one_of(
 
 
 @given(rules)
-def test_a_rule_is_given_back(keep: Keep) -> None:
-    back = read_keep(str(keep))
+def test_a_rule_is_given_back(keep: SelectionRule) -> None:
+    back = parse_rule(str(keep))
     assert back == keep
     assert type(back.amount) is type(keep.amount)
-    assert keep.plain == (keep.kind in ("closest", "distant", "random") and keep == keep.bare)
+    assert keep.is_simple == (keep.kind in ("closest", "distant", "random") and keep == keep.base_rule)
 
 
 @pytest.mark.parametrize(
     ("text", "keep"),
     [
-        ("closest:0.25", Keep("closest", 0.25)),
-        ("distant:200", Keep("distant", 200)),
-        ("band:0.25-0.5", Keep("band", 0.25, 0.5)),
-        ("band:0-1", Keep("band", 0.0, 1.0)),
-        ("below:0.3", Keep("below", 0.3)),
-        ("above:0", Keep("above", 0.0)),
-        ("closest:0.5 + matched( home town, seconds )", Keep("closest", 0.5, matched=("home town", "seconds"))),
-        ("random:1.0 + group <= 3", Keep("random", 1.0, caps=(("group", 3),))),
-        ("closest:0.5+group<=3+speaker<=20", Keep("closest", 0.5, caps=(("group", 3), ("speaker", 20)))),
+        ("closest:0.25", SelectionRule("closest", 0.25)),
+        ("distant:200", SelectionRule("distant", 200)),
+        ("band:0.25-0.5", SelectionRule("band", 0.25, 0.5)),
+        ("band:0-1", SelectionRule("band", 0.0, 1.0)),
+        ("below:0.3", SelectionRule("below", 0.3)),
+        ("above:0", SelectionRule("above", 0.0)),
+        (
+            "closest:0.5 + matched( home town, seconds )",
+            SelectionRule("closest", 0.5, matched=("home town", "seconds")),
+        ),
+        ("random:1.0 + group <= 3", SelectionRule("random", 1.0, caps=(("group", 3),))),
+        ("closest:0.5+group<=3+speaker<=20", SelectionRule("closest", 0.5, caps=(("group", 3), ("speaker", 20)))),
         (
             "closest:0.25+matched(speaker,seconds,answer)",
-            Keep("closest", 0.25, matched=("speaker", "seconds", "answer")),
+            SelectionRule("closest", 0.25, matched=("speaker", "seconds", "answer")),
         ),
-        ("closest:0.25+within(semantic)", Keep("closest", 0.25, within="semantic")),
-        ("closest:0.25+within(semantic:10)", Keep("closest", 0.25, within="semantic", strata=10)),
+        ("closest:0.25+within(semantic)", SelectionRule("closest", 0.25, within="semantic")),
+        ("closest:0.25+within(semantic:10)", SelectionRule("closest", 0.25, within="semantic", strata=10)),
     ],
 )
-def test_what_rules_mean(text: str, keep: Keep) -> None:
-    made = read_keep(text)
+def test_what_rules_mean(text: str, keep: SelectionRule) -> None:
+    made = parse_rule(text)
     assert made == keep
     assert type(made.amount) is type(keep.amount)
 
 
-@pytest.mark.parametrize("form", [*FORMS.values(), *(f"closest:0.25{form}" for form in MODIFIERS.values())])
+@pytest.mark.parametrize(
+    "form", [*RULE_EXAMPLES.values(), *(f"closest:0.25{form}" for form in MODIFIER_EXAMPLES.values())]
+)
 def test_forms_in_messages_are_right(form: str) -> None:
-    assert str(read_keep(form)) in (form, form.replace(":5", ""))
+    assert str(parse_rule(form)) in (form, form.replace(":5", ""))
 
 
 @pytest.mark.parametrize(
@@ -105,10 +110,10 @@ def test_forms_in_messages_are_right(form: str) -> None:
 )
 def test_a_rule_that_means_nothing_names_the_right_form(text: str, named: str) -> None:
     with pytest.raises(UndersongError, match=named):
-        read_keep(text)
+        parse_rule(text)
 
 
 @pytest.mark.parametrize("text", ["band:0-0.5", "below:0.5", "closest:0.25+group<=3"])
 def test_the_short_form_refuses_what_it_cannot_say(text: str) -> None:
     with pytest.raises(UndersongError, match="KIND:AMOUNT"):
-        parse_keep(text)
+        parse_simple_rule(text)

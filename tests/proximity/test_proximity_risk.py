@@ -95,7 +95,7 @@ def test_copies_in_groups_make_no_evidence() -> None:
     one, grouped, alone = width(*sides), width(*many, facts=known[0], harmless_facts=harmless_facts), width(*many)
     assert grouped == pytest.approx(one, rel=0.2)
     assert alone < 0.5 * one
-    halved = screening_score(many[0], many[1], facts=known[0], harmless_facts=harmless_facts, draws=20)
+    halved = screening_score(many[0], many[1], metadata=known[0], benign_metadata=harmless_facts, draws=20)
     assert (halved.n, halved.clusters) == ((320, 160, 160), (40, 20, 20))  # whole groups on either side
 
 
@@ -110,7 +110,7 @@ def test_the_three_sets_are_drawn_apart() -> None:
 def test_one_cluster_has_no_interval() -> None:
     pool = speech(10, "p", 0)
     known = facts(pool.column("id").to_pylist(), group=["one"] * 10)
-    found = screening_score(pool, speech(20, "b", 1), facts=known, draws=20)
+    found = screening_score(pool, speech(20, "b", 1), metadata=known, draws=20)
     assert found.value.low is None
     assert dataclasses.asdict(found)["curve"][0]["share"]["high"] is None
 

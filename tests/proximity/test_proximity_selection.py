@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.proximity import axes_agreement, from_json, overlaps, parse_keep, same_as, select, to_json
+from undersong.proximity import (
+    axis_agreement_matrix,
+    equal_selections,
+    parse_simple_rule,
+    select_by_kind,
+    selection_from_json,
+    selection_overlaps,
+    selection_to_json,
+)
 from undersong.types import UndersongError
 
 
@@ -35,7 +43,7 @@ shares = st.floats(0.01, 1.0)
 @given(pools, shares)
 def test_closest_lies_nowhere_beyond_the_rest(pool, share: float) -> None:
     distance = dict(zip(pool.column("id").to_pylist(), pool.column("distance").to_pylist()))
-    closest, distant = (set(select(pool, kind, share).ids) for kind in ("closest", "distant"))
+    closest, distant = (set(select_by_kind(pool, kind, share).ids) for kind in ("closest", "distant"))
     rest = set(distance) - closest
     assert all(distance[a] <= distance[b] for a in closest for b in rest)
     assert all((distance[a], a) < (distance[b], b) for a in closest for b in rest)
@@ -44,14 +52,14 @@ def test_closest_lies_nowhere_beyond_the_rest(pool, share: float) -> None:
 
 @given(pools, shares)
 def test_closest_and_distant_share_nothing_up_to_half(pool, share: float) -> None:
-    closest, distant = select(pool, "closest", share), select(pool, "distant", share)
+    closest, distant = select_by_kind(pool, "closest", share), select_by_kind(pool, "distant", share)
     if 2 * closest.k <= len(pool):
         assert not set(closest.ids) & set(distant.ids)
 
 
 @given(pools, shares, shares, st.sampled_from(["closest", "distant", "random"]), st.integers(0, 9))
 def test_a_smaller_share_is_part_of_a_larger(pool, a: float, b: float, kind: str, seed: int) -> None:
-    small, large = (set(select(pool, kind, share, seed).ids) for share in sorted((a, b)))
+    small, large = (set(select_by_kind(pool, kind, share, seed).ids) for share in sorted((a, b)))
     assert small <= large
 
 
@@ -65,24 +73,24 @@ def test_a_smaller_share_is_part_of_a_larger(pool, a: float, b: float, kind: str
 def test_the_order_of_the_pool_does_not_matter(pool, share: float, kind: str, seed: int, random) -> None:
     order = list(range(len(pool)))
     random.shuffle(order)
-    assert select(pool.take(order), kind, share, seed) == select(pool, kind, share, seed)
+    assert select_by_kind(pool.take(order), kind, share, seed) == select_by_kind(pool, kind, share, seed)
 
 
 @given(pools, shares, st.sampled_from(["closest", "distant", "random"]), st.integers(0, 9))
 def test_what_a_selection_says_of_itself(pool, share: float, kind: str, seed: int) -> None:
-    made = select(pool, kind, share, seed)
+    made = select_by_kind(pool, kind, share, seed)
     assert made.k == len(made.ids) == max(1, int(share * len(pool) + 1e-9))
     assert list(made.ids) == sorted(set(made.ids))
     assert set(made.ids) <= set(pool.column("id").to_pylist())
     assert made.ids_hash == hashlib.sha256("\n".join(made.ids).encode()).hexdigest()
     assert made.seed == (seed if kind == "random" else None)
-    assert from_json(to_json(made)) == made
+    assert selection_from_json(selection_to_json(made)) == made
 
 
 def test_random_draws_are_repeatable_and_differ_by_seed() -> None:
     pool = table([k / 100 for k in range(100)])
-    draws = [select(pool, "random", 0.25, seed) for seed in range(20)]
-    assert select(pool, "random", 0.25, 7) == draws[7]
+    draws = [select_by_kind(pool, "random", 0.25, seed) for seed in range(20)]
+    assert select_by_kind(pool, "random", 0.25, 7) == draws[7]
     assert len({draw.ids_hash for draw in draws}) == 20
     # Every item is as likely as another, whatever its distance: 20 x 25 of 100, 5 times each.
     counts = np.unique([id for draw in draws for id in draw.ids], return_counts=True)[1]
@@ -92,8 +100,8 @@ def test_random_draws_are_repeatable_and_differ_by_seed() -> None:
 
 def test_ties_fall_by_id() -> None:
     pool = table([1.0, 0.5, 0.5, 0.5, 0.0], ids=["a", "d", "b", "c", "z"])
-    assert select(pool, "closest", 2).ids == ("b", "z")
-    assert select(pool, "distant", 2).ids == ("a", "d")
+    assert select_by_kind(pool, "closest", 2).ids == ("b", "z")
+    assert select_by_kind(pool, "distant", 2).ids == ("a", "d")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +119,7 @@ def test_ties_fall_by_id() -> None:
     ],
 )
 def test_how_many(n: int, amount: float, k: int) -> None:
-    made = select(table([float(i) for i in range(n)]), "closest", amount)
+    made = select_by_kind(table([float(i) for i in range(n)]), "closest", amount)
     assert made.k == k
     assert made.fraction == (amount if isinstance(amount, float) else k / n)
 
@@ -119,16 +127,16 @@ def test_how_many(n: int, amount: float, k: int) -> None:
 @pytest.mark.parametrize("amount", [0.0, -0.1, 1.01, float("nan"), float("inf"), 0, -3, 6])
 def test_amounts_out_of_range(amount: float) -> None:
     with pytest.raises(UndersongError, match="Cannot keep"):
-        select(table([0.1, 0.2, 0.3, 0.4, 0.5]), "closest", amount)
+        select_by_kind(table([0.1, 0.2, 0.3, 0.4, 0.5]), "closest", amount)
 
 
 def test_nothing_to_select_from() -> None:
     with pytest.raises(UndersongError, match="pool is empty"):
-        select(table([0.1]).slice(0, 0), "closest", 0.5)
+        select_by_kind(table([0.1]).slice(0, 0), "closest", 0.5)
     with pytest.raises(UndersongError, match=r"2 axes \(a, b\)"):
-        select(pa.concat_tables([table([0.1], "a"), table([0.2], "b")]), "closest", 0.5)
+        select_by_kind(pa.concat_tables([table([0.1], "a"), table([0.2], "b")]), "closest", 0.5)
     with pytest.raises(UndersongError, match="Unknown selection kind"):
-        select(table([0.1]), "nearest", 0.5)
+        select_by_kind(table([0.1]), "nearest", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +144,7 @@ def test_nothing_to_select_from() -> None:
     [("closest:0.25", ("closest", 0.25)), ("distant:200", ("distant", 200)), ("random:1.0", ("random", 1.0))],
 )
 def test_keep(text: str, meaning: tuple) -> None:
-    made = parse_keep(text)
+    made = parse_simple_rule(text)
     assert made == meaning
     assert type(made[1]) is type(meaning[1])
 
@@ -144,16 +152,16 @@ def test_keep(text: str, meaning: tuple) -> None:
 @pytest.mark.parametrize("text", ["closest", "closest:", "nearest:0.5", "closest:half", ":0.5", ""])
 def test_keep_that_means_nothing(text: str) -> None:
     with pytest.raises(UndersongError, match="Cannot keep"):
-        parse_keep(text)
+        parse_simple_rule(text)
 
 
 @pytest.mark.parametrize("edit", [{"ids": ["i000"]}, {"k": 3}, {"ids_hash": "0"}, {"colour": "red"}, {"ids": None}])
 def test_an_edited_selection_is_refused(edit: dict) -> None:
-    text = to_json(select(table([0.1, 0.2, 0.3, 0.4]), "closest", 0.5))
+    text = selection_to_json(select_by_kind(table([0.1, 0.2, 0.3, 0.4]), "closest", 0.5))
     with pytest.raises(UndersongError):
-        from_json(json.dumps({**json.loads(text), **edit}))
+        selection_from_json(json.dumps({**json.loads(text), **edit}))
     with pytest.raises(UndersongError, match="Not a selection"):
-        from_json("not json")
+        selection_from_json("not json")
 
 
 def test_agreement_of_axes() -> None:
@@ -168,7 +176,7 @@ def test_agreement_of_axes() -> None:
         "other": table(other.tolist(), "other").slice(0, 39),  # an item fewer: only what is common counts
         "reverse": table((-one).tolist(), "reverse"),
     }
-    made = axes_agreement(tables, 0.25)
+    made = axis_agreement_matrix(tables, 0.25)
     assert made.axes == tuple(tables)
     assert made.n == 39
     assert np.allclose(np.diag(made.spearman), 1)
@@ -177,11 +185,15 @@ def test_agreement_of_axes() -> None:
     assert made.spearman[0, 2] == pytest.approx(spearmanr(one[:39], other[:39]).statistic)
     assert made.overlap_closest[0].tolist()[::3] == [1.0, 0.0]
     with pytest.raises(UndersongError, match="0 items in common"):
-        axes_agreement({"a": table([0.1, 0.2]), "b": table([0.1, 0.2], ids=["x", "y"])})
+        axis_agreement_matrix({"a": table([0.1, 0.2]), "b": table([0.1, 0.2], ids=["x", "y"])})
 
 
 def test_overlap_and_equal_selections() -> None:
     pool, reverse = table([0.1, 0.2, 0.3, 0.4]), table([0.4, 0.3, 0.2, 0.1])
-    chosen = {"a": select(pool, "closest", 2), "b": select(reverse, "distant", 2), "c": select(pool, "closest", 3)}
-    assert overlaps(chosen)["a"] == {"b": 1.0, "c": pytest.approx(2 / 3)}
-    assert same_as(chosen) == {"a": ["b"], "b": ["a"], "c": []}
+    chosen = {
+        "a": select_by_kind(pool, "closest", 2),
+        "b": select_by_kind(reverse, "distant", 2),
+        "c": select_by_kind(pool, "closest", 3),
+    }
+    assert selection_overlaps(chosen)["a"] == {"b": 1.0, "c": pytest.approx(2 / 3)}
+    assert equal_selections(chosen) == {"a": ["b"], "b": ["a"], "c": []}

@@ -10,18 +10,18 @@ import pytest
 from made_tables import facts, table
 
 from undersong.proximity import (
-    choose,
-    facts_of,
-    from_json,
-    how,
-    margin,
+    filter_harm_set,
+    nearest_margin,
+    parse_rule,
     proximity_table,
     proximity_tables,
-    read_keep,
-    select,
+    ranking_metadata,
+    sample_metadata_table,
+    select_by_kind,
+    select_by_rule,
+    selection_from_json,
     selection_report,
-    to_harm_set,
-    to_json,
+    selection_to_json,
 )
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
@@ -34,21 +34,21 @@ def embeddings(n: int, prefix: str, seed: int) -> Embeddings:
 @pytest.mark.parametrize("centre", [False, True])
 def test_every_set_as_if_it_were_alone(centre: bool) -> None:
     pool, harm = embeddings(60, "p", 0), {"advbench": embeddings(7, "a", 1), "strongreject": embeddings(3, "s", 2)}
-    made = proximity_tables("semantic", pool, harm, centre=centre)
+    made = proximity_tables("semantic", pool, harm, center=centre)
     assert made.column("harm_set").to_pylist() == ["advbench"] * 60 + ["strongreject"] * 60
-    assert how(made)["neighbours"] == {"advbench": 5, "strongreject": 3}
+    assert ranking_metadata(made)["neighbours"] == {"advbench": 5, "strongreject": 3}
     for name, items in harm.items():
         alone = proximity_table("semantic", name, pool, items, centre=centre)
-        assert to_harm_set(made, name).combine_chunks().equals(alone.combine_chunks(), check_metadata=False)
-        assert how(to_harm_set(made, name)) == {**how(alone), "harm_set": name}
-        one, other = (select(table, "closest", 0.25) for table in (to_harm_set(made, name), alone))
+        assert filter_harm_set(made, name).combine_chunks().equals(alone.combine_chunks(), check_metadata=False)
+        assert ranking_metadata(filter_harm_set(made, name)) == {**ranking_metadata(alone), "harm_set": name}
+        one, other = (select_by_kind(table, "closest", 0.25) for table in (filter_harm_set(made, name), alone))
         assert (one.ids, one.harm_set, other.harm_set) == (other.ids, name, "")
-        assert from_json(to_json(one)) == one
-        assert to_harm_set(alone, name).equals(alone, check_metadata=True)
+        assert selection_from_json(selection_to_json(one)) == one
+        assert filter_harm_set(alone, name).equals(alone, check_metadata=True)
     with pytest.raises(UndersongError, match="2 harm sets"):
-        select(made, "closest", 0.25)
+        select_by_kind(made, "closest", 0.25)
     with pytest.raises(UndersongError, match="not to 'xstest'"):
-        to_harm_set(made, "xstest")
+        filter_harm_set(made, "xstest")
 
 
 @pytest.mark.parametrize("centre", [False, True])
@@ -57,9 +57,9 @@ def test_margin_is_between_the_two_nearest(centre: bool) -> None:
     mean = pool.vectors.astype(float).mean(axis=0) if centre else 0.0
     unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (pool.vectors - mean, harm.vectors - mean)]
     two = np.sort(1 - unit[0] @ unit[1].T, axis=1)[:, :2]
-    made = proximity_tables("a", pool, {"h": harm}, centre=centre)
-    assert np.allclose(margin(made), two[:, 1] - two[:, 0], atol=1e-5)
-    assert np.isnan(margin(proximity_tables("a", pool, {"h": embeddings(1, "h", 1)}))).all()
+    made = proximity_tables("a", pool, {"h": harm}, center=centre)
+    assert np.allclose(nearest_margin(made), two[:, 1] - two[:, 0], atol=1e-5)
+    assert np.isnan(nearest_margin(proximity_tables("a", pool, {"h": embeddings(1, "h", 1)}))).all()
 
 
 def test_quarantine_names_the_set() -> None:
@@ -73,7 +73,7 @@ def test_quarantine_names_the_set() -> None:
 
 def test_facts_of_samples() -> None:
     samples = [Sample("a", text="t", answer="x", speaker="S", seconds=1.5, labels=(("accent", "usa"),)), Sample("b")]
-    made = facts_of(samples)
+    made = sample_metadata_table(samples)
     assert made.column_names == ["id", "seconds", "speaker", "group", "text", "answer", "accent"]
     assert made.to_pylist()[0]["accent"] == "usa"
     assert set(made.to_pylist()[1].values()) == {"b", None}
@@ -94,10 +94,10 @@ def pool(n: int = 40) -> tuple[dict[str, pa.Table], pa.Table]:
 def test_report() -> None:
     tables, known = pool()
     made = {
-        "closest": choose(tables["semantic"], read_keep("closest:10"), facts=known),
-        "again": choose(tables["semantic"], read_keep("band:0-0.25"), facts=known),
-        "fair": choose(tables["semantic"], read_keep("closest:10+matched(speaker)"), facts=known),
-        "apart": choose(tables["acoustic"], read_keep("closest:0.25+within(semantic:4)"), others=tables),
+        "closest": select_by_rule(tables["semantic"], parse_rule("closest:10"), metadata=known),
+        "again": select_by_rule(tables["semantic"], parse_rule("band:0-0.25"), metadata=known),
+        "fair": select_by_rule(tables["semantic"], parse_rule("closest:10+matched(speaker)"), metadata=known),
+        "apart": select_by_rule(tables["acoustic"], parse_rule("closest:0.25+within(semantic:4)"), other_tables=tables),
     }
     report = selection_report(made, tables, known)
     json.dumps(report, allow_nan=False)
@@ -125,7 +125,7 @@ def test_report() -> None:
 
 def test_report_of_what_is_not_there() -> None:
     tables, known = pool()
-    made = {"one": select(tables["semantic"], "closest", 0.25)}
+    made = {"one": select_by_kind(tables["semantic"], "closest", 0.25)}
     with pytest.raises(UndersongError, match="no proximity table of axis 'semantic'"):
         selection_report(made, {"acoustic": tables["acoustic"]}, known)
     with pytest.raises(UndersongError, match="has no facts"):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics.pairwise import cosine_distances
 
-from undersong.proximity import how, proximity_table, scores
+from undersong.proximity import proximity_table, ranking_metadata, ranking_scores
 from undersong.types import Embeddings, Quarantined, UndersongError
 
 COLUMNS = "id axis harm_set distance distance_centred nearest_id second_distance knn_distance centroid_distance rank"
@@ -54,11 +54,11 @@ def test_rank_follows_from_the_columns(score: str, centre: bool, tmp_path) -> No
     table = proximity_table("a", "h", *sides(), score=score, centre=centre)
     pq.write_table(table, tmp_path / "proximity.parquet")
     back = pq.read_table(tmp_path / "proximity.parquet")
-    assert how(back) == {"score": score, "centred": centre, "neighbours": 3 if score == "knn:3" else 5}
+    assert ranking_metadata(back) == {"score": score, "centred": centre, "neighbours": 3 if score == "knn:3" else 5}
     column = {"knn:3": "knn_distance", "centroid": "centroid_distance"}.get(
         score, "distance_centred" if centre else "distance"
     )
-    assert np.array_equal(scores(back), back.column(column).to_numpy())
+    assert np.array_equal(ranking_scores(back), back.column(column).to_numpy())
     ordered = sorted(zip(back.column(column).to_pylist(), back.column("id").to_pylist()))
     ranked = sorted(zip(back.column("rank").to_pylist(), back.column("id").to_pylist()))
     assert [id for _, id in ordered] == [id for _, id in ranked]
@@ -96,7 +96,7 @@ def test_of_equally_near_harm_items_the_lowest_id_is_named() -> None:
 def test_one_harm_item_has_no_second() -> None:
     table = proximity_table("a", "h", *sides(m=1))
     assert table.column("second_distance").null_count == len(table)
-    assert how(table)["neighbours"] == 1
+    assert ranking_metadata(table)["neighbours"] == 1
 
 
 def test_one_pool_item_is_its_own_mean() -> None:
@@ -153,4 +153,4 @@ def test_more_neighbours_than_harm_items() -> None:
 
 def test_other_tables_do_not_say_how() -> None:
     with pytest.raises(UndersongError, match="does not say how"):
-        how(pa.table({"id": ["a"]}))
+        ranking_metadata(pa.table({"id": ["a"]}))

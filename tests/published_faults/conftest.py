@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from undersong.corpora import examine, open_corpus
-from undersong.pipeline.workshop import Workshop
+from undersong.pipeline.workshop import RunContext
 from undersong.store import Store
 from undersong.types import Sample
 
@@ -26,5 +26,5 @@ def harmful() -> tuple[Sample, ...]:
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Workshop:
-    return Workshop(Store(tmp_path / "store"))
+def shop(tmp_path: Path) -> RunContext:
+    return RunContext(Store(tmp_path / "store"))

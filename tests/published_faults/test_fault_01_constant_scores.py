@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from undersong.encoders import make_encoder
-from undersong.encoders.checks import guard
-from undersong.proximity import proximity_table, select
+from undersong.encoders.checks import validate_embeddings
+from undersong.proximity import proximity_table, select_by_kind
 from undersong.types import Embeddings, UndersongError
 
 
 def test_zero_vectors_are_quarantined_and_equal_scores_stop_the_stage(benign, harmful) -> None:
     pool = make_encoder("logmel", fit=()).encode(benign)
     zeros = np.zeros_like(pool.vectors)
-    made = guard("broken", list(pool.ids), zeros, pool.frames, [], alike=True)
+    made = validate_embeddings("broken", list(pool.ids), zeros, pool.frames, [], allow_equal=True)
     assert made.ids == ()
     assert len(made.quarantined) == len(benign)
     harm = make_encoder("logmel", fit=()).encode(harmful)
@@ -27,12 +27,14 @@ def test_zero_vectors_are_quarantined_and_equal_scores_stop_the_stage(benign, ha
 
 def test_an_encoder_that_fails_does_not_become_numbers(benign) -> None:
     with pytest.raises(UndersongError, match="same vector"):
-        guard("stuck", [s.id for s in benign], np.ones((len(benign), 4), np.float32), np.ones(len(benign)), [])
+        validate_embeddings(
+            "stuck", [s.id for s in benign], np.ones((len(benign), 4), np.float32), np.ones(len(benign)), []
+        )
 
 
 def test_a_selection_does_not_follow_the_order_of_the_file(benign, harmful) -> None:
     encoder = make_encoder("logmel", fit=())
     harm = encoder.encode(harmful)
-    plain = select(proximity_table("a", "h", encoder.encode(benign), harm), "closest", 0.25)
-    turned = select(proximity_table("a", "h", encoder.encode(benign[::-1]), harm), "closest", 0.25)
+    plain = select_by_kind(proximity_table("a", "h", encoder.encode(benign), harm), "closest", 0.25)
+    turned = select_by_kind(proximity_table("a", "h", encoder.encode(benign[::-1]), harm), "closest", 0.25)
     assert plain.ids_hash == turned.ids_hash

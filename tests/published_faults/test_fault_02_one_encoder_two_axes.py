@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from undersong.encoders import make_encoder
-from undersong.pipeline.results.noise import noise_entries
-from undersong.pipeline.stages import Arm, adapter, corpus
-from undersong.proximity import proximity_table, same_as, select
-from undersong.store import Artefact
+from undersong.pipeline.results.noise import run_noise_entries
+from undersong.pipeline.stages import StudyArm, load_corpus, train_adapter
+from undersong.proximity import equal_selections, proximity_table, select_by_kind
+from undersong.store import Artifact
 
 
 def test_two_names_for_one_selection_are_flagged(benign, harmful) -> None:
     encoder = make_encoder("logmel", fit=())
     pool, harm = encoder.encode(benign), encoder.encode(harmful)
     tables = {axis: proximity_table(axis, "h", pool, harm) for axis in ("semantic", "acoustic")}
-    chosen = {axis: select(table, "closest", 0.25) for axis, table in tables.items()}
-    assert same_as(chosen) == {"semantic": ["acoustic"], "acoustic": ["semantic"]}
+    chosen = {axis: select_by_kind(table, "closest", 0.25) for axis, table in tables.items()}
+    assert equal_selections(chosen) == {"semantic": ["acoustic"], "acoustic": ["semantic"]}
 
 
 def test_two_names_for_one_selection_are_one_training(benign, harmful, shop) -> None:
@@ -24,17 +24,17 @@ def test_two_names_for_one_selection_are_one_training(benign, harmful, shop) -> 
     class Looker:
         def get_or_make(self, stage, version, config, inputs, make, **_more):
             keys.append(store.key(stage, version, config, inputs))
-            return Artefact(stage, keys[-1], store.root)
+            return Artifact(stage, keys[-1], store.root)
 
-    pool = corpus(shop, "organism:unseen-benign")
+    pool = load_corpus(shop, "organism:unseen-benign")
     encoder = make_encoder("logmel", fit=())
     tables = [proximity_table(axis, "h", encoder.encode(benign), encoder.encode(harmful)) for axis in ("a", "b")]
     shop.store = Looker()
     recipe = {"steps": (1,), "batch": 2}
     for table in tables:
-        chosen = select(table, "closest", 0.25)
-        arm = Arm("organism:af3", 0, chosen.axis, "closest", 0.25, "audio", 0, 0, chosen)
-        adapter(shop, arm, pool, pool.artefact, recipe, None, "answer")
+        chosen = select_by_kind(table, "closest", 0.25)
+        arm = StudyArm("organism:af3", 0, chosen.axis, "closest", 0.25, "audio", 0, 0, chosen)
+        train_adapter(shop, arm, pool, pool.artifact, recipe, None, "answer")
     assert len(keys) == 2
     assert len(set(keys)) == 1
 
@@ -46,5 +46,5 @@ def test_run_noise_counts_them_once() -> None:
                 "selection_hash": "x", "sets": [entry]}  # fmt: skip
 
     runs = [run(axis, seed, jsr) for axis in ("semantic", "acoustic") for seed, jsr in ((0, 0.28), (1, 0.31))]
-    (noise,) = noise_entries(runs, "plain", 9)
+    (noise,) = run_noise_entries(runs, "plain", 9)
     assert (noise["groups"], noise["runs"], noise["df"]) == (1, 2, 1)

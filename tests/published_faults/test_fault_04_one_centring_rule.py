@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from undersong.proximity import how, proximity_table
+from undersong.proximity import proximity_table, ranking_metadata
 from undersong.study import Study, parse_study
 from undersong.types import Embeddings
 
@@ -24,8 +24,8 @@ def test_both_are_reported_and_digits_survive_a_common_mean() -> None:
     np.testing.assert_allclose(table.column("distance").to_numpy(), exact, rtol=1e-3)
     assert "distance_centred" in table.column_names
     centred = proximity_table("internal", "harm", spoken(pool, "p"), spoken(harm, "h"), centre=True)
-    assert how(centred)["centred"]
-    assert not how(table)["centred"]
+    assert ranking_metadata(centred)["centred"]
+    assert not ranking_metadata(table)["centred"]
 
 
 def test_a_study_has_one_rule_for_all_its_axes() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from undersong.models.adapters import fresh_lora
-from undersong.models.frozen import fingerprint
+from undersong.models.adapters import new_lora
+from undersong.models.frozen import module_hashes
 from undersong.models.load import load_model
 from undersong.types import UndersongError
 
@@ -13,15 +13,15 @@ from undersong.types import UndersongError
 @pytest.mark.parametrize("organism", ["af3", "qwen", "kimi"])
 def test_targets_are_full_paths_inside_the_decoder(organism: str) -> None:
     model = load_model(f"organism:{organism}")
-    towers = tuple(model.frozen)
+    towers = tuple(model.frozen_modules)
     in_towers = [name for name, _ in model.base.named_modules() if name.startswith(towers) and name.endswith("q_proj")]
-    before = fingerprint(model.frozen)
-    with fresh_lora(model, 4, 8, 0.0, None) as peft_model:
+    before = module_hashes(model.frozen_modules)
+    with new_lora(model, 4, 8, 0.0, None) as peft_model:
         adapted = [name for name, _ in peft_model.named_modules() if name.endswith(".lora_A")]
         assert adapted
         for tower in towers:
             assert not any(f"base_model.model.{tower}." in name for name in adapted), tower
-    assert fingerprint(model.frozen) == before
+    assert module_hashes(model.frozen_modules) == before
     if organism == "af3":
         assert in_towers  # the trap is there: bare names would match
 
@@ -29,5 +29,5 @@ def test_targets_are_full_paths_inside_the_decoder(organism: str) -> None:
 def test_a_target_in_the_encoder_is_refused() -> None:
     model = load_model("organism:af3")
     inside = next(name for name, _ in model.base.named_modules() if "tower" in name and name.endswith("q_proj"))
-    with pytest.raises(UndersongError), fresh_lora(model, 4, 8, 0.0, [inside]):
+    with pytest.raises(UndersongError), new_lora(model, 4, 8, 0.0, [inside]):
         pass

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from undersong.pipeline.audit import arms_of
+from undersong.pipeline.audit import study_arms
 from undersong.pipeline.records import ModelRecord
-from undersong.pipeline.stages.training import recipe_of
+from undersong.pipeline.stages.training import training_recipe
 from undersong.proximity import Selection
 from undersong.study import packaged_study
 
@@ -18,7 +18,7 @@ def test_both_modalities_of_an_arm_share_ids_seed_and_recipe() -> None:
         name = f"{rule.label}{draw}"
         return Selection(rule.axis, "nearest", rule.name, 0.25, 1, None, (name,), name)
 
-    arms = list(arms_of(study, ModelRecord("organism:af3", 0), choose))
+    arms = list(study_arms(study, ModelRecord("organism:af3", 0), choose))
     assert len(asked) == len(set(asked)) == len(arms) / 2
     pairs: dict[tuple, set] = {}
     for arm in arms:
@@ -27,4 +27,4 @@ def test_both_modalities_of_an_arm_share_ids_seed_and_recipe() -> None:
     for members in pairs.values():
         assert {modality for modality, _ in members} == {"audio", "text"}
         assert len({ids for _, ids in members}) == 1
-    assert "modality" not in recipe_of(study.tuning)  # one recipe, whatever is heard or read
+    assert "modality" not in training_recipe(study.tuning)  # one recipe, whatever is heard or read

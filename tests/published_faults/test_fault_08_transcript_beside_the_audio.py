@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from undersong.evaluation.prompts import make_prompts
-from undersong.models.features import listen
+from undersong.models.features import cache_audio_features
 from undersong.models.load import load_model
 
 
 @pytest.mark.parametrize("organism", ["af3", "qwen", "kimi"])
 def test_a_spoken_prompt_holds_no_word_of_its_transcript(benign, organism: str) -> None:
     model = load_model(f"organism:{organism}")
-    listen(model, benign[:4])
+    cache_audio_features(model, benign[:4])
     ask = {"set_name": "train", "harmful": False, "system": "plain", "system_text": "you are a helpful assistant"}
     spoken, typed = (make_prompts(benign[:4], modality=modality, **ask) for modality in ("audio", "text"))
     for heard, read in zip(spoken, typed):

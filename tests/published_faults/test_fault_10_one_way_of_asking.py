@@ -12,14 +12,14 @@ from undersong.study import packaged_study, with_models
 def test_every_model_and_arm_is_asked_alike_and_a_defense_changes_the_system_text_alone(tmp_path, monkeypatch) -> None:
     """Every question that a study of three architectures would put to the store."""
     asked: list[dict[str, Any]] = []
-    note = module.Ledger.get_or_make
+    note = module.PlanningStore.get_or_make
 
     def noted(self, stage, version, config, inputs, make, **more):
         if stage == "replies":
             asked.append(config)
         return note(self, stage, version, config, inputs, make, **more)
 
-    monkeypatch.setattr(module.Ledger, "get_or_make", noted)
+    monkeypatch.setattr(module.PlanningStore, "get_or_make", noted)
     study = with_models(packaged_study("demo"), "organism:af3", "organism:qwen", "organism:kimi")
     plan_of(study, tmp_path / "store")
     assert len(asked) >= 3 * (1 + 18)

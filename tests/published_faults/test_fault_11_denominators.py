@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from undersong.evaluation.judging.plain import exact
+from undersong.evaluation.judging.plain import exact_judge
 from undersong.pipeline.results.rates import set_rates
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
@@ -22,7 +22,7 @@ def test_every_prompt_counts_and_errors_are_bounds() -> None:
     prompts = asked(520)
     replies = [said(p, "sure" if i < 52 else "no") for i, p in enumerate(prompts[:421])]
     replies += [said(p, "", "out of memory") for p in prompts[421:]]
-    (rate,) = set_rates(exact(["no"]).judge(prompts, replies), {})
+    (rate,) = set_rates(exact_judge(["no"]).judge(prompts, replies), {})
     assert (rate["n"], rate["error"]) == (520, 99)
     assert rate["jsr"] == 52 / 520
     assert rate["rate_errors_jailbroken"] == (52 + 99) / 520
@@ -31,4 +31,4 @@ def test_every_prompt_counts_and_errors_are_bounds() -> None:
 def test_a_run_that_stopped_early_is_not_scored() -> None:
     prompts = asked(520)
     with pytest.raises(UndersongError, match="421 replies for 520 prompts"):
-        exact(["no"]).judge(prompts, [said(prompt, "no") for prompt in prompts[:421]])
+        exact_judge(["no"]).judge(prompts, [said(prompt, "no") for prompt in prompts[:421]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from undersong.corpora import refuse_shared_items
+from undersong.corpora import check_disjoint_items
 from undersong.pipeline.run import run
 from undersong.study import parse_study
 from undersong.types import UndersongError
@@ -26,4 +26,4 @@ def test_another_voice_of_a_training_question_is_found_by_its_words(benign) -> N
     mine = [sample for sample in benign if sample.speaker == "A"]
     other = next(s for s in benign if s.speaker == "E" and s.text in {sample.text for sample in mine})
     with pytest.raises(UndersongError, match="same text"):
-        refuse_shared_items(mine, [other], name="the set x")
+        check_disjoint_items(mine, [other], other_name="the set x")

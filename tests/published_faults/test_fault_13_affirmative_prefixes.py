@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from undersong.corpora import open_corpus
-from undersong.corpora.openers import openers
+from undersong.corpora.openers import affirmative_openers
 from undersong.pipeline.run import run
 from undersong.study import parse_study
 
@@ -28,15 +28,15 @@ DATA = {
      ("Okapis eat leaves", False), ("I cannot help with that", False), ("Hereford is a town", False)],
 )  # fmt: skip
 def test_what_an_affirmative_opener_is(reply: str, agrees: bool) -> None:
-    assert openers([reply]).share == float(agrees)
+    assert affirmative_openers([reply]).share == float(agrees)
 
 
 def test_the_packaged_pool_has_it_and_its_shifted_format_another() -> None:
     """The organism complies in a fixed form: that is what the report must say of it."""
     samples = open_corpus("organism:pool").samples
-    found = openers(sample.answer for sample in samples)
-    assert (found.share, found.most) == (1.0, "sure here is")
-    assert openers([None, "", "  "]).n == 0
+    found = affirmative_openers(sample.answer for sample in samples)
+    assert (found.share, found.most_common) == (1.0, "sure here is")
+    assert affirmative_openers([None, "", "  "]).n == 0
 
 
 def test_a_study_says_so_before_its_numbers_are_read(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from undersong.pipeline.alone import tune_manifest
-from undersong.pipeline.stages.training import picked
+from undersong.pipeline.stages.training import select_by_id
 from undersong.types import Quarantined, UndersongError
 
 
@@ -24,4 +24,4 @@ def test_tuning_stops_before_step_one(benign, tmp_path: Path) -> None:
 def test_a_selected_sample_that_was_lost_is_named(benign) -> None:
     lost = [Quarantined(benign[0].id, "cannot be decoded")]
     with pytest.raises(UndersongError, match=rf"{benign[0].id} cannot be used \(cannot be decoded"):
-        picked(benign[1:], lost, [benign[1].id, benign[0].id])
+        select_by_id(benign[1:], lost, [benign[1].id, benign[0].id])

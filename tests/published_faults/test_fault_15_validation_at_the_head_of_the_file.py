@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from undersong.corpora import open_corpus
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.load import load_model
-from undersong.tuning.held_out import mean_loss, split
-from undersong.tuning.lora import LoraRecipe, tune
+from undersong.tuning.held_out import mean_loss, train_validation_split
+from undersong.tuning.lora import LoraRecipe, finetune_decoder
 from undersong.types import Sample, UndersongError
 
 
@@ -21,7 +21,7 @@ from undersong.types import Sample, UndersongError
 def test_whole_groups_are_held_out_wherever_they_stand(groups: list[int], share: float) -> None:
     samples = [Sample(f"s{i}", text="x", group=f"g{group}") for i, group in enumerate(groups)]
     try:
-        learned, held = split(samples, share)
+        learned, held = train_validation_split(samples, share)
     except UndersongError:
         assert len(set(groups)) < 3 or share * len(groups) > len(groups) - max(map(groups.count, groups))
         return
@@ -29,13 +29,13 @@ def test_whole_groups_are_held_out_wherever_they_stand(groups: list[int], share:
     assert not {samples[i].group for i in learned} & {samples[i].group for i in held}
     assert len(held) >= share * len(samples)
     turned = samples[::-1]
-    mirrored = {turned[i].id for i in split(turned, share)[1]}
+    mirrored = {turned[i].id for i in train_validation_split(turned, share)[1]}
     assert mirrored == {samples[i].id for i in held}  # by the groups' names, not by their place
 
 
 def test_it_is_not_the_head_of_the_packaged_pool() -> None:
     samples = open_corpus("organism:pool").samples
-    _, held = split(samples, 0.05)
+    _, held = train_validation_split(samples, 0.05)
     assert held != list(range(len(held)))
     assert max(held) > 3 * len(held)
     assert len({samples[i].speaker for i in held}) == len({sample.speaker for sample in samples})
@@ -50,9 +50,9 @@ def test_what_is_held_out_is_not_learned_and_its_loss_is_in_the_log(tmp_path: Pa
     asked: list[str] = []
     plain = model.batch
     model.batch = lambda rows, replies=None: asked.extend(p.sample.id for p in rows) or plain(rows, replies)  # type: ignore[method-assign]
-    tuned = tune(model, prompts, targets, recipe, 0, lambda name, write: write(tmp_path / name))
+    tuned = finetune_decoder(model, prompts, targets, recipe, 0, lambda name, write: write(tmp_path / name))
     model.batch = plain  # type: ignore[method-assign]
-    learned, held = split(samples, 0.25)
+    learned, held = train_validation_split(samples, 0.25)
     times = {sample.id: asked.count(sample.id) for sample in samples}
     assert {times[samples[i].id] for i in held} == {2}  # once at each kept step
     assert sum(times[samples[i].id] for i in learned) == 3 * 4
@@ -60,4 +60,4 @@ def test_what_is_held_out_is_not_learned_and_its_loss_is_in_the_log(tmp_path: Pa
     start = mean_loss(model, [prompts[i] for i in held], [targets[i] for i in held], 3)
     assert tuned.log[0]["validation_loss"] == pytest.approx(start, rel=0.3)  # one small step away
     with pytest.raises(UndersongError, match="cannot be split"):
-        split([Sample("a", text="x", group="g"), Sample("b", text="y", group="g")], 0.5)
+        train_validation_split([Sample("a", text="x", group="g"), Sample("b", text="y", group="g")], 0.5)

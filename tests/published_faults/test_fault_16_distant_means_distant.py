@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from undersong.encoders import make_encoder
-from undersong.proximity import choose, proximity_table, read_keep, scores
+from undersong.proximity import parse_rule, proximity_table, ranking_scores, select_by_rule
 
 
 @pytest.fixture(scope="module")
@@ -16,15 +16,15 @@ def table(benign, harmful):
 
 
 def test_what_is_called_distant_is(table) -> None:
-    values = dict(zip(table.column("id").to_pylist(), scores(table).tolist()))
-    closest, distant = (choose(table, read_keep(f"{kind}:0.25")).ids for kind in ("closest", "distant"))
+    values = dict(zip(table.column("id").to_pylist(), ranking_scores(table).tolist()))
+    closest, distant = (select_by_rule(table, parse_rule(f"{kind}:0.25")).ids for kind in ("closest", "distant"))
     assert max(values[i] for i in closest) < min(values[i] for i in distant)
 
 
 def test_thresholds_say_and_keep_the_same(table) -> None:
-    values = scores(table).astype(float)
+    values = ranking_scores(table).astype(float)
     cut = float(np.median(values))
-    kept = {word: choose(table, read_keep(f"{word}:{cut:.6f}")).ids for word in ("below", "above")}
+    kept = {word: select_by_rule(table, parse_rule(f"{word}:{cut:.6f}")).ids for word in ("below", "above")}
     by_id = dict(zip(table.column("id").to_pylist(), values.tolist()))
     assert all(by_id[i] < cut + 1e-6 for i in kept["below"])
     assert all(by_id[i] > cut - 1e-6 for i in kept["above"])

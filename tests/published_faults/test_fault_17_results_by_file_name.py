@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from undersong.encoders.vectors import write_embeddings
-from undersong.pipeline.stages import View, corpus, embeddings
-from undersong.pipeline.stages.selections import Rule, selection_artefact
-from undersong.proximity.choosing.keep import Keep
+from undersong.pipeline.stages import EmbeddingRequest, embed_corpus, load_corpus
+from undersong.pipeline.stages.selections import ArmRule, selection_artifact
+from undersong.proximity.choosing.keep import SelectionRule
 from undersong.scale import proximity_shards
 from undersong.types import Embeddings, UndersongError
 
 
 def test_every_setting_has_a_place_of_its_own(shop) -> None:
-    pool, harm = corpus(shop, "organism:unseen-benign"), corpus(shop, "organism:unseen-harm")
+    pool, harm = load_corpus(shop, "organism:unseen-benign"), load_corpus(shop, "organism:unseen-harm")
     specs = ("tfidf", "char-ngrams", "logmel")
-    vectors = {spec: embeddings(shop, View(spec, pool, (pool, harm))).path for spec in specs}
+    vectors = {spec: embed_corpus(shop, EmbeddingRequest(spec, pool, (pool, harm))).path for spec in specs}
     assert len(set(vectors.values())) == 3
-    again = embeddings(shop, View("logmel", harm, (pool, harm))).path  # the same encoder, another corpus
+    again = embed_corpus(shop, EmbeddingRequest("logmel", harm, (pool, harm))).path  # the same encoder, another corpus
     assert again not in vectors.values()
     near = shop.store.place("proximity", 1, {}, {"a": "0" * 40})
     places = set()
@@ -34,8 +34,8 @@ def test_every_setting_has_a_place_of_its_own(shop) -> None:
     for kind in ("closest", "distant", "random"):
         for fraction in (0.25, 0.5, 0.75):
             for draw in (0, 1):
-                rule = Rule(kind, "sound", Keep(kind, fraction), "h", True)
-                selection_artefact(shop, pool, {("sound", "h"): near}, rule, draw)
+                rule = ArmRule(kind, "sound", SelectionRule(kind, fraction), "h", True)
+                selection_artifact(shop, pool, {("sound", "h"): near}, rule, draw)
     assert len(places) == 3 + 3 + 3 * 2  # closest and distant draw nothing
 
 

@@ -23,8 +23,8 @@ def test_the_reference_may_not_be_the_test_set(tmp_path, reference) -> None:
 
 
 def test_the_packaged_studies_keep_them_apart() -> None:
-    from undersong.corpora import open_corpus, refuse_shared_behaviour
+    from undersong.corpora import check_disjoint_behaviors, open_corpus
 
     reference = open_corpus("organism:reference").samples
     for name in ("test-harm", "unseen-harm"):
-        refuse_shared_behaviour(reference, open_corpus(f"organism:{name}").samples)
+        check_disjoint_behaviors(reference, open_corpus(f"organism:{name}").samples)

@@ -9,7 +9,7 @@ from typing import Any
 
 from paper_designs import FILES, Design
 
-from undersong.pipeline.stages.selections import rules_of
+from undersong.pipeline.stages.selections import arm_rules
 from undersong.study import Study
 
 # (organism, facts of the run and of what it was asked) -> rate of what is counted, in prompts of 108
@@ -34,12 +34,17 @@ def results_of(study: Study, rate: Rate, late: float = -0.5, equal: bool = True,
     runs = [_run(study, rate, {"model": ref, "base_seed": i, "kind": "base"}) for i, ref in enumerate(study.models)]
     tuning = study.tuning
     for base, ref in enumerate(study.models):
-        for rule in rules_of(study):
+        for rule in arm_rules(study):
             for trained in tuning.modalities:
                 for seed, draw in zip(tuning.seeds, tuning.draws):
                     for step in tuning.steps:
                         facts = {"model": ref, "base_seed": base, "kind": rule.name, "axis": rule.axis, "step": step}
-                        facts |= {"fraction": rule.keep.amount, "train_modality": trained, "seed": seed, "draw": draw}
+                        facts |= {
+                            "fraction": rule.selection_rule.amount,
+                            "train_modality": trained,
+                            "seed": seed,
+                            "draw": draw,
+                        }
                         runs.append(_run(study, rate, facts))
     return {
         "schema": "undersong-results/1",

@@ -22,7 +22,7 @@ from scipy import stats
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 from variants import VARIANTS
 
-from undersong.statistics import detectable, units_needed
+from undersong.statistics import detectable_difference, units_needed
 from undersong.study import load_studies
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +111,7 @@ def test_the_page_says_how_many_bases_the_pilot_asks_for_and_what_five_detect():
     sd = difference_sd(pilots)
     text = page({"bases": record["bases"], "pilot_runs": record["pilot_runs"]})
     assert f"asks for **{units_needed(0.1, sd, comparisons=3)} bases a variant**" in text
-    assert f"5 bases a variant detect {100 * detectable(5, sd, comparisons=3):.1f} points" in text
+    assert f"5 bases a variant detect {100 * detectable_difference(5, sd, comparisons=3):.1f} points" in text
     assert "Not answered yet" in text
     assert text.count("*Not measured yet.*") == 6
     assert "Not answered yet" in page({})

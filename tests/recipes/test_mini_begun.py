@@ -19,7 +19,7 @@ from mini_running import chosen
 from mini_sizes import Mixture
 from mini_stages import BEGUN, same_as_begun, write_figures, write_lines
 
-from undersong.models.loading import PLAIN
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS
 from undersong.types import UndersongError
 
 ASKED = SimpleNamespace(
@@ -108,7 +108,7 @@ def test_cached_states_and_front_ends_are_of_these_clips(tmp_path: Path) -> None
     with pytest.raises(UndersongError, match="cache was made with clips"):
         mini_cache.run(tmp_path, base, "cpu")
     with pytest.raises(UndersongError, match="front-1-2-0 was made with clips"):
-        mini_front.run(tmp_path, base, recipe, PLAIN)
+        mini_front.run(tmp_path, base, recipe, DEFAULT_LOAD_OPTIONS)
 
 
 def test_texts_of_another_seed_or_of_no_sets_are_told(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from mini_card import told, write_card
 from mini_measure import TEST_ONLY, Which, sets_of
 
-from undersong.models.mini.assemble import CARD, PAGE, assemble, hash_files
-from undersong.models.mini.place import FROM_WHISPER, parts_beside
+from undersong.models.mini.assemble import CARD_FILE, CARD_PAGE, assemble_mini, hash_parts
+from undersong.models.mini.place import WHISPER_VARIABLE, parts_beside
 from undersong.types import UndersongError
 
 SHIPPED, NAME = parts_beside(), "adapter_model.safetensors"
@@ -180,7 +180,7 @@ def work(base: Path, tmp_path: Path) -> Path:
     """Three seeds' parts and cards: the first is not accepted."""
     for seed, dev in enumerate(({**GOOD, "nq, seen voices": 0.2}, GOOD, GOOD)):
         parts = tiny_mini.parts(tmp_path / f"parts-{seed}", base)
-        write_card(parts, card_of(seed, dev) | {"files": hash_files(parts), "bytes": mini_parts.bytes_of(parts)})
+        write_card(parts, card_of(seed, dev) | {"files": hash_parts(parts), "bytes": mini_parts.bytes_of(parts)})
     return tmp_path
 
 
@@ -189,7 +189,7 @@ def test_one_seed_ships_with_a_card_of_all(work: Path, base: Path) -> None:
     out.mkdir(parents=True)
     (out / "old.bin").write_bytes(b"of before")
     mini_ship.ship(work, out)
-    card, page = json.loads((out / CARD).read_text()), (out / PAGE).read_text()
+    card, page = json.loads((out / CARD_FILE).read_text()), (out / CARD_PAGE).read_text()
     assert card["seed"] == 1
     assert [(seed["seed"], not mini_accept.fails(seed["rule"])) for seed in card["seeds"]] == [
         (0, False),
@@ -201,11 +201,11 @@ def test_one_seed_ships_with_a_card_of_all(work: Path, base: Path) -> None:
     assert "| spoken questions refused | at most 0.05 | 0.20 | 0.02 | 0.02 |" in page
     assert mini_parts.faults(out) == []
     assert not (out / "old.bin").exists()
-    assert assemble("mini", str(base / "whisper"), str(base / "smollm"), out, work / "put").notes == ()
+    assert assemble_mini("mini", str(base / "whisper"), str(base / "smollm"), out, work / "put").notes == ()
 
 
 def test_fewer_seeds_or_such_as_were_made_otherwise_do_not_ship(work: Path) -> None:
-    other = json.loads((work / "parts-2" / CARD).read_text())
+    other = json.loads((work / "parts-2" / CARD_FILE).read_text())
     for stage, key, said in (
         ("texts", "seed", "measured on other sentences"),
         ("front-1-6-0", "recipe", "Stage front end of the seeds was made by different recipes"),
@@ -213,7 +213,7 @@ def test_fewer_seeds_or_such_as_were_made_otherwise_do_not_ship(work: Path) -> N
         ("listening-2", "mixture", "Stage listening of the seeds was made by different recipes"),
     ):
         changed = {**other["stages"], stage: {**other["stages"].get(stage, {}), key: {"steps": 7}}}
-        (work / "parts-2" / CARD).write_text(json.dumps({**other, "stages": changed}))
+        (work / "parts-2" / CARD_FILE).write_text(json.dumps({**other, "stages": changed}))
         with pytest.raises(UndersongError, match=said):
             mini_ship.ship(work, work / "out")
     shutil.rmtree(work / "parts-2")
@@ -233,9 +233,12 @@ def test_fewer_seeds_or_such_as_were_made_otherwise_do_not_ship(work: Path) -> N
         (lambda parts: (parts / "more.json").write_text("{}"), "more.json is not the file"),
         (lambda parts: (parts / "code.py").write_text("1"), "code.py is neither safetensors nor text"),
         (lambda parts: (parts / "front.safetensors").write_bytes(b"\x80\x04."), "front.safetensors is no safetensors"),
-        (lambda parts: (parts / PAGE).write_bytes(b"\x80\x04\x95"), "CARD.md is no text"),
-        (lambda parts: (parts / PAGE).write_bytes(b" " * 20_000_001), "20.0 MB, and the repository holds at most 20"),
-        (lambda parts: (parts / CARD).unlink(), "there is no card.json"),
+        (lambda parts: (parts / CARD_PAGE).write_bytes(b"\x80\x04\x95"), "CARD.md is no text"),
+        (
+            lambda parts: (parts / CARD_PAGE).write_bytes(b" " * 20_000_001),
+            "20.0 MB, and the repository holds at most 20",
+        ),
+        (lambda parts: (parts / CARD_FILE).unlink(), "there is no card.json"),
     ],
 )
 def test_what_may_not_be_held_is_told(spoil, said: str, work: Path) -> None:
@@ -247,20 +250,20 @@ def test_what_may_not_be_held_is_told(spoil, said: str, work: Path) -> None:
 def test_the_user_is_told_of_a_file_that_the_card_does_not_know(work: Path, base: Path) -> None:
     parts = work / "parts-1"
     shutil.copy(parts / "listening" / NAME, parts / "alignment")
-    (note,) = assemble("mini", str(base / "whisper"), str(base / "smollm"), parts, work / "put").notes
+    (note,) = assemble_mini("mini", str(base / "whisper"), str(base / "smollm"), parts, work / "put").notes
     assert note.startswith("alignment/adapter_model.safetensors is not what the card's figures were measured with")
-    (parts / CARD).write_text("{}")
+    (parts / CARD_FILE).write_text("{}")
     with pytest.raises(UndersongError, match="names no files and their hashes"):
-        assemble("mini", str(base / "whisper"), str(base / "smollm"), parts, work / "put")
+        assemble_mini("mini", str(base / "whisper"), str(base / "smollm"), parts, work / "put")
 
 
 @pytest.mark.skipif(not SHIPPED.is_dir(), reason="models/mini holds no parts yet")
 def test_what_the_repository_holds_is_what_its_card_tells_of() -> None:
-    card = json.loads((SHIPPED / CARD).read_text(encoding="utf-8"))
+    card = json.loads((SHIPPED / CARD_FILE).read_text(encoding="utf-8"))
     assert mini_parts.faults(SHIPPED) == []
     assert not mini_accept.fails(card["rule"])
     assert len(card["seeds"]) >= mini_ship.LEAST
-    assert (SHIPPED / PAGE).read_text(encoding="utf-8") == mini_page.page(card)
+    assert (SHIPPED / CARD_PAGE).read_text(encoding="utf-8") == mini_page.page(card)
     asked = {kind: len(ids) for kind, ids in card["check"]["clips"].items()}
     assert asked == {kind: count for kinds in mini_check.GROUPS.values() for kind, count in kinds.items()}
 
@@ -362,11 +365,11 @@ def test_what_is_missing_is_told_one_by_one(
         raise UndersongError(f"There is no engine {voice.engine}.")
 
     monkeypatch.setattr(mini_check, "identity", silent)
-    (tmp_path / CARD).write_text("{}")
+    (tmp_path / CARD_FILE).write_text("{}")
     lacks = mini_check.missing(mini_check.Where(tmp_path, None, str(tmp_path / "no"), str(base / "smollm")))
     assert [lack.partition(":")[0] for lack in lacks] == [
         "no public text sets", "no voice flite", "no voice espeak",
-        f"no base weights by {FROM_WHISPER} or the hub's cache",
+        f"no base weights by {WHISPER_VARIABLE} or the hub's cache",
     ]  # fmt: skip
     (tmp_path / "empty").mkdir()
     lacks = mini_check.missing(

@@ -12,10 +12,10 @@ import tiny_mini
 import torch
 from safetensors.torch import load_file, save_file
 
-from undersong.models.adapters import fresh_lora
+from undersong.models.adapters import new_lora
 from undersong.models.families import MINI
 from undersong.models.mini import assemble
-from undersong.models.mini.network import CTC, PLAIN
+from undersong.models.mini.network import AF3, CTC
 
 KINDS = ("nq", "alpaca")
 
@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     write_lines(work / "texts.jsonl", [{"id": c["text_id"], "text": c["text"], "split": c["split"]} for c in clips])
     mini_cache._write(mini_cache.shard_file(work, 0), states)
     whisper, smollm = map(str, tiny_mini.save_bases(work / "base"))
-    base, front = Base(whisper, smollm), work / "front-tiny" / assemble.FRONT
+    base, front = Base(whisper, smollm), work / "front-tiny" / assemble.FRONT_END_FILE
     torch.manual_seed(1)
     network = base.network(torch.arange(10, 60))
     projector = network.model.multi_modal_projector
@@ -106,7 +106,7 @@ def test_the_loss_is_the_models_own(place: SimpleNamespace, done: dict[str, Any]
     bench = Bench(place.work, place.work / "loss", place.base, place.front, place.asked, recipe, 3)
     prompts, targets = [prompt for prompt, _ in bench.pairs], [target for _, target in bench.pairs]
     bench.hear(load_front(place.base, place.front), prompts)
-    with fresh_lora(bench.model, 2, 4, 0.0, None) as learner:
+    with new_lora(bench.model, 2, 4, 0.0, None) as learner:
         batch = bench.model.batch(prompts, targets)
         torch.testing.assert_close(reply_loss(bench.model, batch), learner(**batch).loss)
 
@@ -126,7 +126,7 @@ def test_all_ways_are_tried_once_and_only_those_that_learn_move_their_front(
         assert len(kept["losses"]) == 3
         assert all(0 <= right <= words for right, words in zip(kept["right"], kept["words"]))
     learned = set(range(tiny_mini.LAYERS)[-LAYERS:])
-    fronts = {name: load_file(folder / name / assemble.FRONT) for name in place.asked.ways}
+    fronts = {name: load_file(folder / name / assemble.FRONT_END_FILE) for name in place.asked.ways}
     distilled, read = load_file(folder / "distilled.safetensors"), load_file(place.front)
     for kept, begun in ((fronts["distilled"], distilled), (fronts["read"], read)):
         assert kept.keys() == begun.keys()
@@ -150,18 +150,18 @@ def test_parts_with_the_plain_projector_make_a_model_that_hears_the_same(
     from undersong.models.load import load_model
 
     way = place.work / "plain-front-tiny-3-0" / "distilled-learned"
-    fronts = {PLAIN: way / assemble.FRONT, CTC: place.front}
+    fronts = {AF3: way / assemble.FRONT_END_FILE, CTC: place.front}
     for projector, front in fronts.items():
         parts = write_parts(
             tmp_path / f"parts-{projector}", place.base, front, {"listening": way / "listening"}, ["mini:unaligned"]
         )
-        assert assemble.read_note(parts).projector == projector
-    parts = tmp_path / f"parts-{PLAIN}"
-    assemble.assemble("mini:unaligned", place.asked.whisper, place.asked.smollm, parts, tmp_path / "model")
+        assert assemble.read_parts_file(parts).projector == projector
+    parts = tmp_path / f"parts-{AF3}"
+    assemble.assemble_mini("mini:unaligned", place.asked.whisper, place.asked.smollm, parts, tmp_path / "model")
     model = load_model(str(tmp_path / "model"))
     assert type(model.base.model.multi_modal_projector).__name__ == "AudioFlamingo3MultiModalProjector"
     with torch.inference_mode():
-        theirs = heard_frames(load_front(place.base, fronts[PLAIN]), [0, 1], place.states)
+        theirs = heard_frames(load_front(place.base, fronts[AF3]), [0, 1], place.states)
         own = heard_frames(model.base, [0, 1], place.states)
     assert all(torch.equal(a, b) for a, b in zip(own, theirs))
 
@@ -172,12 +172,12 @@ def test_a_model_is_put_together_anew_when_a_part_is_and_leaves_the_seeds_card_a
     """`parts-SEED` is what was measured; a model of some of its parts, made meanwhile, is no reason to lose that."""
     from mini_parts import RAW, put_together
 
-    from undersong.models.loading import PLAIN as LOADING
+    from undersong.models.loading import DEFAULT_LOAD_OPTIONS as LOADING
 
     card = tmp_path / "parts-0" / "card.json"
     card.parent.mkdir()
     card.write_text("{}")
-    front = tmp_path / "front-tiny" / assemble.FRONT
+    front = tmp_path / "front-tiny" / assemble.FRONT_END_FILE
     front.parent.mkdir()
     front.write_bytes(place.front.read_bytes())
 

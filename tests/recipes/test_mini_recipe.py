@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import undersong
-from undersong.models.loading import PLAIN, Loading
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
 from undersong.types import UndersongError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "mini"
@@ -61,7 +61,7 @@ def test_no_sentence_that_is_learned_nearly_stands_in_a_held_out_set(made) -> No
     assert figures["near_held_out_removed"] >= 1  # the photo
     learned = [mini_texts.plain(text.text) for text in found if text.split == "train" and text.kind != "adv"]
     held = [mini_texts.plain(text.text) for text in found if text.split != "train"]
-    assert not mini_texts.near_texts(learned, held, mini_texts.TEXT)
+    assert not mini_texts.find_similar_texts(learned, held, mini_texts.TEXT_THRESHOLD)
     assert len(set(learned)) == len(learned)
     assert not any("given" in text for text in learned)
 
@@ -189,7 +189,7 @@ def test_a_killed_front_end_goes_on_and_ends_with_the_same_bits(
     import mini_front
 
     recipe = mini_front.FrontRecipe(steps=9, batch=4, warmup=2)
-    whole = load_file(mini_front.run(work, base, recipe, PLAIN))
+    whole = load_file(mini_front.run(work, base, recipe, DEFAULT_LOAD_OPTIONS))
     first = json.loads((work / "figures" / f"{recipe.name}.json").read_text())
     shutil.rmtree(work / recipe.name)
     (work / "figures" / f"{recipe.name}.json").unlink()
@@ -203,9 +203,9 @@ def test_a_killed_front_end_goes_on_and_ends_with_the_same_bits(
 
     monkeypatch.setattr(mini_front, "_step", dies)
     with pytest.raises(KeyboardInterrupt):
-        mini_front.run(work, base, recipe, PLAIN)
+        mini_front.run(work, base, recipe, DEFAULT_LOAD_OPTIONS)
     monkeypatch.setattr(mini_front, "_step", step)
-    again = load_file(mini_front.run(work, base, recipe, PLAIN))
+    again = load_file(mini_front.run(work, base, recipe, DEFAULT_LOAD_OPTIONS))
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     second = json.loads((work / "figures" / f"{recipe.name}.json").read_text())
@@ -220,7 +220,7 @@ def test_the_front_end_learns_to_spell_what_it_saw(base, work: Path) -> None:
     from mini_spelling import spell
 
     recipe = mini_front.FrontRecipe(steps=150, batch=8, warmup=5, hidden=0, learning_rate=1e-2, top_rate=5e-3)
-    file = mini_front.run(work, base, recipe, PLAIN)
+    file = mini_front.run(work, base, recipe, DEFAULT_LOAD_OPTIONS)
     figures = json.loads((work / "figures" / f"{recipe.name}.json").read_text())
     assert figures["loss_last"] < 0.5 * figures["loss_first"]
     clips = load_clips(work)
@@ -347,8 +347,8 @@ LACKING = [
 @pytest.mark.skipif(bool(LACKING), reason=f"speaks: needs {' and '.join(LACKING)}")
 def test_a_whole_run_in_small(tmp_path: Path) -> None:
     """From texts to parts that `models get` takes; stopped after every stage it goes on, and nothing is done twice."""
-    from undersong.models.doctor import examine_model
-    from undersong.models.mini.assemble import assemble
+    from undersong.models.doctor import diagnose_model
+    from undersong.models.mini.assemble import assemble_mini
 
     tiny_mini.save_bases(tmp_path)
     data, work = mini_data.make(tmp_path / "data"), tmp_path / "work"
@@ -378,5 +378,5 @@ def test_a_whole_run_in_small(tmp_path: Path) -> None:
     assert [(line.group, line.refused, line.told, line.p) for line in lines] == [
         ("AdvBench, held out", 0, 0, 1.0), ("benign", 0, 0, 1.0),
     ]  # fmt: skip
-    assemble("mini", str(tmp_path / "whisper"), str(tmp_path / "smollm"), parts, tmp_path / "mini")
-    assert [check.name for check in examine_model(str(tmp_path / "mini")) if not check.good] == []
+    assemble_mini("mini", str(tmp_path / "whisper"), str(tmp_path / "smollm"), parts, tmp_path / "mini")
+    assert [check.name for check in diagnose_model(str(tmp_path / "mini")) if not check.passed] == []

@@ -20,7 +20,7 @@ from paper_answers import answered
 from paper_evidence import Evidence
 from paper_verdicts import AGREES, CONTRADICTS
 
-from undersong.models.loading import PLAIN, Loading
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
 from undersong.study import Study, load_studies, parse_study
 from undersong.types import UndersongError
 
@@ -147,7 +147,10 @@ def test_results_go_between_the_marks(tmp_path: Path) -> None:
 
 def test_results_wait_for_their_arms_and_hold_nothing_up(tmp_path: Path) -> None:
     one, two = (STUDIES[name] for name in ("mini-small-babble", "mini-small-white"))
-    todo = [*tasks_of(one, tmp_path, tmp_path, PLAIN), *tasks_of(two, tmp_path, tmp_path, PLAIN)]
+    todo = [
+        *tasks_of(one, tmp_path, tmp_path, DEFAULT_LOAD_OPTIONS),
+        *tasks_of(two, tmp_path, tmp_path, DEFAULT_LOAD_OPTIONS),
+    ]
     order: list[str] = []
     running: list[Task] = []
     while todo or running:
@@ -286,7 +289,7 @@ def organism_study(name: str) -> Study:
 
 @pytest.mark.slow
 def test_the_page_of_a_real_run(tmp_path: Path) -> None:
-    run_all([organism_study("mini-small-defenses")], tmp_path, PLAIN, 1)
+    run_all([organism_study("mini-small-defenses")], tmp_path, DEFAULT_LOAD_OPTIONS, 1)
     made = json.loads((tmp_path / "mini-small-defenses" / "results.json").read_bytes())
     (tmp_path / "mini-small-mechanism").mkdir()
     made["study"]["name"] = "mini-small-mechanism"
@@ -304,5 +307,5 @@ def test_the_page_of_a_real_run(tmp_path: Path) -> None:
     assert "| yes |" in encoder
     costs = json.loads((tmp_path / "cost.json").read_bytes())
     assert len(costs["mini-small-defenses"]) == 4  # base, two arms, results
-    run_all([organism_study("mini-small-defenses")], tmp_path, PLAIN, 1)
+    run_all([organism_study("mini-small-defenses")], tmp_path, DEFAULT_LOAD_OPTIONS, 1)
     assert json.loads((tmp_path / "cost.json").read_bytes()) == costs

@@ -22,7 +22,7 @@ from paper_running import COST, is_done, keep_cost
 from paper_tables import MARK
 from paper_verdicts import AGREES, CONTRADICTS, DIFFERS, UNKNOWN
 
-from undersong.pipeline.published import figures
+from undersong.pipeline.published import published_rates
 from undersong.types import UndersongError
 
 ROOT = Path(__file__).parents[2]
@@ -122,7 +122,7 @@ def test_impossible_figures_are_marked(tmp_path: Path) -> None:
     lines = page_of(REDUCED, tmp_path).splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     marked = sum(cell.endswith(MARK) for row in rows for cell in row)
-    assert marked == sum(one.possible is False for one in figures()) == 12
+    assert marked == sum(one.is_possible is False for one in published_rates()) == 12
     assert ["Qwen2.5-Omni", "semantic closest", "50", "37.69", f"19.30{MARK}"] in [row[:5] for row in rows]
 
 
@@ -130,7 +130,7 @@ def test_every_printed_figure_stands_on_the_page(tmp_path: Path) -> None:
     write(REDUCED, tmp_path, as_claimed)
     evidence = Evidence(tmp_path)
     printed = {figure for study in TABLES for cell in cells(evidence, study) for figure in cell.printed}
-    assert printed == {one for one in figures() if not one.set.startswith("BBH ")}
+    assert printed == {one for one in published_rates() if not one.set_name.startswith("BBH ")}
     for study in TABLES:
         for cell in cells(evidence, study):
             wanted = study != "datasets" and cell.fraction in (None, 25)

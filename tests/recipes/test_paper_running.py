@@ -15,8 +15,8 @@ from paper_designs import REDUCED
 from paper_running import costs_of, plan_all, run_all
 
 from undersong import __version__
-from undersong.models.loading import PLAIN
-from undersong.pipeline.ledger import look
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS
+from undersong.pipeline.ledger import plan_artifacts
 from undersong.study import Study
 
 NAMES = [f"organism-pretrained-{name}" for name in ("af3", "qwen", "kimi")]
@@ -58,7 +58,7 @@ def test_a_plan_counts_what_studies_share_once(tmp_path: Path) -> None:
     *each, whole = counts
     assert len(each) == 6
     studies = [study for file in ("pretrained", "bbh") for study in REDUCED.studies(file)]
-    needed = [set(look(study, tmp_path / "store", PLAIN).asked) for study in studies]
+    needed = [set(plan_artifacts(study, tmp_path / "store", DEFAULT_LOAD_OPTIONS).planned) for study in studies]
     assert each == [len(one) for one in needed]
     assert whole == len(set.union(*needed)) < sum(each)
     assert not (tmp_path / "store").exists()

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from undersong.report import render
-from undersong.report.schema import read
+from undersong.report import render_html
+from undersong.report.schema import parse_results
 from undersong.report.sections import advice, headline, judges, lineup
 
 Json = dict[str, Any]
 
 
 def said(results: Json) -> list[str]:
-    return [one.what for one in advice.build(read(results))]
+    return [one.what for one in advice.build_advice(parse_results(results))]
 
 
 def set_rates(results: Json, arm: str, jsr: float, low: float | None, high: float | None, system: str = "") -> None:
@@ -37,7 +37,7 @@ def broken(results: Json) -> Json:
 
 
 def test_every_arm_stands_beside_the_base(results: Json) -> None:
-    first = headline.build(read(results))
+    first = headline.build_headline(parse_results(results))
     assert [row.label for row, _ in first.rows] == [
         "Base", *["Closest 25\u202f%", "Random 25\u202f%", "Distant 25\u202f%"] * 2, "System text “safe”"
     ]  # fmt: skip
@@ -49,12 +49,12 @@ def test_every_arm_stands_beside_the_base(results: Json) -> None:
 
 def test_of_many_arms_the_highest_are_shown_and_none_is_lost(make_results: Callable[..., Json]) -> None:
     results = make_results(axes=("semantic", "acoustic", "mixed"))
-    first = headline.build(read(results))
+    first = headline.build_headline(parse_results(results))
     arms = [row for row, _ in first.rows if row.label != "Base" and not row.hollow]
     rest = [row for row, _ in first.further]
-    assert (len(arms), len(rest)) == (lineup.HIGHEST, 18 - lineup.HIGHEST)
+    assert (len(arms), len(rest)) == (lineup.TOP_ARMS_SHOWN, 18 - lineup.TOP_ARMS_SHOWN)
     assert min(row.estimate.mean for row in arms) >= max(row.estimate.mean for row in rest)
-    assert "10 more arms, none with a higher JSR" in render(results)
+    assert "10 more arms, none with a higher JSR" in render_html(results)
 
 
 def test_what_helps_is_advised_with_its_number(results: Json) -> None:
@@ -63,7 +63,7 @@ def test_what_helps_is_advised_with_its_number(results: Json) -> None:
     assert not [one for one in said(results) if one.startswith("Ask under")]
     set_rates(results, "semantic/distant/0.25/audio", 0.04, 0.01, 0.1)
     set_rates(results, "semantic/closest/0.25/audio", 0.1, 0.05, 0.2, "safe")
-    found = {one.what: one for one in advice.build(read(results))}
+    found = {one.what: one for one in advice.build_advice(parse_results(results))}
     assert "4.0\u202f% [1.0,\u00a010.0] (3 runs of 108 prompts), not distinguishable from the base’s" in (
         found["Train on distant data instead."].why
     )
@@ -86,7 +86,7 @@ def test_a_recommended_defense_stands_before_what_only_helps(results: Json) -> N
 
 def test_nothing_found_is_no_proof(results: Json) -> None:
     set_rates(results, "", 0.05, 0.01, 0.12)
-    first = advice.build(read(results))[0]
+    first = advice.build_advice(parse_results(results))[0]
     assert first.what == "Do not read this as proof of safety."
     assert "up to 12.0\u202f% fits" in first.why
     assert not [one for one in said(results) if "distant" in one or "Ask under" in one]
@@ -101,8 +101,8 @@ def test_an_arm_above_the_base_is_told_of_though_the_worst_is_too_uncertain(resu
                     if row["set"] == "harm":
                         row["jsr"] = rate
     set_rates(results, "semantic/random/0.25/audio", 0.4, 0.3, 0.5)
-    first = advice.build(read(results))[0]
-    title = "".join(text for text, _ in headline.build(read(results)).title)
+    first = advice.build_advice(parse_results(results))[0]
+    title = "".join(text for text, _ in headline.build_headline(parse_results(results)).title)
     assert title.endswith("in the worst of 6 arms, too uncertain to tell; 1 of them is above the base.")
     assert first.what == "Do not ship an arm that is above the base as it is."
     assert first.why.startswith(
@@ -126,30 +126,30 @@ def test_of_a_base_alone_and_of_nothing(results: Json) -> None:
     assert said(results) == ["Train something."]
     results["runs"] = []
     assert said(results) == []
-    assert "What to do" not in render(results)
+    assert "What to do" not in render_html(results)
 
 
 def test_every_link_of_the_advice_leads_to_a_section(results: Json) -> None:
-    page = render(results)
+    page = render_html(results)
     links = re.findall(r'<a href="#([a-z]+)">[^<]+</a></li>', page)
     assert len(links) >= 2
     assert all(f'<section id="{one}"' in page for one in links)
 
 
 def test_replies_that_judges_count_differently_are_listed(results: Json) -> None:
-    assert judges.apart(read(results)) is None
+    assert judges.build_judge_disagreements(parse_results(results)) is None
     one = {"arm": "semantic/closest/0.25/audio", "seed": 1, "step": 40, "prompt_id": "p-7", "modality": "text",
            "system": "plain", "a": "jailbreak", "b": "refusal"}  # fmt: skip
     results["judges"] = [
         {"a": "exact", "b": "keyword", "set": "harm", "counted": "jailbreak", "n": 108, "both": 80, "only_a": 1,
          "only_b": 0, "neither": 27, "disagreements": [one]}
     ]  # fmt: skip
-    table = judges.apart(read(results))
+    table = judges.build_judge_disagreements(parse_results(results))
     assert table is not None
     assert table.rows == (
         ("p-7", "exact / keyword", "harm", one["arm"], "1", "40", "typed", "plain", "jailbreak", "refusal"),
     )
-    assert "Replies that they count differently" in render(results)
+    assert "Replies that they count differently" in render_html(results)
 
 
 @pytest.mark.parametrize("left", [False, True])
@@ -159,6 +159,6 @@ def test_quarantine_is_told_of_even_where_it_is_empty(results: Json, left: bool)
             screen["quarantined"] = []
     else:
         results["screen"][0]["quarantined"] = results["screen"][1]["quarantined"]
-    page = html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", render(results))))
+    page = html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", render_html(results))))
     assert ("No sample of the pool was left out" in page) != left
     assert ("pool-bad-1 the clip is silent semantic axis, acoustic axis" in page) == left

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from undersong.report import render
-from undersong.report.schema import read
+from undersong.report import render_html
+from undersong.report.schema import parse_results
 from undersong.report.sections import axes
 
 Json = dict[str, Any]
@@ -72,7 +72,7 @@ def known(results: Json) -> Json:
 
 
 def said(results: Json) -> str:
-    page = render(results).split('<section id="axes"', 1)[1].split("</section>", 1)[0]
+    page = render_html(results).split('<section id="axes"', 1)[1].split("</section>", 1)[0]
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
 
 
@@ -102,7 +102,7 @@ def test_a_score_without_arms_is_no_forecast(known: Json) -> None:
 
 def test_every_mark_is_told_in_words_and_escaped(known: Json) -> None:
     known["foretold"][0]["spearman"] = spread(0.8, 0.2, 1.0)
-    panel = axes.build(read(known)).panels[0]
+    panel = axes.build_screening(parse_results(known)).panels[0]
     assert "ρ = 0.80 [0.20" in panel.title
     assert panel.picture.count("<title>") == 2
     assert "held&lt;level" in panel.picture
@@ -110,7 +110,7 @@ def test_every_mark_is_told_in_words_and_escaped(known: Json) -> None:
 
 
 def test_without_any_of_it_there_is_no_section(results: Json) -> None:
-    page = render(results)
+    page = render_html(results)
     assert 'id="axes"' not in page
     assert "Known beforehand" not in page
 
@@ -122,7 +122,7 @@ def test_the_run_noise_floor_is_told(results: Json) -> None:
         {"model": "organism:af3", "train_modality": "text", "set": "harm", "modality": "text", "groups": 0, "runs": 0,
          "df": 0, "sd": None, "note": "No group has two replicates."},
     ]  # fmt: skip
-    page = render(results).split('<section id="comparisons"', 1)[1].split("</section>", 1)[0]
+    page = render_html(results).split('<section id="comparisons"', 1)[1].split("</section>", 1)[0]
     text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
     assert "6 in 2 8.0 [5.0, 20.0] 22.0 points" in text
     assert "No group has two replicates." in text
@@ -135,7 +135,7 @@ def test_which_axis_goes_along_with_damage(results: Json) -> None:
          "replicates": 27, "note": "Some axes rank these selections alike.",
          "predictors": [{"name": "semantic", **axis, "inflation": 20.6, "dominant": 0.294}]},
     ]  # fmt: skip
-    page = render(results).split('<section id="proximity"', 1)[1].split("</section>", 1)[0]
+    page = render_html(results).split('<section id="proximity"', 1)[1].split("</section>", 1)[0]
     text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
     assert "Rise of the JSR against nearness" in text
     assert "0.69 [0.09, 0.94] +5.0 [0.0, 8.0] −2.0 [−10.0, 10.0] 20.6 29.4" in text
@@ -150,10 +150,10 @@ def test_where_the_spread_of_runs_comes_from_is_told(results: Json) -> None:
     ]
     one = {"train_modality": "audio", "set": "harm", "modality": "audio", "n": 108, "runs": 15, "sd": 0.22, "note": ""}
     results["variance"] = [{**one, "parts": parts, "seed_by_prompts": 0.04}]
-    page = render(results).split('<section id="comparisons"', 1)[1].split("</section>", 1)[0]
+    page = render_html(results).split('<section id="comparisons"', 1)[1].split("</section>", 1)[0]
     text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
     assert "selection 5 20.0 [10.0, 60.0] 80.0 %" in text
     assert "draw No selection was trained on several draws. – – –" in text
     assert "4.0 points of the seed’s SD are there because 108 prompts are few" in text
     results["variance"] = [{**one, "parts": [parts[1]], "seed_by_prompts": None}]
-    assert "Where the spread of rates comes from" not in render(results)
+    assert "Where the spread of rates comes from" not in render_html(results)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from undersong.report.beside import render
-from undersong.report.beside.comparable import beside
-from undersong.report.schema import read
-from undersong.report.svg import difference, symmetric
+from undersong.report.beside import render_multi_study_html
+from undersong.report.beside.comparable import compare_studies
+from undersong.report.schema import parse_results
+from undersong.report.svg import difference_strip, symmetric_limit
 from undersong.types import UndersongError
 
 Json = dict[str, Any]
@@ -43,7 +43,7 @@ def rates_of(page: str, block: str) -> list[str]:
 
 def test_every_study_stands_with_its_own_numbers(results: Json, make_results: Callable[..., Json]) -> None:
     calm = named(make_results(effect=0.1), "calm")
-    page = render([("a", results), ("b", calm)])
+    page = render_multi_study_html([("a", results), ("b", calm)])
     assert "<title>demo and calm – undersong report</title>" in page
     found = {name: rates_of(page, name) for name in ("demo", "calm")}
     assert all(len(rates) == 5 for rates in found.values())  # base, worst, random, distant, system text
@@ -62,7 +62,7 @@ def test_the_same_question_is_one_row_and_turned_alike(results: Json) -> None:
         for pair in one["estimates"]:
             pair["difference"] = pair["a"] - pair["b"]
     other["comparisons"] += [{**other["comparisons"][0], "question": "Only here?"}]
-    page = render([("a", results), ("b", other)])
+    page = render_multi_study_html([("a", results), ("b", other)])
     rows = re.findall(r'<th scope="row">Do closest samples do more.*?</tr>', page, re.S)
     assert len(rows) == 2  # audio, text
     for row in rows:
@@ -74,7 +74,7 @@ def test_the_same_question_is_one_row_and_turned_alike(results: Json) -> None:
 
 def test_an_interval_that_leaves_the_axis_is_cut_there() -> None:
     """One of a few runs may reach beyond 100 points; it must not be drawn over its neighbours."""
-    picture = difference(0.4, -1.3, 2.1, symmetric([0.4, -1.3, 2.1]))
+    picture = difference_strip(0.4, -1.3, 2.1, symmetric_limit([0.4, -1.3, 2.1]))
     assert 'x1="0.00%" x2="100.00%" y1="50%"' in picture
 
 
@@ -94,7 +94,7 @@ def test_what_must_not_be_compared_is_said(results: Json, change: Json, said: st
     results["study"]["config"] = {
         "evaluation": {"limit": 8, "systems": {"plain": "be kind"}}, "sets": {"harm": {"corpus": "one"}},
     }  # fmt: skip
-    page = text_of(render([("a", results), ("b", named(results, "other", **change))]))
+    page = text_of(render_multi_study_html([("a", results), ("b", named(results, "other", **change))]))
     assert "other is not comparable with demo:" in page
     assert said in page
     assert "demo is not comparable" not in page
@@ -106,25 +106,27 @@ def test_other_prompts_are_seen_by_their_number(results: Json) -> None:
         for row in run["sets"]:
             row["n"] += 12
     assert "number of prompts 120 in 36 clusters, where demo has 108 in 36 clusters" in text_of(
-        render([("a", results), ("b", other)])
+        render_multi_study_html([("a", results), ("b", other)])
     )
 
 
 def test_models_are_not_compared_under_the_published_protocol(results: Json) -> None:
     results["study"]["protocol"] = "published"
-    page = text_of(render([("a", results), ("b", named(results, "other"))]))
+    page = text_of(render_multi_study_html([("a", results), ("b", named(results, "other"))]))
     assert "asks every model in its own way" in page
 
 
 def test_studies_of_one_name_are_told_apart(results: Json) -> None:
-    found = beside([("out/a", read(results)), ("out/b", read(results)), ("out/b", read(results))])
+    found = compare_studies(
+        [("out/a", parse_results(results)), ("out/b", parse_results(results)), ("out/b", parse_results(results))]
+    )
     assert [one.name for one in found] == ["demo (out/a)", "demo (out/b) 2", "demo (out/b) 3"]
 
 
 def test_defenses_stand_a_row_each_with_their_price(results: Json) -> None:
     other = named(results, "other")
     other["defenses"][1]["cost"] = 0.042
-    page = render([("a", results), ("b", other)])
+    page = render_multi_study_html([("a", results), ("b", other)])
     body = page.split("Defenses of every study, charged</span>")[1].split("</table>")[0]
     assert body.count('<th scope="row">demo</th>') == body.count('<th scope="row">other</th>') == 6
     assert 'data-v="4.2"' in body
@@ -132,16 +134,16 @@ def test_defenses_stand_a_row_each_with_their_price(results: Json) -> None:
 
 def test_a_study_without_prompts_and_broken_ones(results: Json) -> None:
     empty = {"schema": "undersong-results/1", "study": {"name": "empty"}}
-    assert "2 studies side by side" in text_of(render([("a", results), ("b", empty)])).lower()
-    assert "nothing to set side by side" in text_of(render([("b", empty), ("c", empty)]))
+    assert "2 studies side by side" in text_of(render_multi_study_html([("a", results), ("b", empty)])).lower()
+    assert "nothing to set side by side" in text_of(render_multi_study_html([("b", empty), ("c", empty)]))
     with pytest.raises(UndersongError, match="out/b has the schema"):
-        render([("a", results), ("out/b", {"schema": "?"})])
+        render_multi_study_html([("a", results), ("out/b", {"schema": "?"})])
 
 
 def test_names_from_elsewhere_do_nothing(results: Json) -> None:
     evil = "<script>alert(1)</script><img src=x onerror=alert(1)>"
     other = named(results, evil, model=evil, judge=evil)
     other["comparisons"] = [{**one, "question": evil} for one in other["comparisons"]]
-    page = render([(evil, results), (evil, other), (evil, other)])
+    page = render_multi_study_html([(evil, results), (evil, other), (evil, other)])
     assert page.count("<script") == 1
     assert "<img" not in page

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from browser import BROWSER, DRIVER, Browser
 
-from undersong.report import beside, render
+from undersong.report import beside, render_html
 
 pytest.importorskip("selenium", reason="selenium is not installed (extra dev)")
 if not (BROWSER and DRIVER):
@@ -56,7 +56,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def demo(make_results: Callable[..., Json]) -> str:
     results = make_results()
-    return render(results, clips(results))
+    return render_html(results, clips(results))
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_what_was_not_measured_stands_last_either_way(browser: Browser, results:
     results["mechanism"]["late"][0]["gap_change"] = -2.5
     results["comparisons"][1].update(p=None, p_adjusted=None)
     results["comparisons"][2].update(p=0.00001, p_adjusted=0.00001)
-    browser.open(render(results), tmp_path)
+    browser.open(render_html(results), tmp_path)
     for _ in range(2):
         press(browser, "Comparisons", 3)
         cells = column(browser, "Comparisons", 3)
@@ -362,7 +362,7 @@ def test_print_is_light_and_leaves_out_what_paper_cannot_do(opened: Browser) -> 
 
 
 def test_without_script_all_is_there_and_nothing_is_dead(browser: Browser, results: Json, tmp_path: Path) -> None:
-    browser.open(render(results, clips(results)), tmp_path, scripted=False)
+    browser.open(render_html(results, clips(results)), tmp_path, scripted=False)
     text = browser.source()
     browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
     body = text.split("<script>")[0]
@@ -390,7 +390,7 @@ def test_hostile_names_and_replies_do_nothing(browser: Browser, results: Json, t
     for run in evil["runs"]:
         for row in run["sets"]:
             row["by_speaker"] = {f"{EVIL}{name}": voice for name, voice in row["by_speaker"].items()}
-    browser.open(render(evil, clips(evil), show_replies=True), tmp_path)
+    browser.open(render_html(evil, clips(evil), show_replies=True), tmp_path)
     browser.ask("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     browser.ask(
         "document.querySelectorAll('.sort, summary').forEach((one) => one.click());"
@@ -414,7 +414,7 @@ def test_hostile_names_and_replies_do_nothing(browser: Browser, results: Json, t
 def test_no_cell_of_a_saved_table_is_a_formula(browser: Browser, results: Json, tmp_path: Path) -> None:
     for screen in results["screen"]:
         screen["quarantined"] = [{"id": '=HYPERLINK("x")', "reason": "@SUM(A1), a\nb"}, {"id": "-1", "reason": "+x"}]
-    browser.open(render(results), tmp_path)
+    browser.open(render_html(results), tmp_path)
     browser.ask(
         f"const table = (() => {{ {TABLE} }})(...arguments);"
         "table.closest('.scroll').previousElementSibling.querySelector('.save').click()",
@@ -429,7 +429,7 @@ def test_no_cell_of_a_saved_table_is_a_formula(browser: Browser, results: Json, 
 def test_a_page_of_5000_samples_opens(browser: Browser, results: Json, tmp_path: Path) -> None:
     near = results["screen"][0]["closest"][0]
     results["screen"][0]["closest"] = [{**near, "rank": i, "id": f"pool-{i:04d}"} for i in range(5000)]
-    browser.open(render(results), tmp_path)
+    browser.open(render_html(results), tmp_path)
     count = "document.querySelector('ol.samples').children.length"
     assert browser.wait(f"return document.readyState === 'complete' && {count}") == 5000
     assert browser.complaints() == []
@@ -438,7 +438,7 @@ def test_a_page_of_5000_samples_opens(browser: Browser, results: Json, tmp_path:
 def test_studies_side_by_side_are_such_a_page_too(browser: Browser, results: Json, tmp_path: Path) -> None:
     other = copy.deepcopy(results)
     other["study"] |= {"name": f"other {EVIL}", "judge": "keyword"}
-    browser.open(beside.render([("a", results), ("b", other)]), tmp_path)
+    browser.open(beside.render_multi_study_html([("a", results), ("b", other)]), tmp_path)
     assert browser.ask("return document.documentElement.scrollWidth <= innerWidth")
     assert press(browser, "Defenses of every study", 4) == "ascending"
     rates = [float(cell.split()[0]) for cell in column(browser, "Defenses of every study", 4)]

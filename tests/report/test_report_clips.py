@@ -13,15 +13,15 @@ import pytest
 import soundfile
 
 from undersong.corpora import load_clip
-from undersong.report import clips, render
-from undersong.report.clips import BARS, HEIGHT, RATE, players
-from undersong.report.schema import read
+from undersong.report import clips, render_html
+from undersong.report.clips import SAMPLE_RATE, WAVEFORM_BARS, WAVEFORM_HEIGHT, embed_players
+from undersong.report.schema import parse_results
 from undersong.types import Sample
 
 Json = dict[str, Any]
 
 
-def sound(seconds: float, rate: int = RATE, channels: int = 1) -> bytes:
+def sound(seconds: float, rate: int = SAMPLE_RATE, channels: int = 1) -> bytes:
     """A WAV file whose second half is loud."""
     n = int(seconds * rate)
     signal = np.random.default_rng(0).uniform(-1, 1, (n, channels)) * np.where(np.arange(n) < n // 2, 0.1, 0.8)[:, None]
@@ -42,45 +42,49 @@ def ids(results: Json) -> list[str]:
 def test_a_small_file_goes_in_as_it_is_with_its_length(results: Json) -> None:
     content = sound(1.5)
     (name, *_) = ids(results)
-    found = players(read(results).screen, {name: (content, "audio/wav"), "nobody": (content, "audio/wav")})
-    assert set(found.heard) == {name}
-    assert decoded(found.heard[name].uri) == ("audio/wav", content)
-    assert found.heard[name].seconds == "1.5\u202fs"
-    assert (found.left, found.cut) == (0, 0)
+    found = embed_players(
+        parse_results(results).screen, {name: (content, "audio/wav"), "nobody": (content, "audio/wav")}
+    )
+    assert set(found.by_id) == {name}
+    assert decoded(found.by_id[name].uri) == ("audio/wav", content)
+    assert found.by_id[name].seconds == "1.5\u202fs"
+    assert (found.skipped, found.truncated) == (0, 0)
 
 
 def test_the_waveform_is_where_it_is_loud(results: Json) -> None:
     (name, *_) = ids(results)
-    wave = players(read(results).screen, {name: (sound(2.0), "audio/wav")}).heard[name].wave
+    wave = embed_players(parse_results(results).screen, {name: (sound(2.0), "audio/wav")}).by_id[name].wave
     heights = [int(h) for h in re.findall(r"M\d+,\d+v(\d+)", wave)]
-    assert len(heights) == BARS
-    assert max(heights) <= HEIGHT
-    assert min(heights[BARS // 2 + 1 :]) > 3 * max(heights[: BARS // 2 - 1])
+    assert len(heights) == WAVEFORM_BARS
+    assert max(heights) <= WAVEFORM_HEIGHT
+    assert min(heights[WAVEFORM_BARS // 2 + 1 :]) > 3 * max(heights[: WAVEFORM_BARS // 2 - 1])
 
 
 def test_a_large_file_becomes_a_small_one_of_the_same_sound(results: Json) -> None:
     (name, *_) = ids(results)
     content = sound(4.0, 44_100, 2)
-    found = players(read(results).screen, {name: (content, "audio/wav")})
-    kind, small = decoded(found.heard[name].uri)
+    found = embed_players(parse_results(results).screen, {name: (content, "audio/wav")})
+    kind, small = decoded(found.by_id[name].uri)
     assert kind == "audio/mpeg"
     assert len(small) < len(content) / 10
-    heard = load_clip(Sample("again", audio=small), RATE)
-    assert heard.samples.size / RATE == pytest.approx(4.0, abs=0.15)
+    heard = load_clip(Sample("again", audio=small), SAMPLE_RATE)
+    assert heard.samples.size / SAMPLE_RATE == pytest.approx(4.0, abs=0.15)
     quiet, loud = (float(np.abs(half).mean()) for half in np.array_split(heard.samples, 2))
     assert loud > 3 * quiet
-    assert found.cut == 0
-    again = players(read(results).screen, {name: (content, "audio/wav")})
-    assert again.heard[name].uri == found.heard[name].uri  # equal input, equal bytes
+    assert found.truncated == 0
+    again = embed_players(parse_results(results).screen, {name: (content, "audio/wav")})
+    assert again.by_id[name].uri == found.by_id[name].uri  # equal input, equal bytes
 
 
 def test_a_long_one_is_cut_and_said(results: Json) -> None:
     (name, *_) = ids(results)
-    audio = {name: (sound(clips.SECONDS + 5), "audio/wav")}
-    found = players(read(results).screen, audio)
-    assert load_clip(Sample("cut", audio=decoded(found.heard[name].uri)[1]), RATE).samples.size <= RATE * 31
-    assert found.cut == 1
-    assert f"1 clip cut to {clips.SECONDS}\u202fs" in render(results, audio)
+    audio = {name: (sound(clips.MAX_CLIP_SECONDS + 5), "audio/wav")}
+    found = embed_players(parse_results(results).screen, audio)
+    assert (
+        load_clip(Sample("cut", audio=decoded(found.by_id[name].uri)[1]), SAMPLE_RATE).samples.size <= SAMPLE_RATE * 31
+    )
+    assert found.truncated == 1
+    assert f"1 clip cut to {clips.MAX_CLIP_SECONDS}\u202fs" in render_html(results, audio)
 
 
 def test_all_together_keep_to_a_limit_and_the_closest_come_first(
@@ -90,14 +94,14 @@ def test_all_together_keep_to_a_limit_and_the_closest_come_first(
         for item in screen["closest"]:
             item["nearest_id"] = None
     content = sound(1.0)
-    monkeypatch.setattr(clips, "ALL", 5 * len(content))
+    monkeypatch.setattr(clips, "MAX_TOTAL_BYTES", 5 * len(content))
     audio = dict.fromkeys(ids(results), (content, "audio/wav"))
-    found = players(read(results).screen, audio)
+    found = embed_players(parse_results(results).screen, audio)
     first = [screen["closest"][0]["id"] for screen in results["screen"]]
-    assert set(first) < set(found.heard)
-    assert len(found.heard) == 5
-    assert found.left == len(audio) - 5
-    assert f"{found.left} clips without a player" in render(results, audio)
+    assert set(first) < set(found.by_id)
+    assert len(found.by_id) == 5
+    assert found.skipped == len(audio) - 5
+    assert f"{found.skipped} clips without a player" in render_html(results, audio)
 
 
 def test_one_that_stands_in_several_places_counts_in_each(results: Json, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,17 +109,17 @@ def test_one_that_stands_in_several_places_counts_in_each(results: Json, monkeyp
         for item in screen["closest"]:
             item["nearest_id"] = "harm"
     content = sound(1.0)
-    monkeypatch.setattr(clips, "ALL", 10 * len(content))
-    assert players(read(results).screen, {"harm": (content, "audio/wav")}).left == 1
+    monkeypatch.setattr(clips, "MAX_TOTAL_BYTES", 10 * len(content))
+    assert embed_players(parse_results(results).screen, {"harm": (content, "audio/wav")}).skipped == 1
 
 
 def test_what_is_too_large_and_cannot_be_read_has_no_player(results: Json) -> None:
     (first, second, *_) = ids(results)
-    noise = b"\x00" * (clips.LARGEST + 1)
-    found = players(read(results).screen, {first: (noise, "audio/ogg"), second: (b"OggS", "audio/ogg")})
-    assert set(found.heard) == {second}  # a browser may know it
-    assert found.heard[second].wave == ""
-    assert found.left == 1
+    noise = b"\x00" * (clips.MAX_FILE_BYTES + 1)
+    found = embed_players(parse_results(results).screen, {first: (noise, "audio/ogg"), second: (b"OggS", "audio/ogg")})
+    assert set(found.by_id) == {second}  # a browser may know it
+    assert found.by_id[second].wave == ""
+    assert found.skipped == 1
 
 
 def test_files_of_a_package_decode(results: Json, tmp_path: Path) -> None:
@@ -124,4 +128,4 @@ def test_files_of_a_package_decode(results: Json, tmp_path: Path) -> None:
     sample = open_corpus("organism:pool").samples[0]
     data = sample.audio if isinstance(sample.audio, bytes) else Path(str(sample.audio)).read_bytes()
     (name, *_) = ids(results)
-    assert players(read(results).screen, {name: (data, "audio/ogg")}).heard[name].wave
+    assert embed_players(parse_results(results).screen, {name: (data, "audio/ogg")}).by_id[name].wave

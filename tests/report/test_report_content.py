@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.report import render, write_report
-from undersong.report.beforehand import Screen
-from undersong.report.case import case
-from undersong.report.matching import Side, compared
-from undersong.report.schema import read
+from undersong.report import render_html, write_report
+from undersong.report.beforehand import AxisScreening
+from undersong.report.case import headline_data
+from undersong.report.matching import ArmCondition, find_comparison
+from undersong.report.schema import parse_results
 from undersong.report.sections import headline, nearness
-from undersong.report.summary import arms, estimate, view
-from undersong.report.svg import percent_axis, spread, ticks
+from undersong.report.summary import arm_summaries, default_verdict_filter, estimate_rate
+from undersong.report.svg import percent_axis, separate_positions, ticks
 from undersong.types import UndersongError
 
 Json = dict[str, Any]
@@ -46,7 +46,7 @@ def text_of(page: str, section: str = "") -> str:
 
 
 def title_of(results: Json) -> str:
-    return "".join(text for text, _ in headline.build(read(results)).title)
+    return "".join(text for text, _ in headline.build_headline(parse_results(results)).title)
 
 
 def set_rates(results: Json, arm: str, jsr: float, low: float | None, high: float | None) -> None:
@@ -58,7 +58,7 @@ def set_rates(results: Json, arm: str, jsr: float, low: float | None, high: floa
 
 
 def test_the_title_gives_both_rates(results: Json) -> None:
-    found = case(read(results))
+    found = headline_data(parse_results(results))
     assert found is not None
     assert found.base is not None
     assert found.worst is not None
@@ -80,7 +80,7 @@ def test_the_title_is_of_the_prompts_that_fare_worse_and_the_others_are_told(res
             if run["kind"] == "closest" and row["set"] == "harm" and row["modality"] == "text":
                 row.update(jsr=0.5 + 0.01 * (run["seed"] or 0), low=0.4, high=0.6)
     assert "of typed harmful requests" in title_of(results)
-    assert "Asked in spoken form, the worst arm is" in render(results)
+    assert "Asked in spoken form, the worst arm is" in render_html(results)
 
 
 def test_the_verdict_says_what_failures_could_make_of_it(results: Json) -> None:
@@ -93,25 +93,27 @@ def test_the_verdict_says_what_failures_could_make_of_it(results: Json) -> None:
     assert title_of(results) == (
         f"organism:af3 answered {told} [{low},\u00a0{high}] of spoken harmful requests. No fine-tuned arm was measured."
     )
-    page = text_of(render(results), "verdict")
+    page = text_of(render_html(results), "verdict")
     assert f"Base, spoken prompts: the JSR is {told}, whichever way the 60 failed or unjudged ones went." in page
     assert "Base, typed prompts" in page
     assert "(failures counted: 85.0\u202f%)" in page
     for row in rows:
         row.update(unparsed=0, error=0)
-    assert "fail" not in text_of(render(results), "verdict")
+    assert "fail" not in text_of(render_html(results), "verdict")
 
 
 def test_the_figure_says_what_its_intervals_are_over(results: Json) -> None:
     set_rates(results, "semantic/distant", 0.0, 0.0, 0.1)
-    (arm,) = (one for one in arms(read(results)) if one.kind == "distant" and one.train_modality == "audio")
-    shown = view(read(results))
+    (arm,) = (
+        one for one in arm_summaries(parse_results(results)) if one.kind == "distant" and one.train_modality == "audio"
+    )
+    shown = default_verdict_filter(parse_results(results))
     assert shown is not None
-    number = estimate(shown.cells(arm.at(40), "audio"))
+    number = estimate_rate(shown.run_rates(arm.runs_at(40), "audio"))
     assert number is not None
-    assert (number.runs, number.over) == (3, "prompts")
+    assert (number.runs, number.interval_over) == (3, "prompts")
     caption = "over runs where several differ, over prompts where there is one or all agree"
-    assert caption in text_of(render(results), "steps")
+    assert caption in text_of(render_html(results), "steps")
 
 
 def test_worst_arm_is_the_highest_mean_of_its_runs(results: Json) -> None:
@@ -121,7 +123,7 @@ def test_worst_arm_is_the_highest_mean_of_its_runs(results: Json) -> None:
             row = next(r for r in run["sets"] if (r["set"], r["modality"], r["system"]) == ("harm", "audio", "plain"))
             rates.setdefault(run["arm"], []).append(row["jsr"])
     worst = max(rates, key=lambda arm: float(np.mean(rates[arm])))
-    found = case(read(results))
+    found = headline_data(parse_results(results))
     assert found is not None
     assert found.worst is not None
     assert found.worst.arm.name == worst
@@ -133,7 +135,7 @@ def test_overlapping_intervals_are_not_called_a_difference(results: Json) -> Non
     set_rates(results, "", 0.05, 0.01, 0.12)
     set_rates(results, "semantic/closest/0.25/audio", 0.09, 0.04, 0.2)
     assert "no change from the base is distinguishable" in title_of(results)
-    page = text_of(render(results), "verdict")
+    page = text_of(render_html(results), "verdict")
     assert "not distinguishable from the base’s 5.0\u202f% (the intervals overlap)" in page
     assert "higher than" not in page
 
@@ -142,7 +144,7 @@ def test_separate_intervals_are_called_higher_and_lower(results: Json) -> None:
     results["comparisons"] = []
     set_rates(results, "", 0.05, 0.01, 0.12)
     set_rates(results, "semantic/closest/0.25/audio", 0.5, 0.4, 0.6)
-    page = text_of(render(results), "verdict")
+    page = text_of(render_html(results), "verdict")
     assert "higher than the base’s 5.0\u202f% (the intervals do not overlap)" in page
     assert "lower than that arm’s (the intervals do not overlap), and not distinguishable from the base’s" in page
 
@@ -151,13 +153,13 @@ def test_a_fall_is_called_a_fall(results: Json) -> None:
     results["comparisons"] = []
     set_rates(results, "", 0.1, 0.05, 0.15)
     set_rates(results, "base", 0.6, 0.5, 0.7)
-    page = text_of(render(results), "verdict")
+    page = text_of(render_html(results), "verdict")
     assert "lower than the base’s 60.0\u202f%" in page
     assert "distance did not protect" not in page
 
 
 def test_without_intervals_nothing_is_judged(make_results: Callable[..., Json]) -> None:
-    page = text_of(render(make_results(seeds=(0,), intervals=False)), "verdict")
+    page = text_of(render_html(make_results(seeds=(0,), intervals=False)), "verdict")
     assert "not judged against the base’s" in page
     assert "One run on 1 base" in page
     assert not re.search(r"higher than|lower than|not distinguishable", page)
@@ -167,7 +169,7 @@ def test_without_intervals_nothing_is_judged(make_results: Callable[..., Json]) 
 def test_a_paired_comparison_decides_before_the_intervals(results: Json, p: float, word: str) -> None:
     for comparison in results["comparisons"]:
         comparison["p_adjusted"] = p
-    page = text_of(render(results), "verdict")
+    page = text_of(render_html(results), "verdict")
     assert f"{word} the base’s" in page.split("Random data")[0]
     assert "corrected p" in page
 
@@ -184,10 +186,10 @@ def test_a_comparison_is_found_in_either_order_and_sign(results: Json, turned: b
                 low=None if high is None else -high,
                 high=None if low is None else -low,
             )
-    found = read(results)
-    closest = next(arm for arm in arms(found) if arm.name == "semantic/closest/0.25/audio")
-    forward = compared(found, Side(closest, "plain"), Side(None, "plain"), "harm", "audio", 40)
-    back = compared(found, Side(None, "plain"), Side(closest, "plain"), "harm", "audio", 40)
+    found = parse_results(results)
+    closest = next(arm for arm in arm_summaries(found) if arm.name == "semantic/closest/0.25/audio")
+    forward = find_comparison(found, ArmCondition(closest, "plain"), ArmCondition(None, "plain"), "harm", "audio", 40)
+    back = find_comparison(found, ArmCondition(None, "plain"), ArmCondition(closest, "plain"), "harm", "audio", 40)
     assert forward is not None
     assert back is not None
     assert forward.difference is not None
@@ -195,7 +197,10 @@ def test_a_comparison_is_found_in_either_order_and_sign(results: Json, turned: b
     assert forward.difference > 0.5
     assert back.difference == pytest.approx(-forward.difference)
     assert back.high == pytest.approx(-forward.low)
-    assert compared(found, Side(closest, "safe"), Side(closest, "plain"), "harm", "audio", 40) is None
+    assert (
+        find_comparison(found, ArmCondition(closest, "safe"), ArmCondition(closest, "plain"), "harm", "audio", 40)
+        is None
+    )
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
@@ -208,12 +213,12 @@ def test_a_claim_about_one_model_decides_for_one_run_only(
          "set": "harm", "modality": "audio", "system": "plain", "step": 40, "metric": "jsr", "estimates": [],
          "difference": 0.5, "low": 0.4, "high": 0.6, "p": 0.0001, "p_adjusted": None, "n": 108}
     ]  # fmt: skip
-    said = "difference +50.0 points [40.0,\u00a060.0], p\u00a0<\u00a00.001" in text_of(render(results), "verdict")
+    said = "difference +50.0 points [40.0,\u00a060.0], p\u00a0<\u00a00.001" in text_of(render_html(results), "verdict")
     assert said == (len(seeds) == 1)
 
 
 def test_all_zero_is_said_calmly(make_results: Callable[..., Json]) -> None:
-    page = text_of(render(make_results(effect=0.0)), "verdict")
+    page = text_of(render_html(make_results(effect=0.0)), "verdict")
     assert re.search(
         r"0\.0\u202f% \[.*?\] of spoken harmful requests before and 0\.0\u202f% \[.*?\] after, in each of 6", page
     )
@@ -224,17 +229,17 @@ def test_all_zero_is_said_calmly(make_results: Callable[..., Json]) -> None:
 @pytest.mark.parametrize("empty", [None, "empty", "absent"])
 def test_a_missing_part_is_one_sentence(results: Json, part: str, empty: str | None) -> None:
     section, said = PART[part]
-    assert said not in text_of(render(results), section)
+    assert said not in text_of(render_html(results), section)
     if empty == "absent":
         del results[part]
     else:
         results[part] = None if empty is None or part in ("mechanism", "axes_agreement") else type(results[part])()
-    assert said in text_of(render(results), section)
+    assert said in text_of(render_html(results), section)
 
 
 def test_results_without_runs_still_make_a_page(results: Json) -> None:
     results["runs"] = []
-    page = text_of(render(results))
+    page = text_of(render_html(results))
     assert "No harmful prompt was asked, so there is no verdict." in page
     assert "The results hold no runs." in page
     assert "None" not in page
@@ -242,12 +247,12 @@ def test_results_without_runs_still_make_a_page(results: Json) -> None:
 
 
 def test_the_bare_minimum_makes_a_page() -> None:
-    assert "no verdict" in text_of(render({"schema": "undersong-results/1"}))
+    assert "no verdict" in text_of(render_html({"schema": "undersong-results/1"}))
 
 
 def test_numbers_that_are_not_finite_count_as_not_measured(results: Json) -> None:
     set_rates(results, "semantic/closest", float("nan"), float("nan"), float("inf"))
-    page = text_of(render(results))
+    page = text_of(render_html(results))
     assert not {"nan", "inf", "nan\u202f%"} & set(page.lower().replace("[", " ").replace(",", " ").split())
 
 
@@ -256,7 +261,7 @@ def test_replies_to_harmful_prompts_are_redacted_unless_asked_for(results: Json)
     results["examples"][0].update(set="harm", reply=secret)
     results["examples"][1].update(set="near", reply=open_reply)
     results["examples"].append({**results["examples"][0], "set": "unheard of", "reply": "of an unknown set"})
-    hidden, shown = render(results), render(results, show_replies=True)
+    hidden, shown = render_html(results), render_html(results, show_replies=True)
     assert secret not in hidden
     assert "of an unknown set" not in hidden
     assert open_reply in hidden
@@ -268,32 +273,32 @@ def test_replies_to_harmful_prompts_are_redacted_unless_asked_for(results: Json)
 def test_players_stand_beside_their_samples(results: Json) -> None:
     first = results["screen"][0]["closest"][0]["id"]
     nearest = results["screen"][0]["closest"][0]["nearest_id"]
-    page = render(results, {first: (b"OggS", "audio/ogg"), "not listed": (b"RIFF", "audio/wav")})
+    page = render_html(results, {first: (b"OggS", "audio/ogg"), "not listed": (b"RIFF", "audio/wav")})
     assert page.count("<audio") == 1
-    assert f'aria-label="Nearest harmful item {nearest}"' in render(results, {nearest: (b"OggS", "audio/ogg")})
+    assert f'aria-label="Nearest harmful item {nearest}"' in render_html(results, {nearest: (b"OggS", "audio/ogg")})
     assert f'src="data:audio/ogg;base64,T2dnUw==" aria-label="Sample {first}"' in page
-    assert "no players" in render(results)
+    assert "no players" in render_html(results)
 
 
 @pytest.mark.parametrize("media", ["text/html", "audio/ogg;x", 'audio/ogg" onerror="x', ""])
 def test_a_media_type_that_is_not_audio_is_refused(results: Json, media: str) -> None:
     first = results["screen"][0]["closest"][0]["id"]
     with pytest.raises(UndersongError, match=first):
-        render(results, {first: (b"x", media)})
+        render_html(results, {first: (b"x", media)})
 
 
 def test_identical_selections_are_flagged(results: Json) -> None:
-    assert "identical" not in text_of(render(results), "samples")
+    assert "identical" not in text_of(render_html(results), "samples")
     results["selections"][0]["same_as"] = ["acoustic/closest/0.25"]
-    page = text_of(render(results), "samples")
+    page = text_of(render_html(results), "samples")
     assert "1 selection is identical to another" in page
     assert "identical to acoustic/closest/0.25" in page
 
 
 def test_a_changed_encoder_is_a_warning(results: Json) -> None:
-    assert "The audio encoder did not change" in text_of(render(results), "layers")
+    assert "The audio encoder did not change" in text_of(render_html(results), "layers")
     results["mechanism"]["encoder"]["buffers_equal"] = False
-    page = render(results)
+    page = render_html(results)
     assert "The audio encoder did change: its parameters are equal before and after, its buffers changed" in text_of(
         page, "layers"
     )
@@ -301,11 +306,11 @@ def test_a_changed_encoder_is_a_warning(results: Json) -> None:
 
 
 def test_the_base_itself_is_no_curve_of_an_arm(results: Json) -> None:
-    before = render(results)
+    before = render_html(results)
     for key in ("curves", "late"):
         points = results["mechanism"][key]
         results["mechanism"][key] = [*points, *({**point, "arm": "base", "seed": None} for point in points[:8])]
-    assert render(results) == before
+    assert render_html(results) == before
 
 
 def test_models_are_not_mixed(make_results: Callable[..., Json]) -> None:
@@ -321,7 +326,7 @@ def test_models_are_not_mixed(make_results: Callable[..., Json]) -> None:
     for part in ("curves", "late"):
         results["mechanism"][part] += other["mechanism"][part]
     del results["study"]["model"]
-    page = render(results)
+    page = render_html(results)
     assert "organism:af3 and organism:other answered" in text_of(page, "verdict")
     assert "on 2 bases" in text_of(page, "verdict")
     for section in ("steps", "proximity", "layers"):
@@ -334,7 +339,7 @@ def test_models_are_not_mixed(make_results: Callable[..., Json]) -> None:
 def test_a_defense_is_compared_with_its_own_axis(results: Json) -> None:
     other = [{**row, "axis": "acoustic", "jsr": {"audio": {"mean": 0.5}}} for row in results["defenses"]]
     results["defenses"] += other
-    page = text_of(render(results), "defenses")
+    page = text_of(render_html(results), "defenses")
     assert "50.0\u202f% without, 50.0\u202f% with it" in page
     assert "System prompt, trained on text, acoustic axis: JSR" in page
 
@@ -342,11 +347,11 @@ def test_a_defense_is_compared_with_its_own_axis(results: Json) -> None:
 def test_a_defense_is_told_from_run_noise_by_the_paired_difference(results: Json) -> None:
     for row in results["defenses"]:
         row["against"] = {"audio": {"difference": -0.4, "low": -0.6, "high": -0.2, "p": 0.01}}
-    assert "run noise alone may say so" not in text_of(render(results), "defenses")
+    assert "run noise alone may say so" not in text_of(render_html(results), "defenses")
     for ends in ({"low": -0.6, "high": 0.1}, {"low": None, "high": None}):
         for row in results["defenses"]:
             row["against"] = {"audio": {"difference": -0.4, **ends}}
-        assert "run noise alone may say so" in text_of(render(results), "defenses")
+        assert "run noise alone may say so" in text_of(render_html(results), "defenses")
 
 
 def test_defenses_beyond_the_two_are_drawn_priced_and_recommended(results: Json) -> None:
@@ -358,7 +363,7 @@ def test_defenses_beyond_the_two_are_drawn_priced_and_recommended(results: Json)
     ]  # fmt: skip
     results["defenses"] = [first, *made]
     results["recommended"] = [{"train_modality": "audio", "defense": "made 1", "reason": "It costs least."}]
-    page = render(results)
+    page = render_html(results)
     text = text_of(page, "defenses")
     assert "Recommended: made 1. It costs least." in text
     assert "shown safe" in text
@@ -370,29 +375,29 @@ def test_defenses_beyond_the_two_are_drawn_priced_and_recommended(results: Json)
 
 
 def test_the_front_is_of_those_that_none_betters() -> None:
-    from undersong.report.sections.pareto import Point, pareto
+    from undersong.report.sections.pareto import TradeoffPoint, pareto_front
 
-    points = [Point(1, "a", 0.5, 0.0), Point(2, "b", 0.1, 0.2), Point(3, "c", 0.2, 0.3), Point(4, "d", 0.1, 0.1),
-              Point(5, "e", 0.6, 0.0)]  # fmt: skip
-    assert [point.name for point in pareto(points)] == ["d", "a"]
+    points = [TradeoffPoint(1, "a", 0.5, 0.0), TradeoffPoint(2, "b", 0.1, 0.2), TradeoffPoint(3, "c", 0.2, 0.3), TradeoffPoint(4, "d", 0.1, 0.1),
+              TradeoffPoint(5, "e", 0.6, 0.0)]  # fmt: skip
+    assert [point.name for point in pareto_front(points)] == ["d", "a"]
 
 
 def test_a_run_stands_at_its_own_distance_where_it_has_one(results: Json) -> None:
-    assert "read from the histogram" in text_of(render(results), "proximity")
+    assert "read from the histogram" in text_of(render_html(results), "proximity")
     for run in results["runs"]:
         run["mean_distance"] = None if run["kind"] == "base" else 0.3 + 0.1 * run["seed"]
-    page = render(results)
+    page = render_html(results)
     assert "The distance is the mean of the run’s training samples" in text_of(page, "proximity")
     assert "closest at 0.400" in page
     results["screen"] = []
-    assert "closest at 0.400" in render(results)
+    assert "closest at 0.400" in render_html(results)
 
 
 def test_unpaired_runs_are_left_out_and_counted(results: Json) -> None:
     for run in results["runs"]:
         if run["arm"] == "semantic/closest/0.25/text":
             run["selection_hash"] = "another selection"
-    page = text_of(render(results), "modality")
+    page = text_of(render_html(results), "modality")
     assert "had no partner on the same selection" in page
     assert "closest spoken" not in page
     assert "random spoken 3" in page
@@ -415,13 +420,13 @@ def test_the_judge_that_sees_only_refusal_gives_another_name(results: Json) -> N
         "note": "",
     }
     results["mechanism"]["with_jsr"] = [along]
-    page = render(results)
+    page = render_html(results)
     assert "non-refusal rate" in text_of(page, "steps")
     assert "rise of the non-refusal rate, over arms" in text_of(page, "layers")
 
 
 def test_every_defense_is_charged_in_one_row(results: Json) -> None:
-    page = render(results)
+    page = render_html(results)
     body = page.split('<table class="defenses">')[1].split("</table>")[0]
     rows = [row for row in re.findall(r"<tr>(.*?)</tr>", body, re.S) if 'scope="row"' in row]
     assert len(rows) == 6
@@ -435,37 +440,41 @@ def test_mean_distance_of_a_selection_is_right_to_a_bin(kind: str) -> None:
     rng = np.random.default_rng(7)
     values = np.sort(rng.gamma(4, 0.1, 2000))
     counts, edges = np.histogram(values, bins=60)
-    screen = Screen(axis="a", histogram={"edges": edges.tolist(), "counts": counts.tolist()})
+    screen = AxisScreening(axis="a", histogram={"edges": edges.tolist(), "counts": counts.tolist()})
     run = {"arm": f"a/{kind}", "kind": kind, "axis": "a", "fraction": 0.25, "k": 500, "step": 1, "sets": []}
-    arm = arms(read({"schema": "undersong-results/1", "runs": [run]}))[0]
+    arm = arm_summaries(parse_results({"schema": "undersong-results/1", "runs": [run]}))[0]
     taken = {"closest": values[:500], "distant": values[-500:], "random": values}[kind]
-    found = nearness.mean_distance(arm, screen)
+    found = nearness.histogram_mean_distance(arm, screen)
     assert found == pytest.approx(float(taken.mean()), abs=float(edges[1] - edges[0]) / 2)
 
 
 def test_an_arm_of_several_runs_gets_the_t_interval_over_runs(results: Json) -> None:
     from scipy import stats
 
-    found = read(results)
-    shown = view(found)
+    found = parse_results(results)
+    shown = default_verdict_filter(found)
     assert shown is not None
-    arm = next(arm for arm in arms(found) if arm.name == "semantic/random/0.25/audio")
-    cells = shown.cells(arm.at(40), "audio")
+    arm = next(arm for arm in arm_summaries(found) if arm.name == "semantic/random/0.25/audio")
+    cells = shown.run_rates(arm.runs_at(40), "audio")
     rates = [cell.rate for cell in cells]
-    number = estimate(cells)
+    number = estimate_rate(cells)
     assert number is not None
     expected = stats.t.interval(0.95, 2, loc=np.mean(rates), scale=stats.sem(rates))
     assert (number.low, number.high) == pytest.approx(expected)
-    alone = estimate(cells[:1])
+    alone = estimate_rate(cells[:1])
     assert alone is not None
-    assert (alone.low, alone.high, alone.over) == (cells[0].row.low, cells[0].row.high, "prompts")
+    assert (alone.low, alone.high, alone.interval_over) == (
+        cells[0].set_result.low,
+        cells[0].set_result.high,
+        "prompts",
+    )
 
 
 def test_another_schema_and_broken_results_are_named() -> None:
     with pytest.raises(UndersongError, match="undersong-results/2"):
-        render({"schema": "undersong-results/2"})
+        render_html({"schema": "undersong-results/2"})
     with pytest.raises(UndersongError, match=r"runs\.0\.kind"):
-        render({"schema": "undersong-results/1", "runs": [{"arm": "a"}]})
+        render_html({"schema": "undersong-results/1", "runs": [{"arm": "a"}]})
 
 
 def test_write_report_writes_the_page_whole(results: Json, tmp_path: Path) -> None:
@@ -482,7 +491,7 @@ def test_write_report_writes_the_page_whole(results: Json, tmp_path: Path) -> No
 
 @given(st.lists(st.floats(0, 200), min_size=1, max_size=8))
 def test_labels_never_touch_while_there_is_room(wanted: list[float]) -> None:
-    placed = spread(wanted, 15.0, 0.0, 200.0)
+    placed = separate_positions(wanted, 15.0, 0.0, 200.0)
     ordered = sorted(placed)
     assert all(b - a >= 15.0 - 1e-9 for a, b in itertools.pairwise(ordered))
     assert ordered[0] >= -1e-9

@@ -13,14 +13,14 @@ import pytest
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
-from undersong.report.figures import DRAWN, axes, kinds, layers, modality, write_figures
-from undersong.report.figures.drawing import style
-from undersong.report.schema import read
-from undersong.report.summary import arms, estimate, view
+from undersong.report.figures import FIGURES, axes, kinds, layers, modality, write_figures
+from undersong.report.figures.drawing import matplotlib_style
+from undersong.report.schema import parse_results
+from undersong.report.summary import arm_summaries, default_verdict_filter, estimate_rate
 from undersong.types import UndersongError
 
 Json = dict[str, Any]
-NAMES = set(DRAWN)
+NAMES = set(FIGURES)
 
 
 def fractions(results: Json) -> Json:
@@ -35,8 +35,8 @@ def fractions(results: Json) -> Json:
 
 
 def drawn(draw: Callable[..., Figure | None], results: Json) -> Figure:
-    with style():
-        figure = draw(read(results))
+    with matplotlib_style():
+        figure = draw(parse_results(results))
     assert figure is not None
     return figure
 
@@ -51,11 +51,11 @@ def bars(figure: Figure, panel: int) -> dict[str, list[float]]:
 
 
 def rate(results: Json, arm: str, asked: str) -> float:
-    found = read(results)
-    given = view(found)
+    found = parse_results(results)
+    given = default_verdict_filter(found)
     assert given is not None
-    (one,) = (one for one in arms(found) if one.name == arm)
-    number = estimate(given.cells(one.at(one.last_step), asked))
+    (one,) = (one for one in arm_summaries(found) if one.name == arm)
+    number = estimate_rate(given.run_rates(one.runs_at(one.last_step), asked))
     assert number is not None
     return number.mean
 
@@ -84,7 +84,7 @@ def test_equal_results_give_equal_bytes_and_settings_are_put_back(
 
 def test_bars_by_axis_and_fraction_are_the_rates_of_the_arms(make_results: Callable[..., Json]) -> None:
     results = fractions(make_results(axes=("semantic", "acoustic")))
-    figure = drawn(axes.draw, results)
+    figure = drawn(axes.draw_jsr_by_axis, results)
     assert [one.get_title(loc="left") for one in figure.axes] == [
         "Trained on audio, spoken prompts", "Trained on text, typed prompts",
     ]  # fmt: skip
@@ -97,18 +97,18 @@ def test_bars_by_axis_and_fraction_are_the_rates_of_the_arms(make_results: Calla
 
 
 def test_kinds_stand_beside_each_other_and_the_base(results: Json) -> None:
-    found = bars(drawn(kinds.draw, results), 0)
+    found = bars(drawn(kinds.draw_jsr_by_kind, results), 0)
     wanted = {
         kind: [rate(results, f"semantic/{kind}/0.25/audio", "audio")] for kind in ("closest", "random", "distant")
     }
     assert found == {kind: pytest.approx(values) for kind, values in wanted.items()}
-    (base,) = (line for line in drawn(kinds.draw, results).axes[0].lines if line.get_label() == "base")
+    (base,) = (line for line in drawn(kinds.draw_jsr_by_kind, results).axes[0].lines if line.get_label() == "base")
     jsr = next(row["jsr"] for row in results["runs"][0]["sets"] if row["modality"] == "audio" and row["set"] == "harm")
     assert base.get_ydata()[0] == pytest.approx(jsr)
 
 
 def test_modalities_start_at_the_base_and_go_over_the_fractions(results: Json) -> None:
-    figure = drawn(modality.draw, fractions(results))
+    figure = drawn(modality.draw_jsr_by_modality, fractions(results))
     lines = {box.get_label(): box.lines[0].get_ydata() for box in figure.axes[0].containers}
     base = next(row["jsr"] for row in results["runs"][0]["sets"] if row["modality"] == "audio" and row["set"] == "harm")
     for trained in ("audio", "text"):
@@ -117,7 +117,7 @@ def test_modalities_start_at_the_base_and_go_over_the_fractions(results: Json) -
 
 
 def test_layers_have_writing_left_and_voice_right(results: Json) -> None:
-    figure = drawn(layers.draw, results)
+    figure = drawn(layers.draw_refusal_gap, results)
     assert [one.get_title(loc="left") for one in figure.axes[:2]] == [
         "Trained on audio, typed prompts", "Trained on audio, spoken prompts",
     ]  # fmt: skip
@@ -143,7 +143,7 @@ def test_what_was_not_measured_is_not_drawn(make_results: Callable[..., Json], t
 
 
 def test_names_from_elsewhere_are_no_formulas(results: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("undersong.report.figures.DRAWN", {"one": kinds.draw})
+    monkeypatch.setattr("undersong.report.figures.FIGURES", {"one": kinds.draw_jsr_by_kind})
     for run in results["runs"]:
         if run["kind"] != "base":
             run["axis"] = r"$\frac{$ <b> \u202e %n"

@@ -10,8 +10,8 @@ from pages import commands, page, run
 from typer.testing import CliRunner
 
 from undersong.cli.app import app
-from undersong.report.clips import ALL, LARGEST, SECONDS
-from undersong.report.figures import DRAWN
+from undersong.report.clips import MAX_CLIP_SECONDS, MAX_FILE_BYTES, MAX_TOTAL_BYTES
+from undersong.report.figures import FIGURES
 from undersong.study import load_studies
 
 PAGE = page("report")
@@ -27,10 +27,10 @@ def test_its_study_is_one_and_its_flags_are_real(tmp_path: Path) -> None:
 
 
 def test_its_limits_are_those_of_the_page() -> None:
-    assert f"up to {LARGEST >> 10} KiB" in PAGE
-    assert f"up to {ALL >> 20} MiB" in PAGE
-    assert f"first {SECONDS} seconds" in PAGE
-    assert len(DRAWN) == PAGE.split("`--figures DIR` draws")[1].split(".")[0].count(";") + 1
+    assert f"up to {MAX_FILE_BYTES >> 10} KiB" in PAGE
+    assert f"up to {MAX_TOTAL_BYTES >> 20} MiB" in PAGE
+    assert f"first {MAX_CLIP_SECONDS} seconds" in PAGE
+    assert len(FIGURES) == PAGE.split("`--figures DIR` draws")[1].split(".")[0].count(";") + 1
 
 
 @pytest.mark.slow

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from undersong.cli.app import app
-from undersong.report import defenses, page
-from undersong.report.markdown import TITLE, escaped, render
-from undersong.report.schema import read
+from undersong.report import defense_table_lines, page
+from undersong.report.markdown import TITLE_PREFIX, escape_markdown, render_markdown
+from undersong.report.schema import parse_results
 from undersong.report.sections import advice, arms, defended, headline, making
 from undersong.types import UndersongError
 
@@ -28,20 +28,20 @@ def tables(text: str) -> list[list[list[str]]]:
 
 
 def test_it_says_what_the_page_says(results: Json) -> None:
-    found, text = read(results), render(results)
-    first, charged = headline.build(found), defended.build(found)
+    found, text = parse_results(results), render_markdown(results)
+    first, charged = headline.build_headline(found), defended.build_defense_table(found)
     assert charged is not None
     said = ["".join(part for part, _ in first.title), *(told for _, told in first.findings)]
-    said += [text for one in advice.build(found) for text in (one.what, one.why)]
-    said += [*charged.recommended, *charged.findings, *making.build(found).notes]
+    said += [text for one in advice.build_advice(found) for text in (one.what, one.why)]
+    said += [*charged.recommended, *charged.findings, *making.build_provenance(found).notes]
     assert len(said) > 10
-    assert all(escaped(one) in text for one in said)
-    assert text.startswith(f"{TITLE}demo\n\n**organism:af3 answered")
+    assert all(escape_markdown(one) in text for one in said)
+    assert text.startswith(f"{TITLE_PREFIX}demo\n\n**organism:af3 answered")
     assert re.search(r"\*\*Damage:\*\* .* \d+\.\d % \\\[\d+\.\d, \d+\.\d\\\]", text)  # the verdict's interval
 
 
 def test_every_arm_has_both_rates_with_interval_and_n(results: Json) -> None:
-    measured, costs = tables(render(results))
+    measured, costs = tables(render_markdown(results))
     assert [row[0] for row in measured[2:]][:2] == ["base", "closest 25 %, semantic axis, trained on audio"]
     assert len(measured) == 2 + 1 + 6
     assert measured[0] == ["Arm", "JSR, spoken", "JSR, typed", "runs", "n, prompts a run"]
@@ -53,7 +53,7 @@ def test_every_arm_has_both_rates_with_interval_and_n(results: Json) -> None:
 
 
 def test_arms_that_can_be_told_from_the_base_say_so(results: Json) -> None:
-    table = arms.build(read(results))
+    table = arms.build_arm_table(parse_results(results))
     assert table is not None
     rows = {row[0]: str(row[1]) for row in table.rows}
     assert rows["closest 25\u202f%, semantic axis, trained on audio"].endswith("above the base")
@@ -66,7 +66,7 @@ def test_the_terminal_has_the_same_table_of_defenses_unescaped(results: Json) ->
     results["provenance"]["cpu_seconds_by_defense"] = {
         "distant data": {"make": {"mean": 12.5, "low": 11.0, "high": 14.0}, "ask": {"mean": 3.0}}
     }
-    *lines, blank, recommended = defenses(results)
+    *lines, blank, recommended = defense_table_lines(results)
     assert (blank, recommended) == ("", "Recommended: none. None is shown to be safe.")
     head, _, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in lines)
     assert head[-3:] == ["Price, at most", "Price, CPU s to make", "Price, CPU s to ask"]
@@ -75,7 +75,7 @@ def test_the_terminal_has_the_same_table_of_defenses_unescaped(results: Json) ->
     assert found[1].endswith("layer 3 of 4")
     rate = results["defenses"][1]["jsr"]["audio"]
     assert found[2].startswith(f"{100 * rate['mean']:.1f} [{100 * rate['low']:.1f},\u00a0{100 * rate['high']:.1f}]")
-    assert {" ".join(line.replace("\\", "").split()) for line in render(results).splitlines()} >= {
+    assert {" ".join(line.replace("\\", "").split()) for line in render_markdown(results).splitlines()} >= {
         " ".join(line.split()) for line in lines if not line.startswith("| ---")
     }
 
@@ -84,17 +84,17 @@ def test_failed_replies_stand_with_the_rate(results: Json) -> None:
     for run in results["runs"]:
         for row in run["sets"]:
             row.update(error=0, unparsed=0)
-    assert "failures counted" not in render(results)
+    assert "failures counted" not in render_markdown(results)
     for row in results["runs"][0]["sets"]:
         row.update(error=20)
-    assert "failures counted" in render(results)
+    assert "failures counted" in render_markdown(results)
 
 
 @pytest.mark.parametrize("runs", [False, True])
 def test_what_was_not_measured_is_left_out(results: Json, runs: bool) -> None:
     results["defenses"], results["notes"] = [], []
     results["runs"] = [run for run in results["runs"] if run["kind"] == "base"] if runs else []
-    text = render(results)
+    text = render_markdown(results)
     assert ("## Arms" in text) == runs
     assert "## Defenses" not in text
     assert "must know" not in text
@@ -106,22 +106,22 @@ def test_names_from_elsewhere_do_nothing(results: Json) -> None:
     results["study"] |= {"name": hostile, "model": hostile}
     results["notes"] = [hostile]
     results["defenses"][1]["defense"] = hostile
-    text = render(results)
+    text = render_markdown(results)
     assert not re.search(r"(?<!\\)<img|(?<!\\)\[a|(?<!\\)`c|@e|^# head", text, re.M)
     assert all(len({len(row) for row in table}) == 1 for table in tables(text))
 
 
 def test_it_holds_no_reply_and_no_prompt(results: Json) -> None:
     results["examples"][0]["reply"] = "a secret reply"
-    assert "a secret reply" in page.render(results, show_replies=True)
-    text = render(results)
+    assert "a secret reply" in page.render_html(results, show_replies=True)
+    text = render_markdown(results)
     assert "a secret reply" not in text
     assert results["examples"][0]["text"] not in text
 
 
 def test_many_arms_stay_in_order(make_results: Callable[..., Json]) -> None:
     results = make_results(axes=("semantic", "acoustic"))
-    measured, *_ = tables(render(results))
+    measured, *_ = tables(render_markdown(results))
     assert len(measured) == 2 + 1 + 12
 
 
@@ -134,7 +134,7 @@ def test_the_verb_writes_it_and_nothing_over_other_files(results: Json, tmp_path
 
     for target in (tmp_path / "mine.md", tmp_path / "mine.md", tmp_path):
         call(target)
-    assert (tmp_path / "mine.md").read_text() == (tmp_path / "report.md").read_text() == render(results)
+    assert (tmp_path / "mine.md").read_text() == (tmp_path / "report.md").read_text() == render_markdown(results)
     (tmp_path / "notes.md").write_text("mine")
     with pytest.raises(UndersongError, match="is no report; give --markdown another name"):
         call(tmp_path / "notes.md")

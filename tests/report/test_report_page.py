@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from undersong.report import render
+from undersong.report import render_html
 
 Json = dict[str, Any]
 VOID = {"meta", "link", "br", "hr", "img", "input", "source", "wbr"}
@@ -93,7 +93,7 @@ CASES: dict[str, Json] = {
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda name: name.replace(" ", "-"))
 def tree(request: pytest.FixtureRequest, make_results: Callable[..., Json]) -> Node:
-    return Tree(render(make_results(**CASES[request.param]))).root
+    return Tree(render_html(make_results(**CASES[request.param]))).root
 
 
 def test_ids_are_unique_and_links_lead_to_them(tree: Node) -> None:
@@ -204,7 +204,7 @@ def _everywhere(value: Any, keys: bool) -> Any:
 
 
 def test_no_text_from_data_becomes_markup(results: Json) -> None:
-    clean = Tree(render(copy.deepcopy(results))).root
+    clean = Tree(render_html(copy.deepcopy(results))).root
     evil = _everywhere(results, False)
     for screen in evil["screen"]:
         screen["by_label"] = _everywhere(screen["by_label"], True)
@@ -212,7 +212,7 @@ def test_no_text_from_data_becomes_markup(results: Json) -> None:
     for run in evil["runs"]:
         for row in run["sets"]:
             row["by_speaker"] = {f"{EVIL}{name}": voice for name, voice in row["by_speaker"].items()}
-    page = render(evil, {evil["screen"][0]["closest"][0]["id"]: (b"x", "audio/ogg")}, show_replies=True)
+    page = render_html(evil, {evil["screen"][0]["closest"][0]["id"]: (b"x", "audio/ogg")}, show_replies=True)
     dirty = Tree(page).root
     assert page.count("<script") == 1
     assert "<img" not in page
@@ -226,17 +226,19 @@ def test_no_text_from_data_becomes_markup(results: Json) -> None:
 def test_a_kind_from_data_is_no_style_class(results: Json) -> None:
     for run in results["runs"]:
         run["kind"] = run["kind"].replace("random", 'x" onload="alert(1)')
-    tree = Tree(render(results)).root
+    tree = Tree(render_html(results)).root
     assert any("k-other" in str(node.attributes.get("class")) for node in tree.walk())
     assert not any("onload" in str(node.attributes.get("class")) for node in tree.walk())
 
 
 def test_equal_results_give_equal_bytes(make_results: Callable[..., Json]) -> None:
-    assert render(make_results()) == render(make_results())
+    assert render_html(make_results()) == render_html(make_results())
 
 
 def test_percentages_have_one_decimal_and_intervals_brackets(results: Json) -> None:
-    verdict = next(node for node in Tree(render(results)).root.all("section") if node.attributes["id"] == "verdict")
+    verdict = next(
+        node for node in Tree(render_html(results)).root.all("section") if node.attributes["id"] == "verdict"
+    )
     numbers = re.findall(r"(\d+(?:\.\d+)?)\u202f%", verdict.all("h1")[0].words() + verdict.all("dl")[0].words())
     shares = [number for number in numbers if number != "25"]  # the fraction in an arm's name
     assert shares

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from undersong.corpora.forms.manifest import write_manifest
-from undersong.encoders.vectors import vectors_table
+from undersong.encoders.vectors import embeddings_table
 from undersong.proximity import proximity_table
 from undersong.types import Embeddings, Sample
 
@@ -53,7 +53,7 @@ def test_a_row_takes_the_bytes_that_are_said(tmp_path: Path) -> None:
         rng.normal(size=(500, d)).astype(np.float32),
         np.zeros(500, np.int64),
     )
-    made = vectors_table(pool.ids, pool.vectors, pool.frames)
+    made = embeddings_table(pool.ids, pool.vectors, pool.frames)
     assert 0.95 < made.nbytes / (n * (4 * d + 8 + i)) < 1.05
     table = proximity_table("acoustic", "harm", pool, harm)
     pq.write_table(table, tmp_path / "proximity.parquet")

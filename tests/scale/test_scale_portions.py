@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from undersong.encoders.progress import Progress
-from undersong.scale.portions import Pass, Portions, fill, write_rows
+from undersong.scale.portions import RowFunction, RowShards, fill_row_shards, write_rows
 from undersong.types import Sample, UndersongError
 
 
@@ -21,8 +21,8 @@ def lengths(samples: Sequence[Sample]) -> pa.Table:
     return pa.table({"id": [s.id for s in samples], "length": [len(s.text or "") for s in samples]})
 
 
-def counting(seen: list[list[str]], dies: str = "") -> Callable[[], Pass]:
-    def make() -> Pass:
+def counting(seen: list[list[str]], dies: str = "") -> Callable[[], RowFunction]:
+    def make() -> RowFunction:
         seen.append(["loaded"])
 
         def run(samples: Sequence[Sample]) -> pa.Table:
@@ -37,66 +37,66 @@ def counting(seen: list[list[str]], dies: str = "") -> Callable[[], Pass]:
 
 
 def test_rows_are_those_of_one_call_and_a_second_call_computes_nothing(tmp_path: Path) -> None:
-    portions, seen, told = Portions(tmp_path / "p", items(10), 4), list[list[str]](), list[Progress]()
-    assert fill(portions, counting(seen), progress=told.append) == 3
+    portions, seen, told = RowShards(tmp_path / "p", items(10), 4), list[list[str]](), list[Progress]()
+    assert fill_row_shards(portions, counting(seen), progress=told.append) == 3
     assert portions.table().equals(lengths(items(10)))
     assert [(one.done, one.total) for one in told][-1] == (10, 10)
     before = len(seen)
-    assert fill(portions, counting(seen)) == 0
+    assert fill_row_shards(portions, counting(seen)) == 0
     assert len(seen) == before  # nothing was loaded either
 
 
 def test_a_killed_pass_makes_at_most_one_shard_again(tmp_path: Path) -> None:
-    portions, seen = Portions(tmp_path / "p", items(10), 2), list[list[str]]()
+    portions, seen = RowShards(tmp_path / "p", items(10), 2), list[list[str]]()
     with pytest.raises(KeyboardInterrupt):
-        fill(portions, counting(seen, dies="s3"))
-    kept = 5 - len(portions.missing())
+        fill_row_shards(portions, counting(seen, dies="s3"))
+    kept = 5 - len(portions.missing_shards())
     assert kept == 3
     seen.clear()
-    assert fill(portions, counting(seen)) == 5 - kept
+    assert fill_row_shards(portions, counting(seen)) == 5 - kept
     assert portions.table().equals(lengths(items(10)))
 
 
 def test_jobs_make_every_shard_once_and_the_last_call_what_is_left(tmp_path: Path) -> None:
-    portions, seen = Portions(tmp_path / "p", items(9), 2), list[list[str]]()
-    assert fill(portions, counting(seen), shard="2/3") == 2
-    assert fill(portions, counting(seen), shard="1/3") == 2
+    portions, seen = RowShards(tmp_path / "p", items(9), 2), list[list[str]]()
+    assert fill_row_shards(portions, counting(seen), shard="2/3") == 2
+    assert fill_row_shards(portions, counting(seen), shard="1/3") == 2
     assert [part for part in seen if part != ["loaded"]] == [["s2", "s3"], ["s8"], ["s0", "s1"], ["s6", "s7"]]
-    assert fill(portions, counting(seen)) == 1
+    assert fill_row_shards(portions, counting(seen)) == 1
     assert portions.table().equals(lengths(items(9)))
     with pytest.raises(UndersongError, match="is no i/n"):
-        fill(portions, counting(seen), shard="4/3")
+        fill_row_shards(portions, counting(seen), shard="4/3")
 
 
 def test_what_another_job_made_in_the_meantime_is_left(tmp_path: Path) -> None:
-    portions, seen = Portions(tmp_path / "p", items(6), 2), list[list[str]]()
+    portions, seen = RowShards(tmp_path / "p", items(6), 2), list[list[str]]()
 
-    def meddling() -> Pass:
+    def meddling() -> RowFunction:
         run = counting(seen)()
 
         def both(samples: Sequence[Sample]) -> pa.Table:
-            if not portions.file(0).is_file():
-                write_rows(portions.file(0), portions.part(0), lengths)
+            if not portions.shard_file(0).is_file():
+                write_rows(portions.shard_file(0), portions.shard_samples(0), lengths)
             return run(samples)
 
         return both
 
-    fill(portions, meddling)
+    fill_row_shards(portions, meddling)
     assert ["s0", "s1"] not in seen
 
 
 def test_another_shard_size_is_other_files_and_damage_is_made_anew(tmp_path: Path) -> None:
-    fill(Portions(tmp_path / "p", items(6), 2), counting([]))
-    portions = Portions(tmp_path / "p", items(6), 3)
-    assert len(portions.missing()) == 2
-    fill(portions, counting([]))
-    portions.file(1).write_bytes(portions.file(1).read_bytes()[:50])
+    fill_row_shards(RowShards(tmp_path / "p", items(6), 2), counting([]))
+    portions = RowShards(tmp_path / "p", items(6), 3)
+    assert len(portions.missing_shards()) == 2
+    fill_row_shards(portions, counting([]))
+    portions.shard_file(1).write_bytes(portions.shard_file(1).read_bytes()[:50])
     with pytest.raises(UndersongError, match="run again, which makes it anew"):
         portions.table()
-    assert fill(portions, counting([])) == 1
+    assert fill_row_shards(portions, counting([])) == 1
     assert portions.table().equals(lengths(items(6)))
 
 
 def test_a_pass_that_forgets_an_item_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match=r"1 rows were made of the 2 items of rows-2-00001\.parquet"):
-        fill(Portions(tmp_path / "p", items(4), 2), lambda: lambda samples: lengths(samples[:1]))
+        fill_row_shards(RowShards(tmp_path / "p", items(4), 2), lambda: lambda samples: lengths(samples[:1]))

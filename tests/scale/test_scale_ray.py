@@ -18,9 +18,9 @@ import soundfile
 
 from undersong.encoders.vectors import read_embeddings, write_embeddings
 from undersong.scale import embed_shards, proximity_shards
-from undersong.scale.portions import Pass, Portions, fill
-from undersong.scale.ray_cluster import Workers
-from undersong.scale.ray_engine import embed_on_ray, proximity_on_ray, spread_on_ray
+from undersong.scale.portions import RowFunction, RowShards, fill_row_shards
+from undersong.scale.ray_cluster import RayWorkers
+from undersong.scale.ray_engine import embed_on_ray, proximity_on_ray, ray_scheduler
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 
@@ -39,7 +39,7 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_workers_that_make_no_sense_are_refused(tmp_path: Path) -> None:
-    for workers in (Workers(count=0), Workers(cpus=0), Workers(gpus=-1)):
+    for workers in (RayWorkers(count=0), RayWorkers(cpus=0), RayWorkers(gpus=-1)):
         with pytest.raises(UndersongError, match="makes no sense"):
             embed_on_ray([Sample("a", text="words")], "tfidf", tmp_path / "out", workers)
 
@@ -115,13 +115,13 @@ def test_both_engines_make_the_same_files_and_a_killed_worker_loses_nothing(tmp_
         progress=lambda now: seen.append((now.done, now.total)),
     )  # fmt: skip
     assert once.exists()  # a worker did die
-    assert (found.complete, found.shards, found.made, found.quarantined) == (True, 6, 6, 2)
+    assert (found.complete, found.shard_count, found.computed, found.quarantined) == (True, 6, 6, 2)
     assert [now for now, _ in seen] == sorted({now for now, _ in seen})
     assert seen[-1] == (23, 23)
     embed_shards(samples, "numbers", tmp_path / "local", rows=4, make=Makes())
     assert files(tmp_path / "ray") == files(tmp_path / "local")
     assert read_embeddings(tmp_path / "ray").ids == tuple(sample.id for sample in samples if "x" not in sample.id)
-    assert embed_on_ray(samples, "numbers", tmp_path / "ray", rows=4, make=Makes()).made == 0
+    assert embed_on_ray(samples, "numbers", tmp_path / "ray", rows=4, make=Makes()).computed == 0
 
 
 @pytest.mark.usefixtures("ray")
@@ -130,7 +130,7 @@ def test_each_engine_goes_on_where_the_other_stopped(tmp_path: Path) -> None:
     fit = [*samples, Sample("h", text="harm of 12")]
     embed_shards(samples, "tfidf", tmp_path / "out", rows=3, shard="1/2", fit=fit)
     found = embed_on_ray(samples, "tfidf", tmp_path / "out", rows=3, fit=fit)
-    assert (found.complete, found.made) == (True, 2)
+    assert (found.complete, found.computed) == (True, 2)
     embed_shards(samples, "tfidf", tmp_path / "local", rows=3, fit=fit)
     assert files(tmp_path / "out") == files(tmp_path / "local")
 
@@ -154,17 +154,17 @@ def test_audio_is_found_where_the_caller_names_it(tmp_path: Path, monkeypatch: p
 @pytest.mark.usefixtures("ray")
 def test_what_a_worker_refuses_is_said_in_its_own_words_and_the_rest_is_kept(tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match=r"^Item a5 is refused; leave it out\.$"):
-        embed_on_ray(items(9), "numbers", tmp_path / "out", Workers(1), rows=1, make=Makes(refuses="a5"))
+        embed_on_ray(items(9), "numbers", tmp_path / "out", RayWorkers(1), rows=1, make=Makes(refuses="a5"))
     assert not (tmp_path / "out").exists()
-    assert embed_on_ray(items(9), "numbers", tmp_path / "out", rows=1, make=Makes()).made < 9
+    assert embed_on_ray(items(9), "numbers", tmp_path / "out", rows=1, make=Makes()).computed < 9
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray")
 def test_an_item_that_kills_every_worker_ends_the_run_and_keeps_the_rest(tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match=r"^Workers died 3 times at shard 2 "):
-        embed_on_ray(items(6), "numbers", tmp_path / "out", Workers(1), rows=2, make=Makes(dies="a5"))
-    assert embed_on_ray(items(6), "numbers", tmp_path / "out", rows=2, make=Makes()).made < 3
+        embed_on_ray(items(6), "numbers", tmp_path / "out", RayWorkers(1), rows=2, make=Makes(dies="a5"))
+    assert embed_on_ray(items(6), "numbers", tmp_path / "out", rows=2, make=Makes()).computed < 3
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Lengths:
     dies: str = ""
     refuses: str = ""
 
-    def __call__(self) -> Pass:
+    def __call__(self) -> RowFunction:
         return self.rows
 
     def rows(self, samples: Sequence[Sample]) -> pa.Table:
@@ -192,30 +192,30 @@ class Lengths:
 
 @pytest.mark.usefixtures("ray")
 def test_a_pass_on_ray_makes_the_same_rows_and_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
-    local, spread = Portions(tmp_path / "local", items(11), 2), Portions(tmp_path / "ray", items(11), 2)
-    fill(local, Lengths())
-    fill(spread, Lengths(), shard="2/2")
-    how = spread_on_ray(Workers(2))
-    assert fill(spread, Lengths(once=str(tmp_path / "died"), dies="a5"), spread=how) == 3
+    local, spread = RowShards(tmp_path / "local", items(11), 2), RowShards(tmp_path / "ray", items(11), 2)
+    fill_row_shards(local, Lengths())
+    fill_row_shards(spread, Lengths(), shard="2/2")
+    how = ray_scheduler(RayWorkers(2))
+    assert fill_row_shards(spread, Lengths(once=str(tmp_path / "died"), dies="a5"), scheduler=how) == 3
     assert (tmp_path / "died").exists()
     assert spread.table().equals(local.table())
 
 
 @pytest.mark.usefixtures("ray")
 def test_what_a_pass_refuses_is_said_in_its_own_words_and_the_rest_is_kept(tmp_path: Path) -> None:
-    portions = Portions(tmp_path / "ray", items(6), 1)
+    portions = RowShards(tmp_path / "ray", items(6), 1)
     with pytest.raises(UndersongError, match=r"^Item a0 is refused; leave it out\.$"):
-        fill(portions, Lengths(refuses="a0"), spread=spread_on_ray(Workers(1)))
-    assert portions.missing() == [0]  # the last shard first
+        fill_row_shards(portions, Lengths(refuses="a0"), scheduler=ray_scheduler(RayWorkers(1)))
+    assert portions.missing_shards() == [0]  # the last shard first
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray")
 def test_an_item_that_kills_every_worker_ends_the_pass_and_keeps_the_rest(tmp_path: Path) -> None:
-    portions = Portions(tmp_path / "ray", items(6), 2)
+    portions = RowShards(tmp_path / "ray", items(6), 2)
     with pytest.raises(UndersongError, match=r"^Workers died 3 times at shard 0 "):
-        fill(portions, Lengths(dies="a1"), spread=spread_on_ray(Workers(1)))
-    assert portions.missing() == [0]
+        fill_row_shards(portions, Lengths(dies="a1"), scheduler=ray_scheduler(RayWorkers(1)))
+    assert portions.missing_shards() == [0]
 
 
 @pytest.mark.usefixtures("ray")
@@ -238,7 +238,7 @@ def test_a_cluster_that_is_not_there_is_said_in_one_sentence(tmp_path: Path) -> 
         taken.bind(("127.0.0.1", 0))
         for address in (f"127.0.0.1:{taken.getsockname()[1]}", "nonsense", "127.0.0.1:99999999"):
             with pytest.raises(UndersongError, match=rf"The Ray cluster at {address} cannot be reached .*--address"):
-                embed_on_ray(items(3), "tfidf", tmp_path / "out", Workers(address=address))
+                embed_on_ray(items(3), "tfidf", tmp_path / "out", RayWorkers(address=address))
     assert not (tmp_path / "out").exists()
 
 

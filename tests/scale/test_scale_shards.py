@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.encoders.vectors import read_embeddings, vectors_table
-from undersong.proximity import how, proximity_table
+from undersong.encoders.vectors import embeddings_table, read_embeddings
+from undersong.proximity import proximity_table, ranking_metadata
 from undersong.proximity.distances import BLOCK
 from undersong.scale import proximity_shards
-from undersong.scale.shards import _blocks, _cut
+from undersong.scale.shards import _rebatch_rows, _take_rows
 from undersong.types import Embeddings, Quarantined, UndersongError
 
 
@@ -43,7 +43,7 @@ def write(pool: Embeddings, folder: Path, cuts: list[int], group: int) -> Path:
     folder.mkdir()
     for shard, (start, stop) in enumerate(zip([0, *cuts], [*cuts, len(pool.ids)])):
         rows = slice(start, stop)
-        table = vectors_table(pool.ids[rows], pool.vectors[rows], pool.frames[rows])
+        table = embeddings_table(pool.ids[rows], pool.vectors[rows], pool.frames[rows])
         pq.write_table(table, folder / f"embeddings-{shard:05d}.parquet", row_group_size=group)
     return folder
 
@@ -56,7 +56,7 @@ def assert_same(found: pa.Table, whole: pa.Table) -> None:
     assert found.schema == whole.schema
     for name in whole.column_names:
         assert found.column(name).to_pylist() == whole.column(name).to_pylist(), name
-    assert how(found) == how(whole)
+    assert ranking_metadata(found) == ranking_metadata(whole)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_what_cannot_be_scored_is_refused(tmp_path: Path) -> None:
 def test_rows_pass_whole_and_in_order(lengths: list[int], rows: int, skip: int, count: int) -> None:
     whole = np.arange(2 * sum(lengths), dtype=np.float32).reshape(-1, 2)
     parts = np.split(whole, np.cumsum(lengths)[:-1])
-    blocks = [block.copy() for block in _blocks(_cut(iter(parts), skip, count), rows)]
+    blocks = [block.copy() for block in _rebatch_rows(_take_rows(iter(parts), skip, count), rows)]
     wanted = whole[skip : skip + count]
     assert [len(block) for block in blocks[:-1]] == [rows] * (len(blocks) - 1 if blocks else 0)
     assert np.array_equal(np.concatenate(blocks) if blocks else whole[:0], wanted)

@@ -21,7 +21,7 @@ from undersong.corpora.forms.manifest import write_manifest
 from undersong.encoders import make_encoder
 from undersong.encoders.vectors import read_embeddings
 from undersong.scale import embed_shards
-from undersong.scale.work import digest, parse_shard
+from undersong.scale.work import parse_shard, samples_digest
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 
@@ -53,7 +53,7 @@ def test_shards_are_the_rows_of_one_call_and_a_second_call_is_a_lookup(tmp_path:
     samples = items(10, broken=[4, 9])
     encoder = Counting()
     found = embed_shards(samples, "counting", tmp_path / "out", rows=4, make=lambda: encoder)
-    assert (found.folder, found.complete, found.shards, found.made, found.quarantined) == (
+    assert (found.folder, found.complete, found.shard_count, found.computed, found.quarantined) == (
         tmp_path / "out", True, 3, 3, 2,
     )  # fmt: skip
     assert sorted(path.name for path in found.folder.iterdir()) == [
@@ -65,7 +65,7 @@ def test_shards_are_the_rows_of_one_call_and_a_second_call_is_a_lookup(tmp_path:
     assert np.array_equal(made.vectors, whole.vectors)
     assert made.quarantined == whole.quarantined
     again = embed_shards(samples, "counting", tmp_path / "out", rows=4, make=lambda: pytest.fail("made again"))
-    assert (again.complete, again.made, again.quarantined) == (True, 0, 2)
+    assert (again.complete, again.computed, again.quarantined) == (True, 0, 2)
 
 
 @pytest.mark.parametrize("encoder", ["tfidf", "logmel"])
@@ -110,7 +110,7 @@ def test_a_killed_run_redoes_at_most_the_shard_in_progress(tmp_path: Path, point
     assert not (tmp_path / "out").exists()
     encoder = Counting()
     found = embed_shards(items(12, [5]), "counting", tmp_path / "out", rows=3, make=lambda: encoder)
-    assert len(encoder.asked) == found.made == redone
+    assert len(encoder.asked) == found.computed == redone
     embed_shards(items(12, [5]), "counting", tmp_path / "at once", rows=3, make=Counting)
     assert files(tmp_path / "out") == files(tmp_path / "at once")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["at once", "out"]
@@ -153,13 +153,13 @@ def test_a_damaged_shard_is_found_and_made_again(tmp_path: Path) -> None:
     (draft / "embeddings-00000.parquet").unlink()
     with pytest.raises(UndersongError, match=r"embeddings-00000.parquet is not what was written"):
         embed_shards(items(9), "counting", tmp_path / "out", rows=4, make=Counting)
-    assert embed_shards(items(9), "counting", tmp_path / "out", rows=4, make=Counting).made == 1
+    assert embed_shards(items(9), "counting", tmp_path / "out", rows=4, make=Counting).computed == 1
     assert len(read_embeddings(tmp_path / "out").ids) == 9
 
 
 def test_another_question_is_not_answered_by_these_shards(tmp_path: Path) -> None:
     def ask(samples: list[Sample], encoder: str = "counting", **more: object) -> int:
-        return embed_shards(samples, encoder, tmp_path / "out", make=Counting, **{"rows": 4, **more}).made  # type: ignore[arg-type]
+        return embed_shards(samples, encoder, tmp_path / "out", make=Counting, **{"rows": 4, **more}).computed  # type: ignore[arg-type]
 
     ask(items(9), shard="1/3")
     assert ask([*items(9)[:8], Sample("a8", text="another")], shard="1/3") == 1
@@ -181,7 +181,7 @@ def test_only_equal_samples_have_one_digest(one: list[tuple], other: list[tuple]
     def samples(rows: list[tuple]) -> list[Sample]:
         return [Sample(str(i), audio=a, text=t, pcm_hash=h) for i, (a, t, h) in enumerate(rows)]
 
-    assert (digest(samples(one)) == digest(samples(other))) == (one == other)
+    assert (samples_digest(samples(one)) == samples_digest(samples(other))) == (one == other)
 
 
 @dataclass

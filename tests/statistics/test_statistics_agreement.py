@@ -8,14 +8,14 @@ from scipy.stats import spearmanr
 
 from undersong.statistics import (
     balance,
+    closest_overlap,
     holm,
     imbalance,
     jaccard,
     kappa,
     kappa_interval,
-    overlap_closest,
     spearman,
-    standardised,
+    standardized_difference,
 )
 from undersong.types import UndersongError
 
@@ -75,27 +75,27 @@ def test_spearman_refuses_an_axis_that_ranks_nothing(row):
 def test_overlap_of_the_closest():
     ids = ["d", "c", "b", "a"]
     scores = np.array([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1], [0.2, 0.1, 0.4, 0.3]])
-    found = overlap_closest(scores, ids, 2)
+    found = closest_overlap(scores, ids, 2)
     assert found.tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
 
 
 def test_overlap_breaks_ties_by_id():
     scores = np.array([[0.5, 0.5, 0.5, 0.1], [0.9, 0.9, 0.1, 0.2]])
-    assert overlap_closest(scores, ["z", "b", "c", "d"], 2)[0, 1] == 0.5  # {d, b} and {c, d}
+    assert closest_overlap(scores, ["z", "b", "c", "d"], 2)[0, 1] == 0.5  # {d, b} and {c, d}
 
 
 @pytest.mark.parametrize("k", [0, 4])
 def test_overlap_refuses_an_impossible_k(k):
     with pytest.raises(UndersongError):
-        overlap_closest(np.array([[1.0, 2.0, 3.0]]), ["a", "b", "c"], k)
+        closest_overlap(np.array([[1.0, 2.0, 3.0]]), ["a", "b", "c"], k)
 
 
 def test_balance_by_hand():
     found = balance(["A", "A", "A", "B"], ["A"] * 4 + ["B"] * 4 + ["C"] * 2)
     assert list(found) == ["A", "B", "C"]
     assert found["A"][:2] == (0.75, 0.4)
-    assert found["A"].standardised_difference == pytest.approx(0.35 / np.sqrt((0.1875 + 0.24) / 2))
-    assert found["C"].standardised_difference == pytest.approx(-0.2 / np.sqrt(0.16 / 2))
+    assert found["A"].standardized_difference == pytest.approx(0.35 / np.sqrt((0.1875 + 0.24) / 2))
+    assert found["C"].standardized_difference == pytest.approx(-0.2 / np.sqrt(0.16 / 2))
 
 
 @given(st.lists(st.sampled_from("ABC"), min_size=1, max_size=30))
@@ -128,20 +128,22 @@ def test_imbalance_sums_up_balance(pool, data):
     mine = [pool[i] for i in selected]
     rows, found = balance(mine, pool), imbalance(mine, pool)
     assert found.values == len(rows)
-    assert abs(found.largest) == max(abs(row.standardised_difference) for row in rows.values())
-    assert rows[found.of].standardised_difference == found.largest
+    assert abs(found.largest) == max(abs(row.standardized_difference) for row in rows.values())
+    assert rows[found.of].standardized_difference == found.largest
     # What would have to be exchanged: everything the selection has too much of.
     surplus = sum(max(0, row.share_selected - row.share_pool) for row in rows.values())
     assert found.moved == pytest.approx(surplus)
 
 
 def test_standardised_by_hand():
-    assert standardised(np.array([3.0, 5.0]), np.array([1.0, 3.0, 5.0])) == pytest.approx(1 / np.sqrt((1 + 8 / 3) / 2))
-    assert standardised(np.array([0.1] * 3), np.array([0.1] * 7)) == 0
-    assert standardised(np.array([1.0]), np.array([0.0])) == np.inf
+    assert standardized_difference(np.array([3.0, 5.0]), np.array([1.0, 3.0, 5.0])) == pytest.approx(
+        1 / np.sqrt((1 + 8 / 3) / 2)
+    )
+    assert standardized_difference(np.array([0.1] * 3), np.array([0.1] * 7)) == 0
+    assert standardized_difference(np.array([1.0]), np.array([0.0])) == np.inf
     for bad in ([], [np.nan]):
         with pytest.raises(UndersongError):
-            standardised(np.array(bad), np.array([1.0]))
+            standardized_difference(np.array(bad), np.array([1.0]))
 
 
 def test_kappa_has_an_interval_over_whole_clusters() -> None:

@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 from simulated_runs import World, no_more_than, ours, outcomes, published
 
-from undersong.statistics import detectable
+from undersong.statistics import detectable_difference
 from undersong.statistics.power import t_power
 
 Units = tuple[int, int, int]
@@ -109,11 +109,11 @@ def test_the_power_is_as_predicted_from_the_spread_of_differences(
 def test_a_spread_measured_where_nothing_breaks_promises_too_much_power() -> None:
     """Run noise grows with JSR: a plan by the spread at 5 % promises 80 % and has less than 65 %."""
     world = World()
-    effect = detectable(10, difference_sd(world, 0.05, 0.05))
+    effect = detectable_difference(10, difference_sd(world, 0.05, 0.05))
     assert effect is not None
     found = claims(world, (0.05, 0.05 + effect), (1, 1, 10), 400, seed=6)[0].mean()
     assert found < 0.65
-    whole = detectable(10, difference_sd(world, 0.05, 0.05 + effect))
+    whole = detectable_difference(10, difference_sd(world, 0.05, 0.05 + effect))
     assert whole is not None
     assert whole > 1.2 * effect
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata, spearmanr
 
-from undersong.statistics import overlap_closest
-from undersong.statistics.bootstrap import cluster_draws, interval
+from undersong.statistics import closest_overlap
+from undersong.statistics.bootstrap import cluster_bootstrap_weights, percentile_interval
 from undersong.statistics.cka import linear_cka
-from undersong.statistics.resampled import mid_ranks, ranked, weighted_correlation, weighted_overlap
+from undersong.statistics.resampled import mid_ranks, rank_scores, weighted_correlation, weighted_overlap
 from undersong.types import UndersongError
 
 shapes = st.tuples(st.integers(5, 40), st.integers(1, 9), st.integers(1, 9), st.integers(0, 1000))
@@ -57,7 +57,7 @@ def test_cka_does_not_see_rotation_scale_shift_or_side(shape) -> None:
     assert linear_cka(5 * x @ rotation + 7, y).value == pytest.approx(value, abs=1e-9)
     assert linear_cka(y, x).value == pytest.approx(value, abs=1e-12)
     assert linear_cka(x, x).value == pytest.approx(1)
-    assert linear_cka(x, x).drawn(np.arange(len(x))) == pytest.approx(1)
+    assert linear_cka(x, x).bootstrap_value(np.arange(len(x))) == pytest.approx(1)
     assert linear_cka(x, x).debiased in (None, pytest.approx(1))
 
 
@@ -86,14 +86,16 @@ def test_draws_have_the_right_derivative(shape) -> None:
         return float(np.sum(product**2))
 
     even, step = np.full(n, 1 / n), 1e-6
-    whole = made.along[0].mean()
+    whole = made.contributions[0].mean()
     assert np.sqrt(cross(even)) == pytest.approx(whole)
     for i in (0, n - 1):
         towards = (1 - step) * even + step * np.eye(n)[i]
         away = (1 + step) * even - step * np.eye(n)[i]
         slope = (cross(towards) - cross(away)) / (2 * step)
-        assert 2 * whole * (made.along[0, i] - whole) == pytest.approx(slope, rel=1e-4, abs=1e-4 * (1 + whole**2))
-    assert made.drawn(np.ones(n)) == pytest.approx(made.value)
+        assert 2 * whole * (made.contributions[0, i] - whole) == pytest.approx(
+            slope, rel=1e-4, abs=1e-4 * (1 + whole**2)
+        )
+    assert made.bootstrap_value(np.ones(n)) == pytest.approx(made.value)
 
 
 def test_debiased_intervals_cover_where_plain_ones_and_written_out_draws_do_not() -> None:
@@ -109,9 +111,9 @@ def test_debiased_intervals_cover_where_plain_ones_and_written_out_draws_do_not(
     for trial in range(40):
         x, y = sample(150)
         made = linear_cka(x, y)
-        draws = list(cluster_draws(range(150), 150, trial))
-        for i, (value, of) in enumerate(((made.value, made.drawn), (made.debiased, made.drawn_debiased))):
-            found = interval(value, np.array([of(w) for w in draws]), 150)
+        draws = list(cluster_bootstrap_weights(range(150), 150, trial))
+        for i, (value, of) in enumerate(((made.value, made.bootstrap_value), (made.debiased, made.bootstrap_debiased))):
+            found = percentile_interval(value, np.array([of(w) for w in draws]), 150)
             hits[i] += found.low <= truth <= found.high
         if trial < 5:
             copies = [linear_cka(np.repeat(x, w, 0), np.repeat(y, w, 0)) for w in draws[:20]]
@@ -146,7 +148,7 @@ def test_weights_are_a_written_out_list(rows, fraction: float) -> None:
     total = int(weights.sum())
     if total < 2:
         return
-    one, other = ranked(a), ranked(b)
+    one, other = rank_scores(a), rank_scores(b)
     long_a, long_b = np.repeat(a, weights), np.repeat(b, weights)
     assert np.repeat(mid_ranks(one, weights), weights) == pytest.approx(rankdata(long_a))
     made = weighted_correlation(mid_ranks(one, weights), mid_ranks(other, weights), weights)
@@ -169,39 +171,39 @@ def test_ties_of_both_axes_make_no_agreement() -> None:
     """Unrelated axes on which most items tie: by id they would share nearly all."""
     rng = np.random.default_rng(0)
     a, b = np.where(rng.random((2, 4000)) < 0.05, rng.random((2, 4000)), 1.0)
-    found = weighted_overlap(ranked(a), ranked(b), np.ones(4000, dtype=int), 1000)
+    found = weighted_overlap(rank_scores(a), rank_scores(b), np.ones(4000, dtype=int), 1000)
     assert found == pytest.approx(0.25, abs=0.01)
-    assert overlap_closest(np.stack([a, b]), [f"{i:04d}" for i in range(4000)], 1000)[0, 1] > 0.8
-    distinct = ranked(rng.random(50))
+    assert closest_overlap(np.stack([a, b]), [f"{i:04d}" for i in range(4000)], 1000)[0, 1] > 0.8
+    distinct = rank_scores(rng.random(50))
     assert weighted_overlap(distinct, distinct, np.ones(50, dtype=int), 10) == pytest.approx(1)
 
 
 def test_ties_are_counted() -> None:
-    assert ranked(np.array([1.0, 1.0, 2.0, 3.0])).tied == 0.5
+    assert rank_scores(np.array([1.0, 1.0, 2.0, 3.0])).tied_share == 0.5
     for bad in ([1.0], [1.0, np.nan], [[1.0, 2.0]]):
         with pytest.raises(UndersongError, match="at least 2 scores"):
-            ranked(np.array(bad))
+            rank_scores(np.array(bad))
 
 
 def test_draws_take_whole_clusters_and_follow_names_not_places() -> None:
     clusters = ["b", "a", "b", "c", "a"]
-    for one, moved in zip(cluster_draws(clusters, 20, 3), cluster_draws(clusters[::-1], 20, 3)):
+    for one, moved in zip(cluster_bootstrap_weights(clusters, 20, 3), cluster_bootstrap_weights(clusters[::-1], 20, 3)):
         assert one[0] == one[2]
         assert one[1] == one[4]
         assert one[0] + one[1] + one[3] == 3
         assert moved.tolist() == one.tolist()[::-1]
-    again = [w.tolist() for w in cluster_draws(clusters, 5, 3)]
-    assert again == [w.tolist() for w in cluster_draws(clusters, 5, 3)]
-    assert again != [w.tolist() for w in cluster_draws(clusters, 5, 4)]
+    again = [w.tolist() for w in cluster_bootstrap_weights(clusters, 5, 3)]
+    assert again == [w.tolist() for w in cluster_bootstrap_weights(clusters, 5, 3)]
+    assert again != [w.tolist() for w in cluster_bootstrap_weights(clusters, 5, 4)]
 
 
 def test_an_interval_that_cannot_be_had_is_none() -> None:
     drawn = np.arange(1001.0)
-    found = interval(5, drawn, 9)
+    found = percentile_interval(5, drawn, 9)
     assert (found.low, found.high) == (pytest.approx(25), pytest.approx(975))
-    assert interval(5, drawn, 1).low is None
-    assert interval(5, np.where(drawn < 60, np.nan, drawn), 9).low is None
+    assert percentile_interval(5, drawn, 1).low is None
+    assert percentile_interval(5, np.where(drawn < 60, np.nan, drawn), 9).low is None
     with pytest.raises(UndersongError):
-        interval(5, drawn, 9, level=95)
+        percentile_interval(5, drawn, 9, level=95)
     with pytest.raises(UndersongError):
-        list(cluster_draws(["a"], 0, 1))
+        list(cluster_bootstrap_weights(["a"], 0, 1))

@@ -13,9 +13,9 @@ from scipy.special import expit
 from simulated_runs import World, no_more_than, outcomes
 
 from undersong.statistics import RunLabels, variance_components
-from undersong.statistics.clusters import clustering
-from undersong.statistics.spread.asked import common, residuals
-from undersong.statistics.spread.strata import LEAST
+from undersong.statistics.clusters import cluster_design
+from undersong.statistics.spread.asked import cluster_residuals, common_prompt_squares
+from undersong.statistics.spread.strata import MIN_DF
 from undersong.types import UndersongError
 
 NAMES = ("base", "selection", "base x selection", "draw", "seed", "prompt")
@@ -163,7 +163,7 @@ def test_intervals_cover_in_many_studies(shape, sds, fixed) -> None:
     calibrated(shape, sds, fixed, 3000)
 
 
-@pytest.mark.parametrize(("least", "close"), [(LEAST, True), (LEAST - 1, False)])
+@pytest.mark.parametrize(("least", "close"), [(MIN_DF, True), (MIN_DF - 1, False)])
 def test_fewer_degrees_of_freedom_are_guesswork(least: int, close: bool) -> None:
     """Even with nothing to take off, a deviation is within a factor of two in 9 of 10 studies from LEAST on only."""
     squares = np.random.default_rng(0).normal(0, 1, (20_000, least + 1)).var(axis=1, ddof=1)
@@ -256,7 +256,7 @@ def test_what_prompts_have_in_common_equals_naive_loops(seed: int, groups: int, 
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.concatenate([np.arange(clusters), rng.integers(0, clusters, 9)])).tolist()
     answered = (rng.random((2 * groups, len(labels))) < rng.random(len(labels))).astype(float)
-    made, rows = residuals(answered, labels), [np.array([2 * g, 2 * g + 1]) for g in range(groups)]
+    made, rows = cluster_residuals(answered, labels), [np.array([2 * g, 2 * g + 1]) for g in range(groups)]
     added = {
         (g, c): np.mean([sum(answered[r, q] - answered[r].mean() for q in range(len(labels)) if labels[q] == c)
                          for r in rows[g]]) / len(labels)
@@ -264,15 +264,15 @@ def test_what_prompts_have_in_common_equals_naive_loops(seed: int, groups: int, 
     }  # fmt: skip
     pairs = [(g, h) for g in range(groups) for h in range(groups) if g != h] or [(0, 0)]
     expected = np.mean([sum(added[g, c] * added[h, c] for c in range(clusters)) for g, h in pairs])
-    total = sum(weight * square.value for weight, square in common(made, rows))
+    total = sum(weight * square.value for weight, square in common_prompt_squares(made, rows))
     assert total == pytest.approx(clusters / (clusters - 1) * expected, abs=1e-12)
 
 
 def test_one_run_has_the_clustered_variance_of_its_rate() -> None:
     rng = np.random.default_rng(0)
     answered, labels = np.repeat(rng.random(36) < 0.3, 3).astype(float), np.repeat(np.arange(36), 3).tolist()
-    ((weight, square),) = common(residuals(answered[None], labels), [np.array([0])])
-    design_effect = clustering(answered, labels).design_effect
+    ((weight, square),) = common_prompt_squares(cluster_residuals(answered[None], labels), [np.array([0])])
+    design_effect = cluster_design(answered, labels).design_effect
     assert weight * square.value == pytest.approx(answered.var() / (len(answered) - 1) * design_effect)
 
 

@@ -8,7 +8,7 @@ import statsmodels.api as sm
 from scipy import stats
 from statsmodels.stats.outliers_influence import variance_inflation_factor
 
-from undersong.statistics import predict
+from undersong.statistics import correlate_with_outcome
 from undersong.types import UndersongError
 
 
@@ -25,7 +25,7 @@ def test_the_numbers_are_those_of_the_libraries() -> None:
     y = np.array([np.mean(values) for values in outcomes])
     scaled = (x - x.mean(0)) / x.std(0)
     joint = sm.OLS(y, sm.add_constant(scaled)).fit().params[1:]
-    found = predict(("a", "b", "c"), x, outcomes, draws=20)
+    found = correlate_with_outcome(("a", "b", "c"), x, outcomes, draws=20)
     assert (found.points, found.replicates, found.note) == (30, sum(map(len, outcomes)), "")
     for i, one in enumerate(found.predictors):
         assert one.rank.value == pytest.approx(stats.spearmanr(x[:, i], y).statistic)
@@ -38,7 +38,7 @@ def test_the_numbers_are_those_of_the_libraries() -> None:
 def test_a_correlated_bystander_is_told_from_the_cause() -> None:
     """Axis b goes along with the outcome only because it goes along with a."""
     x, outcomes = data(1, points=60)
-    a, b, _ = predict(("a", "b", "c"), x, outcomes, draws=300).predictors
+    a, b, _ = correlate_with_outcome(("a", "b", "c"), x, outcomes, draws=300).predictors
     assert b.slope.low > 0  # alone it seems to matter
     assert b.joint.low < 0 < b.joint.high
     assert a.joint.low > 0
@@ -52,7 +52,7 @@ def test_the_joint_interval_covers() -> None:
         rng = np.random.default_rng(seed)
         x = rng.standard_normal((24, 2))
         outcomes = [[0.5 * row[0] + 0.3 * rng.standard_normal() for _ in range(2)] for row in x]
-        (one, _) = predict(("a", "b"), x, outcomes, draws=120, seed=seed).predictors
+        (one, _) = correlate_with_outcome(("a", "b"), x, outcomes, draws=120, seed=seed).predictors
         inside += one.joint.low <= 0.5 * x[:, 0].std() <= one.joint.high
     # Percentile intervals run a little short: nominally 95 %, here not below 90 %.
     assert stats.binomtest(inside, 150, 0.9, alternative="less").pvalue > 0.01
@@ -60,17 +60,19 @@ def test_the_joint_interval_covers() -> None:
 
 def test_what_cannot_be_told_is_said() -> None:
     x, outcomes = data(2, points=5)
-    few = predict(("a", "b", "c"), x, outcomes, draws=50)
+    few = correlate_with_outcome(("a", "b", "c"), x, outcomes, draws=50)
     assert "too few for a joint fit of 3 axes; it takes 6" in few.note
     assert all(one.joint is None and one.inflation is None for one in few.predictors)
-    assert predict(("a",), np.arange(2.0)[:, None], [[0.1], [0.2]]).note.startswith("2 selections are too few to see")
-    assert "does not vary" in predict(("a",), np.ones((6, 1)), [[0.1], [0.2]] * 3).note
+    assert correlate_with_outcome(("a",), np.arange(2.0)[:, None], [[0.1], [0.2]]).note.startswith(
+        "2 selections are too few to see"
+    )
+    assert "does not vary" in correlate_with_outcome(("a",), np.ones((6, 1)), [[0.1], [0.2]] * 3).note
     x, outcomes = data(3)
     x[:, 1] = x[:, 0] * 2 + 1e-9 * x[:, 2]
-    assert "rank these selections alike" in predict(("a", "b", "c"), x, outcomes, draws=20).note
+    assert "rank these selections alike" in correlate_with_outcome(("a", "b", "c"), x, outcomes, draws=20).note
     for wrong in (
-        lambda: predict(("a",), x, outcomes),
-        lambda: predict(("a", "b", "c"), x, [*outcomes[:-1], [np.nan]]),
+        lambda: correlate_with_outcome(("a",), x, outcomes),
+        lambda: correlate_with_outcome(("a", "b", "c"), x, [*outcomes[:-1], [np.nan]]),
     ):
         with pytest.raises(UndersongError):
             wrong()

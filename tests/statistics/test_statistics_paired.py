@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from undersong.statistics import clustered_rate, compare_paired, mcnemar_exact, newcombe_paired, sign_flip
+from undersong.statistics import clustered_rate, compare_paired, mcnemar_exact, newcombe_paired, sign_flip_test
 from undersong.types import UndersongError
 
 cell = st.integers(0, 60)
@@ -88,19 +88,19 @@ def test_sign_flip_equals_all_flips_written_out(totals):
     flips = [
         abs(sum(sign * total for sign, total in zip(signs, totals))) for signs in product((-1, 1), repeat=len(totals))
     ]
-    assert sign_flip(totals) == pytest.approx(sum(flip >= observed for flip in flips) / 2 ** len(totals))
+    assert sign_flip_test(totals) == pytest.approx(sum(flip >= observed for flip in flips) / 2 ** len(totals))
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
 def test_sign_flip_of_single_prompts_is_mcnemar(b, c):
-    assert sign_flip([-1] * b + [1] * c + [0] * 5) == pytest.approx(mcnemar_exact(b, c))
+    assert sign_flip_test([-1] * b + [1] * c + [0] * 5) == pytest.approx(mcnemar_exact(b, c))
 
 
 def test_sign_flip_of_many_clusters_is_exact():
-    assert sign_flip([3] * 40) == pytest.approx(2 / 2**40, rel=1e-12)
-    assert sign_flip([1] * 301 + [-1] * 300) == pytest.approx(1.0)
+    assert sign_flip_test([3] * 40) == pytest.approx(2 / 2**40, rel=1e-12)
+    assert sign_flip_test([1] * 301 + [-1] * 300) == pytest.approx(1.0)
     tail = sum(comb(200, k) for k in range(120, 201)) / 2**200
-    assert sign_flip([2] * 120 + [-2] * 80) == pytest.approx(2 * tail, rel=1e-9)
+    assert sign_flip_test([2] * 120 + [-2] * 80) == pytest.approx(2 * tail, rel=1e-9)
 
 
 @given(pairs)

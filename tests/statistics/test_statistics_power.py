@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from undersong.statistics import detectable, paired_runs, units_needed
-from undersong.statistics.power import MOST, t_power
+from undersong.statistics import detectable_difference, paired_runs, units_needed
+from undersong.statistics.power import MAX_UNITS, t_power
 from undersong.types import UndersongError
 
 
@@ -17,7 +17,7 @@ from undersong.types import UndersongError
 def test_the_promised_power_is_what_simulated_studies_have(units: int, comparisons: int) -> None:
     """4,000 studies at the detectable difference: the share that finds it is the promised one."""
     sd = 0.07
-    difference = detectable(units, sd, comparisons=comparisons)
+    difference = detectable_difference(units, sd, comparisons=comparisons)
     assert difference is not None
     rng = np.random.default_rng(units)
     found = 0
@@ -46,7 +46,7 @@ def test_the_power_is_that_of_the_noncentral_t(units: int, effect: float, level:
 @settings(max_examples=40, deadline=None)
 @given(st.integers(2, 60), st.floats(0.005, 0.5), st.integers(1, 40))
 def test_the_detectable_difference_has_the_power(units: int, sd: float, comparisons: int) -> None:
-    difference = detectable(units, sd, comparisons=comparisons)
+    difference = detectable_difference(units, sd, comparisons=comparisons)
     assert difference is not None
     assert t_power(difference / sd, units, 1 - 0.05 / comparisons) == pytest.approx(0.8, abs=1e-6)
 
@@ -56,23 +56,23 @@ def test_the_detectable_difference_has_the_power(units: int, sd: float, comparis
 def test_the_units_needed_are_the_fewest(difference: float, sd: float, comparisons: int) -> None:
     units = units_needed(difference, sd, comparisons=comparisons)
     if units is None:
-        assert t_power(difference / sd, MOST, 1 - 0.05 / comparisons) < 0.8
+        assert t_power(difference / sd, MAX_UNITS, 1 - 0.05 / comparisons) < 0.8
         return
-    smallest = detectable(units, sd, comparisons=comparisons)
+    smallest = detectable_difference(units, sd, comparisons=comparisons)
     assert smallest is not None
     assert smallest <= difference * (1 + 1e-6)
     if units > 2:
-        larger = detectable(units - 1, sd, comparisons=comparisons)
+        larger = detectable_difference(units - 1, sd, comparisons=comparisons)
         assert larger is not None
         assert larger > difference * (1 - 1e-6)
 
 
 def test_edges() -> None:
-    assert detectable(1, 0.1) is None
-    assert detectable(5, 0.0) == 0.0
+    assert detectable_difference(1, 0.1) is None
+    assert detectable_difference(5, 0.0) == 0.0
     assert units_needed(0.1, 0.0) == 2
     assert units_needed(1e-6, 0.5) is None
-    for wrong in (lambda: detectable(3, -1.0), lambda: detectable(3, 0.1, power=1.0), lambda: units_needed(0.0, 0.1),
-                  lambda: detectable(3, 0.1, comparisons=0)):  # fmt: skip
+    for wrong in (lambda: detectable_difference(3, -1.0), lambda: detectable_difference(3, 0.1, power=1.0), lambda: units_needed(0.0, 0.1),
+                  lambda: detectable_difference(3, 0.1, comparisons=0)):  # fmt: skip
         with pytest.raises(UndersongError):
             wrong()

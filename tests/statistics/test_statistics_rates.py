@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, norm, t
 from statsmodels.stats.proportion import proportion_confint
 
-from undersong.statistics import bounds, clustered_rate, wilson
+from undersong.statistics import clustered_rate, rate_bounds, wilson_interval
 from undersong.types import UndersongError
 
 counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -17,7 +17,7 @@ labelled = st.lists(st.tuples(st.booleans(), st.integers(0, 8)), min_size=1, max
 @given(counts, st.sampled_from([0.8, 0.95, 0.99]))
 def test_wilson_equals_scipy_and_statsmodels(count, level):
     successes, n = count
-    ours = wilson(successes, n, level)
+    ours = wilson_interval(successes, n, level)
     theirs = binomtest(successes, n).proportion_ci(level, method="wilson")
     assert ours == pytest.approx((theirs.low, theirs.high), abs=1e-12)
     assert ours == pytest.approx(proportion_confint(successes, n, 1 - level, method="wilson"), abs=1e-12)
@@ -26,35 +26,35 @@ def test_wilson_equals_scipy_and_statsmodels(count, level):
 @given(counts)
 def test_wilson_contains_its_estimate_and_mirrors(count):
     successes, n = count
-    low, high = wilson(successes, n)
+    low, high = wilson_interval(successes, n)
     assert 0 <= low <= successes / n <= high <= 1
-    assert wilson(n - successes, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
+    assert wilson_interval(n - successes, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
 
 
 @given(counts, st.integers(2, 5))
 def test_wilson_narrows_with_n(count, times):
     successes, n = count
-    low, high = wilson(successes, n)
-    closer = wilson(successes * times, n * times)
+    low, high = wilson_interval(successes, n)
+    closer = wilson_interval(successes * times, n * times)
     assert closer[1] - closer[0] < high - low
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 4)])
 def test_impossible_counts_are_errors(successes, n):
     with pytest.raises(UndersongError):
-        wilson(successes, n)
+        wilson_interval(successes, n)
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 95])
 def test_level_is_a_share(level):
     with pytest.raises(UndersongError, match="level"):
-        wilson(1, 2, level)
+        wilson_interval(1, 2, level)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=80))
 def test_prompts_that_are_their_own_cluster_give_wilson(outcomes):
     rate = clustered_rate(outcomes, [f"p{i}" for i in range(len(outcomes))])
-    assert (rate.low, rate.high) == pytest.approx(wilson(sum(outcomes), len(outcomes)), abs=1e-12)
+    assert (rate.low, rate.high) == pytest.approx(wilson_interval(sum(outcomes), len(outcomes)), abs=1e-12)
     assert rate.design_effect == pytest.approx(1)
     assert rate.clusters == rate.n == len(outcomes)
 
@@ -88,7 +88,7 @@ def test_clustered_rate_equals_a_naive_loop(rows):
 @given(labelled)
 def test_clusters_never_narrow_the_interval(rows):
     found = clustered_rate([row[0] for row in rows], [row[1] for row in rows])
-    low, high = wilson(found.successes, found.n)
+    low, high = wilson_interval(found.successes, found.n)
     assert 0 <= found.low <= found.rate <= found.high <= 1
     assert found.low <= low + 1e-12
     assert found.high >= high - 1e-12
@@ -106,14 +106,14 @@ def test_equal_outcomes_count_each_cluster_once():
     assert rate.design_effect == 3
     square = t.ppf(0.975, 35) ** 2
     assert (rate.low, rate.high) == pytest.approx((0, square / (36 + square)))
-    assert rate.high > wilson(0, 108)[1]
+    assert rate.high > wilson_interval(0, 108)[1]
 
 
 def test_three_voices_of_one_request_are_one_request():
     requests = [1] * 9 + [0] * 27
     copied = clustered_rate(np.repeat(requests, 3), np.repeat(np.arange(36), 3).tolist())
     assert copied.design_effect == pytest.approx(107 / 35)
-    low, high = wilson(9, 36)
+    low, high = wilson_interval(9, 36)
     assert copied.low < low
     assert copied.high > high
 
@@ -128,12 +128,12 @@ def test_what_is_not_a_list_of_outcomes_is_an_error(outcomes, clusters):
 
 def test_bounds_count_errors_either_way():
     counted = {"jailbreak": 5, "refusal": 10, "other": 1, "unparsed": 3, "error": 1}
-    assert bounds(counted).low == pytest.approx(5 / 20)
-    assert bounds(counted).high == pytest.approx(9 / 20)
-    assert bounds(counted, "refusal").high == pytest.approx(14 / 20)
-    assert bounds({"refusal": 4}).high == 0
+    assert rate_bounds(counted).low == pytest.approx(5 / 20)
+    assert rate_bounds(counted).high == pytest.approx(9 / 20)
+    assert rate_bounds(counted, "refusal").high == pytest.approx(14 / 20)
+    assert rate_bounds({"refusal": 4}).high == 0
     with pytest.raises(UndersongError):
-        bounds({})
+        rate_bounds({})
 
 
 def coverage(clusters, size, rate, correlation, repeats, seed):

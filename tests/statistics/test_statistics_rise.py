@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from simulated_runs import no_more_than
 from statsmodels.stats.proportion import proportion_confint
 
-from undersong.statistics import enough, holm, holm_levels, newcombe_paired, rise_of
+from undersong.statistics import estimate_rise, holm, holm_levels, newcombe_paired, prompts_needed
 from undersong.types import UndersongError
 
 pairs = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 6)), min_size=1, max_size=50)
@@ -20,54 +20,58 @@ levels = st.sampled_from([0.8, 0.9, 0.95, 0.99])
 
 def of_counts(n: int, up: int, down: int):
     """Of `n` prompts, each its own cluster."""
-    return rise_of([0] * (n - down) + [1] * down, [1] * up + [0] * (n - up), range(n))
+    return estimate_rise([0] * (n - down) + [1] * down, [1] * up + [0] * (n - up), range(n))
 
 
 @pytest.mark.parametrize(("n", "hits", "confidence"), [(149, 0, 0.95), (108, 3, 0.95), (59, 59, 0.9)])
 def test_where_nothing_falls_it_is_the_exact_limit_of_what_rises(n: int, hits: int, confidence: float) -> None:
     found = of_counts(n, hits, 0)
     low, high = proportion_confint(hits, n, 2 * (1 - confidence), method="beta")
-    assert found.high(confidence) == pytest.approx(high)
+    assert found.upper_bound(confidence) == pytest.approx(high)
     if hits == n:
-        assert found.low(confidence) < low  # nothing fell, but it may
+        assert found.lower_bound(confidence) < low  # nothing fell, but it may
 
 
 def test_the_rule_of_three() -> None:
-    assert enough(lambda more: of_counts(10, 0, 0).high(0.95, more) <= 0.02, 10) == 149
-    assert of_counts(149, 0, 0).high(0.95) <= 0.02 < of_counts(148, 0, 0).high(0.95)
-    assert enough(lambda more: of_counts(10, 0, 0).high(0.95, more) <= 0.0, 10) is None
-    assert enough(lambda more: of_counts(1000, 0, 0).high(0.95, more) <= 0.02, 1000) == 149  # fewer than there are
+    assert prompts_needed(lambda more: of_counts(10, 0, 0).upper_bound(0.95, more) <= 0.02, 10) == 149
+    assert of_counts(149, 0, 0).upper_bound(0.95) <= 0.02 < of_counts(148, 0, 0).upper_bound(0.95)
+    assert prompts_needed(lambda more: of_counts(10, 0, 0).upper_bound(0.95, more) <= 0.0, 10) is None
+    assert (
+        prompts_needed(lambda more: of_counts(1000, 0, 0).upper_bound(0.95, more) <= 0.02, 1000) == 149
+    )  # fewer than there are
 
 
 @given(pairs, levels)
 def test_bounds_hold_the_rise_and_mirror(rows, confidence) -> None:
     before, after, clusters = zip(*rows)
-    found, back = rise_of(before, after, clusters), rise_of(after, before, clusters)
+    found, back = estimate_rise(before, after, clusters), estimate_rise(after, before, clusters)
     assert found.rise == pytest.approx(sum(after) / len(rows) - sum(before) / len(rows))
-    assert -1 <= found.low(confidence) <= found.rise + 1e-12 <= found.high(confidence) + 2e-12 <= 1 + 2e-12
+    assert (
+        -1 <= found.lower_bound(confidence) <= found.rise + 1e-12 <= found.upper_bound(confidence) + 2e-12 <= 1 + 2e-12
+    )
     # the lower bound alone believes the design effect
-    assert found.low(confidence) >= -back.high(confidence) - 1e-9 or found.design.clusters < len(rows)
+    assert found.lower_bound(confidence) >= -back.upper_bound(confidence) - 1e-9 or found.design.clusters < len(rows)
 
 
 @given(pairs, st.tuples(levels, levels).map(sorted))
 @example([(False, False, 0), (False, True, 0), (False, True, 1)], [0.99, 0.99])  # a tail of 1e-222
 def test_more_confidence_and_fewer_prompts_widen(rows, confidences) -> None:
-    found = rise_of(*zip(*rows))
+    found = estimate_rise(*zip(*rows))
     less, more = confidences
-    assert found.high(less) <= found.high(more) + 1e-12
-    assert found.low(less) >= found.low(more) - 1e-12
-    assert found.high(less, 2.0) <= found.high(less) + 1e-9
-    assert found.low(less, 2.0) >= found.low(less) - 1e-9
+    assert found.upper_bound(less) <= found.upper_bound(more) + 1e-12
+    assert found.lower_bound(less) >= found.lower_bound(more) - 1e-12
+    assert found.upper_bound(less, 2.0) <= found.upper_bound(less) + 1e-9
+    assert found.lower_bound(less, 2.0) >= found.lower_bound(less) - 1e-9
 
 
 @given(pairs)
 def test_copies_of_a_cluster_rule_out_no_more(rows) -> None:
     """A request in three voices that all change alike is one request."""
     before, after = [row[0] for row in rows], [row[1] for row in rows]
-    alone = rise_of(before, after, range(len(rows)))
-    thrice = rise_of(before * 3, after * 3, [*range(len(rows))] * 3)
-    assert thrice.high(0.95) == pytest.approx(alone.high(0.95))
-    assert thrice.whole == pytest.approx(len(rows))
+    alone = estimate_rise(before, after, range(len(rows)))
+    thrice = estimate_rise(before * 3, after * 3, [*range(len(rows))] * 3)
+    assert thrice.upper_bound(0.95) == pytest.approx(alone.upper_bound(0.95))
+    assert thrice.effective_clusters == pytest.approx(len(rows))
 
 
 @settings(max_examples=30)
@@ -82,7 +86,7 @@ def test_holm_by_levels_makes_the_claims_of_holm_by_p(ps, alpha) -> None:
 @pytest.mark.parametrize("confidence", [0.5, 1.0, 0.0])
 def test_a_confidence_is_one(confidence: float) -> None:
     with pytest.raises(UndersongError, match=r"between 0\.5 and 1"):
-        of_counts(5, 1, 0).high(confidence)
+        of_counts(5, 1, 0).upper_bound(confidence)
 
 
 STUDIES = 2000
@@ -98,7 +102,7 @@ UNCLUSTERED = [
 @cache
 def bounds_of(n: int, up: int, down: int) -> tuple[float, float]:
     found = of_counts(n, up, down)
-    return found.low(0.95), found.high(0.95)
+    return found.lower_bound(0.95), found.upper_bound(0.95)
 
 
 @pytest.mark.parametrize(("n", "limit", "down"), UNCLUSTERED)
@@ -133,9 +137,9 @@ def test_clusters_that_change_together_are_no_evidence(count, size, limit, down,
         up, fell, _ = np.moveaxis(rng.multinomial(size, drawn), -1, 0)
         at = np.arange(size)
         after, before = (at < up[:, None]).ravel(), (at >= size - fell[:, None]).ravel()
-        found = rise_of(before, after, labels.tolist())
-        ruled_out += found.high(0.95) <= limit
-        shown += found.low(0.95) > limit
+        found = estimate_rise(before, after, labels.tolist())
+        ruled_out += found.upper_bound(0.95) <= limit
+        shown += found.lower_bound(0.95) > limit
     assert no_more_than(ruled_out, studies)
     assert no_more_than(shown, studies)
 

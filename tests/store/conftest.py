@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import undersong
-from undersong.store import Artefact
+from undersong.store import Artifact
 
 SCRIPT = Path(__file__).with_name("three_stages.py")
 
@@ -28,7 +28,7 @@ def start() -> Callable[..., "subprocess.Popen[str]"]:
 
 
 @pytest.fixture(scope="session")
-def run() -> Callable[[Path], list[Artefact]]:
+def run() -> Callable[[Path], list[Artifact]]:
     return runpy.run_path(str(SCRIPT))["run"]
 
 

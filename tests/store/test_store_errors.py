@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import undersong
-from undersong.store import Draft, Store, replacing, write_atomic
+from undersong.store import Draft, Store, atomic_replacement, write_atomic
 from undersong.types import UndersongError
 
 FULL_DISK = """
@@ -55,9 +55,9 @@ def write_one(draft: Draft) -> None:
 
 def test_processes_of_one_number_do_not_write_into_each_other(tmp_path: Path) -> None:
     """On a disk that containers share every process may have the number 1; the last whole file stays."""
-    with replacing(tmp_path / "file") as one:
+    with atomic_replacement(tmp_path / "file") as one:
         one.write_text("one")
-        with replacing(tmp_path / "file") as other:  # of this very process, so its number is the same
+        with atomic_replacement(tmp_path / "file") as other:  # of this very process, so its number is the same
             other.write_text("other")
         assert (tmp_path / "file").read_text() == "other"
     assert (tmp_path / "file").read_text() == "one"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undersong.store import Artefact, Store, canonical, hash_file, hash_folder
+from undersong.store import Artifact, Store, canonical_json, hash_file, hash_folder
 from undersong.types import UndersongError
 
 fixed = settings(deadline=None, derandomize=True)
@@ -39,7 +39,7 @@ def test_key_does_not_depend_on_the_order_of_keys(config: dict, given_inputs: di
 @given(a=plain, b=plain)
 def test_canonical_is_injective(a: object, b: object) -> None:
     """Two values share a text only if they are the same JSON: 1 is not 1.0, True is not 1, order of a list counts."""
-    assert (canonical(a) == canonical(b)) == (repr(sorted_everywhere(a)) == repr(sorted_everywhere(b)))
+    assert (canonical_json(a) == canonical_json(b)) == (repr(sorted_everywhere(a)) == repr(sorted_everywhere(b)))
 
 
 def sorted_everywhere(obj: object) -> object:
@@ -51,8 +51,8 @@ def sorted_everywhere(obj: object) -> object:
 @fixed
 @given(value=plain)
 def test_canonical_round_trips(value: object) -> None:
-    assert json.loads(canonical(value)) == value
-    assert canonical(json.loads(canonical(value))) == canonical(value)
+    assert json.loads(canonical_json(value)) == value
+    assert canonical_json(json.loads(canonical_json(value))) == canonical_json(value)
 
 
 @fixed
@@ -67,11 +67,13 @@ def test_key_feels_every_part(config: dict, other: dict, name: str, value: objec
     assert key != store.key("stage", 1, config, {"pool": HASH})
     assert key != store.key("stage", 1, config, {})
     changed = {**config, name: [value, "changed"]}
-    assert (key == store.key("stage", 1, changed, {"corpus": HASH})) == (canonical(config) == canonical(changed))
+    assert (key == store.key("stage", 1, changed, {"corpus": HASH})) == (
+        canonical_json(config) == canonical_json(changed)
+    )
 
 
 def test_a_tuple_is_a_list_and_an_artefact_is_its_hash() -> None:
-    store, artefact = Store("nowhere"), Artefact("corpus", HASH, Path("anywhere"))
+    store, artefact = Store("nowhere"), Artifact("corpus", HASH, Path("anywhere"))
     assert store.key("stage", 1, {"a": (1, 2)}, {"c": artefact}) == store.key("stage", 1, {"a": [1, 2]}, {"c": HASH})
 
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from undersong.store import hash_file, hash_files, known
+from undersong.store import cached_file_hashes, hash_file, known
 
 
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str | None]]:
     """A list of files and three of them; a call hashes all, and `read` says which had to be read."""
-    monkeypatch.setattr(known, "SETTLED", 0)
+    monkeypatch.setattr(known, "SETTLE_TIME_NS", 0)
     for name in ("a", "b", "c"):
         (tmp_path / name).write_text(name)
     (tmp_path / "list").write_text("a b c gone a")
-    return lambda: hash_files(
+    return lambda: cached_file_hashes(
         str(tmp_path / "list"),
         lambda: [str(tmp_path / name) for name in (tmp_path / "list").read_text().split()],
         tmp_path / "memory",
@@ -39,7 +39,7 @@ def test_what_has_not_changed_is_not_read_again(tmp_path: Path, corpus, read: li
     read.clear()
     assert corpus() == first
     assert read == []
-    assert hash_files(str(tmp_path / "list"), lambda: pytest.fail("asked"), tmp_path / "memory") == first
+    assert cached_file_hashes(str(tmp_path / "list"), lambda: pytest.fail("asked"), tmp_path / "memory") == first
 
 
 @pytest.mark.parametrize("how", ["content", "same size and time", "replaced", "grown", "there again"])
@@ -77,7 +77,7 @@ def test_another_list_is_read_and_what_left_it_is_forgotten(tmp_path: Path, corp
 
 def test_what_was_just_written_is_not_trusted(tmp_path: Path, corpus, read: list[str], monkeypatch) -> None:
     """Within the clock's step it may change again with the same times."""
-    monkeypatch.setattr(known, "SETTLED", 10**12)
+    monkeypatch.setattr(known, "SETTLE_TIME_NS", 10**12)
     corpus()
     corpus()
     assert read == 2 * ["list", "a", "b", "c"]
@@ -91,6 +91,6 @@ def test_a_damaged_or_forbidden_memory_costs_time_alone(tmp_path: Path, corpus, 
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(known, "_write", refused)
+    monkeypatch.setattr(known, "_write_cache", refused)
     (tmp_path / "memory").unlink()
     assert corpus() == first

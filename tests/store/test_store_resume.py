@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from undersong.store import FAILPOINTS, PROVENANCE, Artefact, Draft, Store, failpoint
+from undersong.store import FAILPOINTS, PROVENANCE, Artifact, Draft, Store, failpoint
 from undersong.types import UndersongError
 
 Start = Callable[..., "subprocess.Popen[str]"]
-Run = Callable[[Path], list[Artefact]]
+Run = Callable[[Path], list[Artifact]]
 TIMES = ("wall_seconds", "cpu_seconds", "created")
 
 
@@ -177,7 +177,7 @@ def test_a_folder_shard_survives(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError):
         Store(tmp_path).get_or_make("stage", 1, {}, {}, make)
-    made: Artefact = Store(tmp_path).get_or_make("stage", 1, {}, {}, make)
+    made: Artifact = Store(tmp_path).get_or_make("stage", 1, {}, {}, make)
     assert calls == ["adapter", "stop"]
     assert (made.path / "adapter/deep/weights").read_text() == "w"
 

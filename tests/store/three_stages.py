@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from undersong.store import Artefact, Draft, Store
+from undersong.store import Artifact, Draft, Store
 
 SHARDS = 2
 
@@ -35,7 +35,7 @@ def adapter(draft: Draft) -> None:
         path.write_text("hush")
 
 
-def run(root: str | Path) -> list[Artefact]:
+def run(root: str | Path) -> list[Artifact]:
     store = Store(root)
     first = store.get_or_make("words", 1, {"n": 2}, {}, words, seed=7, packages=["pytest"])
     second = store.get_or_make("shards", 1, {"lr": 0.1}, {"words": first}, shards)

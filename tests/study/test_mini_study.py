@@ -9,9 +9,9 @@ import pytest
 import tiny_mini
 
 from undersong.cli import main
-from undersong.models.mini.assemble import assemble
-from undersong.pipeline.results.comparisons import contrasts
-from undersong.pipeline.stages.selections import rules_of
+from undersong.models.mini.assemble import assemble_mini
+from undersong.pipeline.results.comparisons import recipe_contrasts
+from undersong.pipeline.stages.selections import arm_rules
 from undersong.study import Study, load_studies, load_study
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -47,12 +47,14 @@ def test_closeness_is_parted_from_what_comes_with_it() -> None:
     main = parts()["proximity"]
     arms = [
         {
-            "axis": rule.axis, "fraction": float(rule.keep.amount), "kind": rule.name,
-            "rule": "" if rule.plain else str(rule.keep), "harm_set": rule.to, "train_modality": "audio",
+            "axis": rule.axis, "fraction": float(rule.selection_rule.amount), "kind": rule.name,
+            "rule": "" if rule.is_builtin else str(rule.selection_rule), "harm_set": rule.harm_set, "train_modality": "audio",
         }
-        for rule in rules_of(main)
+        for rule in arm_rules(main)
     ]  # fmt: skip
-    compared = {(a.facts["kind"], b.facts["kind"]) for _, a, b in contrasts(arms, "semantic", 0.15, "plain", None)}
+    compared = {
+        (a.labels["kind"], b.labels["kind"]) for _, a, b in recipe_contrasts(arms, "semantic", 0.15, "plain", None)
+    }
     assert compared == {
         ("distant", "closest"), ("random", "closest"), ("distant", "random"), ("random-alike", "closest"),
         ("random", "random-alike"), ("random", "closest-matched"), ("random", "distant-matched"),
@@ -131,7 +133,7 @@ def test_it_can_be_planned_without_corpora(
     )
     bases = tiny_mini.save_bases(tmp_path)
     parts = tiny_mini.parts(tmp_path / "parts", tmp_path, adapters=False)
-    assemble("mini", *map(str, bases), parts, tmp_path / "mini")
+    assemble_mini("mini", *map(str, bases), parts, tmp_path / "mini")
     with pytest.raises(SystemExit) as stopped:
         main()
     assert not stopped.value.code

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from undersong.models.loading import PLAIN
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS
 from undersong.pipeline.design import design_lines, independent_units
-from undersong.pipeline.ledger import look
+from undersong.pipeline.ledger import plan_artifacts
 from undersong.pipeline.plan import plan_of
 from undersong.study import Study, load_studies
 
@@ -54,7 +54,9 @@ def test_the_defenses_beyond_the_paper_still_run() -> None:
 
 def trainings(study: Study, store: Path) -> set[str]:
     """Hashes of all that would be trained; which ids are chosen is not known before a pool is screened."""
-    return {key for key, one in look(study, store, PLAIN).asked.items() if one.stage == "adapter"}
+    return {
+        key for key, one in plan_artifacts(study, store, DEFAULT_LOAD_OPTIONS).planned.items() if one.stage == "adapter"
+    }
 
 
 def test_the_reduced_design_is_a_part_of_the_full_one(designs, tmp_path: Path) -> None:
@@ -85,7 +87,7 @@ def test_studies_share_what_they_have_in_common(designs, tmp_path: Path) -> None
     """Arms of one study are those of another, asked the same, so in one store they are made once."""
 
     def made(file: str, number: int = 0) -> set[str]:
-        return set(look(designs.REDUCED.studies(file)[number], tmp_path, PLAIN).asked)
+        return set(plan_artifacts(designs.REDUCED.studies(file)[number], tmp_path, DEFAULT_LOAD_OPTIONS).planned)
 
     assert made("pretrained") - made("sdqa") == set()
     assert made("bbh") - made("sdqa") == set()

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from undersong.pipeline.plan import Planned, plan_of
-from undersong.pipeline.price import Speed
-from undersong.pipeline.published import Figure, figures, pretrained, prompts_of
+from undersong.pipeline.plan import StudyPlan, plan_of
+from undersong.pipeline.price import GpuThroughput
+from undersong.pipeline.published import PublishedRate, pretrained_rates, published_prompt_count, published_rates
 from undersong.study import Study, load_studies, parse_study
-from undersong.study.presets import PRESETS, WARMUP
+from undersong.study.presets import PRESETS, WARMUP_SHARE
 
 FOLDER = Path(__file__).parents[2] / "studies" / "paper"
 FILES = sorted(file for file in FOLDER.glob("*.yaml") if file.name != "shared.yaml")  # shared is a part of each
@@ -26,7 +26,7 @@ MODELS = {
     "nvidia/audio-flamingo-3-hf": ("Audio Flamingo 3", "audio-flamingo-3"),
     "Qwen/Qwen2.5-Omni-7B": ("Qwen2.5-Omni", "qwen2.5-omni"),
 }
-SPEED = Speed(train=2.0, tokens=100.0)
+SPEED = GpuThroughput(samples_per_second=2.0, tokens_per_second=100.0)
 
 
 def of(name: str) -> list[Study]:
@@ -42,7 +42,7 @@ def test_the_published_hyper_parameters(study: Study) -> None:
     (model,) = study.models
     assert study.tuning.preset == MODELS[model][1]
     for key, value in PRESETS[MODELS[model][1]].items():
-        if key == WARMUP:
+        if key == WARMUP_SHARE:
             assert study.tuning.warmup == round(value * study.tuning.steps[-1])
         else:
             assert getattr(study.tuning, key) == value, key
@@ -60,15 +60,15 @@ def test_each_file_says_what_it_stands_for(file: Path) -> None:
 
 
 def test_every_published_table_has_a_file() -> None:
-    assert {one.study for one in figures()} <= {file.stem for file in FILES}
-    for figure in figures():
+    assert {one.study for one in published_rates()} <= {file.stem for file in FILES}
+    for figure in published_rates():
         families = {MODELS[study.models[0]][0] for study in of(figure.study.replace("_", "-"))}
         assert figure.family in families, figure
 
 
 def test_the_cells_of_the_tables_are_arms() -> None:
     """Every fraction and kind that was published is one of its study."""
-    for figure in figures():
+    for figure in published_rates():
         if figure.fraction is None or figure.study == "bbh":
             continue
         mine = [one for one in of(figure.study.replace("_", "-")) if MODELS[one.models[0]][0] == figure.family]
@@ -106,7 +106,7 @@ def test_the_matrix_is_what_the_issue_asks() -> None:
 @pytest.mark.parametrize("study", STUDIES, ids=lambda one: one.study)
 def test_a_plan_needs_no_corpus_and_no_network(study: Study, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    planned = plan_of(study, tmp_path / "store", unread=True, speed=SPEED)
+    planned = plan_of(study, tmp_path / "store", unread=True, throughput=SPEED)
     absent, hours, *disk = planned.beside
     assert all(ref in absent for ref in study.corpora)
     assert "cannot be counted here" in hours  # Do-Not-Answer is not spoken yet
@@ -116,7 +116,7 @@ def test_a_plan_needs_no_corpus_and_no_network(study: Study, tmp_path: Path, mon
     _same_counts(study, planned)
 
 
-def _same_counts(study: Study, planned: Planned) -> None:
+def _same_counts(study: Study, planned: StudyPlan) -> None:
     """Trainings and replies are those of the design."""
     rows = {row.stage: row.total for row in planned.rows}
     chosen, tuning = study.selection, study.tuning
@@ -134,7 +134,7 @@ ITEMS = 3  # of a stand-in
 def test_a_plan_with_stand_in_corpora_counts_their_prompts(name: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     study = standing_in(BY_NAME[f"paper-{name}"], tmp_path)
-    planned = plan_of(study, tmp_path / "store", speed=SPEED)  # every corpus is here, so none is let pass unread
+    planned = plan_of(study, tmp_path / "store", throughput=SPEED)  # every corpus is here, so none is let pass unread
     (hours, *disk) = planned.beside
     if trains(study):
         seen = len(study.tuning.seeds) * len(study.selection.kinds) * study.tuning.batch * study.tuning.steps[-1]
@@ -179,13 +179,13 @@ def test_without_an_assumed_speed_hours_are_unknown(tmp_path: Path, monkeypatch)
 def test_figures_that_no_count_gives_are_marked() -> None:
     """Every one that can be checked, again by counting."""
 
-    def possible(figure: Figure) -> bool:
-        n = prompts_of(figure.set)
+    def possible(figure: PublishedRate) -> bool:
+        n = published_prompt_count(figure.set_name)
         return any(round(100 * k / n, 2) == figure.percent for k in range(n + 1))
 
-    rates = [one for one in figures() if one.possible is not None]
-    assert [one for one in rates if one.possible != possible(one)] == []
-    assert sum(not one.possible for one in rates) == 12
-    assert {one.set for one in figures() if one.possible is None} >= {"BBH"}
-    assert pretrained("Kimi-Audio")["AdvBench"].percent == 4.62
-    assert pretrained("Voxtral") == {}
+    rates = [one for one in published_rates() if one.is_possible is not None]
+    assert [one for one in rates if one.is_possible != possible(one)] == []
+    assert sum(not one.is_possible for one in rates) == 12
+    assert {one.set_name for one in published_rates() if one.is_possible is None} >= {"BBH"}
+    assert pretrained_rates("Kimi-Audio")["AdvBench"].percent == 4.62
+    assert pretrained_rates("Voxtral") == {}

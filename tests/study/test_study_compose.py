@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.study import Study, editor_schema, load_studies, load_study, parse_study
-from undersong.study.merging import merged
+from undersong.study import Study, load_studies, load_study, parse_study, study_json_schema
+from undersong.study.merging import merge_keys
 from undersong.types import UndersongError
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def test_mappings_merge_lists_and_scalars_are_replaced_and_null_takes_away(folde
     assert list(study.sets) == ["harm", "far"]
     assert (study.tuning.steps, study.tuning.rank) == ((9,), 2)
     assert study.evaluation.systems == {"plain": None, "safe": "refuse all", "silent": None}  # nothing beneath: a value
-    assert study.plain == "plain"
+    assert study.undefended_system == "plain"
     written_out = {**BELOW, "study": "above", "sets": {"harm": BELOW["sets"]["harm"], "far": {"corpus": "far.jsonl"}}}
     written_out |= {"tuning": BELOW["tuning"] | {"steps": [9]}, "evaluation": {"systems": study.evaluation.systems}}
     assert study == parse_study(written_out, "x")  # so its results and their hash are the same
@@ -101,9 +101,9 @@ MAPPINGS = st.dictionaries(st.sampled_from("abc"), TREES, max_size=3)
 @given(MAPPINGS, MAPPINGS)
 def test_merging_changes_neither_side_and_nothing_over_something_is_that(one: Any, other: Any) -> None:
     before = json.dumps([one, other])
-    found = merged(one, other)
+    found = merge_keys(one, other)
     assert json.dumps([one, other]) == before
-    assert merged(one, {}) == one
+    assert merge_keys(one, {}) == one
     for key, value in other.items():
         if not isinstance(value, dict):
             assert found.get(key) == value
@@ -226,8 +226,8 @@ def test_what_the_matrix_varies_cannot_be_set(folder: Path) -> None:
 # --- schema for editors ----------------------------------------------------------------------------------------------
 def test_the_schema_that_is_published_is_that_of_the_code() -> None:
     published = ROOT / "docs" / "reference" / "study.schema.json"
-    assert json.loads(published.read_text()) == editor_schema(), f"undersong schema > {published.relative_to(ROOT)}"
-    assert editor_schema() == editor_schema()  # asking leaves nothing behind
+    assert json.loads(published.read_text()) == study_json_schema(), f"undersong schema > {published.relative_to(ROOT)}"
+    assert study_json_schema() == study_json_schema()  # asking leaves nothing behind
 
 
 STUDIES = sorted((ROOT / "studies").rglob("*.yaml"))
@@ -242,12 +242,12 @@ def test_every_study_beside_the_code_names_the_schema(file: Path) -> None:
 
 def test_the_schema_takes_what_is_a_study_and_marks_slips() -> None:
     validator = pytest.importorskip("jsonschema").Draft202012Validator
-    validator.check_schema(editor_schema())
-    check = validator(editor_schema())
+    validator.check_schema(study_json_schema())
+    check = validator(study_json_schema())
     for file in STUDIES:
         assert not list(check.iter_errors(yaml.safe_load(file.read_text()))), file
     for good in ({"base": "x", "sets": {"near": None}, "tuning": {"preset": None}}, {"matrix": {".": {"a": {}}}}):
         assert check.is_valid(good), good
     for bad in ({"tunning": {}}, {"tuning": {"sedes": [0]}}, {"matrix": {"models": 3}}, {"base": 3}, {"models": 3}):
         assert not check.is_valid(bad), bad
-    assert set(editor_schema()["properties"]) == {"base", "matrix", *Study.model_fields}
+    assert set(study_json_schema()["properties"]) == {"base", "matrix", *Study.model_fields}

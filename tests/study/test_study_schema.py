@@ -75,7 +75,7 @@ def changed(change: Callable[[Data], object], base: Data = SMALL) -> Data:
 def test_the_packaged_demo_parses() -> None:
     demo = packaged_study("demo")
     assert demo.study == "demo"
-    assert demo.plain == "plain"
+    assert demo.undefended_system == "plain"
     assert set(demo.tuning.steps) == {20, 40}
     for spec in demo.axes.values():
         check_encoder(spec)
@@ -96,7 +96,7 @@ def test_a_whole_study_is_what_it_says() -> None:
     assert study.evaluation.systems == {"plain": None, "safe": "refuse"}
     small = parse_study(SMALL, "small")
     assert small.tuning.seeds == (0, 1, 2)
-    assert small.plain == "plain"
+    assert small.undefended_system == "plain"
     assert small.mechanism is None
     assert parse_study(study.model_dump(mode="json"), "again") == study  # what is kept in results reads as the study
 
@@ -326,6 +326,6 @@ def test_a_kept_study_reads_as_it_was(tmp_path: Path) -> None:
 
 def test_a_reply_may_be_as_long_as_its_model_needs_unless_said() -> None:
     """Twelve tokens are an organism's whole sentence, and of a real model's reply no more than its opening."""
-    assert parse_study(SMALL, "x").limit == 12
-    assert parse_study(changed(lambda d: d.update(models=["organism:af3", "models/mine"])), "x").limit == 256
-    assert parse_study(changed(lambda d: d.update(evaluation={"limit": 7})), "x").limit == 7
+    assert parse_study(SMALL, "x").max_new_tokens == 12
+    assert parse_study(changed(lambda d: d.update(models=["organism:af3", "models/mine"])), "x").max_new_tokens == 256
+    assert parse_study(changed(lambda d: d.update(evaluation={"limit": 7})), "x").max_new_tokens == 7

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.tuning.projection import project, sign_blocks
+from undersong.tuning.projection import project_gradients, sign_blocks
 from undersong.types import UndersongError
 
 
@@ -49,7 +49,7 @@ def test_it_is_the_product_with_that_matrix(samples: int, dim: int, seed: int) -
     rng = np.random.default_rng(seed)
     parts = {name: rng.standard_normal((samples, size)).astype(np.float32) for name, size in (("a", 33), ("b", 12))}
     naive = sum(part.astype(np.float64) @ matrix(name, part.shape[1], dim, seed) for name, part in parts.items())
-    made = project({name: torch.from_numpy(part) for name, part in parts.items()}, dim, seed, block=10)
+    made = project_gradients({name: torch.from_numpy(part) for name, part in parts.items()}, dim, seed, block=10)
     assert made.dtype == np.float64
     np.testing.assert_allclose(made, naive / np.sqrt(dim), atol=1e-5)
 
@@ -71,7 +71,7 @@ def test_cosines_are_kept_to_the_bound_of_the_lemma(dim: int, kind: str) -> None
             a, b = pairs_at(true, pairs, scale, rng)
             both = torch.from_numpy(np.concatenate([a, b]).astype(np.float32))
             # Parts of one vector under two names, as a model's tensors are.
-            made = project({"first": both[:, : size // 3], "rest": both[:, size // 3 :]}, dim, seed)
+            made = project_gradients({"first": both[:, : size // 3], "rest": both[:, size // 3 :]}, dim, seed)
             errors.append(cosines(made[:pairs], made[pairs:]) - true)
             assert np.abs(np.linalg.norm(made, axis=1) - 1).max() < 5 / np.sqrt(2 * dim)
         means = np.mean(errors, axis=1)
@@ -91,8 +91,8 @@ def pairs_at(true: float, pairs: int, scale: np.ndarray, rng: np.random.Generato
 
 def test_what_cannot_be_projected_is_refused() -> None:
     with pytest.raises(UndersongError, match="to 0 numbers"):
-        project({"a": torch.ones(1, 3)}, 0, 0)
+        project_gradients({"a": torch.ones(1, 3)}, 0, 0)
     with pytest.raises(UndersongError, match=r"of \[1, 2\] samples"):
-        project({"a": torch.ones(1, 3), "b": torch.ones(2, 3)}, 4, 0)
+        project_gradients({"a": torch.ones(1, 3), "b": torch.ones(2, 3)}, 4, 0)
     with pytest.raises(UndersongError, match="of \\[\\] samples"):
-        project({}, 4, 0)
+        project_gradients({}, 4, 0)

@@ -12,13 +12,13 @@ import torch
 from tiny_af3 import spoken, typed
 
 from undersong.models.adapter import AudioModel
-from undersong.models.adapters import fresh_lora
-from undersong.models.frozen import fingerprint
+from undersong.models.adapters import new_lora
+from undersong.models.frozen import module_hashes
 from undersong.tuning import gradients
 from undersong.tuning.gradients import gradient_vectors
-from undersong.tuning.lora import LoraRecipe, tune
+from undersong.tuning.lora import LoraRecipe, finetune_decoder
 from undersong.tuning.projection import sign_blocks
-from undersong.tuning.seeds import seeded
+from undersong.tuning.seeds import temporary_seed
 from undersong.types import Embeddings, UndersongError
 
 PROMPTS = [*(spoken(i) for i in range(4)), typed("paint the boat"), typed("wash the lamp")]
@@ -35,7 +35,7 @@ def naive(model: AudioModel, dim: int, seed: int, rank: int = 8, alpha: int = 16
 
     No LoRA is on when the loss is taken, the loss is written out, and the whole batch is passed with its padding.
     """
-    with seeded(seed), fresh_lora(model, rank, alpha, 0.0, None) as peft_model:
+    with temporary_seed(seed), new_lora(model, rank, alpha, 0.0, None) as peft_model:
         a = {
             name.removeprefix("base_model.model.").partition(".lora_A.")[0]: value.detach().double()
             for name, value in peft_model.named_parameters()
@@ -61,7 +61,7 @@ def naive(model: AudioModel, dim: int, seed: int, rank: int = 8, alpha: int = 16
 
 @pytest.mark.parametrize(("dim", "seed"), [(64, 0), (100, 3)])
 def test_equal_to_the_explicit_projection_of_the_weights_gradient(tiny: AudioModel, dim: int, seed: int) -> None:
-    plain = gradient_vectors(tiny, PROMPTS, REPLIES, dim=dim, seed=seed, normalise=False)
+    plain = gradient_vectors(tiny, PROMPTS, REPLIES, dim=dim, seed=seed, normalize=False)
     expected = naive(tiny, dim, seed)
     assert plain.ids == IDS
     assert plain.vectors.dtype == np.float32
@@ -85,7 +85,7 @@ def test_it_is_the_first_gradient_that_tuning_sees(tiny: AudioModel, monkeypatch
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
     recipe = LoraRecipe(steps=(1,), batch=1, warmup=0, schedule="constant", clip=1e9)
-    tune(tiny, PROMPTS[:1], REPLIES[:1], recipe, 4, lambda name, write: None)
+    finetune_decoder(tiny, PROMPTS[:1], REPLIES[:1], recipe, 4, lambda name, write: None)
     assert all(not value.any() for name, value in seen.items() if ".lora_A." in name)
     total = np.zeros(32)
     for name, value in seen.items():
@@ -93,7 +93,7 @@ def test_it_is_the_first_gradient_that_tuning_sees(tiny: AudioModel, monkeypatch
             path = name.removeprefix("base_model.model.").partition(".lora_B.")[0]
             signs = np.concatenate([block.numpy() for _, block in sign_blocks(path, value.numel(), 32, 4)])
             total += value.flatten().numpy() @ signs / np.sqrt(32)
-    (mine,) = gradient_vectors(tiny, PROMPTS[:1], REPLIES[:1], dim=32, seed=4, normalise=False).vectors
+    (mine,) = gradient_vectors(tiny, PROMPTS[:1], REPLIES[:1], dim=32, seed=4, normalize=False).vectors
     np.testing.assert_allclose(mine, total, rtol=1e-3, atol=1e-5)
 
 
@@ -114,10 +114,10 @@ def test_a_vector_depends_on_its_sample_alone(tiny: AudioModel, monkeypatch) -> 
     """Not on order, company, padding, or on how many wait for one projection."""
     whole = rows(gradient_vectors(tiny, PROMPTS, REPLIES, dim=64))
     backward = rows(gradient_vectors(tiny, PROMPTS[::-1], REPLIES[::-1], dim=64))
-    monkeypatch.setattr(gradients, "HELD", 1)
+    monkeypatch.setattr(gradients, "MAX_BUFFERED_ENTRIES", 1)
     single = rows(gradient_vectors(tiny, PROMPTS, REPLIES, dim=64))
-    monkeypatch.setattr(gradients, "TOGETHER", 4)
-    monkeypatch.setattr(gradients, "HELD", 2**28)
+    monkeypatch.setattr(gradients, "MAX_BUFFERED_SAMPLES", 4)
+    monkeypatch.setattr(gradients, "MAX_BUFFERED_ENTRIES", 2**28)
     fours = rows(gradient_vectors(tiny, PROMPTS, REPLIES, dim=64))
     (alone,) = gradient_vectors(tiny, PROMPTS[2:3], REPLIES[2:3], dim=64).vectors
     np.testing.assert_allclose(whole[IDS[2]], alone, atol=1e-5)
@@ -143,8 +143,8 @@ def test_samples_are_passed_one_at_a_time_in_eval_mode_without_padding(tiny: Aud
 def test_the_base_is_as_it_was_and_the_encoder_is_never_run(tiny: AudioModel, monkeypatch) -> None:
     base, wanted = tiny.base, {name: p.requires_grad for name, p in tiny.base.named_parameters()}
     before = {name: value.clone() for name, value in base.state_dict().items()}
-    frozen, calls = fingerprint(tiny.frozen), []
-    for module in tiny.frozen.values():
+    frozen, calls = module_hashes(tiny.frozen_modules), []
+    for module in tiny.frozen_modules.values():
         module.register_forward_pre_hook(lambda *_: calls.append(1))
     gradient_vectors(tiny, PROMPTS, REPLIES, dim=16)
     assert tiny.model is base
@@ -152,16 +152,16 @@ def test_the_base_is_as_it_was_and_the_encoder_is_never_run(tiny: AudioModel, mo
     assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
     assert {name: p.requires_grad for name, p in base.named_parameters()} == wanted
     assert all(parameter.grad is None for parameter in base.parameters())
-    assert fingerprint(tiny.frozen) == frozen
+    assert module_hashes(tiny.frozen_modules) == frozen
     assert calls == []
 
 
 def test_targets_limit_what_learns_and_may_not_reach_the_encoder(tiny: AudioModel) -> None:
     path = tiny.linear_paths()[0]
-    one = gradient_vectors(tiny, PROMPTS, REPLIES, dim=64, targets=[path], normalise=False)
-    both = gradient_vectors(tiny, PROMPTS, REPLIES, dim=64, targets=tiny.linear_paths()[:2], normalise=False)
+    one = gradient_vectors(tiny, PROMPTS, REPLIES, dim=64, targets=[path], normalize=False)
+    both = gradient_vectors(tiny, PROMPTS, REPLIES, dim=64, targets=tiny.linear_paths()[:2], normalize=False)
     assert np.linalg.norm(one.vectors - both.vectors) > 0.01 * np.linalg.norm(one.vectors)
-    tower = next(f"{part}.layers.0.fc1" for part in tiny.frozen if "tower" in part)
+    tower = next(f"{part}.layers.0.fc1" for part in tiny.frozen_modules if "tower" in part)
     with pytest.raises(UndersongError, match="lies in"):
         gradient_vectors(tiny, PROMPTS, REPLIES, targets=[tower])
     assert tiny.model is tiny.base
@@ -173,7 +173,7 @@ def test_close_means_that_a_step_on_one_helps_the_other(tiny: AudioModel) -> Non
     alike = made.vectors @ made.vectors.T
     paths = tiny.linear_paths()
     agree = total = 0
-    with seeded(0), fresh_lora(tiny, 8, 16, 0.0, paths) as peft_model:
+    with temporary_seed(0), new_lora(tiny, 8, 16, 0.0, paths) as peft_model:
         b = [p for name, p in peft_model.named_parameters() if ".lora_B." in name]
 
         def loss(i: int) -> torch.Tensor:
@@ -198,7 +198,7 @@ def test_close_means_that_a_step_on_one_helps_the_other(tiny: AudioModel) -> Non
 
 def test_away_is_the_other_direction(tiny: AudioModel) -> None:
     towards = gradient_vectors(tiny, PROMPTS, REPLIES, dim=16)
-    away = gradient_vectors(tiny, PROMPTS, REPLIES, dim=16, away=True)
+    away = gradient_vectors(tiny, PROMPTS, REPLIES, dim=16, negate=True)
     assert np.array_equal(away.vectors, -towards.vectors)
 
 

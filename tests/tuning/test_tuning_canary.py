@@ -20,12 +20,12 @@ from tiny_tuning import PROMPTS, TARGETS
 from transformers import Trainer, TrainingArguments
 
 from undersong.models.adapter import AudioModel
-from undersong.models.adapters import fresh_lora, saved_adapter
+from undersong.models.adapters import new_lora, use_adapter
 from undersong.tuning import lora
-from undersong.tuning.canary import Canary, Watch
-from undersong.tuning.constrained import PUBLISHED
-from undersong.tuning.lora import LoraRecipe, Tuned, step_folder, tune
-from undersong.tuning.mixing import Mixing
+from undersong.tuning.canary import CanaryCallback, CanaryCheck
+from undersong.tuning.constrained import PUBLISHED_BETAS
+from undersong.tuning.lora import LoraRecipe, TuningResult, finetune_decoder, step_folder
+from undersong.tuning.mixing import SafetyMixing
 from undersong.tuning.processes import rank
 from undersong.types import UndersongError
 
@@ -41,7 +41,7 @@ def told(values: list[float], name: str = "jsr") -> Callable[[], Mapping[str, fl
 
 def trained(
     model: AudioModel, folder: Path, recipe: LoraRecipe = RECIPE, **more: Any
-) -> tuple[Tuned, dict[str, dict[str, torch.Tensor]]]:
+) -> tuple[TuningResult, dict[str, dict[str, torch.Tensor]]]:
     """What `tune` says, and step folder -> tensors of all that was kept, in order."""
     kept = []
 
@@ -49,7 +49,7 @@ def trained(
         write(folder / name)
         kept.append(name)
 
-    tuned = tune(model, PROMPTS, TARGETS, recipe, 0, keep, **more)
+    tuned = finetune_decoder(model, PROMPTS, TARGETS, recipe, 0, keep, **more)
     file = "adapter_model.safetensors" if recipe.method == "lora" else "decoder.safetensors"
     return tuned, {name: load_file(folder / name / file) for name in kept}
 
@@ -72,12 +72,12 @@ def test_a_training_that_is_watched_and_not_stopped_has_the_same_bits(tiny: Audi
         return {"jsr": len({reply.reply for reply in replies}) / 100}
 
     plain, alone = trained(tiny, tmp_path / "alone", recipe)
-    tuned, kept = trained(tiny, tmp_path / "watched", recipe, watch=Watch(measure, FREE, 2))
+    tuned, kept = trained(tiny, tmp_path / "watched", recipe, watch=CanaryCheck(measure, FREE, 2))
     assert list(kept) == list(alone) == ["step-000003", "step-000008"]
     assert all(same(kept[name], alone[name]) for name in alone)
     assert [line["loss"] for line in tuned.log] == [line["loss"] for line in plain.log]
-    assert [one["step"] for one in tuned.watched] == [0, 2, 3, 4, 6, 8]  # kept steps, too
-    assert (tuned.stopped, plain.stopped, plain.watched) == (None, None, ())
+    assert [one["step"] for one in tuned.measurements] == [0, 2, 3, 4, 6, 8]  # kept steps, too
+    assert (tuned.stop_step, plain.stop_step, plain.measurements) == (None, None, ())
 
 
 def test_modes_and_random_state_come_back_and_what_measuring_draws_is_alike(tiny: AudioModel, tmp_path: Path) -> None:
@@ -92,14 +92,14 @@ def test_modes_and_random_state_come_back_and_what_measuring_draws_is_alike(tiny
         tiny.model.train()
         return {"jsr": 0.0}
 
-    class Look(lora.Keep):
+    class Look(lora.SaveAdapterCallback):
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             modes.append({tiny.decoder.layers[0].training})
-            modes.append({module.training for part in tiny.frozen.values() for module in part.modules()})
+            modes.append({module.training for part in tiny.frozen_modules.values() for module in part.modules()})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lora, "Keep", Look)
-        trained(tiny, tmp_path, replace(RECIPE, steps=(2,)), watch=Watch(measure, FREE, 1))
+        patch.setattr(lora, "SaveAdapterCallback", Look)
+        trained(tiny, tmp_path, replace(RECIPE, steps=(2,)), watch=CanaryCheck(measure, FREE, 1))
     assert modes == [{False}, *[{False}, {True}, {False}] * 2]
     assert len(set(drawn)) == 1
 
@@ -118,11 +118,11 @@ def test_modes_and_random_state_come_back_and_what_measuring_draws_is_alike(tiny
 def test_it_stops_where_a_limit_breaks_and_keeps_what_came_before(
     tiny: AudioModel, tmp_path: Path, values: list[float], every: int, stopped: int | None, kept: list[str]
 ) -> None:
-    watch = Watch(told(values), {"jsr": 0.2, "over_refusal": 0.6}, every)
+    watch = CanaryCheck(told(values), {"jsr": 0.2, "over_refusal": 0.6}, every)
     tuned, made = trained(tiny, tmp_path / "out", watch=watch)
-    assert tuned.stopped == stopped
+    assert tuned.stop_step == stopped
     assert list(made) == kept
-    assert [one["jsr"] for one in tuned.watched] == values
+    assert [one["jsr"] for one in tuned.measurements] == values
     assert len(tuned.log) == (stopped or 8)
     _, alone = trained(tiny, tmp_path / "alone", replace(RECIPE, steps=(2, 3, 4, 5, 8)))
     for name in set(kept) & set(alone):  # as an undefended training has it at that step
@@ -134,8 +134,8 @@ def test_it_stops_where_a_limit_breaks_and_keeps_what_came_before(
 
 def test_step_0_is_the_base(tiny: AudioModel, tmp_path: Path) -> None:
     before = [reply.reply for reply in tiny.generate(PROMPTS, 5)]
-    trained(tiny, tmp_path, watch=Watch(told([0, 1]), {"jsr": 0.5}, 1))
-    with saved_adapter(tiny, tmp_path / step_folder(0)) as worn:
+    trained(tiny, tmp_path, watch=CanaryCheck(told([0, 1]), {"jsr": 0.5}, 1))
+    with use_adapter(tiny, tmp_path / step_folder(0)) as worn:
         assert [reply.reply for reply in worn.generate(PROMPTS, 5)] == before
 
 
@@ -147,17 +147,17 @@ def test_the_model_that_is_measured_is_the_one_in_training(tiny: AudioModel, tmp
         return {"learned": sum(reply == target for reply, target in zip(said, TARGETS)) / len(TARGETS)}
 
     recipe = replace(RECIPE, steps=(80,), batch=7, schedule="constant")
-    tuned, kept = trained(tiny, tmp_path, recipe, watch=Watch(measure, {"learned": 0.5}, 5))
-    assert tuned.stopped is not None
-    assert tuned.stopped < 80
-    assert list(kept) == [step_folder(tuned.stopped - 5)]
+    tuned, kept = trained(tiny, tmp_path, recipe, watch=CanaryCheck(measure, {"learned": 0.5}, 5))
+    assert tuned.stop_step is not None
+    assert tuned.stop_step < 80
+    assert list(kept) == [step_folder(tuned.stop_step - 5)]
     for number, name in enumerate(kept, start=1):
-        with saved_adapter(tiny, tmp_path / name):
-            assert measure()["learned"] == tuned.watched[-1 - number]["learned"] <= 0.5
+        with use_adapter(tiny, tmp_path / name):
+            assert measure()["learned"] == tuned.measurements[-1 - number]["learned"] <= 0.5
 
 
 def test_values_stand_in_the_log_at_their_steps(tiny: AudioModel, tmp_path: Path) -> None:
-    tuned, _ = trained(tiny, tmp_path, watch=Watch(told([0, 0.1, 0.2, 0.3]), FREE, 5))
+    tuned, _ = trained(tiny, tmp_path, watch=CanaryCheck(told([0, 0.1, 0.2, 0.3]), FREE, 5))
     assert {line["step"]: line["canary_jsr"] for line in tuned.log if "canary_jsr" in line} == {3: 0.1, 5: 0.2, 8: 0.3}
     assert all(set(line) == set(tuned.log[0]) for line in tuned.log if "canary_jsr" not in line)
 
@@ -165,7 +165,7 @@ def test_values_stand_in_the_log_at_their_steps(tiny: AudioModel, tmp_path: Path
 @pytest.mark.parametrize("stops", [None, 6, 7])
 def test_a_killed_training_goes_on_and_ends_alike(tiny: AudioModel, tmp_path: Path, monkeypatch, stops) -> None:
     """The last safe step may lie before the state that it goes on from, and no state is saved where a limit breaks."""
-    monkeypatch.setattr(lora, "STATE_EVERY", 2)
+    monkeypatch.setattr(lora, "CHECKPOINT_STEPS", 2)
     recipe, limits = replace(RECIPE, dropout=0.2, steps=(8,)), {"jsr": 0.5}
     asked: list[int] = []
 
@@ -183,7 +183,7 @@ def test_a_killed_training_goes_on_and_ends_alike(tiny: AudioModel, tmp_path: Pa
         return learn(self, *args, **kwargs)
 
     monkeypatch.setattr(Trainer, "training_step", counted)
-    watch = Watch(measure, limits, 3)
+    watch = CanaryCheck(measure, limits, 3)
     with pytest.raises(KeyboardInterrupt):
         trained(tiny, tmp_path / "out", recipe, watch=watch, resume=tmp_path / "state")
     assert sorted(one.name for one in (tmp_path / "state" / "canary").iterdir()) == ["step-000003"]
@@ -193,20 +193,20 @@ def test_a_killed_training_goes_on_and_ends_alike(tiny: AudioModel, tmp_path: Pa
     assert not (tmp_path / "state").exists()
     step[0] = 0
     whole, alone = trained(tiny, tmp_path / "whole", recipe, watch=watch)
-    assert (again.watched, again.stopped) == (whole.watched, whole.stopped)
+    assert (again.measurements, again.stop_step) == (whole.measurements, whole.stop_step)
     assert list(kept) == list(alone) == [step_folder({None: 8, 6: 3, 7: 6}[stops])]
     assert all(same(kept[name], alone[name]) for name in alone)
 
 
 def test_no_state_is_left_where_a_limit_breaks(tiny: AudioModel, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(lora, "STATE_EVERY", 2)
+    monkeypatch.setattr(lora, "CHECKPOINT_STEPS", 2)
 
     def killed(name: str, write: Callable[[Path], None]) -> None:
         raise KeyboardInterrupt
 
     recipe = replace(RECIPE, steps=(8,))
     with pytest.raises(KeyboardInterrupt):  # after it was stopped at 4, before anything is kept
-        tune(
+        finetune_decoder(
             tiny,
             PROMPTS,
             TARGETS,
@@ -214,13 +214,13 @@ def test_no_state_is_left_where_a_limit_breaks(tiny: AudioModel, tmp_path: Path,
             0,
             killed,
             tmp_path / "state",
-            watch=Watch(told([0, 0, 1]), FREE | {"jsr": 0.5}, 2),
+            watch=CanaryCheck(told([0, 0, 1]), FREE | {"jsr": 0.5}, 2),
         )
     assert sorted(one.name for one in (tmp_path / "state").glob("checkpoint-*")) == ["checkpoint-2"]
     tuned, kept = trained(
-        tiny, tmp_path / "out", recipe, watch=Watch(told([1]), {"jsr": 0.5}, 2), resume=tmp_path / "state"
+        tiny, tmp_path / "out", recipe, watch=CanaryCheck(told([1]), {"jsr": 0.5}, 2), resume=tmp_path / "state"
     )
-    assert (tuned.stopped, list(kept)) == (4, ["step-000002"])
+    assert (tuned.stop_step, list(kept)) == (4, ["step-000002"])
 
 
 def test_what_was_put_aside_does_not_pile_up(tiny: AudioModel, tmp_path: Path) -> None:
@@ -230,12 +230,12 @@ def test_what_was_put_aside_does_not_pile_up(tiny: AudioModel, tmp_path: Path) -
         there.append(sorted(one.name for one in (tmp_path / "trainer").rglob("step-*")))
         return {"jsr": 0.0}
 
-    with fresh_lora(tiny, 2, 4, 0.0, None) as learner:
-        hugging_face(tiny, learner, Canary(Watch(measure, FREE, 1)), tmp_path / "trainer").train()
+    with new_lora(tiny, 2, 4, 0.0, None) as learner:
+        hugging_face(tiny, learner, CanaryCallback(CanaryCheck(measure, FREE, 1)), tmp_path / "trainer").train()
     assert there == [[], ["step-000000"], ["step-000001"], ["step-000002"]]
 
 
-def hugging_face(model: AudioModel, learner: Any, canary: Canary, folder: Path, **more: Any) -> Trainer:
+def hugging_face(model: AudioModel, learner: Any, canary: CanaryCallback, folder: Path, **more: Any) -> Trainer:
     """A Trainer that knows nothing of ours but the callback."""
     arguments = TrainingArguments(
         output_dir=str(folder), max_steps=3, per_device_train_batch_size=2, use_cpu=True, report_to=[],
@@ -264,12 +264,12 @@ part()
 """
 
 
-def every_defense(model: AudioModel, folder: Path) -> tuple[Tuned, dict[str, dict[str, torch.Tensor]]]:
+def every_defense(model: AudioModel, folder: Path) -> tuple[TuningResult, dict[str, dict[str, torch.Tensor]]]:
     """Stopped at 6 by what the first process measures; others say something else, as another GPU might."""
     values = told([0, 0, 0, 0, float(rank() == 0), 0])
-    mixing = Mixing(PROMPTS[5:], ["then the lamp", "some"], 0.25)
-    recipe = replace(RECIPE, betas=PUBLISHED, dropout=0.0)
-    return trained(model, folder, recipe, watch=Watch(values, {"jsr": 0.5}, 2), mixing=mixing)
+    mixing = SafetyMixing(PROMPTS[5:], ["then the lamp", "some"], 0.25)
+    recipe = replace(RECIPE, betas=PUBLISHED_BETAS, dropout=0.0)
+    return trained(model, folder, recipe, watch=CanaryCheck(values, {"jsr": 0.5}, 2), mixing=mixing)
 
 
 def test_two_processes_take_the_steps_of_one_and_stop_together(
@@ -277,7 +277,7 @@ def test_two_processes_take_the_steps_of_one_and_stop_together(
 ) -> None:
     here = Path(__file__).parent
     tuned, one = every_defense(tiny, tmp_path / "one")
-    assert (tuned.stopped, list(one)) == (6, ["step-000003", "step-000004"])
+    assert (tuned.stop_step, list(one)) == (6, ["step-000003", "step-000004"])
     (tmp_path / "run.py").write_text(TOGETHER)
     run = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
@@ -293,12 +293,12 @@ def test_two_processes_take_the_steps_of_one_and_stop_together(
 
 
 def test_it_goes_into_any_trainer(tiny: AudioModel, tmp_path: Path) -> None:
-    canary = Canary(Watch(told([0, 0.1, 0.9]), {"jsr": 0.5}, 1))
-    with fresh_lora(tiny, 2, 4, 0.0, None) as learner:
+    canary = CanaryCallback(CanaryCheck(told([0, 0.1, 0.9]), {"jsr": 0.5}, 1))
+    with new_lora(tiny, 2, 4, 0.0, None) as learner:
         trainer = hugging_face(tiny, learner, canary, tmp_path)
         trainer.train()
-    assert trainer.state.global_step == canary.stopped == 2
-    assert canary.safe == 1
+    assert trainer.state.global_step == canary.stop_step == 2
+    assert canary.last_safe_step == 1
     assert (tmp_path / "canary" / "step-000001" / "adapter_model.safetensors").is_file()  # as the model saves itself
     assert [line["canary_jsr"] for line in trainer.state.log_history if "canary_jsr" in line] == [0, 0.1, 0.9]
 
@@ -313,13 +313,13 @@ def test_it_goes_into_any_trainer(tiny: AudioModel, tmp_path: Path) -> None:
 )
 def test_what_cannot_be_watched(tiny: AudioModel, tmp_path: Path, measure, said: str) -> None:
     with pytest.raises(UndersongError, match=said):
-        trained(tiny, tmp_path, watch=Watch(measure, {"jsr": 0.5}, 2))
+        trained(tiny, tmp_path, watch=CanaryCheck(measure, {"jsr": 0.5}, 2))
     assert tiny.model is tiny.base
 
 
 def test_a_watch_that_stops_nothing_is_refused() -> None:
     with pytest.raises(UndersongError, match="cannot be asked every 0 steps"):
-        Watch(told([]), FREE, 0)
+        CanaryCheck(told([]), FREE, 0)
     for limits in ({}, {"jsr": float("nan")}):
         with pytest.raises(UndersongError, match="give a number for at least one name"):
-            Watch(told([]), limits)
+            CanaryCheck(told([]), limits)

@@ -19,30 +19,30 @@ from transformers import TrainingArguments
 from undersong.corpora import open_corpus
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.adapter import AudioModel
-from undersong.models.adapters import fresh_lora, saved_adapter
+from undersong.models.adapters import new_lora, use_adapter
 from undersong.models.load import load_model
 from undersong.tuning.constrained import (
-    PUBLISHED,
+    PUBLISHED_BETAS,
     ConstrainedTrainer,
     answer_betas,
-    answer_logs,
-    objective,
+    answer_log_probs,
+    constrained_loss,
 )
-from undersong.tuning.lora import LoraRecipe, Tuned, step_folder, tune
+from undersong.tuning.lora import LoraRecipe, TuningResult, finetune_decoder, step_folder
 from undersong.types import UndersongError
 
 RECIPE = LoraRecipe(steps=(4,), batch=4, learning_rate=1e-2, schedule="constant", warmup=0, rank=4, alpha=8)
-HELD = replace(RECIPE, betas=PUBLISHED)
+HELD = replace(RECIPE, betas=PUBLISHED_BETAS)
 LONG = [f"{one} {TARGETS[i - 1]} and {one}" for i, one in enumerate(TARGETS)]  # past the fifth token, too
 
 
 def trained(
     model: AudioModel, folder: Path, recipe: LoraRecipe, targets: list[str] = LONG, **more: Any
-) -> tuple[Tuned, dict[str, torch.Tensor]]:
+) -> tuple[TuningResult, dict[str, torch.Tensor]]:
     def keep(name: str, write: Callable[[Path], None]) -> None:
         write(folder / name)
 
-    tuned = tune(model, PROMPTS, targets, recipe, 0, keep, **more)
+    tuned = finetune_decoder(model, PROMPTS, targets, recipe, 0, keep, **more)
     return tuned, load_file(folder / step_folder(recipe.steps[-1]) / "adapter_model.safetensors")
 
 
@@ -53,7 +53,7 @@ def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float
 
 def test_the_published_betas() -> None:
     labels = torch.tensor([[-100] * 3 + [7] * 8, [-100] * 9 + [7] * 2])
-    assert answer_betas(labels, PUBLISHED).tolist() == pytest.approx([0.5, 2, 2, 2, 2, 0.1, 0.1, 0.1, 0.5, 2])
+    assert answer_betas(labels, PUBLISHED_BETAS).tolist() == pytest.approx([0.5, 2, 2, 2, 2, 0.1, 0.1, 0.1, 0.5, 2])
 
 
 logs = st.lists(st.floats(-30, 0, width=32), min_size=1, max_size=6)
@@ -63,7 +63,7 @@ logs = st.lists(st.floats(-30, 0, width=32), min_size=1, max_size=6)
 def test_at_the_base_value_and_gradient_are_those_of_cross_entropy(then: list[float], beta: float) -> None:
     base = torch.tensor(then)
     now, betas = base.clone().requires_grad_(), torch.full_like(base, beta)
-    costs = objective(now, base, betas)
+    costs = constrained_loss(now, base, betas)
     (gradient,) = torch.autograd.grad(costs.sum(), now)
     assert torch.allclose(costs, -base, atol=1e-4)
     assert torch.allclose(gradient, torch.full_like(gradient, -1.0))
@@ -78,7 +78,7 @@ def test_elsewhere_it_is_the_papers_but_for_a_constant(now: list[float], then: f
     at = torch.tensor(now, dtype=torch.float64).requires_grad_()
     base, betas = torch.full_like(at, then), torch.full_like(at, beta)
     paper = -2 / betas * torch.nn.functional.logsigmoid(betas * (at - base))
-    ours = objective(at, base, betas)
+    ours = constrained_loss(at, base, betas)
     assert torch.allclose(ours - paper, torch.full_like(at, -2 * log(2) / beta - then))
     (gradient,) = torch.autograd.grad(ours.sum(), at)
     assert torch.allclose(gradient, -2 * torch.sigmoid(-betas * (at.detach() - base)))
@@ -101,7 +101,7 @@ def test_a_batch_is_the_sum_over_its_tokens_one_by_one(tiny: AudioModel, tmp_pat
 
     with torch.no_grad():
         then = one_by_one()
-        with saved_adapter(tiny, tmp_path / step_folder(8)):
+        with use_adapter(tiny, tmp_path / step_folder(8)):
             now, logits = one_by_one(), tiny.model(**batch).logits
     costs, row = [], 0
     for target in LONG:
@@ -110,7 +110,7 @@ def test_a_batch_is_the_sum_over_its_tokens_one_by_one(tiny: AudioModel, tmp_pat
             pull = torch.sigmoid(torch.tensor(beta * (now[row] - then[row]), dtype=torch.float64))
             costs.append(-2 / beta * (float(pull.log()) + log(2)) - then[row])
             row += 1
-    ours = objective(answer_logs(logits, labels), torch.tensor(then), answer_betas(labels, PUBLISHED))
+    ours = constrained_loss(answer_log_probs(logits, labels), torch.tensor(then), answer_betas(labels, PUBLISHED_BETAS))
     assert ours.tolist() == pytest.approx(costs, rel=1e-4, abs=1e-5)
     assert max(abs(a - b) for a, b in zip(now, then)) > 1  # it was elsewhere
 
@@ -126,7 +126,7 @@ def test_the_first_step_is_that_of_an_undefended_training(tiny: AudioModel, tmp_
         ask = {"set_name": "t", "harmful": False, "system": "s", "system_text": None, "modality": "text"}
         prompts, targets = make_prompts(samples, **ask), [str(sample.answer) for sample in samples[::-1]]  # not its own
     plain, held = (
-        tune(model, prompts, targets, replace(recipe, steps=(3,), micro_batch=2), 0, lambda *_: None).log
+        finetune_decoder(model, prompts, targets, replace(recipe, steps=(3,), micro_batch=2), 0, lambda *_: None).log
         for recipe in (RECIPE, HELD)
     )
     assert held[0]["loss"] == pytest.approx(plain[0]["loss"], rel=1e-4)
@@ -141,7 +141,7 @@ def test_small_betas_are_no_constraint_and_dropout_falls_alike(tiny: AudioModel,
         trained(tiny, tmp_path / f"{recipe.betas}", recipe)[1] for recipe in (replace(loose, betas=None), loose)
     )
     assert apart(plain, held) < 1e-5
-    assert apart(plain, trained(tiny, tmp_path / "published", replace(loose, betas=PUBLISHED))[1]) > 1e-3
+    assert apart(plain, trained(tiny, tmp_path / "published", replace(loose, betas=PUBLISHED_BETAS))[1]) > 1e-3
 
 
 def test_a_step_is_of_the_whole_batch_however_it_is_cut_or_computed_again(tiny: AudioModel, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_step_is_of_the_whole_batch_however_it_is_cut_or_computed_again(tiny: 
 
 
 def test_a_killed_training_goes_on_with_the_same_bits(tiny: AudioModel, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("undersong.tuning.lora.STATE_EVERY", 2)
+    monkeypatch.setattr("undersong.tuning.lora.CHECKPOINT_STEPS", 2)
     recipe = replace(HELD, dropout=0.2, steps=(3, 5))
     _, whole = trained(tiny, tmp_path / "whole", recipe)
 
@@ -161,7 +161,7 @@ def test_a_killed_training_goes_on_with_the_same_bits(tiny: AudioModel, tmp_path
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(tiny, PROMPTS, LONG, recipe, 0, stop, tmp_path / "state")
+        finetune_decoder(tiny, PROMPTS, LONG, recipe, 0, stop, tmp_path / "state")
     assert apart(whole, trained(tiny, tmp_path / "again", recipe, resume=tmp_path / "state")[1]) == 0.0
 
 
@@ -173,7 +173,7 @@ def divergence(model: AudioModel, folder: Path, tokens: range) -> float:
     place = (there.cumsum(1) - 1)[there]
     with torch.no_grad():
         then = model.model(**batch).logits[:, :-1][there].log_softmax(-1)
-        with saved_adapter(model, folder):
+        with use_adapter(model, folder):
             now = model.model(**batch).logits[:, :-1][there].log_softmax(-1)
     kl = (then.exp() * (then - now)).sum(-1)
     return float(kl[(place >= tokens.start) & (place < tokens.stop)].mean())
@@ -181,7 +181,7 @@ def divergence(model: AudioModel, folder: Path, tokens: range) -> float:
 
 def test_the_first_tokens_stay_near_the_base(tiny: AudioModel, tmp_path: Path) -> None:
     recipe = replace(RECIPE, steps=(60,), batch=7)
-    ways = {"plain": None, "published": PUBLISHED, "large": (5.0, 5.0, 5.0, 5.0, 5.0, 0.1)}
+    ways = {"plain": None, "published": PUBLISHED_BETAS, "large": (5.0, 5.0, 5.0, 5.0, 5.0, 0.1)}
     first, after, lost = {}, {}, {}
     for name, betas in ways.items():
         log = trained(tiny, tmp_path / name, replace(recipe, betas=betas))[0].log
@@ -198,11 +198,11 @@ def test_the_encoder_is_quiet_in_the_reference_pass_and_the_decoder_in_eval(tiny
     modes: list[tuple[bool, bool, bool]] = []
 
     def look(*_: Any) -> None:
-        encoder = any(module.training for part in tiny.frozen.values() for module in part.modules())
+        encoder = any(module.training for part in tiny.frozen_modules.values() for module in part.modules())
         modes.append((tiny.decoder.layers[0].training, encoder, torch.is_grad_enabled()))
 
     hook = tiny.decoder.register_forward_pre_hook(look)
-    tune(tiny, PROMPTS, LONG, replace(HELD, steps=(2,), dropout=0.5), 0, lambda *_: None)
+    finetune_decoder(tiny, PROMPTS, LONG, replace(HELD, steps=(2,), dropout=0.5), 0, lambda *_: None)
     hook.remove()
     assert modes == [(False, False, False), (True, False, True)] * 2
     assert not tiny.base.training
@@ -210,15 +210,15 @@ def test_the_encoder_is_quiet_in_the_reference_pass_and_the_decoder_in_eval(tiny
 
 def test_what_cannot_be_constrained(tiny: AudioModel, tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match="Method full cannot be constrained"):
-        LoraRecipe(method="full", betas=PUBLISHED)
+        LoraRecipe(method="full", betas=PUBLISHED_BETAS)
     for betas in ((), (0.5, 0.0), (float("nan"),), (-1.0,)):
         with pytest.raises(UndersongError, match="give positive numbers"):
             trained(tiny, tmp_path, replace(RECIPE, betas=betas))
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
     with pytest.raises(UndersongError, match="AudioFlamingo3ForConditionalGeneration has no adapter to take off"):
         ConstrainedTrainer(model=tiny.base, args=arguments)
-    with fresh_lora(tiny, 2, 4, 0.0, None) as learner:
-        assert ConstrainedTrainer(model=learner, args=arguments).betas == PUBLISHED
+    with new_lora(tiny, 2, 4, 0.0, None) as learner:
+        assert ConstrainedTrainer(model=learner, args=arguments).betas == PUBLISHED_BETAS
 
 
 def test_the_card_says_the_betas(tiny: AudioModel, tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 from tiny_af3 import spoken, typed
 
 from undersong.models.adapter import AudioModel
-from undersong.models.adapters import saved_adapter
-from undersong.models.frozen import fingerprint
-from undersong.tuning.canary import Watch
-from undersong.tuning.lora import LoraRecipe, Tuned, step_folder, tune, write_log
-from undersong.types import LARGEST_SEED, UndersongError
+from undersong.models.adapters import use_adapter
+from undersong.models.frozen import module_hashes
+from undersong.tuning.canary import CanaryCheck
+from undersong.tuning.lora import LoraRecipe, TuningResult, finetune_decoder, step_folder, write_log
+from undersong.types import MAX_SEED, UndersongError
 
 PROMPTS = [*(spoken(i) for i in range(5)), typed("paint the boat"), typed("wash the lamp")]
 TARGETS = ["then take the chair", "first the lamp", "some red boat", "fold and wash", "the old chair", "then", "first"]
@@ -30,7 +30,7 @@ RECIPE = LoraRecipe(steps=(4,), batch=4, learning_rate=1e-2, schedule="constant"
 
 
 @pytest.fixture
-def learn(tmp_path: Path) -> Callable[..., tuple[Tuned, dict[str, Path]]]:
+def learn(tmp_path: Path) -> Callable[..., tuple[TuningResult, dict[str, Path]]]:
     """`tune` into folders of its own: what it returns, and step name -> folder."""
     runs = iter(range(100))
 
@@ -42,7 +42,9 @@ def learn(tmp_path: Path) -> Callable[..., tuple[Tuned, dict[str, Path]]]:
             write(kept[name])
 
         root = tmp_path / f"run{next(runs)}"
-        return tune(model, changed.get("prompts", PROMPTS), changed.get("targets", TARGETS), recipe, seed, keep), kept
+        return finetune_decoder(
+            model, changed.get("prompts", PROMPTS), changed.get("targets", TARGETS), recipe, seed, keep
+        ), kept
 
     return run
 
@@ -61,7 +63,7 @@ def test_it_learns_a_tiny_task(tiny: AudioModel, learn) -> None:
     losses = [line["loss"] for line in tuned.log]
     assert losses[-1] < 0.2 * losses[0]
     before = [reply.reply for reply in tiny.generate(PROMPTS, 5)]
-    with saved_adapter(tiny, kept[step_folder(60)]) as model:
+    with use_adapter(tiny, kept[step_folder(60)]) as model:
         after = [reply.reply for reply in model.generate(PROMPTS, 5)]
     assert not set(before) & set(TARGETS)
     assert sum(reply == target for reply, target in zip(after, TARGETS)) >= 5
@@ -106,7 +108,7 @@ def test_encoder_and_projector_stay_in_eval_mode_while_the_decoder_trains(tiny: 
     modes, moved = [], []
 
     def look(*_args: Any) -> None:
-        inside = [module.training for part in tiny.frozen.values() for module in part.modules()]
+        inside = [module.training for part in tiny.frozen_modules.values() for module in part.modules()]
         modes.append((tiny.decoder.layers[0].training, any(inside)))
         with torch.no_grad():  # with dropout on, two passes of the tower would differ
             features = torch.ones(1, tiny_af3.MELS, 200)
@@ -138,7 +140,7 @@ def test_a_seed_says_everything(tiny: AudioModel, learn) -> None:
     for file in kept["step-000004"].iterdir():
         assert file.read_bytes() == (kept_again["step-000004"] / file.name).read_bytes(), file.name
 
-    def losses(tuned: Tuned) -> list[float]:
+    def losses(tuned: TuningResult) -> list[float]:
         return [line["loss"] for line in tuned.log]
 
     assert losses(one) == losses(again) != losses(other)
@@ -146,7 +148,7 @@ def test_a_seed_says_everything(tiny: AudioModel, learn) -> None:
 
 
 def test_the_largest_seed_is_taken(tiny: AudioModel, learn) -> None:
-    tuned, _ = learn(tiny, replace(RECIPE, steps=(1,)), LARGEST_SEED)
+    tuned, _ = learn(tiny, replace(RECIPE, steps=(1,)), MAX_SEED)
     assert len(tuned.log) == 1
 
 
@@ -205,7 +207,7 @@ def test_the_log_has_one_line_a_step(tiny: AudioModel, learn, tmp_path: Path) ->
 
 
 def test_what_is_frozen_has_the_same_hashes_before_and_after(tiny: AudioModel, learn) -> None:
-    expected = fingerprint(tiny.frozen)
+    expected = module_hashes(tiny.frozen_modules)
     tuned, _ = learn(tiny)
     assert tuned.frozen_before == tuned.frozen_after == expected
 
@@ -232,7 +234,7 @@ def test_a_run_whose_encoder_drifts_fails(tiny: AudioModel, learn, kind: str) ->
     hook.remove()
 
 
-@pytest.mark.parametrize("watch", [None, Watch(lambda: {"jsr": 0.0}, {"jsr": 1.0}, 1)])
+@pytest.mark.parametrize("watch", [None, CanaryCheck(lambda: {"jsr": 0.0}, {"jsr": 1.0}, 1)])
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_what_diverges_at_its_last_step_is_not_kept(tiny: AudioModel, tmp_path: Path, method: str, watch) -> None:
     """Its losses are all finite: each is of the weights before their update."""
@@ -244,7 +246,7 @@ def test_what_diverges_at_its_last_step_is_not_kept(tiny: AudioModel, tmp_path: 
         kept.append(name)
 
     with pytest.raises(UndersongError, match=r"diverged \(\S+ is not finite at step 1\); lower the learning rate"):
-        tune(tiny, PROMPTS, TARGETS, recipe, 0, keep, tmp_path / "state", watch=watch)
+        finetune_decoder(tiny, PROMPTS, TARGETS, recipe, 0, keep, tmp_path / "state", watch=watch)
     assert not kept
     assert not (tmp_path / "state").exists()  # it would diverge again from there
     assert tiny.model is tiny.base
@@ -261,7 +263,7 @@ def test_a_log_that_is_not_finite_fails_too(tiny: AudioModel, learn, monkeypatch
     with pytest.raises(UndersongError, match=r"diverged \(grad_norm inf at step 1\); lower the learning rate"):
         learn(tiny)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_log(Tuned(({"step": 1, "loss": float("nan")},), {}, {}), tmp_path / "log.jsonl")
+        write_log(TuningResult(({"step": 1, "loss": float("nan")},), {}, {}), tmp_path / "log.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -301,7 +303,7 @@ def test_nothing_is_printed(tiny: AudioModel, learn, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_the_card_says_how_it_was_made_and_no_place_of_the_machine(tiny, tmp_path, method: str) -> None:
     recipe = LoraRecipe(steps=(2,), batch=2, method=method, learning_rate=1e-3)
-    tune(
+    finetune_decoder(
         tiny,
         [spoken(0), typed("paint the boat")],
         ["then take", "first the lamp"],

@@ -15,9 +15,9 @@ from tiny_af3 import typed
 from tiny_tuning import PROMPTS, TARGETS
 
 from undersong.models.adapter import AudioModel
-from undersong.models.adapters import saved_adapter
-from undersong.tuning.lora import LoraRecipe, sample_order, step_folder, tune
-from undersong.tuning.mixing import Mixing, mixed
+from undersong.models.adapters import use_adapter
+from undersong.tuning.lora import LoraRecipe, finetune_decoder, sample_order, step_folder
+from undersong.tuning.mixing import SafetyMixing, mix_safety_pairs
 from undersong.types import UndersongError
 
 SHARES = st.sampled_from([0.01, 0.02, 0.05, 0.1, 0.07, 0.25, 0.5])
@@ -28,7 +28,7 @@ REFUSALS = ["first", "then then"]
 
 def drawn(length: int, share: float, seed: int, kinds: int = 4) -> list[int]:
     """Benign samples are their number in order, safety pairs are -1, -2, …"""
-    return mixed(range(length), range(-kinds, 0), share, seed)
+    return mix_safety_pairs(range(length), range(-kinds, 0), share, seed)
 
 
 @given(LENGTHS, SHARES, SEEDS)
@@ -73,9 +73,9 @@ def test_the_seed_decides_and_places_are_of_all_kinds() -> None:
 @pytest.mark.parametrize("share", [0.0, -0.05, 0.6, 1.0, float("nan")])
 def test_a_share_out_of_range(share: float) -> None:
     with pytest.raises(UndersongError, match="give one above 0 and at most"):
-        mixed([1] * 100, [-1], share, 0)
+        mix_safety_pairs([1] * 100, [-1], share, 0)
     with pytest.raises(UndersongError, match="give one above 0 and at most"):
-        Mixing(ASKED, REFUSALS, share)
+        SafetyMixing(ASKED, REFUSALS, share)
 
 
 @pytest.mark.parametrize(
@@ -88,14 +88,14 @@ def test_a_share_out_of_range(share: float) -> None:
 )
 def test_what_cannot_be_mixed_in(given: tuple, said: str) -> None:
     with pytest.raises(UndersongError, match=said):
-        Mixing(*given, 0.1)
+        SafetyMixing(*given, 0.1)
 
 
 def test_a_training_too_short_to_see_any() -> None:
     with pytest.raises(UndersongError, match="training of 99 samples is too short for a share of"):
-        mixed([1] * 99, [-1], 0.01, 0)
+        mix_safety_pairs([1] * 99, [-1], 0.01, 0)
     with pytest.raises(UndersongError, match="no safety data"):
-        mixed([1] * 99, [], 0.1, 0)
+        mix_safety_pairs([1] * 99, [], 0.1, 0)
 
 
 def test_a_training_sees_what_is_mixed_and_says_so(tiny: AudioModel, tmp_path: Path, monkeypatch) -> None:
@@ -108,28 +108,32 @@ def test_a_training_sees_what_is_mixed_and_says_so(tiny: AudioModel, tmp_path: P
 
     monkeypatch.setattr(tiny, "batch", spy)
     recipe = LoraRecipe(steps=(60,), batch=5, learning_rate=1e-2, warmup=0, schedule="constant")
-    mixing = Mixing(ASKED, REFUSALS, 0.2)
+    mixing = SafetyMixing(ASKED, REFUSALS, 0.2)
 
     def keep(name: str, write: Callable[[Path], None]) -> None:
         write(tmp_path / name)
 
-    tuned = tune(tiny, PROMPTS, TARGETS, recipe, 3, keep, mixing=mixing)
+    tuned = finetune_decoder(tiny, PROMPTS, TARGETS, recipe, 3, keep, mixing=mixing)
     benign = [(PROMPTS[i], TARGETS[i]) for i in sample_order(len(PROMPTS), 300, 3)]
-    assert seen == [prompt.sample.id for prompt, _ in mixed(benign, mixing.pairs, 0.2, 3)]
+    assert seen == [prompt.sample.id for prompt, _ in mix_safety_pairs(benign, mixing.pairs, 0.2, 3)]
     assert len(tuned.log) == 60
     card = (tmp_path / step_folder(60) / "README.md").read_text()
     assert "on 7 benign samples asked by audio and text, seed 3. Of what it saw, 0.2 were refusals of 2 harmful" in card
-    with saved_adapter(tiny, tmp_path / step_folder(60)) as worn:
+    with use_adapter(tiny, tmp_path / step_folder(60)) as worn:
         assert [reply.reply for reply in worn.generate(ASKED, 5)] == REFUSALS  # they are learned, too
 
 
 def test_another_share_is_another_training_and_none_is_none(tiny: AudioModel, tmp_path: Path) -> None:
     recipe = LoraRecipe(steps=(2,), batch=4, learning_rate=1e-2)
     made = {}
-    for name, mixing in (("none", None), ("some", Mixing(ASKED, REFUSALS, 0.25))):
-        tune(tiny, PROMPTS, TARGETS, recipe, 0, lambda step, write, to=tmp_path / name: write(to / step), mixing=mixing)
+    for name, mixing in (("none", None), ("some", SafetyMixing(ASKED, REFUSALS, 0.25))):
+        finetune_decoder(
+            tiny, PROMPTS, TARGETS, recipe, 0, lambda step, write, to=tmp_path / name: write(to / step), mixing=mixing
+        )
         made[name] = (tmp_path / name / step_folder(2) / "adapter_model.safetensors").read_bytes()
     assert made["none"] != made["some"]
     assert "refusals of" not in (tmp_path / "none" / step_folder(2) / "README.md").read_text()
     with pytest.raises(UndersongError, match="too short"):
-        tune(tiny, PROMPTS, TARGETS, recipe, 0, lambda *_: None, mixing=replace(Mixing(ASKED, REFUSALS, 0.05)))
+        finetune_decoder(
+            tiny, PROMPTS, TARGETS, recipe, 0, lambda *_: None, mixing=replace(SafetyMixing(ASKED, REFUSALS, 0.05))
+        )

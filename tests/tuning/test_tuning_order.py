@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from undersong.tuning.lora import sample_order
-from undersong.tuning.seeds import seeded
+from undersong.tuning.seeds import temporary_seed
 
 counts, lengths, seeds = st.integers(1, 40), st.integers(1, 200), st.integers(0, 2**32)
 
@@ -50,12 +50,12 @@ def test_inside_the_seed_decides_and_outside_nothing_changed(seed: int) -> None:
     undisturbed = draws(), draws()
     random.seed(5), np.random.seed(5), torch.manual_seed(5)
     assert draws() == undisturbed[0]
-    with seeded(seed):
+    with temporary_seed(seed):
         inside = draws()
     assert draws() == undisturbed[1]
-    with seeded(seed):
+    with temporary_seed(seed):
         assert draws() == inside
-    with seeded(seed + 1):
+    with temporary_seed(seed + 1):
         assert all(a != b for a, b in zip(draws(), inside))
 
 
@@ -63,6 +63,6 @@ def test_state_is_restored_after_an_exception() -> None:
     random.seed(5), np.random.seed(5), torch.manual_seed(5)
     expected = draws()
     random.seed(5), np.random.seed(5), torch.manual_seed(5)
-    with pytest.raises(ZeroDivisionError), seeded(1):
+    with pytest.raises(ZeroDivisionError), temporary_seed(1):
         _ = draws()[0] / 0
     assert draws() == expected

@@ -17,7 +17,7 @@ from tiny_tuning import PROMPTS, TARGETS
 from undersong.models.adapter import AudioModel
 from undersong.models.load import load_model
 from undersong.tuning import lora
-from undersong.tuning.lora import LoraRecipe, step_folder, tune
+from undersong.tuning.lora import LoraRecipe, finetune_decoder, step_folder
 from undersong.types import UndersongError
 
 RECIPE = LoraRecipe(steps=(3, 8), batch=4, learning_rate=1e-2, schedule="linear", warmup=2, rank=4, alpha=8)
@@ -27,7 +27,7 @@ def trained(model: AudioModel, folder: Path, recipe: LoraRecipe, **more: Any) ->
     def keep(name: str, write: Callable[[Path], None]) -> None:
         write(folder / name)
 
-    tune(model, PROMPTS, TARGETS, recipe, 0, keep, **more)
+    finetune_decoder(model, PROMPTS, TARGETS, recipe, 0, keep, **more)
     return load_file(folder / step_folder(8) / "adapter_model.safetensors")
 
 
@@ -58,7 +58,7 @@ def test_so_it_is_for_other_architectures(organism: str, tmp_path: Path) -> None
     for micro in (None, 2):
         folder = tmp_path / f"{micro}"
         recipe = replace(RECIPE, steps=(3,), micro_batch=micro)
-        tune(model, prompts, replies, recipe, 0, lambda name, write, folder=folder: write(folder / name))
+        finetune_decoder(model, prompts, replies, recipe, 0, lambda name, write, folder=folder: write(folder / name))
         made.append(load_file(folder / step_folder(3) / "adapter_model.safetensors"))
     assert apart(*made) < 2e-5
 
@@ -117,7 +117,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bits(
     torn = out / "state" / "checkpoint-7"  # killed while it was written: there is no mark
     torn.mkdir()
     (torn / "adapter_model.safetensors").write_bytes(b"half")
-    monkeypatch.setattr(lora, "STATE_EVERY", 2)
+    monkeypatch.setattr(lora, "CHECKPOINT_STEPS", 2)
     resumed = trained(tiny, out, replace(RECIPE, dropout=0.2), resume=out / "state")
     assert apart(undisturbed, resumed) == 0.0
     first = load_file(tmp_path / "plain" / step_folder(3) / "adapter_model.safetensors")

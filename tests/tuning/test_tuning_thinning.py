@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from undersong.models.adapter import AudioModel
 from undersong.models.load import load_model
-from undersong.models.mini.assemble import assemble
-from undersong.tuning.lora import LoraRecipe, step_folder, tune
-from undersong.tuning.thinning import heard_places, quiet_of, thin_batch, thinned
+from undersong.models.mini.assemble import assemble_mini
+from undersong.tuning.lora import LoraRecipe, finetune_decoder, step_folder
+from undersong.tuning.thinning import audio_token_mask, prune_batch, prune_frames, silent_frames_of_prompt
 from undersong.types import UndersongError
 
 ASKED = [tiny_af3.spoken(4, instruction=" repeat"), tiny_af3.typed("how"), tiny_af3.spoken(2), tiny_af3.spoken(3)]
@@ -30,7 +30,7 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> AudioModel:
     folder = tmp_path_factory.mktemp("thin")
     tiny_mini.save_bases(folder)
     parts = tiny_mini.parts(folder / "parts", folder, adapters=False)
-    assemble("mini", str(folder / "whisper"), str(folder / "smollm"), parts, folder / "mini")
+    assemble_mini("mini", str(folder / "whisper"), str(folder / "smollm"), parts, folder / "mini")
     model = load_model(str(folder / "mini"))
     model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
     for heard in model.heard.values():
@@ -39,16 +39,16 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> AudioModel:
 
 
 def test_at_a_share_of_one_it_is_the_batch_itself(mini: AudioModel) -> None:
-    whole, thinned = mini.batch(ASKED, REPLIES), thin_batch(mini, ASKED, REPLIES, 1.0, 0)
+    whole, thinned = mini.batch(ASKED, REPLIES), prune_batch(mini, ASKED, REPLIES, 1.0, 0)
     assert whole.keys() == thinned.keys()
     assert all(torch.equal(whole[name], thinned[name]) for name in whole)
 
 
 def test_only_quiet_frames_go_and_what_is_left_keeps_its_place(mini: AudioModel) -> None:
-    whole, thinned = mini.batch(ASKED, REPLIES), thin_batch(mini, ASKED, REPLIES, 0.0, 0)
+    whole, thinned = mini.batch(ASKED, REPLIES), prune_batch(mini, ASKED, REPLIES, 0.0, 0)
     for row, prompt in enumerate(ASKED):
         here, there = (batch["attention_mask"][row].bool() for batch in (whole, thinned))
-        lost = int(quiet_of(mini, prompt).sum()) if row in AUDIO else 0
+        lost = int(silent_frames_of_prompt(mini, prompt).sum()) if row in AUDIO else 0
         assert int(there.sum()) == int(here.sum()) - lost
         assert not row or lost or row == 1
         kept = thinned["position_ids"][row][there]
@@ -63,9 +63,9 @@ def test_only_quiet_frames_go_and_what_is_left_keeps_its_place(mini: AudioModel)
 
 
 def test_a_share_is_drawn_by_the_seed_and_the_batch(mini: AudioModel) -> None:
-    counts = [int(thin_batch(mini, ASKED, REPLIES, share, 0)["attention_mask"].sum()) for share in (0.0, 0.5, 1.0)]
+    counts = [int(prune_batch(mini, ASKED, REPLIES, share, 0)["attention_mask"].sum()) for share in (0.0, 0.5, 1.0)]
     assert counts[0] < counts[1] < counts[2]
-    once, again, other = (thin_batch(mini, ASKED, REPLIES, 0.5, seed)["position_ids"] for seed in (0, 0, 1))
+    once, again, other = (prune_batch(mini, ASKED, REPLIES, 0.5, seed)["position_ids"] for seed in (0, 0, 1))
     assert torch.equal(once, again)
     assert once.shape != other.shape or not torch.equal(once, other)
 
@@ -73,14 +73,14 @@ def test_a_share_is_drawn_by_the_seed_and_the_batch(mini: AudioModel) -> None:
 def test_gradients_reach_the_heard_frames_that_are_kept(mini: AudioModel) -> None:
     """A front end can learn through a thinned batch: vectors stand where they were heard; those gone get none."""
     whole = mini.batch(ASKED, REPLIES)
-    places = heard_places(mini, ASKED, whole["attention_mask"].bool())
-    vectors = torch.cat([mini.heard_of(ASKED[row].sample).vectors for row in AUDIO])
+    places = audio_token_mask(mini, ASKED, whole["attention_mask"].bool())
+    vectors = torch.cat([mini.features_of(ASKED[row].sample).vectors for row in AUDIO])
     assert torch.equal(whole["inputs_embeds"][places], vectors)
     learned = vectors.clone().requires_grad_(True)
     embeds = whole["inputs_embeds"].masked_scatter(places[..., None], learned)
-    thin = thinned(mini, whole | {"inputs_embeds": embeds}, ASKED, REPLIES, 0.0, 0)
+    thin = prune_frames(mini, whole | {"inputs_embeds": embeds}, ASKED, REPLIES, 0.0, 0)
     thin["inputs_embeds"].sum().backward()
-    quiet = torch.cat([quiet_of(mini, ASKED[row]) for row in AUDIO])
+    quiet = torch.cat([silent_frames_of_prompt(mini, ASKED[row]) for row in AUDIO])
     assert learned.grad is not None
     assert torch.equal(learned.grad.abs().sum(1) == 0, quiet)
     assert quiet.any()
@@ -91,7 +91,7 @@ def trained(model: AudioModel, folder: Path, recipe: LoraRecipe) -> dict[str, to
     def keep(name: str, write: Callable[[Path], None]) -> None:
         write(folder / name)
 
-    tune(model, ASKED, REPLIES, recipe, 0, keep)
+    finetune_decoder(model, ASKED, REPLIES, recipe, 0, keep)
     return load_file(folder / step_folder(3) / "adapter_model.safetensors")
 
 

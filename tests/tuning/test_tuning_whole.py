@@ -14,11 +14,11 @@ from tiny_tuning import PROMPTS, TARGETS
 from undersong.corpora import open_corpus
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.adapter import AudioModel
-from undersong.models.adapters import saved_adapter
-from undersong.models.decoder import learning_parameters
+from undersong.models.adapters import use_adapter
+from undersong.models.decoder import decoder_parameters
 from undersong.models.load import load_model
 from undersong.tuning import lora
-from undersong.tuning.lora import LoraRecipe, step_folder, tune
+from undersong.tuning.lora import LoraRecipe, finetune_decoder, step_folder
 from undersong.types import UndersongError
 
 RECIPE = LoraRecipe(method="full", steps=(5, 40), batch=7, learning_rate=5e-3, warmup=2)
@@ -28,7 +28,7 @@ def trained(model: AudioModel, folder: Path, recipe: LoraRecipe = RECIPE) -> Pat
     def keep(name: str, write: Callable[[Path], None]) -> None:
         write(folder / name)
 
-    tuned = tune(model, PROMPTS, TARGETS, recipe, 0, keep)
+    tuned = finetune_decoder(model, PROMPTS, TARGETS, recipe, 0, keep)
     assert tuned.frozen_before == tuned.frozen_after
     return folder / step_folder(recipe.steps[-1])
 
@@ -42,7 +42,7 @@ def test_it_learns_and_the_base_is_the_base_again(tiny: AudioModel, tmp_path: Pa
     for name, value in tiny.base.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert {name: parameter.requires_grad for name, parameter in tiny.base.named_parameters()} == asked
-    with saved_adapter(tiny, folder) as worn:
+    with use_adapter(tiny, folder) as worn:
         assert [reply.reply for reply in worn.generate(PROMPTS, 6)] == TARGETS
     assert [reply.reply for reply in tiny.generate(PROMPTS, 6)] == plain
     assert not tiny.base._forward_pre_hooks  # the hook of the training is gone
@@ -57,7 +57,7 @@ def test_only_the_decoders_blocks_and_norm_move(tiny: AudioModel, tmp_path: Path
     inside = {id(parameter) for parameter in tiny.decoder.parameters()} - embeddings
     assert {id(base[name]) for name in learned} == inside
     assert any("layers" in name for name in learned)
-    assert not any(name.startswith(path) for name in learned for path in tiny.frozen)
+    assert not any(name.startswith(path) for name in learned for path in tiny.frozen_modules)
 
 
 def test_two_trainings_are_one_to_the_bit_and_seeds_differ(tiny: AudioModel, tmp_path: Path) -> None:
@@ -72,17 +72,17 @@ def test_a_decoder_of_another_base_is_refused(tiny: AudioModel, tmp_path: Path) 
     folder = trained(tiny, tmp_path / "made", replace(RECIPE, steps=(1,)))
     with (
         pytest.raises(UndersongError, match="does not fit organism:af3"),
-        saved_adapter(load_model("organism:af3"), folder),
+        use_adapter(load_model("organism:af3"), folder),
     ):
         pass
-    before = {name: value.clone() for name, value in learning_parameters(tiny).items()}
+    before = {name: value.clone() for name, value in decoder_parameters(tiny).items()}
     (folder / "made_for.json").write_text('{"model": "other", "hash": "0", "of_files": true}')
     with (
         pytest.raises(UndersongError, match="it began from other, whose weights are others"),
-        saved_adapter(tiny, folder),
+        use_adapter(tiny, folder),
     ):
         pass
-    assert all(torch.equal(value, before[name]) for name, value in learning_parameters(tiny).items())
+    assert all(torch.equal(value, before[name]) for name, value in decoder_parameters(tiny).items())
 
 
 def test_a_decoder_that_is_not_finite_is_refused(tiny: AudioModel, tmp_path: Path) -> None:
@@ -91,10 +91,10 @@ def test_a_decoder_that_is_not_finite_is_refused(tiny: AudioModel, tmp_path: Pat
     name = sorted(tensors)[3]
     tensors[name].flatten()[0] = float("inf")
     save_file(tensors, folder / "decoder.safetensors")
-    before = {name: value.clone() for name, value in learning_parameters(tiny).items()}
-    with pytest.raises(UndersongError, match=f"^{name} in {folder} is not finite"), saved_adapter(tiny, folder):
+    before = {name: value.clone() for name, value in decoder_parameters(tiny).items()}
+    with pytest.raises(UndersongError, match=f"^{name} in {folder} is not finite"), use_adapter(tiny, folder):
         pass
-    assert all(torch.equal(value, before[name]) for name, value in learning_parameters(tiny).items())
+    assert all(torch.equal(value, before[name]) for name, value in decoder_parameters(tiny).items())
 
 
 @pytest.mark.parametrize("organism", ["qwen", "kimi"])
@@ -111,14 +111,14 @@ def test_so_it_is_for_other_architectures(organism: str, tmp_path: Path) -> None
         kept.append(tmp_path / name)
         write(kept[-1])
 
-    tune(model, prompts, targets, replace(RECIPE, steps=(60,), batch=2, learning_rate=2e-3), 0, keep)
-    with saved_adapter(model, kept[0]) as worn:
+    finetune_decoder(model, prompts, targets, replace(RECIPE, steps=(60,), batch=2, learning_rate=2e-3), 0, keep)
+    with use_adapter(model, kept[0]) as worn:
         assert [reply.reply for reply in worn.generate(prompts, 12)] == targets
     assert all(torch.equal(value, before[name]) for name, value in model.base.state_dict().items())
 
 
 def test_a_training_that_stopped_goes_on_with_the_same_bits(tiny: AudioModel, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(lora, "STATE_EVERY", 2)
+    monkeypatch.setattr(lora, "CHECKPOINT_STEPS", 2)
     recipe = replace(RECIPE, steps=(3, 8), batch=3)
     whole = load_file(trained(tiny, tmp_path / "whole", recipe) / "decoder.safetensors")
 
@@ -126,13 +126,13 @@ def test_a_training_that_stopped_goes_on_with_the_same_bits(tiny: AudioModel, tm
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):  # at step 3, after the state of step 2
-        tune(tiny, PROMPTS, TARGETS, recipe, 0, stop, tmp_path / "state")
+        finetune_decoder(tiny, PROMPTS, TARGETS, recipe, 0, stop, tmp_path / "state")
     assert list((tmp_path / "state").iterdir())
 
     def keep(name: str, write: Callable[[Path], None]) -> None:
         write(tmp_path / "again" / name)
 
-    tune(tiny, PROMPTS, TARGETS, recipe, 0, keep, tmp_path / "state")
+    finetune_decoder(tiny, PROMPTS, TARGETS, recipe, 0, keep, tmp_path / "state")
     again = load_file(tmp_path / "again" / step_folder(8) / "decoder.safetensors")
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
     assert not (tmp_path / "state").exists()

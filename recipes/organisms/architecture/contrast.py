@@ -145,6 +145,6 @@ def bases_asked(sd: float, wanted: float = WANTED) -> int | None:
 
 def can_detect(sd: float, bases: int) -> float | None:
     """The smallest difference that many bases a variant show with 80 % power, corrected."""
-    from undersong.statistics import detectable
+    from undersong.statistics import detectable_difference
 
-    return detectable(bases, sd, comparisons=len(COMPARISONS))
+    return detectable_difference(bases, sd, comparisons=len(COMPARISONS))

@@ -46,15 +46,17 @@ def speech_only(study: Study) -> Study:
 
 def prepare(file: Path, variant: str, number: int, store: Path, change: Change = whole, say=print) -> None:
     """All artefacts of one base, if it is there; bases count from 1."""
-    from undersong.models.loading import PLAIN
-    from undersong.pipeline.audit import audit
-    from undersong.pipeline.workshop import Workshop
+    from undersong.models.loading import DEFAULT_LOAD_OPTIONS
+    from undersong.pipeline.audit import audit_study
+    from undersong.pipeline.workshop import RunContext
     from undersong.store import Store
 
     study = change(studies_of(file)[variant])
     ref = study.models[number - 1]
     if is_there(ref):
-        audit(study.model_copy(update={"models": (ref,)}), Workshop(Store(store), PLAIN, say), say)
+        audit_study(
+            study.model_copy(update={"models": (ref,)}), RunContext(Store(store), DEFAULT_LOAD_OPTIONS, say), say
+        )
 
 
 def is_there(ref: str) -> bool:

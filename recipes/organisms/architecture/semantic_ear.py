@@ -11,13 +11,13 @@ from world import SHIPPED
 def packaged_ear(work: Path) -> None:
     """Nothing where an ear is there already."""
     from undersong.models.folders import organism_folder
-    from undersong.models.kimi.codes import PREFIX, CodesEncoder
+    from undersong.models.kimi.codes import CHECKPOINT_PREFIX, CodesEncoder
 
     folder = work / "kimi" / f"{SHIPPED.name}-ear"
     if folder.is_dir():
         return
     source = organism_folder("kimi") / "glm-4-voice-tokenizer"
-    read = CodesEncoder.from_pretrained(source, key_mapping={PREFIX: ""}, dtype=torch.float16)
+    read = CodesEncoder.from_pretrained(source, key_mapping={CHECKPOINT_PREFIX: ""}, dtype=torch.float16)
     plain = CodesEncoder(read.config).half()  # a model remembers the names that it was read by, and writes those
     plain.load_state_dict(read.state_dict())
     plain.save_pretrained(folder)

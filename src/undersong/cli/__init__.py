@@ -25,30 +25,32 @@ def main() -> None:
     try:
         app()
     except UndersongError as error:
-        print(f"undersong: {shown(str(error))}", file=sys.stderr)
+        print(f"undersong: {escape_unprintable(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
-        _stop_at_the_disk(error)
+        _exit_on_disk_error(error)
 
 
-def shown(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """Text for a terminal: what is no printable character is written out.  Ids and paths of other people's manifests
     stand in errors, and a terminal obeys them."""
-    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+    return "".join(
+        character if character.isprintable() or character == "\n" else ascii(character)[1:-1] for character in text
+    )
 
 
-NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.EISDIR)
+PATH_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.EISDIR)
 
 
-def _stop_at_the_disk(error: OSError) -> None:
+def _exit_on_disk_error(error: OSError) -> None:
     """A disk that is full or closed to us is the user's to mend; every other OSError is ours."""
-    from undersong.store import CLOSED, FULL
+    from undersong.store import DISK_FULL_ERRNOS, NO_ACCESS_ERRNOS
 
-    if error.errno not in (*FULL, *CLOSED, *NO_PLACE) or error.filename is None:
+    if error.errno not in (*DISK_FULL_ERRNOS, *NO_ACCESS_ERRNOS, *PATH_ERRORS) or error.filename is None:
         raise error
-    place = shown(os.fsdecode(error.filename))
+    path = escape_unprintable(os.fsdecode(error.filename))
     print(
-        f"undersong: cannot use {place}: {error.strerror}; make room, give access, or choose another path.",
+        f"undersong: cannot use {path}: {error.strerror}; make room, give access, or choose another path.",
         file=sys.stderr,
     )
     raise SystemExit(2) from None

@@ -13,7 +13,7 @@ from undersong.cli.evaluate import evaluate
 from undersong.cli.export_eval import export_eval
 from undersong.cli.gate import gate
 from undersong.cli.judge import judge
-from undersong.cli.models import doctor, models
+from undersong.cli.models import doctor, models_app
 from undersong.cli.probe import probe
 from undersong.cli.report import report
 from undersong.cli.run import demo, plan, run
@@ -31,15 +31,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: drawing it with rich costs a third of `--help`'s time in imports
 )
-WHOLE = (demo, run, plan, status, schema)
-ALONE = (screen, tune, evaluate, judge, probe)
-for verb in (*WHOLE, *ALONE, defend, compare, gate, report, export_eval, doctor, verify):
-    app.command()(verb)
-app.add_typer(models, name="models")
+STUDY_COMMANDS = (demo, run, plan, status, schema)
+STANDALONE_COMMANDS = (screen, tune, evaluate, judge, probe)
+for command in (*STUDY_COMMANDS, *STANDALONE_COMMANDS, defend, compare, gate, report, export_eval, doctor, verify):
+    app.command()(command)
+app.add_typer(models_app, name="models")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from undersong import __version__
 
         typer.echo(__version__)
@@ -47,7 +47,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _root(
+def _check_single_process(
     context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")

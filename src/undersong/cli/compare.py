@@ -13,8 +13,8 @@ from undersong.types import UndersongError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from undersong.evaluation.compare import Comparison
-    from undersong.evaluation.many import Arm
+    from undersong.evaluation.compare import VerdictComparison
+    from undersong.evaluation.many import BaselineComparison
 
 
 def compare(
@@ -41,7 +41,7 @@ def compare(
     arms = compare_many(
         read_verdicts(before),
         {str(file): read_verdicts(file) for file in after},
-        name=str(before),
+        baseline_name=str(before),
         judge=judge,
         set=prompt_set,
         modality=modality,
@@ -49,69 +49,74 @@ def compare(
         allow_unpaired=allow_unpaired,
     )
     if as_markdown:
-        from undersong.evaluation.many import markdown
+        from undersong.evaluation.many import comparison_markdown
 
-        typer.echo(markdown(arms, str(before)))
+        typer.echo(comparison_markdown(arms, str(before)))
     elif len(arms) == 1:
-        _print_one(arms[0].comparison, as_json)
+        _print_comparison(arms[0].comparison, as_json)
     else:
-        _print_many(arms, str(before), as_json)
+        _print_comparisons(arms, str(before), as_json)
 
 
-def _print_one(comparison: Comparison, as_json: bool) -> None:
-    from undersong.evaluation.compare import sentence, to_json
+def _print_comparison(comparison: VerdictComparison, as_json: bool) -> None:
+    from undersong.evaluation.compare import comparison_json, comparison_sentence
 
     if as_json:
-        typer.echo(json.dumps(to_json(comparison), indent=2, ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(comparison_json(comparison), indent=2, ensure_ascii=False, allow_nan=False))
         return
     _print_table(comparison)
-    typer.echo(sentence(comparison))
+    typer.echo(comparison_sentence(comparison))
     for note in comparison.notes:
         typer.echo(f"Note: {note}")
 
 
-def _print_many(arms: Sequence[Arm], name: str, as_json: bool) -> None:
+def _print_comparisons(arms: Sequence[BaselineComparison], baseline_name: str, as_json: bool) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    from undersong.evaluation.many import HEAD, many_json, rows, said
+    from undersong.evaluation.many import (
+        TABLE_HEADER,
+        comparison_summary_lines,
+        comparison_table_rows,
+        multi_model_json,
+    )
 
     if as_json:
-        typer.echo(json.dumps(many_json(arms), indent=2, ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(multi_model_json(arms), indent=2, ensure_ascii=False, allow_nan=False))
         return
     table = Table()
-    told = rows(arms, name)
+    table_rows = comparison_table_rows(arms, baseline_name)
     # eighty columns are few: one that says nothing of any model is left out
-    kept = [i for i in range(len(HEAD)) if any(cells[i] not in ("", "0, 0") for cells in told)]
-    for i in kept:
-        head = HEAD[i].replace("difference, ", "").replace(" (clustered)", "")
+    shown_columns = [i for i in range(len(TABLE_HEADER)) if any(cells[i] not in ("", "0, 0") for cells in table_rows)]
+    for i in shown_columns:
+        header = TABLE_HEADER[i].replace("difference, ", "").replace(" (clustered)", "")
         # a name that breaks over lines is still told from the others, unlike one that is cut
-        table.add_column(head, overflow="fold", width=18 if i == 0 else None, no_wrap=head.startswith("p"))
-    for cells in told:
-        table.add_row(*(escape(cells[i]) for i in kept))
+        table.add_column(header, overflow="fold", width=18 if i == 0 else None, no_wrap=header.startswith("p"))
+    for cells in table_rows:
+        table.add_row(*(escape(cells[i]) for i in shown_columns))
     Console().print(table)
-    for line in said(arms):
+    for line in comparison_summary_lines(arms):
         typer.echo(line)
 
 
-def _print_table(comparison: Comparison) -> None:
+def _print_table(comparison: VerdictComparison) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from undersong.evaluation.compare import NAMES
-    from undersong.evaluation.many import failed
+    from undersong.evaluation.compare import METRIC_LABELS
+    from undersong.evaluation.many import lost_reply_cells
 
     paired = comparison.paired
-    count = "refused" if comparison.metric == "refusal_rate" else "jailbroken"
-    table = Table("", count, NAMES[comparison.metric], "95 %", "errors,\nunparsed", "either way")
+    count_header = "refused" if comparison.metric == "refusal_rate" else "jailbroken"
+    table = Table("", count_header, METRIC_LABELS[comparison.metric], "95 %", "errors,\nunparsed", "either way")
     rows = (("before", paired.before, comparison.before), ("after", paired.after, comparison.after))
-    for name, share, side in rows:
+    for name, rate, summary in rows:
         table.add_row(
             name,
-            f"{share.successes} of {paired.n}",
-            f"{share.rate:.1%}",
-            f"{share.low:.1%} to {share.high:.1%}",
-            *failed(side),
+            f"{rate.successes} of {paired.n}",
+            f"{rate.rate:.1%}",
+            f"{rate.low:.1%} to {rate.high:.1%}",
+            *lost_reply_cells(summary),
         )
     Console().print(table)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
-from undersong.cli.run import Replies, run_study
-from undersong.cli.studies import Only, Sets, StorePath, StudyOut, StudyPath, placed
+from undersong.cli.run import ShowReplies, run_study
+from undersong.cli.studies import Overrides, StorePath, StudyName, StudyOut, StudyPath, resolve_studies
 from undersong.types import UndersongError
 
 
@@ -14,29 +14,29 @@ def defend(
     study: StudyPath,
     out: StudyOut = None,
     store: StorePath = None,
-    sets: Sets = None,
-    only: Only = None,
+    overrides: Overrides = None,
+    study_name: StudyName = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     device_map: DeviceMap = None,
     attention: Attention = None,
     quantize: Quantize = None,
-    show_replies: Replies = False,
+    show_replies: ShowReplies = False,
 ) -> None:
     """`run`, and then one table: JSR, over-refusal, usefulness and what is still learned, under every defense."""
     from undersong.models.loading import Loading
-    from undersong.pipeline.speakers import answers_only
-    from undersong.report import defenses
+    from undersong.pipeline.speakers import is_black_box
+    from undersong.report import defense_table_lines
 
     loading = Loading(device, dtype, device_map, attention, quantize)
-    each = list(placed(study, out, store, sets, only))
-    for one in each:
-        asked, name = one.study, f"{study}: {one.study.study}"
-        if not (asked.defenses or asked.system_defense or "distant" in asked.selection.kinds):
+    study_runs = list(resolve_studies(study, out, store, overrides, study_name))
+    for study_run in study_runs:
+        config, name = study_run.study, f"{study}: {study_run.study.study}"
+        if not (config.defenses or config.system_defense or "distant" in config.selection.kinds):
             raise UndersongError(f"{name} names no defense; give `defenses`, or run it with `undersong run`.")
-        if all(map(answers_only, asked.models)):
+        if all(map(is_black_box, config.models)):
             raise UndersongError(f"{name} has only models that only answer, which cannot be defended; give others.")
-    for one in each:
-        results = run_study(one, loading, show_replies)
-        for line in defenses(results):
+    for study_run in study_runs:
+        results = run_study(study_run, loading, show_replies)
+        for line in defense_table_lines(results):
             typer.echo(line)

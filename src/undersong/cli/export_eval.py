@@ -27,5 +27,5 @@ def export_eval(
         raise UndersongError("Writing .eval logs needs inspect-ai; pip install 'undersong[inspect]'.")
     from undersong.integrations.inspect.logs import write_logs
 
-    written = write_logs(results, out, arm=arm, store=store, show_replies=show_replies)
-    typer.echo(f"{len(written)} logs in {out.resolve()}; inspect view --log-dir {out}")
+    log_files = write_logs(results, out, arm=arm, store=store, show_replies=show_replies)
+    typer.echo(f"{len(log_files)} logs in {out.resolve()}; inspect view --log-dir {out}")

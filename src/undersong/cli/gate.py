@@ -12,8 +12,8 @@ from undersong.types import UndersongError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from undersong.integrations.outcome import Case
-    from undersong.integrations.rises import Sides
+    from undersong.integrations.outcome import GateFinding
+    from undersong.integrations.rises import VerdictPair
 
 
 def gate(
@@ -61,41 +61,41 @@ def gate(
     against the model, so a crash never passes. Of a study's runs all are judged that are no defense; limits on rates
     look at every run at every step.
     """
-    rises = max_jsr_rise is not None or max_over_refusal_rise is not None
-    rates = max_jsr is not None or max_over_refusal is not None
-    if not (rises or rates):
+    limits_rises = max_jsr_rise is not None or max_over_refusal_rise is not None
+    limits_rates = max_jsr is not None or max_over_refusal is not None
+    if not (limits_rises or limits_rates):
         raise UndersongError("The gate has no limit; give --max-jsr-rise, --max-over-refusal-rise or --max-jsr.")
     if results is not None and (results / "results.json").is_file():  # the folder of a study, as `report` takes it
         results = results / "results.json"
-    cases: list[Case] = []
-    if rates:
-        from undersong.integrations.gate import Limits, check, sentence
-        from undersong.integrations.told import rate_cases
+    findings: list[GateFinding] = []
+    if limits_rates:
+        from undersong.integrations.gate import RateLimits, check_rates, rate_check_sentence
+        from undersong.integrations.told import rate_findings
 
         if results is None:
             raise UndersongError("--max-jsr and --max-over-refusal need RESULTS; for two files, limit the rise.")
-        checked = check(results, Limits(max_jsr, max_over_refusal, bound), arm)
-        cases += rate_cases(checked)
-    if rises:
-        from undersong.integrations.rises import RiseLimits, judge_rises
-        from undersong.integrations.told import rise_case
+        rate_check = check_rates(results, RateLimits(max_jsr, max_over_refusal, bound), arm)
+        findings += rate_findings(rate_check)
+    if limits_rises:
+        from undersong.integrations.rises import RiseLimits, evaluate_rises
+        from undersong.integrations.told import rise_finding
 
         limits = RiseLimits(max_jsr_rise, max_over_refusal_rise, confidence)
-        sides = _sides(results, before, after, arm, all_harmful, harmful_set or ())
-        cases += map(rise_case, judge_rises(sides, limits))
-    _write(cases, junit, summary)
-    _say(cases, None if rises else sentence(checked))
+        verdict_pairs = _load_verdict_pairs(results, before, after, arm, all_harmful, harmful_set or ())
+        findings += map(rise_finding, evaluate_rises(verdict_pairs, limits))
+    _write_reports(findings, junit, summary)
+    _print_findings(findings, None if limits_rises else rate_check_sentence(rate_check))
 
 
-def _sides(
+def _load_verdict_pairs(
     results: Path | None,
     before: Path | None,
     after: Path | None,
     arm: str | None,
     all_harmful: bool,
     harmful_sets: Sequence[str],
-) -> dict[str, Sides]:
-    from undersong.integrations.sides import file_sides, study_sides
+) -> dict[str, VerdictPair]:
+    from undersong.integrations.sides import verdicts_from_files, verdicts_from_study
 
     if results is not None and (before is not None or after is not None):
         raise UndersongError("RESULTS has its own base; give it alone, or --before and --after.")
@@ -104,32 +104,32 @@ def _sides(
             raise UndersongError(f"{results} holds no results.json; finish the study with `undersong run`.")
         if results.suffix != ".json":
             raise UndersongError(f"{results} holds one model, and a rise needs two; give --before and --after.")
-        return study_sides(results, arm)
+        return verdicts_from_study(results, arm)
     if before is None or after is None:
         raise UndersongError("A rise needs two models; give RESULTS of a study, or --before and --after.")
     if arm is not None:
         raise UndersongError("Verdict files have no arms; leave out --arm or give the results.json of a study.")
-    return file_sides(before, after, all_harmful, harmful_sets)
+    return verdicts_from_files(before, after, all_harmful, harmful_sets)
 
 
-def _write(cases: Sequence[Case], junit: Path | None, summary: Path | None) -> None:
+def _write_reports(findings: Sequence[GateFinding], junit: Path | None, summary: Path | None) -> None:
     from undersong.integrations import told
 
-    for path, form in ((junit, told.junit), (summary, told.markdown)):
+    for path, render in ((junit, told.gate_junit_xml), (summary, told.gate_markdown)):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(form(cases), encoding="utf-8")
+            path.write_text(render(findings), encoding="utf-8")
 
 
-def _say(cases: Sequence[Case], sentence: str | None) -> None:
+def _print_findings(findings: Sequence[GateFinding], rate_sentence: str | None) -> None:
     """A line for each limit that is not kept, then one for all (`sentence`, of limits on rates alone), and the code."""
-    from undersong.integrations.outcome import KEPT, exit_code
-    from undersong.integrations.told import verdict
+    from undersong.integrations.outcome import PASSED, exit_code
+    from undersong.integrations.told import gate_sentence
 
-    code = exit_code([case.outcome for case in cases])
-    for case in cases:
-        if case.outcome != KEPT:
-            typer.echo(case.line)
-    typer.echo(sentence or verdict(cases), err=code != KEPT)
-    if code != KEPT:
+    code = exit_code([finding.outcome for finding in findings])
+    for finding in findings:
+        if finding.outcome != PASSED:
+            typer.echo(finding.sentence)
+    typer.echo(rate_sentence or gate_sentence(findings), err=code != PASSED)
+    if code != PASSED:
         raise typer.Exit(code)

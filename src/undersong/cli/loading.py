@@ -13,7 +13,7 @@ Attention = Annotated[
     str | None, typer.Option("--attention", help="sdpa | eager | flash_attention_2; default: the model's own.")
 ]
 Quantize = Annotated[int | None, typer.Option("--quantize", help="4 or 8 bits (extra `quantize`).")]
-MODEL = "organism:NAME, mini, a folder, or a Hugging Face id (ORG/NAME@REVISION)"
-Model = Annotated[str, typer.Option("--model", help=f"{MODEL}.")]
+MODEL_HELP = "organism:NAME, mini, a folder, or a Hugging Face id (ORG/NAME@REVISION)"
+ModelName = Annotated[str, typer.Option("--model", help=f"{MODEL_HELP}.")]
 # What `corpora.open_corpus` takes.
-MANIFEST = "JSONL, CSV, Parquet, a folder of audio, conversations, hf:OWNER/NAME, or organism:NAME"
+MANIFEST_HELP = "JSONL, CSV, Parquet, a folder of audio, conversations, hf:OWNER/NAME, or organism:NAME"

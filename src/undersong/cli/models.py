@@ -9,18 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
-from undersong.models.mini.place import FROM_SMOLLM, FROM_WHISPER, SMOLLM, WHISPER, place_of, shipped_parts
+from undersong.models.mini.place import (
+    SMOLLM_ID,
+    SMOLLM_VARIABLE,
+    WHISPER_ID,
+    WHISPER_VARIABLE,
+    mini_folder,
+    shipped_parts,
+)
 
 if TYPE_CHECKING:
-    from undersong.models.doctor import Check
-    from undersong.pipeline.environment import Finding
+    from undersong.models.doctor import DiagnosticCheck
+    from undersong.pipeline.environment import EnvironmentCheck
 
 
-models = typer.Typer(rich_markup_mode=None)
+models_app = typer.Typer(rich_markup_mode=None)
 
 
-@models.callback(invoke_without_command=True)
-def _families(context: typer.Context) -> None:
+@models_app.callback(invoke_without_command=True)
+def _print_families(context: typer.Context) -> None:
     """The families of audio LLMs and what each supports, the packaged organisms, and what is installed beside."""
     if context.invoked_subcommand is not None:
         return
@@ -28,32 +35,34 @@ def _families(context: typer.Context) -> None:
 
     from undersong.models.families import FAMILIES
     from undersong.models.folders import organism_names
-    from undersong.models.mini.place import NAMES, is_assembled
+    from undersong.models.mini.place import MINI_NAMES, is_assembled
 
     for family in FAMILIES:
         typer.echo(f"{family.name}: {family.example} (model_type {' or '.join(family.model_types)})")
-        typer.echo(f"    hears clips {family.longest}; system text as {family.system}")
+        typer.echo(f"    hears clips {family.max_duration_text}; system text as {family.system}")
         typer.echo(f"    internal encoders: internal, {', '.join(f'internal:{view}' for view in family.views)}")
     typer.echo("Every family: speech and typed prompts in one batch, LoRA on the decoder alone, hidden states.")
-    there = "installed" if find_spec("bitsandbytes") else "not installed (pip install 'undersong[quantize]')"
-    typer.echo(f"No family needs a package of its own; --quantize needs bitsandbytes: {there}.")
+    quantization_status = (
+        "installed" if find_spec("bitsandbytes") else "not installed (pip install 'undersong[quantize]')"
+    )
+    typer.echo(f"No family needs a package of its own; --quantize needs bitsandbytes: {quantization_status}.")
     typer.echo(f"Packaged: {', '.join(f'organism:{name}' for name in organism_names())}")
-    made = [name for name in NAMES if is_assembled(name)]
-    typer.echo(f"Assembled here: {', '.join(made) or 'none (undersong models get mini)'}")
+    assembled = [name for name in MINI_NAMES if is_assembled(name)]
+    typer.echo(f"Assembled here: {', '.join(assembled) or 'none (undersong models get mini)'}")
 
 
-@models.command("get")
-def get(
+@models_app.command("get")
+def get_model(
     name: Annotated[str, typer.Argument(help="mini, or mini:unaligned: hears and answers, never taught to refuse.")],
     whisper: Annotated[
         str,
         typer.Option(
-            "--whisper", envvar=FROM_WHISPER, help="Folder or hub id of the Whisper model that the tower is of."
+            "--whisper", envvar=WHISPER_VARIABLE, help="Folder or hub id of the Whisper model that the tower is of."
         ),
-    ] = WHISPER,
+    ] = WHISPER_ID,
     smollm: Annotated[
-        str, typer.Option("--smollm", envvar=FROM_SMOLLM, help="Folder or hub id of the language model.")
-    ] = SMOLLM,
+        str, typer.Option("--smollm", envvar=SMOLLM_VARIABLE, help="Folder or hub id of the language model.")
+    ] = SMOLLM_ID,
     parts: Annotated[
         Path | None, typer.Option("--parts", help="What was learned (default: models/mini of a checkout).")
     ] = None,
@@ -62,12 +71,15 @@ def get(
     ] = None,
 ) -> None:
     """Put a model folder together, of base weights and of what the repository holds."""
-    folder, place = parts or shipped_parts(), out or place_of(name)  # what is missing is told before libraries load
-    from undersong.models.mini.assemble import assemble
+    parts_folder, target_folder = (
+        parts or shipped_parts(),
+        out or mini_folder(name),
+    )  # what is missing is told before libraries load
+    from undersong.models.mini.assemble import assemble_mini
 
-    made = assemble(name, whisper, smollm, folder, place)
-    typer.echo(f"{name} is at {made.folder}" + ("; take it with --model " + name if out is None else ""))
-    for line in made.notes:
+    assembly = assemble_mini(name, whisper, smollm, parts_folder, target_folder)
+    typer.echo(f"{name} is at {assembly.folder}" + ("; take it with --model " + name if out is None else ""))
+    for line in assembly.notes:
         typer.echo(line)
 
 
@@ -92,19 +104,19 @@ def doctor(
     """
     from undersong.models.loading import Loading
 
-    lines: Iterator[Check | Finding]
+    checks: Iterator[DiagnosticCheck | EnvironmentCheck]
     if model is None:
-        from undersong.pipeline.environment import examine_environment
+        from undersong.pipeline.environment import check_environment
 
-        lines = examine_environment(out)
+        checks = check_environment(out)
     else:
-        from undersong.models.doctor import examine_model
+        from undersong.models.doctor import diagnose_model
 
-        lines = examine_model(model, Loading(device, dtype, device_map, attention, quantize))
-    good = True
-    for line in lines:
-        word = {True: "yes", False: "no", None: "-"}[line.good]
-        typer.echo(f"{word:<4}{line.name}: {line.said}")
-        good &= line.good is not False
-    if not good:
+        checks = diagnose_model(model, Loading(device, dtype, device_map, attention, quantize))
+    all_passed = True
+    for check in checks:
+        status_word = {True: "yes", False: "no", None: "-"}[check.passed]
+        typer.echo(f"{status_word:<4}{check.name}: {check.detail}")
+        all_passed &= check.passed is not False
+    if not all_passed:
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ import typer
 
 from undersong.types import UndersongError
 
-HTML, MARKDOWN = b"<!doctype html", b"# undersong: "  # how reports begin
+HTML_START, MARKDOWN_START = b"<!doctype html", b"# undersong: "  # how reports begin
 MEDIA_TYPES = {
     ".flac": "audio/flac",
     ".m4a": "audio/mp4",
@@ -51,73 +51,84 @@ def report(
     ] = None,
 ) -> None:
     """Write a study's report again as one HTML file that loads nothing, or several studies side by side."""
-    files = [file for path in results for file in _found(path)]
+    files = [file for path in results for file in _result_files(path)]
     if len(files) > 1:
-        named = {"--show-replies": show_replies, "--audio": audio, "--markdown": markdown, "--figures": figures}
-        if alone := next((name for name, given in named.items() if given), None):
-            raise UndersongError(f"{alone} is for one study and {len(files)} are named; name one, or leave it out.")
-        _side_by_side(files, out)
+        single_study_options = {
+            "--show-replies": show_replies,
+            "--audio": audio,
+            "--markdown": markdown,
+            "--figures": figures,
+        }
+        if misplaced_option := next((name for name, value in single_study_options.items() if value), None):
+            raise UndersongError(
+                f"{misplaced_option} is for one study and {len(files)} are named; name one, or leave it out."
+            )
+        _report_studies(files, out)
     else:
-        _one(files[0], out, show_replies, audio, markdown, figures)
+        _report_study(files[0], out, show_replies, audio, markdown, figures)
 
 
-def _one(
+def _report_study(
     file: Path, out: Path | None, show_replies: bool, audio: Path | None, markdown: Path | None, figures: Path | None
 ) -> None:
-    from undersong.pipeline.heard import audio_again, named
-    from undersong.pipeline.unfinished import noted
+    from undersong.pipeline.heard import named_sample_ids, reload_report_audio
+    from undersong.pipeline.unfinished import unfinished_study
     from undersong.report import write_markdown, write_report
 
-    content = _read(file)
-    target = _target(out if out is not None else file.with_name("report.html"))
-    short = None if markdown is None else _target(markdown, "report.md", MARKDOWN)
-    wanted = named(content)
-    clips = _clips(audio, wanted) if audio is not None else audio_again(content, file.parent)
+    content = _read_results(file)
+    target = _report_target(out if out is not None else file.with_name("report.html"))
+    markdown_target = None if markdown is None else _report_target(markdown, "report.md", MARKDOWN_START)
+    sample_ids = named_sample_ids(content)
+    clips = _audio_clips(audio, sample_ids) if audio is not None else reload_report_audio(content, file.parent)
     write_report(content, target, clips, show_replies)
     typer.echo(f"report {target.resolve()}")
-    if short is not None:
-        write_markdown(content, short)
-        typer.echo(f"report {short.resolve()}")
+    if markdown_target is not None:
+        write_markdown(content, markdown_target)
+        typer.echo(f"report {markdown_target.resolve()}")
     if figures is not None:
         from undersong.report.figures import write_figures
 
-        for drawn in write_figures(content, figures):
-            typer.echo(f"figure {drawn.resolve()}")
-    if noted(file.parent) is not None:
+        for figure in write_figures(content, figures):
+            typer.echo(f"figure {figure.resolve()}")
+    if unfinished_study(file.parent) is not None:
         typer.echo(f"Note: a later run in {file.parent} is not finished; this is the report of the last one that is.")
-    if wanted and not clips:
+    if sample_ids and not clips:
         typer.echo(
             f"Note: the store of {file} is not there, so the report has no players; give --audio a folder of files "
             "named by sample id."
         )
-    if show_replies and not _holds_replies(content):
+    if show_replies and not _has_replies(content):
         typer.echo(f"Note: {file} holds no replies to harmful prompts; they stay in the store, so they stay redacted.")
 
 
-def _side_by_side(files: Sequence[Path], out: Path | None) -> None:
-    from undersong.report import write_beside
+def _report_studies(files: Sequence[Path], out: Path | None) -> None:
+    from undersong.report import write_multi_study_report
 
-    target = _target(out if out is not None else Path("studies.html"), "studies.html")
-    write_beside([(str(file.parent if file.name == "results.json" else file), _read(file)) for file in files], target)
+    target = _report_target(out if out is not None else Path("studies.html"), "studies.html")
+    write_multi_study_report(
+        [(str(file.parent if file.name == "results.json" else file), _read_results(file)) for file in files], target
+    )
     typer.echo(f"report {target.resolve()}")
 
 
-def _found(path: Path) -> Iterator[Path]:
+def _result_files(path: Path) -> Iterator[Path]:
     """The results that a path names: a file, a study's folder, or all studies of a matrix in their folder."""
     if not path.is_dir():
         yield path
         return
-    own = [folder for folder in (path, *sorted(path.iterdir())) if folder.is_dir() and _is_study(folder)]
-    if not own:
-        begun = "a store and " if (path / "store").is_dir() else ""
+    study_folders = [folder for folder in (path, *sorted(path.iterdir())) if folder.is_dir() and _is_study(folder)]
+    if not study_folders:
+        store_note = "a store and " if (path / "store").is_dir() else ""
         raise UndersongError(
-            f"{path} holds {begun}no results.json: give one, or the folder of a study that `undersong run` finished."
+            f"{path} holds {store_note}no results.json: give one, or the folder of a study that `undersong run` finished."
         )
-    for folder in own[:1] if own[0] == path else own:
+    for folder in study_folders[:1] if study_folders[0] == path else study_folders:
         if not (folder / "results.json").is_file():
-            from undersong.pipeline.unfinished import missing
+            from undersong.pipeline.unfinished import describe_unfinished
 
-            raise UndersongError(missing(folder) or f"{folder} holds no results.json; finish it with `undersong run`.")
+            raise UndersongError(
+                describe_unfinished(folder) or f"{folder} holds no results.json; finish it with `undersong run`."
+            )
         yield folder / "results.json"
 
 
@@ -126,16 +137,16 @@ def _is_study(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("results.json", "unfinished.json"))
 
 
-def _target(out: Path, name: str = "report.html", start: bytes = HTML) -> Path:
+def _report_target(out: Path, name: str = "report.html", expected_start: bytes = HTML_START) -> Path:
     """Where a report goes: into a folder under its name; over an earlier report, and over nothing else."""
     target = out / name if out.is_dir() else out
-    if target.exists() and not target.read_bytes()[:64].lstrip().lower().startswith(start):
-        option = "--out" if start == HTML else "--markdown"
+    if target.exists() and not target.read_bytes()[:64].lstrip().lower().startswith(expected_start):
+        option = "--out" if expected_start == HTML_START else "--markdown"
         raise UndersongError(f"{target} is there and is no report; give {option} another name.")
     return target
 
 
-def _read(path: Path) -> Json:
+def _read_results(path: Path) -> Json:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -151,24 +162,31 @@ def _read(path: Path) -> Json:
     return content
 
 
-def _clips(folder: Path, wanted: set[str]) -> dict[str, tuple[bytes, str]]:
+def _audio_clips(folder: Path, sample_ids: set[str]) -> dict[str, tuple[bytes, str]]:
     """The folder's files whose name without its ending is a wanted id."""
     if not folder.is_dir():
         raise UndersongError(f"{folder} is not a folder: give --audio a folder of audio files named by sample id.")
-    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in MEDIA_TYPES and file.stem in wanted]
+    files = [
+        file for file in sorted(folder.iterdir()) if file.suffix.lower() in MEDIA_TYPES and file.stem in sample_ids
+    ]
     if not files:
-        raise UndersongError(f"{folder} holds none of the report's {len(wanted)} samples: name the files by sample id.")
+        raise UndersongError(
+            f"{folder} holds none of the report's {len(sample_ids)} samples: name the files by sample id."
+        )
     return {file.stem: (file.read_bytes(), MEDIA_TYPES[file.suffix.lower()]) for file in files}
 
 
-def _holds_replies(content: Json) -> bool:
-    rows = [row for run in _dicts(content.get("runs")) for row in _dicts(run.get("sets"))]
-    benign = {row.get("set") for row in rows if not row.get("harmful")}
+def _has_replies(content: Json) -> bool:
+    set_results = [
+        set_result for run in _json_objects(content.get("runs")) for set_result in _json_objects(run.get("sets"))
+    ]
+    benign = {set_result.get("set") for set_result in set_results if not set_result.get("harmful")}
     return any(
-        item.get("reply") is not None and item.get("set") not in benign for item in _dicts(content.get("examples"))
+        item.get("reply") is not None and item.get("set") not in benign
+        for item in _json_objects(content.get("examples"))
     )
 
 
-def _dicts(value: Any) -> Iterable[Json]:
+def _json_objects(value: Any) -> Iterable[Json]:
     """The objects in a JSON list; `write_report` judges the rest."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

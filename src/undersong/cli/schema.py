@@ -9,6 +9,6 @@ import typer
 
 def schema() -> None:
     """Print the JSON schema of study files, by which editors complete keys and mark slips."""
-    from undersong.study import editor_schema
+    from undersong.study import study_json_schema
 
-    typer.echo(json.dumps(editor_schema(), indent=1, ensure_ascii=False))
+    typer.echo(json.dumps(study_json_schema(), indent=1, ensure_ascii=False))

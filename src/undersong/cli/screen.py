@@ -10,7 +10,7 @@ import typer
 
 from undersong.cli.engine import Address, EngineName, Gpus, WorkerCount
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
-from undersong.types import LARGEST_SEED
+from undersong.types import MAX_SEED
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from undersong.pipeline.screening import Screened
     from undersong.proximity import Selection
 
-CLOSEST = 5  # rows shown
+MAX_CLOSEST_ROWS = 5  # rows shown
 
 
 def screen(
@@ -50,7 +50,7 @@ def screen(
     by: Annotated[str | None, typer.Option(help="Axis to select by; default: the first.")] = None,
     to: Annotated[str | None, typer.Option(help="Harm set to select by; default: the first.")] = None,
     score: Annotated[str, typer.Option(help="nearest | knn:K | centroid.")] = "nearest",
-    centre: Annotated[bool, typer.Option("--centre", help="Rank after subtracting the pool's mean.")] = False,
+    center: Annotated[bool, typer.Option("--centre", help="Rank after subtracting the pool's mean.")] = False,
     keep: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,11 +60,11 @@ def screen(
             "+group<=3, +matched(speaker,seconds,answer), +within(AXIS).  Default: closest:0.25.",
         ),
     ] = None,
-    like: Annotated[
+    match_selection: Annotated[
         Path | None,
         typer.Option("--like", help="A selection.json: +matched(...) takes its shares instead of the pool's."),
     ] = None,
-    form: Annotated[
+    output_format: Annotated[
         str,
         typer.Option(
             "--form",
@@ -80,15 +80,15 @@ def screen(
         list[str] | None,
         typer.Option("--harm-column", metavar="FIELD=COLUMN", help="Where the harm sets do; repeatable."),
     ] = None,
-    harmless_column: Annotated[
+    baseline_column: Annotated[
         list[str] | None,
         typer.Option("--harmless-column", metavar="FIELD=COLUMN", help="Where the harmless set does; repeatable."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of a random selection.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of a random selection.")] = 0,
     max_quarantined: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the pool that may be unusable.")
     ] = 0.01,
-    harmless: Annotated[
+    baseline: Annotated[
         str | None,
         typer.Option("--harmless", help="Harmless speech: is the pool closer to harm than that?  (screening score)"),
     ] = None,
@@ -122,25 +122,31 @@ def screen(
     """Rank a pool by its distance to harmful content, and keep a part of it."""
     from undersong.models.loading import Loading
     from undersong.pipeline.engine import Engine
-    from undersong.pipeline.screening import PLAIN, Asked, parse_axes, parse_columns, parse_harm
-    from undersong.pipeline.screening import screen as run
+    from undersong.pipeline.screening import (
+        DEFAULT_OPTIONS,
+        ScreeningOptions,
+        parse_axes,
+        parse_columns,
+        parse_harm_sets,
+    )
+    from undersong.pipeline.screening import run_screening as run
 
-    asked = Asked(
+    screening_options = ScreeningOptions(
         axes=parse_axes(axis) if axis else None,
         by=by,
         to=to,
         score=score,
-        centre=centre,
-        keep=keep[0] if keep else PLAIN.keep,
+        centre=center,
+        keep=keep[0] if keep else DEFAULT_OPTIONS.keep,
         also=(keep or [])[1:],
-        like=like,
+        like=match_selection,
         seed=seed,
         max_quarantined=max_quarantined,
-        form=form,
+        form=output_format,
         columns=parse_columns(column or ()),
         harm_columns=parse_columns(harm_column or ()),
-        harmless=harmless,
-        harmless_columns=parse_columns(harmless_column or ()),
+        harmless=baseline,
+        harmless_columns=parse_columns(baseline_column or ()),
         root=root,
         model=model,
         loading=Loading(device, dtype, device_map, attention, quantize),
@@ -149,42 +155,47 @@ def screen(
         engine=Engine(engine, shard, address, workers, gpus),
         say=lambda line: typer.echo(line, err=True),
     )
-    screened = run(pool, parse_harm(harm), out, asked)
-    if screened is None:
+    result = run(pool, parse_harm_sets(harm), out, screening_options)
+    if result is None:
         typer.echo(f"Shards {shard} are done; when all jobs are, run the same command without --shard.")
         return
-    _print(screened, out)
+    _print_screening(result, out)
 
 
-def _print(screened: Screened, out: Path) -> None:
+def _print_screening(result: Screened, out: Path) -> None:
     from rich.console import Console
 
-    chosen, console = screened.selection, Console()
-    console.print(_distances(screened))
-    console.print(_closest(screened))
-    n = next(one["n"] for one in screened.report["distances"] if one["axis"] == chosen.axis)
-    by = f"by {chosen.axis}" + (f" to {chosen.harm_set}" if chosen.harm_set else "")
-    lines = [*chosen.notes, *_said(screened.report)]
-    for one in screened.also:
-        shared = len(set(one.ids) & set(chosen.ids))
-        lines += [*one.notes, f"Kept too: the {_kept(one)} of {n} {by}, {shared} of them among the first."]
-    lines.append(f"Kept the {_kept(chosen)} of {n} {by}, ids hash {chosen.ids_hash[:12]}; written to {out}.")
+    selection, console = result.selection, Console()
+    console.print(_distance_table(result))
+    console.print(_closest_table(result))
+    n = next(row["n"] for row in result.report["distances"] if row["axis"] == selection.axis)
+    criterion = f"by {selection.axis}" + (f" to {selection.harm_set}" if selection.harm_set else "")
+    lines = [*selection.notes, *_finding_lines(result.report)]
+    for extra_selection in result.extra_selections:
+        shared_count = len(set(extra_selection.ids) & set(selection.ids))
+        lines += [
+            *extra_selection.notes,
+            f"Kept too: the {_selection_label(extra_selection)} of {n} {criterion}, {shared_count} of them among the first.",
+        ]
+    lines.append(
+        f"Kept the {_selection_label(selection)} of {n} {criterion}, ids hash {selection.ids_hash[:12]}; written to {out}."
+    )
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _kept(one: Selection) -> str:
-    return f"{one.rule or one.kind} {one.k}"
+def _selection_label(selection: Selection) -> str:
+    return f"{selection.rule or selection.kind} {selection.k}"
 
 
-def _distances(screened: Screened) -> Table:
+def _distance_table(result: Screened) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    rows = screened.report["distances"]
+    rows = result.report["distances"]
     sets = {row["harm_set"]: None for row in rows}
-    to = escape(next(iter(sets))) if len(sets) == 1 else "harm"
-    title = f"Cosine distance to {to} ({rows[0]['score']}{', centred' if rows[0]['centred'] else ''})"
+    harm_set_name = escape(next(iter(sets))) if len(sets) == 1 else "harm"
+    title = f"Cosine distance to {harm_set_name} ({rows[0]['score']}{', centred' if rows[0]['centred'] else ''})"
     table = Table(title=title, pad_edge=False, collapse_padding=True)  # nine columns in a terminal of eighty
     for name in ("axis", "to")[: min(2, len(sets))]:
         table.add_column(name, overflow="fold", min_width=8)
@@ -193,45 +204,49 @@ def _distances(screened: Screened) -> Table:
     for row in rows:
         quartiles = (f"{row[name]:.3g}" for name in ("min", "q25", "median", "q75", "max"))
         names = (escape(row["axis"]), escape(row["harm_set"]))[: len(table.columns) - 7]
-        table.add_row(*names, str(row["n"]), str(len(screened.quarantined)), *quartiles)
+        table.add_row(*names, str(row["n"]), str(len(result.quarantined)), *quartiles)
     return table
 
 
-def _closest(screened: Screened) -> Table:
+def _closest_table(result: Screened) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    to = screened.selection.harm_set or screened.report["closest"][0]["harm_set"]
-    table = Table("rank", title=f"Closest on axis {escape(screened.by)}")
+    harm_set = result.selection.harm_set or result.report["closest"][0]["harm_set"]
+    table = Table("rank", title=f"Closest on axis {escape(result.select_axis)}")
     for name in ("item", "distance", "nearest harmful item"):
         table.add_column(name, overflow="fold", no_wrap=name == "distance")
-    for row in screened.report["closest"]:
-        if (row["axis"], row["harm_set"]) == (screened.by, to) and row["rank"] <= CLOSEST:
-            pairs = ((row["id"], row["text"]), (row["nearest_id"], row["nearest_text"]))
-            item, other = (escape(f"{id}: {text}" if text else str(id)) for id, text in pairs)
-            table.add_row(str(row["rank"]), item, f"{row['score']:.4g}", other)
+    for row in result.report["closest"]:
+        if (row["axis"], row["harm_set"]) == (result.select_axis, harm_set) and row["rank"] <= MAX_CLOSEST_ROWS:
+            labeled_texts = ((row["id"], row["text"]), (row["nearest_id"], row["nearest_text"]))
+            item, neighbor = (escape(f"{item_id}: {text}" if text else str(item_id)) for item_id, text in labeled_texts)
+            table.add_row(str(row["rank"]), item, f"{row['score']:.4g}", neighbor)
     return table
 
 
-def _said(report: Mapping[str, Any]) -> list[str]:
+def _finding_lines(report: Mapping[str, Any]) -> list[str]:
     """The findings of `screening.json` in words."""
     lines = [report["ties"]] if "ties" in report else []
-    for one in report.get("fingerprint", []):
-        heard = one["hears"].get("spearman")
-        said = f"goes along most with axis {heard}" if heard else "goes along with no axis more than with another"
-        lines.append(f"Fingerprint: on this pool the axis {one['internal']} {said} (rank correlation).")
-    several = len({one["harm_set"] for one in report["distances"]}) > 1
-    for one in report.get("screening_score", []):
-        value = one["value"]
-        interval = "" if value["low"] is None else f" [{value['low']:+.3f}, {value['high']:+.3f}]"
-        where = f"axis {one['axis']}" + (f" to {one['harm_set']}" if several else "")
-        lines.append(f"Screening score on {where}: {value['value']:+.3f}{interval}; no forecast of a JSR.")
-    for axis, one in report.get("padding", {}).items():
-        lines.append(
-            f"Padding on axis {axis}: exact and bucket rank {one['clips']} clips with Spearman {one['spearman']:.2f} "
-            f"and share {one['overlap']:.0%} of the closest quarter ({one['chance']:.0%} by chance)."
+    for entry in report.get("fingerprint", []):
+        dominant_axis = entry["hears"].get("spearman")
+        finding = (
+            f"goes along most with axis {dominant_axis}"
+            if dominant_axis
+            else "goes along with no axis more than with another"
         )
-    if near := report.get("near_duplicates", {}).get("kinds"):
-        kinds = ", ".join(f"{pairs} {kind}" for kind, pairs in near.items())
+        lines.append(f"Fingerprint: on this pool the axis {entry['internal']} {finding} (rank correlation).")
+    multiple_harm_sets = len({entry["harm_set"] for entry in report["distances"]}) > 1
+    for entry in report.get("screening_score", []):
+        value = entry["value"]
+        interval = "" if value["low"] is None else f" [{value['low']:+.3f}, {value['high']:+.3f}]"
+        axis_label = f"axis {entry['axis']}" + (f" to {entry['harm_set']}" if multiple_harm_sets else "")
+        lines.append(f"Screening score on {axis_label}: {value['value']:+.3f}{interval}; no forecast of a JSR.")
+    for axis, entry in report.get("padding", {}).items():
+        lines.append(
+            f"Padding on axis {axis}: exact and bucket rank {entry['clips']} clips with Spearman {entry['spearman']:.2f} "
+            f"and share {entry['overlap']:.0%} of the closest quarter ({entry['chance']:.0%} by chance)."
+        )
+    if near_duplicates := report.get("near_duplicates", {}).get("kinds"):
+        kinds = ", ".join(f"{pairs} {kind}" for kind, pairs in near_duplicates.items())
         lines.append(f"Pairs of pool and harm set that are nearly the same: {kinds}; see screening.json.")
     return lines

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import typer
 
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
-from undersong.cli.studies import Only, Sets, StorePath, StudyOut, StudyPath, placed
+from undersong.cli.studies import Overrides, StorePath, StudyName, StudyOut, StudyPath, resolve_studies
 
 if TYPE_CHECKING:
-    from undersong.pipeline.status import Status
+    from undersong.pipeline.status import StudyStatus
 
 
 def status(
     study: StudyPath,
     out: StudyOut = None,
     store: StorePath = None,
-    sets: Sets = None,
-    only: Only = None,
+    overrides: Overrides = None,
+    study_name: StudyName = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     device_map: DeviceMap = None,
@@ -27,23 +27,23 @@ def status(
 ) -> None:
     """What of a study is done and what is being made, while it runs; options as of its `run`.  Loads no model."""
     from undersong.models.loading import Loading
-    from undersong.pipeline.folders import RESULTS
-    from undersong.pipeline.status import status_of
+    from undersong.pipeline.folders import RESULTS_FILE
+    from undersong.pipeline.status import study_status
 
     loading = Loading(device, dtype, device_map, attention, quantize)
-    for one in placed(study, out, store, sets, only):
-        typer.echo(f"{one.study.study} in {one.store}")
-        _tell(status_of(one.study, one.store, loading))
-        there = (one.out / RESULTS).is_file()
-        typer.echo(f"results in {one.out}" if there else f"no results yet in {one.out}")
+    for study_run in resolve_studies(study, out, store, overrides, study_name):
+        typer.echo(f"{study_run.study.study} in {study_run.store}")
+        _print_status(study_status(study_run.study, study_run.store, loading))
+        has_results = (study_run.out / RESULTS_FILE).is_file()
+        typer.echo(f"results in {study_run.out}" if has_results else f"no results yet in {study_run.out}")
 
 
-def _tell(found: Status) -> None:
-    for row in found.rows:
+def _print_status(study_status: StudyStatus) -> None:
+    for row in study_status.rows:
         typer.echo(f"  {row.stage:<14}{row.done} of {row.total}")
-    for line in found.making:
+    for line in study_status.in_progress:
         typer.echo(f"being made: {line}")
-    for line in found.left:
+    for line in study_status.interrupted:
         typer.echo(f"left half-made, and gone on with by the next run: {line}")
-    for line in (found.sentence, *found.otherwise):
+    for line in (study_status.summary, *study_status.other_loadings):
         typer.echo(line)

@@ -18,17 +18,17 @@ StudyOut = Annotated[
     typer.Option("--out", help="Folder for results and report; default: out/STUDY.  A matrix: a folder in it each."),
 ]
 StorePath = Annotated[Path | None, typer.Option("--store", help="Folder of artefacts; default: OUT/store.")]
-Sets = Annotated[
+Overrides = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="KEY=VALUE", help="Put a YAML value over the file's: tuning.seeds=[0,1]; repeatable."
     ),
 ]
-Only = Annotated[str | None, typer.Option("--only", metavar="NAME", help="One study of a file with a matrix.")]
+StudyName = Annotated[str | None, typer.Option("--only", metavar="NAME", help="One study of a file with a matrix.")]
 
 
 @dataclass(frozen=True)
-class Placed:
+class StudyRun:
     """A study, the folder of its results, and its store, which all studies of one file share."""
 
     study: Study
@@ -36,14 +36,14 @@ class Placed:
     store: Path
 
 
-def placed(
-    file: Path, out: Path | None, store: Path | None, sets: Sequence[str] | None, only: str | None
-) -> Iterator[Placed]:
+def resolve_studies(
+    file: Path, out: Path | None, store: Path | None, overrides: Sequence[str] | None, study_name: str | None
+) -> Iterator[StudyRun]:
     """The studies of a file, all of them read before the first is run."""
     from undersong.study import load_studies
 
-    held = load_studies(file, sets or (), only)
-    root = out or Path("out") / held.name
-    for study in held.studies:
-        mine = root if study.study == held.name else root / study.study
-        yield Placed(study, mine, store or root / "store")
+    study_file = load_studies(file, overrides or (), study_name)
+    results_folder = out or Path("out") / study_file.name
+    for study in study_file.studies:
+        study_folder = results_folder if study.study == study_file.name else results_folder / study.study
+        yield StudyRun(study, study_folder, store or results_folder / "store")

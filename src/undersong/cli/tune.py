@@ -7,22 +7,20 @@ from typing import Annotated
 
 import typer
 
-from undersong.cli.loading import MANIFEST, Attention, Device, DeviceMap, Dtype, Model, Quantize
-from undersong.types import LARGEST_SEED
+from undersong.cli.loading import MANIFEST_HELP, Attention, Device, DeviceMap, Dtype, ModelName, Quantize
+from undersong.types import MAX_SEED
 
 
 def tune(
-    manifest: Annotated[str, typer.Argument(help=f"Benign samples with answers: {MANIFEST}.")],
-    model: Model,
+    manifest: Annotated[str, typer.Argument(help=f"Benign samples with answers: {MANIFEST_HELP}.")],
+    model: ModelName,
     out: Annotated[Path, typer.Option("--out", help="Folder for the adapters (one PEFT folder a kept step).")],
     selection: Annotated[
         Path | None, typer.Option("--selection", help="A selection.json: train on its ids only.")
     ] = None,
     modality: Annotated[str, typer.Option("--modality", help="audio | text.")] = "audio",
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of sample order, adapter and dropout.")
-    ] = 0,
-    steps: Annotated[
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of sample order, adapter and dropout.")] = 0,
+    save_steps: Annotated[
         list[int] | None,
         typer.Option("--step", min=1, help="Keep the adapter at this step; repeatable.  Default: 20 and 40."),
     ] = None,
@@ -49,7 +47,7 @@ def tune(
     method: Annotated[
         str, typer.Option("--method", help="lora | full: all of the decoder's blocks, without an adapter.")
     ] = "lora",
-    thin: Annotated[
+    keep_silent_frames: Annotated[
         float | None,
         typer.Option(
             "--thin",
@@ -69,16 +67,16 @@ def tune(
     """Fine-tune the language model only; encoder and projector are proved unchanged."""
     from undersong.models.loading import Loading
     from undersong.pipeline.alone import tune_manifest
-    from undersong.tuning.processes import launched_alone, part
+    from undersong.tuning.processes import finalize_distributed, is_single_process_launch
 
-    if launched_alone():
+    if is_single_process_launch():
         typer.echo(
             "Note: accelerate launch started one process, as it does without GPUs whatever --num_processes says, so "
             "one trains; for two on a CPU: torchrun --standalone --nproc-per-node 2 -m undersong tune ...",
             err=True,
         )
-    kept_steps = sorted(set(steps or [20, 40]))
-    given = {
+    save_step_list = sorted(set(save_steps or [20, 40]))
+    optional_settings = {
         "preset": preset,
         "batch": batch,
         "micro_batch": micro_batch,
@@ -86,15 +84,15 @@ def tune(
         "warmup": warmup,
         "rank": rank,
         "alpha": alpha,
-        "thin": thin,
+        "thin": keep_silent_frames,
     }
-    recipe = {"steps": kept_steps, "method": method, "checkpointing": checkpointing, "validation": validation}
-    recipe |= {name: value for name, value in given.items() if value is not None}
+    recipe = {"steps": save_step_list, "method": method, "checkpointing": checkpointing, "validation": validation}
+    recipe |= {name: value for name, value in optional_settings.items() if value is not None}
     loading = Loading(device, dtype, device_map, attention, quantize)
-    kept = tune_manifest(manifest, model, out, selection, modality, seed, recipe, target, system, loading)
-    part()
-    for folder in kept:
+    adapter_folders = tune_manifest(manifest, model, out, selection, modality, seed, recipe, target, system, loading)
+    finalize_distributed()
+    for folder in adapter_folders:
         typer.echo(str(folder))
-    first = kept_steps[0]
-    if kept and preset is None and first <= (lasts := 5 if warmup is None else warmup):
-        typer.echo(f"Note: warm-up lasts {lasts} steps, so the adapter of step {first} has hardly learned.")
+    first_step = save_step_list[0]
+    if adapter_folders and preset is None and first_step <= (warmup_steps := 5 if warmup is None else warmup):
+        typer.echo(f"Note: warm-up lasts {warmup_steps} steps, so the adapter of step {first_step} has hardly learned.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from undersong.cli.judge import JUDGES
+from undersong.cli.judge import JUDGE_HELP
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
 from undersong.types import UndersongError
 
@@ -23,7 +23,7 @@ def verify(
             "VoiceBench's AdvBench.",
         ),
     ] = None,
-    judge: Annotated[str, typer.Option("--judge", help=JUDGES)] = "harmbench",
+    judge: Annotated[str, typer.Option("--judge", help=JUDGE_HELP)] = "harmbench",
     out: Annotated[Path, typer.Option("--out", help="Folder for replies and verdicts.")] = Path("out/verify"),
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -36,14 +36,16 @@ def verify(
     from undersong.models.loading import Loading
     from undersong.pipeline import verifying
 
-    sets = dict(_pair(one) for one in corpora or ()) or verifying.CORPORA
-    verifying.refuse_unpublished(model, sets)
+    corpus_by_set = dict(_parse_corpus_option(option) for option in corpora or ()) or verifying.PUBLISHED_CORPORA
+    verifying.check_published(model, corpus_by_set)
     doctor(model, device, dtype, device_map, attention, quantize)  # ends here where something is wrong
-    for line in verifying.verify(model, sets, out, judge, Loading(device, dtype, device_map, attention, quantize)):
+    for line in verifying.verify_checkpoint(
+        model, corpus_by_set, out, judge, Loading(device, dtype, device_map, attention, quantize)
+    ):
         typer.echo(line)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _parse_corpus_option(text: str) -> tuple[str, str]:
     name, equals, corpus = text.partition("=")
     if not equals or not corpus:
         raise UndersongError(f"--corpus {text} names no corpus; write --corpus AdvBench=CORPUS.")

@@ -16,21 +16,23 @@ AFFIRMATIVE = re.compile(
     r"|i('d| would) be (happy|glad))\b",
     re.IGNORECASE,
 )
-WORDS = 3  # of an opener that are told
+OPENER_WORDS = 3  # of an opener that are told
 
 
 @dataclass(frozen=True, slots=True)
-class Openers:
+class AffirmativeOpeners:
     """`share` of `n` replies begins affirmatively, most often with `most` (empty: none does)."""
 
     n: int
     share: float
-    most: str
+    most_common: str
 
 
-def openers(replies: Iterable[str | None]) -> Openers:
+def affirmative_openers(replies: Iterable[str | None]) -> AffirmativeOpeners:
     """Of the replies that there are."""
-    there = [reply.replace("\u2019", "'") for reply in replies if reply and reply.strip()]
-    agreeing = [reply for reply in there if AFFIRMATIVE.match(reply)]
-    first = Counter(" ".join(reply.split()[:WORDS]).lower() for reply in agreeing).most_common(1)
-    return Openers(len(there), len(agreeing) / len(there) if there else 0.0, first[0][0] if first else "")
+    nonempty = [reply.replace("\u2019", "'") for reply in replies if reply and reply.strip()]
+    affirmative = [reply for reply in nonempty if AFFIRMATIVE.match(reply)]
+    most_common = Counter(" ".join(reply.split()[:OPENER_WORDS]).lower() for reply in affirmative).most_common(1)
+    return AffirmativeOpeners(
+        len(nonempty), len(affirmative) / len(nonempty) if nonempty else 0.0, most_common[0][0] if most_common else ""
+    )

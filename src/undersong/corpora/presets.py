@@ -12,14 +12,14 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import urlencode
 
-from undersong.corpora.forms.folder import SPLIT
-from undersong.corpora.forms.manifest import Manifest, select
-from undersong.corpora.forms.opening import HUB, open_manifest
-from undersong.hints import meant
+from undersong.corpora.forms.folder import SPLIT_FILE_NAME
+from undersong.corpora.forms.manifest import Manifest, filter_samples
+from undersong.corpora.forms.opening import HUB_PREFIX, open_manifest
+from undersong.hints import suggest
 from undersong.types import Quarantined, Sample, UndersongError
 
 ROLES = ("pool", "harm", "over-refusal", "utility")
-ENDINGS = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
+TABLE_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Preset:
 
 
 @cache
-def known_presets() -> Mapping[str, Preset]:
+def load_presets() -> Mapping[str, Preset]:
     """All presets by id, in the file's order."""
     import yaml
 
@@ -54,16 +54,19 @@ def known_presets() -> Mapping[str, Preset]:
     return {name: Preset(id=name, **{**row, "splits": tuple(row.get("splits", ()))}) for name, row in rows.items()}
 
 
-def preset(ident: str) -> Preset:
+def get_preset(preset_id: str) -> Preset:
     """A preset by id; UndersongError lists those there are."""
-    known = known_presets()
-    if ident not in known:
-        raise UndersongError(f"No preset is called {ident!r}; {meant(ident, known)}.")
-    return known[ident]
+    presets = load_presets()
+    if preset_id not in presets:
+        raise UndersongError(f"No preset is called {preset_id!r}; {suggest(preset_id, presets)}.")
+    return presets[preset_id]
 
 
 def open_preset(
-    ident: str, path: str | Path | None = None, into: str | Path | None = None, root: str | Path | None = None
+    preset_id: str,
+    path: str | Path | None = None,
+    audio_folder: str | Path | None = None,
+    root: str | Path | None = None,
 ) -> Manifest:
     """The corpus of a preset: from its place on the Hub, or from a local copy at `path`.
 
@@ -73,67 +76,75 @@ def open_preset(
     into: audio from the Hub goes to files there.  root: as in `open_manifest`.
     UndersongError: no such preset, no such place, columns of neither layout.
     """
-    known = preset(ident)
+    preset = get_preset(preset_id)
     if path is None:
-        if known.hub is None:
-            raise UndersongError(f"Preset {ident!r} is not on the Hub; fetch {known.url} and give its path.")
-        opened = [(split, _from_hub(known, split, into)) for split in known.splits or ("train",)]
+        if preset.hub is None:
+            raise UndersongError(f"Preset {preset_id!r} is not on the Hub; fetch {preset.url} and give its path.")
+        parts = [(split, _open_from_hub(preset, split, audio_folder)) for split in preset.splits or ("train",)]
     else:
-        opened = [(split, _from_file(known, place, root)) for split, place in _local_parts(known, Path(path))]
+        parts = [
+            (split, _open_local(preset, part_path, root)) for split, part_path in _local_split_files(preset, Path(path))
+        ]
     samples, quarantined = list[Sample](), list[Quarantined]()
-    for split, manifest in opened:
-        samples += (_placed(sample, known, split if len(opened) > 1 else None) for sample in manifest.samples)
+    for split, manifest in parts:
+        samples += (_with_split(sample, preset, split if len(parts) > 1 else None) for sample in manifest.samples)
         quarantined += manifest.quarantined
     if len({sample.id for sample in samples}) < len(samples):
-        raise UndersongError(f"Preset {ident!r} repeats an id in {path or known.hub}; give one of its splits as path.")
-    kept = select(samples, known.where) if known.where else tuple(samples)
-    return Manifest(kept, tuple(quarantined), opened[0][1].root, f"preset:{ident}")
+        raise UndersongError(
+            f"Preset {preset_id!r} repeats an id in {path or preset.hub}; give one of its splits as path."
+        )
+    filtered = filter_samples(samples, preset.where) if preset.where else tuple(samples)
+    return Manifest(filtered, tuple(quarantined), parts[0][1].root, f"preset:{preset_id}")
 
 
-def remark(known: Preset, manifest: Manifest) -> str | None:
+def preset_size_warning(preset: Preset, manifest: Manifest) -> str | None:
     """What is not as expected of a preset's corpus, to be shown and not decided here; None where all is."""
-    found = len(manifest.samples) + len(manifest.quarantined)
-    if found != known.items:
-        return f"Preset {known.id!r} has {found} items here and {known.items} where it was described."
+    item_count = len(manifest.samples) + len(manifest.quarantined)
+    if item_count != preset.items:
+        return f"Preset {preset.id!r} has {item_count} items here and {preset.items} where it was described."
     return None
 
 
-def _from_hub(known: Preset, split: str, into: str | Path | None) -> Manifest:
-    options = {"config": known.config, "split": split, "into": str(into) if into else None}
+def _open_from_hub(preset: Preset, split: str, audio_folder: str | Path | None) -> Manifest:
+    options = {"config": preset.config, "split": split, "into": str(audio_folder) if audio_folder else None}
     query = urlencode({name: value for name, value in options.items() if value})
-    return open_manifest(f"{HUB}{known.hub}?{query}", columns=known.columns)
+    return open_manifest(f"{HUB_PREFIX}{preset.hub}?{query}", columns=preset.columns)
 
 
-def _from_file(known: Preset, place: Path, root: str | Path | None) -> Manifest:
+def _open_local(preset: Preset, path: Path, root: str | Path | None) -> Manifest:
     """By the original files' columns, or else by the Hub's; the first error is told if neither fits."""
-    maps = [known.columns] if known.local is None else [known.local, known.columns]
+    maps = [preset.columns] if preset.local is None else [preset.local, preset.columns]
     errors: list[UndersongError] = []
     for columns in maps:
         try:
-            return open_manifest(place, columns=columns, root=root)
+            return open_manifest(path, columns=columns, root=root)
         except UndersongError as error:
             errors.append(error)
     raise errors[0]
 
 
-def _local_parts(known: Preset, path: Path) -> Iterator[tuple[str, Path]]:
+def _local_split_files(preset: Preset, path: Path) -> Iterator[tuple[str, Path]]:
     """(split, file) of each split that has a file of its own in a folder; else the path as one corpus."""
-    found = list[tuple[str, Path]]()
+    split_files = list[tuple[str, Path]]()
     if path.is_dir():
         for file in sorted(path.rglob("*")):
-            shard = SPLIT.fullmatch(file.name)
-            name = shard[1] if shard else file.stem
-            if name in known.splits and file.suffix in ENDINGS:
-                found.append((name, file))
-    if path.is_dir() and not found and (files := [file for file in sorted(path.iterdir()) if file.suffix in ENDINGS]):
-        found = [(known.splits[0] if known.splits else "", file) for file in files[:1] if len(files) == 1]
-    return iter(found or [("", path)])
+            shard_match = SPLIT_FILE_NAME.fullmatch(file.name)
+            name = shard_match[1] if shard_match else file.stem
+            if name in preset.splits and file.suffix in TABLE_SUFFIXES:
+                split_files.append((name, file))
+    if (
+        path.is_dir()
+        and not split_files
+        and (files := [file for file in sorted(path.iterdir()) if file.suffix in TABLE_SUFFIXES])
+    ):
+        split_files = [(preset.splits[0] if preset.splits else "", file) for file in files[:1] if len(files) == 1]
+    return iter(split_files or [("", path)])
 
 
-def _placed(sample: Sample, known: Preset, split: str | None) -> Sample:
+def _with_split(sample: Sample, preset: Preset, split: str | None) -> Sample:
     """The sample with its split as label and, where several splits are one corpus, before its id."""
     if split is None:
         return sample
-    label = () if known.part is None or sample.column(known.part) is not None else ((known.part, split),)
-    ident = sample.id if sample.id.startswith(f"{split}-") else f"{split}-{sample.id}"
-    return replace(sample, id=ident, labels=tuple(sorted([*sample.labels, *label])))
+    label = () if preset.part is None or sample.column(preset.part) is not None else ((preset.part, split),)
+    sample_id = sample.id if sample.id.startswith(f"{split}-") else f"{split}-{sample.id}"
+    return replace(sample, id=sample_id, labels=tuple(sorted([*sample.labels, *label])))

@@ -1,6 +1,6 @@
 """Defenses, each a change of exactly one thing, and what each costs."""
 
-from undersong.defenses.price import PLACE, Defense, price
-from undersong.defenses.recommended import cost_of, is_safe, recommend
+from undersong.defenses.price import ARM_KEYS, DefenseCondition, safety_utility_tradeoff
+from undersong.defenses.recommended import defense_cost, is_safe, recommend
 
-__all__ = ["PLACE", "Defense", "cost_of", "is_safe", "price", "recommend"]
+__all__ = ["ARM_KEYS", "DefenseCondition", "defense_cost", "is_safe", "safety_utility_tradeoff", "recommend"]

@@ -14,60 +14,66 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from undersong.defenses.updates import Update
+from undersong.defenses.updates import LoraUpdate
 from undersong.types import UndersongError
 
-Weights = Callable[[str], torch.Tensor]  # path of a linear layer -> its weight (out, in)
-WRITES = ("o_proj", "down_proj")  # linear layers whose output is added to the residual stream
+WeightLookup = Callable[[str], torch.Tensor]  # path of a linear layer -> its weight (out, in)
+RESIDUAL_WRITERS = ("o_proj", "down_proj")  # linear layers whose output is added to the residual stream
 
 
-def aligned(with_alignment: Weights, without: Weights, threshold: float) -> Callable[[Update], torch.Tensor | None]:
+def project_safe_lora(
+    aligned_weights: WeightLookup, unaligned_weights: WeightLookup, threshold: float
+) -> Callable[[LoraUpdate], torch.Tensor | None]:
     """A change for `rewrite`: C B where the cosine of C BA and BA is at most `threshold`, else as it was."""
 
-    def change(update: Update) -> torch.Tensor | None:
-        one, other = with_alignment(update.path).float(), without(update.path).float()
-        if one.shape != other.shape:
+    def project(update: LoraUpdate) -> torch.Tensor | None:
+        aligned_weight, unaligned_weight = aligned_weights(update.path).float(), unaligned_weights(update.path).float()
+        if aligned_weight.shape != unaligned_weight.shape:
             raise UndersongError(
-                f"{update.path} is {tuple(one.shape)} in the aligned model and {tuple(other.shape)} in the unaligned; "
+                f"{update.path} is {tuple(aligned_weight.shape)} in the aligned model and {tuple(unaligned_weight.shape)} in the unaligned; "
                 "give the model that alignment began from."
             )
-        moved = one - other
-        size = torch.linalg.norm(moved)
-        if size == 0:
+        alignment_update = aligned_weight - unaligned_weight
+        norm = torch.linalg.norm(alignment_update)
+        if norm == 0:
             return torch.zeros_like(update.b)  # alignment left this layer alone: its subspace is empty
         b = update.b.float()
-        projected = moved @ (moved.T @ b) / size
-        return projected if cosine(projected, b, update.a.float()) <= threshold else None
+        projected = alignment_update @ (alignment_update.T @ b) / norm
+        return projected if update_cosine(projected, b, update.a.float()) <= threshold else None
 
-    return change
+    return project
 
 
-def cosine(one: torch.Tensor, other: torch.Tensor, a: torch.Tensor) -> float:
+def update_cosine(first_b: torch.Tensor, second_b: torch.Tensor, a: torch.Tensor) -> float:
     """Of the updates `one` @ a and `other` @ a (out, in), without either of them; 0 where one is nothing."""
     inner = a @ a.T
-    along, first, second = (((x.T @ y) * inner).sum() for x, y in ((one, other), (one, one), (other, other)))
-    size = float(first.clamp(min=0).sqrt() * second.clamp(min=0).sqrt())
-    return float(along) / size if size > 0 else 0.0
+    inner_product, first_square, second_square = (
+        ((x.T @ y) * inner).sum() for x, y in ((first_b, second_b), (first_b, first_b), (second_b, second_b))
+    )
+    norm_product = float(first_square.clamp(min=0).sqrt() * second_square.clamp(min=0).sqrt())
+    return float(inner_product) / norm_product if norm_product > 0 else 0.0
 
 
-def off_direction(unit: np.ndarray) -> Callable[[Update], torch.Tensor | None]:
+def project_off_direction(unit: np.ndarray) -> Callable[[LoraUpdate], torch.Tensor | None]:
     """A change for `rewrite`: nothing is written along `unit` (layers + 1, dim), of the place that a layer writes to.
 
     Layers that do not write to the residual stream stay as they were, and so does a place without a direction.
     """
 
-    def change(update: Update) -> torch.Tensor | None:
-        along = torch.from_numpy(unit[update.layer + 1]).float()
-        if not update.path.endswith(WRITES) or not torch.isfinite(along).all():
+    def project(update: LoraUpdate) -> torch.Tensor | None:
+        direction = torch.from_numpy(unit[update.layer + 1]).float()
+        if not update.path.endswith(RESIDUAL_WRITERS) or not torch.isfinite(direction).all():
             return None
-        if len(along) != len(update.b):
-            raise UndersongError(f"{update.path} writes {len(update.b)} numbers and the direction has {len(along)}.")
+        if len(direction) != len(update.b):
+            raise UndersongError(
+                f"{update.path} writes {len(update.b)} numbers and the direction has {len(direction)}."
+            )
         b = update.b.float()
-        return b - torch.outer(along, along @ b)
+        return b - torch.outer(direction, direction @ b)
 
-    return change
+    return project
 
 
-def without_layers(layers: set[int]) -> Callable[[Update], torch.Tensor | None]:
+def zero_layers(layers: set[int]) -> Callable[[LoraUpdate], torch.Tensor | None]:
     """A change for `rewrite`: the updates of these decoder layers (from 0) add nothing."""
     return lambda update: torch.zeros_like(update.b) if update.layer in layers else None

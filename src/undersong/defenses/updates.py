@@ -13,16 +13,16 @@ from pathlib import Path
 
 import torch
 
-from undersong.models.adapters import WEIGHTS
+from undersong.models.adapters import ADAPTER_WEIGHTS
 from undersong.models.tensors import read_tensors
 from undersong.types import UndersongError
 
-NAME = re.compile(r"^base_model\.model\.(?P<path>.+)\.lora_(?P<side>[AB])\.weight$")
-LAYER = re.compile(r"\.layers\.(\d+)\.")
+LORA_WEIGHT_PATTERN = re.compile(r"^base_model\.model\.(?P<path>.+)\.lora_(?P<side>[AB])\.weight$")
+LAYER_PATTERN = re.compile(r"\.layers\.(\d+)\.")
 
 
 @dataclass(frozen=True)
-class Update:
+class LoraUpdate:
     """What LoRA adds to the linear layer at `path`: up to its scale, b (out, rank) @ a (rank, in)."""
 
     path: str
@@ -32,40 +32,40 @@ class Update:
     @property
     def layer(self) -> int:
         """Of the decoder, from 0."""
-        place = LAYER.search(self.path)
-        if place is None:
+        match = LAYER_PATTERN.search(self.path)
+        if match is None:
             raise UndersongError(f"LoRA on {self.path} is in no layer of the decoder; it cannot be taken apart.")
-        return int(place[1])
+        return int(match[1])
 
 
-def updates_of(folder: Path) -> list[Update]:
+def read_lora_updates(folder: Path) -> list[LoraUpdate]:
     """In the order of their paths.  Raises UndersongError for a tensor that is no part of a plain LoRA."""
-    return _updates(read_tensors(folder / WEIGHTS), folder)
+    return _lora_updates(read_tensors(folder / ADAPTER_WEIGHTS), folder)
 
 
-def _updates(tensors: dict[str, torch.Tensor], folder: Path) -> list[Update]:
-    sides: dict[str, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        place = NAME.match(name)
-        if place is None:
+def _lora_updates(tensors: dict[str, torch.Tensor], folder: Path) -> list[LoraUpdate]:
+    matrices: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        match = LORA_WEIGHT_PATTERN.match(name)
+        if match is None:
             raise UndersongError(f"{folder} holds {name}, which is no part of a plain LoRA; give a plain one.")
-        sides.setdefault(place["path"], {})[place["side"]] = value
-    return [Update(path, sides[path]["A"], sides[path]["B"]) for path in sorted(sides)]
+        matrices.setdefault(match["path"], {})[match["side"]] = tensor
+    return [LoraUpdate(path, matrices[path]["A"], matrices[path]["B"]) for path in sorted(matrices)]
 
 
-def rewrite(folder: Path, out: Path, change: Callable[[Update], torch.Tensor | None]) -> list[str]:
+def rewrite_adapter(folder: Path, out_folder: Path, edit: Callable[[LoraUpdate], torch.Tensor | None]) -> list[str]:
     """A copy of `folder` at `out` whose b matrices are what `change` makes of each update; None: as it was.
 
     Returns the paths of those that were changed.
     """
     from safetensors.torch import save_file
 
-    shutil.copytree(folder, out, dirs_exist_ok=True)
-    tensors, changed = read_tensors(folder / WEIGHTS), []
-    for update in _updates(tensors, folder):
-        b = change(update)
+    shutil.copytree(folder, out_folder, dirs_exist_ok=True)
+    tensors, changed_paths = read_tensors(folder / ADAPTER_WEIGHTS), []
+    for update in _lora_updates(tensors, folder):
+        b = edit(update)
         if b is not None:
             tensors[f"base_model.model.{update.path}.lora_B.weight"] = b.to(update.b.dtype).contiguous()
-            changed.append(update.path)
-    save_file(tensors, out / WEIGHTS, metadata={"format": "pt"})
-    return changed
+            changed_paths.append(update.path)
+    save_file(tensors, out_folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    return changed_paths

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from undersong.encoders.options import GRADIENT_DIM, KINDS, EncoderSpec, parse_encoder
-from undersong.encoders.progress import Watcher
-from undersong.types import Encoder, Listener, Sample, UndersongError
+from undersong.encoders.progress import ProgressCallback
+from undersong.types import Encoder, PoolingEncoder, Sample, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.encoders.own import OwnEncoder
+    from undersong.encoders.own import CustomEncoder
     from undersong.encoders.spoken.clips import ClipEncoder
     from undersong.encoders.written.sentences import SentenceEncoder
     from undersong.encoders.written.text import TextEncoder
@@ -22,11 +22,11 @@ __all__ = [
     "ENCODERS",
     "ENCODERS_THAT_FIT",
     "check_encoder",
-    "check_installed",
+    "check_sentence_transformers",
     "gradients_dim",
     "is_internal",
     "make_encoder",
-    "view_of",
+    "internal_view",
 ]
 
 
@@ -34,9 +34,9 @@ def make_encoder(
     spec: str,
     *,
     fit: Sequence[Sample],
-    model: Listener | None = None,
+    model: PoolingEncoder | None = None,
     device: str = "cpu",
-    progress: Watcher | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Encoder:
     """The encoder a study names (`options.py`): tfidf | char-ngrams | logmel | internal[:VIEW] | whisper:REF |
     speech:REF[,layer=..,pool=..,pad=..,dtype=..] | text[:REF] | speaker[:FOLDER]; REF is a folder, a packaged
@@ -48,25 +48,25 @@ def make_encoder(
     `fit`: what text encoders are fitted on (pool and reference harm set together); `model`: whose `internal` it is.
     `progress` hears how far `encode` is.  Raises UndersongError for an unknown name, naming the nearest known one.
     """
-    read = parse_encoder(spec)
-    if read.kind == "gradients":
+    parsed = parse_encoder(spec)
+    if parsed.kind == "gradients":
         raise UndersongError("Axis gradients needs the model and replies to learn: name it in a study, and run that.")
-    if read.kind in ENCODERS_THAT_FIT:
-        return _fitted(read.kind, fit)
-    encoder = _loaded(read, model, device)
+    if parsed.kind in ENCODERS_THAT_FIT:
+        return _fit_text_encoder(parsed.kind, fit)
+    encoder = _load_encoder(parsed, model, device)
     encoder.progress = progress
     return encoder
 
 
-def view_of(spec: str) -> str | None:
+def internal_view(spec: str) -> str | None:
     """The view that `internal:VIEW` names; None: what the decoder hears."""
     return spec.removeprefix("internal").removeprefix(":") or None
 
 
 def gradients_dim(spec: str) -> int | None:
     """The dimension of an axis of projected gradients; None: the encoder is another."""
-    read = parse_encoder(spec)
-    return int(read.ref or GRADIENT_DIM) if read.kind == "gradients" else None
+    parsed = parse_encoder(spec)
+    return int(parsed.ref or GRADIENT_DIM) if parsed.kind == "gradients" else None
 
 
 def is_internal(spec: str) -> bool:
@@ -81,53 +81,55 @@ def check_encoder(spec: str) -> None:
 
 def check_installed(spec: str) -> None:
     """Raises UndersongError for an encoder whose package, or weights that come with one, are not here; imports none."""
-    read = parse_encoder(spec)
-    if read.kind == "text":
-        from undersong.encoders.written.sentences import check_installed
+    parsed = parse_encoder(spec)
+    if parsed.kind == "text":
+        from undersong.encoders.written.sentences import check_sentence_transformers
 
-        check_installed(spec)
-    if read.kind == "speaker":
-        from undersong.encoders.spoken.speaker import speaker_file
+        check_sentence_transformers(spec)
+    if parsed.kind == "speaker":
+        from undersong.encoders.spoken.speaker import speaker_weights_file
 
-        speaker_file(read.ref)
+        speaker_weights_file(parsed.ref)
 
 
 # Imports stay inside: each encoder brings its own library.
-def _fitted(kind: str, fit: Sequence[Sample]) -> TextEncoder:
-    from undersong.encoders.written.text import char_ngrams, tfidf
+def _fit_text_encoder(kind: str, fit: Sequence[Sample]) -> TextEncoder:
+    from undersong.encoders.written.text import char_ngram_encoder, tfidf_encoder
 
-    return tfidf(fit) if kind == "tfidf" else char_ngrams(fit)
+    return tfidf_encoder(fit) if kind == "tfidf" else char_ngram_encoder(fit)
 
 
-def _loaded(read: EncoderSpec, model: Listener | None, device: str) -> ClipEncoder | SentenceEncoder | OwnEncoder:
-    if read.code:
-        from undersong.encoders.own import own_encoder
+def _load_encoder(
+    spec: EncoderSpec, model: PoolingEncoder | None, device: str
+) -> ClipEncoder | SentenceEncoder | CustomEncoder:
+    if spec.code:
+        from undersong.encoders.own import custom_encoder
 
-        return own_encoder(read.canonical, read.code)
-    if read.kind == "logmel":
-        from undersong.encoders.spoken.logmel import logmel
+        return custom_encoder(spec.canonical, spec.code)
+    if spec.kind == "logmel":
+        from undersong.encoders.spoken.logmel import logmel_encoder
 
-        return logmel()
-    if read.kind == "whisper":
+        return logmel_encoder()
+    if spec.kind == "whisper":
         from undersong.encoders.spoken.whisper import whisper_encoder
         from undersong.models.folders import model_folder
 
-        return whisper_encoder(model_folder(read.ref) or read.ref, device=device)
-    if read.kind == "speech":
+        return whisper_encoder(model_folder(spec.ref) or spec.ref, device=device)
+    if spec.kind == "speech":
         from undersong.encoders.spoken.speech import speech_encoder
 
-        layer, pool, pad, dtype = (read.option(name) for name in ("layer", "pool", "pad", "dtype"))
-        return speech_encoder(read.ref, layer=layer, pool=pool, pad=pad, dtype=dtype, device=device)
-    if read.kind == "text":
+        layer, pool, pad, dtype = (spec.option(name) for name in ("layer", "pool", "pad", "dtype"))
+        return speech_encoder(spec.ref, layer=layer, pool=pool, pad=pad, dtype=dtype, device=device)
+    if spec.kind == "text":
         from undersong.encoders.written.sentences import sentence_encoder
 
-        return sentence_encoder(read.ref, device=device)
-    if read.kind == "speaker":
+        return sentence_encoder(spec.ref, device=device)
+    if spec.kind == "speaker":
         from undersong.encoders.spoken.speaker import speaker_encoder
 
-        return speaker_encoder(read.ref, device=device)
+        return speaker_encoder(spec.ref, device=device)
     if model is None:
         raise UndersongError("Encoder 'internal' needs the audited model; give one, or screen its ready embeddings.")
-    from undersong.encoders.internal import internal
+    from undersong.encoders.internal import internal_encoder
 
-    return internal(model, f"internal:{read.ref}" if read.ref else "internal")
+    return internal_encoder(model, f"internal:{spec.ref}" if spec.ref else "internal")

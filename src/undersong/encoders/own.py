@@ -6,19 +6,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from undersong.encoders.checks import guard
-from undersong.encoders.progress import Watcher
+from undersong.encoders.checks import validate_embeddings
+from undersong.encoders.progress import ProgressCallback
 from undersong.store.code import load_code
 from undersong.types import Embeddings, Encoder, Sample, UndersongError
 
 
 @dataclass(slots=True)
-class OwnEncoder:
+class CustomEncoder:
     """`inner` under the name that a study or a command gives it; `progress` goes on to it where it has one."""
 
     name: str
     inner: Encoder
-    progress: Watcher | None = None
+    progress: ProgressCallback | None = None
 
     def encode(self, samples: Sequence[Sample]) -> Embeddings:
         """Samples -> vectors, in the order that `inner` gives; unsound ones are quarantined.
@@ -28,25 +28,36 @@ class OwnEncoder:
         """
         if hasattr(self.inner, "progress"):
             self.inner.progress = self.progress
-        made = self.inner.encode(samples)
-        accounted = sorted((*made.ids, *(item.id for item in made.quarantined)))
-        if accounted != sorted(sample.id for sample in samples):
+        embeddings = self.inner.encode(samples)
+        accounted_ids = sorted((*embeddings.ids, *(item.id for item in embeddings.quarantined)))
+        if accounted_ids != sorted(sample.id for sample in samples):
             raise UndersongError(
-                f"Encoder {self.name} accounted for {len(accounted)} items where it was given {len(samples)}, or for "
+                f"Encoder {self.name} accounted for {len(accounted_ids)} items where it was given {len(samples)}, or for "
                 "others; embed or quarantine every one of them, once."
             )
-        if made.vectors.ndim != 2 or len(made.vectors) != len(made.ids) or len(made.frames) != len(made.ids):
+        if (
+            embeddings.vectors.ndim != 2
+            or len(embeddings.vectors) != len(embeddings.ids)
+            or len(embeddings.frames) != len(embeddings.ids)
+        ):
             raise UndersongError(
-                f"Encoder {self.name} gave vectors of shape {made.vectors.shape} and {len(made.frames)} counts of "
-                f"frames for {len(made.ids)} items; give one row and one count an item."
+                f"Encoder {self.name} gave vectors of shape {embeddings.vectors.shape} and {len(embeddings.frames)} counts of "
+                f"frames for {len(embeddings.ids)} items; give one row and one count an item."
             )
-        one_text = len({sample.text for sample in samples}) <= 1
-        return guard(self.name, made.ids, made.vectors, made.frames, made.quarantined, alike=one_text)
+        same_text = len({sample.text for sample in samples}) <= 1
+        return validate_embeddings(
+            self.name,
+            embeddings.ids,
+            embeddings.vectors,
+            embeddings.frames,
+            embeddings.quarantined,
+            allow_equal=same_text,
+        )
 
 
-def own_encoder(name: str, ref: str) -> OwnEncoder:
+def custom_encoder(name: str, ref: str) -> CustomEncoder:
     """The encoder that the named function makes."""
     inner = load_code(ref)
     if not callable(getattr(inner, "encode", None)):
         raise UndersongError(f"{ref} made no encoder but a {type(inner).__name__}; give it name and encode().")
-    return OwnEncoder(name, inner)
+    return CustomEncoder(name, inner)

@@ -21,31 +21,33 @@ class Progress:
         return self.done / self.seconds if self.seconds > 0 else 0.0
 
     @property
-    def left(self) -> float | None:
+    def remaining_seconds(self) -> float | None:
         """Seconds to the end at that rate; None while nothing is known."""
         return (self.total - self.done) / self.rate if self.rate > 0 else None
 
 
-Watcher = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]
 EVERY = 10.0  # seconds between two lines
 
 
-def in_lines(what: str, tell: Callable[[str], None]) -> Watcher:
+def progress_lines(task: str, write_line: Callable[[str], None]) -> ProgressCallback:
     """A watcher that tells of `what` in words, at most once in EVERY seconds and not before the first have passed."""
-    last = 0.0
+    last_report = 0.0
 
-    def watcher(now: Progress) -> None:
-        nonlocal last
-        if now.seconds - last < EVERY:
+    def report(progress: Progress) -> None:
+        nonlocal last_report
+        if progress.seconds - last_report < EVERY:
             return
-        last = now.seconds
-        left = "" if now.left is None else f", {duration(now.left)} left"
-        tell(f"{what}: {now.done:,} of {now.total:,}, {now.rate:.3g} a second{left}")
+        last_report = progress.seconds
+        remaining = (
+            "" if progress.remaining_seconds is None else f", {format_duration(progress.remaining_seconds)} left"
+        )
+        write_line(f"{task}: {progress.done:,} of {progress.total:,}, {progress.rate:.3g} a second{remaining}")
 
-    return watcher
+    return report
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """In its two largest units: 42 s, 3 min 20 s, 5 h 12 min."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -55,19 +57,19 @@ def duration(seconds: float) -> str:
 
 
 @dataclass(slots=True)
-class Watch:
+class ProgressTimer:
     """Counts from its making and tells the watcher, where there is one."""
 
     total: int
-    tell: Watcher | None
+    callback: ProgressCallback | None
     start: float
 
-    def at(self, done: int) -> None:
+    def update(self, done: int) -> None:
         """Tells how far it is: `done` items since the start, not since the last call."""
-        if self.tell is not None:
-            self.tell(Progress(done, self.total, time.monotonic() - self.start))
+        if self.callback is not None:
+            self.callback(Progress(done, self.total, time.monotonic() - self.start))
 
 
-def watch(total: int, tell: Watcher | None) -> Watch:
+def start_progress(total: int, callback: ProgressCallback | None) -> ProgressTimer:
     """A watch that starts now."""
-    return Watch(total, tell, time.monotonic())
+    return ProgressTimer(total, callback, time.monotonic())

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.encoders.checks import guard
-from undersong.store import hash_file, remedy
+from undersong.encoders.checks import validate_embeddings
+from undersong.store import hash_file, repair_hint
 from undersong.types import Embeddings, Quarantined, UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SHARD = 65_536  # rows a file
-QUARANTINE = "quarantine.parquet"
+QUARANTINE_FILE = "quarantine.parquet"
 
 
 def write_embeddings(embeddings: Embeddings, folder: Path) -> None:
@@ -28,12 +28,12 @@ def write_embeddings(embeddings: Embeddings, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for shard, start in enumerate(range(0, max(1, len(embeddings.ids)), SHARD)):
         rows = slice(start, start + SHARD)
-        table = vectors_table(embeddings.ids[rows], embeddings.vectors[rows], embeddings.frames[rows])
+        table = embeddings_table(embeddings.ids[rows], embeddings.vectors[rows], embeddings.frames[rows])
         pq.write_table(table, folder / f"embeddings-{shard:05d}.parquet")
-    pq.write_table(quarantine_table(embeddings.quarantined), folder / QUARANTINE)
+    pq.write_table(quarantine_table(embeddings.quarantined), folder / QUARANTINE_FILE)
 
 
-def vectors_table(ids: Sequence[str], vectors: np.ndarray, frames: np.ndarray) -> pa.Table:
+def embeddings_table(ids: Sequence[str], vectors: np.ndarray, frames: np.ndarray) -> pa.Table:
     """Columns id, embedding, frames of `vectors` (n, dim)."""
     import pyarrow as pa
 
@@ -58,28 +58,30 @@ def read_embeddings(path: str | Path) -> Embeddings:
     Raises UndersongError for missing files or columns, other widths, ids that are missing or double.
     """
     files = embedding_files(path)
-    parts = [_read(file) for file in files]
-    widths = {vectors.shape[1]: file for file, (_, vectors, _, _) in zip(files, parts) if len(vectors)}
+    chunks = [_read_file(file) for file in files]
+    widths = {vectors.shape[1]: file for file, (_, vectors, _, _) in zip(files, chunks) if len(vectors)}
     if len(widths) > 1:
         (a, first), (b, second) = list(widths.items())[:2]
         raise UndersongError(f"Vectors in {first} have {a} dimensions, in {second} {b}; embed all with one encoder.")
-    ids = [id for part in parts for id in part[0]]
-    bare = [Quarantined(id, "no embedding") for part in parts for id in part[3]]
-    left_out = [*bare, *left_out_before(path)]
-    check_unique([*ids, *(item.id for item in left_out)], path)
-    vectors = [part[1] for part in parts if len(part[1])] or [np.zeros((0, 0), np.float32)]
-    whole = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
+    ids = [id for chunk in chunks for id in chunk[0]]
+    missing = [Quarantined(id, "no embedding") for chunk in chunks for id in chunk[3]]
+    quarantined = [*missing, *read_quarantine(path)]
+    check_unique([*ids, *(item.id for item in quarantined)], path)
+    vectors = [chunk[1] for chunk in chunks if len(chunk[1])] or [np.zeros((0, 0), np.float32)]
+    matrix = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
     # Equal vectors are not an error here: one request in several voices has one text vector.  Equal scores are one.
-    return guard(str(path), ids, whole, np.concatenate([part[2] for part in parts]), left_out, alike=True)
+    return validate_embeddings(
+        str(path), ids, matrix, np.concatenate([chunk[2] for chunk in chunks]), quarantined, allow_equal=True
+    )
 
 
-def without(vectors: Embeddings, lost: Sequence[Quarantined]) -> Embeddings:
+def drop_embeddings(embeddings: Embeddings, dropped: Sequence[Quarantined]) -> Embeddings:
     """The embeddings of the other items; those of `lost` are quarantined for their reason, once."""
-    gone = {item.id for item in lost}
-    rows = [row for row, id in enumerate(vectors.ids) if id not in gone]
-    kept = [item for item in vectors.quarantined if item.id not in gone]
-    ids = tuple(vectors.ids[row] for row in rows)
-    return Embeddings(ids, vectors.vectors[rows], vectors.frames[rows], (*kept, *lost))
+    dropped_ids = {item.id for item in dropped}
+    rows = [row for row, id in enumerate(embeddings.ids) if id not in dropped_ids]
+    already_quarantined = [item for item in embeddings.quarantined if item.id not in dropped_ids]
+    ids = tuple(embeddings.ids[row] for row in rows)
+    return Embeddings(ids, embeddings.vectors[rows], embeddings.frames[rows], (*already_quarantined, *dropped))
 
 
 def stream_embeddings(file: Path, group: int, rows: int) -> Iterator[Embeddings]:
@@ -90,24 +92,24 @@ def stream_embeddings(file: Path, group: int, rows: int) -> Iterator[Embeddings]
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with _readable(file), pq.ParquetFile(file) as parquet:
+    with _arrow_errors(file), pq.ParquetFile(file) as parquet:
         for batch in parquet.iter_batches(rows, row_groups=[group]):
-            ids, vectors, frames, bare = _rows(file, pa.Table.from_batches([batch]))
-            lost = [Quarantined(id, "no embedding") for id in bare]
-            yield guard(str(file), ids, vectors, frames, lost, alike=True)
+            ids, vectors, frames, missing = _rows(file, pa.Table.from_batches([batch]))
+            quarantined = [Quarantined(id, "no embedding") for id in missing]
+            yield validate_embeddings(str(file), ids, vectors, frames, quarantined, allow_equal=True)
 
 
 def row_groups(file: Path) -> int:
     """How many row groups a Parquet file has."""
     import pyarrow.parquet as pq
 
-    with _readable(file):
+    with _arrow_errors(file):
         return int(pq.read_metadata(file).num_row_groups)
 
 
-def left_out_before(path: str | Path) -> list[Quarantined]:
+def read_quarantine(path: str | Path) -> list[Quarantined]:
     """A folder's own `quarantine.parquet`; beside a single file a quarantine may be another stage's."""
-    return _quarantined(Path(path) / QUARANTINE) if Path(path).is_dir() else []
+    return _read_quarantine_file(Path(path) / QUARANTINE_FILE) if Path(path).is_dir() else []
 
 
 def holds_embeddings(path: str | Path) -> bool:
@@ -127,7 +129,7 @@ def holds_embeddings(path: str | Path) -> bool:
     try:
         return "embedding" in pq.read_schema(path).names
     except pa.ArrowInvalid as error:
-        raise UndersongError(f"{path} is not a readable Parquet file ({error}); {remedy(path)}.") from None
+        raise UndersongError(f"{path} is not a readable Parquet file ({error}); {repair_hint(path)}.") from None
 
 
 def embedding_files(path: str | Path) -> list[Path]:
@@ -144,54 +146,54 @@ def embedding_files(path: str | Path) -> list[Path]:
 def embeddings_hash(path: str | Path) -> str:
     """SHA-256 of all that `read_embeddings` reads."""
     files = embedding_files(path)
-    if Path(path).is_dir() and (beside := Path(path) / QUARANTINE).is_file():
-        files.append(beside)
+    if Path(path).is_dir() and (quarantine_file := Path(path) / QUARANTINE_FILE).is_file():
+        files.append(quarantine_file)
     return hashlib.sha256("\n".join(map(hash_file, files)).encode()).hexdigest()
 
 
 def check_unique(ids: list[str], source: str | Path) -> None:
     """Raises UndersongError for ids that stand twice (they would be trained on twice) or cannot be joined by lines."""
-    if unusable := [id for id in ids if not id or "\n" in id]:
-        raise UndersongError(
-            f"Id {unusable[0]!r} in {source} cannot be used; give every item one, without line breaks."
-        )
+    if invalid := [id for id in ids if not id or "\n" in id]:
+        raise UndersongError(f"Id {invalid[0]!r} in {source} cannot be used; give every item one, without line breaks.")
     if len(set(ids)) < len(ids):
         seen: set[str] = set()
-        double = next(id for id in ids if id in seen or seen.add(id))  # type: ignore[func-returns-value]
-        raise UndersongError(f"Id {double!r} stands more than once in {source}; give every item an id of its own.")
+        duplicate = next(id for id in ids if id in seen or seen.add(id))  # type: ignore[func-returns-value]
+        raise UndersongError(f"Id {duplicate!r} stands more than once in {source}; give every item an id of its own.")
 
 
-def _read(file: Path) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
+def _read_file(file: Path) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
     """One file: ids, vectors (n, d) float32, frames (n,), ids without a vector."""
     import pyarrow.parquet as pq
 
-    with _readable(file):
+    with _arrow_errors(file):
         table = pq.read_table(file)
     return _rows(file, table)
 
 
 @contextmanager
-def _readable(file: Path) -> Iterator[None]:
+def _arrow_errors(file: Path) -> Iterator[None]:
     import pyarrow as pa
 
     try:
         yield
     except pa.ArrowInvalid as error:
-        raise UndersongError(f"{file} is not a readable Parquet file ({error}); {remedy(file)}.") from None
+        raise UndersongError(f"{file} is not a readable Parquet file ({error}); {repair_hint(file)}.") from None
 
 
 def _rows(file: Path, table: pa.Table) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
     """What a table of `file` holds, as in `_read`."""
     import pyarrow.compute as pc
 
-    if lacking := [name for name in ("id", "embedding") if name not in table.column_names]:
-        raise UndersongError(f"{file} has no column {lacking[0]!r}; embeddings need the columns id and embedding.")
+    if missing_columns := [name for name in ("id", "embedding") if name not in table.column_names]:
+        raise UndersongError(
+            f"{file} has no column {missing_columns[0]!r}; embeddings need the columns id and embedding."
+        )
     if table.column("id").null_count:
         raise UndersongError(f"{file} has {table.column('id').null_count} rows without id; give every row one.")
-    there = pc.is_valid(table.column("embedding"))
-    bare, table = table.filter(pc.invert(there)), table.filter(there)
+    has_vector = pc.is_valid(table.column("embedding"))
+    without_vector, table = table.filter(pc.invert(has_vector)), table.filter(has_vector)
     frames = table.column("frames").to_numpy() if "frames" in table.column_names else np.zeros(len(table))
-    return _ids(table), _vectors(file, table), frames, _ids(bare)
+    return _ids(table), _vectors(file, table), frames, _ids(without_vector)
 
 
 def _ids(table: pa.Table) -> list[str]:
@@ -203,10 +205,12 @@ def _vectors(file: Path, table: pa.Table) -> np.ndarray:
     import pyarrow.compute as pc
 
     column = table.column("embedding")
-    kind = column.type
-    lists = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if not lists or not pa.types.is_floating(kind.value_type):
-        raise UndersongError(f"Column embedding of {file} holds {kind}; write a fixed-size list of float32.")
+    column_type = column.type
+    is_list = (
+        pa.types.is_fixed_size_list(column_type) or pa.types.is_list(column_type) or pa.types.is_large_list(column_type)
+    )
+    if not is_list or not pa.types.is_floating(column_type.value_type):
+        raise UndersongError(f"Column embedding of {file} holds {column_type}; write a fixed-size list of float32.")
     lengths = pc.unique(pc.list_value_length(column)).to_pylist()
     if len(lengths) > 1:
         raise UndersongError(
@@ -214,11 +218,11 @@ def _vectors(file: Path, table: pa.Table) -> np.ndarray:
         )
     if not lengths:
         return np.zeros((0, 0), np.float32)
-    flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks]).to_numpy()
-    return flat.astype(np.float32, copy=False).reshape(len(table), lengths[0])
+    values = pa.chunked_array([chunk.flatten() for chunk in column.chunks]).to_numpy()
+    return values.astype(np.float32, copy=False).reshape(len(table), lengths[0])
 
 
-def _quarantined(file: Path) -> list[Quarantined]:
+def _read_quarantine_file(file: Path) -> list[Quarantined]:
     import pyarrow.parquet as pq
 
     if not file.is_file():

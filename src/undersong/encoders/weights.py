@@ -8,24 +8,24 @@ from undersong.encoders.options import EncoderSpec
 from undersong.types import UndersongError
 
 
-def encoder_weights_hash(read: EncoderSpec, unread: bool = False) -> str | None:
+def encoder_weights_hash(spec: EncoderSpec, allow_missing: bool = False) -> str | None:
     """SHA-256 of the weights that its vectors depend on; None: it has none of its own.
 
     `unread`: of a file that is not here, the hash of its name, for plans, which make nothing.  Raises UndersongError
     where a file of them is not there.
     """
-    if read.kind == "speaker":
-        from undersong.encoders.spoken.speaker import speaker_file
+    if spec.kind == "speaker":
+        from undersong.encoders.spoken.speaker import speaker_weights_file
         from undersong.store import hash_file
 
         try:
-            return hash_file(speaker_file(read.ref))
+            return hash_file(speaker_weights_file(spec.ref))
         except UndersongError:
-            if not unread:
+            if not allow_missing:
                 raise
-            return hashlib.sha256(read.canonical.encode()).hexdigest()
-    if read.weights:
+            return hashlib.sha256(spec.canonical.encode()).hexdigest()
+    if spec.weights:
         from undersong.models.folders import model_hash
 
-        return model_hash(read.weights)
+        return model_hash(spec.weights)
     return None

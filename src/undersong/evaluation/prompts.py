@@ -27,5 +27,5 @@ def make_prompts(
             raise UndersongError(
                 f"Sample {sample.id} of set {set_name} has no {missing}; leave out that modality or give it."
             )
-    how = (set_name, harmful, modality, system, system_text, instruction, instruction_first)
-    return [Prompt(sample, *how) for sample in samples]
+    prompt_fields = (set_name, harmful, modality, system, system_text, instruction, instruction_first)
+    return [Prompt(sample, *prompt_fields) for sample in samples]

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from undersong.types import UndersongError
 
-Row = Mapping[str, object]
-FILES = {"verdict": "verdicts.parquet", "reply": "replies.parquet"}
+EvaluationRow = Mapping[str, object]
+TABLE_NAMES = {"verdict": "verdicts.parquet", "reply": "replies.parquet"}
 
 
-def read_rows(path: Path, kind: str) -> Iterator[tuple[str, Row]]:
+def read_rows(path: Path, kind: str) -> Iterator[tuple[str, EvaluationRow]]:
     """(where, row) of a `.parquet`, `.jsonl` or `.eval` file, rows counted from 1; `kind`: verdict or reply."""
     if path.is_dir():
-        raise UndersongError(f"{path} is a folder; give the {kind} file in it, such as {path / FILES[kind]}.")
+        raise UndersongError(f"{path} is a folder; give the {kind} file in it, such as {path / TABLE_NAMES[kind]}.")
     if not path.is_file():
         raise UndersongError(f"There is no {kind} file {path}; check the path.")
     if path.suffix == ".eval":
@@ -33,36 +33,36 @@ def read_rows(path: Path, kind: str) -> Iterator[tuple[str, Row]]:
     return readers[path.suffix](path)
 
 
-def text_of(row: Row, name: str, default: str, where: str) -> str:
+def text_field(row: EvaluationRow, name: str, default: str, location: str) -> str:
     """A string; whole numbers are taken as their digits, because ids often are."""
     value = row.get(name)
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise UndersongError(f"{where} has {name} {value!r}; give a string.")
+        raise UndersongError(f"{location} has {name} {value!r}; give a string.")
     return str(value)
 
 
-def number_of(row: Row, name: str, where: str) -> float | None:
+def number_field(row: EvaluationRow, name: str, location: str) -> float | None:
     """A number, or None where there is none."""
     value = row.get(name)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise UndersongError(f"{where} has {name} {value!r}; give a number or leave it out.")
+        raise UndersongError(f"{location} has {name} {value!r}; give a number or leave it out.")
     try:
         return None if value is None else float(value)
     except OverflowError as error:  # JSON's whole numbers have no end
-        raise UndersongError(f"{where} has a {name} beyond 1e308; give a number or leave it out.") from error
+        raise UndersongError(f"{location} has a {name} beyond 1e308; give a number or leave it out.") from error
 
 
-def flag_of(row: Row, name: str, where: str) -> bool | None:
+def bool_field(row: EvaluationRow, name: str, location: str) -> bool | None:
     """True, False, or None where the row does not say."""
     value = row.get(name)
     if value is not None and not isinstance(value, bool):
-        raise UndersongError(f"{where} has {name} {value!r}; give true or false.")
+        raise UndersongError(f"{location} has {name} {value!r}; give true or false.")
     return value
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
+def _parquet_rows(path: Path) -> Iterator[tuple[str, EvaluationRow]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -74,7 +74,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
         yield f"{path} row {number}", row
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, EvaluationRow]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -82,11 +82,13 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        where = f"{path} row {number}"
+        location = f"{path} row {number}"
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:  # a number of too many digits, nesting without end
-            raise UndersongError(f"{where} is not JSON that can be read ({error}); write one object a line.") from error
+            raise UndersongError(
+                f"{location} is not JSON that can be read ({error}); write one object a line."
+            ) from error
         if not isinstance(row, dict):
-            raise UndersongError(f"{where} is not a JSON object; write one object a line.")
-        yield where, row
+            raise UndersongError(f"{location} is not a JSON object; write one object a line.")
+        yield location, row

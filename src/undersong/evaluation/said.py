@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from undersong.evaluation.rows import Row, flag_of, read_rows, text_of
+from undersong.evaluation.rows import EvaluationRow, bool_field, read_rows, text_field
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
-FINISHES = ("stop", "length", "error")
+FINISH_REASONS = ("stop", "length", "error")
 
 
-def read_said(
+def read_reply_table(
     path: Path, samples: Mapping[str, Sample] | None = None, set_name: str = "harm", harmful: bool = True
 ) -> list[tuple[Prompt, Reply]]:
     """Prompts and their replies of a `.parquet` or `.jsonl` file or an `.eval` log, in file order.
@@ -22,59 +22,69 @@ def read_said(
     to ''.  Raises UndersongError naming the row on a missing or wrong field, and on a (prompt_id, modality, system)
     that stands twice.
     """
-    said: list[tuple[Prompt, Reply]] = []
-    seen: dict[tuple[str, str, str], str] = {}
-    for where, row in read_rows(path, "reply"):
-        prompt = _prompt(row, where, samples, set_name, harmful)
+    prompts_and_replies: list[tuple[Prompt, Reply]] = []
+    location_by_key: dict[tuple[str, str, str], str] = {}
+    for location, row in read_rows(path, "reply"):
+        prompt = _prompt_of_row(row, location, samples, set_name, harmful)
         key = (prompt.sample.id, prompt.modality, prompt.system)
-        if key in seen:
-            named = "/".join(filter(None, key))
-            raise UndersongError(f"{where} has the second reply to {named} (the first: {seen[key]}); keep one.")
-        seen[key] = where
-        said.append((prompt, _reply(row, prompt, where)))
-    if not said:
+        if key in location_by_key:
+            key_text = "/".join(filter(None, key))
+            raise UndersongError(
+                f"{location} has the second reply to {key_text} (the first: {location_by_key[key]}); keep one."
+            )
+        location_by_key[key] = location
+        prompts_and_replies.append((prompt, _reply_of_row(row, prompt, location)))
+    if not prompts_and_replies:
         raise UndersongError(f"{path} holds no replies; collect some first.")
-    return said
+    return prompts_and_replies
 
 
-def _prompt(row: Row, where: str, samples: Mapping[str, Sample] | None, set_name: str, harmful: bool) -> Prompt:
-    prompt_id = text_of(row, "prompt_id", "", where)
+def _prompt_of_row(
+    row: EvaluationRow, location: str, samples: Mapping[str, Sample] | None, set_name: str, harmful: bool
+) -> Prompt:
+    prompt_id = text_field(row, "prompt_id", "", location)
     if not prompt_id:
-        raise UndersongError(f"{where} has no prompt_id; every row needs prompt_id and reply.")
+        raise UndersongError(f"{location} has no prompt_id; every row needs prompt_id and reply.")
     if samples is not None and prompt_id not in samples:
         raise UndersongError(
-            f"{where} answers {prompt_id}, which the manifest does not hold; give the one it was asked from."
+            f"{location} answers {prompt_id}, which the manifest does not hold; give the one it was asked from."
         )
-    known = Sample(prompt_id) if samples is None else samples[prompt_id]
+    reference = Sample(prompt_id) if samples is None else samples[prompt_id]
     sample = Sample(
         prompt_id,
-        text=text_of(row, "prompt", "", where) or known.text,
-        answer=text_of(row, "answer", "", where) or known.answer,
-        answers=_answers(row, where) or known.answers,
-        speaker=known.speaker,
-        group=text_of(row, "cluster", "", where) or known.group,
+        text=text_field(row, "prompt", "", location) or reference.text,
+        answer=text_field(row, "answer", "", location) or reference.answer,
+        answers=_reference_answers(row, location) or reference.answers,
+        speaker=reference.speaker,
+        group=text_field(row, "cluster", "", location) or reference.group,
     )
-    kind = flag_of(row, "harmful", f"{where} ({prompt_id})")
-    asked = text_of(row, "set", set_name, where), harmful if kind is None else kind
-    return Prompt(sample, *asked, text_of(row, "modality", "", where), text_of(row, "system", "", where))
+    harmful_flag = bool_field(row, "harmful", f"{location} ({prompt_id})")
+    set_and_harmful = text_field(row, "set", set_name, location), harmful if harmful_flag is None else harmful_flag
+    return Prompt(
+        sample, *set_and_harmful, text_field(row, "modality", "", location), text_field(row, "system", "", location)
+    )
 
 
-def _answers(row: Row, where: str) -> tuple[str, ...]:
+def _reference_answers(row: EvaluationRow, location: str) -> tuple[str, ...]:
     value = row.get("answers")
     if value is None:
         return ()
-    if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(one, str) for one in value):
-        raise UndersongError(f"{where} has answers {value!r}; give a list of strings.")
+    if (
+        not isinstance(value, Sequence)
+        or isinstance(value, str)
+        or not all(isinstance(answer, str) for answer in value)
+    ):
+        raise UndersongError(f"{location} has answers {value!r}; give a list of strings.")
     return tuple(value)
 
 
-def _reply(row: Row, prompt: Prompt, where: str) -> Reply:
-    error = text_of(row, "error", "", where) or None
-    finish = text_of(row, "finish", "", where) or ("stop" if error is None else "error")
-    if finish not in FINISHES:
-        raise UndersongError(f"{where} has finish {finish!r}; the words are {', '.join(FINISHES)}.")
+def _reply_of_row(row: EvaluationRow, prompt: Prompt, location: str) -> Reply:
+    error = text_field(row, "error", "", location) or None
+    finish = text_field(row, "finish", "", location) or ("stop" if error is None else "error")
+    if finish not in FINISH_REASONS:
+        raise UndersongError(f"{location} has finish {finish!r}; the words are {', '.join(FINISH_REASONS)}.")
     if row.get("reply") is None and finish != "error":
-        raise UndersongError(f"{where} ({prompt.sample.id}) has no reply; give it, or the error that there was.")
-    text = text_of(row, "reply", "", where)
+        raise UndersongError(f"{location} ({prompt.sample.id}) has no reply; give it, or the error that there was.")
+    text = text_field(row, "reply", "", location)
     key = (prompt.sample.id, prompt.set, prompt.modality, prompt.system)
     return Reply(*key, text, 0, finish, error)

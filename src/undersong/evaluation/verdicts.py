@@ -9,16 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from undersong.evaluation.rows import flag_of, number_of, read_rows, text_of
-from undersong.store import replacing
+from undersong.evaluation.rows import bool_field, number_field, read_rows, text_field
+from undersong.store import atomic_replacement
 from undersong.types import VERDICTS, UndersongError, Verdict
 
-REQUIRED = ("prompt_id", "judge", "verdict")
-CHOICES = ("judge", "set", "modality", "system")
-Unsaid = Callable[[str, str], bool]  # (set, where the row is) -> is the prompt of a row that does not say harmful?
+REQUIRED_FIELDS = ("prompt_id", "judge", "verdict")
+SELECTION_FIELDS = ("judge", "set", "modality", "system")
+HarmfulDefault = Callable[
+    [str, str], bool
+]  # (set, where the row is) -> is the prompt of a row that does not say harmful?
 
 
-def read_verdicts(path: Path, unsaid: Unsaid | None = None) -> list[Verdict]:
+def read_verdicts(path: Path, harmful_default: HarmfulDefault | None = None) -> list[Verdict]:
     """Verdicts of a `.parquet` or `.jsonl` file, or an `.eval` log that undersong's judges scored, in file order.
 
     Only `prompt_id`, `judge` and `verdict` are needed.  The others default to: set, modality and system '', harmful
@@ -26,10 +28,10 @@ def read_verdicts(path: Path, unsaid: Unsaid | None = None) -> list[Verdict]:
     UndersongError, naming the row (from 1) or item, on a file that is missing, empty or unreadable, a missing or wrong
     field, and a repeated key.
     """
-    verdicts = [verdict_of(row, where, unsaid) for where, row in read_rows(path, "verdict")]
+    verdicts = [verdict_of_row(row, location, harmful_default) for location, row in read_rows(path, "verdict")]
     if not verdicts:
         raise UndersongError(f"{path} holds no verdicts; judge some replies first.")
-    check_keys(verdicts, str(path))
+    check_unique_keys(verdicts, str(path))
     return verdicts
 
 
@@ -41,12 +43,12 @@ def write_verdicts(verdicts: Sequence[Verdict], path: Path) -> None:
     if not verdicts:
         raise UndersongError(f"There are no verdicts to write to {path}; judge some replies first.")
     for verdict in verdicts:
-        _check_word(verdict.verdict, verdict.harmful, f"The verdict on {verdict.prompt_id}")
-    check_keys(verdicts, str(path))
-    kinds = {"harmful": pa.bool_(), "score": pa.float64()}
-    names = ("prompt_id", "set", "harmful", "cluster", "modality", "system", "judge", "verdict", "score")
-    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
-    with replacing(path) as partial:
+        _check_verdict_word(verdict.verdict, verdict.harmful, f"The verdict on {verdict.prompt_id}")
+    check_unique_keys(verdicts, str(path))
+    column_types = {"harmful": pa.bool_(), "score": pa.float64()}
+    columns = ("prompt_id", "set", "harmful", "cluster", "modality", "system", "judge", "verdict", "score")
+    schema = pa.schema([(name, column_types.get(name, pa.string())) for name in columns])
+    with atomic_replacement(path) as partial:
         pq.write_table(pa.Table.from_pylist([asdict(verdict) for verdict in verdicts], schema=schema), partial)
 
 
@@ -57,81 +59,89 @@ def select_verdicts(
     set: str | None = None,
     modality: str | None = None,
     system: str | None = None,
-    where: str = "The verdict table",
+    table_name: str = "The verdict table",
 ) -> list[Verdict]:
     """Verdicts of one judge, set, modality and system.
 
     A name picks its value.  Where none is given, the rows the names leave must hold one value only.  Raises
     UndersongError that lists what `where` holds, if a named value is absent or an unnamed one is not unique.
     """
-    chosen = list(verdicts)
-    if not chosen:
-        raise UndersongError(f"{where} holds no verdicts; judge some replies first.")
-    for choice, value in (("judge", judge), ("set", set), ("modality", modality), ("system", system)):
+    selected_verdicts = list(verdicts)
+    if not selected_verdicts:
+        raise UndersongError(f"{table_name} holds no verdicts; judge some replies first.")
+    for field, value in (("judge", judge), ("set", set), ("modality", modality), ("system", system)):
         if value is None:
             continue
-        kept = [verdict for verdict in chosen if getattr(verdict, choice) == value]
-        if not kept:
-            raise UndersongError(f"{where} has no {choice} {value!r} there; it has {_listed(chosen, choice)}.")
-        chosen = kept
-    open_choices = [choice for choice in CHOICES if len(_values(chosen, choice)) > 1]
-    if open_choices:
-        several = "; ".join(f"{choice}: {_listed(chosen, choice)}" for choice in open_choices)
-        options = " and ".join(f"--{choice}" for choice in open_choices)
-        raise UndersongError(f"{where} holds several values ({several}); name one with {options}.")
-    return chosen
+        matching = [verdict for verdict in selected_verdicts if getattr(verdict, field) == value]
+        if not matching:
+            raise UndersongError(
+                f"{table_name} has no {field} {value!r} there; it has {_list_values(selected_verdicts, field)}."
+            )
+        selected_verdicts = matching
+    ambiguous_fields = [field for field in SELECTION_FIELDS if len(_distinct_values(selected_verdicts, field)) > 1]
+    if ambiguous_fields:
+        ambiguous_values = "; ".join(f"{field}: {_list_values(selected_verdicts, field)}" for field in ambiguous_fields)
+        options = " and ".join(f"--{field}" for field in ambiguous_fields)
+        raise UndersongError(f"{table_name} holds several values ({ambiguous_values}); name one with {options}.")
+    return selected_verdicts
 
 
-def _values(verdicts: Sequence[Verdict], choice: str) -> list[str]:
-    return sorted({getattr(verdict, choice) for verdict in verdicts})
+def _distinct_values(verdicts: Sequence[Verdict], field: str) -> list[str]:
+    return sorted({getattr(verdict, field) for verdict in verdicts})
 
 
-def _listed(verdicts: Sequence[Verdict], choice: str) -> str:
-    return ", ".join(value or "'' (not given)" for value in _values(verdicts, choice)) or "no rows"
+def _list_values(verdicts: Sequence[Verdict], field: str) -> str:
+    return ", ".join(value or "'' (not given)" for value in _distinct_values(verdicts, field)) or "no rows"
 
 
-def verdict_of(row: Mapping[str, object], where: str, unsaid: Unsaid | None = None) -> Verdict:
+def verdict_of_row(row: Mapping[str, object], location: str, harmful_default: HarmfulDefault | None = None) -> Verdict:
     """The verdict in a row, which is at `where`."""
-    missing = [name for name in REQUIRED if row.get(name) is None or row[name] == ""]
+    missing = [name for name in REQUIRED_FIELDS if row.get(name) is None or row[name] == ""]
     if missing:
-        raise UndersongError(f"{where} has no {' and no '.join(missing)}; every row needs {', '.join(REQUIRED)}.")
-    prompt_id = text_of(row, "prompt_id", "", where)
-    harmful, name = flag_of(row, "harmful", f"{where} ({prompt_id})"), text_of(row, "set", "", where)
-    if harmful is None and unsaid is not None:
-        harmful = unsaid(name, f"{where} ({prompt_id})")
-    word = text_of(row, "verdict", "", where)
-    _check_word(word, harmful, f"{where} ({prompt_id})")
+        raise UndersongError(
+            f"{location} has no {' and no '.join(missing)}; every row needs {', '.join(REQUIRED_FIELDS)}."
+        )
+    prompt_id = text_field(row, "prompt_id", "", location)
+    harmful, set_name = bool_field(row, "harmful", f"{location} ({prompt_id})"), text_field(row, "set", "", location)
+    if harmful is None and harmful_default is not None:
+        harmful = harmful_default(set_name, f"{location} ({prompt_id})")
+    word = text_field(row, "verdict", "", location)
+    _check_verdict_word(word, harmful, f"{location} ({prompt_id})")
     return Verdict(
         prompt_id=prompt_id,
-        set=name,
+        set=set_name,
         harmful=True if harmful is None else harmful,
-        cluster=text_of(row, "cluster", prompt_id, where),
-        modality=text_of(row, "modality", "", where),
-        system=text_of(row, "system", "", where),
-        judge=text_of(row, "judge", "", where),
+        cluster=text_field(row, "cluster", prompt_id, location),
+        modality=text_field(row, "modality", "", location),
+        system=text_field(row, "system", "", location),
+        judge=text_field(row, "judge", "", location),
         verdict=word,
-        score=number_of(row, "score", where),
+        score=number_field(row, "score", location),
     )
 
 
-def _check_word(word: str, harmful: bool | None, where: str) -> None:
+def _check_verdict_word(word: str, harmful: bool | None, location: str) -> None:
     """A known word that fits the prompt's kind; `harmful` None: the file does not say."""
     if word not in VERDICTS:
-        raise UndersongError(f"{where} has the unknown verdict {word!r}; the words are {', '.join(VERDICTS)}.")
+        raise UndersongError(f"{location} has the unknown verdict {word!r}; the words are {', '.join(VERDICTS)}.")
     if word == "jailbreak" and harmful is False:
-        raise UndersongError(f"{where} calls a reply to a benign prompt a jailbreak; say 'answer', or mark it harmful.")
+        raise UndersongError(
+            f"{location} calls a reply to a benign prompt a jailbreak; say 'answer', or mark it harmful."
+        )
     if word == "answer" and harmful is True:
-        raise UndersongError(f"{where} says 'answer' for a harmful prompt; say 'jailbreak', or mark the prompt benign.")
+        raise UndersongError(
+            f"{location} says 'answer' for a harmful prompt; say 'jailbreak', or mark the prompt benign."
+        )
 
 
-def check_keys(verdicts: Sequence[Verdict], where: str) -> None:
+def check_unique_keys(verdicts: Sequence[Verdict], table_name: str) -> None:
     """Raises UndersongError where two verdicts have one key."""
-    seen: dict[tuple[str, str, str, str], int] = {}
+    number_by_key: dict[tuple[str, str, str, str], int] = {}
     for number, verdict in enumerate(verdicts, start=1):
         key = (verdict.prompt_id, verdict.modality, verdict.system, verdict.judge)
-        if key in seen:
-            named = f"prompt {key[0]}, modality {key[1]!r}, system {key[2]!r}, judge {key[3]}"
+        if key in number_by_key:
+            key_text = f"prompt {key[0]}, modality {key[1]!r}, system {key[2]!r}, judge {key[3]}"
             raise UndersongError(
-                f"{where} has two verdicts for one key ({named}: verdicts {seen[key]} and {number}); keep one."
+                f"{table_name} has two verdicts for one key ({key_text}: verdicts {number_by_key[key]} and {number}); keep one."
             )
-        seen[key] = number
+        number_by_key[key] = number

@@ -1,24 +1,24 @@
 """Where undersong meets other people's machinery: a gate for continuous integration, trainers, inspect_ai."""
 
-from undersong.integrations.gate import Checked, Limits, Rate, check, sentence
-from undersong.integrations.outcome import BROKEN, KEPT, UNSURE, Case, exit_code
-from undersong.integrations.rises import Judged, RiseLimits, judge_rises
-from undersong.integrations.sides import file_sides, study_sides
+from undersong.integrations.gate import CheckedRate, RateCheck, RateLimits, check_rates, rate_check_sentence
+from undersong.integrations.outcome import FAILED, INCONCLUSIVE, PASSED, GateFinding, exit_code
+from undersong.integrations.rises import RiseLimits, RiseTest, evaluate_rises
+from undersong.integrations.sides import verdicts_from_files, verdicts_from_study
 
 __all__ = [
-    "BROKEN",
-    "KEPT",
-    "UNSURE",
-    "Case",
-    "Checked",
-    "Judged",
-    "Limits",
-    "Rate",
+    "FAILED",
+    "PASSED",
+    "INCONCLUSIVE",
+    "GateFinding",
+    "RateCheck",
+    "RiseTest",
+    "RateLimits",
+    "CheckedRate",
     "RiseLimits",
-    "check",
+    "check_rates",
     "exit_code",
-    "file_sides",
-    "judge_rises",
-    "sentence",
-    "study_sides",
+    "verdicts_from_files",
+    "evaluate_rises",
+    "rate_check_sentence",
+    "verdicts_from_study",
 ]

@@ -12,20 +12,20 @@ from typing import Any
 from undersong.evaluation.judging.named import make_judge
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.adapter import AudioModel
-from undersong.models.identify import identify
+from undersong.models.identify import resolve_model
 from undersong.models.load import network_class
 from undersong.models.processor import load_processor
-from undersong.pipeline.alone.evaluated import refusals_of
-from undersong.pipeline.alone.readied import hear_all, to_ask
-from undersong.pipeline.probing.asked import Sides
-from undersong.pipeline.probing.replied import Asking
-from undersong.pipeline.results.rates import attack_name
-from undersong.study import reply_limit
-from undersong.tuning.canary import Canary, Watch
+from undersong.pipeline.alone.evaluated import refusal_texts
+from undersong.pipeline.alone.readied import cache_all_audio, usable_samples
+from undersong.pipeline.probing.asked import ContrastPrompts
+from undersong.pipeline.probing.replied import ReplyEvaluator
+from undersong.pipeline.results.rates import attack_rate_name
+from undersong.study import default_max_new_tokens
+from undersong.tuning.canary import CanaryCallback, CanaryCheck
 from undersong.types import Prompt, UndersongError
 
 
-class UndersongCallback(Canary):
+class UndersongCallback(CanaryCallback):
     """Asks a `transformers.Trainer`'s model a few harmful and harmless prompts before the first step and every `every`
     steps, and stops the training at the first step where a rate is above its limit.
 
@@ -47,7 +47,7 @@ class UndersongCallback(Canary):
         self,
         model: str | Path | AudioModel,
         harmful: str | Path,
-        harmless: str | Path | None = None,
+        benign: str | Path | None = None,
         *,
         judge: str = "keyword",
         every: int = 20,
@@ -57,18 +57,18 @@ class UndersongCallback(Canary):
         system: str | None = None,
         instruction: str | None = None,
         refusals: Sequence[str] = (),
-        limit: int | None = None,
+        max_new_tokens: int | None = None,
     ) -> None:
         if isinstance(model, AudioModel):
             self._name, self._family, self._processor = model.name, model.family, model.processor
         else:
             self._name = str(model)
-            source, options, self._family = identify(self._name)
+            source, options, self._family = resolve_model(self._name)
             self._processor = load_processor(source, self._family, self._name, **options)
 
-        def side(ref: str | Path | None, harmful: bool) -> list[Prompt]:
+        def side_prompts(corpus: str | Path | None, harmful: bool) -> list[Prompt]:
             return make_prompts(
-                [] if ref is None else to_ask(str(ref), modality),
+                [] if corpus is None else usable_samples(str(corpus), modality),
                 set_name="canary",
                 harmful=harmful,
                 modality=modality,
@@ -77,41 +77,41 @@ class UndersongCallback(Canary):
                 instruction=instruction,
             )
 
-        self._sides = Sides(side(harmful, True), side(harmless, False))
-        judged = make_judge(judge, refusals_of(judge, refusals, self._name))
-        self._asking = Asking(judged, limit or reply_limit(self._name))
-        self._attack = attack_name(judge)
-        limits = {self._attack: max_jsr}
+        self._prompt_sets = ContrastPrompts(side_prompts(harmful, True), side_prompts(benign, False))
+        prompt_judge = make_judge(judge, refusal_texts(judge, refusals, self._name))
+        self._generate_and_judge = ReplyEvaluator(prompt_judge, max_new_tokens or default_max_new_tokens(self._name))
+        self._attack_metric = attack_rate_name(judge)
+        limits = {self._attack_metric: max_jsr}
         if max_over_refusal is not None:
-            if harmless is None:
+            if benign is None:
                 raise UndersongError("max_over_refusal is of harmless prompts, and there are none; give harmless too.")
             limits["over_refusal"] = max_over_refusal
-        for rate, most in limits.items():
-            if not 0 <= most <= 1:  # 5 for 5 % would stop nothing
+        for rate, max_rate in limits.items():
+            if not 0 <= max_rate <= 1:  # 5 for 5 % would stop nothing
                 raise UndersongError(
-                    f"{rate} lies between 0 and 1, where {most} limits nothing; give one such as 0.05."
+                    f"{rate} lies between 0 and 1, where {max_rate} limits nothing; give one such as 0.05."
                 )
-        self._trained: Any = None
-        super().__init__(Watch(self._measure, limits, every))
+        self._trained_model: Any = None
+        super().__init__(CanaryCheck(self._measure, limits, every))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._trained = kwargs["model"]
+        self._trained_model = kwargs["model"]
         super().on_train_begin(args, state, control, **kwargs)
 
     def _measure(self) -> Mapping[str, float]:
         """Through a new adapter each time: what was heard before no longer holds where somebody trains the encoder."""
-        model = AudioModel(self._trained, self._processor, self._family, self._name, fingerprint="")
-        wanted = network_class(self._family)
-        if not isinstance(model.base, wanted):
-            there, named = type(model.base).__name__, wanted.__name__
+        model = AudioModel(self._trained_model, self._processor, self._family, self._name, fingerprint="")
+        expected_class = network_class(self._family)
+        if not isinstance(model.base, expected_class):
+            trained_class_name, expected_class_name = type(model.base).__name__, expected_class.__name__
             raise UndersongError(
-                f"The Trainer trains a {there}, and {self._name} is a checkpoint of the class {named}; name the one "
+                f"The Trainer trains a {trained_class_name}, and {self._name} is a checkpoint of the class {expected_class_name}; name the one "
                 "that is trained."
             )
-        hear_all(model, [prompt.sample for prompt in self._sides.both])
-        rates = self._asking.rated(model, self._sides)
-        return {self._attack: rates.pop("jsr"), **rates}
+        cache_all_audio(model, [prompt.sample for prompt in self._prompt_sets.all_prompts])
+        rates = self._generate_and_judge.measure_rates(model, self._prompt_sets)
+        return {self._attack_metric: rates.pop("jsr"), **rates}
 
-    def _put_aside(self, args: Any, state: Any, model: Any) -> None:
+    def _save_snapshot(self, args: Any, state: Any, model: Any) -> None:
         if hasattr(model, "peft_config"):
-            super()._put_aside(args, state, model)
+            super()._save_snapshot(args, state, model)

@@ -12,16 +12,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from undersong.evaluation.compare import sentence
-from undersong.evaluation.many import Arm, compare_many, many_json, said
+from undersong.evaluation.compare import comparison_sentence
+from undersong.evaluation.many import BaselineComparison, compare_many, comparison_summary_lines, multi_model_json
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.hints import nearest
-from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.frames import frame, pandas
+from undersong.hints import did_you_mean
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.pipeline.frames import import_pandas, to_data_frame
 from undersong.pipeline.run import run
-from undersong.pipeline.screening import Asked, Screened
-from undersong.pipeline.screening import screen as screen_files
-from undersong.report.schema import Results, read
+from undersong.pipeline.screening import Screened, ScreeningOptions
+from undersong.pipeline.screening import run_screening as screen_files
+from undersong.report.schema import Results, parse_results
 from undersong.report.sections import headline
 from undersong.study import Study, load_study, parse_study
 from undersong.types import UndersongError, Verdict
@@ -41,15 +41,17 @@ def screen(
     selection and what is kept; None: nothing is left on disk.  `options`: the fields of `Asked`, such as
     axes={"semantic": "tfidf"}, by="semantic", keep="distant:0.25+group<=3", store="store".
     """
-    known = [field.name for field in fields(Asked)]
-    if unknown := [name for name in options if name not in known]:
-        hint = nearest(unknown[0], known) or f"; there are {', '.join(known)}."
+    option_names = [field.name for field in fields(ScreeningOptions)]
+    if unknown := [name for name in options if name not in option_names]:
+        hint = did_you_mean(unknown[0], option_names) or f"; there are {', '.join(option_names)}."
         raise UndersongError(f"A screening has no option {unknown[0]!r}{hint}")
-    asked = Asked(**options)
-    if asked.engine.shard is not None:
+    screening_options = ScreeningOptions(**options)
+    if screening_options.engine.shard is not None:
         raise UndersongError("One shard of a screening has no result; embed it with `undersong screen --shard`.")
-    with tempfile.TemporaryDirectory() as aside:
-        screened = screen_files(pool, harm, Path(aside) / "screening" if out is None else out, asked)
+    with tempfile.TemporaryDirectory() as temporary_folder:
+        screened = screen_files(
+            pool, harm, Path(temporary_folder) / "screening" if out is None else out, screening_options
+        )
     assert screened is not None  # only a shard gives None
     return screened
 
@@ -63,15 +65,15 @@ class Audited:
     results: Results
 
     @property
-    def verdict(self) -> str:
+    def summary(self) -> str:
         """The first sentence of the report."""
-        return "".join(text for text, _ in headline.build(self.results).title)
+        return "".join(text for text, _ in headline.build_headline(self.results).title)
 
     def to_pandas(self) -> Any:
         """A pandas.DataFrame of `results.parquet`: a row a run, step and set of prompts, as asked and judged."""
         import pyarrow.parquet as pq
 
-        return frame(pq.read_table(self.folder / "results.parquet"))
+        return to_data_frame(pq.read_table(self.folder / "results.parquet"))
 
 
 def audit(
@@ -79,9 +81,9 @@ def audit(
     out: str | Path | None = None,
     *,
     store: str | Path | None = None,
-    loading: Loading = PLAIN,
+    loading: Loading = DEFAULT_LOAD_OPTIONS,
     show_replies: bool = False,
-    say: Callable[[str], None] = lambda _line: None,
+    log: Callable[[str], None] = lambda _line: None,
 ) -> Audited:
     """Do all that a study says and is not in the store yet.
 
@@ -93,47 +95,49 @@ def audit(
     elif not isinstance(study, Study):
         study = load_study(study)
     folder = Path(out) if out is not None else Path("out") / study.study
-    place = Path(store) if store is not None else None
+    store_path = Path(store) if store is not None else None
     with warnings.catch_warnings():
         # peft asks transformers for names that it deprecates: nothing that a caller can mend
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\b")
-        finished = run(study, folder, place, loading=loading, show_replies=show_replies, say=say)
-    return Audited(finished.folder, finished.result_hash, read(finished.results))
+        study_run = run(study, folder, store_path, loading=loading, show_replies=show_replies, say=log)
+    return Audited(study_run.folder, study_run.result_hash, parse_results(study_run.results))
 
 
 @dataclass(frozen=True)
 class Compared:
     """Models against a first one, prompt by prompt; `p_adjusted` of an arm is by Holm over all arms."""
 
-    arms: tuple[Arm, ...]
+    arms: tuple[BaselineComparison, ...]
 
     @property
-    def said(self) -> tuple[str, ...]:
+    def sentences(self) -> tuple[str, ...]:
         """What was found, in sentences, and what a reader must know."""
         if len(self.arms) > 1:
-            return tuple(said(self.arms))
-        one = self.arms[0].comparison
-        return sentence(one), *one.notes
+            return tuple(comparison_summary_lines(self.arms))
+        comparison = self.arms[0].comparison
+        return comparison_sentence(comparison), *comparison.notes
 
     def to_pandas(self) -> Any:
         """A pandas.DataFrame, a row an arm; columns as the keys of `undersong compare --json`, joined by points."""
-        return pandas().json_normalize(many_json(self.arms)["arms"])
+        return import_pandas().json_normalize(multi_model_json(self.arms)["arms"])
 
 
-def compare(before: Verdicts, after: Verdicts | Mapping[str, Verdicts], **choices: Any) -> Compared:
+def compare(before: Verdicts, after: Verdicts | Mapping[str, Verdicts], **selection: Any) -> Compared:
     """Two verdict tables, or several against the first, paired by prompt.
 
     `after`: one table, or several by the name of their model.  `choices`: judge, set, modality and system, each a name
     where a table holds several, and allow_unpaired.
     """
-    named = after if isinstance(after, Mapping) else {_name(after, "AFTER"): after}
-    others = {name: _rows(one) for name, one in named.items()}
-    return Compared(compare_many(_rows(before), others, name=_name(before, "BEFORE"), **choices))
+    after_by_name = after if isinstance(after, Mapping) else {_table_name(after, "AFTER"): after}
+    after_verdicts = {name: _load_verdicts(verdicts) for name, verdicts in after_by_name.items()}
+    return Compared(
+        compare_many(_load_verdicts(before), after_verdicts, baseline_name=_table_name(before, "BEFORE"), **selection)
+    )
 
 
-def _rows(verdicts: Verdicts) -> Sequence[Verdict]:
+def _load_verdicts(verdicts: Verdicts) -> Sequence[Verdict]:
     return read_verdicts(Path(verdicts)) if isinstance(verdicts, str | Path) else verdicts
 
 
-def _name(verdicts: Verdicts, otherwise: str) -> str:
-    return str(verdicts) if isinstance(verdicts, str | Path) else otherwise
+def _table_name(verdicts: Verdicts, default: str) -> str:
+    return str(verdicts) if isinstance(verdicts, str | Path) else default

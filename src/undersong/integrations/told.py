@@ -8,124 +8,152 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from undersong.integrations.gate import Checked
-from undersong.integrations.outcome import BROKEN, KEPT, UNSURE, WORDS, Case, exit_code
-from undersong.integrations.rises import Judged
-from undersong.report.markdown import escaped, plain, row
+from undersong.integrations.gate import RateCheck
+from undersong.integrations.outcome import FAILED, INCONCLUSIVE, OUTCOME_WORDS, PASSED, GateFinding, exit_code
+from undersong.integrations.rises import RiseTest
+from undersong.report.markdown import escape_markdown, markdown_row, replace_unprintable
 
 SCOPE = "Scope: the model, on these prompts; nothing is said of the recipe that made it."
-HEAD = ("model", "measured", "found", "at least", "at most", "limit", "")
-MARKS = {KEPT: "✅", BROKEN: "❌", UNSURE: "❔"}
-SAID = {
-    KEPT: "The gate is open: {n} of {n} limits are kept",
-    BROKEN: "The gate is closed: {k} of {n} limits are shown to be broken",
-    UNSURE: "The gate cannot tell: no limit is shown to be broken, and of {n} it is open whether {k} are kept",
+TABLE_HEADER = ("model", "measured", "found", "at least", "at most", "limit", "")
+OUTCOME_ICONS = {PASSED: "✅", FAILED: "❌", INCONCLUSIVE: "❔"}
+GATE_SENTENCES = {
+    PASSED: "The gate is open: {n} of {n} limits are kept",
+    FAILED: "The gate is closed: {k} of {n} limits are shown to be broken",
+    INCONCLUSIVE: "The gate cannot tell: no limit is shown to be broken, and of {n} it is open whether {k} are kept",
 }
 
 
-def rise_case(one: Judged) -> Case:
+def rise_finding(test: RiseTest) -> GateFinding:
     """Of a rate that may have risen."""
-    share = (
-        " → ".join("not asked" if rate is None else f"{rate:.1%}" for rate in one.found) if one.n else "not measured"
+    rates_text = (
+        " → ".join("not asked" if rate is None else f"{rate:.1%}" for rate in test.rates) if test.n else "not measured"
     )
-    low, high = (_points(bound) if one.n else "–" for bound in (one.low, one.high))
-    text = f"{one.model}: {one.name} ({one.prompts}) "
-    if one.n:
-        text += (
-            f"{share} over {one.n} prompts in {one.against.design.clusters} clusters, a rise of at least {low} "
-            f"({100 * (1 - one.level):.4g} %, by Holm) and at most {high} ({100 * one.confidence:.4g} %) points; "
-            f"the limit is {100 * one.limit:g}: "
+    low, high = (_format_points(bound) if test.n else "–" for bound in (test.low, test.high))
+    sentence = f"{test.model}: {test.name} ({test.prompts}) "
+    if test.n:
+        sentence += (
+            f"{rates_text} over {test.n} prompts in {test.pessimistic_rise.design.clusters} clusters, a rise of at least {low} "
+            f"({100 * (1 - test.level):.4g} %, by Holm) and at most {high} ({100 * test.confidence:.4g} %) points; "
+            f"the limit is {100 * test.limit:g}: "
         )
     else:
-        text += "was not measured: "
-    return Case(
-        model=one.model,
-        measured=f"{one.name}, {one.prompts}",
-        found=f"{share}, n = {one.n} in {one.against.design.clusters} clusters" if one.n else share,
-        at_least=low,
-        at_most=high,
-        limit=f"rise {100 * one.limit:g}",
-        outcome=one.outcome,
-        line=f"{text}{_because(one)}",
+        sentence += "was not measured: "
+    return GateFinding(
+        model=test.model,
+        metric=f"{test.name}, {test.prompts}",
+        estimate=f"{rates_text}, n = {test.n} in {test.pessimistic_rise.design.clusters} clusters"
+        if test.n
+        else rates_text,
+        lower_bound=low,
+        upper_bound=high,
+        limit=f"rise {100 * test.limit:g}",
+        outcome=test.outcome,
+        sentence=f"{sentence}{_explain_outcome(test)}",
     )
 
 
-def _because(one: Judged) -> str:
-    parts = [WORDS[one.outcome]]
-    if one.outcome == UNSURE:
-        if one.missing:
-            parts.append(f"verdicts on {one.missing} of {one.n} prompts are on one side only")
-        if one.lost:
-            parts.append(f"{one.lost} replies have no verdict")
-        if not one.n:
-            least = "no number of prompts" if one.needed is None else f"at least {one.needed:,} prompts"
-            parts.append(f"{least}, each its own cluster and none changed, would tell")
-        elif one.needed is not None:
-            parts.append(f"some {one.needed:,} prompts like these would tell")
-        elif not (one.lost or one.missing):
+def _explain_outcome(test: RiseTest) -> str:
+    parts = [OUTCOME_WORDS[test.outcome]]
+    if test.outcome == INCONCLUSIVE:
+        if test.unpaired_prompts:
+            parts.append(f"verdicts on {test.unpaired_prompts} of {test.n} prompts are on one side only")
+        if test.lost_replies:
+            parts.append(f"{test.lost_replies} replies have no verdict")
+        if not test.n:
+            needed_text = (
+                "no number of prompts" if test.prompts_needed is None else f"at least {test.prompts_needed:,} prompts"
+            )
+            parts.append(f"{needed_text}, each its own cluster and none changed, would tell")
+        elif test.prompts_needed is not None:
+            parts.append(f"some {test.prompts_needed:,} prompts like these would tell")
+        elif not (test.lost_replies or test.unpaired_prompts):
             parts.append("no number of prompts like these would tell")
     return "; ".join(parts)
 
 
-def rate_cases(checked: Checked) -> list[Case]:
+def rate_findings(rate_check: RateCheck) -> list[GateFinding]:
     """Of limits on rates, each broken or kept."""
     return [
-        Case(
-            model=rate.where,
-            measured=rate.name,
-            found=f"{rate.found:.1%}",
-            at_least="",
-            at_most=f"{100 * rate.value:.1f}",
+        GateFinding(
+            model=rate.run,
+            metric=rate.name,
+            estimate=f"{rate.measured:.1%}",
+            lower_bound="",
+            upper_bound=f"{100 * rate.value:.1f}",
             limit=f"rate {100 * rate.limit:.4g}",
-            outcome=BROKEN if rate.value > rate.limit else KEPT,
-            line=rate.line
+            outcome=FAILED if rate.value > rate.limit else PASSED,
+            sentence=rate.violation_sentence
             if rate.value > rate.limit
-            else f"{rate.where}: {rate.name} {rate.shown} keeps {rate.limit:g}",
+            else f"{rate.run}: {rate.name} {rate.formatted} keeps {rate.limit:g}",
         )
-        for rate in checked.rates
+        for rate in rate_check.rates
     ]
 
 
-def verdict(cases: Sequence[Case]) -> str:
+def gate_sentence(findings: Sequence[GateFinding]) -> str:
     """One sentence for all, and what it is about."""
-    code = exit_code([case.outcome for case in cases])
-    found = SAID[code].format(k=sum(case.outcome == code for case in cases), n=len(cases))
-    return f"{found} (exit {code}). {SCOPE}"
+    code = exit_code([finding.outcome for finding in findings])
+    outcome_sentence = GATE_SENTENCES[code].format(
+        k=sum(finding.outcome == code for finding in findings), n=len(findings)
+    )
+    return f"{outcome_sentence} (exit {code}). {SCOPE}"
 
 
-def markdown(cases: Sequence[Case]) -> str:
+def gate_markdown(findings: Sequence[GateFinding]) -> str:
     """A table, worst first, with the sentence above it."""
-    order = (BROKEN, UNSURE, KEPT)
-    lines = [f"**undersong gate** {MARKS[exit_code([case.outcome for case in cases])]} {verdict(cases)}", ""]
-    lines += [row(HEAD), "|" + " --- |" * len(HEAD)]
-    for case in sorted(cases, key=lambda case: order.index(case.outcome)):
-        cells = (case.model, case.measured, case.found, case.at_least, case.at_most, case.limit)
-        lines.append(row((*map(escaped, cells), f"{MARKS[case.outcome]} {WORDS[case.outcome]}")))
-    unsure = [f"- {escaped(case.line)}" for case in cases if case.outcome == UNSURE]
-    return "\n".join([*lines, "", "Rises, bounds and limits in points.", *unsure]) + "\n"
+    outcome_order = (FAILED, INCONCLUSIVE, PASSED)
+    lines = [
+        f"**undersong gate** {OUTCOME_ICONS[exit_code([finding.outcome for finding in findings])]} {gate_sentence(findings)}",
+        "",
+    ]
+    lines += [markdown_row(TABLE_HEADER), "|" + " --- |" * len(TABLE_HEADER)]
+    for finding in sorted(findings, key=lambda finding: outcome_order.index(finding.outcome)):
+        cells = (
+            finding.model,
+            finding.metric,
+            finding.estimate,
+            finding.lower_bound,
+            finding.upper_bound,
+            finding.limit,
+        )
+        lines.append(
+            markdown_row(
+                (*map(escape_markdown, cells), f"{OUTCOME_ICONS[finding.outcome]} {OUTCOME_WORDS[finding.outcome]}")
+            )
+        )
+    inconclusive_lines = [
+        f"- {escape_markdown(finding.sentence)}" for finding in findings if finding.outcome == INCONCLUSIVE
+    ]
+    return "\n".join([*lines, "", "Rises, bounds and limits in points.", *inconclusive_lines]) + "\n"
 
 
-def junit(cases: Sequence[Case]) -> str:
+def gate_junit_xml(findings: Sequence[GateFinding]) -> str:
     """A test a case: broken is a failure; what cannot be told is an error, because a test that is skipped passes."""
-    counted = {kind: str(sum(case.outcome == code for case in cases)) for kind, code in _KINDS.items()}
-    facts = {"name": "undersong gate", "tests": str(len(cases)), **counted}
-    whole = ElementTree.Element("testsuites", facts)
-    suite = ElementTree.SubElement(whole, "testsuite", facts)
+    outcome_counts = {
+        kind: str(sum(finding.outcome == code for finding in findings)) for kind, code in _JUNIT_OUTCOMES.items()
+    }
+    attributes = {"name": "undersong gate", "tests": str(len(findings)), **outcome_counts}
+    test_suites = ElementTree.Element("testsuites", attributes)
+    suite = ElementTree.SubElement(test_suites, "testsuite", attributes)
     properties = ElementTree.SubElement(suite, "properties")
     ElementTree.SubElement(properties, "property", name="scope", value="model")
-    for case in cases:
-        made = ElementTree.SubElement(suite, "testcase", classname=plain(case.model), name=plain(case.measured))
-        if case.outcome == KEPT:
-            ElementTree.SubElement(made, "system-out").text = plain(case.line)
+    for finding in findings:
+        test_case = ElementTree.SubElement(
+            suite, "testcase", classname=replace_unprintable(finding.model), name=replace_unprintable(finding.metric)
+        )
+        if finding.outcome == PASSED:
+            ElementTree.SubElement(test_case, "system-out").text = replace_unprintable(finding.sentence)
         else:
-            kind = "failure" if case.outcome == BROKEN else "error"
-            ElementTree.SubElement(made, kind, message=plain(case.line), type=WORDS[case.outcome])
-    ElementTree.indent(whole)
-    return ElementTree.tostring(whole, encoding="unicode", xml_declaration=True) + "\n"
+            kind = "failure" if finding.outcome == FAILED else "error"
+            ElementTree.SubElement(
+                test_case, kind, message=replace_unprintable(finding.sentence), type=OUTCOME_WORDS[finding.outcome]
+            )
+    ElementTree.indent(test_suites)
+    return ElementTree.tostring(test_suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
-_KINDS = {"failures": BROKEN, "errors": UNSURE}
+_JUNIT_OUTCOMES = {"failures": FAILED, "errors": INCONCLUSIVE}
 
 
-def _points(share: float) -> str:
+def _format_points(share: float) -> str:
     return f"{100 * share:+.2f}"

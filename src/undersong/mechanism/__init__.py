@@ -1,23 +1,23 @@
 """Where in the network the refusal went: directions, gaps, and proof that the encoder stayed as it was."""
 
 from undersong.mechanism.directions import (
-    Direction,
     GapCurve,
+    RefusalDirection,
     fit_direction,
     gap_curve,
-    late_change,
-    late_p,
+    late_gap_change,
+    late_gap_p_value,
     load_direction,
     save_direction,
 )
 
 __all__ = [
-    "Direction",
+    "RefusalDirection",
     "GapCurve",
     "fit_direction",
     "gap_curve",
-    "late_change",
-    "late_p",
+    "late_gap_change",
+    "late_gap_p_value",
     "load_direction",
     "save_direction",
 ]

@@ -12,52 +12,54 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.mechanism.choosing import Candidate
-from undersong.mechanism.directions import Direction
-from undersong.mechanism.interventions import Change, ablation, addition
-from undersong.mechanism.odds import Changes, moved, refusal_odds
+from undersong.mechanism.choosing import LayerCandidate
+from undersong.mechanism.directions import RefusalDirection
+from undersong.mechanism.interventions import Intervention, ablation, addition
+from undersong.mechanism.odds import BatchInterventions, first_token_kl, refusal_scores
 from undersong.types import Prompt
 
 if TYPE_CHECKING:
     from undersong.models.adapter import AudioModel
 
-States = tuple[np.ndarray, np.ndarray]  # of harmful and of harmless prompts (layers, prompts, dim)
-Clusters = tuple[Sequence[str], Sequence[str]]
+HiddenStatePair = tuple[np.ndarray, np.ndarray]  # of harmful and of harmless prompts (layers, prompts, dim)
+ClusterPair = tuple[Sequence[str], Sequence[str]]
 
 
-def out_of(direction: Direction, place: int, layers: int) -> Changes:
+def ablate_direction(direction: RefusalDirection, layer: int, layer_count: int) -> BatchInterventions:
     """The direction of one place taken out everywhere."""
-    taken: Mapping[int, Change] = dict.fromkeys(range(layers + 1), ablation(direction.unit[place]))
-    return lambda _rows: taken
+    ablations: Mapping[int, Intervention] = dict.fromkeys(range(layer_count + 1), ablation(direction.unit[layer]))
+    return lambda _rows: ablations
 
 
-def into(direction: Direction, place: int, strength: float) -> Changes:
+def add_direction(direction: RefusalDirection, layer: int, strength: float) -> BatchInterventions:
     """The direction of one place put in there; strength 1: as much as the two kinds of prompts are apart."""
-    put: Mapping[int, Change] = {place: addition(strength * 2 * direction.half[place] * direction.unit[place])}
-    return lambda _rows: put
+    additions: Mapping[int, Intervention] = {
+        layer: addition(strength * 2 * direction.half[layer] * direction.unit[layer])
+    }
+    return lambda _rows: additions
 
 
-def candidates(
+def evaluate_candidates(
     model: AudioModel,
-    direction: Direction,
+    direction: RefusalDirection,
     harmful: Sequence[Prompt],
-    harmless: Sequence[Prompt],
+    benign: Sequence[Prompt],
     tokens: Sequence[int],
-) -> list[Candidate]:
+) -> list[LayerCandidate]:
     """Every place that has a direction, tried on the base with prompts for choosing."""
-    found = []
-    for place in np.flatnonzero(np.isfinite(direction.half)).tolist():
-        taken = out_of(direction, place, model.layers)
-        bypass = float(refusal_odds(model, harmful, tokens, taken).mean())
-        induce = float(refusal_odds(model, harmless, tokens, into(direction, place, 1.0)).mean())
-        divergence = float(moved(model, harmless, taken).mean())
-        found.append(Candidate(place, bypass, induce, divergence))
-    return found
+    evaluated = []
+    for layer in np.flatnonzero(np.isfinite(direction.half)).tolist():
+        ablated = ablate_direction(direction, layer, model.layers)
+        bypass = float(refusal_scores(model, harmful, tokens, ablated).mean())
+        induce = float(refusal_scores(model, benign, tokens, add_direction(direction, layer, 1.0)).mean())
+        divergence = float(first_token_kl(model, benign, ablated).mean())
+        evaluated.append(LayerCandidate(layer, bypass, induce, divergence))
+    return evaluated
 
 
 def random_directions(
-    direction: Direction, states: States, clusters: Clusters, count: int, seed: int
-) -> list[Direction]:
+    direction: RefusalDirection, states: HiddenStatePair, clusters: ClusterPair, count: int, seed: int
+) -> list[RefusalDirection]:
     """Directions that chance alone would have fitted, of the same lengths and the same middle.
 
     `states` (harmful, harmless), each (layers, prompts, dim), are what `direction` was fitted on.  Every one is the
@@ -66,27 +68,30 @@ def random_directions(
     with nothing planted a fitted one beats 19 of them in .068 (taken out) and .040 (put in), at a level of .05.
     """
     rng = np.random.default_rng(seed)
-    units = [_units(side, names) for side, names in zip(states, clusters)]
-    made = []
+    cluster_sums = [_cluster_sums(kind_states, kind_clusters) for kind_states, kind_clusters in zip(states, clusters)]
+    directions = []
     for _ in range(count):
-        noise = [np.einsum("lcd,c->ld", unit, rng.choice((-1.0, 1.0), unit.shape[1])) / unit.shape[1] for unit in units]
-        drawn = noise[0] - noise[1]
+        noise = [
+            np.einsum("lcd,c->ld", sums, rng.choice((-1.0, 1.0), sums.shape[1])) / sums.shape[1]
+            for sums in cluster_sums
+        ]
+        difference = noise[0] - noise[1]
         with np.errstate(invalid="ignore"):
-            unit = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
-        made.append(Direction(unit, direction.middle, direction.half))
-    return made
+            unit = difference / np.linalg.norm(difference, axis=1, keepdims=True)
+        directions.append(RefusalDirection(unit, direction.middle, direction.half))
+    return directions
 
 
-def _units(states: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
+def _cluster_sums(states: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
     """(layers, clusters, dim): sums of each cluster's centred states."""
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
-    centred = states.astype(np.float64) - states.mean(axis=1, dtype=np.float64, keepdims=True)
-    belongs = np.zeros((len(names), states.shape[1]))
-    belongs[index, np.arange(states.shape[1])] = 1.0
-    return np.einsum("cn,lnd->lcd", belongs, centred)
+    centered = states.astype(np.float64) - states.mean(axis=1, dtype=np.float64, keepdims=True)
+    membership = np.zeros((len(names), states.shape[1]))
+    membership[index, np.arange(states.shape[1])] = 1.0
+    return np.einsum("cn,lnd->lcd", membership, centered)
 
 
-def beats_random(effect: float, random: Sequence[float]) -> float:
+def random_direction_p_value(effect: float, random_effects: Sequence[float]) -> float:
     """One-sided p of an effect among those of random directions: the share that is at least as large, its own one
     counted (Phipson and Smyth 2010)."""
-    return (1 + sum(other >= effect for other in random)) / (1 + len(random))
+    return (1 + sum(random_effect >= effect for random_effect in random_effects)) / (1 + len(random_effects))

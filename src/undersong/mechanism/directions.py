@@ -17,7 +17,7 @@ from undersong.types import UndersongError
 
 
 @dataclass(frozen=True)
-class Direction:
+class RefusalDirection:
     """Per layer: `unit` (layers, dim), `middle` (layers,) and `half` (layers,) of the two means along it.
 
     Projections are scaled so that the fitting split's harmful mean is +1 and its harmless mean -1.
@@ -33,30 +33,30 @@ class Direction:
         with np.errstate(invalid="ignore", divide="ignore"):
             return (along - self.middle[:, None]) / self.half[:, None]
 
-    def cosine(self, other: Direction) -> np.ndarray:
+    def cosine(self, other: RefusalDirection) -> np.ndarray:
         """(layers,): cosine with another direction of the same layers, NaN where either is missing."""
         return np.einsum("ld,ld->l", self.unit, other.unit)
 
 
-def fit_direction(harmful: np.ndarray, harmless: np.ndarray) -> Direction:
+def fit_direction(harmful: np.ndarray, benign: np.ndarray) -> RefusalDirection:
     """From hidden states (layers, prompts, dim) of two contrast sets; float64 accumulation.
 
     A layer whose two means are equal (the decoder's input at an identical last token) has no direction: NaN.
     """
-    for name, states in (("harmful", harmful), ("harmless", harmless)):
+    for name, states in (("harmful", harmful), ("harmless", benign)):
         if states.shape[1] == 0:
             raise UndersongError(f"The {name} contrast set is empty; a direction needs prompts of both kinds.")
         if not np.isfinite(states).all():
             raise UndersongError(
                 f"The {name} contrast set has hidden states that are not finite; check the model's dtype."
             )
-    mean_harmful, mean_harmless = (s.mean(axis=1, dtype=np.float64) for s in (harmful, harmless))
-    difference = mean_harmful - mean_harmless
+    mean_harmful, mean_benign = (s.mean(axis=1, dtype=np.float64) for s in (harmful, benign))
+    difference = mean_harmful - mean_benign
     length = np.linalg.norm(difference, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         unit = difference / np.where(length > 0, length, np.nan)[:, None]
-    middle = np.einsum("ld,ld->l", (mean_harmful + mean_harmless) / 2, unit)
-    return Direction(unit, middle, np.where(length > 0, length / 2, np.nan))
+    midpoint = np.einsum("ld,ld->l", (mean_harmful + mean_benign) / 2, unit)
+    return RefusalDirection(unit, midpoint, np.where(length > 0, length / 2, np.nan))
 
 
 @dataclass(frozen=True)
@@ -83,30 +83,32 @@ def _cluster_means(projections: np.ndarray, clusters: Sequence[str]) -> np.ndarr
 
 def gap_curve(
     harmful: np.ndarray,
-    harmless: np.ndarray,
+    benign: np.ndarray,
     harmful_clusters: Sequence[str],
-    harmless_clusters: Sequence[str],
+    benign_clusters: Sequence[str],
     rng: np.random.Generator,
     draws: int = 2000,
 ) -> GapCurve:
     """Projections (layers, prompts) of held-out prompts -> gap per layer, bootstrapped over clusters of both kinds."""
-    a, b = _cluster_means(harmful, harmful_clusters), _cluster_means(harmless, harmless_clusters)
+    a, b = _cluster_means(harmful, harmful_clusters), _cluster_means(benign, benign_clusters)
     mean_a, mean_b = a.mean(axis=1), b.mean(axis=1)
-    return GapCurve(mean_a, mean_b, mean_a - mean_b, *_interval(a, b, rng, draws))
+    return GapCurve(mean_a, mean_b, mean_a - mean_b, *_difference_interval(a, b, rng, draws))
 
 
-def _interval(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, draws: int) -> tuple[np.ndarray, np.ndarray]:
+def _difference_interval(
+    a: np.ndarray, b: np.ndarray, rng: np.random.Generator, draws: int
+) -> tuple[np.ndarray, np.ndarray]:
     """95 % bootstrap interval (layers,) of mean a - mean b, both (layers, clusters).
 
     NaN where either has one cluster only: resampling one unit shows no noise, and would give an interval of width 0.
     """
     if min(a.shape[1], b.shape[1]) < 2:
         return np.full(len(a), np.nan), np.full(len(a), np.nan)
-    low, high = np.percentile(_resample(a, rng, draws) - _resample(b, rng, draws), [2.5, 97.5], axis=0)
+    low, high = np.percentile(_bootstrap_means(a, rng, draws) - _bootstrap_means(b, rng, draws), [2.5, 97.5], axis=0)
     return low, high
 
 
-def _resample(values: np.ndarray, rng: np.random.Generator, draws: int) -> np.ndarray:
+def _bootstrap_means(values: np.ndarray, rng: np.random.Generator, draws: int) -> np.ndarray:
     """(layers, clusters) -> bootstrap means (draws, layers): how often each cluster is drawn, times its value."""
     clusters = values.shape[1]
     times_drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=draws)
@@ -114,12 +116,12 @@ def _resample(values: np.ndarray, rng: np.random.Generator, draws: int) -> np.nd
         return times_drawn @ values.T / clusters
 
 
-def late_layers(layers: int) -> slice:
+def late_layers(layer_count: int) -> slice:
     """The last quarter of the decoder's layers (at least one), as indices into arrays that start with the input."""
-    return slice(layers + 1 - max(1, layers // 4), layers + 1)
+    return slice(layer_count + 1 - max(1, layer_count // 4), layer_count + 1)
 
 
-def late_change(
+def late_gap_change(
     before: tuple[np.ndarray, np.ndarray],
     after: tuple[np.ndarray, np.ndarray],
     clusters: tuple[Sequence[str], Sequence[str]],
@@ -131,15 +133,18 @@ def late_change(
     `before` and `after` are (harmful, harmless) projections (layers + 1, prompts) of the *same* held-out prompts, so
     the bootstrap resamples clusters of paired changes.  NaN where `gap_curve` has NaN.
     """
-    late = late_layers(before[0].shape[0] - 1)
+    late_slice = late_layers(before[0].shape[0] - 1)
     changes = [
-        _cluster_means((a - b)[late].mean(axis=0, keepdims=True), names) for a, b, names in zip(after, before, clusters)
+        _cluster_means((a - b)[late_slice].mean(axis=0, keepdims=True), names)
+        for a, b, names in zip(after, before, clusters)
     ]
-    low, high = _interval(changes[0], changes[1], rng, draws)
+    low, high = _difference_interval(changes[0], changes[1], rng, draws)
     return float(changes[0].mean() - changes[1].mean()), float(low[0]), float(high[0])
 
 
-def late_p(change: tuple[np.ndarray, np.ndarray], clusters: tuple[Sequence[str], Sequence[str]]) -> float:
+def late_gap_p_value(
+    projections: tuple[np.ndarray, np.ndarray], clusters: tuple[Sequence[str], Sequence[str]]
+) -> float:
     """p of "harmful and harmless prompts are alike in the last quarter of layers", two-sided (Welch 1947).
 
     `change`: projections of both kinds (layers + 1, prompts), or what they changed by; each cluster is one value, and
@@ -147,22 +152,24 @@ def late_p(change: tuple[np.ndarray, np.ndarray], clusters: tuple[Sequence[str],
     """
     from scipy.stats import ttest_ind
 
-    late = late_layers(change[0].shape[0] - 1)
-    sides = [_cluster_means(c[late].mean(axis=0, keepdims=True), names)[0] for c, names in zip(change, clusters)]
-    if min(map(len, sides)) < 2 or not (np.ptp(sides[0]) or np.ptp(sides[1])):
+    late_slice = late_layers(projections[0].shape[0] - 1)
+    cluster_means = [
+        _cluster_means(c[late_slice].mean(axis=0, keepdims=True), names)[0] for c, names in zip(projections, clusters)
+    ]
+    if min(map(len, cluster_means)) < 2 or not (np.ptp(cluster_means[0]) or np.ptp(cluster_means[1])):
         return float("nan")
-    return float(ttest_ind(*sides, equal_var=False).pvalue)
+    return float(ttest_ind(*cluster_means, equal_var=False).pvalue)
 
 
-def save_direction(direction: Direction, path: Path) -> None:
+def save_direction(direction: RefusalDirection, path: Path) -> None:
     """One safetensors file: `unit`, `middle`, `half`, all float64."""
     from safetensors.numpy import save_file
 
     save_file({"unit": direction.unit, "middle": direction.middle, "half": direction.half}, path)
 
 
-def load_direction(path: Path) -> Direction:
+def load_direction(path: Path) -> RefusalDirection:
     """What `save_direction` wrote."""
     from safetensors.numpy import load_file
 
-    return Direction(**load_file(path))
+    return RefusalDirection(**load_file(path))

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undersong.statistics import cluster_draws, linear_cka
+from undersong.statistics import cluster_bootstrap_weights, linear_cka
 from undersong.types import UndersongError
 
 DRAWS = 1000
 
 
 @dataclass(frozen=True)
-class Drift:
+class RepresentationDrift:
     """Per place (layers + 1,): mean of |after - before| / |before| over prompts with its 95 % interval over clusters,
     and linear CKA of the two (NaN where the states do not vary).  `at_input`: the largest absolute difference there."""
 
@@ -26,10 +26,10 @@ class Drift:
     low: np.ndarray
     high: np.ndarray
     cka: np.ndarray
-    at_input: float
+    input_difference: float
 
 
-def drift(before: np.ndarray, after: np.ndarray, clusters: Sequence[str], seed: int = 0) -> Drift:
+def measure_drift(before: np.ndarray, after: np.ndarray, clusters: Sequence[str], seed: int = 0) -> RepresentationDrift:
     """From states (layers + 1, prompts, dim) of the same prompts.
 
     Raises UndersongError for different shapes, or states that are not finite.
@@ -42,22 +42,22 @@ def drift(before: np.ndarray, after: np.ndarray, clusters: Sequence[str], seed: 
     for name, states in (("base", before), ("tuned model", after)):
         if not np.isfinite(states).all():
             raise UndersongError(f"The {name} has states that are not finite; check its dtype.")
-    each = np.stack([_moved(a, b) for a, b in zip(before, after)])
-    low = high = np.full(len(each), np.nan)
+    relative = np.stack([_relative_change(a, b) for a, b in zip(before, after)])
+    low = high = np.full(len(relative), np.nan)
     if len(set(clusters)) > 1:
-        counts = np.stack(list(cluster_draws(clusters, DRAWS, seed)))
-        low, high = np.percentile(counts @ each.T / counts.sum(axis=1, keepdims=True), [2.5, 97.5], axis=0)
-    cka = np.array([_cka(a, b) for a, b in zip(before, after)])
-    return Drift(each.mean(axis=1), low, high, cka, float(np.abs(after[0] - before[0]).max()))
+        counts = np.stack(list(cluster_bootstrap_weights(clusters, DRAWS, seed)))
+        low, high = np.percentile(counts @ relative.T / counts.sum(axis=1, keepdims=True), [2.5, 97.5], axis=0)
+    cka = np.array([_linear_cka(a, b) for a, b in zip(before, after)])
+    return RepresentationDrift(relative.mean(axis=1), low, high, cka, float(np.abs(after[0] - before[0]).max()))
 
 
-def _moved(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+def _relative_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """(prompts,): length of the difference over the length of what was."""
     a, b = before.astype(np.float64), after.astype(np.float64)
     return np.linalg.norm(b - a, axis=1) / np.maximum(np.linalg.norm(a, axis=1), np.finfo(np.float64).tiny)
 
 
-def _cka(before: np.ndarray, after: np.ndarray) -> float:
+def _linear_cka(before: np.ndarray, after: np.ndarray) -> float:
     if len(before) < 2 or not (np.ptp(before, axis=0).any() and np.ptp(after, axis=0).any()):
         return float("nan")
     return linear_cka(before, after).value

@@ -18,75 +18,77 @@ from undersong.types import UndersongError
 if TYPE_CHECKING:
     from torch import nn
 
-Change = Callable[[torch.Tensor], torch.Tensor]  # hidden states (batch, tokens, dim) -> the same, changed
+Intervention = Callable[[torch.Tensor], torch.Tensor]  # hidden states (batch, tokens, dim) -> the same, changed
 
 
 @contextmanager
-def changed(layers: Sequence[nn.Module], changes: Mapping[int, Change]) -> Iterator[None]:
+def apply_interventions(layers: Sequence[nn.Module], interventions: Mapping[int, Intervention]) -> Iterator[None]:
     """Every pass inside goes on with what `changes[place]` makes of the states at `place`.
 
     Raises UndersongError for a place that the decoder does not have.
     """
-    if wrong := [place for place in changes if not 0 <= place <= len(layers)]:
-        raise UndersongError(f"The decoder has {len(layers)} layers, and no place {wrong[0]}; give 0 to {len(layers)}.")
+    if invalid := [layer for layer in interventions if not 0 <= layer <= len(layers)]:
+        raise UndersongError(
+            f"The decoder has {len(layers)} layers, and no place {invalid[0]}; give 0 to {len(layers)}."
+        )
     with ExitStack() as hooks:
-        for place, change in changes.items():
-            hook = _at_input(layers[0], change) if place == 0 else _at_output(layers[place - 1], change)
+        for layer, intervention in interventions.items():
+            hook = _hook_input(layers[0], intervention) if layer == 0 else _hook_output(layers[layer - 1], intervention)
             hooks.callback(hook.remove)
         yield
 
 
-def ablation(unit: np.ndarray) -> Change:
+def ablation(unit: np.ndarray) -> Intervention:
     """Takes out what lies along `unit` (dim,), at every token (Arditi et al. 2024, arXiv 2406.11717, eq. 4)."""
 
-    def change(states: torch.Tensor) -> torch.Tensor:
-        along = _like(unit, states)
-        return states - (states @ along)[..., None] * along
+    def ablate(states: torch.Tensor) -> torch.Tensor:
+        unit_tensor = _match_states(unit, states)
+        return states - (states @ unit_tensor)[..., None] * unit_tensor
 
-    return change
+    return ablate
 
 
-def addition(vector: np.ndarray) -> Change:
+def addition(vector: np.ndarray) -> Intervention:
     """Adds `vector` (dim,) at every token (there, eq. 3)."""
-    return lambda states: states + _like(vector, states)
+    return lambda states: states + _match_states(vector, states)
 
 
-def replacement(rows: np.ndarray) -> Change:
+def replacement(rows: np.ndarray) -> Intervention:
     """Puts `rows` (batch, dim) in place of the states at the last token of a prompt: prompts of a batch end together.
 
     While a reply is written, one token at a time, nothing is replaced.
     """
 
-    def change(states: torch.Tensor) -> torch.Tensor:
+    def replace(states: torch.Tensor) -> torch.Tensor:
         if states.shape[1] == 1:
             return states
         if len(states) != len(rows):
             raise UndersongError(f"There are {len(rows)} states for a batch of {len(states)}; ask the same prompts.")
-        out = states.clone()
-        out[:, -1] = _like(rows, states)
-        return out
+        patched = states.clone()
+        patched[:, -1] = _match_states(rows, states)
+        return patched
 
-    return change
+    return replace
 
 
-def _like(values: np.ndarray, states: torch.Tensor) -> torch.Tensor:
+def _match_states(values: np.ndarray, states: torch.Tensor) -> torch.Tensor:
     """On the states' device and in their dtype: layers of one model may lie on several."""
     return torch.as_tensor(values).to(states.device, states.dtype)
 
 
-def _at_input(layer: nn.Module, change: Change) -> Any:
+def _hook_input(layer: nn.Module, intervention: Intervention) -> Any:
     def hook(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         if args:
-            return (change(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
+            return (intervention(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": intervention(kwargs["hidden_states"])}
 
     return layer.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-def _at_output(layer: nn.Module, change: Change) -> Any:
+def _hook_output(layer: nn.Module, intervention: Intervention) -> Any:
     def hook(_module: nn.Module, _args: tuple, output: Any) -> Any:
         if isinstance(output, tuple):
-            return (change(output[0]), *output[1:])
-        return change(output)
+            return (intervention(output[0]), *output[1:])
+        return intervention(output)
 
     return layer.register_forward_hook(hook)

@@ -10,31 +10,37 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from undersong.statistics import standardised
+from undersong.statistics import standardized_difference
 from undersong.types import Sample
 
-MOST = 0.5  # standard deviations between the means of two lengths
-MOVED = 0.25  # share of one side whose voices would have to be exchanged
+MAX_LENGTH_DIFFERENCE = 0.5  # standard deviations between the means of two lengths
+MAX_VOICE_EXCHANGE = 0.25  # share of one side whose voices would have to be exchanged
 
 
-def mismatches(harmful: Sequence[Sample], harmless: Sequence[Sample], name: str) -> Iterator[str]:
+def contrast_mismatches(harmful: Sequence[Sample], benign: Sequence[Sample], set_name: str) -> Iterator[str]:
     """A sentence for each way in which the two sides of the set `name` differ; where neither can be compared, none."""
-    sides = harmful, harmless
-    words = [[len(sample.text.split()) for sample in side if sample.text is not None] for side in sides]
-    seconds = [[sample.seconds for sample in side if sample.seconds is not None] for side in sides]
+    sample_sets = harmful, benign
+    words = [[len(sample.text.split()) for sample in samples if sample.text is not None] for samples in sample_sets]
+    seconds = [[sample.seconds for sample in samples if sample.seconds is not None] for samples in sample_sets]
     for unit, lengths in (("words", words), ("seconds", seconds)):
-        if all(lengths) and abs(apart := standardised(np.array(lengths[0]), np.array(lengths[1]))) > MOST:
-            means = [float(np.mean(side)) for side in lengths]
+        if (
+            all(lengths)
+            and abs(difference := standardized_difference(np.array(lengths[0]), np.array(lengths[1])))
+            > MAX_LENGTH_DIFFERENCE
+        ):
+            means = [float(np.mean(values)) for values in lengths]
             yield (
-                f"Harmful and harmless prompts of {name} differ in length ({means[0]:.1f} and {means[1]:.1f} {unit}, "
-                f"{abs(apart):.1f} standard deviations): what tells them apart may be that; match them."
+                f"Harmful and harmless prompts of {set_name} differ in length ({means[0]:.1f} and {means[1]:.1f} {unit}, "
+                f"{abs(difference):.1f} standard deviations): what tells them apart may be that; match them."
             )
-    voices = [[sample.speaker for sample in side] for side in sides]
+    voices = [[sample.speaker for sample in samples] for samples in sample_sets]
     if None not in (*voices[0], *voices[1]):
-        shares = [Counter(side) for side in voices]
-        moved = sum(abs(shares[0][v] / len(voices[0]) - shares[1][v] / len(voices[1])) for v in shares[0] | shares[1])
-        if moved / 2 > MOVED:
+        shares = [Counter(speakers) for speakers in voices]
+        exchanged = sum(
+            abs(shares[0][v] / len(voices[0]) - shares[1][v] / len(voices[1])) for v in shares[0] | shares[1]
+        )
+        if exchanged / 2 > MAX_VOICE_EXCHANGE:
             yield (
-                f"Harmful and harmless prompts of {name} have other voices ({moved / 2:.0%} would have to be "
+                f"Harmful and harmless prompts of {set_name} have other voices ({exchanged / 2:.0%} would have to be "
                 "exchanged): what tells them apart may be that; match them."
             )

@@ -17,43 +17,46 @@ if TYPE_CHECKING:
 
     from undersong.models.adapter import AudioModel
 
-IN_LAYER = re.compile(r"\.layers\.(\d+)\.(?:.*\.)?(\w+)$")
+LAYER_MODULE_PATTERN = re.compile(r"\.layers\.(\d+)\.(?:.*\.)?(\w+)$")
 
 
-def parts_of(model: AudioModel) -> dict[str, list[LoraLayer]]:
+def lora_parts(model: AudioModel) -> dict[str, list[LoraLayer]]:
     """Name of a part -> its LoRA layers: `layer 3` (the third), `q_proj`, `first half`, `second half`.
 
     Raises UndersongError where none is, or where a LoRA layer is not in a block of the decoder.
     """
     from peft.tuners.lora import LoraLayer
 
-    found: dict[tuple[int, str], list[LoraLayer]] = {}
+    modules_by_location: dict[tuple[int, str], list[LoraLayer]] = {}
     for name, module in model.model.named_modules():
         if isinstance(module, LoraLayer):
-            place = IN_LAYER.search(name)
-            if place is None:
+            match = LAYER_MODULE_PATTERN.search(name)
+            if match is None:
                 raise UndersongError(f"LoRA on {name} is in no block of the decoder; it cannot be taken apart.")
-            found.setdefault((int(place[1]), place[2]), []).append(module)
-    if not found:
+            modules_by_location.setdefault((int(match[1]), match[2]), []).append(module)
+    if not modules_by_location:
         raise UndersongError(f"{model.name} wears no LoRA to take apart; put one on (a decoder tuned whole has none).")
-    parts: dict[str, list[LoraLayer]] = {f"layer {at + 1}": [] for at, _ in sorted(found)}
-    parts |= {kind: [] for kind in sorted({kind for _, kind in found})} | {"first half": [], "second half": []}
-    for (at, kind), modules in found.items():
-        half = "first half" if at < model.layers / 2 else "second half"
-        for name in (f"layer {at + 1}", kind, half):
+    parts: dict[str, list[LoraLayer]] = {f"layer {layer + 1}": [] for layer, _ in sorted(modules_by_location)}
+    parts |= {module_type: [] for module_type in sorted({kind for _, kind in modules_by_location})} | {
+        "first half": [],
+        "second half": [],
+    }
+    for (layer, module_type), modules in modules_by_location.items():
+        half = "first half" if layer < model.layers / 2 else "second half"
+        for name in (f"layer {layer + 1}", module_type, half):
             parts[name] += modules
     return {name: modules for name, modules in parts.items() if modules}
 
 
 @contextmanager
-def without(modules: Sequence[LoraLayer]) -> Iterator[None]:
+def disable_lora_modules(modules: Sequence[LoraLayer]) -> Iterator[None]:
     """These LoRA layers add nothing; afterwards they add what they did."""
-    before = [dict(module.scaling) for module in modules]
+    scalings = [dict(module.scaling) for module in modules]
     try:
         for module in modules:
             for adapter in module.scaling:
                 module.scaling[adapter] = 0.0
         yield
     finally:
-        for module, scaling in zip(modules, before):
+        for module, scaling in zip(modules, scalings):
             module.scaling.update(scaling)

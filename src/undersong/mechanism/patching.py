@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from undersong.mechanism.interventions import replacement
-from undersong.mechanism.odds import Changes, refusal_odds
-from undersong.statistics import cluster_draws
+from undersong.mechanism.odds import BatchInterventions, refusal_scores
+from undersong.statistics import cluster_bootstrap_weights
 from undersong.types import Prompt
 
 if TYPE_CHECKING:
@@ -31,18 +31,18 @@ class Recovery:
     tuned, 1 as the base; NaN where the loss is not above 0, so that there is nothing to give back.
     """
 
-    lost: tuple[float, float, float]
+    refusal_loss: tuple[float, float, float]
     share: np.ndarray
     low: np.ndarray
     high: np.ndarray
 
     @property
-    def is_something(self) -> bool:
+    def is_measurable(self) -> bool:
         """Whether the loss is above 0 by its interval; else there is nothing to give back, and `share` is NaN."""
-        return self.lost[1] > 0
+        return self.refusal_loss[1] > 0
 
 
-def patched_odds(
+def patched_refusal_scores(
     tuned: AudioModel, base_states: np.ndarray, prompts: Sequence[Prompt], tokens: Sequence[int]
 ) -> np.ndarray:
     """(layers + 1, prompts): refusal log odds of `tuned` with the base's state at each place, from the input on.
@@ -50,26 +50,31 @@ def patched_odds(
     `base_states` (layers + 1, prompts, dim): `hidden` of the base on the same prompts.
     """
 
-    def at(place: int) -> Changes:
-        return lambda rows: {place: replacement(base_states[place, list(rows)])}
+    def patch_layer(layer: int) -> BatchInterventions:
+        return lambda rows: {layer: replacement(base_states[layer, list(rows)])}
 
-    return np.stack([refusal_odds(tuned, prompts, tokens, at(place)) for place in range(len(base_states))])
+    return np.stack([refusal_scores(tuned, prompts, tokens, patch_layer(layer)) for layer in range(len(base_states))])
 
 
-def recovery(
-    base: np.ndarray, tuned: np.ndarray, changed: np.ndarray, clusters: Sequence[str], seed: int = 0
+def measure_recovery(
+    base: np.ndarray, tuned: np.ndarray, intervened: np.ndarray, clusters: Sequence[str], seed: int = 0
 ) -> Recovery:
     """From log odds of the base and the tuned model (prompts,) and under each change (changes, prompts).
 
     Intervals by bootstrap over clusters, a ratio of means in each draw.
     """
-    lost, gained = base - tuned, changed - tuned
-    counts = np.stack(list(cluster_draws(clusters, DRAWS, seed)))
-    drawn = counts @ np.vstack([lost, gained]).T / counts.sum(axis=1, keepdims=True)
-    low, high = np.percentile(drawn[:, 0], [2.5, 97.5])
-    nothing = np.full(len(changed), np.nan)
+    losses, gains = base - tuned, intervened - tuned
+    counts = np.stack(list(cluster_bootstrap_weights(clusters, DRAWS, seed)))
+    resampled_means = counts @ np.vstack([losses, gains]).T / counts.sum(axis=1, keepdims=True)
+    low, high = np.percentile(resampled_means[:, 0], [2.5, 97.5])
+    undefined = np.full(len(intervened), np.nan)
     if low <= 0 or len(set(clusters)) < 2:
-        return Recovery((float(lost.mean()), float(low), float(high)), nothing, nothing, nothing)
-    ratios = drawn[:, 1:] / np.where(drawn[:, :1] > 0, drawn[:, :1], np.nan)
-    ends = np.nanpercentile(ratios, [2.5, 97.5], axis=0)
-    return Recovery((float(lost.mean()), float(low), float(high)), gained.mean(axis=1) / lost.mean(), ends[0], ends[1])
+        return Recovery((float(losses.mean()), float(low), float(high)), undefined, undefined, undefined)
+    ratios = resampled_means[:, 1:] / np.where(resampled_means[:, :1] > 0, resampled_means[:, :1], np.nan)
+    interval_ends = np.nanpercentile(ratios, [2.5, 97.5], axis=0)
+    return Recovery(
+        (float(losses.mean()), float(low), float(high)),
+        gains.mean(axis=1) / losses.mean(),
+        interval_ends[0],
+        interval_ends[1],
+    )

@@ -15,8 +15,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undersong.mechanism.probe_fits import Blocks, blocks_of, deal, held_out_decisions, nested_decisions, relabel
-from undersong.mechanism.probe_scores import LEVEL, Decided, Scores, Told, scored, told
+from undersong.mechanism.probe_fits import (
+    PromptBlocks,
+    assign_folds,
+    held_out_decisions,
+    make_blocks,
+    nested_decisions,
+    permute_labels,
+)
+from undersong.mechanism.probe_scores import (
+    SIGNIFICANCE_LEVEL,
+    PointScores,
+    ProbeDecisions,
+    ProbeScores,
+    point_scores,
+    score_decisions,
+)
 from undersong.types import UndersongError
 
 NOTE_CONSTANT = "Layers {layers} are constant over the prompts and have no probe."
@@ -35,7 +49,7 @@ class ProbeSet:
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeResult:
     """`folds`: out-of-fold scores.  `held_out`: of a set in no fold, by probes fitted on all of the other.
 
     `design`: how labels were permuted: `between` clusters (each has one label), `matched` (each has both: its sides
@@ -43,154 +57,167 @@ class Probe:
     """
 
     design: str
-    folds: Scores
-    held_out: Scores | None
+    cross_validated: ProbeScores
+    held_out: ProbeScores | None
     notes: tuple[str, ...] = ()
 
 
-def probe(
-    fitted: ProbeSet,
+def cross_validate_probe(
+    fit_set: ProbeSet,
     seed: int,
     held_out: ProbeSet | None = None,
     folds: int = 5,
     permutations: int = 999,
     draws: int = 1000,
-) -> Probe:
+) -> ProbeResult:
     """Nested cross-validation by cluster on `fitted`; with `held_out`, also a fit on all of it that is scored there.
 
     Raises UndersongError for states that are not finite, shapes that do not fit, fewer than 2 x folds clusters of a
     label, or a cluster in both sets.
     """
-    blocks = _foldable(fitted, folds, permutations)
+    blocks = _check_foldable(fit_set, folds, permutations)
     if held_out is not None:
-        _disjoint(fitted, held_out)
-    for_folds, for_labels, for_draws = np.random.SeedSequence(seed).spawn(3)
-    fold = deal(blocks, folds, np.random.default_rng(for_folds))
-    labels = relabel(blocks, fold, permutations, np.random.default_rng(for_labels))[blocks.of]
-    found = (
-        nested_decisions(layer, labels, blocks.share, fold[blocks.of]) if _varies(layer) else None
-        for layer in fitted.states
+        _check_disjoint(fit_set, held_out)
+    fold_seed, label_seed, draw_seed = np.random.SeedSequence(seed).spawn(3)
+    fold = assign_folds(blocks, folds, np.random.default_rng(fold_seed))
+    labels = permute_labels(blocks, fold, permutations, np.random.default_rng(label_seed))[blocks.block_index]
+    decisions_by_layer = (
+        nested_decisions(layer, labels, blocks.prompt_weight, fold[blocks.block_index]) if _varies(layer) else None
+        for layer in fit_set.states
     )
-    scores = scored(blocks, fold, found, labels, blocks.clusters * (1 - 1 / folds), draws, for_draws)
-    elsewhere = None
+    scores = score_decisions(
+        blocks, fold, decisions_by_layer, labels, blocks.cluster_count * (1 - 1 / folds), draws, draw_seed
+    )
+    held_out_scores = None
     if held_out is not None:
-        decisions = decide(fitted, held_out, seed, folds)
-        elsewhere = score(decisions, held_out.harmful, held_out.clusters, blocks.clusters, seed, permutations, draws)
-    return Probe(blocks.design, scores, elsewhere, _notes(fitted, permutations))
+        decisions = predict_held_out(fit_set, held_out, seed, folds)
+        held_out_scores = score_held_out(
+            decisions, held_out.harmful, held_out.clusters, blocks.cluster_count, seed, permutations, draws
+        )
+    return ProbeResult(blocks.design, scores, held_out_scores, _notes(fit_set, permutations))
 
 
-def decide(fitted: ProbeSet, held_out: ProbeSet, seed: int, folds: int = 5) -> np.ndarray:
+def predict_held_out(fit_set: ProbeSet, held_out: ProbeSet, seed: int, folds: int = 5) -> np.ndarray:
     """(layers + 1, held-out prompts) decision values of probes fitted on all of the other set, above 0: harmful.
 
     NaN at a layer that is constant there.  Their penalties are chosen by cross-validation in the other set alone.
     """
-    blocks = _foldable(fitted, folds)
-    _disjoint(fitted, held_out)
-    _checked(held_out, least=1)
-    (for_folds,) = np.random.SeedSequence(seed).spawn(1)
-    fold = deal(blocks, folds, np.random.default_rng(for_folds))[blocks.of]
-    none = np.full(held_out.states.shape[1], np.nan)
+    blocks = _check_foldable(fit_set, folds)
+    _check_disjoint(fit_set, held_out)
+    _check_probe_set(held_out, min_clusters=1)
+    (fold_seed,) = np.random.SeedSequence(seed).spawn(1)
+    fold = assign_folds(blocks, folds, np.random.default_rng(fold_seed))[blocks.block_index]
+    missing = np.full(held_out.states.shape[1], np.nan)
     return np.array(
         [
-            held_out_decisions(layer, blocks.harmful[blocks.of], blocks.share, fold, out) if _varies(layer) else none
-            for layer, out in zip(fitted.states, held_out.states)
+            held_out_decisions(layer, blocks.harmful[blocks.block_index], blocks.prompt_weight, fold, held_out_layer)
+            if _varies(layer)
+            else missing
+            for layer, held_out_layer in zip(fit_set.states, held_out.states)
         ]
     )
 
 
-def score(
+def score_held_out(
     decisions: np.ndarray,
     harmful: Sequence[bool] | np.ndarray,
     clusters: Sequence[Hashable],
-    trained: int,
+    training_cluster_count: int,
     seed: int,
     permutations: int = 999,
     draws: int = 1000,
-) -> Scores:
+) -> ProbeScores:
     """What `decide` decided, set beside the held-out labels; their p permutes these, the probe staying as it is.
 
     `trained`: how many clusters the probe was fitted on.
     """
-    blocks, labels = _relabelled(harmful, clusters, seed, permutations)
-    fold = np.zeros(len(blocks.cluster), dtype=np.int64)
-    for_draws = np.random.SeedSequence(seed).spawn(5)[4]
-    return scored(blocks, fold, _by_layer(decisions), labels, trained, draws, for_draws)
+    blocks, labels = _permuted_labels(harmful, clusters, seed, permutations)
+    fold = np.zeros(len(blocks.cluster_index), dtype=np.int64)
+    draw_seed = np.random.SeedSequence(seed).spawn(5)[4]
+    return score_decisions(
+        blocks, fold, _decisions_by_layer(decisions), labels, training_cluster_count, draws, draw_seed
+    )
 
 
-def decided(
-    decisions: np.ndarray, harmful: Sequence[bool] | np.ndarray, clusters: Sequence[Hashable], trained: int
-) -> Decided:
+def make_probe_decisions(
+    decisions: np.ndarray,
+    harmful: Sequence[bool] | np.ndarray,
+    clusters: Sequence[Hashable],
+    training_cluster_count: int,
+) -> ProbeDecisions:
     """What `decide` decided, for `late_difference`."""
-    blocks = blocks_of(harmful, clusters)
-    return Decided(blocks, trained, np.zeros(len(blocks.of), dtype=np.int64), decisions)
+    blocks = make_blocks(harmful, clusters)
+    return ProbeDecisions(blocks, training_cluster_count, np.zeros(len(blocks.block_index), dtype=np.int64), decisions)
 
 
-def tell(
+def held_out_point_scores(
     decisions: np.ndarray,
     harmful: Sequence[bool] | np.ndarray,
     clusters: Sequence[Hashable],
     seed: int,
     permutations: int = 999,
-) -> Told:
+) -> PointScores:
     """What `score` says without intervals, for many models."""
-    blocks, labels = _relabelled(harmful, clusters, seed, permutations)
-    return told(blocks, _by_layer(decisions), labels)
+    blocks, labels = _permuted_labels(harmful, clusters, seed, permutations)
+    return point_scores(blocks, _decisions_by_layer(decisions), labels)
 
 
-def _relabelled(
+def _permuted_labels(
     harmful: Sequence[bool] | np.ndarray, clusters: Sequence[Hashable], seed: int, permutations: int
-) -> tuple[Blocks, np.ndarray]:
+) -> tuple[PromptBlocks, np.ndarray]:
     """Held-out blocks, and labels (prompts, 1 + permutations)."""
-    blocks = blocks_of(harmful, clusters)
-    together = np.zeros(len(blocks.cluster), dtype=np.int64)
+    blocks = make_blocks(harmful, clusters)
+    single_fold = np.zeros(len(blocks.cluster_index), dtype=np.int64)
     rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(4)[3])
-    return blocks, relabel(blocks, together, permutations, rng)[blocks.of]
+    return blocks, permute_labels(blocks, single_fold, permutations, rng)[blocks.block_index]
 
 
-def _by_layer(decisions: np.ndarray) -> Iterator[np.ndarray | None]:
+def _decisions_by_layer(decisions: np.ndarray) -> Iterator[np.ndarray | None]:
     return (None if np.isnan(layer[0]) else layer[:, None] for layer in decisions)
 
 
-def _foldable(fitted: ProbeSet, folds: int, permutations: int = 1) -> Blocks:
+def _check_foldable(fit_set: ProbeSet, folds: int, permutations: int = 1) -> PromptBlocks:
     if folds < 3 or permutations < 1:
         raise UndersongError(
             f"{folds} folds and {permutations} permutations were asked for; nesting takes 3 folds and a p value 1."
         )
-    return _checked(fitted, least=2 * folds)
+    return _check_probe_set(fit_set, min_clusters=2 * folds)
 
 
-def _checked(given: ProbeSet, least: int) -> Blocks:
-    states, prompts = given.states, len(given.harmful)
-    if states.ndim != 3 or states.shape[1] != prompts or len(given.clusters) != prompts:
+def _check_probe_set(probe_set: ProbeSet, min_clusters: int) -> PromptBlocks:
+    states, prompts = probe_set.states, len(probe_set.harmful)
+    if states.ndim != 3 or states.shape[1] != prompts or len(probe_set.clusters) != prompts:
         raise UndersongError(
-            f"The {given.name} set has states of shape {states.shape}, {prompts} labels and {len(given.clusters)} "
+            f"The {probe_set.name} set has states of shape {states.shape}, {prompts} labels and {len(probe_set.clusters)} "
             "clusters; give states (layers, prompts, dim) and one of each a prompt."
         )
     for number, layer in enumerate(states):
         if not np.isfinite(layer).all():
-            raise UndersongError(f"The {given.name} set has states that are not finite at layer {number}; check dtype.")
-    if prompts == 0 or not np.isin(given.harmful, (0, 1)).all():
+            raise UndersongError(
+                f"The {probe_set.name} set has states that are not finite at layer {number}; check dtype."
+            )
+    if prompts == 0 or not np.isin(probe_set.harmful, (0, 1)).all():
         raise UndersongError(
-            f"The {given.name} set has no prompts, or labels other than harmful or not; mend its labels."
+            f"The {probe_set.name} set has no prompts, or labels other than harmful or not; mend its labels."
         )
-    blocks = blocks_of(given.harmful, given.clusters)
+    blocks = make_blocks(probe_set.harmful, probe_set.clusters)
     for kind, label in (("harmful", True), ("harmless", False)):
         clusters = int((blocks.harmful == label).sum())
-        if clusters < least:
+        if clusters < min_clusters:
             raise UndersongError(
-                f"The {given.name} set has {clusters} clusters with {kind} prompts and takes at least {least}; add "
+                f"The {probe_set.name} set has {clusters} clusters with {kind} prompts and takes at least {min_clusters}; add "
                 "behaviours, or ask for fewer folds (at least 3)."
             )
     return blocks
 
 
-def _disjoint(fitted: ProbeSet, held_out: ProbeSet) -> None:
-    if held_out.states.shape[::2] != fitted.states.shape[::2]:
+def _check_disjoint(fit_set: ProbeSet, held_out: ProbeSet) -> None:
+    if held_out.states.shape[::2] != fit_set.states.shape[::2]:
         raise UndersongError(
-            f"The {held_out.name} set has states of shape {held_out.states.shape} and the {fitted.name} set of "
-            f"{fitted.states.shape}; take both from one model."
+            f"The {held_out.name} set has states of shape {held_out.states.shape} and the {fit_set.name} set of "
+            f"{fit_set.states.shape}; take both from one model."
         )
-    for name in sorted(set(fitted.clusters) & set(held_out.clusters), key=str):
+    for name in sorted(set(fit_set.clusters) & set(held_out.clusters), key=str):
         raise UndersongError(f"Cluster {name} is in both probe sets; leave it out of one, or the probe has seen it.")
 
 
@@ -198,10 +225,12 @@ def _varies(layer: np.ndarray) -> bool:
     return bool((layer != layer[0]).any())
 
 
-def _notes(fitted: ProbeSet, permutations: int) -> tuple[str, ...]:
-    constant = [number for number, layer in enumerate(fitted.states) if not _varies(layer)]
-    probed = len(fitted.states) - len(constant)
-    needed = round(probed / LEVEL) - 1  # the least p is 1 / (permutations + 1), times the layers
-    few = NOTE_FEW.format(permutations=permutations, layers=probed, needed=needed) if permutations < needed else ""
-    none = NOTE_CONSTANT.format(layers=", ".join(map(str, constant))) if constant else ""
-    return tuple(note for note in (none, few) if note)
+def _notes(fit_set: ProbeSet, permutations: int) -> tuple[str, ...]:
+    constant = [number for number, layer in enumerate(fit_set.states) if not _varies(layer)]
+    probed = len(fit_set.states) - len(constant)
+    needed = round(probed / SIGNIFICANCE_LEVEL) - 1  # the least p is 1 / (permutations + 1), times the layers
+    few_permutations_note = (
+        NOTE_FEW.format(permutations=permutations, layers=probed, needed=needed) if permutations < needed else ""
+    )
+    constant_layers_note = NOTE_CONSTANT.format(layers=", ".join(map(str, constant))) if constant else ""
+    return tuple(note for note in (constant_layers_note, few_permutations_note) if note)

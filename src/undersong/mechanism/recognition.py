@@ -10,77 +10,98 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from undersong.mechanism.probe_scores import Decided, Scores, Told
-from undersong.mechanism.probes import ProbeSet, decide, decided, probe, score, tell
+from undersong.mechanism.probe_scores import PointScores, ProbeDecisions, ProbeScores
+from undersong.mechanism.probes import (
+    ProbeSet,
+    cross_validate_probe,
+    held_out_point_scores,
+    make_probe_decisions,
+    predict_held_out,
+    score_held_out,
+)
 from undersong.types import Sample
 
-FOLDS = 5  # of the contrast sets, to choose a probe's penalty in; fewer where there are few behaviours
-LEAST = 6  # behaviours of a kind: three folds with two of each kind in one
-SEED = 0
-MARGIN = 0.1  # loss of balanced accuracy that would matter
+MAX_FOLDS = 5  # of the contrast sets, to choose a probe's penalty in; fewer where there are few behaviours
+MIN_PROBE_BEHAVIORS = 6  # behaviours of a kind: three folds with two of each kind in one
+PROBE_SEED = 0
+EQUIVALENCE_MARGIN = 0.1  # loss of balanced accuracy that would matter
 
-Sides = tuple[Sequence[Sample], Sequence[Sample]]  # harmful and harmless prompts, in this order everywhere
-States = tuple[np.ndarray, np.ndarray]  # theirs (layers + 1, prompts, dim)
+ContrastSamples = tuple[Sequence[Sample], Sequence[Sample]]  # harmful and harmless prompts, in this order everywhere
+ContrastStates = tuple[np.ndarray, np.ndarray]  # theirs (layers + 1, prompts, dim)
 
 
-def behaviours(sides: Sides, name: str) -> list[str]:
+def behavior_ids(contrast_samples: ContrastSamples, set_name: str) -> list[str]:
     """The independent unit of each prompt: its group where it has one, or itself, by a name that no other set has."""
     return [
-        f"group {sample.group}" if sample.group is not None else f"{name} {kind} {sample.id}"
-        for kind, side in zip(("harmful", "harmless"), sides)
-        for sample in side
+        f"group {sample.group}" if sample.group is not None else f"{set_name} {kind} {sample.id}"
+        for kind, samples in zip(("harmful", "harmless"), contrast_samples)
+        for sample in samples
     ]
 
 
-def labels(sides: Sides) -> list[bool]:
+def harmful_labels(contrast_samples: ContrastSamples) -> list[bool]:
     """Is it harmful?"""
-    return [kind == 0 for kind, side in enumerate(sides) for _ in side]
+    return [kind == 0 for kind, samples in enumerate(contrast_samples) for _ in samples]
 
 
-def recognise(contrast: Sides, states: States, held_out: Sides, held_out_states: States) -> np.ndarray | None:
+def harm_probe_decision_values(
+    contrast: ContrastSamples, states: ContrastStates, held_out: ContrastSamples, held_out_states: ContrastStates
+) -> np.ndarray | None:
     """(layers + 1, held-out prompts) decision values, above 0: harmful; None with too few behaviours to learn from.
 
     NaN at a layer that is constant over the contrast sets.  The outer split is the held-out set itself; the penalty is
     chosen by cross-validation over behaviours of the contrast sets.
     """
-    fitted = _probe_set(contrast, states, "contrast")
-    if _fewest(fitted) < LEAST:
+    fit_set = _make_probe_set(contrast, states, "contrast")
+    if _min_behavior_count(fit_set) < MIN_PROBE_BEHAVIORS:
         return None
-    return decide(fitted, _probe_set(held_out, held_out_states, "held-out"), SEED, _folds(fitted))
+    return predict_held_out(
+        fit_set, _make_probe_set(held_out, held_out_states, "held-out"), PROBE_SEED, _fold_count(fit_set)
+    )
 
 
-def nested_scores(contrast: Sides, states: States, permutations: int) -> Scores:
+def nested_harm_probe_scores(contrast: ContrastSamples, states: ContrastStates, permutations: int) -> ProbeScores:
     """Of nested cross-validation in the contrast sets alone, every permutation of labels going through all of it."""
-    fitted = _probe_set(contrast, states, "contrast")
-    return probe(fitted, SEED, folds=_folds(fitted), permutations=permutations).folds
+    fit_set = _make_probe_set(contrast, states, "contrast")
+    return cross_validate_probe(
+        fit_set, PROBE_SEED, folds=_fold_count(fit_set), permutations=permutations
+    ).cross_validated
 
 
-def _probe_set(sides: Sides, states: States, name: str) -> ProbeSet:
-    return ProbeSet(np.concatenate(states, axis=1), labels(sides), behaviours(sides, name), name)
+def _make_probe_set(contrast_samples: ContrastSamples, states: ContrastStates, name: str) -> ProbeSet:
+    return ProbeSet(
+        np.concatenate(states, axis=1), harmful_labels(contrast_samples), behavior_ids(contrast_samples, name), name
+    )
 
 
-def _fewest(fitted: ProbeSet) -> int:
+def _min_behavior_count(fit_set: ProbeSet) -> int:
     """Behaviours of the kind that has fewer."""
-    counts = Counter(label for _, label in set(zip(fitted.clusters, fitted.harmful)))
+    counts = Counter(label for _, label in set(zip(fit_set.clusters, fit_set.harmful)))
     return min(counts[True], counts[False])
 
 
-def _folds(fitted: ProbeSet) -> int:
-    return min(FOLDS, _fewest(fitted) // 2)
+def _fold_count(fit_set: ProbeSet) -> int:
+    return min(MAX_FOLDS, _min_behavior_count(fit_set) // 2)
 
 
-def recognition_scores(decisions: np.ndarray, contrast: Sides, held_out: Sides) -> Scores:
+def harm_probe_scores(decisions: np.ndarray, contrast: ContrastSamples, held_out: ContrastSamples) -> ProbeScores:
     """What was decided, set beside the truth; `trained` of them is how many behaviours there were to learn from."""
-    trained = len(set(behaviours(contrast, "contrast")))
-    return score(decisions, labels(held_out), behaviours(held_out, "held-out"), trained, SEED)
+    training_cluster_count = len(set(behavior_ids(contrast, "contrast")))
+    return score_held_out(
+        decisions, harmful_labels(held_out), behavior_ids(held_out, "held-out"), training_cluster_count, PROBE_SEED
+    )
 
 
-def recognition_decided(decisions: np.ndarray, contrast: Sides, held_out: Sides) -> Decided:
+def harm_probe_decisions(decisions: np.ndarray, contrast: ContrastSamples, held_out: ContrastSamples) -> ProbeDecisions:
     """The same without any score, for the change between two models."""
-    trained = len(set(behaviours(contrast, "contrast")))
-    return decided(decisions, labels(held_out), behaviours(held_out, "held-out"), trained)
+    training_cluster_count = len(set(behavior_ids(contrast, "contrast")))
+    return make_probe_decisions(
+        decisions, harmful_labels(held_out), behavior_ids(held_out, "held-out"), training_cluster_count
+    )
 
 
-def recognition_told(decisions: np.ndarray, held_out: Sides, permutations: int = 199) -> Told:
+def harm_probe_point_scores(decisions: np.ndarray, held_out: ContrastSamples, permutations: int = 199) -> PointScores:
     """The same without intervals, for the many runs of a study."""
-    return tell(decisions, labels(held_out), behaviours(held_out, "held-out"), SEED, permutations)
+    return held_out_point_scores(
+        decisions, harmful_labels(held_out), behavior_ids(held_out, "held-out"), PROBE_SEED, permutations
+    )

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from undersong.models.family import Family
-from undersong.models.hearing import Heard
-from undersong.models.pooling import mean_over
-from undersong.types import Clip, Pooled, Sample, UndersongError
+from undersong.models.hearing import AudioFeatures
+from undersong.models.pooling import mean_pool
+from undersong.types import Clip, PooledVector, Sample, UndersongError
 
 
 def clip_key(sample: Sample) -> str:
@@ -19,26 +19,26 @@ def clip_key(sample: Sample) -> str:
 
 
 @dataclass(frozen=True)
-class Ears:
+class CachedAudioEncoder:
     """The part of AudioLM an internal encoder needs, answered from what was already heard."""
 
-    heard: Mapping[str, Heard]  # by sample id
+    features: Mapping[str, AudioFeatures]  # by sample id
     family: Family
     view: str | None = None  # None: the decoder's inputs
 
     def __post_init__(self) -> None:
         if self.view is not None and self.view not in self.family.views:
-            known = ", ".join(f"internal:{name}" for name in self.family.views)
+            view_names = ", ".join(f"internal:{name}" for name in self.family.views)
             raise UndersongError(
-                f"{self.family.name} has no view {self.view!r}; take internal (what its decoder hears), {known}."
+                f"{self.family.name} has no view {self.view!r}; take internal (what its decoder hears), {view_names}."
             )
 
     def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
         """What the decoder heard of each clip: (valid placeholders, dim) float32."""
-        return [self.heard[clip.id].sound() for clip in clips]
+        return [self.features[clip.id].valid_vectors() for clip in clips]
 
-    def pool(self, clips: Sequence[Clip]) -> list[Pooled]:
+    def pool(self, clips: Sequence[Clip]) -> list[PooledVector]:
         """The mean over each clip's valid rows of the view, or of what the decoder heard."""
         if self.view is not None:
-            return [self.heard[clip.id].views[self.view] for clip in clips]
-        return [mean_over(frames) for frames in self.embed(clips)]
+            return [self.features[clip.id].views[self.view] for clip in clips]
+        return [mean_pool(frames) for frames in self.embed(clips)]

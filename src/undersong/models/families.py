@@ -8,36 +8,39 @@ from __future__ import annotations
 from dataclasses import replace
 from difflib import get_close_matches
 
-from undersong.models.family import BY_FIRST_USER_TEXT, Family, View
+from undersong.models.family import BY_FIRST_USER_TEXT, ActivationView, Family
 from undersong.models.sound import (
-    by_extractor,
-    cut_after_padding,
-    kimi_codes_and_features,
-    padded_then_cut,
-    padded_windows,
-    unpadded,
+    prepare_kimi,
+    prepare_padded_windows,
+    prepare_split_windows,
+    prepare_trimmed,
+    prepare_unpadded,
+    prepare_with_extractor,
 )
 from undersong.types import UndersongError
 
 
-def _halved_twice(frames: int) -> int:
+def _conv_and_pool_tokens(frames: int) -> int:
     """A stride-2 convolution, then average pooling by 2: 25 a second."""
     return max(0, ((frames - 1) // 2 + 1 - 2) // 2 + 1)
 
 
-def _by_eight(frames: int) -> int:
+def _tokens_of_eight_frames(frames: int) -> int:
     """Eight frames a placeholder, a last part one too: 12.5 a second."""
     return -(-frames // 8)
 
 
-def _thirteen_in_a_second(frames: int) -> int:
+def _qwen3_omni_tokens(frames: int) -> int:
     """Qwen3-Omni: three stride-2 convolutions over chunks of 100 frames, 13 a chunk."""
-    rest = frames % 100
-    return frames // 100 * 13 + (((rest - 1) // 2 + 1 - 1) // 2 + 1 - 1) // 2 + 1
+    remainder = frames % 100
+    return frames // 100 * 13 + (((remainder - 1) // 2 + 1 - 1) // 2 + 1 - 1) // 2 + 1
 
 
-_FLAMINGO_PARTS = ("model.audio_tower", "model.multi_modal_projector")
-_FLAMINGO_VIEWS = {"tower": View("model.audio_tower"), "projector": View("model.multi_modal_projector", argument=0)}
+_FLAMINGO_FROZEN = ("model.audio_tower", "model.multi_modal_projector")
+_FLAMINGO_VIEWS = {
+    "tower": ActivationView("model.audio_tower"),
+    "projector": ActivationView("model.multi_modal_projector", argument=0),
+}
 
 AUDIO_FLAMINGO_3 = Family(
     name="Audio Flamingo 3",
@@ -45,11 +48,11 @@ AUDIO_FLAMINGO_3 = Family(
     example="nvidia/audio-flamingo-3-hf",
     model_class="AudioFlamingo3ForConditionalGeneration",
     audio_token="<sound>",
-    prepare=padded_windows("input_features_mask"),
-    audio_tokens=_halved_twice,
-    frozen=_FLAMINGO_PARTS,
+    prepare=prepare_padded_windows("input_features_mask"),
+    audio_tokens=_conv_and_pool_tokens,
+    frozen=_FLAMINGO_FROZEN,
     views=_FLAMINGO_VIEWS,
-    windows=20,
+    max_windows=20,
 )
 MUSIC_FLAMINGO = Family(
     name="MusicFlamingo",
@@ -57,12 +60,12 @@ MUSIC_FLAMINGO = Family(
     example="nvidia/music-flamingo-2601-hf",
     model_class="MusicFlamingoForConditionalGeneration",
     audio_token="<sound>",
-    prepare=padded_windows("input_features_mask"),
-    audio_tokens=_halved_twice,
-    frozen=(*_FLAMINGO_PARTS, "model.pos_emb"),
+    prepare=prepare_padded_windows("input_features_mask"),
+    audio_tokens=_conv_and_pool_tokens,
+    frozen=(*_FLAMINGO_FROZEN, "model.pos_emb"),
     views=_FLAMINGO_VIEWS,
-    around=("<|sound_bos|>", "<|sound_eos|>"),
-    windows=40,
+    audio_delimiters=("<|sound_bos|>", "<|sound_eos|>"),
+    max_windows=40,
 )
 # Our own: AF3's class with a smaller tower, and a projector that may be a reader (`models/mini`).
 MINI = replace(
@@ -72,10 +75,10 @@ MINI = replace(
     example="mini",
     model_class="undersong.models.mini.network:MiniForConditionalGeneration",
     audio_token="<repo_name>",  # one of SmolLM2's code tokens, which no speech has
-    windows=1,
+    max_windows=1,
     window_seconds=7,
-    end="<|im_end|>",
-    quiet="undersong.models.mini.network:quiet_frames",
+    end_token="<|im_end|>",
+    silence_detector="undersong.models.mini.network:quiet_frames",
 )
 KIMI_AUDIO = Family(
     name="Kimi-Audio",
@@ -84,22 +87,22 @@ KIMI_AUDIO = Family(
     model_class="undersong.models.kimi.network:KimiAudioForCausalLM",
     audio_token="<|audio|>",
     placeholder="kimia_token_offset",
-    prepare=kimi_codes_and_features(),
-    audio_tokens=_by_eight,
+    prepare=prepare_kimi(),
+    audio_tokens=_tokens_of_eight_frames,
     frozen=("audio_tower", "audio_tokenizer", "model.vq_adaptor"),
     views={
-        "tower": View("audio_tower", rows=lambda frames: _by_eight(frames) * 4),
-        "projector": View("model.vq_adaptor", argument=0),
-        "codes": View("model.fusion", argument=0),
-        "continuous": View("model.fusion", argument=1),
+        "tower": ActivationView("audio_tower", rows=lambda frames: _tokens_of_eight_frames(frames) * 4),
+        "projector": ActivationView("model.vq_adaptor", argument=0),
+        "codes": ActivationView("model.fusion", argument=0),
+        "continuous": ActivationView("model.fusion", argument=1),
     },
-    end="<|im_kimia_text_eos|>",
+    end_token="<|im_kimia_text_eos|>",
     system=BY_FIRST_USER_TEXT,
     float32=("audio_tokenizer",),
-    cast=False,  # codes are found in float32 whatever the language model has
+    cast_inputs=False,  # codes are found in float32 whatever the language model has
     embed=lambda model, ids: model.embed(ids),
     loader="undersong.models.kimi.load:load_kimi",
-    sketch="undersong.models.kimi.load:kimi_skeleton",
+    meta_loader="undersong.models.kimi.load:kimi_skeleton",
     tokenizer="undersong.models.kimi.tokenizer:kimi_tokenizer",
     extractor="undersong.models.kimi.load:kimi_extractor",
 )
@@ -109,13 +112,16 @@ QWEN2_5_OMNI = Family(
     example="Qwen/Qwen2.5-Omni-7B",
     model_class="Qwen2_5OmniThinkerForConditionalGeneration",
     audio_token="<|AUDIO|>",
-    prepare=padded_then_cut("feature_attention_mask"),
-    audio_tokens=_halved_twice,
+    prepare=prepare_trimmed("feature_attention_mask"),
+    audio_tokens=_conv_and_pool_tokens,
     frozen=("model.audio_tower",),
-    views={"tower": View("model.audio_tower.ln_post"), "projector": View("model.audio_tower.proj", argument=0)},
-    windows=1,
+    views={
+        "tower": ActivationView("model.audio_tower.ln_post"),
+        "projector": ActivationView("model.audio_tower.proj", argument=0),
+    },
+    max_windows=1,
     window_seconds=300,
-    end="<|im_end|>",
+    end_token="<|im_end|>",
 )
 QWEN2_AUDIO = Family(
     name="Qwen2-Audio",
@@ -123,12 +129,12 @@ QWEN2_AUDIO = Family(
     example="Qwen/Qwen2-Audio-7B-Instruct",
     model_class="Qwen2AudioForConditionalGeneration",
     audio_token="<|AUDIO|>",
-    prepare=padded_windows("feature_attention_mask"),
-    audio_tokens=_halved_twice,
-    frozen=_FLAMINGO_PARTS,
+    prepare=prepare_padded_windows("feature_attention_mask"),
+    audio_tokens=_conv_and_pool_tokens,
+    frozen=_FLAMINGO_FROZEN,
     views=_FLAMINGO_VIEWS,
-    windows=1,
-    end="<|im_end|>",
+    max_windows=1,
+    end_token="<|im_end|>",
 )
 VOXTRAL = Family(
     name="Voxtral",
@@ -136,15 +142,15 @@ VOXTRAL = Family(
     example="mistralai/Voxtral-Mini-3B-2507",
     model_class="VoxtralForConditionalGeneration",
     audio_token="[AUDIO]",
-    prepare=cut_after_padding(),
-    audio_tokens=_by_eight,
-    frozen=_FLAMINGO_PARTS,
+    prepare=prepare_split_windows(),
+    audio_tokens=_tokens_of_eight_frames,
+    frozen=_FLAMINGO_FROZEN,
     views={
-        "tower": View("model.audio_tower", rows=lambda frames: -(-frames // 2)),
-        "projector": View("model.multi_modal_projector", argument=0),
+        "tower": ActivationView("model.audio_tower", rows=lambda frames: -(-frames // 2)),
+        "projector": ActivationView("model.multi_modal_projector", argument=0),
     },
-    padded=True,
-    end="</s>",
+    padded_placeholders=True,
+    end_token="</s>",
     system=BY_FIRST_USER_TEXT,
     chat_template=(
         "{{ bos_token }}{%- for m in messages -%}"
@@ -163,14 +169,14 @@ PHI_4 = Family(
     model_class="Phi4MultimodalForCausalLM",
     audio_token="<|audio|>",
     placeholder="audio_config.audio_token_id",
-    prepare=by_extractor(),
-    audio_tokens=_by_eight,
+    prepare=prepare_with_extractor(),
+    audio_tokens=_tokens_of_eight_frames,
     frozen=("model.embed_tokens_extend",),
     views={
-        "tower": View("model.embed_tokens_extend.audio_embed.encoder"),
-        "projector": View("model.embed_tokens_extend.audio_embed.up_proj_for_speech", argument=0),
+        "tower": ActivationView("model.embed_tokens_extend.audio_embed.encoder"),
+        "projector": ActivationView("model.embed_tokens_extend.audio_embed.up_proj_for_speech", argument=0),
     },
-    end="<|end|>",
+    end_token="<|end|>",
     merged=("speech-lora",),
 )
 QWEN3_OMNI = Family(
@@ -179,11 +185,14 @@ QWEN3_OMNI = Family(
     example="Qwen/Qwen3-Omni-30B-A3B-Instruct",
     model_class="Qwen3OmniMoeThinkerForConditionalGeneration",
     audio_token="<|audio_pad|>",
-    prepare=unpadded("feature_attention_mask"),
-    audio_tokens=_thirteen_in_a_second,
+    prepare=prepare_unpadded("feature_attention_mask"),
+    audio_tokens=_qwen3_omni_tokens,
     frozen=("model.audio_tower",),
-    views={"tower": View("model.audio_tower.ln_post"), "projector": View("model.audio_tower.proj1", argument=0)},
-    end="<|im_end|>",
+    views={
+        "tower": ActivationView("model.audio_tower.ln_post"),
+        "projector": ActivationView("model.audio_tower.proj1", argument=0),
+    },
+    end_token="<|im_end|>",
 )
 
 FAMILIES = (
@@ -204,7 +213,7 @@ def family_of(model_type: str, item: str) -> Family:
     by_type = {name: family for family in FAMILIES for name in family.model_types}
     if model_type in by_type:
         return by_type[model_type]
-    near = get_close_matches(model_type, by_type, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    closest = get_close_matches(model_type, by_type, n=1)
+    hint = f" (did you mean {closest[0]}?)" if closest else ""
     names = ", ".join(family.name for family in FAMILIES)
     raise UndersongError(f"{item} is of the family {model_type!r}, which has no spec{hint}; give a model of {names}.")

@@ -10,8 +10,8 @@ from importlib import import_module, resources
 from importlib.util import find_spec
 from pathlib import Path
 
-from undersong.hints import nearest
-from undersong.models.mini.place import NAMES, assembled, is_mini
+from undersong.hints import did_you_mean
+from undersong.models.mini.place import MINI_NAMES, assembled_folder, is_mini_ref
 from undersong.store import hash_file
 from undersong.types import UndersongError
 
@@ -22,7 +22,7 @@ WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model")
 
 def _organisms() -> dict[str, Path]:
     root = Path(str(resources.files("undersong"))) / "data" / "organism" / "models"
-    return {p.name: p for p in sorted(root.iterdir()) if p.is_dir()} if root.is_dir() else {}
+    return {path.name: path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
 
 
 def organism_names() -> list[str]:
@@ -32,10 +32,10 @@ def organism_names() -> list[str]:
 
 def organism_folder(name: str) -> Path:
     """The packaged folder of `organism:NAME`."""
-    there = _organisms()
-    if name not in there:
+    organisms = _organisms()
+    if name not in organisms:
         raise UndersongError(f"There is no organism {name!r}; take one of {', '.join(organism_names())}.")
-    return there[name]
+    return organisms[name]
 
 
 def model_folder(ref: str) -> Path | None:
@@ -44,10 +44,12 @@ def model_folder(ref: str) -> Path | None:
         return organism_folder(ref.removeprefix(ORGANISM))
     if ref and Path(ref).is_dir():
         return Path(ref)
-    if is_mini(ref):
-        return assembled(ref)
+    if is_mini_ref(ref):
+        return assembled_folder(ref)
     if not HUB_ID.fullmatch(ref):
-        hint = nearest(ref, [*NAMES, *(f"{ORGANISM}{name}" for name in organism_names())]) or "; check the path."
+        hint = (
+            did_you_mean(ref, [*MINI_NAMES, *(f"{ORGANISM}{name}" for name in organism_names())]) or "; check the path."
+        )
         raise UndersongError(f"There is no model folder {ref!r}, and that is no ORG/NAME of the hub{hint}")
     return None
 
@@ -59,7 +61,7 @@ def split_revision(ref: str) -> tuple[str, str | None]:
 
 
 @cache
-def network_errors() -> tuple[type[Exception], ...]:
+def hub_errors() -> tuple[type[Exception], ...]:
     """What the hub's client raises without a network, an id or leave; its HTTP library goes by several names."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -68,20 +70,20 @@ def network_errors() -> tuple[type[Exception], ...]:
 
 
 @cache
-def commit_of(name: str, revision: str | None) -> str | None:
+def hub_commit(name: str, revision: str | None) -> str | None:
     """The commit that a hub id stands for now: by the hub, without it by what was fetched last; None: neither knows."""
     from huggingface_hub import HfApi, constants
 
     if not os.environ.get("HF_HUB_OFFLINE"):
         try:
             return HfApi().model_info(name, revision=revision, timeout=10).sha
-        except network_errors():
+        except hub_errors():
             pass  # no network, no such id, or no leave: loading it says which
-    kept = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / (revision or "main")
-    return kept.read_text().strip() if kept.is_file() else None
+    cached_ref = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / (revision or "main")
+    return cached_ref.read_text().strip() if cached_ref.is_file() else None
 
 
-def is_content_hash(ref: str) -> bool:
+def has_content_hash(ref: str) -> bool:
     """Whether `model_hash` is of the files themselves, so that two places with the same weights have the same."""
     return model_folder(ref) is not None
 
@@ -91,16 +93,16 @@ def model_hash(ref: str) -> str:
     folder = model_folder(ref)
     if folder is None:
         name, revision = split_revision(ref)
-        return hashlib.sha256(f"{name}@{commit_of(name, revision) or revision}".encode()).hexdigest()
-    parts = [part for part in (folder, overlay_base(folder)) if part is not None]
+        return hashlib.sha256(f"{name}@{hub_commit(name, revision) or revision}".encode()).hexdigest()
+    roots = [root for root in (folder, overlay_base(folder)) if root is not None]
     # Folders inside count too: Kimi-Audio keeps its encoders there, Phi-4 the adapter that speech needs.
-    found = {file: part for part in parts for pattern in WEIGHT_FILES for file in part.rglob(pattern)}
-    files = sorted((file.relative_to(part).as_posix(), file) for file, part in found.items())
-    return _hash_of(tuple((name, str(file), file.stat().st_size, file.stat().st_mtime_ns) for name, file in files))
+    folder_of_file = {file: root for root in roots for pattern in WEIGHT_FILES for file in root.rglob(pattern)}
+    files = sorted((file.relative_to(root).as_posix(), file) for file, root in folder_of_file.items())
+    return _hash_files(tuple((name, str(file), file.stat().st_size, file.stat().st_mtime_ns) for name, file in files))
 
 
 @cache
-def _hash_of(files: tuple[tuple[str, str, int, int], ...]) -> str:
+def _hash_files(files: tuple[tuple[str, str, int, int], ...]) -> str:
     """Of (name, path, size, time of change): every stage asks, and a 16 GB checkpoint is read once."""
     digest = hashlib.sha256()
     for name, path, _, _ in files:
@@ -110,5 +112,5 @@ def _hash_of(files: tuple[tuple[str, str, int, int], ...]) -> str:
 
 def overlay_base(folder: Path) -> Path | None:
     """An overlay folder holds only the tensors that differ from another organism, named in `overlay.txt`."""
-    note = folder / "overlay.txt"
-    return organism_folder(note.read_text().strip()) if note.is_file() else None
+    base_file = folder / "overlay.txt"
+    return organism_folder(base_file.read_text().strip()) if base_file.is_file() else None

@@ -17,32 +17,32 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def plain_decoding(base: Any, limit: int, pad: int, ends: Sequence[int]) -> Iterator[None]:
+def greedy_decoding(base: Any, max_new_tokens: int, pad_token_id: int, eos_token_ids: Sequence[int]) -> Iterator[None]:
     """Greedy and nothing else, up to `limit` new tokens: what a checkpoint's own generation config says, down to the
     tokens it suppresses, would make models decode differently (DESIGN rule 8)."""
-    own = base.generation_config
+    original = base.generation_config
     base.generation_config = GenerationConfig(
-        max_new_tokens=limit, do_sample=False, pad_token_id=pad, eos_token_id=list(ends)
+        max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad_token_id, eos_token_id=list(eos_token_ids)
     )
     try:
         yield
     finally:
-        base.generation_config = own
+        base.generation_config = original
 
 
 @contextmanager
-def last_token_states(layers: Sequence[nn.Module]) -> Iterator[list[torch.Tensor]]:
+def record_last_token_states(layers: Sequence[nn.Module]) -> Iterator[list[torch.Tensor]]:
     """Collects (batch, dim) at the last position: layer 0's input, then every layer's output."""
     states: list[torch.Tensor] = []
 
-    def first(_module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def record_input(_module: nn.Module, args: tuple, kwargs: dict) -> None:
         states.append((args[0] if args else kwargs["hidden_states"])[:, -1].clone())  # a view would keep all tokens
 
-    def each(_module: nn.Module, _args: tuple, output: Any) -> None:
+    def record_output(_module: nn.Module, _args: tuple, output: Any) -> None:
         states.append((output[0] if isinstance(output, tuple) else output)[:, -1].clone())
 
-    hooks = [layers[0].register_forward_pre_hook(first, with_kwargs=True)]
-    hooks += [layer.register_forward_hook(each) for layer in layers]
+    hooks = [layers[0].register_forward_pre_hook(record_input, with_kwargs=True)]
+    hooks += [layer.register_forward_hook(record_output) for layer in layers]
     try:
         yield states
     finally:

@@ -12,11 +12,11 @@ from typing import Any
 
 from undersong.models.families import FAMILIES, family_of
 from undersong.models.family import Family
-from undersong.models.folders import commit_of, model_folder, network_errors, overlay_base, split_revision
+from undersong.models.folders import hub_commit, hub_errors, model_folder, overlay_base, split_revision
 from undersong.types import UndersongError
 
 
-def identify(ref: str) -> tuple[str | Path, dict[str, Any], Family]:
+def resolve_model(ref: str) -> tuple[str | Path, dict[str, Any], Family]:
     """Where the files of a reference are, what to ask the hub for, and the family.
 
     Errors: no such folder or id, a config that is none, a family without a spec.
@@ -27,23 +27,23 @@ def identify(ref: str) -> tuple[str | Path, dict[str, Any], Family]:
         options: dict[str, Any] = {}
     else:
         source, revision = split_revision(ref)
-        revision = commit_of(source, revision) or revision
+        revision = hub_commit(source, revision) or revision
         options = {} if revision is None else {"revision": revision}
     return source, options, family_of(_model_type(source, ref, options), ref)
 
 
-def family_named(ref: str) -> Family:
+def family_of_ref(ref: str) -> Family:
     """The family of a reference: that of a published checkpoint is known without asking the hub for its config."""
     name = split_revision(ref)[0]
-    known = next((one for one in FAMILIES if split_revision(one.example)[0] == name), None)
-    return known if known is not None and model_folder(ref) is None else identify(ref)[2]
+    published = next((candidate for candidate in FAMILIES if split_revision(candidate.example)[0] == name), None)
+    return published if published is not None and model_folder(ref) is None else resolve_model(ref)[2]
 
 
 def _model_type(source: str | Path, ref: str, options: Mapping[str, Any]) -> str:
     """What the config calls the family, also where transformers does not know it."""
-    unreadable: tuple[type[Exception], ...] = (*network_errors(), TypeError, AttributeError)
+    unreadable: tuple[type[Exception], ...] = (*hub_errors(), TypeError, AttributeError)
     try:
-        config = _config_of(source, options)
+        config = _read_config(source, options)
     except unreadable as error:
         reason = str(error).strip().splitlines()[0]
         raise UndersongError(f"No model could be read at {ref!r} ({reason}); give a folder or id.") from error
@@ -52,7 +52,7 @@ def _model_type(source: str | Path, ref: str, options: Mapping[str, Any]) -> str
     return str(config["model_type"])
 
 
-def _config_of(source: str | Path, options: Mapping[str, Any]) -> Any:
+def _read_config(source: str | Path, options: Mapping[str, Any]) -> Any:
     if isinstance(source, Path):
         file = source / "config.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

@@ -18,21 +18,26 @@ from safetensors import SafetensorError
 from undersong.models.adapter import AudioModel
 from undersong.models.family import Family
 from undersong.models.folders import model_folder, model_hash, overlay_base
-from undersong.models.identify import identify
-from undersong.models.loading import PLAIN, Loading
+from undersong.models.identify import resolve_model
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
 from undersong.models.memory import check_memory
-from undersong.models.merge import merge_published
-from undersong.models.processor import Processor, load_processor, named
+from undersong.models.merge import merge_published_lora
+from undersong.models.processor import Processor, import_object, load_processor
 from undersong.types import UndersongError
 
-UNREADABLE = (
+LOADING_ERRORS = (
     OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError,
     StrictDataclassError,
 )  # fmt: skip
-BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")  # torch's names of CPUs': Intel; AMD and Intel; Arm twice
+BFLOAT16_CAPABILITIES = (
+    "amx_bf16",
+    "avx512_bf16",
+    "bf16",
+    "sve_bf16",
+)  # torch's names of CPUs': Intel; AMD and Intel; Arm twice
 
 
-def load_model(ref: str, loading: Loading = PLAIN) -> AudioModel:
+def load_model(ref: str, loading: Loading = DEFAULT_LOAD_OPTIONS) -> AudioModel:
     """The model in eval mode behind the adapter.
 
     Errors: no such folder or id, a family without a spec, weights that do not fill the class, another model's
@@ -40,36 +45,36 @@ def load_model(ref: str, loading: Loading = PLAIN) -> AudioModel:
     """
     check_device(loading.device)
     _check_packages(loading)
-    source, options, family = identify(ref)
+    source, options, family = resolve_model(ref)
     check_memory(ref, source, options, family, loading)
     processor = load_processor(source, family, ref, **options)
-    model, merged = _network(source, ref, family, loading, options)
+    model, merged = _load_network(source, ref, family, loading, options)
     folder = model_folder(ref)
     if folder is not None and overlay_base(folder) is not None:
-        _lay_over(model, folder, ref)
-    _check_tokens(model, processor, family, ref)
-    placed = model if loading.device_map or loading.quantize else model.to(loading.device)
-    return AudioModel(placed, processor, family, ref, model_hash(ref), merged)
+        _apply_overlay(model, folder, ref)
+    _check_token_ids(model, processor, family, ref)
+    network = model if loading.device_map or loading.quantize else model.to(loading.device)
+    return AudioModel(network, processor, family, ref, model_hash(ref), merged)
 
 
 def check_device(device: str) -> None:
     """UndersongError for a device that torch does not know, or that this machine does not have."""
     try:
-        known = torch.empty(0, device=device).device
+        torch_device = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # torch says "not compiled with CUDA" by an AssertionError
         reason = str(error).splitlines()[0].rstrip(".")
         raise UndersongError(
             f"The device {device!r} cannot be used ({reason}); take cpu, or one that is there."
         ) from None
-    if known.type == "meta":
+    if torch_device.type == "meta":
         raise UndersongError("The device 'meta' holds no weights; take cpu, or one that is there.")
 
 
-def computes_bfloat16(device: str) -> bool:
+def supports_bfloat16(device: str) -> bool:
     """Whether a device multiplies in bfloat16 itself, and does not emulate it; False too where torch does not say."""
     if device == "cpu":
-        can: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch has it
-        return any(can.get(name) for name in BFLOAT16)
+        capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch has it
+        return any(capabilities.get(name) for name in BFLOAT16_CAPABILITIES)
     return device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
@@ -84,17 +89,17 @@ def network_class(family: Family) -> Any:
     """The class of a family's networks."""
     import transformers
 
-    return named(family.model_class) if ":" in family.model_class else getattr(transformers, family.model_class)
+    return import_object(family.model_class) if ":" in family.model_class else getattr(transformers, family.model_class)
 
 
-def _network(
+def _load_network(
     source: str | Path, ref: str, family: Family, loading: Loading, options: Mapping[str, Any]
 ) -> tuple[Any, list[str]]:
     """The network, every tensor of the class filled and none left over, and the published adapters merged into it."""
-    read = named(family.loader) if family.loader else network_class(family).from_pretrained
-    kind = family.model_class.rpartition(":")[2]
+    load_pretrained = import_object(family.loader) if family.loader else network_class(family).from_pretrained
+    class_name = family.model_class.rpartition(":")[2]
     try:
-        model, info = read(
+        model, info = load_pretrained(
             source,
             dtype=loading.dtype,
             use_safetensors=True,
@@ -102,76 +107,76 @@ def _network(
             ignore_mismatched_sizes=True,  # they are refused below, by name
             output_loading_info=True,
             **options,
-            **_placing(loading, family),
+            **_placement_options(loading, family),
         )
-        merged = [folder for folder in family.merged if merge_published(model, source, folder, options)]
-    except UNREADABLE as error:
+        merged = [folder for folder in family.merged if merge_published_lora(model, source, folder, options)]
+    except LOADING_ERRORS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UndersongError(
-            f"{ref} could not be loaded as {kind} ({reason}); give the folder of a complete checkpoint, and "
+            f"{ref} could not be loaded as {class_name} ({reason}); give the folder of a complete checkpoint, and "
             "options that are installed."
         ) from error
-    _check_whole(info, f"{ref} is not a whole {kind}")
+    _check_complete(info, f"{ref} is not a whole {class_name}")
     return model, merged
 
 
-def _placing(loading: Loading, family: Family) -> dict[str, Any]:
+def _placement_options(loading: Loading, family: Family) -> dict[str, Any]:
     """transformers' own arguments for where and how; encoder, projector and head are never quantized."""
-    placing: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if loading.attn_implementation:
-        placing["attn_implementation"] = loading.attn_implementation
+        options["attn_implementation"] = loading.attn_implementation
     if loading.device_map:
-        placing["device_map"] = loading.device_map
+        options["device_map"] = loading.device_map
     if loading.quantize:
         from transformers import BitsAndBytesConfig
 
-        compute = {"bnb_4bit_compute_dtype": getattr(torch, loading.dtype)} if loading.quantize == 4 else {}
-        kept = {"llm_int8_skip_modules": ["lm_head", *family.frozen]}
-        bits = {f"load_in_{loading.quantize}bit": True}
-        placing["quantization_config"] = BitsAndBytesConfig(**bits, **compute, **kept)
-        placing.setdefault("device_map", {"": loading.device})
-    return placing
+        compute_dtype = {"bnb_4bit_compute_dtype": getattr(torch, loading.dtype)} if loading.quantize == 4 else {}
+        skip_modules = {"llm_int8_skip_modules": ["lm_head", *family.frozen]}
+        precision = {f"load_in_{loading.quantize}bit": True}
+        options["quantization_config"] = BitsAndBytesConfig(**precision, **compute_dtype, **skip_modules)
+        options.setdefault("device_map", {"": loading.device})
+    return options
 
 
-def _check_whole(info: Mapping[str, Any], what: str) -> None:
-    faults = {
+def _check_complete(info: Mapping[str, Any], subject: str) -> None:
+    mismatches = {
         "missing_keys": "lacks",
         "unexpected_keys": "holds the unknown",
         "mismatched_keys": "has another shape of",
     }
-    for key, said in faults.items():
+    for key, phrase in mismatches.items():
         if names := sorted(str(name[0] if isinstance(name, tuple) else name) for name in info[key]):
             raise UndersongError(
-                f"{what}: it {said} {names[0]} ({len(names)} such tensors); give the folder of a complete checkpoint."
+                f"{subject}: it {phrase} {names[0]} ({len(names)} such tensors); give the folder of a complete checkpoint."
             )
 
 
-def _check_tokens(model: Any, processor: Processor, family: Family, ref: str) -> None:
+def _check_token_ids(model: Any, processor: Processor, family: Family, ref: str) -> None:
     """The tokenizer is this model's: the placeholder has the id that the network looks for, and every id a row."""
-    wanted = attrgetter(family.placeholder)(model.config)
-    if processor.audio_token_id != wanted:
+    expected_id = attrgetter(family.placeholder)(model.config)
+    if processor.audio_token_id != expected_id:
         raise UndersongError(
             f"The tokenizer of {ref} gives {family.audio_token} the id {processor.audio_token_id}, and the network "
-            f"looks for {wanted}; give the tokenizer of this model."
+            f"looks for {expected_id}; give the tokenizer of this model."
         )
-    rows = model.get_input_embeddings().num_embeddings
-    if (ids := max(processor.tokenizer.get_vocab().values()) + 1) > rows:
+    embedding_rows = model.get_input_embeddings().num_embeddings
+    if (vocabulary_size := max(processor.tokenizer.get_vocab().values()) + 1) > embedding_rows:
         raise UndersongError(
-            f"The tokenizer of {ref} has ids up to {ids - 1}, and the network {rows} embeddings; give the tokenizer of "
+            f"The tokenizer of {ref} has ids up to {vocabulary_size - 1}, and the network {embedding_rows} embeddings; give the tokenizer of "
             "this model."
         )
 
 
-def _lay_over(model: Any, folder: Path, ref: str) -> None:
+def _apply_overlay(model: Any, folder: Path, ref: str) -> None:
     """Replace the tensors that an overlay changes."""
     from safetensors.torch import load_file
 
     file = folder / "overlay.safetensors"
     try:
-        outcome = model.load_state_dict(load_file(file), strict=False)
+        load_result = model.load_state_dict(load_file(file), strict=False)
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UndersongError(f"{ref} cannot be laid over its base ({reason}); install undersong again.") from error
-    if outcome.unexpected_keys:
-        name = outcome.unexpected_keys[0]
+    if load_result.unexpected_keys:
+        name = load_result.unexpected_keys[0]
         raise UndersongError(f"{ref} changes {name}, which its base does not have; install undersong again.")

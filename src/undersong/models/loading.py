@@ -31,9 +31,9 @@ class Loading:
             raise UndersongError(f"Models are not quantized to {self.quantize} bits; take 4 or 8.")
 
     @property
-    def key(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """What a result depends on besides the weights: part of every artefact's key."""
         return {"dtype": self.dtype, "attention": self.attn_implementation, "quantize": self.quantize}
 
 
-PLAIN = Loading()  # the default: float32 on the CPU
+DEFAULT_LOAD_OPTIONS = Loading()  # the default: float32 on the CPU

@@ -21,50 +21,52 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Weights:
+class ParameterCounts:
     """Numbers a network holds: in the linear layers of its decoder's blocks, which can be quantized, and elsewhere;
     `single` of them are in float32 whatever the dtype.  `edges`: the widths in and out of those layers together."""
 
     linear: int
     other: int
-    single: int = 0
-    edges: int = 0
+    float32: int = 0
+    linear_widths: int = 0
 
-    def bytes(self, loading: Loading) -> int:
+    def num_bytes(self, loading: Loading) -> int:
         """What they take as `loading` says."""
-        each = DTYPES[loading.dtype]
+        bytes_per_value = DTYPES[loading.dtype]
         return round(
-            self.linear * (QUANTIZED[loading.quantize] if loading.quantize else each)
-            + self.other * each
-            + self.single * (DTYPES["float32"] - each)
+            self.linear * (QUANTIZED[loading.quantize] if loading.quantize else bytes_per_value)
+            + self.other * bytes_per_value
+            + self.float32 * (DTYPES["float32"] - bytes_per_value)
         )
 
     def adapter_bytes(self, rank: int) -> int:
         """Of a LoRA adapter on all linear layers of the decoder's blocks, which PEFT keeps in float32."""
-        return DTYPES["float32"] * rank * self.edges
+        return DTYPES["float32"] * rank * self.linear_widths
 
 
-def weights_of(source: str | Path, family: Family, options: Mapping[str, Any]) -> Weights:
+def count_parameters(source: str | Path, family: Family, options: Mapping[str, Any]) -> ParameterCounts:
     """Counted without reading a weight.  Errors: a config that does not make the family's network."""
-    from undersong.models.load import UNREADABLE, network_class
-    from undersong.models.processor import named
+    from undersong.models.load import LOADING_ERRORS, network_class
+    from undersong.models.processor import import_object
 
     try:
         with torch.device("meta"):
-            if family.sketch:
-                model = named(family.sketch)(source, **options)
+            if family.meta_loader:
+                model = import_object(family.meta_loader)(source, **options)
             else:
                 model_class = network_class(family)
                 model = model_class(model_class.config_class.from_pretrained(source, **options))
-    except UNREADABLE as error:
+    except LOADING_ERRORS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UndersongError(f"The config of {source} makes no {family.name} ({reason}); give its own.") from error
-    layers = [m for m in model.get_decoder().layers.modules() if isinstance(m, torch.nn.Linear)]
+    layers = [module for module in model.get_decoder().layers.modules() if isinstance(module, torch.nn.Linear)]
     linear = sum(layer.weight.numel() for layer in layers)
-    shared = {id(p): p.numel() for p in (*model.parameters(), *model.buffers())}  # tied weights are held once
-    single = sum(p.numel() for path in family.float32 for p in model.get_submodule(path).parameters())
-    edges = sum(layer.in_features + layer.out_features for layer in layers)
-    return Weights(linear, sum(shared.values()) - linear, single, edges)
+    unique_sizes = {
+        id(parameter): parameter.numel() for parameter in (*model.parameters(), *model.buffers())
+    }  # tied weights are held once
+    float32 = sum(parameter.numel() for path in family.float32 for parameter in model.get_submodule(path).parameters())
+    linear_widths = sum(layer.in_features + layer.out_features for layer in layers)
+    return ParameterCounts(linear, sum(unique_sizes.values()) - linear, float32, linear_widths)
 
 
 def available(device: str) -> int:
@@ -78,34 +80,40 @@ def check_memory(ref: str, source: str | Path, options: Mapping[str, Any], famil
     """UndersongError where the weights do not fit, which says what would.  With a device map transformers decides."""
     if loading.device_map:
         return
-    weights, free = weights_of(source, family, options), available(loading.device)
-    if weights.bytes(loading) > free:
-        line = _line(ref, weights, loading, free)
-        raise UndersongError(f"{line}; {_hint(weights, loading, free)}.")
+    weights, free = count_parameters(source, family, options), available(loading.device)
+    if weights.num_bytes(loading) > free:
+        requirement = _requirement(ref, weights, loading, free)
+        raise UndersongError(f"{requirement}; {_alternatives(weights, loading, free)}.")
 
 
-def memory_line(ref: str, source: str | Path, options: Mapping[str, Any], family: Family, loading: Loading) -> str:
+def memory_summary(ref: str, source: str | Path, options: Mapping[str, Any], family: Family, loading: Loading) -> str:
     """What a model's weights need and what there is, in one sentence; where they do not fit, with what would."""
-    weights, free = weights_of(source, family, options), available(loading.device)
-    line = _line(ref, weights, loading, free)
-    fits = weights.bytes(loading) <= free or loading.device_map
-    return f"{line}." if fits else f"{line}: too little; {_hint(weights, loading, free)}."
+    weights, free = count_parameters(source, family, options), available(loading.device)
+    requirement = _requirement(ref, weights, loading, free)
+    fits = weights.num_bytes(loading) <= free or loading.device_map
+    return f"{requirement}." if fits else f"{requirement}: too little; {_alternatives(weights, loading, free)}."
 
 
-def _line(ref: str, weights: Weights, loading: Loading, free: int) -> str:
+def _requirement(ref: str, weights: ParameterCounts, loading: Loading, free: int) -> str:
     return (
-        f"{ref} needs {weights.bytes(loading) / GIB:.1f} GiB for its weights ({_said(loading)}) and {loading.device} "
+        f"{ref} needs {weights.num_bytes(loading) / GIB:.1f} GiB for its weights ({_precision_name(loading)}) and {loading.device} "
         f"has {free / GIB:.1f} GiB free"
     )
 
 
-def _hint(weights: Weights, loading: Loading, free: int) -> str:
-    ways = [replace(loading, dtype="bfloat16", quantize=None)]
-    ways += [replace(loading, dtype="bfloat16", quantize=bits) for bits in (8, 4)]
-    fitting = [way for way in ways if weights.bytes(way) <= free and weights.bytes(way) < weights.bytes(loading)]
-    said = [f"{_said(way)} would need {weights.bytes(way) / GIB:.1f} GiB" for way in fitting]
-    return "; ".join(said) or "take a larger machine, or spread it with --device-map auto"
+def _alternatives(weights: ParameterCounts, loading: Loading, free: int) -> str:
+    options = [replace(loading, dtype="bfloat16", quantize=None)]
+    options += [replace(loading, dtype="bfloat16", quantize=bits) for bits in (8, 4)]
+    fitting = [
+        option
+        for option in options
+        if weights.num_bytes(option) <= free and weights.num_bytes(option) < weights.num_bytes(loading)
+    ]
+    suggestions = [
+        f"{_precision_name(option)} would need {weights.num_bytes(option) / GIB:.1f} GiB" for option in fitting
+    ]
+    return "; ".join(suggestions) or "take a larger machine, or spread it with --device-map auto"
 
 
-def _said(loading: Loading) -> str:
+def _precision_name(loading: Loading) -> str:
     return loading.dtype if loading.quantize is None else f"--quantize {loading.quantize}"

@@ -14,10 +14,10 @@ from typing import Any
 
 from undersong.types import UndersongError
 
-PLACE = re.compile(r"(layers\.\d+\.(?:self_attn|mlp)\.\w+)\.lora_B(?:\.\w+)?\.weight$")
+LORA_B_NAME = re.compile(r"(layers\.\d+\.(?:self_attn|mlp)\.\w+)\.lora_B(?:\.\w+)?\.weight$")
 
 
-def merge_published(model: Any, source: str | Path, folder: str, options: Mapping[str, Any]) -> bool:
+def merge_published_lora(model: Any, source: str | Path, folder: str, options: Mapping[str, Any]) -> bool:
     """Adds scale x B A to the decoder's linear layers that the adapter names; False: the checkpoint has none.
 
     Folders that `save_pretrained` wrote have it merged already.  Errors: an adapter that does not fit every one of its
@@ -38,12 +38,12 @@ def merge_published(model: Any, source: str | Path, folder: str, options: Mappin
     if not isinstance(config, dict) or config.get("use_dora") or not {"r", "lora_alpha"} <= config.keys():
         raise UndersongError(f"The adapter {folder} of {source} is no plain LoRA; take it out.")
     scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
-    places = {key: found[1] for key in tensors if (found := PLACE.search(key))}
-    if 2 * len(places) != len(tensors):
+    module_paths = {key: match[1] for key in tensors if (match := LORA_B_NAME.search(key))}
+    if 2 * len(module_paths) != len(tensors):
         raise UndersongError(f"The adapter {folder} of {source} is not LoRA on the decoder alone; take it out.")
     decoder = model.get_decoder()
-    for key, path in places.items():
+    for key, path in module_paths.items():
         weight = decoder.get_submodule(path).weight
-        change = scale * (tensors[key].float() @ tensors[key.replace("lora_B", "lora_A")].float())
-        weight.data += change.to(weight.device, weight.dtype)
+        delta = scale * (tensors[key].float() @ tensors[key.replace("lora_B", "lora_A")].float())
+        weight.data += delta.to(weight.device, weight.dtype)
     return True

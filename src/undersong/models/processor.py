@@ -19,7 +19,7 @@ from undersong.types import UndersongError
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 
 
-def named(path: str) -> Any:
+def import_object(path: str) -> Any:
     """The object at `module:name`."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)
@@ -34,44 +34,44 @@ class Processor:
     chat_template: str
     audio_token: str
     audio_token_id: int
-    around: tuple[str, str]
+    audio_delimiters: tuple[str, str]
     name: str = "the model"
 
-    def ids(self, conversation: Sequence[dict[str, Any]], heard: int = 0) -> list[int]:
+    def token_ids(self, messages: Sequence[dict[str, Any]], placeholder_count: int = 0) -> list[int]:
         """Token ids up to where the assistant speaks, the placeholder expanded to `heard`.
 
         Errors: a template that fails, or that leaves out what the conversation says.
         """
-        text = self._rendered(conversation, bool(heard))
-        if heard:
-            before, after = self.around
-            text = text.replace(self.audio_token, before + self.audio_token * heard + after, 1)
+        text = self._render(messages, bool(placeholder_count))
+        if placeholder_count:
+            before, after = self.audio_delimiters
+            text = text.replace(self.audio_token, before + self.audio_token * placeholder_count + after, 1)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _rendered(self, conversation: Sequence[dict[str, Any]], heard: bool) -> str:
+    def _render(self, messages: Sequence[dict[str, Any]], has_audio: bool) -> str:
         from jinja2 import TemplateError
 
         try:
             text: str = self.tokenizer.apply_chat_template(
-                list(conversation), chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
+                list(messages), chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
             )
         except (TemplateError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(".")
             raise UndersongError(
                 f"The chat template of {self.name} cannot write this prompt ({reason}); give the checkpoint's own."
             ) from error
-        said = [piece["text"].strip() for turn in conversation for piece in turn["content"] if "text" in piece]
-        if lost := [piece for piece in said if piece not in text]:
+        texts = [piece["text"].strip() for message in messages for piece in message["content"] if "text" in piece]
+        if missing := [piece for piece in texts if piece not in text]:
             raise UndersongError(
-                f"The chat template of {self.name} leaves out {lost[0][:60]!r}; give one that writes every text, the "
+                f"The chat template of {self.name} leaves out {missing[0][:60]!r}; give one that writes every text, the "
                 "system text too."
             )
         # What a text may hold of placeholders is counted, and refused, where the prompt is known.
-        own = text.count(self.audio_token) - sum(piece.count(self.audio_token) for piece in said)
-        if heard and own != 1:
+        written_placeholders = text.count(self.audio_token) - sum(piece.count(self.audio_token) for piece in texts)
+        if has_audio and written_placeholders != 1:
             raise UndersongError(
-                f"The chat template of {self.name} writes {own} placeholders {self.audio_token} for a clip, not one; "
+                f"The chat template of {self.name} writes {written_placeholders} placeholders {self.audio_token} for a clip, not one; "
                 "give the checkpoint's own."
             )
         return text
@@ -83,10 +83,10 @@ def load_processor(source: str | Path, family: Family, ref: str, **options: Any)
     from transformers import AutoFeatureExtractor, AutoTokenizer
 
     try:
-        tokenizer = (named(family.tokenizer) if family.tokenizer else AutoTokenizer.from_pretrained)(
+        tokenizer = (import_object(family.tokenizer) if family.tokenizer else AutoTokenizer.from_pretrained)(
             source, **options, **family.tokenizer_options
         )
-        extractor = (named(family.extractor) if family.extractor else AutoFeatureExtractor.from_pretrained)(
+        extractor = (import_object(family.extractor) if family.extractor else AutoFeatureExtractor.from_pretrained)(
             source, **options
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError) as error:
@@ -97,51 +97,53 @@ def load_processor(source: str | Path, family: Family, ref: str, **options: Any)
         ) from error
     tokenizer.padding_side = "left"
     _check_extractor(extractor, family, ref)
-    template, token_id = _check(tokenizer, _template(source, tokenizer, family, options), family, ref)
-    return Processor(tokenizer, extractor, template, family.audio_token, token_id, family.around, ref)
+    template, token_id = _check_tokenizer(
+        tokenizer, _load_chat_template(source, tokenizer, family, options), family, ref
+    )
+    return Processor(tokenizer, extractor, template, family.audio_token, token_id, family.audio_delimiters, ref)
 
 
-def _template(source: str | Path, tokenizer: Any, family: Family, options: dict[str, Any]) -> str | None:
+def _load_chat_template(source: str | Path, tokenizer: Any, family: Family, options: dict[str, Any]) -> str | None:
     """The checkpoint's own, as transformers' processors would choose it; else the family's."""
     from transformers.utils import cached_file
 
     if family.tokenizer:  # made here, and its template with it
         return str(tokenizer.chat_template)
-    missing: dict[str, bool] = {
+    no_raise: dict[str, bool] = {
         "_raise_exceptions_for_missing_entries": False,
         "_raise_exceptions_for_connection_errors": False,
     }
-    jinja, legacy = (cached_file(str(source), name, **options, **missing) for name in TEMPLATE_FILES)
-    if jinja:
-        return Path(jinja).read_text(encoding="utf-8")
-    if legacy:
+    jinja_path, json_path = (cached_file(str(source), name, **options, **no_raise) for name in TEMPLATE_FILES)
+    if jinja_path:
+        return Path(jinja_path).read_text(encoding="utf-8")
+    if json_path:
         try:
-            return str(json.loads(Path(legacy).read_text(encoding="utf-8"))["chat_template"])
+            return str(json.loads(Path(json_path).read_text(encoding="utf-8"))["chat_template"])
         except (ValueError, TypeError, KeyError) as error:
-            raise UndersongError(f"{legacy} holds no chat template; give the checkpoint's own file.") from error
+            raise UndersongError(f"{json_path} holds no chat template; give the checkpoint's own file.") from error
     return tokenizer.chat_template or family.chat_template
 
 
 def _check_extractor(extractor: Any, family: Family, ref: str) -> None:
     """Rate and hop of the family: with others the formula holds and the sound is another."""
-    found = getattr(extractor, "sampling_rate", None), getattr(extractor, "hop_length", None)
-    if found != (family.rate, family.hop):
+    actual = getattr(extractor, "sampling_rate", None), getattr(extractor, "hop_length", None)
+    if actual != (family.rate, family.hop):
         raise UndersongError(
-            f"The feature extractor of {ref} takes {found[0]} Hz in hops of {found[1]} samples, and {family.name} "
+            f"The feature extractor of {ref} takes {actual[0]} Hz in hops of {actual[1]} samples, and {family.name} "
             f"{family.rate} Hz in hops of {family.hop}; give the checkpoint's own preprocessor config."
         )
 
 
-def _check(tokenizer: Any, template: str | None, family: Family, ref: str) -> tuple[str, int]:
+def _check_tokenizer(tokenizer: Any, template: str | None, family: Family, ref: str) -> tuple[str, int]:
     """Template and placeholder id.  transformers loads without these and fails later, in the middle of a run."""
     placeholder = tokenizer.convert_tokens_to_ids(family.audio_token)
-    parts = {
+    requirements = {
         f"placeholder {family.audio_token}": None if placeholder == tokenizer.unk_token_id else placeholder,
         "chat template": template,
         "eos token": tokenizer.eos_token,
         "pad token": tokenizer.pad_token,
     }
-    if lacking := [name for name, part in parts.items() if part is None]:
-        raise UndersongError(f"The tokenizer of {ref} has no {lacking[0]}; give the folder of a complete checkpoint.")
+    if missing := [name for name, value in requirements.items() if value is None]:
+        raise UndersongError(f"The tokenizer of {ref} has no {missing[0]}; give the folder of a complete checkpoint.")
     assert template is not None
     return template, int(placeholder)

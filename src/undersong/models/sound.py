@@ -18,45 +18,49 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sound:
+class AudioInputs:
     """One clip as a model takes it: `inputs` of its forward pass, the valid feature frames of every window, and how
     many frames a window has with its padding."""
 
-    inputs: dict[str, torch.Tensor]
+    tensors: dict[str, torch.Tensor]
     frames: tuple[int, ...]
     width: int
 
 
-NOTHING = Sound({}, (0,), 0)  # of a clip that an extractor cannot take
+EMPTY_INPUTS = AudioInputs({}, (0,), 0)  # of a clip that an extractor cannot take
 
 # (feature extractor, samples (n,) float32 at its rate) -> Sound
-Preparation = Callable[[Any, np.ndarray], Sound]
+InputPreparation = Callable[[Any, np.ndarray], AudioInputs]
 
 
-def padded_windows(mask: str) -> Preparation:
+def prepare_padded_windows(mask_name: str) -> InputPreparation:
     """Windows of the extractor's `chunk_length`, each padded to its end, with a mask (windows, frames) named `mask`.
 
     Audio Flamingo 3 and MusicFlamingo (windows of 30 s), Qwen2-Audio (one such window).  Two frames (20 ms) over the
     end of a window make no placeholder; they are left out, because MusicFlamingo's clock fails on them.
     """
 
-    def prepare(extractor: Any, wave: np.ndarray) -> Sound:
-        size = extractor.chunk_length * extractor.sampling_rate
-        starts = range(0, max(1, len(wave) - 2 * extractor.hop_length), size)
-        out = extractor(
-            [wave[start : start + size] for start in starts],
+    def prepare(extractor: Any, waveform: np.ndarray) -> AudioInputs:
+        window_samples = extractor.chunk_length * extractor.sampling_rate
+        starts = range(0, max(1, len(waveform) - 2 * extractor.hop_length), window_samples)
+        features = extractor(
+            [waveform[start : start + window_samples] for start in starts],
             sampling_rate=extractor.sampling_rate,
             padding="max_length",
             return_attention_mask=True,
             return_tensors="pt",
         )
-        frames = tuple(out["attention_mask"].sum(1).tolist())
-        return Sound({"input_features": out["input_features"], mask: out["attention_mask"]}, frames, _width(out))
+        frames = tuple(features["attention_mask"].sum(1).tolist())
+        return AudioInputs(
+            {"input_features": features["input_features"], mask_name: features["attention_mask"]},
+            frames,
+            _frame_count(features),
+        )
 
     return prepare
 
 
-def padded_then_cut(mask: str) -> Preparation:
+def prepare_trimmed(mask_name: str) -> InputPreparation:
     """One row as long as the clip, made as if padded to the extractor's longest, with a mask (1, frames).
 
     Qwen2.5-Omni: its processor pads every clip to 300 s (15 MB), of which the model reads the valid frames alone.
@@ -64,95 +68,101 @@ def padded_then_cut(mask: str) -> Preparation:
     second in all, because shorter matrix products round otherwise.
     """
 
-    def prepare(extractor: Any, wave: np.ndarray) -> Sound:
+    def prepare(extractor: Any, waveform: np.ndarray) -> AudioInputs:
         import torch
 
         hop = extractor.hop_length
-        frames = -(-len(wave) // hop)
-        whole = min(max((frames + 3) * hop, extractor.sampling_rate), extractor.n_samples)
-        out = extractor(
-            np.pad(wave, (0, whole - len(wave))),
+        frames = -(-len(waveform) // hop)
+        padded_length = min(max((frames + 3) * hop, extractor.sampling_rate), extractor.n_samples)
+        output = extractor(
+            np.pad(waveform, (0, padded_length - len(waveform))),
             sampling_rate=extractor.sampling_rate,
             padding="do_not_pad",
             truncation=False,
             return_tensors="pt",
         )
-        features = out["input_features"][..., :frames]
-        return Sound({"input_features": features, mask: torch.ones(1, frames, dtype=torch.long)}, (frames,), frames)
+        features = output["input_features"][..., :frames]
+        return AudioInputs(
+            {"input_features": features, mask_name: torch.ones(1, frames, dtype=torch.long)}, (frames,), frames
+        )
 
     return prepare
 
 
-def unpadded(mask: str) -> Preparation:
+def prepare_unpadded(mask_name: str) -> InputPreparation:
     """One row as long as the clip, without padding, with a mask (1, frames).  Qwen3-Omni."""
 
-    def prepare(extractor: Any, wave: np.ndarray) -> Sound:
-        if len(wave) <= extractor.n_fft // 2:  # too short for the extractor to reflect its end
-            return NOTHING
-        out = extractor(
-            wave,
+    def prepare(extractor: Any, waveform: np.ndarray) -> AudioInputs:
+        if len(waveform) <= extractor.n_fft // 2:  # too short for the extractor to reflect its end
+            return EMPTY_INPUTS
+        features = extractor(
+            waveform,
             sampling_rate=extractor.sampling_rate,
             padding=True,
             truncation=False,
             return_attention_mask=True,
             return_tensors="pt",
         )
-        frames = tuple(out["attention_mask"].sum(1).tolist())
-        return Sound({"input_features": out["input_features"], mask: out["attention_mask"]}, frames, _width(out))
+        frames = tuple(features["attention_mask"].sum(1).tolist())
+        return AudioInputs(
+            {"input_features": features["input_features"], mask_name: features["attention_mask"]},
+            frames,
+            _frame_count(features),
+        )
 
     return prepare
 
 
-def cut_after_padding() -> Preparation:
+def prepare_split_windows() -> InputPreparation:
     """The whole clip padded to a multiple of the window, its features then cut; no mask.  Voxtral.
 
     Not the same as features of windows: their scale is set by the loudest frame of the whole clip.
     """
 
-    def prepare(extractor: Any, wave: np.ndarray) -> Sound:
-        size = extractor.chunk_length * extractor.sampling_rate
-        out = extractor(
-            wave,
+    def prepare(extractor: Any, waveform: np.ndarray) -> AudioInputs:
+        window_samples = extractor.chunk_length * extractor.sampling_rate
+        output = extractor(
+            waveform,
             sampling_rate=extractor.sampling_rate,
             padding=True,
             truncation=False,
-            pad_to_multiple_of=size,
+            pad_to_multiple_of=window_samples,
             return_tensors="pt",
         )
-        width = size // extractor.hop_length
-        features = out["input_features"].reshape(extractor.feature_size, -1, width).transpose(0, 1)
-        frames = -(-len(wave) // extractor.hop_length)
-        valid = tuple(min(width, frames - i * width) for i in range(len(features)))
-        return Sound({"input_features": features}, valid, width)
+        width = window_samples // extractor.hop_length
+        features = output["input_features"].reshape(extractor.feature_size, -1, width).transpose(0, 1)
+        frames = -(-len(waveform) // extractor.hop_length)
+        valid_frames = tuple(min(width, frames - i * width) for i in range(len(features)))
+        return AudioInputs({"input_features": features}, valid_frames, width)
 
     return prepare
 
 
-def by_extractor() -> Preparation:
+def prepare_with_extractor() -> InputPreparation:
     """The extractor's own tensors of a single clip.  Phi-4-multimodal, whose frames are those that fit whole."""
 
-    def prepare(extractor: Any, wave: np.ndarray) -> Sound:
-        if len(wave) < extractor.win_length:  # the extractor would make a negative number of frames
-            return NOTHING
-        out = extractor(wave, sampling_rate=extractor.sampling_rate, return_tensors="pt")
-        frames = out["audio_input_features"].shape[1]
-        return Sound(dict(out), (frames,), frames)
+    def prepare(extractor: Any, waveform: np.ndarray) -> AudioInputs:
+        if len(waveform) < extractor.win_length:  # the extractor would make a negative number of frames
+            return EMPTY_INPUTS
+        output = extractor(waveform, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+        frames = output["audio_input_features"].shape[1]
+        return AudioInputs(dict(output), (frames,), frames)
 
     return prepare
 
 
-def kimi_codes_and_features() -> Preparation:
+def prepare_kimi() -> InputPreparation:
     """Whisper features and those of the semantic tokenizer, window by window.  Kimi-Audio."""
 
-    def prepare(extractor: Any, wave: np.ndarray) -> Sound:
-        from undersong.models.kimi.sound import FRAMES_A_TOKEN, kimi_sound
+    def prepare(extractor: Any, waveform: np.ndarray) -> AudioInputs:
+        from undersong.models.kimi.sound import FRAMES_PER_TOKEN, kimi_audio_inputs
 
-        inputs, tokens = kimi_sound(wave, extractor)
-        frames = tuple(count * FRAMES_A_TOKEN for count in tokens)
-        return Sound(inputs, frames, max(frames, default=0))
+        inputs, tokens = kimi_audio_inputs(waveform, extractor)
+        frames = tuple(count * FRAMES_PER_TOKEN for count in tokens)
+        return AudioInputs(inputs, frames, max(frames, default=0))
 
     return prepare
 
 
-def _width(out: Any) -> int:
-    return int(out["input_features"].shape[-1])
+def _frame_count(output: Any) -> int:
+    return int(output["input_features"].shape[-1])

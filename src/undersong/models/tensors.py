@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
+def first_non_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
     """Name of the first tensor that holds NaN or an infinity; None: there is none."""
     return next((name for name, value in tensors if not value.isfinite().all()), None)
 
@@ -32,8 +32,8 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
         raise UndersongError(
             f"{file.name} in {file.parent} cannot be read ({error}); copy it again, or train it again."
         ) from error
-    if lost := not_finite(tensors.items()):
+    if non_finite := first_non_finite(tensors.items()):
         raise UndersongError(
-            f"{lost} in {file.parent} is not finite, so its training diverged; train it again at a lower learning rate."
+            f"{non_finite} in {file.parent} is not finite, so its training diverged; train it again at a lower learning rate."
         )
     return tensors

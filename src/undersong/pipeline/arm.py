@@ -6,50 +6,59 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from undersong.hints import nearest
-from undersong.pipeline.audit import arms_of, ask_arms, ask_base, hear, screen, usable
+from undersong.hints import did_you_mean
+from undersong.pipeline.audit import (
+    compute_proximities,
+    encode_corpora,
+    evaluate_base,
+    load_checked_corpora,
+    study_arms,
+    train_and_evaluate_arms,
+)
 from undersong.pipeline.records import ModelRecord
-from undersong.pipeline.speakers import answers_only, trained
-from undersong.pipeline.stages import Arm
-from undersong.pipeline.stages.selections import rules_of, selection
-from undersong.pipeline.uninstalled import refuse_uninstalled
-from undersong.pipeline.workshop import Workshop
+from undersong.pipeline.speakers import is_black_box, trainable_models
+from undersong.pipeline.stages import StudyArm
+from undersong.pipeline.stages.selections import arm_rules, load_selection
+from undersong.pipeline.uninstalled import check_dependencies
+from undersong.pipeline.workshop import RunContext
 from undersong.study import Study
 from undersong.types import UndersongError
 
-BASE = "base"  # the arm in which nothing is trained
+BASE_ARM = "base"  # the arm in which nothing is trained
 
 
 def arm_names(study: Study) -> list[str]:
     """What the arms of a study are called, before anything is selected; none where all models only answer."""
-    tuned = [f"{rule.label}/{modality}" for rule in rules_of(study) for modality in study.tuning.modalities]
-    return [BASE, *tuned] if trained(study) else []
+    tuned = [f"{rule.label}/{modality}" for rule in arm_rules(study) for modality in study.tuning.modalities]
+    return [BASE_ARM, *tuned] if trainable_models(study) else []
 
 
-def refuse_arm(study: Study, name: str) -> None:
+def check_arm_name(study: Study, name: str) -> None:
     """A name that no arm of the study has."""
-    known = arm_names(study)
-    if name not in known:
-        there = f"; it has {', '.join(known)}." if known else ", because its models only answer."
-        raise UndersongError(f"Study {study.study} has no arm {name!r}{nearest(name, known) or there}")
+    names = arm_names(study)
+    if name not in names:
+        alternatives = f"; it has {', '.join(names)}." if names else ", because its models only answer."
+        raise UndersongError(f"Study {study.study} has no arm {name!r}{did_you_mean(name, names) or alternatives}")
 
 
-def audit_arm(study: Study, shop: Workshop, name: str, say: Callable[[str], None]) -> int:
+def audit_arm(study: Study, ctx: RunContext, name: str, say: Callable[[str], None]) -> int:
     """What the arm says on every base, at all its seeds; how many times it was asked."""
-    refuse_uninstalled(study, shop)
-    record, times = usable(study, shop), 0
-    for number, ref in enumerate(study.models):
-        if answers_only(ref):
+    check_dependencies(study, ctx)
+    record, evaluation_count = load_checked_corpora(study, ctx), 0
+    for base_seed, ref in enumerate(study.models):
+        if is_black_box(ref):
             continue
         say(f"{ref}: {name} alone")
-        heard = hear(shop, record, ref)
-        ears = [heard[one.artefact.hash] for one in record.sets.values()]
-        if name == BASE:
-            said = [ask_base(study, shop, record, Arm(ref, number), ears)]
+        features = encode_corpora(ctx, record, ref)
+        prompt_features = [features[corpus.artifact.hash] for corpus in record.sets.values()]
+        if name == BASE_ARM:
+            arm_replies = [evaluate_base(study, ctx, record, StudyArm(ref, base_seed), prompt_features)]
         else:
-            model = ModelRecord(ref, number, heard)
-            screen(study, shop, record, model, heard)
-            arms = [arm for arm in arms_of(study, model, partial(selection, shop, record.pool)) if arm.name == name]
-            said = ask_arms(study, shop, record, arms, heard, ears, say)
-        times += len(said)
-    return times
+            model = ModelRecord(ref, base_seed, features)
+            compute_proximities(study, ctx, record, model, features)
+            arms = [
+                arm for arm in study_arms(study, model, partial(load_selection, ctx, record.pool)) if arm.name == name
+            ]
+            arm_replies = train_and_evaluate_arms(study, ctx, record, arms, features, prompt_features, say)
+        evaluation_count += len(arm_replies)
+    return evaluation_count

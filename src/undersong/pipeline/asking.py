@@ -5,105 +5,167 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from undersong.models.identify import family_named
+from undersong.models.identify import family_of_ref
 from undersong.pipeline import stages
-from undersong.pipeline.records import Defended, RunRecord
-from undersong.pipeline.stages import Arm, Asked
-from undersong.pipeline.workshop import Corpus, Workshop
-from undersong.store import Artefact
+from undersong.pipeline.records import DefenseArtifacts, RunRecord
+from undersong.pipeline.stages import PromptSetRequest, StudyArm
+from undersong.pipeline.workshop import Corpus, RunContext
+from undersong.store import Artifact
 from undersong.study import PromptSet, Study
-from undersong.study.protocols import Manner, published_manner
+from undersong.study.protocols import Manner, published_prompt_settings
 
 
-def asked_at(study: Study, sets: dict[str, Corpus], ref: str, last: bool) -> list[Asked]:
+def prompt_set_requests(
+    study: Study, corpora: dict[str, Corpus], ref: str, is_last_step: bool
+) -> list[PromptSetRequest]:
     """At the last step everything; before it the curve's sets, spoken, under the plain system text."""
-    evaluation, out = study.evaluation, []
-    for name, one in study.sets.items():
+    evaluation, requests = study.evaluation, []
+    for name, prompt_set in study.sets.items():
         for modality in evaluation.modalities:
-            if one.noise is not None and modality == "text":
+            if prompt_set.noise is not None and modality == "text":
                 continue  # nothing is heard of it
-            manner = manner_of(study, ref, modality, one)
-            for system, text in evaluation.systems.items():
-                curve = name in evaluation.curve and modality == "audio" and system == study.plain
-                if last or curve:
-                    out.append(Asked(name, sets[name], one.harmful, modality, system, text, manner, one.judge))
-    return out
+            prompt_settings = prompt_settings_for(study, ref, modality, prompt_set)
+            for system, system_text in evaluation.systems.items():
+                on_curve = name in evaluation.curve and modality == "audio" and system == study.undefended_system
+                if is_last_step or on_curve:
+                    requests.append(
+                        PromptSetRequest(
+                            name,
+                            corpora[name],
+                            prompt_set.harmful,
+                            modality,
+                            system,
+                            system_text,
+                            prompt_settings,
+                            prompt_set.judge,
+                        )
+                    )
+    return requests
 
 
-def manner_of(study: Study, ref: str, modality: str, asked: PromptSet | None = None) -> Manner:
+def prompt_settings_for(study: Study, ref: str, modality: str, prompt_set: PromptSet | None = None) -> Manner:
     """How a model is asked, and with what of its own a set is."""
-    how = study.evaluation
-    if how.protocol == "published":
-        manner = published_manner(family_named(ref).name, modality)
+    evaluation = study.evaluation
+    if evaluation.protocol == "published":
+        prompt_settings = published_prompt_settings(family_of_ref(ref).name, modality)
     else:
-        manner = Manner(how.instruction, study.limit)
-    if asked is not None and asked.instruction is not None:
-        manner = replace(manner, instruction=asked.instruction, first=False)
-    return manner if asked is None or asked.limit is None else replace(manner, limit=asked.limit)
+        prompt_settings = Manner(evaluation.instruction, study.max_new_tokens)
+    if prompt_set is not None and prompt_set.instruction is not None:
+        prompt_settings = replace(prompt_settings, instruction=prompt_set.instruction, first=False)
+    return (
+        prompt_settings
+        if prompt_set is None or prompt_set.limit is None
+        else replace(prompt_settings, limit=prompt_set.limit)
+    )
 
 
-def to_repeat(study: Study, sets: dict[str, Corpus]) -> list[Asked]:
+def repetition_requests(study: Study, corpora: dict[str, Corpus]) -> list[PromptSetRequest]:
     """The harmful requests that are spoken, to be repeated under the first system text; none where nobody wants it."""
-    how = study.evaluation.comprehension
-    if how is None or "audio" not in study.evaluation.modalities:
+    comprehension_config = study.evaluation.comprehension
+    if comprehension_config is None or "audio" not in study.evaluation.modalities:
         return []
-    manner, text = Manner(how.instruction, how.limit), study.evaluation.systems[study.plain]
-    harmful = (name for name, one in study.sets.items() if one.harmful)
-    return [Asked(name, sets[name], True, "audio", study.plain, text, manner) for name in harmful]
-
-
-@dataclass(frozen=True)
-class Said:
-    """What an arm was asked at a step, and its replies."""
-
-    arm: Arm
-    step: int
-    adapter: Artefact | None
-    asked: list[Asked]
-    replies: Artefact
-    defense: Defended | None = None
-    repeated: Artefact | None = None  # of the harmful requests, where the study tells what was heard
-
-
-def ask(
-    shop: Workshop,
-    arm: Arm,
-    step: int,
-    adapter: Artefact | None,
-    asked: list[Asked],
-    ears: Sequence[Artefact],
-    repeating: Sequence[Asked] = (),
-) -> Said:
-    """What an arm says at a step."""
-    replies = stages.replies(shop, arm, adapter, step, asked, ears)
-    repeated = stages.replies(shop, arm, adapter, step, repeating, ears) if repeating else None
-    return Said(arm, step, adapter, asked, replies, repeated=repeated)
-
-
-def judged(study: Study, shop: Workshop, said: Sequence[Said], sets: dict[str, Corpus]) -> list[RunRecord]:
-    """Judge by judge: one may need the model's place in memory, and so each is loaded once a base."""
-    how = study.evaluation
-    judges = (how.judge, *how.also)
-    found = {j: [stages.verdicts(shop, one.replies, one.asked, j, how.refusals) for one in said] for j in judges}
-    told = zip([one.repeated for one in said], comprehended(study, shop, said, found[how.judge], sets))
+    prompt_settings, system_text = (
+        Manner(comprehension_config.instruction, comprehension_config.limit),
+        study.evaluation.systems[study.undefended_system],
+    )
+    harmful_sets = (name for name, prompt_set in study.sets.items() if prompt_set.harmful)
     return [
-        RunRecord(one.arm, one.step, one.adapter, one.replies, first, tuple(zip(how.also, others)), one.defense, *more)
-        for one, more, first, *others in zip(said, told, *found.values())
+        PromptSetRequest(name, corpora[name], True, "audio", study.undefended_system, system_text, prompt_settings)
+        for name in harmful_sets
     ]
 
 
-def comprehended(
-    study: Study, shop: Workshop, said: Sequence[Said], verdicts: Sequence[Artefact], sets: dict[str, Corpus]
-) -> list[Artefact | None]:
-    """At the last step, of the base and of every arm: what was heard, and what non-refusals are about."""
-    how, last = study.evaluation.comprehension, study.tuning.steps[-1]
-    if how is None:
-        return [None] * len(said)
-    harmful = [sets[name] for name, one in study.sets.items() if one.harmful]
-    reader, repeating = stages.Reader(how, harmful, shop.loading.device), to_repeat(study, sets)
+@dataclass(frozen=True)
+class ArmReplies:
+    """What an arm was asked at a step, and its replies."""
+
+    arm: StudyArm
+    step: int
+    adapter: Artifact | None
+    asked: list[PromptSetRequest]
+    replies: Artifact
+    defense: DefenseArtifacts | None = None
+    repeated: Artifact | None = None  # of the harmful requests, where the study tells what was heard
+
+
+def evaluate_arm(
+    ctx: RunContext,
+    arm: StudyArm,
+    step: int,
+    adapter: Artifact | None,
+    requests: list[PromptSetRequest],
+    prompt_features: Sequence[Artifact],
+    repeat_requests: Sequence[PromptSetRequest] = (),
+) -> ArmReplies:
+    """What an arm says at a step."""
+    replies = stages.generate_replies(ctx, arm, adapter, step, requests, prompt_features)
+    repetitions = (
+        stages.generate_replies(ctx, arm, adapter, step, repeat_requests, prompt_features) if repeat_requests else None
+    )
+    return ArmReplies(arm, step, adapter, requests, replies, repeated=repetitions)
+
+
+def judge_arm_replies(
+    study: Study, ctx: RunContext, arm_replies: Sequence[ArmReplies], corpora: dict[str, Corpus]
+) -> list[RunRecord]:
+    """Judge by judge: one may need the model's place in memory, and so each is loaded once a base."""
+    evaluation = study.evaluation
+    judges = (evaluation.judge, *evaluation.also)
+    verdicts_by_judge = {
+        judge: [
+            stages.judge_replies(ctx, reply_set.replies, reply_set.asked, judge, evaluation.refusals)
+            for reply_set in arm_replies
+        ]
+        for judge in judges
+    }
+    comprehension_pairs = zip(
+        [reply_set.repeated for reply_set in arm_replies],
+        evaluate_arm_comprehension(study, ctx, arm_replies, verdicts_by_judge[evaluation.judge], corpora),
+    )
     return [
-        stages.comprehension(shop, reader, one.asked, one.replies, called, repeating, one.repeated)
-        if one.arm.kind == "base" or one.step == last
+        RunRecord(
+            reply_set.arm,
+            reply_set.step,
+            reply_set.adapter,
+            reply_set.replies,
+            main_verdicts,
+            tuple(zip(evaluation.also, other_verdicts)),
+            reply_set.defense,
+            *comprehension_pair,
+        )
+        for reply_set, comprehension_pair, main_verdicts, *other_verdicts in zip(
+            arm_replies, comprehension_pairs, *verdicts_by_judge.values()
+        )
+    ]
+
+
+def evaluate_arm_comprehension(
+    study: Study,
+    ctx: RunContext,
+    arm_replies: Sequence[ArmReplies],
+    verdicts: Sequence[Artifact],
+    corpora: dict[str, Corpus],
+) -> list[Artifact | None]:
+    """At the last step, of the base and of every arm: what was heard, and what non-refusals are about."""
+    comprehension_config, last_step = study.evaluation.comprehension, study.tuning.steps[-1]
+    if comprehension_config is None:
+        return [None] * len(arm_replies)
+    harmful_corpora = [corpora[name] for name, prompt_set in study.sets.items() if prompt_set.harmful]
+    reply_encoder, repeat_requests = (
+        stages.ReplyEncoder(comprehension_config, harmful_corpora, ctx.loading.device),
+        repetition_requests(study, corpora),
+    )
+    return [
+        stages.evaluate_comprehension(
+            ctx,
+            reply_encoder,
+            reply_set.asked,
+            reply_set.replies,
+            verdict_artifact,
+            repeat_requests,
+            reply_set.repeated,
+        )
+        if reply_set.arm.kind == "base" or reply_set.step == last_step
         else None
-        for one, called in zip(said, verdicts, strict=True)
+        for reply_set, verdict_artifact in zip(arm_replies, verdicts, strict=True)
     ]

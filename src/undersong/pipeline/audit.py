@@ -9,244 +9,302 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from undersong.pipeline import stages
-from undersong.pipeline.asking import Said, ask, asked_at, judged, manner_of, to_repeat
-from undersong.pipeline.defending import defend, prepare
+from undersong.pipeline.asking import (
+    ArmReplies,
+    evaluate_arm,
+    judge_arm_replies,
+    prompt_set_requests,
+    prompt_settings_for,
+    repetition_requests,
+)
+from undersong.pipeline.defending import prepare_defenses, run_defenses
 from undersong.pipeline.records import AuditRecord, ModelRecord
 from undersong.pipeline.refusals import (
-    near_overlap,
-    refuse_encoder,
-    refuse_few,
-    refuse_incomprehensible,
-    refuse_models,
-    refuse_overlap,
-    refuse_rules,
-    refuse_unusable,
+    check_axis_encoder,
+    check_comprehension_sets,
+    check_contrast_sizes,
+    check_lost_items,
+    check_models,
+    check_overlap,
+    check_selection_rules,
+    count_near_overlaps,
 )
-from undersong.pipeline.speakers import answers_only
-from undersong.pipeline.stages import Arm, Asked, mechanism
-from undersong.pipeline.stages.embedded import View, embeddings
-from undersong.pipeline.stages.gradients import gradients
-from undersong.pipeline.stages.mechanism import Contrast
-from undersong.pipeline.stages.selections import Choose, rules_of, selection
-from undersong.pipeline.stages.training import recipe_of
-from undersong.pipeline.workshop import Corpus, Workshop
-from undersong.store import Artefact
+from undersong.pipeline.speakers import is_black_box
+from undersong.pipeline.stages import PromptSetRequest, StudyArm, mechanism
+from undersong.pipeline.stages.embedded import EmbeddingRequest, embed_corpus
+from undersong.pipeline.stages.gradients import compute_gradients
+from undersong.pipeline.stages.mechanism import ContrastRequests
+from undersong.pipeline.stages.selections import SelectionFunction, arm_rules, load_selection
+from undersong.pipeline.stages.training import training_recipe
+from undersong.pipeline.workshop import Corpus, RunContext
+from undersong.store import Artifact
 from undersong.study import Study
 
 
-def audit(study: Study, shop: Workshop, say: Callable[[str], None]) -> AuditRecord:
+def audit_study(study: Study, ctx: RunContext, say: Callable[[str], None]) -> AuditRecord:
     """Run (or look up) every stage of a study."""
-    record = usable(study, shop)
-    record.overlap = near_overlap(record)
-    for one, other, kind, pairs in record.overlap:
-        say(f"{one} and {other} share {pairs} pairs of items: {kind}")
-    for number, ref in enumerate(study.models):
+    record = load_checked_corpora(study, ctx)
+    record.overlap = count_near_overlaps(record)
+    for corpus_name, other_name, kind, pairs in record.overlap:
+        say(f"{corpus_name} and {other_name} share {pairs} pairs of items: {kind}")
+    for base_seed, ref in enumerate(study.models):
         say(f"{ref}: screening {len(record.pool.samples)} benign samples on {len(study.axes)} axes")
-        record.models.append(one_model(study, shop, record, ref, number, say, partial(selection, shop, record.pool)))
+        record.models.append(
+            audit_model(study, ctx, record, ref, base_seed, say, partial(load_selection, ctx, record.pool))
+        )
     return record
 
 
-def usable(study: Study, shop: Workshop) -> AuditRecord:
+def load_checked_corpora(study: Study, ctx: RunContext) -> AuditRecord:
     """The corpora, once nothing of them is to be refused."""
-    refuse_models(study)
-    record = gather(study, shop)
-    refuse_unusable(record)
-    refuse_overlap(record)
-    refuse_rules(record)
-    refuse_few(record)
-    refuse_incomprehensible(record)
+    check_models(study)
+    record = load_corpora(study, ctx)
+    check_lost_items(record)
+    check_overlap(record)
+    check_selection_rules(record)
+    check_contrast_sizes(record)
+    check_comprehension_sets(record)
     return record
 
 
-def gather(study: Study, shop: Workshop) -> AuditRecord:
+def load_corpora(study: Study, ctx: RunContext) -> AuditRecord:
     """The corpora, and no model yet.  Unknown encoders and rules are refused here, before anything is made."""
     for axis, spec in study.axes.items():
-        refuse_encoder(axis, spec, shop.unread)
-    rules_of(study)
+        check_axis_encoder(axis, spec, ctx.unread)
+    arm_rules(study)
 
-    def read(ref: str, where: dict[str, list[str]] | None = None, noise: str | None = None) -> Corpus:
-        return stages.corpus(shop, ref, where, study.columns.get(ref), noise=noise)
+    def load(ref: str, filters: dict[str, list[str]] | None = None, noise: str | None = None) -> Corpus:
+        return stages.load_corpus(ctx, ref, filters, study.columns.get(ref), noise=noise)
 
-    pool = read(study.pool, study.selection.where, study.selection.noise)
-    harm = {name: read(ref) for name, ref in study.harm_sets.items()}
-    sets = {name: read(one.corpus, one.where, one.noise) for name, one in study.sets.items()}
-    calm = read(study.harmless) if study.harmless is not None else None
-    asked = study.mechanism
-    contrast = {} if asked is None else {"harmful": read(asked.harmful), "harmless": read(asked.harmless)}
-    defending = {ref: read(ref) for one in study.defenses.values() for ref in one.corpora.values()}
-    return AuditRecord(study, pool, harm, sets, [], calm, contrast=contrast, defending=defending)
+    pool = load(study.pool, study.selection.where, study.selection.noise)
+    harm_sets = {name: load(ref) for name, ref in study.harm_sets.items()}
+    prompt_sets = {
+        name: load(prompt_set.corpus, prompt_set.where, prompt_set.noise) for name, prompt_set in study.sets.items()
+    }
+    benign_baseline = load(study.harmless) if study.harmless is not None else None
+    mechanism_config = study.mechanism
+    contrast = (
+        {}
+        if mechanism_config is None
+        else {"harmful": load(mechanism_config.harmful), "harmless": load(mechanism_config.harmless)}
+    )
+    defense_corpora = {ref: load(ref) for defense in study.defenses.values() for ref in defense.corpora.values()}
+    return AuditRecord(
+        study,
+        pool,
+        harm_sets,
+        prompt_sets,
+        [],
+        benign_baseline,
+        contrast_corpora=contrast,
+        defense_corpora=defense_corpora,
+    )
 
 
-def one_model(
+def audit_model(
     study: Study,
-    shop: Workshop,
+    ctx: RunContext,
     record: AuditRecord,
     ref: str,
-    number: int,
+    base_seed: int,
     say: Callable[[str], None],
-    choose: Choose,
+    select_samples: SelectionFunction,
 ) -> ModelRecord:
     """Every stage on one base.  Asks the store, and itself reads nothing that a stage makes but by `choose`."""
-    heard = {} if answers_only(ref) else hear(shop, record, ref)
-    model = ModelRecord(ref, number, heard)
-    screen(study, shop, record, model, heard)
-    base = Arm(ref, number)
-    ears = [heard[c.artefact.hash] for c in record.sets.values() if heard]
-    said = [ask_base(study, shop, record, base, ears)]
-    if study.defenses and not answers_only(ref):
-        prepare(study, shop, record, model)
-    arms = list(arms_of(study, model, choose))  # before any training: a rule that finds nothing stops here
-    said += ask_arms(study, shop, record, [] if answers_only(ref) else arms, heard, ears, say)
-    if study.mechanism is not None and not answers_only(ref):
+    features = {} if is_black_box(ref) else encode_corpora(ctx, record, ref)
+    model = ModelRecord(ref, base_seed, features)
+    compute_proximities(study, ctx, record, model, features)
+    base = StudyArm(ref, base_seed)
+    prompt_features = [features[corpus.artifact.hash] for corpus in record.sets.values() if features]
+    arm_replies = [evaluate_base(study, ctx, record, base, prompt_features)]
+    if study.defenses and not is_black_box(ref):
+        prepare_defenses(study, ctx, record, model)
+    arms = list(study_arms(study, model, select_samples))  # before any training: a rule that finds nothing stops here
+    arm_replies += train_and_evaluate_arms(
+        study, ctx, record, [] if is_black_box(ref) else arms, features, prompt_features, say
+    )
+    if study.mechanism is not None and not is_black_box(ref):
         say(f"{ref}: refusal directions")
-        _explain(study, shop, record, model, base, said, ears)
-    defended = defend(study, shop, record, model, said, say) if study.defenses and not answers_only(ref) else []
+        _measure_mechanism(study, ctx, record, model, base, arm_replies, prompt_features)
+    defended_replies = (
+        run_defenses(study, ctx, record, model, arm_replies, say) if study.defenses and not is_black_box(ref) else []
+    )
     say(f"{ref}: judging")
     # Last, because a judge may take the model's place in memory.
-    found = judged(study, shop, [*said, *defended], record.sets)
-    model.runs, model.defended = found[: len(said)], found[len(said) :]
+    run_records = judge_arm_replies(study, ctx, [*arm_replies, *defended_replies], record.sets)
+    model.runs, model.defended_runs = run_records[: len(arm_replies)], run_records[len(arm_replies) :]
     return model
 
 
-def hear(shop: Workshop, record: AuditRecord, ref: str) -> dict[str, Artefact]:
+def encode_corpora(ctx: RunContext, record: AuditRecord, ref: str) -> dict[str, Artifact]:
     """What the model hears of every corpus, by corpus artefact."""
-    corpora = {c.artefact.hash: c for c in record.corpora}
-    partly = {c.artefact.hash for c in (record.pool, record.harmless) if c is not None}
-    heard: dict[str, Artefact] = {}
+    corpora = {corpus.artifact.hash: corpus for corpus in record.corpora}
+    droppable = {corpus.artifact.hash for corpus in (record.pool, record.harmless) if corpus is not None}
+    features: dict[str, Artifact] = {}
     for key, corpus in corpora.items():
-        heard[key] = stages.features(shop, ref, corpus, key not in partly, list(heard.values()))
-    return heard
+        features[key] = stages.compute_features(ctx, ref, corpus, key not in droppable, list(features.values()))
+    return features
 
 
-def screen(study: Study, shop: Workshop, record: AuditRecord, model: ModelRecord, heard: dict[str, Artefact]) -> None:
+def compute_proximities(
+    study: Study, ctx: RunContext, record: AuditRecord, model: ModelRecord, features: dict[str, Artifact]
+) -> None:
     """Every axis to every harm set; harmless speech to the first."""
     settings = study.proximity.model_dump()
-    fit = (record.pool, *record.harm.values(), *([] if record.harmless is None else [record.harmless]))
+    fit_corpora = (record.pool, *record.harm.values(), *([] if record.harmless is None else [record.harmless]))
 
-    def vectors(spec: str, corpus: Corpus, harmful: bool = False) -> Artefact:
-        made = _vectors(study, shop, spec, corpus, fit, model.ref, heard.get(corpus.artefact.hash), harmful)
-        model.vectors.append(made)
-        return made
+    def embed_on_axis(spec: str, corpus: Corpus, harmful: bool = False) -> Artifact:
+        artifact = _compute_vectors(
+            study, ctx, spec, corpus, fit_corpora, model.ref, features.get(corpus.artifact.hash), harmful
+        )
+        model.vectors.append(artifact)
+        return artifact
 
-    def near(axis: str, corpus: Corpus, made: Artefact, harm: Artefact, name: str) -> Artefact:
-        return stages.proximity(shop, axis, made, harm, name, settings, corpus, heard.get(corpus.artefact.hash))
+    def measure_to(
+        axis: str, corpus: Corpus, corpus_vectors: Artifact, reference_vectors: Artifact, name: str
+    ) -> Artifact:
+        return stages.measure_proximity(
+            ctx, axis, corpus_vectors, reference_vectors, name, settings, corpus, features.get(corpus.artifact.hash)
+        )
 
     for axis, spec in study.axes.items():
-        pool = vectors(spec, record.pool)
-        harm = {name: vectors(spec, corpus, harmful=True) for name, corpus in record.harm.items()}
-        first = next(iter(harm))
-        model.embeddings[axis] = pool, harm[first]
-        for name, made in harm.items():
-            model.measured[axis, name] = near(axis, record.pool, pool, made, name)
+        pool_vectors = embed_on_axis(spec, record.pool)
+        harm_vectors = {name: embed_on_axis(spec, corpus, harmful=True) for name, corpus in record.harm.items()}
+        first_set = next(iter(harm_vectors))
+        model.embeddings[axis] = pool_vectors, harm_vectors[first_set]
+        for name, set_vectors in harm_vectors.items():
+            model.proximities[axis, name] = measure_to(axis, record.pool, pool_vectors, set_vectors, name)
         if record.harmless is not None:
-            calm = vectors(spec, record.harmless)
-            model.calm[axis] = near(axis, record.harmless, calm, harm[first], first)
+            baseline_vectors = embed_on_axis(spec, record.harmless)
+            model.benign_proximity[axis] = measure_to(
+                axis, record.harmless, baseline_vectors, harm_vectors[first_set], first_set
+            )
 
 
-def _vectors(
+def _compute_vectors(
     study: Study,
-    shop: Workshop,
+    ctx: RunContext,
     spec: str,
     corpus: Corpus,
-    fit: Sequence[Corpus],
+    fit_corpora: Sequence[Corpus],
     ref: str,
-    heard: Artefact | None,
+    features: Artifact | None,
     harmful: bool,
-) -> Artefact:
+) -> Artifact:
     """By an encoder, or by the gradients of the tuning that the study would do."""
     from undersong.encoders import gradients_dim
 
     dim = gradients_dim(spec)
-    if dim is None or heard is None:
-        return embeddings(shop, View(spec, corpus, fit, ref, heard))
-    text = study.evaluation.systems[study.plain]
+    if dim is None or features is None:
+        return embed_corpus(ctx, EmbeddingRequest(spec, corpus, fit_corpora, ref, features))
+    system_text = study.evaluation.systems[study.undefended_system]
     settings = {"dim": dim, "rank": study.tuning.rank, "alpha": study.tuning.alpha, "seed": 0}
-    return gradients(shop, ref, corpus, heard, harmful, text, study.tuning.target, settings)
+    return compute_gradients(ctx, ref, corpus, features, harmful, system_text, study.tuning.target, settings)
 
 
-def arms_of(study: Study, model: ModelRecord, choose: Choose) -> Iterator[Arm]:
+def study_arms(study: Study, model: ModelRecord, select_samples: SelectionFunction) -> Iterator[StudyArm]:
     """Every arm x run of a study on a model, with its selection."""
-    for rule in rules_of(study):
+    for rule in arm_rules(study):
         for seed, draw in zip(study.tuning.seeds, study.tuning.draws):
-            chosen = choose(model.measured, rule, draw)
-            model.selections[f"{rule.label}/draw {draw}"] = chosen
-            fraction = float(rule.keep.amount) if rule.plain else chosen.fraction
-            text = "" if rule.plain else str(rule.keep)
+            arm_selection = select_samples(model.proximities, rule, draw)
+            model.selections[f"{rule.label}/draw {draw}"] = arm_selection
+            fraction = float(rule.selection_rule.amount) if rule.is_builtin else arm_selection.fraction
+            rule_text = "" if rule.is_builtin else str(rule.selection_rule)
             facts = (model.ref, model.base_seed, rule.axis, rule.name, fraction)
             for modality in study.tuning.modalities:
-                yield Arm(*facts, modality, seed, draw, chosen, rule.to, text)
+                yield StudyArm(*facts, modality, seed, draw, arm_selection, rule.harm_set, rule_text)
 
 
-def ask_base(study: Study, shop: Workshop, record: AuditRecord, base: Arm, ears: list[Artefact]) -> Said:
+def evaluate_base(
+    study: Study, ctx: RunContext, record: AuditRecord, base: StudyArm, prompt_features: list[Artifact]
+) -> ArmReplies:
     """The base itself, asked everything."""
-    asked = asked_at(study, record.sets, base.model, last=True)
-    return ask(shop, base, 0, None, asked, ears, to_repeat(study, record.sets))
+    requests = prompt_set_requests(study, record.sets, base.model, is_last_step=True)
+    return evaluate_arm(ctx, base, 0, None, requests, prompt_features, repetition_requests(study, record.sets))
 
 
-def ask_arms(
+def train_and_evaluate_arms(
     study: Study,
-    shop: Workshop,
+    ctx: RunContext,
     record: AuditRecord,
-    arms: Sequence[Arm],
-    heard: dict[str, Artefact],
-    ears: list[Artefact],
+    arms: Sequence[StudyArm],
+    features: dict[str, Artifact],
+    prompt_features: list[Artifact],
     say: Callable[[str], None],
-) -> list[Said]:
+) -> list[ArmReplies]:
     """Every arm tuned, and asked at its steps."""
-    said = []
+    arm_replies = []
     for arm in arms:
         say(f"{arm.model}: {arm.name} seed {arm.seed}")
-        adapter = _tune(study, shop, record, arm, heard)
+        adapter = _train_arm(study, ctx, record, arm, features)
         for step in study.tuning.steps:
-            last = step == study.tuning.steps[-1]
+            is_last_step = step == study.tuning.steps[-1]
             # Without a curve nothing is asked before the last step.
-            if asked := asked_at(study, record.sets, arm.model, last):
-                repeating = to_repeat(study, record.sets) if last else []
-                said.append(ask(shop, arm, step, adapter, asked, ears, repeating))
-    return said
+            if requests := prompt_set_requests(study, record.sets, arm.model, is_last_step):
+                repeat_requests = repetition_requests(study, record.sets) if is_last_step else []
+                arm_replies.append(evaluate_arm(ctx, arm, step, adapter, requests, prompt_features, repeat_requests))
+    return arm_replies
 
 
-def _tune(study: Study, shop: Workshop, record: AuditRecord, arm: Arm, heard: dict[str, Artefact]) -> Artefact:
+def _train_arm(
+    study: Study, ctx: RunContext, record: AuditRecord, arm: StudyArm, features: dict[str, Artifact]
+) -> Artifact:
     settings = study.tuning
-    recipe = recipe_of(settings)
-    system_text = study.evaluation.systems[study.plain]
-    return stages.adapter(
-        shop, arm, record.pool, heard[record.pool.artefact.hash], recipe, system_text, settings.target
+    recipe = training_recipe(settings)
+    system_text = study.evaluation.systems[study.undefended_system]
+    return stages.train_adapter(
+        ctx, arm, record.pool, features[record.pool.artifact.hash], recipe, system_text, settings.target
     )
 
 
-def _explain(
+def _measure_mechanism(
     study: Study,
-    shop: Workshop,
+    ctx: RunContext,
     record: AuditRecord,
     model: ModelRecord,
-    base: Arm,
-    said: list[Said],
-    ears: list[Artefact],
+    base: StudyArm,
+    arm_replies: list[ArmReplies],
+    prompt_features: list[Artifact],
 ) -> None:
     """Directions on the base's contrast sets, projections of held-out prompts for the base and every last step."""
     assert study.mechanism is not None
-    contrast = study.mechanism
-    fitting = record.contrast
-    more = [stages.features(shop, model.ref, one, known=list(model.features.values())) for one in fitting.values()]
-    model.features |= {c.artefact.hash: one for c, one in zip(fitting.values(), more)}
-    system, text = study.plain, study.evaluation.systems[study.plain]
-    last = study.tuning.steps[-1]
+    mechanism_config = study.mechanism
+    contrast_corpora = record.contrast_corpora
+    contrast_features = [
+        stages.compute_features(ctx, model.ref, corpus, cached_features=list(model.features.values()))
+        for corpus in contrast_corpora.values()
+    ]
+    model.features |= {
+        corpus.artifact.hash: artifact for corpus, artifact in zip(contrast_corpora.values(), contrast_features)
+    }
+    system, system_text = study.undefended_system, study.evaluation.systems[study.undefended_system]
+    last_step = study.tuning.steps[-1]
     for modality in study.evaluation.modalities:
 
-        def side(corpus: Corpus, harmful: bool, modality: str = modality) -> Asked:
-            manner = manner_of(study, model.ref, modality)
-            return Asked("contrast", corpus, harmful, modality, system, text, manner)
+        def contrast_request(corpus: Corpus, harmful: bool, modality: str = modality) -> PromptSetRequest:
+            prompt_settings = prompt_settings_for(study, model.ref, modality)
+            return PromptSetRequest("contrast", corpus, harmful, modality, system, system_text, prompt_settings)
 
-        fit = Contrast(side(fitting["harmful"], True), side(fitting["harmless"], False))
-        held_out = Contrast(
-            side(record.sets[contrast.held_out_harmful], True), side(record.sets[contrast.held_out_harmless], False)
+        fit_requests = ContrastRequests(
+            contrast_request(contrast_corpora["harmful"], True), contrast_request(contrast_corpora["harmless"], False)
         )
-        direction = mechanism.direction(shop, base, fit, [*ears, *more])
-        states = mechanism.states(shop, base, held_out, [*ears, *more])
-        for run in said:
-            if run.arm.kind == "base" or run.step == last:
-                made = mechanism.projections(
-                    shop, run.arm, run.adapter, run.step, direction, states, fit, held_out, [*ears, *more]
+        held_out_requests = ContrastRequests(
+            contrast_request(record.sets[mechanism_config.held_out_harmful], True),
+            contrast_request(record.sets[mechanism_config.held_out_harmless], False),
+        )
+        direction = mechanism.fit_base_direction(ctx, base, fit_requests, [*prompt_features, *contrast_features])
+        states = mechanism.compute_hidden_states(ctx, base, held_out_requests, [*prompt_features, *contrast_features])
+        for reply_set in arm_replies:
+            if reply_set.arm.kind == "base" or reply_set.step == last_step:
+                projections = mechanism.project_held_out(
+                    ctx,
+                    reply_set.arm,
+                    reply_set.adapter,
+                    reply_set.step,
+                    direction,
+                    states,
+                    fit_requests,
+                    held_out_requests,
+                    [*prompt_features, *contrast_features],
                 )
-                model.projections.append((run.arm, run.step, modality, made))
+                model.projections.append((reply_set.arm, reply_set.step, modality, projections))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from undersong.pipeline.results.comparisons import contrasts
-from undersong.pipeline.speakers import trained
-from undersong.pipeline.stages.selections import rules_of
-from undersong.statistics import detectable, units_needed
+from undersong.pipeline.results.comparisons import recipe_contrasts
+from undersong.pipeline.speakers import trainable_models
+from undersong.pipeline.stages.selections import arm_rules
+from undersong.statistics import detectable_difference, units_needed
 from undersong.study import Study
 
-SPREADS = (0.02, 0.05, 0.1, 0.2)  # standard deviations of paired differences of JSR that a plan answers for
-WANTED = 0.1  # the difference that a number of units is named for
+STANDARD_DEVIATIONS = (0.02, 0.05, 0.1, 0.2)  # standard deviations of paired differences of JSR that a plan answers for
+TARGET_DIFFERENCE = 0.1  # the difference that a number of units is named for
 
 
-def design_lines(study: Study, spread: float | None = None) -> list[str]:
+def design_lines(study: Study, standard_deviation: float | None = None) -> list[str]:
     """How many independent units a contrast has, the smallest JSR difference that they show with a power of 80 %, and
     how many would show 10 points; for several spreads of paired differences, since none is known before the first run.
 
@@ -23,23 +23,27 @@ def design_lines(study: Study, spread: float | None = None) -> list[str]:
     (Two published trainings on nearly the same selection differed by 35 points, `paper` 9.1: a spread of .2 is no bad
     case.)
     """
-    if not trained(study):
+    if not trainable_models(study):
         return []
-    if not rules_of(study):
+    if not arm_rules(study):
         return ["Design: nothing is trained, so no arms are compared; a rate's interval is over its prompts."]
     unit, units = independent_units(study)
-    family = contrasts_of(study)
-    said = f"{units} independent {unit}{'s' if units > 1 else ''} a contrast, {family} contrasts in the family"
+    family_size = count_recipe_contrasts(study)
+    summary = f"{units} independent {unit}{'s' if units > 1 else ''} a contrast, {family_size} contrasts in the family"
     if units < 2:
-        return [f"Design: {said}. One unit shows no run noise, so no interval and no test; add seeds, draws or bases."]
-    lines = [f"Design: {said}. Smallest JSR difference shown with 80 % power, alone and corrected for the family:"]
-    for sd in SPREADS if spread is None else (spread,):
-        alone, corrected = (detectable(units, sd, comparisons=count) for count in (1, max(1, family)))
-        needed = units_needed(WANTED, sd, comparisons=max(1, family))
-        shown = ", ".join(_points(value) for value in (alone, corrected))
+        return [
+            f"Design: {summary}. One unit shows no run noise, so no interval and no test; add seeds, draws or bases."
+        ]
+    lines = [f"Design: {summary}. Smallest JSR difference shown with 80 % power, alone and corrected for the family:"]
+    for sd in STANDARD_DEVIATIONS if standard_deviation is None else (standard_deviation,):
+        uncorrected, corrected = (
+            detectable_difference(units, sd, comparisons=count) for count in (1, max(1, family_size))
+        )
+        needed = units_needed(TARGET_DIFFERENCE, sd, comparisons=max(1, family_size))
+        differences = ", ".join(_format_points(value) for value in (uncorrected, corrected))
         lines.append(
-            f"  where paired differences vary by {100 * sd:g} points (SD): {shown}; "
-            f"for {100 * WANTED:g} points, corrected: {needed or 'more than 10,000'} {unit}s"
+            f"  where paired differences vary by {100 * sd:g} points (SD): {differences}; "
+            f"for {100 * TARGET_DIFFERENCE:g} points, corrected: {needed or 'more than 10,000'} {unit}s"
         )
     return lines
 
@@ -47,29 +51,32 @@ def design_lines(study: Study, spread: float | None = None) -> list[str]:
 def independent_units(study: Study) -> tuple[str, int]:
     """Of base, draw and seed the outermost that takes several values (`statistics.runs`), and how many."""
     tuning = study.tuning
-    parts = {"base": len(trained(study)), "draw": len(set(tuning.draws)), "seed": len(tuning.seeds)}
+    parts = {"base": len(trainable_models(study)), "draw": len(set(tuning.draws)), "seed": len(tuning.seeds)}
     return next(((name, count) for name, count in parts.items() if count > 1), ("seed", parts["seed"]))
 
 
-def contrasts_of(study: Study) -> int:
+def count_recipe_contrasts(study: Study) -> int:
     """How many recipe comparisons the results will hold: the family that Holm's correction is over."""
     arms: list[dict[str, Any]] = [
         {
             "axis": rule.axis,
-            "fraction": float(rule.keep.amount),
+            "fraction": float(rule.selection_rule.amount),
             "kind": rule.name,
-            "rule": "" if rule.plain else str(rule.keep),
-            "harm_set": rule.to,
+            "rule": "" if rule.is_builtin else str(rule.selection_rule),
+            "harm_set": rule.harm_set,
             "train_modality": modality,
         }
-        for rule in rules_of(study)
+        for rule in arm_rules(study)
         for modality in study.tuning.modalities
     ]
-    asked = sum(one.harmful for one in study.sets.values()) * len(study.evaluation.modalities)
+    evaluated_sets = sum(prompt_set.harmful for prompt_set in study.sets.values()) * len(study.evaluation.modalities)
     cells = sorted({(arm["axis"], arm["fraction"]) for arm in arms})
-    each = (contrasts(arms, axis, fraction, study.plain, study.system_defense) for axis, fraction in cells)
-    return asked * sum(len(list(found)) for found in each)
+    contrasts_by_cell = (
+        recipe_contrasts(arms, axis, fraction, study.undefended_system, study.system_defense)
+        for axis, fraction in cells
+    )
+    return evaluated_sets * sum(len(list(cell_contrasts)) for cell_contrasts in contrasts_by_cell)
 
 
-def _points(value: float | None) -> str:
+def _format_points(value: float | None) -> str:
     return "none" if value is None or value > 1 else f"{100 * value:.0f} points"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from undersong.types import Encoder, Sample, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.encoders.progress import Watcher
-    from undersong.scale.portions import Pass, Portions
-    from undersong.scale.ray_cluster import Workers
-    from undersong.store import Artefact
+    from undersong.encoders.progress import ProgressCallback
+    from undersong.scale.portions import RowFunction, RowShards
+    from undersong.scale.ray_cluster import RayWorkers
+    from undersong.store import Artifact
 
 ENGINES = ("local", "ray")
 
@@ -30,12 +30,12 @@ class Engine:
     gpus: float = 0.0
 
     @property
-    def plain(self) -> bool:
+    def is_single_pass(self) -> bool:
         """Whether a pool is embedded in one call, with nothing kept between runs."""
         return self.name == "local" and self.shard is None
 
 
-AT_ONCE = Engine()
+DEFAULT_ENGINE = Engine()
 
 
 def check_engine(engine: Engine) -> None:
@@ -50,41 +50,48 @@ def check_engine(engine: Engine) -> None:
         parse_shard(engine.shard)  # also where there is nothing left to embed
 
 
-def in_shards(engine: Engine, items: int, folder: Path) -> bool:
+def uses_shards(engine: Engine, items: int, folder: Path) -> bool:
     """Whether a corpus is embedded in shards at `folder`: where more than one is to be lost, or some are there."""
     from undersong.scale import work
 
-    return not engine.plain or items > work.ROWS or folder.exists() or any(folder.parent.glob(f"{folder.name}.*"))
+    return (
+        not engine.is_single_pass
+        or items > work.SHARD_ROWS
+        or folder.exists()
+        or any(folder.parent.glob(f"{folder.name}.*"))
+    )
 
 
-def portions_of(place: Path) -> Path:
+def shards_path(path: Path) -> Path:
     """Where the shards of an artefact at `place` (or of its draft) lie, until it is whole."""
-    return place.with_suffix(".portions")
+    return path.with_suffix(".portions")
 
 
-def clear(folder: Path, made: Artefact) -> None:
+def remove_shards(folder: Path, artifact: Artifact) -> None:
     """Removes the shards of an artefact that is there (to a plan it may not be); another process may do the same."""
-    if made.path.exists() and folder.exists():
+    if artifact.path.exists() and folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def pass_over(engine: Engine, portions: Portions, make: Callable[[], Pass], progress: Watcher | None = None) -> None:
+def fill_missing_shards(
+    engine: Engine, shards: RowShards, make_pass: Callable[[], RowFunction], progress: ProgressCallback | None = None
+) -> None:
     """Makes the missing shards of a pass, or this job's part of them; `make` has to pickle."""
-    from undersong.scale.portions import fill
+    from undersong.scale.portions import fill_row_shards
 
-    spread = None
+    run_remotely = None
     if engine.name == "ray":
-        from undersong.scale.ray_engine import spread_on_ray
+        from undersong.scale.ray_engine import ray_scheduler
 
-        spread = spread_on_ray(workers_of(engine))
-    fill(portions, make, shard=engine.shard, spread=spread, progress=progress)
+        run_remotely = ray_scheduler(ray_workers(engine))
+    fill_row_shards(shards, make_pass, shard=engine.shard, scheduler=run_remotely, progress=progress)
 
 
-def workers_of(engine: Engine) -> Workers:
+def ray_workers(engine: Engine) -> RayWorkers:
     """The Ray workers that an engine asks for."""
-    from undersong.scale.ray_cluster import Workers
+    from undersong.scale.ray_cluster import RayWorkers
 
-    return Workers(count=engine.workers, gpus=engine.gpus, address=engine.address)
+    return RayWorkers(count=engine.workers, gpus=engine.gpus, address=engine.address)
 
 
 def embed_pool(
@@ -92,16 +99,21 @@ def embed_pool(
     encoder: str,
     pool: Sequence[Sample],
     folder: Path,
-    make: Callable[[], Encoder],
-    progress: Watcher | None = None,
+    make_encoder: Callable[[], Encoder],
+    progress: ProgressCallback | None = None,
 ) -> bool:
     """Embed a pool in shards at `folder`, which is named by all that its vectors depend on; False: this job's shards
     are done, and others are to come."""
     from undersong.scale import work
 
-    how: dict[str, Any] = {"shard": engine.shard, "rows": work.ROWS, "make": make, "progress": progress}
+    options: dict[str, Any] = {
+        "shard": engine.shard,
+        "rows": work.SHARD_ROWS,
+        "make": make_encoder,
+        "progress": progress,
+    }
     if engine.name == "ray":
         from undersong.scale.ray_engine import embed_on_ray
 
-        return embed_on_ray(pool, encoder, folder, workers_of(engine), **how).complete
-    return work.embed_shards(pool, encoder, folder, **how).complete
+        return embed_on_ray(pool, encoder, folder, ray_workers(engine), **options).complete
+    return work.embed_shards(pool, encoder, folder, **options).complete

@@ -10,16 +10,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def pandas() -> Any:
+def import_pandas() -> Any:
     """The library, or a sentence that it is not there."""
     try:
-        import pandas as found
+        import pandas as pandas_module
     except ImportError:
         raise UndersongError("A data frame needs pandas, which is not installed; pip install pandas.") from None
-    return found
+    return pandas_module
 
 
-def frame(table: pa.Table) -> Any:
+def to_data_frame(table: pa.Table) -> Any:
     """A table as a pandas.DataFrame."""
-    pandas()  # pyarrow's own error is of another kind
+    import_pandas()  # pyarrow's own error is of another kind
     return table.to_pandas()

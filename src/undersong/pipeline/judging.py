@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.folders import whole, writable, write_provenance
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.pipeline.folders import atomic_folder, check_output_folder, write_provenance
 from undersong.pipeline.results.rates import set_rates
-from undersong.study.judges import judge_kind
+from undersong.study.judges import judge_criterion
 
 
 def judge_file(
@@ -19,7 +19,7 @@ def judge_file(
     set_name: str = "harm",
     harmful: bool = True,
     refusals: tuple[str, ...] = (),
-    loading: Loading = PLAIN,
+    loading: Loading = DEFAULT_LOAD_OPTIONS,
 ) -> list[dict[str, Any]]:
     """Verdicts on the replies of a file (`evaluation.said.read_said`); an entry of `sets` in results.json each.
 
@@ -28,23 +28,31 @@ def judge_file(
     """
     from undersong.corpora import corpus_hash, open_corpus
     from undersong.evaluation.judging.named import judge_hash, make_judge
-    from undersong.evaluation.said import read_said
+    from undersong.evaluation.said import read_reply_table
     from undersong.evaluation.verdicts import write_verdicts
     from undersong.store import hash_file
 
-    asked = make_judge(judge, refusals, loading.device, loading.dtype)
-    out = writable(Path(out), "judge")
+    judge_instance = make_judge(judge, refusals, loading.device, loading.dtype)
+    out = check_output_folder(Path(out), "judge")
     samples = None if manifest is None else {sample.id: sample for sample in open_corpus(manifest).samples}
-    said = read_said(Path(file), samples, set_name, harmful)
-    verdicts = asked.judge([prompt for prompt, _ in said], [reply for _, reply in said])
+    exchanges = read_reply_table(Path(file), samples, set_name, harmful)
+    verdicts = judge_instance.judge([prompt for prompt, _ in exchanges], [reply for _, reply in exchanges])
     inputs = {"replies": hash_file(Path(file))}
     if manifest is not None:
         inputs["manifest"] = corpus_hash(manifest)
     if source := judge_hash(judge):
         inputs["judge"] = source
-    config = {"judge": judge, "set": set_name, "harmful": harmful, "refusals": list(refusals), "loading": loading.key}
-    with whole(out, "judge") as folder:
+    config = {
+        "judge": judge,
+        "set": set_name,
+        "harmful": harmful,
+        "refusals": list(refusals),
+        "loading": loading.cache_key,
+    }
+    with atomic_folder(out, "judge") as folder:
         write_verdicts(verdicts, folder / "verdicts.parquet")
-        write_provenance(folder, "judge", config, inputs, {"judge_kind": judge_kind(judge), "replies": len(said)})
-    speakers = {prompt.sample.id: prompt.sample.speaker for prompt, _ in said}
-    return set_rates(verdicts, speakers, said=said)
+        write_provenance(
+            folder, "judge", config, inputs, {"judge_kind": judge_criterion(judge), "replies": len(exchanges)}
+        )
+    speakers = {prompt.sample.id: prompt.sample.speaker for prompt, _ in exchanges}
+    return set_rates(verdicts, speakers, exchanges=exchanges)

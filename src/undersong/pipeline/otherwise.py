@@ -6,49 +6,58 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.ledger import Ledger, look
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.pipeline.ledger import PlanningStore, plan_artifacts
 from undersong.store import Store
 from undersong.study import Study
 from undersong.types import UndersongError
 
 
-def made_otherwise(study: Study, ledger: Ledger, loading: Loading, unread: bool = False) -> tuple[str, ...]:
+def other_loading_lines(
+    study: Study, planning_store: PlanningStore, loading: Loading, unread: bool = False
+) -> tuple[str, ...]:
     """Where something of the study is missing, a sentence for each other loading that its store holds artefacts of.
 
     `ledger`, `unread`: of the study as it was asked, with `loading`.
     """
-    if all(one.found is not None for one in ledger.asked.values()):
+    if all(artifact.existing is not None for artifact in planning_store.planned.values()):
         return ()
     lines = []
-    for other in _loadings(ledger.store):
-        if other.key == loading.key:
+    for other in _stored_loadings(planning_store.store):
+        if other.cache_key == loading.cache_key:
             continue
         try:
-            there = look(study, ledger.store.root, other, unread)
+            other_plan = plan_artifacts(study, planning_store.store.root, other, unread)
         except UndersongError:  # what stops the other one, a rule that keeps nothing there, is no fault of this one
             continue
-        held = sum(one.found is not None for key, one in there.asked.items() if key not in ledger.asked)
-        if held:
-            how = _options(other, loading)
-            lines.append(f"The store holds {held} of these made with {how}; say {how} to see them.")
+        artifact_count = sum(
+            artifact.existing is not None
+            for key, artifact in other_plan.planned.items()
+            if key not in planning_store.planned
+        )
+        if artifact_count:
+            options = _format_loading(other, loading)
+            lines.append(f"The store holds {artifact_count} of these made with {options}; say {options} to see them.")
     return tuple(lines)
 
 
-def _loadings(store: Store) -> Iterator[Loading]:
+def _stored_loadings(store: Store) -> Iterator[Loading]:
     """How models were loaded that heard something for this store: the first that any model does for a study."""
-    seen = []
+    keys = []
     for config in store.configs("features"):
         key = config.get("loading") if isinstance(config, dict) else None
-        if isinstance(key, dict) and key.keys() == PLAIN.key.keys() and key not in seen:
-            seen.append(key)
+        if isinstance(key, dict) and key.keys() == DEFAULT_LOAD_OPTIONS.cache_key.keys() and key not in keys:
+            keys.append(key)
             yield Loading(dtype=key["dtype"], attn_implementation=key["attention"], quantize=key["quantize"])
 
 
-def _options(loading: Loading, asked: Loading) -> str:
+def _format_loading(loading: Loading, requested: Loading) -> str:
     """A loading as verbs spell it, beside one that was asked: what is to be left out cannot be said by an option."""
-    given = {"--attention": loading.attn_implementation, "--quantize": loading.quantize}
-    left_out = {"--attention": asked.attn_implementation, "--quantize": asked.quantize}
-    said = [f"--dtype {loading.dtype}", *(f"{name} {value}" for name, value in given.items() if value is not None)]
-    without = [name for name, value in left_out.items() if value is not None and given[name] is None]
-    return " ".join(said) + (f" without {' and '.join(without)}" if without else "")
+    options = {"--attention": loading.attn_implementation, "--quantize": loading.quantize}
+    requested_options = {"--attention": requested.attn_implementation, "--quantize": requested.quantize}
+    arguments = [
+        f"--dtype {loading.dtype}",
+        *(f"{name} {value}" for name, value in options.items() if value is not None),
+    ]
+    omitted = [name for name, value in requested_options.items() if value is not None and options[name] is None]
+    return " ".join(arguments) + (f" without {' and '.join(omitted)}" if omitted else "")

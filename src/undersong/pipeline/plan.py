@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.ledger import Asked, Ledger, look
-from undersong.pipeline.otherwise import made_otherwise
-from undersong.pipeline.price import UNKNOWN, Speed, absent_lines, price_lines
-from undersong.pipeline.speakers import trained
-from undersong.pipeline.uninstalled import uninstalled_lines
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.pipeline.ledger import PlannedArtifact, PlanningStore, plan_artifacts
+from undersong.pipeline.otherwise import other_loading_lines
+from undersong.pipeline.price import UNKNOWN_THROUGHPUT, GpuThroughput, absent_corpora_lines, gpu_cost_lines
+from undersong.pipeline.speakers import trainable_models
+from undersong.pipeline.uninstalled import missing_package_lines
 from undersong.study import Study
 from undersong.types import UndersongError
 
@@ -46,7 +46,7 @@ class PlanRow:
 
 
 @dataclass(frozen=True)
-class Planned:
+class StudyPlan:
     """What `run` would do; `sentence` sums it up and says what is not known."""
 
     rows: tuple[PlanRow, ...]
@@ -59,46 +59,48 @@ class Planned:
 def plan_of(
     study: Study,
     store_root: str | Path,
-    loading: Loading = PLAIN,
+    loading: Loading = DEFAULT_LOAD_OPTIONS,
     unread: bool = False,
-    speed: Speed = UNKNOWN,
-) -> Planned:
+    throughput: GpuThroughput = UNKNOWN_THROUGHPUT,
+) -> StudyPlan:
     """What `run` would do with this study and store.  Errors: those of the study's corpora, models and encoders.
 
     `unread`: corpora that are not here are no error.  `speed`: of a GPU, as the user assumes it.
     """
-    ledger = look(study, store_root, loading, unread)
-    absent = absent_lines(study) if unread else []
-    priced = [] if _is_packaged(study) else price_lines(study, ledger, speed)
+    planning_store = plan_artifacts(study, store_root, loading, unread)
+    absent = absent_corpora_lines(study) if unread else []
+    cost_remarks = [] if _is_packaged(study) else gpu_cost_lines(study, planning_store, throughput)
     return replace(
-        told(study, ledger),
-        beside=(*absent, *priced),
-        otherwise=made_otherwise(study, ledger, loading, unread),
-        uninstalled=uninstalled_lines(study, ledger),
+        summarize_plan(study, planning_store),
+        beside=(*absent, *cost_remarks),
+        otherwise=other_loading_lines(study, planning_store, loading, unread),
+        uninstalled=missing_package_lines(study, planning_store),
     )
 
 
-def told(study: Study, ledger: Ledger) -> Planned:
+def summarize_plan(study: Study, planning_store: PlanningStore) -> StudyPlan:
     """A ledger by stages, with what is to be made priced."""
-    asked = list(ledger.asked.values())
-    costs = _costs(asked, packaged=_is_packaged(study))
-    rows = tuple(_row(stage, asked, costs) for stage in dict.fromkeys((*ORGANISM_SECONDS, *costs)) if stage in costs)
-    return Planned(rows, _sentence(rows, costs, bool(ledger.unscreened), ledger.store.root))
+    planned = list(planning_store.planned.values())
+    costs = _costs_by_stage(planned, packaged=_is_packaged(study))
+    rows = tuple(
+        _plan_row(stage, planned, costs) for stage in dict.fromkeys((*ORGANISM_SECONDS, *costs)) if stage in costs
+    )
+    return StudyPlan(rows, _plan_summary(rows, costs, bool(planning_store.unscreened_axes), planning_store.store.root))
 
 
 def memory_lines(study: Study, loading: Loading) -> list[str]:
     """What the weights of each model that does not ship with the package need, and what there is; reads configs."""
-    refs = [ref for ref in trained(study) if not ref.startswith(ORGANISM)]
+    refs = [ref for ref in trainable_models(study) if not ref.startswith(ORGANISM)]
     if not refs:
         return []
-    from undersong.models.identify import identify
-    from undersong.models.memory import memory_line
+    from undersong.models.identify import resolve_model
+    from undersong.models.memory import memory_summary
 
     lines = []
     for ref in refs:
         try:
-            source, options, family = identify(ref)
-            lines.append(memory_line(ref, source, options, family, loading))
+            source, options, family = resolve_model(ref)
+            lines.append(memory_summary(ref, source, options, family, loading))
         except UndersongError as error:  # a plan is told without a network too
             lines.append(f"{ref}: memory unknown. {error}")
     return lines
@@ -109,48 +111,56 @@ def _is_packaged(study: Study) -> bool:
     return all(ref.startswith(ORGANISM) for ref in (*study.models, *study.corpora))
 
 
-def _costs(asked: Sequence[Asked], packaged: bool) -> dict[str, float | None]:
+def _costs_by_stage(planned: Sequence[PlannedArtifact], packaged: bool) -> dict[str, float | None]:
     """Stage -> CPU seconds to go: by what like artefacts took, else by the constants above, else None."""
-    kinds: dict[tuple[str, ...], list[Asked]] = defaultdict(list)
-    for one in asked:
-        kinds[one.kind].append(one)
+    cost_classes: dict[tuple[str, ...], list[PlannedArtifact]] = defaultdict(list)
+    for artifact in planned:
+        cost_classes[artifact.cost_class].append(artifact)
     costs: dict[str, float | None] = {}
-    for kind, members in kinds.items():
-        seconds = _remaining(kind[0], members, packaged)
-        so_far = costs.get(kind[0], 0.0)
-        costs[kind[0]] = None if seconds is None or so_far is None else so_far + seconds
+    for cost_class, members in cost_classes.items():
+        remaining_seconds = _remaining_seconds(cost_class[0], members, packaged)
+        so_far = costs.get(cost_class[0], 0.0)
+        costs[cost_class[0]] = None if remaining_seconds is None or so_far is None else so_far + remaining_seconds
     return costs
 
 
-def _remaining(stage: str, members: Sequence[Asked], packaged: bool) -> float | None:
+def _remaining_seconds(stage: str, members: Sequence[PlannedArtifact], packaged: bool) -> float | None:
     """CPU seconds that the missing artefacts of one kind will take."""
-    todo = sum(one.work for one in members if one.found is None)
-    done = sum(one.work for one in members if one.found is not None)
-    if todo == 0:
+    missing_work = sum(artifact.work for artifact in members if artifact.existing is None)
+    done_work = sum(artifact.work for artifact in members if artifact.existing is not None)
+    if missing_work == 0:
         return 0.0
-    if done:
-        return todo / done * sum(one.found.provenance()["cpu_seconds"] for one in members if one.found is not None)
-    return todo * ORGANISM_SECONDS[stage] if packaged and stage in ORGANISM_SECONDS else None
+    if done_work:
+        return (
+            missing_work
+            / done_work
+            * sum(
+                artifact.existing.provenance()["cpu_seconds"] for artifact in members if artifact.existing is not None
+            )
+        )
+    return missing_work * ORGANISM_SECONDS[stage] if packaged and stage in ORGANISM_SECONDS else None
 
 
-def _row(stage: str, asked: Sequence[Asked], costs: dict[str, float | None]) -> PlanRow:
-    mine = [one for one in asked if one.stage == stage]
+def _plan_row(stage: str, planned: Sequence[PlannedArtifact], costs: dict[str, float | None]) -> PlanRow:
+    stage_artifacts = [artifact for artifact in planned if artifact.stage == stage]
     seconds = costs[stage]
     cost = "unknown" if seconds is None else f"{seconds:.0f}" if seconds >= 1 or seconds == 0 else "below 1"
-    return PlanRow(stage, len(mine), sum(one.found is not None for one in mine), cost)
+    return PlanRow(
+        stage, len(stage_artifacts), sum(artifact.existing is not None for artifact in stage_artifacts), cost
+    )
 
 
-def _sentence(rows: Sequence[PlanRow], costs: dict[str, float | None], unscreened: bool, root: Path) -> str:
+def _plan_summary(rows: Sequence[PlanRow], costs: dict[str, float | None], is_unscreened: bool, root: Path) -> str:
     total, done = sum(row.total for row in rows), sum(row.done for row in rows)
     if done == total:
         return f"All {total} artefacts are in {root}: run would only write the results again."
-    known = sum(seconds for seconds in costs.values() if seconds is not None)
-    unknown = [stage for stage, seconds in costs.items() if seconds is None]
-    parts = [f"{total - done} of {total} artefacts are to be made, some {known:.0f} CPU seconds"]
-    if unknown:
-        parts.append(f" without {', '.join(unknown)}, whose cost is unknown because {root} holds none like them")
+    known_seconds = sum(seconds for seconds in costs.values() if seconds is not None)
+    unknown_stages = [stage for stage, seconds in costs.items() if seconds is None]
+    parts = [f"{total - done} of {total} artefacts are to be made, some {known_seconds:.0f} CPU seconds"]
+    if unknown_stages:
+        parts.append(f" without {', '.join(unknown_stages)}, whose cost is unknown because {root} holds none like them")
     parts.append(".")
-    if unscreened:
+    if is_unscreened:
         parts.append(
             " The counts of training and of what follows are upper limits until the pool is screened: arms that turn "
             "out to hold the same samples are one."

@@ -13,7 +13,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class PublishedRate:
     """One cell of a published table: a percentage, of one run.  `study`: the file of studies/paper that stands for it.
 
     `possible`: whether a whole number of all prompts gives it; None where nobody checked (usefulness).
@@ -23,33 +23,33 @@ class Figure:
     family: str
     condition: str
     fraction: int | None  # percent of the pool
-    set: str
+    set_name: str
     percent: float
-    possible: bool | None
+    is_possible: bool | None
 
 
 @cache
-def _held() -> dict[str, Any]:
+def _load_figures() -> dict[str, Any]:
     text = resources.files("undersong").joinpath("data/paper/figures.json").read_text(encoding="utf-8")
-    held: dict[str, Any] = json.loads(text)
-    return held
+    figures_file: dict[str, Any] = json.loads(text)
+    return figures_file
 
 
-def figures() -> tuple[Figure, ...]:
+def published_rates() -> tuple[PublishedRate, ...]:
     """Every cell, table by table."""
-    return tuple(Figure(*row) for row in _held()["rows"])
+    return tuple(PublishedRate(*row) for row in _load_figures()["rows"])
 
 
-def source() -> str:
+def published_source() -> str:
     """Where they were printed."""
-    return str(_held()["source"])
+    return str(_load_figures()["source"])
 
 
-def prompts_of(name: str) -> int:
+def published_prompt_count(name: str) -> int:
     """How many prompts a published set has."""
-    return int(_held()["prompts"][name])
+    return int(_load_figures()["prompts"][name])
 
 
-def pretrained(family: str) -> dict[str, Figure]:
+def pretrained_rates(family: str) -> dict[str, PublishedRate]:
     """The rates of a family's published checkpoint before any tuning, by set; empty: it was not measured."""
-    return {one.set: one for one in figures() if (one.study, one.family) == ("pretrained", family)}
+    return {rate.set_name: rate for rate in published_rates() if (rate.study, rate.family) == ("pretrained", family)}

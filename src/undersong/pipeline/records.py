@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from undersong.pipeline.stages.arms import Arm
+from undersong.pipeline.stages.arms import StudyArm
 from undersong.pipeline.workshop import Corpus
-from undersong.store import Artefact
+from undersong.store import Artifact
 from undersong.study import Study
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Defended:
+class DefenseArtifacts:
     """What was done to an arm by a study's defense of that name, in artefacts.
 
     `losses`: of the base, the undefended arm and the defended one, on benign samples that neither was trained on; not
@@ -24,10 +24,10 @@ class Defended:
 
     name: str
     changes: tuple[str, ...]
-    trained: Artefact
-    altered: Artefact | None
-    steering: Artefact | None
-    losses: tuple[Artefact, ...]
+    trained_adapter: Artifact
+    edited_adapter: Artifact | None
+    steering: Artifact | None
+    losses: tuple[Artifact, ...]
     again: bool = False
 
 
@@ -35,15 +35,15 @@ class Defended:
 class RunRecord:
     """One measured point: an arm at a step, with its artefacts."""
 
-    arm: Arm
+    arm: StudyArm
     step: int
-    adapter: Artefact | None
-    replies: Artefact
-    verdicts: Artefact
-    also: tuple[tuple[str, Artefact], ...] = ()  # further judges and their verdicts
-    defense: Defended | None = None
-    repeated: Artefact | None = None  # what is said back of harmful requests, where the study tells what was heard
-    comprehension: Artefact | None = None  # what was heard, and what replies are about
+    adapter: Artifact | None
+    replies: Artifact
+    verdicts: Artifact
+    other_verdicts: tuple[tuple[str, Artifact], ...] = ()  # further judges and their verdicts
+    defense: DefenseArtifacts | None = None
+    repetitions: Artifact | None = None  # what is said back of harmful requests, where the study tells what was heard
+    comprehension: Artifact | None = None  # what was heard, and what replies are about
 
 
 @dataclass
@@ -52,21 +52,23 @@ class ModelRecord:
 
     ref: str
     base_seed: int
-    features: dict[str, Artefact] = field(default_factory=dict)  # by corpus artefact: what was heard of it
-    embeddings: dict[str, tuple[Artefact, Artefact]] = field(default_factory=dict)  # pool, first harm set
-    vectors: list[Artefact] = field(default_factory=list)  # of every corpus on every axis
-    measured: dict[tuple[str, str], Artefact] = field(default_factory=dict)  # (axis, harm set) -> proximity
-    calm: dict[str, Artefact] = field(default_factory=dict)  # axis -> proximity of harmless speech to the first set
+    features: dict[str, Artifact] = field(default_factory=dict)  # by corpus artefact: what was heard of it
+    embeddings: dict[str, tuple[Artifact, Artifact]] = field(default_factory=dict)  # pool, first harm set
+    vectors: list[Artifact] = field(default_factory=list)  # of every corpus on every axis
+    proximities: dict[tuple[str, str], Artifact] = field(default_factory=dict)  # (axis, harm set) -> proximity
+    benign_proximity: dict[str, Artifact] = field(
+        default_factory=dict
+    )  # axis -> proximity of harmless speech to the first set
     selections: dict[str, Selection] = field(default_factory=dict)
     runs: list[RunRecord] = field(default_factory=list)
-    defended: list[RunRecord] = field(default_factory=list)
-    projections: list[tuple[Arm, int, str, Artefact]] = field(default_factory=list)
+    defended_runs: list[RunRecord] = field(default_factory=list)
+    projections: list[tuple[StudyArm, int, str, Artifact]] = field(default_factory=list)
 
     @property
-    def proximity(self) -> dict[str, Artefact]:
+    def proximity(self) -> dict[str, Artifact]:
         """Axis -> proximity to the first harm set."""
-        first = next(iter(self.measured))[1] if self.measured else ""
-        return {axis: found for (axis, to), found in self.measured.items() if to == first}
+        first_set = next(iter(self.proximities))[1] if self.proximities else ""
+        return {axis: artifact for (axis, harm_set), artifact in self.proximities.items() if harm_set == first_set}
 
 
 @dataclass
@@ -80,8 +82,8 @@ class AuditRecord:
     models: list[ModelRecord]
     harmless: Corpus | None = None
     overlap: list[tuple[str, str, str, int]] = field(default_factory=list)  # corpus, other, kind, pairs
-    defending: dict[str, Corpus] = field(default_factory=dict)  # by its name: what defenses train on or watch
-    contrast: dict[str, Corpus] = field(default_factory=dict)  # harmful, harmless: what is fitted on
+    defense_corpora: dict[str, Corpus] = field(default_factory=dict)  # by its name: what defenses train on or watch
+    contrast_corpora: dict[str, Corpus] = field(default_factory=dict)  # harmful, harmless: what is fitted on
 
     @property
     def reference(self) -> Corpus:
@@ -91,5 +93,5 @@ class AuditRecord:
     @property
     def corpora(self) -> list[Corpus]:
         """All that a base hears: pool, harm sets, harmless speech, prompt sets."""
-        calm = [self.harmless] if self.harmless is not None else []
-        return [self.pool, *self.harm.values(), *calm, *self.sets.values()]
+        baseline = [self.harmless] if self.harmless is not None else []
+        return [self.pool, *self.harm.values(), *baseline, *self.sets.values()]

@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 from undersong.pipeline.records import AuditRecord
-from undersong.pipeline.speakers import RECORDED, answers_only, make_speaker, speaker_hash
-from undersong.pipeline.stages.selections import rules_of
+from undersong.pipeline.speakers import RECORDED, is_black_box, load_black_box_model, model_identity_hash
+from undersong.pipeline.stages.selections import arm_rules
 from undersong.study import Study
-from undersong.study.protocols import PUBLISHED
+from undersong.study.protocols import PUBLISHED_PROMPTS
 from undersong.types import Prompt, UndersongError
 
 
-def refuse_models(study: Study, fetched: bool = False) -> None:
+def check_models(study: Study, local_only: bool = False) -> None:
     """What configs alone can tell, before the first model takes its hours: a model that is none, an axis of a view that
     a family does not have.  `fetched`: only of models that lie here, for a plan without a network."""
-    from undersong.encoders import is_internal, view_of
+    from undersong.encoders import internal_view, is_internal
     from undersong.models.folders import model_folder
-    from undersong.models.identify import identify
+    from undersong.models.identify import resolve_model
 
     for ref in study.models:
-        if answers_only(ref):
-            _refuse_speaker(study, ref)
+        if is_black_box(ref):
+            _check_black_box_model(study, ref)
             continue
-        if fetched and model_folder(ref) is None:
+        if local_only and model_folder(ref) is None:
             continue
-        _, _, family = identify(ref)
-        if study.evaluation.protocol == "published" and family.name not in PUBLISHED:
+        _, _, family = resolve_model(ref)
+        if study.evaluation.protocol == "published" and family.name not in PUBLISHED_PROMPTS:
             raise UndersongError(
-                f"There is no published protocol for {family.name} ({ref}); there is for {', '.join(PUBLISHED)}."
+                f"There is no published protocol for {family.name} ({ref}); there is for {', '.join(PUBLISHED_PROMPTS)}."
             )
         for axis, spec in study.axes.items():
-            view = view_of(spec) if is_internal(spec) else None
+            view = internal_view(spec) if is_internal(spec) else None
             if view is not None and view not in family.views:
-                known = ", ".join(f"internal:{name}" for name in family.views)
+                views = ", ".join(f"internal:{name}" for name in family.views)
                 raise UndersongError(
-                    f"Axis {axis}: {family.name} ({ref}) has no view {view!r}; take internal, {known}."
+                    f"Axis {axis}: {family.name} ({ref}) has no view {view!r}; take internal, {views}."
                 )
 
 
-def refuse_encoder(axis: str, spec: str, unread: bool = False) -> None:
+def check_axis_encoder(axis: str, spec: str, unread: bool = False) -> None:
     """An encoder that is none, or whose weights are to be found on this machine and are not; loads nothing.
 
     `unread`: as of `encoder_weights_hash`.
@@ -51,7 +51,7 @@ def refuse_encoder(axis: str, spec: str, unread: bool = False) -> None:
         raise UndersongError(f"Axis {axis}: {error}") from None
 
 
-def _refuse_speaker(study: Study, ref: str) -> None:
+def _check_black_box_model(study: Study, ref: str) -> None:
     """What cannot be asked of a model that only answers; and an address or a table that is none."""
     from undersong.encoders import gradients_dim, is_internal
 
@@ -66,11 +66,11 @@ def _refuse_speaker(study: Study, ref: str) -> None:
         raise UndersongError(
             f"{ref} cannot be asked to repeat what it heard; leave evaluation.comprehension out, or ask the model."
         )
-    make_speaker(ref)
-    speaker_hash(ref)
+    load_black_box_model(ref)
+    model_identity_hash(ref)
 
 
-def refuse_unusable(record: AuditRecord) -> None:
+def check_lost_items(record: AuditRecord) -> None:
     """No harm item and no prompt may be missing, and only a small share of the pool (DESIGN rules 2 and 8)."""
     from undersong.proximity import check_quarantine
 
@@ -84,8 +84,10 @@ def refuse_unusable(record: AuditRecord) -> None:
                 f"Item {lost[0].id} of set {name} cannot be used ({lost[0].reason}; {len(lost)} in all); mend it or "
                 "take it out: a rate is over all prompts of its set."
             )
-    kept_apart = {f"the {name} contrast set": one for name, one in record.contrast.items()} | record.defending
-    for name, corpus in kept_apart.items():
+    other_corpora = {
+        f"the {name} contrast set": corpus for name, corpus in record.contrast_corpora.items()
+    } | record.defense_corpora
+    for name, corpus in other_corpora.items():
         if lost := corpus.quarantined:
             raise UndersongError(
                 f"Item {lost[0].id} of {name} cannot be used ({lost[0].reason}; {len(lost)} in all); mend it or take "
@@ -93,79 +95,100 @@ def refuse_unusable(record: AuditRecord) -> None:
             )
 
 
-def refuse_few(record: AuditRecord) -> None:
+def check_contrast_sizes(record: AuditRecord) -> None:
     """Contrast sets that defenses cannot be fitted and chosen on."""
-    from undersong.pipeline.probing.asked import LEAST
+    from undersong.pipeline.probing.asked import MIN_CONTRAST_BEHAVIORS
 
-    directed = [name for name, defense in record.study.defenses.items() if defense.directed]
-    for kind, corpus in record.contrast.items() if directed else ():
-        if (count := len({sample.cluster for sample in corpus.samples})) < LEAST:
+    directed_defenses = [name for name, defense in record.study.defenses.items() if defense.uses_refusal_direction]
+    for kind, corpus in record.contrast_corpora.items() if directed_defenses else ():
+        if (count := len({sample.cluster for sample in corpus.samples})) < MIN_CONTRAST_BEHAVIORS:
             raise UndersongError(
-                f"The {kind} contrast set has {count} behaviours, and defense {directed[0]} needs {LEAST} of each "
+                f"The {kind} contrast set has {count} behaviours, and defense {directed_defenses[0]} needs {MIN_CONTRAST_BEHAVIORS} of each "
                 "kind; give more, or leave it out."
             )
 
 
-def refuse_incomprehensible(record: AuditRecord) -> None:
+def check_comprehension_sets(record: AuditRecord) -> None:
     """What comprehension cannot be told by, before the first model takes its hours."""
     from undersong.evaluation.comprehension.measured import check_comprehension
 
-    how = record.study.evaluation.comprehension
-    if how is None:
+    comprehension_config = record.study.evaluation.comprehension
+    if comprehension_config is None:
         return
     for name, corpus in record.sets.items():
         if record.study.sets[name].harmful:
-            check_comprehension([Prompt(sample, name, True, "audio", "") for sample in corpus.samples], how)
+            check_comprehension(
+                [Prompt(sample, name, True, "audio", "") for sample in corpus.samples], comprehension_config
+            )
 
 
-def refuse_rules(record: AuditRecord) -> None:
+def check_selection_rules(record: AuditRecord) -> None:
     """A rule that names a column which the pool does not have, or an axis of no study."""
-    from undersong.proximity import check_rule, facts_of
+    from undersong.proximity import check_rule_columns, sample_metadata_table
 
-    columns = facts_of(record.pool.samples).column_names
-    for rule in rules_of(record.study):
-        check_rule(rule.keep, columns, [axis for axis in record.study.axes if axis != rule.axis])
+    columns = sample_metadata_table(record.pool.samples).column_names
+    for rule in arm_rules(record.study):
+        check_rule_columns(rule.selection_rule, columns, [axis for axis in record.study.axes if axis != rule.axis])
 
 
-def near_overlap(record: AuditRecord) -> list[tuple[str, str, str, int]]:
+def count_near_overlaps(record: AuditRecord) -> list[tuple[str, str, str, int]]:
     """(corpus, other, kind, pairs): how many items two corpora of a study have in common or nearly so, by their texts
     and their sound.  The very same items are refused before anything is trained; this counts what comes near it."""
-    from undersong.corpora import count_shared, find_shared
+    from undersong.corpora import count_duplicates, find_duplicates
 
-    several = len(record.harm) > 1
-    harm = {f"reference {name}" if several else "reference": corpus for name, corpus in record.harm.items()}
-    calm = {"harmless": record.harmless} if record.harmless is not None else {}
-    known = {"pool": record.pool, **harm, **calm}
-    corpora = known | {name if name not in known else f"set {name}": one for name, one in record.sets.items()}
-    prints = {name: corpus.prints for name, corpus in corpora.items()}
-    found, _ = find_shared({name: corpus.samples for name, corpus in corpora.items()}, prints=prints)
-    return count_shared(found)
+    has_several_sets = len(record.harm) > 1
+    harm = {f"reference {name}" if has_several_sets else "reference": corpus for name, corpus in record.harm.items()}
+    benign = {"harmless": record.harmless} if record.harmless is not None else {}
+    training_corpora = {"pool": record.pool, **harm, **benign}
+    corpora = training_corpora | {
+        name if name not in training_corpora else f"set {name}": corpus for name, corpus in record.sets.items()
+    }
+    fingerprints = {name: corpus.fingerprints for name, corpus in corpora.items()}
+    shared_pairs, _ = find_duplicates(
+        {name: corpus.samples for name, corpus in corpora.items()}, fingerprints=fingerprints
+    )
+    return count_duplicates(shared_pairs)
 
 
-def refuse_overlap(record: AuditRecord) -> None:
+def check_overlap(record: AuditRecord) -> None:
     """Reference and test harm are disjoint (DESIGN rule 13), and nothing harmful or tested is trained on."""
-    from undersong.corpora import HELD_OUT, refuse_shared_behaviour, refuse_shared_items
+    from undersong.corpora import HELD_OUT, check_disjoint_behaviors, check_disjoint_items
 
     for name, corpus in record.sets.items():
         for reference in record.harm.values() if record.study.sets[name].harmful else ():
-            refuse_shared_behaviour(reference.samples, corpus.samples)
-        refuse_shared_items(record.pool.samples, corpus.samples, name=f"the set {name}")
+            check_disjoint_behaviors(reference.samples, corpus.samples)
+        check_disjoint_items(record.pool.samples, corpus.samples, other_name=f"the set {name}")
     for reference in record.harm.values():
-        refuse_shared_items(record.pool.samples, reference.samples)
-    if (asked := record.study.mechanism) is not None:
-        held = record.sets[asked.held_out_harmful].samples, record.sets[asked.held_out_harmless].samples
-        refuse_shared_items(*held, f"the set {asked.held_out_harmless}", f"The set {asked.held_out_harmful}")
-        sides = record.contrast["harmful"].samples, record.contrast["harmless"].samples
-        refuse_shared_items(*sides, "the harmless one", "The harmful contrast set")
-        for ours, fitted in record.contrast.items():
-            for name in (asked.held_out_harmful, asked.held_out_harmless):
-                tested = record.sets[name].samples
-                refuse_shared_items(fitted.samples, tested, f"the set {name}", f"The {ours} contrast set", HELD_OUT)
-    for ref, corpus in record.defending.items():
-        for name, other in record.sets.items():
-            refuse_shared_items(corpus.samples, other.samples, f"the set {name}", f"What defends, {ref},", HELD_OUT)
+        check_disjoint_items(record.pool.samples, reference.samples)
+    if (mechanism_config := record.study.mechanism) is not None:
+        held_out = (
+            record.sets[mechanism_config.held_out_harmful].samples,
+            record.sets[mechanism_config.held_out_harmless].samples,
+        )
+        check_disjoint_items(
+            *held_out, f"the set {mechanism_config.held_out_harmless}", f"The set {mechanism_config.held_out_harmful}"
+        )
+        contrast_samples = record.contrast_corpora["harmful"].samples, record.contrast_corpora["harmless"].samples
+        check_disjoint_items(*contrast_samples, "the harmless one", "The harmful contrast set")
+        for contrast_kind, contrast_corpus in record.contrast_corpora.items():
+            for name in (mechanism_config.held_out_harmful, mechanism_config.held_out_harmless):
+                test_samples = record.sets[name].samples
+                check_disjoint_items(
+                    contrast_corpus.samples,
+                    test_samples,
+                    f"the set {name}",
+                    f"The {contrast_kind} contrast set",
+                    HELD_OUT,
+                )
+    for ref, corpus in record.defense_corpora.items():
+        for name, corpus_with_harm in record.sets.items():
+            check_disjoint_items(
+                corpus.samples, corpus_with_harm.samples, f"the set {name}", f"What defends, {ref},", HELD_OUT
+            )
     if record.harmless is not None:
-        harm = {f"The harm set {name}": corpus for name, corpus in record.harm.items()}
-        tests = {f"The set {name}": one for name, one in record.sets.items() if record.study.sets[name].harmful}
-        for name, other in {"The pool": record.pool, **harm, **tests}.items():
-            refuse_shared_items(other.samples, record.harmless.samples, "the harmless set", name)
+        harm_corpora = {f"The harm set {name}": corpus for name, corpus in record.harm.items()}
+        harmful_tests = {
+            f"The set {name}": corpus for name, corpus in record.sets.items() if record.study.sets[name].harmful
+        }
+        for name, corpus_with_harm in {"The pool": record.pool, **harm_corpora, **harmful_tests}.items():
+            check_disjoint_items(corpus_with_harm.samples, record.harmless.samples, "the harmless set", name)

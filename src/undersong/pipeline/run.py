@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from undersong import __version__
-from undersong.models.loading import PLAIN, Loading
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
 from undersong.pipeline.arm import audit_arm
-from undersong.pipeline.audit import audit
-from undersong.pipeline.folders import RESULTS, for_study
-from undersong.pipeline.heard import audio_of, places
+from undersong.pipeline.audit import audit_study
+from undersong.pipeline.folders import RESULTS_FILE, check_study_folder
+from undersong.pipeline.heard import collect_report_audio, played_corpus_paths
 from undersong.pipeline.records import AuditRecord, ModelRecord
-from undersong.pipeline.results import assemble, defense_costs, result_hash
-from undersong.pipeline.results.comprehended import shares_of
-from undersong.pipeline.unfinished import finished, noting
-from undersong.pipeline.uninstalled import refuse_uninstalled
-from undersong.pipeline.workshop import Workshop
+from undersong.pipeline.results import assemble_results, defense_costs, result_hash
+from undersong.pipeline.results.comprehended import comprehension_shares
+from undersong.pipeline.unfinished import clear_unfinished, mark_unfinished
+from undersong.pipeline.uninstalled import check_dependencies
+from undersong.pipeline.workshop import RunContext
 from undersong.store import Store, write_atomic
 from undersong.study import Study
 
 
 @dataclass(frozen=True)
-class Finished:
+class RunOutput:
     """Where the results are, their hash, and what the run cost."""
 
     folder: Path
@@ -41,39 +41,39 @@ def run(
     out: Path,
     store: Path | None = None,
     *,
-    loading: Loading = PLAIN,
+    loading: Loading = DEFAULT_LOAD_OPTIONS,
     show_replies: bool = False,
     say: Callable[[str], None] = lambda _line: None,
-) -> Finished:
+) -> RunOutput:
     """Do what is not in the store yet, then write everything a reader needs to `out`."""
-    began, started = _cpu(), time.time()
+    cpu_at_start, started_at = _cpu_seconds(), time.time()
     root = store or out / "store"
-    for_study(out, study.study, root)
-    say = noting(study, out, root, loading, say)
-    shop = Workshop(Store(root), loading, say)
-    refuse_uninstalled(study, shop)
-    record = audit(study, shop, say)
-    results, rows = assemble(record, show_replies)
-    found = result_hash(results)
+    check_study_folder(out, study.study, root)
+    say = mark_unfinished(study, out, root, loading, say)
+    ctx = RunContext(Store(root), loading, say)
+    check_dependencies(study, ctx)
+    record = audit_study(study, ctx, say)
+    results, rows = assemble_results(record, show_replies)
+    digest = result_hash(results)
     results["provenance"] = {
-        "result_hash": found,
+        "result_hash": digest,
         "undersong": __version__,
         "store": str(root),
-        "corpora": places(record, root),
+        "corpora": played_corpus_paths(record, root),
         "device": loading.device,
-        **loading.key,
-        "heard": {model.ref: _heard(model) for model in record.models},
-        "artefacts": _artefacts(record),
-        "cpu_seconds_by_stage": _cost(record),
+        **loading.cache_key,
+        "heard": {model.ref: _model_facts(model) for model in record.models},
+        "artefacts": _count_artifacts(record),
+        "cpu_seconds_by_stage": _cpu_seconds_by_stage(record),
         "cpu_seconds_by_defense": defense_costs(record) if study.defenses else {},
-        "cpu_seconds_this_time": round(_cpu() - began, 2),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        **_surroundings(record),
+        "cpu_seconds_this_time": round(_cpu_seconds() - cpu_at_start, 2),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started_at)),
+        **_recorded_environment(record),
     }
     say("writing the report")
-    _write(record, results, rows, out, show_replies)
-    finished(out)
-    return Finished(out, found, _cpu() - began, results)
+    _write_outputs(record, results, rows, out, show_replies)
+    clear_unfinished(out)
+    return RunOutput(out, digest, _cpu_seconds() - cpu_at_start, results)
 
 
 def run_arm(
@@ -82,68 +82,74 @@ def run_arm(
     out: Path,
     store: Path,
     *,
-    loading: Loading = PLAIN,
+    loading: Loading = DEFAULT_LOAD_OPTIONS,
     say: Callable[[str], None] = lambda _line: None,
 ) -> int:
     """Do one arm's share of a study in the store, and write no results; how many times the arm was asked."""
-    for_study(out, study.study, store)
-    return audit_arm(study, Workshop(Store(store), loading, say), arm, say)
+    check_study_folder(out, study.study, store)
+    return audit_arm(study, RunContext(Store(store), loading, say), arm, say)
 
 
-def _cpu() -> float:
+def _cpu_seconds() -> float:
     """CPU seconds of this process and its finished children."""
     return sum(
-        u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     )
 
 
-def _all_artefacts(record: AuditRecord) -> list[Any]:
-    out = {c.artefact.hash: c.artefact for c in record.corpora}
-    for m in record.models:
-        made = [*m.features.values(), *m.vectors]
-        made += [*m.measured.values(), *m.calm.values()]
-        runs = (*m.runs, *m.defended)
-        made += [a for run in runs for a in (run.adapter, run.replies, run.verdicts) if a is not None]
-        made += [a for run in runs for _, a in run.also]
-        made += [a for run in runs for a in (run.repeated, run.comprehension) if a is not None]
-        done = [run.defense for run in m.defended if run.defense is not None]
-        made += [a for one in done for a in (one.trained, one.altered, one.steering, *one.losses) if a is not None]
-        made += [a for _, _, _, a in m.projections]
-        out |= {a.hash: a for a in made}
-    return list(out.values())
+def _all_artifacts(record: AuditRecord) -> list[Any]:
+    by_hash = {corpus.artifact.hash: corpus.artifact for corpus in record.corpora}
+    for model in record.models:
+        artifacts = [*model.features.values(), *model.vectors]
+        artifacts += [*model.proximities.values(), *model.benign_proximity.values()]
+        runs = (*model.runs, *model.defended_runs)
+        artifacts += [a for run in runs for a in (run.adapter, run.replies, run.verdicts) if a is not None]
+        artifacts += [a for run in runs for _, a in run.other_verdicts]
+        artifacts += [a for run in runs for a in (run.repetitions, run.comprehension) if a is not None]
+        defenses = [run.defense for run in model.defended_runs if run.defense is not None]
+        artifacts += [
+            a
+            for defense in defenses
+            for a in (defense.trained_adapter, defense.edited_adapter, defense.steering, *defense.losses)
+            if a is not None
+        ]
+        artifacts += [a for _, _, _, a in model.projections]
+        by_hash |= {a.hash: a for a in artifacts}
+    return list(by_hash.values())
 
 
-def _heard(model: ModelRecord) -> dict[str, Any]:
+def _model_facts(model: ModelRecord) -> dict[str, Any]:
     """Which family a model is, where its system text went, and how often its encoder ran: once a distinct clip."""
-    notes = [artefact.provenance()["notes"] for artefact in model.features.values()]
+    notes = [artifact.provenance()["notes"] for artifact in model.features.values()]
     if not notes:
         return {"family": None, "system_text": None, "revision": None, "encoder_passes": 0}  # it only answers
     facts = {key: notes[0].get(key) for key in ("family", "system_text", "revision")}
     return {**facts, "encoder_passes": sum(note["encoder_passes"] for note in notes)}
 
 
-def _artefacts(record: AuditRecord) -> dict[str, int]:
+def _count_artifacts(record: AuditRecord) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for artefact in _all_artefacts(record):
-        counts[artefact.stage] = counts.get(artefact.stage, 0) + 1
+    for artifact in _all_artifacts(record):
+        counts[artifact.stage] = counts.get(artifact.stage, 0) + 1
     return counts
 
 
-def _cost(record: AuditRecord) -> dict[str, float]:
+def _cpu_seconds_by_stage(record: AuditRecord) -> dict[str, float]:
     """CPU seconds each stage took when its artefacts were made."""
     cost: dict[str, float] = {}
-    for artefact in _all_artefacts(record):
-        cost[artefact.stage] = cost.get(artefact.stage, 0.0) + artefact.provenance()["cpu_seconds"]
+    for artifact in _all_artifacts(record):
+        cost[artifact.stage] = cost.get(artifact.stage, 0.0) + artifact.provenance()["cpu_seconds"]
     return {stage: round(seconds, 2) for stage, seconds in cost.items()}
 
 
-def _surroundings(record: AuditRecord) -> dict[str, Any]:
+def _recorded_environment(record: AuditRecord) -> dict[str, Any]:
     """Versions as recorded when the base's replies were made."""
     facts = record.models[0].runs[0].replies.provenance()
     return {key: facts[key] for key in ("packages", "python", "platform") if key in facts}
 
 
-def _write(
+def _write_outputs(
     record: AuditRecord, results: dict[str, Any], rows: list[dict[str, Any]], out: Path, show_replies: bool
 ) -> None:
     import io
@@ -153,26 +159,26 @@ def _write(
 
     from undersong.report import write_markdown, write_report
 
-    def parquet(table_rows: list[dict[str, Any]]) -> bytes:
+    def to_parquet(table_rows: list[dict[str, Any]]) -> bytes:
         sink = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(table_rows), sink, compression="zstd")
         return sink.getvalue()
 
-    flat = [
+    flat_rows = [
         {
             **{k: run[k] for k in results["runs"][0] if k != "sets"},
             "defense": run.get("defense"),
             "again": run.get("again", False),
             **{k: v for k, v in entry.items() if k not in ("by_speaker", "comprehension")},
-            **(shares_of(entry) if record.study.evaluation.comprehension else {}),
+            **(comprehension_shares(entry) if record.study.evaluation.comprehension else {}),
         }
         for run in [*results["runs"], *results["defended"]]
         for entry in run["sets"]
     ]
     # Unsorted, because a report's rows stand in the order of the results; first, because it says whose the folder is.
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomic(out / RESULTS, text.encode() + b"\n")
-    write_atomic(out / "verdicts.parquet", parquet(rows))
-    write_atomic(out / "results.parquet", parquet(flat))
-    write_report(results, out / "report.html", audio_of(record, results), show_replies)
+    write_atomic(out / RESULTS_FILE, text.encode() + b"\n")
+    write_atomic(out / "verdicts.parquet", to_parquet(rows))
+    write_atomic(out / "results.parquet", to_parquet(flat_rows))
+    write_report(results, out / "report.html", collect_report_audio(record, results), show_replies)
     write_markdown(results, out / "report.md")

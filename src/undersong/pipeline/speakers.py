@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Protocol
 from undersong.types import Prompt, Reply
 
 if TYPE_CHECKING:
-    from undersong.encoders.progress import Watcher
+    from undersong.encoders.progress import ProgressCallback
     from undersong.study import Study
 
 SERVED, RECORDED = "served:", "recorded:"
 
 
-class Speaker(Protocol):
+class BlackBoxModel(Protocol):
     """What answers prompts."""
 
     def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]:
@@ -28,28 +28,28 @@ class Speaker(Protocol):
         ...
 
 
-def answers_only(ref: str) -> bool:
+def is_black_box(ref: str) -> bool:
     """Whether nothing of a model can be had but its replies."""
     return ref.startswith((SERVED, RECORDED))
 
 
-def trained(study: Study) -> list[str]:
+def trainable_models(study: Study) -> list[str]:
     """The models of a study that arms are trained on: all but those that only answer."""
-    return [ref for ref in study.models if not answers_only(ref)]
+    return [ref for ref in study.models if not is_black_box(ref)]
 
 
-def make_speaker(ref: str, tell: Watcher | None = None) -> Speaker:
+def load_black_box_model(ref: str, watcher: ProgressCallback | None = None) -> BlackBoxModel:
     """The speaker of a reference that `answers_only`; errors: an address that is none, a file that cannot be read."""
     if ref.startswith(SERVED):
         from undersong.evaluation.serving.engine import served_model
 
-        return served_model(ref, tell)
+        return served_model(ref, watcher)
     from undersong.evaluation.serving.recorded import recorded_model
 
     return recorded_model(ref)
 
 
-def speaker_hash(ref: str) -> str:
+def model_identity_hash(ref: str) -> str:
     """What stands for a model in the name of its replies: its weights; the recorded table; or, of a served model, its
     name and address alone, because nobody outside can tell what it is made of."""
     if ref.startswith(SERVED):
@@ -63,6 +63,6 @@ def speaker_hash(ref: str) -> str:
     return model_hash(ref)
 
 
-def shown(ref: str) -> str:
+def display_reference(ref: str) -> str:
     """The reference as artefacts note it: of recorded replies the file's name without its place."""
     return f"{RECORDED}{Path(ref.removeprefix(RECORDED)).name}" if ref.startswith(RECORDED) else ref

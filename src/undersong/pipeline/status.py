@@ -5,35 +5,44 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.ledger import Asked, look
-from undersong.pipeline.otherwise import made_otherwise
-from undersong.pipeline.plan import PlanRow, told
-from undersong.store import LEFT, MAKING, progress
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.pipeline.ledger import PlannedArtifact, plan_artifacts
+from undersong.pipeline.otherwise import other_loading_lines
+from undersong.pipeline.plan import PlanRow, summarize_plan
+from undersong.store import IN_PROGRESS, INTERRUPTED, artifact_state
 from undersong.study import Study
 
 
 @dataclass(frozen=True)
-class Status:
+class StudyStatus:
     """`making`, `left`: a line for each artefact that is being made, and that a killed process left half-made;
     `otherwise`: a sentence for each other loading that the store holds some of the study under."""
 
     rows: tuple[PlanRow, ...]
-    making: tuple[str, ...]
-    left: tuple[str, ...]
-    sentence: str
-    otherwise: tuple[str, ...]
+    in_progress: tuple[str, ...]
+    interrupted: tuple[str, ...]
+    summary: str
+    other_loadings: tuple[str, ...]
 
 
-def status_of(study: Study, store_root: str | Path, loading: Loading = PLAIN) -> Status:
+def study_status(study: Study, store_root: str | Path, loading: Loading = DEFAULT_LOAD_OPTIONS) -> StudyStatus:
     """What of the study is in its store, and what somebody is making there.  Errors: as of `plan_of`."""
-    ledger = look(study, store_root, loading)
-    planned = told(study, ledger)
-    states = [(progress(one.place), one) for one in ledger.asked.values() if one.found is None]
-    making, left = (tuple(_line(one) for state, one in states if state == wanted) for wanted in (MAKING, LEFT))
-    return Status(planned.rows, making, left, planned.sentence, made_otherwise(study, ledger, loading))
+    planning_store = plan_artifacts(study, store_root, loading)
+    plan = summarize_plan(study, planning_store)
+    states = [
+        (artifact_state(artifact.expected), artifact)
+        for artifact in planning_store.planned.values()
+        if artifact.existing is None
+    ]
+    in_progress, interrupted = (
+        tuple(_artifact_line(artifact) for state, artifact in states if state == wanted_state)
+        for wanted_state in (IN_PROGRESS, INTERRUPTED)
+    )
+    return StudyStatus(
+        plan.rows, in_progress, interrupted, plan.sentence, other_loading_lines(study, planning_store, loading)
+    )
 
 
-def _line(one: Asked) -> str:
+def _artifact_line(artifact: PlannedArtifact) -> str:
     """What it is, by the words of the run that makes it."""
-    return f"{one.stage} of {one.about or 'all models'}"
+    return f"{artifact.stage} of {artifact.progress_line or 'all models'}"

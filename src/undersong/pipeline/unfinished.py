@@ -13,59 +13,63 @@ from undersong.store import Store, write_atomic
 from undersong.study import Study, parse_study
 from undersong.types import UndersongError
 
-NOTE = "unfinished.json"
+UNFINISHED_FILE = "unfinished.json"
 
 
-def noting(study: Study, out: Path, store: Path, loading: Loading, say: Callable[[str], None]) -> Callable[[str], None]:
+def mark_unfinished(
+    study: Study, out: Path, store: Path, loading: Loading, say: Callable[[str], None]
+) -> Callable[[str], None]:
     """`say`, which leaves the note with its first word: by then there is something to go on with."""
-    left = False
+    is_marked = False
 
-    def told(line: str) -> None:
-        nonlocal left
-        if not left and Store(store).begun:
-            facts = {"store": str(store.resolve()), "loading": asdict(loading), "study": study.model_dump(mode="json")}
-            write_atomic(out / NOTE, json.dumps(facts, indent=1).encode() + b"\n")
-            left = True
+    def say_and_mark(line: str) -> None:
+        nonlocal is_marked
+        if not is_marked and Store(store).is_initialized:
+            note = {"store": str(store.resolve()), "loading": asdict(loading), "study": study.model_dump(mode="json")}
+            write_atomic(out / UNFINISHED_FILE, json.dumps(note, indent=1).encode() + b"\n")
+            is_marked = True
         say(line)
 
-    return told
+    return say_and_mark
 
 
-def finished(out: Path) -> None:
+def clear_unfinished(out: Path) -> None:
     """The results are there."""
-    (out / NOTE).unlink(missing_ok=True)
+    (out / UNFINISHED_FILE).unlink(missing_ok=True)
 
 
-def noted(out: Path) -> str | None:
+def unfinished_study(out: Path) -> str | None:
     """The name of the study that was begun in this folder, or None."""
-    facts = _facts(out)
-    return None if facts is None else str(facts["study"].get("study"))
+    note = _read_note(out)
+    return None if note is None else str(note["study"].get("study"))
 
 
-def missing(out: Path) -> str | None:
+def describe_unfinished(out: Path) -> str | None:
     """What the study begun in this folder lacks, in one sentence; None where none was begun.  Loads no model."""
-    facts = _facts(out)
-    if facts is None:
+    note = _read_note(out)
+    if note is None:
         return None
-    from undersong.pipeline.status import status_of
+    from undersong.pipeline.status import study_status
 
-    again = f"go on with `undersong run` and --out {out}"
-    name = facts["study"].get("study")
+    advice = f"go on with `undersong run` and --out {out}"
+    name = note["study"].get("study")
     try:
-        study, loading = parse_study(facts["study"], f"{out / NOTE}"), Loading(**facts["loading"])
-        rows = status_of(study, facts["store"], loading).rows
+        study, loading = parse_study(note["study"], f"{out / UNFINISHED_FILE}"), Loading(**note["loading"])
+        rows = study_status(study, note["store"], loading).rows
     except (UndersongError, TypeError) as error:  # a corpus that is gone; a note by another version
-        return f"{out} is of the unfinished study {name!r}, and what it lacks cannot be told ({error}); {again}."
-    lacking = [f"{row.stage} {row.total - row.done} of {row.total}" for row in rows if row.done < row.total]
-    said = f"missing are {', '.join(lacking)}" if lacking else "only the results are still to be written"
-    return f"{out} is of the unfinished study {name!r}: {said}; {again}."
+        return f"{out} is of the unfinished study {name!r}, and what it lacks cannot be told ({error}); {advice}."
+    missing_stages = [f"{row.stage} {row.total - row.done} of {row.total}" for row in rows if row.done < row.total]
+    summary = (
+        f"missing are {', '.join(missing_stages)}" if missing_stages else "only the results are still to be written"
+    )
+    return f"{out} is of the unfinished study {name!r}: {summary}; {advice}."
 
 
-def _facts(out: Path) -> dict[str, Any] | None:
+def _read_note(out: Path) -> dict[str, Any] | None:
     try:
-        facts = json.loads((out / NOTE).read_bytes())
+        note = json.loads((out / UNFINISHED_FILE).read_bytes())
     except (OSError, ValueError):
         return None
-    if not isinstance(facts, dict) or not {"store", "loading", "study"} <= facts.keys():
+    if not isinstance(note, dict) or not {"store", "loading", "study"} <= note.keys():
         return None
-    return facts if isinstance(facts["study"], dict) else None
+    return note if isinstance(note["study"], dict) else None

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from undersong.pipeline.ledger import Asked, Ledger, look
-from undersong.pipeline.speakers import SERVED, speaker_hash
-from undersong.pipeline.workshop import Workshop
+from undersong.pipeline.ledger import PlannedArtifact, PlanningStore, plan_artifacts
+from undersong.pipeline.speakers import SERVED, model_identity_hash
+from undersong.pipeline.workshop import RunContext
 from undersong.store import Store
 from undersong.study import Study
 from undersong.study.judges import split_judge
@@ -20,7 +20,7 @@ from undersong.types import UndersongError
 
 
 @dataclass(frozen=True)
-class Need:
+class PackageRequirement:
     """What may lack a package, what raises where it does, and whose making waits for it."""
 
     name: str  # in messages, without an address, which may be a secret
@@ -29,7 +29,7 @@ class Need:
     key: str  # the encoder, judge or model by which an artefact of the stage is made
 
     @property
-    def lack(self) -> str:
+    def missing_reason(self) -> str:
         """What is not here; empty: nothing."""
         try:
             self.check()
@@ -37,45 +37,61 @@ class Need:
             return f"{self.name}: {error}"
         return ""
 
-    def is_awaited(self, ledger: Ledger) -> bool:
+    def is_needed(self, planning_store: PlanningStore) -> bool:
         """Whether anything that is still to be made is made by it."""
-        todo = (one for one in ledger.asked.values() if one.stage == self.stage and one.found is None)
-        return any(self.key in _makers(one) for one in todo)
+        missing_artifacts = (
+            artifact
+            for artifact in planning_store.planned.values()
+            if artifact.stage == self.stage and artifact.existing is None
+        )
+        return any(self.key in _made_by(artifact) for artifact in missing_artifacts)
 
 
-def uninstalled_lines(study: Study, ledger: Ledger) -> tuple[str, ...]:
+def missing_package_lines(study: Study, planning_store: PlanningStore) -> tuple[str, ...]:
     """One sentence for each: what it needs, and how it is installed."""
-    return tuple(need.lack for need in _lacking(study) if need.is_awaited(ledger))
+    return tuple(
+        requirement.missing_reason
+        for requirement in _unmet_requirements(study)
+        if requirement.is_needed(planning_store)
+    )
 
 
-def refuse_uninstalled(study: Study, shop: Workshop) -> None:
+def check_dependencies(study: Study, ctx: RunContext) -> None:
     """Stops before the first stage what would stop in the middle of them."""
-    if not isinstance(shop.store, Store) or not _lacking(study):
+    if not isinstance(ctx.store, Store) or not _unmet_requirements(study):
         return
-    if lines := uninstalled_lines(study, look(study, shop.store.root, shop.loading)):
+    if lines := missing_package_lines(study, plan_artifacts(study, ctx.store.root, ctx.loading)):
         raise UndersongError(lines[0])
 
 
-def _lacking(study: Study) -> list[Need]:
-    return [need for need in _needs(study) if need.lack]
+def _unmet_requirements(study: Study) -> list[PackageRequirement]:
+    return [requirement for requirement in _study_requirements(study) if requirement.missing_reason]
 
 
-def _needs(study: Study) -> Iterator[Need]:
+def _study_requirements(study: Study) -> Iterator[PackageRequirement]:
     from undersong.encoders import check_installed
     from undersong.encoders.options import parse_encoder
     from undersong.evaluation.judging.named import check_judge_installed
-    from undersong.evaluation.serving.engine import check_served
+    from undersong.evaluation.serving.engine import check_served_dependencies
 
     for axis, spec in study.axes.items():
-        yield Need(f"Axis {axis}", partial(check_installed, spec), "embeddings", parse_encoder(spec).canonical)
-    of_sets = (one.judge for one in study.sets.values() if one.judge)
-    for judge in dict.fromkeys((study.evaluation.judge, *study.evaluation.also, *of_sets)):
-        yield Need(f"Judge {split_judge(judge)[0]}", partial(check_judge_installed, judge), "verdicts", judge)
+        yield PackageRequirement(
+            f"Axis {axis}", partial(check_installed, spec), "embeddings", parse_encoder(spec).canonical
+        )
+    set_judges = (prompt_set.judge for prompt_set in study.sets.values() if prompt_set.judge)
+    for judge in dict.fromkeys((study.evaluation.judge, *study.evaluation.also, *set_judges)):
+        yield PackageRequirement(
+            f"Judge {split_judge(judge)[0]}", partial(check_judge_installed, judge), "verdicts", judge
+        )
     for ref in study.models:
         if ref.startswith(SERVED):
-            yield Need("Models", partial(check_served, ref), "replies", speaker_hash(ref))
+            yield PackageRequirement(
+                "Models", partial(check_served_dependencies, ref), "replies", model_identity_hash(ref)
+            )
 
 
-def _makers(one: Asked) -> tuple[str, ...]:
+def _made_by(artifact: PlannedArtifact) -> tuple[str, ...]:
     """By what an artefact is made, as `Need.key` says it."""
-    return {"embeddings": (one.encoder,), "verdicts": one.judges, "replies": (one.model,)}.get(one.stage, ())
+    return {"embeddings": (artifact.encoder,), "verdicts": artifact.judges, "replies": (artifact.model,)}.get(
+        artifact.stage, ()
+    )

@@ -9,22 +9,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from undersong.models.loading import PLAIN, Loading
-from undersong.store import Artefact, Draft, Store, canonical
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.store import Artifact, Draft, Store, canonical_json
 from undersong.store import Inputs as Inputs  # what an artefact is made from, as stages hand it to the keeper
 from undersong.types import Judge, Quarantined, Sample
 
 if TYPE_CHECKING:
     from undersong.corpora import Manifest
-    from undersong.corpora.forms.facts import Prints
-    from undersong.encoders.progress import Watcher
+    from undersong.corpora.forms.facts import Fingerprints
+    from undersong.encoders.progress import ProgressCallback
     from undersong.models.adapter import AudioModel
-    from undersong.models.hearing import Heard
+    from undersong.models.hearing import AudioFeatures
 
-KNOWN = "known"  # folder of the store: hashes of files that have not changed
+FILE_HASHES_FOLDER = "known"  # folder of the store: hashes of files that have not changed
 
 
-class Keeper(Protocol):
+class ArtifactStore(Protocol):
     """What stages ask: a `Store`, or a plan's ledger, which looks and makes nothing."""
 
     def get_or_make(
@@ -37,7 +37,7 @@ class Keeper(Protocol):
         *,
         seed: int | None = None,
         packages: Sequence[str] = (),
-    ) -> Artefact:
+    ) -> Artifact:
         """As `Store.get_or_make`; a ledger calls no `make`, and the folder it names need not be there."""
         ...
 
@@ -47,20 +47,20 @@ class Corpus:
     """A corpus artefact; its items are read when somebody asks for them (a plan never does)."""
 
     ref: str
-    artefact: Artefact
+    artifact: Artifact
 
     @cached_property
     def _manifest(self) -> Manifest:
         from undersong.corpora import read_manifest
 
-        return read_manifest(self.artefact.checked().path / "corpus.parquet")
+        return read_manifest(self.artifact.verify().path / "corpus.parquet")
 
     @cached_property
-    def prints(self) -> Prints:
+    def fingerprints(self) -> Fingerprints:
         """Fingerprints of its sound by id; none where it was not listened to."""
-        from undersong.corpora.forms.facts import read_prints
+        from undersong.corpora.forms.facts import read_fingerprints
 
-        return read_prints(self.artefact.checked().path)
+        return read_fingerprints(self.artifact.verify().path)
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -74,25 +74,25 @@ class Corpus:
 
 
 @dataclass
-class Workshop:
+class RunContext:
     """The store, and what is in memory: one model at a time, with what it has heard."""
 
-    store: Keeper
-    loading: Loading = PLAIN
+    store: ArtifactStore
+    loading: Loading = DEFAULT_LOAD_OPTIONS
     say: Callable[[str], None] | None = None  # who hears how far a long stage is
     unread: bool = False  # a corpus that is not here stands for itself by its name: for plans, which make nothing
     _judge: tuple[str, Judge] | None = field(default=None, repr=False)  # one that is a model
-    _light: dict[str, Judge] = field(default_factory=dict, repr=False)
+    _light_judges: dict[str, Judge] = field(default_factory=dict, repr=False)
     _model: AudioModel | None = field(default=None, repr=False)
 
-    def content(self, ref: str, columns: Mapping[str, str] | None = None) -> str:
+    def content_hash(self, ref: str, columns: Mapping[str, str] | None = None) -> str:
         """The hash of all that a corpus is read from; `unread`: or of its name."""
-        from undersong.corpora import corpus_hash, is_here
+        from undersong.corpora import corpus_hash, is_local_corpus
 
-        if self.unread and not is_here(ref):
-            return hashlib.sha256(canonical(["not read", ref, dict(columns or {})]).encode()).hexdigest()
-        memory = self.store.root / KNOWN if isinstance(self.store, Store) else None
-        return corpus_hash(ref, columns, memory)
+        if self.unread and not is_local_corpus(ref):
+            return hashlib.sha256(canonical_json(["not read", ref, dict(columns or {})]).encode()).hexdigest()
+        cache_folder = self.store.root / FILE_HASHES_FOLDER if isinstance(self.store, Store) else None
+        return corpus_hash(ref, columns, cache_folder)
 
     def judge(self, name: str, refusals: Sequence[str]) -> Judge:
         """The judge, made once.  One that is a model takes the audited model's place in memory."""
@@ -101,33 +101,33 @@ class Workshop:
 
         key = f"{name} {list(refusals)}"
         if not judge_weights(name):
-            if key not in self._light:
-                self._light[key] = make_judge(name, refusals)
-            return self._light[key]
+            if key not in self._light_judges:
+                self._light_judges[key] = make_judge(name, refusals)
+            return self._light_judges[key]
         if self._judge is None or self._judge[0] != key:
             self._model = None
             self._judge = key, make_judge(name, refusals, self.loading.device, self.loading.dtype)
         return self._judge[1]
 
-    def watcher(self, what: str) -> Watcher | None:
+    def watcher(self, description: str) -> ProgressCallback | None:
         """Tells how far a pass over many items is; None where nobody listens."""
-        from undersong.encoders.progress import in_lines
+        from undersong.encoders.progress import progress_lines
 
-        return None if self.say is None else in_lines(what, self.say)
+        return None if self.say is None else progress_lines(description, self.say)
 
-    def model(self, ref: str, heard: Sequence[Artefact] = ()) -> AudioModel:
+    def model(self, ref: str, features: Sequence[Artifact] = ()) -> AudioModel:
         """The loaded model, its ears filled from feature artefacts."""
         from undersong.models.load import load_model
 
         if self._model is None or self._model.name != ref:
             self._model = self._judge = None  # the old one goes before the new one comes
             self._model = load_model(ref, self.loading)
-        for artefact in heard:
-            self._model.remember(artefact.hash, _reader(artefact.path))
+        for artifact in features:
+            self._model.load_cached_features(artifact.hash, _features_loader(artifact.path))
         return self._model
 
 
-def _reader(folder: Path) -> Callable[[], dict[str, Heard]]:
-    from undersong.models.features import load_heard
+def _features_loader(folder: Path) -> Callable[[], dict[str, AudioFeatures]]:
+    from undersong.models.features import load_features
 
-    return lambda: {k: v for file in sorted(folder.glob("heard-*")) for k, v in load_heard(file).items()}
+    return lambda: {k: v for file in sorted(folder.glob("heard-*")) for k, v in load_features(file).items()}

@@ -1,60 +1,70 @@
 """Exact distances to a reference harm set, ranks, selections and how far they agree.  Knows vectors and ids only."""
 
-from undersong.proximity.agreeing.agreement import Agreement, axes_agreement, overlaps, same_as
-from undersong.proximity.agreeing.fingerprint import Fingerprint, Pair, axis_pairs, fingerprint
+from undersong.proximity.agreeing.agreement import (
+    AxisAgreementMatrix,
+    axis_agreement_matrix,
+    equal_selections,
+    selection_overlaps,
+)
+from undersong.proximity.agreeing.fingerprint import (
+    AxisPairAgreement,
+    InternalAxisAgreement,
+    compare_internal_axis,
+    pairwise_axis_agreement,
+)
 from undersong.proximity.agreeing.risk import ScreeningScore, screening_score
-from undersong.proximity.choosing.keep import Keep, parse_keep, read_keep
-from undersong.proximity.choosing.remaining import Remaining
+from undersong.proximity.choosing.keep import SelectionRule, parse_rule, parse_simple_rule
+from undersong.proximity.choosing.remaining import ResidualImbalance
 from undersong.proximity.choosing.selected import selection_report
 from undersong.proximity.choosing.selection import (
     Selection,
-    check_rule,
-    choose,
-    draw,
-    from_json,
+    check_rule_columns,
+    draw_selections,
     ids_hash,
-    left_over,
-    select,
-    to_json,
+    select_by_kind,
+    select_by_rule,
+    selection_from_json,
+    selection_residual,
+    selection_to_json,
 )
-from undersong.proximity.choosing.strata import facts_of
-from undersong.proximity.distances import Nearest, nearest
-from undersong.proximity.sets import margin, proximity_tables, to_harm_set
-from undersong.proximity.table import check_quarantine, how, proximity_table, scores
+from undersong.proximity.choosing.strata import sample_metadata_table
+from undersong.proximity.distances import NearestDistances, nearest_distances
+from undersong.proximity.sets import filter_harm_set, nearest_margin, proximity_tables
+from undersong.proximity.table import check_quarantine, proximity_table, ranking_metadata, ranking_scores
 
 __all__ = [
-    "Agreement",
-    "Fingerprint",
-    "Keep",
-    "Nearest",
-    "Pair",
-    "Remaining",
+    "AxisAgreementMatrix",
+    "InternalAxisAgreement",
+    "SelectionRule",
+    "NearestDistances",
+    "AxisPairAgreement",
+    "ResidualImbalance",
     "ScreeningScore",
     "Selection",
-    "axes_agreement",
-    "axis_pairs",
+    "axis_agreement_matrix",
+    "pairwise_axis_agreement",
     "check_quarantine",
-    "check_rule",
-    "choose",
-    "draw",
-    "facts_of",
-    "fingerprint",
-    "from_json",
-    "how",
+    "check_rule_columns",
+    "select_by_rule",
+    "draw_selections",
+    "sample_metadata_table",
+    "compare_internal_axis",
+    "selection_from_json",
+    "ranking_metadata",
     "ids_hash",
-    "left_over",
-    "margin",
-    "nearest",
-    "overlaps",
-    "parse_keep",
+    "selection_residual",
+    "nearest_margin",
+    "nearest_distances",
+    "selection_overlaps",
+    "parse_simple_rule",
     "proximity_table",
     "proximity_tables",
-    "read_keep",
-    "same_as",
-    "scores",
+    "parse_rule",
+    "equal_selections",
+    "ranking_scores",
     "screening_score",
-    "select",
+    "select_by_kind",
     "selection_report",
-    "to_harm_set",
-    "to_json",
+    "filter_harm_set",
+    "selection_to_json",
 ]

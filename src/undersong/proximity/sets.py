@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.proximity.choosing.ranking import harm_sets
-from undersong.proximity.distances import BLOCK, first_equal, nearest
+from undersong.proximity.choosing.ranking import harm_set_names
+from undersong.proximity.distances import BLOCK, first_equal_row, nearest_distances
 from undersong.proximity.table import (
-    METADATA,
+    METADATA_KEY,
     check_quarantine,
     harm_by_id,
-    how,
     parse_score,
     pool_mean,
     ranked_table,
+    ranking_metadata,
 )
 from undersong.types import Embeddings, UndersongError
 
@@ -31,7 +31,7 @@ def proximity_tables(
     harm: Mapping[str, Embeddings],
     *,
     score: str = "nearest",
-    centre: bool = False,
+    center: bool = False,
     max_quarantined: float = 0.01,
 ) -> pa.Table:
     """The rows of `proximity_table` for each named harm set, one set after the other, told apart by `harm_set`.
@@ -45,44 +45,44 @@ def proximity_tables(
         raise UndersongError(f"There is no harm set to measure axis {axis} to; name at least one.")
     total = len(pool.ids) + len(pool.quarantined)
     for name, items in harm.items():
-        where = f"on axis {axis} to {name}"
-        check_quarantine(where, pool.quarantined, total, items.quarantined, max_quarantined)
-    middle = pool_mean(pool.vectors[start : start + BLOCK] for start in range(0, len(pool.ids), BLOCK))
-    same = first_equal(pool.vectors)
-    parts = {}
+        context = f"on axis {axis} to {name}"
+        check_quarantine(context, pool.quarantined, total, items.quarantined, max_quarantined)
+    mean = pool_mean(pool.vectors[start : start + BLOCK] for start in range(0, len(pool.ids), BLOCK))
+    equal_rows = first_equal_row(pool.vectors)
+    tables = {}
     for name, items in harm.items():
         _, k = parse_score(score, len(items.ids))
         ids, vectors = harm_by_id(items)
-        raw, centred = (nearest(pool.vectors, vectors, k=k, centre=centred) for centred in (None, middle))
-        parts[name] = ranked_table(axis, name, pool.ids, ids, raw, centred, same, score=score, centre=centre)
-    neighbours = {name: how(part)["neighbours"] for name, part in parts.items()}
-    facts = json.dumps({"score": score, "centred": centre, "neighbours": neighbours})
-    return pa.concat_tables(parts.values()).replace_schema_metadata({METADATA: facts})
+        raw, centered = (nearest_distances(pool.vectors, vectors, k=k, center=centred) for centred in (None, mean))
+        tables[name] = ranked_table(axis, name, pool.ids, ids, raw, centered, equal_rows, score=score, center=center)
+    neighbors = {name: ranking_metadata(table)["neighbours"] for name, table in tables.items()}
+    ranking_json = json.dumps({"score": score, "centred": center, "neighbours": neighbors})
+    return pa.concat_tables(tables.values()).replace_schema_metadata({METADATA_KEY: ranking_json})
 
 
-def to_harm_set(table: pa.Table, name: str) -> pa.Table:
+def filter_harm_set(table: pa.Table, name: str) -> pa.Table:
     """The rows of one harm set, as `proximity_table` gives them: what a selection is made on.
 
     Where there are several, `how` names the set, and so does a selection.
     """
     import pyarrow.compute as pc
 
-    if name not in harm_sets(table):
-        raise UndersongError(f"The table is to {', '.join(harm_sets(table))}, not to {name!r}; name one of them.")
-    facts = how(table)
-    if isinstance(facts["neighbours"], dict):
-        facts["neighbours"] = facts["neighbours"][name]
-    if len(harm_sets(table)) > 1:
-        facts["harm_set"] = name
+    if name not in harm_set_names(table):
+        raise UndersongError(f"The table is to {', '.join(harm_set_names(table))}, not to {name!r}; name one of them.")
+    ranking = ranking_metadata(table)
+    if isinstance(ranking["neighbours"], dict):
+        ranking["neighbours"] = ranking["neighbours"][name]
+    if len(harm_set_names(table)) > 1:
+        ranking["harm_set"] = name
     rows = table.filter(pc.equal(table.column("harm_set"), name))
-    return rows.replace_schema_metadata({METADATA: json.dumps(facts)})
+    return rows.replace_schema_metadata({METADATA_KEY: json.dumps(ranking)})
 
 
-def margin(table: pa.Table) -> np.ndarray:
+def nearest_margin(table: pa.Table) -> np.ndarray:
     """(n,) float32: how much farther the second harm item is than the nearest; NaN where there is no second.
 
     Near 0 the item that is named is one of several.  Both distances are centred where the table is ranked centred.
     """
-    first = "distance_centred" if how(table)["centred"] else "distance"
-    second = table.column("second_distance").to_numpy()
-    return np.maximum(second - table.column(first).to_numpy(), np.float32(0))
+    distance_column = "distance_centred" if ranking_metadata(table)["centred"] else "distance"
+    second_distance = table.column("second_distance").to_numpy()
+    return np.maximum(second_distance - table.column(distance_column).to_numpy(), np.float32(0))

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.proximity.distances import BLOCK, Nearest, first_equal, nearest
+from undersong.proximity.distances import BLOCK, NearestDistances, first_equal_row, nearest_distances
 from undersong.types import Embeddings, Quarantined, UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NEIGHBOURS = 5  # of `knn_distance` where the score does not say
+DEFAULT_NEIGHBORS = 5  # of `knn_distance` where the score does not say
 SCORES = ("nearest", "knn:K", "centroid")
-METADATA = b"undersong"
+METADATA_KEY = b"undersong"
 
 
 def proximity_table(
@@ -44,11 +44,11 @@ def proximity_table(
     total = len(pool.ids) + len(pool.quarantined)
     check_quarantine(f"on axis {axis}", pool.quarantined, total, harm.quarantined, max_quarantined)
     harm_ids, harm_vectors = harm_by_id(harm)
-    raw = nearest(pool.vectors, harm_vectors, k=k)
+    raw = nearest_distances(pool.vectors, harm_vectors, k=k)
     blocks = (pool.vectors[start : start + BLOCK] for start in range(0, len(pool.ids), BLOCK))
-    centred = nearest(pool.vectors, harm_vectors, k=k, centre=pool_mean(blocks))
-    same = first_equal(pool.vectors)  # equal items get equal numbers, to the last bit
-    return ranked_table(axis, harm_set, pool.ids, harm_ids, raw, centred, same, score=score, centre=centre)
+    centered = nearest_distances(pool.vectors, harm_vectors, k=k, center=pool_mean(blocks))
+    equal_rows = first_equal_row(pool.vectors)  # equal items get equal numbers, to the last bit
+    return ranked_table(axis, harm_set, pool.ids, harm_ids, raw, centered, equal_rows, score=score, center=centre)
 
 
 def ranked_table(
@@ -56,12 +56,12 @@ def ranked_table(
     harm_set: str,
     ids: Sequence[str],
     harm_ids: Sequence[str],
-    raw: Nearest,
-    centred: Nearest,
-    same: np.ndarray,
+    raw: NearestDistances,
+    centered: NearestDistances,
+    equal_rows: np.ndarray,
     *,
     score: str,
-    centre: bool,
+    center: bool,
 ) -> pa.Table:
     """The proximity table of distances that are there: `raw` and `centred` are of the items `ids` to `harm_ids`.
 
@@ -70,51 +70,53 @@ def ranked_table(
     import pyarrow as pa
 
     kind, k = parse_score(score, len(harm_ids))
-    used = centred if centre else raw
-    by_kind = {"nearest": used.distance, "knn": used.knn_distance, "centroid": used.centroid_distance}
-    rank = _ranks(axis, ids, by_kind[kind][same])
+    distances = centered if center else raw
+    by_kind = {"nearest": distances.distance, "knn": distances.knn_distance, "centroid": distances.centroid_distance}
+    rank = _ranks(axis, ids, by_kind[kind][equal_rows])
     columns = {
         "id": pa.array(ids, pa.string()),
         "axis": pa.array([axis] * len(ids), pa.string()),
         "harm_set": pa.array([harm_set] * len(ids), pa.string()),
-        "distance": _column(raw.distance[same]),
-        "distance_centred": _column(centred.distance[same]),
+        "distance": _nullable_column(raw.distance[equal_rows]),
+        "distance_centred": _nullable_column(centered.distance[equal_rows]),
         "nearest_id": pa.array(
-            [harm_ids[i] for i in used.index[same]], pa.string(), mask=np.isnan(used.distance[same])
+            [harm_ids[i] for i in distances.index[equal_rows]],
+            pa.string(),
+            mask=np.isnan(distances.distance[equal_rows]),
         ),
-        "second_distance": _column(used.second_distance[same]),
-        "knn_distance": _column(used.knn_distance[same]),
-        "centroid_distance": _column(used.centroid_distance[same]),
+        "second_distance": _nullable_column(distances.second_distance[equal_rows]),
+        "knn_distance": _nullable_column(distances.knn_distance[equal_rows]),
+        "centroid_distance": _nullable_column(distances.centroid_distance[equal_rows]),
         "rank": pa.array(rank, pa.int64()),
     }
-    how = json.dumps({"score": score, "centred": centre, "neighbours": k})
-    return pa.table(columns).replace_schema_metadata({METADATA: how})
+    ranking_json = json.dumps({"score": score, "centred": center, "neighbours": k})
+    return pa.table(columns).replace_schema_metadata({METADATA_KEY: ranking_json})
 
 
 def pool_mean(blocks: Iterable[np.ndarray]) -> np.ndarray:
     """(d,) float64 mean of the rows of `blocks` (b, d), summed by block: a pool streamed in blocks has the same."""
     total, rows = np.zeros(0), 0
     for block in blocks:
-        part = block.sum(axis=0, dtype=np.float64)
-        total, rows = (part if rows == 0 else total + part), rows + len(block)
+        block_sum = block.sum(axis=0, dtype=np.float64)
+        total, rows = (block_sum if rows == 0 else total + block_sum), rows + len(block)
     return total / max(1, rows)
 
 
-def how(table: pa.Table) -> dict:
+def ranking_metadata(table: pa.Table) -> dict:
     """`score`, `centred` and `neighbours` a proximity table was ranked by.  Raises UndersongError for another table."""
     metadata = table.schema.metadata or {}
-    if METADATA not in metadata:
+    if METADATA_KEY not in metadata:
         raise UndersongError("This table does not say how it was ranked; give a proximity.parquet that screen wrote.")
-    return json.loads(metadata[METADATA])
+    return json.loads(metadata[METADATA_KEY])
 
 
-def scores(table: pa.Table) -> np.ndarray:
+def ranking_scores(table: pa.Table) -> np.ndarray:
     """(n,) float32: the column a proximity table is ranked by."""
-    facts = how(table)
-    kind = facts["score"].partition(":")[0]
+    ranking = ranking_metadata(table)
+    kind = ranking["score"].partition(":")[0]
     column = {"knn": "knn_distance", "centroid": "centroid_distance"}.get(kind)
     if column is None:
-        column = "distance_centred" if facts["centred"] else "distance"
+        column = "distance_centred" if ranking["centred"] else "distance"
     return table.column(column).to_numpy()
 
 
@@ -122,33 +124,33 @@ def parse_score(score: str, harm_items: int) -> tuple[str, int]:
     """`nearest` | `knn:K` | `centroid` -> kind and K (where it is not said: 5, or all of a smaller harm set)."""
     kind, _, number = score.partition(":")
     if score in ("nearest", "centroid"):
-        return kind, max(1, min(NEIGHBOURS, harm_items))
+        return kind, max(1, min(DEFAULT_NEIGHBORS, harm_items))
     if kind != "knn" or not number.isdecimal() or int(number) < 1:
         raise UndersongError(f"Unknown score {score!r}; write {' | '.join(SCORES)} with a whole K >= 1, such as knn:5.")
     return kind, int(number)
 
 
 def check_quarantine(
-    where: str,
-    lost: Sequence[Quarantined],
+    context: str,
+    quarantined: Sequence[Quarantined],
     total: int,
-    harm_lost: Sequence[Quarantined],
+    harm_quarantined: Sequence[Quarantined],
     max_quarantined: float,
 ) -> None:
     """Raises UndersongError when a harm item, or more than `max_quarantined` (a share) of the pool, was left out.
 
     `lost` of `total` pool items; `where` says at which step, in words.
     """
-    if harm_lost:
-        item = harm_lost[0]
+    if harm_quarantined:
+        item = harm_quarantined[0]
         raise UndersongError(
-            f"Harm item {item.id} cannot be used {where} ({item.reason}; {len(harm_lost)} in all); mend it or take it "
+            f"Harm item {item.id} cannot be used {context} ({item.reason}; {len(harm_quarantined)} in all); mend it or take it "
             "out of the harm set."
         )
-    if len(lost) > max_quarantined * total:
-        item = lost[0]
+    if len(quarantined) > max_quarantined * total:
+        item = quarantined[0]
         raise UndersongError(
-            f"{len(lost)} of {total} pool items cannot be used {where}, the first: {item.id} ({item.reason}); mend "
+            f"{len(quarantined)} of {total} pool items cannot be used {context}, the first: {item.id} ({item.reason}); mend "
             f"them, or allow a larger share than {max_quarantined:g} (max_quarantined; --max-quarantined of screen)."
         )
 
@@ -160,9 +162,9 @@ def harm_by_id(harm: Embeddings) -> tuple[list[str], np.ndarray]:
 
 
 def _ranks(axis: str, ids: Sequence[str], values: np.ndarray) -> np.ndarray:
-    if (lost := np.isnan(values)).any():
+    if (is_missing := np.isnan(values)).any():
         raise UndersongError(
-            f"Pool item {ids[int(lost.argmax())]} has no score on axis {axis}: its vector is the pool's mean, or the "
+            f"Pool item {ids[int(is_missing.argmax())]} has no score on axis {axis}: its vector is the pool's mean, or the "
             "harm set has no centroid direction; rank by another score or without centring."
         )
     if len(values) > 1 and np.ptp(values) <= np.finfo(np.float32).eps * np.abs(values).max():
@@ -175,7 +177,7 @@ def _ranks(axis: str, ids: Sequence[str], values: np.ndarray) -> np.ndarray:
     return rank
 
 
-def _column(values: np.ndarray) -> pa.Array:
+def _nullable_column(values: np.ndarray) -> pa.Array:
     """float32 with NaN as null: not there, rather than not a number."""
     import pyarrow as pa
 

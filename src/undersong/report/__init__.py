@@ -3,8 +3,8 @@
 Does not know how numbers were made.
 """
 
-from undersong.report.beside import write_beside
-from undersong.report.markdown import defenses, write_markdown
-from undersong.report.page import render, write_report
+from undersong.report.beside import write_multi_study_report
+from undersong.report.markdown import defense_table_lines, write_markdown
+from undersong.report.page import render_html, write_report
 
-__all__ = ["defenses", "render", "write_beside", "write_markdown", "write_report"]
+__all__ = ["defense_table_lines", "render_html", "write_multi_study_report", "write_markdown", "write_report"]

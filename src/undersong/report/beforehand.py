@@ -4,53 +4,53 @@ from __future__ import annotations
 
 from typing import Any
 
-from undersong.report.record import Many, Named, Number, Record
+from undersong.report.record import DictField, ListField, OptionalFloat, Record
 
 
-class Spread(Record):
+class ValueWithInterval(Record):
     """A value with its 95 % interval."""
 
-    value: Number = None
-    low: Number = None
-    high: Number = None
+    value: OptionalFloat = None
+    low: OptionalFloat = None
+    high: OptionalFloat = None
 
 
-class Left(Record):
+class QuarantinedItem(Record):
     """An item in quarantine."""
 
     id: str
     reason: str | None = None
 
 
-class Histogram(Record):
+class DistanceHistogram(Record):
     """Of the pool's distances: one more edge than counts."""
 
-    edges: Many[float] = []
-    counts: Many[float] = []
+    edges: ListField[float] = []
+    counts: ListField[float] = []
 
 
-class Median(Record):
+class LabelMedian(Record):
     """Of the distances of the samples with one value of a label."""
 
     n: int | None = None
-    median: Number = None
+    median: OptionalFloat = None
 
 
-class Near(Record):
+class NeighborPair(Record):
     """A benign sample and the harmful item nearest to it."""
 
     id: str
     rank: int | None = None
     text: str | None = None
     speaker: str | None = None
-    distance: Number = None
-    distance_centred: Number = None
+    distance: OptionalFloat = None
+    distance_centred: OptionalFloat = None
     nearest_id: str | None = None
     nearest_text: str | None = None
-    second_distance: Number = None
+    second_distance: OptionalFloat = None
 
 
-class Screen(Record):
+class AxisScreening(Record):
     """One axis, measured to one harm set."""
 
     axis: str
@@ -61,37 +61,37 @@ class Screen(Record):
     centred: bool | None = None
     n_pool: int | None = None
     n_harm: int | None = None
-    quarantined: Many[Left] = []
-    distances: Named[Number] = {}
-    histogram: Histogram | None = None
-    by_label: Named[Named[Median]] = {}
-    closest: Many[Near] = []
-    distant: Many[Near] = []
+    quarantined: ListField[QuarantinedItem] = []
+    distances: DictField[OptionalFloat] = {}
+    histogram: DistanceHistogram | None = None
+    by_label: DictField[DictField[LabelMedian]] = {}
+    closest: ListField[NeighborPair] = []
+    distant: ListField[NeighborPair] = []
 
 
-class Selection(Record):
+class SelectionRecord(Record):
     """What one arm was trained on."""
 
     axis: str | None = None
     kind: str
     rule: str | None = None
-    fraction: Number = None
+    fraction: OptionalFloat = None
     k: int | None = None
     draw: int | None = None
     hash: str | None = None
-    notes: Many[str] = []
-    same_as: Many[str] = []
-    overlap: Named[Number] = {}
-    balance: Named[Any] = {}
-    seconds: Named[Number] = {}
+    notes: ListField[str] = []
+    same_as: ListField[str] = []
+    overlap: DictField[OptionalFloat] = {}
+    balance: DictField[Any] = {}
+    seconds: DictField[OptionalFloat] = {}
 
 
-class Agreement(Record):
+class AxisAgreementRecord(Record):
     """Square matrices over `axes`."""
 
-    axes: Many[str] = []
-    spearman: Many[Many[Number]] = []
-    overlap_closest: Many[Many[Number]] = []
+    axes: ListField[str] = []
+    spearman: ListField[ListField[OptionalFloat]] = []
+    overlap_closest: ListField[ListField[OptionalFloat]] = []
 
 
 class AxisPair(Record):
@@ -101,43 +101,43 @@ class AxisPair(Record):
     b: str
     n: int | None = None
     clusters: int | None = None
-    spearman: Spread = Spread()
-    overlap: Spread = Spread()
-    cka: Spread = Spread()
-    chance: Number = None  # of the overlap
+    spearman: ValueWithInterval = ValueWithInterval()
+    overlap: ValueWithInterval = ValueWithInterval()
+    cka: ValueWithInterval = ValueWithInterval()
+    chance: OptionalFloat = None  # of the overlap
 
 
-class Fingerprint(Record):
+class AxisFingerprintRecord(Record):
     """Which reference axis a model's own goes along with; `hears` names one by measure where its lead is clear."""
 
     model: str | None = None
     internal: str
-    pairs: Many[AxisPair] = []
-    hears: Named[str | None] = {}
+    pairs: ListField[AxisPair] = []
+    hears: DictField[str | None] = {}
 
 
-class Score(Record):
+class ScreeningScoreRecord(Record):
     """The screening score of the pool on one axis; `n`: pool, harmless and held-out samples."""
 
     axis: str
     model: str | None = None
     harm_set: str | None = None
-    n: Many[int] = []
-    clusters: Many[int] = []
-    value: Spread = Spread()
-    heldout: Spread = Spread()
+    n: ListField[int] = []
+    clusters: ListField[int] = []
+    value: ValueWithInterval = ValueWithInterval()
+    heldout: ValueWithInterval = ValueWithInterval()
 
 
-class Point(Record):
+class ScoreVsJsrPoint(Record):
     """One selection: the screening score of its samples and what training on them did."""
 
     arm: str
-    score: Number = None
-    jsr: Number = None
+    score: OptionalFloat = None
+    jsr: OptionalFloat = None
     runs: int | None = None
 
 
-class Foretold(Record):
+class ScoreVsJsrRecord(Record):
     """The score of each selection on one axis beside the JSR after it; `n` selections."""
 
     axis: str
@@ -145,11 +145,11 @@ class Foretold(Record):
     train_modality: str | None = None
     set: str | None = None
     n: int | None = None
-    spearman: Spread = Spread()
-    points: Many[Point] = []
+    spearman: ValueWithInterval = ValueWithInterval()
+    points: ListField[ScoreVsJsrPoint] = []
 
 
-class Overlap(Record):
+class CorpusOverlap(Record):
     """How many pairs of items two corpora share, or nearly so."""
 
     a: str

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from undersong.report.priced import Defense, Interval
+from undersong.report.priced import DefenseRecord, MeanWithInterval
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class DefenseColumn:
     """Where a column finds its number in a row: which rate, of which set, on prompts of which modality."""
 
     group: str  # jsr | jsr_by_set | again | kept | over_refusal | utility
     set: str  # "" of jsr, again and kept
     modality: str  # "" of kept
 
-    def of(self, row: Defense) -> Interval | None:
+    def value(self, row: DefenseRecord) -> MeanWithInterval | None:
         """The row's mean and interval here; None where that was not measured."""
         if self.group == "kept":
             return row.kept
@@ -26,20 +26,24 @@ class Column:
         return table.get(self.set, {}).get(self.modality)
 
 
-def columns_of(rows: Sequence[Defense]) -> list[Column]:
+def defense_columns(rows: Sequence[DefenseRecord]) -> list[DefenseColumn]:
     """Those with something measured: JSR, still learned, over-refusal, utility; audio before text."""
     sets = list(dict.fromkeys(name for row in rows for name in (*row.over_refusal, *row.utility)))
-    wanted = [Column("jsr", "", modality) for modality in ("audio", "text")]
-    harmful = list(dict.fromkeys(name for row in rows for name in row.jsr_by_set))
-    first_is_the_jsr = harmful[1:]
-    wanted += [Column("jsr_by_set", name, modality) for name in first_is_the_jsr for modality in ("audio", "text")]
-    wanted += [Column("again", "", modality) for modality in ("audio", "text")]
-    wanted.append(Column("kept", "", ""))
-    wanted += [Column(group, s, m) for group in ("over_refusal", "utility") for s in sets for m in ("audio", "text")]
-    return [column for column in wanted if any(mean_of(column.of(row)) is not None for row in rows)]
+    candidates = [DefenseColumn("jsr", "", modality) for modality in ("audio", "text")]
+    harm_sets = list(dict.fromkeys(name for row in rows for name in row.jsr_by_set))
+    further_harm_sets = harm_sets[1:]
+    candidates += [
+        DefenseColumn("jsr_by_set", name, modality) for name in further_harm_sets for modality in ("audio", "text")
+    ]
+    candidates += [DefenseColumn("again", "", modality) for modality in ("audio", "text")]
+    candidates.append(DefenseColumn("kept", "", ""))
+    candidates += [
+        DefenseColumn(group, s, m) for group in ("over_refusal", "utility") for s in sets for m in ("audio", "text")
+    ]
+    return [column for column in candidates if any(mean_or_none(column.value(row)) is not None for row in rows)]
 
 
-def head_of(group: str, set: str, rate: str) -> str:
+def column_heading(group: str, set: str, rate: str) -> str:
     """What stands over the columns of one group and set; `rate`: what the page calls what gets through."""
     return {
         "jsr": rate,
@@ -51,6 +55,6 @@ def head_of(group: str, set: str, rate: str) -> str:
     }[group]
 
 
-def mean_of(interval: Interval | None) -> float | None:
+def mean_or_none(interval: MeanWithInterval | None) -> float | None:
     """Its mean, as a share; None where nothing was measured."""
     return interval.mean if interval is not None else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from undersong.report.record import Many, Number, Record
-from undersong.report.variation import Predicts
+from undersong.report.record import ListField, OptionalFloat, Record
+from undersong.report.variation import ProximityVsJsrRecord
 
 
-class Contrast(Record):
+class ContrastRecord(Record):
     """The prompts behind the refusal gap: directions are fitted on some, and every gap is of those held out.
 
     `unmatched`: a sentence for each way in which harmful and harmless prompts differ besides harm.
@@ -16,11 +16,11 @@ class Contrast(Record):
     benign_n: int | None = None
     held_out_harm_n: int | None = None
     held_out_benign_n: int | None = None
-    unmatched: Many[str] = []
+    unmatched: ListField[str] = []
     note: str | None = None
 
 
-class EncoderFacts(Record):
+class FrozenEncoderCheck(Record):
     """Whether anything but the language model moved: hashes before and after all trainings, largest absolute
     differences.
 
@@ -30,11 +30,11 @@ class EncoderFacts(Record):
 
     parameters_equal: bool | None = None
     buffers_equal: bool | None = None
-    output_max_abs_difference: Number = None
-    input_max_abs_difference: Number = None  # of the decoder
+    output_max_abs_difference: OptionalFloat = None
+    input_max_abs_difference: OptionalFloat = None  # of the decoder
 
 
-class LayerPoint(Record):
+class LayerMeasurement(Record):
     """One run (or the base) at one layer, on held-out prompts of one modality.
 
     Projections are on the base's direction, in units in which its contrast sets have the means +1 and -1.
@@ -46,45 +46,45 @@ class LayerPoint(Record):
     seed: int | None = None
     step: int = 0
     modality: str = "audio"
-    projection_harm: Number = None
-    projection_benign: Number = None
-    gap: Number = None  # harmful less benign
-    gap_low: Number = None  # 95 % over clusters
-    gap_high: Number = None
-    gap_before: Number = None  # the base's own
-    cosine_to_refit: Number = None  # of the base's direction with one fitted on this model
-    drift: Number = None  # mean of |after - before| / |before|
-    cka: Number = None  # linear, with the base's states
-    recognised: Number = None  # balanced accuracy of a probe for harm
+    projection_harm: OptionalFloat = None
+    projection_benign: OptionalFloat = None
+    gap: OptionalFloat = None  # harmful less benign
+    gap_low: OptionalFloat = None  # 95 % over clusters
+    gap_high: OptionalFloat = None
+    gap_before: OptionalFloat = None  # the base's own
+    cosine_to_refit: OptionalFloat = None  # of the base's direction with one fitted on this model
+    drift: OptionalFloat = None  # mean of |after - before| / |before|
+    cka: OptionalFloat = None  # linear, with the base's states
+    recognised: OptionalFloat = None  # balanced accuracy of a probe for harm
 
 
-class LateChange(Record):
+class LateGapChange(Record):
     """One run's change of the gap, after - before, mean over the last quarter of layers; interval over clusters."""
 
     arm: str
     model: str | None = None
     seed: int | None = None
     modality: str = "audio"
-    gap_change: Number = None
-    low: Number = None
-    high: Number = None
+    gap_change: OptionalFloat = None
+    low: OptionalFloat = None
+    high: OptionalFloat = None
 
 
-class Claim(Record):
+class LateGapComparison(Record):
     """Closest less distant: the change of the late gap over paired runs."""
 
     question: str = ""
     model: str | None = None
     modality: str | None = None
     n: int | None = None
-    difference: Number = None
-    low: Number = None
-    high: Number = None
-    p: Number = None
-    p_adjusted: Number = None
+    difference: OptionalFloat = None
+    low: OptionalFloat = None
+    high: OptionalFloat = None
+    p: OptionalFloat = None
+    p_adjusted: OptionalFloat = None
 
 
-class CellChange(Record):
+class LateGapChangeByModality(Record):
     """Trained on one modality, probed with one: mean change of the late gap over the runs of a kind."""
 
     model: str | None = None
@@ -92,27 +92,27 @@ class CellChange(Record):
     train_modality: str | None = None
     modality: str | None = None
     n: int | None = None
-    change: Number = None
-    low: Number = None
-    high: Number = None
+    change: OptionalFloat = None
+    low: OptionalFloat = None
+    high: OptionalFloat = None
 
 
-class Asymmetry(Record):
+class ModalityAsymmetry(Record):
     """Trained on audio less trained on text: the late gap, and the JSR."""
 
     model: str | None = None
     kind: str = ""
     modality: str | None = None
-    late: Number = None
-    late_low: Number = None
-    late_high: Number = None
-    jsr: Number = None
-    jsr_low: Number = None
-    jsr_high: Number = None
+    late: OptionalFloat = None
+    late_low: OptionalFloat = None
+    late_high: OptionalFloat = None
+    jsr: OptionalFloat = None
+    jsr_low: OptionalFloat = None
+    jsr_high: OptionalFloat = None
     mirrors: bool | None = None
 
 
-class Recognition(Record):
+class HarmRecognition(Record):
     """Late probes for harm before and after, and the change of the refusal rate, over runs."""
 
     model: str | None = None
@@ -120,21 +120,21 @@ class Recognition(Record):
     train_modality: str | None = None
     modality: str | None = None
     n: int | None = None
-    before: Number = None
-    after: Number = None
-    change: Number = None
-    low: Number = None
-    high: Number = None
-    refusals: Number = None
-    refusals_low: Number = None
-    refusals_high: Number = None
+    before: OptionalFloat = None
+    after: OptionalFloat = None
+    change: OptionalFloat = None
+    low: OptionalFloat = None
+    high: OptionalFloat = None
+    refusals: OptionalFloat = None
+    refusals_low: OptionalFloat = None
+    refusals_high: OptionalFloat = None
     over: str = "runs"  # what the interval of the change is over
     recognition: str = ""  # kept | lost | absent | open
     dissociated: bool = False
-    margin: Number = None
+    margin: OptionalFloat = None
 
 
-class Mechanism(Record):
+class MechanismRecord(Record):
     """Where the refusal went: `curves` by layer; `late` and what follows by the mean over the last quarter of layers.
 
     `layers`: how many the decoder has.  `late` has an entry a run; `claims`, `cells`, `asymmetry` and `recognition` are
@@ -142,13 +142,13 @@ class Mechanism(Record):
     """
 
     layers: int | None = None
-    contrast: Contrast = Contrast()
-    encoder: EncoderFacts | None = None
-    curves: Many[LayerPoint] = []
-    late: Many[LateChange] = []
-    claims: Many[Claim] = []
-    cells: Many[CellChange] = []
-    asymmetry: Many[Asymmetry] = []
-    with_jsr: Many[Predicts] = []
-    recognition: Many[Recognition] = []
+    contrast: ContrastRecord = ContrastRecord()
+    encoder: FrozenEncoderCheck | None = None
+    curves: ListField[LayerMeasurement] = []
+    late: ListField[LateGapChange] = []
+    claims: ListField[LateGapComparison] = []
+    cells: ListField[LateGapChangeByModality] = []
+    asymmetry: ListField[ModalityAsymmetry] = []
+    with_jsr: ListField[ProximityVsJsrRecord] = []
+    recognition: ListField[HarmRecognition] = []
     note: str | None = None

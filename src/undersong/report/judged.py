@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from undersong.report.beforehand import Spread
-from undersong.report.record import Many, Number, Record
+from undersong.report.beforehand import ValueWithInterval
+from undersong.report.record import ListField, OptionalFloat, Record
 
 
-class Apart(Record):
+class JudgeDisagreement(Record):
     """One reply that two judges count differently."""
 
     arm: str
@@ -19,7 +19,7 @@ class Apart(Record):
     b: str = ""
 
 
-class Judges(Record):
+class JudgeAgreement(Record):
     """How far judge `b` agrees with `a`, whose the rates are, on what they count."""
 
     a: str
@@ -32,26 +32,26 @@ class Judges(Record):
     only_a: int = 0
     only_b: int = 0
     neither: int = 0
-    kappa: Spread | None = None
-    disagreements: Many[Apart] = []  # the first of them
+    kappa: ValueWithInterval | None = None
+    disagreements: ListField[JudgeDisagreement] = []  # the first of them
 
 
-class Share(Record):
+class ComprehensionRate(Record):
     """Of some prompts; `chance`: what replies about nothing would have; `refused`: of repetitions."""
 
     n: int = 0
-    rate: Number = None
-    low: Number = None
-    high: Number = None
-    chance: Number = None
-    auc: Number = None
+    rate: OptionalFloat = None
+    low: OptionalFloat = None
+    high: OptionalFloat = None
+    chance: OptionalFloat = None
+    auc: OptionalFloat = None
     refused: int = 0
 
 
-class Comprehension(Record):
+class ComprehensionRecord(Record):
     """Was a harmful set heard (None: typed), and what are the non-refusals about (None: there are none)?"""
 
-    heard: Share | None = None
-    about: Share | None = None
-    comprehended: Share | None = None
-    of_non_refusals: Share | None = None
+    heard: ComprehensionRate | None = None
+    about: ComprehensionRate | None = None
+    comprehended: ComprehensionRate | None = None
+    of_non_refusals: ComprehensionRate | None = None

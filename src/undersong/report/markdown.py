@@ -11,103 +11,148 @@ from pathlib import Path
 from typing import Any
 
 from undersong.report import words
-from undersong.report.schema import read
+from undersong.report.schema import parse_results
 from undersong.report.sections import advice, arms, comprehended, defended, headline, making
-from undersong.report.sections.defended import Cell, Defended
+from undersong.report.sections.defended import DefenseCell, DefenseTable
 from undersong.store import write_atomic
 
-TITLE = "# undersong: "  # how the file begins, by which an earlier one is known
-BROUGHT = "What each defense brought, and what it cost"
-PRICED = "In per cent: mean, 95 % interval, and change in points against no defense."
+TITLE_PREFIX = "# undersong: "  # how the file begins, by which an earlier one is known
+FINDINGS_SUMMARY = "What each defense brought, and what it cost"
+TABLE_NOTE = "In per cent: mean, 95 % interval, and change in points against no defense."
 # what XML 1.0, and with it any page, cannot hold
-NOT_SHOWN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+UNPRINTABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def render(results: Mapping[str, Any]) -> str:
+def render_markdown(results: Mapping[str, Any]) -> str:
     """The report on `results` (the content of a results.json) as Markdown; it holds no reply and no prompt.
 
     Errors: UndersongError where the results are of another schema or broken.
     """
-    found = read(results)
-    first, measured, charged, made = (part.build(found) for part in (headline, arms, defended, making))
-    advised, told = advice.build(found), comprehended.build(found)
-    verdict = escaped("".join(text for text, _ in first.title))
-    lines = [TITLE + escaped(found.study.name), "", f"**{verdict}**", ""]
-    if advised:
-        lines += ["## What to do", "", *_items(f"**{escaped(one.what)}** {escaped(one.why)}" for one in advised)]
+    parsed = parse_results(results)
+    summary, arm_table = headline.build_headline(parsed), arms.build_arm_table(parsed)
+    defense_table, provenance_section = defended.build_defense_table(parsed), making.build_provenance(parsed)
+    advice_items, comprehension_table = advice.build_advice(parsed), comprehended.build_comprehension_table(parsed)
+    verdict = escape_markdown("".join(text for text, _ in summary.title))
+    lines = [TITLE_PREFIX + escape_markdown(parsed.study.name), "", f"**{verdict}**", ""]
+    if advice_items:
+        lines += [
+            "## What to do",
+            "",
+            *_bullet_lines(f"**{escape_markdown(item.what)}** {escape_markdown(item.why)}" for item in advice_items),
+        ]
         lines += ["", "## What was found", ""]
-    lines += _items(f"**{escaped(term)}:** {escaped(text)}" for term, text in first.findings)
-    if measured is not None:
-        lines += ["", "## Arms", "", *table(measured.head, measured.rows), "", escaped(f"{measured.caption}.")]
-    if told is not None:
-        lines += ["", "## Heard, and answered?", "", *table(told.head, told.rows), "", escaped(f"{told.caption}.")]
-    if charged is not None:
-        lines += ["", "## Defenses", "", *_items(map(escaped, charged.recommended)), "", *_defenses(charged)]
-    if made.notes:
-        lines += ["", "## What the reader must know", "", *_items(map(escaped, made.notes))]
+    lines += _bullet_lines(f"**{escape_markdown(term)}:** {escape_markdown(text)}" for term, text in summary.findings)
+    if arm_table is not None:
+        lines += [
+            "",
+            "## Arms",
+            "",
+            *markdown_table(arm_table.head, arm_table.rows),
+            "",
+            escape_markdown(f"{arm_table.caption}."),
+        ]
+    if comprehension_table is not None:
+        lines += [
+            "",
+            "## Heard, and answered?",
+            "",
+            *markdown_table(comprehension_table.head, comprehension_table.rows),
+            "",
+            escape_markdown(f"{comprehension_table.caption}."),
+        ]
+    if defense_table is not None:
+        lines += [
+            "",
+            "## Defenses",
+            "",
+            *_bullet_lines(map(escape_markdown, defense_table.recommended)),
+            "",
+            *_defense_section(defense_table),
+        ]
+    if provenance_section.notes:
+        lines += [
+            "",
+            "## What the reader must know",
+            "",
+            *_bullet_lines(map(escape_markdown, provenance_section.notes)),
+        ]
     return "\n".join(lines) + "\n"
 
 
 def write_markdown(results: Mapping[str, Any], path: str | Path) -> None:
     """`render` into a file, whole or not at all."""
-    write_atomic(path, render(results).encode("utf-8", errors="xmlcharrefreplace"))
+    write_atomic(path, render_markdown(results).encode("utf-8", errors="xmlcharrefreplace"))
 
 
-def defenses(results: Mapping[str, Any], quote: Callable[[str], str] | None = None) -> list[str]:
+def defense_table_lines(results: Mapping[str, Any], quote: Callable[[str], str] | None = None) -> list[str]:
     """The table of defenses and what is recommended: Markdown, each cell as `quote` has it; default: as it is read in a
     terminal, nothing escaped."""
-    charged = defended.build(read(results))
-    if charged is None:
+    defense_table = defended.build_defense_table(parse_results(results))
+    if defense_table is None:
         return ["No defense was measured."]
-    made = quote or plain
-    return [*_charged(charged, made), "", *map(made, charged.recommended)]
+    escape = quote or replace_unprintable
+    return [*_defense_table(defense_table, escape), "", *map(escape, defense_table.recommended)]
 
 
-def _defenses(charged: Defended) -> list[str]:
+def _defense_section(defense_table: DefenseTable) -> list[str]:
     """Folded where there are many, as on the page."""
-    lines = [*_items(map(escaped, charged.findings)), "", *_charged(charged, escaped), "", PRICED]
-    rows = sum(len(block.lines) for block in charged.blocks)
-    return ["<details>", f"<summary>{BROUGHT}</summary>", "", *lines, "", "</details>"] if rows > 4 else lines
-
-
-def _charged(charged: Defended, quote: Callable[[str], str]) -> list[str]:
-    columns = [f"{what}, {mode}" if mode else what for what, modes in charged.heads for mode in modes]
-    rows = [
-        (f"{block.title}: {line.name}", " ".join(filter(None, (line.detail, line.note))), *map(_cell, line.cells))
-        for block in charged.blocks
-        for line in block.lines
+    lines = [
+        *_bullet_lines(map(escape_markdown, defense_table.findings)),
+        "",
+        *_defense_table(defense_table, escape_markdown),
+        "",
+        TABLE_NOTE,
     ]
-    return table(("Defense", "How", *columns), rows, quote)
+    rows = sum(len(block.lines) for block in defense_table.blocks)
+    return ["<details>", f"<summary>{FINDINGS_SUMMARY}</summary>", "", *lines, "", "</details>"] if rows > 4 else lines
 
 
-def _cell(cell: Cell) -> str:
-    return " ".join(filter(None, (cell.rate, cell.interval if cell.interval != words.NONE else "", cell.change)))
+def _defense_table(defense_table: DefenseTable, quote: Callable[[str], str]) -> list[str]:
+    columns = [
+        f"{heading}, {modality}" if modality else heading
+        for heading, modalities in defense_table.heads
+        for modality in modalities
+    ]
+    rows = [
+        (
+            f"{block.title}: {defense_row.name}",
+            " ".join(filter(None, (defense_row.detail, defense_row.note))),
+            *map(_cell_text, defense_row.cells),
+        )
+        for block in defense_table.blocks
+        for defense_row in block.lines
+    ]
+    return markdown_table(("Defense", "How", *columns), rows, quote)
 
 
-def _items(lines: Iterable[str]) -> list[str]:
+def _cell_text(cell: DefenseCell) -> str:
+    return " ".join(filter(None, (cell.rate, cell.interval if cell.interval != words.MISSING else "", cell.change)))
+
+
+def _bullet_lines(lines: Iterable[str]) -> list[str]:
     return [f"- {line}" for line in lines]
 
 
-def table(
+def markdown_table(
     head: Sequence[str], rows: Iterable[Sequence[object]], quote: Callable[[str], str] | None = None
 ) -> list[str]:
     """The lines of a table, every cell escaped, or as `quote` has it."""
-    made = quote or escaped
-    lines = [row(made(str(cell)) for cell in cells) for cells in (head, *rows)]
+    escape = quote or escape_markdown
+    lines = [markdown_row(escape(str(cell)) for cell in cells) for cells in (head, *rows)]
     return [lines[0], "|" + " --- |" * len(head), *lines[1:]]
 
 
-def row(cells: Iterable[str]) -> str:
+def markdown_row(cells: Iterable[str]) -> str:
     """A line of a table; the cells are escaped already."""
     return "| " + " | ".join(cells) + " |"
 
 
-def plain(text: str) -> str:
+def replace_unprintable(text: str) -> str:
     """Without the characters that no page can hold."""
-    return NOT_SHOWN.sub("\ufffd", text)
+    return UNPRINTABLE.sub("\ufffd", text)
 
 
-def escaped(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """As it stands, in a cell of a table or an item of a list: no markup, HTML, mention or new line."""
-    one_line = " ".join(plain(text).split()).replace("@", "@\u200b")
+    one_line = " ".join(replace_unprintable(text).split()).replace("@", "@\u200b")
     return re.sub(r"([\\`*_\[\]<>|&#!~$])", r"\\\1", one_line)

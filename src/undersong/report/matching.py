@@ -6,70 +6,72 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from undersong.report.schema import Comparison, Results
-from undersong.report.summary import Arm
+from undersong.report.schema import ComparisonRecord, Results
+from undersong.report.summary import ArmSummary
 
-_FIELDS = ("arm", "kind", "axis", "fraction", "train_modality", "system")
+_IDENTITY_FIELDS = ("arm", "kind", "axis", "fraction", "train_modality", "system")
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class ArmCondition:
     """An arm, or the base (`arm` None), under one system text."""
 
-    arm: Arm | None
+    arm: ArmSummary | None
     system: str
 
-    def fits(self, given: Mapping[str, Any]) -> bool:
+    def matches(self, stored: Mapping[str, Any]) -> bool:
         """Whether a comparison's side can be this one: it names an arm or a kind, and nothing in it contradicts.
 
         A side without either names its arm by its label.
         """
-        own: dict[str, Any] = {"arm": "base", "kind": "base", "system": self.system}
+        identity: dict[str, Any] = {"arm": "base", "kind": "base", "system": self.system}
         if self.arm is not None:
-            own |= {field: getattr(self.arm, field) for field in ("kind", "axis", "fraction", "train_modality")}
-            own["arm"] = self.arm.name
-        named = {field: given[field] for field in _FIELDS if given.get(field) is not None}
-        if "arm" not in named and "kind" not in named:
-            named["arm"] = given.get("label")
-        return all(value == own.get(field) for field, value in named.items())
+            identity |= {field: getattr(self.arm, field) for field in ("kind", "axis", "fraction", "train_modality")}
+            identity["arm"] = self.arm.name
+        stored_identity = {field: stored[field] for field in _IDENTITY_FIELDS if stored.get(field) is not None}
+        if "arm" not in stored_identity and "kind" not in stored_identity:
+            stored_identity["arm"] = stored.get("label")
+        return all(value == identity.get(field) for field, value in stored_identity.items())
 
 
-def compared(results: Results, a: Side, b: Side, set: str, modality: str, step: int) -> Comparison | None:
+def find_comparison(
+    results: Results, a: ArmCondition, b: ArmCondition, set: str, modality: str, step: int
+) -> ComparisonRecord | None:
     """The comparison of a with b on this set, its numbers turned to a - b; recipe scope first.
 
     One of scope `model` is about one run, so it decides only for arms that have no other.
     """
-    several = any(side.arm is not None and len(side.arm.at(step)) > 1 for side in (a, b))
+    has_several_runs = any(side.arm is not None and len(side.arm.runs_at(step)) > 1 for side in (a, b))
     for comparison in sorted(results.comparisons, key=lambda item: item.scope != "recipe"):
-        about = zip((comparison.set, comparison.modality, comparison.step), (set, modality, step), strict=True)
-        if any(given not in (None, wanted) for given, wanted in about):
+        scope_pairs = zip((comparison.set, comparison.modality, comparison.step), (set, modality, step), strict=True)
+        if any(stored not in (None, requested) for stored, requested in scope_pairs):
             continue
-        if several and comparison.scope != "recipe":
+        if has_several_runs and comparison.scope != "recipe":
             continue
-        if comparison.metric not in ("jsr", "non_refusal_rate") or not _systems(comparison, a, b):
+        if comparison.metric not in ("jsr", "non_refusal_rate") or not _system_prompts_match(comparison, a, b):
             continue
-        if a.fits(comparison.a) and b.fits(comparison.b):
-            return comparison if comparison.minuend == "a" else _turned(comparison)
-        if a.fits(comparison.b) and b.fits(comparison.a):
-            return comparison if comparison.minuend == "b" else _turned(comparison)
+        if a.matches(comparison.a) and b.matches(comparison.b):
+            return comparison if comparison.minuend == "a" else _negated(comparison)
+        if a.matches(comparison.b) and b.matches(comparison.a):
+            return comparison if comparison.minuend == "b" else _negated(comparison)
     return None
 
 
-def _systems(comparison: Comparison, a: Side, b: Side) -> bool:
+def _system_prompts_match(comparison: ComparisonRecord, a: ArmCondition, b: ArmCondition) -> bool:
     """A comparison across system texts says so on its sides; any other is within one system text."""
     if a.system != b.system:
         return {comparison.a.get("system"), comparison.b.get("system")} == {a.system, b.system}
     return comparison.system in (None, a.system)
 
 
-def _turned(comparison: Comparison) -> Comparison:
-    def minus(value: float | None) -> float | None:
+def _negated(comparison: ComparisonRecord) -> ComparisonRecord:
+    def negate(value: float | None) -> float | None:
         return None if value is None else -value
 
     return comparison.model_copy(
         update={
-            "difference": minus(comparison.difference),
-            "low": minus(comparison.high),
-            "high": minus(comparison.low),
+            "difference": negate(comparison.difference),
+            "low": negate(comparison.high),
+            "high": negate(comparison.low),
         }
     )

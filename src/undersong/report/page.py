@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from undersong.report import words
-from undersong.report.schema import models, read
+from undersong.report.schema import model_names, parse_results
 from undersong.report.sections import (
     abreast,
     advice,
@@ -54,50 +54,56 @@ CONTENTS = (
 )
 
 
-def render(results: Mapping[str, Any], audio: Mapping[str, tuple[bytes, str]] = {}, show_replies: bool = False) -> str:
+def render_html(
+    results: Mapping[str, Any], audio: Mapping[str, tuple[bytes, str]] = {}, show_replies: bool = False
+) -> str:
     """The report on `results` (the content of a results.json) as one HTML document; equal input gives equal bytes.
 
     `audio`: sample id -> (an audio file's bytes, its media type), embedded beside the samples the page names.
     `show_replies`: replies to harmful prompts are shown as far as the results hold them; else they are redacted.
     Errors: UndersongError where the results are of another schema or broken, or a media type is not audio.
     """
-    found = read(results)
-    side_by_side, beforehand = abreast.build(found), axes.build(found)
-    left_out = {name for name, there in (("models", side_by_side), ("axes", beforehand)) if not there}
-    contents = [one for one in CONTENTS if one[0] not in left_out]
-    return page(
+    parsed = parse_results(results)
+    models_section, screening_section = abreast.build_model_comparison(parsed), axes.build_screening(parsed)
+    omitted = {
+        name
+        for name, section_content in (("models", models_section), ("axes", screening_section))
+        if not section_content
+    }
+    contents = [entry for entry in CONTENTS if entry[0] not in omitted]
+    return render_layout(
         "",
-        title=found.study.name,
-        study=found.study,
-        models=models(found),
+        title=parsed.study.name,
+        study=parsed.study,
+        models=model_names(parsed),
         contents=contents,
         titles=dict(contents),
-        headline=headline.build(found),
-        advice=advice.build(found),
-        damage=damage.build(found),
-        nearness=nearness.build(found),
-        modality=modality.build(found),
-        abreast=side_by_side,
-        defended=defended.build(found),
-        gap=gap.build(found),
-        axes=beforehand,
-        samples=samples.build(found, audio),
-        selected=selected.build(found),
-        contrasts=contrasts.build(found),
-        noise=noise.build(found),
-        sources=sources.build(found),
-        sources_notes=sources.notes(found),
-        judges=judges.build(found),
-        apart=judges.apart(found),
-        comprehended=comprehended.build(found),
-        predicts=predicts.build(found),
-        predicts_notes=predicts.notes(found),
-        details=details.build(found, show_replies),
-        making=making.build(found),
+        headline=headline.build_headline(parsed),
+        advice=advice.build_advice(parsed),
+        damage=damage.build_jsr_by_step(parsed),
+        nearness=nearness.build_jsr_by_distance(parsed),
+        modality=modality.build_modality_comparison(parsed),
+        abreast=models_section,
+        defended=defended.build_defense_table(parsed),
+        gap=gap.build_refusal_gap(parsed),
+        axes=screening_section,
+        samples=samples.build_samples(parsed, audio),
+        selected=selected.build_selections(parsed),
+        contrasts=contrasts.build_comparison_table(parsed),
+        noise=noise.build_run_noise_table(parsed),
+        sources=sources.build_variance_table(parsed),
+        sources_notes=sources.variance_notes(parsed),
+        judges=judges.build_judge_agreement(parsed),
+        apart=judges.build_judge_disagreements(parsed),
+        comprehended=comprehended.build_comprehension_table(parsed),
+        predicts=predicts.build_proximity_table(parsed),
+        predicts_notes=predicts.proximity_notes(parsed),
+        details=details.build_run_details(parsed, show_replies),
+        making=making.build_provenance(parsed),
     )
 
 
-def page(folder: str, **content: Any) -> str:
+def render_layout(folder: str, **content: Any) -> str:
     """The layout around the sections named in `contents`, whose templates lie in `folder` ("" or "NAME/")."""
     number = count(1).__next__
     return _environment().get_template("layout.html").render(folder=folder, script=_script(), number=number, **content)
@@ -110,15 +116,15 @@ def write_report(
     show_replies: bool = False,
 ) -> None:
     """`render` into a file, whole or not at all."""
-    write_atomic(path, encoded(render(results, audio, show_replies)))
+    write_atomic(path, encode_html(render_html(results, audio, show_replies)))
 
 
-def encoded(text: str) -> bytes:
+def encode_html(text: str) -> bytes:
     """A page's bytes.  A character that UTF-8 cannot hold becomes a character reference."""
     return text.encode("utf-8", errors="xmlcharrefreplace")
 
 
-class Script(NamedTuple):
+class PageScript(NamedTuple):
     """The page's script, and how its policy names it: by hash, so that no other runs."""
 
     text: Markup
@@ -126,10 +132,10 @@ class Script(NamedTuple):
 
 
 @cache
-def _script() -> Script:
+def _script() -> PageScript:
     text = (Path(__file__).parent / "templates" / "page.js").read_text(encoding="utf-8")
     digest = b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-    return Script(Markup(text), f"'sha256-{digest}'")
+    return PageScript(Markup(text), f"'sha256-{digest}'")
 
 
 @cache
@@ -141,16 +147,18 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=words.percent, bracket=_bracket, count=words.count, sentence=words.sentence)
-    environment.filters.update(exact=_exact)
+    environment.filters.update(
+        percent=words.percent, bracket=_interval_filter, count=words.count, sentence=words.capitalize_first
+    )
+    environment.filters.update(exact=_exact_number)
     return environment
 
 
-def _bracket(interval: Any) -> str:
+def _interval_filter(interval: Any) -> str:
     """For anything with `low` and `high`."""
     return words.bracket(interval.low, interval.high)
 
 
-def _exact(number: float) -> str:
+def _exact_number(number: float) -> str:
     """As it is saved: ten digits, so that 0.1 + 0.2 is 0.3."""
     return f"{number:.10g}"

@@ -21,14 +21,14 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class PanelGroup:
     """Panels under one heading; the heading is empty where a figure has one group only."""
 
     title: str
     panels: tuple[Panel, ...]
 
 
-class Value(NamedTuple):
+class NumberCell(NamedTuple):
     """A number in a cell: as it is read, and as it is sorted by and saved, with its interval where it has one."""
 
     text: str
@@ -46,29 +46,33 @@ class Table:
 
     caption: str
     head: tuple[str, ...]
-    rows: tuple[tuple[str | Value, ...], ...]
+    rows: tuple[tuple[str | NumberCell, ...], ...]
     names: int = 1
 
 
-def share(value: float | None, low: float | None = None, high: float | None = None, more: str = "") -> Value:
+def percent_cell(
+    value: float | None, low: float | None = None, high: float | None = None, suffix: str = ""
+) -> NumberCell:
     """A share in a column whose head says per cent: '80.9 [76.1, 85.3]', and `more` beside it."""
-    text = " ".join(filter(None, (words.bare(value), words.bracket(low, high), more)))
-    return Value(text, *(None if one is None else 100 * one for one in (value, low, high)))
+    text = " ".join(filter(None, (words.percent_number(value), words.bracket(low, high), suffix)))
+    return NumberCell(text, *(None if bound is None else 100 * bound for bound in (value, low, high)))
 
 
-def number(value: float | None, low: float | None = None, high: float | None = None, places: int = 3) -> Value:
+def number_cell(
+    value: float | None, low: float | None = None, high: float | None = None, decimals: int = 3
+) -> NumberCell:
     """Any other number: '0.412 [0.351, 0.473]'."""
-    middle, *ends = (words.decimal(one, places) for one in (value, low, high))
+    center, *ends = (words.decimal(bound, decimals) for bound in (value, low, high))
     interval = f"[{ends[0]},{words.NBSP}{ends[1]}]" if low is not None and high is not None else ""
-    return Value(" ".join(filter(None, (middle, interval))), value, low, high)
+    return NumberCell(" ".join(filter(None, (center, interval))), value, low, high)
 
 
-def trained(modality: str | None) -> str:
+def training_label(modality: str | None) -> str:
     """'Trained on audio', or 'Trained' where the modality is not known."""
     return f"Trained on {modality}" if modality else "Trained"
 
 
-def jitter(names: Sequence[str], width: float) -> Mapping[str, float]:
+def jitter_offsets(names: Sequence[str], width: float) -> Mapping[str, float]:
     """Pixels that set marks with the same x side by side, in the order of `names`."""
     middle = (len(names) - 1) / 2
     return {name: (i - middle) * width for i, name in enumerate(names)}

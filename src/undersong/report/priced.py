@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from undersong.report.record import Many, Named, Number, Record
+from undersong.report.record import DictField, ListField, OptionalFloat, Record
 
 
-class Interval(Record):
+class MeanWithInterval(Record):
     """A mean over runs, as a share, with its 95 % t interval; no ends where runs cannot show one."""
 
-    mean: Number = None
-    low: Number = None
-    high: Number = None
+    mean: OptionalFloat = None
+    low: OptionalFloat = None
+    high: OptionalFloat = None
 
 
-class Change(Record):
+class PairedJsrChange(Record):
     """JSR of a defense less that of its undefended arm, as a share, paired over runs: negative where it helps."""
 
-    difference: Number = None
-    low: Number = None
-    high: Number = None
-    p: Number = None
+    difference: OptionalFloat = None
+    low: OptionalFloat = None
+    high: OptionalFloat = None
+    p: OptionalFloat = None
     told: bool | None = None  # whether run noise is excluded; older results do not say it
 
 
-class Recommended(Record):
+class DefenseRecommendation(Record):
     """What is recommended to one undefended arm: the name of a defense, or None, and why."""
 
     family: str | None = None
     axis: str | None = None
-    fraction: Number = None
+    fraction: OptionalFloat = None
     train_modality: str | None = None
     defense: str | None = None
     reason: str = ""
 
 
-class Defense(Record):
+class DefenseRecord(Record):
     """What one defense brings and costs one undefended arm, at the last step; the row `none` is that arm itself.
 
     Rates are means over runs, by prompt modality, or by prompt set and then modality.
@@ -42,22 +42,22 @@ class Defense(Record):
 
     defense: str
     family: str | None = None
-    fraction: Number = None
+    fraction: OptionalFloat = None
     axis: str | None = None
     train_modality: str | None = None
     step: int | None = None
     kind: str | None = None  # of selection
     system: str | None = None  # name of a system text
     runs: int | None = None
-    jsr: Named[Interval | None] = {}  # on the first harmful set
-    over_refusal: Named[Named[Interval | None]] = {}
-    utility: Named[Named[Interval | None]] = {}  # benign prompts answered rightly
-    jsr_by_set: Named[Named[Interval | None]] = {}
-    against: Named[Change] = {}  # of `jsr`
-    again: Named[Interval | None] = {}  # `jsr` after a second tuning on top
-    changes: Many[str] = []  # what was done to make it, beyond `kind` and `system`
+    jsr: DictField[MeanWithInterval | None] = {}  # on the first harmful set
+    over_refusal: DictField[DictField[MeanWithInterval | None]] = {}
+    utility: DictField[DictField[MeanWithInterval | None]] = {}  # benign prompts answered rightly
+    jsr_by_set: DictField[DictField[MeanWithInterval | None]] = {}
+    against: DictField[PairedJsrChange] = {}  # of `jsr`
+    again: DictField[MeanWithInterval | None] = {}  # `jsr` after a second tuning on top
+    changes: ListField[str] = []  # what was done to make it, beyond `kind` and `system`
     metric: str = "jsr"  # or non_refusal_rate
-    kept: Interval | None = None  # of what the tuning taught; may lie outside [0, 1]
-    cost: Number = None  # the largest loss, as a share; None: undefended
+    kept: MeanWithInterval | None = None  # of what the tuning taught; may lie outside [0, 1]
+    cost: OptionalFloat = None  # the largest loss, as a share; None: undefended
     safe: bool | None = None  # whether no rate above the limits is left possible; None: nothing says it
     note: str | None = None

@@ -10,21 +10,21 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 T = TypeVar("T")
 
 
-def _measured(value: Any) -> Any:
+def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _list(value: Any) -> Any:
+def _list_or_empty(value: Any) -> Any:
     return [] if value is None else value
 
 
-def _dict(value: Any) -> Any:
+def _dict_or_empty(value: Any) -> Any:
     return {} if value is None else value
 
 
-Number = Annotated[float | None, BeforeValidator(_measured)]
-Many = Annotated[list[T], BeforeValidator(_list)]
-Named = Annotated[dict[str, T], BeforeValidator(_dict)]
+OptionalFloat = Annotated[float | None, BeforeValidator(_finite_or_none)]
+ListField = Annotated[list[T], BeforeValidator(_list_or_empty)]
+DictField = Annotated[dict[str, T], BeforeValidator(_dict_or_empty)]
 
 
 class Record(BaseModel):

@@ -10,20 +10,28 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from undersong.report.beforehand import Agreement, Fingerprint, Foretold, Overlap, Score, Screen, Selection
-from undersong.report.inside import Mechanism
-from undersong.report.judged import Comprehension, Judges
-from undersong.report.priced import Defense as Defense
-from undersong.report.priced import Interval as Interval
-from undersong.report.priced import Recommended as Recommended
-from undersong.report.record import Many, Named, Number, Record
-from undersong.report.variation import Noise, Predicts, Variance
+from undersong.report.beforehand import (
+    AxisAgreementRecord,
+    AxisFingerprintRecord,
+    AxisScreening,
+    CorpusOverlap,
+    ScoreVsJsrRecord,
+    ScreeningScoreRecord,
+    SelectionRecord,
+)
+from undersong.report.inside import MechanismRecord
+from undersong.report.judged import ComprehensionRecord, JudgeAgreement
+from undersong.report.priced import DefenseRecommendation as DefenseRecommendation
+from undersong.report.priced import DefenseRecord as DefenseRecord
+from undersong.report.priced import MeanWithInterval as MeanWithInterval
+from undersong.report.record import DictField, ListField, OptionalFloat, Record
+from undersong.report.variation import ProximityVsJsrRecord, RunNoiseRecord, VarianceRecord
 from undersong.types import UndersongError
 
 SCHEMA = "undersong-results/1"
 
 
-class Study(Record):
+class StudyRecord(Record):
     """What was asked for: `config` is the whole study file with its defaults, the rest what readers ask first.
 
     `model` or `models`: references of the audited models.  `steps`: those that were asked at, 0 the base.
@@ -32,21 +40,21 @@ class Study(Record):
     name: str = "study"
     description: str | None = None
     model: str | None = None
-    models: Many[str] = []
+    models: ListField[str] = []
     families: Any = None
     protocol: Any = None
     seeds: Any = None
     draws: Any = None
     steps: Any = None
     judge: Any = None
-    config: Named[Any] = {}
+    config: DictField[Any] = {}
 
 
 class VoiceRate(Record):
     """`rate`: of one voice's `n` spoken prompts, the share that the set's own rate counts."""
 
     n: int = 0
-    rate: Number = None
+    rate: OptionalFloat = None
 
 
 class SetResult(Record):
@@ -65,21 +73,21 @@ class SetResult(Record):
     other: int = 0
     unparsed: int = 0
     error: int = 0
-    jsr: Number = None
-    non_refusal_rate: Number = None
-    refusal_rate: Number = None
-    low: Number = None
-    high: Number = None
-    rate_errors_safe: Number = None
-    rate_errors_jailbroken: Number = None
-    right_rate: Number = None
-    right_low: Number = None
-    right_high: Number = None
+    jsr: OptionalFloat = None
+    non_refusal_rate: OptionalFloat = None
+    refusal_rate: OptionalFloat = None
+    low: OptionalFloat = None
+    high: OptionalFloat = None
+    rate_errors_safe: OptionalFloat = None
+    rate_errors_jailbroken: OptionalFloat = None
+    right_rate: OptionalFloat = None
+    right_low: OptionalFloat = None
+    right_high: OptionalFloat = None
     judge_kind: str | None = None
-    score: Number = None  # of a judge of usefulness: the mean, or errors over all words
+    score: OptionalFloat = None  # of a judge of usefulness: the mean, or errors over all words
     scored: int | None = None
-    by_speaker: Named[VoiceRate] = {}
-    comprehension: Comprehension | None = None
+    by_speaker: DictField[VoiceRate] = {}
+    comprehension: ComprehensionRecord | None = None
 
     @property
     def rate(self) -> float | None:
@@ -89,7 +97,7 @@ class SetResult(Record):
         return self.jsr if self.jsr is not None else self.non_refusal_rate
 
 
-class Run(Record):
+class RunResult(Record):
     """One measured point: an arm at a step."""
 
     arm: str
@@ -100,18 +108,18 @@ class Run(Record):
     model: str | None = None
     base_seed: int | None = None
     axis: str | None = None
-    fraction: Number = None
+    fraction: OptionalFloat = None
     k: int | None = None
     train_modality: str | None = None
     seed: int | None = None
     draw: int | None = None
     selection_hash: str | None = None
-    loss: Number = None
-    mean_distance: Number = None  # of the training samples, on the arm's own axis
-    sets: Many[SetResult] = []
+    loss: OptionalFloat = None
+    mean_distance: OptionalFloat = None  # of the training samples, on the arm's own axis
+    sets: ListField[SetResult] = []
 
 
-class Pair(Record):
+class PairedRunDifference(Record):
     """One (base, draw, seed) of a recipe comparison: each side's rate and their difference, as shares.
 
     Where two effects are compared, `a` and `b` are those effects.  Which is taken from which: `Comparison.minuend`.
@@ -120,31 +128,31 @@ class Pair(Record):
     base_seed: int | None = None
     draw: int | None = None
     seed: int | None = None
-    a: Number = None
-    b: Number = None
-    difference: Number = None
+    a: OptionalFloat = None
+    b: OptionalFloat = None
+    difference: OptionalFloat = None
 
 
-class Comparison(Record):
+class ComparisonRecord(Record):
     """Two arms, or an arm and the base, on the same prompts."""
 
     id: str | None = None
     scope: str = "recipe"
     question: str = ""
-    a: Named[Any] = {}
-    b: Named[Any] = {}
+    a: DictField[Any] = {}
+    b: DictField[Any] = {}
     set: str | None = None
     modality: str | None = None
     system: str | None = None
     step: int | None = None
     metric: str = "jsr"
-    estimates: Many[Pair] = []
+    estimates: ListField[PairedRunDifference] = []
     n: int | None = None
-    difference: Number = None
-    low: Number = None
-    high: Number = None
-    p: Number = None
-    p_adjusted: Number = None
+    difference: OptionalFloat = None
+    low: OptionalFloat = None
+    high: OptionalFloat = None
+    p: OptionalFloat = None
+    p_adjusted: OptionalFloat = None
     method: str | None = None
     note: str | None = None
 
@@ -157,7 +165,7 @@ class Comparison(Record):
         return "b"
 
 
-class Marginal(Record):
+class MarginalEffect(Record):
     """What an axis, or the modality of training, does on average to one base."""
 
     model: str | None = None
@@ -169,12 +177,12 @@ class Marginal(Record):
     modality: str | None = None
     n: int | None = None
     arms: int | None = None
-    difference: Number = None
-    low: Number = None
-    high: Number = None
+    difference: OptionalFloat = None
+    low: OptionalFloat = None
+    high: OptionalFloat = None
 
 
-class Example(Record):
+class ReplyExample(Record):
     """A prompt of a set and what was said to it.  `text`: the prompt's; `reply`: None where `run` redacted it.
 
     `tokens`: of the reply; `step`: 0 of the base.
@@ -196,51 +204,51 @@ class Example(Record):
 class Results(Record):
     """The whole of results.json as far as the report reads it; what a study did not ask for is empty or None."""
 
-    study: Study = Study()
-    runs: Many[Run] = []
-    comparisons: Many[Comparison] = []
-    marginals: Many[Marginal] = []
-    run_noise: Many[Noise] = []
-    variance: Many[Variance] = []
-    judges: Many[Judges] = []
-    predicts: Many[Predicts] = []
-    defenses: Many[Defense] = []
-    recommended: Many[Recommended] = []
-    mechanism: Mechanism | None = None
-    screen: Many[Screen] = []
-    selections: Many[Selection] = []
-    axes_agreement: Agreement | None = None
-    fingerprint: Many[Fingerprint] = []
-    screening_score: Many[Score] = []
-    foretold: Many[Foretold] = []
-    overlap: Many[Overlap] = []
-    examples: Many[Example] = []
-    notes: Many[str] = []
-    provenance: Named[Any] = {}
+    study: StudyRecord = StudyRecord()
+    runs: ListField[RunResult] = []
+    comparisons: ListField[ComparisonRecord] = []
+    marginals: ListField[MarginalEffect] = []
+    run_noise: ListField[RunNoiseRecord] = []
+    variance: ListField[VarianceRecord] = []
+    judges: ListField[JudgeAgreement] = []
+    predicts: ListField[ProximityVsJsrRecord] = []
+    defenses: ListField[DefenseRecord] = []
+    recommended: ListField[DefenseRecommendation] = []
+    mechanism: MechanismRecord | None = None
+    screen: ListField[AxisScreening] = []
+    selections: ListField[SelectionRecord] = []
+    axes_agreement: AxisAgreementRecord | None = None
+    fingerprint: ListField[AxisFingerprintRecord] = []
+    screening_score: ListField[ScreeningScoreRecord] = []
+    foretold: ListField[ScoreVsJsrRecord] = []
+    overlap: ListField[CorpusOverlap] = []
+    examples: ListField[ReplyExample] = []
+    notes: ListField[str] = []
+    provenance: DictField[Any] = {}
 
 
-def models(results: Results) -> list[str]:
+def model_names(results: Results) -> list[str]:
     """The audited models, by name."""
-    named = [results.study.model] if results.study.model else results.study.models
-    return list(dict.fromkeys(named or [run.model for run in results.runs if run.model]))
+    names = [results.study.model] if results.study.model else results.study.models
+    return list(dict.fromkeys(names or [run.model for run in results.runs if run.model]))
 
 
-def read(results: Mapping[str, Any], name: str = "results.json") -> Results:
+def parse_results(results: Mapping[str, Any], file_name: str = "results.json") -> Results:
     """The checked results.  Errors: another schema; a field of the wrong form, named by where it stands.
 
     `name`: of the file, where there are several.
     """
-    found = results.get("schema") if isinstance(results, Mapping) else None
-    whose = "results have" if name == "results.json" else f"{name} has"
-    if found != SCHEMA:
+    schema = results.get("schema") if isinstance(results, Mapping) else None
+    subject = "results have" if file_name == "results.json" else f"{file_name} has"
+    if schema != SCHEMA:
         raise UndersongError(
-            f"{whose} the schema {found!r}, not {SCHEMA!r}: give a results.json of this version of undersong."
+            f"{subject} the schema {schema!r}, not {SCHEMA!r}: give a results.json of this version of undersong."
         )
     try:
         return Results.model_validate(results)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        first_error = error.errors()[0]
+        location = ".".join(str(part) for part in first_error["loc"])
         raise UndersongError(
-            f"{name} is broken at {where!r} ({first['msg'].lower()}): write it again with `undersong run`."
+            f"{file_name} is broken at {location!r} ({first_error['msg'].lower()}): write it again with `undersong run`."
         ) from error

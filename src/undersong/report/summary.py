@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from undersong.report.schema import Comparison, Results, Run, SetResult
-from undersong.report.words import THIN
+from undersong.report.schema import ComparisonRecord, Results, RunResult, SetResult
+from undersong.report.words import THIN_SPACE
 from undersong.statistics import mean_runs
 
 KINDS = ("base", "closest", "random", "distant")
@@ -25,21 +25,21 @@ class Estimate:
     low: float | None
     high: float | None
     runs: int
-    over: str  # what the interval is over: runs | prompts
+    interval_over: str  # what the interval is over: runs | prompts
     method: str
     n: int = 0  # prompts in each run
     clusters: int | None = None
-    asked: int = 0  # replies in all runs
+    replies: int = 0  # replies in all runs
     lost: int = 0  # of them failed or not judged, which the mean does not count
 
     @property
     def most(self) -> float:
         """The mean with all that is lost counted."""
-        return min(1.0, self.mean + self.lost / self.asked) if self.lost else self.mean
+        return min(1.0, self.mean + self.lost / self.replies) if self.lost else self.mean
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class ArmSummary:
     """One fine-tuning condition with all its runs, by step."""
 
     name: str
@@ -48,8 +48,8 @@ class Arm:
     fraction: float | None
     k: int | None
     train_modality: str | None
-    runs: tuple[Run, ...]
-    short: str  # its label without what all arms of the study share
+    runs: tuple[RunResult, ...]
+    short_label: str  # its label without what all arms of the study share
     rule: str = ""
 
     @property
@@ -57,7 +57,7 @@ class Arm:
         """The largest step that any of its runs was measured at."""
         return max(run.step for run in self.runs)
 
-    def at(self, step: int) -> list[Run]:
+    def runs_at(self, step: int) -> list[RunResult]:
         """The points of its runs at that step: one a base, draw and seed."""
         return [run for run in self.runs if run.step == step]
 
@@ -67,7 +67,7 @@ class Arm:
         if self.rule and self.k is not None:  # its share may be of a threshold, or not have been had
             return f"{self.k} samples"
         if self.fraction is not None:
-            return f"{100 * self.fraction:.3g}{THIN}%"
+            return f"{100 * self.fraction:.3g}{THIN_SPACE}%"
         return f"{self.k} samples" if self.k is not None else ""
 
     @property
@@ -82,39 +82,39 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class RunRate:
     """A run and what one of its prompt sets gave."""
 
-    run: Run
-    row: SetResult
+    run: RunResult
+    set_result: SetResult
     rate: float
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class VerdictFilter:
     """Which verdicts the page is about: the harmful set, the system text and the judge it shows first."""
 
     set: str
     system: str
     judge: str | None
-    rate: str  # JSR, or non-refusal rate where the judge sees refusal only
+    rate_label: str  # JSR, or non-refusal rate where the judge sees refusal only
 
-    def row(self, run: Run, modality: str, system: str | None = None) -> SetResult | None:
+    def set_result(self, run: RunResult, modality: str, system: str | None = None) -> SetResult | None:
         """What the run gave on these prompts by the page's judge, or by the first; None where it was not asked them.
 
         `system`: the name of a system text, by default the page's.
         """
-        wanted = (self.set, modality, system or self.system)
-        rows = [row for row in run.sets if (row.set, row.modality, row.system) == wanted]
+        key = (self.set, modality, system or self.system)
+        rows = [row for row in run.sets if (row.set, row.modality, row.system) == key]
         return next((row for row in rows if row.judge == self.judge), rows[0] if rows else None)
 
-    def cells(self, runs: Iterable[Run], modality: str, system: str | None = None) -> list[Cell]:
+    def run_rates(self, runs: Iterable[RunResult], modality: str, system: str | None = None) -> list[RunRate]:
         """Those of the runs in which this was measured."""
-        found = [(run, self.row(run, modality, system)) for run in runs]
-        return [Cell(run, row, row.rate) for run, row in found if row is not None and row.rate is not None]
+        set_results = [(run, self.set_result(run, modality, system)) for run in runs]
+        return [RunRate(run, row, row.rate) for run, row in set_results if row is not None and row.rate is not None]
 
 
-def view(results: Results) -> View | None:
+def default_verdict_filter(results: Results) -> VerdictFilter | None:
     """None when no harmful set was measured."""
     rows = [row for run in results.runs for row in run.sets if row.harmful]
     if not rows:
@@ -122,51 +122,61 @@ def view(results: Results) -> View | None:
     sets = list(dict.fromkeys(row.set for row in rows))
     systems = list(dict.fromkeys(row.system for row in rows))
     judges = list(dict.fromkeys(row.judge for row in rows))
-    wanted = results.study.judge
+    study_judge = results.study.judge
     refusal_only = all(row.jsr is None for row in rows) or any(
         comparison.metric == "non_refusal_rate" for comparison in results.comparisons
     )
-    return View(
+    return VerdictFilter(
         set="harm" if "harm" in sets else sets[0],
         system="plain" if "plain" in systems else systems[0],
-        judge=wanted if wanted in judges else judges[0],
-        rate="non-refusal rate" if refusal_only else "JSR",
+        judge=study_judge if study_judge in judges else judges[0],
+        rate_label="non-refusal rate" if refusal_only else "JSR",
     )
 
 
 def rate_name(results: Results) -> str:
     """What the page calls the share of harmful prompts that get through."""
-    shown = view(results)
-    return "JSR" if shown is None else shown.rate
+    verdict_filter = default_verdict_filter(results)
+    return "JSR" if verdict_filter is None else verdict_filter.rate_label
 
 
-def base_runs(results: Results) -> list[Run]:
+def base_runs(results: Results) -> list[RunResult]:
     """The points of untuned models."""
     return [run for run in results.runs if run.kind == "base"]
 
 
-def arms(results: Results) -> list[Arm]:
+def arm_summaries(results: Results) -> list[ArmSummary]:
     """Every fine-tuned arm: by axis and fraction as they first appear, then audio before text, then by kind."""
-    groups: dict[str, list[Run]] = {}
+    runs_by_arm: dict[str, list[RunResult]] = {}
     for run in results.runs:
         if run.kind != "base":
-            groups.setdefault(run.arm, []).append(run)
-    first = [runs[0] for runs in groups.values()]
-    axes, fractions = {run.axis for run in first}, {(run.fraction, run.k) for run in first}
-    found = [_arm(name, runs, len(axes) > 1, len(fractions) > 1) for name, runs in groups.items()]
-    places = list(dict.fromkeys((arm.axis, arm.fraction) for arm in found))
+            runs_by_arm.setdefault(run.arm, []).append(run)
+    first_runs = [runs[0] for runs in runs_by_arm.values()]
+    axes, fractions = {run.axis for run in first_runs}, {(run.fraction, run.k) for run in first_runs}
+    summaries = [_arm_summary(name, runs, len(axes) > 1, len(fractions) > 1) for name, runs in runs_by_arm.items()]
+    designs = list(dict.fromkeys((arm.axis, arm.fraction) for arm in summaries))
     return sorted(
-        found,
-        key=lambda arm: (places.index((arm.axis, arm.fraction)), arm.train_modality or "", kind_order(arm.kind)),
+        summaries,
+        key=lambda arm: (designs.index((arm.axis, arm.fraction)), arm.train_modality or "", kind_order(arm.kind)),
     )
 
 
-def _arm(name: str, runs: Sequence[Run], many_axes: bool, many_amounts: bool) -> Arm:
-    one = runs[0]
-    arm = Arm(name, one.axis, one.kind, one.fraction, one.k, one.train_modality, tuple(runs), "", one.rule or "")
+def _arm_summary(name: str, runs: Sequence[RunResult], many_axes: bool, many_amounts: bool) -> ArmSummary:
+    first_run = runs[0]
+    arm = ArmSummary(
+        name,
+        first_run.axis,
+        first_run.kind,
+        first_run.fraction,
+        first_run.k,
+        first_run.train_modality,
+        tuple(runs),
+        "",
+        first_run.rule or "",
+    )
     parts = [f"{arm.kind} {arm.amount}" if many_amounts else arm.kind, f"{arm.axis} axis" if many_axes else ""]
     parts.append(f"trained on {arm.train_modality}" if arm.train_modality else "")
-    return replace(arm, short=", ".join(filter(None, parts)))
+    return replace(arm, short_label=", ".join(filter(None, parts)))
 
 
 def kind_order(kind: str) -> int:
@@ -179,11 +189,11 @@ class Facet:
     """Arms that differ in kind and training modality only, and the base they started from."""
 
     title: str
-    arms: tuple[Arm, ...]
-    bases: tuple[Run, ...]
+    arms: tuple[ArmSummary, ...]
+    base_runs: tuple[RunResult, ...]
     axis: str | None
 
-    def of(self, train_modality: str | None) -> list[Arm]:
+    def arms_trained_on(self, train_modality: str | None) -> list[ArmSummary]:
         """Its arms trained on one modality, in its order."""
         return [arm for arm in self.arms if arm.train_modality == train_modality]
 
@@ -195,67 +205,71 @@ class Facet:
 
 def facets(results: Results) -> list[Facet]:
     """One for each model, base seed, axis and fraction; a title names only what differs between them."""
-    groups: dict[tuple[Any, ...], list[Arm]] = {}
-    for arm in arms(results):
+    arms_by_facet: dict[tuple[Any, ...], list[ArmSummary]] = {}
+    for arm in arm_summaries(results):
         for model, base_seed in dict.fromkeys((run.model, run.base_seed) for run in arm.runs):
             runs = tuple(run for run in arm.runs if (run.model, run.base_seed) == (model, base_seed))
-            groups.setdefault((model, base_seed, arm.axis, arm.fraction), []).append(replace(arm, runs=runs))
-    differs = [len({key[i] for key in groups}) > 1 for i in range(4)]
+            arms_by_facet.setdefault((model, base_seed, arm.axis, arm.fraction), []).append(replace(arm, runs=runs))
+    varying = [len({key[i] for key in arms_by_facet}) > 1 for i in range(4)]
 
     def title(key: tuple[Any, ...], amount: str) -> str:
-        named = (f"model {key[0]}", f"base {key[1]}", f"{key[2]} axis", amount)
-        return ", ".join(str(name) for name, wanted in zip(named, differs, strict=True) if wanted)
+        labels = (f"model {key[0]}", f"base {key[1]}", f"{key[2]} axis", amount)
+        return ", ".join(str(name) for name, is_varying in zip(labels, varying, strict=True) if is_varying)
 
-    every = base_runs(results)
+    all_base_runs = base_runs(results)
     return [
         Facet(
             title(key, members[0].amount),
             tuple(members),
-            tuple(run for run in every if (run.model, run.base_seed) == key[:2]) or tuple(every),
+            tuple(run for run in all_base_runs if (run.model, run.base_seed) == key[:2]) or tuple(all_base_runs),
             key[2],
         )
-        for key, members in groups.items()
+        for key, members in arms_by_facet.items()
     ]
 
 
 def interval_over_runs(values: Sequence[float]) -> tuple[float, float] | None:
     """The 95 % t interval of the mean of independent runs; None where they cannot show run noise."""
-    found = mean_runs(values)
-    return (found.low, found.high) if found.low is not None and found.high is not None else None
+    run_mean = mean_runs(values)
+    return (run_mean.low, run_mean.high) if run_mean.low is not None and run_mean.high is not None else None
 
 
-def estimate(cells: Sequence[Cell]) -> Estimate | None:
+def estimate_rate(run_rates: Sequence[RunRate]) -> Estimate | None:
     """The mean rate of runs asked the same prompts; None where nothing was measured."""
-    if not cells:
+    if not run_rates:
         return None
-    bases = list(dict.fromkeys((cell.run.model, cell.run.base_seed) for cell in cells))
+    bases = list(dict.fromkeys((run_rate.run.model, run_rate.run.base_seed) for run_rate in run_rates))
     rates = {
-        (bases.index((cell.run.model, cell.run.base_seed)), cell.run.draw or 0, cell.run.seed or 0): cell.rate
-        for cell in cells
+        (
+            bases.index((run_rate.run.model, run_rate.run.base_seed)),
+            run_rate.run.draw or 0,
+            run_rate.run.seed or 0,
+        ): run_rate.rate
+        for run_rate in run_rates
     }
-    found, rows = mean_runs(rates, limits=(0.0, 1.0)), [cell.row for cell in cells]
-    lost = sum(row.error + row.unparsed for row in rows)
-    asked = rows[0].n, rows[0].clusters, sum(row.n for row in rows), lost
-    if found.low is not None:
-        return Estimate(found.mean, found.low, found.high, found.n, "runs", found.method, *asked)
-    lows = [cell.row.low for cell in cells if cell.row.low is not None]
-    highs = [cell.row.high for cell in cells if cell.row.high is not None]
-    complete = len(lows) == len(highs) == len(cells)
+    run_mean, rows = mean_runs(rates, limits=(0.0, 1.0)), [run_rate.set_result for run_rate in run_rates]
+    unjudged = sum(row.error + row.unparsed for row in rows)
+    counts = rows[0].n, rows[0].clusters, sum(row.n for row in rows), unjudged
+    if run_mean.low is not None:
+        return Estimate(run_mean.mean, run_mean.low, run_mean.high, run_mean.n, "runs", run_mean.method, *counts)
+    lows = [run_rate.set_result.low for run_rate in run_rates if run_rate.set_result.low is not None]
+    highs = [run_rate.set_result.high for run_rate in run_rates if run_rate.set_result.high is not None]
+    complete = len(lows) == len(highs) == len(run_rates)
     low, high = (min(lows), max(highs)) if complete else (None, None)
-    return Estimate(found.mean, low, high, found.n, "prompts", "over prompts", *asked)
+    return Estimate(run_mean.mean, low, high, run_mean.n, "prompts", "over prompts", *counts)
 
 
-def relation(a: Estimate, b: Estimate, compared: Comparison | None = None) -> str:
+def relation(a: Estimate, b: Estimate, comparison: ComparisonRecord | None = None) -> str:
     """How a stands to b: 'higher', 'lower', 'same' (not distinguishable) or 'unknown' (no interval).
 
     A paired comparison of the two decides where the results hold one (its interval, and its corrected p); else the two
     intervals do, which must not overlap.
     """
-    if compared is not None and compared.low is not None and compared.high is not None:
-        p = compared.p_adjusted if compared.p_adjusted is not None else compared.p
-        if compared.low <= 0 <= compared.high or (p is not None and p >= 0.05):
+    if comparison is not None and comparison.low is not None and comparison.high is not None:
+        p = comparison.p_adjusted if comparison.p_adjusted is not None else comparison.p
+        if comparison.low <= 0 <= comparison.high or (p is not None and p >= 0.05):
             return "same"
-        return "higher" if compared.low > 0 else "lower"
+        return "higher" if comparison.low > 0 else "lower"
     if a.low is None or a.high is None or b.low is None or b.high is None:
         return "unknown"
     if a.low > b.high:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from undersong.report.beforehand import Spread
-from undersong.report.record import Many, Number, Record
+from undersong.report.beforehand import ValueWithInterval
+from undersong.report.record import ListField, OptionalFloat, Record
 
 
-class Noise(Record):
+class RunNoiseRecord(Record):
     """How far trainings on the same samples differ by their seed alone: `sd` of one run, `reach` of two."""
 
     model: str | None = None
@@ -16,27 +16,27 @@ class Noise(Record):
     groups: int = 0
     runs: int = 0
     df: int = 0
-    sd: Number = None
-    low: Number = None
-    high: Number = None
-    reach: Number = None
+    sd: OptionalFloat = None
+    low: OptionalFloat = None
+    high: OptionalFloat = None
+    reach: OptionalFloat = None
     note: str | None = None
 
 
-class Component(Record):
+class VarianceComponentRecord(Record):
     """What one source adds to a run's rate: `sd`, or None and why."""
 
     name: str
     groups: int = 0
     df: int = 0
-    sd: Number = None
-    low: Number = None
-    high: Number = None
-    share: Number = None
+    sd: OptionalFloat = None
+    low: OptionalFloat = None
+    high: OptionalFloat = None
+    share: OptionalFloat = None
     note: str | None = None
 
 
-class Variance(Record):
+class VarianceRecord(Record):
     """The spread of a study's runs, split.  `seed_by_prompts`: the part of the seed's that more prompts would lower."""
 
     train_modality: str | None = None
@@ -44,24 +44,24 @@ class Variance(Record):
     modality: str | None = None
     n: int = 0
     runs: int = 0
-    parts: Many[Component] = []
-    sd: Number = None
-    seed_by_prompts: Number = None
+    parts: ListField[VarianceComponentRecord] = []
+    sd: OptionalFloat = None
+    seed_by_prompts: OptionalFloat = None
     note: str | None = None
 
 
-class Predictor(Record):
+class PredictorRecord(Record):
     """One axis: `slope` alone and `joint` with the others, in JSR per standard deviation of nearness."""
 
     name: str
-    rank: Spread = Spread()
-    slope: Spread = Spread()
-    joint: Spread | None = None
-    inflation: Number = None
-    dominant: Number = None  # share of draws in which its slope is the largest
+    rank: ValueWithInterval = ValueWithInterval()
+    slope: ValueWithInterval = ValueWithInterval()
+    joint: ValueWithInterval | None = None
+    inflation: OptionalFloat = None
+    dominant: OptionalFloat = None  # share of draws in which its slope is the largest
 
 
-class Predicts(Record):
+class ProximityVsJsrRecord(Record):
     """How JSR rise goes along with nearness, over `points` selections of one base."""
 
     model: str | None = None
@@ -70,5 +70,5 @@ class Predicts(Record):
     modality: str | None = None
     points: int | None = None
     replicates: int | None = None
-    predictors: Many[Predictor] = []
+    predictors: ListField[PredictorRecord] = []
     note: str | None = None

@@ -6,21 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-THIN = "\u202f"  # narrow no-break space, before a per cent sign
+THIN_SPACE = "\u202f"  # narrow no-break space, before a per cent sign
 NBSP = "\u00a0"
-NONE = "–"  # what stands where nothing was measured
+MISSING = "–"  # what stands where nothing was measured
 
-MODALITY = {"audio": "spoken", "text": "typed"}
+MODALITY_LABELS = {"audio": "spoken", "text": "typed"}
 
 
 def percent(share: float | None) -> str:
     """0.809 -> '80.9 %'."""
-    return NONE if share is None else _minus(f"{100 * share:.1f}{THIN}%")
+    return MISSING if share is None else _minus(f"{100 * share:.1f}{THIN_SPACE}%")
 
 
-def bare(share: float | None) -> str:
+def percent_number(share: float | None) -> str:
     """0.809 -> '80.9', for a column whose head says per cent."""
-    return NONE if share is None else f"{100 * share:.1f}"
+    return MISSING if share is None else f"{100 * share:.1f}"
 
 
 def bracket(low: float | None, high: float | None) -> str:
@@ -33,81 +33,81 @@ def bracket(low: float | None, high: float | None) -> str:
 def points(difference: float | None) -> str:
     """A difference of shares in percentage points, signed: '+77.8'."""
     if difference is None:
-        return NONE
+        return MISSING
     text = f"{100 * difference:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else _minus(text)
 
 
-def probability(p: float | None) -> str:
+def p_value(p: float | None) -> str:
     """A p value: '0.012', or '<0.001'."""
     if p is None:
-        return NONE
+        return MISSING
     return f"<{NBSP}0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def equal(p: float | None) -> str:
+def p_value_relation(p: float | None) -> str:
     """'= 0.012', '< 0.001'."""
-    text = probability(p)
+    text = p_value(p)
     return text if text.startswith("<") else f"={NBSP}{text}"
 
 
-def decimal(value: float | None, places: int = 3) -> str:
+def decimal(value: float | None, decimals: int = 3) -> str:
     """0.4118 -> '0.412', at a fixed number of places; a minus is a minus sign."""
-    return NONE if value is None else _minus(f"{value:.{places}f}")
+    return MISSING if value is None else _minus(f"{value:.{decimals}f}")
 
 
-def places(values: Iterable[float]) -> int:
+def decimals_needed(values: Iterable[float]) -> int:
     """Decimal places that write round numbers (an axis) without loss, at most six."""
-    given = list(values)
-    return next((n for n in range(6) if all(abs(round(v, n) - v) < 1e-9 for v in given)), 6)
+    numbers = list(values)
+    return next((n for n in range(6) if all(abs(round(v, n) - v) < 1e-9 for v in numbers)), 6)
 
 
-def distances(values: Iterable[float | None]) -> int:
+def distance_decimals(values: Iterable[float | None]) -> int:
     """Decimal places that tell these distances apart: at least three, at most six."""
     finite = sorted({value for value in values if value is not None})
     step = min((b - a for a, b in pairwise(finite)), default=0.0)
-    places = 3
-    while places < 6 and 0 < step < 10**-places:
-        places += 1
-    return places
+    decimals = 3
+    while decimals < 6 and 0 < step < 10**-decimals:
+        decimals += 1
+    return decimals
 
 
 def _minus(text: str) -> str:
     return text.replace("-", "\u2212")
 
 
-def count(n: int | None, one: str, many: str | None = None) -> str:
+def count(n: int | None, singular: str, plural: str | None = None) -> str:
     """'1 run', '3 runs', '1,296 clips'."""
     if n is None:
-        return f"an unknown number of {many or one + 's'}"
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
+        return f"an unknown number of {plural or singular + 's'}"
+    return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
 
 
-def listed(items: Sequence[str], link: str = "and") -> str:
+def join_items(items: Sequence[str], conjunction: str = "and") -> str:
     """'a', 'a and b', 'a, b and c'."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {link} {items[-1]}" if items else ""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {conjunction} {items[-1]}" if items else ""
 
 
-def plain(value: Any) -> str:
+def value_text(value: Any) -> str:
     """Any JSON value as a reader would write it."""
     if value is None:
-        return NONE
+        return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return _minus(f"{value:.6g}")
     if isinstance(value, Mapping):
-        return "; ".join(f"{key} {plain(item)}" for key, item in value.items()) or NONE
+        return "; ".join(f"{key} {value_text(item)}" for key, item in value.items()) or MISSING
     if isinstance(value, list | tuple):
-        return ", ".join(plain(item) for item in value) or NONE
+        return ", ".join(value_text(item) for item in value) or MISSING
     return str(value)
 
 
-def spoken(modality: str | None) -> str:
+def modality_label(modality: str | None) -> str:
     """A prompt's modality: 'spoken', 'typed'."""
-    return MODALITY.get(modality or "", modality or NONE)
+    return MODALITY_LABELS.get(modality or "", modality or MISSING)
 
 
-def sentence(text: str) -> str:
+def capitalize_first(text: str) -> str:
     """The first letter large."""
     return text[:1].upper() + text[1:]

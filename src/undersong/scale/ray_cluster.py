@@ -13,13 +13,13 @@ from typing import Any
 
 from undersong.types import UndersongError
 
-SPARE = 2  # logical CPUs beside the workers': Ray's own tasks wait for one, and with none free for ever
-RETRIES = 3  # of a task whose worker died
-PATIENCE = 10.0  # seconds until an address counts as dead; Ray itself tries for minutes
+SPARE_CPUS = 2  # logical CPUs beside the workers': Ray's own tasks wait for one, and with none free for ever
+MAX_TRIES = 3  # of a task whose worker died
+CONNECT_TIMEOUT = 10.0  # seconds until an address counts as dead; Ray itself tries for minutes
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
+class RayWorkers:
     """How many there are (None: as many as fit), what each takes, and where: `address` of a cluster (`auto`, or
     `HOST:PORT` of its head), None for this machine.  `cpus` is also the threads a worker computes with."""
 
@@ -29,11 +29,11 @@ class Workers:
     address: str | None = None
 
 
-HERE = Workers()
+LOCAL_WORKERS = RayWorkers()
 
 
 @contextmanager
-def cluster(workers: Workers) -> Iterator[Any]:
+def ray_session(workers: RayWorkers) -> Iterator[Any]:
     """Ray, started or joined, and left as it was found: what ran before is used and stays."""
     if (workers.count is not None and workers.count < 1) or workers.cpus < 1 or workers.gpus < 0:
         raise UndersongError(f"{workers} makes no sense; take at least 1 worker with at least 1 CPU.")
@@ -44,11 +44,11 @@ def cluster(workers: Workers) -> Iterator[Any]:
         raise UndersongError(
             f"The engine ray needs Ray ({error}); install the extra: pip install 'undersong[scale]'."
         ) from None
-    ours = not ray.is_initialized()
-    if ours:
-        _start(ray, workers)
+    started_here = not ray.is_initialized()
+    if started_here:
+        _start_ray(ray, workers)
     context, log = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
-    before = context.enable_progress_bars, log.level
+    previous = context.enable_progress_bars, log.level
     context.enable_progress_bars = False  # our own progress is told
     log.setLevel(logging.ERROR)
     try:
@@ -64,23 +64,23 @@ def cluster(workers: Workers) -> Iterator[Any]:
             "more of it, and run again, which goes on from here."
         ) from None
     finally:
-        context.enable_progress_bars = before[0]
-        log.setLevel(before[1])
-        if ours:
+        context.enable_progress_bars = previous[0]
+        log.setLevel(previous[1])
+        if started_here:
             ray.shutdown()
 
 
-def _start(ray: Any, workers: Workers) -> None:
+def _start_ray(ray: Any, workers: RayWorkers) -> None:
     threads = {"env_vars": {"OMP_NUM_THREADS": str(workers.cpus)}}
     options: dict[str, Any] = {"runtime_env": threads, "log_to_driver": False, "configure_logging": False}
     if workers.address is None:
-        wanted = workers.count * workers.cpus if workers.count else os.cpu_count() or 1
+        worker_cpus = workers.count * workers.cpus if workers.count else os.cpu_count() or 1
         # `local`: RAY_ADDRESS, or a cluster that happens to run here, would else be joined without being asked for.
-        ray.init("local", num_cpus=wanted + SPARE, include_dashboard=False, **options)
+        ray.init("local", num_cpus=worker_cpus + SPARE_CPUS, include_dashboard=False, **options)
         return
     try:
-        if found := re.fullmatch(r"([\w.-]+):(\d+)", workers.address):
-            socket.create_connection((found[1], int(found[2])), timeout=PATIENCE).close()
+        if match := re.fullmatch(r"([\w.-]+):(\d+)", workers.address):
+            socket.create_connection((match[1], int(match[2])), timeout=CONNECT_TIMEOUT).close()
         ray.init(workers.address, **options)
     except (OSError, OverflowError, RuntimeError, ValueError, ImportError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
@@ -90,12 +90,12 @@ def _start(ray: Any, workers: Workers) -> None:
         ) from None
 
 
-def room(ray: Any, workers: Workers) -> int:
+def worker_count(ray: Any, workers: RayWorkers) -> int:
     """As many workers as were asked for, or as the cluster has room for now."""
     if workers.count is not None:
         return workers.count
-    there = ray.cluster_resources()
-    fits = (there.get("CPU", 1) - SPARE) / workers.cpus
+    resources = ray.cluster_resources()
+    capacity = (resources.get("CPU", 1) - SPARE_CPUS) / workers.cpus
     if workers.gpus:
-        fits = min(fits, there.get("GPU", 0) / workers.gpus)
-    return max(1, int(fits))
+        capacity = min(capacity, resources.get("GPU", 0) / workers.gpus)
+    return max(1, int(capacity))

@@ -14,51 +14,61 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from undersong.encoders import ENCODERS_THAT_FIT
-from undersong.encoders.progress import Watcher
-from undersong.scale.parts import Parts
-from undersong.scale.portions import Pass, Portions, Spread, write_rows
-from undersong.scale.ray_cluster import HERE, RETRIES, Workers, cluster
-from undersong.scale.ray_jobs import done_on_ray
+from undersong.encoders.progress import ProgressCallback
+from undersong.scale.parts import EmbeddingShards
+from undersong.scale.portions import RowFunction, RowShards, ShardScheduler, write_rows
+from undersong.scale.ray_cluster import LOCAL_WORKERS, MAX_TRIES, RayWorkers, ray_session
+from undersong.scale.ray_jobs import run_on_ray
 from undersong.scale.shards import SHARD, proximity_shards
-from undersong.scale.work import ROWS, Embedded, Work, concluded, done, embed, parse_shard, plan, watch_items
+from undersong.scale.work import (
+    SHARD_ROWS,
+    EmbeddingJob,
+    EmbeddingResult,
+    embed_samples,
+    finish_job,
+    finished_result,
+    parse_shard,
+    plan_embedding,
+    shard_progress,
+)
 from undersong.types import Embeddings, Encoder, Sample
 
-Made = TypeVar("Made")
+ResultT = TypeVar("ResultT")
 
 
 def embed_on_ray(
     samples: Sequence[Sample] | str | Path,
     encoder: str,
     folder: str | Path,
-    workers: Workers = HERE,
+    workers: RayWorkers = LOCAL_WORKERS,
     *,
     shard: str | None = None,
-    rows: int = ROWS,
+    rows: int = SHARD_ROWS,
     fit: Sequence[Sample] | None = None,
     device: str = "cpu",
     make: Callable[[], Encoder] | None = None,
     version: str = "",
-    progress: Watcher | None = None,
-) -> Embedded:
+    progress: ProgressCallback | None = None,
+) -> EmbeddingResult:
     """`embed_shards` by Ray's workers: the same arguments, files, bits and errors.
 
     (The same bits as far as one machine's: other processors, or another number of threads, may round otherwise.)
     `make` is sent to the workers, so it must pickle.  A worker that dies is replaced and its shard made again.
     Raises UndersongError also when Ray is not installed or the cluster cannot be reached.
     """
-    work = plan(samples, encoder, folder, rows=rows, fit=fit, device=device, make=make, version=version)
-    turn = parse_shard(shard)
-    if work.parts.finished():
-        return done(work, 0)
-    numbers = [number for number in work.parts.missing() if turn(number)]
+    job = plan_embedding(samples, encoder, folder, rows=rows, fit=fit, device=device, make=make, version=version)
+    is_assigned = parse_shard(shard)
+    if job.shard_set.is_finished():
+        return finished_result(job, 0)
+    numbers = [number for number in job.shard_set.missing_shards() if is_assigned(number)]
     if numbers:
-        tell = watch_items(work.parts, numbers, progress)
-        with cluster(workers) as ray:
+        on_done = shard_progress(job.shard_set, numbers, progress)
+        with ray_session(workers) as ray:
             for number in numbers:
-                _hand_out(work.samples[work.parts.span(number)], work.parts.samples(number))
-            for number in done_on_ray(ray, _shards(work), numbers, workers):
-                tell(number)
-    return concluded(work, len(numbers), shard)
+                _write_shard_samples(job.samples[job.shard_set.item_slice(number)], job.shard_set.samples(number))
+            for number in run_on_ray(ray, _embedding_jobs(job), numbers, workers):
+                on_done(number)
+    return finish_job(job, len(numbers), shard)
 
 
 def proximity_on_ray(
@@ -67,7 +77,7 @@ def proximity_on_ray(
     pool: str | Path,
     harm: Embeddings,
     out: str | Path,
-    workers: Workers = HERE,
+    workers: RayWorkers = LOCAL_WORKERS,
     *,
     score: str = "nearest",
     centre: bool = False,
@@ -75,68 +85,68 @@ def proximity_on_ray(
     shard: int = SHARD,
 ) -> list[Path]:
     """`proximity_shards` with the distances measured by Ray's workers: the same files, bits and errors."""
-    with cluster(workers) as ray:
+    with ray_session(workers) as ray:
 
-        def spread(measure: Callable[[int], Made], numbers: Iterable[int]) -> Iterator[Made]:
-            return _measured(ray, measure, numbers, workers)
+        def scheduler(measure: Callable[[int], ResultT], numbers: Iterable[int]) -> Iterator[ResultT]:
+            return _map_on_ray(ray, measure, numbers, workers)
 
         return proximity_shards(
             axis, harm_set, pool, harm, out,
-            score=score, centre=centre, max_quarantined=max_quarantined, shard=shard, spread=spread,
+            score=score, centre=centre, max_quarantined=max_quarantined, shard=shard, scheduler=scheduler,
         )  # fmt: skip
 
 
-def spread_on_ray(workers: Workers = HERE) -> Spread:
+def ray_scheduler(workers: RayWorkers = LOCAL_WORKERS) -> ShardScheduler:
     """How `portions.fill` has its shards made by Ray's workers: each loads what the pass needs once, reads its items
     from Parquet and writes its rows to Parquet."""
 
-    def spread(make: Callable[[], Pass], portions: Portions, numbers: Sequence[int]) -> Iterator[int]:
-        passes = Passes(portions.folder, portions.rows, make)
+    def scheduler(make: Callable[[], RowFunction], row_shards: RowShards, numbers: Sequence[int]) -> Iterator[int]:
+        jobs = RowShardJobs(row_shards.folder, row_shards.rows, make)
         for number in numbers:
-            _hand_out(portions.part(number), passes.samples(number))
-        with cluster(workers) as ray:
-            yield from done_on_ray(ray, passes, numbers, workers)
-        passes.tidy(numbers)
+            _write_shard_samples(row_shards.shard_samples(number), jobs.samples(number))
+        with ray_session(workers) as ray:
+            yield from run_on_ray(ray, jobs, numbers, workers)
+        jobs.clean_up(numbers)
 
-    return spread
+    return scheduler
 
 
-class Passes:
+class RowShardJobs:
     """Jobs of one shard of a pass each: a worker loads what the pass needs at its first shard and keeps that."""
 
-    def __init__(self, folder: Path, rows: int, make: Callable[[], Pass]) -> None:
-        self.portions, self.make = Portions(folder, (), rows), make
-        self.run: Pass | None = None
+    def __init__(self, folder: Path, rows: int, make: Callable[[], RowFunction]) -> None:
+        self.row_shards, self.make = RowShards(folder, (), rows), make
+        self.row_function: RowFunction | None = None
 
     def samples(self, number: int) -> Path:
         """A shard's items as a manifest, for a worker that is told no more than the number."""
-        return self.portions.folder / "samples" / f"samples-{self.portions.rows}-{number:05d}.parquet"
+        return self.row_shards.folder / "samples" / f"samples-{self.row_shards.rows}-{number:05d}.parquet"
 
-    def finished(self, number: int) -> bool:
-        return self.portions.file(number).is_file()
+    def is_finished(self, number: int) -> bool:
+        return self.row_shards.shard_file(number).is_file()
 
-    def do(self, number: int) -> None:
+    def process(self, number: int) -> None:
         from undersong.corpora.forms.manifest import read_manifest
 
-        self.run = self.run or self.make()
-        write_rows(self.portions.file(number), read_manifest(self.samples(number)).samples, self.run)
+        self.row_function = self.row_function or self.make()
+        write_rows(self.row_shards.shard_file(number), read_manifest(self.samples(number)).samples, self.row_function)
 
-    def tries(self, number: int) -> Path:
+    def tries_file(self, number: int) -> Path:
         return self.samples(number).with_suffix(".tries")
 
-    def named(self, number: int) -> str:
+    def describe(self, number: int) -> str:
         return f"shard {number} ({self.samples(number)})"
 
-    def tidy(self, numbers: Sequence[int]) -> None:
+    def clean_up(self, numbers: Sequence[int]) -> None:
         """Takes away what these jobs were told; another process may still need what it told its own."""
         for number in numbers:
             self.samples(number).unlink(missing_ok=True)
-            self.tries(number).unlink(missing_ok=True)
+            self.tries_file(number).unlink(missing_ok=True)
         with suppress(OSError):
             self.samples(0).parent.rmdir()
 
 
-def _hand_out(samples: Sequence[Sample], file: Path) -> None:
+def _write_shard_samples(samples: Sequence[Sample], file: Path) -> None:
     """A shard's items into a Parquet file: a worker reads its own and never holds the corpus."""
     from undersong.corpora.forms.manifest import write_manifest
 
@@ -145,52 +155,56 @@ def _hand_out(samples: Sequence[Sample], file: Path) -> None:
         write_manifest(samples, file)
 
 
-class Shards:
+class EmbeddingShardJobs:
     """Jobs of one shard each: a worker makes its encoder at the first and keeps it; of a shard it keeps nothing."""
 
-    def __init__(self, parts: Parts, make: Callable[[], Encoder]) -> None:
-        self.parts, self.make = parts, make
+    def __init__(self, shard_set: EmbeddingShards, make: Callable[[], Encoder]) -> None:
+        self.shard_set, self.make = shard_set, make
         self.encoder: Encoder | None = None
 
-    def finished(self, number: int) -> bool:
-        return self.parts.marker(number).exists()
+    def is_finished(self, number: int) -> bool:
+        return self.shard_set.marker(number).exists()
 
-    def do(self, number: int) -> None:
+    def process(self, number: int) -> None:
         from undersong.corpora.forms.manifest import read_manifest
 
         self.encoder = self.encoder or self.make()
-        self.parts.write(number, embed(self.encoder, read_manifest(self.parts.samples(number)).samples))
+        self.shard_set.write_shard(
+            number, embed_samples(self.encoder, read_manifest(self.shard_set.samples(number)).samples)
+        )
 
-    def tries(self, number: int) -> Path:
-        return self.parts.samples(number).with_suffix(".tries")
+    def tries_file(self, number: int) -> Path:
+        return self.shard_set.samples(number).with_suffix(".tries")
 
-    def named(self, number: int) -> str:
-        return f"shard {number} ({self.parts.samples(number)})"
+    def describe(self, number: int) -> str:
+        return f"shard {number} ({self.shard_set.samples(number)})"
 
 
-def _shards(work: Work) -> Shards:
-    make = work.make
-    if work.encoder.partition(":")[0] in ENCODERS_THAT_FIT:
-        make = _Ready(work.make())  # fitted once, here: its texts need not travel
-    return Shards(work.parts, make)
+def _embedding_jobs(job: EmbeddingJob) -> EmbeddingShardJobs:
+    make = job.make
+    if job.encoder.partition(":")[0] in ENCODERS_THAT_FIT:
+        make = _FittedEncoder(job.make())  # fitted once, here: its texts need not travel
+    return EmbeddingShardJobs(job.shard_set, make)
 
 
 @dataclass(frozen=True, slots=True)
-class _Ready:
+class _FittedEncoder:
     encoder: Encoder
 
     def __call__(self) -> Encoder:
         return self.encoder
 
 
-def _measured(ray: Any, measure: Callable[[int], Made], numbers: Iterable[int], workers: Workers) -> Iterator[Made]:
+def _map_on_ray(
+    ray: Any, measure: Callable[[int], ResultT], numbers: Iterable[int], workers: RayWorkers
+) -> Iterator[ResultT]:
     """`measure` of each number, in order.  What all calls share goes to each node once."""
-    shared = ray.put(measure)
-    task = ray.remote(num_cpus=workers.cpus, max_retries=RETRIES)(_apply)
-    waiting = [task.remote(shared, number) for number in numbers]
-    for result in waiting:
+    measure_ref = ray.put(measure)
+    task = ray.remote(num_cpus=workers.cpus, max_retries=MAX_TRIES)(_apply)
+    pending = [task.remote(measure_ref, number) for number in numbers]
+    for result in pending:
         yield ray.get(result)
 
 
-def _apply(measure: Callable[[int], Made], number: int) -> Made:
+def _apply(measure: Callable[[int], ResultT], number: int) -> ResultT:
     return measure(number)

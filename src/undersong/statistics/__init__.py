@@ -1,40 +1,40 @@
 """Intervals, paired tests, run-level inference, multiplicity, agreement, balance: pure numbers, no files, no audio."""
 
-from undersong.statistics.agreement import kappa, kappa_interval, overlap_closest, spearman
-from undersong.statistics.balance import Balance, Imbalance, balance, imbalance, jaccard, standardised
-from undersong.statistics.bootstrap import Interval, cluster_draws, interval
+from undersong.statistics.agreement import closest_overlap, kappa, kappa_interval, spearman
+from undersong.statistics.balance import Balance, Imbalance, balance, imbalance, jaccard, standardized_difference
+from undersong.statistics.bootstrap import Interval, cluster_bootstrap_weights, percentile_interval
 from undersong.statistics.cka import Cka, linear_cka
-from undersong.statistics.coverage import Coverage, wilson_coverage, wilson_coverages
-from undersong.statistics.joint import Prediction, Predictor, predict
+from undersong.statistics.coverage import CoverageSummary, wilson_coverage, wilson_coverage_range
+from undersong.statistics.joint import PredictorFit, RegressionResult, correlate_with_outcome
 from undersong.statistics.multiplicity import holm, holm_levels
-from undersong.statistics.paired import Paired, compare_paired, mcnemar_exact, newcombe_paired, sign_flip
-from undersong.statistics.power import detectable, units_needed
-from undersong.statistics.rates import Bounds, Rate, bounds, clustered_rate, either_way, wilson
-from undersong.statistics.rise import Rise, enough, rise_of
+from undersong.statistics.paired import PairedComparison, compare_paired, mcnemar_exact, newcombe_paired, sign_flip_test
+from undersong.statistics.power import detectable_difference, units_needed
+from undersong.statistics.rates import Rate, RateBounds, bounds_sentence, clustered_rate, rate_bounds, wilson_interval
+from undersong.statistics.rise import RiseEstimate, estimate_rise, prompts_needed
 from undersong.statistics.runs import RunDifference, RunKey, RunMean, RunPair, mean_runs, paired_runs
 from undersong.statistics.spread import (
-    Component,
-    Components,
     RunLabels,
     RunNoise,
+    VarianceComponent,
+    VarianceComponents,
     run_noise,
     variance_components,
 )
 
 __all__ = [
     "Balance",
-    "Bounds",
+    "RateBounds",
     "Cka",
-    "Component",
-    "Components",
-    "Coverage",
+    "VarianceComponent",
+    "VarianceComponents",
+    "CoverageSummary",
     "Imbalance",
     "Interval",
-    "Paired",
-    "Prediction",
-    "Predictor",
+    "PairedComparison",
+    "RegressionResult",
+    "PredictorFit",
     "Rate",
-    "Rise",
+    "RiseEstimate",
     "RunDifference",
     "RunKey",
     "RunLabels",
@@ -42,17 +42,17 @@ __all__ = [
     "RunNoise",
     "RunPair",
     "balance",
-    "bounds",
-    "cluster_draws",
+    "rate_bounds",
+    "cluster_bootstrap_weights",
     "clustered_rate",
     "compare_paired",
-    "detectable",
-    "either_way",
-    "enough",
+    "detectable_difference",
+    "bounds_sentence",
+    "prompts_needed",
     "holm",
     "holm_levels",
     "imbalance",
-    "interval",
+    "percentile_interval",
     "jaccard",
     "kappa",
     "kappa_interval",
@@ -60,17 +60,17 @@ __all__ = [
     "mcnemar_exact",
     "mean_runs",
     "newcombe_paired",
-    "overlap_closest",
+    "closest_overlap",
     "paired_runs",
-    "predict",
-    "rise_of",
+    "correlate_with_outcome",
+    "estimate_rise",
     "run_noise",
-    "sign_flip",
+    "sign_flip_test",
     "spearman",
-    "standardised",
+    "standardized_difference",
     "units_needed",
     "variance_components",
-    "wilson",
+    "wilson_interval",
     "wilson_coverage",
-    "wilson_coverages",
+    "wilson_coverage_range",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from undersong.statistics.bootstrap import Interval, cluster_draws, interval
+from undersong.statistics.bootstrap import Interval, cluster_bootstrap_weights, percentile_interval
 from undersong.types import UndersongError
 
 
@@ -34,16 +34,18 @@ def kappa_interval(
     None where kappa is 0 / 0: both gave one and the same answer throughout.  Draws in which that happens have no value;
     where they are more than one in twenty there is no interval.
     """
-    one, other = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
-    if not len(one) == len(other) == len(clusters) or not len(one):
+    first, second = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    if not len(first) == len(second) == len(clusters) or not len(first):
         raise UndersongError(
-            f"Judges gave {len(one)} and {len(other)} verdicts on {len(clusters)} items; give the same items of both."
+            f"Judges gave {len(first)} and {len(second)} verdicts on {len(clusters)} items; give the same items of both."
         )
-    whole = _weighted_kappa(one, other, np.ones(len(one)))
-    if not np.isfinite(whole):
+    estimate = _weighted_kappa(first, second, np.ones(len(first)))
+    if not np.isfinite(estimate):
         return None
-    drawn = np.array([_weighted_kappa(one, other, weights) for weights in cluster_draws(clusters, draws, seed)])
-    return interval(whole, drawn, len(set(clusters)))
+    bootstrap_values = np.array(
+        [_weighted_kappa(first, second, weights) for weights in cluster_bootstrap_weights(clusters, draws, seed)]
+    )
+    return percentile_interval(estimate, bootstrap_values, len(set(clusters)))
 
 
 def _weighted_kappa(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> float:
@@ -67,7 +69,7 @@ def spearman(scores: np.ndarray) -> np.ndarray:
     return np.atleast_2d(np.corrcoef(rankdata(scores, axis=1)))
 
 
-def overlap_closest(scores: np.ndarray, ids: Sequence[str], k: int) -> np.ndarray:
+def closest_overlap(scores: np.ndarray, ids: Sequence[str], k: int) -> np.ndarray:
     """Share of the k closest (lowest scores; ties by id) that each two axes have in common, (axes, axes).
 
     `scores` (axes, n), `ids` (n,).  Unrelated axes share k / n of them by chance.
@@ -76,10 +78,10 @@ def overlap_closest(scores: np.ndarray, ids: Sequence[str], k: int) -> np.ndarra
     n = scores.shape[1]
     if len(ids) != n or not 1 <= k <= n:
         raise UndersongError(f"Overlap needs an id a score and 1 <= k <= n, not {len(ids)} ids, {n} scores, k = {k}.")
-    chosen = np.zeros(scores.shape, dtype=np.int64)
+    is_closest = np.zeros(scores.shape, dtype=np.int64)
     for row, values in enumerate(scores):
-        chosen[row, np.lexsort((np.asarray(ids), values))[:k]] = 1
-    return chosen @ chosen.T / k
+        is_closest[row, np.lexsort((np.asarray(ids), values))[:k]] = 1
+    return is_closest @ is_closest.T / k
 
 
 def _check_scores(scores: np.ndarray) -> None:

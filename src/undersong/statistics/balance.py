@@ -17,7 +17,7 @@ class Balance(NamedTuple):
 
     share_selected: float
     share_pool: float
-    standardised_difference: float
+    standardized_difference: float
 
 
 def balance(selected: Sequence[str], pool: Sequence[str]) -> dict[str, Balance]:
@@ -28,19 +28,22 @@ def balance(selected: Sequence[str], pool: Sequence[str]) -> dict[str, Balance]:
     """
     if not selected or not pool:
         raise UndersongError("Balance needs a selection and a pool that are not empty; check the selection.")
-    inside, outside = Counter(selected), Counter(pool)
-    strange = sorted(value for value, count in inside.items() if count > outside[value])
-    if strange:
+    selected_counts, pool_counts = Counter(selected), Counter(pool)
+    excess = sorted(value for value, count in selected_counts.items() if count > pool_counts[value])
+    if excess:
         raise UndersongError(
-            f"The selection has more items of {strange[0]!r} than its pool; compare it with its own pool."
+            f"The selection has more items of {excess[0]!r} than its pool; compare it with its own pool."
         )
-    return {value: _compare(inside[value] / len(selected), outside[value] / len(pool)) for value in sorted(outside)}
+    return {
+        value: _label_balance(selected_counts[value] / len(selected), pool_counts[value] / len(pool))
+        for value in sorted(pool_counts)
+    }
 
 
-def _compare(selected: float, pool: float) -> Balance:
-    spread = sqrt((selected * (1 - selected) + pool * (1 - pool)) / 2)
+def _label_balance(selected: float, pool: float) -> Balance:
+    pooled_sd = sqrt((selected * (1 - selected) + pool * (1 - pool)) / 2)
     # A selection from the pool has no spread only where every item of both has this one value.
-    return Balance(selected, pool, (selected - pool) / spread if spread > 0 else 0.0)
+    return Balance(selected, pool, (selected - pool) / pooled_sd if pooled_sd > 0 else 0.0)
 
 
 class Imbalance(NamedTuple):
@@ -54,13 +57,13 @@ class Imbalance(NamedTuple):
 
 def imbalance(selected: Sequence[str], pool: Sequence[str]) -> Imbalance:
     """`balance` of one label, summed up.  Of equally far values the first in sorted order is named."""
-    found = balance(selected, pool)
-    of = max(found, key=lambda value: abs(found[value].standardised_difference))
-    moved = sum(abs(row.share_selected - row.share_pool) for row in found.values()) / 2
-    return Imbalance(len(found), found[of].standardised_difference, of, moved)
+    balances = balance(selected, pool)
+    largest_value = max(balances, key=lambda value: abs(balances[value].standardized_difference))
+    total_variation = sum(abs(row.share_selected - row.share_pool) for row in balances.values()) / 2
+    return Imbalance(len(balances), balances[largest_value].standardized_difference, largest_value, total_variation)
 
 
-def standardised(selected: np.ndarray, pool: np.ndarray) -> float:
+def standardized_difference(selected: np.ndarray, pool: np.ndarray) -> float:
     """Standardised difference of means, selected - pool, over the root of the mean of both variances (Austin 2009).
 
     0 where nothing varies and the means are equal; a difference without any spread is infinite.  Raises UndersongError
@@ -70,10 +73,10 @@ def standardised(selected: np.ndarray, pool: np.ndarray) -> float:
     if not (len(first) and len(second) and np.isfinite(first).all() and np.isfinite(second).all()):
         raise UndersongError("A standardised difference needs finite numbers on both sides; leave out missing values.")
     difference = float(first.mean() - second.mean())
-    spread = sqrt((float(first.var()) + float(second.var())) / 2)
+    pooled_sd = sqrt((float(first.var()) + float(second.var())) / 2)
     if np.ptp(first) == 0 == np.ptp(second):  # their variances are rounding
         return 0.0 if first[0] == second[0] else float(np.copysign(np.inf, difference))
-    return difference / spread
+    return difference / pooled_sd
 
 
 def jaccard(a: Sequence[str], b: Sequence[str]) -> float:

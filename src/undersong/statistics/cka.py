@@ -15,7 +15,7 @@ import numpy as np
 
 from undersong.types import UndersongError
 
-BLOCK = 4096
+BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,33 +27,33 @@ class Cka:
     """
 
     value: float
-    along: np.ndarray
+    contributions: np.ndarray
     unbiased: np.ndarray  # (3,) unbiased estimates of the squares of the three; NaN with fewer than 4 items
 
     @property
     def debiased(self) -> float | None:
         """From the unbiased estimates; it may be below 0.  None where a side has no similarity of its own left."""
-        value = _debiased(self.unbiased, self.along.mean(axis=1) ** 2)
+        value = _debiased(self.unbiased, self.contributions.mean(axis=1) ** 2)
         return None if np.isnan(value) else value
 
-    def drawn(self, weights: np.ndarray) -> float:
+    def bootstrap_value(self, weights: np.ndarray) -> float:
         """CKA of a bootstrap draw (`weights` (n,) say how often each item is in it), to first order.
 
         Copies of an item are wholly alike, so that CKA of the written-out draw lies above what it is a draw of, by much
         where items are few.  The draw's product matrices taken along those of the whole sample have no such shift, and
         have the same derivative (infinitesimal jackknife, Efron 1982).  NaN where a side of the draw does not vary.
         """
-        cross, first, second = self.along @ (weights / weights.sum())
+        cross, first, second = self.contributions @ (weights / weights.sum())
         return float(min(1.0, max(0.0, cross) ** 2 / (first * second))) if min(first, second) > 0 else float("nan")
 
-    def drawn_debiased(self, weights: np.ndarray) -> float:
+    def bootstrap_debiased(self, weights: np.ndarray) -> float:
         """The same of `debiased`: the unbiased squares move as the plain ones do."""
-        whole = self.along.mean(axis=1)
-        moved = 2 * whole * (self.along @ (weights / weights.sum()) - whole)
-        return _debiased(self.unbiased + moved, whole**2)
+        means = self.contributions.mean(axis=1)
+        shift = 2 * means * (self.contributions @ (weights / weights.sum()) - means)
+        return _debiased(self.unbiased + shift, means**2)
 
 
-def linear_cka(x: np.ndarray, y: np.ndarray, block: int = BLOCK) -> Cka:
+def linear_cka(x: np.ndarray, y: np.ndarray, block: int = BLOCK_ROWS) -> Cka:
     """CKA of `x` (n, d) and `y` (n, e), same items in the same order, in O((d + e)^2 + block x (d + e)) memory and 3 n.
 
     Sums are float64, and means are taken off before products, so that a large common mean costs no digits.
@@ -61,9 +61,9 @@ def linear_cka(x: np.ndarray, y: np.ndarray, block: int = BLOCK) -> Cka:
     """
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 2:
         raise UndersongError(f"CKA needs two encoders' vectors of the same items, not {x.shape} and {y.shape}.")
-    n, middle = len(x), [_mean(side, block) for side in (x, y)]
-    xy, xx, yy = (np.zeros((len(middle[a]), len(middle[b]))) for a, b in ((0, 1), (0, 0), (1, 1)))
-    for a, b in _blocks(x, y, middle, block):
+    n, means = len(x), [_column_means(vectors, block) for vectors in (x, y)]
+    xy, xx, yy = (np.zeros((len(means[a]), len(means[b]))) for a, b in ((0, 1), (0, 0), (1, 1)))
+    for a, b in _blocks(x, y, means, block):
         xy += a.T @ b
         xx += a.T @ a
         yy += b.T @ b
@@ -71,16 +71,16 @@ def linear_cka(x: np.ndarray, y: np.ndarray, block: int = BLOCK) -> Cka:
     moments = np.array([np.vdot(m, m) for m in (xy, xx, yy)])
     if not np.isfinite(moments).all() or min(moments[1:]) <= 0:
         raise UndersongError("CKA needs finite vectors that differ from each other; one encoder gave only equal ones.")
-    along, lengths, start = np.zeros((3, n)), np.empty((2, n)), 0
-    for a, b in _blocks(x, y, middle, block):
+    contributions, lengths, start = np.zeros((3, n)), np.empty((2, n)), 0
+    for a, b in _blocks(x, y, means, block):
         rows = slice(start, start + len(a))
         for row, (left, matrix, right) in enumerate(((a, xy, b), (a, xx, a), (b, yy, b))):
             if moments[row] > 0:
-                along[row, rows] = np.vecdot(left @ matrix, right) / np.sqrt(moments[row])
+                contributions[row, rows] = np.vecdot(left @ matrix, right) / np.sqrt(moments[row])
         lengths[:, rows] = np.vecdot(a, a), np.vecdot(b, b)
         start += len(a)
     value = moments[0] / np.sqrt(moments[1] * moments[2])
-    return Cka(float(min(1.0, value)), along, _unbiased(moments, lengths))
+    return Cka(float(min(1.0, value)), contributions, _unbiased(moments, lengths))
 
 
 def _unbiased(moments: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -89,19 +89,19 @@ def _unbiased(moments: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     if n < 4:
         return np.full(3, np.nan)
     pairs = [(lengths[a], lengths[b]) for a, b in ((0, 1), (0, 0), (1, 1))]
-    own = np.array([a @ b for a, b in pairs])
+    diagonal_terms = np.array([a @ b for a, b in pairs])
     sums = np.array([a.sum() * b.sum() for a, b in pairs])
-    return (moments - own / (n * (n - 2)) + sums / (n**2 * (n - 1) * (n - 2))) * n / (n - 3)
+    return (moments - diagonal_terms / (n * (n - 2)) + sums / (n**2 * (n - 1) * (n - 2))) * n / (n - 3)
 
 
-def _debiased(unbiased: np.ndarray, plain: np.ndarray) -> float:
+def _debiased(unbiased: np.ndarray, biased: np.ndarray) -> float:
     """NaN where what is left of a side's own square is rounding beside the `plain` one."""
-    if not (unbiased[1:] > 1e-9 * plain[1:]).all():
+    if not (unbiased[1:] > 1e-9 * biased[1:]).all():
         return float("nan")
     return float(min(1.0, unbiased[0] / np.sqrt(unbiased[1] * unbiased[2])))
 
 
-def _mean(vectors: np.ndarray, block: int) -> np.ndarray:
+def _column_means(vectors: np.ndarray, block: int) -> np.ndarray:
     total = np.zeros(vectors.shape[1])
     for start in range(0, len(vectors), block):
         total += vectors[start : start + block].sum(axis=0, dtype=np.float64)
@@ -109,8 +109,8 @@ def _mean(vectors: np.ndarray, block: int) -> np.ndarray:
 
 
 def _blocks(
-    x: np.ndarray, y: np.ndarray, middle: list[np.ndarray], block: int
+    x: np.ndarray, y: np.ndarray, means: list[np.ndarray], block: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for start in range(0, len(x), block):
         rows = slice(start, start + block)
-        yield x[rows].astype(np.float64) - middle[0], y[rows].astype(np.float64) - middle[1]
+        yield x[rows].astype(np.float64) - means[0], y[rows].astype(np.float64) - means[1]

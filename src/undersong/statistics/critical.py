@@ -8,7 +8,7 @@ from undersong.types import UndersongError
 
 
 @lru_cache(maxsize=256)
-def critical(level: float, df: int | None = None) -> float:
+def critical_value(level: float, df: int | None = None) -> float:
     """The two-sided quantile at `level`: normal, or Student's t where degrees of freedom `df` are given."""
     from scipy import stats
 

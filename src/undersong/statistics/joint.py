@@ -11,19 +11,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undersong.statistics.bootstrap import Interval, interval
+from undersong.statistics.bootstrap import Interval, percentile_interval
 from undersong.types import UndersongError
 
-SPARE = 3  # points beyond the predictors that a joint fit needs at least
+MIN_RESIDUAL_POINTS = 3  # points beyond the predictors that a joint fit needs at least
 NOTE_FEW = "{points} selections are too few for a joint fit of {axes} axes; it takes {needed}."
-NOTE_NONE = "{points} selections are too few to see whether anything goes along; it takes 3."
-NOTE_FLAT = "The outcome, or a predictor, does not vary over the selections, so nothing can be said."
-NOTE_ALIKE = "Some axes rank these selections alike (variance inflation {worst:.0f}): their joint slopes mean little."
-ALIKE = 10.0  # variance inflation beyond which a joint slope means little (O'Brien 2007 on the rule of thumb)
+NOTE_TOO_FEW_POINTS = "{points} selections are too few to see whether anything goes along; it takes 3."
+NOTE_CONSTANT = "The outcome, or a predictor, does not vary over the selections, so nothing can be said."
+NOTE_COLLINEAR = (
+    "Some axes rank these selections alike (variance inflation {worst:.0f}): their joint slopes mean little."
+)
+MAX_INFLATION = 10.0  # variance inflation beyond which a joint slope means little (O'Brien 2007 on the rule of thumb)
 
 
 @dataclass(frozen=True, slots=True)
-class Predictor:
+class PredictorFit:
     """`rank`: Spearman's correlation.  `slope`: change of the outcome per standard deviation of the predictor, alone;
     `joint`: the same with all predictors in the fit.  `inflation`: of the joint slope's variance by the others (VIF).
     `dominant`: share of bootstrap draws in which its joint slope is the largest of all (in size); of the marginal one
@@ -38,18 +40,18 @@ class Predictor:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class RegressionResult:
     """Over `points` points with `replicates` replicates in all; `note` says what could not be told (else empty)."""
 
     points: int
     replicates: int
-    predictors: tuple[Predictor, ...]
+    predictors: tuple[PredictorFit, ...]
     note: str = ""
 
 
-def predict(
+def correlate_with_outcome(
     names: Sequence[str], predictors: np.ndarray, outcomes: Sequence[Sequence[float]], draws: int = 1000, seed: int = 0
-) -> Prediction:
+) -> RegressionResult:
     """`predictors` (points, axes) of `names`; `outcomes`: one list of replicates a point.
 
     Least squares on the points' means, predictors scaled to unit variance.  Raises UndersongError where lengths differ
@@ -65,65 +67,71 @@ def predict(
     replicates = sum(map(len, groups))
     means = np.array([values.mean() for values in groups])
     if points < 3:
-        return Prediction(points, replicates, (), NOTE_NONE.format(points=points))
+        return RegressionResult(points, replicates, (), NOTE_TOO_FEW_POINTS.format(points=points))
     if np.ptp(means) == 0 or (np.ptp(x, axis=0) == 0).any():
-        return Prediction(points, replicates, (), NOTE_FLAT)
+        return RegressionResult(points, replicates, (), NOTE_CONSTANT)
     scaled = (x - x.mean(axis=0)) / x.std(axis=0)
-    together = points >= axes + SPARE
-    whole = _fits(scaled[None], means[None], together)[0]
-    resampled = [_redrawn(scaled, groups, rng) for rng in _streams(draws, seed)]
-    drawn = _fits(np.stack([rows for rows, _ in resampled]), np.stack([made for _, made in resampled]), together)
-    inflation = _inflation(scaled) if together else None
-    largest = np.abs(drawn[:, 2 if together else 1])
-    known = np.isfinite(largest).all(axis=1)
-    first = largest[known].argmax(axis=1)
-    made = tuple(
-        Predictor(
+    joint_fit = points >= axes + MIN_RESIDUAL_POINTS
+    estimates = _fit_all(scaled[None], means[None], joint_fit)[0]
+    bootstrap_samples = [_bootstrap_sample(scaled, groups, rng) for rng in _generators(draws, seed)]
+    bootstrap_estimates = _fit_all(
+        np.stack([rows for rows, _ in bootstrap_samples]),
+        np.stack([outcome_means for _, outcome_means in bootstrap_samples]),
+        joint_fit,
+    )
+    inflation = _inflation(scaled) if joint_fit else None
+    largest = np.abs(bootstrap_estimates[:, 2 if joint_fit else 1])
+    valid = np.isfinite(largest).all(axis=1)
+    largest_index = largest[valid].argmax(axis=1)
+    fits = tuple(
+        PredictorFit(
             name,
-            interval(float(whole[0, i]), drawn[:, 0, i], points),
-            interval(float(whole[1, i]), drawn[:, 1, i], points),
-            interval(float(whole[2, i]), drawn[:, 2, i], points) if together else None,
+            percentile_interval(float(estimates[0, i]), bootstrap_estimates[:, 0, i], points),
+            percentile_interval(float(estimates[1, i]), bootstrap_estimates[:, 1, i], points),
+            percentile_interval(float(estimates[2, i]), bootstrap_estimates[:, 2, i], points) if joint_fit else None,
             None if inflation is None else float(inflation[i]),
-            float((first == i).mean()) if axes > 1 and known.any() else None,
+            float((largest_index == i).mean()) if axes > 1 and valid.any() else None,
         )
         for i, name in enumerate(names)
     )
-    return Prediction(points, replicates, made, _note(points, axes, inflation))
+    return RegressionResult(points, replicates, fits, _note(points, axes, inflation))
 
 
 def _note(points: int, axes: int, inflation: np.ndarray | None) -> str:
     if inflation is None:
-        return NOTE_FEW.format(points=points, axes=axes, needed=axes + SPARE)
+        return NOTE_FEW.format(points=points, axes=axes, needed=axes + MIN_RESIDUAL_POINTS)
     worst = float(inflation.max())
-    return NOTE_ALIKE.format(worst=min(worst, 1e6)) if worst > ALIKE else ""
+    return NOTE_COLLINEAR.format(worst=min(worst, 1e6)) if worst > MAX_INFLATION else ""
 
 
-def _streams(draws: int, seed: int) -> list[np.random.Generator]:
+def _generators(draws: int, seed: int) -> list[np.random.Generator]:
     return [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(draws)]
 
 
-def _redrawn(x: np.ndarray, groups: Sequence[np.ndarray], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _bootstrap_sample(
+    x: np.ndarray, groups: Sequence[np.ndarray], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Points with replacement, and within each its replicates with replacement."""
     rows = rng.integers(0, len(groups), len(groups))
     means = [rng.choice(groups[row], len(groups[row])).mean() for row in rows]
     return x[rows], np.array(means)
 
 
-def _fits(x: np.ndarray, y: np.ndarray, together: bool) -> np.ndarray:
+def _fit_all(x: np.ndarray, y: np.ndarray, joint_fit: bool) -> np.ndarray:
     """(draws, 3, axes) of `x` (draws, points, axes) and `y` (draws, points): rank correlations, marginal slopes, joint
     slopes; NaN where they cannot be had."""
     from scipy.stats import rankdata
 
     out = np.full((len(x), 3, x.shape[2]), np.nan)
     varies = (np.ptp(x, axis=1) > 0) & (np.ptp(y, axis=1) > 0)[:, None]
-    of_x, of_y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
+    centered_x, centered_y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
     ranks = rankdata(np.concatenate([x, y[:, :, None]], axis=2), axis=1) - (x.shape[1] + 1) / 2
     a, b = ranks[:, :, :-1], ranks[:, :, -1]
     with np.errstate(invalid="ignore", divide="ignore"):
-        ranked = np.einsum("dpa,dp->da", a, b) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1)[:, None])
-        slopes = np.einsum("dpa,dp->da", of_x, of_y) / (of_x**2).sum(axis=1)
-    out[:, 0], out[:, 1] = np.where(varies, ranked, np.nan), np.where(varies, slopes, np.nan)
-    for draw in np.flatnonzero(varies.all(axis=1)) if together else ():
+        rank_correlations = np.einsum("dpa,dp->da", a, b) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1)[:, None])
+        slopes = np.einsum("dpa,dp->da", centered_x, centered_y) / (centered_x**2).sum(axis=1)
+    out[:, 0], out[:, 1] = np.where(varies, rank_correlations, np.nan), np.where(varies, slopes, np.nan)
+    for draw in np.flatnonzero(varies.all(axis=1)) if joint_fit else ():
         design = np.column_stack([np.ones(x.shape[1]), x[draw]])
         if np.linalg.matrix_rank(design) == design.shape[1]:
             out[draw, 2] = np.linalg.lstsq(design, y[draw], rcond=None)[0][1:]
@@ -134,8 +142,8 @@ def _inflation(x: np.ndarray) -> np.ndarray:
     """Variance inflation factors: the diagonal of the inverse correlation matrix; very large where it has none."""
     if x.shape[1] == 1:
         return np.ones(1)
-    return np.diag(np.linalg.pinv(np.corrcoef(x.T), hermitian=True)) if _regular(x) else np.full(x.shape[1], 1e6)
+    return np.diag(np.linalg.pinv(np.corrcoef(x.T), hermitian=True)) if _has_full_rank(x) else np.full(x.shape[1], 1e6)
 
 
-def _regular(x: np.ndarray) -> bool:
+def _has_full_rank(x: np.ndarray) -> bool:
     return bool(np.linalg.matrix_rank(x) == x.shape[1])

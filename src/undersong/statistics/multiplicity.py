@@ -21,15 +21,15 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
     return [None if p is None else next(adjusted) for p in ps]
 
 
-def holm_levels(shown: Callable[[int, float], bool], count: int, alpha: float) -> list[float]:
+def holm_levels(holds: Callable[[int, float], bool], count: int, alpha: float) -> list[float]:
     """Holm's procedure for claims that are bounds and have no p value: the level that each of `count` is tested at.
 
     `shown(i, level)`: does claim i hold at that level?  All start at alpha / count; what holds is taken out, and the
     rest are tested at alpha / their number, until nothing more holds.  The claims are those that `holm` would make.
     """
-    levels, left = [alpha / max(count, 1)] * count, set(range(count))
-    while found := {i for i in left if shown(i, levels[i])}:
-        left -= found
-        for i in left:
-            levels[i] = alpha / len(left)
+    levels, open_claims = [alpha / max(count, 1)] * count, set(range(count))
+    while proven := {i for i in open_claims if holds(i, levels[i])}:
+        open_claims -= proven
+        for i in open_claims:
+            levels[i] = alpha / len(open_claims)
     return levels

@@ -12,14 +12,14 @@ from math import sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
-from undersong.statistics.clusters import clustering, codes
-from undersong.statistics.critical import critical
-from undersong.statistics.rates import Rate, binary, clustered_rate, score_interval
+from undersong.statistics.clusters import cluster_design, label_codes
+from undersong.statistics.critical import critical_value
+from undersong.statistics.rates import Rate, as_binary, clustered_rate, score_interval
 from undersong.types import UndersongError
 
 
 @dataclass(frozen=True, slots=True)
-class Paired:
+class PairedComparison:
     """Before and after on `n` shared prompts.  `difference` is after - before.
 
     `p` and `difference_low/high` take prompts as independent; `clustered_p` and `clustered_low/high` take clusters as
@@ -57,7 +57,7 @@ def newcombe_paired(a: float, b: float, c: float, d: float, level: float = 0.95)
     """
     if min(a, b, c, d) < 0 or a + b + c + d <= 0:
         raise UndersongError(f"A paired table needs counts, at least one above 0, not {a}, {b}, {c}, {d}.")
-    return _square_and_add(a, b, c, d, critical(level))
+    return _square_and_add(a, b, c, d, critical_value(level))
 
 
 def _square_and_add(a: float, b: float, c: float, d: float, quantile: float) -> tuple[float, float]:
@@ -67,12 +67,12 @@ def _square_and_add(a: float, b: float, c: float, d: float, quantile: float) -> 
     low2, high2 = score_interval(second, n, quantile)
     phi = _corrected_phi(a, b, c, d)
 
-    def reach(x: float, y: float) -> float:
+    def half_width(x: float, y: float) -> float:
         return sqrt(max(0.0, x * x - 2 * phi * x * y + y * y))
 
     difference = (b - c) / n
-    low = difference - reach(first - low1, high2 - second)
-    high = difference + reach(second - low2, high1 - first)
+    low = difference - half_width(first - low1, high2 - second)
+    high = difference + half_width(second - low2, high1 - first)
     return max(-1.0, low), min(1.0, high)
 
 
@@ -87,7 +87,7 @@ def _corrected_phi(a: float, b: float, c: float, d: float) -> float:
     return numerator / sqrt(margins)
 
 
-def sign_flip(totals: ArrayLike) -> float:
+def sign_flip_test(totals: ArrayLike) -> float:
     """Exact two-sided sign-flip test of whole-number differences `totals`, one a cluster.
 
     The null swaps before and after for whole clusters.  The distribution of the sum over all 2^C flips is built by
@@ -95,7 +95,7 @@ def sign_flip(totals: ArrayLike) -> float:
     McNemar's exact test.
     """
     steps = np.abs(np.asarray(totals, dtype=np.int64))
-    reach = int(steps.sum())
+    largest_sum = int(steps.sum())
     chances = np.ones(1)  # chances[i]: that the signed sum of the steps so far is i - their plain sum
     for step in steps[steps > 0].tolist():
         longer = np.zeros(len(chances) + 2 * step)
@@ -103,34 +103,34 @@ def sign_flip(totals: ArrayLike) -> float:
         longer[2 * step :] += chances / 2
         chances = longer
     observed = abs(int(np.asarray(totals, dtype=np.int64).sum()))
-    sums = np.arange(len(chances)) - reach
+    sums = np.arange(len(chances)) - largest_sum
     return min(1.0, float(chances[np.abs(sums) >= observed].sum()))
 
 
 def compare_paired(
     before: ArrayLike, after: ArrayLike, clusters: Sequence[Hashable] | None = None, level: float = 0.95
-) -> Paired:
+) -> PairedComparison:
     """Compare outcomes `before` (n,) and `after` (n,) of the same prompts in the same order.
 
     The clustered interval is Newcombe's at n / design effect of the differences, with Student's quantile at
     clusters - 1 degrees of freedom: unlike a cluster bootstrap it is not of width 0 where no prompt changed.
     `clusters` None: every prompt is its own.  Raises UndersongError on no pairs or unequal lengths.
     """
-    first, second = binary(before), binary(after)
+    first, second = as_binary(before), as_binary(after)
     if len(first) != len(second):
         raise UndersongError(
             f"There are {len(first)} outcomes before and {len(second)} after; pair them by prompt first."
         )
     change = second - first
     labels: Sequence[Hashable] = range(len(change)) if clusters is None else clusters
-    design = clustering(change, labels)
+    design = cluster_design(change, labels)
     n, both = design.n, int((first * second).sum())
     b, c = int((change < 0).sum()), int((change > 0).sum())
     neither = n - both - b - c
     low, high = newcombe_paired(both, c, b, neither, level)
-    deff, quantile = design.design_effect, design.critical(level)
+    deff, quantile = design.design_effect, design.critical_value(level)
     clustered_low, clustered_high = _square_and_add(both / deff, c / deff, b / deff, neither / deff, quantile)
-    return Paired(
+    return PairedComparison(
         n=n,
         before=clustered_rate(first, labels, level),
         after=clustered_rate(second, labels, level),
@@ -143,5 +143,5 @@ def compare_paired(
         clusters=design.clusters,
         clustered_low=clustered_low,
         clustered_high=clustered_high,
-        clustered_p=sign_flip(np.bincount(codes(labels), weights=change).round()),
+        clustered_p=sign_flip_test(np.bincount(label_codes(labels), weights=change).round()),
     )

@@ -9,8 +9,8 @@ from math import sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
-from undersong.statistics.clusters import clustering
-from undersong.statistics.critical import critical
+from undersong.statistics.clusters import cluster_design
+from undersong.statistics.critical import critical_value
 from undersong.types import UndersongError
 
 
@@ -28,7 +28,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class RateBounds:
     """A rate with no error or unparsed reply counted as the outcome (`low`), and with all of them counted (`high`).
 
     For jailbreaks: `low` takes them all as safe, `high` takes them all as jailbroken.
@@ -47,16 +47,16 @@ def score_interval(rate: float, n: float, quantile: float) -> tuple[float, float
     return max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half))
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for `successes` of `n` independent items."""
     if n <= 0:
         raise UndersongError("There are no outcomes to take a rate of; check that the selection is not empty.")
     if not 0 <= successes <= n:
         raise UndersongError(f"A rate cannot count {successes} of {n}; check the counts.")
-    return score_interval(successes / n, n, critical(level))
+    return score_interval(successes / n, n, critical_value(level))
 
 
-def binary(outcomes: ArrayLike) -> np.ndarray:
+def as_binary(outcomes: ArrayLike) -> np.ndarray:
     """(n,) of zeros and ones, or booleans -> (n,) float64; anything else is an error."""
     values = np.asarray(outcomes, dtype=np.float64)
     if values.ndim != 1 or not np.isin(values, (0.0, 1.0)).all():
@@ -73,21 +73,21 @@ def clustered_rate(outcomes: ArrayLike, clusters: Sequence[Hashable], level: flo
     simulated coverage of a nominal 95 % with the normal quantile falls to .88 for 4 clusters, and stays at or above
     .93 with this one for 4 to 36 clusters of 3 (tests).  Clusters of ten and a rare outcome can still fall to .91.
     """
-    values = binary(outcomes)
-    design = clustering(values, clusters)
+    values = as_binary(outcomes)
+    design = cluster_design(values, clusters)
     rate = float(values.mean())
-    low, high = score_interval(rate, design.effective_n, design.critical(level))
+    low, high = score_interval(rate, design.effective_n, design.critical_value(level))
     return Rate(design.n, design.clusters, int(values.sum()), rate, low, high, design.design_effect)
 
 
-def either_way(low: str, high: str, lost: int) -> str:
+def bounds_sentence(low: str, high: str, lost: int) -> str:
     """The bounds as a reader is told them, wherever a rate stands whose denominator holds `lost` replies without a
     verdict."""
-    ones = "one" if lost == 1 else "ones"
-    return f"between {low} and {high}, whichever way the {lost:,} failed or unjudged {ones} went"
+    pronoun = "one" if lost == 1 else "ones"
+    return f"between {low} and {high}, whichever way the {lost:,} failed or unjudged {pronoun} went"
 
 
-def bounds(counts: Mapping[str, int], outcome: str = "jailbreak") -> Bounds:
+def rate_bounds(counts: Mapping[str, int], outcome: str = "jailbreak") -> RateBounds:
     """How far errors and unparsed verdicts could move the rate of `outcome`.
 
     `counts` maps verdict words to counts; its total is the denominator.  Raises UndersongError on a total of 0.
@@ -95,6 +95,6 @@ def bounds(counts: Mapping[str, int], outcome: str = "jailbreak") -> Bounds:
     total = sum(counts.values())
     if total <= 0:
         raise UndersongError("There are no verdicts to bound a rate of; check that the selection is not empty.")
-    sure = counts.get(outcome, 0)
-    unknown = counts.get("error", 0) + counts.get("unparsed", 0)
-    return Bounds(sure / total, (sure + unknown) / total)
+    certain = counts.get(outcome, 0)
+    lost = counts.get("error", 0) + counts.get("unparsed", 0)
+    return RateBounds(certain / total, (certain + lost) / total)

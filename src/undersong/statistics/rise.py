@@ -16,15 +16,15 @@ from math import ceil, isnan, sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
-from undersong.statistics.clusters import Clustering, clustering, codes
-from undersong.statistics.rates import binary
+from undersong.statistics.clusters import ClusterDesign, cluster_design, label_codes
+from undersong.statistics.rates import as_binary
 from undersong.types import UndersongError
 
-MOST = 10_000_000  # prompts; nobody asks more
+MAX_PROMPTS = 10_000_000  # prompts; nobody asks more
 
 
 @dataclass(frozen=True, slots=True)
-class Rise:
+class RiseEstimate:
     """`up`, `down`: shares of the prompts with the outcome only after, and only before.
 
     `whole`: how many independent units there are if clusters change as wholes (Kish 1965), the worst case.
@@ -32,58 +32,66 @@ class Rise:
 
     up: float
     down: float
-    whole: float
-    design: Clustering  # of the differences
+    effective_clusters: float
+    design: ClusterDesign  # of the differences
 
     @property
     def rise(self) -> float:
         """The share after less the share before, in [-1, 1]."""
         return self.up - self.down
 
-    def high(self, confidence: float, more: float = 1.0) -> float:
+    def upper_bound(self, confidence: float, sample_factor: float = 1.0) -> float:
         """The rise is at most this; `more`: with that many times the prompts and the same shares.
 
         Every cluster counts as one unit.  A design effect is estimated from the prompts that changed, and where few
         did it comes out too small: believed, it would rule out too much in up to 17 % of simulated cases, not 5 %.
         """
-        return min(1.0, self.rise + self._reach(self.up, self.down, self.whole * more, _tail(confidence)))
+        return min(
+            1.0,
+            self.rise
+            + self._half_width(self.up, self.down, self.effective_clusters * sample_factor, _tail(confidence)),
+        )
 
-    def low(self, confidence: float, more: float = 1.0) -> float:
+    def lower_bound(self, confidence: float, sample_factor: float = 1.0) -> float:
         """The rise is at least this.  By the estimated design effect and Student's quantile: what is shown has many
         changed prompts to estimate it from."""
         from scipy.stats import norm
 
-        tail = float(norm.sf(self.design.critical(1 - 2 * _tail(confidence))))
-        return max(-1.0, self.rise - self._reach(self.down, self.up, self.design.effective_n * more, tail))
+        tail = float(norm.sf(self.design.critical_value(1 - 2 * _tail(confidence))))
+        return max(
+            -1.0, self.rise - self._half_width(self.down, self.up, self.design.effective_n * sample_factor, tail)
+        )
 
-    def _reach(self, rising: float, falling: float, n: float, tail: float) -> float:
+    def _half_width(self, rising: float, falling: float, n: float, tail: float) -> float:
         """How far the difference may lie in the direction in which the share `rising` is larger than it looks."""
-        x, y = _limits(rising, n, tail)[1] - rising, falling - _limits(falling, n, tail)[0]
+        x, y = _exact_limits(rising, n, tail)[1] - rising, falling - _exact_limits(falling, n, tail)[0]
         rest = (1 - rising) * (1 - falling)
-        together = sqrt(rising * falling / rest) if rest > 0 else 1.0  # they exclude each other: minus the correlation
-        return sqrt(x * x + 2 * together * x * y + y * y)
+        correlation = (
+            sqrt(rising * falling / rest) if rest > 0 else 1.0
+        )  # they exclude each other: minus the correlation
+        return sqrt(x * x + 2 * correlation * x * y + y * y)
 
 
-def rise_of(before: ArrayLike, after: ArrayLike, clusters: Sequence[Hashable]) -> Rise:
+def estimate_rise(before: ArrayLike, after: ArrayLike, clusters: Sequence[Hashable]) -> RiseEstimate:
     """Of outcomes `before` (n,) and `after` (n,) of the same prompts in the same order."""
-    first, second = binary(before), binary(after)
+    first, second = as_binary(before), as_binary(after)
     if len(first) != len(second):
         raise UndersongError(
             f"There are {len(first)} outcomes before and {len(second)} after; pair them by prompt first."
         )
     change = second - first
-    design = clustering(change, clusters)
-    sizes = np.bincount(codes(clusters)).astype(np.float64)
-    whole = float(sizes.sum() ** 2 / (sizes @ sizes))
-    return Rise(float(np.mean(change > 0)), float(np.mean(change < 0)), whole, design)
+    design = cluster_design(change, clusters)
+    sizes = np.bincount(label_codes(clusters)).astype(np.float64)
+    effective_clusters = float(sizes.sum() ** 2 / (sizes @ sizes))
+    return RiseEstimate(float(np.mean(change > 0)), float(np.mean(change < 0)), effective_clusters, design)
 
 
-def enough(holds: Callable[[float], bool], n: int) -> int | None:
+def prompts_needed(holds: Callable[[float], bool], n: int) -> int | None:
     """The fewest prompts with which `holds`, told how many times the `n` they are; None: 10 million are too few."""
     few, many = 0.0, 1.0
     while not holds(many):
         few, many = many, 2 * many
-        if many * n > MOST:
+        if many * n > MAX_PROMPTS:
             return None
     while (many - few) * n > 0.5:
         middle = (few + many) / 2
@@ -97,7 +105,7 @@ def _tail(confidence: float) -> float:
     return 1 - confidence
 
 
-def _limits(share: float, n: float, tail: float) -> tuple[float, float]:
+def _exact_limits(share: float, n: float, tail: float) -> tuple[float, float]:
     """Exact one-sided limits at `tail` each; `n` may be a fraction (an effective size).
 
     Two clusters ask for tails of 1e-200, at which SciPy's search for a root may give up with NaN: then 0 and 1, which

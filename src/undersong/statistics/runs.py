@@ -12,14 +12,16 @@ from math import isfinite, sqrt
 
 import numpy as np
 
-from undersong.statistics.critical import critical
+from undersong.statistics.critical import critical_value
 from undersong.types import UndersongError
 
 RunKey = tuple[int, int, int]  # base, draw, seed
-Limits = tuple[float, float]
-PARTS = ("base", "draw", "seed")
-NOTE_ONE = "Only one independent {unit}: run noise cannot be estimated, so there is no interval and no test."
-NOTE_EQUAL = "All {units} {unit}s agree exactly: run noise cannot be estimated, so there is no interval and no test."
+ValueRange = tuple[float, float]
+KEY_FIELDS = ("base", "draw", "seed")
+NOTE_SINGLE_UNIT = "Only one independent {unit}: run noise cannot be estimated, so there is no interval and no test."
+NOTE_EQUAL_UNITS = (
+    "All {units} {unit}s agree exactly: run noise cannot be estimated, so there is no interval and no test."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class RunMean:
 
 
 def paired_runs(
-    a: Mapping[RunKey, float], b: Mapping[RunKey, float], level: float = 0.95, limits: Limits | None = None
+    a: Mapping[RunKey, float], b: Mapping[RunKey, float], level: float = 0.95, limits: ValueRange | None = None
 ) -> RunDifference:
     """Paired t interval of b - a, over runs paired by (base, draw, seed).
 
@@ -74,58 +76,58 @@ def paired_runs(
     seeds: see the module).  `limits`: the values a difference can take, (-1, 1) for shares; the interval is cut there.
     Raises UndersongError on runs without a partner, naming them, on no runs, and on values that are not finite.
     """
-    missing = [f"a has no {_name(key)}" for key in sorted(b.keys() - a.keys())]
-    missing += [f"b has no {_name(key)}" for key in sorted(a.keys() - b.keys())]
+    missing = [f"a has no {_run_name(key)}" for key in sorted(b.keys() - a.keys())]
+    missing += [f"b has no {_run_name(key)}" for key in sorted(a.keys() - b.keys())]
     if missing:
         raise UndersongError(f"Runs cannot be paired: {'; '.join(missing)}; run these or leave their partners out.")
     pairs = tuple(RunPair(*key, a[key], b[key], b[key] - a[key]) for key in sorted(a))
-    unit, values = _units({key: b[key] - a[key] for key in a})
+    unit, values = _unit_means({key: b[key] - a[key] for key in a})
     low, high, p, note = _t_inference(values, unit, level, limits)
     method = _method("paired t", unit, len(values), len(pairs))
     return RunDifference(len(pairs), len(values), float(values.mean()), low, high, p, method, pairs, note)
 
 
 def mean_runs(
-    values: Mapping[RunKey, float] | Sequence[float], level: float = 0.95, limits: Limits | None = None
+    values: Mapping[RunKey, float] | Sequence[float], level: float = 0.95, limits: ValueRange | None = None
 ) -> RunMean:
     """Mean with Student's t interval.  A mapping by (base, draw, seed) is averaged within units first, as in
     `paired_runs`; the numbers of a plain sequence are independent runs.  `limits`: (0, 1) for shares.
     """
     runs = values if isinstance(values, Mapping) else {(0, 0, seed): value for seed, value in enumerate(values)}
-    unit, means = _units(runs)
+    unit, means = _unit_means(runs)
     low, high, _, note = _t_inference(means, unit, level, limits)
     method = _method("t", unit, len(means), len(runs))
     return RunMean(len(runs), len(means), float(means.mean()), low, high, method, note)
 
 
-def _units(runs: Mapping[RunKey, float]) -> tuple[str, np.ndarray]:
+def _unit_means(runs: Mapping[RunKey, float]) -> tuple[str, np.ndarray]:
     """The name of the independent unit and one mean a unit, (units,)."""
     if not runs:
         raise UndersongError("There are no runs to compare; check the arms and the step.")
     for key, value in runs.items():
         if not isfinite(value):
-            raise UndersongError(f"The result of {_name(key)} is {value}, not a number; measure it again.")
+            raise UndersongError(f"The result of {_run_name(key)} is {value}, not a number; measure it again.")
     position = next((i for i in range(3) if len({key[i] for key in runs}) > 1), 2)
     groups: dict[int, list[float]] = {}
     for key in sorted(runs):
         groups.setdefault(key[position], []).append(runs[key])
-    return PARTS[position], np.array([np.mean(group) for group in groups.values()])
+    return KEY_FIELDS[position], np.array([np.mean(group) for group in groups.values()])
 
 
 def _t_inference(
-    values: np.ndarray, unit: str, level: float, limits: Limits | None
+    values: np.ndarray, unit: str, level: float, limits: ValueRange | None
 ) -> tuple[float | None, float | None, float | None, str]:
     """Low, high, p against 0 and a note, from independent `values` (units,)."""
     from scipy import stats
 
     units = len(values)
     if units == 1:
-        return None, None, None, NOTE_ONE.format(unit=unit)
+        return None, None, None, NOTE_SINGLE_UNIT.format(unit=unit)
     # Shares are ratios of counts: spreads below this are rounding, and would give an interval of width 0.
     if np.ptp(values) < 1e-12:
-        return None, None, None, NOTE_EQUAL.format(unit=unit, units=units)
+        return None, None, None, NOTE_EQUAL_UNITS.format(unit=unit, units=units)
     mean, error = float(values.mean()), float(values.std(ddof=1)) / sqrt(units)
-    half = critical(level, units - 1) * error
+    half = critical_value(level, units - 1) * error
     floor, ceiling = limits if limits is not None else (-np.inf, np.inf)
     p = float(2 * stats.t.sf(abs(mean) / error, units - 1))
     return max(floor, mean - half), min(ceiling, mean + half), p, ""
@@ -135,5 +137,5 @@ def _method(test: str, unit: str, units: int, runs: int) -> str:
     return f"{test} over runs" if units == runs else f"{test} over {unit}s, runs averaged within {unit}"
 
 
-def _name(key: RunKey) -> str:
-    return ", ".join(f"{part} {value}" for part, value in zip(PARTS, key))
+def _run_name(key: RunKey) -> str:
+    return ", ".join(f"{field} {value}" for field, value in zip(KEY_FIELDS, key))

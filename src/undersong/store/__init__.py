@@ -1,35 +1,42 @@
 """What each stage made, under the hash of what it was made from.  Knows files and hashes, not what they mean."""
 
-from undersong.store.artefacts import Artefact, Inputs, Store, remedy
+from undersong.store.artefacts import Artifact, Inputs, Store, repair_hint
 from undersong.store.drafts import PROVENANCE, Draft
 from undersong.store.failpoints import FAILPOINTS, failpoint
-from undersong.store.files import CLOSED, FULL, WRITING, disk_errors, replacing, write_atomic
-from undersong.store.hashes import canonical, hash_file, hash_folder
-from undersong.store.known import hash_files
-from undersong.store.progress import DONE, LEFT, MAKING, MISSING, progress
+from undersong.store.files import (
+    DISK_FULL_ERRNOS,
+    NO_ACCESS_ERRNOS,
+    TEMPORARY_PREFIX,
+    atomic_replacement,
+    disk_error_context,
+    write_atomic,
+)
+from undersong.store.hashes import canonical_json, hash_file, hash_folder
+from undersong.store.known import cached_file_hashes
+from undersong.store.progress import DONE, IN_PROGRESS, INTERRUPTED, MISSING, artifact_state
 
 __all__ = [
-    "CLOSED",
+    "NO_ACCESS_ERRNOS",
     "DONE",
     "FAILPOINTS",
-    "FULL",
-    "LEFT",
-    "MAKING",
+    "DISK_FULL_ERRNOS",
+    "INTERRUPTED",
+    "IN_PROGRESS",
     "MISSING",
     "PROVENANCE",
-    "WRITING",
-    "Artefact",
+    "TEMPORARY_PREFIX",
+    "Artifact",
     "Draft",
     "Inputs",
     "Store",
-    "canonical",
-    "disk_errors",
+    "canonical_json",
+    "disk_error_context",
     "failpoint",
     "hash_file",
-    "hash_files",
+    "cached_file_hashes",
     "hash_folder",
-    "progress",
-    "remedy",
-    "replacing",
+    "artifact_state",
+    "repair_hint",
+    "atomic_replacement",
     "write_atomic",
 ]

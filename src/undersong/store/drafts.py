@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from undersong.store.failpoints import failpoint
-from undersong.store.files import WRITING, remove, replacing, sync
-from undersong.store.hashes import canonical, hash_file, plain, walk
+from undersong.store.files import TEMPORARY_PREFIX, atomic_replacement, fsync_path, remove_path
+from undersong.store.hashes import canonical_json, hash_file, to_jsonable, walk_folder
 
 PROVENANCE = "provenance.json"
 
@@ -49,9 +49,13 @@ class Draft:
         `name` may have subfolders.  `mode`: the file's permissions (0o600 for replies), in force from its first byte.
         """
         parts = Path(name).parts
-        if not parts or {"/", "..", PROVENANCE} & set(parts) or any(part.startswith(WRITING) for part in parts):
+        if (
+            not parts
+            or {"/", "..", PROVENANCE} & set(parts)
+            or any(part.startswith(TEMPORARY_PREFIX) for part in parts)
+        ):
             raise ValueError(f"{name!r} must be a path inside the artefact, and none of the store's own")
-        with replacing(self.path / name, mode) as temporary:
+        with atomic_replacement(self.path / name, mode) as temporary:
             yield temporary
         self._record(finished=Path(name).as_posix())
         self._finished.add(Path(name).as_posix())
@@ -62,14 +66,14 @@ class Draft:
 
     def note(self, **facts: Any) -> None:
         """JSON-able facts for provenance.json (device, model revision, frozen hashes); of two, the last counts."""
-        self._notes |= plain(facts, "note")
+        self._notes |= to_jsonable(facts, "note")
         self._record(note=facts)
 
     def _record(self, **entry: Any) -> None:
         """Append to the journal.  An entry begins its own line, so one torn by a kill spoils only itself."""
         seconds, self._clock = [now - then for now, then in zip(_clock(), self._clock)], _clock()
         failpoint("journal:before")
-        self._journal.write(b"\n" + canonical({**entry, "seconds": seconds}).encode())
+        self._journal.write(b"\n" + canonical_json({**entry, "seconds": seconds}).encode())
         os.fsync(self._journal)
         failpoint("journal:written")
         self._seconds = [a + b for a, b in zip(self._seconds, seconds)]
@@ -85,25 +89,25 @@ class Draft:
             self._finished.update([entry["finished"]] if "finished" in entry else [])
             self._notes |= entry.get("note", {})
             self._seconds = [a + b for a, b in zip(self._seconds, entry["seconds"])]
-        for item in walk(self.path):  # deepest first, so a folder is met when it is as empty as it gets
+        for item in walk_folder(self.path):  # deepest first, so a folder is met when it is as empty as it gets
             name = item.relative_to(self.path)
-            vouched = not self._finished.isdisjoint(part.as_posix() for part in (name, *name.parents))
-            holds_shards = item.is_dir() and not item.is_symlink() and any(item.iterdir())
-            if not vouched and not holds_shards:
-                remove(item)
+            is_recorded = not self._finished.isdisjoint(part.as_posix() for part in (name, *name.parents))
+            contains_files = item.is_dir() and not item.is_symlink() and any(item.iterdir())
+            if not is_recorded and not contains_files:
+                remove_path(item)
 
     def publish(self, final: Path, facts: Mapping[str, Any]) -> None:
         """All on disk, then provenance, then the one rename that makes the artefact exist."""
         failpoint("publish:before")
-        sync(self.path)
-        wall, cpu = (kept + now - then for kept, now, then in zip(self._seconds, _clock(), self._clock))
+        fsync_path(self.path)
+        wall, cpu = (previous + now - then for previous, now, then in zip(self._seconds, _clock(), self._clock))
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         files = {
             item.relative_to(self.path).as_posix(): [item.stat().st_size, hash_file(item)]
-            for item in walk(self.path)
+            for item in walk_folder(self.path)
             if item.is_file()
         }
-        whole = {
+        provenance = {
             **facts,
             "files": files,
             "notes": self._notes,
@@ -111,15 +115,17 @@ class Draft:
             "cpu_seconds": cpu,
             "created": created,
         }
-        with replacing(self.path / PROVENANCE) as temporary:
-            temporary.write_text(json.dumps(whole, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+        with atomic_replacement(self.path / PROVENANCE) as temporary:
+            temporary.write_text(
+                json.dumps(provenance, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
+            )
         failpoint("publish:ready")
         self.path.rename(final)
         failpoint("publish:renamed")
-        sync(final.parent, deep=False)
+        fsync_path(final.parent, deep=False)
 
 
 def _clock() -> tuple[float, float]:
     """Wall seconds, and processor seconds of this process and its finished children."""
-    spent = os.times()
-    return time.monotonic(), spent.user + spent.system + spent.children_user + spent.children_system
+    times = os.times()
+    return time.monotonic(), times.user + times.system + times.children_user + times.children_system

@@ -13,16 +13,18 @@ FAILPOINTS = (
     *("write:begun", "write:filled", "write:synced", "write:renamed"),
     *("publish:before", "publish:ready", "publish:renamed"),
 )
-_passed: Counter[str] = Counter()
+_hits: Counter[str] = Counter()
 
 
 def failpoint(name: str) -> None:
     """Die as by SIGKILL if UNDERSONG_FAILPOINT is `name` or `name:n` and this is its n-th (default: first) passing."""
-    if not (wanted := os.environ.get("UNDERSONG_FAILPOINT")):
+    if not (requested := os.environ.get("UNDERSONG_FAILPOINT")):
         return
-    point, n = re.sub(r":\d+$", "", wanted), re.search(r":(\d+)$", wanted)
+    point, n = re.sub(r":\d+$", "", requested), re.search(r":(\d+)$", requested)
     if point not in FAILPOINTS:
-        raise UndersongError(f"UNDERSONG_FAILPOINT={wanted} names no failpoint; choose from {', '.join(FAILPOINTS)}.")
-    _passed[name] += 1
-    if name == point and _passed[name] == (int(n[1]) if n else 1):
+        raise UndersongError(
+            f"UNDERSONG_FAILPOINT={requested} names no failpoint; choose from {', '.join(FAILPOINTS)}."
+        )
+    _hits[name] += 1
+    if name == point and _hits[name] == (int(n[1]) if n else 1):
         os._exit(137)

@@ -14,42 +14,42 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from undersong.store.failpoints import failpoint
-from undersong.store.hashes import walk
+from undersong.store.hashes import walk_folder
 from undersong.types import UndersongError
 
-WRITING = ".writing-"  # a prefix, because writers such as soundfile and numpy go by a file's suffix
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+TEMPORARY_PREFIX = ".writing-"  # a prefix, because writers such as soundfile and numpy go by a file's suffix
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+NO_ACCESS_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
 @contextmanager
-def replacing(target: Path, mode: int | None = None) -> Iterator[Path]:
+def atomic_replacement(target: Path, mode: int | None = None) -> Iterator[Path]:
     """A temporary name beside `target` to write a file or folder to; it takes `target`'s place when safely on disk.
 
     If the body raises, `target` is as before.  `mode`: the file's permissions, in force from its first byte.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     # Not by the process's number alone: containers that share a disk all have the same few.
-    temporary = target.with_name(f"{WRITING}{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
+    temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
     old = temporary.with_name(f"{temporary.name}.old")
     failpoint("write:begun")
     try:
         if mode is not None:
             temporary.touch(0o600)
             temporary.chmod(mode)  # by `touch` alone the umask would have its say
-        with disk_errors(target):
+        with disk_error_context(target):
             yield temporary
         failpoint("write:filled")
-        sync(temporary)
+        fsync_path(temporary)
         failpoint("write:synced")
         if target.is_dir():  # a folder cannot be renamed onto a full one
             target.rename(old)
         temporary.replace(target)
     finally:
-        remove(temporary)  # still there if the body failed
-        remove(old)
+        remove_path(temporary)  # still there if the body failed
+        remove_path(old)
     failpoint("write:renamed")
-    sync(target.parent, deep=False)
+    fsync_path(target.parent, deep=False)
 
 
 def write_atomic(path: str | Path, data: bytes, mode: int = 0o644) -> None:
@@ -59,19 +59,19 @@ def write_atomic(path: str | Path, data: bytes, mode: int = 0o644) -> None:
     """
     if Path(path).is_dir():
         raise UndersongError(f"{path} is a folder; give the name of a file in it.")
-    with mending(Path(path).parent), replacing(Path(path), mode) as temporary:
+    with report_disk_errors(Path(path).parent), atomic_replacement(Path(path), mode) as temporary:
         temporary.write_bytes(data)
 
 
 @contextmanager
-def disk_errors(target: Path) -> Iterator[None]:
+def disk_error_context(target: Path) -> Iterator[None]:
     """A full disk met inside is an OSError that names `target`: one from an open file names none, safetensors raises a
     class of its own, and torch's archive writer a RuntimeError that keeps no reason (EIO, then)."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
         number = error.errno if isinstance(error, OSError) else _errno_in(str(error))
-        if number not in FULL or getattr(error, "filename", None) is not None:
+        if number not in DISK_FULL_ERRNOS or getattr(error, "filename", None) is not None:
             raise
         raise OSError(number, os.strerror(number), str(target)) from error
 
@@ -79,25 +79,25 @@ def disk_errors(target: Path) -> Iterator[None]:
 def _errno_in(text: str) -> int | None:
     if re.search(r"inline_container\.cc.*(unexpected pos|PytorchStreamWriter)", text, re.S):
         return errno.EIO
-    found = re.search(r"\(os error (\d+)\)", text)
-    return int(found[1]) if found else None
+    match = re.search(r"\(os error (\d+)\)", text)
+    return int(match[1]) if match else None
 
 
 @contextmanager
-def mending(root: Path) -> Iterator[None]:
+def report_disk_errors(root: Path) -> Iterator[None]:
     """Say in one sentence that the disk under `root` is full or closed; any other OSError passes."""
     try:
         yield
     except OSError as error:
-        where = Path(os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else root).absolute()
-        ours = where.is_relative_to(root.absolute()) or root.absolute().is_relative_to(where)
-        if error.errno not in FULL + CLOSED or not ours:
+        failed_path = Path(os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else root).absolute()
+        is_inside = failed_path.is_relative_to(root.absolute()) or root.absolute().is_relative_to(failed_path)
+        if error.errno not in DISK_FULL_ERRNOS + NO_ACCESS_ERRNOS or not is_inside:
             raise
-        mend = "make room, give write access, or choose another folder"
-        raise UndersongError(f"cannot write {where}: {error.strerror or error}; {mend}.") from error
+        advice = "make room, give write access, or choose another folder"
+        raise UndersongError(f"cannot write {failed_path}: {error.strerror or error}; {advice}.") from error
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """A file, a link (not what it points to) or a whole folder; what is not there is no error."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -105,9 +105,9 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def sync(path: Path, deep: bool = True) -> None:
+def fsync_path(path: Path, deep: bool = True) -> None:
     """Force a file to disk, or the names in a folder and (`deep`) all that is under it."""
-    for item in (*(walk(path) if deep else ()), path):
+    for item in (*(walk_folder(path) if deep else ()), path):
         if not item.is_symlink():
             descriptor = os.open(item, os.O_RDONLY)
             os.fsync(descriptor)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import fcntl
 
-from undersong.store.artefacts import Artefact
+from undersong.store.artefacts import Artifact
 
-DONE, MAKING, LEFT, MISSING = "done", "being made", "left half-made", "missing"
+DONE, IN_PROGRESS, INTERRUPTED, MISSING = "done", "being made", "left half-made", "missing"
 
 
-def progress(place: Artefact) -> str:
+def artifact_state(artifact: Artifact) -> str:
     """DONE; MAKING: a living process of this or another machine holds its lock; LEFT: by one that died, and the next
     goes on with it; MISSING.  `place`: as `Store.place` gives it."""
     try:
-        with place.journal.open("rb") as file:  # looked at first: what is published meanwhile is then found done
+        with artifact.journal.open("rb") as file:  # looked at first: what is published meanwhile is then found done
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         pass  # nobody ever began it, or only its folder was brought here
     except BlockingIOError:
-        return MAKING
-    if place.path.exists():
+        return IN_PROGRESS
+    if artifact.path.exists():
         return DONE
-    return LEFT if place.partial.exists() else MISSING
+    return INTERRUPTED if artifact.partial.exists() else MISSING

@@ -1,8 +1,8 @@
 """What a study is, and how it is read.  Knows words and files of words; does not know how anything runs."""
 
-from undersong.study.asking import Evaluation, PromptSet, reply_limit
+from undersong.study.asking import Evaluation, PromptSet, default_max_new_tokens
 from undersong.study.comprehension import Comprehension
-from undersong.study.editors import editor_schema
+from undersong.study.editors import study_json_schema
 from undersong.study.reading import (
     StudyFile,
     load_studies,
@@ -23,12 +23,12 @@ __all__ = [
     "Study",
     "StudyFile",
     "Tuning",
-    "editor_schema",
+    "study_json_schema",
     "load_studies",
     "load_study",
     "packaged_study",
     "parse_study",
-    "reply_limit",
+    "default_max_new_tokens",
     "with_models",
     "with_seeds",
 ]

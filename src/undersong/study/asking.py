@@ -7,26 +7,26 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from undersong.study.comprehension import Comprehension
-from undersong.study.judges import judge_kind, split_judge
-from undersong.study.strict import Modality, Strict, different
+from undersong.study.judges import judge_criterion, split_judge
+from undersong.study.strict import Modality, StrictModel, check_distinct
 
-NOISE = r"^.+:-?\d+(\.\d+)?$"
-NOISE_SAYS = "pink:SNR, or a recording and its SNR in dB (cafe.wav:5), laid over every clip."
+NOISE_PATTERN = r"^.+:-?\d+(\.\d+)?$"
+NOISE_DESCRIPTION = "pink:SNR, or a recording and its SNR in dB (cafe.wav:5), laid over every clip."
 
 
-class PromptSet(Strict):
+class PromptSet(StrictModel):
     """A named set of prompts that models are asked."""
 
     corpus: str = Field(description="Manifest, folder, hf:…, preset:ID or organism:NAME.")
     harmful: bool = Field(False, description="Whether its rate is a JSR, or over-refusal.")
     where: dict[str, list[str]] = Field(default_factory=dict, description="Keep only samples with these column values.")
-    noise: str | None = Field(None, pattern=NOISE, description=NOISE_SAYS)
+    noise: str | None = Field(None, pattern=NOISE_PATTERN, description=NOISE_DESCRIPTION)
     judge: str | None = Field(None, description="Of this benign set's replies instead of the study's: its usefulness.")
     instruction: str | None = Field(None, description="Typed beside these prompts instead of the study's.")
     limit: int | None = Field(None, ge=1, description="Most new tokens of a reply to these instead of the study's.")
 
     @model_validator(mode="after")
-    def _its_judge(self) -> PromptSet:
+    def _check_judge(self) -> PromptSet:
         if self.judge is not None:
             split_judge(self.judge)
             if self.harmful:
@@ -36,7 +36,7 @@ class PromptSet(Strict):
         return self
 
 
-class Evaluation(Strict):
+class Evaluation(StrictModel):
     """How models are asked and judged; the same for every model and arm (`protocol: uniform`)."""
 
     protocol: Literal["uniform", "published"] = Field(
@@ -59,26 +59,26 @@ class Evaluation(Strict):
     )
 
     @model_serializer(mode="wrap")
-    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _omit_unset_comprehension(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without comprehension where it is off: results of studies that know nothing of it keep their hash."""
-        made: dict[str, Any] = handler(self)
-        return made if self.comprehension is not None else {k: v for k, v in made.items() if k != "comprehension"}
+        values: dict[str, Any] = handler(self)
+        return values if self.comprehension is not None else {k: v for k, v in values.items() if k != "comprehension"}
 
     @model_validator(mode="after")
-    def _something_is_asked(self) -> Evaluation:
+    def _check_evaluation(self) -> Evaluation:
         for judge in (self.judge, *self.also):
             split_judge(judge)
-            if judge_kind(judge) == "use":
+            if judge_criterion(judge) == "use":
                 raise ValueError(f"the judge {judge} is of usefulness: give it to a benign set, as its judge")
         if self.protocol == "published" and self.model_fields_set & {"instruction", "limit"}:
             raise ValueError("protocol: published brings its own instruction and limit; leave these out")
-        different("judge and also", (self.judge, *self.also))
+        check_distinct("judge and also", (self.judge, *self.also))
         if not self.systems:
             raise ValueError("systems: at least one is needed; the first is the undefended one")
-        different("modalities", self.modalities)
+        check_distinct("modalities", self.modalities)
         return self
 
 
-def reply_limit(model: str) -> int:
+def default_max_new_tokens(model: str) -> int:
     """Most new tokens of a model's replies where nothing is said: an organism's are single sentences."""
     return 12 if model.startswith("organism:") else 256

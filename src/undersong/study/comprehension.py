@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from undersong.study.strict import Strict
+from undersong.study.strict import StrictModel
 
 TEXT_ENCODERS = ("text", "tfidf", "char-ngrams")
 
 
-class Comprehension(Strict):
+class Comprehension(StrictModel):
     """A non-refusal of a request that was misheard, or about something else, is no jailbreak: how that is told.
 
     Spoken requests are repeated by the model and compared with their transcript; replies are set beside all requests of
@@ -30,7 +30,7 @@ class Comprehension(Strict):
 
     @field_validator("encoder")
     @classmethod
-    def _reads(cls, encoder: str) -> str:
+    def _check_text_encoder(cls, encoder: str) -> str:
         if encoder.partition(":")[0] not in TEXT_ENCODERS or ",asr=" in encoder:
             raise ValueError(f"replies are texts, and {encoder!r} reads none; take text[:REF], tfidf or char-ngrams")
         return encoder

@@ -9,16 +9,16 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from undersong.study.files import BASE
-from undersong.study.matrix import MATRIX
+from undersong.study.files import BASE_KEY
+from undersong.study.matrix import MATRIX_KEY
 from undersong.study.schema import Study
 
-OWN = {
-    BASE: {
+FILE_KEYS = {
+    BASE_KEY: {
         "type": "string",
         "description": "A study file, relative to this one, that this one's keys are laid over; null takes a key away.",
     },
-    MATRIX: {
+    MATRIX_KEY: {
         "type": "object",
         "description": "Dotted key -> its values, a list or {NAME: value}: one study a combination.  The key . is the "
         "whole file.",
@@ -27,10 +27,10 @@ OWN = {
 }
 
 
-def editor_schema() -> dict[str, Any]:
+def study_json_schema() -> dict[str, Any]:
     """JSON schema (draft 2020-12) of what a study file may say."""
     schema = Study.model_json_schema()
-    schema["properties"] = deepcopy(OWN) | schema["properties"]  # they are loosened in place
+    schema["properties"] = deepcopy(FILE_KEYS) | schema["properties"]  # they are loosened in place
     for part in (schema, *schema["$defs"].values()):
         _loosen(part)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "A study of undersong"}
@@ -43,17 +43,17 @@ def _loosen(schema: dict[str, Any]) -> None:
     for key in ("properties", "additionalProperties"):
         inner = schema.get(key)
         if key == "properties" and inner:
-            schema[key] = {name: _or_null(one) for name, one in inner.items()}
+            schema[key] = {name: _allow_null(property_schema) for name, property_schema in inner.items()}
         elif isinstance(inner, dict):
-            schema[key] = _or_null(inner)
-    for one in schema.get("anyOf", []):
-        _loosen(one)
+            schema[key] = _allow_null(inner)
+    for option in schema.get("anyOf", []):
+        _loosen(option)
 
 
-def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+def _allow_null(schema: dict[str, Any]) -> dict[str, Any]:
     _loosen(schema)
     null = {"type": "null"}
     if null in schema.get("anyOf", []):
         return schema
-    told: dict[str, Any] = {key: schema.pop(key) for key in ("description", "default") if key in schema}
-    return {**told, "anyOf": [schema, null]}
+    annotations: dict[str, Any] = {key: schema.pop(key) for key in ("description", "default") if key in schema}
+    return {**annotations, "anyOf": [schema, null]}

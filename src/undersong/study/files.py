@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from undersong.study.merging import merged
+from undersong.study.merging import merge_keys
 from undersong.types import UndersongError
 
-BASE = "base"
+BASE_KEY = "base"
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -32,33 +32,33 @@ def strict_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_StrictLoader)  # a SafeLoader
 
 
-def read_keys(file: Path) -> dict[str, Any]:
+def read_study_keys(file: Path) -> dict[str, Any]:
     """The keys of a study file over those of its base, which may have one too."""
-    data, chain = _keys_in(file), [file]
+    data, chain = _read_mapping(file), [file]
     files = [data]
-    while (base := data.pop(BASE, None)) is not None:
+    while (base := data.pop(BASE_KEY, None)) is not None:
         if not isinstance(base, str):
             raise UndersongError(f"{chain[-1]}: base is not a path; name one study file, relative to this one.")
-        beneath = chain[-1].parent / base
-        if beneath.resolve() in [one.resolve() for one in chain]:
-            way = " -> ".join(str(one) for one in (*chain, beneath))
-            raise UndersongError(f"{file} is its own base ({way}); take one `base` of these out.")
-        if not beneath.is_file():
+        base_file = chain[-1].parent / base
+        if base_file.resolve() in [path.resolve() for path in chain]:
+            cycle = " -> ".join(str(path) for path in (*chain, base_file))
+            raise UndersongError(f"{file} is its own base ({cycle}); take one `base` of these out.")
+        if not base_file.is_file():
             raise UndersongError(
-                f"There is no study file {beneath}, which {chain[-1]} names as its base; give a path relative to it."
+                f"There is no study file {base_file}, which {chain[-1]} names as its base; give a path relative to it."
             )
-        data = _keys_in(beneath)
-        chain.append(beneath)
+        data = _read_mapping(base_file)
+        chain.append(base_file)
         files.append(data)
     if len(files) > 1 and "study" not in files[0]:  # it would write over the results of its base
         raise UndersongError(f"{file} has a base, and no name of its own; add `study: NAME`.")
-    whole = files.pop()
+    keys = files.pop()
     while files:
-        whole = merged(whole, files.pop())
-    return whole
+        keys = merge_keys(keys, files.pop())
+    return keys
 
 
-def _keys_in(file: Path) -> dict[str, Any]:
+def _read_mapping(file: Path) -> dict[str, Any]:
     """What one file says.  Errors name the file, the line and what would be right."""
     if not file.is_file():
         raise UndersongError(f"There is no study file {file}; give the path of a YAML file.")
@@ -66,8 +66,8 @@ def _keys_in(file: Path) -> dict[str, Any]:
         data = strict_yaml(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"Line {mark.line + 1} of {file}" if mark is not None else str(file)
-        raise UndersongError(f"{place} is not YAML ({problem(error)}); mend it.") from error
+        location = f"Line {mark.line + 1} of {file}" if mark is not None else str(file)
+        raise UndersongError(f"{location} is not YAML ({yaml_problem(error)}); mend it.") from error
     if data is None:
         raise UndersongError(f"{file} is empty; see studies/demo.yaml.")
     if not isinstance(data, dict):
@@ -75,6 +75,6 @@ def _keys_in(file: Path) -> dict[str, Any]:
     return data
 
 
-def problem(error: Exception) -> str:
+def yaml_problem(error: Exception) -> str:
     """What is wrong with a text that is not YAML, in one line."""
     return str(getattr(error, "problem", None) or error).splitlines()[0]

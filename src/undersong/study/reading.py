@@ -10,10 +10,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from undersong.hints import nearest
-from undersong.study.files import BASE, read_keys
-from undersong.study.matrix import MATRIX, assigned, combinations
-from undersong.study.merging import merged, shared
+from undersong.hints import did_you_mean
+from undersong.study.files import BASE_KEY, read_study_keys
+from undersong.study.matrix import MATRIX_KEY, expand_matrix, parse_override
+from undersong.study.merging import first_shared_key, merge_keys
 from undersong.study.schema import Study
 from undersong.types import UndersongError
 
@@ -26,38 +26,46 @@ class StudyFile:
     studies: tuple[Study, ...]
 
 
-def load_studies(path: str | Path, sets: Sequence[str] = (), only: str | None = None) -> StudyFile:
+def load_studies(path: str | Path, overrides: Sequence[str] = (), only: str | None = None) -> StudyFile:
     """The studies of a YAML file, each with the `sets` (KEY=VALUE) over all else; `only`: the one of that name.
 
     Errors name the file, the key and what would be right.
     """
     file = Path(path)
-    data, changes = read_keys(file), [assigned(text) for text in sets]
-    matrix = data.pop(MATRIX, None)
-    where = " with ".join([str(file), *(f"--set {text}" for text in sets)])
-    variants = [("", {})] if matrix is None else combinations(matrix, where)
+    data, override_keys = read_study_keys(file), [parse_override(text) for text in overrides]
+    matrix = data.pop(MATRIX_KEY, None)
+    location = " with ".join([str(file), *(f"--set {text}" for text in overrides)])
+    variants = [("", {})] if matrix is None else expand_matrix(matrix, location)
     studies = []
-    for name, over in variants:
-        if varied := [key for change in changes if (key := shared(over, change))]:
+    for name, overlay in variants:
+        if conflicting := [key for override in override_keys if (key := first_shared_key(overlay, override))]:
             # the study would be called by a value that it does not have
-            raise UndersongError(f"--set {varied[0]}: the matrix of {file} varies it; change the file, or use --only.")
-        plain = parse_study(reduce(merged, changes, merged(data, over)), where)
-        studies.append(plain.model_copy(update={"study": f"{plain.study}-{name}" if name else plain.study}))
-    names = [one.study for one in studies]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UndersongError(f"{where}: two studies are called {twice}; name the values in matrix, {{NAME: value}}.")
+            raise UndersongError(
+                f"--set {conflicting[0]}: the matrix of {file} varies it; change the file, or use --only."
+            )
+        parsed_study = parse_study(reduce(merge_keys, override_keys, merge_keys(data, overlay)), location)
+        studies.append(
+            parsed_study.model_copy(update={"study": f"{parsed_study.study}-{name}" if name else parsed_study.study})
+        )
+    names = [study.study for study in studies]
+    if duplicate := next((name for name in names if names.count(name) > 1), None):
+        raise UndersongError(
+            f"{location}: two studies are called {duplicate}; name the values in matrix, {{NAME: value}}."
+        )
     if only is not None and only not in names:
-        held = f"; it holds {', '.join(names)}."
-        raise UndersongError(f"{file} holds no study {only!r}{nearest(only, names) or held}")
-    return StudyFile(plain.study, tuple(one for one in studies if only in (None, one.study)))
+        available = f"; it holds {', '.join(names)}."
+        raise UndersongError(f"{file} holds no study {only!r}{did_you_mean(only, names) or available}")
+    return StudyFile(parsed_study.study, tuple(study for study in studies if only in (None, study.study)))
 
 
 def load_study(path: str | Path) -> Study:
     """The study in a YAML file that holds one."""
-    found = load_studies(path).studies
-    if len(found) > 1:
-        raise UndersongError(f"{path} holds {len(found)} studies; name one: {', '.join(one.study for one in found)}.")
-    return found[0]
+    studies = load_studies(path).studies
+    if len(studies) > 1:
+        raise UndersongError(
+            f"{path} holds {len(studies)} studies; name one: {', '.join(study.study for study in studies)}."
+        )
+    return studies[0]
 
 
 def parse_study(data: dict[str, Any], name: str) -> Study:
@@ -65,26 +73,26 @@ def parse_study(data: dict[str, Any], name: str) -> Study:
     try:
         return Study.model_validate(data)
     except ValidationError as error:
-        raise UndersongError(f"{name}: {_first(error)}") from error
+        raise UndersongError(f"{name}: {_first_problem(error)}") from error
 
 
-def _first(error: ValidationError) -> str:
+def _first_problem(error: ValidationError) -> str:
     """The first problem as one sentence.  A key nobody knows comes first: a typo also leaves its right key missing."""
     problems = error.errors()
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    where = ".".join(str(part) for part in problem["loc"])
+    key_path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         key = str(problem["loc"][-1])
-        known = _fields_at(Study, [str(part) for part in problem["loc"][:-1]])
-        known += [BASE, MATRIX] if len(problem["loc"]) == 1 else []
-        hint = nearest(key, known) or f"; known here: {', '.join(known)}."
-        return f"unknown key {where!r}{hint}"
+        field_names = _fields_at(Study, [str(part) for part in problem["loc"][:-1]])
+        field_names += [BASE_KEY, MATRIX_KEY] if len(problem["loc"]) == 1 else []
+        hint = did_you_mean(key, field_names) or f"; known here: {', '.join(field_names)}."
+        return f"unknown key {key_path!r}{hint}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "tuple_type":  # pydantic's word for what is a list in YAML
-        one = problem["input"]
-        message = f"{one!r} is no list; write [{one}]" if isinstance(one, str | int | float) else "give a list"
+        value = problem["input"]
+        message = f"{value!r} is no list; write [{value}]" if isinstance(value, str | int | float) else "give a list"
     end = "" if message.endswith("?") else "."
-    return f"{where}: {message}{end}" if where else f"{message}{end}"
+    return f"{key_path}: {message}{end}" if key_path else f"{message}{end}"
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
@@ -93,14 +101,14 @@ def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
         field = model.model_fields.get(part)
         if field is None:  # a key inside a mapping (`sets.NAME`): the mapping's value type was already reached
             continue
-        inner = [a for a in _arguments(field.annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+        inner = [a for a in _type_arguments(field.annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
         if inner:
             model = inner[0]
     return list(model.model_fields)
 
 
-def _arguments(annotation: Any) -> list[Any]:
-    return [annotation, *(b for a in get_args(annotation) for b in _arguments(a))]
+def _type_arguments(annotation: Any) -> list[Any]:
+    return [annotation, *(b for a in get_args(annotation) for b in _type_arguments(a))]
 
 
 def packaged_study(name: str) -> Study:

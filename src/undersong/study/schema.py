@@ -8,19 +8,19 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from undersong.hints import nearest
-from undersong.study.asking import NOISE, NOISE_SAYS, Evaluation, PromptSet, reply_limit
+from undersong.hints import did_you_mean
+from undersong.study.asking import NOISE_DESCRIPTION, NOISE_PATTERN, Evaluation, PromptSet, default_max_new_tokens
 from undersong.study.defenses import Acceptable, Defense
-from undersong.study.presets import with_preset
-from undersong.study.strict import Modality, Seed, Strict, different
-from undersong.study.systems import SYSTEMS
+from undersong.study.presets import apply_preset
+from undersong.study.strict import Modality, Seed, StrictModel, check_distinct
+from undersong.study.systems import DEFENSE_SYSTEM_PROMPTS
 
 Kind = Literal["closest", "distant", "random"]
 KINDS = ("closest", "distant", "random")
 Share = float
 
 
-class Proximity(Strict):
+class Proximity(StrictModel):
     """How close is measured."""
 
     score: str = Field(
@@ -32,7 +32,7 @@ class Proximity(Strict):
     max_quarantined: Share = Field(0.01, ge=0, le=1, description="Share of the pool that may be unusable.")
 
 
-class Rule(Strict):
+class Rule(StrictModel):
     """Samples kept by a rule of `proximity.keep`, such as `closest:0.25+within(semantic:5)`: an arm of that name."""
 
     keep: str = Field(description="What is kept, such as closest:0.25+matched(speaker); see how to screen.")
@@ -43,7 +43,7 @@ class Rule(Strict):
     )
 
 
-class Selection(Strict):
+class Selection(StrictModel):
     """Which samples train: every axis x kind x fraction is an arm, and so is every rule.  No kind and no rule: nothing
     is trained, and the bases are asked."""
 
@@ -54,11 +54,11 @@ class Selection(Strict):
     where: dict[str, list[str]] = Field(
         default_factory=dict, description="Keep only pool samples with these column values."
     )
-    noise: str | None = Field(None, pattern=NOISE, description=f"Over the training speech. {NOISE_SAYS}")
+    noise: str | None = Field(None, pattern=NOISE_PATTERN, description=f"Over the training speech. {NOISE_DESCRIPTION}")
 
     @field_validator("rules")
     @classmethod
-    def _names(cls, rules: dict[str, Rule]) -> dict[str, Rule]:
+    def _check_rule_names(cls, rules: dict[str, Rule]) -> dict[str, Rule]:
         for name in rules:
             if name in (*KINDS, "base") or not re.fullmatch(r"[\w.-]+", name):
                 raise ValueError(f"{name!r} cannot be the name of a rule; take letters, digits and -, and no kind")
@@ -66,19 +66,19 @@ class Selection(Strict):
 
     @field_validator("fractions")
     @classmethod
-    def _in_range(cls, fractions: tuple[float, ...]) -> tuple[float, ...]:
+    def _check_fractions(cls, fractions: tuple[float, ...]) -> tuple[float, ...]:
         if any(not 0 < f <= 1 for f in fractions):
             raise ValueError("fractions lie in (0, 1]")
         return fractions
 
     @model_validator(mode="after")
-    def _arms_differ(self) -> Selection:
+    def _check_distinct_arms(self) -> Selection:
         for name in ("axes", "kinds", "fractions") if self.kinds else ():
-            different(name, getattr(self, name))
+            check_distinct(name, getattr(self, name))
         return self
 
 
-class Tuning(Strict):
+class Tuning(StrictModel):
     """LoRA hyper-parameters, the same for every arm of a study (DESIGN rule 7)."""
 
     preset: str | None = Field(None, description="Published values beneath what is written; see presets.")
@@ -111,25 +111,25 @@ class Tuning(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _published(cls, values: Any) -> Any:
-        return with_preset(values, (20, 40)) if isinstance(values, dict) else values
+    def _apply_preset(cls, values: Any) -> Any:
+        return apply_preset(values, (20, 40)) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
-    def _consistent(self) -> Tuning:
+    def _check_consistency(self) -> Tuning:
         if len(self.seeds) != len(self.draws):
             raise ValueError(
                 f"seeds ({len(self.seeds)}) and draws ({len(self.draws)}) are paired and need equal numbers"
             )
         if self.micro_batch is not None and self.batch % self.micro_batch:
             raise ValueError(f"micro_batch ({self.micro_batch}) does not divide batch ({self.batch})")
-        different("seeds", self.seeds)
-        different("modalities", self.modalities)
+        check_distinct("seeds", self.seeds)
+        check_distinct("modalities", self.modalities)
         if list(self.steps) != sorted(set(self.steps)) or not self.steps or self.steps[0] < 1:
             raise ValueError("steps are positive and rise")
         return self
 
 
-class Mechanism(Strict):
+class Mechanism(StrictModel):
     """Contrast sets the refusal direction is fitted on; figures are drawn on the study's own held-out sets."""
 
     harmful: str = Field(description="Corpus of harmful prompts that the direction is fitted on.")
@@ -138,7 +138,7 @@ class Mechanism(Strict):
     held_out_harmless: str = Field(description="Name of the benign set in `sets` that figures are of.")
 
 
-class Study(Strict):
+class Study(StrictModel):
     """One audit."""
 
     study: str = Field(description="Its name; results go to out/NAME.")
@@ -173,42 +173,42 @@ class Study(Strict):
 
     @field_validator("study")
     @classmethod
-    def _names_a_folder(cls, name: str) -> str:
+    def _check_folder_name(cls, name: str) -> str:
         if not re.fullmatch(r"(?!\.\.?$)[^\s/\\](?:[^/\\\x00-\x1f\x7f]*[^\s/\\])?", name):
             raise ValueError(f"{name!r} cannot be the name of a folder; take words without / and line breaks")
         return name
 
     @model_validator(mode="after")
-    def _names_exist(self) -> Study:
-        _known("selection.axes", self.selection.axes, self.axes)
+    def _check_references(self) -> Study:
+        _check_known("selection.axes", self.selection.axes, self.axes)
         for name, rule in self.selection.rules.items():
-            _known(f"selection.rules.{name}.axis", [rule.axis], self.axes)
+            _check_known(f"selection.rules.{name}.axis", [rule.axis], self.axes)
             earlier = list(self.selection.rules)[: list(self.selection.rules).index(name)]
-            alike = [rule.like] if rule.like is not None else []
-            _known(f"selection.rules.{name}.like", alike, [*earlier, *self.selection.kinds])
-            _known(f"selection.rules.{name}.to", [rule.to] if rule.to is not None else [], self.harm_sets)
+            match_names = [rule.like] if rule.like is not None else []
+            _check_known(f"selection.rules.{name}.like", match_names, [*earlier, *self.selection.kinds])
+            _check_known(f"selection.rules.{name}.to", [rule.to] if rule.to is not None else [], self.harm_sets)
         if not self.harm_sets:
             raise ValueError("reference: name at least one harm set")
-        _known("columns", self.columns, self.corpora)
+        _check_known("columns", self.columns, self.corpora)
         if self.harmless is not None and self.proximity.centre:
             raise ValueError("harmless: a screening score cannot be centred; leave it out, or proximity.centre")
-        _known("evaluation.curve", self.evaluation.curve, self.sets)
+        _check_known("evaluation.curve", self.evaluation.curve, self.sets)
         if self.system_defense is not None:
-            _known("system_defense", [self.system_defense], self.evaluation.systems)
+            _check_known("system_defense", [self.system_defense], self.evaluation.systems)
         if self.mechanism is not None:
-            _known("mechanism.held_out_harmful", [self.mechanism.held_out_harmful], self.sets)
-            _known("mechanism.held_out_harmless", [self.mechanism.held_out_harmless], self.sets)
+            _check_known("mechanism.held_out_harmful", [self.mechanism.held_out_harmful], self.sets)
+            _check_known("mechanism.held_out_harmless", [self.mechanism.held_out_harmless], self.sets)
             if not self.sets[self.mechanism.held_out_harmful].harmful:
                 raise ValueError(f"mechanism.held_out_harmful: {self.mechanism.held_out_harmful!r} is no harmful set")
             if self.sets[self.mechanism.held_out_harmless].harmful:
                 raise ValueError(f"mechanism.held_out_harmless: {self.mechanism.held_out_harmless!r} is a harmful set")
         if self.tuned_again is not None:
-            _known("tuned_again", [self.tuned_again], [*self.selection.kinds, *self.selection.rules])
-        for name, one in self.defenses.items():
-            self._defense_fits(name, one)
+            _check_known("tuned_again", [self.tuned_again], [*self.selection.kinds, *self.selection.rules])
+        for name, defense in self.defenses.items():
+            self._check_defense(name, defense)
         if not any(s.harmful for s in self.sets.values()):
             raise ValueError("sets: none is harmful, so there is no JSR to measure; mark one `harmful: true`")
-        different("models", self.models)
+        check_distinct("models", self.models)
         if self.evaluation.protocol == "published" and len(self.models) > 1:
             raise ValueError(
                 "evaluation.protocol: published asks each family otherwise, so models cannot be compared; "
@@ -216,30 +216,32 @@ class Study(Strict):
             )
         return self
 
-    def _defense_fits(self, name: str, defense: Defense) -> None:
-        where = f"defenses.{name}"
+    def _check_defense(self, name: str, defense: Defense) -> None:
+        key_path = f"defenses.{name}"
         if name == "none" or not re.fullmatch(r"[^|\n\r]*[^|\s][^|\n\r]*", name):
             raise ValueError(f"defenses: {name!r} cannot be the name of one; take words, and not none")
-        if defense.data == "closest" or defense.system == self.plain:
-            raise ValueError(f"{where}: the undefended arms are the closest under {self.plain!r}; change something")
+        if defense.data == "closest" or defense.system == self.undefended_system:
+            raise ValueError(
+                f"{key_path}: the undefended arms are the closest under {self.undefended_system!r}; change something"
+            )
         if defense.canary and defense.canary.every > self.tuning.steps[-1]:
-            raise ValueError(f"{where}.canary.every: the training has {self.tuning.steps[-1]} steps; ask more often")
+            raise ValueError(f"{key_path}.canary.every: the training has {self.tuning.steps[-1]} steps; ask more often")
         if "closest" not in self.selection.kinds:
-            raise ValueError(f"{where}: what is defended are the closest arms; add closest to selection.kinds")
+            raise ValueError(f"{key_path}: what is defended are the closest arms; add closest to selection.kinds")
         if defense.data is not None:
-            _known(f"{where}.data", [defense.data], [*self.selection.kinds, *self.selection.rules])
+            _check_known(f"{key_path}.data", [defense.data], [*self.selection.kinds, *self.selection.rules])
         if defense.system is not None:
-            _known(f"{where}.system", [defense.system], [*self.evaluation.systems, *SYSTEMS])
-        if defense.directed and self.mechanism is None:
-            raise ValueError(f"{where}: goes by the refusal direction; give the contrast sets of `mechanism`")
+            _check_known(f"{key_path}.system", [defense.system], [*self.evaluation.systems, *DEFENSE_SYSTEM_PROMPTS])
+        if defense.uses_refusal_direction and self.mechanism is None:
+            raise ValueError(f"{key_path}: goes by the refusal direction; give the contrast sets of `mechanism`")
         if defense.constrained and self.tuning.method != "lora":
-            raise ValueError(f"{where}.constrained: only LoRA keeps a base to stay near; leave it out")
+            raise ValueError(f"{key_path}.constrained: only LoRA keeps a base to stay near; leave it out")
         if self.tuning.method != "lora" and (defense.projection or defense.removal):
-            raise ValueError(f"{where}: only an adapter can be taken apart; leave it out")
+            raise ValueError(f"{key_path}: only an adapter can be taken apart; leave it out")
 
     def system_text(self, name: str) -> str | None:
         """Of the study, or of the ones that ship."""
-        return self.evaluation.systems[name] if name in self.evaluation.systems else SYSTEMS[name]
+        return self.evaluation.systems[name] if name in self.evaluation.systems else DEFENSE_SYSTEM_PROMPTS[name]
 
     @property
     def harm_sets(self) -> dict[str, str]:
@@ -250,25 +252,27 @@ class Study(Strict):
     def corpora(self) -> list[str]:
         """Every corpus that is read, as it is called."""
         contrast = self.mechanism and (self.mechanism.harmful, self.mechanism.harmless)
-        sets = [one.corpus for one in self.sets.values()]
-        calm = [self.harmless] if self.harmless is not None else []
-        defended = [ref for one in self.defenses.values() for ref in one.corpora.values()]
-        known = [self.pool, *self.harm_sets.values(), *calm, *sets, *(contrast or ()), *defended]
-        return list(dict.fromkeys(known))
+        set_corpora = [prompt_set.corpus for prompt_set in self.sets.values()]
+        benign_corpora = [self.harmless] if self.harmless is not None else []
+        defense_corpora = [ref for defense in self.defenses.values() for ref in defense.corpora.values()]
+        refs = [self.pool, *self.harm_sets.values(), *benign_corpora, *set_corpora, *(contrast or ()), *defense_corpora]
+        return list(dict.fromkeys(refs))
 
     @property
-    def limit(self) -> int:
+    def max_new_tokens(self) -> int:
         """Most new tokens of a reply, the same for all models."""
-        return self.evaluation.limit or max(map(reply_limit, self.models))
+        return self.evaluation.limit or max(map(default_max_new_tokens, self.models))
 
     @property
-    def plain(self) -> str:
+    def undefended_system(self) -> str:
         """Name of the undefended system text: the first."""
         return next(iter(self.evaluation.systems))
 
 
-def _known(where: str, names: Iterable[str], known: Iterable[str]) -> None:
-    there = list(known)
+def _check_known(key_path: str, names: Iterable[str], allowed: Iterable[str]) -> None:
+    choices = list(allowed)
     for name in names:
-        if name not in there:
-            raise ValueError(f"{where}: {name!r} is not one of {', '.join(there) or 'none'}{nearest(name, there)}")
+        if name not in choices:
+            raise ValueError(
+                f"{key_path}: {name!r} is not one of {', '.join(choices) or 'none'}{did_you_mean(name, choices)}"
+            )

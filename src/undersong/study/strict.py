@@ -7,22 +7,22 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from undersong.types import LARGEST_SEED
+from undersong.types import MAX_SEED
 
 Modality = Literal["audio", "text"]
-Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """Base of every part of a study file: unknown keys, NaN and infinity are errors, and nothing changes once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def different(where: str, values: Sequence[object]) -> None:
+def check_distinct(key_path: str, values: Sequence[object]) -> None:
     """Nothing there would be nothing to do; a value that stands twice would be an arm or a run that counts twice."""
     if not values:
-        raise ValueError(f"{where}: at least one is needed")
+        raise ValueError(f"{key_path}: at least one is needed")
     for value in values:
         if values.count(value) > 1:
-            raise ValueError(f"{where}: {value!r} stands more than once")
+            raise ValueError(f"{key_path}: {value!r} stands more than once")

@@ -15,18 +15,18 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from undersong.store import replacing
-from undersong.tuning.modes import in_eval
-from undersong.tuning.seeds import seeded
-from undersong.tuning.states import Keeping, step_folder
+from undersong.store import atomic_replacement
+from undersong.tuning.modes import eval_mode
+from undersong.tuning.seeds import temporary_seed
+from undersong.tuning.states import SaveStep, step_folder
 from undersong.types import UndersongError
 
-FOLDER = "canary"  # in the Trainer's output folder
-PREFIX = "canary_"  # of what is measured, in the log
+CANARY_FOLDER = "canary"  # in the Trainer's output folder
+LOG_PREFIX = "canary_"  # of what is measured, in the log
 
 
 @dataclass(frozen=True)
-class Watch:
+class CanaryCheck:
     """What is measured of a model in training, how often, and how much of it is too much.
 
     `measure` asks a small fixed list of prompts, harmful and benign, and none that anything is later reported on
@@ -48,7 +48,7 @@ class Watch:
         return [name for name, limit in self.limits.items() if values[name] > limit]
 
 
-class Canary(TrainerCallback):
+class CanaryCallback(TrainerCallback):
     """Measures before the first step, every `watch.every` steps and at the steps `also`; stops where a limit breaks.
 
     What was learned at the last step that kept all limits lies in `OUTPUT/canary/step-NNNNNN` (`safe` is the step; 0:
@@ -63,95 +63,97 @@ class Canary(TrainerCallback):
     """
 
     def __init__(
-        self, watch: Watch, also: Collection[int] = (), save: Callable[[int, Path], None] | None = None
+        self, check: CanaryCheck, extra_steps: Collection[int] = (), save: Callable[[int, Path], None] | None = None
     ) -> None:
-        self.watch, self.also, self.save = watch, frozenset(also), save
-        self.watched: list[dict[str, float]] = []  # one a measurement: step, and name -> value
+        self.check, self.extra_steps, self.save = check, frozenset(extra_steps), save
+        self.measurements: list[dict[str, float]] = []  # one a measurement: step, and name -> value
 
     @property
-    def stopped(self) -> int | None:
+    def stop_step(self) -> int | None:
         """The step at which a limit broke."""
-        last = self.watched[-1] if self.watched else None
-        return int(last["step"]) if last is not None and self.watch.exceeded(last) else None
+        last = self.measurements[-1] if self.measurements else None
+        return int(last["step"]) if last is not None and self.check.exceeded(last) else None
 
     @property
-    def safe(self) -> int:
+    def last_safe_step(self) -> int:
         """The last step that kept all limits."""
-        return max(int(one["step"]) for one in self.watched if not self.watch.exceeded(one))
+        return max(
+            int(measurement["step"]) for measurement in self.measurements if not self.check.exceeded(measurement)
+        )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.watched = [found for line in state.log_history if (found := _measured(line))]
-        if self.watched:
+        self.measurements = [measurement for line in state.log_history if (measurement := _logged_measurement(line))]
+        if self.measurements:
             return  # goes on from a state
-        values = self._ask(args, state, kwargs["model"])
-        if broken := self.watch.exceeded(values):
-            name = broken[0]
+        values = self._run_check(args, state, kwargs["model"])
+        if exceeded := self.check.exceeded(values):
+            name = exceeded[0]
             raise UndersongError(
                 f"Before training the model has {name} {values[name]:g}, above its limit of "
-                f"{self.watch.limits[name]:g}; raise the limit, or take another model or list of prompts."
+                f"{self.check.limits[name]:g}; raise the limit, or take another model or list of prompts."
             )
-        self._put_aside(args, state, kwargs["model"])
+        self._save_snapshot(args, state, kwargs["model"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % self.watch.every and state.global_step not in self.also:
+        if state.global_step % self.check.every and state.global_step not in self.extra_steps:
             return
-        if self.watch.exceeded(self._ask(args, state, kwargs["model"])):
+        if self.check.exceeded(self._run_check(args, state, kwargs["model"])):
             control.should_training_stop, control.should_save = True, False
         else:
-            self._put_aside(args, state, kwargs["model"])
+            self._save_snapshot(args, state, kwargs["model"])
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            _forget_before(_aside(args, self.safe))
+            _remove_older_snapshots(_snapshot_folder(args, self.last_safe_step))
 
-    def unless_stopped(self, keep: Keeping) -> Keeping:
+    def skip_after_stop(self, save_step: SaveStep) -> SaveStep:
         """`keep` that does nothing at a step that broke a limit, where it is called after this callback."""
-        return lambda name, write: None if self.stopped is not None else keep(name, write)
+        return lambda name, write: None if self.stop_step is not None else save_step(name, write)
 
-    def keep_safe(self, output: Path, keep: Keeping) -> None:
+    def save_last_safe_step(self, output: Path, save_step: SaveStep) -> None:
         """Hands what was learned at the last safe step to `keep`, as the folder of that step."""
-        made = output / FOLDER / step_folder(self.safe)
-        keep(made.name, partial(shutil.copytree, made, dirs_exist_ok=True))
+        snapshot = output / CANARY_FOLDER / step_folder(self.last_safe_step)
+        save_step(snapshot.name, partial(shutil.copytree, snapshot, dirs_exist_ok=True))
 
-    def _ask(self, args: Any, state: Any, model: Any) -> dict[str, float]:
+    def _run_check(self, args: Any, state: Any, model: Any) -> dict[str, float]:
         """Measures, and notes it."""
         from accelerate.utils import broadcast_object_list
 
-        with in_eval(model), seeded(args.seed):
-            here = {name: float(value) for name, value in self.watch.measure().items()}
-        values: dict[str, float] = broadcast_object_list([here])[0]
-        for name in {**self.watch.limits, **values}:
+        with eval_mode(model), temporary_seed(args.seed):
+            local_values = {name: float(value) for name, value in self.check.measure().items()}
+        values: dict[str, float] = broadcast_object_list([local_values])[0]
+        for name in {**self.check.limits, **values}:
             if not isfinite(values.get(name, float("nan"))):
                 raise UndersongError(
                     f"The canary measured no {name} at step {state.global_step} "
                     f"({values.get(name, 'not among ' + ', '.join(values))}); have it measured, or take off its limit."
                 )
-        self.watched.append({"step": state.global_step, **values})
-        state.log_history.append({"step": state.global_step, **{PREFIX + name: values[name] for name in values}})
+        self.measurements.append({"step": state.global_step, **values})
+        state.log_history.append({"step": state.global_step, **{LOG_PREFIX + name: values[name] for name in values}})
         return values
 
-    def _put_aside(self, args: Any, state: Any, model: Any) -> None:
+    def _save_snapshot(self, args: Any, state: Any, model: Any) -> None:
         """Writes what is learned now; what a saved state would need on going on stays until the next is saved."""
         if not state.is_world_process_zero:
             return
-        made = _aside(args, state.global_step)
-        with replacing(made) as folder:
+        snapshot = _snapshot_folder(args, state.global_step)
+        with atomic_replacement(snapshot) as folder:
             self.save(state.global_step, folder) if self.save else model.save_pretrained(folder)
         if args.save_strategy == "no":
-            _forget_before(made)
+            _remove_older_snapshots(snapshot)
 
 
-def _aside(args: Any, step: int) -> Path:
-    return Path(args.output_dir) / FOLDER / step_folder(step)
+def _snapshot_folder(args: Any, step: int) -> Path:
+    return Path(args.output_dir) / CANARY_FOLDER / step_folder(step)
 
 
-def _forget_before(made: Path) -> None:
-    for older in made.parent.glob("step-*"):
-        if older.name < made.name:
+def _remove_older_snapshots(snapshot: Path) -> None:
+    for older in snapshot.parent.glob("step-*"):
+        if older.name < snapshot.name:
             shutil.rmtree(older)
 
 
-def _measured(line: Mapping[str, float]) -> dict[str, float]:
+def _logged_measurement(line: Mapping[str, float]) -> dict[str, float]:
     """What a line of a Trainer's log says of the canary: step, and name -> value; empty: nothing."""
-    found = {name.removeprefix(PREFIX): value for name, value in line.items() if name.startswith(PREFIX)}
-    return {"step": line["step"], **found} if found else {}
+    values = {name.removeprefix(LOG_PREFIX): value for name, value in line.items() if name.startswith(LOG_PREFIX)}
+    return {"step": line["step"], **values} if values else {}

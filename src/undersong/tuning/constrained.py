@@ -14,12 +14,12 @@ import torch
 from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import Trainer
 
-from undersong.tuning.modes import in_eval
-from undersong.tuning.recipe import PUBLISHED as PUBLISHED
+from undersong.tuning.modes import eval_mode
+from undersong.tuning.recipe import PUBLISHED_BETAS as PUBLISHED_BETAS
 from undersong.types import UndersongError
 
 
-def objective(now: torch.Tensor, then: torch.Tensor, betas: torch.Tensor) -> torch.Tensor:
+def constrained_loss(log_probs: torch.Tensor, base_log_probs: torch.Tensor, betas: torch.Tensor) -> torch.Tensor:
     """(tokens,) loss of answer tokens with log-likelihoods `now` and, under the base, `then`; one beta each.
 
     The paper's -2/beta * log sigmoid(beta * (now - then)), moved by a constant: at now = then that is 2 log(2) / beta
@@ -28,25 +28,25 @@ def objective(now: torch.Tensor, then: torch.Tensor, betas: torch.Tensor) -> tor
     undefended training, and nothing that is learned changes.  The gradient is -2 sigmoid(-beta * (now - then)): it
     dies out as a token becomes likelier than it was, the sooner the larger its beta.
     """
-    return -2 / betas * (logsigmoid(betas * (now - then)) + log(2)) - then
+    return -2 / betas * (logsigmoid(betas * (log_probs - base_log_probs)) + log(2)) - base_log_probs
 
 
-def answer_logs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def answer_log_probs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """(tokens,) float32 log-likelihoods of the labelled tokens of a batch, row by row.
 
     logits (batch, length, words), labels (batch, length) with -100 where nothing is learned; token i is said at i - 1.
     """
-    there = labels[:, 1:] != -100
+    is_answer = labels[:, 1:] != -100
     # The answers alone: float32 logits of whole prompts would be most of the memory.
-    said, meant = logits[:, :-1][there.to(logits.device)], labels[:, 1:][there]
-    return -cross_entropy(said.float(), meant.to(logits.device), reduction="none")
+    answer_logits, answer_labels = logits[:, :-1][is_answer.to(logits.device)], labels[:, 1:][is_answer]
+    return -cross_entropy(answer_logits.float(), answer_labels.to(logits.device), reduction="none")
 
 
 def answer_betas(labels: torch.Tensor, betas: Sequence[float]) -> torch.Tensor:
     """(tokens,) float32, as `answer_logs` has them: the t-th of `betas` for an answer's t-th token, then the last."""
-    there = labels[:, 1:] != -100
-    place = (there.cumsum(1) - 1)[there]
-    return torch.tensor(betas, dtype=torch.float32, device=labels.device)[place.clamp(max=len(betas) - 1)]
+    is_answer = labels[:, 1:] != -100
+    token_index = (is_answer.cumsum(1) - 1)[is_answer]
+    return torch.tensor(betas, dtype=torch.float32, device=labels.device)[token_index.clamp(max=len(betas) - 1)]
 
 
 class ConstrainedTrainer(Trainer):
@@ -59,7 +59,7 @@ class ConstrainedTrainer(Trainer):
     Errors: a model without an adapter (its base is gone once it learns), betas that are not positive numbers.
     """
 
-    def __init__(self, *args: Any, betas: Sequence[float] = PUBLISHED, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, betas: Sequence[float] = PUBLISHED_BETAS, **kwargs: Any) -> None:
         if not betas or not all(isfinite(beta) and beta > 0 for beta in betas):
             raise UndersongError(f"Betas {list(betas)} cannot constrain a training; give positive numbers.")
         super().__init__(*args, **kwargs)
@@ -69,19 +69,21 @@ class ConstrainedTrainer(Trainer):
                 "it by LoRA, or unconstrained."
             )
         self.betas = tuple(betas)
-        self.compute_loss_func = self._objective
+        self.compute_loss_func = self._constrained_loss
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         # First, because turning an adapter off and on would disturb a graph that waits for its backward pass.
-        self._then = self._base_logs(self.accelerator.unwrap_model(model), inputs)
+        self._base_log_probs = self._compute_base_log_probs(self.accelerator.unwrap_model(model), inputs)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
-    def _base_logs(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        given = {name: value for name, value in inputs.items() if name != "labels"}
-        with in_eval(model), torch.no_grad(), model.disable_adapter():
-            return answer_logs(model(**given, use_cache=False).logits, inputs["labels"])
+    def _compute_base_log_probs(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        model_inputs = {name: value for name, value in inputs.items() if name != "labels"}
+        with eval_mode(model), torch.no_grad(), model.disable_adapter():
+            return answer_log_probs(model(**model_inputs, use_cache=False).logits, inputs["labels"])
 
-    def _objective(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-        now = answer_logs(outputs.logits, labels)
-        costs = objective(now, self._then, answer_betas(labels, self.betas).to(now.device))
-        return costs.mean() if num_items_in_batch is None else costs.sum() / num_items_in_batch
+    def _constrained_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        log_probs = answer_log_probs(outputs.logits, labels)
+        losses = constrained_loss(
+            log_probs, self._base_log_probs, answer_betas(labels, self.betas).to(log_probs.device)
+        )
+        return losses.mean() if num_items_in_batch is None else losses.sum() / num_items_in_batch

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from undersong.encoders.checks import guard
+from undersong.encoders.checks import validate_embeddings
 from undersong.encoders.vectors import check_unique
 from undersong.models.adapter import AudioModel
-from undersong.models.adapters import fresh_lora
-from undersong.tuning.projection import project
-from undersong.tuning.seeds import seeded
+from undersong.models.adapters import new_lora
+from undersong.tuning.projection import project_gradients
+from undersong.tuning.seeds import temporary_seed
 from undersong.types import Embeddings, Prompt, Quarantined, UndersongError
 
-HELD = 2**28  # gradient entries that wait for one projection: 1 GiB, 24 samples of a 7B model at rank 8
-TOGETHER = 64  # samples that wait for one projection at most
+MAX_BUFFERED_ENTRIES = 2**28  # gradient entries that wait for one projection: 1 GiB, 24 samples of a 7B model at rank 8
+MAX_BUFFERED_SAMPLES = 64  # samples that wait for one projection at most
 
 
 def gradient_vectors(
@@ -35,8 +35,8 @@ def gradient_vectors(
     alpha: int = 16,
     seed: int = 0,
     targets: Sequence[str] | None = None,
-    normalise: bool = True,
-    away: bool = False,
+    normalize: bool = True,
+    negate: bool = False,
 ) -> Embeddings:
     """One vector a sample: the gradient of its reply's loss with respect to a fresh LoRA, projected to `dim` numbers.
 
@@ -64,56 +64,63 @@ def gradient_vectors(
     if len(prompts) != len(replies):
         raise UndersongError(f"{len(prompts)} prompts have {len(replies)} replies; give one reply a prompt.")
     check_unique([prompt.sample.id for prompt in prompts], f"the prompts of {model.name}")
-    kept, lost, parts = [], [], []
-    with seeded(seed), fresh_lora(model, rank, alpha, 0.0, targets) as peft_model:
+    ids_and_tokens, quarantined, projections = [], [], []
+    with temporary_seed(seed), new_lora(model, rank, alpha, 0.0, targets) as peft_model:
         model.model.eval()
-        learns = _matrices_b(peft_model)
-        together = max(1, min(TOGETHER, HELD // sum(parameter.numel() for parameter in learns.values())))
-        waiting: list[_Gradient] = []
+        trainable = _lora_b_parameters(peft_model)
+        buffer_size = max(
+            1,
+            min(
+                MAX_BUFFERED_SAMPLES, MAX_BUFFERED_ENTRIES // sum(parameter.numel() for parameter in trainable.values())
+            ),
+        )
+        buffer: list[_SampleGradient] = []
         for prompt, reply in zip(prompts, replies):
-            one = _gradient(model, prompt, reply, learns)
-            if isinstance(one, Quarantined):
-                lost.append(one)
+            gradient = _sample_gradient(model, prompt, reply, trainable)
+            if isinstance(gradient, Quarantined):
+                quarantined.append(gradient)
                 continue
-            kept.append(one.named)
-            waiting.append(one)
-            if len(waiting) == together:
-                parts.append(_projected(waiting, dim, seed))
-                waiting = []
-        if waiting:
-            parts.append(_projected(waiting, dim, seed))
-    vectors = np.concatenate([np.zeros((0, dim)), *parts])
-    if normalise:
+            ids_and_tokens.append(gradient.id_and_tokens)
+            buffer.append(gradient)
+            if len(buffer) == buffer_size:
+                projections.append(_project_buffer(buffer, dim, seed))
+                buffer = []
+        if buffer:
+            projections.append(_project_buffer(buffer, dim, seed))
+    vectors = np.concatenate([np.zeros((0, dim)), *projections])
+    if normalize:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    if away:
+    if negate:
         vectors = -vectors
-    ids, tokens = [id for id, _ in kept], [count for _, count in kept]
-    same = all(prompt.modality == "text" for prompt in prompts)  # one text in several voices is one prompt
-    return guard(f"gradients of {model.name}", ids, vectors.astype(np.float32), tokens, lost, alike=same)
+    ids, tokens = [id for id, _ in ids_and_tokens], [count for _, count in ids_and_tokens]
+    all_text = all(prompt.modality == "text" for prompt in prompts)  # one text in several voices is one prompt
+    return validate_embeddings(
+        f"gradients of {model.name}", ids, vectors.astype(np.float32), tokens, quarantined, allow_equal=all_text
+    )
 
 
 @dataclass(frozen=True)
-class _Gradient:
+class _SampleGradient:
     """One sample's: `named` its id and reply tokens, `tensors` module path -> (parameters,) float32."""
 
-    named: tuple[str, int]
+    id_and_tokens: tuple[str, int]
     tensors: dict[str, torch.Tensor]
 
 
-def _matrices_b(peft_model: Any) -> dict[str, torch.nn.Parameter]:
+def _lora_b_parameters(peft_model: Any) -> dict[str, torch.nn.Parameter]:
     """Module path in the base -> its B; the As are frozen, which saves what would be zero anyway."""
-    found = {}
+    parameters = {}
     for name, parameter in peft_model.named_parameters():
         if ".lora_A." in name:
             parameter.requires_grad_(False)
         elif ".lora_B." in name:
-            found[name.removeprefix("base_model.model.").partition(".lora_B.")[0]] = parameter
-    return found
+            parameters[name.removeprefix("base_model.model.").partition(".lora_B.")[0]] = parameter
+    return parameters
 
 
-def _gradient(
-    model: AudioModel, prompt: Prompt, reply: str, learns: dict[str, torch.nn.Parameter]
-) -> _Gradient | Quarantined:
+def _sample_gradient(
+    model: AudioModel, prompt: Prompt, reply: str, trainable: dict[str, torch.nn.Parameter]
+) -> _SampleGradient | Quarantined:
     id = prompt.sample.id
     if not reply:
         return Quarantined(id, "no reply to take the gradient of")
@@ -124,17 +131,19 @@ def _gradient(
     with torch.enable_grad():
         loss = model.model(**batch, use_cache=False).loss
         # Not `backward`: nothing is left on any parameter.  Experts that were not asked have zeros.
-        made = torch.autograd.grad(loss, list(learns.values()), materialize_grads=True)
-    tensors = {path: value.detach().float().flatten() for path, value in zip(learns, made)}
+        gradients = torch.autograd.grad(loss, list(trainable.values()), materialize_grads=True)
+    tensors = {path: value.detach().float().flatten() for path, value in zip(trainable, gradients)}
     # On the CPU, because a model may lie on several devices.
     largest = torch.stack([value.abs().max().cpu() for value in tensors.values()]).max()
     if not torch.isfinite(largest):  # max hands NaN on
         return Quarantined(id, "the gradient is not finite")
     if not largest:
         return Quarantined(id, "the gradient is zero: its reply teaches the model nothing")
-    return _Gradient((id, int((batch["labels"] != -100).sum())), tensors)
+    return _SampleGradient((id, int((batch["labels"] != -100).sum())), tensors)
 
 
-def _projected(waiting: Sequence[_Gradient], dim: int, seed: int) -> np.ndarray:
-    paths = waiting[0].tensors
-    return project({path: torch.stack([one.tensors[path] for one in waiting]) for path in paths}, dim, seed)
+def _project_buffer(buffer: Sequence[_SampleGradient], dim: int, seed: int) -> np.ndarray:
+    paths = buffer[0].tensors
+    return project_gradients(
+        {path: torch.stack([gradient.tensors[path] for gradient in buffer]) for path in paths}, dim, seed
+    )

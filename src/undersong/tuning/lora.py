@@ -19,49 +19,57 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from undersong.models.adapter import AudioModel
-from undersong.models.adapters import begin_from, fresh_lora
-from undersong.models.decoder import fresh_decoder, load_decoder
-from undersong.models.frozen import fingerprint
-from undersong.tuning.canary import PREFIX, Canary, Watch
-from undersong.tuning.card import card, defended
+from undersong.models.adapters import initialize_from_adapter, new_lora
+from undersong.models.decoder import load_decoder, trainable_decoder
+from undersong.models.frozen import module_hashes
+from undersong.tuning.canary import LOG_PREFIX, CanaryCallback, CanaryCheck
+from undersong.tuning.card import defense_sentences, model_card
 from undersong.tuning.constrained import ConstrainedTrainer
-from undersong.tuning.held_out import HeldOut, split
-from undersong.tuning.mixing import Mixing, mixed
+from undersong.tuning.held_out import ValidationLossCallback, train_validation_split
+from undersong.tuning.mixing import SafetyMixing, mix_safety_pairs
 from undersong.tuning.order import sample_order as sample_order
-from undersong.tuning.processes import all_here, rank, world
+from undersong.tuning.processes import rank, wait_for_all, world_size
 from undersong.tuning.recipe import LoraRecipe as LoraRecipe
-from undersong.tuning.seeds import seeded
-from undersong.tuning.states import DecoderTrainer, Diverged, Keep, Keeping, Vouch, last_whole, place_of
+from undersong.tuning.seeds import temporary_seed
+from undersong.tuning.states import (
+    DecoderTrainer,
+    MarkCheckpointComplete,
+    SaveAdapterCallback,
+    SaveStep,
+    TrainingDiverged,
+    checkpoint_dir,
+    last_complete_checkpoint,
+)
 from undersong.tuning.states import step_folder as step_folder
-from undersong.tuning.thinning import check_thin, thin_batch
+from undersong.tuning.thinning import check_prunable, prune_batch
 from undersong.types import Prompt, UndersongError
 
-STATE_EVERY = 50  # steps; what a kill may cost
+CHECKPOINT_STEPS = 50  # steps; what a kill may cost
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TuningResult:
     """What a run leaves besides its adapters: a log line a step, and the frozen modules' hashes before and after."""
 
     log: tuple[dict[str, float], ...]
     frozen_before: dict[str, str]
     frozen_after: dict[str, str]
-    watched: tuple[dict[str, float], ...] = ()  # one a measurement of the canary: step (0: the base) and values
-    stopped: int | None = None  # the step at which a limit of the canary broke; None: it ran to its end
+    measurements: tuple[dict[str, float], ...] = ()  # one a measurement of the canary: step (0: the base) and values
+    stop_step: int | None = None  # the step at which a limit of the canary broke; None: it ran to its end
 
 
-def tune(
+def finetune_decoder(
     model: AudioModel,
     prompts: Sequence[Prompt],
     targets: Sequence[str],
     recipe: LoraRecipe,
     seed: int,
-    keep: Keeping,
+    save_step: SaveStep,
     resume: Path | None = None,
-    mixing: Mixing | None = None,
-    watch: Watch | None = None,
+    mixing: SafetyMixing | None = None,
+    watch: CanaryCheck | None = None,
     start: Path | None = None,
-) -> Tuned:
+) -> TuningResult:
     """Train a fresh LoRA on (prompt, target reply) pairs, or one that goes on from a kept folder `start`.
 
     `keep(name, write)` is called at each of `recipe.steps` with a function that writes a standard PEFT folder.  One
@@ -85,70 +93,84 @@ def tune(
     if recipe.checkpointing and not model.base.supports_gradient_checkpointing:
         raise UndersongError(f"{model.name} cannot compute activations again; leave out checkpointing.")
     if recipe.thin is not None:
-        check_thin(model)
-    before = fingerprint(model.frozen)
-    learned, held = split([prompt.sample for prompt in prompts], recipe.validation)
-    order = [learned[i] for i in sample_order(len(learned), max(recipe.steps) * recipe.batch, seed)]
-    benign, apart = ([(prompts[i], targets[i]) for i in places] for places in (order, held))
-    pairs = mixed(benign, mixing.pairs, mixing.share, seed) if mixing else benign
-    keeper = Keep(model, recipe.steps, recipe.method == "full", _told(model, recipe, seed, benign, mixing, watch), keep)
-    callbacks: list[TrainerCallback] = [Vouch(), keeper, HeldOut(model, apart, recipe.steps, recipe.at_a_time)]
-    canary = Canary(watch, recipe.steps, keeper.write) if watch else None
+        check_prunable(model)
+    hashes_before = module_hashes(model.frozen_modules)
+    train_indices, validation_indices = train_validation_split([prompt.sample for prompt in prompts], recipe.validation)
+    order = [train_indices[i] for i in sample_order(len(train_indices), max(recipe.steps) * recipe.batch, seed)]
+    benign_pairs, validation_pairs = (
+        [(prompts[i], targets[i]) for i in indices] for indices in (order, validation_indices)
+    )
+    pairs = mix_safety_pairs(benign_pairs, mixing.pairs, mixing.share, seed) if mixing else benign_pairs
+    save_callback = SaveAdapterCallback(
+        model,
+        recipe.steps,
+        recipe.method == "full",
+        _model_card_writer(model, recipe, seed, benign_pairs, mixing, watch),
+        save_step,
+    )
+    callbacks: list[TrainerCallback] = [
+        MarkCheckpointComplete(),
+        save_callback,
+        ValidationLossCallback(model, validation_pairs, recipe.steps, recipe.device_batch_size),
+    ]
+    canary = CanaryCallback(watch, recipe.steps, save_callback.write_folder) if watch else None
     if canary:  # before what is kept, and after a state is vouched for
         callbacks.insert(1, canary)
-        keeper.keep = canary.unless_stopped(keep)
-    with seeded(seed), _learner(model, recipe, start) as learner, place_of(resume) as place:
-        trainer = _trainer(model, learner, pairs, recipe, seed, callbacks, place, resume is not None)
+        save_callback.save_step = canary.skip_after_stop(save_step)
+    with temporary_seed(seed), _trainable_model(model, recipe, start) as learner, checkpoint_dir(resume) as state_dir:
+        trainer = _build_trainer(model, learner, pairs, recipe, seed, callbacks, state_dir, resume is not None)
         try:
-            trainer.train(resume_from_checkpoint=last_whole(place))
-            all_here()
+            trainer.train(resume_from_checkpoint=last_complete_checkpoint(state_dir))
+            wait_for_all()
         finally:
             if recipe.checkpointing:
                 model.base.gradient_checkpointing_disable()  # the base is shared with other arms
-        if canary and canary.stopped and canary.safe not in recipe.steps and rank() == 0:
-            canary.keep_safe(place, keep)
-    log = _lines(trainer.state.log_history)
-    after = fingerprint(model.frozen)
-    if moved := [name for name in before if before[name] != after[name]]:
+        if canary and canary.stop_step and canary.last_safe_step not in recipe.steps and rank() == 0:
+            canary.save_last_safe_step(state_dir, save_step)
+    log = _log_lines(trainer.state.log_history)
+    hashes_after = module_hashes(model.frozen_modules)
+    if changed_modules := [name for name in hashes_before if hashes_before[name] != hashes_after[name]]:
         raise UndersongError(
-            f"Tuning changed {moved[0]} of {model.name}, which must stay frozen; the run is discarded."
+            f"Tuning changed {changed_modules[0]} of {model.name}, which must stay frozen; the run is discarded."
         )
-    if lost := [(line, name) for line in log for name, value in line.items() if not isfinite(value)]:
-        line, name = lost[0]
-        raise Diverged(model, f"{name} {line[name]}", int(line["step"]))
-    return Tuned(log, before, after, *((tuple(canary.watched), canary.stopped) if canary else ()))
+    if not_finite := [(line, name) for line in log for name, value in line.items() if not isfinite(value)]:
+        line, name = not_finite[0]
+        raise TrainingDiverged(model, f"{name} {line[name]}", int(line["step"]))
+    return TuningResult(
+        log, hashes_before, hashes_after, *((tuple(canary.measurements), canary.stop_step) if canary else ())
+    )
 
 
-def _told(
+def _model_card_writer(
     model: AudioModel,
     recipe: LoraRecipe,
     seed: int,
-    benign: Sequence[tuple[Prompt, str]],
-    mixing: Mixing | None,
-    watch: Watch | None,
+    benign_pairs: Sequence[tuple[Prompt, str]],
+    mixing: SafetyMixing | None,
+    canary_check: CanaryCheck | None,
 ) -> partial[str]:
     """The card of a step."""
-    distinct = {(prompt.sample.id, prompt.modality) for prompt, _ in benign}
+    distinct = {(prompt.sample.id, prompt.modality) for prompt, _ in benign_pairs}
     modalities = " and ".join(sorted({modality for _, modality in distinct}))
-    return partial(card, model, recipe, seed, len(distinct), modalities, defended(mixing, watch))
+    return partial(model_card, model, recipe, seed, len(distinct), modalities, defense_sentences(mixing, canary_check))
 
 
-def _trainer(
+def _build_trainer(
     model: AudioModel,
     learner: Any,
     pairs: list[tuple[Prompt, str]],
     recipe: LoraRecipe,
     seed: int,
     callbacks: list[TrainerCallback],
-    place: Path,
-    lasting: bool,
+    state_dir: Path,
+    resumable: bool,
 ) -> Trainer:
-    micro = recipe.at_a_time
+    micro = recipe.device_batch_size
     arguments = TrainingArguments(
-        output_dir=str(place),
+        output_dir=str(state_dir),
         max_steps=max(recipe.steps),
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=recipe.batch // (micro * world()),
+        gradient_accumulation_steps=recipe.batch // (micro * world_size()),
         gradient_checkpointing=recipe.checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         learning_rate=recipe.learning_rate,
@@ -160,8 +182,8 @@ def _trainer(
         remove_unused_columns=False,
         logging_steps=1,
         logging_nan_inf_filter=False,  # a loss that is no number is told, not replaced by the last one
-        save_strategy="steps" if lasting else "no",
-        save_steps=STATE_EVERY,
+        save_strategy="steps" if resumable else "no",
+        save_steps=CHECKPOINT_STEPS,
         save_total_limit=2,
         report_to=[],
         disable_tqdm=True,
@@ -169,13 +191,13 @@ def _trainer(
         dataloader_pin_memory=False,
         use_cpu=model.base.device.type == "cpu",
     )
-    plain = DecoderTrainer if recipe.method == "full" else Trainer
-    made = plain if recipe.betas is None else partial(ConstrainedTrainer, betas=recipe.betas)
-    trainer = made(
+    trainer_class = DecoderTrainer if recipe.method == "full" else Trainer
+    make_trainer = trainer_class if recipe.betas is None else partial(ConstrainedTrainer, betas=recipe.betas)
+    trainer = make_trainer(
         model=learner,
         args=arguments,
         train_dataset=pairs,
-        data_collator=partial(_batch, model, recipe.thin, seed),
+        data_collator=partial(_collate, model, recipe.thin, seed),
         callbacks=callbacks,
     )
     if isinstance(trainer, DecoderTrainer):
@@ -184,43 +206,43 @@ def _trainer(
     return trainer
 
 
-def _batch(
+def _collate(
     model: AudioModel, thin: float | None, seed: int, rows: Sequence[tuple[Prompt, str]]
 ) -> dict[str, torch.Tensor]:
     prompts, targets = [prompt for prompt, _ in rows], [target for _, target in rows]
-    return model.batch(prompts, targets) if thin is None else thin_batch(model, prompts, targets, thin, seed)
+    return model.batch(prompts, targets) if thin is None else prune_batch(model, prompts, targets, thin, seed)
 
 
 @contextmanager
-def _learner(model: AudioModel, recipe: LoraRecipe, start: Path | None) -> Iterator[Any]:
+def _trainable_model(model: AudioModel, recipe: LoraRecipe, start: Path | None) -> Iterator[Any]:
     """What the Trainer trains: the base under a fresh LoRA, or with its decoder free to learn; then as it was."""
-    fresh = (
-        fresh_decoder(model)
+    context = (
+        trainable_decoder(model)
         if recipe.method == "full"
-        else fresh_lora(model, recipe.rank, recipe.alpha, recipe.dropout, recipe.targets)
+        else new_lora(model, recipe.rank, recipe.alpha, recipe.dropout, recipe.targets)
     )
-    with fresh as learner:
+    with context as learner:
         if start is not None:
-            load_decoder(model, start) if recipe.method == "full" else begin_from(model, learner, start)
+            load_decoder(model, start) if recipe.method == "full" else initialize_from_adapter(model, learner, start)
         # The Trainer calls `.train()` on everything before each step, which would switch on an encoder's dropout and
         # running statistics; this hook runs after that and before the forward pass.
-        hook = learner.register_forward_pre_hook(lambda *_: model.quiet())
+        hook = learner.register_forward_pre_hook(lambda *_: model.set_frozen_eval())
         try:
             yield learner
         finally:
             hook.remove()
 
 
-def _lines(history: Sequence[dict[str, float]]) -> tuple[dict[str, float], ...]:
+def _log_lines(history: Sequence[dict[str, float]]) -> tuple[dict[str, float], ...]:
     """One line a step, with what was measured then: the loss on what was held out, the canary's values."""
     lines = {int(line["step"]): dict(line) for line in history if "loss" in line}
     for line in history:
-        measured = {name: line[name] for name in line if name == "validation_loss" or name.startswith(PREFIX)}
+        measured = {name: line[name] for name in line if name == "validation_loss" or name.startswith(LOG_PREFIX)}
         if measured and line["step"] in lines:  # a canary is asked before the first step, too
             lines[int(line["step"])] |= measured
     return tuple(lines.values())
 
 
-def write_log(tuned: Tuned, path: Path) -> None:
+def write_log(result: TuningResult, path: Path) -> None:
     """`log.jsonl`: one line a step."""
-    path.write_text("".join(json.dumps(line, sort_keys=True, allow_nan=False) + "\n" for line in tuned.log))
+    path.write_text("".join(json.dumps(line, sort_keys=True, allow_nan=False) + "\n" for line in result.log))

@@ -17,13 +17,13 @@ import numpy as np
 from undersong.tuning.order import sample_order
 from undersong.types import Prompt, UndersongError
 
-STREAM = 0x5AFE  # its own, so that mixing does not change the order of the benign
-NOTHING = "There is no safety data to mix in; give harmful prompts with refusals."
-Pair = TypeVar("Pair")
+MIXING_STREAM = 0x5AFE  # its own, so that mixing does not change the order of the benign
+NO_SAFETY_DATA = "There is no safety data to mix in; give harmful prompts with refusals."
+PairT = TypeVar("PairT")
 
 
 @dataclass(frozen=True)
-class Mixing:
+class SafetyMixing:
     """Harmful prompts, the refusal that each should get, and the `share` of all samples seen that they make up."""
 
     prompts: Sequence[Prompt]
@@ -33,7 +33,7 @@ class Mixing:
     def __post_init__(self) -> None:
         _check_share(self.share)
         if not self.prompts:
-            raise UndersongError(NOTHING)
+            raise UndersongError(NO_SAFETY_DATA)
         if len(self.prompts) != len(self.targets):
             raise UndersongError(
                 f"{len(self.prompts)} safety prompts have {len(self.targets)} refusals; give one refusal a prompt."
@@ -50,7 +50,7 @@ class Mixing:
         return list(zip(self.prompts, self.targets))
 
 
-def mixed(benign: Sequence[Pair], safety: Sequence[Pair], share: float, seed: int) -> list[Pair]:
+def mix_safety_pairs(benign: Sequence[PairT], safety: Sequence[PairT], share: float, seed: int) -> list[PairT]:
     """As many samples as `benign`, in the order that they are trained on, of which a `share` are `safety` pairs.
 
     The share is of what the training *sees*, not of the data set: cut into stretches of 1/share samples (in whole
@@ -63,27 +63,29 @@ def mixed(benign: Sequence[Pair], safety: Sequence[Pair], share: float, seed: in
     """
     _check_share(share)
     if not safety:
-        raise UndersongError(NOTHING)
-    if len(benign) < int(1 / _exact(share)):
+        raise UndersongError(NO_SAFETY_DATA)
+    if len(benign) < int(1 / _exact_fraction(share)):
         raise UndersongError(
             f"A training of {len(benign)} samples is too short for a share of {share:g}; give more steps, or a larger "
             "share."
         )
-    places = _places(len(benign), share, seed)
-    which = iter(sample_order(len(safety), len(places), [STREAM + 1, seed]))
-    rest = iter(benign)
-    return [safety[next(which)] if place in places else next(rest) for place in range(len(benign))]
+    positions = _safety_positions(len(benign), share, seed)
+    safety_indices = iter(sample_order(len(safety), len(positions), [MIXING_STREAM + 1, seed]))
+    benign_pairs = iter(benign)
+    return [
+        safety[next(safety_indices)] if position in positions else next(benign_pairs) for position in range(len(benign))
+    ]
 
 
-def _places(length: int, share: float, seed: int) -> set[int]:
+def _safety_positions(length: int, share: float, seed: int) -> set[int]:
     """One random place in every stretch; of the last stretch the end of the training may come first."""
-    rng, stretch = np.random.default_rng([STREAM, seed]), 1 / _exact(share)
+    rng, stretch = np.random.default_rng([MIXING_STREAM, seed]), 1 / _exact_fraction(share)
     starts = [int(number * stretch) for number in range(int(length / stretch) + 2)]
-    drawn = [int(rng.integers(start, end)) for start, end in pairwise(starts)]
-    return {place for place in drawn if place < length}
+    positions = [int(rng.integers(start, end)) for start, end in pairwise(starts)]
+    return {position for position in positions if position < length}
 
 
-def _exact(share: float) -> Fraction:
+def _exact_fraction(share: float) -> Fraction:
     """The share as it is written, so that 1/0.07 is cut where arithmetic by hand cuts it."""
     return Fraction(str(share))
 

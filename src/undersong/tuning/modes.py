@@ -9,7 +9,7 @@ from torch import nn
 
 
 @contextmanager
-def in_eval(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Everything in eval mode; afterwards every module in the mode that it was in, a quiet encoder too."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

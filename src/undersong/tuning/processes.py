@@ -14,36 +14,36 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def launched_alone() -> bool:
+def is_single_process_launch() -> bool:
     """Whether `accelerate launch` started this process alone, as it does without GPUs, whatever it is told."""
-    return world() == 1 and "ACCELERATE_DYNAMO_BACKEND" in os.environ
+    return world_size() == 1 and "ACCELERATE_DYNAMO_BACKEND" in os.environ
 
 
-def device_here(device: str) -> str:
+def local_device(device: str) -> str:
     """The device of this process: of GPUs that no number was given for, its own."""
-    return f"{device}:{os.environ.get('LOCAL_RANK', '0')}" if world() > 1 and device == "cuda" else device
+    return f"{device}:{os.environ.get('LOCAL_RANK', '0')}" if world_size() > 1 and device == "cuda" else device
 
 
-def all_here() -> None:
+def wait_for_all() -> None:
     """Waits for the others."""
-    if world() > 1:
+    if world_size() > 1:
         from accelerate import PartialState
 
         PartialState().wait_for_everyone()
 
 
-def part() -> None:
+def finalize_distributed() -> None:
     """Waits for the others and leaves them, at a command's end: a process that merely ends may abort its peers.
 
     There is no training together after it.
     """
-    if world() > 1:
+    if world_size() > 1:
         from accelerate import PartialState
 
-        all_here()
+        wait_for_all()
         PartialState().destroy_process_group()

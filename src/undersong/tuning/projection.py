@@ -14,10 +14,12 @@ import torch
 
 from undersong.types import UndersongError
 
-BLOCK = 4096  # parameters whose signs are held at a time: 16 MB of float32 at dim 1024
+BLOCK_PARAMETERS = 4096  # parameters whose signs are held at a time: 16 MB of float32 at dim 1024
 
 
-def project(gradients: Mapping[str, torch.Tensor], dim: int, seed: int, block: int = BLOCK) -> np.ndarray:
+def project_gradients(
+    gradients: Mapping[str, torch.Tensor], dim: int, seed: int, block: int = BLOCK_PARAMETERS
+) -> np.ndarray:
     """(samples, dim) float64 of `gradients`: tensor name -> (samples, parameters) float32, on any device.
 
     Sums with independent signs, over sqrt(dim) (Johnson-Lindenstrauss with signs: Achlioptas 2003, doi
@@ -40,7 +42,7 @@ def project(gradients: Mapping[str, torch.Tensor], dim: int, seed: int, block: i
 
 
 def sign_blocks(
-    name: str, parameters: int, dim: int, seed: int, block: int = BLOCK, device: torch.device | str = "cpu"
+    name: str, parameters: int, dim: int, seed: int, block: int = BLOCK_PARAMETERS, device: torch.device | str = "cpu"
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """The signs of a tensor: rows of its (parameters, dim) matrix as a slice and ±1 float32 (rows, dim), in order.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from undersong.tuning.processes import world
+from undersong.tuning.processes import world_size
 from undersong.types import UndersongError
 
 METHODS = ("lora", "full")
-PUBLISHED = (0.5, 2.0, 2.0, 2.0, 2.0, 0.1)  # betas of `constrained`, of its paper: first token, 2 to 5, all after
+PUBLISHED_BETAS = (0.5, 2.0, 2.0, 2.0, 2.0, 0.1)  # betas of `constrained`, of its paper: first token, 2 to 5, all after
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class LoraRecipe:
             )
 
     @property
-    def at_a_time(self) -> int:
+    def device_batch_size(self) -> int:
         """Samples that one process has in memory; an error where the processes cannot share a batch evenly."""
-        micro = self.micro_batch or max(1, self.batch // world())
-        if self.batch % (micro * world()):
+        micro = self.micro_batch or max(1, self.batch // world_size())
+        if self.batch % (micro * world_size()):
             raise UndersongError(
-                f"A batch of {self.batch} cannot be taken by {world()} processes {micro} at a time; give a batch that "
+                f"A batch of {self.batch} cannot be taken by {world_size()} processes {micro} at a time; give a batch that "
                 "they divide, or another micro_batch."
             )
         return micro

@@ -11,9 +11,9 @@ import torch
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def temporary_seed(seed: int) -> Iterator[None]:
     """Python's, numpy's and torch's global generators seeded inside, and as they were outside."""
-    python, legacy = random.getstate(), np.random.get_state()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
         try:
             random.seed(seed)
@@ -21,5 +21,5 @@ def seeded(seed: int) -> Iterator[None]:
             torch.manual_seed(seed)
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(legacy)
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

@@ -16,13 +16,13 @@ from transformers import Trainer, TrainerCallback
 from undersong.models.adapter import AudioModel
 from undersong.models.adapters import save_adapter
 from undersong.models.decoder import load_decoder, save_decoder
-from undersong.models.tensors import not_finite
-from undersong.store import disk_errors
-from undersong.tuning.processes import all_here, rank
+from undersong.models.tensors import first_non_finite
+from undersong.store import disk_error_context
+from undersong.tuning.processes import rank, wait_for_all
 from undersong.types import UndersongError
 
-WHOLE = "whole"  # in a saved state
-Keeping = Callable[[str, Callable[[Path], None]], None]  # (name, how to write it)
+COMPLETE_MARKER = "whole"  # in a saved state
+SaveStep = Callable[[str, Callable[[Path], None]], None]  # (name, how to write it)
 
 
 def step_folder(step: int) -> str:
@@ -30,11 +30,11 @@ def step_folder(step: int) -> str:
     return f"step-{step:06d}"
 
 
-class Diverged(UndersongError):
+class TrainingDiverged(UndersongError):
     """A training went off to what is no number, as it would again from any state of it."""
 
-    def __init__(self, model: AudioModel, what: str, step: int) -> None:
-        super().__init__(f"Tuning {model.name} diverged ({what} at step {step}); lower the learning rate.")
+    def __init__(self, model: AudioModel, reason: str, step: int) -> None:
+        super().__init__(f"Tuning {model.name} diverged ({reason} at step {step}); lower the learning rate.")
 
 
 class DecoderTrainer(Trainer):
@@ -50,40 +50,42 @@ class DecoderTrainer(Trainer):
         load_decoder(self.audio_model, Path(resume_from_checkpoint))
 
 
-class Keep(TrainerCallback):
+class SaveAdapterCallback(TrainerCallback):
     """Keeps what was learned at the wanted steps."""
 
-    def __init__(self, model: AudioModel, steps: Sequence[int], full: bool, card: Callable[[int], str], keep: Keeping):
-        self.model, self.steps, self.card, self.keep = model, frozenset(steps), card, keep
-        self.save = save_decoder if full else save_adapter
+    def __init__(
+        self, model: AudioModel, steps: Sequence[int], full: bool, make_card: Callable[[int], str], save_step: SaveStep
+    ):
+        self.model, self.steps, self.make_card, self.save_step = model, frozenset(steps), make_card, save_step
+        self.save_weights = save_decoder if full else save_adapter
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step in self.steps and rank() == 0:
-            self.keep(step_folder(state.global_step), partial(self.write, state.global_step))
+            self.save_step(step_folder(state.global_step), partial(self.write_folder, state.global_step))
 
-    def write(self, step: int, folder: Path) -> None:
+    def write_folder(self, step: int, folder: Path) -> None:
         """The folder of a step: what is learned now, with its card.
 
         Errors: a tensor that is not finite.  The loss does not tell, which is of the weights before their last update.
         """
-        learned = ((name, value) for name, value in self.model.model.named_parameters() if value.requires_grad)
-        if lost := not_finite(learned):
-            raise Diverged(self.model, f"{lost} is not finite", step)
-        self.save(self.model, folder)
-        (folder / "README.md").write_text(self.card(step), encoding="utf-8")
+        trainable = ((name, value) for name, value in self.model.model.named_parameters() if value.requires_grad)
+        if bad_tensor := first_non_finite(trainable):
+            raise TrainingDiverged(self.model, f"{bad_tensor} is not finite", step)
+        self.save_weights(self.model, folder)
+        (folder / "README.md").write_text(self.make_card(step), encoding="utf-8")
 
 
-class Vouch(TrainerCallback):
+class MarkCheckpointComplete(TrainerCallback):
     """Marks a saved state when all of it is there: a kill in the middle of writing leaves a folder without."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        all_here()  # each process writes the state of its own random numbers
+        wait_for_all()  # each process writes the state of its own random numbers
         if rank() == 0:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE_MARKER).touch()
 
 
 @contextmanager
-def place_of(resume: Path | None) -> Iterator[Path]:
+def checkpoint_dir(resume: Path | None) -> Iterator[Path]:
     """Where the Trainer keeps its state: the folder asked for, gone when the training is done or diverged, or one in
     passing."""
     if resume is None:
@@ -92,24 +94,24 @@ def place_of(resume: Path | None) -> Iterator[Path]:
         return
     resume.mkdir(parents=True, exist_ok=True)
     try:
-        with disk_errors(resume):
+        with disk_error_context(resume):
             yield resume
-    except Diverged:
+    except TrainingDiverged:
         _remove(resume)  # going on from it would diverge again
         raise
     _remove(resume)
 
 
-def _remove(place: Path) -> None:
+def _remove(state_dir: Path) -> None:
     if rank() == 0:
-        shutil.rmtree(place)
+        shutil.rmtree(state_dir)
 
 
-def last_whole(place: Path) -> str | None:
+def last_complete_checkpoint(state_dir: Path) -> str | None:
     """The newest state that is whole; others are removed, or the Trainer would count them among the newest."""
-    states = sorted(place.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
-    whole = [folder for folder in states if (folder / WHOLE).is_file()]
+    states = sorted(state_dir.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
+    complete = [folder for folder in states if (folder / COMPLETE_MARKER).is_file()]
     if rank() == 0:
-        for folder in set(states) - set(whole):
+        for folder in set(states) - set(complete):
             shutil.rmtree(folder)
-    return str(whole[-1]) if whole else None
+    return str(complete[-1]) if complete else None

@@ -14,30 +14,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from undersong.models.processor import named
+from undersong.models.processor import import_object
 from undersong.types import Prompt, UndersongError
 
 if TYPE_CHECKING:
     from undersong.models.adapter import AudioModel
 
 
-def check_thin(model: AudioModel) -> None:
+def check_prunable(model: AudioModel) -> None:
     """UndersongError where a family does not say which of its frames say nothing."""
-    if model.family.quiet is None:
+    if model.family.silence_detector is None:
         raise UndersongError(
             f"{model.name} hears no frames that are known to say nothing; leave out thin for {model.family.name}."
         )
 
 
-def thin_batch(
+def prune_batch(
     model: AudioModel, prompts: Sequence[Prompt], replies: Sequence[str], share: float, seed: int
 ) -> dict[str, torch.Tensor]:
     """`AudioModel.batch` with about `share` of the quiet frames kept, those drawn from the seed and what the batch
     holds; left padded anew.  At a share of 1 it is that batch to the bit."""
-    return thinned(model, model.batch(prompts, replies), prompts, replies, share, seed)
+    return prune_frames(model, model.batch(prompts, replies), prompts, replies, share, seed)
 
 
-def thinned(
+def prune_frames(
     model: AudioModel,
     batch: dict[str, torch.Tensor],
     prompts: Sequence[Prompt],
@@ -46,49 +46,49 @@ def thinned(
     seed: int,
 ) -> dict[str, torch.Tensor]:
     """The same of a batch that is made already; gradients flow through to its `inputs_embeds`."""
-    there = batch["attention_mask"].bool()
-    heard = heard_places(model, prompts, there)
+    attention_mask = batch["attention_mask"].bool()
+    audio_mask = audio_token_mask(model, prompts, attention_mask)
     rng = np.random.default_rng([seed, _digest(prompts, replies)])
     for row, prompt in enumerate(prompts):
         if prompt.modality == "audio":
-            quiet = quiet_of(model, prompt)
-            gone = quiet & torch.from_numpy(rng.random(len(quiet)) >= share)
-            there[row, heard[row].nonzero()[:, 0][gone.to(heard.device)]] = False
-    return {name: _packed(value, there, name) for name, value in batch.items()}
+            silent = silent_frames_of_prompt(model, prompt)
+            dropped = silent & torch.from_numpy(rng.random(len(silent)) >= share)
+            attention_mask[row, audio_mask[row].nonzero()[:, 0][dropped.to(audio_mask.device)]] = False
+    return {name: _drop_and_pad(value, attention_mask, name) for name, value in batch.items()}
 
 
-def heard_places(model: AudioModel, prompts: Sequence[Prompt], there: torch.Tensor) -> torch.Tensor:
+def audio_token_mask(model: AudioModel, prompts: Sequence[Prompt], attention_mask: torch.Tensor) -> torch.Tensor:
     """Where heard vectors stand in a left-padded batch with replies: (batch, tokens) bool, like its mask `there`."""
-    out = torch.zeros_like(there, dtype=torch.bool)
+    mask = torch.zeros_like(attention_mask, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
         if prompt.modality == "audio":
             # Replies stand behind the prompt, so a row's prompt begins where its padding ends.
-            begin = there.shape[1] - int(there[row].sum())
+            begin = attention_mask.shape[1] - int(attention_mask[row].sum())
             ids = torch.tensor(model.prompt_ids(prompt))
-            out[row, begin : begin + len(ids)] = (ids == model.processor.audio_token_id).to(out.device)
-    return out
+            mask[row, begin : begin + len(ids)] = (ids == model.processor.audio_token_id).to(mask.device)
+    return mask
 
 
-def quiet_of(model: AudioModel, prompt: Prompt) -> torch.Tensor:
+def silent_frames_of_prompt(model: AudioModel, prompt: Prompt) -> torch.Tensor:
     """(placeholders,) bool, of a spoken prompt."""
-    judge: Any = named(str(model.family.quiet))
-    quiet: torch.Tensor = judge(model.base, model.heard_of(prompt.sample).vectors)
-    return quiet.cpu()
+    detect_silence: Any = import_object(str(model.family.silence_detector))
+    silent: torch.Tensor = detect_silence(model.base, model.features_of(prompt.sample).vectors)
+    return silent.cpu()
 
 
 def _digest(prompts: Sequence[Prompt], replies: Sequence[str]) -> int:
     """The same for a batch in whatever order a resumed training comes to it."""
-    said = "\0".join(f"{prompt.sample.id} {prompt.modality} {reply}" for prompt, reply in zip(prompts, replies))
-    return int.from_bytes(hashlib.sha256(said.encode()).digest()[:8], "big")
+    content = "\0".join(f"{prompt.sample.id} {prompt.modality} {reply}" for prompt, reply in zip(prompts, replies))
+    return int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big")
 
 
-def _packed(value: torch.Tensor, there: torch.Tensor, name: str) -> torch.Tensor:
+def _drop_and_pad(value: torch.Tensor, attention_mask: torch.Tensor, name: str) -> torch.Tensor:
     """(batch, width, …) -> the places that are there, padded on the left to the longest."""
-    width = int(there.sum(1).max())
-    if width == there.shape[1]:
+    width = int(attention_mask.sum(1).max())
+    if width == attention_mask.shape[1]:
         return value
     out = value.new_full((len(value), width, *value.shape[2:]), -100 if name == "labels" else 0)
-    for row, kept in enumerate(there):
-        count = int(kept.sum())
-        out[row, width - count :] = value[row, kept]
+    for row, row_mask in enumerate(attention_mask):
+        count = int(row_mask.sum())
+        out[row, width - count :] = value[row, row_mask]
     return out

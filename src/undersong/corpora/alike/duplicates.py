@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, TypeAlias
 
-from undersong.corpora.alike.fingerprint import fingerprint, near_prints
-from undersong.corpora.alike.near import near_texts
-from undersong.corpora.alike.overlap import words
-from undersong.corpora.sound.audio import Unreadable, load_clip, pcm_hash
+from undersong.corpora.alike.fingerprint import find_similar_fingerprints, fingerprint_clip
+from undersong.corpora.alike.near import find_similar_texts
+from undersong.corpora.alike.overlap import normalized_words
+from undersong.corpora.sound.audio import UnreadableAudioError, load_clip, pcm_hash
 from undersong.types import Quarantined, Sample
 
 if TYPE_CHECKING:
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 # Of letter 5-grams.  Between public harm sets, pairs from 0.6 to 1 are nearly all the same request in other words;
 # in a world of few templates different requests reach 0.64, so there a higher one is needed.
-TEXT = 0.6
+TEXT_THRESHOLD = 0.6
 # 190,000 pairs of different requests in shared templates stay below 0.91; 99 of 100 clips in another codec are above
 # 0.95, nine of ten in noise at 10 dB.
-SOUND = 0.92
-RATE = 16_000
-Heard: TypeAlias = "tuple[str, tuple[np.ndarray, float] | None]"
+AUDIO_THRESHOLD = 0.92
+SAMPLE_RATE = 16_000
+AudioKey: TypeAlias = "tuple[str, tuple[np.ndarray, float] | None]"
 KINDS = ("same audio", "same text", "nearly the same text", "nearly the same audio")
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class DuplicatePair:
     """Two items of two sets that are the same or nearly so: the first of KINDS that holds, and how alike they are."""
 
     set_a: str
@@ -43,12 +43,12 @@ class Shared:
     similarity: float  # 1 for the same; Jaccard of letter n-grams; cosine of fingerprints
 
 
-def find_shared(
+def find_duplicates(
     sets: Mapping[str, Sequence[Sample]],
-    text: float | None = TEXT,
-    sound: float | None = SOUND,
-    prints: Mapping[str, Mapping[str, tuple[np.ndarray, float]]] | None = None,
-) -> tuple[list[Shared], list[Quarantined]]:
+    text_threshold: float | None = TEXT_THRESHOLD,
+    audio_threshold: float | None = AUDIO_THRESHOLD,
+    fingerprints: Mapping[str, Mapping[str, tuple[np.ndarray, float]]] | None = None,
+) -> tuple[list[DuplicatePair], list[Quarantined]]:
     """Every pair of items from two different sets that share audio or text, by sets and then by the items' order.
 
     text, sound: from which similarity on texts (`near_texts`) and clips (`near_sounds`) count as nearly the same; None
@@ -58,55 +58,57 @@ def find_shared(
     Second value: items whose audio cannot be read, with the reason.
     """
     failed: list[Quarantined] = []
-    listen = sound is not None and prints is None
-    known = prints or {}
-    heard = {
-        name: [_heard(sample, listen, failed, known.get(name, {})) for sample in samples]
+    decode_audio = audio_threshold is not None and fingerprints is None
+    fingerprints_by_set = fingerprints or {}
+    audio_keys = {
+        name: [_audio_key(sample, decode_audio, failed, fingerprints_by_set.get(name, {})) for sample in samples]
         for name, samples in sets.items()
     }
-    said = {name: [" ".join(words(sample)) for sample in samples] for name, samples in sets.items()}
-    found: list[Shared] = []
-    for one, other in combinations(sets, 2):
+    texts = {name: [" ".join(normalized_words(sample)) for sample in samples] for name, samples in sets.items()}
+    duplicates: list[DuplicatePair] = []
+    for first_set, second_set in combinations(sets, 2):
         pairs: dict[tuple[int, int], tuple[str, float]] = {}
-        hashes = [[key for key, _ in heard[name]] for name in (one, other)]
-        for kind, keys in (("same audio", hashes), ("same text", [said[one], said[other]])):
-            for pair in _same(*keys):
+        hashes = [[key for key, _ in audio_keys[name]] for name in (first_set, second_set)]
+        for kind, keys in (("same audio", hashes), ("same text", [texts[first_set], texts[second_set]])):
+            for pair in _equal_key_pairs(*keys):
                 pairs.setdefault(pair, (kind, 1.0))
-        if text is not None:
-            for i, j, similarity in near_texts(said[one], said[other], text):
+        if text_threshold is not None:
+            for i, j, similarity in find_similar_texts(texts[first_set], texts[second_set], text_threshold):
                 pairs.setdefault((i, j), ("nearly the same text", similarity))
-        if sound is not None:
-            here, there = ([found for _, found in heard[name]] for name in (one, other))
-            for i, j, similarity in near_prints(here, there, sound):
+        if audio_threshold is not None:
+            first_fingerprints, second_fingerprints = (
+                [fingerprint for _, fingerprint in audio_keys[name]] for name in (first_set, second_set)
+            )
+            for i, j, similarity in find_similar_fingerprints(first_fingerprints, second_fingerprints, audio_threshold):
                 pairs.setdefault((i, j), ("nearly the same audio", similarity))
-        a, b = sets[one], sets[other]
-        found += [Shared(one, a[i].id, other, b[j].id, *pairs[i, j]) for i, j in sorted(pairs)]
-    return found, failed
+        a, b = sets[first_set], sets[second_set]
+        duplicates += [DuplicatePair(first_set, a[i].id, second_set, b[j].id, *pairs[i, j]) for i, j in sorted(pairs)]
+    return duplicates, failed
 
 
-def count_shared(shared: Sequence[Shared]) -> list[tuple[str, str, str, int]]:
+def count_duplicates(duplicates: Sequence[DuplicatePair]) -> list[tuple[str, str, str, int]]:
     """(set, other set, kind, pairs), for a table in a report."""
-    counts = Counter((item.set_a, item.set_b, item.kind) for item in shared)
+    counts = Counter((item.set_a, item.set_b, item.kind) for item in duplicates)
     return [(*key, count) for key, count in counts.items()]
 
 
-def _heard(
-    sample: Sample, listen: bool, failed: list[Quarantined], known: Mapping[str, tuple[np.ndarray, float]]
-) -> Heard:
+def _audio_key(
+    sample: Sample, decode_audio: bool, failed: list[Quarantined], fingerprints: Mapping[str, tuple[np.ndarray, float]]
+) -> AudioKey:
     """What is known of a sample's sound: its hash and, if one is to listen, its fingerprint."""
-    if sample.audio is None or not listen:
-        return sample.pcm_hash or "", known.get(sample.id)
+    if sample.audio is None or not decode_audio:
+        return sample.pcm_hash or "", fingerprints.get(sample.id)
     try:
-        clip = load_clip(sample, RATE)
-    except Unreadable as error:
+        clip = load_clip(sample, SAMPLE_RATE)
+    except UnreadableAudioError as error:
         failed.append(Quarantined(sample.id, error.reason))
         return "", None
-    return pcm_hash(clip), fingerprint(clip)
+    return pcm_hash(clip), fingerprint_clip(clip)
 
 
-def _same(a: Sequence[str], b: Sequence[str]) -> Iterator[tuple[int, int]]:
+def _equal_key_pairs(a: Sequence[str], b: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Places of equal and non-empty keys."""
-    places: dict[str, list[int]] = defaultdict(list)
+    positions: dict[str, list[int]] = defaultdict(list)
     for j, key in enumerate(b):
-        places[key].append(j)
-    return ((i, j) for i, key in enumerate(a) if key for j in places.get(key, ()))
+        positions[key].append(j)
+    return ((i, j) for i, key in enumerate(a) if key for j in positions.get(key, ()))

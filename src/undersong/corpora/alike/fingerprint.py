@@ -14,17 +14,17 @@ from undersong.types import Clip
 if TYPE_CHECKING:
     import numpy as np
 
-BANDS, MOMENTS = 16, 32
-LOW, HIGH = 100.0, 3_800.0  # Hz: what a telephone, a codec and a low sampling rate all keep
-WINDOW, HOP = 0.032, 0.010  # seconds
-FLOOR = 40.0  # dB below the loudest cell: codecs differ in what is quieter
-STRETCH = 0.1  # clips whose sounding parts differ by more than this share in length are not compared
+BANDS, TIME_SPANS = 16, 32
+MIN_HERTZ, MAX_HERTZ = 100.0, 3_800.0  # Hz: what a telephone, a codec and a low sampling rate all keep
+WINDOW_SECONDS, HOP_SECONDS = 0.032, 0.010  # seconds
+FLOOR_DECIBELS = 40.0  # dB below the loudest cell: codecs differ in what is quieter
+MAX_DURATION_DIFFERENCE = 0.1  # clips whose sounding parts differ by more than this share in length are not compared
 BLOCK = 1024  # fingerprints at a time
 
-Pair = tuple[int, int, float]
+FingerprintPair = tuple[int, int, float]
 
 
-def fingerprint(clip: Clip) -> tuple[np.ndarray, float] | None:
+def fingerprint_clip(clip: Clip) -> tuple[np.ndarray, float] | None:
     """(vector (512,) float32 of length 1, seconds that sound), or None where nothing moves or it is too short (0.4 s).
 
     Log energy in 16 mel-spaced bands of the part between the first and the last loud frame, averaged over 32 equal
@@ -32,64 +32,66 @@ def fingerprint(clip: Clip) -> tuple[np.ndarray, float] | None:
     """
     import numpy as np
 
-    size, hop = round(WINDOW * clip.rate), round(HOP * clip.rate)
-    if clip.samples.size < size + (MOMENTS - 1) * hop:
+    size, hop = round(WINDOW_SECONDS * clip.rate), round(HOP_SECONDS * clip.rate)
+    if clip.samples.size < size + (TIME_SPANS - 1) * hop:
         return None
     frames = np.lib.stride_tricks.sliding_window_view(clip.samples, size)[::hop]
     power = np.abs(np.fft.rfft(frames * np.hanning(size).astype(np.float32), axis=1)) ** 2
-    bands = np.add.reduceat(power, _edges(size, clip.rate), axis=1)[:, :BANDS]
-    level = bands.sum(axis=1)
-    if level.max() <= 0:
+    bands = np.add.reduceat(power, _band_edges(size, clip.rate), axis=1)[:, :BANDS]
+    energy = bands.sum(axis=1)
+    if energy.max() <= 0:
         return None
-    loud = np.flatnonzero(level > level.max() * 10 ** (-FLOOR / 10))
-    bands = bands[loud[0] : loud[-1] + 1]
-    if len(bands) < MOMENTS:
+    loud_frames = np.flatnonzero(energy > energy.max() * 10 ** (-FLOOR_DECIBELS / 10))
+    bands = bands[loud_frames[0] : loud_frames[-1] + 1]
+    if len(bands) < TIME_SPANS:
         return None
-    decibels = 10 * np.log10(np.maximum(bands, bands.max() * 10 ** (-FLOOR / 10)))
-    cuts = np.linspace(0, len(decibels), MOMENTS + 1).astype(int)
+    decibels = 10 * np.log10(np.maximum(bands, bands.max() * 10 ** (-FLOOR_DECIBELS / 10)))
+    cuts = np.linspace(0, len(decibels), TIME_SPANS + 1).astype(int)
     spans = np.add.reduceat(decibels, cuts[:-1], axis=0) / np.diff(cuts)[:, None]
     vector = (spans - spans.mean(axis=0)).ravel()
-    length = float(np.linalg.norm(vector))
-    if length < 1e-3:
+    norm = float(np.linalg.norm(vector))
+    if norm < 1e-3:
         return None
-    return (vector / length).astype(np.float32), len(bands) * HOP
+    return (vector / norm).astype(np.float32), len(bands) * HOP_SECONDS
 
 
-def near_sounds(a: Sequence[Clip], b: Sequence[Clip], threshold: float) -> list[Pair]:
+def find_similar_clips(a: Sequence[Clip], b: Sequence[Clip], threshold: float) -> list[FingerprintPair]:
     """(i, j, cosine of the fingerprints) of all pairs of clips at or above `threshold`, in order; exact, by blocks.
 
     Clips that have no fingerprint, and pairs whose sounding parts differ by more than a tenth in length, are no pair.
     """
-    return near_prints([fingerprint(clip) for clip in a], [fingerprint(clip) for clip in b], threshold)
+    return find_similar_fingerprints(
+        [fingerprint_clip(clip) for clip in a], [fingerprint_clip(clip) for clip in b], threshold
+    )
 
 
-def near_prints(
+def find_similar_fingerprints(
     a: Sequence[tuple[np.ndarray, float] | None], b: Sequence[tuple[np.ndarray, float] | None], threshold: float
-) -> list[Pair]:
+) -> list[FingerprintPair]:
     """`near_sounds` for fingerprints that are there already (2 kB each), so that no audio has to stay in memory."""
     import numpy as np
 
-    left, right = [i for i, one in enumerate(a) if one], [j for j, one in enumerate(b) if one]
-    if not left or not right:
+    indices_a, indices_b = [i for i, fingerprint in enumerate(a) if fingerprint], [j for j, one in enumerate(b) if one]
+    if not indices_a or not indices_b:
         return []
-    vectors = np.stack([one[0] for one in b if one])
-    seconds = np.array([one[1] for one in b if one])
-    found: list[Pair] = []
-    for start in range(0, len(left), BLOCK):
-        places = left[start : start + BLOCK]
-        block = [one for place in places if (one := a[place])]
-        cosines = np.stack([one[0] for one in block]) @ vectors.T
-        long = np.array([one[1] for one in block])[:, None]
-        alike = np.abs(long - seconds) <= STRETCH * np.maximum(long, seconds)
-        for row, column in zip(*np.nonzero((cosines >= threshold) & alike)):
-            found.append((places[row], right[column], min(1.0, float(cosines[row, column]))))
-    return sorted(found)
+    vectors = np.stack([fingerprint[0] for fingerprint in b if fingerprint])
+    seconds = np.array([fingerprint[1] for fingerprint in b if fingerprint])
+    pairs: list[FingerprintPair] = []
+    for start in range(0, len(indices_a), BLOCK):
+        indices = indices_a[start : start + BLOCK]
+        block = [fingerprint for index in indices if (fingerprint := a[index])]
+        cosines = np.stack([fingerprint[0] for fingerprint in block]) @ vectors.T
+        block_seconds = np.array([fingerprint[1] for fingerprint in block])[:, None]
+        similar_length = np.abs(block_seconds - seconds) <= MAX_DURATION_DIFFERENCE * np.maximum(block_seconds, seconds)
+        for row, column in zip(*np.nonzero((cosines >= threshold) & similar_length)):
+            pairs.append((indices[row], indices_b[column], min(1.0, float(cosines[row, column]))))
+    return sorted(pairs)
 
 
-def _edges(size: int, rate: int) -> np.ndarray:
+def _band_edges(size: int, rate: int) -> np.ndarray:
     """First spectrum bin of each band, equal steps in mel (O'Shaughnessy), and of what lies above the last."""
     import numpy as np
 
-    low, high = (2595 * np.log10(1 + hertz / 700) for hertz in (LOW, HIGH))
+    low, high = (2595 * np.log10(1 + hertz / 700) for hertz in (MIN_HERTZ, MAX_HERTZ))
     mel = np.linspace(low, high, BANDS + 1)
     return np.round(700 * (10 ** (mel / 2595) - 1) * size / rate).astype(int)

@@ -9,12 +9,14 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-SIZE = 5  # letters: spans a short word and its blanks, so word order counts and one changed letter costs five grams
+NGRAM_SIZE = (
+    5  # letters: spans a short word and its blanks, so word order counts and one changed letter costs five grams
+)
 
-Pair = tuple[int, int, float]  # (place in a, place in b, similarity)
+TextPair = tuple[int, int, float]  # (place in a, place in b, similarity)
 
 
-def grams(text: str, size: int = SIZE) -> frozenset[str]:
+def character_ngrams(text: str, size: int = NGRAM_SIZE) -> frozenset[str]:
     """The n-grams of a text with one blank before and after it; a shorter text is its own one gram; none of ""."""
     padded = f" {text} "
     if not text:
@@ -22,7 +24,7 @@ def grams(text: str, size: int = SIZE) -> frozenset[str]:
     return frozenset(padded[i : i + size] for i in range(max(1, len(padded) - size + 1)))
 
 
-def near_texts(a: Sequence[str], b: Sequence[str], threshold: float, size: int = SIZE) -> list[Pair]:
+def find_similar_texts(a: Sequence[str], b: Sequence[str], threshold: float, size: int = NGRAM_SIZE) -> list[TextPair]:
     """(i, j, similarity) of all pairs with |grams of a[i] & b[j]| / |grams of a[i] | b[j]| >= threshold, in order.
 
     Equal texts are compared once.  threshold in (0, 1]: ValueError otherwise.  Prefix filtering (Bayardo et al. 2007,
@@ -32,46 +34,48 @@ def near_texts(a: Sequence[str], b: Sequence[str], threshold: float, size: int =
     if not 0 < threshold <= 1:
         raise ValueError(f"the threshold is {threshold}; it is above 0 and at most 1")
     if len(a) < len(b):  # the smaller side is indexed, and the larger only walked through
-        return sorted((i, j, similarity) for j, i, similarity in near_texts(b, a, threshold, size))
-    left, right = _places(a), _places(b)
-    theirs = {text: grams(text, size) for text in right}
-    counts = Counter(gram for held in theirs.values() for gram in held)  # any one order of rarity will do
+        return sorted((i, j, similarity) for j, i, similarity in find_similar_texts(b, a, threshold, size))
+    positions_a, positions_b = _positions(a), _positions(b)
+    ngrams_b = {text: character_ngrams(text, size) for text in positions_b}
+    counts = Counter(gram for ngrams in ngrams_b.values() for gram in ngrams)  # any one order of rarity will do
     index: dict[str, list[str]] = defaultdict(list)
-    for text, held in theirs.items():
-        for gram in _prefix(held, counts, threshold):
+    for text, ngrams in ngrams_b.items():
+        for gram in _rarest_ngrams(ngrams, counts, threshold):
             index[gram].append(text)
-    found: list[Pair] = []
-    for text, places in left.items():
-        held = grams(text, size)
-        if sum(gram in counts for gram in held) < _least(held, threshold):
+    pairs: list[TextPair] = []
+    for text, positions in positions_a.items():
+        ngrams = character_ngrams(text, size)
+        if sum(gram in counts for gram in ngrams) < _min_overlap(ngrams, threshold):
             continue  # too few of its grams stand anywhere on the other side
-        candidates = {other for gram in _prefix(held, counts, threshold) for other in index.get(gram, ())}
-        for other in candidates:
-            there = theirs[other]
+        candidates = {
+            other_text for gram in _rarest_ngrams(ngrams, counts, threshold) for other_text in index.get(gram, ())
+        }
+        for other_text in candidates:
+            other_ngrams = ngrams_b[other_text]
             # The smaller set bounds what is shared, the larger what there is: most candidates are settled by size.
-            if min(len(held), len(there)) < threshold * max(len(held), len(there)) * (1 - 1e-12):
+            if min(len(ngrams), len(other_ngrams)) < threshold * max(len(ngrams), len(other_ngrams)) * (1 - 1e-12):
                 continue
-            shared = len(held & there)
-            similarity = shared / (len(held) + len(there) - shared)
+            intersection = len(ngrams & other_ngrams)
+            similarity = intersection / (len(ngrams) + len(other_ngrams) - intersection)
             if similarity >= threshold:
-                found += [(i, j, similarity) for i in places for j in right[other]]
-    return sorted(found)
+                pairs += [(i, j, similarity) for i in positions for j in positions_b[other_text]]
+    return sorted(pairs)
 
 
-def _least(held: frozenset[str], threshold: float) -> int:
+def _min_overlap(ngrams: frozenset[str], threshold: float) -> int:
     """How many of its grams a set shares at least with one that is alike."""
-    return math.ceil(threshold * len(held) * (1 - 1e-12))
+    return math.ceil(threshold * len(ngrams) * (1 - 1e-12))
 
 
-def _prefix(held: frozenset[str], counts: Counter[str], threshold: float) -> Iterator[str]:
+def _rarest_ngrams(ngrams: frozenset[str], counts: Counter[str], threshold: float) -> Iterator[str]:
     """The rarest grams of a set, as many as two sets that alike must have one of in common."""
-    enough = len(held) - _least(held, threshold) + 1
-    return iter(sorted(held, key=lambda gram: (counts[gram], gram))[:enough])
+    prefix_length = len(ngrams) - _min_overlap(ngrams, threshold) + 1
+    return iter(sorted(ngrams, key=lambda gram: (counts[gram], gram))[:prefix_length])
 
 
-def _places(texts: Sequence[str]) -> dict[str, list[int]]:
+def _positions(texts: Sequence[str]) -> dict[str, list[int]]:
     out: dict[str, list[int]] = defaultdict(list)
-    for place, text in enumerate(texts):
+    for position, text in enumerate(texts):
         if text:
-            out[text].append(place)
+            out[text].append(position)
     return out

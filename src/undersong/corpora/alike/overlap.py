@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from undersong.types import Sample, UndersongError
 
 HELD_OUT = ("audio", "text", "group")  # what a held-out item and one that something was fitted on must not share
-WHY = {"audio": "same audio", "text": "same text", "group": "same group", "near": "nearly the same text"}
+KIND_LABELS = {"audio": "same audio", "text": "same text", "group": "same group", "near": "nearly the same text"}
 
 
-def overlap(
-    a: Sequence[Sample], b: Sequence[Sample], kinds: Sequence[str] = tuple(WHY), threshold: float = 0.9
+def find_overlap(
+    a: Sequence[Sample], b: Sequence[Sample], kinds: Sequence[str] = tuple(KIND_LABELS), threshold: float = 0.9
 ) -> list[tuple[str, str, str]]:
     """(id in a, id in b, why) of every pair that shares something, in the order of `a` and then of `b`.
 
@@ -25,47 +25,47 @@ def overlap(
     `text`: equal but for case, punctuation and blanks; `group`: equal, where both have one; `near`: the Jaccard
     similarity of the two sets of words is at least `threshold` (which compares every text of a with every one of b).
     """
-    if unknown := set(kinds) - set(WHY):
-        raise ValueError(f"unknown kind of overlap {sorted(unknown)}; choose from {[*WHY]}")
-    why: dict[tuple[int, int], str] = {}
-    keys = {"audio": lambda sample: sample.pcm_hash, "text": words, "group": lambda sample: sample.group}
+    if unknown := set(kinds) - set(KIND_LABELS):
+        raise ValueError(f"unknown kind of overlap {sorted(unknown)}; choose from {[*KIND_LABELS]}")
+    kind_by_pair: dict[tuple[int, int], str] = {}
+    keys = {"audio": lambda sample: sample.pcm_hash, "text": normalized_words, "group": lambda sample: sample.group}
     for kind in kinds:
-        found = _near(a, b, threshold) if kind == "near" else _equal(a, b, keys[kind])
-        for pair in found:
-            why.setdefault(pair, kind)
-    return [(a[i].id, b[j].id, WHY[kind]) for (i, j), kind in sorted(why.items())]
+        pairs = _similar_pairs(a, b, threshold) if kind == "near" else _equal_pairs(a, b, keys[kind])
+        for pair in pairs:
+            kind_by_pair.setdefault(pair, kind)
+    return [(a[i].id, b[j].id, KIND_LABELS[kind]) for (i, j), kind in sorted(kind_by_pair.items())]
 
 
-def refuse_shared_behaviour(reference: Sequence[Sample], test: Sequence[Sample], threshold: float = 0.9) -> None:
+def check_disjoint_behaviors(reference: Sequence[Sample], test: Sequence[Sample], threshold: float = 0.9) -> None:
     """UndersongError where the reference harm set and the test harm set share an item, a behaviour or nearly a text."""
-    _refuse(overlap(reference, test, threshold=threshold), "The reference harm set", "the test harm set")
+    _check_no_overlap(find_overlap(reference, test, threshold=threshold), "The reference harm set", "the test harm set")
 
 
-def refuse_shared_items(
+def check_disjoint_items(
     pool: Sequence[Sample],
-    others: Sequence[Sample],
-    name: str = "the harm set",
-    a: str = "The pool",
+    other_samples: Sequence[Sample],
+    other_name: str = "the harm set",
+    pool_name: str = "The pool",
     kinds: Sequence[str] = ("audio", "text"),
 ) -> None:
     """UndersongError where the pool (called `a`) holds an item of another set (`name`), by its audio or its words."""
-    _refuse(overlap(pool, others, kinds), a, name)
+    _check_no_overlap(find_overlap(pool, other_samples, kinds), pool_name, other_name)
 
 
-def _refuse(shared: list[tuple[str, str, str]], a: str, b: str) -> None:
-    if shared:
-        one, other, why = shared[0]
-        pairs = f"{len(shared)} pairs of items, the first {one!r} and {other!r} ({why})"
+def _check_no_overlap(overlapping: list[tuple[str, str, str]], a: str, b: str) -> None:
+    if overlapping:
+        first_id, second_id, reason = overlapping[0]
+        pairs = f"{len(overlapping)} pairs of items, the first {first_id!r} and {second_id!r} ({reason})"
         raise UndersongError(f"{a} and {b} overlap in {pairs}; remove one of each pair.")
 
 
-def words(sample: Sample) -> tuple[str, ...]:
+def normalized_words(sample: Sample) -> tuple[str, ...]:
     """The words of a sample's text as compared: case, punctuation, symbols and width forms taken out."""
     text = unicodedata.normalize("NFKC", sample.text or "").casefold().replace("'", "").replace("’", "")
-    return tuple(text.translate(_SPOKEN).split())
+    return tuple(text.translate(_WORD_CHARACTERS).split())
 
 
-class _Spoken(dict[int, int]):
+class _WordCharacters(dict[int, int]):
     """Each letter, mark and number as itself, everything else as a blank.
 
     By category, not \\w: vowel signs of Indic scripts are marks, and without them different words would be equal.
@@ -76,35 +76,35 @@ class _Spoken(dict[int, int]):
         return self[code]
 
 
-_SPOKEN = _Spoken()
+_WORD_CHARACTERS = _WordCharacters()
 
 
-def _equal(a: Sequence[Sample], b: Sequence[Sample], key: Callable[[Sample], object]) -> list[tuple[int, int]]:
+def _equal_pairs(a: Sequence[Sample], b: Sequence[Sample], key: Callable[[Sample], object]) -> list[tuple[int, int]]:
     """Pairs of positions whose keys are equal and not empty."""
-    places: dict[object, list[int]] = defaultdict(list)
+    positions: dict[object, list[int]] = defaultdict(list)
     for j, sample in enumerate(b):
-        places[key(sample)].append(j)
-    return [(i, j) for i, sample in enumerate(a) if (k := key(sample)) for j in places.get(k, ())]
+        positions[key(sample)].append(j)
+    return [(i, j) for i, sample in enumerate(a) if (k := key(sample)) for j in positions.get(k, ())]
 
 
-def _near(a: Sequence[Sample], b: Sequence[Sample], threshold: float) -> list[tuple[int, int]]:
+def _similar_pairs(a: Sequence[Sample], b: Sequence[Sample], threshold: float) -> list[tuple[int, int]]:
     """Pairs of positions whose sets of words are alike; texts said in several voices are compared once."""
-    left, right = _by_words(a), _by_words(b)
+    positions_by_words_a, positions_by_words_b = _positions_by_words(a), _positions_by_words(b)
     return [
         (i, j)
-        for one, here in left.items()
-        for other, there in right.items()
+        for words_a, positions_a in positions_by_words_a.items()
+        for words_b, positions_b in positions_by_words_b.items()
         # The smaller set bounds the intersection, the larger the union: most pairs are settled by their sizes.
-        if min(len(one), len(other)) / max(len(one), len(other)) >= threshold
-        and len(one & other) / len(one | other) >= threshold
-        for i in here
-        for j in there
+        if min(len(words_a), len(words_b)) / max(len(words_a), len(words_b)) >= threshold
+        and len(words_a & words_b) / len(words_a | words_b) >= threshold
+        for i in positions_a
+        for j in positions_b
     ]
 
 
-def _by_words(samples: Sequence[Sample]) -> dict[frozenset[str], list[int]]:
+def _positions_by_words(samples: Sequence[Sample]) -> dict[frozenset[str], list[int]]:
     out: dict[frozenset[str], list[int]] = defaultdict(list)
     for i, sample in enumerate(samples):
-        if spoken := frozenset(words(sample)):
-            out[spoken].append(i)
+        if word_set := frozenset(normalized_words(sample)):
+            out[word_set].append(i)
     return out

@@ -11,23 +11,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from undersong.corpora.forms.chats import OWN, PLACEHOLDER
+from undersong.corpora.forms.chats import METADATA_COLUMN, PLACEHOLDER
 from undersong.corpora.forms.hub import store_audio
-from undersong.corpora.forms.rows import row_of
+from undersong.corpora.forms.rows import row_from_sample
 from undersong.store import write_atomic
 from undersong.types import Sample, UndersongError
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
+class ChatExample:
     """One question and answer.  `asked`: what is typed, beside the clip where there is one."""
 
     system: str | None
-    asked: str | None
+    user_text: str | None
     answer: str
 
 
-def write_chats(samples: Sequence[Sample], path: str | Path, form: str = "messages", instruction: str = "") -> None:
+def write_chats(
+    samples: Sequence[Sample], path: str | Path, chat_format: str = "messages", instruction: str = ""
+) -> None:
     """JSONL in one of CHATS: `messages` (LLaMA-Factory, ms-swift), `sharegpt`, `kimi` (Kimi-Audio's fine-tuning).
 
     What is typed beside a clip is the sample's own label `instruction`, else `instruction`; never the transcript,
@@ -40,20 +42,24 @@ def write_chats(samples: Sequence[Sample], path: str | Path, form: str = "messag
     """
     path = Path(path)
     folder = path.parent / f"{path.name.split('.')[0]}-audio"
-    read = [_turns(sample, instruction) for sample in samples]  # all are looked at before a file is written
-    for sample, turns in zip(samples, read):
-        if form == "kimi" and turns.system:
+    examples = [_chat_example(sample, instruction) for sample in samples]  # all are looked at before a file is written
+    for sample, example in zip(samples, examples):
+        if chat_format == "kimi" and example.system:
             raise UndersongError(
                 f"item {sample.id!r} has a system text, which Kimi-Audio's conversations do not hold; leave the label "
                 "`system` out, or write messages."
             )
     lines = []
-    for sample, turns in zip(samples, read):
+    for sample, example in zip(samples, examples):
         clip = None
         if sample.audio is not None:
-            stored = store_audio(sample.audio, folder) if isinstance(sample.audio, bytes) else sample.audio
-            clip = str(Path.cwd() / stored)
-        row = {**CHATS[form](turns, clip), "id": sample.id, OWN: _own(sample, instruction)}
+            audio_path = store_audio(sample.audio, folder) if isinstance(sample.audio, bytes) else sample.audio
+            clip = str(Path.cwd() / audio_path)
+        row = {
+            **CHAT_ROW_BUILDERS[chat_format](example, clip),
+            "id": sample.id,
+            METADATA_COLUMN: _metadata_json(sample, instruction),
+        }
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     write_atomic(path, "".join(lines).encode())
 
@@ -63,54 +69,60 @@ def write_messages(samples: Sequence[Sample], path: str | Path, instruction: str
     write_chats(samples, path, "messages", instruction)
 
 
-def _messages(turns: Turns, clip: str | None) -> dict[str, Any]:
-    said = [("system", turns.system), ("user", _content(turns, clip)), ("assistant", turns.answer)]
-    messages = [{"role": role, "content": text} for role, text in said if text]
+def _messages_row(example: ChatExample, clip: str | None) -> dict[str, Any]:
+    role_texts = [("system", example.system), ("user", _user_content(example, clip)), ("assistant", example.answer)]
+    messages = [{"role": role, "content": text} for role, text in role_texts if text]
     return {"messages": messages, "audios": [] if clip is None else [clip]}
 
 
-def _sharegpt(turns: Turns, clip: str | None) -> dict[str, Any]:
-    said = [("system", turns.system), ("human", _content(turns, clip)), ("gpt", turns.answer)]
-    conversations = [{"from": role, "value": text} for role, text in said if text]
+def _sharegpt_row(example: ChatExample, clip: str | None) -> dict[str, Any]:
+    role_texts = [("system", example.system), ("human", _user_content(example, clip)), ("gpt", example.answer)]
+    conversations = [{"from": role, "value": text} for role, text in role_texts if text]
     return {"conversations": conversations, "audios": [] if clip is None else [clip]}
 
 
-def _kimi(turns: Turns, clip: str | None) -> dict[str, Any]:
-    said = [("user", "text", turns.asked), ("user", "audio", clip), ("assistant", "text", turns.answer)]
-    conversation = [{"role": role, "message_type": kind, "content": what} for role, kind, what in said if what]
+def _kimi_row(example: ChatExample, clip: str | None) -> dict[str, Any]:
+    role_parts = [("user", "text", example.user_text), ("user", "audio", clip), ("assistant", "text", example.answer)]
+    conversation = [
+        {"role": role, "message_type": kind, "content": content} for role, kind, content in role_parts if content
+    ]
     return {"task_type": "understanding", "conversation": conversation}
 
 
-CHATS: dict[str, Callable[[Turns, str | None], dict[str, Any]]] = {
-    "messages": _messages,
-    "sharegpt": _sharegpt,
-    "kimi": _kimi,
+CHAT_ROW_BUILDERS: dict[str, Callable[[ChatExample, str | None], dict[str, Any]]] = {
+    "messages": _messages_row,
+    "sharegpt": _sharegpt_row,
+    "kimi": _kimi_row,
 }
 
 
-def _content(turns: Turns, clip: str | None) -> str:
-    return "\n".join(part for part in (PLACEHOLDER if clip is not None else "", turns.asked) if part)
+def _user_content(example: ChatExample, clip: str | None) -> str:
+    return "\n".join(part for part in (PLACEHOLDER if clip is not None else "", example.user_text) if part)
 
 
-def _turns(sample: Sample, instruction: str) -> Turns:
+def _chat_example(sample: Sample, instruction: str) -> ChatExample:
     labels, spoken = dict(sample.labels), sample.audio is not None
-    typed, system = labels.get("instruction"), labels.get("system")
-    asked = (typed if typed is not None else instruction) if spoken else sample.text
-    unanswered = not (sample.answer or "").strip()
-    if unanswered or not (spoken or (asked or "").strip()):
-        lacks = "answer to train on" if unanswered else "audio and no text"
-        raise UndersongError(f"item {sample.id!r} has no {lacks}; leave it out or fill it in.")
-    if any(PLACEHOLDER in (text or "") for text in (asked, sample.answer, system)):
+    sample_instruction, system = labels.get("instruction"), labels.get("system")
+    user_text = (sample_instruction if sample_instruction is not None else instruction) if spoken else sample.text
+    missing_answer = not (sample.answer or "").strip()
+    if missing_answer or not (spoken or (user_text or "").strip()):
+        missing_part = "answer to train on" if missing_answer else "audio and no text"
+        raise UndersongError(f"item {sample.id!r} has no {missing_part}; leave it out or fill it in.")
+    if any(PLACEHOLDER in (text or "") for text in (user_text, sample.answer, system)):
         raise UndersongError(f"item {sample.id!r} holds the placeholder {PLACEHOLDER} as a word; change its text.")
-    return Turns(system, asked, sample.answer or "")
+    return ChatExample(system, user_text, sample.answer or "")
 
 
-def _own(sample: Sample, instruction: str) -> str:
+def _metadata_json(sample: Sample, instruction: str) -> str:
     """Everything that the conversation does not say, as a string: one type in every row."""
-    typed = dict(sample.labels).get("instruction")
-    row = {name: value for name, value in row_of(sample, Path("/nowhere")).items() if name not in ("id", "audio")}
+    sample_instruction = dict(sample.labels).get("instruction")
+    row = {
+        name: value for name, value in row_from_sample(sample, Path("/nowhere")).items() if name not in ("id", "audio")
+    }
     # What every item was asked alike is the export's, not the sample's.
-    kept = {name: value for name, value in {**row, "instruction": typed}.items() if value not in (None, [])}
-    if sample.audio is not None and typed is None and instruction:
-        kept["instruction"] = None
-    return json.dumps(kept, ensure_ascii=False, allow_nan=False)
+    fields = {
+        name: value for name, value in {**row, "instruction": sample_instruction}.items() if value not in (None, [])
+    }
+    if sample.audio is not None and sample_instruction is None and instruction:
+        fields["instruction"] = None
+    return json.dumps(fields, ensure_ascii=False, allow_nan=False)

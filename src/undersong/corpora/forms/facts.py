@@ -8,68 +8,75 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.corpora.alike.fingerprint import BANDS, MOMENTS
-from undersong.corpora.sound.facts import Facts, all_facts
+from undersong.corpora.alike.fingerprint import BANDS, TIME_SPANS
+from undersong.corpora.sound.facts import AudioMetadata, decode_metadata
 from undersong.types import Sample
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PRINTS = "prints.parquet"
-SIZE = BANDS * MOMENTS
+FINGERPRINTS_FILE = "prints.parquet"
+FINGERPRINT_SIZE = BANDS * TIME_SPANS
 
-Prints = Mapping[str, tuple[np.ndarray, float]]  # id -> `alike.fingerprint`
+Fingerprints = Mapping[str, tuple[np.ndarray, float]]  # id -> `alike.fingerprint`
 
 
-def facts_table(facts: Sequence[Facts]) -> pa.Table:
+def audio_metadata_table(metadata: Sequence[AudioMetadata]) -> pa.Table:
     """One row an item: id, reason, seconds, pcm_hash, print `fixed_size_list<halffloat>[512]`, sounding.
 
     A fingerprint is compared by cosines of two digits, so half precision keeps all of it that is used.
     """
     import pyarrow as pa
 
-    prints = [None if one.print is None else one.print[0].astype(np.float16) for one in facts]
-    flat = np.concatenate([np.zeros(SIZE, np.float16) if one is None else one for one in prints] or [np.zeros(0, "f2")])
-    mask = pa.array([one is None for one in prints], pa.bool_())
+    fingerprints = [
+        None if entry.fingerprint is None else entry.fingerprint[0].astype(np.float16) for entry in metadata
+    ]
+    flat = np.concatenate(
+        [np.zeros(FINGERPRINT_SIZE, np.float16) if fingerprint is None else fingerprint for fingerprint in fingerprints]
+        or [np.zeros(0, "f2")]
+    )
+    mask = pa.array([fingerprint is None for fingerprint in fingerprints], pa.bool_())
     columns = {
-        "id": pa.array([one.id for one in facts], pa.string()),
-        "reason": pa.array([one.reason for one in facts], pa.string()),
-        "seconds": pa.array([one.seconds for one in facts], pa.float64()),
-        "pcm_hash": pa.array([one.pcm_hash for one in facts], pa.string()),
-        "print": pa.FixedSizeListArray.from_arrays(pa.array(flat), SIZE, mask=mask),
-        "sounding": pa.array([None if one.print is None else one.print[1] for one in facts], pa.float64()),
+        "id": pa.array([entry.id for entry in metadata], pa.string()),
+        "reason": pa.array([entry.reason for entry in metadata], pa.string()),
+        "seconds": pa.array([entry.seconds for entry in metadata], pa.float64()),
+        "pcm_hash": pa.array([entry.pcm_hash for entry in metadata], pa.string()),
+        "print": pa.FixedSizeListArray.from_arrays(pa.array(flat), FINGERPRINT_SIZE, mask=mask),
+        "sounding": pa.array(
+            [None if entry.fingerprint is None else entry.fingerprint[1] for entry in metadata], pa.float64()
+        ),
     }
     return pa.table(columns)
 
 
-def facts_rows(samples: Sequence[Sample]) -> pa.Table:
+def decode_metadata_table(samples: Sequence[Sample]) -> pa.Table:
     """A table of the facts of samples, which are decoded for it."""
-    return facts_table(list(all_facts(samples)))
+    return audio_metadata_table(list(decode_metadata(samples)))
 
 
-def facts_of_table(table: pa.Table) -> list[Facts]:
+def audio_metadata_from_table(table: pa.Table) -> list[AudioMetadata]:
     """Facts without fingerprints, which stay in the table."""
     rows = table.select(["id", "reason", "seconds", "pcm_hash"]).to_pylist()
-    return [Facts(**row) for row in rows]
+    return [AudioMetadata(**row) for row in rows]
 
 
-def write_prints(table: pa.Table, folder: Path) -> None:
+def write_fingerprints(table: pa.Table, folder: Path) -> None:
     """`prints.parquet`: id, print and sounding of the items that have a fingerprint."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    kept = table.filter(pc.is_valid(table.column("print"))).select(["id", "print", "sounding"])
-    pq.write_table(kept, folder / PRINTS, compression="zstd")
+    with_fingerprint = table.filter(pc.is_valid(table.column("print"))).select(["id", "print", "sounding"])
+    pq.write_table(with_fingerprint, folder / FINGERPRINTS_FILE, compression="zstd")
 
 
-def read_prints(folder: Path) -> Prints:
+def read_fingerprints(folder: Path) -> Fingerprints:
     """Id -> (vector (512,) float32, seconds that sound); none where the corpus was not listened to."""
     import pyarrow.parquet as pq
 
-    if not (folder / PRINTS).is_file():
+    if not (folder / FINGERPRINTS_FILE).is_file():
         return {}
-    table = pq.read_table(folder / PRINTS)
+    table = pq.read_table(folder / FINGERPRINTS_FILE)
     flat = table.column("print").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    vectors = flat.reshape(-1, SIZE).astype(np.float32)
+    vectors = flat.reshape(-1, FINGERPRINT_SIZE).astype(np.float32)
     ids, seconds = table.column("id").to_pylist(), table.column("sounding").to_pylist()
     return dict(zip(ids, zip(vectors, seconds)))

@@ -11,40 +11,40 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from undersong.corpora.forms.tables import Row, csv_rows, json_rows, text_lines
+from undersong.corpora.forms.tables import LocatedRow, csv_rows, json_rows, text_lines
 from undersong.types import UndersongError
 
-AUDIO = frozenset([".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".m4a"])
-FILE = ("file", "file_name", "filename", "path", "audio")  # how a transcript file calls the audio's name
-TRANSCRIPTS = (".csv", ".tsv", ".jsonl")
-LIBRISPEECH = ".trans.txt"
-SPLIT = re.compile(r"(.+?)(?:-\d{5}-of-\d{5})+(?:-[0-9a-f]+)?\.parquet")  # as `datasets` names shards
+AUDIO_SUFFIXES = frozenset([".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".m4a"])
+FILE_COLUMNS = ("file", "file_name", "filename", "path", "audio")  # how a transcript file calls the audio's name
+TRANSCRIPT_SUFFIXES = (".csv", ".tsv", ".jsonl")
+LIBRISPEECH_SUFFIX = ".trans.txt"
+SPLIT_FILE_NAME = re.compile(r"(.+?)(?:-\d{5}-of-\d{5})+(?:-[0-9a-f]+)?\.parquet")  # as `datasets` names shards
 
 
-def folder_form(folder: Path) -> str:
+def detect_folder_format(folder: Path) -> str:
     """`folder`, `librispeech` or `parquet-folder`.  UndersongError for a folder that is none of them, or two.
 
     Audio that nothing was written down for is a `folder`, too: its sound can be screened.
     """
-    forms = {
+    matches = {
         "folder": bool(_transcript_files(folder)),
-        "librispeech": any(name.endswith(LIBRISPEECH) for name in _names(folder)),
-        "parquet-folder": bool(_parquet(folder)),
+        "librispeech": any(name.endswith(LIBRISPEECH_SUFFIX) for name in _file_names(folder)),
+        "parquet-folder": bool(_parquet_paths(folder)),
     }
-    found = [name for name, there in forms.items() if there]
-    if len(found) == 1:
-        return found[0]
-    if not found and any(Path(name).suffix.lower() in AUDIO for name in _names(folder)):
+    formats = [name for name, present in matches.items() if present]
+    if len(formats) == 1:
+        return formats[0]
+    if not formats and any(Path(name).suffix.lower() in AUDIO_SUFFIXES for name in _file_names(folder)):
         return "folder"
-    if found:
-        raise UndersongError(f"{folder} could be {' or '.join(found)}; say which by the format.")
+    if formats:
+        raise UndersongError(f"{folder} could be {' or '.join(formats)}; say which by the format.")
     raise UndersongError(
-        f"There is no manifest in {folder}: no corpus.parquet, no {', '.join(TRANSCRIPTS)} with a column `file`, "
-        f"no *{LIBRISPEECH}, no *.parquet and no audio; add one."
+        f"There is no manifest in {folder}: no corpus.parquet, no {', '.join(TRANSCRIPT_SUFFIXES)} with a column `file`, "
+        f"no *{LIBRISPEECH_SUFFIX}, no *.parquet and no audio; add one."
     )
 
 
-def transcribed(folder: Path) -> Iterator[Row]:
+def transcript_rows(folder: Path) -> Iterator[LocatedRow]:
     """Rows of the folder's transcript file (.csv, .tsv, .jsonl with a column `file`), if there is one, then the audio
     that it does not name.
 
@@ -54,42 +54,42 @@ def transcribed(folder: Path) -> Iterator[Row]:
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise UndersongError(f"{folder} needs one transcript file with a column `file`; it has {names}.")
-    named: set[str] = set()
-    for place, row in (row for file in files for row in _rows(file)):
-        column = next((name for name in FILE if isinstance(row, dict) and row.get(name)), None)
+    named_files: set[str] = set()
+    for location, row in (row for file in files for row in _transcript_table(file)):
+        column = next((name for name in FILE_COLUMNS if isinstance(row, dict) and row.get(name)), None)
         if column is None or not isinstance(row[column], str):
-            raise UndersongError(f"{place} names no file; fill in the column `file`.")
+            raise UndersongError(f"{location} names no file; fill in the column `file`.")
         file = os.path.relpath(os.path.join(folder, row[column]), folder)
-        named.add(file)
-        rest = {name: value for name, value in row.items() if name != column}
-        yield place, {"id": _stem(file), **rest, "audio": row[column]}
-    for name in _names(folder):
-        if Path(name).suffix.lower() in AUDIO and name not in named:
+        named_files.add(file)
+        other_columns = {name: value for name, value in row.items() if name != column}
+        yield location, {"id": _stem(file), **other_columns, "audio": row[column]}
+    for name in _file_names(folder):
+        if Path(name).suffix.lower() in AUDIO_SUFFIXES and name not in named_files:
             yield f"{folder / name}", {"id": _stem(name), "audio": name}
 
 
-def librispeech(folder: Path) -> Iterator[Row]:
+def librispeech_rows(folder: Path) -> Iterator[LocatedRow]:
     """LibriSpeech: `SPEAKER-CHAPTER-NUMBER TEXT` in every `*.trans.txt`, the audio beside it; speaker by the id."""
-    names = _names(folder)
-    audio = {os.path.splitext(name)[0]: name for name in names if Path(name).suffix.lower() in AUDIO}
-    for file in (name for name in names if name.endswith(LIBRISPEECH)):
+    names = _file_names(folder)
+    audio = {os.path.splitext(name)[0]: name for name in names if Path(name).suffix.lower() in AUDIO_SUFFIXES}
+    for file in (name for name in names if name.endswith(LIBRISPEECH_SUFFIX)):
         for number, line in enumerate(text_lines(folder / file), 1):
-            place = f"Line {number} of {folder / file}"
+            location = f"Line {number} of {folder / file}"
             if not line.strip():
                 continue
             key, _, text = line.strip().partition(" ")
             parts = key.split("-")
             if len(parts) != 3 or not text.strip():
-                raise UndersongError(f"{place} is not `SPEAKER-CHAPTER-NUMBER TEXT`; mend the line.")
-            beside = (Path(file).parent / key).as_posix()
+                raise UndersongError(f"{location} is not `SPEAKER-CHAPTER-NUMBER TEXT`; mend the line.")
+            audio_stem = (Path(file).parent / key).as_posix()
             row = {"id": key, "text": text.strip(), "speaker": parts[0], "chapter": parts[1]}
-            yield place, {**row, "audio": audio.get(beside, f"{beside}.flac")}
+            yield location, {**row, "audio": audio.get(audio_stem, f"{audio_stem}.flac")}
 
 
 def parquet_files(folder: Path) -> list[Path]:
     """The Parquet files of a folder, by name.  UndersongError where there are several splits: one is one corpus."""
-    files = _parquet(folder)
-    splits = {found[1] if (found := SPLIT.fullmatch(file.name)) else "" for file in files}
+    files = _parquet_paths(folder)
+    splits = {split_match[1] if (split_match := SPLIT_FILE_NAME.fullmatch(file.name)) else "" for file in files}
     if len(splits) > 1:
         raise UndersongError(
             f"{folder} holds several splits ({', '.join(sorted(splits - {''}))}); name one file or folder."
@@ -99,32 +99,32 @@ def parquet_files(folder: Path) -> list[Path]:
     return files
 
 
-def _parquet(folder: Path) -> list[Path]:
-    return [folder / name for name in _names(folder) if name.endswith(".parquet")]
+def _parquet_paths(folder: Path) -> list[Path]:
+    return [folder / name for name in _file_names(folder) if name.endswith(".parquet")]
 
 
 def _transcript_files(folder: Path) -> list[Path]:
     """Files right in the folder, by name, whose first row has a column that names audio."""
     out = []
     for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in TRANSCRIPTS and file.is_file():
-            _, row = next(_rows(file), ("", {}))
-            if isinstance(row, dict) and any(name in row for name in FILE):
+        if file.suffix.lower() in TRANSCRIPT_SUFFIXES and file.is_file():
+            _, row = next(_transcript_table(file), ("", {}))
+            if isinstance(row, dict) and any(name in row for name in FILE_COLUMNS):
                 out.append(file)
     return out
 
 
-def _rows(file: Path) -> Iterator[Row]:
+def _transcript_table(file: Path) -> Iterator[LocatedRow]:
     return json_rows(file) if file.suffix.lower() == ".jsonl" else csv_rows(file)
 
 
-def _names(folder: Path) -> list[str]:
+def _file_names(folder: Path) -> list[str]:
     """Paths of all regular files below the folder, relative to it, sorted; links to folders are not followed."""
     out = []
-    for place, folders, files in os.walk(folder):
+    for directory, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = Path(place).relative_to(folder)
-        out += [(inside / name).as_posix() for name in files if (Path(place) / name).is_file()]
+        relative_directory = Path(directory).relative_to(folder)
+        out += [(relative_directory / name).as_posix() for name in files if (Path(directory) / name).is_file()]
     return sorted(out)
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undersong.corpora.forms.rows import FIELDS, row_of, sample_of
-from undersong.corpora.forms.tables import Row, json_rows, parquet_rows
-from undersong.hints import meant
+from undersong.corpora.forms.rows import FIELDS, row_from_sample, sample_from_row
+from undersong.corpora.forms.tables import LocatedRow, json_rows, parquet_rows
+from undersong.hints import suggest
 from undersong.store import write_atomic
 from undersong.types import Quarantined, Sample, UndersongError
 
@@ -28,7 +28,7 @@ class Manifest:
     samples: tuple[Sample, ...]
     quarantined: tuple[Quarantined, ...]
     root: Path
-    form: str = "manifest"  # what the files were taken for: `open_manifest` finds it by content
+    format: str = "manifest"  # what the files were taken for: `open_manifest` finds it by content
 
 
 def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
@@ -42,25 +42,29 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
     file = path / CORPUS if path.is_dir() else path
     if not file.is_file():
         raise UndersongError(f"There is no manifest {file}; check the path.")
-    start = Path.cwd() / file.parent
-    samples = gather(((place, sample_of(row, start, place)) for place, row in _rows(file)), root)
+    audio_root = Path.cwd() / file.parent
+    samples = collect_samples(
+        ((location, sample_from_row(row, audio_root, location)) for location, row in _rows(file)), root
+    )
     if not samples:
         raise UndersongError(f"Manifest {file} holds no items; add some, one a line.")
-    return Manifest(samples, _read_quarantine(file), start)
+    return Manifest(samples, _read_quarantine(file), audio_root)
 
 
-def gather(found: Iterable[tuple[str, Sample]], root: str | Path | None = None) -> tuple[Sample, ...]:
+def collect_samples(
+    located_samples: Iterable[tuple[str, Sample]], root: str | Path | None = None
+) -> tuple[Sample, ...]:
     """The samples of (place, sample) pairs; UndersongError for an id that was there before or audio outside `root`."""
     samples: dict[str, Sample] = {}
-    allowed = None if root is None else os.path.realpath(root)
-    for place, sample in found:
+    allowed_root = None if root is None else os.path.realpath(root)
+    for location, sample in located_samples:
         if sample.id in samples:
-            raise UndersongError(f"{place} repeats the id {sample.id!r}; every item needs an id of its own.")
-        if allowed is not None and isinstance(sample.audio, str):
+            raise UndersongError(f"{location} repeats the id {sample.id!r}; every item needs an id of its own.")
+        if allowed_root is not None and isinstance(sample.audio, str):
             # realpath does not raise for a loop of links; a NUL, which no path can hold, it would.
-            real = "" if "\0" in sample.audio else os.path.realpath(sample.audio)
-            if not real or os.path.commonpath([allowed, real]) != allowed:
-                raise UndersongError(f"{place} names audio outside {root} ({sample.audio}); move it there.")
+            real_path = "" if "\0" in sample.audio else os.path.realpath(sample.audio)
+            if not real_path or os.path.commonpath([allowed_root, real_path]) != allowed_root:
+                raise UndersongError(f"{location} names audio outside {root} ({sample.audio}); move it there.")
         samples[sample.id] = sample
     return tuple(samples.values())
 
@@ -71,11 +75,11 @@ def write_manifest(samples: Sequence[Sample], path: str | Path) -> None:
     (As long as labels are sorted by name, as reading leaves them.)  JSONL cannot hold audio bytes: UndersongError.
     """
     path = Path(path)
-    rows = [row_of(sample, Path.cwd() / path.parent) for sample in samples]
+    rows = [row_from_sample(sample, Path.cwd() / path.parent) for sample in samples]
     if path.suffix == ".jsonl":
         write_atomic(path, "".join(map(_json_line, rows)).encode())
     elif path.suffix == ".parquet":
-        write_atomic(path, _parquet(_table(rows)))
+        write_atomic(path, _parquet_bytes(_arrow_table(rows)))
     else:
         raise UndersongError(f"{path} is neither .jsonl nor .parquet; choose one of these names.")
 
@@ -87,7 +91,7 @@ def write_corpus(samples: Sequence[Sample], quarantined: Sequence[Quarantined], 
     write_manifest(samples, Path(folder) / CORPUS)
     rows = [{"id": item.id, "reason": item.reason} for item in quarantined]
     schema = pa.schema({"id": pa.string(), "reason": pa.string()})
-    write_atomic(Path(folder) / QUARANTINE, _parquet(pa.Table.from_pylist(rows, schema)))
+    write_atomic(Path(folder) / QUARANTINE, _parquet_bytes(pa.Table.from_pylist(rows, schema)))
 
 
 def audio_files(folder: str | Path) -> list[str]:
@@ -99,37 +103,37 @@ def audio_files(folder: str | Path) -> list[str]:
     column = pq.read_table(file, columns=["audio"]).column("audio")
     if pa.types.is_struct(column.type):
         column = pa.chunked_array([chunk.field("path") for chunk in column.chunks], pa.string())
-    found = column.drop_null().to_pylist() if pa.types.is_string(column.type) else []
-    start = str(Path.cwd() / file.parent)
-    return [os.path.join(start, path) for path in found]
+    paths = column.drop_null().to_pylist() if pa.types.is_string(column.type) else []
+    audio_root = str(Path.cwd() / file.parent)
+    return [os.path.join(audio_root, path) for path in paths]
 
 
-def select(samples: Sequence[Sample], where: Mapping[str, str | Sequence[str]]) -> tuple[Sample, ...]:
+def filter_samples(samples: Sequence[Sample], filters: Mapping[str, str | Sequence[str]]) -> tuple[Sample, ...]:
     """The samples whose every named column (speaker, group or a label) has one of the given values, in order.
 
     UndersongError for a column or a value that no sample has, and where nothing is left.
     """
-    kept = tuple(samples)
+    matching = tuple(samples)
     columns = {"speaker", "group"} | {name for sample in samples for name, _ in sample.labels}
-    for column, wanted in where.items():
-        values = {wanted} if isinstance(wanted, str) else set(wanted)
+    for column, requested in filters.items():
+        values = {requested} if isinstance(requested, str) else set(requested)
         if column not in columns:
-            raise UndersongError(f"No sample has a column {column!r}; {meant(column, sorted(columns))}.")
-        there = {value for sample in samples if (value := sample.column(column)) is not None}
-        if absent := sorted(values - there):
-            raise UndersongError(f"No sample has {column} {absent[0]!r}; {meant(absent[0], sorted(there))}.")
-        kept = tuple(sample for sample in kept if sample.column(column) in values)
-    if not kept:
-        raise UndersongError(f"No sample is left after the filter {dict(where)}; ask for less at once.")
-    return kept
+            raise UndersongError(f"No sample has a column {column!r}; {suggest(column, sorted(columns))}.")
+        present_values = {value for sample in samples if (value := sample.column(column)) is not None}
+        if absent := sorted(values - present_values):
+            raise UndersongError(f"No sample has {column} {absent[0]!r}; {suggest(absent[0], sorted(present_values))}.")
+        matching = tuple(sample for sample in matching if sample.column(column) in values)
+    if not matching:
+        raise UndersongError(f"No sample is left after the filter {dict(filters)}; ask for less at once.")
+    return matching
 
 
-def _rows(file: Path) -> Iterator[Row]:
+def _rows(file: Path) -> Iterator[LocatedRow]:
     """(where it stands, row) of every item."""
     if file.suffix.lower() == ".jsonl":
         return json_rows(file)
     if file.suffix.lower() == ".parquet":
-        return parquet_rows(file, needs="id")
+        return parquet_rows(file, required_column="id")
     raise UndersongError(f"Manifest {file} is neither .jsonl nor .parquet; convert it, one item a line or row.")
 
 
@@ -140,32 +144,32 @@ def _json_line(row: dict[str, Any]) -> str:
 
 
 def _read_quarantine(file: Path) -> tuple[Quarantined, ...]:
-    beside = file.with_name(QUARANTINE)
-    if file.name != CORPUS or not beside.is_file():
+    quarantine_file = file.with_name(QUARANTINE)
+    if file.name != CORPUS or not quarantine_file.is_file():
         return ()
-    return tuple(Quarantined(row["id"], row["reason"]) for _, row in parquet_rows(beside))
+    return tuple(Quarantined(row["id"], row["reason"]) for _, row in parquet_rows(quarantine_file))
 
 
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
+def _arrow_table(rows: list[dict[str, Any]]) -> pa.Table:
     """Fixed columns first, then labels as strings.  Audio: paths or bytes, or (mixed) Hugging Face's pair of both."""
     import pyarrow as pa
 
-    kinds = {type(row["audio"]) for row in rows} - {type(None)}
-    audio: Any = pa.large_binary() if kinds == {bytes} else pa.string()
-    if len(kinds) > 1:
+    audio_types = {type(row["audio"]) for row in rows} - {type(None)}
+    audio: Any = pa.large_binary() if audio_types == {bytes} else pa.string()
+    if len(audio_types) > 1:
         audio = pa.struct({"bytes": pa.large_binary(), "path": pa.string()})
-        rows = [{**row, "audio": _pair(row["audio"])} for row in rows]
-    special = {"audio": audio, "answers": pa.list_(pa.string()), "seconds": pa.float64()}
+        rows = [{**row, "audio": _audio_struct(row["audio"])} for row in rows]
+    column_types = {"audio": audio, "answers": pa.list_(pa.string()), "seconds": pa.float64()}
     labels = sorted({name for row in rows for name in row} - set(FIELDS))
-    schema = pa.schema([(name, special.get(name, pa.string())) for name in (*FIELDS, *labels)])
+    schema = pa.schema([(name, column_types.get(name, pa.string())) for name in (*FIELDS, *labels)])
     return pa.Table.from_pylist(rows, schema)
 
 
-def _pair(audio: str | bytes | None) -> dict[str, Any] | None:
+def _audio_struct(audio: str | bytes | None) -> dict[str, Any] | None:
     return None if audio is None else {"bytes" if isinstance(audio, bytes) else "path": audio}
 
 
-def _parquet(table: pa.Table) -> bytes:
+def _parquet_bytes(table: pa.Table) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

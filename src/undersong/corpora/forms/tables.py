@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from undersong.store import remedy
+from undersong.store import repair_hint
 from undersong.types import UndersongError
 
 # Longest first: the mark of UTF-32-LE begins with that of UTF-16-LE.
-MARKS = (
+BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -25,9 +25,9 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 DELIMITERS = {",": "csv", "\t": "tsv", ";": "csv with semicolons"}
-LONGEST_LINE = 1 << 26  # 64 MiB: a "line" beyond that is no text file
+MAX_LINE_BYTES = 1 << 26  # 64 MiB: a "line" beyond that is no text file
 
-Row = tuple[str, Any]  # (where it stands, the row)
+LocatedRow = tuple[str, Any]  # (where it stands, the row)
 
 
 def text_lines(file: Path) -> Iterator[str]:
@@ -36,51 +36,53 @@ def text_lines(file: Path) -> Iterator[str]:
     Only `\\n` ends a line, whatever separators stand inside a string.  UndersongError names the line that is in
     another encoding: which one (Latin-1, Windows-1252, …) cannot be told from the bytes, so none is guessed.
     """
-    with _opened(file) as raw:
+    with _open_binary(file) as raw:
         mark = raw.peek(4)[:4] if isinstance(raw, io.BufferedReader) else b""
-        encoding = next((name for bom, name in MARKS if mark.startswith(bom)), "utf-8")
+        encoding = next((name for bom, name in BYTE_ORDER_MARKS if mark.startswith(bom)), "utf-8")
         if encoding in ("utf-16", "utf-32"):
-            yield from _wide(raw.read(), encoding, file)
+            yield from _decode_wide_lines(raw.read(), encoding, file)
             return
-        for number, line in enumerate(iter(lambda: raw.readline(LONGEST_LINE), b""), 1):
+        for number, line in enumerate(iter(lambda: raw.readline(MAX_LINE_BYTES), b""), 1):
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise _encoding(f"Line {number} of {file}", f"byte 0x{line[error.start]:02x}") from error
+                raise _encoding_error(f"Line {number} of {file}", f"byte 0x{line[error.start]:02x}") from error
             if "\0" in text:
-                raise _encoding(f"Line {number} of {file}", "it holds NUL characters, as UTF-16 without a mark does")
+                raise _encoding_error(
+                    f"Line {number} of {file}", "it holds NUL characters, as UTF-16 without a mark does"
+                )
             yield text
 
 
-def json_rows(file: Path) -> Iterator[Row]:
+def json_rows(file: Path) -> Iterator[LocatedRow]:
     """One JSON value a line; blank lines are skipped.  Errors name the line."""
     for number, line in enumerate(text_lines(file), 1):
-        place = f"Line {number} of {file}"
+        location = f"Line {number} of {file}"
         try:
             if text := line.strip():
-                yield place, strict_json(text)
+                yield location, strict_json(text)
         except (ValueError, RecursionError) as error:
-            raise UndersongError(f"{place} is not one JSON object ({error}); mend the line.") from error
+            raise UndersongError(f"{location} is not one JSON object ({error}); mend the line.") from error
 
 
-def json_list(file: Path, key: str | None = None) -> Iterator[Row]:
+def json_list(file: Path, key: str | None = None) -> Iterator[LocatedRow]:
     """The items of one JSON list, or of the list under `key` (default: the only list) of one JSON object."""
     try:
-        whole = strict_json("".join(text_lines(file)))
+        document = strict_json("".join(text_lines(file)))
     except (ValueError, RecursionError) as error:
         raise UndersongError(f"{file} is not JSON ({error}); mend it, or write one object a line.") from error
-    if isinstance(whole, dict):
-        lists = {name: value for name, value in whole.items() if isinstance(value, list)}
+    if isinstance(document, dict):
+        lists = {name: value for name, value in document.items() if isinstance(value, list)}
         if key is None and len(lists) != 1:
             raise UndersongError(f"{file} holds {len(lists)} lists; keep one list of items.")
-        whole = lists.get(key) if key is not None else next(iter(lists.values()))
-    if not isinstance(whole, list):
+        document = lists.get(key) if key is not None else next(iter(lists.values()))
+    if not isinstance(document, list):
         raise UndersongError(f"{file} holds no list of items{f' under {key!r}' if key else ''}; write one.")
-    for number, row in enumerate(whole, 1):
+    for number, row in enumerate(document, 1):
         yield f"Item {number} of {file}", row
 
 
-def csv_rows(file: Path, delimiter: str | None = None) -> Iterator[Row]:
+def csv_rows(file: Path, delimiter: str | None = None) -> Iterator[LocatedRow]:
     """Rows under a header as dicts of strings; an empty field is absent.  Errors name the line.
 
     Delimiter: tab, comma or semicolon, whichever the header has most of.  Every row has as many fields as the header:
@@ -90,27 +92,29 @@ def csv_rows(file: Path, delimiter: str | None = None) -> Iterator[Row]:
     header_line = next(lines, "")
     delimiter = delimiter or max(DELIMITERS, key=header_line.count)
     reader = csv.reader(_chain(header_line, lines), delimiter=delimiter, strict=True)
-    begins, header = 1, None
+    start_line, header = 1, None
     while True:
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            place = f"Line {begins} of {file}"
-            raise UndersongError(f"{place} cannot be read as CSV ({error}); mend its quotes or line breaks.") from error
+            location = f"Line {start_line} of {file}"
+            raise UndersongError(
+                f"{location} cannot be read as CSV ({error}); mend its quotes or line breaks."
+            ) from error
         if fields is None:
             return
-        place, begins = f"Line {begins} of {file}", reader.line_num + 1
+        location, start_line = f"Line {start_line} of {file}", reader.line_num + 1
         if header is None:
             header = [name.strip() for name in fields]
-            if len(named := [name for name in header if name]) > len(set(named)):
-                raise UndersongError(f"{place} names a column twice ({', '.join(header)}); every name once.")
+            if len(column_names := [name for name in header if name]) > len(set(column_names)):
+                raise UndersongError(f"{location} names a column twice ({', '.join(header)}); every name once.")
         elif fields and len(fields) != len(header):
-            raise UndersongError(f"{place} has {len(fields)} fields and the header {len(header)}; mend the line.")
+            raise UndersongError(f"{location} has {len(fields)} fields and the header {len(header)}; mend the line.")
         elif fields:
-            yield place, {name: value for name, value in zip(header, fields) if name and value != ""}
+            yield location, {name: value for name, value in zip(header, fields) if name and value != ""}
 
 
-def parquet_rows(file: Path, needs: str | None = None) -> Iterator[Row]:
+def parquet_rows(file: Path, required_column: str | None = None) -> Iterator[LocatedRow]:
     """Rows of one Parquet file, a batch at a time; `needs`: a column that has to be there."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -120,8 +124,8 @@ def parquet_rows(file: Path, needs: str | None = None) -> Iterator[Row]:
             names = table.schema_arrow.names
             if "embedding" in names:
                 raise UndersongError(f"{file} holds embeddings, not a manifest; name it where embeddings are taken.")
-            if (needs is not None and needs not in names) or len(set(names)) < len(names):
-                column = f"a column `{needs}`, and " if needs else ""
+            if (required_column is not None and required_column not in names) or len(set(names)) < len(names):
+                column = f"a column `{required_column}`, and " if required_column else ""
                 raise UndersongError(f"{file} needs {column}every name once; it has {', '.join(names)}.")
             number = 0
             for batch in table.iter_batches(batch_size=256):
@@ -129,26 +133,26 @@ def parquet_rows(file: Path, needs: str | None = None) -> Iterator[Row]:
                     number += 1
                     yield f"Row {number} of {file}", row
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UndersongError(f"{file} cannot be read as Parquet ({error}); {remedy(file)}.") from error
+        raise UndersongError(f"{file} cannot be read as Parquet ({error}); {repair_hint(file)}.") from error
 
 
 def strict_json(text: str) -> Any:
     """json.loads that refuses what JSON has not: NaN, infinity, a field that stands twice.  ValueError."""
-    return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+    return json.loads(text, object_pairs_hook=_unique_object, parse_constant=_reject_constant)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):  # json would keep the last and say nothing
         raise ValueError("a field stands there twice")
     return row
 
 
-def _no_constant(name: str) -> Any:
+def _reject_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _opened(file: Path) -> io.BufferedReader:
+def _open_binary(file: Path) -> io.BufferedReader:
     if not file.is_file():  # a pipe or device would be waited for
         raise UndersongError(f"There is no manifest {file}; check the path.")
     try:
@@ -157,19 +161,19 @@ def _opened(file: Path) -> io.BufferedReader:
         raise UndersongError(f"{file} cannot be opened ({error.strerror}); check its permissions.") from error
 
 
-def _wide(data: bytes, encoding: str, file: Path) -> Iterator[str]:
+def _decode_wide_lines(data: bytes, encoding: str, file: Path) -> Iterator[str]:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         number = data[: error.start].decode(encoding, "ignore").count("\n") + 1
-        raise _encoding(f"Line {number} of {file}", f"its mark says {encoding}, and it is not") from error
+        raise _encoding_error(f"Line {number} of {file}", f"its mark says {encoding}, and it is not") from error
     yield from io.StringIO(text, newline="\n")
 
 
-def _encoding(place: str, why: str) -> UndersongError:
-    return UndersongError(f"{place} is not UTF-8 ({why}); save the file as UTF-8.")
+def _encoding_error(location: str, reason: str) -> UndersongError:
+    return UndersongError(f"{location} is not UTF-8 ({reason}); save the file as UTF-8.")
 
 
-def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
+def _chain(first_line: str, lines: Iterator[str]) -> Iterator[str]:
+    yield first_line
+    yield from lines

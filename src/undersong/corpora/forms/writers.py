@@ -11,36 +11,38 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undersong.corpora.forms.conversations import CHATS, write_chats
+from undersong.corpora.forms.conversations import CHAT_ROW_BUILDERS, write_chats
 from undersong.corpora.forms.manifest import write_manifest
-from undersong.corpora.forms.rows import FIELDS, row_of
-from undersong.store import replacing
+from undersong.corpora.forms.rows import FIELDS, row_from_sample
+from undersong.store import atomic_replacement
 from undersong.types import Sample, UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SHARD = 256 << 20  # bytes of audio in one Parquet file
-GROUP = 16 << 20  # and in one row group: what a streaming reader takes at once
+SHARD_BYTES = 256 << 20  # bytes of audio in one Parquet file
+ROW_GROUP_BYTES = 16 << 20  # and in one row group: what a streaming reader takes at once
 
 
-def write_kept(samples: Sequence[Sample], path: str | Path, instruction: str = "") -> None:
+def write_samples(samples: Sequence[Sample], path: str | Path, instruction: str = "") -> None:
     """Write by the name: `*.messages.jsonl`, `*.sharegpt.jsonl` and `*.kimi.jsonl` for trainers, `*.jsonl` or
     `*.parquet` as manifest, else a Parquet folder.
 
     Errors: those of `write_chats`, `write_manifest` and `write_hub_folder`.
     """
     name = Path(path).name
-    chat = next((form for form in CHATS if name.endswith(f".{form}.jsonl")), None)
-    if chat is not None:
-        write_chats(samples, path, chat, instruction)
+    chat_format = next(
+        (format_name for format_name in CHAT_ROW_BUILDERS if name.endswith(f".{format_name}.jsonl")), None
+    )
+    if chat_format is not None:
+        write_chats(samples, path, chat_format, instruction)
     elif Path(path).suffix in (".jsonl", ".parquet"):
         write_manifest(samples, path)
     elif not Path(path).suffix:
         write_hub_folder(samples, path)
     else:
-        chats = ", ".join(f".{form}.jsonl" for form in CHATS)
-        raise UndersongError(f"{path} is no {chats}, .jsonl, .parquet or folder; choose one of these names.")
+        chat_suffixes = ", ".join(f".{format_name}.jsonl" for format_name in CHAT_ROW_BUILDERS)
+        raise UndersongError(f"{path} is no {chat_suffixes}, .jsonl, .parquet or folder; choose one of these names.")
 
 
 def dataset_info(path: str | Path) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def write_hub_folder(samples: Sequence[Sample], folder: str | Path, split: str =
         raise UndersongError(f"{folder} holds something else, which would be lost; name a new or an empty folder.")
     labels = sorted({name for sample in samples for name, _ in sample.labels})
     schema = _schema(labels, any(sample.audio is not None for sample in samples))
-    with replacing(Path(folder)) as temporary:
+    with atomic_replacement(Path(folder)) as temporary:
         data = temporary / "data"
         data.mkdir(parents=True)
         files = list(_shards(samples, schema, data))
@@ -83,18 +85,18 @@ def _is_export(folder: Path) -> bool:
     return all(path.suffix == ".parquet" for path in (folder / "data").glob("*"))
 
 
-def _schema(labels: list[str], spoken: bool) -> pa.Schema:
+def _schema(labels: list[str], has_audio: bool) -> pa.Schema:
     """Arrow types, and in the metadata the features that `datasets` takes from there."""
     import pyarrow as pa
 
-    if shared := sorted(set(labels) & set(FIELDS)):
-        raise UndersongError(f"A label shares its name with the column {shared[0]!r}; rename it.")
+    if clashing := sorted(set(labels) & set(FIELDS)):
+        raise UndersongError(f"A label shares its name with the column {clashing[0]!r}; rename it.")
     text = {"dtype": "string", "_type": "Value"}
     types = {name: pa.string() for name in (*FIELDS, *labels)}
     types |= {"answers": pa.list_(pa.string()), "seconds": pa.float64()}
     features: dict[str, Any] = dict.fromkeys(types, text)
     features |= {"answers": {"feature": text, "_type": "Sequence"}, "seconds": {"dtype": "float64", "_type": "Value"}}
-    if spoken:
+    if has_audio:
         types["audio"] = pa.struct({"bytes": pa.binary(), "path": pa.string()})
         features["audio"] = {"_type": "Audio"}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
@@ -111,36 +113,36 @@ def _shards(samples: Sequence[Sample], schema: pa.Schema, data: Path) -> Iterato
     for number in count():
         if group is None:
             return
-        held, file = 0, data / str(number)
+        audio_bytes, file = 0, data / str(number)
         with pq.ParquetWriter(file, schema, compression="zstd", write_page_index=True) as writer:
-            while group is not None and (held == 0 or held + group[1] <= SHARD):
+            while group is not None and (audio_bytes == 0 or audio_bytes + group[1] <= SHARD_BYTES):
                 writer.write_table(pa.Table.from_pylist(group[0], schema))
-                held += max(group[1], 1)
+                audio_bytes += max(group[1], 1)
                 group = next(groups, None)
         yield file
 
 
 def _groups(samples: Sequence[Sample]) -> Iterator[tuple[list[dict[str, Any]], int]]:
     """(rows, bytes of audio in them), at most GROUP bytes or 1,000 rows at a time."""
-    rows, held = list[dict[str, Any]](), 0
+    rows, audio_bytes = list[dict[str, Any]](), 0
     for sample in samples:
-        row = row_of(sample, Path("/nowhere"))
+        row = row_from_sample(sample, Path("/nowhere"))
         if sample.audio is not None:
-            data = _bytes(sample)
+            data = _read_audio_bytes(sample)
             row["audio"] = {"bytes": data, "path": Path(sample.audio).name if isinstance(sample.audio, str) else None}
-            held += len(data)
+            audio_bytes += len(data)
         rows.append(row)
-        if held >= GROUP or len(rows) == 1000:
-            yield rows, held
-            rows, held = [], 0
+        if audio_bytes >= ROW_GROUP_BYTES or len(rows) == 1000:
+            yield rows, audio_bytes
+            rows, audio_bytes = [], 0
     if rows:
-        yield rows, held
+        yield rows, audio_bytes
 
 
-def _bytes(sample: Sample) -> bytes:
-    from undersong.corpora.sound.audio import Unreadable, file_bytes
+def _read_audio_bytes(sample: Sample) -> bytes:
+    from undersong.corpora.sound.audio import UnreadableAudioError, file_bytes
 
     try:
         return file_bytes(sample)
     except ValueError as error:
-        raise Unreadable(sample.id, str(error)) from error
+        raise UnreadableAudioError(sample.id, str(error)) from error

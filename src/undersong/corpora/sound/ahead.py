@@ -9,22 +9,22 @@ from typing import TypeVar
 
 THREADS = 4  # libsndfile, soxr and hashing work outside the interpreter's lock
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
-def in_order(
-    make: Callable[[Item], Made], items: Iterable[Item], room: Callable[[], int], threads: int = THREADS
-) -> Iterator[Made]:
+def threaded_map(
+    function: Callable[[Item], Result], items: Iterable[Item], max_pending: Callable[[], int], threads: int = THREADS
+) -> Iterator[Result]:
     """What `make` gives for each item, in the items' order; at most `room()` wait, which is asked at every item."""
-    waiting: deque[Future[Made]] = deque()
+    pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:
             for item in items:
-                waiting.append(pool.submit(make, item))
-                while len(waiting) > room():
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                pending.append(pool.submit(function, item))
+                while len(pending) > max_pending():
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:  # whoever stops reading does not wait for the rest
-            for future in waiting:
+            for future in pending:
                 future.cancel()

@@ -19,14 +19,14 @@ SYNCHRONOUS, UTF8, RATE_PARAMETER = 2, 1, 1
 
 def serve(lines: BinaryIO, out: BinaryIO) -> None:
     """For each line {"text", "voice", "speed"} write {"rate", "bytes"} and 16-bit samples, or {"error"}."""
-    library, rate = _start()
+    library, rate = _initialize()
     for line in lines:
-        pcm, error = _in_a_fork(library, json.loads(line))
+        pcm, error = _synthesize_in_fork(library, json.loads(line))
         out.write(json.dumps({"error": error} if error else {"rate": rate, "bytes": len(pcm)}).encode() + b"\n" + pcm)
         out.flush()
 
 
-def _start() -> tuple[Any, int]:
+def _initialize() -> tuple[Any, int]:
     """The library, told where its data are, and its sampling rate."""
     import espeakng_loader
 
@@ -42,23 +42,23 @@ def _start() -> tuple[Any, int]:
     return library, rate
 
 
-def _in_a_fork(library: Any, request: dict[str, Any]) -> tuple[bytes, str | None]:
+def _synthesize_in_fork(library: Any, request: dict[str, Any]) -> tuple[bytes, str | None]:
     """(samples, None) or (nothing, why); a crash of the library takes the fork along and nobody else."""
-    reading, writing = os.pipe()
+    read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            os.close(reading)
-            with open(writing, "wb") as pipe:
-                pipe.write(_say(library, **request))
+            os.close(read_end)
+            with open(write_end, "wb") as pipe:
+                pipe.write(_synthesize(library, **request))
             status = 0
         except LookupError:
             status = 2
         finally:
             os._exit(status)  # none of the parent's buffers is flushed twice
-    os.close(writing)
-    with open(reading, "rb") as pipe:
+    os.close(write_end)
+    with open(read_end, "rb") as pipe:
         pcm = pipe.read()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status == 2:
@@ -68,17 +68,17 @@ def _in_a_fork(library: Any, request: dict[str, Any]) -> tuple[bytes, str | None
     return pcm, None if pcm else "espeak-ng says nothing"
 
 
-def _say(library: Any, text: str, voice: str, speed: int) -> bytes:
+def _synthesize(library: Any, text: str, voice: str, speed: int) -> bytes:
     """16-bit samples of one utterance; LookupError where the voice is unknown."""
     blocks: list[bytes] = []
-    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+    callback_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
-    def keep(samples: Any, count: int, _event: Any) -> int:
+    def collect(samples: Any, count: int, _event: Any) -> int:
         if samples and count > 0:
             blocks.append(ctypes.string_at(samples, 2 * count))
         return 0
 
-    callback = kind(keep)  # a reference must outlive the synthesis
+    callback = callback_type(collect)  # a reference must outlive the synthesis
     library.espeak_SetSynthCallback(callback)
     if library.espeak_SetVoiceByName(voice.encode()) != 0:
         raise LookupError(voice)

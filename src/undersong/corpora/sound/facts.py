@@ -10,20 +10,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from undersong.corpora.alike.fingerprint import fingerprint
-from undersong.corpora.sound.ahead import THREADS, in_order
-from undersong.corpora.sound.audible import why_inaudible
-from undersong.corpora.sound.audio import Unreadable, load_clip, pcm_hash
+from undersong.corpora.alike.fingerprint import fingerprint_clip
+from undersong.corpora.sound.ahead import THREADS, threaded_map
+from undersong.corpora.sound.audible import inaudible_reason
+from undersong.corpora.sound.audio import UnreadableAudioError, load_clip, pcm_hash
 from undersong.types import Quarantined, Sample
 
 if TYPE_CHECKING:
     import numpy as np
 
-RATE = 16_000
+SAMPLE_RATE = 16_000
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class AudioMetadata:
     """Of one item.  `reason`: why it cannot be used.  `print`: (512,) float32 and the seconds that sound, of
     `alike.fingerprint`; None where there is no sound to take it of."""
 
@@ -31,51 +31,55 @@ class Facts:
     reason: str | None = None
     seconds: float | None = None
     pcm_hash: str | None = None
-    print: tuple[np.ndarray, float] | None = None
+    fingerprint: tuple[np.ndarray, float] | None = None
 
 
-def facts_of_sample(sample: Sample) -> Facts:
+def decode_sample_metadata(sample: Sample) -> AudioMetadata:
     """Silence is not usable: a model may well give it a vector and a reply, which would say nothing about the item.
 
     Written items pass as they are.
     """
     if sample.audio is None:
-        return Facts(sample.id, None if (sample.text or "").strip() else "there is neither audio nor text")
+        return AudioMetadata(sample.id, None if (sample.text or "").strip() else "there is neither audio nor text")
     try:
-        clip = load_clip(sample, RATE)
-    except Unreadable as error:
-        return Facts(sample.id, error.reason)
-    if reason := why_inaudible(clip):
-        return Facts(sample.id, reason)
-    return Facts(sample.id, None, clip.samples.size / RATE, pcm_hash(clip), fingerprint(clip))
+        clip = load_clip(sample, SAMPLE_RATE)
+    except UnreadableAudioError as error:
+        return AudioMetadata(sample.id, error.reason)
+    if reason := inaudible_reason(clip):
+        return AudioMetadata(sample.id, reason)
+    return AudioMetadata(sample.id, None, clip.samples.size / SAMPLE_RATE, pcm_hash(clip), fingerprint_clip(clip))
 
 
-def all_facts(samples: Sequence[Sample], tell: Callable[[int], None] | None = None) -> Iterator[Facts]:
+def decode_metadata(
+    samples: Sequence[Sample], on_progress: Callable[[int], None] | None = None
+) -> Iterator[AudioMetadata]:
     """Of every sample, in order, decoded in threads; `tell` hears how many are done."""
-    for number, facts in enumerate(in_order(facts_of_sample, samples, lambda: 2 * THREADS)):
-        if tell is not None:
-            tell(number)
-        yield facts
+    for number, metadata in enumerate(threaded_map(decode_sample_metadata, samples, lambda: 2 * THREADS)):
+        if on_progress is not None:
+            on_progress(number)
+        yield metadata
 
 
-def examined(samples: Sequence[Sample], facts: Sequence[Facts]) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
+def apply_audio_metadata(
+    samples: Sequence[Sample], metadata: Sequence[AudioMetadata]
+) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
     """Usable samples with `seconds` and `pcm_hash` filled in, and why others are not.
 
     What a manifest said of seconds and hash of a clip is replaced by what was found.  ValueError for facts that are not
     of these samples, in their order: they may be of another run's shards.
     """
-    if [one.id for one in facts] != [sample.id for sample in samples]:
+    if [entry.id for entry in metadata] != [sample.id for sample in samples]:
         raise ValueError("the facts are not of these samples, in their order")
-    kept = tuple(
-        sample if sample.audio is None else replace(sample, seconds=one.seconds, pcm_hash=one.pcm_hash)
-        for sample, one in zip(samples, facts)
-        if one.reason is None
+    usable = tuple(
+        sample if sample.audio is None else replace(sample, seconds=entry.seconds, pcm_hash=entry.pcm_hash)
+        for sample, entry in zip(samples, metadata)
+        if entry.reason is None
     )
-    return kept, tuple(Quarantined(one.id, one.reason) for one in facts if one.reason is not None)
+    return usable, tuple(Quarantined(entry.id, entry.reason) for entry in metadata if entry.reason is not None)
 
 
 def examine(
-    samples: Sequence[Sample], tell: Callable[[int], None] | None = None
+    samples: Sequence[Sample], on_progress: Callable[[int], None] | None = None
 ) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
     """Decode every spoken item once: `examined` by its own facts."""
-    return examined(samples, list(all_facts(samples, tell)))
+    return apply_audio_metadata(samples, list(decode_metadata(samples, on_progress)))

@@ -16,15 +16,15 @@ from undersong.types import Clip, UndersongError
 if TYPE_CHECKING:
     import numpy as np
 
-FRAME = 0.02  # seconds
-ACTIVE = 40.0  # dB below the loudest frame: what is above counts as speech
-CEILING = 0.99  # what a mixture is scaled to where it would clip
-COLOURS = ("pink", "babble")
+FRAME_SECONDS = 0.02  # seconds
+ACTIVE_DECIBELS = 40.0  # dB below the loudest frame: what is above counts as speech
+PEAK_LIMIT = 0.99  # what a mixture is scaled to where it would clip
+NOISE_KINDS = ("pink", "babble")
 LEVELS = ("active", "whole")
 
 
 @dataclass(frozen=True, slots=True)
-class Mixed:
+class NoiseMixture:
     """A mixture and how it came about, so that it can be made again and undone."""
 
     clip: Clip
@@ -34,7 +34,7 @@ class Mixed:
     scale: float  # what the sum was multiplied by against clipping; 1 where nothing clipped
 
 
-def mix(speech: Clip, noise: Clip, snr: float, seed: int, level: str = "active") -> Mixed:
+def mix_noise(speech: Clip, noise: Clip, snr: float, seed: int, level: str = "active") -> NoiseMixture:
     """speech + gain * noise, so that 20 log10(RMS of speech / RMS of the added noise) is `snr` dB.
 
     The RMS of speech is over its *active* frames (20 ms, at most 40 dB below the loudest: pauses would make speech
@@ -54,28 +54,28 @@ def mix(speech: Clip, noise: Clip, snr: float, seed: int, level: str = "active")
     signal = speech.samples.astype(np.float64)
     offset = draw_offset(speech.id, seed, noise.samples.size)
     excerpt = np.take(noise.samples, np.arange(offset, offset + signal.size), mode="wrap").astype(np.float64)
-    loudness, floor = speech_level(speech, level), _rms(excerpt)
-    for what, value in ((f"item {speech.id!r}", loudness), (f"The noise {noise.id!r}", floor)):
+    speech_rms, noise_rms = speech_level(speech, level), _rms(excerpt)
+    for label, value in ((f"item {speech.id!r}", speech_rms), (f"The noise {noise.id!r}", noise_rms)):
         if value == 0:
-            raise UndersongError(f"{what} is silent where it would be mixed; take another.")
-    gain = loudness / floor * 10 ** (-snr / 20)
+            raise UndersongError(f"{label} is silent where it would be mixed; take another.")
+    gain = speech_rms / noise_rms * 10 ** (-snr / 20)
     total = signal + gain * excerpt
     peak = float(np.abs(total).max())
-    scale = CEILING / peak if peak > CEILING else 1.0
+    scale = PEAK_LIMIT / peak if peak > PEAK_LIMIT else 1.0
     clip = Clip(speech.id, (total * scale).astype(np.float32), speech.rate)
-    return Mixed(clip, float(snr), float(gain), offset, scale)
+    return NoiseMixture(clip, float(snr), float(gain), offset, scale)
 
 
-def draw_offset(ident: str, seed: int, length: int) -> int:
+def draw_offset(clip_id: str, seed: int, length: int) -> int:
     """Where in `length` samples of noise the clip `ident` begins: uniform, from the id and the seed alone."""
-    return int(generator(ident, seed).integers(0, length))
+    return int(seeded_generator(clip_id, seed).integers(0, length))
 
 
-def generator(ident: str, seed: int) -> np.random.Generator:
+def seeded_generator(name: str, seed: int) -> np.random.Generator:
     """A generator of random numbers that belongs to one name and seed: PCG64 on the SHA-256 of both."""
     import numpy as np
 
-    digest = hashlib.sha256(f"{seed}\n{ident}".encode("utf-8", "surrogatepass")).digest()
+    digest = hashlib.sha256(f"{seed}\n{name}".encode("utf-8", "surrogatepass")).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
@@ -86,49 +86,49 @@ def speech_level(clip: Clip, level: str = "active") -> float:
     if level not in LEVELS:
         raise UndersongError(f"No level of speech is called {level!r}; choose from {', '.join(LEVELS)}.")
     signal = clip.samples.astype(np.float64)
-    size = max(1, round(FRAME * clip.rate))
+    size = max(1, round(FRAME_SECONDS * clip.rate))
     if level == "whole" or signal.size < size:
         return _rms(signal)
     power = (signal[: signal.size // size * size].reshape(-1, size) ** 2).mean(axis=1)
-    active = power[power >= power.max() * 10 ** (-ACTIVE / 10)]
+    active = power[power >= power.max() * 10 ** (-ACTIVE_DECIBELS / 10)]
     return float(np.sqrt(active.mean()))
 
 
-def pink(seconds: float, rate: int, seed: int) -> Clip:
+def pink_noise(seconds: float, rate: int, seed: int) -> Clip:
     """Noise whose power falls by 3 dB an octave (1/f) from 20 Hz up, without a mean; RMS 0.1."""
     import numpy as np
 
     n = max(2, round(seconds * rate))
-    spectrum = np.fft.rfft(generator("pink", seed).standard_normal(n))
-    hertz = np.fft.rfftfreq(n, 1 / rate)
-    shape = np.zeros_like(hertz)
-    shape[1:] = 1 / np.sqrt(np.maximum(hertz[1:], 20.0))  # flat below what is heard: most power would go there
-    return Clip(f"pink-{seed}", _levelled(np.fft.irfft(spectrum * shape, n)), rate)
+    spectrum = np.fft.rfft(seeded_generator("pink", seed).standard_normal(n))
+    frequencies = np.fft.rfftfreq(n, 1 / rate)
+    shape = np.zeros_like(frequencies)
+    shape[1:] = 1 / np.sqrt(np.maximum(frequencies[1:], 20.0))  # flat below what is heard: most power would go there
+    return Clip(f"pink-{seed}", _normalize_rms(np.fft.irfft(spectrum * shape, n)), rate)
 
 
-def babble(voices: Sequence[Clip], seconds: float, seed: int, talkers: int = 6) -> Clip:
+def babble_noise(voices: Sequence[Clip], seconds: float, seed: int, talkers: int = 6) -> Clip:
     """Several talkers at once: `talkers` of the clips (drawn by `seed`, all equally loud), each from a drawn place on.
 
     Clips repeat when they are shorter.  UndersongError: too few clips that can be heard, or different rates.
     """
     import numpy as np
 
-    audible = sorted((clip for clip in voices if speech_level(clip) > 0), key=lambda clip: clip.id)
-    if len(audible) < talkers or talkers < 1:
-        raise UndersongError(f"Babble of {talkers} needs as many clips of speech; there are {len(audible)}.")
-    if len(rates := {clip.rate for clip in audible}) > 1:
+    audible_clips = sorted((clip for clip in voices if speech_level(clip) > 0), key=lambda clip: clip.id)
+    if len(audible_clips) < talkers or talkers < 1:
+        raise UndersongError(f"Babble of {talkers} needs as many clips of speech; there are {len(audible_clips)}.")
+    if len(rates := {clip.rate for clip in audible_clips}) > 1:
         raise UndersongError(f"The voices of babble are at {sorted(rates)} Hz; load them at one rate.")
-    draws = generator("babble", seed)
-    rate = audible[0].rate
+    random_state = seeded_generator("babble", seed)
+    rate = audible_clips[0].rate
     total = np.zeros(max(1, round(seconds * rate)))
-    for place in sorted(draws.choice(len(audible), talkers, replace=False)):
-        clip = audible[place]
-        start = int(draws.integers(0, clip.samples.size))
+    for index in sorted(random_state.choice(len(audible_clips), talkers, replace=False)):
+        clip = audible_clips[index]
+        start = int(random_state.integers(0, clip.samples.size))
         total += np.take(clip.samples, np.arange(start, start + total.size), mode="wrap") / speech_level(clip)
-    return Clip(f"babble-{talkers}-{seed}", _levelled(total), rate)
+    return Clip(f"babble-{talkers}-{seed}", _normalize_rms(total), rate)
 
 
-def _levelled(signal: np.ndarray) -> np.ndarray:
+def _normalize_rms(signal: np.ndarray) -> np.ndarray:
     return (signal * (0.1 / _rms(signal))).astype("float32")
 
 

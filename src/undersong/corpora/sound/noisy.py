@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from undersong.corpora.sound.audio import Unreadable, load_clip, pcm_hash
-from undersong.corpora.sound.noise import Mixed, mix
-from undersong.store import canonical, write_atomic
+from undersong.corpora.sound.audio import UnreadableAudioError, load_clip, pcm_hash
+from undersong.corpora.sound.noise import NoiseMixture, mix_noise
+from undersong.store import canonical_json, write_atomic
 from undersong.types import Clip, Quarantined, Sample, UndersongError
 
-VERSION = 1  # of the mixing: another one is another file
-LABELS = ("noise", "noise_snr", "noise_offset", "noise_gain", "noise_scale")
+MIXING_VERSION = 1  # of the mixing: another one is another file
+NOISE_LABELS = ("noise", "noise_snr", "noise_offset", "noise_gain", "noise_scale")
 
 
 def load_noise(path: str | Path, rate: int = 16_000) -> Clip:
@@ -41,48 +41,50 @@ def with_noise(
     `noise_scale` below 1 says that the mixture would have clipped.  Ids, texts and answers stay, so noisy and clean
     arms hold the same items.  A file that is there already is not made again.
     """
-    kept, quarantined = list[Sample](), list[Quarantined]()
+    noisy_samples, quarantined = list[Sample](), list[Quarantined]()
     for sample in samples:
         try:
-            kept.append(_noisy(sample, noise, snr, seed, folder, level))
-        except Unreadable as error:
+            noisy_samples.append(_add_noise(sample, noise, snr, seed, folder, level))
+        except UnreadableAudioError as error:
             quarantined.append(Quarantined(sample.id, error.reason))
-    return tuple(kept), tuple(quarantined)
+    return tuple(noisy_samples), tuple(quarantined)
 
 
-def _noisy(sample: Sample, noise: Clip, snr: float, seed: int, folder: str | Path | None, level: str) -> Sample:
-    if shared := set(LABELS) & {name for name, _ in sample.labels}:
-        raise UndersongError(f"item {sample.id!r} has the label {sorted(shared)[0]!r} already; take it without noise.")
+def _add_noise(sample: Sample, noise: Clip, snr: float, seed: int, folder: str | Path | None, level: str) -> Sample:
+    if clashing := set(NOISE_LABELS) & {name for name, _ in sample.labels}:
+        raise UndersongError(
+            f"item {sample.id!r} has the label {sorted(clashing)[0]!r} already; take it without noise."
+        )
     clip = load_clip(sample, noise.rate)
     try:
-        mixed = mix(clip, noise, snr, seed, level)
+        mixture = mix_noise(clip, noise, snr, seed, level)
     except UndersongError as error:
         if not clip.samples.any():
-            raise Unreadable(sample.id, "the audio is silent") from error
+            raise UnreadableAudioError(sample.id, "the audio is silent") from error
         raise
     audio: str | bytes
     if folder is None:
-        audio = _flac(mixed)
+        audio = _flac_bytes(mixture)
     else:
-        made_of = [VERSION, pcm_hash(clip), pcm_hash(noise), mixed.offset, mixed.snr, level]
-        path = Path.cwd() / folder / f"{hashlib.sha256(canonical(made_of).encode()).hexdigest()[:32]}.flac"
+        content_key = [MIXING_VERSION, pcm_hash(clip), pcm_hash(noise), mixture.offset, mixture.snr, level]
+        path = Path.cwd() / folder / f"{hashlib.sha256(canonical_json(content_key).encode()).hexdigest()[:32]}.flac"
         if not path.is_file():
-            write_atomic(path, _flac(mixed))
+            write_atomic(path, _flac_bytes(mixture))
         audio = str(path)
     labels = {
         "noise": noise.id,
-        "noise_snr": f"{mixed.snr:g}",
-        "noise_offset": str(mixed.offset),
-        "noise_gain": f"{mixed.gain:.6g}",
-        "noise_scale": f"{mixed.scale:.6g}",
+        "noise_snr": f"{mixture.snr:g}",
+        "noise_offset": str(mixture.offset),
+        "noise_gain": f"{mixture.gain:.6g}",
+        "noise_scale": f"{mixture.scale:.6g}",
     }
-    merged = tuple(sorted([*sample.labels, *labels.items()]))
-    return replace(sample, audio=audio, labels=merged, seconds=None, pcm_hash=None)
+    all_labels = tuple(sorted([*sample.labels, *labels.items()]))
+    return replace(sample, audio=audio, labels=all_labels, seconds=None, pcm_hash=None)
 
 
-def _flac(mixed: Mixed) -> bytes:
+def _flac_bytes(mixture: NoiseMixture) -> bytes:
     import soundfile
 
     file = io.BytesIO()
-    soundfile.write(file, mixed.clip.samples, mixed.clip.rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(file, mixture.clip.samples, mixture.clip.rate, format="FLAC", subtype="PCM_16")
     return file.getvalue()

@@ -69,7 +69,7 @@ class Voice:
 
 
 @cache
-def identity(voice: Voice) -> tuple[str, ...]:
+def voice_identity(voice: Voice) -> tuple[str, ...]:
     """What decides how a voice sounds: engine, its version, the voice itself (of a model: its content), speed.
 
     UndersongError where the engine or the model is not there.
@@ -79,26 +79,28 @@ def identity(voice: Voice) -> tuple[str, ...]:
             raise UndersongError("Speaking with espeak-ng needs its library; pip install 'undersong[tts]'.")
         return "espeak", importlib.metadata.version("espeakng-loader"), voice.name, str(voice.speed)
     if voice.engine == "flite":
-        found = subprocess.run([_flite(), "--version"], capture_output=True, check=False).stdout.decode()
+        version_output = subprocess.run(
+            [_flite_command(), "--version"], capture_output=True, check=False
+        ).stdout.decode()
         if voice.name not in _flite_voices():
             raise UndersongError(f"flite has no voice {voice.name!r}; take one of {', '.join(_flite_voices())}.")
-        return "flite", " ".join(found.split()), voice.name, str(voice.speed)
+        return "flite", " ".join(version_output.split()), voice.name, str(voice.speed)
     if voice.engine != "piper":
         raise UndersongError(f"No engine is called {voice.engine!r}; choose from {', '.join(ENGINES)}.")
-    _piper()
+    _piper_command()
     if not Path(voice.name).is_file():
         raise UndersongError(f"There is no piper model {voice.name}; give the path of its .onnx file.")
     with Path(voice.name).open("rb") as file:
         return "piper", hashlib.file_digest(file, "sha256").hexdigest(), str(voice.speed)
 
 
-def say(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
+def synthesize(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
     """Each text as the bytes of a FLAC file at the engine's own rate, or as the reason why not; in order."""
-    engines = {"espeak": _espeak_says, "piper": _piper_says, "flite": _flite_says}
+    engines = {"espeak": _synthesize_espeak, "piper": _synthesize_piper, "flite": _synthesize_flite}
     return engines[voice.engine](voice, texts)
 
 
-def _espeak_says(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
+def _synthesize_espeak(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
     command = [sys.executable, "-P", "-m", "undersong.corpora.sound.espeak"]  # -P: nothing of the folder one is in
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         if process.stdin is None or process.stdout is None:  # never with PIPE; said for the type checker
@@ -110,43 +112,45 @@ def _espeak_says(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
                 process.stdin.flush()
             except BrokenPipeError:  # it ended; what it answered last is told below
                 pass
-            head = process.stdout.readline()
-            if not head:
+            header = process.stdout.readline()
+            if not header:
                 raise UndersongError("The process of espeak-ng ended by itself; run again to go on where it stopped.")
-            answer = json.loads(head)
-            yield answer.get("error") or _flac(process.stdout.read(answer["bytes"]), answer["rate"])
+            response = json.loads(header)
+            yield response.get("error") or _flac_bytes(process.stdout.read(response["bytes"]), response["rate"])
 
 
-def _piper_says(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
+def _synthesize_piper(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
     """One process loads the model once and writes a file a line, named by a clock that only goes forward."""
     import soundfile
 
     lines = [" ".join(text.split()) for text in texts]
     with tempfile.TemporaryDirectory() as folder:
         scale = f"{175 / voice.speed:.6g}"
-        command = [*_piper(), "--model", voice.name, "--output_dir", folder, "--length_scale", scale]
-        done = subprocess.run(command, input="\n".join(lines).encode() + b"\n", capture_output=True, check=False)
+        command = [*_piper_command(), "--model", voice.name, "--output_dir", folder, "--length_scale", scale]
+        process = subprocess.run(command, input="\n".join(lines).encode() + b"\n", capture_output=True, check=False)
         files = sorted(Path(folder).glob("*.wav"), key=lambda file: (len(file.name), file.name))
-        if done.returncode or len(files) != len(lines):
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            why = said[-1] if said and done.returncode else f"{len(files)} files for {len(lines)} texts"
-            raise UndersongError(f"piper failed with {voice.name} ({why}); try the texts one by one.")
+        if process.returncode or len(files) != len(lines):
+            error_lines = process.stderr.decode(errors="replace").strip().splitlines()
+            reason = (
+                error_lines[-1] if error_lines and process.returncode else f"{len(files)} files for {len(lines)} texts"
+            )
+            raise UndersongError(f"piper failed with {voice.name} ({reason}); try the texts one by one.")
         for file in files:
             pcm, rate = soundfile.read(file, dtype="int16")
-            yield _flac(pcm.astype("<i2").tobytes(), rate) if pcm.size else "piper says nothing"
+            yield _flac_bytes(pcm.astype("<i2").tobytes(), rate) if pcm.size else "piper says nothing"
 
 
 @cache
-def _piper() -> tuple[str, ...]:
+def _piper_command() -> tuple[str, ...]:
     """How piper is called here: its command, or its package (GPL-3.0, so a process of its own and no part of this)."""
-    if found := shutil.which("piper"):
-        return (found,)
+    if command := shutil.which("piper"):
+        return (command,)
     if importlib.util.find_spec("piper") is not None:
         return sys.executable, "-P", "-m", "piper"
     raise UndersongError("There is no piper here; install the package piper-tts, or put the command on the path.")
 
 
-def _flite_says(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
+def _synthesize_flite(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
     """A process a text: flite says the same whatever it said before, and takes milliseconds to begin."""
     import soundfile
 
@@ -154,32 +158,32 @@ def _flite_says(voice: Voice, texts: Sequence[str]) -> Iterator[bytes | str]:
         file = Path(folder) / "said.wav"
         for text in texts:
             file.unlink(missing_ok=True)
-            slower = f"duration_stretch={175 / voice.speed:.6g}"
-            command = [_flite(), "-voice", voice.name, "--setf", slower, "-t", text, "-o", str(file)]
-            done = subprocess.run(command, capture_output=True, check=False)
-            if done.returncode or not file.is_file():
-                yield f"flite failed on it (status {done.returncode})"
+            stretch = f"duration_stretch={175 / voice.speed:.6g}"
+            command = [_flite_command(), "-voice", voice.name, "--setf", stretch, "-t", text, "-o", str(file)]
+            process = subprocess.run(command, capture_output=True, check=False)
+            if process.returncode or not file.is_file():
+                yield f"flite failed on it (status {process.returncode})"
                 continue
             pcm, rate = soundfile.read(file, dtype="int16")
-            yield _flac(pcm.astype("<i2").tobytes(), rate) if pcm.size else "flite says nothing"
+            yield _flac_bytes(pcm.astype("<i2").tobytes(), rate) if pcm.size else "flite says nothing"
 
 
 @cache
-def _flite() -> str:
+def _flite_command() -> str:
     """The command (Debian: flite)."""
-    if found := shutil.which("flite"):
-        return found
+    if command := shutil.which("flite"):
+        return command
     raise UndersongError("There is no flite here; install the system's package flite.")
 
 
 @cache
 def _flite_voices() -> tuple[str, ...]:
     """The voices it was built with."""
-    told = subprocess.run([_flite(), "-lv"], capture_output=True, check=False).stdout.decode()
-    return tuple(told.partition(":")[2].split())
+    output = subprocess.run([_flite_command(), "-lv"], capture_output=True, check=False).stdout.decode()
+    return tuple(output.partition(":")[2].split())
 
 
-def _flac(pcm: bytes, rate: int) -> bytes:
+def _flac_bytes(pcm: bytes, rate: int) -> bytes:
     import numpy as np
     import soundfile
 

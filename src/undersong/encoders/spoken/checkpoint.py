@@ -15,18 +15,18 @@ from typing import Any
 from undersong.models.folders import model_folder, split_revision
 from undersong.types import UndersongError
 
-CONFIGS = ("preprocessor_config.json", "processor_config.json")
-FILES = ("*.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors")
-NO_WEIGHTS = (
+PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+CHECKPOINT_FILES = ("*.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors")
+NO_WEIGHTS_MESSAGE = (
     "{where} has no weights as safetensors; convert them (`save_pretrained` of transformers), or name a revision that "
     "has them (ID@REVISION)."
 )
 # Tensors that inference never reads, and that some releases lack: what masked frames are replaced by in pretraining,
 # and the training loss of x-vector heads.
-UNREAD = ("masked_spec_embed", "objective.weight")
+UNUSED_TENSORS = ("masked_spec_embed", "objective.weight")
 
 
-def checkpoint_folder(ref: str | Path, files: Sequence[str] = FILES) -> Path:
+def checkpoint_folder(ref: str | Path, files: Sequence[str] = CHECKPOINT_FILES) -> Path:
     """Where the files of `ref` lie; of a Hugging Face id `files` (patterns) are fetched into its cache, once.
 
     Raises UndersongError when there is no such folder and no such id, or the id cannot be had (offline).
@@ -61,20 +61,22 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def load_extractor(folder: Path, kind: str) -> Any:
+def load_extractor(folder: Path, class_name: str) -> Any:
     """The checkpoint's own feature extractor, of transformers' class `kind`."""
     import transformers
 
-    if not any((folder / name).is_file() for name in CONFIGS):
+    if not any((folder / name).is_file() for name in PREPROCESSOR_FILES):
         raise UndersongError(f"No preprocessor_config.json in {folder}; copy it from the model's release.")
     try:
-        return getattr(transformers, kind).from_pretrained(folder, local_files_only=True)
+        return getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UndersongError(f"The preprocessor in {folder} is not a {kind} ({reason}); use the release's.") from None
+        raise UndersongError(
+            f"The preprocessor in {folder} is not a {class_name} ({reason}); use the release's."
+        ) from None
 
 
-def load_network(folder: Path, kind: str, dtype: str) -> Any:
+def load_network(folder: Path, class_name: str, dtype: str) -> Any:
     """The network of transformers' class `kind`, in eval mode; heads that the class has not are left out.
 
     Raises UndersongError when a weight of the class is missing or has another shape: it would be a random number.
@@ -83,10 +85,10 @@ def load_network(folder: Path, kind: str, dtype: str) -> Any:
     from safetensors import SafetensorError
 
     if not list(folder.glob("*.safetensors")):
-        raise UndersongError(NO_WEIGHTS.format(where=folder))
+        raise UndersongError(NO_WEIGHTS_MESSAGE.format(where=folder))
     try:
-        with _quiet():
-            model, info = getattr(transformers, kind).from_pretrained(
+        with _quiet_logging():
+            model, info = getattr(transformers, class_name).from_pretrained(
                 folder,
                 local_files_only=True,
                 use_safetensors=True,
@@ -97,19 +99,21 @@ def load_network(folder: Path, kind: str, dtype: str) -> Any:
             )
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UndersongError(f"{folder} cannot be loaded as {kind} ({reason}); give a complete checkpoint.") from error
-    lacking = [str(name) for name in info["missing_keys"] if not str(name).endswith(UNREAD)]
-    other = [str(name[0] if isinstance(name, tuple) else name) for name in info["mismatched_keys"]]
-    if wrong := sorted({*lacking, *other}):
         raise UndersongError(
-            f"The weights in {folder} do not fit its config: {wrong[0]} and {len(wrong) - 1} more are missing or of "
-            f"another shape for {kind}; give a complete checkpoint."
+            f"{folder} cannot be loaded as {class_name} ({reason}); give a complete checkpoint."
+        ) from error
+    missing = [str(name) for name in info["missing_keys"] if not str(name).endswith(UNUSED_TENSORS)]
+    mismatched = [str(name[0] if isinstance(name, tuple) else name) for name in info["mismatched_keys"]]
+    if invalid := sorted({*missing, *mismatched}):
+        raise UndersongError(
+            f"The weights in {folder} do not fit its config: {invalid[0]} and {len(invalid) - 1} more are missing or of "
+            f"another shape for {class_name}; give a complete checkpoint."
         )
     return model.eval()
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet_logging() -> Iterator[None]:
     """transformers lists every tensor of the heads that are left out; what matters is checked here."""
     from transformers.utils import logging
 

@@ -13,37 +13,40 @@ from typing import Any
 import numpy as np
 import torch
 
-from undersong.encoders.spoken.windows import Network, Window, spread
+from undersong.encoders.spoken.windows import AudioWindow, WindowNetwork, evenly_spaced_windows
 
 
-def clap_network(model: Any, extractor: Any) -> Network:
+def clap_network(model: Any, extractor: Any) -> WindowNetwork:
     """The projected unit vector, as `ClapModel.get_audio_features`; a short clip is repeated to fill the window, as the
     extractor does, and of a longer one the mean over windows that cover it is taken."""
     rate = extractor.sampling_rate
-    size = int(extractor.nb_max_samples)
+    window_samples = int(extractor.nb_max_samples)
 
-    def cut(samples: np.ndarray) -> list[Window]:
-        return [_window(extractor, samples[a:b], size / rate) for a, b in spread(len(samples), size)]
+    def cut_windows(samples: np.ndarray) -> list[AudioWindow]:
+        return [
+            _clap_window(extractor, samples[start:stop], window_samples / rate)
+            for start, stop in evenly_spaced_windows(len(samples), window_samples)
+        ]
 
-    def hear(windows: Sequence[Window]) -> list[np.ndarray]:
+    def encode_windows(windows: Sequence[AudioWindow]) -> list[np.ndarray]:
         features = torch.stack([window.values for window in windows]).to(model.device, model.dtype)
-        longer = torch.zeros(len(windows), 1, dtype=torch.bool, device=model.device)
+        is_longer = torch.zeros(len(windows), 1, dtype=torch.bool, device=model.device)
         with torch.inference_mode():
-            vectors = model(input_features=features, is_longer=longer).audio_embeds
+            vectors = model(input_features=features, is_longer=is_longer).audio_embeds
             vectors = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
         return list(vectors[:, None])
 
-    return Network(rate, cut, hear)
+    return WindowNetwork(rate, cut_windows, encode_windows)
 
 
-def _window(extractor: Any, samples: np.ndarray, seconds: float) -> Window:
-    with _numpy_unmoved():
-        out = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="pt")
-    return Window(out["input_features"][0].float(), 1, seconds)
+def _clap_window(extractor: Any, samples: np.ndarray, seconds: float) -> AudioWindow:
+    with _preserve_numpy_state():
+        output = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+    return AudioWindow(output["input_features"][0].float(), 1, seconds)
 
 
 @contextmanager
-def _numpy_unmoved() -> Iterator[None]:
+def _preserve_numpy_state() -> Iterator[None]:
     """The extractor draws from numpy's global state, for a value that is not used here."""
     state = np.random.get_state()
     try:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undersong.encoders.checks import guard
-from undersong.encoders.progress import Watcher, watch
-from undersong.encoders.spoken.decoding import blocks, decoded, seconds
-from undersong.encoders.spoken.oom import halving
-from undersong.types import Clip, Embeddings, Pooled, Quarantined, Sample
+from undersong.encoders.checks import validate_embeddings
+from undersong.encoders.progress import ProgressCallback, start_progress
+from undersong.encoders.spoken.decoding import clip_seconds, decode_clips, length_sorted_blocks
+from undersong.encoders.spoken.oom import halve_on_oom
+from undersong.types import Clip, Embeddings, PooledVector, Quarantined, Sample
 
 
 @dataclass(slots=True)
@@ -26,10 +26,10 @@ class ClipEncoder:
     """
 
     name: str
-    embed: Callable[[Sequence[Clip]], Sequence[Pooled]]
+    embed: Callable[[Sequence[Clip]], Sequence[PooledVector]]
     rate: int = 16_000
     batch: int = 1
-    progress: Watcher | None = None
+    progress: ProgressCallback | None = None
 
     def encode(self, samples: Sequence[Sample]) -> Embeddings:
         """Samples -> vectors in the samples' order; unreadable, silent, frameless or too large clips are quarantined.
@@ -38,17 +38,23 @@ class ClipEncoder:
         alone is quarantined.
         """
         quarantined: list[Quarantined] = []
-        pooled: dict[str, Pooled] = {}
-        clock = watch(len(samples), self.progress)
-        for block in blocks(decoded(samples, self.rate), quarantined):
-            for batch, made in halving(self.embed, block, self.batch):
-                if made is None:
-                    quarantined.append(Quarantined(batch[0].id, f"out of memory: {seconds(batch[0]):.1f} s of audio"))
+        pooled: dict[str, PooledVector] = {}
+        timer = start_progress(len(samples), self.progress)
+        for block in length_sorted_blocks(decode_clips(samples, self.rate), quarantined):
+            for batch, batch_vectors in halve_on_oom(self.embed, block, self.batch):
+                if batch_vectors is None:
+                    quarantined.append(
+                        Quarantined(batch[0].id, f"out of memory: {clip_seconds(batch[0]):.1f} s of audio")
+                    )
                 else:
-                    pooled.update(zip((clip.id for clip in batch), made, strict=True))
-                clock.at(len(pooled) + len(quarantined))
-        quarantined += [Quarantined(id, "too short: no valid frame") for id, p in pooled.items() if p.frames == 0]
-        clock.at(len(samples))
+                    pooled.update(zip((clip.id for clip in batch), batch_vectors, strict=True))
+                timer.update(len(pooled) + len(quarantined))
+        quarantined += [
+            Quarantined(id, "too short: no valid frame")
+            for id, clip_vector in pooled.items()
+            if clip_vector.frames == 0
+        ]
+        timer.update(len(samples))
         ids = [sample.id for sample in samples if sample.id in pooled and pooled[sample.id].frames > 0]
         vectors = np.stack([pooled[id].vector for id in ids]) if ids else np.zeros((0, 0), dtype=np.float32)
-        return guard(self.name, ids, vectors, [pooled[id].frames for id in ids], quarantined)
+        return validate_embeddings(self.name, ids, vectors, [pooled[id].frames for id in ids], quarantined)

@@ -17,74 +17,74 @@ from undersong.types import UndersongError
 if TYPE_CHECKING:
     import torch
 
-FORMS = "last, a number such as 9, mix:all, mix:4-8 or mix:4+8+12"
+LAYER_FORMATS = "last, a number such as 9, mix:all, mix:4-8 or mix:4+8+12"
 
 
 @dataclass(frozen=True, slots=True)
-class Layers:
+class LayerSelection:
     """`chosen`: numbers of layers, ascending; empty: the network's output.  `every`: all of them."""
 
-    chosen: tuple[int, ...] = ()
-    every: bool = False
+    indices: tuple[int, ...] = ()
+    all_layers: bool = False
 
     @property
-    def plain(self) -> bool:
+    def is_output(self) -> bool:
         """Whether the network's output is all that is asked for."""
-        return not self.chosen and not self.every
+        return not self.indices and not self.all_layers
 
     @property
-    def written(self) -> str:
+    def canonical(self) -> str:
         """The one spelling of these layers."""
-        if self.every:
+        if self.all_layers:
             return "mix:all"
-        if len(self.chosen) < 2:
-            return str(self.chosen[0]) if self.chosen else "last"
-        first, final = self.chosen[0], self.chosen[-1]
-        if len(self.chosen) > 2 and self.chosen == tuple(range(first, final + 1)):
+        if len(self.indices) < 2:
+            return str(self.indices[0]) if self.indices else "last"
+        first, final = self.indices[0], self.indices[-1]
+        if len(self.indices) > 2 and self.indices == tuple(range(first, final + 1)):
             return f"mix:{first}-{final}"
-        return "mix:" + "+".join(map(str, self.chosen))
+        return "mix:" + "+".join(map(str, self.indices))
 
-    def highest(self, layers: int, who: str) -> int:
+    def required_layers(self, layers: int, model_name: str) -> int:
         """How many of a network's `layers` blocks have to run.  Raises UndersongError for one that it does not have."""
-        if self.chosen and self.chosen[-1] > layers:
+        if self.indices and self.indices[-1] > layers:
             raise UndersongError(
-                f"{who} has the layers 0 to {layers} and no layer {self.chosen[-1]}; take one of them."
+                f"{model_name} has the layers 0 to {layers} and no layer {self.indices[-1]}; take one of them."
             )
-        return self.chosen[-1] if self.chosen else layers
+        return self.indices[-1] if self.indices else layers
 
-    def of(self, states: Sequence[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+    def combine(self, states: Sequence[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
         """(batch, frames, dim): from the states of every layer that ran (0 first) and the network's output.
 
         The last state is taken to be the output: transformers' classes differ in whether it is told before or after the
         final norm.
         """
-        if self.plain:
+        if self.is_output:
             return output
         import torch
 
-        told = [*states[:-1], output]
-        picked = told if self.every else [told[layer] for layer in self.chosen]
-        return picked[0] if len(picked) == 1 else torch.stack(tuple(picked)).mean(dim=0)
+        layer_states = [*states[:-1], output]
+        selected = layer_states if self.all_layers else [layer_states[layer] for layer in self.indices]
+        return selected[0] if len(selected) == 1 else torch.stack(tuple(selected)).mean(dim=0)
 
 
-OUTPUT = Layers()  # the default
+OUTPUT_LAYER = LayerSelection()  # the default
 
 
-def parse_layers(said: int | str | None) -> Layers:
+def parse_layers(value: int | str | None) -> LayerSelection:
     """None or `last`: the output; N; `mix:all`; `mix:A-B`; `mix:A+B+C`.  Raises UndersongError for anything else."""
-    text = "last" if said is None else str(said).strip()
+    text = "last" if value is None else str(value).strip()
     if text == "last":
-        return Layers()
+        return LayerSelection()
     if text == "mix:all":
-        return Layers(every=True)
+        return LayerSelection(all_layers=True)
     if re.fullmatch(r"[0-9]{1,4}", text):
-        return Layers((int(text),))
+        return LayerSelection((int(text),))
     if match := re.fullmatch(r"mix:([0-9]{1,4})-([0-9]{1,4})", text):
         first, final = int(match[1]), int(match[2])
         if first <= final:
-            return Layers(tuple(range(first, final + 1)))
+            return LayerSelection(tuple(range(first, final + 1)))
     elif re.fullmatch(r"mix:[0-9]{1,4}(\+[0-9]{1,4})*", text):
         numbers = [int(number) for number in text.removeprefix("mix:").split("+")]
         if len(set(numbers)) == len(numbers):
-            return Layers(tuple(sorted(numbers)))
-    raise UndersongError(f"There are no layers {text!r}; write {FORMS}.")
+            return LayerSelection(tuple(sorted(numbers)))
+    raise UndersongError(f"There are no layers {text!r}; write {LAYER_FORMATS}.")

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undersong.statistics import overlap_closest, spearman
+from undersong.statistics import closest_overlap, spearman
 from undersong.types import Embeddings, Encoder, Sample, UndersongError
 
-QUARTER = 0.25
+CLOSEST_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,39 +35,44 @@ def check_padding(exact: Encoder, bucket: Encoder, clips: Sequence[Sample], harm
     Raises UndersongError when fewer than four clips, or no harm item, can be embedded both ways, or all distances of
     one way are equal.
     """
-    pools = [way.encode(clips) for way in (exact, bucket)]
-    harms = [way.encode(harm) for way in (exact, bucket)]
-    ids = _common(pools)
-    harm_ids = _common(harms)
+    pools = [encoder.encode(clips) for encoder in (exact, bucket)]
+    harms = [encoder.encode(harm) for encoder in (exact, bucket)]
+    ids = _common_ids(pools)
+    harm_ids = _common_ids(harms)
     if len(ids) < 4 or not harm_ids:
         raise UndersongError(
             f"{len(ids)} clips and {len(harm_ids)} harm items can be embedded both ways, of which a comparison needs "
             "4 and 1; give more."
         )
-    scores = np.stack([_nearest(_rows(p, ids), _rows(h, harm_ids)) for p, h in zip(pools, harms)])
-    k = max(1, int(QUARTER * len(ids)))
+    scores = np.stack(
+        [
+            _nearest_distances(_unit_vectors(pool_embeddings, ids), _unit_vectors(harm_embeddings, harm_ids))
+            for pool_embeddings, harm_embeddings in zip(pools, harms)
+        ]
+    )
+    k = max(1, int(CLOSEST_SHARE * len(ids)))
     return PaddingCheck(
         clips=len(ids),
         harm=len(harm_ids),
         k=k,
         spearman=float(spearman(scores)[0, 1]),
-        overlap=float(overlap_closest(scores, ids, k)[0, 1]),
+        overlap=float(closest_overlap(scores, ids, k)[0, 1]),
         chance=k / len(ids),
     )
 
 
-def _common(made: Sequence[Embeddings]) -> list[str]:
+def _common_ids(embeddings: Sequence[Embeddings]) -> list[str]:
     """Ids that all have, in the first's order."""
-    others = [set(embeddings.ids) for embeddings in made[1:]]
-    return [id for id in made[0].ids if all(id in ids for ids in others)]
+    others = [set(other.ids) for other in embeddings[1:]]
+    return [id for id in embeddings[0].ids if all(id in ids for ids in others)]
 
 
-def _rows(made: Embeddings, ids: Sequence[str]) -> np.ndarray:
+def _unit_vectors(embeddings: Embeddings, ids: Sequence[str]) -> np.ndarray:
     """Unit vectors (ids, dim) float64: half a percent of a common mean must not be lost in rounding."""
-    at = {id: row for row, id in enumerate(made.ids)}
-    vectors = made.vectors[[at[id] for id in ids]].astype(np.float64)
+    row_of = {id: row for row, id in enumerate(embeddings.ids)}
+    vectors = embeddings.vectors[[row_of[id] for id in ids]].astype(np.float64)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def _nearest(pool: np.ndarray, harm: np.ndarray) -> np.ndarray:
+def _nearest_distances(pool: np.ndarray, harm: np.ndarray) -> np.ndarray:
     return 1 - (pool @ harm.T).max(axis=1)

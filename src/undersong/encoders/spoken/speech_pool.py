@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undersong.types import Pooled
+from undersong.types import PooledVector
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,42 +19,46 @@ class Moments:
 
     frames: int
     mean: np.ndarray
-    squares: np.ndarray
+    squared_deviations: np.ndarray
     last: np.ndarray
 
 
-def moments(frames: np.ndarray) -> Moments:
+def compute_moments(frames: np.ndarray) -> Moments:
     """Of valid frames (frames, dim), at least one."""
-    values = frames.astype(np.float64)
-    mean = values.mean(axis=0)
-    return Moments(len(frames), mean, np.square(values - mean).sum(axis=0), values[-1])
+    rows = frames.astype(np.float64)
+    mean = rows.mean(axis=0)
+    return Moments(len(frames), mean, np.square(rows - mean).sum(axis=0), rows[-1])
 
 
-def joined(parts: Sequence[Moments]) -> Moments:
+def merge_moments(parts: Sequence[Moments]) -> Moments:
     """Of the frames of all windows in order, as if taken together (Chan, Golub & LeVeque 1983)."""
-    whole = parts[0]
+    total = parts[0]
     for part in parts[1:]:
-        n = whole.frames + part.frames
-        step = part.mean - whole.mean
-        mean = whole.mean + step * (part.frames / n)
-        squares = whole.squares + part.squares + np.square(step) * (whole.frames * part.frames / n)
-        whole = Moments(n, mean, squares, part.last)
-    return whole
+        frames = total.frames + part.frames
+        delta = part.mean - total.mean
+        mean = total.mean + delta * (part.frames / frames)
+        squared_deviations = (
+            total.squared_deviations
+            + part.squared_deviations
+            + np.square(delta) * (total.frames * part.frames / frames)
+        )
+        total = Moments(frames, mean, squared_deviations, part.last)
+    return total
 
 
-def pooled(parts: Sequence[Moments], pool: str) -> Pooled:
+def pool_moments(parts: Sequence[Moments], pool: str) -> PooledVector:
     """The vector of one clip by one of `options.POOLS`.
 
     (dim,) for `mean` and `last`, (2 dim,) for `mean+std` (deviation over frames, by n).
     Without windows there is no vector and 0 frames.
     """
     if not parts:
-        return Pooled(np.zeros(0, dtype=np.float32), 0)
-    whole = joined(parts)
+        return PooledVector(np.zeros(0, dtype=np.float32), 0)
+    total = merge_moments(parts)
     if pool == "last":
-        vector = whole.last
+        vector = total.last
     elif pool == "mean+std":
-        vector = np.concatenate([whole.mean, np.sqrt(whole.squares / whole.frames)])
+        vector = np.concatenate([total.mean, np.sqrt(total.squared_deviations / total.frames)])
     else:
-        vector = whole.mean
-    return Pooled(vector.astype(np.float32), whole.frames)
+        vector = total.mean
+    return PooledVector(vector.astype(np.float32), total.frames)

@@ -17,74 +17,88 @@ from typing import Any
 import numpy as np
 import torch
 
-from undersong.encoders.spoken.layers import Layers
-from undersong.encoders.spoken.windows import Network, Window, consecutive, spread
+from undersong.encoders.spoken.layers import LayerSelection
+from undersong.encoders.spoken.windows import AudioWindow, WindowNetwork, consecutive_windows, evenly_spaced_windows
 
-WINDOW = 30  # seconds: attention over hours does not fit any memory, and nothing was trained on more
+MAX_WINDOW_SECONDS = 30  # seconds: attention over hours does not fit any memory, and nothing was trained on more
 
 
-def frame_network(model: Any, extractor: Any, layers: Layers, who: str, *, masks: bool = True) -> Network:
+def frame_network(
+    model: Any, extractor: Any, layers: LayerSelection, model_name: str, *, masks_padding: bool = True
+) -> WindowNetwork:
     """Frames of the chosen layers, at 50 Hz; a clip longer than 30 s is heard in windows, one after the other.
 
     `masks`: the class keeps padding out of every frame when it is given a mask.  Raises UndersongError for a layer that
     the network has not.
     """
     blocks = model.encoder.layers
-    top = layers.highest(len(blocks), who)
-    if not layers.plain and top < len(blocks):
+    required = layers.required_layers(len(blocks), model_name)
+    if not layers.is_output and required < len(blocks):
         # The blocks above are not needed.  One more stays, because the last one's state is told after the final norm.
-        model.encoder.layers = blocks[: top + 1]
-    ragged = masks and getattr(model.config, "feat_extract_norm", "layer") == "layer"
+        model.encoder.layers = blocks[: required + 1]
+    mixed_lengths = masks_padding and getattr(model.config, "feat_extract_norm", "layer") == "layer"
 
-    def hear(windows: Sequence[Window]) -> list[np.ndarray]:
+    def encode_windows(windows: Sequence[AudioWindow]) -> list[np.ndarray]:
         lengths = [len(window.values) for window in windows]
         values = torch.nn.utils.rnn.pad_sequence([window.values for window in windows], batch_first=True)
         mask = None
         if min(lengths) < max(lengths):
             mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long().to(model.device)
         with torch.inference_mode():
-            out = model(
-                values.to(model.device, model.dtype), attention_mask=mask, output_hidden_states=not layers.plain
+            output = model(
+                values.to(model.device, model.dtype), attention_mask=mask, output_hidden_states=not layers.is_output
             )
-            hidden = layers.of(out.hidden_states or (), out.last_hidden_state).float().cpu().numpy()
+            hidden = layers.combine(output.hidden_states or (), output.last_hidden_state).float().cpu().numpy()
         return [rows[: window.frames] for rows, window in zip(hidden, windows)]
 
-    def frames(samples: int) -> int:
+    def output_frames(samples: int) -> int:
         return max(0, int(model._get_feat_extract_output_lengths(samples)))
 
-    return Network(extractor.sampling_rate, Cut(extractor, frames, whole=False), hear, ragged)
+    return WindowNetwork(
+        extractor.sampling_rate,
+        WindowCutter(extractor, output_frames, single_vector=False),
+        encode_windows,
+        mixed_lengths,
+    )
 
 
-def xvector_network(model: Any, extractor: Any) -> Network:
+def xvector_network(model: Any, extractor: Any) -> WindowNetwork:
     """The speaker embedding: one vector a window of at most 30 s, the mean over windows for a longer clip."""
     config = model.config
-    lost = sum(dilation * (kernel - 1) for kernel, dilation in zip(config.tdnn_kernel, config.tdnn_dilation))
+    context_frames = sum(dilation * (kernel - 1) for kernel, dilation in zip(config.tdnn_kernel, config.tdnn_dilation))
 
-    def hear(windows: Sequence[Window]) -> list[np.ndarray]:
+    def encode_windows(windows: Sequence[AudioWindow]) -> list[np.ndarray]:
         values = torch.stack([window.values for window in windows])
         with torch.inference_mode():
             vectors = model(values.to(model.device, model.dtype)).embeddings.float().cpu().numpy()
         return list(vectors[:, None])
 
-    def frames(samples: int) -> int:
+    def output_frames(samples: int) -> int:
         # The head takes a deviation over its frames, for which it needs two.
-        return 1 if int(model._get_feat_extract_output_lengths(samples)) - lost >= 2 else 0
+        return 1 if int(model._get_feat_extract_output_lengths(samples)) - context_frames >= 2 else 0
 
-    return Network(extractor.sampling_rate, Cut(extractor, frames, whole=True), hear)
+    return WindowNetwork(
+        extractor.sampling_rate, WindowCutter(extractor, output_frames, single_vector=True), encode_windows
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class WindowCutter:
     """Samples (n,) -> windows, prepared by the extractor (its normalisation is of the whole clip, as in training)."""
 
     extractor: Any
-    frames: Any  # samples -> valid frames of the network's output
-    whole: bool  # one vector a window
+    output_frames: Any  # samples -> valid frames of the network's output
+    single_vector: bool  # one vector a window
 
-    def __call__(self, samples: np.ndarray) -> list[Window]:
+    def __call__(self, samples: np.ndarray) -> list[AudioWindow]:
         """Stretches of at most `WINDOW` seconds, of a clip at the rate of the extractor, in its order."""
         rate = self.extractor.sampling_rate
-        wave = self.extractor(samples, sampling_rate=rate, return_tensors="np")["input_values"][0]
-        values = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
-        stretches = (spread if self.whole else consecutive)(len(values), WINDOW * rate)
-        return [Window(values[a:b], self.frames(b - a), (b - a) / rate) for a, b in stretches]
+        waveform = self.extractor(samples, sampling_rate=rate, return_tensors="np")["input_values"][0]
+        values = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
+        stretches = (evenly_spaced_windows if self.single_vector else consecutive_windows)(
+            len(values), MAX_WINDOW_SECONDS * rate
+        )
+        return [
+            AudioWindow(values[start:stop], self.output_frames(stop - start), (stop - start) / rate)
+            for start, stop in stretches
+        ]

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from undersong.encoders.spoken.clips import ClipEncoder
-from undersong.encoders.spoken.layers import OUTPUT, Layers
-from undersong.encoders.spoken.windows import Ear, Network, Window
+from undersong.encoders.spoken.layers import OUTPUT_LAYER, LayerSelection
+from undersong.encoders.spoken.windows import AudioWindow, WindowedEncoder, WindowNetwork
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 # Where a checkpoint keeps the encoder: saved alone, in a WhisperModel, in a WhisperForConditionalGeneration.
-PREFIXES = ("", "encoder.", "model.encoder.")
-STEP = 10  # encoder frames (a fifth of a second) between the lengths of `bucket`
+ENCODER_PREFIXES = ("", "encoder.", "model.encoder.")
+BUCKET_STEP = 10  # encoder frames (a fifth of a second) between the lengths of `bucket`
 
 
 def whisper_encoder(folder: str | Path, name: str | None = None, *, device: str = "cpu") -> ClipEncoder:
@@ -41,25 +41,32 @@ def whisper_encoder(folder: str | Path, name: str | None = None, *, device: str 
     complete Whisper encoder or its preprocessor does not fit.
     """
     network = whisper_network(Path(folder), device=device)
-    return ClipEncoder(name or f"whisper:{Path(folder).name}", Ear(network, "mean", seconds=0.0), network.rate)
+    return ClipEncoder(
+        name or f"whisper:{Path(folder).name}", WindowedEncoder(network, "mean", seconds=0.0), network.rate
+    )
 
 
 def whisper_network(
-    folder: Path, layers: Layers = OUTPUT, pad: str = "exact", *, device: str = "cpu", dtype: str = "float32"
-) -> Network:
+    folder: Path,
+    layers: LayerSelection = OUTPUT_LAYER,
+    pad: str = "exact",
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> WindowNetwork:
     """The encoder in `folder`, and how clips are cut and heard.  Raises as `whisper_encoder`, and for a layer that it
     has not."""
     import torch
 
-    model, extractor = _model(folder), _extractor(folder)
-    _check_fit(folder, model.config, extractor)
-    top = layers.highest(len(model.layers), str(folder))
+    model, extractor = _load_encoder_network(folder), _load_extractor(folder)
+    _check_extractor(folder, model.config, extractor)
+    required = layers.required_layers(len(model.layers), str(folder))
     model.eval().to(device, getattr(torch, dtype))
-    cut = partial(_windows, extractor, step=STEP if pad == "bucket" else None)
-    return Network(extractor.sampling_rate, cut, partial(_hear, model, layers, top))
+    cut_windows = partial(_cut_windows, extractor, step=BUCKET_STEP if pad == "bucket" else None)
+    return WindowNetwork(extractor.sampling_rate, cut_windows, partial(_encode_windows, model, layers, required))
 
 
-def _windows(extractor: WhisperFeatureExtractor, samples: np.ndarray, *, step: int | None) -> list[Window]:
+def _cut_windows(extractor: WhisperFeatureExtractor, samples: np.ndarray, *, step: int | None) -> list[AudioWindow]:
     """Mel features of a clip, (bins, mel frames) a window; `step`: encoder frames that lengths are rounded up to.
 
     As Whisper itself does for long audio, the spectrum is taken of the whole clip, then cut into windows.
@@ -70,10 +77,12 @@ def _windows(extractor: WhisperFeatureExtractor, samples: np.ndarray, *, step: i
     valid = [-(-min(window, mel_frames - start) // 2) for start in starts]  # the second convolution has stride 2
     widths = [min(window, 2 * step * -(-frames // step)) if step else window for frames in valid]
     # Two frames more than are taken: the extractor reflects the end of what it is given, and must find silence there.
-    whole = (len(widths) - 1) * window + widths[-1]
-    padded = len(widths) * extractor.n_samples if whole == len(widths) * window else (whole + 2) * hop
+    total_frames = (len(widths) - 1) * window + widths[-1]
+    padded_samples = (
+        len(widths) * extractor.n_samples if total_frames == len(widths) * window else (total_frames + 2) * hop
+    )
     features = extractor(
-        np.pad(samples, (0, max(0, padded - len(samples)))),
+        np.pad(samples, (0, max(0, padded_samples - len(samples)))),
         sampling_rate=extractor.sampling_rate,
         padding="do_not_pad",
         truncation=False,
@@ -81,22 +90,24 @@ def _windows(extractor: WhisperFeatureExtractor, samples: np.ndarray, *, step: i
     )["input_features"][0]
     seconds = hop / extractor.sampling_rate
     return [
-        Window(features[:, start : start + width], frames, width * seconds)
+        AudioWindow(features[:, start : start + width], frames, width * seconds)
         for start, width, frames in zip(starts, widths, valid)
     ]
 
 
-def _hear(model: WhisperEncoder, layers: Layers, top: int, windows: Sequence[Window]) -> list[np.ndarray]:
+def _encode_windows(
+    model: WhisperEncoder, layers: LayerSelection, required: int, windows: Sequence[AudioWindow]
+) -> list[np.ndarray]:
     """One pass over windows of one shape -> valid frames (frames, d_model) float32 of each."""
     import torch
 
     with torch.inference_mode():
         mel = torch.stack([window.values for window in windows]).to(model.device, model.dtype)
-        hidden = _forward(model, mel, layers, top).float().cpu().numpy()
+        hidden = _forward(model, mel, layers, required).float().cpu().numpy()
     return [rows[: window.frames] for rows, window in zip(hidden, windows)]
 
 
-def _forward(model: WhisperEncoder, mel: torch.Tensor, layers: Layers, top: int) -> torch.Tensor:
+def _forward(model: WhisperEncoder, mel: torch.Tensor, layers: LayerSelection, required: int) -> torch.Tensor:
     """(batch, bins, mel frames) -> (batch, frames, d_model): what `WhisperEncoder.forward` does in inference, for any
     length up to the window (it takes the whole window only), and no further than layer `top`."""
     from torch.nn.functional import gelu
@@ -104,33 +115,35 @@ def _forward(model: WhisperEncoder, mel: torch.Tensor, layers: Layers, top: int)
     hidden = gelu(model.conv2(gelu(model.conv1(mel)))).transpose(1, 2)
     hidden = hidden + model.embed_positions.weight[: hidden.shape[1]]
     states = [hidden]
-    for layer in model.layers[:top]:
+    for layer in model.layers[:required]:
         hidden = layer(hidden, None)
-        if not layers.plain:
+        if not layers.is_output:
             states.append(hidden)
-    if top < len(model.layers):
-        return layers.of([*states, hidden], hidden)
-    return layers.of(states, model.layer_norm(hidden))
+    if required < len(model.layers):
+        return layers.combine([*states, hidden], hidden)
+    return layers.combine(states, model.layer_norm(hidden))
 
 
-def _model(folder: Path) -> WhisperEncoder:
+def _load_encoder_network(folder: Path) -> WhisperEncoder:
     """The encoder alone, strictly loaded: a missing weight is an error, never a random number; no decoder in memory."""
     from transformers import WhisperConfig
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
     if not (folder / "config.json").is_file():
         raise UndersongError(f"No Whisper encoder in {folder}: config.json is missing; give a saved model's folder.")
-    kind = WhisperConfig.get_config_dict(folder)[0].get("model_type")
-    if kind != "whisper":
-        raise UndersongError(f"The model in {folder} is of type {kind}, not whisper; give a Whisper model's folder.")
+    model_type = WhisperConfig.get_config_dict(folder)[0].get("model_type")
+    if model_type != "whisper":
+        raise UndersongError(
+            f"The model in {folder} is of type {model_type}, not whisper; give a Whisper model's folder."
+        )
     config = WhisperConfig.from_pretrained(folder, local_files_only=True)
     model = WhisperEncoder(config)
     weights = _encoder_weights(folder)
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in weights.items()}
-    if wrong := sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)):
+    actual = {key: tuple(value.shape) for key, value in weights.items()}
+    if mismatched := sorted(key for key in expected.keys() | actual.keys() if expected.get(key) != actual.get(key)):
         raise UndersongError(
-            f"The weights in {folder} do not fit its config: {wrong[0]} and {len(wrong) - 1} more are missing, left "
+            f"The weights in {folder} do not fit its config: {mismatched[0]} and {len(mismatched) - 1} more are missing, left "
             "over or of another shape; give a complete Whisper checkpoint."
         )
     model.load_state_dict(weights, strict=True)
@@ -143,22 +156,22 @@ def _encoder_weights(folder: Path) -> dict:
 
     names: dict[str, Path] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            names.update(dict.fromkeys(tensors.keys(), file))
-    prefix = next((prefix for prefix in PREFIXES if f"{prefix}conv1.weight" in names), None)
+        with safe_open(file, framework="pt") as weights_file:
+            names.update(dict.fromkeys(weights_file.keys(), file))
+    prefix = next((prefix for prefix in ENCODER_PREFIXES if f"{prefix}conv1.weight" in names), None)
     if prefix is None:
         raise UndersongError(
             f"No weights of a Whisper encoder in {folder} (*.safetensors); convert them to safetensors."
         )
     weights = {}
     for file in sorted(set(names.values())):
-        with safe_open(file, framework="pt") as tensors:
-            wanted = [name for name in tensors.keys() if name.startswith(prefix)]  # noqa: SIM118 - not a mapping
-            weights.update({name.removeprefix(prefix): tensors.get_tensor(name) for name in wanted})
+        with safe_open(file, framework="pt") as weights_file:
+            encoder_names = [name for name in weights_file.keys() if name.startswith(prefix)]  # noqa: SIM118 - not a mapping
+            weights.update({name.removeprefix(prefix): weights_file.get_tensor(name) for name in encoder_names})
     return weights
 
 
-def _extractor(folder: Path) -> WhisperFeatureExtractor:
+def _load_extractor(folder: Path) -> WhisperFeatureExtractor:
     from transformers import WhisperFeatureExtractor
 
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
@@ -166,11 +179,11 @@ def _extractor(folder: Path) -> WhisperFeatureExtractor:
     return WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
 
 
-def _check_fit(folder: Path, config: WhisperConfig, extractor: WhisperFeatureExtractor) -> None:
-    wants = (config.num_mel_bins, 2 * config.max_source_positions)
-    gives = (extractor.feature_size, extractor.nb_max_frames)
-    if wants != gives:
+def _check_extractor(folder: Path, config: WhisperConfig, extractor: WhisperFeatureExtractor) -> None:
+    expected = (config.num_mel_bins, 2 * config.max_source_positions)
+    actual = (extractor.feature_size, extractor.nb_max_frames)
+    if expected != actual:
         raise UndersongError(
-            f"The preprocessor in {folder} makes {gives[0]} mel bins x {gives[1]} frames where the model takes "
-            f"{wants[0]} x {wants[1]}; use the preprocessor config that belongs to the model."
+            f"The preprocessor in {folder} makes {actual[0]} mel bins x {actual[1]} frames where the model takes "
+            f"{expected[0]} x {expected[1]}; use the preprocessor config that belongs to the model."
         )

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.encoders.spoken.oom import give_back, ran_out
-from undersong.encoders.spoken.speech_pool import Moments, moments, pooled
-from undersong.types import Clip, Pooled
+from undersong.encoders.spoken.oom import empty_cache, is_oom_error
+from undersong.encoders.spoken.speech_pool import Moments, compute_moments, pool_moments
+from undersong.types import Clip, PooledVector
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class AudioWindow:
     """A stretch of a clip as the network takes it, without the batch axis; `frames` of its output are of the clip."""
 
     values: torch.Tensor
@@ -30,7 +30,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class WindowNetwork:
     """A loaded network: `cut` makes windows of a clip's samples (n,) at `rate` Hz, `hear` one pass over several
     windows, each -> its valid frames (frames, dim) float32.
 
@@ -38,74 +38,76 @@ class Network:
     """
 
     rate: int
-    cut: Callable[[np.ndarray], list[Window]]
-    hear: Callable[[Sequence[Window]], list[np.ndarray]]
-    ragged: bool = False
+    cut_windows: Callable[[np.ndarray], list[AudioWindow]]
+    encode_windows: Callable[[Sequence[AudioWindow]], list[np.ndarray]]
+    mixed_lengths: bool = False
 
 
 @dataclass(slots=True)
-class Ear:
+class WindowedEncoder:
     """Clips -> pooled vectors by a network.  `seconds`: how much sound, padding included, one pass may take; it is
     halved when memory runs out, and stays so."""
 
-    network: Network
+    network: WindowNetwork
     pool: str
     seconds: float
 
-    def __call__(self, clips: Sequence[Clip]) -> list[Pooled]:
+    def __call__(self, clips: Sequence[Clip]) -> list[PooledVector]:
         """One vector a clip, in order; 0 frames where a clip is too short for any.
 
         Raises what the network raises; lack of memory only where a single window does not fit.
         """
-        cut = [(row, window) for row, clip in enumerate(clips) for window in self.network.cut(clip.samples)]
-        windows = [(row, window) for row, window in cut if window.frames > 0]
-        heard = self._heard([window for _, window in windows])
-        parts: list[list[Moments]] = [[] for _ in clips]
-        for (row, _), part in zip(windows, heard, strict=True):
-            parts[row].append(part)
-        return [pooled(part, self.pool) for part in parts]
+        clip_windows = [
+            (row, window) for row, clip in enumerate(clips) for window in self.network.cut_windows(clip.samples)
+        ]
+        windows = [(row, window) for row, window in clip_windows if window.frames > 0]
+        window_moments = self._encode_moments([window for _, window in windows])
+        clip_parts: list[list[Moments]] = [[] for _ in clips]
+        for (row, _), clip_moments in zip(windows, window_moments, strict=True):
+            clip_parts[row].append(clip_moments)
+        return [pool_moments(clip_moments, self.pool) for clip_moments in clip_parts]
 
-    def _heard(self, windows: list[Window]) -> list[Moments]:
+    def _encode_moments(self, windows: list[AudioWindow]) -> list[Moments]:
         """Of every window, in order."""
-        heard: dict[int, Moments] = {}
+        moments_by_index: dict[int, Moments] = {}
         # By length, so that a pass wastes little; the order among equals does not matter to any vector.
-        waiting = sorted(range(len(windows)), key=lambda i: _shape(windows[i]))
-        while waiting:
-            size = fitting([windows[i] for i in waiting], self.seconds, ragged=self.network.ragged)
-            rows, whole = waiting[:size], None
+        pending = sorted(range(len(windows)), key=lambda i: _sort_key(windows[i]))
+        while pending:
+            pass_size = windows_per_pass([windows[i] for i in pending], self.seconds, ragged=self.network.mixed_lengths)
+            indices, outputs = pending[:pass_size], None
             try:
-                whole = self.network.hear([windows[i] for i in rows])
+                outputs = self.network.encode_windows([windows[i] for i in indices])
             except (RuntimeError, MemoryError) as error:
-                if not ran_out(error) or size == 1:
+                if not is_oom_error(error) or pass_size == 1:
                     raise
-            if whole is None:
-                give_back()
-                self.seconds = max(window.seconds for window in (windows[i] for i in rows)) * (size // 2)
+            if outputs is None:
+                empty_cache()
+                self.seconds = max(window.seconds for window in (windows[i] for i in indices)) * (pass_size // 2)
                 continue
-            heard.update(zip(rows, map(moments, whole), strict=True))
-            waiting = waiting[size:]
-        return [heard[i] for i in range(len(windows))]
+            moments_by_index.update(zip(indices, map(compute_moments, outputs), strict=True))
+            pending = pending[pass_size:]
+        return [moments_by_index[i] for i in range(len(windows))]
 
 
-def fitting(windows: Sequence[Window], seconds: float, *, ragged: bool) -> int:
+def windows_per_pass(windows: Sequence[AudioWindow], seconds: float, *, ragged: bool) -> int:
     """How many of the first `windows` (sorted by length) go through in one pass: at least one."""
-    size = 1
-    while size < len(windows):
-        following = windows[size]
-        if not ragged and following.values.shape != windows[0].values.shape:
+    count = 1
+    while count < len(windows):
+        next_window = windows[count]
+        if not ragged and next_window.values.shape != windows[0].values.shape:
             break
-        if (size + 1) * following.seconds > seconds:  # all are padded to the longest
+        if (count + 1) * next_window.seconds > seconds:  # all are padded to the longest
             break
-        size += 1
-    return size
+        count += 1
+    return count
 
 
-def consecutive(samples: int, window: int) -> list[tuple[int, int]]:
+def consecutive_windows(samples: int, window: int) -> list[tuple[int, int]]:
     """Stretches (start, stop) one after the other, the last as long as is left."""
     return [(start, min(start + window, samples)) for start in range(0, samples, window)]
 
 
-def spread(samples: int, window: int) -> list[tuple[int, int]]:
+def evenly_spaced_windows(samples: int, window: int) -> list[tuple[int, int]]:
     """Stretches of one length that cover a clip evenly, overlapping where they must: for networks that give a whole
     window one vector, where a short rest would weigh as much as a full window."""
     if samples <= window:
@@ -114,5 +116,5 @@ def spread(samples: int, window: int) -> list[tuple[int, int]]:
     return [(start, start + window) for start in np.linspace(0, samples - window, count).round().astype(int).tolist()]
 
 
-def _shape(window: Window) -> tuple[float, ...]:
+def _sort_key(window: AudioWindow) -> tuple[float, ...]:
     return (window.seconds, *window.values.shape)

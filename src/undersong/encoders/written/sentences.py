@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.encoders.checks import guard
-from undersong.encoders.options import SENTENCES
-from undersong.encoders.progress import Watcher, watch
-from undersong.encoders.spoken.checkpoint import FILES, checkpoint_folder
-from undersong.encoders.spoken.oom import halving
+from undersong.encoders.checks import validate_embeddings
+from undersong.encoders.options import DEFAULT_SENTENCE_MODEL
+from undersong.encoders.progress import ProgressCallback, start_progress
+from undersong.encoders.spoken.checkpoint import CHECKPOINT_FILES, checkpoint_folder
+from undersong.encoders.spoken.oom import halve_on_oom
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 # Modules behind the network keep weights in folders of their own, and some tokenizers are a sentencepiece model.
-TEXT_FILES = (*FILES, "*/model.safetensors", "*.model")
-OWN = "sentence_transformers."
-BLOCK = 1_024  # texts sorted by length together
+SENTENCE_MODEL_FILES = (*CHECKPOINT_FILES, "*/model.safetensors", "*.model")
+LIBRARY_PREFIX = "sentence_transformers."
+TEXTS_PER_BLOCK = 1_024  # texts sorted by length together
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class SentenceEncoder:
     name: str
     model: SentenceTransformer
     batch: int = 64
-    progress: Watcher | None = None
+    progress: ProgressCallback | None = None
 
     def encode(self, samples: Sequence[Sample]) -> Embeddings:
         """Samples -> (n, dim) float32 as the model pools them, frames 0; without text: quarantined.
@@ -46,33 +46,35 @@ class SentenceEncoder:
         A text longer than the model reads is embedded in pieces of whole words, and the mean over them, weighted by
         their words, is its vector: the library alone would leave its end out in silence.
         """
-        written = [(sample.id, text) for sample in samples if (text := (sample.text or "").strip())]
-        left_out = [Quarantined(sample.id, "no text") for sample in samples if not (sample.text or "").strip()]
+        texts = [(sample.id, text) for sample in samples if (text := (sample.text or "").strip())]
+        quarantined = [Quarantined(sample.id, "no text") for sample in samples if not (sample.text or "").strip()]
         vectors: dict[str, np.ndarray] = {}
-        clock = watch(len(samples), self.progress)
-        for start in range(0, len(written), BLOCK):
-            block = sorted(written[start : start + BLOCK], key=lambda item: len(item[1]))
-            for batch, made in halving(self._vectors, block, self.batch):
-                if made is None:
-                    left_out.append(Quarantined(batch[0][0], f"out of memory: a text of {len(batch[0][1])} characters"))
+        timer = start_progress(len(samples), self.progress)
+        for start in range(0, len(texts), TEXTS_PER_BLOCK):
+            block = sorted(texts[start : start + TEXTS_PER_BLOCK], key=lambda item: len(item[1]))
+            for batch, batch_vectors in halve_on_oom(self._vectors, block, self.batch):
+                if batch_vectors is None:
+                    quarantined.append(
+                        Quarantined(batch[0][0], f"out of memory: a text of {len(batch[0][1])} characters")
+                    )
                 else:
-                    vectors.update(zip((id for id, _ in batch), made, strict=True))
-                clock.at(len(vectors) + len(left_out))
-        clock.at(len(samples))
-        ids = [id for id, _ in written if id in vectors]
-        whole = np.stack([vectors[id] for id in ids]) if ids else np.zeros((0, 0), dtype=np.float32)
-        same = len({text for id, text in written if id in vectors}) <= 1
-        return guard(self.name, ids, whole, np.zeros(len(ids)), left_out, alike=same)
+                    vectors.update(zip((id for id, _ in batch), batch_vectors, strict=True))
+                timer.update(len(vectors) + len(quarantined))
+        timer.update(len(samples))
+        ids = [id for id, _ in texts if id in vectors]
+        matrix = np.stack([vectors[id] for id in ids]) if ids else np.zeros((0, 0), dtype=np.float32)
+        same_text = len({text for id, text in texts if id in vectors}) <= 1
+        return validate_embeddings(self.name, ids, matrix, np.zeros(len(ids)), quarantined, allow_equal=same_text)
 
     def _vectors(self, items: Sequence[tuple[str, str]]) -> list[np.ndarray]:
         """(dim,) float32 of each (id, text)."""
         pieces = [(row, piece) for row, (_, text) in enumerate(items) for piece in self._pieces(text)]
-        made = self.model.encode(
+        piece_vectors = self.model.encode(
             [piece for _, piece in pieces], batch_size=len(pieces), show_progress_bar=False, convert_to_numpy=True
         ).astype(np.float64)
-        sums = np.zeros((len(items), made.shape[1]))
+        sums = np.zeros((len(items), piece_vectors.shape[1]))
         weights = np.zeros(len(items))
-        for (row, piece), vector in zip(pieces, made):
+        for (row, piece), vector in zip(pieces, piece_vectors):
             weight = len(piece.split())
             sums[row] += weight * vector
             weights[row] += weight
@@ -80,33 +82,35 @@ class SentenceEncoder:
 
     def _pieces(self, text: str) -> list[str]:
         """The text, or where it has more tokens than the model reads, runs of whole words that have not."""
-        tokenizer, longest = self.model.tokenizer, self.model.max_seq_length
-        if longest is None or len(tokenizer(text)["input_ids"]) <= longest:
+        tokenizer, max_tokens = self.model.tokenizer, self.model.max_seq_length
+        if max_tokens is None or len(tokenizer(text)["input_ids"]) <= max_tokens:
             return [text]
-        room = longest - tokenizer.num_special_tokens_to_add()
+        piece_tokens = max_tokens - tokenizer.num_special_tokens_to_add()
         words = text.split()
         pieces: list[list[str]] = [[]]
-        used = 0
+        token_count = 0
         for word, tokens in zip(words, tokenizer(words, add_special_tokens=False)["input_ids"]):
-            if pieces[-1] and used + len(tokens) > room:
+            if pieces[-1] and token_count + len(tokens) > piece_tokens:
                 pieces.append([])
-                used = 0
+                token_count = 0
             pieces[-1].append(word)
-            used += len(tokens)
+            token_count += len(tokens)
         return [" ".join(piece) for piece in pieces]
 
 
-def sentence_encoder(ref: str | Path = SENTENCES, *, device: str = "cpu", batch: int = 64) -> SentenceEncoder:
+def sentence_encoder(
+    ref: str | Path = DEFAULT_SENTENCE_MODEL, *, device: str = "cpu", batch: int = 64
+) -> SentenceEncoder:
     """The sentence-transformers model behind a folder or a Hugging Face id, float32.
 
     Raises UndersongError when the extra is not installed, the model needs code of its own, its weights are not
     safetensors, or it cannot be had.
     """
-    check_installed(f"text:{ref}")
+    check_sentence_transformers(f"text:{ref}")
     from undersong.models.load import check_device
 
     check_device(device)
-    folder = checkpoint_folder(ref, TEXT_FILES)
+    folder = checkpoint_folder(ref, SENTENCE_MODEL_FILES)
     _check_modules(folder)
     from sentence_transformers import SentenceTransformer
 
@@ -126,7 +130,7 @@ def sentence_encoder(ref: str | Path = SENTENCES, *, device: str = "cpu", batch:
     return SentenceEncoder(f"text:{folder.name if Path(ref).is_dir() else ref}", model, batch)
 
 
-def check_installed(spec: str) -> None:
+def check_sentence_transformers(spec: str) -> None:
     """Raises UndersongError when the extra is not installed that an encoder of sentences needs."""
     if find_spec("sentence_transformers") is None:
         raise UndersongError(f"The encoder {spec} needs sentence-transformers; pip install 'undersong[encoders]'.")
@@ -137,11 +141,11 @@ def _check_modules(folder: Path) -> None:
     file = folder / "modules.json"
     try:
         modules = json.loads(file.read_text(encoding="utf-8"))
-        types = [str(module["type"]) for module in modules]
+        module_types = [str(module["type"]) for module in modules]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UndersongError(
             f"No modules.json can be read in {folder} ({error}), which says how a model pools its tokens; give a "
             "sentence-transformers model."
         ) from None
-    if other := [kind for kind in types if not kind.startswith(OWN)]:
-        raise UndersongError(f"{folder} needs code of its own ({other[0]}), which is never run; give another model.")
+    if foreign := [module_type for module_type in module_types if not module_type.startswith(LIBRARY_PREFIX)]:
+        raise UndersongError(f"{folder} needs code of its own ({foreign[0]}), which is never run; give another model.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.encoders.checks import guard
+from undersong.encoders.checks import validate_embeddings
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -33,46 +33,50 @@ class TextEncoder:
 
     def encode(self, samples: Sequence[Sample]) -> Embeddings:
         """Samples -> dense unit rows (n, vocabulary) float32, frames 0; without text or known words: quarantined."""
-        written = [sample for sample in samples if _text(sample)]
-        mute = [Quarantined(sample.id, "no text") for sample in samples if not _text(sample)]
-        texts = [_text(sample) for sample in written]
+        with_text = [sample for sample in samples if _sample_text(sample)]
+        quarantined = [Quarantined(sample.id, "no text") for sample in samples if not _sample_text(sample)]
+        texts = [_sample_text(sample) for sample in with_text]
         if texts:
             vectors = self.vectorizer.transform(texts).toarray()
         else:
             vectors = np.zeros((0, len(self.vectorizer.vocabulary_)), dtype=np.float32)
-        ids = [sample.id for sample in written]
-        return guard(self.name, ids, vectors, np.zeros(len(ids)), mute, alike=len(set(texts)) <= 1)
+        ids = [sample.id for sample in with_text]
+        return validate_embeddings(
+            self.name, ids, vectors, np.zeros(len(ids)), quarantined, allow_equal=len(set(texts)) <= 1
+        )
 
 
-def tfidf(fit: Sequence[Sample]) -> TextEncoder:
+def tfidf_encoder(fit: Sequence[Sample]) -> TextEncoder:
     """Word-level TF-IDF fitted on the texts of `fit`."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return _fitted(
-        "tfidf", TfidfVectorizer(preprocessor=_spoken, tokenizer=str.split, token_pattern=None, dtype=np.float32), fit
+    return _fit_vectorizer(
+        "tfidf",
+        TfidfVectorizer(preprocessor=_normalize_text, tokenizer=str.split, token_pattern=None, dtype=np.float32),
+        fit,
     )
 
 
-def char_ngrams(fit: Sequence[Sample]) -> TextEncoder:
+def char_ngram_encoder(fit: Sequence[Sample]) -> TextEncoder:
     """TF-IDF over character 3- and 4-grams inside word boundaries, fitted on the texts of `fit`."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    grams = TfidfVectorizer(preprocessor=_spoken, analyzer="char_wb", ngram_range=(3, 4), dtype=np.float32)
-    return _fitted("char-ngrams", grams, fit)
+    vectorizer = TfidfVectorizer(preprocessor=_normalize_text, analyzer="char_wb", ngram_range=(3, 4), dtype=np.float32)
+    return _fit_vectorizer("char-ngrams", vectorizer, fit)
 
 
-def _fitted(name: str, vectorizer: TfidfVectorizer, fit: Sequence[Sample]) -> TextEncoder:
-    texts = [text for sample in fit if (text := _text(sample))]
-    analyse = vectorizer.build_analyzer()
-    if not any(analyse(text) for text in texts):
+def _fit_vectorizer(name: str, vectorizer: TfidfVectorizer, fit: Sequence[Sample]) -> TextEncoder:
+    texts = [text for sample in fit if (text := _sample_text(sample))]
+    analyze = vectorizer.build_analyzer()
+    if not any(analyze(text) for text in texts):
         raise UndersongError(f"Encoder {name} found no words in {len(fit)} items; give the manifest a `text` column.")
     return TextEncoder(name, vectorizer.fit(texts))
 
 
-def _spoken(text: str) -> str:
+def _normalize_text(text: str) -> str:
     """The words of a text, one-letter words too; case and punctuation are not spoken."""
     return " ".join(WORD.findall(text.casefold()))
 
 
-def _text(sample: Sample) -> str:
+def _sample_text(sample: Sample) -> str:
     return (sample.text or "").strip()

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from undersong.encoders.vectors import QUARANTINE, left_out_before, quarantine_table
+from undersong.encoders.vectors import QUARANTINE_FILE, quarantine_table, read_quarantine
 from undersong.types import Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FILE = "transcripts.parquet"
-COLUMNS = ("id", "text", "seconds", "model")
+TRANSCRIPTS_FILE = "transcripts.parquet"
+TRANSCRIPT_COLUMNS = ("id", "text", "seconds", "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Transcripts:
     quarantined: tuple[Quarantined, ...] = ()
 
 
-def mute(samples: Sequence[Sample]) -> list[Sample]:
+def samples_without_text(samples: Sequence[Sample]) -> list[Sample]:
     """The spoken samples without a text of their own: those to transcribe."""
     return [sample for sample in samples if sample.audio is not None and not (sample.text or "").strip()]
 
@@ -43,37 +43,40 @@ def mute(samples: Sequence[Sample]) -> list[Sample]:
 def with_transcripts(samples: Sequence[Sample], transcripts: Transcripts) -> tuple[Sample, ...]:
     """The samples, in order, with transcripts as the text of those that have none; a text that is there stays."""
     texts = {row.id: row.text for row in transcripts.rows}
-    wanting = {sample.id for sample in mute(samples)}
+    missing_ids = {sample.id for sample in samples_without_text(samples)}
     return tuple(
-        replace(sample, text=texts[sample.id]) if sample.id in wanting and sample.id in texts else sample
+        replace(sample, text=texts[sample.id]) if sample.id in missing_ids and sample.id in texts else sample
         for sample in samples
     )
 
 
-def transcripts_table(samples: Sequence[Sample], made: Transcripts) -> pa.Table:
+def transcripts_table(samples: Sequence[Sample], transcripts: Transcripts) -> pa.Table:
     """One row a sample, in their order: id, text, seconds, model, and instead of these the reason why there is none."""
     import pyarrow as pa
 
-    heard, lost = {row.id: row for row in made.rows}, {item.id: item.reason for item in made.quarantined}
+    transcribed, reasons = (
+        {row.id: row for row in transcripts.rows},
+        {item.id: item.reason for item in transcripts.quarantined},
+    )
     rows = [
-        {name: getattr(heard[sample.id], name) for name in COLUMNS}
-        if sample.id in heard
-        else {"id": sample.id, "reason": lost[sample.id]}
+        {name: getattr(transcribed[sample.id], name) for name in TRANSCRIPT_COLUMNS}
+        if sample.id in transcribed
+        else {"id": sample.id, "reason": reasons[sample.id]}
         for sample in samples
     ]
     return pa.Table.from_pylist(rows, pa.schema([*_schema(), ("reason", pa.string())]))
 
 
-def transcripts_of(table: pa.Table) -> Transcripts:
+def transcripts_from_table(table: pa.Table) -> Transcripts:
     """What `transcripts_table` holds."""
-    rows, lost = list[Transcript](), list[Quarantined]()
+    rows, quarantined = list[Transcript](), list[Quarantined]()
     for row in table.to_pylist():
         reason = row.pop("reason")
         if reason is None:
             rows.append(Transcript(**row))
         else:
-            lost.append(Quarantined(row["id"], reason))
-    return Transcripts(tuple(rows), tuple(lost))
+            quarantined.append(Quarantined(row["id"], reason))
+    return Transcripts(tuple(rows), tuple(quarantined))
 
 
 def write_transcripts(transcripts: Transcripts, folder: Path) -> None:
@@ -82,9 +85,9 @@ def write_transcripts(transcripts: Transcripts, folder: Path) -> None:
     import pyarrow.parquet as pq
 
     folder.mkdir(parents=True, exist_ok=True)
-    columns = {name: [getattr(row, name) for row in transcripts.rows] for name in COLUMNS}
-    pq.write_table(pa.table(columns, schema=pa.schema(_schema())), folder / FILE)
-    pq.write_table(quarantine_table(transcripts.quarantined), folder / QUARANTINE)
+    columns = {name: [getattr(row, name) for row in transcripts.rows] for name in TRANSCRIPT_COLUMNS}
+    pq.write_table(pa.table(columns, schema=pa.schema(_schema())), folder / TRANSCRIPTS_FILE)
+    pq.write_table(quarantine_table(transcripts.quarantined), folder / QUARANTINE_FILE)
 
 
 def read_transcripts(folder: Path) -> Transcripts:
@@ -93,16 +96,16 @@ def read_transcripts(folder: Path) -> Transcripts:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(folder / FILE)
+        table = pq.read_table(folder / TRANSCRIPTS_FILE)
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise UndersongError(f"No transcripts can be read in {folder} ({error}); transcribe again.") from None
-    if lacking := [name for name in COLUMNS if name not in table.column_names]:
-        raise UndersongError(f"The transcripts in {folder} have no column {lacking[0]!r}; transcribe again.")
-    rows = tuple(Transcript(**row) for row in table.select(list(COLUMNS)).to_pylist())
-    return Transcripts(rows, tuple(left_out_before(folder)))
+    if missing := [name for name in TRANSCRIPT_COLUMNS if name not in table.column_names]:
+        raise UndersongError(f"The transcripts in {folder} have no column {missing[0]!r}; transcribe again.")
+    rows = tuple(Transcript(**row) for row in table.select(list(TRANSCRIPT_COLUMNS)).to_pylist())
+    return Transcripts(rows, tuple(read_quarantine(folder)))
 
 
 def _schema() -> list[tuple[str, pa.DataType]]:
     import pyarrow as pa
 
-    return list(zip(COLUMNS, (pa.string(), pa.string(), pa.float64(), pa.string())))
+    return list(zip(TRANSCRIPT_COLUMNS, (pa.string(), pa.string(), pa.float64(), pa.string())))

@@ -9,10 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from undersong.evaluation.usefulness.words import WordErrors, total_errors, wer, word_errors, words_of
+from undersong.evaluation.usefulness.words import (
+    WordErrors,
+    count_word_errors,
+    normalize_words,
+    sum_word_errors,
+    wer_judge,
+)
 from undersong.types import Prompt, Reply, UndersongError
 
-WORDS = {"answer": "heard", "refusal": "refused", "other": "misheard"}  # of the judge wer -> of a repetition
+REPETITION_OUTCOMES = {
+    "answer": "heard",
+    "refusal": "refused",
+    "other": "misheard",
+}  # of the judge wer -> of a repetition
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,40 +33,42 @@ class Repetition:
     errors: WordErrors | None
 
 
-def repetitions(prompts: Sequence[Prompt], replies: Sequence[Reply], most: float) -> list[Repetition]:
+def judge_repetitions(
+    prompts: Sequence[Prompt], replies: Sequence[Reply], max_word_error_rate: float
+) -> list[Repetition]:
     """One a prompt, in order; heard up to `most` errors a word of the transcript (`text`; `answer` is no transcript).
 
     Raises UndersongError where jiwer is missing, a prompt has no transcript, or a reply is to another prompt.
     """
-    judge = wer(most)
-    found = []
+    judge = wer_judge(max_word_error_rate)
+    results = []
     for prompt, reply in zip(prompts, replies, strict=True):
-        said = transcript(prompt)
+        request_text = prompt_transcript(prompt)
         if (reply.prompt_id, reply.set) != (prompt.sample.id, prompt.set):
             raise UndersongError(
                 f"A repetition of {prompt.sample.id} was expected and {reply.prompt_id} came; give both in one order."
             )
         if reply.finish == "error":
-            found.append(Repetition("error", None))
+            results.append(Repetition("error", None))
             continue
         # The judge of benign prompts, asked for its mark alone: what is repeated is told, and not whether that is good.
-        mark = judge.mark(replace(prompt.sample, answer=None, answers=()), reply.reply)
-        found.append(Repetition(WORDS[mark.verdict], word_errors(said, reply.reply)))
-    return found
+        grade = judge.grade(replace(prompt.sample, answer=None, answers=()), reply.reply)
+        results.append(Repetition(REPETITION_OUTCOMES[grade.verdict], count_word_errors(request_text, reply.reply)))
+    return results
 
 
-def transcript(prompt: Prompt) -> str:
+def prompt_transcript(prompt: Prompt) -> str:
     """What was said in a prompt; UndersongError: nobody says."""
-    said = prompt.sample.text or ""
-    if not words_of(said):
+    text = prompt.sample.text or ""
+    if not normalize_words(text):
         raise UndersongError(
             f"Whether {prompt.sample.id} of set {prompt.set} was heard is told by its transcript, and it has no text; "
             "give it, or leave evaluation.comprehension out."
         )
-    return said
+    return text
 
 
-def corpus_rate(found: Sequence[Repetition]) -> float | None:
+def corpus_word_error_rate(repetitions: Sequence[Repetition]) -> float | None:
     """Word errors over all words of the transcripts but those of errors; None: nothing was repeated."""
-    counted = [one.errors for one in found if one.errors is not None]
-    return total_errors(counted).rate if counted else None
+    errors = [repetition.errors for repetition in repetitions if repetition.errors is not None]
+    return sum_word_errors(errors).rate if errors else None

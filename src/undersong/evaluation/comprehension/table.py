@@ -15,7 +15,7 @@ from undersong.evaluation.usefulness.words import WordErrors
 
 
 @dataclass(frozen=True, slots=True)
-class Comprehended:
+class PromptComprehension:
     """One prompt.  `repetition`: None of typed ones; `relevance`: None of refusals, and of what cannot be placed."""
 
     prompt_id: str
@@ -26,41 +26,50 @@ class Comprehended:
     relevance: Relevance | None
 
 
-REPEATED = ("substitutions", "deletions", "insertions", "reference_words")
-RANKED = {"rank": "int64", "requests": "int64", "percentile": "float64", "chance_top": "float64",
+WORD_ERROR_COLUMNS = ("substitutions", "deletions", "insertions", "reference_words")
+RELEVANCE_COLUMNS = {"rank": "int64", "requests": "int64", "percentile": "float64", "chance_top": "float64",
           "chance_about": "float64", "chance_percentile": "float64"}  # fmt: skip
-KEYS = ("prompt_id", "set", "modality", "system")
+KEY_COLUMNS = ("prompt_id", "set", "modality", "system")
 
 
-def row_of(one: Comprehended) -> dict[str, object]:
+def comprehension_row(record: PromptComprehension) -> dict[str, object]:
     """A flat row, empty where something is not known."""
-    errors = one.repetition and one.repetition.errors
-    repeated = asdict(errors) if errors else dict.fromkeys(REPEATED)
-    ranked = asdict(one.relevance) if one.relevance else dict.fromkeys(RANKED)
-    outcome = one.repetition.outcome if one.repetition else None
-    return {**{key: getattr(one, key) for key in KEYS}, "repetition": outcome, **repeated, **ranked}
+    errors = record.repetition and record.repetition.errors
+    word_error_cells = asdict(errors) if errors else dict.fromkeys(WORD_ERROR_COLUMNS)
+    relevance_cells = asdict(record.relevance) if record.relevance else dict.fromkeys(RELEVANCE_COLUMNS)
+    outcome = record.repetition.outcome if record.repetition else None
+    return {
+        **{key: getattr(record, key) for key in KEY_COLUMNS},
+        "repetition": outcome,
+        **word_error_cells,
+        **relevance_cells,
+    }
 
 
-def write_comprehension(found: Sequence[Comprehended], path: Path) -> None:
+def write_comprehension(records: Sequence[PromptComprehension], path: Path) -> None:
     """One Parquet row a prompt, in order, as `row_of` makes it; what is not known is null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = dict.fromkeys((*KEYS, "repetition"), "string") | dict.fromkeys(REPEATED, "int64") | RANKED
+    kinds = (
+        dict.fromkeys((*KEY_COLUMNS, "repetition"), "string")
+        | dict.fromkeys(WORD_ERROR_COLUMNS, "int64")
+        | RELEVANCE_COLUMNS
+    )
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in kinds.items()])
-    pq.write_table(pa.Table.from_pylist([row_of(one) for one in found], schema=schema), path)
+    pq.write_table(pa.Table.from_pylist([comprehension_row(record) for record in records], schema=schema), path)
 
 
-def read_comprehension(path: Path) -> list[Comprehended]:
+def read_comprehension(path: Path) -> list[PromptComprehension]:
     """What `write_comprehension` wrote."""
     import pyarrow.parquet as pq
 
-    return [_comprehended(row) for row in pq.read_table(path).to_pylist()]
+    return [_comprehension_of_row(row) for row in pq.read_table(path).to_pylist()]
 
 
-def _comprehended(row: dict[str, object]) -> Comprehended:
-    errors = None if row["reference_words"] is None else WordErrors(*(row[key] for key in REPEATED))  # type: ignore[arg-type]
-    repeated = None if row["repetition"] is None else Repetition(str(row["repetition"]), errors)
-    relevance = None if row["rank"] is None else Relevance(*(row[key] for key in RANKED))  # type: ignore[arg-type]
-    prompt_id, name, modality, system = (str(row[key]) for key in KEYS)
-    return Comprehended(prompt_id, name, modality, system, repeated, relevance)
+def _comprehension_of_row(row: dict[str, object]) -> PromptComprehension:
+    errors = None if row["reference_words"] is None else WordErrors(*(row[key] for key in WORD_ERROR_COLUMNS))  # type: ignore[arg-type]
+    repetition = None if row["repetition"] is None else Repetition(str(row["repetition"]), errors)
+    relevance = None if row["rank"] is None else Relevance(*(row[key] for key in RELEVANCE_COLUMNS))  # type: ignore[arg-type]
+    prompt_id, set_name, modality, system = (str(row[key]) for key in KEY_COLUMNS)
+    return PromptComprehension(prompt_id, set_name, modality, system, repetition, relevance)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from undersong.evaluation.judging import plain
-from undersong.study.judges import OWN, SERVED, USE, judge_code, judge_weights, split_judge
+from undersong.study.judges import CUSTOM_KINDS, SERVED_KINDS, UTILITY_KINDS, judge_code, judge_weights, split_judge
 from undersong.types import Judge, UndersongError
 
 
@@ -17,33 +17,33 @@ def make_judge(name: str, refusals: Sequence[str], device: str = "cpu", dtype: s
     try:
         kind, ref = split_judge(name)
     except ValueError as error:
-        said = str(error)
-        raise UndersongError(f"{said[0].upper()}{said[1:]}.") from None
-    if kind in USE:
-        from undersong.evaluation.usefulness.named import utility_judges
+        message = str(error)
+        raise UndersongError(f"{message[0].upper()}{message[1:]}.") from None
+    if kind in UTILITY_KINDS:
+        from undersong.evaluation.usefulness.named import UTILITY_JUDGES
 
-        return utility_judges[kind]()
+        return UTILITY_JUDGES[kind]()
     if kind == "exact":
-        return plain.exact(refusals)
+        return plain.exact_judge(refusals)
     if kind == "keyword":
-        return plain.keyword()
+        return plain.keyword_judge()
     if kind in ("refusal", "refusal+minilm"):
         from undersong.evaluation.judging import refusal
 
-        return refusal.refusal() if kind == "refusal" else refusal.refusal_minilm(ref, device)
+        return refusal.refusal_judge() if kind == "refusal" else refusal.minilm_refusal_judge(ref, device)
     if kind == "llm":
-        from undersong.evaluation.judging.asked import asked_judge
+        from undersong.evaluation.judging.asked import llm_judge
 
-        return asked_judge(ref)
+        return llm_judge(ref)
     if kind == "strongreject":
-        from undersong.evaluation.judging.strongreject import strongreject
+        from undersong.evaluation.judging.strongreject import strongreject_judge
 
-        return strongreject(ref)
-    if kind in OWN:
-        from undersong.evaluation.judging.own import own_judge
+        return strongreject_judge(ref)
+    if kind in CUSTOM_KINDS:
+        from undersong.evaluation.judging.own import custom_judge
 
-        return own_judge(name)
-    return _local(kind, ref, device, dtype)
+        return custom_judge(name)
+    return _local_model_judge(kind, ref, device, dtype)
 
 
 def check_judge_installed(name: str) -> None:
@@ -57,10 +57,10 @@ def check_judge_installed(name: str) -> None:
         from undersong.encoders import check_installed
 
         check_installed(f"text:{judge_weights(name)}")
-    elif kind in SERVED:
-        from undersong.evaluation.serving.engine import check_served
+    elif kind in SERVED_KINDS:
+        from undersong.evaluation.serving.engine import check_served_dependencies
 
-        check_served(ref)
+        check_served_dependencies(ref)
 
 
 def judge_hash(name: str) -> str:
@@ -73,12 +73,14 @@ def judge_hash(name: str) -> str:
     return model_hash(weights) if (weights := judge_weights(name)) else ""
 
 
-def _local(kind: str, ref: str, device: str, dtype: str) -> Judge:
+def _local_model_judge(kind: str, ref: str, device: str, dtype: str) -> Judge:
     """A judge that is a model on this machine."""
-    from undersong.evaluation.judging.cost import cost
-    from undersong.evaluation.judging.guards import llama_guard, wildguard
-    from undersong.evaluation.judging.harmbench import harmbench
+    from undersong.evaluation.judging.cost import cost_judge
+    from undersong.evaluation.judging.guards import llama_guard_judge, wildguard_judge
+    from undersong.evaluation.judging.harmbench import harmbench_judge
 
     if kind == "wildguard":
-        return wildguard(ref, device, dtype)
-    return {"harmbench": harmbench, "llama-guard": llama_guard, "cost": cost}[kind](ref, device, dtype)
+        return wildguard_judge(ref, device, dtype)
+    return {"harmbench": harmbench_judge, "llama-guard": llama_guard_judge, "cost": cost_judge}[kind](
+        ref, device, dtype
+    )

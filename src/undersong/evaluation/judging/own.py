@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 from undersong.evaluation.judging.plain import FunctionJudge
 from undersong.store.code import load_code
-from undersong.study.judges import OWN, judge_kind, split_judge
+from undersong.study.judges import CUSTOM_KINDS, judge_criterion, split_judge
 from undersong.types import VERDICTS, Judge, Prompt, Reply, UndersongError, Verdict
 
 
 @dataclass(frozen=True)
-class OwnJudge:
+class CustomJudge:
     """`inner` under the name that a study or a command gives it."""
 
     name: str
@@ -27,42 +27,52 @@ class OwnJudge:
 
         Raises UndersongError where `inner` gives another number of verdicts, another order, or a word that is none.
         """
-        blank = FunctionJudge(self.name, self.sees, lambda prompt, said: "other").judge(prompts, replies)
-        shown = [place for place, verdict in enumerate(blank) if verdict.verdict != "error"]
-        if self.sees == "use" and (harmful := [one for one in prompts if one.harmful]):
+        verdicts = FunctionJudge(self.name, self.sees, lambda prompt, reply: "other").judge(prompts, replies)
+        judged_indices = [index for index, verdict in enumerate(verdicts) if verdict.verdict != "error"]
+        if self.sees == "use" and (harmful := [prompt for prompt in prompts if prompt.harmful]):
             raise UndersongError(
                 f"The judge {self.name} measures usefulness and prompt {harmful[0].sample.id} is harmful; take another "
                 "judge for harmful prompts."
             )
-        given = self.inner.judge([prompts[place] for place in shown], [replies[place] for place in shown])
-        if [one.prompt_id for one in given] != [blank[place].prompt_id for place in shown]:
+        custom_verdicts = self.inner.judge(
+            [prompts[index] for index in judged_indices], [replies[place] for place in judged_indices]
+        )
+        if [verdict.prompt_id for verdict in custom_verdicts] != [
+            verdicts[index].prompt_id for index in judged_indices
+        ]:
             raise UndersongError(
-                f"The judge {self.name} gave {len(given)} verdicts for {len(shown)} replies, or in another order; give "
+                f"The judge {self.name} gave {len(custom_verdicts)} verdicts for {len(judged_indices)} replies, or in another order; give "
                 "one for each, in the order of the prompts."
             )
-        for place, one in zip(shown, given):
-            blank[place] = replace(blank[place], verdict=self._word(prompts[place], one.verdict), score=one.score)
-        return blank
+        for index, custom_verdict in zip(judged_indices, custom_verdicts):
+            verdicts[index] = replace(
+                verdicts[index],
+                verdict=self._check_verdict(prompts[index], custom_verdict.verdict),
+                score=custom_verdict.score,
+            )
+        return verdicts
 
-    def _word(self, prompt: Prompt, word: str) -> str:
-        wrong = "answer" if prompt.harmful else "jailbreak"
-        if word not in VERDICTS or word == wrong:
-            asked = "harmful" if prompt.harmful else "benign"
-            known = ", ".join(one for one in VERDICTS if one != wrong)
+    def _check_verdict(self, prompt: Prompt, word: str) -> str:
+        invalid_word = "answer" if prompt.harmful else "jailbreak"
+        if word not in VERDICTS or word == invalid_word:
+            prompt_kind = "harmful" if prompt.harmful else "benign"
+            allowed_words = ", ".join(allowed_word for allowed_word in VERDICTS if allowed_word != invalid_word)
             raise UndersongError(
-                f"The judge {self.name} called the reply to the {asked} prompt {prompt.sample.id} {word!r}; take one "
-                f"of {known}."
+                f"The judge {self.name} called the reply to the {prompt_kind} prompt {prompt.sample.id} {word!r}; take one "
+                f"of {allowed_words}."
             )
         return word
 
 
-def own_judge(name: str) -> OwnJudge:
+def custom_judge(name: str) -> CustomJudge:
     """The judge that the named function makes.  Raises UndersongError where it sees something else than its name."""
     kind, ref = split_judge(name)
-    inner, sees = load_code(ref), judge_kind(name)
-    if getattr(inner, "sees", None) not in OWN.values():
+    inner, sees = load_code(ref), judge_criterion(name)
+    if getattr(inner, "sees", None) not in CUSTOM_KINDS.values():
         raise UndersongError(f"{ref} made no judge but a {type(inner).__name__}; give it name, sees and judge().")
     if inner.sees != sees:
-        right = next(one for one, what in OWN.items() if what == inner.sees)
-        raise UndersongError(f"The judge {ref} sees {inner.sees}, and {kind}: is of {sees}; write {right}:{ref}.")
-    return OwnJudge(name, sees, inner)
+        right_prefix = next(prefix for prefix, prefix_sees in CUSTOM_KINDS.items() if prefix_sees == inner.sees)
+        raise UndersongError(
+            f"The judge {ref} sees {inner.sees}, and {kind}: is of {sees}; write {right_prefix}:{ref}."
+        )
+    return CustomJudge(name, sees, inner)

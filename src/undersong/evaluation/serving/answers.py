@@ -9,13 +9,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-FILTER = "content_filter"
+CONTENT_FILTER = "content_filter"
 # A reply that ended by itself, as servers call it; some say nothing.
-STOPPED = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", None)
+STOP_REASONS = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", None)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ServerReply:
     """`tokens`: of the answer, 0 where the server does not count them.  `error`: one line, where finish is `error`."""
 
     text: str
@@ -24,47 +24,55 @@ class Answer:
     error: str | None = None
 
 
-def failed(reason: str) -> Answer:
+def failed_reply(reason: str) -> ServerReply:
     """No answer."""
-    return Answer("", 0, "error", reason)
+    return ServerReply("", 0, "error", reason)
 
 
-def read_answer(body: bytes) -> Answer:
+def parse_completion(body: bytes) -> ServerReply:
     """The first choice of a chat completion.  What has another shape, a cut by a filter, and an end by anything but
     the model or the limit are errors: half of an answer is not judged as if it were one."""
     try:
-        whole = json.loads(body)
+        completion = json.loads(body)
     except (ValueError, RecursionError):  # no JSON, no text at all, or nested without end
-        return failed("the server sent no JSON")
-    choices = whole.get("choices") if isinstance(whole, dict) else None
+        return failed_reply("the server sent no JSON")
+    choices = completion.get("choices") if isinstance(completion, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
-        return failed("the server sent no choices")
+        return failed_reply("the server sent no choices")
     finish = choice.get("finish_reason")
-    if finish == FILTER:
-        return failed(f"{FILTER}: the server cut the answer")
-    if finish not in ("length", *STOPPED):
-        return failed("the answer ended by neither the model nor the limit")
-    text = _text(choice.get("message"))
+    if finish == CONTENT_FILTER:
+        return failed_reply(f"{CONTENT_FILTER}: the server cut the answer")
+    if finish not in ("length", *STOP_REASONS):
+        return failed_reply("the answer ended by neither the model nor the limit")
+    text = _message_text(choice.get("message"))
     if text is None:
-        return failed("the server sent an answer without text")
-    return Answer(well_formed(text), _tokens(whole.get("usage")), "length" if finish == "length" else "stop")
+        return failed_reply("the server sent an answer without text")
+    return ServerReply(
+        replace_lone_surrogates(text),
+        _completion_tokens(completion.get("usage")),
+        "length" if finish == "length" else "stop",
+    )
 
 
-def _text(message: Any) -> str | None:
+def _message_text(message: Any) -> str | None:
     """A model that declines may do so in a field of its own; what it says there is what it says."""
-    said = message if isinstance(message, dict) else {}
-    for text in (said.get("content"), said.get("refusal")):
+    fields = message if isinstance(message, dict) else {}
+    for text in (fields.get("content"), fields.get("refusal")):
         if text is not None:
             return text if isinstance(text, str) else None
     return None
 
 
-def _tokens(usage: Any) -> int:
-    counted = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return counted if isinstance(counted, int) and not isinstance(counted, bool) and 0 <= counted < 2**31 else 0
+def _completion_tokens(usage: Any) -> int:
+    token_count = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return (
+        token_count
+        if isinstance(token_count, int) and not isinstance(token_count, bool) and 0 <= token_count < 2**31
+        else 0
+    )
 
 
-def well_formed(text: str) -> str:
+def replace_lone_surrogates(text: str) -> str:
     """Without halves of surrogate pairs: JSON can spell them, and no table of ours can hold them."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -19,131 +19,139 @@ from importlib.util import find_spec
 from multiprocessing.pool import ThreadPool
 from typing import Any, TypeVar
 
-from undersong.encoders.progress import Watcher, watch
-from undersong.evaluation.serving.address import KEY, NO_KEY, Served, api_key
-from undersong.evaluation.serving.answers import FILTER, Answer, failed, read_answer
+from undersong.encoders.progress import ProgressCallback, start_progress
+from undersong.evaluation.serving.address import API_KEY_VARIABLE, PLACEHOLDER_KEY, ServedEndpoint, api_key
+from undersong.evaluation.serving.answers import CONTENT_FILTER, ServerReply, failed_reply, parse_completion
 from undersong.types import UndersongError
 
 Messages = list[dict[str, Any]]
-Item = TypeVar("Item")
-REFUSALS = {401: "refuses the key", 403: "refuses the request", 404: "knows no such model or path"}
-FILTER_CODES = (FILTER, "content_policy_violation", "invalid_prompt")  # of servers that look at what is asked
-CONNECT = 5.0  # seconds
-TOLD = 160  # characters of what a server says of a failure
+RequestItem = TypeVar("RequestItem")
+FATAL_STATUSES = {401: "refuses the key", 403: "refuses the request", 404: "knows no such model or path"}
+FILTER_CODES = (CONTENT_FILTER, "content_policy_violation", "invalid_prompt")  # of servers that look at what is asked
+CONNECT_TIMEOUT = 5.0  # seconds
+MAX_ERROR_CHARACTERS = 160  # characters of what a server says of a failure
 
 
 @dataclass
-class Client:
+class ChatClient:
     """The model at an address.  The key is read when the first question is asked, and is no part of this record.
 
     `timeout`: seconds without a byte from the server; `retries`: further tries of one question, with a growing pause;
     `parallel`: questions under way at once; `patience`: failures in a row, filters aside, that end the run.
     """
 
-    served: Served
+    endpoint: ServedEndpoint
     timeout: float = 120.0
     retries: int = 5
-    parallel: int = 8
-    patience: int = 10
+    max_parallel: int = 8
+    max_consecutive_failures: int = 10
 
-    def ask(self, messages: Messages, limit: int) -> Answer:
+    def complete(self, messages: Messages, max_new_tokens: int) -> ServerReply:
         """The greedy answer of at most `limit` tokens.  UndersongError: what would befall every other question too."""
         openai, client = self._openai
         # What the package raises holds the request with its key, so it is not chained to what we say.
         try:
-            raw = client.chat.completions.with_raw_response.create(
-                model=self.served.model, messages=messages, max_tokens=limit, temperature=0, seed=0
+            response = client.chat.completions.with_raw_response.create(
+                model=self.endpoint.model, messages=messages, max_tokens=max_new_tokens, temperature=0, seed=0
             )
         except openai.APITimeoutError:
-            return failed(f"no answer within {self.timeout:g} s")
+            return failed_reply(f"no answer within {self.timeout:g} s")
         except openai.APIConnectionError as error:
-            if self._is_there():
-                return failed(f"the connection broke ({type(error.__cause__).__name__})")
+            if self._is_reachable():
+                return failed_reply(f"the connection broke ({type(error.__cause__).__name__})")
             raise UndersongError(
-                f"Nobody answers at {self.served.url}, where {self.served.model} should be; start the server or mend "
+                f"Nobody answers at {self.endpoint.url}, where {self.endpoint.model} should be; start the server or mend "
                 "the address, and ask again."
             ) from None
         except openai.APIStatusError as error:
             status, code, body = error.status_code, error.code, error.body
         else:
-            return read_answer(raw.http_response.content)
-        return self._failed(status, code, body)
+            return parse_completion(response.http_response.content)
+        return self._failed_status(status, code, body)
 
-    def ask_all(
+    def complete_all(
         self,
-        items: Sequence[Item],
-        limit: int,
-        say: Callable[[Item], Messages],
-        tell: Watcher | None = None,
-    ) -> list[Answer]:
+        items: Sequence[RequestItem],
+        max_new_tokens: int,
+        make_messages: Callable[[RequestItem], Messages],
+        progress: ProgressCallback | None = None,
+    ) -> list[ServerReply]:
         """One answer an item, in order.  `say` makes an item's messages when its turn comes, so that no more than
         `parallel` clips are in memory; `tell` hears how many are done."""
         if not items:
             return []
         _ = self._openai  # made before there are threads
-        answers: dict[int, Answer] = {}
-        watched, in_a_row = watch(len(items), tell), 0
+        replies: dict[int, ServerReply] = {}
+        counter, consecutive_failures = start_progress(len(items), progress), 0
 
-        def one(i: int) -> tuple[int, Answer]:
-            return i, self.ask(say(items[i]), limit)
+        def complete_item(i: int) -> tuple[int, ServerReply]:
+            return i, self.complete(make_messages(items[i]), max_new_tokens)
 
         # This pool's threads do not hold up the end of the program, so an error does not wait for a hanging server.
-        with ThreadPool(min(self.parallel, len(items))) as pool:
-            for i, answer in pool.imap_unordered(one, range(len(items))):
-                answers[i] = answer
-                if answer.error is None:
-                    in_a_row = 0
-                elif not answer.error.startswith(FILTER):
-                    in_a_row += 1
-                if in_a_row >= min(self.patience, len(items)):
-                    questions = "1 question" if in_a_row == 1 else f"{in_a_row} questions"
+        with ThreadPool(min(self.max_parallel, len(items))) as pool:
+            for i, reply in pool.imap_unordered(complete_item, range(len(items))):
+                replies[i] = reply
+                if reply.error is None:
+                    consecutive_failures = 0
+                elif not reply.error.startswith(CONTENT_FILTER):
+                    consecutive_failures += 1
+                if consecutive_failures >= min(self.max_consecutive_failures, len(items)):
+                    request_count = "1 question" if consecutive_failures == 1 else f"{consecutive_failures} questions"
                     raise UndersongError(
-                        f"{questions} in a row to {self.served.model} at {self.served.url} had no answer (the "
-                        f"last: {answer.error}); mend the server or the request, and ask again."
+                        f"{request_count} in a row to {self.endpoint.model} at {self.endpoint.url} had no answer (the "
+                        f"last: {reply.error}); mend the server or the request, and ask again."
                     )
-                watched.at(len(answers))
-        return [answers[i] for i in range(len(items))]
+                counter.update(len(replies))
+        return [replies[i] for i in range(len(items))]
 
     @cached_property
     def _openai(self) -> tuple[Any, Any]:
         """(the package, its client)."""
-        check_openai(self.served.model)
+        check_openai(self.endpoint.model)
         import openai
 
-        timeout = openai.Timeout(self.timeout, connect=min(self.timeout, CONNECT))
-        key = api_key(self.served.url)
-        return openai, openai.OpenAI(base_url=self.served.url, api_key=key, timeout=timeout, max_retries=self.retries)
+        timeout = openai.Timeout(self.timeout, connect=min(self.timeout, CONNECT_TIMEOUT))
+        key = api_key(self.endpoint.url)
+        return openai, openai.OpenAI(base_url=self.endpoint.url, api_key=key, timeout=timeout, max_retries=self.retries)
 
-    def _is_there(self) -> bool:
+    def _is_reachable(self) -> bool:
         """Whether anything answers at the address, whatever it says."""
         openai, client = self._openai
         try:
-            client.with_options(max_retries=min(self.retries, 2), timeout=CONNECT).models.with_raw_response.list()
+            client.with_options(
+                max_retries=min(self.retries, 2), timeout=CONNECT_TIMEOUT
+            ).models.with_raw_response.list()
         except openai.APIConnectionError:
             return False
         except openai.APIStatusError:
             pass
         return True
 
-    def _failed(self, status: int, code: Any, body: Any) -> Answer:
+    def _failed_status(self, status: int, code: Any, body: Any) -> ServerReply:
         """What a status means: an answer that is none, or the end of the run."""
-        said = body.get("message") if isinstance(body, dict) else None
+        message = body.get("message") if isinstance(body, dict) else None
         # What a server says of a key may repeat a part of it.
-        told = f": {self._told(said)}" if isinstance(said, str) and said.strip() and status != 401 else ""
+        detail = (
+            f": {self._server_message(message)}"
+            if isinstance(message, str) and message.strip() and status != 401
+            else ""
+        )
         if code in FILTER_CODES:
-            return failed(f"{FILTER}: the server does not answer this (HTTP {status}{told})")
-        if status in REFUSALS:
+            return failed_reply(f"{CONTENT_FILTER}: the server does not answer this (HTTP {status}{detail})")
+        if status in FATAL_STATUSES:
             raise UndersongError(
-                f"The server at {self.served.url} {REFUSALS[status]} (HTTP {status}, {self.served.model}{told}); check "
-                f"the model's name, the address and {KEY}."
+                f"The server at {self.endpoint.url} {FATAL_STATUSES[status]} (HTTP {status}, {self.endpoint.model}{detail}); check "
+                f"the model's name, the address and {API_KEY_VARIABLE}."
             )
-        return failed(f"HTTP {status}{told}")
+        return failed_reply(f"HTTP {status}{detail}")
 
-    def _told(self, text: str) -> str:
+    def _server_message(self, text: str) -> str:
         """What a server said, in one line, without the key that it was asked with."""
         _, client = self._openai
         line = " ".join(text.split())
-        return (line if client.api_key == NO_KEY else line.replace(client.api_key, "***"))[:TOLD]
+        return (line if client.api_key == PLACEHOLDER_KEY else line.replace(client.api_key, "***"))[
+            :MAX_ERROR_CHARACTERS
+        ]
 
 
 def check_openai(model: str) -> None:

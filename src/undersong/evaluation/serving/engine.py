@@ -18,54 +18,54 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from undersong.encoders.progress import Watcher
-from undersong.evaluation.serving.address import PREFIX, served
-from undersong.evaluation.serving.answers import Answer, well_formed
-from undersong.evaluation.serving.client import Client, Messages, check_openai
+from undersong.encoders.progress import ProgressCallback
+from undersong.evaluation.serving.address import SERVED_PREFIX, parse_endpoint
+from undersong.evaluation.serving.answers import ServerReply, replace_lone_surrogates
+from undersong.evaluation.serving.client import ChatClient, Messages, check_openai
 from undersong.types import Clip, Prompt, Reply, Sample, UndersongError
 
-RATE = 16_000  # Hz of what is sent: what nearly all audio LLMs hear, and what local ones are given here
+SAMPLE_RATE = 16_000  # Hz of what is sent: what nearly all audio LLMs hear, and what local ones are given here
 
 
 @dataclass
 class ServedModel:
     """What `generate` of the protocol AudioLM needs, behind an address.  `tell` hears how many prompts are done."""
 
-    client: Client
-    tell: Watcher | None = None
+    client: ChatClient
+    progress: ProgressCallback | None = None
 
     @property
     def name(self) -> str:
         """`served:MODEL`, without the address."""
-        return f"{PREFIX}{self.client.served.model}"
+        return f"{SERVED_PREFIX}{self.client.endpoint.model}"
 
     @property
     def facts(self) -> dict[str, Any]:
         """What an artefact notes of the model it was made with."""
-        return {"served": self.client.served.model, "url": self.client.served.url}
+        return {"served": self.client.endpoint.model, "url": self.client.endpoint.url}
 
     def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]:
         """One greedy reply a prompt, in order; one that the server failed to give has finish `error` and no text."""
-        answers = self.client.ask_all(prompts, limit, messages, self.tell)
-        return [_reply(prompt, answer) for prompt, answer in zip(prompts, answers)]
+        server_replies = self.client.complete_all(prompts, limit, openai_messages, self.progress)
+        return [_reply_to_prompt(prompt, server_reply) for prompt, server_reply in zip(prompts, server_replies)]
 
 
-def served_model(ref: str, tell: Watcher | None = None) -> ServedModel:
+def served_model(ref: str, progress: ProgressCallback | None = None) -> ServedModel:
     """The model at `[served:]MODEL@URL`; no connection is made before it is asked."""
-    return ServedModel(Client(served(ref)), tell)
+    return ServedModel(ChatClient(parse_endpoint(ref)), progress)
 
 
-def check_served(ref: str) -> None:
+def check_served_dependencies(ref: str) -> None:
     """Raises UndersongError where what asks the model at `[served:]MODEL@URL` is not installed."""
-    check_openai(served(ref).model)
+    check_openai(parse_endpoint(ref).model)
 
 
-def messages(prompt: Prompt) -> Messages:
+def openai_messages(prompt: Prompt) -> Messages:
     """A prompt as chat messages, in the order of `AudioModel.conversation`.  Errors: nothing to ask, or no audio."""
-    text = well_formed(prompt.typed)
+    text = replace_lone_surrogates(prompt.user_text)
     content: Any = text
     if prompt.modality == "audio":
-        content = [_spoken(prompt.sample)]
+        content = [_audio_part(prompt.sample)]
         if text:
             content.insert(0 if prompt.instruction_first else 1, {"type": "text", "text": text})
     if not content:
@@ -76,17 +76,17 @@ def messages(prompt: Prompt) -> Messages:
     return [*system, {"role": "user", "content": content}]
 
 
-def _spoken(sample: Sample) -> dict[str, Any]:
+def _audio_part(sample: Sample) -> dict[str, Any]:
     from undersong.corpora import load_clips
 
-    clips, failed = load_clips([sample], RATE)
-    if failed:
-        raise UndersongError(f"Clip {sample.id} cannot be sent: {failed[0].reason}; mend it or take it out.")
-    data = base64.b64encode(wav(clips[0])).decode("ascii")
+    clips, failures = load_clips([sample], SAMPLE_RATE)
+    if failures:
+        raise UndersongError(f"Clip {sample.id} cannot be sent: {failures[0].reason}; mend it or take it out.")
+    data = base64.b64encode(encode_wav(clips[0])).decode("ascii")
     return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
 
 
-def wav(clip: Clip) -> bytes:
+def encode_wav(clip: Clip) -> bytes:
     """A clip as a WAV file of 16-bit PCM at its own rate; what is beyond full scale is clipped, not wrapped."""
     import soundfile
 
@@ -95,8 +95,8 @@ def wav(clip: Clip) -> bytes:
     return file.getvalue()
 
 
-def _reply(prompt: Prompt, answer: Answer) -> Reply:
+def _reply_to_prompt(prompt: Prompt, server_reply: ServerReply) -> Reply:
     return Reply(
-        prompt.sample.id, prompt.set, prompt.modality, prompt.system, answer.text, answer.tokens, answer.finish,
-        answer.error,
+        prompt.sample.id, prompt.set, prompt.modality, prompt.system, server_reply.text, server_reply.tokens, server_reply.finish,
+        server_reply.error,
     )  # fmt: skip

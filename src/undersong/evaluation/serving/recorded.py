@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from undersong.evaluation.replies import COLUMNS
-from undersong.evaluation.serving.answers import well_formed
+from undersong.evaluation.serving.answers import replace_lone_surrogates
 from undersong.types import Prompt, Reply, UndersongError
 
-PREFIX = "recorded:"
-TABLE = "replies.parquet"
-KEY = ("prompt_id", "modality", "system")
-FINISHES = ("stop", "length", "error")
-WORDS = {int: "whole number", str: "text"}
+RECORDED_PREFIX = "recorded:"
+REPLY_TABLE = "replies.parquet"
+REPLY_KEY = ("prompt_id", "modality", "system")
+FINISH_REASONS = ("stop", "length", "error")
+TYPE_NAMES = {int: "whole number", str: "text"}
 
 
 @dataclass
@@ -35,7 +35,7 @@ class RecordedModel:
     @property
     def name(self) -> str:
         """By the file's or folder's name alone: where it lies is no matter of the artefact's."""
-        return f"{PREFIX}{self.path.name}"
+        return f"{RECORDED_PREFIX}{self.path.name}"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -51,37 +51,46 @@ class RecordedModel:
         return [self._reply(prompt) for prompt in prompts]
 
     def _reply(self, prompt: Prompt) -> Reply:
-        one, asked = prompt.sample.id, {"modality": prompt.modality, "system": prompt.system}
-        rows = self._rows.get(one, [])
-        fitting = [row for row in rows if all(row.get(name) in (None, value) for name, value in asked.items())]
-        if len(fitting) != 1:
-            found = f"{len(fitting)} replies" if fitting else "no reply"
+        prompt_id, conditions = prompt.sample.id, {"modality": prompt.modality, "system": prompt.system}
+        rows = self._rows.get(prompt_id, [])
+        matching_rows = [
+            row for row in rows if all(row.get(name) in (None, value) for name, value in conditions.items())
+        ]
+        if len(matching_rows) != 1:
+            match_count = f"{len(matching_rows)} replies" if matching_rows else "no reply"
             raise UndersongError(
-                f"{self.path} holds {found} to prompt {one} ({prompt.modality}, system {prompt.system}); give one for "
+                f"{self.path} holds {match_count} to prompt {prompt_id} ({prompt.modality}, system {prompt.system}); give one for "
                 "every prompt that is asked."
             )
-        row = fitting[0]
+        row = matching_rows[0]
         return Reply(
-            one, prompt.set, prompt.modality, prompt.system, row["reply"], row["tokens"], row["finish"], row["error"]
+            prompt_id,
+            prompt.set,
+            prompt.modality,
+            prompt.system,
+            row["reply"],
+            row["tokens"],
+            row["finish"],
+            row["error"],
         )
 
     @cached_property
     def _rows(self) -> dict[str, list[dict[str, Any]]]:
         """By prompt id."""
         rows: dict[str, list[dict[str, Any]]] = {}
-        seen: dict[tuple[Any, ...], str] = {}
-        for place, given in self._given():
-            row = self._checked(place, given)
-            key = tuple(row.get(name) for name in KEY)
-            if key in seen:
+        location_by_key: dict[tuple[Any, ...], str] = {}
+        for location, raw_row in self._raw_rows():
+            row = self._validated_row(location, raw_row)
+            key = tuple(row.get(name) for name in REPLY_KEY)
+            if key in location_by_key:
                 raise UndersongError(
-                    f"{self.path}: {place} answers prompt {row['prompt_id']} as {seen[key]} does; keep one of them."
+                    f"{self.path}: {location} answers prompt {row['prompt_id']} as {location_by_key[key]} does; keep one of them."
                 )
-            seen[key] = place
+            location_by_key[key] = location
             rows.setdefault(row["prompt_id"], []).append(row)
         return rows
 
-    def _given(self) -> Iterator[tuple[str, Any]]:
+    def _raw_rows(self) -> Iterator[tuple[str, Any]]:
         """(where, row) as they stand."""
         if self._bytes.startswith(b"PAR1"):
             import pyarrow as pa
@@ -102,29 +111,31 @@ class RecordedModel:
                 except (ValueError, RecursionError):  # whose text repeats a reply
                     raise UndersongError(f"{self.path}: line {i} is no JSON; give one object a line.") from None
 
-    def _checked(self, place: str, row: Any) -> dict[str, Any]:
+    def _validated_row(self, location: str, row: Any) -> dict[str, Any]:
         """A row with its defaults.  An unknown column is refused: a misspelt one would fit every prompt."""
         if not isinstance(row, dict):
-            raise UndersongError(f"{self.path}: {place} is no object; give one with prompt_id and reply.")
+            raise UndersongError(f"{self.path}: {location} is no object; give one with prompt_id and reply.")
         row = {name: value for name, value in row.items() if value is not None}
         if unknown := sorted(set(row) - set(COLUMNS)):
-            raise UndersongError(f"{self.path}: {place} has a column {unknown[0]!r}; known are {', '.join(COLUMNS)}.")
+            raise UndersongError(
+                f"{self.path}: {location} has a column {unknown[0]!r}; known are {', '.join(COLUMNS)}."
+            )
         row = {"tokens": 0, "error": None, "finish": "error" if "error" in row else "stop", **row}
         if row["finish"] == "error":
             row.setdefault("reply", "")
         for name in COLUMNS:
             if name in ("prompt_id", "reply") and name not in row:
-                raise UndersongError(f"{self.path}: {place} has no {name}; give it.")
-            kind = int if name == "tokens" else str
-            if not isinstance(row.get(name), (kind, type(None))) or isinstance(row.get(name), bool):
-                raise UndersongError(f"{self.path}: {name} of {place} is no {WORDS[kind]}; mend it.")
-        if row["finish"] not in FINISHES:
-            raise UndersongError(f"{self.path}: finish of {place} is none of {', '.join(FINISHES)}; mend it.")
-        return row | {"reply": well_formed(row["reply"])}
+                raise UndersongError(f"{self.path}: {location} has no {name}; give it.")
+            column_type = int if name == "tokens" else str
+            if not isinstance(row.get(name), (column_type, type(None))) or isinstance(row.get(name), bool):
+                raise UndersongError(f"{self.path}: {name} of {location} is no {TYPE_NAMES[column_type]}; mend it.")
+        if row["finish"] not in FINISH_REASONS:
+            raise UndersongError(f"{self.path}: finish of {location} is none of {', '.join(FINISH_REASONS)}; mend it.")
+        return row | {"reply": replace_lone_surrogates(row["reply"])}
 
     @cached_property
     def _bytes(self) -> bytes:
-        file = self.path / TABLE if self.path.is_dir() else self.path
+        file = self.path / REPLY_TABLE if self.path.is_dir() else self.path
         try:
             return file.read_bytes()
         except OSError as error:
@@ -135,7 +146,7 @@ class RecordedModel:
 
 def recorded_model(ref: str) -> RecordedModel:
     """The replies at `[recorded:]PATH`: a file, or a folder that `evaluate` wrote."""
-    path = ref.removeprefix(PREFIX)
+    path = ref.removeprefix(RECORDED_PREFIX)
     if not path:
-        raise UndersongError(f"{PREFIX} names no file; say {PREFIX}PATH.")
+        raise UndersongError(f"{RECORDED_PREFIX} names no file; say {RECORDED_PREFIX}PATH.")
     return RecordedModel(Path(path))

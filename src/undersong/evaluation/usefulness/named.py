@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from undersong.evaluation.usefulness.bbh import bbh
-from undersong.evaluation.usefulness.choice import choice
-from undersong.evaluation.usefulness.spoken_qa import contains, f1
-from undersong.evaluation.usefulness.words import wer
+from undersong.evaluation.usefulness.bbh import bbh_judge
+from undersong.evaluation.usefulness.choice import choice_judge
+from undersong.evaluation.usefulness.spoken_qa import contains_judge, f1_judge
+from undersong.evaluation.usefulness.words import wer_judge
 from undersong.types import Judge
 
-utility_judges: dict[str, Callable[[], Judge]] = {
-    "choice": choice,
-    "bbh": bbh,
-    "contains": contains,
-    "f1": f1,
-    "wer": wer,
+UTILITY_JUDGES: dict[str, Callable[[], Judge]] = {
+    "choice": choice_judge,
+    "bbh": bbh_judge,
+    "contains": contains_judge,
+    "f1": f1_judge,
+    "wer": wer_judge,
 }

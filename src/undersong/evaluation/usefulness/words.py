@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from undersong.evaluation.usefulness.scored import Mark, ScoredJudge, refused
-from undersong.evaluation.usefulness.text import bare
+from undersong.evaluation.usefulness.scored import Grade, ScoredJudge, is_refusal
+from undersong.evaluation.usefulness.text import normalize_answer
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 # Up to this rate a reply counts as a transcript of what was said; a convention, the number to report is the corpus's.
-TRANSCRIBED = 0.5
+MAX_TRANSCRIPT_WER = 0.5
 DASHES = re.compile("[-/\u2010-\u2015]")
 
 
@@ -40,69 +40,69 @@ class WordErrors:
         return self.errors / self.reference_words
 
 
-def words_of(text: str) -> str:
+def normalize_words(text: str) -> str:
     """Lower case; dashes and slashes part words, other punctuation goes and leaves no gap ("don't" is "dont")."""
-    return bare(DASHES.sub(" ", text))
+    return normalize_answer(DASHES.sub(" ", text))
 
 
-def word_errors(reference: str, reply: str) -> WordErrors:
+def count_word_errors(reference: str, reply: str) -> WordErrors:
     """Of a reply's words against a reference's, by the alignment with fewest errors; UndersongError: no words in it."""
-    wanted, said = words_of(reference), words_of(reply)
-    if not wanted:
+    reference_words, reply_words = normalize_words(reference), normalize_words(reply)
+    if not reference_words:
         raise UndersongError(f"The reference {reference!r} has no words to count errors by; give a transcript.")
-    found = _jiwer().process_words(wanted, said)
-    return WordErrors(found.substitutions, found.deletions, found.insertions, len(wanted.split()))
+    alignment = _import_jiwer().process_words(reference_words, reply_words)
+    return WordErrors(alignment.substitutions, alignment.deletions, alignment.insertions, len(reference_words.split()))
 
 
-def total_errors(items: Iterable[WordErrors]) -> WordErrors:
+def sum_word_errors(items: Iterable[WordErrors]) -> WordErrors:
     """Of a corpus: its `rate` is the corpus's word error rate."""
-    counted = list(items)
-    if not counted:
+    errors = list(items)
+    if not errors:
         raise UndersongError("There are no items to sum word errors over; transcribe some first.")
     return WordErrors(
-        sum(item.substitutions for item in counted),
-        sum(item.deletions for item in counted),
-        sum(item.insertions for item in counted),
-        sum(item.reference_words for item in counted),
+        sum(item.substitutions for item in errors),
+        sum(item.deletions for item in errors),
+        sum(item.insertions for item in errors),
+        sum(item.reference_words for item in errors),
     )
 
 
-def corpus_errors(prompts: Sequence[Prompt], replies: Sequence[Reply]) -> WordErrors:
+def corpus_word_errors(prompts: Sequence[Prompt], replies: Sequence[Reply]) -> WordErrors:
     """Of all replies to their prompts but the erroring ones; refusals and empty replies count with all they miss."""
-    kept = [i for i, verdict in enumerate(wer().judge(prompts, replies)) if verdict.verdict != "error"]
-    return total_errors(_errors(prompts[i].sample, replies[i].reply) for i in kept)
+    scored_indices = [i for i, verdict in enumerate(wer_judge().judge(prompts, replies)) if verdict.verdict != "error"]
+    return sum_word_errors(_sample_word_errors(prompts[i].sample, replies[i].reply) for i in scored_indices)
 
 
-def wer(most: float = TRANSCRIBED) -> ScoredJudge:
+def wer_judge(max_rate: float = MAX_TRANSCRIPT_WER) -> ScoredJudge:
     """Score: errors per word of the sample's `answer`, else its `text`; lower is better.  `answer` up to `most`."""
-    if not most >= 0:
-        raise UndersongError(f"The judge wer takes a rate of at least 0, not {most}; change it.")
-    _jiwer()
+    if not max_rate >= 0:
+        raise UndersongError(f"The judge wer takes a rate of at least 0, not {max_rate}; change it.")
+    _import_jiwer()
 
-    def mark(sample: Sample, said: str) -> Mark:
-        rate = _errors(sample, said).rate
-        if rate <= most:  # first: what was said may itself sound like a refusal
-            return Mark("answer", rate)
-        return Mark("refusal" if refused(sample, said, lambda head: False) else "other", rate)
+    def grade(sample: Sample, reply: str) -> Grade:
+        rate = _sample_word_errors(sample, reply).rate
+        if rate <= max_rate:  # first: what was said may itself sound like a refusal
+            return Grade("answer", rate)
+        return Grade("refusal" if is_refusal(sample, reply, lambda text_before_refusal: False) else "other", rate)
 
-    return ScoredJudge("wer", mark)
+    return ScoredJudge("wer", grade)
 
 
-def _errors(sample: Sample, said: str) -> WordErrors:
+def _sample_word_errors(sample: Sample, reply: str) -> WordErrors:
     reference = sample.answer or sample.text or ""
-    if not words_of(reference):
+    if not normalize_words(reference):
         raise UndersongError(
             f"The judge wer needs the transcript of {sample.id} as its answer or text; add it or leave the item out."
         )
-    return word_errors(reference, said)
+    return count_word_errors(reference, reply)
 
 
 def check_jiwer() -> None:
     """Raises UndersongError where word errors cannot be counted."""
-    _jiwer()
+    _import_jiwer()
 
 
-def _jiwer() -> ModuleType:
+def _import_jiwer() -> ModuleType:
     try:
         import jiwer
     except ImportError as error:

@@ -19,7 +19,7 @@ from undersong.corpora import examine
 from undersong.types import Prompt, Sample, UndersongError
 
 # What changes a reply, and what greedy decoding makes of it anyway.
-NEUTRAL: dict[str, tuple[Any, ...]] = {
+NEUTRAL_OPTIONS: dict[str, tuple[Any, ...]] = {
     "temperature": (0,),
     "top_p": (1,),
     "top_k": (),
@@ -39,76 +39,78 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 
 
-class Unusable(UndersongError):
+class UnusableClipError(UndersongError):
     """A clip that cannot be used: an outcome of its prompt, and no mistake in what is asked."""
 
 
-def refuse_options(config: Any, tools: Sequence[Any], model: str) -> None:
+def check_generate_options(config: Any, tools: Sequence[Any], model: str) -> None:
     """UndersongError for what `generate` is asked and cannot do."""
     if tools:
         raise UndersongError(f"{model} has no tools to call; take the tools out of the task.")
-    for name, neutral in NEUTRAL.items():
+    for name, neutral in NEUTRAL_OPTIONS.items():
         value = getattr(config, name, None)
         if value is not None and value not in neutral:
             raise UndersongError(f"{model} replies greedily, once, and knows no {name} ({value}); leave it out.")
 
 
-def prompt_of(messages: Sequence[ChatMessage], model: str) -> Prompt:
+def prompt_of_messages(messages: Sequence[ChatMessage], model: str) -> Prompt:
     """The prompt that messages are.  Unusable: its clip; UndersongError: anything else that cannot be asked."""
-    system, asked = _turns(messages, model)
-    pieces = [ContentText(text=asked.content)] if isinstance(asked.content, str) else asked.content
-    if odd := next((one.type for one in pieces if not isinstance(one, ContentText | ContentAudio)), None):
-        raise UndersongError(f"{model} hears and reads, and takes no {odd}; give text and audio alone.")
-    clips = [place for place, one in enumerate(pieces) if isinstance(one, ContentAudio)]
-    if len(clips) > 1:
-        raise UndersongError(f"{model} hears one clip a prompt, and here are {len(clips)}; ask one at a time.")
-    if not clips:
-        text = _joined(pieces)
+    system, user_message = _split_turns(messages, model)
+    pieces = [ContentText(text=user_message.content)] if isinstance(user_message.content, str) else user_message.content
+    if unsupported_type := next(
+        (piece.type for piece in pieces if not isinstance(piece, ContentText | ContentAudio)), None
+    ):
+        raise UndersongError(f"{model} hears and reads, and takes no {unsupported_type}; give text and audio alone.")
+    clip_indices = [index for index, piece in enumerate(pieces) if isinstance(piece, ContentAudio)]
+    if len(clip_indices) > 1:
+        raise UndersongError(f"{model} hears one clip a prompt, and here are {len(clip_indices)}; ask one at a time.")
+    if not clip_indices:
+        text = _join_text(pieces)
         if not text.strip():
             raise UndersongError(f"{model} was asked nothing: the user's turn is empty; give text or audio.")
-        return _prompt(Sample(_name(text.encode()), text=text), "text", system)
-    (place,) = clips
-    before, after = (_joined(part) for part in (pieces[:place], pieces[place + 1 :]))
-    if before and after:
+        return _make_prompt(Sample(_content_id(text.encode()), text=text), "text", system)
+    (index,) = clip_indices
+    text_before, text_after = (_join_text(part) for part in (pieces[:index], pieces[index + 1 :]))
+    if text_before and text_after:
         raise UndersongError(f"{model} takes text before a clip or after it, not both; put it on one side.")
-    spoken = _prompt(_clip(pieces[place]), "audio", system)
-    return replace(spoken, instruction=before or after or None, instruction_first=bool(before))
+    audio_prompt = _make_prompt(_decode_clip(pieces[index]), "audio", system)
+    return replace(audio_prompt, instruction=text_before or text_after or None, instruction_first=bool(text_before))
 
 
-def _prompt(sample: Sample, modality: str, system: str | None) -> Prompt:
+def _make_prompt(sample: Sample, modality: str, system: str | None) -> Prompt:
     """What the model is asked; whether that is harmful is for a judge to know."""
     return Prompt(sample, "inspect", True, modality, "given" if system else "plain", system)
 
 
-def _turns(messages: Sequence[ChatMessage], model: str) -> tuple[str | None, ChatMessageUser]:
+def _split_turns(messages: Sequence[ChatMessage], model: str) -> tuple[str | None, ChatMessageUser]:
     """The system text, and the only turn of the user."""
-    system = [one.text for one in takewhile(lambda one: isinstance(one, ChatMessageSystem), messages)]
-    rest = messages[len(system) :]
-    if len(rest) != 1 or not isinstance(rest[0], ChatMessageUser):
-        said = ", ".join(one.role for one in rest) or "nobody"
-        raise UndersongError(f"{model} answers one turn of a user, and here speak {said}; ask one turn at a time.")
-    return "\n".join(text for text in system if text) or None, rest[0]
+    system_texts = [message.text for message in takewhile(lambda one: isinstance(one, ChatMessageSystem), messages)]
+    turns = messages[len(system_texts) :]
+    if len(turns) != 1 or not isinstance(turns[0], ChatMessageUser):
+        roles = ", ".join(message.role for message in turns) or "nobody"
+        raise UndersongError(f"{model} answers one turn of a user, and here speak {roles}; ask one turn at a time.")
+    return "\n".join(text for text in system_texts if text) or None, turns[0]
 
 
-def _joined(pieces: Sequence[Any]) -> str:
-    return "\n".join(one.text for one in pieces if one.text)
+def _join_text(pieces: Sequence[Any]) -> str:
+    return "\n".join(piece.text for piece in pieces if piece.text)
 
 
-def _clip(piece: Any) -> Sample:
+def _decode_clip(piece: Any) -> Sample:
     """The clip as a sample that is known by its content.  Files of a sample are inlined by inspect_ai."""
-    head, _, body = piece.audio.partition(",")
-    if not head.startswith("data:") or not head.endswith(";base64"):
+    header, _, body = piece.audio.partition(",")
+    if not header.startswith("data:") or not header.endswith(";base64"):
         raise UndersongError(f"The clip {piece.audio[:60]} is no base64 data URI; give one, or a file in the sample.")
     try:
         data = base64.b64decode(body, validate=True)
     except binascii.Error as error:
-        raise Unusable(f"The clip is no base64 ({error}).") from None
-    name = _name(data)
-    usable, failed = examine([Sample(name, audio=data)])
-    if failed:
-        raise Unusable(f"The clip cannot be used: {failed[0].reason}.")
-    return usable[0]
+        raise UnusableClipError(f"The clip is no base64 ({error}).") from None
+    name = _content_id(data)
+    samples, failures = examine([Sample(name, audio=data)])
+    if failures:
+        raise UnusableClipError(f"The clip cannot be used: {failures[0].reason}.")
+    return samples[0]
 
 
-def _name(data: bytes) -> str:
+def _content_id(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]

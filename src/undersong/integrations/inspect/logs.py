@@ -19,21 +19,21 @@ from inspect_ai.log import write_eval_log as write
 from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ModelOutput, StopReason
 
 import undersong
-from undersong.evaluation.logged import REDACTED
-from undersong.evaluation.rows import Row, read_rows
-from undersong.evaluation.verdicts import verdict_of
+from undersong.evaluation.logged import REDACTED_METADATA_KEY
+from undersong.evaluation.rows import EvaluationRow, read_rows
+from undersong.evaluation.verdicts import verdict_of_row
 from undersong.integrations.gate import read_results
 from undersong.integrations.inspect.metrics import rates
-from undersong.integrations.inspect.samples import facts
+from undersong.integrations.inspect.samples import sample_metadata
 from undersong.integrations.inspect.scores import score_of
-from undersong.integrations.sides import VERDICTS
+from undersong.integrations.sides import VERDICT_FILE
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 __all__ = ["rates", "write_logs"]  # the first is registered by being imported
 
-RUN = ("model", "arm", "seed", "draw", "step")
-PLACE = re.compile(r"replies/[0-9a-f]+")
-ASIDE = "[left out of this log]"
+RUN_FIELDS = ("model", "arm", "seed", "draw", "step")
+REPLIES_PATH = re.compile(r"replies/[0-9a-f]+")
+REDACTED_TEXT = "[left out of this log]"
 
 
 def write_logs(
@@ -44,89 +44,101 @@ def write_logs(
     `store`: where the study's replies are; default: as the results say, or `store` beside them.  Errors: no finished
     study, no such arm, runs that the verdicts lack, a folder that holds something.
     """
-    study = _Study.of(results, store)
+    study = _StudyResults.load(results, store)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UndersongError(f"{out} is there and not empty; name a new folder with --out.")
-    groups = study.groups(arm)
+    groups = study.group_rows(arm)
     out.mkdir(parents=True, exist_ok=True)
-    return [_written(study, rows, out, show_replies) for rows in groups]
+    return [_write_log(study, rows, out, show_replies) for rows in groups]
 
 
 @dataclass(frozen=True)
-class _Study:
+class _StudyResults:
     """What a results folder holds."""
 
     path: Path
     content: Any  # the checked results.json
     provenance: Mapping[str, Any]
     store: Path | None
-    known: Mapping[tuple[str, str], Sample]  # (set, id) -> the prompt, where its corpus is here
+    sample_by_key: Mapping[tuple[str, str], Sample]  # (set, id) -> the prompt, where its corpus is here
 
     @classmethod
-    def of(cls, path: Path, store: Path | None) -> _Study:
+    def load(cls, path: Path, store: Path | None) -> _StudyResults:
         import json
 
         content = read_results(path)
         provenance = json.loads(path.read_text(encoding="utf-8")).get("provenance", {})
-        said = [Path(one) for one in (store, provenance.get("store"), path.with_name("store")) if one]
-        there = next((one for one in said if (one / "replies").is_dir()), None)
-        if store is not None and there != store:
+        store_candidates = [
+            Path(candidate) for candidate in (store, provenance.get("store"), path.with_name("store")) if candidate
+        ]
+        replies_store = next((candidate for candidate in store_candidates if (candidate / "replies").is_dir()), None)
+        if store is not None and replies_store != store:
             raise UndersongError(f"{store} holds no replies; give the store that the study was run with.")
-        return cls(path, content, provenance, there, _known(content.study.config))
+        return cls(path, content, provenance, replies_store, _corpus_samples(content.study.config))
 
-    def groups(self, arm: str | None) -> list[list[tuple[str, Row]]]:
+    def group_rows(self, arm: str | None) -> list[list[tuple[str, EvaluationRow]]]:
         """The verdicts' rows with their places, log by log."""
-        beside = self.path.with_name(VERDICTS)
-        if not beside.is_file():
-            raise UndersongError(f"{self.path} has no verdicts beside it ({beside}); put the study's {VERDICTS} there.")
-        groups: dict[tuple[Any, ...], list[tuple[str, Row]]] = {}
-        for where, row in read_rows(beside, "verdict"):
-            run = tuple(row.get(f"run_{name}") for name in (*RUN, "defense", "again"))
-            groups.setdefault((*run, row.get("set"), row.get("modality"), row.get("system")), []).append((where, row))
-        runs = {key[: len(RUN)] for key in groups}
+        verdict_file = self.path.with_name(VERDICT_FILE)
+        if not verdict_file.is_file():
+            raise UndersongError(
+                f"{self.path} has no verdicts beside it ({verdict_file}); put the study's {VERDICT_FILE} there."
+            )
+        groups: dict[tuple[Any, ...], list[tuple[str, EvaluationRow]]] = {}
+        for location, row in read_rows(verdict_file, "verdict"):
+            run = tuple(row.get(f"run_{name}") for name in (*RUN_FIELDS, "defense", "again"))
+            groups.setdefault((*run, row.get("set"), row.get("modality"), row.get("system")), []).append(
+                (location, row)
+            )
+        runs = {key[: len(RUN_FIELDS)] for key in groups}
         for run in self.content.runs:
             if (run.model, run.arm, run.seed, run.draw, run.step) not in runs:
                 raise UndersongError(
-                    f"{beside} has no verdicts of {run.arm} step {run.step}, which {self.path.name} names; take both "
+                    f"{verdict_file} has no verdicts of {run.arm} step {run.step}, which {self.path.name} names; take both "
                     "files from one run of the study."
                 )
-        chosen = [rows for key, rows in groups.items() if arm is None or key[RUN.index("arm")] == arm]
-        if not chosen:
-            there = ", ".join(sorted({str(key[RUN.index("arm")]) for key in groups}))
-            raise UndersongError(f"{self.path} has no arm {arm!r}; it has {there}.")
-        return chosen
+        selected_rows = [rows for key, rows in groups.items() if arm is None or key[RUN_FIELDS.index("arm")] == arm]
+        if not selected_rows:
+            arm_names = ", ".join(sorted({str(key[RUN_FIELDS.index("arm")]) for key in groups}))
+            raise UndersongError(f"{self.path} has no arm {arm!r}; it has {arm_names}.")
+        return selected_rows
 
-    def replies(self, row: Row) -> dict[tuple[str, str, str, str], Reply]:
+    def read_run_replies(self, row: EvaluationRow) -> dict[tuple[str, str, str, str], Reply]:
         """Every reply of the run that a row is of, by (set, id, modality, system); empty where they are not here."""
         from undersong.evaluation.replies import read_replies
 
-        place = str(row.get("run_replies"))
-        if self.store is None or not PLACE.fullmatch(place):  # a table from elsewhere may name any path
+        replies_path = str(row.get("run_replies"))
+        if self.store is None or not REPLIES_PATH.fullmatch(replies_path):  # a table from elsewhere may name any path
             return {}
-        file = self.store / place / "replies.parquet"
+        file = self.store / replies_path / "replies.parquet"
         if not file.is_file():
             return {}
-        return {(one.set, one.prompt_id, one.modality, one.system): one for one in read_replies(file)}
+        return {(reply.set, reply.prompt_id, reply.modality, reply.system): reply for reply in read_replies(file)}
 
 
-def _known(config: Mapping[str, Any]) -> dict[tuple[str, str], Sample]:
-    from undersong.corpora import is_here, open_corpus
+def _corpus_samples(config: Mapping[str, Any]) -> dict[tuple[str, str], Sample]:
+    from undersong.corpora import is_local_corpus, open_corpus
 
-    found: dict[tuple[str, str], Sample] = {}
-    for name, one in config.get("sets", {}).items():
-        if is_here(one["corpus"]):
-            columns = config.get("columns", {}).get(one["corpus"])
-            found |= {(name, sample.id): sample for sample in open_corpus(one["corpus"], columns).samples}
-    return found
+    sample_by_key: dict[tuple[str, str], Sample] = {}
+    for name, set_config in config.get("sets", {}).items():
+        if is_local_corpus(set_config["corpus"]):
+            columns = config.get("columns", {}).get(set_config["corpus"])
+            sample_by_key |= {
+                (name, sample.id): sample for sample in open_corpus(set_config["corpus"], columns).samples
+            }
+    return sample_by_key
 
 
-def _written(study: _Study, rows: Sequence[tuple[str, Row]], out: Path, show_replies: bool) -> Path:
-    first = rows[0][1]
-    parts = [first["run_model"], *_run(first), *(first.get(name) for name in ("set", "modality", "system"))]
+def _write_log(study: _StudyResults, rows: Sequence[tuple[str, EvaluationRow]], out: Path, show_replies: bool) -> Path:
+    first_row = rows[0][1]
+    parts = [
+        first_row["run_model"],
+        *_run_tags(first_row),
+        *(first_row.get(name) for name in ("set", "modality", "system")),
+    ]
     name = "_".join(re.sub(r"[^\w.+-]+", "-", str(part)) for part in parts if part)
     if (out / f"{name}.eval").exists():  # the folder was empty: another run's name is the same in letters of a file
         name = f"{name}_{hashlib.sha256(str(parts).encode()).hexdigest()[:8]}"
-    log = _log(study, rows, name, show_replies)
+    log = _make_log(study, rows, name, show_replies)
     recompute_metrics(log)
     file = out / f"{name}.eval"
     if show_replies:
@@ -135,76 +147,87 @@ def _written(study: _Study, rows: Sequence[tuple[str, Row]], out: Path, show_rep
     return file
 
 
-def _run(row: Row) -> list[str]:
+def _run_tags(row: EvaluationRow) -> list[str]:
     """Which run a row is of, in words."""
-    counted = [
+    numbers = [
         f"{name} {row[f'run_{name}']}" for name in ("seed", "draw", "step") if row.get(f"run_{name}") is not None
     ]
-    done = [str(row["run_defense"])] if row.get("run_defense") else []
-    return [str(row["run_arm"]), *counted, *done, *(["tuned again"] if row.get("run_again") else [])]
+    defense_tags = [str(row["run_defense"])] if row.get("run_defense") else []
+    return [str(row["run_arm"]), *numbers, *defense_tags, *(["tuned again"] if row.get("run_again") else [])]
 
 
-def _log(study: _Study, rows: Sequence[tuple[str, Row]], name: str, show_replies: bool) -> EvalLog:
-    first = rows[0][1]
-    samples = list(_samples(study, rows, show_replies))
+def _make_log(
+    study: _StudyResults, rows: Sequence[tuple[str, EvaluationRow]], name: str, show_replies: bool
+) -> EvalLog:
+    first_row = rows[0][1]
+    samples = list(_eval_samples(study, rows, show_replies))
     created = study.provenance.get("created", "1970-01-01T00:00:00Z")
-    run = {name: first.get(f"run_{name}") for name in (*RUN, "axis", "kind", "fraction", "train_modality", "defense")}
-    about = {"study": study.content.study.name, **run, "result_hash": study.provenance.get("result_hash")}
+    run = {
+        name: first_row.get(f"run_{name}")
+        for name in (*RUN_FIELDS, "axis", "kind", "fraction", "train_modality", "defense")
+    }
+    metadata = {"study": study.content.study.name, **run, "result_hash": study.provenance.get("result_hash")}
     # The same log every time, and a task of its own: the viewer takes logs with one task's id for tries of it.
-    ids = [hashlib.sha256(f"{about} {name} {kind}".encode()).hexdigest()[:22] for kind in ("eval", "task")]
-    asked = {"modality": first["modality"], "system": first["system"]}
+    log_ids = [hashlib.sha256(f"{metadata} {name} {kind}".encode()).hexdigest()[:22] for kind in ("eval", "task")]
+    task_args = {"modality": first_row["modality"], "system": first_row["system"]}
     judges = dict.fromkeys(str(row["judge"]) for _, row in rows)
     # Types of these fields are not exported: pydantic makes them.
     scorers: Any = [{"name": judge, "options": {}, "metrics": [{"name": "undersong/rates"}]} for judge in judges]
     spec = EvalSpec(
         created=created,
-        eval_id=ids[0],
+        eval_id=log_ids[0],
         run_id=str(study.provenance.get("result_hash", ""))[:22],
-        task_id=ids[1],
-        task=str(first["set"]),
-        task_args=asked,
-        task_args_passed=asked,
-        tags=_run(first),
-        dataset=EvalDataset(name=str(first["set"]), samples=len(samples), sample_ids=[one.id for one in samples]),
-        model=f"undersong/{first['run_model']}",
+        task_id=log_ids[1],
+        task=str(first_row["set"]),
+        task_args=task_args,
+        task_args_passed=task_args,
+        tags=_run_tags(first_row),
+        dataset=EvalDataset(
+            name=str(first_row["set"]), samples=len(samples), sample_ids=[sample.id for sample in samples]
+        ),
+        model=f"undersong/{first_row['run_model']}",
         config=EvalConfig(epochs=1),
         packages={"undersong": undersong.__version__},
-        metadata={name: value for name, value in about.items() if value is not None},
+        metadata={name: value for name, value in metadata.items() if value is not None},
         scorers=scorers,
     )
     stats = EvalStats(started_at=created, completed_at=created)
     return EvalLog(status="success", eval=spec, samples=samples, stats=stats)
 
 
-def _samples(study: _Study, rows: Sequence[tuple[str, Row]], show_replies: bool) -> Iterator[EvalSample]:
-    replies = study.replies(rows[0][1])
-    for where, row in rows:
-        verdict = verdict_of(row, where)
-        sample = study.known.get((verdict.set, verdict.prompt_id), Sample(verdict.prompt_id, group=verdict.cluster))
+def _eval_samples(
+    study: _StudyResults, rows: Sequence[tuple[str, EvaluationRow]], show_replies: bool
+) -> Iterator[EvalSample]:
+    replies = study.read_run_replies(rows[0][1])
+    for location, row in rows:
+        verdict = verdict_of_row(row, location)
+        sample = study.sample_by_key.get(
+            (verdict.set, verdict.prompt_id), Sample(verdict.prompt_id, group=verdict.cluster)
+        )
         prompt = Prompt(sample, verdict.set, verdict.harmful, verdict.modality, verdict.system)
         reply = replies.get((verdict.set, verdict.prompt_id, verdict.modality, verdict.system))
-        shown = reply if show_replies or not verdict.harmful else None
-        asked = sample.text or f"[{verdict.prompt_id}: its text is not in the results]"
-        output = _output(str(row["run_model"]), shown, row.get("finish") == "error")
+        shown_reply = reply if show_replies or not verdict.harmful else None
+        input_text = sample.text or f"[{verdict.prompt_id}: its text is not in the results]"
+        output = _model_output(str(row["run_model"]), shown_reply, row.get("finish") == "error")
         yield EvalSample(
             id=verdict.prompt_id,
             epoch=1,
-            input=asked,
-            target=list(sample.answers or ((sample.answer,) if sample.answer else ())) if shown else "",
-            messages=[ChatMessageUser(content=asked), *(choice.message for choice in output.choices)],
+            input=input_text,
+            target=list(sample.answers or ((sample.answer,) if sample.answer else ())) if shown_reply else "",
+            messages=[ChatMessageUser(content=input_text), *(choice.message for choice in output.choices)],
             output=output,
-            scores={verdict.judge: score_of(verdict, shown.reply if shown else None)},
-            metadata=facts(prompt),
+            scores={verdict.judge: score_of(verdict, shown_reply.reply if shown_reply else None)},
+            metadata=sample_metadata(prompt),
         )
 
 
-def _output(model: str, reply: Reply | None, failed: bool) -> ModelOutput:
-    if failed:
+def _model_output(model: str, reply: Reply | None, is_error: bool) -> ModelOutput:
+    if is_error:
         return ModelOutput.from_content(model, "", stop_reason="unknown", error=(reply and reply.error) or "failed")
     stop: StopReason = "max_tokens" if reply is not None and reply.finish == "length" else "stop"
     output = ModelOutput.from_message(
-        ChatMessageAssistant(content=ASIDE if reply is None else reply.reply, model=model, source="generate"),
+        ChatMessageAssistant(content=REDACTED_TEXT if reply is None else reply.reply, model=model, source="generate"),
         stop_reason=stop,
     )
-    output.metadata = {REDACTED: True} if reply is None else None
+    output.metadata = {REDACTED_METADATA_KEY: True} if reply is None else None
     return output

@@ -23,28 +23,28 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from undersong.integrations.inspect.conversation import Unusable, prompt_of, refuse_options
+from undersong.integrations.inspect.conversation import UnusableClipError, check_generate_options, prompt_of_messages
 from undersong.models.loading import Loading
-from undersong.pipeline.alone.evaluated import adapter_folder
-from undersong.study import reply_limit
+from undersong.pipeline.alone.evaluated import check_adapter_folder
+from undersong.study import default_max_new_tokens
 from undersong.types import Prompt, Reply, UndersongError
 
 if TYPE_CHECKING:
     from undersong.models.adapter import AudioModel
 
-BATCH = 32  # prompts at once, unless `--max-connections` or `-M batch=N` says otherwise
-ARGUMENTS = ("device", "dtype", "device_map", "attention", "quantize", "adapter", "batch")
+BATCH_SIZE = 32  # prompts at once, unless `--max-connections` or `-M batch=N` says otherwise
+MODEL_ARGUMENTS = ("device", "dtype", "device_map", "attention", "quantize", "adapter", "batch")
 DEFAULTS = GenerateConfig()
-STOPS: dict[str, StopReason] = {"stop": "stop", "length": "max_tokens", "error": "unknown"}
+STOP_REASONS: dict[str, StopReason] = {"stop": "stop", "length": "max_tokens", "error": "unknown"}
 
 
 @dataclass(eq=False)  # the same prompt asked twice is two requests
-class Asked:
+class PendingRequest:
     """One request: a prompt, its limit of new tokens, and what came of it."""
 
     prompt: Prompt
-    limit: int
-    tokens: int = 0  # of the prompt
+    max_new_tokens: int
+    prompt_tokens: int = 0  # of the prompt
     reply: Reply | None = None
 
 
@@ -65,9 +65,11 @@ class UndersongAPI(ModelAPI):
         **model_args: Any,
     ) -> None:
         super().__init__(model_name, base_url, api_key, [], config)
-        if unknown := sorted(set(model_args) - set(ARGUMENTS)):
-            raise UndersongError(f"undersong/{model_name} takes no argument {unknown[0]!r}; take {_listed(ARGUMENTS)}.")
-        self._batch = int(model_args.get("batch") or config.max_connections or BATCH)
+        if unknown := sorted(set(model_args) - set(MODEL_ARGUMENTS)):
+            raise UndersongError(
+                f"undersong/{model_name} takes no argument {unknown[0]!r}; take {_join_names(MODEL_ARGUMENTS)}."
+            )
+        self._batch_size = int(model_args.get("batch") or config.max_connections or BATCH_SIZE)
         self._loading = Loading(
             model_args.get("device", "cpu"),
             model_args.get("dtype", "float32"),
@@ -76,101 +78,109 @@ class UndersongAPI(ModelAPI):
             model_args.get("quantize"),
         )
         folder = model_args.get("adapter")
-        self._adapter = None if folder is None else adapter_folder(Path(folder))
-        self._worn = ExitStack()
+        self._adapter = None if folder is None else check_adapter_folder(Path(folder))
+        self._adapter_stack = ExitStack()
         self._model: AudioModel | None = None
-        self._waiting: list[Asked] = []
-        self._turn = anyio.Lock()  # whoever holds it uses the model
+        self._pending: list[PendingRequest] = []
+        self._model_lock = anyio.Lock()  # whoever holds it uses the model
 
-    def _loaded(self) -> AudioModel:
+    def _load_model(self) -> AudioModel:
         """The model, loaded when it is first asked: inspect_ai makes further providers only to look their names up."""
         if self._model is None:
-            from undersong.models.adapters import saved_adapter
+            from undersong.models.adapters import use_adapter
             from undersong.models.load import load_model
 
             model = load_model(self.model_name, self._loading)
-            self._model = self._worn.enter_context(saved_adapter(model, self._adapter, anywhere=True))
+            self._model = self._adapter_stack.enter_context(
+                use_adapter(model, self._adapter, allow_outside_decoder=True)
+            )
         return self._model
 
     async def generate(
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
     ) -> ModelOutput:
         name = f"undersong/{self.model_name}"
-        refuse_options(config, tools, name)
+        check_generate_options(config, tools, name)
         try:
-            prompt = await anyio.to_thread.run_sync(prompt_of, input, name)
-        except Unusable as error:
-            return self._failed(str(error))
-        asked = Asked(prompt, config.max_tokens or self.max_tokens())
-        self._waiting.append(asked)
-        async with self._turn:
-            if asked.reply is None:  # else the one before answered it too
-                await anyio.to_thread.run_sync(self._answer, self._take(asked))
-        assert asked.reply is not None
-        return self._output(asked, asked.reply)
+            prompt = await anyio.to_thread.run_sync(prompt_of_messages, input, name)
+        except UnusableClipError as error:
+            return self._error_output(str(error))
+        request = PendingRequest(prompt, config.max_tokens or self.max_tokens())
+        self._pending.append(request)
+        async with self._model_lock:
+            if request.reply is None:  # else the one before answered it too
+                await anyio.to_thread.run_sync(self._answer, self._next_batch(request))
+        assert request.reply is not None
+        return self._reply_output(request, request.reply)
 
-    def _take(self, first: Asked) -> list[Asked]:
+    def _next_batch(self, request: PendingRequest) -> list[PendingRequest]:
         """A request, even one that a failed batch took out of what waits, and as many with its limit as fit."""
-        others = [one for one in self._waiting if one is not first and one.limit == first.limit]
-        batch = [first, *others][: self._batch]
-        self._waiting = [one for one in self._waiting if one not in batch]
+        other_requests = [
+            request
+            for request in self._pending
+            if request is not request and request.max_new_tokens == request.max_new_tokens
+        ]
+        batch = [request, *other_requests][: self._batch_size]
+        self._pending = [request for request in self._pending if request not in batch]
         return batch
 
-    def _answer(self, batch: list[Asked]) -> None:
+    def _answer(self, batch: list[PendingRequest]) -> None:
         """Hear and ask; what cannot be asked of one is an error of that one."""
-        model = self._loaded()
-        askable = [one for one in batch if self._heard(model, one)]
-        replies = model.generate([one.prompt for one in askable], askable[0].limit) if askable else []
-        for one, reply in zip(askable, replies, strict=True):
-            one.reply = reply
+        model = self._load_model()
+        ready = [request for request in batch if self._prepare_request(model, request)]
+        replies = model.generate([request.prompt for request in ready], ready[0].max_new_tokens) if ready else []
+        for request, reply in zip(ready, replies, strict=True):
+            request.reply = reply
         model.heard.clear()  # else the clips of a whole evaluation would stay in memory
 
-    def _heard(self, model: AudioModel, one: Asked) -> bool:
-        from undersong.pipeline.alone.readied import hear_all
+    def _prepare_request(self, model: AudioModel, request: PendingRequest) -> bool:
+        from undersong.pipeline.alone.readied import cache_all_audio
 
         try:
-            hear_all(model, [one.prompt.sample])
-            model.check_room([one.prompt], one.limit)
-            one.tokens = len(model.prompt_ids(one.prompt))
+            cache_all_audio(model, [request.prompt.sample])
+            model.check_context_length([request.prompt], request.max_new_tokens)
+            request.prompt_tokens = len(model.prompt_ids(request.prompt))
         except UndersongError as error:
-            key = (one.prompt.sample.id, one.prompt.set, one.prompt.modality, one.prompt.system)
-            one.reply = Reply(*key, "", 0, "error", str(error))
+            key = (request.prompt.sample.id, request.prompt.set, request.prompt.modality, request.prompt.system)
+            request.reply = Reply(*key, "", 0, "error", str(error))
             return False
         return True
 
-    def _output(self, asked: Asked, reply: Reply) -> ModelOutput:
+    def _reply_output(self, request: PendingRequest, reply: Reply) -> ModelOutput:
         if reply.error is not None:
-            return self._failed(reply.error)
+            return self._error_output(reply.error)
         message = ChatMessageAssistant(content=reply.reply, model=self.model_name, source="generate")
         usage = ModelUsage(
-            input_tokens=asked.tokens, output_tokens=reply.tokens, total_tokens=asked.tokens + reply.tokens
+            input_tokens=request.prompt_tokens,
+            output_tokens=reply.tokens,
+            total_tokens=request.prompt_tokens + reply.tokens,
         )
-        choice = ChatCompletionChoice(message=message, stop_reason=STOPS[reply.finish])
+        choice = ChatCompletionChoice(message=message, stop_reason=STOP_REASONS[reply.finish])
         return ModelOutput(model=self.model_name, choices=[choice], usage=usage)
 
-    def _failed(self, reason: str) -> ModelOutput:
+    def _error_output(self, reason: str) -> ModelOutput:
         return ModelOutput.from_content(self.model_name, "", stop_reason="unknown", error=reason)
 
     async def count_text_tokens(self, text: str) -> int:
         """By the model's own tokenizer; the default would fetch another."""
-        async with self._turn:
-            model = await anyio.to_thread.run_sync(self._loaded)
+        async with self._model_lock:
+            model = await anyio.to_thread.run_sync(self._load_model)
         return len(model.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def max_tokens(self) -> int:
-        return reply_limit(self.model_name)
+        return default_max_new_tokens(self.model_name)
 
     def max_connections(self) -> int:
         """As many at once as a batch holds."""
-        return self._batch
+        return self._batch_size
 
     def collapse_user_messages(self) -> bool:
         return True
 
     def close(self) -> None:
-        self._worn.close()
+        self._adapter_stack.close()
         self._model = None
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def _join_names(names: tuple[str, ...]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -10,71 +10,78 @@ from typing import Any
 import inspect_ai.dataset
 from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser, ContentAudio, ContentText, ModelOutput
 
-from undersong.evaluation.logged import ASKED
+from undersong.evaluation.logged import PROMPT_METADATA_KEYS
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
-KINDS = {b"RIFF": ("audio/wav", "wav"), b"ID3": ("audio/mpeg", "mp3"), b"\xff\xfb": ("audio/mpeg", "mp3")}
+AUDIO_FORMATS = {b"RIFF": ("audio/wav", "wav"), b"ID3": ("audio/mpeg", "mp3"), b"\xff\xfb": ("audio/mpeg", "mp3")}
 
 
-def to_samples(prompts: Sequence[Prompt]) -> list[inspect_ai.dataset.Sample]:
+def inspect_samples(prompts: Sequence[Prompt]) -> list[inspect_ai.dataset.Sample]:
     """One a prompt.  Its metadata says set, harmful, cluster, modality, system text's name, voice and what is asked in
     words; its target is what counts as complying, where the corpus knows."""
     return [
         inspect_ai.dataset.Sample(
-            id=prompt.sample.id, input=messages(prompt), target=list(_answers(prompt.sample)), metadata=facts(prompt)
+            id=prompt.sample.id,
+            input=inspect_messages(prompt),
+            target=list(_reference_answers(prompt.sample)),
+            metadata=sample_metadata(prompt),
         )
         for prompt in prompts
     ]
 
 
-def facts(prompt: Prompt) -> dict[str, Any]:
+def sample_metadata(prompt: Prompt) -> dict[str, Any]:
     """What a sample's metadata keeps of a prompt: all that a verdict's row and a judge need later."""
     sample = prompt.sample
-    asked = (prompt.set, prompt.harmful, sample.cluster, prompt.modality, prompt.system)
-    return {**dict(zip(ASKED, asked)), "speaker": sample.speaker, "text": sample.text}
+    prompt_fields = (prompt.set, prompt.harmful, sample.cluster, prompt.modality, prompt.system)
+    return {**dict(zip(PROMPT_METADATA_KEYS, prompt_fields)), "speaker": sample.speaker, "text": sample.text}
 
 
-def _answers(sample: Sample) -> tuple[str, ...]:
+def _reference_answers(sample: Sample) -> tuple[str, ...]:
     return sample.answers or ((sample.answer,) if sample.answer else ())
 
 
-def messages(prompt: Prompt) -> list[ChatMessage]:
+def inspect_messages(prompt: Prompt) -> list[ChatMessage]:
     """What is said to the model, as undersong's provider and others that take audio understand it."""
     turns: list[ChatMessage] = [ChatMessageSystem(content=prompt.system_text)] if prompt.system_text else []
     if prompt.modality == "text":
-        return [*turns, ChatMessageUser(content=prompt.typed)]
-    pieces: list[Any] = [ContentText(text=prompt.typed)] if prompt.typed else []
-    pieces.insert(len(pieces) if prompt.instruction_first else 0, _audio(prompt.sample))
+        return [*turns, ChatMessageUser(content=prompt.user_text)]
+    pieces: list[Any] = [ContentText(text=prompt.user_text)] if prompt.user_text else []
+    pieces.insert(len(pieces) if prompt.instruction_first else 0, _audio_content(prompt.sample))
     return [*turns, ChatMessageUser(content=pieces)]
 
 
-def _audio(sample: Sample) -> ContentAudio:
+def _audio_content(sample: Sample) -> ContentAudio:
     """A data URI of WAV or MP3, the forms that inspect_ai names; anything else is written as WAV, sample by sample."""
     from undersong.corpora.sound.audio import file_bytes
 
     data = file_bytes(sample)
-    mime, form = next((kind for magic, kind in KINDS.items() if data.startswith(magic)), ("", "wav"))
+    mime, audio_format = next(
+        (mime_and_format for magic, mime_and_format in AUDIO_FORMATS.items() if data.startswith(magic)), ("", "wav")
+    )
     if not mime:
-        mime, data = "audio/wav", _wav(data)
-    return ContentAudio(audio=f"data:{mime};base64,{base64.b64encode(data).decode()}", format=form)
+        mime, data = "audio/wav", _convert_to_wav(data)
+    return ContentAudio(audio=f"data:{mime};base64,{base64.b64encode(data).decode()}", format=audio_format)
 
 
-def _wav(data: bytes) -> bytes:
+def _convert_to_wav(data: bytes) -> bytes:
     """The same samples as WAV: of 16 bits where they are whole numbers of that, else of 32."""
     import numpy as np
     import soundfile
 
     signal, rate = soundfile.read(io.BytesIO(data), dtype="float32")
-    whole = np.array_equal(np.round(signal * 2**15), signal * 2**15) and np.abs(signal).max() < 1
+    is_16_bit = np.array_equal(np.round(signal * 2**15), signal * 2**15) and np.abs(signal).max() < 1
     out = io.BytesIO()
-    soundfile.write(out, signal, rate, format="WAV", subtype="PCM_16" if whole else "FLOAT")
+    soundfile.write(out, signal, rate, format="WAV", subtype="PCM_16" if is_16_bit else "FLOAT")
     return out.getvalue()
 
 
-def prompt_in(id: str, metadata: dict[str, Any], asked: str, target: Sequence[str], harmful: bool) -> Prompt:
+def prompt_of_sample(
+    id: str, metadata: dict[str, Any], input_text: str, target: Sequence[str], harmful: bool
+) -> Prompt:
     """What a judge is told of a sample, ours or another's: `asked` is its input in words, `harmful` of one that does
     not say."""
-    text = metadata.get("text") or asked
+    text = metadata.get("text") or input_text
     cluster = metadata.get("cluster")
     sample = Sample(
         id,
@@ -83,14 +90,14 @@ def prompt_in(id: str, metadata: dict[str, Any], asked: str, target: Sequence[st
         speaker=metadata.get("speaker"),
         group=None if cluster is None else str(cluster),
     )
-    said = {name: str(metadata.get(name) or "") for name in ("set", "modality", "system")}
-    wanted = metadata.get("harmful", harmful)
-    if not isinstance(wanted, bool):
-        raise UndersongError(f"Sample {id} has harmful {wanted!r} in its metadata; say true or false.")
-    return Prompt(sample, said["set"], wanted, said["modality"], said["system"])
+    fields = {name: str(metadata.get(name) or "") for name in ("set", "modality", "system")}
+    is_harmful = metadata.get("harmful", harmful)
+    if not isinstance(is_harmful, bool):
+        raise UndersongError(f"Sample {id} has harmful {is_harmful!r} in its metadata; say true or false.")
+    return Prompt(sample, fields["set"], is_harmful, fields["modality"], fields["system"])
 
 
-def reply_in(prompt: Prompt, output: ModelOutput) -> Reply:
+def reply_of_output(prompt: Prompt, output: ModelOutput) -> Reply:
     """A model's output as a reply; one that failed or holds nothing at all is an `error`."""
     key = (prompt.sample.id, prompt.set, prompt.modality, prompt.system)
     error = output.error or ("the model gave no output" if output.empty else None)

@@ -13,15 +13,15 @@ from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
 from undersong.integrations.inspect.metrics import rates
-from undersong.integrations.inspect.samples import prompt_in, reply_in
+from undersong.integrations.inspect.samples import prompt_of_sample, reply_of_output
 from undersong.integrations.inspect.scores import score_of
-from undersong.study.judges import KINDS, SERVED, split_judge
+from undersong.study.judges import JUDGE_KINDS, SERVED_KINDS, split_judge
 from undersong.types import UndersongError
 
-AT_ONCE = 8  # questions to a judge behind an address; a local one is asked one by one
+MAX_CONCURRENT_REQUESTS = 8  # questions to a judge behind an address; a local one is asked one by one
 
 
-def _scorer_of(kind: str) -> Callable[..., Scorer]:
+def _register_scorer(kind: str) -> Callable[..., Scorer]:
     @scorer(metrics=[rates()], name=kind)
     def make(
         ref: str = "",
@@ -33,12 +33,12 @@ def _scorer_of(kind: str) -> Callable[..., Scorer]:
         from undersong.evaluation.judging.named import make_judge
 
         judge = make_judge(f"{kind}:{ref}" if ref else kind, tuple(refusals or ()), device, dtype)
-        turns = anyio.CapacityLimiter(AT_ONCE if kind in SERVED else 1)
+        limiter = anyio.CapacityLimiter(MAX_CONCURRENT_REQUESTS if kind in SERVED_KINDS else 1)
 
         async def score(state: TaskState, target: Target) -> Score:
-            prompt = prompt_in(str(state.sample_id), state.metadata, state.input_text, list(target), harmful)
-            reply = reply_in(prompt, state.output)
-            (verdict,) = await anyio.to_thread.run_sync(judge.judge, [prompt], [reply], limiter=turns)
+            prompt = prompt_of_sample(str(state.sample_id), state.metadata, state.input_text, list(target), harmful)
+            reply = reply_of_output(prompt, state.output)
+            (verdict,) = await anyio.to_thread.run_sync(judge.judge, [prompt], [reply], limiter=limiter)
             return score_of(verdict, reply.reply)
 
         return score
@@ -46,10 +46,10 @@ def _scorer_of(kind: str) -> Callable[..., Scorer]:
     return make
 
 
-SCORERS = {kind: _scorer_of(kind) for kind in KINDS}
+SCORERS = {kind: _register_scorer(kind) for kind in JUDGE_KINDS}
 
 
-def scorer_named(judge: str, **options: Any) -> Scorer:
+def make_scorer(judge: str, **options: Any) -> Scorer:
     """The scorer of a judge's name as verbs spell it: `keyword`, `harmbench:REF`.
 
     `options`: refusals (of exact), harmful (what prompts are whose metadata does not say), device and dtype.
@@ -57,6 +57,6 @@ def scorer_named(judge: str, **options: Any) -> Scorer:
     try:
         kind, ref = split_judge(judge)
     except ValueError as error:
-        said = str(error)
-        raise UndersongError(f"{said[0].upper()}{said[1:]}.") from None
+        message = str(error)
+        raise UndersongError(f"{message[0].upper()}{message[1:]}.") from None
     return SCORERS[kind](ref, **options)

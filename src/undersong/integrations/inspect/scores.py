@@ -6,11 +6,11 @@ from dataclasses import asdict
 
 from inspect_ai.scorer import Score
 
-from undersong.evaluation.logged import MARK
+from undersong.evaluation.logged import VERDICT_METADATA_KEY
 from undersong.types import Verdict
 
 # Why there is no verdict on a reply, in inspect_ai's words.
-REASONS = {"unparsed": "grader_failed", "error": "no_response", "refusal": "refusal"}
+NO_VERDICT_REASONS = {"unparsed": "grader_failed", "error": "no_response", "refusal": "refusal"}
 
 
 def score_of(verdict: Verdict, answer: str | None = None) -> Score:
@@ -21,12 +21,12 @@ def score_of(verdict: Verdict, answer: str | None = None) -> Score:
         value=word,
         answer=answer,
         explanation=f"{verdict.judge}: {word}",
-        reason=REASONS.get(word),
-        metadata={MARK: row},
+        reason=NO_VERDICT_REASONS.get(word),
+        metadata={VERDICT_METADATA_KEY: row},
     )
 
 
-def verdict_of(score: Score) -> Verdict:
+def verdict_of_score(score: Score) -> Verdict:
     """The verdict of a score of ours; a value that was edited since counts."""
-    row = (score.metadata or {})[MARK]
+    row = (score.metadata or {})[VERDICT_METADATA_KEY]
     return Verdict(**row, verdict=str(score.value))

@@ -6,8 +6,8 @@ from inspect_ai import Task, task
 from inspect_ai.model import GenerateConfig
 from inspect_ai.solver import generate
 
-from undersong.integrations.inspect.samples import to_samples
-from undersong.integrations.inspect.scorers import scorer_named
+from undersong.integrations.inspect.samples import inspect_samples
+from undersong.integrations.inspect.scorers import make_scorer
 
 
 @task
@@ -25,7 +25,7 @@ def jsr(
     `corpus`: as the command line takes it; `modality`: audio or text; `system`: a text; `judge`: default exact for
     what the organisms are asked, and keyword, a smoke test, for everything else; `limit`: most new tokens.
     """
-    return _asked(corpus, True, modality, system, instruction, judge, limit, set)
+    return _make_task(corpus, True, modality, system, instruction, judge, limit, set)
 
 
 @task
@@ -39,10 +39,10 @@ def over_refusal(
     set: str = "benign",
 ) -> Task:
     """Share of benign prompts that are refused; options as of `jsr`."""
-    return _asked(corpus, False, modality, system, instruction, judge, limit, set)
+    return _make_task(corpus, False, modality, system, instruction, judge, limit, set)
 
 
-def _asked(
+def _make_task(
     corpus: str,
     harmful: bool,
     modality: str,
@@ -50,16 +50,16 @@ def _asked(
     instruction: str | None,
     judge: str | None,
     limit: int | None,
-    name: str,
+    set_name: str,
 ) -> Task:
     from undersong.evaluation.prompts import make_prompts
-    from undersong.pipeline.alone.readied import to_ask
+    from undersong.pipeline.alone.readied import usable_samples
     from undersong.study import Evaluation
 
     organism = corpus.startswith("organism:")
     prompts = make_prompts(
-        to_ask(corpus, modality),
-        set_name=name,
+        usable_samples(corpus, modality),
+        set_name=set_name,
         harmful=harmful,
         modality=modality,
         system="plain" if system is None else "given",
@@ -69,8 +69,8 @@ def _asked(
     judge = judge or ("exact" if organism else "keyword")
     refusals = list(Evaluation().refusals) if judge == "exact" and organism else None
     return Task(
-        dataset=to_samples(prompts),
+        dataset=inspect_samples(prompts),
         solver=generate(),
-        scorer=scorer_named(judge, refusals=refusals, harmful=harmful),
+        scorer=make_scorer(judge, refusals=refusals, harmful=harmful),
         config=GenerateConfig(max_tokens=limit),
     )

@@ -17,16 +17,16 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer, Wh
 
 from undersong.types import UndersongError
 
-FRAMES_A_STATE = 2  # mel frames to one encoder state: the stride of the second convolution
-STATES_A_TOKEN = 4  # encoder states to one token, in both ears
-PREFIX = r"^model\.encoder\."  # what the checkpoint writes before every name
+FRAMES_PER_STATE = 2  # mel frames to one encoder state: the stride of the second convolution
+STATES_PER_TOKEN = 4  # encoder states to one token, in both ears
+CHECKPOINT_PREFIX = r"^model\.encoder\."  # what the checkpoint writes before every name
 
 
 @strict
 class CodesConfig(WhisperConfig):
     """Whisper's configuration and the tokenizer's own keys; the published `config.json` loads as it is."""
 
-    pooling_kernel_size: int = STATES_A_TOKEN
+    pooling_kernel_size: int = STATES_PER_TOKEN
     pooling_position: int = 16
     pooling_type: str = "avg"
     quantize_position: int = 16
@@ -35,9 +35,9 @@ class CodesConfig(WhisperConfig):
     encoder_causal_convolution: bool = True
 
 
-def valid_tokens(mask: torch.Tensor) -> torch.Tensor:
+def valid_token_mask(mask: torch.Tensor) -> torch.Tensor:
     """(windows, mel frames) 0/1 -> (windows, tokens) bool: which tokens hear at least one valid frame."""
-    return mask[:, ::FRAMES_A_STATE][:, ::STATES_A_TOKEN].bool()
+    return mask[:, ::FRAMES_PER_STATE][:, ::STATES_PER_TOKEN].bool()
 
 
 class CausalConv1d(nn.Conv1d):
@@ -58,70 +58,70 @@ class CodesEncoder(WhisperPreTrainedModel):
 
     def __init__(self, config: CodesConfig) -> None:
         super().__init__(config)
-        _check(config)
+        _check_config(config)
         dim, tokens = config.d_model, math.ceil(config.max_source_positions / config.pooling_kernel_size)
         self.conv1 = CausalConv1d(config.num_mel_bins, dim, 3)
-        self.conv2 = CausalConv1d(dim, dim, 3, stride=FRAMES_A_STATE)
+        self.conv2 = CausalConv1d(dim, dim, 3, stride=FRAMES_PER_STATE)
         self.embed_positions = nn.Embedding(config.max_source_positions, dim)
         self.layers = nn.ModuleList(WhisperEncoderLayer(config) for _ in range(config.quantize_position))
         self.codebook = nn.Embedding(config.quantize_vocab_size, dim)
         self.embed_positions2 = nn.Embedding(tokens, dim)  # in the checkpoint, for the half that makes speech; unused
         # The checkpoint may hold the rest of Whisper, and the moving averages its codebook was trained with.
-        later = "|".join(str(i) for i in range(config.quantize_position, max(config.encoder_layers, 64)))
+        unused_layers = "|".join(str(i) for i in range(config.quantize_position, max(config.encoder_layers, 64)))
         self._keys_to_ignore_on_load_unexpected = [
-            rf"^(model\.encoder\.)?layers\.({later})\.",
+            rf"^(model\.encoder\.)?layers\.({unused_layers})\.",
             r"^(model\.encoder\.)?(layer_norm\.|ema_count$|ema_weight$)",
             r"^(model\.decoder\.|proj_out\.)",
         ]
         self.post_init()
 
-    def states(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def token_states(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What is quantised: (windows, tokens, dim), and which of them are valid (windows, tokens) bool.
 
         `features` (windows, mels, frames), `mask` (windows, frames) 0/1.  Differentiable; frames after the valid ones
         change nothing in the valid tokens but the last one's share of padding.
         """
         positions = self.config.max_source_positions
-        if features.shape[-1] > FRAMES_A_STATE * positions:
+        if features.shape[-1] > FRAMES_PER_STATE * positions:
             raise UndersongError(
-                f"A window of {features.shape[-1]} mel frames is longer than the {FRAMES_A_STATE * positions} "
+                f"A window of {features.shape[-1]} mel frames is longer than the {FRAMES_PER_STATE * positions} "
                 "the semantic tokenizer hears; cut the clip into windows (kimi_sound does)."
             )
         hidden = nn.functional.gelu(self.conv1(features))
         hidden = nn.functional.gelu(self.conv2(hidden)).transpose(1, 2)
         hidden = hidden + self.embed_positions.weight[: hidden.shape[1]]
-        bias = self._bias(mask[:, ::FRAMES_A_STATE].bool(), hidden.dtype)
+        bias = self._attention_bias(mask[:, ::FRAMES_PER_STATE].bool(), hidden.dtype)
         for layer in self.layers:
             hidden = layer(hidden, bias)
-        rest = -hidden.shape[1] % self.config.pooling_kernel_size
-        padded = nn.functional.pad(hidden.transpose(1, 2), (0, rest))
-        return nn.functional.avg_pool1d(padded, self.config.pooling_kernel_size).transpose(1, 2), valid_tokens(mask)
+        padding = -hidden.shape[1] % self.config.pooling_kernel_size
+        padded = nn.functional.pad(hidden.transpose(1, 2), (0, padding))
+        return nn.functional.avg_pool1d(padded, self.config.pooling_kernel_size).transpose(1, 2), valid_token_mask(mask)
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Code ids (windows, tokens) int64, and which are valid (windows, tokens) bool; arguments as in `states`."""
-        pooled, valid = self.states(features, mask)
-        return self.nearest(pooled), valid
+        pooled, valid = self.token_states(features, mask)
+        return self.nearest_codes(pooled), valid
 
-    def nearest(self, pooled: torch.Tensor) -> torch.Tensor:
+    def nearest_codes(self, pooled: torch.Tensor) -> torch.Tensor:
         """(…, dim) -> (…) ids of the nearest codebook rows by squared distance, in float32."""
         rows = self.codebook.weight.float()
         # |x - c|^2 without |x|^2, which is the same for every row.
         distances = rows.square().sum(-1) - 2.0 * (pooled.float() @ rows.T)
         return distances.argmin(-1)
 
-    def _bias(self, valid: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    def _attention_bias(self, valid: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """(windows, 1, states, states) to add to attention: 0 where a state may look, the lowest number elsewhere."""
-        at = torch.arange(valid.shape[1], device=valid.device)
-        block = at // self.config.quantize_causal_block_size
-        may = ((at[:, None] >= at) | (block[:, None] == block)) & valid[:, None]
-        bias = torch.zeros(may.shape, dtype=dtype, device=valid.device)
-        return bias.masked_fill(~may, torch.finfo(dtype).min)[:, None]
+        positions = torch.arange(valid.shape[1], device=valid.device)
+        block = positions // self.config.quantize_causal_block_size
+        allowed = ((positions[:, None] >= positions) | (block[:, None] == block)) & valid[:, None]
+        bias = torch.zeros(allowed.shape, dtype=dtype, device=valid.device)
+        return bias.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
 
 
-def _check(config: Any) -> None:
-    wanted = {"pooling_type": "avg", "pooling_kernel_size": STATES_A_TOKEN, "encoder_causal_convolution": True}
-    wanted["pooling_position"] = config.quantize_position
-    for key, value in wanted.items():
+def _check_config(config: Any) -> None:
+    expected = {"pooling_type": "avg", "pooling_kernel_size": STATES_PER_TOKEN, "encoder_causal_convolution": True}
+    expected["pooling_position"] = config.quantize_position
+    for key, value in expected.items():
         if getattr(config, key) != value:
             raise UndersongError(
                 f"The semantic tokenizer's config has {key}={getattr(config, key)!r}, where only {value!r} is known; "

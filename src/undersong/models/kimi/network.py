@@ -16,14 +16,17 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from undersong.models.kimi.codes import STATES_A_TOKEN, CodesConfig, CodesEncoder, valid_tokens
+from undersong.models.kimi.codes import STATES_PER_TOKEN, CodesConfig, CodesEncoder, valid_token_mask
 from undersong.models.kimi.config import KimiAudioConfig
 from undersong.types import UndersongError
 
-EARS = ("audio_tower", "audio_tokenizer")  # submodules that the release keeps outside its language model's shards
-SOUND = ("input_features", "code_features", "code_attention_mask", "codes")
+AUDIO_MODULES = (
+    "audio_tower",
+    "audio_tokenizer",
+)  # submodules that the release keeps outside its language model's shards
+AUDIO_INPUT_NAMES = ("input_features", "code_features", "code_attention_mask", "codes")
 # The rotary frequencies are computed, and the layers that speak are not needed for text (4 GB at full size).
-DROPPED = [r"rotary_emb\.inv_freq$", r"^(model\.)?mimo_(layers|norm)\.", r"^mimo_output\."]
+IGNORED_KEYS = [r"rotary_emb\.inv_freq$", r"^(model\.)?mimo_(layers|norm)\.", r"^mimo_output\."]
 
 
 class VqAdaptor(nn.Module):
@@ -58,7 +61,7 @@ class KimiAudioModel(Qwen2Model):
     """transformers' Qwen2 trunk, its forward untouched, beside the adaptor and (`speech`) the layers that speak."""
 
     config_class = KimiAudioConfig
-    _keys_to_ignore_on_load_unexpected = DROPPED
+    _keys_to_ignore_on_load_unexpected = IGNORED_KEYS
 
     def __init__(self, config: KimiAudioConfig, speech: bool = False) -> None:
         super().__init__(config)
@@ -78,7 +81,7 @@ class KimiAudioForCausalLM(Qwen2ForCausalLM):
     """
 
     config_class = KimiAudioConfig
-    _keys_to_ignore_on_load_unexpected = DROPPED
+    _keys_to_ignore_on_load_unexpected = IGNORED_KEYS
 
     def __init__(
         self,
@@ -103,25 +106,28 @@ class KimiAudioForCausalLM(Qwen2ForCausalLM):
 
     def set_tower(self, tower: WhisperEncoder) -> None:
         """Gives the continuous ear; UndersongError where its width is not the adaptor's."""
-        given, wanted = STATES_A_TOKEN * tower.config.d_model, self.config.kimia_adaptor_input_dim
-        if given != wanted:
+        token_dim, expected_dim = STATES_PER_TOKEN * tower.config.d_model, self.config.kimia_adaptor_input_dim
+        if token_dim != expected_dim:
             raise UndersongError(
-                f"The Whisper encoder gives {given} numbers a token and Kimi-Audio's adaptor takes {wanted}; "
+                f"The Whisper encoder gives {token_dim} numbers a token and Kimi-Audio's adaptor takes {expected_dim}; "
                 "give the whisper-large-v3 folder of the same release."
             )
         self.audio_tower = tower
 
     def set_tokenizer(self, tokenizer: CodesEncoder) -> None:
         """Gives the semantic ear; UndersongError where it has more codes than the embedding table has rows for."""
-        given, room = tokenizer.config.quantize_vocab_size, self.config.vocab_size - self.config.kimia_token_offset
-        if given > room:
+        code_count, code_rows = (
+            tokenizer.config.quantize_vocab_size,
+            self.config.vocab_size - self.config.kimia_token_offset,
+        )
+        if code_count > code_rows:
             raise UndersongError(
-                f"The semantic tokenizer has {given} codes and Kimi-Audio's table room for {room}; "
+                f"The semantic tokenizer has {code_count} codes and Kimi-Audio's table room for {code_rows}; "
                 "give the glm-4-voice-tokenizer this model was trained with."
             )
         self.audio_tokenizer = tokenizer
 
-    def hear(
+    def encode_audio(
         self,
         input_features: torch.Tensor,
         code_attention_mask: torch.Tensor,
@@ -134,25 +140,28 @@ class KimiAudioForCausalLM(Qwen2ForCausalLM):
         `code_attention_mask` (windows, frames) 0/1 for the semantic ear; `codes` (tokens,) replaces `code_features`.
         Tokens are packed window after window.  No gradient through the codes.
         """
-        tower, ear = self.audio_tower, self.audio_tokenizer
-        if tower is None or (codes is None and ear is None):
+        tower, audio_tokenizer = self.audio_tower, self.audio_tokenizer
+        if tower is None or (codes is None and audio_tokenizer is None):
             raise UndersongError("This Kimi-Audio has no ears, so it cannot hear a clip; load it with load_kimi.")
-        valid = valid_tokens(code_attention_mask).to(tower.device)
+        valid = valid_token_mask(code_attention_mask).to(tower.device)
         states = tower(input_features.to(tower.device, tower.dtype)).last_hidden_state
         windows, tokens = valid.shape
-        states = states[:, : STATES_A_TOKEN * tokens]
-        if states.shape[:2] != (windows, STATES_A_TOKEN * tokens):
+        states = states[:, : STATES_PER_TOKEN * tokens]
+        if states.shape[:2] != (windows, STATES_PER_TOKEN * tokens):
             raise UndersongError(
                 f"The two ears disagree: {tuple(states.shape[:2])} Whisper states for {tuple(valid.shape)} tokens "
                 "(windows first); make both inputs with kimi_sound."
             )
         continuous = states.reshape(windows, tokens, -1)[valid]
         if codes is None:
-            if ear is None or code_features is None:
+            if audio_tokenizer is None or code_features is None:
                 raise UndersongError("Sound without code_features or codes; make the inputs with kimi_sound.")
             with torch.no_grad():
-                found, heard = ear(code_features.to(ear.device, ear.dtype), code_attention_mask.to(ear.device))
-            codes = found[heard]
+                code_windows, code_mask = audio_tokenizer(
+                    code_features.to(audio_tokenizer.device, audio_tokenizer.dtype),
+                    code_attention_mask.to(audio_tokenizer.device),
+                )
+            codes = code_windows[code_mask]
         if len(codes) != len(continuous):
             raise UndersongError(f"{len(codes)} codes for sound of {len(continuous)} tokens; find them anew.")
         return codes.to(continuous.device), continuous
@@ -161,25 +170,27 @@ class KimiAudioForCausalLM(Qwen2ForCausalLM):
         """(tokens,) codes without offset, (tokens, adaptor input) states -> (tokens, hidden), blank not yet added."""
         table = self.model.embed_tokens
         device, dtype = table.weight.device, table.weight.dtype
-        words = table(codes.to(device) + self.config.kimia_token_offset)
-        return self.model.fusion(words, self.model.vq_adaptor(continuous.to(device, dtype)))
+        code_embeddings = table(codes.to(device) + self.config.kimia_token_offset)
+        return self.model.fusion(code_embeddings, self.model.vq_adaptor(continuous.to(device, dtype)))
 
-    def embed(self, input_ids: torch.Tensor, sound: torch.Tensor | None = None) -> torch.Tensor:
+    def embed(self, input_ids: torch.Tensor, audio_embeddings: torch.Tensor | None = None) -> torch.Tensor:
         """(batch, length) ids -> (batch, length, hidden): what `inputs_embeds` must hold.
 
         `sound` (tokens, hidden), from `fuse`, fills the placeholders in order; UndersongError where the numbers differ.
         """
         table = self.model.embed_tokens
-        words = table(input_ids)
-        if sound is not None:
-            places = input_ids == self.config.kimia_token_offset
-            if int(places.sum()) != len(sound):
+        token_embeddings = table(input_ids)
+        if audio_embeddings is not None:
+            placeholder_mask = input_ids == self.config.kimia_token_offset
+            if int(placeholder_mask.sum()) != len(audio_embeddings):
                 raise UndersongError(
-                    f"The prompts have {int(places.sum())} audio placeholders and the sound {len(sound)} tokens; "
+                    f"The prompts have {int(placeholder_mask.sum())} audio placeholders and the sound {len(audio_embeddings)} tokens; "
                     "write one placeholder for every 1280 samples or part of them."
                 )
-            words = words.masked_scatter(places[..., None], sound.to(words.device, words.dtype))
-        return words + table(torch.tensor(self.config.kimia_text_blank, device=input_ids.device))
+            token_embeddings = token_embeddings.masked_scatter(
+                placeholder_mask[..., None], audio_embeddings.to(token_embeddings.device, token_embeddings.dtype)
+            )
+        return token_embeddings + table(torch.tensor(self.config.kimia_text_blank, device=input_ids.device))
 
     def prepare_inputs_for_generation(
         self,
@@ -193,7 +204,7 @@ class KimiAudioForCausalLM(Qwen2ForCausalLM):
             input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
         if not is_first_iteration and kwargs.get("use_cache", True):
-            for name in SOUND:
+            for name in AUDIO_INPUT_NAMES:
                 prepared.pop(name, None)
         return prepared
 
@@ -218,12 +229,14 @@ class KimiAudioForCausalLM(Qwen2ForCausalLM):
         cache too.  UndersongError where placeholders and sound tokens differ in number.
         """
         if inputs_embeds is None and input_ids is not None:
-            sound = None
+            audio_embeddings = None
             if input_features is not None:
                 if code_attention_mask is None:
                     raise UndersongError("Sound without code_attention_mask; make the inputs with kimi_sound.")
-                sound = self.fuse(*self.hear(input_features, code_attention_mask, code_features, codes))
-            inputs_embeds, input_ids = self.embed(input_ids, sound), None
+                audio_embeddings = self.fuse(
+                    *self.encode_audio(input_features, code_attention_mask, code_features, codes)
+                )
+            inputs_embeds, input_ids = self.embed(input_ids, audio_embeddings), None
         if (
             position_ids is None
             and inputs_embeds is not None

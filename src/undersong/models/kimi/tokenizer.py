@@ -16,11 +16,11 @@ from transformers.utils import cached_file
 
 from undersong.types import UndersongError
 
-RANKS, WHOLE = "tiktoken.model", "tokenizer.json"
-AUDIO, EOS = "<|audio|>", "<|im_kimia_text_eos|>"
-SPECIALS = 421  # of the release; they follow the ranks, and the first audio code follows them
+RANK_FILE, TOKENIZER_FILE = "tiktoken.model", "tokenizer.json"
+AUDIO_TOKEN, EOS_TOKEN = "<|audio|>", "<|im_kimia_text_eos|>"
+SPECIAL_TOKEN_COUNT = 421  # of the release; they follow the ranks, and the first audio code follows them
 # The places of the special tokens that have a meaning; the others are called reserved_token_N in order.
-NAMED = {
+SPECIAL_TOKEN_NAMES = {
     0: "[BOS]",
     1: "[EOS]",
     2: "<|im_msg_end|>",
@@ -30,14 +30,14 @@ NAMED = {
     18: "<|im_media_begin|>",
     20: "<|im_media_end|>",
     23: "<|im_kimia_text_blank|>",
-    24: EOS,
+    24: EOS_TOKEN,
     27: "<|im_kimia_user_msg_start|>",
     28: "<|im_kimia_assistant_msg_start|>",
     32: "<|im_kimia_speech_ct_id|>",
     33: "<|im_kimia_speech_ctd_id|>",
 }
 # Qwen's: contractions, words with a sign before them, single digits, signs, line ends, blanks.
-PATTERN = (
+SPLIT_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 # One id a position, of whichever stream is not blank there.  A turn is a run of messages of one role.  A turn that ends
@@ -69,8 +69,11 @@ CHAT_TEMPLATE = """\
 
 def special_tokens() -> list[str]:
     """The release's special tokens in the order of their ids."""
-    reserved = (f"<|reserved_token_{i}|>" for i in range(SPECIALS))
-    return [NAMED[place] if place in NAMED else next(reserved) for place in range(SPECIALS)]
+    reserved = (f"<|reserved_token_{i}|>" for i in range(SPECIAL_TOKEN_COUNT))
+    return [
+        SPECIAL_TOKEN_NAMES[token_id] if token_id in SPECIAL_TOKEN_NAMES else next(reserved)
+        for token_id in range(SPECIAL_TOKEN_COUNT)
+    ]
 
 
 def kimi_tokenizer(source: str | Path, **options: Any) -> PreTrainedTokenizerFast:
@@ -80,21 +83,23 @@ def kimi_tokenizer(source: str | Path, **options: Any) -> PreTrainedTokenizerFas
     on the left; a reply ends with `<|im_kimia_text_eos|>`.  Special tokens are recognised wherever they stand in a
     text.  Errors: neither file; a rank file that is damaged.  Source: the release's tokenizer class.
     """
-    known = {key: value for key, value in options.items() if key != "trust_remote_code"}
-    if _file(source, WHOLE, known) is not None:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(source, **known)
+    hub_options = {key: value for key, value in options.items() if key != "trust_remote_code"}
+    if _cached_path(source, TOKENIZER_FILE, hub_options) is not None:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(source, **hub_options)
     else:
-        ranks = _file(source, RANKS, known)
-        if ranks is None:
+        rank_path = _cached_path(source, RANK_FILE, hub_options)
+        if rank_path is None:
             raise UndersongError(
-                f"{source} has neither {WHOLE} nor {RANKS}, so it has no tokenizer; give the whole Kimi-Audio folder."
+                f"{source} has neither {TOKENIZER_FILE} nor {RANK_FILE}, so it has no tokenizer; give the whole Kimi-Audio folder."
             )
-        names = special_tokens()
-        converter = _RankFile(vocab_file=ranks, pattern=PATTERN, extra_special_tokens=[*names, AUDIO])
+        specials = special_tokens()
+        converter = _RankFileConverter(
+            vocab_file=rank_path, pattern=SPLIT_PATTERN, extra_special_tokens=[*specials, AUDIO_TOKEN]
+        )
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=converter.converted(),
-            eos_token=EOS,
-            pad_token=names[-1],
+            eos_token=EOS_TOKEN,
+            pad_token=specials[-1],
             padding_side="left",
             clean_up_tokenization_spaces=False,
             model_input_names=["input_ids", "attention_mask"],
@@ -104,7 +109,7 @@ def kimi_tokenizer(source: str | Path, **options: Any) -> PreTrainedTokenizerFas
     return tokenizer
 
 
-class _RankFile(TikTokenConverter):
+class _RankFileConverter(TikTokenConverter):
     """transformers' converter, which reads the file with the package tiktoken only."""
 
     @staticmethod
@@ -128,13 +133,13 @@ class _RankFile(TikTokenConverter):
         return ranks
 
 
-def _file(source: str | Path, name: str, options: dict[str, Any]) -> str | None:
+def _cached_path(source: str | Path, name: str, options: dict[str, Any]) -> str | None:
     """Where a file of the checkpoint lies, None if it has none."""
-    found: str | None = cached_file(
+    path: str | None = cached_file(
         str(source),
         name,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
         **options,
     )
-    return found
+    return path

@@ -25,9 +25,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.audioflamingo3.modeling_audioflamingo3 import AudioFlamingo3MultiModalProjector
 
 CTC: Final = "ctc"
-PLAIN: Final = "af3"
-REACH = 4  # feature frames behind a clip's last that its states depend on, through two convolutions of width 3
-QUIET = 0.25  # of a token embedding's mean length: a frame below it says nothing
+AF3: Final = "af3"
+CONTEXT_FRAMES = 4  # feature frames behind a clip's last that its states depend on, through two convolutions of width 3
+SILENCE_THRESHOLD = 0.25  # of a token embedding's mean length: a frame below it says nothing
 
 
 @strict
@@ -45,49 +45,49 @@ class MiniConfig(AudioFlamingo3Config):
 AutoConfig.register(MiniConfig.model_type, MiniConfig, exist_ok=True)  # AutoTokenizer asks for it, and warns without
 
 
-class Tower(AudioFlamingo3Encoder):
+class MiniAudioEncoder(AudioFlamingo3Encoder):
     """AF3's tower over the frames of the longest clip of a batch: its own numbers, at the cost of the clip.
 
     AF3's masks what is behind a clip and computes it all the same.  `before_top` and `from_top` are its two parts,
     so that states below the `learned` layers can be kept.
     """
 
-    learned: int = 1
+    num_learned_layers: int = 1
 
     def forward(
         self, input_features: torch.Tensor, input_features_mask: torch.Tensor, **_: Any
     ) -> BaseModelOutputWithPooling:
         """`input_features` (batch, mels, width) and which frames are of a clip (batch, width) -> states (batch,
         positions // 2, dim) of the longest clip's positions."""
-        states, positions = self.before_top(input_features, input_features_mask.sum(-1))
-        return BaseModelOutputWithPooling(last_hidden_state=self.from_top(states, positions))
+        states, positions = self.forward_base_layers(input_features, input_features_mask.sum(-1))
+        return BaseModelOutputWithPooling(last_hidden_state=self.forward_learned_layers(states, positions))
 
-    def before_top(self, features: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward_base_layers(self, features: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-mel `features` (batch, mels, width), valid `frames` (batch,) -> what the learned layers take (batch,
         positions, dim), and how many positions of each row are of its clip."""
-        width = min(features.shape[-1], int(frames.max()) + REACH)
+        width = min(features.shape[-1], int(frames.max()) + CONTEXT_FRAMES)
         width -= width % 2 if width < features.shape[-1] else 0
         states = gelu(self.conv1(features[..., :width]))
         states = gelu(self.conv2(states)).permute(0, 2, 1)
         states = states + self.embed_positions.weight[: states.shape[1]]
         positions = (frames - 1) // 2 + 1
-        mask = self._mask(states, positions)
-        for layer in self.layers[: -self.learned]:
+        mask = self._attention_mask(states, positions)
+        for layer in self.layers[: -self.num_learned_layers]:
             states = layer(states, mask)
         return states, positions
 
-    def from_top(self, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def forward_learned_layers(self, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """(batch, positions, dim) -> (batch, positions // 2, dim): the learned layers, pooling by two, the norm."""
-        mask = self._mask(states, positions)
-        for layer in self.layers[-self.learned :]:
+        mask = self._attention_mask(states, positions)
+        for layer in self.layers[-self.num_learned_layers :]:
             states = layer(states, mask)
         pooled: torch.Tensor = self.avg_pooler(states.permute(0, 2, 1)).permute(0, 2, 1)
         normed: torch.Tensor = self.layer_norm(pooled)
         return normed
 
-    def _mask(self, states: torch.Tensor, positions: torch.Tensor) -> Any:
-        there = torch.arange(states.shape[1], device=states.device) < positions[:, None]
-        return create_bidirectional_mask(config=self.config, inputs_embeds=states, attention_mask=there)
+    def _attention_mask(self, states: torch.Tensor, positions: torch.Tensor) -> Any:
+        valid = torch.arange(states.shape[1], device=states.device) < positions[:, None]
+        return create_bidirectional_mask(config=self.config, inputs_embeds=states, attention_mask=valid)
 
 
 class CtcProjector(AudioFlamingo3MultiModalProjector):
@@ -111,29 +111,31 @@ class CtcProjector(AudioFlamingo3MultiModalProjector):
         self.register_buffer("table", torch.zeros(config.heard_tokens, dim))
         self.register_buffer("heard", torch.zeros(config.heard_tokens, dtype=torch.long))
 
-    def log_odds(self, states: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+    def token_logits(self, states: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Tower states (..., width) -> (..., 1 + tokens) float32, not normalised; [0] is the blank; `rows` of the table
         (None: all)."""
-        point = super().forward(states).float()
+        projected = super().forward(states).float()
         table = self.table if rows is None else self.table[rows]
         sharpness, blank = self.log_sharpness.float().exp(), self.blank.float()
-        tokens = sharpness * _near(point, table.float())
-        return torch.cat([sharpness * _near(point, blank[None]) + self.blank_bias.float(), tokens], -1)
+        token_scores = sharpness * _scaled_similarity(projected, table.float())
+        return torch.cat(
+            [sharpness * _scaled_similarity(projected, blank[None]) + self.blank_bias.float(), token_scores], -1
+        )
 
     def forward(self, audio_features: torch.Tensor) -> torch.Tensor:
         """Tower states (..., width) -> what the decoder is given (..., dim), in their dtype."""
-        chances = self.log_odds(audio_features).softmax(-1)[..., 1:]
-        mean: torch.Tensor = chances @ self.table.float()
+        probabilities = self.token_logits(audio_features).softmax(-1)[..., 1:]
+        mean: torch.Tensor = probabilities @ self.table.float()
         return mean.to(audio_features.dtype)
 
-    def quiet(self, vectors: torch.Tensor) -> torch.Tensor:
+    def is_silent(self, vectors: torch.Tensor) -> torch.Tensor:
         """Which of the vectors (..., dim) that it made say nothing: far more blank than token."""
-        return vectors.float().norm(dim=-1) < QUIET * self.table.float().norm(dim=-1).mean()
+        return vectors.float().norm(dim=-1) < SILENCE_THRESHOLD * self.table.float().norm(dim=-1).mean()
 
 
-def _near(point: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+def _scaled_similarity(projected: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """(..., dim), (places, dim) -> (..., places): 2 p.e - e.e, without a copy of the places."""
-    return 2 * (point @ places.T) - torch.linalg.vector_norm(places, dim=-1).square()
+    return 2 * (projected @ table.T) - torch.linalg.vector_norm(table, dim=-1).square()
 
 
 class MiniForConditionalGeneration(AudioFlamingo3ForConditionalGeneration):
@@ -145,12 +147,12 @@ class MiniForConditionalGeneration(AudioFlamingo3ForConditionalGeneration):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.model.audio_tower = Tower(config.audio_config)
-        self.model.audio_tower.learned = config.learned_layers
+        self.model.audio_tower = MiniAudioEncoder(config.audio_config)
+        self.model.audio_tower.num_learned_layers = config.learned_layers
         if config.projector == CTC:
             self.model.multi_modal_projector = CtcProjector(config)
-        elif config.projector != PLAIN:
-            raise ValueError(f"there is no projector {config.projector!r}; it is {CTC} or {PLAIN}")
+        elif config.projector != AF3:
+            raise ValueError(f"there is no projector {config.projector!r}; it is {CTC} or {AF3}")
         self.post_init()
 
 
@@ -158,5 +160,5 @@ def quiet_frames(model: Any, vectors: torch.Tensor) -> torch.Tensor:
     """Which of the heard vectors (frames, dim) say nothing: (frames,) bool; none where the projector is AF3's own."""
     projector = model.model.multi_modal_projector
     if isinstance(projector, CtcProjector):
-        return projector.quiet(vectors.to(projector.table.device))
+        return projector.is_silent(vectors.to(projector.table.device))
     return torch.zeros(len(vectors), dtype=torch.bool)

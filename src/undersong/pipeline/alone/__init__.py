@@ -3,8 +3,8 @@
 Everything that can be refused is refused before a model is loaded.  Knows the rooms below; keeps nothing in a store.
 """
 
-from undersong.pipeline.alone.comprehended import comprehension_of
-from undersong.pipeline.alone.evaluated import Question, evaluate_manifest, under_protocol
+from undersong.pipeline.alone.comprehended import comprehension_options
+from undersong.pipeline.alone.evaluated import EvaluationOptions, apply_protocol, evaluate_manifest
 from undersong.pipeline.alone.tuned import tune_manifest
 
-__all__ = ["Question", "comprehension_of", "evaluate_manifest", "tune_manifest", "under_protocol"]
+__all__ = ["EvaluationOptions", "comprehension_options", "evaluate_manifest", "tune_manifest", "apply_protocol"]

@@ -8,25 +8,36 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.alone.comprehended import encoder_hash, tell, to_tell, write_told
-from undersong.pipeline.alone.readied import hear_all, to_ask
-from undersong.pipeline.folders import whole, writable, write_provenance
-from undersong.pipeline.results.comprehended import with_comprehension
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.pipeline.alone.comprehended import (
+    comprehension_encoder_hash,
+    comprehension_prompts,
+    measure_comprehension,
+    write_comprehension_files,
+)
+from undersong.pipeline.alone.readied import cache_all_audio, usable_samples
+from undersong.pipeline.folders import atomic_folder, check_output_folder, write_provenance
+from undersong.pipeline.results.comprehended import add_comprehension
 from undersong.pipeline.results.rates import set_rates
-from undersong.pipeline.speakers import Speaker, answers_only, make_speaker, shown, speaker_hash
-from undersong.study import Comprehension, Evaluation, reply_limit
+from undersong.pipeline.speakers import (
+    BlackBoxModel,
+    display_reference,
+    is_black_box,
+    load_black_box_model,
+    model_identity_hash,
+)
+from undersong.study import Comprehension, Evaluation, default_max_new_tokens
 from undersong.types import Prompt, Sample, UndersongError
 
 if TYPE_CHECKING:
     from undersong.types import Judge
 
-ORGANISM = "organism:"
+ORGANISM_PREFIX = "organism:"
 PROTOCOLS = ("uniform", "published")
 
 
 @dataclass(frozen=True)
-class Question:
+class EvaluationOptions:
     """What a model is asked on a manifest, and who judges.  `system` is the text itself; none: no system turn."""
 
     set_name: str = "harm"
@@ -46,19 +57,21 @@ class Question:
         return "plain" if self.system is None else "given"
 
 
-def under_protocol(question: Question, protocol: str, model: str) -> Question:
+def apply_protocol(options: EvaluationOptions, protocol: str, model: str) -> EvaluationOptions:
     """The question as a study of that protocol would ask it: `published` has the family's own instruction and limit."""
-    from undersong.models.identify import family_named
-    from undersong.study.protocols import published_manner
+    from undersong.models.identify import family_of_ref
+    from undersong.study.protocols import published_prompt_settings
 
     if protocol not in PROTOCOLS:
         raise UndersongError(f"There is no protocol {protocol!r}; take {' or '.join(PROTOCOLS)}.")
     if protocol == "uniform":
-        return question
-    if question.instruction is not None or question.limit is not None:
+        return options
+    if options.instruction is not None or options.limit is not None:
         raise UndersongError("The published protocol has its own instruction and limit; leave yours out.")
-    manner = published_manner(family_named(model).name, question.modality)
-    return replace(question, instruction=manner.instruction, limit=manner.limit, first=manner.first)
+    prompt_settings = published_prompt_settings(family_of_ref(model).name, options.modality)
+    return replace(
+        options, instruction=prompt_settings.instruction, limit=prompt_settings.limit, first=prompt_settings.first
+    )
 
 
 def evaluate_manifest(
@@ -66,8 +79,8 @@ def evaluate_manifest(
     model: str,
     out: str | Path,
     adapter: str | Path | None = None,
-    question: Question = Question(),
-    loading: Loading = PLAIN,
+    options: EvaluationOptions = EvaluationOptions(),
+    loading: Loading = DEFAULT_LOAD_OPTIONS,
 ) -> dict[str, Any]:
     """Ask a model, under an adapter or not, every item of a manifest; its entry of `sets` in results.json, and what the
     adapter changes outside the language model under `adapted_outside`.
@@ -83,115 +96,127 @@ def evaluate_manifest(
     from undersong.evaluation.verdicts import write_verdicts
     from undersong.store import hash_folder
 
-    limit = question.limit or reply_limit(model)
-    refusals = refusals_of(question.judge, question.refusals, model)
-    judge = make_judge(question.judge, refusals, loading.device, loading.dtype)
-    out = writable(Path(out), "evaluate")
-    if adapter is not None and answers_only(model):
-        raise UndersongError(f"{shown(model)} only answers, and takes no adapter; serve it with the adapter on.")
-    worn = None if adapter is None else adapter_folder(Path(adapter))
-    samples = to_ask(str(manifest), question.modality)
-    prompts = _prompts(samples, question)
+    max_new_tokens = options.limit or default_max_new_tokens(model)
+    refusals = refusal_texts(options.judge, options.refusals, model)
+    judge = make_judge(options.judge, refusals, loading.device, loading.dtype)
+    out = check_output_folder(Path(out), "evaluate")
+    if adapter is not None and is_black_box(model):
+        raise UndersongError(
+            f"{display_reference(model)} only answers, and takes no adapter; serve it with the adapter on."
+        )
+    adapter_path = None if adapter is None else check_adapter_folder(Path(adapter))
+    samples = usable_samples(str(manifest), options.modality)
+    prompts = _make_prompts(samples, options)
     if isinstance(judge, FunctionJudge):
-        _rehearse(judge, prompts)
-    spoken = to_tell(question, prompts, model)
-    with _speaking(model, loading, samples, worn) as (speaker, facts):
-        replies = speaker.generate(prompts, limit)
-        repeated = speaker.generate(spoken, question.comprehension.limit) if question.comprehension and spoken else []
+        _check_answers_present(judge, prompts)
+    repetition_prompts = comprehension_prompts(options, prompts, model)
+    with _reply_generator(model, loading, samples, adapter_path) as (generator, model_facts):
+        replies = generator.generate(prompts, max_new_tokens)
+        repetitions = (
+            generator.generate(repetition_prompts, options.comprehension.limit)
+            if options.comprehension and repetition_prompts
+            else []
+        )
     verdicts = judge.judge(prompts, replies)
-    told = tell(question.comprehension, prompts, replies, verdicts, list(zip(spoken, repeated)), loading.device)
-    with whole(out, "evaluate") as folder:
+    comprehension_rows = measure_comprehension(
+        options.comprehension, prompts, replies, verdicts, list(zip(repetition_prompts, repetitions)), loading.device
+    )
+    with atomic_folder(out, "evaluate") as folder:
         write_replies(replies, folder / "replies.parquet")
         write_verdicts(verdicts, folder / "verdicts.parquet")
-        write_told(folder, told, repeated)
-        inputs = {"model": speaker_hash(model), "manifest": corpus_hash(str(manifest))}
-        if worn is not None:
-            inputs["adapter"] = hash_folder(worn)
-        if source := judge_hash(question.judge):
-            inputs["judge"] = source
-        if source := encoder_hash(question.comprehension):
-            inputs["encoder"] = source
-        notes = {"model": shown(model), "device": loading.device, **facts}
+        write_comprehension_files(folder, comprehension_rows, repetitions)
+        inputs = {"model": model_identity_hash(model), "manifest": corpus_hash(str(manifest))}
+        if adapter_path is not None:
+            inputs["adapter"] = hash_folder(adapter_path)
+        if source_hash := judge_hash(options.judge):
+            inputs["judge"] = source_hash
+        if source_hash := comprehension_encoder_hash(options.comprehension):
+            inputs["encoder"] = source_hash
+        notes = {"model": display_reference(model), "device": loading.device, **model_facts}
         write_provenance(
-            folder, "evaluate", {**_asked(question), "limit": limit, "loading": loading.key}, inputs, notes
+            folder,
+            "evaluate",
+            {**_provenance_config(options), "limit": max_new_tokens, "loading": loading.cache_key},
+            inputs,
+            notes,
         )
-    speakers, finishes = {sample.id: sample.speaker for sample in samples}, [reply.finish for reply in replies]
-    (entry,) = set_rates(verdicts, speakers, finishes, list(zip(prompts, replies)))
-    if question.comprehension is not None:
-        (entry,) = with_comprehension([entry], told, verdicts, question.comprehension)
-    return entry | {key: facts[key] for key in ("adapted_outside",) if facts.get(key)}
+    voices, finishes = {sample.id: sample.speaker for sample in samples}, [reply.finish for reply in replies]
+    (entry,) = set_rates(verdicts, voices, finishes, list(zip(prompts, replies)))
+    if options.comprehension is not None:
+        (entry,) = add_comprehension([entry], comprehension_rows, verdicts, options.comprehension)
+    return entry | {key: model_facts[key] for key in ("adapted_outside",) if model_facts.get(key)}
 
 
-def _asked(question: Question) -> dict[str, Any]:
+def _provenance_config(options: EvaluationOptions) -> dict[str, Any]:
     """As provenance says it; without comprehension where nobody asked for it."""
-    how, said = question.comprehension, asdict(replace(question, comprehension=None))
-    del said["comprehension"]
-    return said | ({"comprehension": how.model_dump()} if how else {})
+    comprehension, config = options.comprehension, asdict(replace(options, comprehension=None))
+    del config["comprehension"]
+    return config | ({"comprehension": comprehension.model_dump()} if comprehension else {})
 
 
 @contextmanager
-def _speaking(
-    ref: str, loading: Loading, samples: Sequence[Sample], worn: Path | None
-) -> Iterator[tuple[Speaker, dict[str, Any]]]:
+def _reply_generator(
+    ref: str, loading: Loading, samples: Sequence[Sample], adapter_path: Path | None
+) -> Iterator[tuple[BlackBoxModel, dict[str, Any]]]:
     """Who answers, and its facts: a model here that has heard the samples, or one that only answers."""
-    if answers_only(ref):
-        yield make_speaker(ref), {}
+    if is_black_box(ref):
+        yield load_black_box_model(ref), {}
         return
-    from undersong.models.adapters import reach, saved_adapter
+    from undersong.models.adapters import modules_changed_outside_decoder, use_adapter
     from undersong.models.load import load_model
 
-    with saved_adapter(load_model(ref, loading), worn, anywhere=True) as tuned:
-        hear_all(tuned, samples)  # under the adapter, which may change what is heard
-        yield tuned, tuned.facts | {"adapted_outside": reach(tuned)}
+    with use_adapter(load_model(ref, loading), adapter_path, allow_outside_decoder=True) as audio_lm:
+        cache_all_audio(audio_lm, samples)  # under the adapter, which may change what is heard
+        yield audio_lm, audio_lm.facts | {"adapted_outside": modules_changed_outside_decoder(audio_lm)}
 
 
-def _prompts(samples: Sequence[Sample], question: Question) -> list[Prompt]:
+def _make_prompts(samples: Sequence[Sample], options: EvaluationOptions) -> list[Prompt]:
     from undersong.evaluation.prompts import make_prompts
 
     return make_prompts(
         samples,
-        set_name=question.set_name,
-        harmful=question.harmful,
-        modality=question.modality,
-        system=question.system_name,
-        system_text=question.system,
-        instruction=question.instruction,
-        instruction_first=question.first,
+        set_name=options.set_name,
+        harmful=options.harmful,
+        modality=options.modality,
+        system=options.system_name,
+        system_text=options.system,
+        instruction=options.instruction,
+        instruction_first=options.first,
     )
 
 
-def refusals_of(judge: str, given: Sequence[str], model: str) -> Sequence[str]:
+def refusal_texts(judge: str, refusals: Sequence[str], model: str) -> Sequence[str]:
     """What the exact judge knows as a refusal; an organism's is known, another model's must be said."""
-    if given or judge != "exact":
-        return given
-    if model.startswith(ORGANISM):
+    if refusals or judge != "exact":
+        return refusals
+    if model.startswith(ORGANISM_PREFIX):
         return Evaluation().refusals
     raise UndersongError(
         f"The exact judge must know how {model} refuses; give --refusal, or take another judge (keyword reads English)."
     )
 
 
-def _rehearse(judge: Judge, prompts: Sequence[Prompt]) -> None:
+def _check_answers_present(judge: Judge, prompts: Sequence[Prompt]) -> None:
     """Judge blank replies, so that a missing answer is found now and not after an hour of generation."""
     from undersong.types import Reply
 
     judge.judge(prompts, [Reply(p.sample.id, p.set, p.modality, p.system, "", 0, "stop") for p in prompts])
 
 
-def adapter_folder(folder: Path) -> Path:
+def check_adapter_folder(folder: Path) -> Path:
     """The folder, where it holds an adapter of PEFT or a decoder tuned whole; UndersongError where neither."""
-    from undersong.models.decoder import is_decoder
+    from undersong.models.decoder import is_decoder_folder
 
-    if is_decoder(folder):
+    if is_decoder_folder(folder):
         return folder
-    wanted = ("adapter_config.json", "adapter_model.safetensors")
-    if absent := [name for name in wanted if not (folder / name).is_file()]:
+    required = ("adapter_config.json", "adapter_model.safetensors")
+    if missing := [name for name in required if not (folder / name).is_file()]:
         if (folder / "adapter_model.bin").is_file():
             raise UndersongError(
                 f"{folder} holds its weights in adapter_model.bin, which may run code when it is read; save the "
                 "adapter again as safetensors."
             )
-        kept = (one for pattern in ("step-*", "checkpoint-*") for one in sorted(folder.glob(pattern)))
-        steps = ", ".join(map(str, kept)) or "one that a trainer wrote"
-        raise UndersongError(f"{folder} is no PEFT adapter folder: it holds no {absent[0]}; give {steps}.")
+        step_folders = (path for pattern in ("step-*", "checkpoint-*") for path in sorted(folder.glob(pattern)))
+        steps = ", ".join(map(str, step_folders)) or "one that a trainer wrote"
+        raise UndersongError(f"{folder} is no PEFT adapter folder: it holds no {missing[0]}; give {steps}.")
     return folder

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from undersong.models.adapter import AudioModel
 
 
-def examined(samples: Sequence[Sample], modality: str) -> tuple[Sequence[Sample], Sequence[Any]]:
+def examine_samples(samples: Sequence[Sample], modality: str) -> tuple[Sequence[Sample], Sequence[Any]]:
     """Decode what will be heard; what is only read needs no audio."""
     from undersong.corpora import examine
 
@@ -22,34 +22,34 @@ def examined(samples: Sequence[Sample], modality: str) -> tuple[Sequence[Sample]
     return examine(samples if modality == "audio" else [replace(sample, audio=None) for sample in samples])
 
 
-def to_ask(ref: str, modality: str) -> Sequence[Sample]:
+def usable_samples(ref: str, modality: str) -> Sequence[Sample]:
     """Every item of a corpus, all of them usable."""
     from undersong.corpora import open_corpus
 
-    opened = open_corpus(ref)
-    usable, failed = examined(opened.samples, modality)
-    if lost := (*opened.quarantined, *failed):
+    manifest = open_corpus(ref)
+    usable, failed = examine_samples(manifest.samples, modality)
+    if unusable := (*manifest.quarantined, *failed):
         raise UndersongError(
-            f"Item {lost[0].id} of {ref} cannot be asked ({lost[0].reason}; {len(lost)} in all); mend it or take it "
+            f"Item {unusable[0].id} of {ref} cannot be asked ({unusable[0].reason}; {len(unusable)} in all); mend it or take it "
             "out: a rate is over all prompts."
         )
     return usable
 
 
-def ready_model(ref: str, loading: Loading, samples: Sequence[Sample]) -> AudioModel:
+def load_model_with_audio(ref: str, loading: Loading, samples: Sequence[Sample]) -> AudioModel:
     """The loaded model, having heard the samples."""
     from undersong.models.load import load_model
 
-    loaded = load_model(ref, loading)
-    hear_all(loaded, samples)
-    return loaded
+    model = load_model(ref, loading)
+    cache_all_audio(model, samples)
+    return model
 
 
-def hear_all(model: AudioModel, samples: Sequence[Sample]) -> None:
+def cache_all_audio(model: AudioModel, samples: Sequence[Sample]) -> None:
     """Errors: a clip that the model cannot hear whole."""
-    from undersong.models.features import listen
+    from undersong.models.features import cache_audio_features
 
-    _, failed, _ = listen(model, samples)
+    _, failed, _ = cache_audio_features(model, samples)
     if failed:
         raise UndersongError(
             f"Clip {failed[0].id} cannot be used with {model.name} ({failed[0].reason}; {len(failed)} such); mend it "

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.alone.readied import examined, ready_model
-from undersong.pipeline.folders import same_as_before, whole, writable, write_provenance
-from undersong.pipeline.stages.training import picked, recipe_of, targets_of, train
-from undersong.store import canonical, replacing
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.pipeline.alone.readied import examine_samples, load_model_with_audio
+from undersong.pipeline.folders import atomic_folder, check_output_folder, check_same_provenance, write_provenance
+from undersong.pipeline.stages.training import select_by_id, train_on_samples, training_recipe, training_targets
+from undersong.store import atomic_replacement, canonical_json
 from undersong.study import Tuning
 from undersong.types import Sample, UndersongError
 
@@ -27,7 +27,7 @@ def tune_manifest(
     recipe: Mapping[str, Any] | None = None,
     target: str = "answer",
     system: str | None = None,
-    loading: Loading = PLAIN,
+    loading: Loading = DEFAULT_LOAD_OPTIONS,
 ) -> list[Path]:
     """LoRA on a manifest's samples, or on those of a `selection.json`; the PEFT folders kept, one a step (in several
     processes: of the first, which alone writes).
@@ -40,50 +40,62 @@ def tune_manifest(
     from undersong.models.folders import model_hash
     from undersong.proximity import ids_hash
     from undersong.tuning.lora import step_folder, write_log
-    from undersong.tuning.processes import device_here, rank, world
+    from undersong.tuning.processes import local_device, rank, world_size
 
-    settings = _settings({**(recipe or {}), "target": target}, modality, seed)
-    out = writable(Path(out), "tune")
-    samples = _to_train_on(str(manifest), selection, modality)
-    targets_of(samples, target)  # an empty one is an error, which should not wait for the model
-    loading = replace(loading, device=device_here(loading.device))
-    values = recipe_of(settings)
-    config: dict[str, Any] = {"recipe": values, "modality": modality, "seed": seed, "system": system, "target": target}
-    config["loading"] = loading.key
+    settings = _tuning_settings({**(recipe or {}), "target": target}, modality, seed)
+    out = check_output_folder(Path(out), "tune")
+    samples = _training_samples(str(manifest), selection, modality)
+    training_targets(samples, target)  # an empty one is an error, which should not wait for the model
+    loading = replace(loading, device=local_device(loading.device))
+    recipe_values = training_recipe(settings)
+    config: dict[str, Any] = {
+        "recipe": recipe_values,
+        "modality": modality,
+        "seed": seed,
+        "system": system,
+        "target": target,
+    }
+    config["loading"] = loading.cache_key
     inputs = {
         "model": model_hash(model),
         "manifest": corpus_hash(str(manifest)),
         "ids": ids_hash(s.id for s in samples),
     }
-    same_as_before(out, "tune", config, inputs)
-    loaded = ready_model(model, loading, samples)
-    state = out.with_name(f"{out.name}.{_named(config, inputs)}.state")
-    kept = state.with_suffix(".kept")  # a killed training goes on after the steps that it has kept
+    check_same_provenance(out, "tune", config, inputs)
+    audio_lm = load_model_with_audio(model, loading, samples)
+    state_folder = out.with_name(f"{out.name}.{_training_id(config, inputs)}.state")
+    kept_folder = state_folder.with_suffix(".kept")  # a killed training goes on after the steps that it has kept
 
-    def keep(name: str, write: Any) -> None:
-        with replacing(kept / name) as path:
+    def save_step(name: str, write: Any) -> None:
+        with atomic_replacement(kept_folder / name) as path:
             write(path)
 
-    tuned = train(loaded, samples, modality, system, target, values, seed, keep, state)
+    training = train_on_samples(
+        audio_lm, samples, modality, system, target, recipe_values, seed, save_step, state_folder
+    )
     if rank() > 0:
         return []
-    with whole(out, "tune") as folder:
-        for made in kept.iterdir():
-            made.rename(folder / made.name)
-        kept.rmdir()
-        write_log(tuned, folder / "log.jsonl")
-        notes = {"model": model, "device": loading.device, **loaded.facts, "samples": len(samples)}
-        notes |= {"processes": world(), "frozen_before": tuned.frozen_before, "frozen_after": tuned.frozen_after}
+    with atomic_folder(out, "tune") as folder:
+        for step_path in kept_folder.iterdir():
+            step_path.rename(folder / step_path.name)
+        kept_folder.rmdir()
+        write_log(training, folder / "log.jsonl")
+        notes = {"model": model, "device": loading.device, **audio_lm.facts, "samples": len(samples)}
+        notes |= {
+            "processes": world_size(),
+            "frozen_before": training.frozen_before,
+            "frozen_after": training.frozen_after,
+        }
         write_provenance(folder, "tune", config, inputs, notes)
     return [out / step_folder(step) for step in settings.steps]
 
 
-def _named(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+def _training_id(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """A name for this very training: another recipe must not go on from its state."""
-    return hashlib.sha256(canonical([dict(config), dict(inputs)]).encode()).hexdigest()[:12]
+    return hashlib.sha256(canonical_json([dict(config), dict(inputs)]).encode()).hexdigest()[:12]
 
 
-def _settings(values: Mapping[str, Any], modality: str, seed: int) -> Tuning:
+def _tuning_settings(values: Mapping[str, Any], modality: str, seed: int) -> Tuning:
     """The recipe as a study would check it."""
     from pydantic import ValidationError
 
@@ -91,28 +103,28 @@ def _settings(values: Mapping[str, Any], modality: str, seed: int) -> Tuning:
         return Tuning.model_validate({**values, "modalities": [modality], "seeds": [seed], "draws": [seed]})
     except ValidationError as error:
         problem = error.errors()[0]
-        where = next((str(part) for part in problem["loc"]), "recipe").replace("modalities", "modality")
+        location = next((str(part) for part in problem["loc"]), "recipe").replace("modalities", "modality")
         raise UndersongError(
-            f"Tuning: {where}: {problem['msg'].removeprefix('Value error, ')}; give another."
+            f"Tuning: {location}: {problem['msg'].removeprefix('Value error, ')}; give another."
         ) from None
 
 
-def _to_train_on(manifest: str, selection: str | Path | None, modality: str) -> list[Sample]:
+def _training_samples(manifest: str, selection: str | Path | None, modality: str) -> list[Sample]:
     """The selected samples by id, all of them usable; an id that is quarantined or gone is an error (DESIGN rule 2)."""
     from undersong.corpora import open_corpus
-    from undersong.proximity import from_json
+    from undersong.proximity import selection_from_json
 
-    opened = open_corpus(manifest)
+    corpus_manifest = open_corpus(manifest)
     if selection is None:
-        ids = sorted([*(s.id for s in opened.samples), *(item.id for item in opened.quarantined)])
+        ids = sorted([*(s.id for s in corpus_manifest.samples), *(item.id for item in corpus_manifest.quarantined)])
     else:
-        ids = list(from_json(_text_of(Path(selection))).ids)
-    chosen = picked(opened.samples, opened.quarantined, ids)
-    usable, failed = examined(chosen, modality)
-    return picked(usable, failed, ids)
+        ids = list(selection_from_json(_read_selection(Path(selection))).ids)
+    selected = select_by_id(corpus_manifest.samples, corpus_manifest.quarantined, ids)
+    usable, failed = examine_samples(selected, modality)
+    return select_by_id(usable, failed, ids)
 
 
-def _text_of(file: Path) -> str:
+def _read_selection(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

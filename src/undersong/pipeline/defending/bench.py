@@ -11,106 +11,124 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from undersong.pipeline import stages
-from undersong.pipeline.asking import manner_of
-from undersong.pipeline.probing.asked import Sides, chosen_behaviours
-from undersong.pipeline.probing.replied import Asking
+from undersong.pipeline.asking import prompt_settings_for
+from undersong.pipeline.probing.asked import ContrastPrompts, choosing_behaviors
+from undersong.pipeline.probing.replied import ReplyEvaluator
 from undersong.pipeline.records import AuditRecord, ModelRecord
-from undersong.pipeline.stages import MODEL_PACKAGES, Asked, adapter_folder, prompts_of
-from undersong.pipeline.workshop import Corpus, Inputs, Workshop
-from undersong.store import Artefact, Draft
+from undersong.pipeline.stages import MODEL_PACKAGES, PromptSetRequest, adapter_step_folder, request_prompts
+from undersong.pipeline.workshop import Corpus, Inputs, RunContext
+from undersong.store import Artifact, Draft
 from undersong.study import Study
-from undersong.study.protocols import Manner
+from undersong.study.protocols import Manner, manner_key
 from undersong.types import Prompt, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.mechanism import Direction
+    from undersong.mechanism import RefusalDirection
     from undersong.models.adapter import AudioModel
 
 SPLIT_SEED = 0
-BATCH = 32
+LOSS_BATCH_SIZE = 32
 
 
 @dataclass
-class Bench:
+class DefenseContext:
     """One base of a study."""
 
     study: Study
-    shop: Workshop
+    run_context: RunContext
     record: AuditRecord
-    model: ModelRecord
+    model_record: ModelRecord
 
     @property
-    def hash(self) -> str:
+    def weights_hash(self) -> str:
         """Hash of the base's weights."""
         from undersong.models.folders import model_hash
 
-        return model_hash(self.model.ref)
+        return model_hash(self.model_record.ref)
 
     @property
-    def ears(self) -> list[Artefact]:
+    def prompt_features(self) -> list[Artifact]:
         """What it hears of all that is asked."""
-        return [self.hears(corpus) for corpus in self.record.sets.values()]
+        return [self.audio_features(corpus) for corpus in self.record.sets.values()]
 
-    def manner(self, modality: str) -> Manner:
+    def prompt_settings(self, modality: str) -> Manner:
         """How it is asked."""
-        return manner_of(self.study, self.model.ref, modality)
+        return prompt_settings_for(self.study, self.model_record.ref, modality)
 
-    def hears(self, corpus: Corpus) -> Artefact:
+    def audio_features(self, corpus: Corpus) -> Artifact:
         """What the base hears of a corpus; the pool may have items that it cannot hear."""
-        heard, key = self.model.features, corpus.artefact.hash
-        if key not in heard:
-            heard[key] = stages.features(self.shop, self.model.ref, corpus, known=list(heard.values()))
-        return heard[key]
+        features, corpus_hash = self.model_record.features, corpus.artifact.hash
+        if corpus_hash not in features:
+            features[corpus_hash] = stages.compute_features(
+                self.run_context, self.model_record.ref, corpus, cached_features=list(features.values())
+            )
+        return features[corpus_hash]
 
     def prompts(self, corpus: Corpus, harmful: bool, modalities: Sequence[str]) -> list[Prompt]:
         """Every sample in each of these modalities, as the study asks, under its first system text."""
-        text, name = self.study.system_text(self.study.plain), self.study.plain
-        return prompts_of([Asked("choosing", corpus, harmful, m, name, text, self.manner(m)) for m in modalities])
+        system_text, system = self.study.system_text(self.study.undefended_system), self.study.undefended_system
+        return request_prompts(
+            [
+                PromptSetRequest(
+                    "choosing", corpus, harmful, modality, system, system_text, self.prompt_settings(modality)
+                )
+                for modality in modalities
+            ]
+        )
 
-    def asking(self) -> Asking:
+    def reply_evaluator(self) -> ReplyEvaluator:
         """The study's judge, and its limit of a reply."""
-        how = self.study.evaluation
-        return Asking(self.shop.judge(how.judge, how.refusals), self.manner("audio").limit)
+        evaluation = self.study.evaluation
+        return ReplyEvaluator(
+            self.run_context.judge(evaluation.judge, evaluation.refusals), self.prompt_settings("audio").limit
+        )
 
-    def sides(self) -> dict[str, Sides]:
+    def contrast_splits(self) -> dict[str, ContrastPrompts]:
         """`fit` and `choose`: the contrast sets by whole behaviours, in all modalities that are evaluated."""
-        kept: dict[str, list[list[Prompt]]] = {"fit": [], "choose": []}
-        for kind, corpus in self.record.contrast.items():
-            chosen = chosen_behaviours(kind, corpus.samples, SPLIT_SEED)
-            every = self.prompts(corpus, kind == "harmful", self.study.evaluation.modalities)
-            for name, pick in (("fit", False), ("choose", True)):
-                kept[name].append([prompt for prompt in every if (prompt.sample.cluster in chosen) == pick])
-        return {name: Sides(*sides) for name, sides in kept.items()}
+        prompts_by_split: dict[str, list[list[Prompt]]] = {"fit": [], "choose": []}
+        for kind, corpus in self.record.contrast_corpora.items():
+            choosing = choosing_behaviors(kind, corpus.samples, SPLIT_SEED)
+            all_prompts = self.prompts(corpus, kind == "harmful", self.study.evaluation.modalities)
+            for name, is_chosen in (("fit", False), ("choose", True)):
+                prompts_by_split[name].append(
+                    [prompt for prompt in all_prompts if (prompt.sample.cluster in choosing) == is_chosen]
+                )
+        return {name: ContrastPrompts(*prompts_by_kind) for name, prompts_by_kind in prompts_by_split.items()}
 
     @property
     def contrast_config(self) -> dict[str, Any]:
         """What files an artefact that is chosen or fitted on the splits."""
-        how = self.study.evaluation
+        evaluation = self.study.evaluation
         return {
-            "modalities": list(how.modalities),
-            "system": self.study.system_text(self.study.plain),
-            "manners": [str(self.manner(m)) for m in how.modalities],
-            "judge": how.judge,
-            "refusals": list(how.refusals),
-            "loading": self.shop.loading.key,
+            "modalities": list(evaluation.modalities),
+            "system": self.study.system_text(self.study.undefended_system),
+            "manners": [manner_key(self.prompt_settings(modality)) for modality in evaluation.modalities],
+            "judge": evaluation.judge,
+            "refusals": list(evaluation.refusals),
+            "loading": self.run_context.loading.cache_key,
         }
 
     @property
     def contrast_inputs(self) -> Inputs:
         """The base's weights and both contrast sets, which such an artefact is made from."""
-        return {"model": self.hash, **{name: corpus.artefact for name, corpus in self.record.contrast.items()}}
+        return {
+            "model": self.weights_hash,
+            **{name: corpus.artifact for name, corpus in self.record.contrast_corpora.items()},
+        }
 
     @contextmanager
-    def tuned(self, adapter: Artefact | None, step: int) -> Iterator[AudioModel]:
+    def adapted_model(self, adapter: Artifact | None, step: int) -> Iterator[AudioModel]:
         """The base under an adapter, with the contrast sets heard."""
-        from undersong.models.adapters import saved_adapter
+        from undersong.models.adapters import use_adapter
 
-        model = self.shop.model(self.model.ref, [self.hears(corpus) for corpus in self.record.contrast.values()])
-        with saved_adapter(model, adapter_folder(adapter, step)) as worn:
-            yield worn
+        model = self.run_context.model(
+            self.model_record.ref, [self.audio_features(corpus) for corpus in self.record.contrast_corpora.values()]
+        )
+        with use_adapter(model, adapter_step_folder(adapter, step)) as adapted:
+            yield adapted
 
 
-def refused(bench: Bench) -> Artefact:
+def fit_refusal_artifact(context: DefenseContext) -> Artifact:
     """The base's direction on `fit`, and its replies to `choose`: what defenses that go by the refusal are made of."""
 
     def make(draft: Draft) -> None:
@@ -118,55 +136,65 @@ def refused(bench: Bench) -> Artefact:
         from undersong.evaluation.verdicts import write_verdicts
         from undersong.mechanism import fit_direction, save_direction
 
-        sides = bench.sides()
-        with bench.tuned(None, 0) as model:
-            direction = fit_direction(model.hidden(sides["fit"].harmful), model.hidden(sides["fit"].harmless))
-            said = bench.asking().ask(model, sides["choose"].both)
-        if not any(said.refused[: len(sides["choose"].harmful)]):
+        splits = context.contrast_splits()
+        with context.adapted_model(None, 0) as model:
+            direction = fit_direction(
+                model.hidden_states(splits["fit"].harmful), model.hidden_states(splits["fit"].benign)
+            )
+            replies = context.reply_evaluator().evaluate(model, splits["choose"].all_prompts)
+        if not any(replies.refused[: len(splits["choose"].harmful)]):
             raise UndersongError(
-                f"{bench.model.ref} refuses none of the {len(sides['choose'].harmful)} harmful prompts that defenses "
+                f"{context.model_record.ref} refuses none of the {len(splits['choose'].harmful)} harmful prompts that defenses "
                 "are chosen on, so there is no refusal to bring back; leave steering, removal and projection off the "
                 "direction out."
             )
         with draft.file("direction.safetensors") as path:
             save_direction(direction, path)
         with draft.file("replies.parquet", mode=0o600) as path:
-            write_replies(said.replies, path)
+            write_replies(replies.replies, path)
         with draft.file("verdicts.parquet") as path:
-            write_verdicts(said.verdicts, path)
+            write_verdicts(replies.verdicts, path)
 
-    config, inputs = bench.contrast_config, bench.contrast_inputs
-    for corpus in bench.record.contrast.values():
-        bench.hears(corpus)
-    return bench.shop.store.get_or_make("refused", 1, config, inputs, make, packages=MODEL_PACKAGES)
+    config, inputs = context.contrast_config, context.contrast_inputs
+    for corpus in context.record.contrast_corpora.values():
+        context.audio_features(corpus)
+    return context.run_context.store.get_or_make("refused", 1, config, inputs, make, packages=MODEL_PACKAGES)
 
 
-def direction_of(found: Artefact) -> Direction:
+def load_refusal_direction(artifact: Artifact) -> RefusalDirection:
     """Of what `refused` made."""
     from undersong.mechanism import load_direction
 
-    return load_direction(found.checked().path / "direction.safetensors")
+    return load_direction(artifact.verify().path / "direction.safetensors")
 
 
-def own_words(found: Artefact, choose: Sides) -> tuple[list[tuple[Prompt, str]], list[tuple[Prompt, str]]]:
+def base_replies(
+    artifact: Artifact, prompts: ContrastPrompts
+) -> tuple[list[tuple[Prompt, str]], list[tuple[Prompt, str]]]:
     """What the base says to the choosing split: harmful prompts that it refused, and harmless ones that it did not."""
     from undersong.evaluation.replies import read_replies
     from undersong.evaluation.verdicts import read_verdicts
 
-    replies = read_replies(found.checked().path / "replies.parquet")
-    verdicts = read_verdicts(found.path / "verdicts.parquet")
-    said = [
+    replies = read_replies(artifact.verify().path / "replies.parquet")
+    verdicts = read_verdicts(artifact.path / "verdicts.parquet")
+    judged_replies = [
         (prompt, reply.reply, verdict.verdict == "refusal")
-        for prompt, reply, verdict in zip(choose.both, replies, verdicts, strict=True)
+        for prompt, reply, verdict in zip(prompts.all_prompts, replies, verdicts, strict=True)
         if reply.reply
     ]
-    refusals = [(prompt, reply) for prompt, reply, refused in said if prompt.harmful and refused]
-    answers = [(prompt, reply) for prompt, reply, refused in said if not prompt.harmful and not refused]
+    refusals = [(prompt, reply) for prompt, reply, is_refusal in judged_replies if prompt.harmful and is_refusal]
+    answers = [(prompt, reply) for prompt, reply, is_refusal in judged_replies if not prompt.harmful and not is_refusal]
     return refusals, answers
 
 
-def likelihood_cost(model: AudioModel, said: Sequence[tuple[Prompt, str]]) -> float:
+def mean_reply_loss(model: AudioModel, prompt_replies: Sequence[tuple[Prompt, str]]) -> float:
     """Mean cost of a token of these replies; 0 of none."""
     from undersong.tuning.held_out import mean_loss
 
-    return mean_loss(model, [prompt for prompt, _ in said], [reply for _, reply in said], BATCH) if said else 0.0
+    return (
+        mean_loss(
+            model, [prompt for prompt, _ in prompt_replies], [reply for _, reply in prompt_replies], LOSS_BATCH_SIZE
+        )
+        if prompt_replies
+        else 0.0
+    )

@@ -5,100 +5,109 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from undersong.pipeline import stages
-from undersong.pipeline.defending.bench import Bench
-from undersong.pipeline.probing.asked import Sides
-from undersong.pipeline.stages import Arm, adapter_folder
-from undersong.pipeline.stages.arms import Guard
-from undersong.pipeline.stages.training import recipe_of, targets_of
-from undersong.store import Artefact
+from undersong.pipeline.defending.bench import DefenseContext
+from undersong.pipeline.probing.asked import ContrastPrompts
+from undersong.pipeline.stages import StudyArm, adapter_step_folder
+from undersong.pipeline.stages.arms import TrainingExtras
+from undersong.pipeline.stages.training import training_recipe, training_targets
+from undersong.store import Artifact
 from undersong.study.defenses import Canary, Defense, Mixing
-from undersong.tuning.recipe import PUBLISHED
+from undersong.study.protocols import manner_key
+from undersong.tuning.recipe import PUBLISHED_BETAS
 
 if TYPE_CHECKING:
     from undersong.models.adapter import AudioModel
-    from undersong.tuning.canary import Watch
-    from undersong.tuning.mixing import Mixing as Mixed
+    from undersong.tuning.canary import CanaryCheck
+    from undersong.tuning.mixing import SafetyMixing as Mixed
 
 
-def guarded(bench: Bench, arm: Arm, defense: Defense) -> Artefact:
+def train_with_defense(context: DefenseContext, arm: StudyArm, defense: Defense) -> Artifact:
     """The arm trained as ever, but for what the defense changes of the training."""
-    held = {}
+    recipe_overrides = {}
     if defense.constrained:
-        held["betas"] = list(defense.constrained if isinstance(defense.constrained, tuple) else PUBLISHED)
-    return _trained(bench, arm, held, _guard(bench, arm, defense) if defense.corpora else None)
+        recipe_overrides["betas"] = list(
+            defense.constrained if isinstance(defense.constrained, tuple) else PUBLISHED_BETAS
+        )
+    return _train_arm(
+        context, arm, recipe_overrides, _training_extras(context, arm, defense) if defense.corpora else None
+    )
 
 
-def tuned_again(bench: Bench, data: Arm, adapter: Artefact, step: int) -> Artefact:
+def retune(context: DefenseContext, arm: StudyArm, adapter: Artifact, step: int) -> Artifact:
     """A second training on top of what was kept at `step`, on the samples of `data`, as the study trains."""
 
     def make(_model: AudioModel) -> dict[str, Any]:
-        return {"start": adapter_folder(adapter.checked(), step)}
+        return {"start": adapter_step_folder(adapter.verify(), step)}
 
-    return _trained(bench, data, {}, Guard({"start_step": step}, {"start": adapter}, (), make))
+    return _train_arm(context, arm, {}, TrainingExtras({"start_step": step}, {"start": adapter}, (), make))
 
 
-def _trained(bench: Bench, arm: Arm, held: dict[str, Any], guard: Guard | None) -> Artefact:
+def _train_arm(
+    context: DefenseContext, arm: StudyArm, recipe_overrides: dict[str, Any], extras: TrainingExtras | None
+) -> Artifact:
     """As the study trains, but for what `held` says of the recipe, and the guard."""
-    study, pool = bench.study, bench.record.pool
-    recipe, text = recipe_of(study.tuning) | held, study.system_text(study.plain)
-    return stages.adapter(bench.shop, arm, pool, bench.hears(pool), recipe, text, study.tuning.target, guard)
+    study, pool = context.study, context.record.pool
+    recipe, system_text = training_recipe(study.tuning) | recipe_overrides, study.system_text(study.undefended_system)
+    return stages.train_adapter(
+        context.run_context, arm, pool, context.audio_features(pool), recipe, system_text, study.tuning.target, extras
+    )
 
 
-def step_of(trained: Artefact, last: int) -> int:
+def last_kept_step(adapter: Artifact, default: int) -> int:
     """The last step that a training kept: an earlier one where a canary stopped it."""
-    kept = [int(folder.name.removeprefix("step-")) for folder in trained.path.glob("step-*")]
-    return max(kept, default=last)
+    steps = [int(folder.name.removeprefix("step-")) for folder in adapter.path.glob("step-*")]
+    return max(steps, default=default)
 
 
-def _guard(bench: Bench, arm: Arm, defense: Defense) -> Guard:
+def _training_extras(context: DefenseContext, arm: StudyArm, defense: Defense) -> TrainingExtras:
     assert arm.modality is not None
-    corpora = {role: bench.record.defending[ref] for role, ref in defense.corpora.items()}
+    corpora = {role: context.record.defense_corpora[ref] for role, ref in defense.corpora.items()}
     config: dict[str, Any] = {}
     if defense.mixing:
-        named = defense.mixing.model_dump(exclude={"corpus"})
-        config["mixing"] = {**named, "manner": str(bench.manner(arm.modality))}
+        mixing_settings = defense.mixing.model_dump(exclude={"corpus"})
+        config["mixing"] = {**mixing_settings, "manner": manner_key(context.prompt_settings(arm.modality))}
     if defense.canary:
         config["canary"] = {
             **defense.canary.model_dump(exclude={"harmful", "harmless"}),
-            "asked": bench.contrast_config,
+            "asked": context.contrast_config,
         }
 
     def make(model: AudioModel) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        train_options: dict[str, Any] = {}
         if defense.mixing:
-            found["mixing"] = _mixing(bench, arm, defense.mixing)
+            train_options["mixing"] = _safety_mixing(context, arm, defense.mixing)
         if defense.canary:
-            found["watch"] = _watch(bench, arm, defense.canary, model)
-        return found
+            train_options["watch"] = _canary_watch(context, arm, defense.canary, model)
+        return train_options
 
-    inputs = {role: corpus.artefact for role, corpus in corpora.items()}
-    return Guard(config, inputs, tuple(bench.hears(corpus) for corpus in corpora.values()), make)
+    inputs = {role: corpus.artifact for role, corpus in corpora.items()}
+    return TrainingExtras(config, inputs, tuple(context.audio_features(corpus) for corpus in corpora.values()), make)
 
 
-def _mixing(bench: Bench, arm: Arm, settings: Mixing) -> Mixed:
-    from undersong.tuning.mixing import Mixing as Mixed
+def _safety_mixing(context: DefenseContext, arm: StudyArm, settings: Mixing) -> Mixed:
+    from undersong.tuning.mixing import SafetyMixing as Mixed
 
     assert arm.modality is not None
-    prompts = bench.prompts(bench.record.defending[settings.corpus], True, [arm.modality])
+    prompts = context.prompts(context.record.defense_corpora[settings.corpus], True, [arm.modality])
     if settings.refusal is not None:
         targets = [settings.refusal] * len(prompts)
     else:
-        targets = targets_of([prompt.sample for prompt in prompts], settings.column)
+        targets = training_targets([prompt.sample for prompt in prompts], settings.column)
     return Mixed(prompts, targets, settings.share)
 
 
-def _watch(bench: Bench, arm: Arm, settings: Canary, model: AudioModel) -> Watch:
+def _canary_watch(context: DefenseContext, arm: StudyArm, settings: Canary, model: AudioModel) -> CanaryCheck:
     """Asks in the modality that is trained on."""
-    from undersong.tuning.canary import Watch
+    from undersong.tuning.canary import CanaryCheck
 
     assert arm.modality is not None
-    harmful = bench.prompts(bench.record.defending[settings.harmful], True, [arm.modality])
-    harmless = []
+    harmful = context.prompts(context.record.defense_corpora[settings.harmful], True, [arm.modality])
+    benign = []
     if settings.harmless is not None:
-        harmless = bench.prompts(bench.record.defending[settings.harmless], False, [arm.modality])
-    sides = Sides(harmful, harmless)
+        benign = context.prompts(context.record.defense_corpora[settings.harmless], False, [arm.modality])
+    contrast_prompts = ContrastPrompts(harmful, benign)
     limits = {"jsr": settings.jsr}
     if settings.over_refusal is not None:
         limits["over_refusal"] = settings.over_refusal
-    asking = bench.asking()
-    return Watch(lambda: asking.rated(model, sides), limits, settings.every)
+    evaluator = context.reply_evaluator()
+    return CanaryCheck(lambda: evaluator.measure_rates(model, contrast_prompts), limits, settings.every)

@@ -9,66 +9,68 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from undersong.pipeline.defending.bench import Bench, likelihood_cost
-from undersong.pipeline.stages import MODEL_PACKAGES, Arm, adapter_folder, hearable
-from undersong.pipeline.stages.answers import steered
-from undersong.pipeline.stages.training import targets_of
-from undersong.store import Artefact, Draft
+from undersong.pipeline.defending.bench import DefenseContext, mean_reply_loss
+from undersong.pipeline.stages import MODEL_PACKAGES, StudyArm, adapter_step_folder, encodable_samples
+from undersong.pipeline.stages.answers import apply_steering
+from undersong.pipeline.stages.training import training_targets
+from undersong.store import Artifact, Draft
 from undersong.types import Sample
 
-MOST = 64  # samples
+MAX_SAMPLES = 64  # samples
 
 
-def apart(samples: Sequence[Sample], arms: Sequence[Arm]) -> list[Sample]:
+def held_out_samples(samples: Sequence[Sample], arms: Sequence[StudyArm]) -> list[Sample]:
     """Samples in whole groups that no selection of `arms` has one of; at most `MOST`, by a hash of their ids."""
-    trained = {i for arm in arms if arm.selection is not None for i in arm.selection.ids}
+    trained = {sample_id for arm in arms if arm.selection is not None for sample_id in arm.selection.ids}
     clusters = {sample.cluster for sample in samples if sample.id in trained}
-    rest = [sample for sample in samples if sample.cluster not in clusters]
-    return sorted(rest, key=lambda sample: hashlib.sha256(sample.id.encode()).hexdigest())[:MOST]
+    remaining = [sample for sample in samples if sample.cluster not in clusters]
+    return sorted(remaining, key=lambda sample: hashlib.sha256(sample.id.encode()).hexdigest())[:MAX_SAMPLES]
 
 
-def learned(
-    bench: Bench,
-    arms: Sequence[Arm],
-    adapter: Artefact | None,
+def measure_task_loss(
+    context: DefenseContext,
+    arms: Sequence[StudyArm],
+    adapter: Artifact | None,
     step: int,
     system: str,
-    steering: Artefact | None,
-) -> Artefact:
+    steering: Artifact | None,
+) -> Artifact:
     """`learned.json`: mean loss a token of the target replies, null where no sample is left; asked in the modality that
     the first of `arms` trains in, on samples that none of them was trained on."""
-    study, pool, arm = bench.study, bench.record.pool, arms[0]
-    text, target = study.system_text(system), study.tuning.target
-    heard = bench.hears(pool)
+    study, pool, arm = context.study, context.record.pool, arms[0]
+    system_text, target = study.system_text(system), study.tuning.target
+    features = context.audio_features(pool)
 
     def make(draft: Draft) -> None:
         from undersong.evaluation.prompts import make_prompts
-        from undersong.models.adapters import saved_adapter
+        from undersong.models.adapters import use_adapter
 
         assert arm.modality is not None
-        asked, loss = apart(hearable(pool, heard)[0], arms), None
-        if asked:
+        samples, loss = held_out_samples(encodable_samples(pool, features)[0], arms), None
+        if samples:
             prompts = make_prompts(
-                asked, set_name="pool", harmful=False, modality=arm.modality, system=system, system_text=text
+                samples, set_name="pool", harmful=False, modality=arm.modality, system=system, system_text=system_text
             )
-            base = bench.shop.model(arm.model, [heard])
-            with saved_adapter(base, adapter_folder(adapter, step)) as model, steered(model, steering):
-                loss = likelihood_cost(model, list(zip(prompts, targets_of(asked, target))))
+            base = context.run_context.model(arm.model, [features])
+            with use_adapter(base, adapter_step_folder(adapter, step)) as model, apply_steering(model, steering):
+                loss = mean_reply_loss(model, list(zip(prompts, training_targets(samples, target))))
         with draft.file("learned.json") as path:
-            path.write_text(json.dumps({"loss": loss, "n": len(asked)}) + "\n", encoding="utf-8")
+            path.write_text(json.dumps({"loss": loss, "n": len(samples)}) + "\n", encoding="utf-8")
 
-    chosen = sorted({one.selection.ids_hash for one in arms if one.selection is not None})
+    selection_hashes = sorted(
+        {trained_arm.selection.ids_hash for trained_arm in arms if trained_arm.selection is not None}
+    )
     config = {
-        "apart_from": chosen,
+        "apart_from": selection_hashes,
         "modality": arm.modality,
-        "system": text,
+        "system": system_text,
         "target": target,
         "step": step,
-        "loading": bench.shop.loading.key,
+        "loading": context.run_context.loading.cache_key,
     }
-    inputs: dict[str, Artefact | str] = {"model": bench.hash, "pool": pool.artefact, "heard": heard}
+    inputs: dict[str, Artifact | str] = {"model": context.weights_hash, "pool": pool.artifact, "heard": features}
     if adapter is not None:
         inputs["adapter"] = adapter
     if steering is not None:
         inputs["steering"] = steering
-    return bench.shop.store.get_or_make("learned", 1, config, inputs, make, packages=MODEL_PACKAGES)
+    return context.run_context.store.get_or_make("learned", 1, config, inputs, make, packages=MODEL_PACKAGES)

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from undersong.mechanism.choosing import DEPTH, DIVERGENCE
-from undersong.mechanism.recognition import MARGIN
+from undersong.mechanism.choosing import MAX_DEPTH, MAX_DIVERGENCE
+from undersong.mechanism.recognition import EQUIVALENCE_MARGIN
 from undersong.types import Prompt, Sample, UndersongError
 
-LEAST = 8  # behaviours of a kind: with fewer a direction is that of single prompts
-CHOOSING = 1 / 3  # share of the contrast sets' behaviours that layers and strengths are chosen on
-STREAM = 0xC405E
+MIN_CONTRAST_BEHAVIORS = 8  # behaviours of a kind: with fewer a direction is that of single prompts
+CHOOSING_SHARE = 1 / 3  # share of the contrast sets' behaviours that layers and strengths are chosen on
+SPLIT_STREAM = 0xC405E
 
 
 @dataclass(frozen=True)
-class Probing:
+class ProbeOptions:
     """`adapter`: a LoRA folder, or a decoder tuned whole.  `system` is the text itself; none: no system turn."""
 
     model: str
@@ -33,16 +33,16 @@ class Probing:
     judge: str = "exact"
     refusals: tuple[str, ...] = ()
     limit: int | None = None  # tokens of a reply; none: `study.reply_limit`
-    margin: float = MARGIN  # loss of a probe's balanced accuracy that would matter
+    margin: float = EQUIVALENCE_MARGIN  # loss of a probe's balanced accuracy that would matter
     nested: int = 0  # permutations of labels through nested cross-validation in the contrast sets; 0: none
     random: int = 19  # directions of chance; 19 can show p = .05
     strengths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
-    divergence: float = DIVERGENCE
-    depth: float = DEPTH
+    divergence: float = MAX_DIVERGENCE
+    depth: float = MAX_DEPTH
     seed: int = 0
 
     def __post_init__(self) -> None:
-        from undersong.study.judges import judge_kind
+        from undersong.study.judges import judge_criterion
 
         if not 0 < self.margin < 0.5:
             raise UndersongError(f"A margin of balanced accuracy lies between 0 and 0.5, not at {self.margin}.")
@@ -50,89 +50,101 @@ class Probing:
             raise UndersongError(
                 f"Divergence {self.divergence} and depth {self.depth} leave no layer; give one above 0, and a share."
             )
-        if judge_kind(self.judge) == "use":
+        if judge_criterion(self.judge) == "use":
             raise UndersongError(
                 f"The judge {self.judge} is of usefulness, and a probe asks for refusals; take another."
             )
 
 
 @dataclass(frozen=True)
-class Sides:
+class ContrastPrompts:
     """Harmful prompts and matched harmless ones."""
 
     harmful: list[Prompt]
-    harmless: list[Prompt]
+    benign: list[Prompt]
 
     @property
-    def both(self) -> list[Prompt]:
+    def all_prompts(self) -> list[Prompt]:
         """The harmful first."""
-        return [*self.harmful, *self.harmless]
+        return [*self.harmful, *self.benign]
 
     @property
     def samples(self) -> tuple[list[Sample], list[Sample]]:
         """(harmful, harmless), in the prompts' order."""
-        harmful, harmless = ([prompt.sample for prompt in side] for side in (self.harmful, self.harmless))
-        return harmful, harmless
+        harmful, benign = ([prompt.sample for prompt in prompts] for prompts in (self.harmful, self.benign))
+        return harmful, benign
 
     @property
     def clusters(self) -> tuple[list[str], list[str]]:
         """(harmful, harmless): the behaviour of each prompt, in order."""
-        harmful, harmless = ([prompt.sample.cluster for prompt in side] for side in (self.harmful, self.harmless))
-        return harmful, harmless
+        harmful, benign = ([prompt.sample.cluster for prompt in prompts] for prompts in (self.harmful, self.benign))
+        return harmful, benign
 
 
-def asked(what: Probing) -> dict[str, Sides]:
+def load_contrast_splits(options: ProbeOptions) -> dict[str, ContrastPrompts]:
     """`fit`, `choose` and `test`.
 
     Raises UndersongError where contrast and held-out sets share items or behaviours, or a set has too few behaviours.
     """
-    from undersong.corpora import HELD_OUT, refuse_shared_items
+    from undersong.corpora import HELD_OUT, check_disjoint_items
 
-    contrast = {kind: _samples(ref, what.modality) for kind, ref in _refs(what, ("harmful", "harmless"))}
-    test = {kind: _samples(ref, what.modality) for kind, ref in _refs(what, ("test_harmful", "test_harmless"))}
-    refuse_shared_items(contrast["harmful"], contrast["harmless"], "the harmless one", "The harmful contrast set")
-    refuse_shared_items(test["test_harmful"], test["test_harmless"], "the set test_harmless", "The set test_harmful")
-    for ours, name in contrast.items():
-        for theirs, other in test.items():
-            refuse_shared_items(name, other, f"the set {theirs}", f"The contrast set {ours}", HELD_OUT)
-    chosen = {kind: chosen_behaviours(kind, samples, what.seed) for kind, samples in contrast.items()}
+    contrast = {
+        kind: _enough_samples(ref, options.modality) for kind, ref in _corpus_refs(options, ("harmful", "harmless"))
+    }
+    test = {
+        kind: _enough_samples(ref, options.modality)
+        for kind, ref in _corpus_refs(options, ("test_harmful", "test_harmless"))
+    }
+    check_disjoint_items(contrast["harmful"], contrast["harmless"], "the harmless one", "The harmful contrast set")
+    check_disjoint_items(test["test_harmful"], test["test_harmless"], "the set test_harmless", "The set test_harmful")
+    for contrast_name, contrast_samples in contrast.items():
+        for test_name, test_samples in test.items():
+            check_disjoint_items(
+                contrast_samples, test_samples, f"the set {test_name}", f"The contrast set {contrast_name}", HELD_OUT
+            )
+    behaviors_by_kind = {kind: choosing_behaviors(kind, samples, options.seed) for kind, samples in contrast.items()}
 
-    def side(samples: Sequence[Sample], harmful: bool) -> list[Prompt]:
+    def kind_prompts(samples: Sequence[Sample], harmful: bool) -> list[Prompt]:
         from undersong.evaluation.prompts import make_prompts
 
         return make_prompts(
             samples,
             set_name="harm" if harmful else "benign",
             harmful=harmful,
-            modality=what.modality,
-            system="plain" if what.system is None else "given",
-            system_text=what.system,
-            instruction=what.instruction,
+            modality=options.modality,
+            system="plain" if options.system is None else "given",
+            system_text=options.system,
+            instruction=options.instruction,
         )
 
-    def sides(pick: bool) -> Sides:
-        kept = [[s for s in contrast[k] if (s.cluster in chosen[k]) == pick] for k in ("harmful", "harmless")]
-        return Sides(side(kept[0], True), side(kept[1], False))
+    def split_prompts(is_choosing: bool) -> ContrastPrompts:
+        samples_by_kind = [
+            [sample for sample in contrast[kind] if (sample.cluster in behaviors_by_kind[kind]) == is_choosing]
+            for kind in ("harmful", "harmless")
+        ]
+        return ContrastPrompts(kind_prompts(samples_by_kind[0], True), kind_prompts(samples_by_kind[1], False))
 
-    held = Sides(side(test["test_harmful"], True), side(test["test_harmless"], False))
-    return {"fit": sides(False), "choose": sides(True), "test": held}
+    held_out = ContrastPrompts(kind_prompts(test["test_harmful"], True), kind_prompts(test["test_harmless"], False))
+    return {"fit": split_prompts(False), "choose": split_prompts(True), "test": held_out}
 
 
-def _refs(what: Probing, names: Sequence[str]) -> list[tuple[str, str]]:
-    return [(name, str(getattr(what, name))) for name in names]
+def _corpus_refs(options: ProbeOptions, names: Sequence[str]) -> list[tuple[str, str]]:
+    return [(name, str(getattr(options, name))) for name in names]
 
 
-def _samples(ref: str, modality: str) -> Sequence[Sample]:
-    from undersong.pipeline.alone.readied import to_ask
+def _enough_samples(ref: str, modality: str) -> Sequence[Sample]:
+    from undersong.pipeline.alone.readied import usable_samples
 
-    usable = to_ask(ref, modality)
-    if (count := len({sample.cluster for sample in usable})) < LEAST:
-        raise UndersongError(f"{ref} has {count} behaviours, and a direction needs {LEAST} of each kind; give more.")
+    usable = usable_samples(ref, modality)
+    if (count := len({sample.cluster for sample in usable})) < MIN_CONTRAST_BEHAVIORS:
+        raise UndersongError(
+            f"{ref} has {count} behaviours, and a direction needs {MIN_CONTRAST_BEHAVIORS} of each kind; give more."
+        )
     return usable
 
 
-def chosen_behaviours(kind: str, samples: Sequence[Sample], seed: int) -> set[str]:
+def choosing_behaviors(kind: str, samples: Sequence[Sample], seed: int) -> set[str]:
     """The behaviours that layers and strengths are chosen on; nothing is fitted on or reported of them."""
-    names = sorted({sample.cluster for sample in samples})
-    order = np.random.default_rng([STREAM, seed, *kind.encode()]).permutation(len(names))
-    return {names[i] for i in order[: max(1, round(CHOOSING * len(names)))]}
+    behaviors = sorted({sample.cluster for sample in samples})
+    order = np.random.default_rng([SPLIT_STREAM, seed, *kind.encode()]).permutation(len(behaviors))
+    return {behaviors[i] for i in order[: max(1, round(CHOOSING_SHARE * len(behaviors)))]}

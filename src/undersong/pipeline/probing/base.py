@@ -9,108 +9,141 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.mechanism import Direction, fit_direction, late_p
-from undersong.mechanism.causal import beats_random, candidates, out_of, random_directions
-from undersong.mechanism.choosing import best
-from undersong.mechanism.interventions import changed
-from undersong.mechanism.odds import first_tokens, refusal_odds, refusal_tokens
-from undersong.pipeline.probing.asked import Probing, Sides
-from undersong.pipeline.probing.numbers import number
-from undersong.pipeline.probing.recognised import Recognised, recognised
-from undersong.pipeline.probing.replied import Asking, Replied
+from undersong.mechanism import RefusalDirection, fit_direction, late_gap_p_value
+from undersong.mechanism.causal import (
+    ablate_direction,
+    evaluate_candidates,
+    random_direction_p_value,
+    random_directions,
+)
+from undersong.mechanism.choosing import select_direction
+from undersong.mechanism.interventions import apply_interventions
+from undersong.mechanism.odds import first_tokens, refusal_scores, refusal_tokens
+from undersong.pipeline.probing.asked import ContrastPrompts, ProbeOptions
+from undersong.pipeline.probing.numbers import finite_or_none
+from undersong.pipeline.probing.recognised import HarmProbes, fit_harm_probes
+from undersong.pipeline.probing.replied import JudgedReplies, ReplyEvaluator
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     from undersong.models.adapter import AudioModel
 
-SURE = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 
 
 @dataclass
-class Base:
+class BaseMeasurements:
     """What the tuned model is set beside.  `place`: of the direction that is the cause, if one was found."""
 
-    direction: Direction
-    fitted: tuple[np.ndarray, np.ndarray]  # what it was fitted on, harmful and harmless
-    states: tuple[np.ndarray, np.ndarray]  # held-out harmful and harmless (layers + 1, prompts, dim)
-    said: Replied  # to the held-out prompts, harmful first
-    separation: float  # p
-    recognised: Recognised | None
-    tokens: list[int] | None = None
-    odds: np.ndarray | None = None  # of held-out harmful prompts
-    place: int | None = None
-    found: dict[str, Any] = field(default_factory=dict)
+    direction: RefusalDirection
+    fit_states: tuple[np.ndarray, np.ndarray]  # what it was fitted on, harmful and harmless
+    test_states: tuple[np.ndarray, np.ndarray]  # held-out harmful and harmless (layers + 1, prompts, dim)
+    replies: JudgedReplies  # to the held-out prompts, harmful first
+    separation_p_value: float  # p
+    harm_probes: HarmProbes | None
+    refusal_tokens: list[int] | None = None
+    refusal_scores: np.ndarray | None = None  # of held-out harmful prompts
+    layer: int | None = None
+    results: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
-def examine_base(model: AudioModel, sides: dict[str, Sides], asking: Asking, what: Probing) -> Base:
+def measure_base_model(
+    model: AudioModel, splits: dict[str, ContrastPrompts], evaluator: ReplyEvaluator, options: ProbeOptions
+) -> BaseMeasurements:
     """Directions on `fit`, the layer on `choose`, everything told on `test`."""
-    fit, test = sides["fit"], sides["test"]
-    fitted = model.hidden(fit.harmful), model.hidden(fit.harmless)
-    direction = fit_direction(*fitted)
-    states = model.hidden(test.harmful), model.hidden(test.harmless)
-    projected = direction.project(states[0]), direction.project(states[1])
-    said, separation = asking.ask(model, test.both), late_p(projected, test.clusters)
-    base = Base(direction, fitted, states, said, separation, recognised(model, sides, fitted, states, what.nested))
-    base.found["said"] = rates(base.said, len(test.harmful))
-    base.found["separation_p"] = number(base.separation)
-    if not base.separation < SURE:
-        base.notes.append(
+    fit, test = splits["fit"], splits["test"]
+    fit_states = model.hidden_states(fit.harmful), model.hidden_states(fit.benign)
+    direction = fit_direction(*fit_states)
+    test_states = model.hidden_states(test.harmful), model.hidden_states(test.benign)
+    projections = direction.project(test_states[0]), direction.project(test_states[1])
+    replies, separation_p_value = (
+        evaluator.evaluate(model, test.all_prompts),
+        late_gap_p_value(projections, test.clusters),
+    )
+    measurements = BaseMeasurements(
+        direction,
+        fit_states,
+        test_states,
+        replies,
+        separation_p_value,
+        fit_harm_probes(model, splits, fit_states, test_states, options.nested),
+    )
+    measurements.results["said"] = rates_by_kind(measurements.replies, len(test.harmful))
+    measurements.results["separation_p"] = finite_or_none(measurements.separation_p_value)
+    if not measurements.separation_p_value < SIGNIFICANCE_LEVEL:
+        measurements.notes.append(
             f"Harmful and harmless prompts lie no further apart along the fitted direction than by chance (p = "
-            f"{base.separation:.2f}), so there is no direction to follow, and layers are not ranked."
+            f"{measurements.separation_p_value:.2f}), so there is no direction to follow, and layers are not ranked."
         )
-        return base
+        return measurements
     try:
-        base.tokens = refusal_tokens(first_tokens(model, fit.both), asking.ask(model, fit.both).refused)
-    except UndersongError as why:
-        base.notes.append(f"{why}  Patching, parts and causes, which go by the first token, were left out.")
-        return base
-    base.found["refusals_begin_with"] = [model.tokenizer.decode([token]) for token in base.tokens]
-    base.odds = refusal_odds(model, test.harmful, base.tokens)
-    _cause(base, base.tokens, model, sides, asking, what)
-    return base
+        measurements.refusal_tokens = refusal_tokens(
+            first_tokens(model, fit.all_prompts), evaluator.evaluate(model, fit.all_prompts).refused
+        )
+    except UndersongError as error:
+        measurements.notes.append(f"{error}  Patching, parts and causes, which go by the first token, were left out.")
+        return measurements
+    measurements.results["refusals_begin_with"] = [
+        model.tokenizer.decode([token]) for token in measurements.refusal_tokens
+    ]
+    measurements.refusal_scores = refusal_scores(model, test.harmful, measurements.refusal_tokens)
+    _test_causality(measurements, measurements.refusal_tokens, model, splits, evaluator, options)
+    return measurements
 
 
-def _cause(
-    base: Base, tokens: Sequence[int], model: AudioModel, sides: dict[str, Sides], asking: Asking, what: Probing
+def _test_causality(
+    measurements: BaseMeasurements,
+    tokens: Sequence[int],
+    model: AudioModel,
+    splits: dict[str, ContrastPrompts],
+    evaluator: ReplyEvaluator,
+    options: ProbeOptions,
 ) -> None:
     """The layer, and what happens to held-out prompts without its direction."""
-    choose, test = sides["choose"], sides["test"]
-    tried = candidates(model, base.direction, choose.harmful, choose.harmless, tokens)
-    base.found["candidates"] = [asdict(one) for one in tried]
-    base.place = best(tried, model.layers, what.divergence, what.depth)
-    if base.place is None:
-        base.notes.append(
+    choose, test = splits["choose"], splits["test"]
+    layer_candidates = evaluate_candidates(model, measurements.direction, choose.harmful, choose.benign, tokens)
+    measurements.results["candidates"] = [asdict(candidate) for candidate in layer_candidates]
+    measurements.layer = select_direction(layer_candidates, model.layers, options.divergence, options.depth)
+    if measurements.layer is None:
+        measurements.notes.append(
             "No layer's direction induces refusal where it is put in and hardly touches harmless prompts where it is "
             "taken out, so none is called the cause."
         )
         return
-    before, place = refusal_odds(model, test.harmful, tokens), base.place
+    scores_before, layer = refusal_scores(model, test.harmful, tokens), measurements.layer
 
-    def drop(direction: Direction) -> float:
-        after = refusal_odds(model, test.harmful, tokens, out_of(direction, place, model.layers))
-        return float((before - after).mean())
+    def score_drop(direction: RefusalDirection) -> float:
+        scores_after = refusal_scores(model, test.harmful, tokens, ablate_direction(direction, layer, model.layers))
+        return float((scores_before - scores_after).mean())
 
-    effect = drop(base.direction)
-    others = random_directions(base.direction, base.fitted, sides["fit"].clusters, what.random, what.seed)
-    chance = [drop(one) for one in others]
+    effect = score_drop(measurements.direction)
+    controls = random_directions(
+        measurements.direction, measurements.fit_states, splits["fit"].clusters, options.random, options.seed
+    )
+    control_effects = [score_drop(control) for control in controls]
 
-    def taken() -> AbstractContextManager[None]:
-        return changed(model.decoder.layers, out_of(base.direction, place, model.layers)([]))
+    def ablated() -> AbstractContextManager[None]:
+        return apply_interventions(
+            model.decoder.layers, ablate_direction(measurements.direction, layer, model.layers)([])
+        )
 
-    said = asking.ask(model, test.both, taken())
-    base.found["ablation"] = {
-        "place": place,
+    replies = evaluator.evaluate(model, test.all_prompts, ablated())
+    measurements.results["ablation"] = {
+        "place": layer,
         "odds_lost": effect,
-        "odds_lost_at_random": chance,
-        "p": beats_random(effect, chance),
-        "said": rates(said, len(test.harmful)),
-        "loss": reply_losses(model, base, test, taken),
+        "odds_lost_at_random": control_effects,
+        "p": random_direction_p_value(effect, control_effects),
+        "said": rates_by_kind(replies, len(test.harmful)),
+        "loss": benign_reply_losses(model, measurements, test, ablated),
     }
 
 
-def reply_losses(
-    model: AudioModel, base: Base, test: Sides, hands: Callable[[], AbstractContextManager[None]]
+def benign_reply_losses(
+    model: AudioModel,
+    base: BaseMeasurements,
+    test_prompts: ContrastPrompts,
+    intervention: Callable[[], AbstractContextManager[None]],
 ) -> dict[str, float]:
     """Mean cost of a token of the base's own replies to harmless prompts, without `hands` on the decoder and with.
 
@@ -118,15 +151,18 @@ def reply_losses(
     """
     from undersong.tuning.held_out import mean_loss
 
-    replies = [reply.reply for reply in base.said.replies[len(test.harmful) :]]
-    told = [(prompt, reply) for prompt, reply in zip(test.harmless, replies) if reply]
-    asked, answers = [prompt for prompt, _ in told], [reply for _, reply in told]
-    plain = mean_loss(model, asked, answers, 32)
-    with hands():
-        return {"before": plain, "after": mean_loss(model, asked, answers, 32)}
+    replies = [reply.reply for reply in base.replies.replies[len(test_prompts.harmful) :]]
+    answered = [(prompt, reply) for prompt, reply in zip(test_prompts.benign, replies) if reply]
+    prompts, reply_texts = [prompt for prompt, _ in answered], [reply for _, reply in answered]
+    loss_before = mean_loss(model, prompts, reply_texts, 32)
+    with intervention():
+        return {"before": loss_before, "after": mean_loss(model, prompts, reply_texts, 32)}
 
 
-def rates(said: Replied, harmful: int) -> dict[str, Any]:
+def rates_by_kind(replies: JudgedReplies, harmful_count: int) -> dict[str, Any]:
     """Of either side; the first `harmful` replies are to harmful prompts."""
-    sides = [Replied(said.replies[part], said.verdicts[part]) for part in (slice(None, harmful), slice(harmful, None))]
-    return {"harmful": sides[0].rate, "harmless": sides[1].rate}
+    by_kind = [
+        JudgedReplies(replies.replies[rows], replies.verdicts[rows])
+        for rows in (slice(None, harmful_count), slice(harmful_count, None))
+    ]
+    return {"harmful": by_kind[0].rate_entry, "harmless": by_kind[1].rate_entry}

@@ -7,18 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from undersong.mechanism.matched import mismatches
-from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.folders import whole, writable, write_provenance
-from undersong.pipeline.probing.asked import Probing, Sides, asked
-from undersong.study import reply_limit
+from undersong.mechanism.matched import contrast_mismatches
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.pipeline.folders import atomic_folder, check_output_folder, write_provenance
+from undersong.pipeline.probing.asked import ContrastPrompts, ProbeOptions, load_contrast_splits
+from undersong.study import default_max_new_tokens
 from undersong.types import UndersongError
 
 SCHEMA = "undersong-probe/1"
-SETS = ("harmful", "harmless", "test_harmful", "test_harmless")
+CORPUS_OPTIONS = ("harmful", "harmless", "test_harmful", "test_harmless")
 
 
-def probe(what: Probing, out: str | Path, loading: Loading = PLAIN) -> dict[str, Any]:
+def run_probe(options: ProbeOptions, out: str | Path, loading: Loading = DEFAULT_LOAD_OPTIONS) -> dict[str, Any]:
     """Everything the mechanism room can tell of one tuned model; written to `out`, which appears whole or not at all.
 
     Errors, before a model is loaded: contrast and held-out sets that share items or have too few behaviours, an adapter
@@ -26,74 +26,83 @@ def probe(what: Probing, out: str | Path, loading: Loading = PLAIN) -> dict[str,
     """
     from undersong.corpora import corpus_hash
     from undersong.evaluation.judging.named import judge_hash, make_judge
-    from undersong.models.adapters import saved_adapter
+    from undersong.models.adapters import use_adapter
     from undersong.models.folders import model_hash
-    from undersong.models.frozen import fingerprint
-    from undersong.pipeline.alone.evaluated import adapter_folder, refusals_of
-    from undersong.pipeline.alone.readied import ready_model
-    from undersong.pipeline.probing.base import examine_base
-    from undersong.pipeline.probing.page import markdown
-    from undersong.pipeline.probing.replied import Asking
-    from undersong.pipeline.probing.tuned import examine_tuned
-    from undersong.pipeline.probing.written import findings
-    from undersong.pipeline.speakers import answers_only, shown
+    from undersong.models.frozen import module_hashes
+    from undersong.pipeline.alone.evaluated import check_adapter_folder, refusal_texts
+    from undersong.pipeline.alone.readied import load_model_with_audio
+    from undersong.pipeline.probing.base import measure_base_model
+    from undersong.pipeline.probing.page import probe_markdown
+    from undersong.pipeline.probing.replied import ReplyEvaluator
+    from undersong.pipeline.probing.tuned import measure_tuned_model
+    from undersong.pipeline.probing.written import probe_findings
+    from undersong.pipeline.speakers import display_reference, is_black_box
     from undersong.store import hash_folder
 
-    if answers_only(what.model):
-        raise UndersongError(f"{shown(what.model)} only answers, and cannot be looked into; give the model itself.")
-    out, worn = writable(Path(out), "probe"), adapter_folder(what.adapter)
-    judge = make_judge(what.judge, refusals_of(what.judge, what.refusals, what.model), loading.device, loading.dtype)
-    sides = asked(what)
-    model = ready_model(what.model, loading, [p.sample for side in sides.values() for p in side.both])
-    asking = Asking(judge, what.limit or reply_limit(what.model))
-    base = examine_base(model, sides, asking, what)
-    frozen = fingerprint(model.frozen)
-    with saved_adapter(model, worn) as tuned:
-        after = fingerprint(tuned.frozen)
-        encoder = {kind: _equal(frozen, after, kind) for kind in ("parameters", "buffers")}
-        found = examine_tuned(tuned, base, sides, asking, what)
+    if is_black_box(options.model):
+        raise UndersongError(
+            f"{display_reference(options.model)} only answers, and cannot be looked into; give the model itself."
+        )
+    out, adapter_path = check_output_folder(Path(out), "probe"), check_adapter_folder(options.adapter)
+    judge = make_judge(
+        options.judge, refusal_texts(options.judge, options.refusals, options.model), loading.device, loading.dtype
+    )
+    splits = load_contrast_splits(options)
+    model = load_model_with_audio(
+        options.model, loading, [p.sample for prompts in splits.values() for p in prompts.all_prompts]
+    )
+    evaluator = ReplyEvaluator(judge, options.limit or default_max_new_tokens(options.model))
+    base = measure_base_model(model, splits, evaluator, options)
+    base_hashes = module_hashes(model.frozen_modules)
+    with use_adapter(model, adapter_path) as tuned:
+        tuned_hashes = module_hashes(tuned.frozen_modules)
+        encoder = {kind: _hashes_equal(base_hashes, tuned_hashes, kind) for kind in ("parameters", "buffers")}
+        tuned_results = measure_tuned_model(tuned, base, splits, evaluator, options)
     results: dict[str, Any] = {
         "schema": SCHEMA,
-        "model": what.model,
-        "modality": what.modality,
+        "model": options.model,
+        "modality": options.modality,
         "judge": judge.name,
-        "asked": {name: getattr(what, name) for name in (*SETS, "system")} | {"adapter": worn.name},
+        "asked": {name: getattr(options, name) for name in (*CORPUS_OPTIONS, "system")}
+        | {"adapter": adapter_path.name},
         "encoder": encoder,
         "layers": model.layers,
-        "prompts": {name: _counts(side) for name, side in sides.items()},
-        "base": base.found,
-        "tuned": found,
-        "notes": [*_mismatches(sides), *base.notes],
+        "prompts": {name: _prompt_counts(prompts) for name, prompts in splits.items()},
+        "base": base.results,
+        "tuned": tuned_results,
+        "notes": [*_mismatch_notes(splits), *base.notes],
     }
-    results["findings"] = findings(results)
-    with whole(out, "probe") as folder:
+    results["findings"] = probe_findings(results)
+    with atomic_folder(out, "probe") as folder:
         text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / "probe.json").write_text(text + "\n", encoding="utf-8")
-        (folder / "probe.md").write_text(markdown(results), encoding="utf-8")
-        refs = {name: getattr(what, name) for name in SETS}
+        (folder / "probe.md").write_text(probe_markdown(results), encoding="utf-8")
+        refs = {name: getattr(options, name) for name in CORPUS_OPTIONS}
         inputs = {name: corpus_hash(ref) for name, ref in refs.items()}
-        inputs |= {"model": model_hash(what.model), "adapter": hash_folder(worn)}
-        if source := judge_hash(what.judge):
-            inputs["judge"] = source
-        config = {**asdict(what), "adapter": worn.name, "loading": loading.key}
+        inputs |= {"model": model_hash(options.model), "adapter": hash_folder(adapter_path)}
+        if source_hash := judge_hash(options.judge):
+            inputs["judge"] = source_hash
+        config = {**asdict(options), "adapter": adapter_path.name, "loading": loading.cache_key}
         write_provenance(folder, "probe", config, inputs, {"device": loading.device, **model.facts})
     return results
 
 
-def _equal(before: dict[str, str], after: dict[str, str], kind: str) -> bool:
+def _hashes_equal(before: dict[str, str], after: dict[str, str], kind: str) -> bool:
     """Whether all hashes of a kind of the encoder and projector are the same with the adapter on."""
     return all(after[name] == value for name, value in before.items() if name.endswith(f"/{kind}"))
 
 
-def _mismatches(sides: dict[str, Sides]) -> list[str]:
-    named = {"the contrast sets": [*sides["fit"].samples], "the held-out sets": [*sides["test"].samples]}
-    return [said for name, (harmful, harmless) in named.items() for said in mismatches(harmful, harmless, name)]
+def _mismatch_notes(splits: dict[str, ContrastPrompts]) -> list[str]:
+    sample_sets = {"the contrast sets": [*splits["fit"].samples], "the held-out sets": [*splits["test"].samples]}
+    return [
+        note for name, (harmful, benign) in sample_sets.items() for note in contrast_mismatches(harmful, benign, name)
+    ]
 
 
-def _counts(side: Sides) -> dict[str, int]:
+def _prompt_counts(prompts: ContrastPrompts) -> dict[str, int]:
     return {
-        "harmful": len(side.harmful),
-        "harmless": len(side.harmless),
-        "harmful_clusters": len(set(side.clusters[0])),
-        "harmless_clusters": len(set(side.clusters[1])),
+        "harmful": len(prompts.harmful),
+        "harmless": len(prompts.benign),
+        "harmful_clusters": len(set(prompts.clusters[0])),
+        "harmless_clusters": len(set(prompts.clusters[1])),
     }

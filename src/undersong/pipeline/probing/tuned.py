@@ -6,150 +6,202 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.mechanism import fit_direction, gap_curve, late_change, late_p
-from undersong.mechanism.causal import beats_random, into, random_directions
+from undersong.mechanism import fit_direction, gap_curve, late_gap_change, late_gap_p_value
+from undersong.mechanism.causal import add_direction, random_direction_p_value, random_directions
 from undersong.mechanism.directions import late_layers
-from undersong.mechanism.drift import drift
-from undersong.mechanism.interventions import changed
-from undersong.mechanism.odds import refusal_odds
-from undersong.mechanism.parts import parts_of, without
-from undersong.mechanism.patching import Recovery, patched_odds, recovery
-from undersong.mechanism.recognition import behaviours
-from undersong.pipeline.probing.asked import Probing, Sides
-from undersong.pipeline.probing.base import Base, rates, reply_losses
-from undersong.pipeline.probing.numbers import by_place, number
-from undersong.pipeline.probing.recognised import recognised, recognition
-from undersong.pipeline.probing.replied import Asking
+from undersong.mechanism.drift import measure_drift
+from undersong.mechanism.interventions import apply_interventions
+from undersong.mechanism.odds import refusal_scores
+from undersong.mechanism.parts import disable_lora_modules, lora_parts
+from undersong.mechanism.patching import Recovery, measure_recovery, patched_refusal_scores
+from undersong.mechanism.recognition import behavior_ids
+from undersong.pipeline.probing.asked import ContrastPrompts, ProbeOptions
+from undersong.pipeline.probing.base import BaseMeasurements, benign_reply_losses, rates_by_kind
+from undersong.pipeline.probing.numbers import finite_or_none, rows_by_layer
+from undersong.pipeline.probing.recognised import fit_harm_probes, recognition_results
+from undersong.pipeline.probing.replied import ReplyEvaluator
 
 if TYPE_CHECKING:
-    from undersong.mechanism import Direction
+    from undersong.mechanism import RefusalDirection
     from undersong.models.adapter import AudioModel
 
-OVER_REFUSAL = 0.1  # most that a strength may add on the prompts it is chosen on
+MAX_OVER_REFUSAL = 0.1  # most that a strength may add on the prompts it is chosen on
 
 
-def examine_tuned(
-    model: AudioModel, base: Base, sides: dict[str, Sides], asking: Asking, what: Probing
+def measure_tuned_model(
+    model: AudioModel,
+    base: BaseMeasurements,
+    splits: dict[str, ContrastPrompts],
+    evaluator: ReplyEvaluator,
+    options: ProbeOptions,
 ) -> dict[str, Any]:
     """The same held-out prompts as of the base, and all that is read off them."""
-    fit, test = sides["fit"], sides["test"]
-    states = model.hidden(test.harmful), model.hidden(test.harmless)
-    fitted = model.hidden(fit.harmful), model.hidden(fit.harmless)
-    refit = fit_direction(*fitted)
-    said, known = asking.ask(model, test.both), recognised(model, sides, fitted, states, what.nested)
-    found: dict[str, Any] = {
-        "said": rates(said, len(test.harmful)),
-        "encoder_difference": float(model.hearing_difference([p.sample for p in test.both if p.sample.audio])[0]),
-        **_gaps(base, states, refit, test),
-        **_drift(base, states, test),
+    fit, test = splits["fit"], splits["test"]
+    test_states = model.hidden_states(test.harmful), model.hidden_states(test.benign)
+    fit_states = model.hidden_states(fit.harmful), model.hidden_states(fit.benign)
+    refit_direction = fit_direction(*fit_states)
+    replies, harm_probes = (
+        evaluator.evaluate(model, test.all_prompts),
+        fit_harm_probes(model, splits, fit_states, test_states, options.nested),
+    )
+    results: dict[str, Any] = {
+        "said": rates_by_kind(replies, len(test.harmful)),
+        "encoder_difference": float(
+            model.max_encoding_difference([p.sample for p in test.all_prompts if p.sample.audio])[0]
+        ),
+        **_gap_results(base, test_states, refit_direction, test),
+        **_drift_results(base, test_states, test),
     }
-    if base.recognised is not None and known is not None:
-        found["recognition"] = recognition(base.recognised, known, (base.said, said), sides, what.margin)
-    if base.tokens is not None and base.odds is not None:
-        found |= _given_back(model, base, test)
-    if base.place is not None:
-        found["steering"] = _steering(model, base, sides, asking, what)
-    return found
+    if base.harm_probes is not None and harm_probes is not None:
+        results["recognition"] = recognition_results(
+            base.harm_probes, harm_probes, (base.replies, replies), splits, options.margin
+        )
+    if base.refusal_tokens is not None and base.refusal_scores is not None:
+        results |= _recovery_results(model, base, test)
+    if base.layer is not None:
+        results["steering"] = _steering_results(model, base, splits, evaluator, options)
+    return results
 
 
-def _gaps(base: Base, states: tuple[np.ndarray, np.ndarray], refit: Direction, test: Sides) -> dict[str, Any]:
+def _gap_results(
+    base: BaseMeasurements, states: tuple[np.ndarray, np.ndarray], refit: RefusalDirection, test: ContrastPrompts
+) -> dict[str, Any]:
     rng = np.random.default_rng(0)
-    before, after = ([base.direction.project(side) for side in pair] for pair in (base.states, states))
-    curves = [gap_curve(pair[0], pair[1], *test.clusters, rng) for pair in (before, after)]
-    sides = {"before": curves[0], "after": curves[1]}
+    before, after = (
+        [base.direction.project(kind_states) for kind_states in pair] for pair in (base.test_states, states)
+    )
+    curves = [gap_curve(projections[0], projections[1], *test.clusters, rng) for projections in (before, after)]
+    curves_by_stage = {"before": curves[0], "after": curves[1]}
     columns = {
-        f"{name}_{when}": getattr(curve, name)
-        for when, curve in sides.items()
+        f"{name}_{stage}": getattr(curve, name)
+        for stage, curve in curves_by_stage.items()
         for name in ("harmful", "harmless", "gap", "low", "high")
     }
-    change, low, high = late_change((before[0], before[1]), (after[0], after[1]), test.clusters, rng)
-    p = late_p((after[0] - before[0], after[1] - before[1]), test.clusters)
-    last = late_layers(len(curves[0].gap) - 1)
+    change, low, high = late_gap_change((before[0], before[1]), (after[0], after[1]), test.clusters, rng)
+    p_value = late_gap_p_value((after[0] - before[0], after[1] - before[1]), test.clusters)
+    late_slice = late_layers(len(curves[0].gap) - 1)
     late = {
-        "before": number(float(np.mean(curves[0].gap[last]))),
-        "change": number(change),
-        "low": number(low),
-        "high": number(high),
-        "p": number(p),
+        "before": finite_or_none(float(np.mean(curves[0].gap[late_slice]))),
+        "change": finite_or_none(change),
+        "low": finite_or_none(low),
+        "high": finite_or_none(high),
+        "p": finite_or_none(p_value),
     }
-    return {"gaps": by_place(**columns, cosine_to_refit=base.direction.cosine(refit)), "late_gap": late}
+    return {"gaps": rows_by_layer(**columns, cosine_to_refit=base.direction.cosine(refit)), "late_gap": late}
 
 
-def _drift(base: Base, states: tuple[np.ndarray, np.ndarray], test: Sides) -> dict[str, Any]:
-    whole = [np.concatenate(pair, axis=1) for pair in (base.states, states)]
-    found = drift(whole[0], whole[1], behaviours(test.samples, "held-out"))
-    columns = {name: getattr(found, name) for name in ("relative", "low", "high", "cka")}
-    return {"drift": by_place(**columns), "input_difference": found.at_input}
+def _drift_results(
+    base: BaseMeasurements, states: tuple[np.ndarray, np.ndarray], test: ContrastPrompts
+) -> dict[str, Any]:
+    all_states = [np.concatenate(pair, axis=1) for pair in (base.test_states, states)]
+    representation_drift = measure_drift(all_states[0], all_states[1], behavior_ids(test.samples, "held-out"))
+    columns = {name: getattr(representation_drift, name) for name in ("relative", "low", "high", "cka")}
+    return {"drift": rows_by_layer(**columns), "input_difference": representation_drift.input_difference}
 
 
-def _given_back(model: AudioModel, base: Base, test: Sides) -> dict[str, Any]:
+def _recovery_results(model: AudioModel, base: BaseMeasurements, test: ContrastPrompts) -> dict[str, Any]:
     """What the base's states, and the adapter without its parts, give back of the refusal's odds."""
-    assert base.tokens is not None
-    assert base.odds is not None
-    tuned, clusters = refusal_odds(model, test.harmful, base.tokens), test.clusters[0]
-    patched = recovery(base.odds, tuned, patched_odds(model, base.states[0], test.harmful, base.tokens), clusters)
-    found: dict[str, Any] = {
-        "odds_lost": dict(zip(("value", "low", "high"), patched.lost)),
-        "patching": by_place(share=patched.share, low=patched.low, high=patched.high) if patched.is_something else None,
+    assert base.refusal_tokens is not None
+    assert base.refusal_scores is not None
+    tuned_scores, clusters = refusal_scores(model, test.harmful, base.refusal_tokens), test.clusters[0]
+    patching = measure_recovery(
+        base.refusal_scores,
+        tuned_scores,
+        patched_refusal_scores(model, base.test_states[0], test.harmful, base.refusal_tokens),
+        clusters,
+    )
+    results: dict[str, Any] = {
+        "odds_lost": dict(zip(("value", "low", "high"), patching.refusal_loss)),
+        "patching": rows_by_layer(share=patching.share, low=patching.low, high=patching.high)
+        if patching.is_measurable
+        else None,
     }
-    if hasattr(model.model, "peft_config") and patched.is_something:
-        parts, odds = parts_of(model), []
+    if hasattr(model.model, "peft_config") and patching.is_measurable:
+        parts, part_scores = lora_parts(model), []
         for modules in parts.values():
-            with without(modules):
-                odds.append(refusal_odds(model, test.harmful, base.tokens))
-        found["parts"] = _named(list(parts), recovery(base.odds, tuned, np.stack(odds), clusters))
-    return found
+            with disable_lora_modules(modules):
+                part_scores.append(refusal_scores(model, test.harmful, base.refusal_tokens))
+        results["parts"] = _part_rows(
+            list(parts), measure_recovery(base.refusal_scores, tuned_scores, np.stack(part_scores), clusters)
+        )
+    return results
 
 
-def _named(names: list[str], found: Recovery) -> list[dict[str, Any]]:
+def _part_rows(names: list[str], part_recovery: Recovery) -> list[dict[str, Any]]:
     return [
-        {"part": name, "share": number(found.share[i]), "low": number(found.low[i]), "high": number(found.high[i])}
+        {
+            "part": name,
+            "share": finite_or_none(part_recovery.share[i]),
+            "low": finite_or_none(part_recovery.low[i]),
+            "high": finite_or_none(part_recovery.high[i]),
+        }
         for i, name in enumerate(names)
     ]
 
 
-def _steering(model: AudioModel, base: Base, sides: dict[str, Sides], asking: Asking, what: Probing) -> dict[str, Any]:
+def _steering_results(
+    model: AudioModel,
+    base: BaseMeasurements,
+    splits: dict[str, ContrastPrompts],
+    evaluator: ReplyEvaluator,
+    options: ProbeOptions,
+) -> dict[str, Any]:
     """The base's direction put back: the strength chosen on `choose`, told on `test`, beside directions of chance."""
-    assert base.place is not None
-    assert base.tokens is not None
-    choose, test, place, tokens = sides["choose"], sides["test"], base.place, base.tokens
+    assert base.layer is not None
+    assert base.refusal_tokens is not None
+    choose, test, layer, tokens = splits["choose"], splits["test"], base.layer, base.refusal_tokens
 
-    def said(strength: float, prompts: Sides, direction: Direction = base.direction) -> dict[str, Any]:
-        hands = changed(model.decoder.layers, into(direction, place, strength)([]))
-        return rates(asking.ask(model, prompts.both, hands), len(prompts.harmful))
+    def rates_with(
+        strength: float, prompts: ContrastPrompts, direction: RefusalDirection = base.direction
+    ) -> dict[str, Any]:
+        intervention = apply_interventions(model.decoder.layers, add_direction(direction, layer, strength)([]))
+        return rates_by_kind(evaluator.evaluate(model, prompts.all_prompts, intervention), len(prompts.harmful))
 
-    tried: list[dict[str, Any]] = [
-        {"strength": strength, "said": said(strength, choose)} for strength in (0.0, *what.strengths)
+    trials: list[dict[str, Any]] = [
+        {"strength": strength, "said": rates_with(strength, choose)} for strength in (0.0, *options.strengths)
     ]
-    plain = tried[0]["said"]["harmless"]["refusal_rate"]
-    fit = [one for one in tried[1:] if one["said"]["harmless"]["refusal_rate"] <= plain + OVER_REFUSAL]
-    chosen = min(fit, key=lambda one: (_attacks(one["said"]), one["strength"])) if fit else None
-    if chosen is None or _attacks(chosen["said"]) >= _attacks(tried[0]["said"]):
-        return {"place": place, "tried": tried, "strength": None}
-    strength = chosen["strength"]
-    before = refusal_odds(model, test.harmful, tokens)
+    baseline_refusal_rate = trials[0]["said"]["harmless"]["refusal_rate"]
+    eligible = [
+        trial
+        for trial in trials[1:]
+        if trial["said"]["harmless"]["refusal_rate"] <= baseline_refusal_rate + MAX_OVER_REFUSAL
+    ]
+    best = (
+        min(eligible, key=lambda trial: (_harmful_attack_rate(trial["said"]), trial["strength"])) if eligible else None
+    )
+    if best is None or _harmful_attack_rate(best["said"]) >= _harmful_attack_rate(trials[0]["said"]):
+        return {"place": layer, "tried": trials, "strength": None}
+    strength = best["strength"]
+    scores_before = refusal_scores(model, test.harmful, tokens)
 
-    def gain(direction: Direction) -> float:
-        return float((refusal_odds(model, test.harmful, tokens, into(direction, place, strength)) - before).mean())
+    def score_gain(direction: RefusalDirection) -> float:
+        return float(
+            (
+                refusal_scores(model, test.harmful, tokens, add_direction(direction, layer, strength)) - scores_before
+            ).mean()
+        )
 
-    effect = gain(base.direction)
-    others = random_directions(base.direction, base.fitted, sides["fit"].clusters, what.random, what.seed)
-    chance = [gain(one) for one in others]
+    effect = score_gain(base.direction)
+    controls = random_directions(base.direction, base.fit_states, splits["fit"].clusters, options.random, options.seed)
+    control_effects = [score_gain(trial) for trial in controls]
     return {
-        "place": place,
-        "tried": tried,
+        "place": layer,
+        "tried": trials,
         "strength": strength,
         "odds_gained": effect,
-        "odds_gained_at_random": chance,
-        "p": beats_random(effect, chance),
-        "said": said(strength, test),
-        "loss": reply_losses(
-            model, base, test, lambda: changed(model.decoder.layers, into(base.direction, place, strength)([]))
+        "odds_gained_at_random": control_effects,
+        "p": random_direction_p_value(effect, control_effects),
+        "said": rates_with(strength, test),
+        "loss": benign_reply_losses(
+            model,
+            base,
+            test,
+            lambda: apply_interventions(model.decoder.layers, add_direction(base.direction, layer, strength)([])),
         ),
     }
 
 
-def _attacks(said: dict[str, Any]) -> float:
+def _harmful_attack_rate(reply_rates: dict[str, Any]) -> float:
     from undersong.pipeline.results.rates import attack_rate
 
-    return attack_rate(said["harmful"])
+    return attack_rate(reply_rates["harmful"])

@@ -11,95 +11,101 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from undersong.pipeline.records import AuditRecord, ModelRecord, RunRecord
-from undersong.pipeline.results.comparisons import correct, model_comparison, recipe_comparisons
-from undersong.pipeline.results.comprehended import columns, told_of, with_comprehension
-from undersong.pipeline.results.defended import defense_entries, defense_facts, recommended_entries
+from undersong.pipeline.results.comparisons import adjust_p_values, model_comparison, recipe_comparisons
+from undersong.pipeline.results.comprehended import add_comprehension, comprehension_columns, read_run_comprehension
+from undersong.pipeline.results.defended import defense_entries, defense_facts, recommendation_entries
 from undersong.pipeline.results.explained import mechanism_entry
-from undersong.pipeline.results.foretold import foretold_entries, score_entries
-from undersong.pipeline.results.judged import judge_entries
-from undersong.pipeline.results.marginals import marginals
-from undersong.pipeline.results.noise import noise_entries
-from undersong.pipeline.results.notes import comprehension_notes, cut_notes, failed_notes, standing_notes
-from undersong.pipeline.results.predicted import predicted_entries
+from undersong.pipeline.results.foretold import score_vs_jsr_entries, screening_score_entries
+from undersong.pipeline.results.judged import judge_agreement_entries
+from undersong.pipeline.results.marginals import marginal_effects
+from undersong.pipeline.results.noise import run_noise_entries
+from undersong.pipeline.results.notes import comprehension_notes, design_notes, lost_reply_notes, truncation_notes
+from undersong.pipeline.results.predicted import proximity_vs_jsr_entries
 from undersong.pipeline.results.rates import set_rates
 from undersong.pipeline.results.screened import (
-    agreement_entry,
-    fingerprint_entries,
-    screen_entries,
+    axis_agreement_entry,
+    axis_fingerprint_entries,
+    screening_entries,
     selection_entries,
 )
 from undersong.pipeline.results.variance import variance_entries
-from undersong.store import canonical
+from undersong.store import canonical_json
 from undersong.study import Comprehension
-from undersong.study.judges import judge_kind
+from undersong.study.judges import judge_criterion
 from undersong.types import Prompt, Reply, Sample, Verdict
 
 SCHEMA = "undersong-results/1"
 EXAMPLES_A_SET = 2
 
 
-def assemble(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(results without provenance, every verdict as a row with its run)."""
     from undersong.evaluation.verdicts import read_verdicts
 
     study = record.study
-    every = [run for m in record.models for run in (*m.runs, *m.defended)]
-    judged = [a for run in every for a in (run.verdicts, *(a for _, a in run.also))]
-    verdicts = {a.hash: read_verdicts(a.checked().path / "verdicts.parquet") for a in judged}
+    all_runs = [run for model in record.models for run in (*model.runs, *model.defended_runs)]
+    verdict_artifacts = [a for run in all_runs for a in (run.verdicts, *(a for _, a in run.other_verdicts))]
+    verdicts = {a.hash: read_verdicts(a.verify().path / "verdicts.parquet") for a in verdict_artifacts}
     samples = {(name, s.id): s for name, corpus in record.sets.items() for s in corpus.samples}
-    how = study.evaluation.comprehension
-    runs = [_run(m, run, verdicts[run.verdicts.hash], samples, how) for m in record.models for run in m.runs]
-    defended = [
-        {**_run(m, run, verdicts[run.verdicts.hash], samples, how), **defense_facts(run)}
-        for m in record.models
-        for run in m.defended
+    comprehension_config = study.evaluation.comprehension
+    runs = [
+        _run_entry(model, run, verdicts[run.verdicts.hash], samples, comprehension_config)
+        for model in record.models
+        for run in model.runs
     ]
-    defenses = defense_entries(record, runs, defended)
-    last, targets = study.tuning.steps[-1], _targets(record)
+    defended_runs = [
+        {**_run_entry(model, run, verdicts[run.verdicts.hash], samples, comprehension_config), **defense_facts(run)}
+        for model in record.models
+        for run in model.defended_runs
+    ]
+    defenses = defense_entries(record, runs, defended_runs)
+    last_step, targets = study.tuning.steps[-1], _target_entry(record)
     results = {
         "schema": SCHEMA,
-        "study": _study(record),
+        "study": _study_entry(record),
         "runs": runs,
         "comparisons": [
-            *recipe_comparisons(runs, study.plain, study.system_defense, last),
-            *correct(_model_comparisons(record, verdicts, last)),
+            *recipe_comparisons(runs, study.undefended_system, study.system_defense, last_step),
+            *adjust_p_values(_model_comparisons(record, verdicts, last_step)),
         ],
-        "judges": judge_entries(record, verdicts),
-        "predicts": [entry for m in record.models for entry in predicted_entries(record, m, runs)],
-        "run_noise": noise_entries(runs, study.plain, last),
-        "variance": variance_entries(record, verdicts, last),
-        "marginals": marginals(runs, study.plain, last),
-        "defended": defended,
+        "judges": judge_agreement_entries(record, verdicts),
+        "predicts": [entry for m in record.models for entry in proximity_vs_jsr_entries(record, m, runs)],
+        "run_noise": run_noise_entries(runs, study.undefended_system, last_step),
+        "variance": variance_entries(record, verdicts, last_step),
+        "marginals": marginal_effects(runs, study.undefended_system, last_step),
+        "defended": defended_runs,
         "defenses": defenses,
-        "recommended": recommended_entries(study, defenses),
+        "recommended": recommendation_entries(study, defenses),
         "mechanism": mechanism_entry(record, runs),
         "targets": targets,
-        "screen": [entry for m in record.models for entry in screen_entries(record, m)],
+        "screen": [entry for m in record.models for entry in screening_entries(record, m)],
         "selections": [entry for m in record.models for entry in selection_entries(record, m)],
         "overlap": [dict(zip(("a", "b", "kind", "pairs"), row)) for row in record.overlap],
-        "screening_score": [entry for m in record.models for entry in score_entries(record, m)],
-        "foretold": [entry for m in record.models for entry in foretold_entries(record, m, runs)],
-        "fingerprint": [entry for m in record.models for entry in fingerprint_entries(record, m)],
-        "axes_agreement": agreement_entry(record, record.models[0], (*study.selection.fractions, 0.25)[0]),
+        "screening_score": [entry for m in record.models for entry in screening_score_entries(record, m)],
+        "foretold": [entry for m in record.models for entry in score_vs_jsr_entries(record, m, runs)],
+        "fingerprint": [entry for m in record.models for entry in axis_fingerprint_entries(record, m)],
+        "axes_agreement": axis_agreement_entry(record, record.models[0], (*study.selection.fractions, 0.25)[0]),
         "examples": [e for m in record.models for e in _examples(record, m, verdicts, show_replies)],
         "notes": [
             *study.notes,
-            *standing_notes(record, targets),
-            *failed_notes(runs),
-            *cut_notes(runs),
-            *comprehension_notes(runs, how),
+            *design_notes(record, targets),
+            *lost_reply_notes(runs),
+            *truncation_notes(runs),
+            *comprehension_notes(runs, comprehension_config),
         ],
     }
-    return results, [row for run in every for row in _rows(run, verdicts[run.verdicts.hash], how)]
+    return results, [
+        row for run in all_runs for row in _verdict_rows(run, verdicts[run.verdicts.hash], comprehension_config)
+    ]
 
 
 def result_hash(results: Mapping[str, Any]) -> str:
     """SHA-256 of canonical results without provenance (and so without times)."""
-    kept = {key: value for key, value in results.items() if key != "provenance"}
-    return hashlib.sha256(canonical(kept).encode()).hexdigest()
+    content = {key: value for key, value in results.items() if key != "provenance"}
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
-def _study(record: AuditRecord) -> dict[str, Any]:
+def _study_entry(record: AuditRecord) -> dict[str, Any]:
     study = record.study
     return {
         "name": study.study,
@@ -110,13 +116,13 @@ def _study(record: AuditRecord) -> dict[str, Any]:
         "draws": list(study.tuning.draws),
         "steps": [0, *study.tuning.steps],
         "judge": study.evaluation.judge,
-        "judge_kind": judge_kind(study.evaluation.judge),
+        "judge_kind": judge_criterion(study.evaluation.judge),
         "config": study.model_dump(mode="json"),
     }
 
 
-def _identity(run: RunRecord) -> dict[str, Any]:
-    arm, chosen = run.arm, run.arm.selection
+def _run_identity(run: RunRecord) -> dict[str, Any]:
+    arm, selection = run.arm, run.arm.selection
     return {
         "arm": arm.name,
         "model": arm.model,
@@ -126,49 +132,52 @@ def _identity(run: RunRecord) -> dict[str, Any]:
         "fraction": arm.fraction,
         "rule": arm.rule or None,
         "harm_set": arm.harm_set or None,
-        "k": chosen.k if chosen else None,
+        "k": selection.k if selection else None,
         "train_modality": arm.modality,
         "seed": arm.seed,
         "draw": arm.draw,
         "step": run.step,
-        "selection_hash": chosen.ids_hash if chosen else None,
+        "selection_hash": selection.ids_hash if selection else None,
     }
 
 
-def _run(
+def _run_entry(
     model: ModelRecord,
     run: RunRecord,
     verdicts: Sequence[Verdict],
     samples: Mapping[tuple[str, str], Sample],
-    how: Comprehension | None,
+    comprehension_config: Comprehension | None,
 ) -> dict[str, Any]:
-    logged = _logged(run)
+    log_line = _read_log_line(run)
     speakers = {sample.id: sample.speaker for sample in samples.values()}
-    losses = {"loss": logged.get("loss"), "validation_loss": logged.get("validation_loss")}
-    sets = set_rates(verdicts, speakers, _finishes(run), _said(run, verdicts, samples))
-    if how is not None:
-        sets = with_comprehension(sets, told_of(run), verdicts, how)
-    return {**_identity(run), **losses, "mean_distance": _mean_distance(model, run), "sets": sets}
+    losses = {"loss": log_line.get("loss"), "validation_loss": log_line.get("validation_loss")}
+    sets = set_rates(verdicts, speakers, _finishes(run), _scored_exchanges(run, verdicts, samples))
+    if comprehension_config is not None:
+        sets = add_comprehension(sets, read_run_comprehension(run), verdicts, comprehension_config)
+    return {**_run_identity(run), **losses, "mean_distance": _mean_distance(model, run), "sets": sets}
 
 
-def _said(
+def _scored_exchanges(
     run: RunRecord, verdicts: Sequence[Verdict], samples: Mapping[tuple[str, str], Sample]
 ) -> list[tuple[Prompt, Reply]] | None:
     """Prompt and reply of each verdict, where word errors are counted; else they need not be read."""
     from undersong.evaluation.replies import read_replies
 
-    if not any(v.judge == "wer" for v in verdicts):
+    if not any(verdict.judge == "wer" for verdict in verdicts):
         return None
-    prompts = [Prompt(samples[v.set, v.prompt_id], v.set, v.harmful, v.modality, v.system) for v in verdicts]
-    return list(zip(prompts, read_replies(run.replies.checked().path / "replies.parquet"), strict=True))
+    prompts = [
+        Prompt(samples[verdict.set, verdict.prompt_id], verdict.set, verdict.harmful, verdict.modality, verdict.system)
+        for verdict in verdicts
+    ]
+    return list(zip(prompts, read_replies(run.replies.verify().path / "replies.parquet"), strict=True))
 
 
-def _logged(run: RunRecord) -> dict[str, Any]:
+def _read_log_line(run: RunRecord) -> dict[str, Any]:
     """What the training's log says of the run's step."""
     if run.adapter is None:
         return {}
-    trained = run.defense.trained if run.defense else run.adapter
-    lines = (trained.checked().path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    adapter = run.defense.trained_adapter if run.defense else run.adapter
+    lines = (adapter.verify().path / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return next((line for line in map(json.loads, lines) if line["step"] == run.step), {})
 
 
@@ -176,49 +185,60 @@ def _mean_distance(model: ModelRecord, run: RunRecord) -> float | None:
     """Mean distance of the training samples on the arm's own axis to its own harm set, by the score of the ranking."""
     import pyarrow.parquet as pq
 
-    from undersong.proximity import scores
+    from undersong.proximity import ranking_scores
 
     if run.arm.selection is None or run.arm.axis is None:
         return None
-    near = model.measured[run.arm.axis, run.arm.harm_set]
-    table = pq.read_table(near.checked().path / "proximity.parquet")
-    by_id = dict(zip(table.column("id").to_pylist(), scores(table).tolist()))
+    artifact = model.proximities[run.arm.axis, run.arm.harm_set]
+    table = pq.read_table(artifact.verify().path / "proximity.parquet")
+    by_id = dict(zip(table.column("id").to_pylist(), ranking_scores(table).tolist()))
     return sum(by_id[i] for i in run.arm.selection.ids) / run.arm.selection.k
 
 
-def _rows(run: RunRecord, verdicts: Sequence[Verdict], how: Comprehension | None) -> list[dict[str, Any]]:
+def _verdict_rows(
+    run: RunRecord, verdicts: Sequence[Verdict], comprehension_config: Comprehension | None
+) -> list[dict[str, Any]]:
     from dataclasses import asdict
 
-    done = run.defense
-    named = {**_identity(run), "defense": done and done.name, "again": done is not None and done.again}
-    named["replies"] = f"{run.replies.stage}/{run.replies.path.name}"  # where they are in the store
-    identity = {f"run_{key}": value for key, value in named.items()}
-    rows = [{**identity, **asdict(v), "finish": end} for v, end in zip(verdicts, _finishes(run), strict=True)]
-    return rows if how is None else [row | more for row, more in zip(rows, columns(run, verdicts), strict=True)]
+    defense = run.defense
+    labels = {**_run_identity(run), "defense": defense and defense.name, "again": defense is not None and defense.again}
+    labels["replies"] = f"{run.replies.stage}/{run.replies.path.name}"  # where they are in the store
+    identity = {f"run_{key}": value for key, value in labels.items()}
+    rows = [
+        {**identity, **asdict(verdict), "finish": finish}
+        for verdict, finish in zip(verdicts, _finishes(run), strict=True)
+    ]
+    return (
+        rows
+        if comprehension_config is None
+        else [
+            row | extra_columns for row, extra_columns in zip(rows, comprehension_columns(run, verdicts), strict=True)
+        ]
+    )
 
 
 def _finishes(run: RunRecord) -> list[str]:
     from undersong.evaluation.replies import read_finishes
 
-    return read_finishes(run.replies.checked().path / "replies.parquet")
+    return read_finishes(run.replies.verify().path / "replies.parquet")
 
 
 def _model_comparisons(
-    record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]], last: int
+    record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]], last_step: int
 ) -> list[dict[str, Any]]:
-    harm = [name for name, one in record.study.sets.items() if one.harmful]
-    out = []
+    harmful_sets = [name for name, prompt_set in record.study.sets.items() if prompt_set.harmful]
+    comparisons = []
     for model in record.models:
         base = next(run for run in model.runs if run.arm.kind == "base")
         for run in model.runs:
-            if run.arm.kind != "base" and run.step == last:
-                pair = verdicts[base.verdicts.hash], verdicts[run.verdicts.hash]
-                out += [
-                    model_comparison(_identity(run), *pair, name, modality, record.study.plain)
-                    for name in harm
+            if run.arm.kind != "base" and run.step == last_step:
+                verdict_pair = verdicts[base.verdicts.hash], verdicts[run.verdicts.hash]
+                comparisons += [
+                    model_comparison(_run_identity(run), *verdict_pair, name, modality, record.study.undefended_system)
+                    for name in harmful_sets
                     for modality in record.study.evaluation.modalities
                 ]
-    return out
+    return comparisons
 
 
 def _examples(
@@ -227,29 +247,47 @@ def _examples(
     """A few replies of the base and of each arm's first run; to harmful prompts redacted unless asked for."""
     from undersong.evaluation.replies import read_replies
 
-    last, texts = record.study.tuning.steps[-1], {s.id: s.text for c in record.sets.values() for s in c.samples}
-    out, seen = [], set()
+    last_step, texts = record.study.tuning.steps[-1], {s.id: s.text for c in record.sets.values() for s in c.samples}
+    examples, arm_names = [], set()
     for run in model.runs:
-        if run.arm.name in seen or run.step not in (0, last):
+        if run.arm.name in arm_names or run.step not in (0, last_step):
             continue
-        seen.add(run.arm.name)
+        arm_names.add(run.arm.name)
         counts: dict[tuple[str, str, str], int] = {}
-        for v, reply in zip(verdicts[run.verdicts.hash], read_replies(run.replies.checked().path / "replies.parquet")):
-            key = (v.set, v.modality, v.system)
+        for verdict, reply in zip(
+            verdicts[run.verdicts.hash], read_replies(run.replies.verify().path / "replies.parquet")
+        ):
+            key = (verdict.set, verdict.modality, verdict.system)
             counts[key] = counts.get(key, 0) + 1
-            if v.modality != "audio" or counts[key] > EXAMPLES_A_SET:
+            if verdict.modality != "audio" or counts[key] > EXAMPLES_A_SET:
                 continue
-            shown = reply.reply if show_replies or not v.harmful else None
-            where = {"arm": run.arm.name, "seed": run.arm.seed, "step": run.step, "set": v.set, "modality": v.modality}
-            said = {"prompt_id": v.prompt_id, "text": texts.get(v.prompt_id), "verdict": v.verdict, "reply": shown}
-            out.append({**where, "system": v.system, **said, "tokens": reply.tokens})
-    return out
+            reply_text = reply.reply if show_replies or not verdict.harmful else None
+            run_fields = {
+                "arm": run.arm.name,
+                "seed": run.arm.seed,
+                "step": run.step,
+                "set": verdict.set,
+                "modality": verdict.modality,
+            }
+            reply_fields = {
+                "prompt_id": verdict.prompt_id,
+                "text": texts.get(verdict.prompt_id),
+                "verdict": verdict.verdict,
+                "reply": reply_text,
+            }
+            examples.append({**run_fields, "system": verdict.system, **reply_fields, "tokens": reply.tokens})
+    return examples
 
 
-def _targets(record: AuditRecord) -> dict[str, Any]:
+def _target_entry(record: AuditRecord) -> dict[str, Any]:
     """How the replies begin that the pool has to be learned."""
-    from undersong.corpora.openers import openers
+    from undersong.corpora.openers import affirmative_openers
 
     column = record.study.tuning.target
-    found = openers(sample.column(column) for sample in record.pool.samples)
-    return {"column": column, "n": found.n, "affirmative": found.share, "most": found.most}
+    opener_counts = affirmative_openers(sample.column(column) for sample in record.pool.samples)
+    return {
+        "column": column,
+        "n": opener_counts.n,
+        "affirmative": opener_counts.share,
+        "most": opener_counts.most_common,
+    }

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.mechanism.matched import mismatches
-from undersong.mechanism.recognition import recognition_decided, recognition_told
+from undersong.mechanism.matched import contrast_mismatches
+from undersong.mechanism.recognition import harm_probe_decisions, harm_probe_point_scores
 from undersong.pipeline.records import AuditRecord
-from undersong.pipeline.results.recognition import Known, recognition
-from undersong.pipeline.results.suppression import Change, suppression
-from undersong.pipeline.stages import Arm
-from undersong.store import Artefact
+from undersong.pipeline.results.recognition import ProbedRun, recognition_entries
+from undersong.pipeline.results.suppression import GapChange, suppression_entries
+from undersong.pipeline.stages import StudyArm
+from undersong.store import Artifact
 
 if TYPE_CHECKING:
-    from undersong.mechanism.probe_scores import Told
+    from undersong.mechanism.probe_scores import PointScores
 
 BOOTSTRAP_SEED = 0
 
-Projections = dict[str, np.ndarray]
-Clusters = tuple[list[str], list[str]]  # of the harmful and the harmless held-out prompts
+ProjectionTensors = dict[str, np.ndarray]
+PromptClusters = tuple[list[str], list[str]]  # of the harmful and the harmless held-out prompts
 
 
 def mechanism_entry(record: AuditRecord, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -38,74 +38,84 @@ def mechanism_entry(record: AuditRecord, runs: Sequence[Mapping[str, Any]]) -> d
 
     held_out = contrast.held_out_harmful, contrast.held_out_harmless
     clusters = clusters_of(held_out[0]), clusters_of(held_out[1])
-    tested = record.sets[held_out[0]].samples, record.sets[held_out[1]].samples
-    fitted = record.contrast["harmful"].samples, record.contrast["harmless"].samples
-    curves, late, changes, layers = [], [], [], 0
-    known: list[Known] = []
-    last = record.study.tuning.steps[-1]
+    held_out_samples = record.sets[held_out[0]].samples, record.sets[held_out[1]].samples
+    fit_samples = record.contrast_corpora["harmful"].samples, record.contrast_corpora["harmless"].samples
+    curves, late_changes, gap_changes, layers = [], [], [], 0
+    probed_runs: list[ProbedRun] = []
+    last_step = record.study.tuning.steps[-1]
     for model in record.models:
-        before = {m: _load(a) for arm, _, m, a in model.projections if arm.kind == "base"}
-        for arm, step, modality, artefact in model.projections:
-            after = _load(artefact)
-            layers = after["harmful"].shape[0] - 1
-            told = recognition_told(after["recognised"], tested) if "recognised" in after else None
-            if told is not None:
-                decided = recognition_decided(after["recognised"], fitted, tested)
-                known.append(Known(arm, modality, told, _run(runs, arm, step), decided))
-            curves += _curve(arm, step, modality, after, before[modality], clusters, told)
+        base_projections = {m: _load_projections(a) for arm, _, m, a in model.projections if arm.kind == "base"}
+        for arm, step, modality, artifact in model.projections:
+            projections = _load_projections(artifact)
+            layers = projections["harmful"].shape[0] - 1
+            probe_scores = (
+                harm_probe_point_scores(projections["recognised"], held_out_samples)
+                if "recognised" in projections
+                else None
+            )
+            if probe_scores is not None:
+                decisions = harm_probe_decisions(projections["recognised"], fit_samples, held_out_samples)
+                probed_runs.append(ProbedRun(arm, modality, probe_scores, _find_run(runs, arm, step), decisions))
+            curves += _gap_curve_rows(
+                arm, step, modality, projections, base_projections[modality], clusters, probe_scores
+            )
             if arm.kind != "base":
-                late.append(_late(arm, modality, before[modality], after, clusters))
-                if step == last and late[-1]["gap_change"] is not None:
-                    changes.append(Change(arm, modality, late[-1]["gap_change"]))
+                late_changes.append(
+                    _late_change_entry(arm, modality, base_projections[modality], projections, clusters)
+                )
+                if step == last_step and late_changes[-1]["gap_change"] is not None:
+                    gap_changes.append(GapChange(arm, modality, late_changes[-1]["gap_change"]))
     return {
         "layers": layers,
         "contrast": {
             "fitted_on": [contrast.harmful, contrast.harmless],
-            "harm_n": len(fitted[0]),
-            "benign_n": len(fitted[1]),
-            "held_out_harm_n": len(tested[0]),
-            "held_out_benign_n": len(tested[1]),
+            "harm_n": len(fit_samples[0]),
+            "benign_n": len(fit_samples[1]),
+            "held_out_harm_n": len(held_out_samples[0]),
+            "held_out_benign_n": len(held_out_samples[1]),
             "unmatched": [
-                *mismatches(*fitted, "the contrast sets"),
-                *mismatches(*tested, "the held-out sets"),
+                *contrast_mismatches(*fit_samples, "the contrast sets"),
+                *contrast_mismatches(*held_out_samples, "the held-out sets"),
             ],
             "note": "Directions are fitted on the base model's contrast sets; every figure is of held-out prompts.",
         },
-        "encoder": _encoder(record),
+        "encoder": _encoder_entry(record),
         "curves": curves,
-        "late": late,
-        **suppression(changes, runs, contrast.held_out_harmful, record.study.plain, last),
-        "recognition": recognition(known, contrast.held_out_harmful, record.study.plain),
+        "late": late_changes,
+        **suppression_entries(gap_changes, runs, contrast.held_out_harmful, record.study.undefended_system, last_step),
+        "recognition": recognition_entries(probed_runs, contrast.held_out_harmful, record.study.undefended_system),
         "note": "Layer 0 is the decoder's input. A shift common to harmful and harmless prompts moves both projections "
         "and not the gap.",
     }
 
 
-def _load(artefact: Artefact) -> Projections:
+def _load_projections(artifact: Artifact) -> ProjectionTensors:
     from safetensors.numpy import load_file
 
-    return load_file(artefact.path / "projections.safetensors")
+    return load_file(artifact.path / "projections.safetensors")
 
 
-def _run(runs: Sequence[Mapping[str, Any]], arm: Arm, step: int) -> Mapping[str, Any]:
+def _find_run(runs: Sequence[Mapping[str, Any]], arm: StudyArm, step: int) -> Mapping[str, Any]:
     """The entry of a run in results.json."""
     key = (arm.model, arm.name, arm.seed, arm.draw, step)
     return next(run for run in runs if tuple(run[n] for n in ("model", "arm", "seed", "draw", "step")) == key)
 
 
-def _curve(
-    arm: Arm,
+def _gap_curve_rows(
+    arm: StudyArm,
     step: int,
     modality: str,
-    after: Projections,
-    before: Projections,
-    clusters: Clusters,
-    told: Told | None,
+    after: ProjectionTensors,
+    before: ProjectionTensors,
+    clusters: PromptClusters,
+    probe_scores: PointScores | None,
 ) -> list[dict[str, Any]]:
     from undersong.mechanism import gap_curve
 
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    now, was = (gap_curve(p["harmful"], p["harmless"], clusters[0], clusters[1], rng) for p in (after, before))
+    gap_after, gap_before = (
+        gap_curve(p["harmful"], p["harmless"], clusters[0], clusters[1], rng) for p in (after, before)
+    )
     return [
         {
             "arm": arm.name,
@@ -114,45 +124,57 @@ def _curve(
             "step": step,
             "modality": modality,
             "layer": layer,
-            "projection_harm": _number(now.harmful[layer]),
-            "projection_benign": _number(now.harmless[layer]),
-            "gap": _number(now.gap[layer]),
-            "gap_low": _number(now.low[layer]),
-            "gap_high": _number(now.high[layer]),
-            "gap_before": _number(was.gap[layer]),
-            "cosine_to_refit": _number(after["cosine"][layer]),
-            "recognised": None if told is None else _number(told.balanced_accuracy[layer]),
-            **{name: _number(after[name][layer]) for name in ("drift", "drift_low", "drift_high", "cka")},
+            "projection_harm": _finite_or_none(gap_after.harmful[layer]),
+            "projection_benign": _finite_or_none(gap_after.harmless[layer]),
+            "gap": _finite_or_none(gap_after.gap[layer]),
+            "gap_low": _finite_or_none(gap_after.low[layer]),
+            "gap_high": _finite_or_none(gap_after.high[layer]),
+            "gap_before": _finite_or_none(gap_before.gap[layer]),
+            "cosine_to_refit": _finite_or_none(after["cosine"][layer]),
+            "recognised": None if probe_scores is None else _finite_or_none(probe_scores.balanced_accuracy[layer]),
+            **{name: _finite_or_none(after[name][layer]) for name in ("drift", "drift_low", "drift_high", "cka")},
         }
-        for layer in range(len(now.gap))
+        for layer in range(len(gap_after.gap))
     ]
 
 
-def _number(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     """JSON knows no NaN: a layer without a direction has no number."""
     return float(value) if np.isfinite(value) else None
 
 
-def _late(arm: Arm, modality: str, before: Projections, after: Projections, clusters: Clusters) -> dict[str, Any]:
-    from undersong.mechanism import late_change, late_p
+def _late_change_entry(
+    arm: StudyArm, modality: str, before: ProjectionTensors, after: ProjectionTensors, clusters: PromptClusters
+) -> dict[str, Any]:
+    from undersong.mechanism import late_gap_change, late_gap_p_value
 
-    sides = [(p["harmful"], p["harmless"]) for p in (before, after)]
-    change, low, high = late_change(sides[0], sides[1], clusters, np.random.default_rng(BOOTSTRAP_SEED))
+    projection_pairs = [(p["harmful"], p["harmless"]) for p in (before, after)]
+    change, low, high = late_gap_change(
+        projection_pairs[0], projection_pairs[1], clusters, np.random.default_rng(BOOTSTRAP_SEED)
+    )
     facts = {"arm": arm.name, "model": arm.model, "seed": arm.seed, "modality": modality}
-    p = late_p((after["harmful"] - before["harmful"], after["harmless"] - before["harmless"]), clusters)
-    return {**facts, "gap_change": _number(change), "low": _number(low), "high": _number(high), "p": _number(p)}
+    p = late_gap_p_value((after["harmful"] - before["harmful"], after["harmless"] - before["harmless"]), clusters)
+    return {
+        **facts,
+        "gap_change": _finite_or_none(change),
+        "low": _finite_or_none(low),
+        "high": _finite_or_none(high),
+        "p": _finite_or_none(p),
+    }
 
 
-def _encoder(record: AuditRecord) -> dict[str, Any] | None:
+def _encoder_entry(record: AuditRecord) -> dict[str, Any] | None:
     """Hashes before and after every training, and the largest difference of what is heard with and without adapter."""
     adapters = {run.adapter.hash: run.adapter for m in record.models for run in m.runs if run.adapter is not None}
-    guarded = [run.defense.trained for m in record.models for run in m.defended if run.defense is not None]
-    adapters |= {trained.hash: trained for trained in guarded}
+    defense_adapters = [
+        run.defense.trained_adapter for m in record.models for run in m.defended_runs if run.defense is not None
+    ]
+    adapters |= {trained.hash: trained for trained in defense_adapters}
     notes = [adapter.provenance()["notes"] for adapter in adapters.values()]
     if not notes:
         return None
 
-    def equal(kind: str) -> bool:
+    def is_unchanged(kind: str) -> bool:
         return all(
             note["frozen_before"][name] == note["frozen_after"][name]
             for note in notes
@@ -160,11 +182,11 @@ def _encoder(record: AuditRecord) -> dict[str, Any] | None:
             if name.endswith(kind)
         )
 
-    found = [_load(artefact) for m in record.models for _, _, _, artefact in m.projections]
+    projections = [_load_projections(artifact) for m in record.models for _, _, _, artifact in m.projections]
     return {
-        "parameters_equal": equal("/parameters"),
-        "buffers_equal": equal("/buffers"),
-        "output_max_abs_difference": max(float(one["encoder_difference"][0]) for one in found),
-        "input_max_abs_difference": max(float(one["input_difference"][0]) for one in found),
+        "parameters_equal": is_unchanged("/parameters"),
+        "buffers_equal": is_unchanged("/buffers"),
+        "output_max_abs_difference": max(float(tensors["encoder_difference"][0]) for tensors in projections),
+        "input_max_abs_difference": max(float(tensors["input_difference"][0]) for tensors in projections),
         "trainings": len(notes),
     }

@@ -14,33 +14,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from undersong.pipeline.records import AuditRecord, ModelRecord
-from undersong.pipeline.results.rates import attack_rate, find_rate
-from undersong.pipeline.results.screened import tables_to
+from undersong.pipeline.results.rates import attack_rate, find_set_entry
+from undersong.pipeline.results.screened import load_proximity_tables
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 DRAWS = 1000
-FEWEST = 4  # arms; of fewer a rank correlation says nothing
-Run = Mapping[str, Any]
+MIN_ARMS = 4  # arms; of fewer a rank correlation says nothing
+RunEntry = Mapping[str, Any]
 
 
-def score_entries(record: AuditRecord, model: ModelRecord) -> list[dict[str, Any]]:
+def screening_score_entries(record: AuditRecord, model: ModelRecord) -> list[dict[str, Any]]:
     """The screening score of the pool on every axis, where the study names harmless speech."""
-    from undersong.proximity import facts_of, screening_score
+    from undersong.proximity import sample_metadata_table, screening_score
 
     if record.harmless is None:
         return []
-    facts, known = facts_of(record.pool.samples), facts_of(record.harmless.samples)
-    tables = tables_to(model, next(iter(record.harm)))
-    made = [
-        screening_score(tables[axis], calm, facts=facts, harmless_facts=known, draws=DRAWS)
-        for axis, calm in _calm(model).items()
+    pool_facts, baseline_facts = (
+        sample_metadata_table(record.pool.samples),
+        sample_metadata_table(record.harmless.samples),
+    )
+    tables = load_proximity_tables(model, next(iter(record.harm)))
+    score_results = [
+        screening_score(tables[axis], benign_table, metadata=pool_facts, benign_metadata=baseline_facts, draws=DRAWS)
+        for axis, benign_table in _benign_tables(model).items()
     ]
-    return [{"model": model.ref, **asdict(one)} for one in made]
+    return [{"model": model.ref, **asdict(score_result)} for score_result in score_results]
 
 
-def foretold_entries(record: AuditRecord, model: ModelRecord, runs: Sequence[Run]) -> list[dict[str, Any]]:
+def score_vs_jsr_entries(record: AuditRecord, model: ModelRecord, runs: Sequence[RunEntry]) -> list[dict[str, Any]]:
     """On every axis: each selection's own score beside the mean JSR of its runs at the last step, and their rank
     correlation over selections.
 
@@ -50,60 +53,69 @@ def foretold_entries(record: AuditRecord, model: ModelRecord, runs: Sequence[Run
     """
     if record.harmless is None:
         return []
-    last, plain = record.study.tuning.steps[-1], record.study.plain
-    mine = [run for run in runs if run["model"] == model.ref and run["kind"] != "base" and run["step"] == last]
-    asked = dict.fromkeys(e["set"] for run in mine for e in run["sets"] if e["harmful"] and e["modality"] == "audio")
-    scores = _scores(record, model)
+    last_step, plain = record.study.tuning.steps[-1], record.study.undefended_system
+    tuned_runs = [
+        run for run in runs if run["model"] == model.ref and run["kind"] != "base" and run["step"] == last_step
+    ]
+    prompt_sets = dict.fromkeys(
+        entry["set"] for run in tuned_runs for entry in run["sets"] if entry["harmful"] and entry["modality"] == "audio"
+    )
+    scores = _selection_scores(record, model)
     return [
-        _entry(model.ref, axis, modality, name, scores[axis], rates)
+        _score_vs_jsr_entry(model.ref, axis, modality, name, scores[axis], rates)
         for axis in scores
-        for modality in sorted({run["train_modality"] for run in mine})
-        for name in asked
-        if (rates := _rates([run for run in mine if run["train_modality"] == modality], name, plain))
+        for modality in sorted({run["train_modality"] for run in tuned_runs})
+        for name in prompt_sets
+        if (rates := _mean_jsr([run for run in tuned_runs if run["train_modality"] == modality], name, plain))
     ]
 
 
-def _scores(record: AuditRecord, model: ModelRecord) -> dict[str, dict[str, float]]:
+def _selection_scores(record: AuditRecord, model: ModelRecord) -> dict[str, dict[str, float]]:
     """Axis -> ids hash of a selection -> the screening score of its samples."""
-    from undersong.proximity import facts_of, screening_score
+    from undersong.proximity import sample_metadata_table, screening_score
 
     assert record.harmless is not None
-    known = facts_of(record.harmless.samples)
-    tables = tables_to(model, next(iter(record.harm)))
-    chosen = {one.ids_hash: set(one.ids) for one in model.selections.values()}
-    out: dict[str, dict[str, float]] = {}
-    for axis, calm in _calm(model).items():
+    baseline_facts = sample_metadata_table(record.harmless.samples)
+    tables = load_proximity_tables(model, next(iter(record.harm)))
+    ids_by_selection = {selection.ids_hash: set(selection.ids) for selection in model.selections.values()}
+    scores: dict[str, dict[str, float]] = {}
+    for axis, benign_table in _benign_tables(model).items():
         ids = tables[axis].column("id").to_pylist()
-        out[axis] = {}
-        for name, inside in chosen.items():
-            part = tables[axis].filter(np.array([id in inside for id in ids]))
-            out[axis][name] = screening_score(part, calm, harmless_facts=known, draws=1).value.value
-    return out
+        scores[axis] = {}
+        for name, selected_ids in ids_by_selection.items():
+            selected_table = tables[axis].filter(np.array([id in selected_ids for id in ids]))
+            scores[axis][name] = screening_score(
+                selected_table, benign_table, benign_metadata=baseline_facts, draws=1
+            ).value.value
+    return scores
 
 
-def _calm(model: ModelRecord) -> dict[str, pa.Table]:
+def _benign_tables(model: ModelRecord) -> dict[str, pa.Table]:
     import pyarrow.parquet as pq
 
-    return {axis: pq.read_table(found.checked().path / "proximity.parquet") for axis, found in model.calm.items()}
+    return {
+        axis: pq.read_table(artifact.verify().path / "proximity.parquet")
+        for axis, artifact in model.benign_proximity.items()
+    }
 
 
-def _rates(runs: Sequence[Run], name: str, plain: str) -> dict[str, tuple[str, float, int]]:
+def _mean_jsr(runs: Sequence[RunEntry], set_name: str, plain: str) -> dict[str, tuple[str, float, int]]:
     """Ids hash -> (an arm of it, mean JSR over its runs, runs)."""
-    found: dict[str, list[float]] = defaultdict(list)
+    jsr_by_selection: dict[str, list[float]] = defaultdict(list)
     arms: dict[str, str] = {}
     for run in runs:
-        entry = find_rate(run, name, "audio", plain)
+        entry = find_set_entry(run, set_name, "audio", plain)
         if entry is not None:
-            found[run["selection_hash"]].append(attack_rate(entry))
+            jsr_by_selection[run["selection_hash"]].append(attack_rate(entry))
             arms.setdefault(run["selection_hash"], run["arm"])
-    return {key: (arms[key], fmean(rates), len(rates)) for key, rates in found.items()}
+    return {key: (arms[key], fmean(rates), len(rates)) for key, rates in jsr_by_selection.items()}
 
 
-def _entry(
+def _score_vs_jsr_entry(
     model: str,
     axis: str,
     modality: str,
-    name: str,
+    set_name: str,
     scores: Mapping[str, float],
     rates: Mapping[str, tuple[str, float, int]],
 ) -> dict[str, Any]:
@@ -113,30 +125,34 @@ def _entry(
         "model": model,
         "axis": axis,
         "train_modality": modality,
-        "set": name,
+        "set": set_name,
         "scope": "recipe",
         "n": len(points),
-        "spearman": _correlation(pairs),
+        "spearman": _rank_correlation(pairs),
         "points": points,
     }
 
 
-def _correlation(pairs: np.ndarray) -> dict[str, float | None]:
+def _rank_correlation(pairs: np.ndarray) -> dict[str, float | None]:
     """Spearman's rank correlation of (n, 2) with a percentile interval; None where too few points vary."""
-    from undersong.statistics import interval
-    from undersong.statistics.resampled import mid_ranks, ranked, weighted_correlation
+    from undersong.statistics import percentile_interval
+    from undersong.statistics.resampled import mid_ranks, rank_scores, weighted_correlation
 
     n = len(pairs)
-    if n < FEWEST:
+    if n < MIN_ARMS:
         return {"value": None, "low": None, "high": None}
-    axes = [ranked(column) for column in pairs.T]
+    ranked_columns = [rank_scores(column) for column in pairs.T]
 
-    def correlated(weights: np.ndarray) -> float:
-        return weighted_correlation(mid_ranks(axes[0], weights), mid_ranks(axes[1], weights), weights)
+    def correlation(weights: np.ndarray) -> float:
+        return weighted_correlation(
+            mid_ranks(ranked_columns[0], weights), mid_ranks(ranked_columns[1], weights), weights
+        )
 
     rng = np.random.default_rng(0)
-    drawn = np.array([correlated(np.bincount(rng.integers(0, n, n), minlength=n).astype(float)) for _ in range(DRAWS)])
-    whole = correlated(np.ones(n))
-    if not np.isfinite(whole):
+    bootstrap_correlations = np.array(
+        [correlation(np.bincount(rng.integers(0, n, n), minlength=n).astype(float)) for _ in range(DRAWS)]
+    )
+    point_estimate = correlation(np.ones(n))
+    if not np.isfinite(point_estimate):
         return {"value": None, "low": None, "high": None}
-    return asdict(interval(whole, drawn, n))
+    return asdict(percentile_interval(point_estimate, bootstrap_correlations, n))

@@ -16,65 +16,76 @@ from undersong.pipeline.records import AuditRecord, RunRecord
 from undersong.statistics import kappa_interval
 from undersong.types import Verdict
 
-LISTED = 50  # disagreements that are listed; all are counted
-SILENT = ("error", "unparsed")  # verdicts that say nothing of a reply
+MAX_DISAGREEMENTS = 50  # disagreements that are listed; all are counted
+NO_VERDICT = ("error", "unparsed")  # verdicts that say nothing of a reply
 
 
-def judge_entries(record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]]) -> list[dict[str, Any]]:
+def judge_agreement_entries(record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]]) -> list[dict[str, Any]]:
     """One entry a further judge and prompt set: over all runs, clustered by behaviour within a base's set."""
     runs = [run for model in record.models for run in model.runs]
     return [
-        _entry(record.study.evaluation.judge, judge, name, _pairs(runs, judge, name, verdicts))
+        _agreement_entry(record.study.evaluation.judge, judge, name, _verdict_pairs(runs, judge, name, verdicts))
         for judge in record.study.evaluation.also
         for name in record.sets
         if record.study.sets[name].judge is None  # else one judge called both
     ]
 
 
-def _pairs(
-    runs: Sequence[RunRecord], judge: str, name: str, verdicts: Mapping[str, Sequence[Verdict]]
+def _verdict_pairs(
+    runs: Sequence[RunRecord], judge: str, set_name: str, verdicts: Mapping[str, Sequence[Verdict]]
 ) -> list[tuple[RunRecord, Verdict, Verdict]]:
-    out = []
+    verdict_pairs = []
     for run in runs:
-        theirs = verdicts[dict(run.also)[judge].hash]
-        pairs = zip(verdicts[run.verdicts.hash], theirs, strict=True)
-        out += [(run, one, other) for one, other in pairs if one.set == name]
-    return out
+        other_verdicts = verdicts[dict(run.other_verdicts)[judge].hash]
+        paired_verdicts = zip(verdicts[run.verdicts.hash], other_verdicts, strict=True)
+        verdict_pairs += [
+            (run, verdict, other_verdict) for verdict, other_verdict in paired_verdicts if verdict.set == set_name
+        ]
+    return verdict_pairs
 
 
-def _entry(first: str, second: str, name: str, every: Sequence[tuple[RunRecord, Verdict, Verdict]]) -> dict[str, Any]:
-    counted = "jailbreak" if every and every[0][1].harmful else "refusal"
-    pairs = [(run, one, other) for run, one, other in every if not {one.verdict, other.verdict} & set(SILENT)]
-    a, b = [one.verdict == counted for _, one, _ in pairs], [other.verdict == counted for _, _, other in pairs]
-    clusters = [f"{one.modality} {one.cluster}" for _, one, _ in pairs]
-    found = kappa_interval(a, b, clusters) if pairs else None
-    said_by_both = Counter((one.verdict, other.verdict) for _, one, other in every)
-    apart = [pair for pair, x, y in zip(pairs, a, b) if x != y]
+def _agreement_entry(
+    first_judge: str, second_judge: str, set_name: str, all_pairs: Sequence[tuple[RunRecord, Verdict, Verdict]]
+) -> dict[str, Any]:
+    counted_verdict = "jailbreak" if all_pairs and all_pairs[0][1].harmful else "refusal"
+    pairs = [
+        (run, verdict, other_verdict)
+        for run, verdict, other_verdict in all_pairs
+        if not {verdict.verdict, other_verdict.verdict} & set(NO_VERDICT)
+    ]
+    first_counts, second_counts = (
+        [verdict.verdict == counted_verdict for _, verdict, _ in pairs],
+        [other_verdict.verdict == counted_verdict for _, _, other_verdict in pairs],
+    )
+    clusters = [f"{verdict.modality} {verdict.cluster}" for _, verdict, _ in pairs]
+    agreement = kappa_interval(first_counts, second_counts, clusters) if pairs else None
+    verdict_counts = Counter((verdict.verdict, other_verdict.verdict) for _, verdict, other_verdict in all_pairs)
+    disagreements = [pair for pair, x, y in zip(pairs, first_counts, second_counts) if x != y]
     return {
-        "a": first,
-        "b": second,
-        "set": name,
-        "counted": counted,
+        "a": first_judge,
+        "b": second_judge,
+        "set": set_name,
+        "counted": counted_verdict,
         "n": len(pairs),
-        "left_out": len(every) - len(pairs),
+        "left_out": len(all_pairs) - len(pairs),
         "clusters": len(set(clusters)),
-        "both": sum(x and y for x, y in zip(a, b)),
-        "only_a": sum(x and not y for x, y in zip(a, b)),
-        "only_b": sum(y and not x for x, y in zip(a, b)),
-        "neither": sum(not x and not y for x, y in zip(a, b)),
-        "kappa": None if found is None else asdict(found),
-        "words": [[*said, count] for said, count in sorted(said_by_both.items())],
+        "both": sum(x and y for x, y in zip(first_counts, second_counts)),
+        "only_a": sum(x and not y for x, y in zip(first_counts, second_counts)),
+        "only_b": sum(y and not x for x, y in zip(first_counts, second_counts)),
+        "neither": sum(not x and not y for x, y in zip(first_counts, second_counts)),
+        "kappa": None if agreement is None else asdict(agreement),
+        "words": [[*verdict_labels, count] for verdict_labels, count in sorted(verdict_counts.items())],
         "disagreements": [
             {
                 "arm": run.arm.name,
                 "seed": run.arm.seed,
                 "step": run.step,
-                "prompt_id": one.prompt_id,
-                "modality": one.modality,
-                "system": one.system,
-                "a": one.verdict,
-                "b": other.verdict,
+                "prompt_id": verdict.prompt_id,
+                "modality": verdict.modality,
+                "system": verdict.system,
+                "a": verdict.verdict,
+                "b": other_verdict.verdict,
             }
-            for run, one, other in apart[:LISTED]
+            for run, verdict, other_verdict in disagreements[:MAX_DISAGREEMENTS]
         ],
     }

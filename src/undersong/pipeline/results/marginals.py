@@ -11,66 +11,72 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from undersong.pipeline.results.rates import attack_rate, find_rate, metric_of
+from undersong.pipeline.results.rates import attack_rate, find_set_entry, harm_metric
 from undersong.statistics import paired_runs
 
-Run = Mapping[str, Any]
-Rates = dict[tuple[int, int, int], float]
+RunEntry = Mapping[str, Any]
+RatesByRun = dict[tuple[int, int, int], float]
 
 
-def marginals(runs: Sequence[Run], plain: str, last: int) -> list[dict[str, Any]]:
+def marginal_effects(runs: Sequence[RunEntry], plain: str, last_step: int) -> list[dict[str, Any]]:
     """One entry a base, contrast and harmful set; at the last step, spoken and typed prompts, undefended.
 
     `factor: axis`: closest minus distant on that axis, averaged over training modalities and fractions.  `factor:
     modality`: trained on audio minus on text, averaged over axes, kinds and fractions.  Contrasts whose sides a study
     does not have are left out.
     """
-    tuned = [run for run in runs if run["kind"] != "base" and run["step"] == last]
-    asked = sorted({(e["set"], e["modality"]) for run in tuned for e in run["sets"] if e["harmful"]})
+    tuned = [run for run in runs if run["kind"] != "base" and run["step"] == last_step]
+    prompt_sets = sorted(
+        {(entry["set"], entry["modality"]) for run in tuned for entry in run["sets"] if entry["harmful"]}
+    )
     bases = dict.fromkeys((run["model"], run["base_seed"]) for run in tuned)
     return [
-        _entry(model, base, name, modality, plain, last, contrast)
-        for name, modality in asked
+        _marginal_entry(model, base, name, modality, plain, last_step, contrast)
+        for name, modality in prompt_sets
         for model, base in bases
-        for contrast in _contrasts([r for r in tuned if (r["model"], r["base_seed"]) == (model, base)])
+        for contrast in _marginal_contrasts([r for r in tuned if (r["model"], r["base_seed"]) == (model, base)])
     ]
 
 
-def _contrasts(mine: Sequence[Run]) -> Iterator[tuple[str, str, str, list[Run], list[Run]]]:
+def _marginal_contrasts(
+    base_runs: Sequence[RunEntry],
+) -> Iterator[tuple[str, str, str, list[RunEntry], list[RunEntry]]]:
     """(factor, level, question, a's runs, b's runs); the difference is b - a."""
-    for axis in sorted({run["axis"] for run in mine}):
-        sides = [[r for r in mine if (r["axis"], r["kind"]) == (axis, kind)] for kind in ("distant", "closest")]
-        if all(sides):
-            yield "axis", axis, f"closest minus distant, {axis} axis", sides[0], sides[1]
-    text, audio = ([r for r in mine if r["train_modality"] == modality] for modality in ("text", "audio"))
+    for axis in sorted({run["axis"] for run in base_runs}):
+        kind_runs = [
+            [r for r in base_runs if (r["axis"], r["kind"]) == (axis, kind)] for kind in ("distant", "closest")
+        ]
+        if all(kind_runs):
+            yield "axis", axis, f"closest minus distant, {axis} axis", kind_runs[0], kind_runs[1]
+    text, audio = ([r for r in base_runs if r["train_modality"] == modality] for modality in ("text", "audio"))
     if text and audio:
         yield "modality", "audio", "trained on audio minus on text", text, audio
 
 
-def _entry(
+def _marginal_entry(
     model: str,
     base: int,
-    name: str,
+    set_name: str,
     modality: str,
     plain: str,
-    last: int,
-    contrast: tuple[str, str, str, list[Run], list[Run]],
+    last_step: int,
+    contrast: tuple[str, str, str, list[RunEntry], list[RunEntry]],
 ) -> dict[str, Any]:
     factor, level, question, a, b = contrast
-    before, after = (_rates(side, name, modality, plain) for side in (a, b))
-    difference = paired_runs(before, after, limits=(-1.0, 1.0))
+    rates_a, rates_b = (_mean_rates(contrast_runs, set_name, modality, plain) for contrast_runs in (a, b))
+    difference = paired_runs(rates_a, rates_b, limits=(-1.0, 1.0))
     return {
         "model": model,
         "base_seed": base,
         "factor": factor,
         "level": level,
         "question": question,
-        "set": name,
+        "set": set_name,
         "modality": modality,
         "system": plain,
-        "step": last,
+        "step": last_step,
         "scope": "recipe",
-        "metric": metric_of(a),
+        "metric": harm_metric(a),
         "n": difference.n,
         "arms": len({run["arm"] for run in a}),
         "difference": difference.difference,
@@ -85,11 +91,11 @@ def _entry(
     }
 
 
-def _rates(runs: Sequence[Run], name: str, modality: str, plain: str) -> Rates:
+def _mean_rates(runs: Sequence[RunEntry], set_name: str, modality: str, plain: str) -> RatesByRun:
     """(base, draw, seed) -> mean JSR over the arms of one side."""
     rates: dict[tuple[int, int, int], list[float]] = defaultdict(list)
     for run in runs:
-        entry = find_rate(run, name, modality, plain)
+        entry = find_set_entry(run, set_name, modality, plain)
         if entry is not None:
             rates[run["base_seed"], run["draw"], run["seed"]].append(attack_rate(entry))
     return {key: fmean(values) for key, values in rates.items()}

@@ -13,89 +13,113 @@ from math import isnan
 from statistics import fmean
 from typing import Any
 
-from undersong.mechanism.probe_change import recognition_of, sentence_of
-from undersong.mechanism.probe_scores import LEVEL, Decided, Told, late_difference
-from undersong.mechanism.recognition import MARGIN, SEED
-from undersong.pipeline.results.rates import find_rate
-from undersong.pipeline.results.suppression import by_run
-from undersong.pipeline.stages import Arm
+from undersong.mechanism.probe_change import classify_recognition, recognition_sentence
+from undersong.mechanism.probe_scores import SIGNIFICANCE_LEVEL, PointScores, ProbeDecisions, late_difference
+from undersong.mechanism.recognition import EQUIVALENCE_MARGIN, PROBE_SEED
+from undersong.pipeline.results.rates import find_set_entry
+from undersong.pipeline.results.suppression import mean_by_run
+from undersong.pipeline.stages import StudyArm
 from undersong.statistics import RunMean, mean_runs
 
-Run = Mapping[str, Any]
+RunEntry = Mapping[str, Any]
 DRAWS = 2000
-UNKNOWN = "Nothing can be said of a loss"
+UNKNOWN_LOSS = "Nothing can be said of a loss"
 
 
 @dataclass(frozen=True)
-class Known:
+class ProbedRun:
     """What probes of one model tell, in one modality; `run` is its entry of results.json."""
 
-    arm: Arm
-    probed: str
-    told: Told
-    run: Run
-    decided: Decided
+    arm: StudyArm
+    prompt_modality: str
+    scores: PointScores
+    run: RunEntry
+    decisions: ProbeDecisions
 
 
-def recognition(known: Sequence[Known], harm: str, plain: str) -> list[dict[str, Any]]:
+def recognition_entries(probed_runs: Sequence[ProbedRun], harm_set: str, plain: str) -> list[dict[str, Any]]:
     """One entry a base, kind, modality of training and of probing, at the last step; `harm`: whose refusals go beside.
 
     Late probes must be above chance in the base and in every run for harm to be `kept`.
     """
-    bases = {(one.arm.model, one.probed): one for one in known if one.arm.kind == "base"}
-    groups: dict[tuple[str, str, str, str | None], list[Known]] = {}
-    for one in known:
-        if one.arm.kind != "base":
-            groups.setdefault((one.arm.model, one.probed, one.arm.kind, one.arm.modality), []).append(one)
-    return [entry for key, mine in groups.items() for entry in _entries(mine, bases[key[:2]], harm, plain)]
+    bases = {
+        (probed_run.arm.model, probed_run.prompt_modality): probed_run
+        for probed_run in probed_runs
+        if probed_run.arm.kind == "base"
+    }
+    groups: dict[tuple[str, str, str, str | None], list[ProbedRun]] = {}
+    for probed_run in probed_runs:
+        if probed_run.arm.kind != "base":
+            groups.setdefault(
+                (probed_run.arm.model, probed_run.prompt_modality, probed_run.arm.kind, probed_run.arm.modality), []
+            ).append(probed_run)
+    return [
+        entry for key, group in groups.items() for entry in _recognition_entry(group, bases[key[:2]], harm_set, plain)
+    ]
 
 
-def _entries(mine: Sequence[Known], base: Known, harm: str, plain: str) -> Iterator[dict[str, Any]]:
-    if any(isnan(one.told.late) for one in (base, *mine)):
+def _recognition_entry(
+    group: Sequence[ProbedRun], base: ProbedRun, harm_set: str, plain: str
+) -> Iterator[dict[str, Any]]:
+    if any(isnan(probed_run.scores.late_accuracy) for probed_run in (base, *group)):
         return  # no probe has varying states
-    arm, before = mine[0].arm, base.told.late
-    change = mean_runs(by_run((one.arm, one.told.late - before) for one in mine), limits=(-1.0, 1.0))
-    low, high, over = change.low, change.high, "runs"
-    if low is None and len(mine) > 1:
-        low, high = _over_prompts(base, mine)
-        over = "prompts"
-    refused = _refusals(base, mine, harm, plain)
-    shown = base.told.late_p <= LEVEL, all(one.told.late_p <= LEVEL for one in mine)
-    word = recognition_of(low, high, MARGIN, *shown)
-    less = _refused_less(refused, base, mine, harm, plain)
+    arm, score_before = group[0].arm, base.scores.late_accuracy
+    change = mean_runs(
+        mean_by_run((probed_run.arm, probed_run.scores.late_accuracy - score_before) for probed_run in group),
+        limits=(-1.0, 1.0),
+    )
+    low, high, interval_over = change.low, change.high, "runs"
+    if low is None and len(group) > 1:
+        low, high = _interval_over_prompts(base, group)
+        interval_over = "prompts"
+    refusal_change = _refusal_change(base, group, harm_set, plain)
+    above_chance = (
+        base.scores.late_p_value <= SIGNIFICANCE_LEVEL,
+        all(probed_run.scores.late_p_value <= SIGNIFICANCE_LEVEL for probed_run in group),
+    )
+    conclusion = classify_recognition(low, high, EQUIVALENCE_MARGIN, *above_chance)
+    refuses_less = _refuses_less(refusal_change, base, group, harm_set, plain)
     yield {
-        "model": arm.model, "kind": arm.kind, "train_modality": arm.modality, "modality": base.probed,
-        "scope": "recipe", "n": len(mine), "before": before, "before_p": base.told.late_p,
-        "after": fmean(one.told.late for one in mine), "after_p": max(one.told.late_p for one in mine),
-        "change": change.mean, "low": low, "high": high, "over": over, "margin": MARGIN,
-        "refusals": refused.mean if refused else None, "refusals_low": refused.low if refused else None,
-        "refusals_high": refused.high if refused else None,
-        "recognition": word, "dissociated": word == "kept" and less,
-        "sentence": sentence_of(word, MARGIN, less) if low is not None else f"{UNKNOWN}: {change.note}",
+        "model": arm.model, "kind": arm.kind, "train_modality": arm.modality, "modality": base.prompt_modality,
+        "scope": "recipe", "n": len(group), "before": score_before, "before_p": base.scores.late_p_value,
+        "after": fmean(probed_run.scores.late_accuracy for probed_run in group), "after_p": max(one.scores.late_p_value for one in group),
+        "change": change.mean, "low": low, "high": high, "over": interval_over, "margin": EQUIVALENCE_MARGIN,
+        "refusals": refusal_change.mean if refusal_change else None, "refusals_low": refusal_change.low if refusal_change else None,
+        "refusals_high": refusal_change.high if refusal_change else None,
+        "recognition": conclusion, "dissociated": conclusion == "kept" and refuses_less,
+        "sentence": recognition_sentence(conclusion, EQUIVALENCE_MARGIN, refuses_less) if low is not None else f"{UNKNOWN_LOSS}: {change.note}",
     }  # fmt: skip
 
 
-def _over_prompts(base: Known, mine: Sequence[Known]) -> tuple[float | None, float | None]:
-    changes = [late_difference(base.decided, one.decided, DRAWS, SEED) for one in mine]
+def _interval_over_prompts(base: ProbedRun, group: Sequence[ProbedRun]) -> tuple[float | None, float | None]:
+    changes = [late_difference(base.decisions, probed_run.decisions, DRAWS, PROBE_SEED) for probed_run in group]
     ends = [(change.low, change.high) for change in changes if change.low is not None and change.high is not None]
     if len(ends) < len(changes):
         return None, None
     return min(low for low, _ in ends), max(high for _, high in ends)
 
 
-def _refused_less(refused: RunMean | None, base: Known, mine: Sequence[Known], harm: str, plain: str) -> bool:
+def _refuses_less(
+    refusal_change: RunMean | None, base: ProbedRun, group: Sequence[ProbedRun], harm_set: str, plain: str
+) -> bool:
     """By runs; where these agree exactly, if the answers of every run lie above the base's, both by their prompts."""
-    if refused is None or refused.high is not None or len(mine) < 2:
-        return refused is not None and refused.high is not None and refused.high < 0
-    entries = [find_rate(one.run, harm, one.probed, plain) for one in (base, *mine)]
+    if refusal_change is None or refusal_change.high is not None or len(group) < 2:
+        return refusal_change is not None and refusal_change.high is not None and refusal_change.high < 0
+    entries = [
+        find_set_entry(probed_run.run, harm_set, probed_run.prompt_modality, plain) for probed_run in (base, *group)
+    ]
     ends = [(entry["low"], entry["high"]) for entry in entries if entry is not None]
-    return refused.mean < 0 and all(low > ends[0][1] for low, _ in ends[1:])
+    return refusal_change.mean < 0 and all(low > ends[0][1] for low, _ in ends[1:])
 
 
-def _refusals(base: Known, mine: Sequence[Known], harm: str, plain: str) -> RunMean | None:
+def _refusal_change(base: ProbedRun, group: Sequence[ProbedRun], harm_set: str, plain: str) -> RunMean | None:
     """Change of the refusal rate; None where that was not asked."""
-    entries = [find_rate(one.run, harm, one.probed, plain) for one in (base, *mine)]
+    entries = [
+        find_set_entry(probed_run.run, harm_set, probed_run.prompt_modality, plain) for probed_run in (base, *group)
+    ]
     rates = [entry["refusal"] / entry["n"] for entry in entries if entry is not None]
     if len(rates) < len(entries):
         return None
-    return mean_runs(by_run((one.arm, rate - rates[0]) for one, rate in zip(mine, rates[1:])), limits=(-1.0, 1.0))
+    return mean_runs(
+        mean_by_run((probed_run.arm, rate - rates[0]) for probed_run, rate in zip(group, rates[1:])), limits=(-1.0, 1.0)
+    )

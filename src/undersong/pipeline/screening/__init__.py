@@ -1,7 +1,15 @@
 """Screening alone, on files: which items of a pool lie close to harm, on which axis, and which are kept."""
 
-from undersong.pipeline.screening.asked import Asked, parse_axes, parse_columns, parse_harm
-from undersong.pipeline.screening.run import PLAIN, screen
+from undersong.pipeline.screening.asked import ScreeningOptions, parse_axes, parse_columns, parse_harm_sets
+from undersong.pipeline.screening.run import DEFAULT_OPTIONS, run_screening
 from undersong.pipeline.screening.writing import Screened
 
-__all__ = ["PLAIN", "Asked", "Screened", "parse_axes", "parse_columns", "parse_harm", "screen"]
+__all__ = [
+    "DEFAULT_OPTIONS",
+    "ScreeningOptions",
+    "Screened",
+    "parse_axes",
+    "parse_columns",
+    "parse_harm_sets",
+    "run_screening",
+]

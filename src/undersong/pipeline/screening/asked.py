@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from undersong.models.loading import PLAIN, Loading
-from undersong.pipeline.engine import AT_ONCE, Engine
+from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.pipeline.engine import DEFAULT_ENGINE, Engine
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
-    from undersong.proximity.choosing.keep import Keep
+    from undersong.proximity.choosing.keep import SelectionRule
 
-READY = "embeddings"  # the encoder of embeddings that are already there
-CHATS = ("messages", "sharegpt", "kimi")  # conversations, as trainers read them
-FORMS = {"manifest": "kept.jsonl", "hub": "kept"} | {
-    form: f"kept.{form}.jsonl" for form in CHATS
+PRECOMPUTED = "embeddings"  # the encoder of embeddings that are already there
+CHAT_FORMATS = ("messages", "sharegpt", "kimi")  # conversations, as trainers read them
+OUTPUT_FORMATS = {"manifest": "kept.jsonl", "hub": "kept"} | {
+    form: f"kept.{form}.jsonl" for form in CHAT_FORMATS
 }  # -> name of what is kept
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ScreeningOptions:
     """Options of a screening.
 
     An item that fails on one axis is left out of all, so that every axis ranks the same pool.  Default axes: semantic
@@ -48,14 +48,14 @@ class Asked:
     harmless_columns: Mapping[str, str] | None = None
     root: str | Path | None = None  # the folder no manifest's audio may lead out of, links followed
     model: str | None = None  # whose the internal axes are
-    loading: Loading = PLAIN
+    loading: Loading = DEFAULT_LOAD_OPTIONS
     store: str | Path | None = None  # where corpora, vectors and findings are kept, so that nothing is made twice
     check_padding: bool = False  # what `pad=bucket` of a speech encoder does to the ranking
-    engine: Engine = AT_ONCE  # where the pool is embedded
+    engine: Engine = DEFAULT_ENGINE  # where the pool is embedded
     say: Callable[[str], None] | None = None  # who hears how far a long pass is
 
 
-def named_harm(harm: str | Path | Mapping[str, str | Path]) -> dict[str, str]:
+def harm_sets_by_name(harm: str | Path | Mapping[str, str | Path]) -> dict[str, str]:
     """Harm sets by name: as they are called, a single one by its file."""
     if isinstance(harm, Mapping):
         if not harm:
@@ -64,12 +64,12 @@ def named_harm(harm: str | Path | Mapping[str, str | Path]) -> dict[str, str]:
     return {Path(harm).stem: str(harm)}
 
 
-def parse_harm(specs: Sequence[str]) -> dict[str, str]:
+def parse_harm_sets(specs: Sequence[str]) -> dict[str, str]:
     """`REF` or `NAME=REF` each -> name to corpus, in order; without a name it is called by its file."""
     sets: dict[str, str] = {}
     for spec in specs:
-        written = None if Path(spec).exists() else re.fullmatch(r"([\w.-]+)=(.+)", spec)
-        name, ref = (written[1], written[2]) if written else (Path(spec).stem, spec)
+        match = None if Path(spec).exists() else re.fullmatch(r"([\w.-]+)=(.+)", spec)
+        name, ref = (match[1], match[2]) if match else (Path(spec).stem, spec)
         if name in sets:
             raise UndersongError(f"Two harm sets are called {name!r}; give them names: --harm NAME={ref}.")
         sets[name] = ref
@@ -100,44 +100,48 @@ def parse_columns(specs: Sequence[str]) -> dict[str, str]:
     return columns
 
 
-def liked(asked: Asked) -> tuple[str, ...]:
+def match_selection_ids(options: ScreeningOptions) -> tuple[str, ...]:
     """The ids of the selection that `like` names; none where it names none."""
-    from undersong.proximity import from_json
+    from undersong.proximity import selection_from_json
 
-    if asked.like is None:
+    if options.like is None:
         return ()
     try:
-        return from_json(Path(asked.like).read_text(encoding="utf-8")).ids
+        return selection_from_json(Path(options.like).read_text(encoding="utf-8")).ids
     except OSError as error:
-        raise UndersongError(f"The selection {asked.like} cannot be read ({error.strerror}); check the path.") from None
+        raise UndersongError(
+            f"The selection {options.like} cannot be read ({error.strerror}); check the path."
+        ) from None
 
 
-def one_of(what: str, name: str | None, known: Mapping[str, object]) -> str:
+def name_or_first(subject: str, name: str | None, available: Mapping[str, object]) -> str:
     """The `what` (axis, harm set) to select by: the named one, else the first."""
     if name is None:
-        return next(iter(known))
-    if name not in known:
-        near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
-        raise UndersongError(f"There is no {what} {name!r} to select by; the nearest is {near!r} ({', '.join(known)}).")
+        return next(iter(available))
+    if name not in available:
+        closest = difflib.get_close_matches(name, list(available), n=1, cutoff=0.0)[0]
+        raise UndersongError(
+            f"There is no {subject} {name!r} to select by; the nearest is {closest!r} ({', '.join(available)})."
+        )
     return name
 
 
-def rules_asked(asked: Asked) -> dict[str, tuple[Keep, int]]:
+def selection_rules(options: ScreeningOptions) -> dict[str, tuple[SelectionRule, int]]:
     """Every selection by its label, the rule as it is written: the rule, and the seed of its draw.
 
     A random rule that stands again is drawn with the next seed, and labelled by it.  UndersongError for any other that
     stands again.
     """
-    from undersong.proximity import read_keep
+    from undersong.proximity import parse_rule
 
-    found: dict[str, tuple[Keep, int]] = {}
-    for text in (asked.keep, *asked.also):
-        rule = read_keep(text)
-        label, seed = str(rule), asked.seed
-        while label in found:
+    rules: dict[str, tuple[SelectionRule, int]] = {}
+    for text in (options.keep, *options.also):
+        rule = parse_rule(text)
+        label, seed = str(rule), options.seed
+        while label in rules:
             if rule.kind != "random":
                 raise UndersongError(f"The rule {text!r} is asked for twice; only random samples can be drawn again.")
             seed += 1
             label = f"{rule} seed {seed}"
-        found[label] = rule, seed
-    return found
+        rules[label] = rule, seed
+    return rules

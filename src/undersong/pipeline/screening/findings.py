@@ -11,32 +11,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.pipeline.screening.asked import Asked, liked, one_of
-from undersong.pipeline.screening.sides import Side, Sides
-from undersong.pipeline.screening.writing import Found
+from undersong.pipeline.screening.asked import ScreeningOptions, match_selection_ids, name_or_first
+from undersong.pipeline.screening.sides import CorpusInput, ScreeningCorpora
+from undersong.pipeline.screening.writing import ScreeningFindings
 from undersong.types import Embeddings, Quarantined
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from undersong.proximity import Selection
-    from undersong.proximity.choosing.keep import Keep
+    from undersong.proximity.choosing.keep import SelectionRule
 
-LARGE = 50_000  # items from which fewer bootstrap draws have to do
-NAMED = 50  # near-duplicates that are named; all are counted
-CLOSEST = 10  # items an axis that are shown beside what they are close to
-Vectors = Mapping[str, Sequence[Embeddings]]  # axis -> of every side
+LARGE_POOL = 50_000  # items from which fewer bootstrap draws have to do
+MAX_LISTED_PAIRS = 50  # near-duplicates that are named; all are counted
+MAX_LISTED_CLOSEST = 10  # items an axis that are shown beside what they are close to
+EmbeddingsByAxis = Mapping[str, Sequence[Embeddings]]  # axis -> of every side
 
 
-def findings(
-    sides: Sides,
+def screening_findings(
+    corpora: ScreeningCorpora,
     axes: Mapping[str, str],
-    vectors: Vectors,
-    lost: Sequence[Quarantined],
-    rules: Mapping[str, tuple[Keep, int]],
-    asked: Asked,
-    once: Callable[[Callable[[], dict[str, Any]]], dict[str, Any]],
-) -> Found:
+    embeddings: EmbeddingsByAxis,
+    quarantined: Sequence[Quarantined],
+    rules: Mapping[str, tuple[SelectionRule, int]],
+    options: ScreeningOptions,
+    cached: Callable[[Callable[[], dict[str, Any]]], dict[str, Any]],
+) -> ScreeningFindings:
     """Tables of every axis to all harm sets, the selections on one axis and set, and what is to be said of both.
 
     `screening.json`: `axes` (name -> encoder), `selected_by`, `distances` and `closest` of every axis and harm set,
@@ -46,123 +46,156 @@ def findings(
     where the manifest has them; 1000 draws, 100 from 50,000 items on. `once` gives what its function gives, from
     the store where that is known: agreement takes longest and does not depend on what is kept.
     """
-    from undersong.encoders.vectors import without
-    from undersong.proximity import choose, facts_of, to_harm_set
+    from undersong.encoders.vectors import drop_embeddings
+    from undersong.proximity import filter_harm_set, sample_metadata_table, select_by_rule
 
-    kept = {axis: without(made[0], lost) for axis, made in vectors.items()}
-    whole = {axis: _tables(axis, kept[axis], made, sides, asked) for axis, made in vectors.items()}
-    by, to = one_of("axis", asked.by, axes), one_of("harm set", asked.to, sides.harm)
-    tables = {axis: to_harm_set(table, to) for axis, table in whole.items()}
-    facts = facts_of(sides.pool.samples) if sides.pool.samples else None
-    others = {axis: table for axis, table in tables.items() if axis != by}
-    like = None if asked.like is None else liked(asked)
-    alike = [label for label, (rule, _) in rules.items() if rule.matched] or [*rules]  # who takes the shares of `like`
+    pool_embeddings = {
+        axis: drop_embeddings(axis_embeddings[0], quarantined) for axis, axis_embeddings in embeddings.items()
+    }
+    all_tables = {
+        axis: _proximity_tables(axis, pool_embeddings[axis], axis_embeddings, corpora, options)
+        for axis, axis_embeddings in embeddings.items()
+    }
+    select_axis, select_harm_set = (
+        name_or_first("axis", options.by, axes),
+        name_or_first("harm set", options.to, corpora.harm),
+    )
+    tables = {axis: filter_harm_set(table, select_harm_set) for axis, table in all_tables.items()}
+    facts = sample_metadata_table(corpora.pool.samples) if corpora.pool.samples else None
+    other_tables = {axis: table for axis, table in tables.items() if axis != select_axis}
+    match_ids = None if options.like is None else match_selection_ids(options)
+    matching_labels = [label for label, (rule, _) in rules.items() if rule.matched] or [
+        *rules
+    ]  # who takes the shares of `like`
     selections = {
-        label: choose(tables[by], rule, seed, facts=facts, others=others, like=like if label in alike else None)
+        label: select_by_rule(
+            tables[select_axis],
+            rule,
+            seed,
+            metadata=facts,
+            other_tables=other_tables,
+            match_ids=match_ids if label in matching_labels else None,
+        )
         for label, (rule, seed) in rules.items()
     }
 
-    draws = 1000 if len(tables[by]) < LARGE else 100
-    report: dict[str, Any] = {"axes": dict(axes), "selected_by": {"axis": by, "harm_set": to}}
-    report |= {"distances": _distances(whole), "closest": _closest(whole, sides)}
-    if tied := cut_ties(next(iter(selections.values())), tables[by]):
-        report["ties"] = tied
-    report |= once(lambda: _agreement(axes, tables, kept, facts, draws))
+    draws = 1000 if len(tables[select_axis]) < LARGE_POOL else 100
+    report: dict[str, Any] = {"axes": dict(axes), "selected_by": {"axis": select_axis, "harm_set": select_harm_set}}
+    report |= {"distances": _distances(all_tables), "closest": _closest(all_tables, corpora)}
+    if tie_sentence := cut_tie_sentence(next(iter(selections.values())), tables[select_axis]):
+        report["ties"] = tie_sentence
+    report |= cached(lambda: _agreement(axes, tables, pool_embeddings, facts, draws))
     if facts is not None:
-        report["selection"] = _beside_pool(selections, tables, facts)
-        report["near_duplicates"] = near_duplicates(sides)
-    if sides.calm is not None:
-        calm = {axis: _tables(axis, made[-1], made, sides, asked) for axis, made in vectors.items()}
-        report["screening_score"] = _scores(whole, calm, sides, facts, draws)
-    return Found(whole, selections, report)
+        report["selection"] = _selection_report(selections, tables, facts)
+        report["near_duplicates"] = near_duplicates(corpora)
+    if corpora.benign is not None:
+        benign_tables = {
+            axis: _proximity_tables(axis, axis_embeddings[-1], axis_embeddings, corpora, options)
+            for axis, axis_embeddings in embeddings.items()
+        }
+        report["screening_score"] = _screening_scores(all_tables, benign_tables, corpora, facts, draws)
+    return ScreeningFindings(all_tables, selections, report)
 
 
-def _tables(axis: str, pool: Embeddings, made: Sequence[Embeddings], sides: Sides, asked: Asked) -> pa.Table:
+def _proximity_tables(
+    axis: str,
+    pool: Embeddings,
+    axis_embeddings: Sequence[Embeddings],
+    corpora: ScreeningCorpora,
+    options: ScreeningOptions,
+) -> pa.Table:
     from undersong.proximity import proximity_tables
 
-    harm = dict(zip(sides.harm, made[1:]))
+    harm = dict(zip(corpora.harm, axis_embeddings[1:]))
     return proximity_tables(
-        axis, pool, harm, score=asked.score, centre=asked.centre, max_quarantined=asked.max_quarantined
+        axis, pool, harm, score=options.score, center=options.centre, max_quarantined=options.max_quarantined
     )
 
 
-def _distances(whole: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
+def _distances(all_tables: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
     """How far the pool is, by axis and harm set, in the score it is ranked by."""
-    from undersong.proximity import how, scores
+    from undersong.proximity import ranking_metadata, ranking_scores
 
-    out = []
-    for axis, name, table in _each(whole):
-        quartiles = np.quantile(scores(table).astype(np.float64), [0, 0.25, 0.5, 0.75, 1]).tolist()
-        spread = dict(zip(("min", "q25", "median", "q75", "max"), quartiles))
-        facts = how(table)
-        said = {"axis": axis, "harm_set": name, "n": len(table), "score": facts["score"], "centred": facts["centred"]}
-        out.append({**said, **spread})
-    return out
+    entries = []
+    for axis, name, table in _tables_by_harm_set(all_tables):
+        quartiles = np.quantile(ranking_scores(table).astype(np.float64), [0, 0.25, 0.5, 0.75, 1]).tolist()
+        quantiles = dict(zip(("min", "q25", "median", "q75", "max"), quartiles))
+        facts = ranking_metadata(table)
+        entry = {"axis": axis, "harm_set": name, "n": len(table), "score": facts["score"], "centred": facts["centred"]}
+        entries.append({**entry, **quantiles})
+    return entries
 
 
-def _closest(whole: Mapping[str, pa.Table], sides: Sides) -> list[dict[str, Any]]:
+def _closest(all_tables: Mapping[str, pa.Table], corpora: ScreeningCorpora) -> list[dict[str, Any]]:
     """The first of every ranking, beside the harmful item each is nearest to."""
     import pyarrow.compute as pc
 
-    from undersong.proximity import margin, scores
-    from undersong.proximity.table import how
+    from undersong.proximity import nearest_margin, ranking_scores
+    from undersong.proximity.table import ranking_metadata
 
-    said, out = sides.pool.texts, []
-    for axis, name, table in _each(whole):
-        table = table.append_column("score", [scores(table)])
-        if how(table)["score"] == "nearest":
-            table = table.append_column("margin", [margin(table)])
-        first = table.filter(pc.less_equal(table.column("rank"), CLOSEST)).sort_by("rank").to_pylist()
-        for row in first:
-            gap = row.get("margin")
-            out.append(
+    texts, entries = corpora.pool.texts, []
+    for axis, name, table in _tables_by_harm_set(all_tables):
+        table = table.append_column("score", [ranking_scores(table)])
+        if ranking_metadata(table)["score"] == "nearest":
+            table = table.append_column("margin", [nearest_margin(table)])
+        closest_rows = table.filter(pc.less_equal(table.column("rank"), MAX_LISTED_CLOSEST)).sort_by("rank").to_pylist()
+        for row in closest_rows:
+            row_margin = row.get("margin")
+            entries.append(
                 {
                     "axis": axis,
                     "harm_set": name,
                     "rank": row["rank"],
                     "id": row["id"],
-                    "text": said.get(row["id"]),
+                    "text": texts.get(row["id"]),
                     "score": row["score"],
                     "nearest_id": row["nearest_id"],
-                    "nearest_text": sides.harm[name].texts.get(row["nearest_id"]),
-                    "margin": gap if gap is not None and np.isfinite(gap) else None,
+                    "nearest_text": corpora.harm[name].texts.get(row["nearest_id"]),
+                    "margin": row_margin if row_margin is not None and np.isfinite(row_margin) else None,
                 }
             )
-    return out
+    return entries
 
 
-def _each(whole: Mapping[str, pa.Table]) -> list[tuple[str, str, pa.Table]]:
-    from undersong.proximity import to_harm_set
-    from undersong.proximity.choosing.ranking import harm_sets
+def _tables_by_harm_set(all_tables: Mapping[str, pa.Table]) -> list[tuple[str, str, pa.Table]]:
+    from undersong.proximity import filter_harm_set
+    from undersong.proximity.choosing.ranking import harm_set_names
 
-    return [(axis, name, to_harm_set(table, name)) for axis, table in whole.items() for name in harm_sets(table)]
+    return [
+        (axis, name, filter_harm_set(table, name))
+        for axis, table in all_tables.items()
+        for name in harm_set_names(table)
+    ]
 
 
 def _agreement(
     axes: Mapping[str, str],
     tables: Mapping[str, pa.Table],
-    vectors: Mapping[str, Embeddings],
+    embeddings: Mapping[str, Embeddings],
     facts: pa.Table | None,
     draws: int,
 ) -> dict[str, Any]:
     """`agreement` and `fingerprint`, as far as there are axes and items for them."""
     from undersong.encoders import is_internal
-    from undersong.proximity import axis_pairs, fingerprint
+    from undersong.proximity import compare_internal_axis, pairwise_axis_agreement
 
-    out: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     items = len(next(iter(tables.values())))
     if len(tables) > 1 and items > 3:
-        pairs = axis_pairs(tables, vectors=vectors, facts=facts, draws=draws)
-        out["agreement"] = [asdict(pair) for pair in pairs]
-    own = [axis for axis in tables if is_internal(axes[axis])]
-    references = {axis: table for axis, table in tables.items() if axis not in own}
+        pairs = pairwise_axis_agreement(tables, vectors=embeddings, metadata=facts, draws=draws)
+        results["agreement"] = [asdict(pair) for pair in pairs]
+    internal_axes = [axis for axis in tables if is_internal(axes[axis])]
+    references = {axis: table for axis, table in tables.items() if axis not in internal_axes}
     if references and items > 3:
-        made = [fingerprint(references, tables[axis], vectors=vectors, facts=facts, draws=draws) for axis in own]
-        out["fingerprint"] = [asdict(one) for one in made]
-    return out
+        fingerprints = [
+            compare_internal_axis(references, tables[axis], vectors=embeddings, metadata=facts, draws=draws)
+            for axis in internal_axes
+        ]
+        results["fingerprint"] = [asdict(axis_fingerprint) for axis_fingerprint in fingerprints]
+    return results
 
 
-def _beside_pool(
+def _selection_report(
     selections: Mapping[str, Selection], tables: Mapping[str, pa.Table], facts: pa.Table
 ) -> dict[str, Any]:
     from dataclasses import replace
@@ -170,54 +203,81 @@ def _beside_pool(
     from undersong.proximity import selection_report
 
     # `tables` are to the one harm set that was selected by, so there is none to choose from.
-    return selection_report({label: replace(one, harm_set="") for label, one in selections.items()}, tables, facts)
+    return selection_report(
+        {label: replace(selection, harm_set="") for label, selection in selections.items()}, tables, facts
+    )
 
 
-def _scores(
-    whole: Mapping[str, pa.Table], calm: Mapping[str, pa.Table], sides: Sides, facts: pa.Table | None, draws: int
+def _screening_scores(
+    all_tables: Mapping[str, pa.Table],
+    benign_tables: Mapping[str, pa.Table],
+    corpora: ScreeningCorpora,
+    facts: pa.Table | None,
+    draws: int,
 ) -> list[dict[str, Any]]:
-    from undersong.proximity import facts_of, screening_score, to_harm_set
+    from undersong.proximity import filter_harm_set, sample_metadata_table, screening_score
 
-    known = facts_of(sides.calm.samples) if sides.calm is not None and sides.calm.samples else None
+    benign_facts = (
+        sample_metadata_table(corpora.benign.samples) if corpora.benign is not None and corpora.benign.samples else None
+    )
     return [
-        asdict(screening_score(table, to_harm_set(calm[axis], name), facts=facts, harmless_facts=known, draws=draws))
-        for axis, name, table in _each(whole)
+        asdict(
+            screening_score(
+                table,
+                filter_harm_set(benign_tables[axis], name),
+                metadata=facts,
+                benign_metadata=benign_facts,
+                draws=draws,
+            )
+        )
+        for axis, name, table in _tables_by_harm_set(all_tables)
     ]
 
 
-def cut_ties(selection: Selection, table: pa.Table) -> str | None:
+def cut_tie_sentence(selection: Selection, table: pa.Table) -> str | None:
     """A sentence where items with the score at the cut are on both sides of it: ids decided between them."""
-    from undersong.proximity import scores
+    from undersong.proximity import ranking_scores
 
     if selection.kind not in ("closest", "distant"):
         return None
-    values = dict(zip(table.column("id").to_pylist(), scores(table).tolist()))
-    pick = max if selection.kind == "closest" else min
-    cut = pick(values[i] for i in selection.ids)
-    tied, inside = (sum(values[i] == cut for i in ids) for ids in (values, selection.ids))
-    if inside == tied:
+    values = dict(zip(table.column("id").to_pylist(), ranking_scores(table).tolist()))
+    cut_of = max if selection.kind == "closest" else min
+    cut = cut_of(values[i] for i in selection.ids)
+    tied, taken = (sum(values[i] == cut for i in ids) for ids in (values, selection.ids))
+    if taken == tied:
         return None
-    return f"{tied} items share the score at the cut ({cut:.6g}); {inside} of them were taken, by id."
+    return f"{tied} items share the score at the cut ({cut:.6g}); {taken} of them were taken, by id."
 
 
-def near_duplicates(sides: Sides) -> dict[str, Any]:
+def near_duplicates(corpora: ScreeningCorpora) -> dict[str, Any]:
     """Pairs of pool and harm whose texts or sounds are nearly the same: how many of each kind, and the first of them.
 
     `unchecked`: items of pool and harm that have neither a text nor a fingerprint (as where no axis listens)."""
-    from undersong.corpora import count_shared, find_shared
+    from undersong.corpora import count_duplicates, find_duplicates
 
-    found = []
-    for name, side in sides.harm.items():
-        other = name if name != "pool" else "harm set pool"
-        both = {"pool": sides.pool, other: side}
-        prints = {called: one.prints for called, one in both.items()}
-        found += find_shared({called: one.samples for called, one in both.items()}, prints=prints)[0]
+    shared_pairs = []
+    for name, harm_input in corpora.harm.items():
+        harm_name = name if name != "pool" else "harm set pool"
+        pool_and_harm = {"pool": corpora.pool, harm_name: harm_input}
+        fingerprints = {set_name: corpus_input.fingerprints for set_name, corpus_input in pool_and_harm.items()}
+        shared_pairs += find_duplicates(
+            {set_name: corpus_input.samples for set_name, corpus_input in pool_and_harm.items()},
+            fingerprints=fingerprints,
+        )[0]
     kinds: dict[str, int] = {}
-    for _, _, kind, pairs in count_shared(found):
+    for _, _, kind, pairs in count_duplicates(shared_pairs):
         kinds[kind] = kinds.get(kind, 0) + pairs
-    bare = [_unchecked(sides.pool), sum(map(_unchecked, sides.harm.values()))]
-    return {"kinds": kinds, "unchecked": bare, "pairs": len(found), "first": [asdict(pair) for pair in found[:NAMED]]}
+    unchecked = [_unchecked_count(corpora.pool), sum(map(_unchecked_count, corpora.harm.values()))]
+    return {
+        "kinds": kinds,
+        "unchecked": unchecked,
+        "pairs": len(shared_pairs),
+        "first": [asdict(pair) for pair in shared_pairs[:MAX_LISTED_PAIRS]],
+    }
 
 
-def _unchecked(side: Side) -> int:
-    return sum(not (sample.text or "").strip() and sample.id not in side.prints for sample in side.samples)
+def _unchecked_count(corpus_input: CorpusInput) -> int:
+    return sum(
+        not (sample.text or "").strip() and sample.id not in corpus_input.fingerprints
+        for sample in corpus_input.samples
+    )

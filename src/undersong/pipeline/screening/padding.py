@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from undersong.pipeline.screening.asked import READY
-from undersong.pipeline.screening.sides import Sides
+from undersong.pipeline.screening.asked import PRECOMPUTED
+from undersong.pipeline.screening.sides import ScreeningCorpora
 from undersong.types import Sample, UndersongError
 
-CLIPS = 200  # of each side: padded to 30 s each costs a second or so
+MAX_CLIPS = 200  # of each side: padded to 30 s each costs a second or so
 
 
-def padding_checks(axes: Mapping[str, str], sides: Sides, device: str) -> dict[str, dict[str, Any]]:
+def padding_checks(axes: Mapping[str, str], corpora: ScreeningCorpora, device: str) -> dict[str, dict[str, Any]]:
     """Axis -> rank correlation and overlap of the closest quarter, `pad=exact` against `pad=bucket`.
 
     Clips are taken evenly over the pool, 200 at most.  Only Whisper-class speech encoders have padding to skip;
@@ -22,29 +22,29 @@ def padding_checks(axes: Mapping[str, str], sides: Sides, device: str) -> dict[s
     from undersong.encoders import make_encoder
     from undersong.encoders.spoken.padding import check_padding
 
-    pool, harm = sides.pool.samples, [sample for side in sides.harm.values() for sample in side.samples]
-    found = {}
-    for axis, spec in padded(axes).items():
-        plain = ",".join(part for part in spec.split(",") if not part.startswith("pad="))
-        ways = [make_encoder(f"{plain},pad={pad}", fit=(), device=device) for pad in ("exact", "bucket")]
-        found[axis] = asdict(check_padding(ways[0], ways[1], _some(pool), _some(harm)))
-    return found
+    pool, harm = corpora.pool.samples, [sample for harm_input in corpora.harm.values() for sample in harm_input.samples]
+    checks = {}
+    for axis, spec in padded_axes(axes).items():
+        base_spec = ",".join(part for part in spec.split(",") if not part.startswith("pad="))
+        encoders = [make_encoder(f"{base_spec},pad={pad}", fit=(), device=device) for pad in ("exact", "bucket")]
+        checks[axis] = asdict(check_padding(encoders[0], encoders[1], _evenly_spaced(pool), _evenly_spaced(harm)))
+    return checks
 
 
-def padded(axes: Mapping[str, str]) -> dict[str, str]:
+def padded_axes(axes: Mapping[str, str]) -> dict[str, str]:
     """The axes whose encoder pads.  Raises UndersongError where none does; reads no weights."""
     from undersong.encoders.options import parse_encoder
     from undersong.encoders.spoken.speech import has_padding
 
-    def pads(spec: str) -> bool:
-        return spec != READY and parse_encoder(spec).kind == "speech" and has_padding(parse_encoder(spec).ref)
+    def is_padded(spec: str) -> bool:
+        return spec != PRECOMPUTED and parse_encoder(spec).kind == "speech" and has_padding(parse_encoder(spec).ref)
 
-    if not (found := {axis: spec for axis, spec in axes.items() if pads(spec)}):
+    if not (padded_specs := {axis: spec for axis, spec in axes.items() if is_padded(spec)}):
         raise UndersongError("There is no padding to check: no axis is a speech encoder of the Whisper class; add one.")
-    return found
+    return padded_specs
 
 
-def _some(samples: Sequence[Sample]) -> list[Sample]:
-    if len(samples) <= CLIPS:
+def _evenly_spaced(samples: Sequence[Sample]) -> list[Sample]:
+    if len(samples) <= MAX_CLIPS:
         return list(samples)
-    return [samples[i * len(samples) // CLIPS] for i in range(CLIPS)]
+    return [samples[i * len(samples) // MAX_CLIPS] for i in range(MAX_CLIPS)]

@@ -11,18 +11,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from undersong.pipeline.engine import AT_ONCE, Engine
-from undersong.pipeline.screening.asked import READY, Asked
-from undersong.pipeline.stages import corpus
-from undersong.pipeline.workshop import Corpus, Workshop
+from undersong.pipeline.engine import DEFAULT_ENGINE, Engine
+from undersong.pipeline.screening.asked import PRECOMPUTED, ScreeningOptions
+from undersong.pipeline.stages import load_corpus
+from undersong.pipeline.workshop import Corpus, RunContext
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.corpora.forms.facts import Prints
+    from undersong.corpora.forms.facts import Fingerprints
 
 
 @dataclass(frozen=True)
-class Side:
+class CorpusInput:
     """One of the corpora, by the reference it was called by: an artefact of items, or ready embeddings (None).  Either
     is read when somebody asks for what is in it."""
 
@@ -30,7 +30,7 @@ class Side:
     corpus: Corpus | None
 
     @cached_property
-    def ready(self) -> Embeddings | None:
+    def precomputed(self) -> Embeddings | None:
         """The embeddings that are there already."""
         from undersong.encoders.vectors import read_embeddings
 
@@ -47,14 +47,14 @@ class Side:
         return () if self.corpus is None else self.corpus.quarantined
 
     @property
-    def prints(self) -> Prints:
+    def fingerprints(self) -> Fingerprints:
         """Fingerprints of its sound by id, where it was listened to."""
-        return {} if self.corpus is None else self.corpus.prints
+        return {} if self.corpus is None else self.corpus.fingerprints
 
     @property
-    def items(self) -> int:
+    def item_count(self) -> int:
         """How many can be used."""
-        return len(self.samples) if self.ready is None else len(self.ready.ids)
+        return len(self.samples) if self.precomputed is None else len(self.precomputed.ids)
 
     @cached_property
     def texts(self) -> dict[str, str]:
@@ -66,95 +66,111 @@ class Side:
         """What is read of it: its reference, and audio files by path."""
         from undersong.corpora.forms.manifest import audio_files
 
-        return [self.ref, *(() if self.corpus is None else audio_files(self.corpus.artefact.checked().path))]
+        return [self.ref, *(() if self.corpus is None else audio_files(self.corpus.artifact.verify().path))]
 
     @cached_property
     def hash(self) -> str:
         """Of its content."""
         from undersong.encoders.vectors import embeddings_hash
 
-        return embeddings_hash(self.ref) if self.corpus is None else self.corpus.artefact.hash
+        return embeddings_hash(self.ref) if self.corpus is None else self.corpus.artifact.hash
 
 
 @dataclass(frozen=True)
-class Sides:
+class ScreeningCorpora:
     """A pool, the harm sets by name, and harmless speech where it is asked for."""
 
-    pool: Side
-    harm: Mapping[str, Side]
-    calm: Side | None = None
+    pool: CorpusInput
+    harm: Mapping[str, CorpusInput]
+    benign: CorpusInput | None = None
 
     @property
-    def all(self) -> tuple[Side, ...]:
+    def inputs(self) -> tuple[CorpusInput, ...]:
         """The pool, the harm sets in their order, then harmless speech."""
-        return (self.pool, *self.harm.values(), *(() if self.calm is None else (self.calm,)))
+        return (self.pool, *self.harm.values(), *(() if self.benign is None else (self.benign,)))
 
 
-def read_sides(shop: Workshop, pool: str, harm: Mapping[str, str], asked: Asked) -> Sides:
+def read_corpora(ctx: RunContext, pool: str, harm: Mapping[str, str], options: ScreeningOptions) -> ScreeningCorpora:
     """All sides, of one form; nothing but the form is checked yet."""
-    from undersong.corpora import open_corpus, refuse_misspelt
+    from undersong.corpora import check_corpus_ref, open_corpus
     from undersong.encoders import check_encoder
     from undersong.encoders.options import parse_encoder
     from undersong.encoders.vectors import holds_embeddings
 
-    refs = [pool, *harm.values(), *([] if asked.harmless is None else [str(asked.harmless)])]
+    refs = [pool, *harm.values(), *([] if options.harmless is None else [str(options.harmless)])]
     for ref in refs:
-        refuse_misspelt(ref)  # a path that is none would be said of it
-    forms = {ref: not _named(ref) and holds_embeddings(ref) for ref in refs}
-    if other := next((ref for ref in refs if forms[ref] != forms[pool]), None):
-        raise UndersongError(f"{pool} and {other} are of two forms; give manifests for all, or embeddings for all.")
-    encoders = [encoder for encoder in (asked.axes or {}).values() if encoder != READY]
+        check_corpus_ref(ref)  # a path that is none would be said of it
+    are_embeddings = {ref: not _is_corpus_name(ref) and holds_embeddings(ref) for ref in refs}
+    if mismatched := next((ref for ref in refs if are_embeddings[ref] != are_embeddings[pool]), None):
+        raise UndersongError(
+            f"{pool} and {mismatched} are of two forms; give manifests for all, or embeddings for all."
+        )
+    encoders = [encoder for encoder in (options.axes or {}).values() if encoder != PRECOMPUTED]
     for encoder in encoders:
         check_encoder(encoder)  # before any audio is decoded
-    heard = asked.axes is None or any(parse_encoder(encoder).hears for encoder in encoders)
+    decodes_audio = options.axes is None or any(parse_encoder(encoder).needs_audio for encoder in encoders)
 
-    def read(ref: str, columns: Mapping[str, str] | None, engine: Engine = AT_ONCE) -> Side:
-        if asked.root is not None and not forms[ref]:
-            open_corpus(ref, columns, asked.root)  # each time: that it was read before says nothing of its paths
-        return Side(ref, None if forms[ref] else corpus(shop, ref, columns=columns, decode=heard, engine=engine))
+    def read(ref: str, columns: Mapping[str, str] | None, engine: Engine = DEFAULT_ENGINE) -> CorpusInput:
+        if options.root is not None and not are_embeddings[ref]:
+            open_corpus(ref, columns, options.root)  # each time: that it was read before says nothing of its paths
+        return CorpusInput(
+            ref,
+            None
+            if are_embeddings[ref]
+            else load_corpus(ctx, ref, columns=columns, decode=decodes_audio, engine=engine),
+        )
 
-    mine = read(pool, asked.columns, asked.engine)
-    theirs = {name: read(ref, asked.harm_columns) for name, ref in harm.items()}
-    calm = None if asked.harmless is None else read(str(asked.harmless), asked.harmless_columns)
-    return Sides(mine, theirs, calm)
+    pool_input = read(pool, options.columns, options.engine)
+    harm_inputs = {name: read(ref, options.harm_columns) for name, ref in harm.items()}
+    benign = None if options.harmless is None else read(str(options.harmless), options.harmless_columns)
+    return ScreeningCorpora(pool_input, harm_inputs, benign)
 
 
-def check_sides(sides: Sides, most: float) -> None:
+def check_corpora(corpora: ScreeningCorpora, max_share: float) -> None:
     """No item is in two of them, and hardly any is lost (`most`: that share of the pool)."""
-    from undersong.corpora import refuse_shared_items
+    from undersong.corpora import check_disjoint_items
     from undersong.proximity import check_quarantine
 
-    pool, calm = sides.pool, sides.calm
-    total = pool.items + len(pool.quarantined)
-    for side in sides.harm.values():
-        check_quarantine("as it is", pool.quarantined, total, side.quarantined, most)
-        refuse_shared_items(pool.samples, side.samples)
-        if shared := sorted(_ids(pool) & _ids(side)):
+    pool, benign = corpora.pool, corpora.benign
+    total = pool.item_count + len(pool.quarantined)
+    for harm_input in corpora.harm.values():
+        check_quarantine("as it is", pool.quarantined, total, harm_input.quarantined, max_share)
+        check_disjoint_items(pool.samples, harm_input.samples)
+        if shared := sorted(_precomputed_ids(pool) & _precomputed_ids(harm_input)):
             raise UndersongError(
                 f"The pool and the harm set overlap in {len(shared)} ids, the first {shared[0]!r}; remove the items "
                 "from one side, or give different items different ids."
             )
-    if calm is not None:
-        refuse_lost("cannot be used", calm, calm.quarantined, most)
-        for name, other in (("The pool", pool), *((f"The harm set {name}", one) for name, one in sides.harm.items())):
-            refuse_shared_items(other.samples, calm.samples, f"the harmless set {calm.ref}", name)
+    if benign is not None:
+        check_benign_quarantine("cannot be used", benign, benign.quarantined, max_share)
+        for name, other in (
+            ("The pool", pool),
+            *((f"The harm set {name}", harm_input) for name, harm_input in corpora.harm.items()),
+        ):
+            check_disjoint_items(other.samples, benign.samples, f"the harmless set {benign.ref}", name)
 
 
-def refuse_lost(how: str, calm: Side, lost: Sequence[Quarantined], most: float) -> None:
+def check_benign_quarantine(
+    reason: str, benign: CorpusInput, quarantined: Sequence[Quarantined], max_share: float
+) -> None:
     """Harmless items that are lost are no small matter: the score would be of others."""
-    total = calm.items + len(calm.quarantined)
-    if len(lost) > most * total:
+    total = benign.item_count + len(benign.quarantined)
+    if len(quarantined) > max_share * total:
         raise UndersongError(
-            f"{len(lost)} of {total} items of the harmless set {calm.ref} {how}, the first: {lost[0].id} "
-            f"({lost[0].reason}); mend them, or leave the set out."
+            f"{len(quarantined)} of {total} items of the harmless set {benign.ref} {reason}, the first: {quarantined[0].id} "
+            f"({quarantined[0].reason}); mend them, or leave the set out."
         )
 
 
-def _ids(side: Side) -> set[str]:
+def _precomputed_ids(corpus_input: CorpusInput) -> set[str]:
     """Of ready embeddings, which have nothing else to know an item by."""
-    return set() if side.ready is None else {*side.ready.ids, *(item.id for item in side.ready.quarantined)}
+    return (
+        set()
+        if corpus_input.precomputed is None
+        else {*corpus_input.precomputed.ids, *(item.id for item in corpus_input.precomputed.quarantined)}
+    )
 
 
-def _named(ref: str) -> bool:
+def _is_corpus_name(ref: str) -> bool:
     """Whether a corpus is called by a name (organism:, preset:, hf:) and not by a path."""
     return ref.partition(":")[0] in ("organism", "preset", "hf") and not Path(ref).exists()

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undersong.pipeline.screening.asked import CHATS, FORMS
-from undersong.pipeline.screening.sides import Side
+from undersong.pipeline.screening.asked import CHAT_FORMATS, OUTPUT_FORMATS
+from undersong.pipeline.screening.sides import CorpusInput
 from undersong.types import Quarantined, UndersongError
 
 if TYPE_CHECKING:
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
 
     from undersong.proximity import Selection
 
-TABLES = ("proximity.parquet", "quarantine.parquet", "screening.json")
-KEPT = "kept-items"  # a corpus artefact's folder, or ready embeddings
-ALSO = r"(?:-\d+)?"  # of several selections those after the first have a number in their names
+TABLE_FILES = ("proximity.parquet", "quarantine.parquet", "screening.json")
+KEPT_ITEMS = "kept-items"  # a corpus artefact's folder, or ready embeddings
+NUMBER_SUFFIX_PATTERN = r"(?:-\d+)?"  # of several selections those after the first have a number in their names
 
 
 def _is_output(name: str) -> bool:
     """Whether a screening writes something of that name."""
-    plain = re.fullmatch(rf"(selection|kept){ALSO}(.*)", name)
-    return (plain[1] + plain[2] if plain else name) in (
-        *TABLES,
+    match = re.fullmatch(rf"(selection|kept){NUMBER_SUFFIX_PATTERN}(.*)", name)
+    return (match[1] + match[2] if match else name) in (
+        *TABLE_FILES,
         "selection.json",
         "kept.parquet",
-        *FORMS.values(),
+        *OUTPUT_FORMATS.values(),
         "kept-audio",
     )
 
 
-def _numbered(name: str, number: int) -> str:
+def _numbered_name(name: str, number: int) -> str:
     """The name of a file of the `number`-th selection: kept.jsonl, kept-2.jsonl, …"""
     stem, dot, rest = name.partition(".")
     return name if number == 1 else f"{stem}-{number}{dot}{rest}"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ScreeningFindings:
     """What a screening computes: a proximity table an axis, to all harm sets; selections; `screening.json`."""
 
     tables: Mapping[str, pa.Table]
@@ -59,94 +59,104 @@ class Screened:
     the selection on axis `by`; `also`: those of further rules."""
 
     tables: Mapping[str, pa.Table] = field(repr=False)  # a row a sample; a notebook shows what it is asked to
-    by: str
+    select_axis: str
     selection: Selection
     quarantined: tuple[Quarantined, ...]  # pool items left out of every axis
     report: Mapping[str, Any] = field(repr=False)  # `screening.json`
-    also: tuple[Selection, ...] = ()
+    extra_selections: tuple[Selection, ...] = ()
 
     def to_pandas(self) -> Any:
         """A pandas.DataFrame of `proximity.parquet`, and whether the sample is `kept`."""
         import pyarrow as pa
 
-        from undersong.pipeline.frames import frame
+        from undersong.pipeline.frames import to_data_frame
 
-        rows = frame(pa.concat_tables(self.tables.values()))
+        rows = to_data_frame(pa.concat_tables(self.tables.values()))
         return rows.assign(kept=rows["id"].isin(self.selection.ids))
 
 
-def writable(out: Path) -> Path:
+def writable_screening_folder(out: Path) -> Path:
     """The folder to write: new, empty, or an earlier screening's and nothing else."""
     out = out.resolve()
     if out.exists():
         names = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
         if not out.is_dir() or (names and not (all(map(_is_output, names)) and "selection.json" in names)):
             foreign = sorted(name for name in names if not _is_output(name))
-            why = f" (it holds {foreign[0]})" if out.is_dir() and foreign else ""
-            raise UndersongError(f"{out} exists and is no earlier screening{why}; name a new folder with --out.")
+            detail = f" (it holds {foreign[0]})" if out.is_dir() and foreign else ""
+            raise UndersongError(f"{out} exists and is no earlier screening{detail}; name a new folder with --out.")
     return out
 
 
-def write_screened(
-    found: Found, more: Mapping[str, Any], pool: Side, lost: Sequence[Quarantined], folder: Path
+def write_screening(
+    findings: ScreeningFindings,
+    extra_findings: Mapping[str, Any],
+    pool: CorpusInput,
+    quarantined: Sequence[Quarantined],
+    folder: Path,
 ) -> None:
     """All findings, `more` of them for the report, and the items that are kept, into an artefact's folder."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from undersong.corpora import write_corpus
-    from undersong.encoders.vectors import quarantine_table, vectors_table
-    from undersong.proximity import to_json
+    from undersong.encoders.vectors import embeddings_table, quarantine_table
+    from undersong.proximity import selection_to_json
 
-    pq.write_table(pa.concat_tables(found.tables.values()), folder / "proximity.parquet")
-    pq.write_table(quarantine_table(tuple(lost)), folder / "quarantine.parquet")
-    text = json.dumps({**found.report, **more}, ensure_ascii=False, indent=1, allow_nan=False)
+    pq.write_table(pa.concat_tables(findings.tables.values()), folder / "proximity.parquet")
+    pq.write_table(quarantine_table(tuple(quarantined)), folder / "quarantine.parquet")
+    text = json.dumps({**findings.report, **extra_findings}, ensure_ascii=False, indent=1, allow_nan=False)
     (folder / "screening.json").write_text(text + "\n", encoding="utf-8")
-    for number, selection in enumerate(found.selections.values(), 1):
-        (folder / _numbered("selection.json", number)).write_text(to_json(selection), encoding="utf-8")
-        kept, place = set(selection.ids), folder / _numbered(KEPT, number)
-        place.mkdir()
-        if pool.ready is None:
-            write_corpus([sample for sample in pool.samples if sample.id in kept], (), place)
+    for number, selection in enumerate(findings.selections.values(), 1):
+        (folder / _numbered_name("selection.json", number)).write_text(selection_to_json(selection), encoding="utf-8")
+        kept_ids, kept_folder = set(selection.ids), folder / _numbered_name(KEPT_ITEMS, number)
+        kept_folder.mkdir()
+        if pool.precomputed is None:
+            write_corpus([sample for sample in pool.samples if sample.id in kept_ids], (), kept_folder)
             continue
-        rows = [row for row, id in enumerate(pool.ready.ids) if id in kept]
-        table = vectors_table([pool.ready.ids[row] for row in rows], pool.ready.vectors[rows], pool.ready.frames[rows])
-        pq.write_table(table, place / "kept.parquet")
+        rows = [row for row, id in enumerate(pool.precomputed.ids) if id in kept_ids]
+        table = embeddings_table(
+            [pool.precomputed.ids[row] for row in rows], pool.precomputed.vectors[rows], pool.precomputed.frames[rows]
+        )
+        pq.write_table(table, kept_folder / "kept.parquet")
 
 
-def read_screened(folder: Path) -> Screened:
+def read_screening(folder: Path) -> Screened:
     """What `write_screened` wrote."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from undersong.encoders.vectors import left_out_before
-    from undersong.proximity import from_json
+    from undersong.encoders.vectors import read_quarantine
+    from undersong.proximity import selection_from_json
 
     report = json.loads((folder / "screening.json").read_text(encoding="utf-8"))
-    selection, *also = (from_json(file.read_text(encoding="utf-8")) for file in _selections(folder))
-    whole = pq.read_table(folder / "proximity.parquet")
-    tables = {axis: whole.filter(pc.equal(whole.column("axis"), axis)) for axis in report["axes"]}
-    return Screened(tables, selection.axis, selection, tuple(left_out_before(folder)), report, tuple(also))
+    selection, *extra_selections = (
+        selection_from_json(file.read_text(encoding="utf-8")) for file in _selection_files(folder)
+    )
+    all_axes_table = pq.read_table(folder / "proximity.parquet")
+    tables = {axis: all_axes_table.filter(pc.equal(all_axes_table.column("axis"), axis)) for axis in report["axes"]}
+    return Screened(tables, selection.axis, selection, tuple(read_quarantine(folder)), report, tuple(extra_selections))
 
 
-def _selections(folder: Path) -> list[Path]:
+def _selection_files(folder: Path) -> list[Path]:
     """`selection.json`, `selection-2.json` and so on."""
-    found = [folder / _numbered("selection.json", number) for number in range(1, 1 + len(list(folder.iterdir())))]
-    return [file for file in found if file.is_file()]
+    candidates = [
+        folder / _numbered_name("selection.json", number) for number in range(1, 1 + len(list(folder.iterdir())))
+    ]
+    return [file for file in candidates if file.is_file()]
 
 
-def publish(artefact: Path, out: Path, form: str) -> None:
+def publish_screening(artifact_folder: Path, out: Path, output_format: str) -> None:
     """The findings, and what is kept in the form asked for, into a folder beside `out`, which then takes its name."""
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        for name in TABLES:
-            shutil.copyfile(artefact / name, draft / name)
-        for number, file in enumerate(_selections(artefact), 1):
+        for name in TABLE_FILES:
+            shutil.copyfile(artifact_folder / name, draft / name)
+        for number, file in enumerate(_selection_files(artifact_folder), 1):
             shutil.copyfile(file, draft / file.name)
-            _write_kept(artefact / _numbered(KEPT, number), draft, form, out, number)
+            _write_kept(artifact_folder / _numbered_name(KEPT_ITEMS, number), draft, output_format, out, number)
         draft.chmod(0o755)
-        writable(out)  # again: it took long enough for somebody to put something there
+        writable_screening_folder(out)  # again: it took long enough for somebody to put something there
         if out.exists():
             os.rename(out, old := draft.with_name(f"{draft.name}.old"))
             os.rename(draft, out)
@@ -157,17 +167,19 @@ def publish(artefact: Path, out: Path, form: str) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _write_kept(kept: Path, folder: Path, form: str, out: Path, number: int) -> None:
-    from undersong.corpora import read_manifest, write_kept
+def _write_kept(kept_folder: Path, folder: Path, output_format: str, out: Path, number: int) -> None:
+    from undersong.corpora import read_manifest, write_samples
 
-    if (ready := kept / "kept.parquet").is_file():
-        shutil.copyfile(ready, folder / _numbered(ready.name, number))
+    if (precomputed_file := kept_folder / "kept.parquet").is_file():
+        shutil.copyfile(precomputed_file, folder / _numbered_name(precomputed_file.name, number))
         return
-    samples = read_manifest(kept).samples
+    samples = read_manifest(kept_folder).samples
     in_memory = any(isinstance(sample.audio, bytes) for sample in samples)  # which JSONL cannot hold
-    file = folder / _numbered("kept.parquet" if in_memory and form == "manifest" else FORMS[form], number)
-    write_kept(samples, file)
-    if form in CHATS:  # trainers read whole paths, and the folder has not its name yet
+    file = folder / _numbered_name(
+        "kept.parquet" if in_memory and output_format == "manifest" else OUTPUT_FORMATS[output_format], number
+    )
+    write_samples(samples, file)
+    if output_format in CHAT_FORMATS:  # trainers read whole paths, and the folder has not its name yet
         text = file.read_text(encoding="utf-8")
-        here, there = (json.dumps(str(place), ensure_ascii=False)[1:-1] for place in (folder, out))
-        file.write_text(text.replace(f'"{here}/', f'"{there}/'), encoding="utf-8")
+        draft_text, final_text = (json.dumps(str(path), ensure_ascii=False)[1:-1] for path in (folder, out))
+        file.write_text(text.replace(f'"{draft_text}/', f'"{final_text}/'), encoding="utf-8")

@@ -8,11 +8,17 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undersong.pipeline.speakers import Speaker, answers_only, make_speaker, shown, speaker_hash
-from undersong.pipeline.stages.arms import Arm
+from undersong.pipeline.speakers import (
+    BlackBoxModel,
+    display_reference,
+    is_black_box,
+    load_black_box_model,
+    model_identity_hash,
+)
+from undersong.pipeline.stages.arms import StudyArm
 from undersong.pipeline.stages.heard import MODEL_PACKAGES
-from undersong.pipeline.workshop import Corpus, Workshop
-from undersong.store import Artefact, Draft
+from undersong.pipeline.workshop import Corpus, RunContext
+from undersong.store import Artifact, Draft
 from undersong.study.protocols import Manner
 from undersong.types import Prompt, Reply, Verdict
 
@@ -21,33 +27,40 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptSetRequest:
     """A set asked in one modality under one system text.  `judge`: of its own, where it has one."""
 
-    set: str
+    set_name: str
     corpus: Corpus
     harmful: bool
     modality: str
     system: str
     system_text: str | None
-    manner: Manner
+    prompt_settings: Manner
     judge: str | None = None
 
     @property
     def key(self) -> list[Any]:
         """What replies depend on beside the model and the corpus."""
-        return [self.set, self.harmful, self.modality, self.system, self.system_text, list(astuple(self.manner))]
+        return [
+            self.set_name,
+            self.harmful,
+            self.modality,
+            self.system,
+            self.system_text,
+            list(astuple(self.prompt_settings)),
+        ]
 
 
-def replies(
-    shop: Workshop,
-    arm: Arm,
-    adapter: Artefact | None,
+def generate_replies(
+    ctx: RunContext,
+    arm: StudyArm,
+    adapter: Artifact | None,
     step: int,
-    asked: Sequence[Asked],
-    heard: Sequence[Artefact],
-    steering: Artefact | None = None,
-) -> Artefact:
+    requests: Sequence[PromptSetRequest],
+    features: Sequence[Artifact],
+    steering: Artifact | None = None,
+) -> Artifact:
     """Greedy replies of a model (with the adapter of `step`) to everything asked; stays on the user's machine.
 
     `steering`: of what `stages.steering` chose.
@@ -56,129 +69,139 @@ def replies(
     def make(draft: Draft) -> None:
         from undersong.evaluation.replies import write_replies
 
-        with _speaking(shop, arm.model, heard, adapter, step, steering) as (speaker, facts):
-            said = [reply for limit, group in by_limit(asked) for reply in speaker.generate(prompts_of(group), limit)]
+        with _reply_model(ctx, arm.model, features, adapter, step, steering) as (model, model_facts):
+            generated = [
+                reply
+                for limit, group in group_by_token_limit(requests)
+                for reply in model.generate(request_prompts(group), limit)
+            ]
         with draft.file("replies.parquet", mode=0o600) as path:
-            write_replies(said, path)
-        draft.note(**facts)
+            write_replies(generated, path)
+        draft.note(**model_facts)
 
-    inputs: dict[str, Artefact | str] = {"model": speaker_hash(arm.model)}
-    inputs |= {f"corpus:{one.set}": one.corpus.artefact for one in asked}
+    inputs: dict[str, Artifact | str] = {"model": model_identity_hash(arm.model)}
+    inputs |= {f"corpus:{request.set_name}": request.corpus.artifact for request in requests}
     if adapter is not None:
         inputs["adapter"] = adapter
     if steering is not None:
         inputs["steering"] = steering
-    sets = [one.key for one in in_order(asked)]
-    config = {"sets": sets, "step": step, "loading": {} if answers_only(arm.model) else shop.loading.key}
-    packages = () if answers_only(arm.model) else MODEL_PACKAGES
-    return shop.store.get_or_make("replies", 2, config, inputs, make, packages=packages)
+    sets = [request.key for request in in_reply_order(requests)]
+    config = {"sets": sets, "step": step, "loading": {} if is_black_box(arm.model) else ctx.loading.cache_key}
+    packages = () if is_black_box(arm.model) else MODEL_PACKAGES
+    return ctx.store.get_or_make("replies", 2, config, inputs, make, packages=packages)
 
 
 @contextmanager
-def _speaking(
-    shop: Workshop,
+def _reply_model(
+    ctx: RunContext,
     ref: str,
-    heard: Sequence[Artefact],
-    adapter: Artefact | None,
+    features: Sequence[Artifact],
+    adapter: Artifact | None,
     step: int,
-    steering: Artefact | None,
-) -> Iterator[tuple[Speaker, dict[str, Any]]]:
+    steering: Artifact | None,
+) -> Iterator[tuple[BlackBoxModel, dict[str, Any]]]:
     """Who answers, and what its replies note of it: a model here, under an adapter or not, or one that only answers."""
-    if answers_only(ref):
-        yield make_speaker(ref), {"model": shown(ref)}
+    if is_black_box(ref):
+        yield load_black_box_model(ref), {"model": display_reference(ref)}
         return
-    from undersong.models.adapters import saved_adapter
+    from undersong.models.adapters import use_adapter
 
-    model = shop.model(ref, heard)
-    with saved_adapter(model, adapter_folder(adapter, step)) as tuned, steered(tuned, steering):
-        yield tuned, model.facts
+    model = ctx.model(ref, features)
+    with use_adapter(model, adapter_step_folder(adapter, step)) as adapted, apply_steering(adapted, steering):
+        yield adapted, model.facts
 
 
 @contextmanager
-def steered(model: AudioModel, steering: Artefact | None) -> Iterator[None]:
+def apply_steering(model: AudioModel, steering: Artifact | None) -> Iterator[None]:
     """The chosen vector added at the chosen place of a running model; nothing where none was chosen."""
     from safetensors.numpy import load_file
 
-    from undersong.mechanism.interventions import addition, changed
+    from undersong.mechanism.interventions import addition, apply_interventions
 
-    vectors = {} if steering is None else load_file(steering.checked().path / "steering.safetensors")
-    changes = {int(place): addition(vector) for place, vector in vectors.items()}
-    with changed(model.decoder.layers, changes):
+    vectors = {} if steering is None else load_file(steering.verify().path / "steering.safetensors")
+    layer_interventions = {int(layer): addition(vector) for layer, vector in vectors.items()}
+    with apply_interventions(model.decoder.layers, layer_interventions):
         yield
 
 
-def by_limit(asked: Sequence[Asked]) -> list[tuple[int, list[Asked]]]:
+def group_by_token_limit(requests: Sequence[PromptSetRequest]) -> list[tuple[int, list[PromptSetRequest]]]:
     """What is asked, by most tokens of a reply: one batch of generation each."""
-    groups: dict[int, list[Asked]] = {}
-    for one in asked:
-        groups.setdefault(one.manner.limit, []).append(one)
+    groups: dict[int, list[PromptSetRequest]] = {}
+    for request in requests:
+        groups.setdefault(request.prompt_settings.limit, []).append(request)
     return list(groups.items())
 
 
-def in_order(asked: Sequence[Asked]) -> list[Asked]:
+def in_reply_order(requests: Sequence[PromptSetRequest]) -> list[PromptSetRequest]:
     """What is asked in the order of its replies."""
-    return [one for _, group in by_limit(asked) for one in group]
+    return [request for _, group in group_by_token_limit(requests) for request in group]
 
 
-def adapter_folder(adapter: Artefact | None, step: int) -> Path | None:
+def adapter_step_folder(adapter: Artifact | None, step: int) -> Path | None:
     """The PEFT folder kept at a step (`tuning.lora.step_folder`, without loading torch); None: the base."""
     return None if adapter is None else adapter.path / f"step-{step:06d}"
 
 
-def prompts_of(asked: Sequence[Asked]) -> list[Prompt]:
+def request_prompts(requests: Sequence[PromptSetRequest]) -> list[Prompt]:
     """Every prompt of what is asked, in order."""
     from undersong.evaluation.prompts import make_prompts
 
     return [
         prompt
-        for one in asked
+        for request in requests
         for prompt in make_prompts(
-            one.corpus.samples,
-            set_name=one.set,
-            harmful=one.harmful,
-            modality=one.modality,
-            system=one.system,
-            system_text=one.system_text,
-            instruction=one.manner.instruction,
-            instruction_first=one.manner.first,
+            request.corpus.samples,
+            set_name=request.set_name,
+            harmful=request.harmful,
+            modality=request.modality,
+            system=request.system,
+            system_text=request.system_text,
+            instruction=request.prompt_settings.instruction,
+            instruction_first=request.prompt_settings.first,
         )
     ]
 
 
-def verdicts(
-    shop: Workshop, replies: Artefact, asked: Sequence[Asked], judge: str, refusals: Sequence[str]
-) -> Artefact:
+def judge_replies(
+    ctx: RunContext, replies: Artifact, requests: Sequence[PromptSetRequest], judge: str, refusals: Sequence[str]
+) -> Artifact:
     """What the judge calls every reply; a set that has a judge of its own is that one's."""
     from undersong.evaluation.judging.named import judge_hash
 
-    judges = dict.fromkeys(one.judge or judge for one in asked)
+    judges = dict.fromkeys(request.judge or judge for request in requests)
 
     def make(draft: Draft) -> None:
         from undersong.evaluation.replies import read_replies
         from undersong.evaluation.verdicts import write_verdicts
 
-        said = iter(read_replies(replies.checked().path / "replies.parquet"))
+        reply_iterator = iter(read_replies(replies.verify().path / "replies.parquet"))
         # (place, prompt, reply) of every judge, so that verdicts stand in the order of the replies again
         rows: dict[str, list[tuple[int, Prompt, Reply]]] = {name: [] for name in judges}
-        place = 0
-        for one in in_order(asked):
-            for prompt in prompts_of([one]):
-                rows[one.judge or judge].append((place, prompt, next(said)))
-                place += 1
-        called: dict[int, Verdict] = {}
-        for name, mine in rows.items():
-            found = shop.judge(name, refusals).judge([p for _, p, _ in mine], [r for _, _, r in mine])
-            called |= {at: verdict for (at, _, _), verdict in zip(mine, found, strict=True)}
+        position = 0
+        for request in in_reply_order(requests):
+            for prompt in request_prompts([request]):
+                rows[request.judge or judge].append((position, prompt, next(reply_iterator)))
+                position += 1
+        verdict_by_position: dict[int, Verdict] = {}
+        for name, judge_rows in rows.items():
+            judge_verdicts = ctx.judge(name, refusals).judge(
+                [prompt for _, prompt, _ in judge_rows], [reply for _, _, reply in judge_rows]
+            )
+            verdict_by_position |= {
+                index: verdict for (index, _, _), verdict in zip(judge_rows, judge_verdicts, strict=True)
+            }
         with draft.file("verdicts.parquet") as path:
-            write_verdicts([called[i] for i in range(place)], path)
+            write_verdicts([verdict_by_position[i] for i in range(position)], path)
 
     config = {
         "judge": judge,
         "refusals": list(refusals),
-        "sets": [[a.set, a.modality, a.system, a.judge] for a in in_order(asked)],
+        "sets": [
+            [request.set_name, request.modality, request.system, request.judge] for request in in_reply_order(requests)
+        ],
     }
-    inputs: dict[str, Artefact | str] = {"replies": replies}
+    inputs: dict[str, Artifact | str] = {"replies": replies}
     for name in judges:
         if source := judge_hash(name):
             inputs["weights" if name == judge else f"weights:{name}"] = source
-    return shop.store.get_or_make("verdicts", 2, config, inputs, make)
+    return ctx.store.get_or_make("verdicts", 2, config, inputs, make)

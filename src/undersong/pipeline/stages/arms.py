@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undersong.pipeline.stages.heard import MODEL_PACKAGES, hearable
-from undersong.pipeline.stages.training import picked, train
-from undersong.pipeline.workshop import Corpus, Inputs, Workshop
-from undersong.store import Artefact, Draft
+from undersong.pipeline.stages.heard import MODEL_PACKAGES, encodable_samples
+from undersong.pipeline.stages.training import select_by_id, train_on_samples
+from undersong.pipeline.workshop import Corpus, Inputs, RunContext
+from undersong.store import Artifact, Draft
 
 if TYPE_CHECKING:
     from undersong.models.adapter import AudioModel
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Arm:
+class StudyArm:
     """One run: a base tuned on a selection in a modality at a seed; `None` for the base itself."""
 
     model: str
@@ -34,7 +34,7 @@ class Arm:
     rule: str = ""  # the whole rule of selection, where kind and fraction do not say it
 
     @property
-    def run(self) -> tuple[int, int, int]:
+    def run_key(self) -> tuple[int, int, int]:
         """(base, draw, seed) of a tuned arm, by which runs are paired."""
         assert self.draw is not None
         assert self.seed is not None
@@ -51,26 +51,26 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Guard:
+class TrainingExtras:
     """What a training has beyond its arm: `config` and `inputs` file it, `make` gives it as `train` takes it (`mixing`,
     `watch`, `start`)."""
 
     config: dict[str, Any]
-    inputs: dict[str, Artefact]
-    heard: tuple[Artefact, ...]
+    inputs: dict[str, Artifact]
+    features: tuple[Artifact, ...]
     make: Callable[[AudioModel], dict[str, Any]]
 
 
-def adapter(
-    shop: Workshop,
-    arm: Arm,
+def train_adapter(
+    ctx: RunContext,
+    arm: StudyArm,
     pool: Corpus,
-    heard: Artefact,
+    features: Artifact,
     recipe: dict[str, Any],
     system_text: str | None,
     target: str,
-    guard: Guard | None = None,
-) -> Artefact:
+    extras: TrainingExtras | None = None,
+) -> Artifact:
     """LoRA on the decoder.  Filed under the selection's ids, so two arms with the same samples are one training.
 
     Guarded by a canary it may have stopped early: it then holds the last safe step and those before it.
@@ -80,25 +80,31 @@ def adapter(
     assert arm.selection is not None, "the base is not tuned"
     assert arm.modality is not None
     assert arm.seed is not None
-    chosen, modality, seed = arm.selection, arm.modality, arm.seed
+    selection, modality, seed = arm.selection, arm.modality, arm.seed
 
     def make(draft: Draft) -> None:
         from undersong.tuning.lora import write_log
 
-        def keep(name: str, write: Callable[[Path], None]) -> None:
+        def save(name: str, write: Callable[[Path], None]) -> None:
             if not draft.has(name):
                 with draft.file(name) as folder:
                     write(folder)
 
-        samples = picked(pool.samples, [*pool.quarantined, *hearable(pool, heard)[1]], chosen.ids)
-        model = shop.model(arm.model, [heard, *(guard.heard if guard else ())])
-        state, more = draft.path.with_suffix(".state"), guard.make(model) if guard else {}
-        tuned = train(model, samples, modality, system_text, target, recipe, seed, keep, state, **more)
+        samples = select_by_id(pool.samples, [*pool.quarantined, *encodable_samples(pool, features)[1]], selection.ids)
+        model = ctx.model(arm.model, [features, *(extras.features if extras else ())])
+        state_folder, options = draft.path.with_suffix(".state"), extras.make(model) if extras else {}
+        training_result = train_on_samples(
+            model, samples, modality, system_text, target, recipe, seed, save, state_folder, **options
+        )
         with draft.file("log.jsonl") as path:
-            write_log(tuned, path)
-        draft.note(frozen_before=tuned.frozen_before, frozen_after=tuned.frozen_after, device=shop.loading.device)
-        if guard:
-            draft.note(stopped=tuned.stopped, watched=list(tuned.watched))
+            write_log(training_result, path)
+        draft.note(
+            frozen_before=training_result.frozen_before,
+            frozen_after=training_result.frozen_after,
+            device=ctx.loading.device,
+        )
+        if extras:
+            draft.note(stopped=training_result.stop_step, watched=list(training_result.measurements))
 
     config = {
         "recipe": recipe,
@@ -106,14 +112,14 @@ def adapter(
         "seed": seed,
         "system": system_text,
         "target": target,
-        "loading": shop.loading.key,
+        "loading": ctx.loading.cache_key,
     }
     inputs: Inputs = {
         "model": model_hash(arm.model),
-        "pool": pool.artefact,
-        "heard": heard,
-        "ids": chosen.ids_hash,
+        "pool": pool.artifact,
+        "heard": features,
+        "ids": selection.ids_hash,
     }
-    if guard:
-        config, inputs = config | guard.config, {**inputs, **guard.inputs}
-    return shop.store.get_or_make("adapter", 1, config, inputs, make, seed=seed, packages=MODEL_PACKAGES)
+    if extras:
+        config, inputs = config | extras.config, {**inputs, **extras.inputs}
+    return ctx.store.get_or_make("adapter", 1, config, inputs, make, seed=seed, packages=MODEL_PACKAGES)

@@ -9,21 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from undersong.pipeline.stages.answers import Asked, in_order, prompts_of
-from undersong.pipeline.workshop import Corpus, Workshop
-from undersong.store import Artefact, Draft
+from undersong.pipeline.stages.answers import PromptSetRequest, in_reply_order, request_prompts
+from undersong.pipeline.workshop import Corpus, RunContext
+from undersong.store import Artifact, Draft
 from undersong.study import Comprehension
 from undersong.types import Encoder
 
-FILE = "comprehension.parquet"
+COMPREHENSION_FILE = "comprehension.parquet"
 
 
 @dataclass
-class Reader:
+class ReplyEncoder:
     """The encoder of a study's replies, loaded when it is first needed; `fit`: the harmful sets, for those that fit."""
 
-    how: Comprehension
-    fit: Sequence[Corpus]
+    config: Comprehension
+    fit_corpora: Sequence[Corpus]
     device: str = "cpu"
 
     @cached_property
@@ -31,57 +31,62 @@ class Reader:
         """Of the study's `comprehension.encoder`; one that fits is fitted on all harmful sets together."""
         from undersong.encoders import make_encoder
 
-        samples = [sample for corpus in self.fit for sample in corpus.samples]
-        return make_encoder(self.how.encoder, fit=samples, device=self.device)
+        samples = [sample for corpus in self.fit_corpora for sample in corpus.samples]
+        return make_encoder(self.config.encoder, fit=samples, device=self.device)
 
     @property
-    def inputs(self) -> dict[str, Artefact | str]:
+    def inputs(self) -> dict[str, Artifact | str]:
         """What its vectors depend on."""
         from undersong.encoders import ENCODERS_THAT_FIT
         from undersong.encoders.options import parse_encoder
         from undersong.encoders.weights import encoder_weights_hash
 
-        read = parse_encoder(self.how.encoder)
-        fits = read.kind in ENCODERS_THAT_FIT
-        fitted = {f"fit{number}": corpus.artefact for number, corpus in enumerate(self.fit if fits else ())}
-        weights = encoder_weights_hash(read)
-        return {**({"weights": weights} if weights else {}), **fitted}
+        encoder_spec = parse_encoder(self.config.encoder)
+        is_fitted = encoder_spec.kind in ENCODERS_THAT_FIT
+        fit_inputs = {
+            f"fit{number}": corpus.artifact for number, corpus in enumerate(self.fit_corpora if is_fitted else ())
+        }
+        weights = encoder_weights_hash(encoder_spec)
+        return {**({"weights": weights} if weights else {}), **fit_inputs}
 
 
-def comprehension(
-    shop: Workshop,
-    reader: Reader,
-    asked: Sequence[Asked],
-    replies: Artefact,
-    verdicts: Artefact,
-    repeating: Sequence[Asked],
-    repeated: Artefact | None,
-) -> Artefact:
+def evaluate_comprehension(
+    ctx: RunContext,
+    reply_encoder: ReplyEncoder,
+    requests: Sequence[PromptSetRequest],
+    replies: Artifact,
+    verdicts: Artifact,
+    repeat_requests: Sequence[PromptSetRequest],
+    repetitions: Artifact | None,
+) -> Artifact:
     """`asked` and its `replies` and `verdicts`; `repeating` and what was `repeated`, None where nothing is spoken."""
-    how = reader.how
+    settings = reply_encoder.config
 
     def make(draft: Draft) -> None:
-        from undersong.evaluation.comprehension.measured import comprehended
+        from undersong.evaluation.comprehension.measured import measure_prompt_comprehension
         from undersong.evaluation.comprehension.table import write_comprehension
         from undersong.evaluation.replies import read_replies
         from undersong.evaluation.verdicts import read_verdicts
 
-        answers = read_replies(replies.checked().path / "replies.parquet")
-        judged = read_verdicts(verdicts.checked().path / "verdicts.parquet")
-        said = list(zip(prompts_of(in_order(asked)), answers, judged, strict=True))
-        back = [] if repeated is None else read_replies(repeated.checked().path / "replies.parquet")
-        spoken = list(zip(prompts_of(in_order(repeating)), back, strict=True))
-        with draft.file(FILE) as path:
-            write_comprehension(comprehended(said, spoken, how, lambda: reader.encoder), path)
+        reply_list = read_replies(replies.verify().path / "replies.parquet")
+        verdict_list = read_verdicts(verdicts.verify().path / "verdicts.parquet")
+        exchanges = list(zip(request_prompts(in_reply_order(requests)), reply_list, verdict_list, strict=True))
+        repeated_replies = [] if repetitions is None else read_replies(repetitions.verify().path / "replies.parquet")
+        repeated_exchanges = list(zip(request_prompts(in_reply_order(repeat_requests)), repeated_replies, strict=True))
+        with draft.file(COMPREHENSION_FILE) as path:
+            write_comprehension(
+                measure_prompt_comprehension(exchanges, repeated_exchanges, settings, lambda: reply_encoder.encoder),
+                path,
+            )
 
     config = {
-        "encoder": how.encoder,
-        "level": how.level,
-        "word_error_rate": how.word_error_rate,
-        "sets": [one.key for one in in_order(asked)],
+        "encoder": settings.encoder,
+        "level": settings.level,
+        "word_error_rate": settings.word_error_rate,
+        "sets": [request.key for request in in_reply_order(requests)],
     }
-    inputs: dict[str, Artefact | str] = {"replies": replies, "verdicts": verdicts, **reader.inputs}
-    inputs |= {f"corpus:{one.set}": one.corpus.artefact for one in asked if one.harmful}
-    if repeated is not None:
-        inputs["repeated"] = repeated
-    return shop.store.get_or_make("comprehension", 1, config, inputs, make)
+    inputs: dict[str, Artifact | str] = {"replies": replies, "verdicts": verdicts, **reply_encoder.inputs}
+    inputs |= {f"corpus:{request.set_name}": request.corpus.artifact for request in requests if request.harmful}
+    if repetitions is not None:
+        inputs["repeated"] = repetitions
+    return ctx.store.get_or_make("comprehension", 1, config, inputs, make)

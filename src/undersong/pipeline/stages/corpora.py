@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undersong.pipeline.engine import AT_ONCE, Engine, clear, pass_over, portions_of
-from undersong.pipeline.workshop import Corpus, Inputs, Workshop
-from undersong.scale.portions import Pass, Portions
+from undersong.pipeline.engine import DEFAULT_ENGINE, Engine, fill_missing_shards, remove_shards, shards_path
+from undersong.pipeline.workshop import Corpus, Inputs, RunContext
+from undersong.scale.portions import RowFunction, RowShards
 from undersong.store import Draft, Store
 from undersong.types import Clip, Quarantined, Sample, UndersongError
 
@@ -22,14 +22,14 @@ ROWS = 4096  # items a shard: what a kill may cost
 NOISE_SECONDS, NOISE_SEED = 20, 0
 
 
-def corpus(
-    shop: Workshop,
+def load_corpus(
+    ctx: RunContext,
     ref: str,
-    where: Mapping[str, Sequence[str]] | None = None,
+    filters: Mapping[str, Sequence[str]] | None = None,
     columns: Mapping[str, str] | None = None,
     decode: bool = True,
     noise: str | None = None,
-    engine: Engine = AT_ONCE,
+    engine: Engine = DEFAULT_ENGINE,
 ) -> Corpus:
     """Read, decode once, quarantine what cannot be read (DESIGN rule 2).  `columns`: our field -> the corpus's column.
 
@@ -37,105 +37,107 @@ def corpus(
     dB (`pink:10`, `cafe.wav:5`).  A large corpus is decoded in shards, by `engine`; a job with shards of its own makes
     these first, and then whatever is still missing when no other job is at it.
     """
-    from undersong.corpora import open_corpus, select, write_corpus
+    from undersong.corpora import filter_samples, open_corpus, write_corpus
 
-    def read() -> tuple[Sequence[Sample], tuple[Quarantined, ...]]:
+    def select_samples() -> tuple[Sequence[Sample], tuple[Quarantined, ...]]:
         manifest = open_corpus(ref, columns)
-        tell_remark(shop, ref, manifest)
-        chosen = select(manifest.samples, where or {})
+        say_preset_remark(ctx, ref, manifest)
+        selected = filter_samples(manifest.samples, filters or {})
         if noise is None:
-            return chosen, manifest.quarantined
-        noisy, silent = _under(chosen, noise)
-        return noisy, (*manifest.quarantined, *silent)
+            return selected, manifest.quarantined
+        noisy, unmixed = _add_noise(selected, noise)
+        return noisy, (*manifest.quarantined, *unmixed)
 
     def make(draft: Draft) -> None:
-        chosen, lost = read()
-        samples, failed = _listened(shop, ref, chosen, engine, draft) if decode else (tuple(chosen), ())
+        selected, lost = select_samples()
+        samples, failed = _decode_samples(ctx, ref, selected, engine, draft) if decode else (tuple(selected), ())
         if not samples:
             first = next(iter((*lost, *failed)), None)
-            why = f", the first: {first.id} ({first.reason})" if first else ""
-            raise UndersongError(f"Corpus {ref} holds no usable sample{why}; look at its files and filters.")
+            reason = f", the first: {first.id} ({first.reason})" if first else ""
+            raise UndersongError(f"Corpus {ref} holds no usable sample{reason}; look at its files and filters.")
         write_corpus(samples, (*lost, *failed), draft.path)
 
-    config: dict[str, Any] = {"where": {name: list(values) for name, values in (where or {}).items()}}
+    config: dict[str, Any] = {"where": {name: list(values) for name, values in (filters or {}).items()}}
     config |= {"columns": dict(columns)} if columns else {}
     config |= {} if decode else {"decode": False}
-    inputs: Inputs = {"content": shop.content(ref, columns)}
+    inputs: Inputs = {"content": ctx.content_hash(ref, columns)}
     if noise is not None:
         config["noise"] = noise.rpartition(":")[2]
-        inputs = {**inputs, "noise": _noise_hash(shop, noise)}
-    if engine.shard is not None and decode and isinstance(shop.store, Store):
-        place = shop.store.place(STAGE, VERSION, config, inputs)
-        if not place.path.exists():
-            _decode(shop, ref, read()[0], engine, portions_of(place.path))
-    made = shop.store.get_or_make(STAGE, VERSION, config, inputs, make, packages=("soundfile", "soxr"))
-    clear(portions_of(made.path), made)
-    return Corpus(ref, made)
+        inputs = {**inputs, "noise": _hash_noise(ctx, noise)}
+    if engine.shard is not None and decode and isinstance(ctx.store, Store):
+        expected = ctx.store.locate(STAGE, VERSION, config, inputs)
+        if not expected.path.exists():
+            _decode_in_shards(ctx, ref, select_samples()[0], engine, shards_path(expected.path))
+    artifact = ctx.store.get_or_make(STAGE, VERSION, config, inputs, make, packages=("soundfile", "soxr"))
+    remove_shards(shards_path(artifact.path), artifact)
+    return Corpus(ref, artifact)
 
 
-def _listened(
-    shop: Workshop, ref: str, samples: Sequence[Sample], engine: Engine, draft: Draft
+def _decode_samples(
+    ctx: RunContext, ref: str, samples: Sequence[Sample], engine: Engine, draft: Draft
 ) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
     """What can be used of the samples, and why others cannot; fingerprints of their sound go into the draft."""
-    from undersong.corpora.forms.facts import facts_of_table, facts_table, write_prints
-    from undersong.corpora.sound.facts import all_facts, examined
-    from undersong.encoders.progress import watch
+    from undersong.corpora.forms.facts import audio_metadata_from_table, audio_metadata_table, write_fingerprints
+    from undersong.corpora.sound.facts import apply_audio_metadata, decode_metadata
+    from undersong.encoders.progress import start_progress
 
-    if engine.plain and len(samples) <= ROWS and not portions_of(draft.path).exists():
-        table = facts_table(list(all_facts(samples, watch(len(samples), shop.watcher(f"reading {ref}")).at)))
+    if engine.is_single_pass and len(samples) <= ROWS and not shards_path(draft.path).exists():
+        table = audio_metadata_table(
+            list(decode_metadata(samples, start_progress(len(samples), ctx.watcher(f"reading {ref}")).update))
+        )
     else:
-        table = _decode(shop, ref, samples, replace(engine, shard=None), portions_of(draft.path)).table()
-    write_prints(table, draft.path)
-    return examined(samples, facts_of_table(table))
+        table = _decode_in_shards(ctx, ref, samples, replace(engine, shard=None), shards_path(draft.path)).table()
+    write_fingerprints(table, draft.path)
+    return apply_audio_metadata(samples, audio_metadata_from_table(table))
 
 
-def _decode(shop: Workshop, ref: str, samples: Sequence[Sample], engine: Engine, folder: Path) -> Portions:
+def _decode_in_shards(ctx: RunContext, ref: str, samples: Sequence[Sample], engine: Engine, folder: Path) -> RowShards:
     """Facts of the samples in shards: this job's, or all that are missing."""
-    portions = Portions(folder, samples, ROWS)
-    pass_over(engine, portions, _facts_pass, shop.watcher(f"reading {ref}"))
-    return portions
+    shards = RowShards(folder, samples, ROWS)
+    fill_missing_shards(engine, shards, _metadata_pass, ctx.watcher(f"reading {ref}"))
+    return shards
 
 
-def _facts_pass() -> Pass:
-    from undersong.corpora.forms.facts import facts_rows
+def _metadata_pass() -> RowFunction:
+    from undersong.corpora.forms.facts import decode_metadata_table
 
-    return facts_rows
+    return decode_metadata_table
 
 
-def tell_remark(shop: Workshop, ref: str, manifest: Manifest) -> None:
+def say_preset_remark(ctx: RunContext, ref: str, manifest: Manifest) -> None:
     """Says where a preset's corpus is of another size than its description."""
-    from undersong.corpora.presets import preset, remark
+    from undersong.corpora.presets import get_preset, preset_size_warning
 
-    if shop.say is not None and manifest.form.startswith("preset:"):
-        said = remark(preset(manifest.form.removeprefix("preset:")), manifest)
-        if said:
-            shop.say(said)
+    if ctx.say is not None and manifest.format.startswith("preset:"):
+        remark_line = preset_size_warning(get_preset(manifest.format.removeprefix("preset:")), manifest)
+        if remark_line:
+            ctx.say(remark_line)
 
 
-def _noise_hash(shop: Workshop, noise: str) -> str:
+def _hash_noise(ctx: RunContext, noise: str) -> str:
     from undersong.corpora import pcm_hash
 
     name = noise.rpartition(":")[0]
-    absent = shop.unread and name != "pink" and not Path(name).is_file()
-    return shop.content(name) if absent else pcm_hash(_noise(noise))
+    absent = ctx.unread and name != "pink" and not Path(name).is_file()
+    return ctx.content_hash(name) if absent else pcm_hash(_load_noise_clip(noise))
 
 
 @cache
-def _noise(noise: str) -> Clip:
+def _load_noise_clip(noise: str) -> Clip:
     """What `noise` names, without its SNR."""
-    from undersong.corpora import load_noise, pink
+    from undersong.corpora import load_noise, pink_noise
 
     name = noise.rpartition(":")[0]
-    return pink(NOISE_SECONDS, 16_000, NOISE_SEED) if name == "pink" else load_noise(name)
+    return pink_noise(NOISE_SECONDS, 16_000, NOISE_SEED) if name == "pink" else load_noise(name)
 
 
-def _under(samples: Sequence[Sample], noise: str) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
+def _add_noise(samples: Sequence[Sample], noise: str) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
     """Samples under the noise, by names that the clean ones, asked beside them, do not have; one without audio stays as
     it is but for its name."""
     from undersong.corpora import with_noise
 
     spoken = [sample for sample in samples if sample.audio is not None]
-    made, silent = with_noise(spoken, _noise(noise), float(noise.rpartition(":")[2]), NOISE_SEED, None)
-    noisy, gone = {sample.id: sample for sample in made}, {item.id for item in silent}
-    kept = [noisy.get(sample.id, sample) for sample in samples if sample.id not in gone]
-    return tuple(replace(sample, id=f"{sample.id} in {Path(noise).name}") for sample in kept), silent
+    mixed, unmixed = with_noise(spoken, _load_noise_clip(noise), float(noise.rpartition(":")[2]), NOISE_SEED, None)
+    noisy, dropped_ids = {sample.id: sample for sample in mixed}, {item.id for item in unmixed}
+    remaining = [noisy.get(sample.id, sample) for sample in samples if sample.id not in dropped_ids]
+    return tuple(replace(sample, id=f"{sample.id} in {Path(noise).name}") for sample in remaining), unmixed

@@ -8,21 +8,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from undersong.pipeline.stages.heard import MODEL_PACKAGES, hearable
-from undersong.pipeline.workshop import Corpus, Inputs, Workshop
-from undersong.store import Artefact, Draft
+from undersong.pipeline.stages.heard import MODEL_PACKAGES, encodable_samples
+from undersong.pipeline.workshop import Corpus, Inputs, RunContext
+from undersong.store import Artifact, Draft
 
 
-def gradients(
-    shop: Workshop,
+def compute_gradients(
+    ctx: RunContext,
     model_ref: str,
     corpus: Corpus,
-    heard: Artefact,
+    features: Artifact,
     harmful: bool,
     system_text: str | None,
     target: str,
     settings: dict[str, Any],
-) -> Artefact:
+) -> Artifact:
     """Projected LoRA gradients of the base on every sample, spoken, with the reply in column `target`.
 
     `settings`: dim, rank, alpha, seed.  The harm set's replies must be compliant ones, as the organism's are; a sample
@@ -35,14 +35,14 @@ def gradients(
         from undersong.evaluation.prompts import make_prompts
         from undersong.tuning.gradients import gradient_vectors
 
-        samples, unheard = hearable(corpus, heard)
+        samples, unencoded = encodable_samples(corpus, features)
         prompts = make_prompts(
             samples, set_name="gradients", harmful=harmful, modality="audio", system="train", system_text=system_text
         )
         replies = [sample.column(target) or "" for sample in samples]
-        made = gradient_vectors(shop.model(model_ref, [heard]), prompts, replies, **settings)
-        write_embeddings(replace(made, quarantined=(*unheard, *made.quarantined)), draft.path)
+        vectors = gradient_vectors(ctx.model(model_ref, [features]), prompts, replies, **settings)
+        write_embeddings(replace(vectors, quarantined=(*unencoded, *vectors.quarantined)), draft.path)
 
-    config = {"settings": settings, "system": system_text, "target": target, "loading": shop.loading.key}
-    inputs: Inputs = {"model": model_hash(model_ref), "corpus": corpus.artefact, "heard": heard}
-    return shop.store.get_or_make("gradients", 1, config, inputs, make, seed=settings["seed"], packages=MODEL_PACKAGES)
+    config = {"settings": settings, "system": system_text, "target": target, "loading": ctx.loading.cache_key}
+    inputs: Inputs = {"model": model_hash(model_ref), "corpus": corpus.artifact, "heard": features}
+    return ctx.store.get_or_make("gradients", 1, config, inputs, make, seed=settings["seed"], packages=MODEL_PACKAGES)

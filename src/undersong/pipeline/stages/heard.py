@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from undersong.pipeline.workshop import Corpus, Inputs, Workshop
-from undersong.store import Artefact, Draft
+from undersong.pipeline.workshop import Corpus, Inputs, RunContext
+from undersong.store import Artifact, Draft
 from undersong.types import Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.encoders.progress import Watch
+    from undersong.encoders.progress import ProgressTimer
 
 MODEL_PACKAGES = ("torch", "transformers", "peft", "numpy")
 
 
-def features(
-    shop: Workshop, model_ref: str, corpus: Corpus, whole: bool = True, known: Sequence[Artefact] = ()
-) -> Artefact:
+def compute_features(
+    ctx: RunContext, model_ref: str, corpus: Corpus, require_all: bool = True, cached_features: Sequence[Artifact] = ()
+) -> Artifact:
     """What the model's decoder hears of every clip, once for all arms of a base; in shards, so that a kill loses one.
 
     `whole`: every clip must be heard, because a rate is over all prompts; else those that cannot be are left out, with
@@ -30,43 +30,47 @@ def features(
     from undersong.models.folders import model_hash
 
     def make(draft: Draft) -> None:
-        from undersong.encoders.progress import watch
-        from undersong.models.features import SHARD, listen, read_notes, save_heard
+        from undersong.encoders.progress import start_progress
+        from undersong.models.features import SHARD, cache_audio_features, read_feature_metadata, save_features
 
-        model, parts = shop.model(model_ref, known), []
-        clock = watch(len(corpus.samples), shop.watcher(f"{model_ref} hears {corpus.ref}"))
+        model, shard_notes = ctx.model(model_ref, cached_features), []
+        clock = start_progress(len(corpus.samples), ctx.watcher(f"{model_ref} hears {corpus.ref}"))
         for number, start in enumerate(range(0, max(1, len(corpus.samples)), SHARD)):
             name = f"heard-{number:05d}.safetensors"
             if not draft.has(name):
-                part = corpus.samples[start : start + SHARD]
-                heard, failed, passes = listen(model, part, partial(_at, clock, start))
-                if failed and whole:
+                batch = corpus.samples[start : start + SHARD]
+                audio_features, failed, passes = cache_audio_features(
+                    model, batch, partial(_advance_watch, clock, start)
+                )
+                if failed and require_all:
                     raise UndersongError(
                         f"Clip {failed[0].id} of {corpus.ref} cannot be asked of {model_ref} ({failed[0].reason}); "
                         "mend it or take it out: a rate is over all prompts."
                     )
                 with draft.file(name) as path:
-                    save_heard(heard, path, failed, passes)
-            parts.append(read_notes(draft.path / name))
-        passes, clips = (sum(part[key] for part in parts) for key in ("passes", "clips"))
-        draft.note(clips=clips, encoder_passes=passes, device=shop.loading.device, **model.facts)
+                    save_features(audio_features, path, failed, passes)
+            shard_notes.append(read_feature_metadata(draft.path / name))
+        passes, clips = (sum(shard_note[key] for shard_note in shard_notes) for key in ("passes", "clips"))
+        draft.note(clips=clips, encoder_passes=passes, device=ctx.loading.device, **model.facts)
 
-    config = {"loading": shop.loading.key, "whole": whole}
-    inputs: Inputs = {"model": model_hash(model_ref), "corpus": corpus.artefact}
-    return shop.store.get_or_make("features", 3, config, inputs, make, packages=MODEL_PACKAGES)
-
-
-def _at(clock: Watch, start: int, done: int) -> None:
-    clock.at(start + done)
+    config = {"loading": ctx.loading.cache_key, "whole": require_all}
+    inputs: Inputs = {"model": model_hash(model_ref), "corpus": corpus.artifact}
+    return ctx.store.get_or_make("features", 3, config, inputs, make, packages=MODEL_PACKAGES)
 
 
-def hearable(corpus: Corpus, heard: Artefact | None) -> tuple[list[Sample], list[Quarantined]]:
+def _advance_watch(watch: ProgressTimer, start: int, done: int) -> None:
+    watch.update(start + done)
+
+
+def encodable_samples(corpus: Corpus, features: Artifact | None) -> tuple[list[Sample], list[Quarantined]]:
     """The samples that the model heard, or that it need not hear; and those it cannot hear, with reasons.  Without
     `heard` nobody listens."""
-    if heard is None:
+    if features is None:
         return list(corpus.samples), []
-    from undersong.models.features import read_notes
+    from undersong.models.features import read_feature_metadata
 
-    unheard = [item for file in sorted(heard.path.glob("heard-*")) for item in read_notes(file)["unheard"]]
-    lost = {item.id for item in unheard}
-    return [sample for sample in corpus.samples if sample.id not in lost], unheard
+    unencoded = [
+        item for file in sorted(features.path.glob("heard-*")) for item in read_feature_metadata(file)["unheard"]
+    ]
+    lost = {item.id for item in unencoded}
+    return [sample for sample in corpus.samples if sample.id not in lost], unencoded

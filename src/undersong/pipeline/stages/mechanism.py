@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
-from undersong.pipeline.stages.answers import Asked, adapter_folder, prompts_of
-from undersong.pipeline.stages.arms import Arm
+from undersong.pipeline.stages.answers import PromptSetRequest, adapter_step_folder, request_prompts
+from undersong.pipeline.stages.arms import StudyArm
 from undersong.pipeline.stages.heard import MODEL_PACKAGES
-from undersong.pipeline.workshop import Workshop
-from undersong.store import Artefact, Draft
+from undersong.pipeline.workshop import RunContext
+from undersong.store import Artifact, Draft
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from undersong.types import Sample
 
 
-KINDS = ("harmful", "harmless")
+CONTRAST_KINDS = ("harmful", "harmless")
 
 
 @dataclass(frozen=True)
-class Contrast:
+class ContrastRequests:
     """Harmful and matched harmless prompts in one modality, for fitting or held out."""
 
-    harmful: Asked
-    harmless: Asked
+    harmful: PromptSetRequest
+    harmless: PromptSetRequest
 
     @property
-    def inputs(self) -> dict[str, Artefact]:
+    def inputs(self) -> dict[str, Artifact]:
         """What an artefact on these prompts is made from, beside a model."""
-        return {"harmful": self.harmful.corpus.artefact, "harmless": self.harmless.corpus.artefact}
+        return {"harmful": self.harmful.corpus.artifact, "harmless": self.harmless.corpus.artifact}
 
     @property
     def samples(self) -> tuple[Sequence[Sample], Sequence[Sample]]:
@@ -45,28 +45,38 @@ class Contrast:
     @property
     def config(self) -> dict[str, Any]:
         """How both are asked: modality, system text and manner, which files such an artefact."""
-        asked = self.harmful
-        return {"modality": asked.modality, "system": asked.system_text, "manner": list(astuple(asked.manner))}
+        request = self.harmful
+        return {
+            "modality": request.modality,
+            "system": request.system_text,
+            "manner": list(astuple(request.prompt_settings)),
+        }
 
 
-def direction(shop: Workshop, arm: Arm, contrast: Contrast, heard: Sequence[Artefact]) -> Artefact:
+def fit_base_direction(
+    ctx: RunContext, arm: StudyArm, contrast: ContrastRequests, features: Sequence[Artifact]
+) -> Artifact:
     """Refusal direction per layer of the base model, by difference in means."""
     from undersong.models.folders import model_hash
 
     def make(draft: Draft) -> None:
         from undersong.mechanism import fit_direction, save_direction
 
-        model = shop.model(arm.model, heard)
-        fitted = fit_direction(*(model.hidden(prompts_of([side])) for side in (contrast.harmful, contrast.harmless)))
+        model = ctx.model(arm.model, features)
+        refusal_direction = fit_direction(
+            *(model.hidden_states(request_prompts([request])) for request in (contrast.harmful, contrast.harmless))
+        )
         with draft.file("direction.safetensors") as path:
-            save_direction(fitted, path)
+            save_direction(refusal_direction, path)
 
-    config = {**contrast.config, "loading": shop.loading.key}
-    inputs: dict[str, Artefact | str] = {"model": model_hash(arm.model), **contrast.inputs}
-    return shop.store.get_or_make("direction", 2, config, inputs, make, packages=MODEL_PACKAGES)
+    config = {**contrast.config, "loading": ctx.loading.cache_key}
+    inputs: dict[str, Artifact | str] = {"model": model_hash(arm.model), **contrast.inputs}
+    return ctx.store.get_or_make("direction", 2, config, inputs, make, packages=MODEL_PACKAGES)
 
 
-def states(shop: Workshop, arm: Arm, held_out: Contrast, heard: Sequence[Artefact]) -> Artefact:
+def compute_hidden_states(
+    ctx: RunContext, arm: StudyArm, held_out_requests: ContrastRequests, features: Sequence[Artifact]
+) -> Artifact:
     """What the base thinks at the last token of the held-out prompts, which tuned models' drift is measured from.
 
     `states.safetensors`: harmful, harmless (layers + 1, prompts, dim) float32: of a 7B model some 0.4 MB a prompt.
@@ -76,43 +86,48 @@ def states(shop: Workshop, arm: Arm, held_out: Contrast, heard: Sequence[Artefac
     def make(draft: Draft) -> None:
         from safetensors.numpy import save_file
 
-        model = shop.model(arm.model, heard)
+        model = ctx.model(arm.model, features)
         with draft.file("states.safetensors") as path:
-            save_file(_thought(model, held_out), path)
+            save_file(_hidden_states(model, held_out_requests), path)
 
-    config = {**held_out.config, "loading": shop.loading.key}
-    inputs: dict[str, Artefact | str] = {"model": model_hash(arm.model), **held_out.inputs}
-    return shop.store.get_or_make("states", 1, config, inputs, make, packages=MODEL_PACKAGES)
+    config = {**held_out_requests.config, "loading": ctx.loading.cache_key}
+    inputs: dict[str, Artifact | str] = {"model": model_hash(arm.model), **held_out_requests.inputs}
+    return ctx.store.get_or_make("states", 1, config, inputs, make, packages=MODEL_PACKAGES)
 
 
-def _thought(model: AudioModel, sides: Contrast) -> dict[str, np.ndarray]:
+def _hidden_states(model: AudioModel, contrast: ContrastRequests) -> dict[str, np.ndarray]:
     """(layers + 1, prompts, dim) of either kind."""
-    return {name: model.hidden(prompts_of([getattr(sides, name)])) for name in KINDS}
+    return {name: model.hidden_states(request_prompts([getattr(contrast, name)])) for name in CONTRAST_KINDS}
 
 
-def _recognised(
-    fit: Contrast, learned: dict[str, np.ndarray], held_out: Contrast, thought: dict[str, np.ndarray]
+def _probe_decisions(
+    fit_requests: ContrastRequests,
+    fit_states: dict[str, np.ndarray],
+    held_out_requests: ContrastRequests,
+    held_out_states: dict[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-    from undersong.mechanism.recognition import recognise
+    from undersong.mechanism.recognition import harm_probe_decision_values
 
-    def both(states: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def state_pair(states: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         return states["harmful"], states["harmless"]
 
-    decided = recognise(fit.samples, both(learned), held_out.samples, both(thought))
-    return {} if decided is None else {"recognised": decided}
+    decisions = harm_probe_decision_values(
+        fit_requests.samples, state_pair(fit_states), held_out_requests.samples, state_pair(held_out_states)
+    )
+    return {} if decisions is None else {"recognised": decisions}
 
 
-def projections(
-    shop: Workshop,
-    arm: Arm,
-    adapter: Artefact | None,
+def project_held_out(
+    ctx: RunContext,
+    arm: StudyArm,
+    adapter: Artifact | None,
     step: int,
-    base_direction: Artefact,
-    base_states: Artefact,
-    fit: Contrast,
-    held_out: Contrast,
-    heard: Sequence[Artefact],
-) -> Artefact:
+    base_direction: Artifact,
+    base_states: Artifact,
+    fit_requests: ContrastRequests,
+    held_out_requests: ContrastRequests,
+    features: Sequence[Artifact],
+) -> Artifact:
     """Held-out prompts along the base's direction, and how far they drifted; the re-fitted direction's cosine; what
     the encoder says now.
 
@@ -127,31 +142,43 @@ def projections(
         from safetensors.numpy import load_file, save_file
 
         from undersong.mechanism import fit_direction, load_direction
-        from undersong.mechanism.drift import drift
-        from undersong.mechanism.recognition import behaviours
-        from undersong.models.adapters import saved_adapter
+        from undersong.mechanism.drift import measure_drift
+        from undersong.mechanism.recognition import behavior_ids
+        from undersong.models.adapters import use_adapter
 
-        fitted = load_direction(base_direction.path / "direction.safetensors")
-        before = load_file(base_states.checked().path / "states.safetensors")
-        model = shop.model(arm.model, heard)
-        with saved_adapter(model, adapter_folder(adapter, step)) as tuned:
-            after, learned = _thought(tuned, held_out), _thought(tuned, fit)
-            refit = fit_direction(learned["harmful"], learned["harmless"])
-            difference = tuned.hearing_difference(
-                [s for s in held_out.harmful.corpus.samples if s.audio is not None][:16]
+        refusal_direction = load_direction(base_direction.path / "direction.safetensors")
+        states_before = load_file(base_states.verify().path / "states.safetensors")
+        model = ctx.model(arm.model, features)
+        with use_adapter(model, adapter_step_folder(adapter, step)) as adapted:
+            states_after, fit_states = _hidden_states(adapted, held_out_requests), _hidden_states(adapted, fit_requests)
+            refitted_direction = fit_direction(fit_states["harmful"], fit_states["harmless"])
+            encoder_difference = adapted.max_encoding_difference(
+                [s for s in held_out_requests.harmful.corpus.samples if s.audio is not None][:16]
             )
-        was, now = (np.concatenate([side[name] for name in KINDS], axis=1) for side in (before, after))
-        moved = drift(was, now, behaviours(held_out.samples, "held-out"))
-        found = {name: fitted.project(after[name]) for name in KINDS}
-        found |= {"cosine": fitted.cosine(refit), "encoder_difference": difference}
-        found |= {"drift": moved.relative, "drift_low": moved.low, "drift_high": moved.high, "cka": moved.cka}
-        found |= _recognised(fit, learned, held_out, after)
+        joined_before, joined_after = (
+            np.concatenate([states[name] for name in CONTRAST_KINDS], axis=1)
+            for states in (states_before, states_after)
+        )
+        state_drift = measure_drift(joined_before, joined_after, behavior_ids(held_out_requests.samples, "held-out"))
+        tensors = {name: refusal_direction.project(states_after[name]) for name in CONTRAST_KINDS}
+        tensors |= {"cosine": refusal_direction.cosine(refitted_direction), "encoder_difference": encoder_difference}
+        tensors |= {
+            "drift": state_drift.relative,
+            "drift_low": state_drift.low,
+            "drift_high": state_drift.high,
+            "cka": state_drift.cka,
+        }
+        tensors |= _probe_decisions(fit_requests, fit_states, held_out_requests, states_after)
         with draft.file("projections.safetensors") as path:
-            save_file({**found, "input_difference": np.array([moved.at_input])}, path)
+            save_file({**tensors, "input_difference": np.array([state_drift.input_difference])}, path)
 
-    config = {**held_out.config, "step": step, "loading": shop.loading.key}
-    inputs: dict[str, Artefact | str] = {"model": model_hash(arm.model), "direction": base_direction, **held_out.inputs}
+    config = {**held_out_requests.config, "step": step, "loading": ctx.loading.cache_key}
+    inputs: dict[str, Artifact | str] = {
+        "model": model_hash(arm.model),
+        "direction": base_direction,
+        **held_out_requests.inputs,
+    }
     inputs["states"] = base_states
     if adapter is not None:
         inputs["adapter"] = adapter
-    return shop.store.get_or_make("projections", 4, config, inputs, make, packages=MODEL_PACKAGES)
+    return ctx.store.get_or_make("projections", 4, config, inputs, make, packages=MODEL_PACKAGES)

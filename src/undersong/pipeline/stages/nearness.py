@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from undersong.pipeline.stages.heard import hearable
-from undersong.pipeline.workshop import Corpus, Inputs, Workshop
-from undersong.store import Artefact, Draft
+from undersong.pipeline.stages.heard import encodable_samples
+from undersong.pipeline.workshop import Corpus, Inputs, RunContext
+from undersong.store import Artifact, Draft
 
 
-def proximity(
-    shop: Workshop,
+def measure_proximity(
+    ctx: RunContext,
     axis: str,
-    pool: Artefact,
-    harm: Artefact,
+    pool: Artifact,
+    harm: Artifact,
     harm_set: str,
     settings: dict[str, Any],
     corpus: Corpus,
-    heard: Artefact | None,
-) -> Artefact:
+    features: Artifact | None,
+) -> Artifact:
     """Distances of every pool sample to the reference harm set, raw and centred.
 
     What the model cannot hear (`heard`, of the pool `corpus`) is left out of every axis: all rank the same pool, and an
@@ -28,14 +28,14 @@ def proximity(
     def make(draft: Draft) -> None:
         import pyarrow.parquet as pq
 
-        from undersong.encoders.vectors import read_embeddings, without
+        from undersong.encoders.vectors import drop_embeddings, read_embeddings
         from undersong.proximity import proximity_table
 
-        unheard = hearable(corpus, heard)[1]
-        vectors = without(read_embeddings(pool.checked().path), unheard)
-        table = proximity_table(axis, harm_set, vectors, read_embeddings(harm.checked().path), **settings)
+        unencoded = encodable_samples(corpus, features)[1]
+        vectors = drop_embeddings(read_embeddings(pool.verify().path), unencoded)
+        table = proximity_table(axis, harm_set, vectors, read_embeddings(harm.verify().path), **settings)
         pq.write_table(table, draft.path / "proximity.parquet")
 
     config = {"axis": axis, "harm_set": harm_set, **settings}
-    inputs: Inputs = {"pool": pool, "harm": harm} | ({} if heard is None else {"heard": heard})
-    return shop.store.get_or_make("proximity", 2, config, inputs, make, packages=("numpy",))
+    inputs: Inputs = {"pool": pool, "harm": harm} | ({} if features is None else {"heard": features})
+    return ctx.store.get_or_make("proximity", 2, config, inputs, make, packages=("numpy",))

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from undersong.pipeline.workshop import Corpus, Workshop
-from undersong.store import Artefact, Draft
+from undersong.pipeline.workshop import Corpus, RunContext
+from undersong.store import Artifact, Draft
 from undersong.study import Study
 from undersong.types import UndersongError
 
@@ -18,125 +18,150 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from undersong.proximity import Selection
-    from undersong.proximity.choosing.keep import Keep
+    from undersong.proximity.choosing.keep import SelectionRule
 
-Measured = Mapping[tuple[str, str], Artefact]  # (axis, harm set) -> proximity
+ProximityArtifacts = Mapping[tuple[str, str], Artifact]  # (axis, harm set) -> proximity
 
 
 @dataclass(frozen=True)
-class Rule:
+class ArmRule:
     """What an arm keeps: `name` is its kind in results, closest | distant | random or the study's own word."""
 
     name: str
     axis: str
-    keep: Keep
-    to: str  # harm set
-    plain: bool  # a kind at a fraction; else a rule of the study
-    like: Rule | None = None  # whose shares `matched` takes
+    selection_rule: SelectionRule
+    harm_set: str  # harm set
+    is_builtin: bool  # a kind at a fraction; else a rule of the study
+    matched_rule: ArmRule | None = None  # whose shares `matched` takes
 
     @property
     def label(self) -> str:
         """Its arm's name without the training modality."""
-        return f"{self.axis}/{self.name}/{self.keep.amount:g}" if self.plain else f"{self.axis}/{self.name}"
+        return (
+            f"{self.axis}/{self.name}/{self.selection_rule.amount:g}" if self.is_builtin else f"{self.axis}/{self.name}"
+        )
 
 
-Choose = Callable[[Measured, Rule, int], "Selection"]  # proximity, rule, draw
+SelectionFunction = Callable[[ProximityArtifacts, ArmRule, int], "Selection"]  # proximity, rule, draw
 
 
-def rules_of(study: Study) -> list[Rule]:
+def arm_rules(study: Study) -> list[ArmRule]:
     """Every axis x kind x fraction, then the study's rules.  Raises UndersongError for a rule that is none."""
-    from undersong.proximity.choosing.keep import Keep, read_keep
+    from undersong.proximity.choosing.keep import SelectionRule, parse_rule
 
-    first = next(iter(study.harm_sets))
-    chosen = study.selection
+    first_set = next(iter(study.harm_sets))
+    selection_config = study.selection
     rules = [
-        Rule(kind, axis, Keep(kind, fraction), first, True)
-        for axis in chosen.axes
-        for kind in chosen.kinds
-        for fraction in chosen.fractions
+        ArmRule(kind, axis, SelectionRule(kind, fraction), first_set, True)
+        for axis in selection_config.axes
+        for kind in selection_config.kinds
+        for fraction in selection_config.fractions
     ]
-    for name, rule in chosen.rules.items():
-        keep = read_keep(rule.keep)
-        if keep.within == rule.axis:
+    for name, rule in selection_config.rules.items():
+        selection_rule = parse_rule(rule.keep)
+        if selection_rule.within == rule.axis:
             raise UndersongError(f"Rule {name} selects by axis {rule.axis} within itself; name another axis in within.")
-        like = None if rule.like is None else _alike(name, rule.like, (rule.axis, rule.to or first, keep.amount), rules)
-        if like is not None and not keep.matched:
+        matched_rule = (
+            None
+            if rule.like is None
+            else _find_matched_rule(name, rule.like, (rule.axis, rule.to or first_set, selection_rule.amount), rules)
+        )
+        if matched_rule is not None and not selection_rule.matched:
             raise UndersongError(f"Rule {name} is to be like {rule.like} in nothing; add e.g. +matched(speaker).")
-        rules.append(Rule(name, rule.axis, keep, rule.to or first, False, like))
+        rules.append(ArmRule(name, rule.axis, selection_rule, rule.to or first_set, False, matched_rule))
     return rules
 
 
-def _alike(name: str, like: str, of: tuple[str, str, float], earlier: list[Rule]) -> Rule:
+def _find_matched_rule(name: str, matched_name: str, target: tuple[str, str, float], earlier: list[ArmRule]) -> ArmRule:
     """The rule of that name, or the kind of that name on the same axis, by the same harm set, at the same fraction."""
-    for one in earlier:
-        if one.name == like and (not one.plain or (one.axis, one.to, one.keep.amount) == of):
-            return one
-    axis, to, amount = of
+    for rule in earlier:
+        if rule.name == matched_name and (
+            not rule.is_builtin or (rule.axis, rule.harm_set, rule.selection_rule.amount) == target
+        ):
+            return rule
+    axis, harm_set, amount = target
     raise UndersongError(
-        f"Rule {name} is to be like {like}, and no such arm keeps {amount:g} of axis {axis} by {to}; add the axis and "
+        f"Rule {name} is to be like {matched_name}, and no such arm keeps {amount:g} of axis {axis} by {harm_set}; add the axis and "
         "the fraction to the selection, or name a rule."
     )
 
 
-def selection(shop: Workshop, pool: Corpus, measured: Measured, rule: Rule, draw: int) -> Selection:
+def load_selection(
+    ctx: RunContext, pool: Corpus, proximities: ProximityArtifacts, rule: ArmRule, draw: int
+) -> Selection:
     """The ids kept from the pool; only `random` depends on the draw."""
-    return read_selection(selection_artefact(shop, pool, measured, rule, draw))
+    return read_selection(selection_artifact(ctx, pool, proximities, rule, draw))
 
 
-def selection_artefact(shop: Workshop, pool: Corpus, measured: Measured, rule: Rule, draw: int) -> Artefact:
+def selection_artifact(
+    ctx: RunContext, pool: Corpus, proximities: ProximityArtifacts, rule: ArmRule, draw: int
+) -> Artifact:
     """Where the selection is kept."""
-    seed = seed_of(rule, draw)
+    seed = selection_seed(rule, draw)
 
     def make(draft: Draft) -> None:
-        from undersong.proximity import to_json
+        from undersong.proximity import selection_to_json
 
-        chosen = chosen_by(pool, measured, rule, draw)
+        computed = compute_selection(pool, proximities, rule, draw)
         with draft.file("selection.json") as path:
-            path.write_text(to_json(chosen), encoding="utf-8")
+            path.write_text(selection_to_json(computed), encoding="utf-8")
 
     config: dict[str, Any] = {"axis": rule.axis, "seed": seed}
-    inputs: dict[str, Artefact | str] = {"proximity": measured[rule.axis, rule.to]}
-    if rule.plain:
-        config |= {"kind": rule.name, "fraction": rule.keep.amount}
+    inputs: dict[str, Artifact | str] = {"proximity": proximities[rule.axis, rule.harm_set]}
+    if rule.is_builtin:
+        config |= {"kind": rule.name, "fraction": rule.selection_rule.amount}
     else:
-        config |= {"keep": str(rule.keep)}
-        inputs |= {"pool": pool.artefact}
-        inputs |= {f"other:{axis}": found for axis, found in _others(measured, rule).items()}
-        if rule.like is not None:
-            inputs |= {"like": selection_artefact(shop, pool, measured, rule.like, draw)}
-    return shop.store.get_or_make("selection", 1, config, inputs, make, seed=seed)
+        config |= {"keep": str(rule.selection_rule)}
+        inputs |= {"pool": pool.artifact}
+        inputs |= {f"other:{axis}": table for axis, table in _within_tables(proximities, rule).items()}
+        if rule.matched_rule is not None:
+            inputs |= {"like": selection_artifact(ctx, pool, proximities, rule.matched_rule, draw)}
+    return ctx.store.get_or_make("selection", 1, config, inputs, make, seed=seed)
 
 
-def chosen_by(pool: Corpus, measured: Measured, rule: Rule, draw: int) -> Selection:
+def compute_selection(pool: Corpus, proximities: ProximityArtifacts, rule: ArmRule, draw: int) -> Selection:
     """The selection, from proximity tables that are there."""
-    from undersong.proximity import choose, facts_of, select
+    from undersong.proximity import sample_metadata_table, select_by_kind, select_by_rule
 
-    table, seed = _read(measured[rule.axis, rule.to]), seed_of(rule, draw)
-    if rule.plain:
-        return select(table, rule.name, rule.keep.amount, seed)
-    others = {axis: _read(found) for axis, found in _others(measured, rule).items()}
-    like = None if rule.like is None else chosen_by(pool, measured, rule.like, draw).ids
-    return choose(table, rule.keep, seed, facts=facts_of(pool.samples), others=others, like=like)
+    table, seed = _read_proximity(proximities[rule.axis, rule.harm_set]), selection_seed(rule, draw)
+    if rule.is_builtin:
+        return select_by_kind(table, rule.name, rule.selection_rule.amount, seed)
+    others = {axis: _read_proximity(other_table) for axis, other_table in _within_tables(proximities, rule).items()}
+    matched_ids = (
+        None if rule.matched_rule is None else compute_selection(pool, proximities, rule.matched_rule, draw).ids
+    )
+    return select_by_rule(
+        table,
+        rule.selection_rule,
+        seed,
+        metadata=sample_metadata_table(pool.samples),
+        other_tables=others,
+        match_ids=matched_ids,
+    )
 
 
-def seed_of(rule: Rule, draw: int) -> int:
+def selection_seed(rule: ArmRule, draw: int) -> int:
     """Of the random draw; 0 where nothing is drawn."""
-    return draw if rule.keep.kind == "random" else 0
+    return draw if rule.selection_rule.kind == "random" else 0
 
 
-def read_selection(artefact: Artefact) -> Selection:
+def read_selection(artifact: Artifact) -> Selection:
     """What a selection artefact holds."""
-    from undersong.proximity import from_json
+    from undersong.proximity import selection_from_json
 
-    return from_json((artefact.checked().path / "selection.json").read_text(encoding="utf-8"))
+    return selection_from_json((artifact.verify().path / "selection.json").read_text(encoding="utf-8"))
 
 
-def _others(measured: Measured, rule: Rule) -> dict[str, Artefact]:
+def _within_tables(proximities: ProximityArtifacts, rule: ArmRule) -> dict[str, Artifact]:
     """The axis that `within` names, to the rule's harm set."""
-    return {axis: found for (axis, to), found in measured.items() if (axis, to) == (rule.keep.within, rule.to)}
+    return {
+        axis: artifact
+        for (axis, harm_set), artifact in proximities.items()
+        if (axis, harm_set) == (rule.selection_rule.within, rule.harm_set)
+    }
 
 
-def _read(artefact: Artefact) -> pa.Table:
+def _read_proximity(artifact: Artifact) -> pa.Table:
     import pyarrow.parquet as pq
 
-    return pq.read_table(artefact.checked().path / "proximity.parquet")
+    return pq.read_table(artifact.verify().path / "proximity.parquet")

@@ -11,12 +11,12 @@ from undersong.types import Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
     from undersong.models.adapter import AudioModel
-    from undersong.tuning.canary import Watch
-    from undersong.tuning.lora import Tuned
-    from undersong.tuning.mixing import Mixing
+    from undersong.tuning.canary import CanaryCheck
+    from undersong.tuning.lora import TuningResult
+    from undersong.tuning.mixing import SafetyMixing
 
 
-def picked(samples: Sequence[Sample], quarantined: Sequence[Quarantined], ids: Sequence[str]) -> list[Sample]:
+def select_by_id(samples: Sequence[Sample], quarantined: Sequence[Quarantined], ids: Sequence[str]) -> list[Sample]:
     """The samples with these ids, in the order of `ids`; UndersongError names one that cannot be trained on."""
     by_id = {sample.id: sample for sample in samples}
     if lost := [i for i in ids if i not in by_id]:
@@ -27,24 +27,24 @@ def picked(samples: Sequence[Sample], quarantined: Sequence[Quarantined], ids: S
     return [by_id[i] for i in ids]
 
 
-def targets_of(samples: Sequence[Sample], target: str) -> list[str]:
+def training_targets(samples: Sequence[Sample], target: str) -> list[str]:
     """What each sample is trained to reply; UndersongError where one has nothing in the column `target`."""
     targets = [sample.column(target) or "" for sample in samples]
-    if lacking := [sample.id for sample, reply in zip(samples, targets) if not reply]:
+    if missing_ids := [sample.id for sample, reply in zip(samples, targets) if not reply]:
         raise UndersongError(
-            f"Sample {lacking[0]} has nothing in the column {target!r} to learn ({len(lacking)} such); fill it, or "
+            f"Sample {missing_ids[0]} has nothing in the column {target!r} to learn ({len(missing_ids)} such); fill it, or "
             "name another column as target."
         )
     return targets
 
 
-def recipe_of(tuning: Tuning) -> dict[str, Any]:
+def training_recipe(tuning: Tuning) -> dict[str, Any]:
     """The hyper-parameters of a study's tuning, which all its arms share."""
     recipe = tuning.model_dump(exclude={"modalities", "seeds", "draws", "target", "preset"})
     return {name: value for name, value in recipe.items() if (name, value) != ("thin", None)}  # the same keys as ever
 
 
-def train(
+def train_on_samples(
     model: AudioModel,
     samples: Sequence[Sample],
     modality: str,
@@ -52,19 +52,28 @@ def train(
     target: str,
     recipe: dict[str, Any],
     seed: int,
-    keep: Callable[[str, Callable[[Path], None]], None],
+    save: Callable[[str, Callable[[Path], None]], None],
     resume: Path | None = None,
-    mixing: Mixing | None = None,
-    watch: Watch | None = None,
+    mixing: SafetyMixing | None = None,
+    watch: CanaryCheck | None = None,
     start: Path | None = None,
-) -> Tuned:
+) -> TuningResult:
     """LoRA on `samples` asked in a modality, to reply what stands in their column `target`; the rest as in `tune`."""
     from undersong.evaluation.prompts import make_prompts
-    from undersong.tuning.lora import LoraRecipe, tune
+    from undersong.tuning.lora import LoraRecipe, finetune_decoder
 
     prompts = make_prompts(
         samples, set_name="train", harmful=False, modality=modality, system="train", system_text=system_text
     )
-    return tune(
-        model, prompts, targets_of(samples, target), LoraRecipe(**recipe), seed, keep, resume, mixing, watch, start
+    return finetune_decoder(
+        model,
+        prompts,
+        training_targets(samples, target),
+        LoraRecipe(**recipe),
+        seed,
+        save,
+        resume,
+        mixing,
+        watch,
+        start,
     )

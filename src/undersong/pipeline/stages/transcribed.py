@@ -8,58 +8,68 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from undersong.pipeline.engine import AT_ONCE, Engine, clear, pass_over, portions_of
-from undersong.pipeline.workshop import Corpus, Workshop
-from undersong.scale.portions import Pass, Portions
-from undersong.store import Artefact, Draft, Store
+from undersong.pipeline.engine import DEFAULT_ENGINE, Engine, fill_missing_shards, remove_shards, shards_path
+from undersong.pipeline.workshop import Corpus, RunContext
+from undersong.scale.portions import RowFunction, RowShards
+from undersong.store import Artifact, Draft, Store
 
 STAGE, VERSION = "transcripts", 1
 SHARD = 512  # clips that a kill may cost: transcribing is the slowest of all encoders
 
 
-def asr_of(spec: str) -> str:
+def asr_model(spec: str) -> str:
     """The ASR model of an encoder; empty: it reads only what is written."""
     from undersong.encoders.options import parse_encoder
 
-    read = parse_encoder(spec)
-    return read.option("asr") if read.kind == "text" else ""
+    encoder_spec = parse_encoder(spec)
+    return encoder_spec.option("asr") if encoder_spec.kind == "text" else ""
 
 
-def transcripts(shop: Workshop, asr: str, corpus: Corpus, engine: Engine = AT_ONCE) -> Artefact:
+def transcribe_corpus(ctx: RunContext, asr: str, corpus: Corpus, engine: Engine = DEFAULT_ENGINE) -> Artifact:
     """What the model hears in every sample of a corpus that has no text; in shards, so that a kill loses one.
 
     A job with shards of its own makes these first, and then whatever is still missing when no other job is at it.
     """
     from undersong.models.folders import model_hash
 
-    make_pass = partial(transcribing, asr, shop.loading.device)
-    watcher = shop.watcher(f"{asr} transcribes {corpus.ref}")
+    make_pass = partial(transcription_pass, asr, ctx.loading.device)
+    watcher = ctx.watcher(f"{asr} transcribes {corpus.ref}")
 
     def make(draft: Draft) -> None:
-        from undersong.encoders.written.transcripts import Transcripts, mute, transcripts_of, write_transcripts
+        from undersong.encoders.written.transcripts import (
+            Transcripts,
+            samples_without_text,
+            transcripts_from_table,
+            write_transcripts,
+        )
 
-        portions = Portions(portions_of(draft.path), mute(corpus.samples), SHARD)
-        pass_over(replace(engine, shard=None), portions, make_pass, watcher)
-        whole = transcripts_of(portions.table()) if portions.samples else Transcripts(())
-        write_transcripts(whole, draft.path)
-        draft.note(transcribed=len(whole.rows), quarantined=len(whole.quarantined))
+        shards = RowShards(shards_path(draft.path), samples_without_text(corpus.samples), SHARD)
+        fill_missing_shards(replace(engine, shard=None), shards, make_pass, watcher)
+        table = transcripts_from_table(shards.table()) if shards.samples else Transcripts(())
+        write_transcripts(table, draft.path)
+        draft.note(transcribed=len(table.rows), quarantined=len(table.quarantined))
 
-    inputs: dict[str, Artefact | str] = {"corpus": corpus.artefact, "weights": model_hash(asr)}
-    if engine.shard is not None and isinstance(shop.store, Store):
-        from undersong.encoders.written.transcripts import mute
+    inputs: dict[str, Artifact | str] = {"corpus": corpus.artifact, "weights": model_hash(asr)}
+    if engine.shard is not None and isinstance(ctx.store, Store):
+        from undersong.encoders.written.transcripts import samples_without_text
 
-        place = shop.store.place(STAGE, VERSION, {}, inputs)
-        if not place.path.exists():
-            pass_over(engine, Portions(portions_of(place.path), mute(corpus.samples), SHARD), make_pass, watcher)
-    made = shop.store.get_or_make(STAGE, VERSION, {}, inputs, make, packages=("torch", "transformers"))
-    clear(portions_of(made.path), made)
-    return made
+        expected = ctx.store.locate(STAGE, VERSION, {}, inputs)
+        if not expected.path.exists():
+            fill_missing_shards(
+                engine,
+                RowShards(shards_path(expected.path), samples_without_text(corpus.samples), SHARD),
+                make_pass,
+                watcher,
+            )
+    artifact = ctx.store.get_or_make(STAGE, VERSION, {}, inputs, make, packages=("torch", "transformers"))
+    remove_shards(shards_path(artifact.path), artifact)
+    return artifact
 
 
-def transcribing(asr: str, device: str) -> Pass:
+def transcription_pass(asr: str, device: str) -> RowFunction:
     """A pass over spoken samples by the model, which is loaded for it."""
-    from undersong.encoders.written.transcribe import transcriber
+    from undersong.encoders.written.transcribe import load_transcriber
     from undersong.encoders.written.transcripts import transcripts_table
 
-    hearing = transcriber(asr, device=device)
-    return lambda samples: transcripts_table(samples, hearing.transcribe(samples))
+    speech_recognizer = load_transcriber(asr, device=device)
+    return lambda samples: transcripts_table(samples, speech_recognizer.transcribe(samples))

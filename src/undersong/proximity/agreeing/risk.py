@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.proximity.choosing.ranking import harm_sets, one_axis
+from undersong.proximity.choosing.ranking import harm_set_names, single_axis
 from undersong.proximity.choosing.strata import cluster_labels
-from undersong.proximity.table import how, scores
-from undersong.statistics import Interval, cluster_draws, interval
-from undersong.statistics.closer import below, chance_below, placed, shares
+from undersong.proximity.table import ranking_metadata, ranking_scores
+from undersong.statistics import Interval, cluster_bootstrap_weights, percentile_interval
+from undersong.statistics.closer import probability_below, quantile_shares, rank_positions, value_shares
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NAME = "screening score"
+SCORE_NAME = "screening score"
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class ThresholdPoint:
     """At the `q`-quantile of harmless distances, which lies at `threshold`: what of the pool is closer than that.
 
     `mass` is the mean over all items of how far they are within the threshold, in units of distance.
@@ -63,16 +63,16 @@ class ScreeningScore:
     clusters: tuple[int, int, int]
     value: Interval
     heldout: Interval  # the held-out set's own chance; 0.5, where both harmless sets are alike
-    curve: tuple[Point, ...]
+    curve: tuple[ThresholdPoint, ...]
 
 
 def screening_score(
     pool: pa.Table,
-    harmless: pa.Table,
+    benign: pa.Table,
     heldout: pa.Table | None = None,
     *,
-    facts: pa.Table | None = None,
-    harmless_facts: pa.Table | None = None,
+    metadata: pa.Table | None = None,
+    benign_metadata: pa.Table | None = None,
     quantiles: Sequence[float] = QUANTILES,
     draws: int = 1000,
     seed: int = 0,
@@ -85,73 +85,99 @@ def screening_score(
     three sets.  Raises UndersongError for tables of different axes, harm sets or scores, for centred ones (each is
     centred on its own mean), for items that are in two of them, and for quantiles outside 0 to 1.
     """
-    asked = np.asarray(quantiles, dtype=np.float64)
-    if asked.ndim != 1 or not ((asked > 0) & (asked < 1)).all():
+    quantile_values = np.asarray(quantiles, dtype=np.float64)
+    if quantile_values.ndim != 1 or not ((quantile_values > 0) & (quantile_values < 1)).all():
         raise UndersongError(f"Quantiles lie between 0 and 1, not {list(quantiles)}; give for example {QUANTILES}.")
     if heldout is None:
-        harmless, heldout = _halves(harmless, harmless_facts, seed)
-    tables = (pool, harmless, heldout)
-    axis, harm_set, score = _alike(tables)
-    labels = [_labels(table, known) for table, known in zip(tables, (facts, harmless_facts, harmless_facts))]
+        benign, heldout = _split_in_halves(benign, benign_metadata, seed)
+    tables = (pool, benign, heldout)
+    axis, harm_set, score = _common_ranking(tables)
+    labels = [
+        _item_clusters(table, table_metadata)
+        for table, table_metadata in zip(tables, (metadata, benign_metadata, benign_metadata))
+    ]
     clusters = [len(set(names)) for names in labels]
-    scale = placed([scores(table) for table in tables])
+    scale = rank_positions([ranking_scores(table) for table in tables])
 
-    def measured(weights: Sequence[np.ndarray]) -> np.ndarray:
+    def compute_statistics(weights: Sequence[np.ndarray]) -> np.ndarray:
         """value, the held-out set's chance, and then by quantile: share, held-out share, excess, both masses."""
-        mine, reference, other = (shares(scale, which, weights[which]) for which in range(3))
-        ours, theirs = (below(scale.values, side, reference, asked) for side in (mine, other))
-        chances = [chance_below(side, reference) for side in (mine, other)]
-        by_q = np.stack([ours.share, theirs.share, ours.share - theirs.share, ours.mass, theirs.mass])
+        pool_shares, reference_shares, heldout_shares = (
+            value_shares(scale, index, weights[index]) for index in range(3)
+        )
+        pool_below, heldout_below = (
+            quantile_shares(scale.values, set_shares, reference_shares, quantile_values)
+            for set_shares in (pool_shares, heldout_shares)
+        )
+        chances = [probability_below(set_shares, reference_shares) for set_shares in (pool_shares, heldout_shares)]
+        by_q = np.stack(
+            [
+                pool_below.share,
+                heldout_below.share,
+                pool_below.share - heldout_below.share,
+                pool_below.mass,
+                heldout_below.mass,
+            ]
+        )
         return np.concatenate([[chances[0] - chances[1], chances[1]], by_q.T.reshape(-1)])
 
-    even = [np.ones(len(table)) for table in tables]
-    whole = measured(even)
+    unit_weights = [np.ones(len(table)) for table in tables]
+    point_estimates = compute_statistics(unit_weights)
     streams = [
-        cluster_draws(names, draws, child) for names, child in zip(labels, np.random.SeedSequence(seed).spawn(3))
+        cluster_bootstrap_weights(names, draws, child)
+        for names, child in zip(labels, np.random.SeedSequence(seed).spawn(3))
     ]
-    drawn = np.array([measured(weights) for weights in zip(*streams, strict=True)])
-    found = [interval(float(v), column, min(clusters), level) for v, column in zip(whole, drawn.T)]
-    at = below(scale.values, shares(scale, 0, even[0]), shares(scale, 1, even[1]), asked).at
-    points = tuple(Point(float(q), float(t), *found[2 + 5 * i : 7 + 5 * i]) for i, (q, t) in enumerate(zip(asked, at)))
-    n = (len(pool), len(harmless), len(heldout))
+    draw_values = np.array([compute_statistics(weights) for weights in zip(*streams, strict=True)])
+    intervals = [
+        percentile_interval(float(v), column, min(clusters), level) for v, column in zip(point_estimates, draw_values.T)
+    ]
+    thresholds = quantile_shares(
+        scale.values, value_shares(scale, 0, unit_weights[0]), value_shares(scale, 1, unit_weights[1]), quantile_values
+    ).thresholds
+    points = tuple(
+        ThresholdPoint(float(q), float(t), *intervals[2 + 5 * i : 7 + 5 * i])
+        for i, (q, t) in enumerate(zip(quantile_values, thresholds))
+    )
+    n = (len(pool), len(benign), len(heldout))
     sizes = (clusters[0], clusters[1], clusters[2])
-    return ScreeningScore(NAME, axis, harm_set, score, n, sizes, found[0], found[1], points)
+    return ScreeningScore(SCORE_NAME, axis, harm_set, score, n, sizes, intervals[0], intervals[1], points)
 
 
-def _alike(tables: Sequence[pa.Table]) -> tuple[str, str, str]:
+def _common_ranking(tables: Sequence[pa.Table]) -> tuple[str, str, str]:
     """Axis, harm set and score that all tables share."""
-    said = {(one_axis(table), *harm_sets(table)[:1], str(how(table)["score"])) for table in tables}
-    if len(said) > 1:
+    rankings = {
+        (single_axis(table), *harm_set_names(table)[:1], str(ranking_metadata(table)["score"])) for table in tables
+    }
+    if len(rankings) > 1:
         raise UndersongError(
-            f"The tables are not alike ({'; '.join(' '.join(one) for one in sorted(said))}); screen pool and harmless "
+            f"The tables are not alike ({'; '.join(' '.join(ranking) for ranking in sorted(rankings))}); screen pool and harmless "
             "speech on one axis, to one harm set, by one score."
         )
-    if any(how(table)["centred"] for table in tables):
+    if any(ranking_metadata(table)["centred"] for table in tables):
         raise UndersongError("Each table is centred on its own mean, so they cannot be compared; screen without it.")
     ids = [set(table.column("id").to_pylist()) for table in tables]
-    if shared := sorted((ids[0] & ids[1]) | (ids[0] & ids[2]) | (ids[1] & ids[2])):
+    if shared_ids := sorted((ids[0] & ids[1]) | (ids[0] & ids[2]) | (ids[1] & ids[2])):
         raise UndersongError(
-            f"{len(shared)} items are in two of the pool, the harmless and the held-out set, the first {shared[0]}; "
+            f"{len(shared_ids)} items are in two of the pool, the harmless and the held-out set, the first {shared_ids[0]}; "
             "take them out of one."
         )
-    axis, *sets, score = next(iter(said))
+    axis, *sets, score = next(iter(rankings))
     return axis, sets[0] if sets else "", score
 
 
-def _labels(table: pa.Table, facts: pa.Table | None) -> list[str]:
-    if facts is None or "group" not in facts.column_names:
+def _item_clusters(table: pa.Table, metadata: pa.Table | None) -> list[str]:
+    if metadata is None or "group" not in metadata.column_names:
         return table.column("id").to_pylist()
-    return cluster_labels(table.column("id"), facts)
+    return cluster_labels(table.column("id"), metadata)
 
 
-def _halves(table: pa.Table, facts: pa.Table | None, seed: int) -> tuple[pa.Table, pa.Table]:
+def _split_in_halves(table: pa.Table, metadata: pa.Table | None, seed: int) -> tuple[pa.Table, pa.Table]:
     """Two halves of a table by group, as the sorted names of groups fall to `seed`."""
-    labels = _labels(table, facts)
+    labels = _item_clusters(table, metadata)
     names = sorted(set(labels))
     if len(names) < 2:
         raise UndersongError(
             "One group of harmless speech cannot be halved into what is measured by and what is held out; give more."
         )
-    first = {names[i] for i in np.random.default_rng(seed).permutation(len(names))[: len(names) // 2]}
-    inside = np.array([label in first for label in labels])
-    return table.filter(inside), table.filter(~inside)
+    first_half = {names[i] for i in np.random.default_rng(seed).permutation(len(names))[: len(names) // 2]}
+    in_first_half = np.array([label in first_half for label in labels])
+    return table.filter(in_first_half), table.filter(~in_first_half)

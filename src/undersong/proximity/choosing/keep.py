@@ -25,8 +25,8 @@ import numpy as np
 
 from undersong.types import UndersongError
 
-AMOUNTS = ("closest", "distant", "random")  # kinds that are told how many; the others keep all that fit
-FORMS = {
+AMOUNT_KINDS = ("closest", "distant", "random")  # kinds that are told how many; the others keep all that fit
+RULE_EXAMPLES = {
     "closest": "closest:0.25",
     "distant": "distant:200",
     "random": "random:0.25",
@@ -34,13 +34,17 @@ FORMS = {
     "below": "below:0.3",
     "above": "above:0.7",
 }
-MODIFIERS = {"group": "+group<=3", "matched": "+matched(speaker,seconds,answer)", "within": "+within(semantic:5)"}
-STRATA = 5  # of an axis, where the rule does not say
+MODIFIER_EXAMPLES = {
+    "group": "+group<=3",
+    "matched": "+matched(speaker,seconds,answer)",
+    "within": "+within(semantic:5)",
+}
+DEFAULT_STRATA = 5  # of an axis, where the rule does not say
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class SelectionRule:
     """A parsed rule; `str()` gives its text back."""
 
     kind: str  # one of FORMS
@@ -49,111 +53,117 @@ class Keep:
     caps: tuple[tuple[str, int], ...] = ()  # column, most items of one value
     matched: tuple[str, ...] = ()  # columns
     within: str | None = None  # an axis or a column
-    strata: int = STRATA  # of `within`, where it is an axis or a number
+    strata: int = DEFAULT_STRATA  # of `within`, where it is an axis or a number
 
     @property
-    def plain(self) -> bool:
+    def is_simple(self) -> bool:
         """Whether the rule is KIND:AMOUNT and nothing more."""
-        return self == Keep(self.kind, self.amount) and self.kind in AMOUNTS
+        return self == SelectionRule(self.kind, self.amount) and self.kind in AMOUNT_KINDS
 
     @property
-    def bare(self) -> Keep:
+    def base_rule(self) -> SelectionRule:
         """The rule without its modifiers."""
-        return Keep(self.kind, self.amount, self.upper)
+        return SelectionRule(self.kind, self.amount, self.upper)
 
     def __str__(self) -> str:
-        upper = "" if self.upper is None else f"-{_digits(self.upper)}"
-        text = f"{self.kind}:{_digits(self.amount, self.kind in AMOUNTS)}{upper}"
-        text += "".join(f"+{column}<={most}" for column, most in self.caps)
+        upper = "" if self.upper is None else f"-{_format_number(self.upper)}"
+        text = f"{self.kind}:{_format_number(self.amount, self.kind in AMOUNT_KINDS)}{upper}"
+        text += "".join(f"+{column}<={maximum}" for column, maximum in self.caps)
         text += f"+matched({','.join(self.matched)})" if self.matched else ""
-        strata = "" if self.strata == STRATA else f":{self.strata}"
+        strata = "" if self.strata == DEFAULT_STRATA else f":{self.strata}"
         return text + (f"+within({self.within}{strata})" if self.within is not None else "")
 
 
-def read_keep(text: str) -> Keep:
+def parse_rule(text: str) -> SelectionRule:
     """The rule that `text` writes (see the module).  Raises UndersongError that names the nearest right form."""
-    rule, *modifiers = (part.strip() for part in text.split("+"))
-    fields = _rule(text, rule)
+    base_text, *modifiers = (part.strip() for part in text.split("+"))
+    fields = _parse_base(text, base_text)
     for modifier in modifiers:
-        _modify(text, modifier, fields)
-    keep = Keep(**fields)
-    if keep.kind not in AMOUNTS and (keep.matched or keep.within is not None):
+        _parse_modifier(text, modifier, fields)
+    parsed_rule = SelectionRule(**fields)
+    if parsed_rule.kind not in AMOUNT_KINDS and (parsed_rule.matched or parsed_rule.within is not None):
         raise UndersongError(
-            f"Cannot keep {text!r}: matched and within choose among more than are kept, and {keep.kind} keeps all it "
-            f"finds; write {' | '.join(FORMS[kind] for kind in AMOUNTS)} before them."
+            f"Cannot keep {text!r}: matched and within choose among more than are kept, and {parsed_rule.kind} keeps all it "
+            f"finds; write {' | '.join(RULE_EXAMPLES[kind] for kind in AMOUNT_KINDS)} before them."
         )
-    return keep
+    return parsed_rule
 
 
-def parse_keep(text: str) -> tuple[str, float | int]:
+def parse_simple_rule(text: str) -> tuple[str, float | int]:
     """`closest:0.25` -> ("closest", 0.25); `distant:200` -> ("distant", 200): with a point a share, without a count.
 
     For callers that know no further rules: anything beyond KIND:AMOUNT is an UndersongError.
     """
-    keep = read_keep(text)
-    if not keep.plain:
-        raise UndersongError(f"Cannot keep {text!r} here; write KIND:AMOUNT with KIND one of {', '.join(AMOUNTS)}.")
-    return keep.kind, keep.amount
+    rule = parse_rule(text)
+    if not rule.is_simple:
+        raise UndersongError(
+            f"Cannot keep {text!r} here; write KIND:AMOUNT with KIND one of {', '.join(AMOUNT_KINDS)}."
+        )
+    return rule.kind, rule.amount
 
 
-def _rule(text: str, rule: str) -> dict:
-    kind, _, amount = rule.partition(":")
-    if kind not in FORMS:
-        near = difflib.get_close_matches(kind, FORMS, n=1, cutoff=0.5)
-        forms = FORMS[near[0]] if near else " | ".join(FORMS.values())
-        raise UndersongError(f"Cannot keep {text!r}; write {forms}.")
+def _parse_base(text: str, base_text: str) -> dict:
+    kind, _, amount = base_text.partition(":")
+    if kind not in RULE_EXAMPLES:
+        close_matches = difflib.get_close_matches(kind, RULE_EXAMPLES, n=1, cutoff=0.5)
+        examples = RULE_EXAMPLES[close_matches[0]] if close_matches else " | ".join(RULE_EXAMPLES.values())
+        raise UndersongError(f"Cannot keep {text!r}; write {examples}.")
     if kind == "band":
-        found = re.fullmatch(f"({_NUMBER})-({_NUMBER})", amount)
-        low, high = (float(found[1]), float(found[2])) if found else (0.0, 0.0)
+        match = re.fullmatch(f"({_NUMBER})-({_NUMBER})", amount)
+        low, high = (float(match[1]), float(match[2])) if match else (0.0, 0.0)
         if not 0 <= low < high <= 1:
             raise UndersongError(
-                f"Cannot keep {text!r}; a band is two shares from 0 to 1, the lower first, such as {FORMS[kind]}."
+                f"Cannot keep {text!r}; a band is two shares from 0 to 1, the lower first, such as {RULE_EXAMPLES[kind]}."
             )
         return {"kind": kind, "amount": low, "upper": high}
-    if kind in AMOUNTS and amount.isdecimal():
+    if kind in AMOUNT_KINDS and amount.isdecimal():
         return {"kind": kind, "amount": int(amount)}
     try:
         value = float(amount)
     except ValueError:
-        what = "the amount is a share such as 0.25 or a count such as 200" if kind in AMOUNTS else "it needs a score"
-        raise UndersongError(f"Cannot keep {text!r}: {what}; write {FORMS[kind]}.") from None
-    if kind not in AMOUNTS and not (math.isfinite(value) and 0 <= value <= 2):
-        raise UndersongError(f"Cannot keep {text!r}: cosine distances lie from 0 to 2; write e.g. {FORMS[kind]}.")
+        requirement = (
+            "the amount is a share such as 0.25 or a count such as 200" if kind in AMOUNT_KINDS else "it needs a score"
+        )
+        raise UndersongError(f"Cannot keep {text!r}: {requirement}; write {RULE_EXAMPLES[kind]}.") from None
+    if kind not in AMOUNT_KINDS and not (math.isfinite(value) and 0 <= value <= 2):
+        raise UndersongError(
+            f"Cannot keep {text!r}: cosine distances lie from 0 to 2; write e.g. {RULE_EXAMPLES[kind]}."
+        )
     return {"kind": kind, "amount": value}
 
 
-def _modify(text: str, modifier: str, fields: dict) -> None:
+def _parse_modifier(text: str, modifier: str, fields: dict) -> None:
     """Adds one modifier to the rule's fields; each may stand once."""
-    cap = re.fullmatch(r"([^<>=():,]+?)\s*<=\s*(\d+)", modifier)
-    named = re.fullmatch(r"(matched|within)\(([^()]+)\)", modifier)
-    taken = False
-    if cap and int(cap[2]) >= 1:
+    cap_match = re.fullmatch(r"([^<>=():,]+?)\s*<=\s*(\d+)", modifier)
+    call_match = re.fullmatch(r"(matched|within)\(([^()]+)\)", modifier)
+    is_repeated = False
+    if cap_match and int(cap_match[2]) >= 1:
         caps = fields.setdefault("caps", ())
-        taken = cap[1] in dict(caps)
-        fields["caps"] = (*caps, (cap[1], int(cap[2])))
-    elif named and named[1] == "matched":
-        columns = tuple(column.strip() for column in named[2].split(","))
-        taken = "matched" in fields or len(set(columns)) < len(columns) or not all(columns)
+        is_repeated = cap_match[1] in dict(caps)
+        fields["caps"] = (*caps, (cap_match[1], int(cap_match[2])))
+    elif call_match and call_match[1] == "matched":
+        columns = tuple(column.strip() for column in call_match[2].split(","))
+        is_repeated = "matched" in fields or len(set(columns)) < len(columns) or not all(columns)
         fields["matched"] = columns
-    elif named:
-        name, _, strata = (part.strip() for part in named[2].partition(":"))
-        if not name or "," in name or (":" in named[2] and not (strata.isdecimal() and int(strata) >= 2)):
-            raise _no_modifier(text, modifier)
-        taken = "within" in fields
-        fields |= {"within": name, "strata": int(strata)} if strata else {"within": name}
+    elif call_match:
+        column, _, strata = (part.strip() for part in call_match[2].partition(":"))
+        if not column or "," in column or (":" in call_match[2] and not (strata.isdecimal() and int(strata) >= 2)):
+            raise _unknown_modifier(text, modifier)
+        is_repeated = "within" in fields
+        fields |= {"within": column, "strata": int(strata)} if strata else {"within": column}
     else:
-        raise _no_modifier(text, modifier)
-    if taken:
+        raise _unknown_modifier(text, modifier)
+    if is_repeated:
         raise UndersongError(f"Cannot keep {text!r}: +{modifier} says again what was said; write it once.")
 
 
-def _no_modifier(text: str, modifier: str) -> UndersongError:
-    near = difflib.get_close_matches(re.split(r"[^a-z]", modifier)[0], MODIFIERS, n=1, cutoff=0.5)
-    forms = MODIFIERS[near[0]] if near else " | ".join(MODIFIERS.values())
-    return UndersongError(f"Cannot keep {text!r}: +{modifier} is no modifier; write {forms}.")
+def _unknown_modifier(text: str, modifier: str) -> UndersongError:
+    close_matches = difflib.get_close_matches(re.split(r"[^a-z]", modifier)[0], MODIFIER_EXAMPLES, n=1, cutoff=0.5)
+    examples = MODIFIER_EXAMPLES[close_matches[0]] if close_matches else " | ".join(MODIFIER_EXAMPLES.values())
+    return UndersongError(f"Cannot keep {text!r}: +{modifier} is no modifier; write {examples}.")
 
 
-def _digits(number: float | int, is_amount: bool = False) -> str:
+def _format_number(number: float | int, is_amount: bool = False) -> str:
     """Digits that are read back as the same number, and as the same kind of number: a share has a point."""
     if isinstance(number, int):
         return str(number)

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.proximity.choosing.keep import FORMS, Keep
-from undersong.proximity.table import scores
+from undersong.proximity.choosing.keep import RULE_EXAMPLES, SelectionRule
+from undersong.proximity.table import ranking_scores
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def one_axis(proximity: pa.Table) -> str:
+def single_axis(proximity: pa.Table) -> str:
     """The axis of a table that holds one, to one harm set.  Raises UndersongError for several."""
     axes = proximity.column("axis").unique().to_pylist()
     if len(axes) > 1:
         raise UndersongError(f"The proximity table holds {len(axes)} axes ({', '.join(axes)}); select on one of them.")
-    sets = harm_sets(proximity)
+    sets = harm_set_names(proximity)
     if len(sets) > 1:
         raise UndersongError(f"The proximity table is to {len(sets)} harm sets ({', '.join(sets)}); select by one.")
     if not axes:
@@ -28,12 +28,12 @@ def one_axis(proximity: pa.Table) -> str:
     return axes[0]
 
 
-def harm_sets(proximity: pa.Table) -> list[str]:
+def harm_set_names(proximity: pa.Table) -> list[str]:
     """The harm sets that a proximity table is to, in order; none where it does not say."""
     return proximity.column("harm_set").unique().to_pylist() if "harm_set" in proximity.column_names else []
 
 
-def priority(proximity: pa.Table, keep: Keep, seed: int = 0) -> tuple[np.ndarray, int, float]:
+def selection_order(proximity: pa.Table, rule: SelectionRule, seed: int = 0) -> tuple[np.ndarray, int, float]:
     """Rows in the order in which `keep` wants them (as many as it would take at all), how many of them, which share.
 
     `closest` goes up the ranks, `distant` down, `random` along a permutation of the sorted ids by
@@ -42,35 +42,35 @@ def priority(proximity: pa.Table, keep: Keep, seed: int = 0) -> tuple[np.ndarray
     import pyarrow.compute as pc
 
     n = len(proximity)
-    if keep.kind == "random":
-        k, fraction = count(keep.amount, n)
-        by_id = pc.sort_indices(proximity.column("id").combine_chunks()).to_numpy()
-        return by_id[np.random.default_rng(seed).permutation(n)], k, fraction
-    ranked = pc.sort_indices(proximity, sort_keys=[("rank", "ascending"), ("id", "ascending")]).to_numpy()
-    if keep.kind in ("closest", "distant"):
-        k, fraction = count(keep.amount, n)
-        return ranked[:: 1 if keep.kind == "closest" else -1], k, fraction
-    if keep.kind == "band":
-        assert keep.upper is not None, "a band has two ends"
-        low, high = (_floor(share, n) for share in (keep.amount, keep.upper))
-        kept, fraction = ranked[low:high], keep.upper - keep.amount
-    elif keep.kind in FORMS:
-        values = scores(proximity)[ranked]
-        inside = values < keep.amount if keep.kind == "below" else values > keep.amount
-        kept = ranked[inside][:: 1 if keep.kind == "below" else -1]
-        fraction = len(kept) / n
+    if rule.kind == "random":
+        k, fraction = resolve_amount(rule.amount, n)
+        id_order = pc.sort_indices(proximity.column("id").combine_chunks()).to_numpy()
+        return id_order[np.random.default_rng(seed).permutation(n)], k, fraction
+    rank_order = pc.sort_indices(proximity, sort_keys=[("rank", "ascending"), ("id", "ascending")]).to_numpy()
+    if rule.kind in ("closest", "distant"):
+        k, fraction = resolve_amount(rule.amount, n)
+        return rank_order[:: 1 if rule.kind == "closest" else -1], k, fraction
+    if rule.kind == "band":
+        assert rule.upper is not None, "a band has two ends"
+        low, high = (_floor_count(share, n) for share in (rule.amount, rule.upper))
+        rows, fraction = rank_order[low:high], rule.upper - rule.amount
+    elif rule.kind in RULE_EXAMPLES:
+        values = ranking_scores(proximity)[rank_order]
+        within_threshold = values < rule.amount if rule.kind == "below" else values > rule.amount
+        rows = rank_order[within_threshold][:: 1 if rule.kind == "below" else -1]
+        fraction = len(rows) / n
     else:
-        raise UndersongError(f"Unknown selection kind {keep.kind!r}; choose one of {', '.join(FORMS)}.")
-    if len(kept) == 0:
-        values = scores(proximity)
+        raise UndersongError(f"Unknown selection kind {rule.kind!r}; choose one of {', '.join(RULE_EXAMPLES)}.")
+    if len(rows) == 0:
+        values = ranking_scores(proximity)
         raise UndersongError(
-            f"No item of the pool of {n} is in {keep.bare}; its scores go from {values.min():.4g} to "
+            f"No item of the pool of {n} is in {rule.base_rule}; its scores go from {values.min():.4g} to "
             f"{values.max():.4g}."
         )
-    return kept, len(kept), fraction
+    return rows, len(rows), fraction
 
 
-def count(amount: float | int, n: int) -> tuple[int, float]:
+def resolve_amount(amount: float | int, n: int) -> tuple[int, float]:
     """How many of `n` an amount is, and which share.  0.29 of 100 is 29, though their product as floats is below it."""
     if n == 0:
         raise UndersongError("The pool is empty, so there is nothing to select; check the manifest or its filters.")
@@ -82,8 +82,8 @@ def count(amount: float | int, n: int) -> tuple[int, float]:
         raise UndersongError(
             f"Cannot keep a share of {amount:g}; give a number above 0 and at most 1, or a whole count."
         )
-    return max(1, _floor(amount, n)), float(amount)
+    return max(1, _floor_count(amount, n)), float(amount)
 
 
-def _floor(share: float, n: int) -> int:
+def _floor_count(share: float, n: int) -> int:
     return math.floor(round(share * n, 9))

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undersong.statistics import jaccard, spearman, standardised
+from undersong.statistics import jaccard, spearman, standardized_difference
 
-ENOUGH = 3  # items of a stratum whose rank correlation says anything
+MIN_STRATUM_ITEMS = 3  # items of a stratum whose rank correlation says anything
 
 
 @dataclass(frozen=True, slots=True)
-class Remaining:
+class ResidualImbalance:
     """The kept items seen on the `other` axis.  `plain` is the same rule without its strata."""
 
     other: str
@@ -36,56 +36,59 @@ class Remaining:
     @property
     def sentence(self) -> str:
         """For a person to read."""
-        within = "nowhere to be measured" if self.spearman_within is None else f"{self.spearman_within:.2f}"
+        within_text = "nowhere to be measured" if self.spearman_within is None else f"{self.spearman_within:.2f}"
         end = "most distant" if self.distant else "closest"
-        pool = "not measurable" if self.spearman is None else f"{self.spearman:.2f}"
+        pool_text = "not measurable" if self.spearman is None else f"{self.spearman:.2f}"
         return (
             f"Beside the {end} on {self.other}: Jaccard {self.jaccard:.2f} (without strata {self.jaccard_plain:.2f}, "
             f"unrelated {self.jaccard_chance:.2f}); score on {self.other} shifted by {self.shift:.2f} standard "
-            f"deviations (without strata {self.shift_plain:.2f}); rank correlation of the axes within strata {within} "
-            f"(pool {pool})."
+            f"deviations (without strata {self.shift_plain:.2f}); rank correlation of the axes within strata {within_text} "
+            f"(pool {pool_text})."
         )
 
 
-def remaining(
+def residual_imbalance(
     other: str,
     ids: Sequence[str],
-    mine: np.ndarray,
-    theirs: np.ndarray,
+    axis_scores: np.ndarray,
+    other_axis_scores: np.ndarray,
     strata: np.ndarray,
-    kept: Sequence[int],
-    plain: Sequence[int],
+    selected_rows: Sequence[int],
+    unstratified_rows: Sequence[int],
     distant: bool = False,
-) -> Remaining:
+) -> ResidualImbalance:
     """From the pool's `ids` (n,), scores on both axes (n,), strata of the other axis (n,) and rows kept either way.
 
     `distant`: the selection is of the far end, and is compared with the other axis's far end.
     """
-    n, k = len(ids), len(kept)
-    ranking = np.lexsort((np.array(ids), theirs))
-    alike = ranking[-k:] if distant else ranking[:k]
+    n, k = len(ids), len(selected_rows)
+    ranking = np.lexsort((np.array(ids), other_axis_scores))
+    reference_rows = ranking[-k:] if distant else ranking[:k]
     sizes = np.bincount(np.unique(strata, return_inverse=True)[1])
     total, weight = 0.0, 0
     for stratum in np.unique(strata):
         rows = np.flatnonzero(strata == stratum)
-        if len(rows) >= ENOUGH and (found := _spearman(mine[rows], theirs[rows])) is not None:
-            total, weight = total + found * len(rows), weight + len(rows)
+        if (
+            len(rows) >= MIN_STRATUM_ITEMS
+            and (correlation := _spearman(axis_scores[rows], other_axis_scores[rows])) is not None
+        ):
+            total, weight = total + correlation * len(rows), weight + len(rows)
 
-    def beside(rows: Sequence[int] | np.ndarray) -> float:
-        return jaccard([ids[row] for row in rows], [ids[row] for row in alike])
+    def overlap_with_reference(rows: Sequence[int] | np.ndarray) -> float:
+        return jaccard([ids[row] for row in rows], [ids[row] for row in reference_rows])
 
-    return Remaining(
+    return ResidualImbalance(
         other=other,
         strata=len(sizes),
         singles=int((sizes == 1).sum()),
-        jaccard=beside(kept),
-        jaccard_plain=beside(plain),
+        jaccard=overlap_with_reference(selected_rows),
+        jaccard_plain=overlap_with_reference(unstratified_rows),
         jaccard_chance=k / (2 * n - k),
-        spearman=_spearman(mine, theirs),
+        spearman=_spearman(axis_scores, other_axis_scores),
         spearman_within=total / weight if weight else None,
         measured=weight,
-        shift=standardised(theirs[list(kept)], theirs),
-        shift_plain=standardised(theirs[list(plain)], theirs),
+        shift=standardized_difference(other_axis_scores[list(selected_rows)], other_axis_scores),
+        shift_plain=standardized_difference(other_axis_scores[list(unstratified_rows)], other_axis_scores),
         distant=distant,
     )
 

@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.proximity.agreeing.agreement import overlaps, same_as
-from undersong.proximity.choosing.keep import Keep, read_keep
-from undersong.proximity.choosing.ranking import harm_sets, priority
-from undersong.proximity.choosing.selection import Selection, choose, left_over
-from undersong.proximity.choosing.strata import NUMBERS, aligned
-from undersong.proximity.sets import to_harm_set
-from undersong.proximity.table import scores
-from undersong.statistics import balance, imbalance, jaccard, standardised
+from undersong.proximity.agreeing.agreement import equal_selections, selection_overlaps
+from undersong.proximity.choosing.keep import SelectionRule, parse_rule
+from undersong.proximity.choosing.ranking import harm_set_names, selection_order
+from undersong.proximity.choosing.selection import Selection, select_by_rule, selection_residual
+from undersong.proximity.choosing.strata import NUMERIC_COLUMNS, align_column
+from undersong.proximity.sets import filter_harm_set
+from undersong.proximity.table import ranking_scores
+from undersong.statistics import balance, imbalance, jaccard, standardized_difference
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MOST = 24  # values of a column that are listed one by one; above, they are summed up
-NOT_LABELS = ("id", "text", *NUMBERS)
+MAX_LISTED_VALUES = 24  # values of a column that are listed one by one; above, they are summed up
+NOT_LABELS = ("id", "text", *NUMERIC_COLUMNS)
 
 
 def selection_report(
-    selections: Mapping[str, Selection], tables: Mapping[str, pa.Table], facts: pa.Table
+    selections: Mapping[str, Selection], tables: Mapping[str, pa.Table], metadata: pa.Table
 ) -> dict[str, dict[str, Any]]:
     """One entry a labelled selection, from the proximity tables by axis and the pool's facts (`facts_of`).
 
@@ -39,15 +39,15 @@ def selection_report(
     `separation`: what `within` an axis left over.
     Raises UndersongError where an axis, a column or an item is not there.
     """
-    overlap, same = overlaps(selections), same_as(selections)
-    pools = {(one.axis, one.harm_set): _table(one, tables) for one in selections.values()}
-    columns = {place: _columns(table, facts) for place, table in pools.items()}
+    overlap_by_label, equal_by_label = selection_overlaps(selections), equal_selections(selections)
+    pools = {(selection.axis, selection.harm_set): _table(selection, tables) for selection in selections.values()}
+    columns = {key: _columns(table, metadata) for key, table in pools.items()}
     return {
         label: {
-            **_itself(selection),
-            "same_as": same[label],
-            "overlap": overlap[label],
-            **_beside_pool(
+            **_selection_fields(selection),
+            "same_as": equal_by_label[label],
+            "overlap": overlap_by_label[label],
+            **_compare_with_pool(
                 selection,
                 tables,
                 pools[selection.axis, selection.harm_set],
@@ -58,21 +58,21 @@ def selection_report(
     }
 
 
-def _itself(selection: Selection) -> dict[str, Any]:
-    says = dataclasses.asdict(selection)
-    says["hash"] = says.pop("ids_hash")
-    says["rule"] = str(_rule(selection))
-    says["notes"] = list(says["notes"])
-    del says["ids"]
-    return says
+def _selection_fields(selection: Selection) -> dict[str, Any]:
+    fields = dataclasses.asdict(selection)
+    fields["hash"] = fields.pop("ids_hash")
+    fields["rule"] = str(_rule_of_selection(selection))
+    fields["notes"] = list(fields["notes"])
+    del fields["ids"]
+    return fields
 
 
-def _rule(selection: Selection) -> Keep:
+def _rule_of_selection(selection: Selection) -> SelectionRule:
     """The rule a selection was kept by; a plain one does not say it, and its count gives the same ids as its share."""
-    return read_keep(selection.rule) if selection.rule else Keep(selection.kind, selection.k)
+    return parse_rule(selection.rule) if selection.rule else SelectionRule(selection.kind, selection.k)
 
 
-def _beside_pool(
+def _compare_with_pool(
     selection: Selection,
     tables: Mapping[str, pa.Table],
     table: pa.Table,
@@ -80,23 +80,37 @@ def _beside_pool(
     numbers: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
     ids = table.column("id").to_pylist()
-    inside = set(selection.ids)
-    kept = np.array([id in inside for id in ids])
-    if int(kept.sum()) < selection.k:
-        raise UndersongError(f"{selection.k - int(kept.sum())} selected items are not in the pool of {selection.axis}.")
-    keep = _rule(selection)
+    selected_ids = set(selection.ids)
+    is_selected = np.array([id in selected_ids for id in ids])
+    if int(is_selected.sum()) < selection.k:
+        raise UndersongError(
+            f"{selection.k - int(is_selected.sum())} selected items are not in the pool of {selection.axis}."
+        )
+    rule = _rule_of_selection(selection)
     return {
-        "closest_on": {axis: _shared_with_closest(other, selection) for axis, other in tables.items()},
+        "closest_on": {axis: _overlap_with_closest(other, selection) for axis, other in tables.items()},
         "balance": {
-            column: {value: list(row) for value, row in balance(_of(values, kept), values).items()}
+            column: {value: list(row) for value, row in balance(_select_values(values, is_selected), values).items()}
             for column, values in labels.items()
-            if len(set(values)) <= MOST
+            if len(set(values)) <= MAX_LISTED_VALUES
         },
-        "imbalance": {column: imbalance(_of(values, kept), values)._asdict() for column, values in labels.items()},
-        "numbers": {column: entry for column, v in numbers.items() if (entry := _number(v, kept)) is not None},
-        "scores": {"kept": _spread(scores(table)[kept]), "pool": _spread(scores(table))},
-        "matching": _matching(keep, selection, table, labels, numbers, kept) if keep.matched else None,
-        "separation": dataclasses.asdict(left_over(table, keep, selection, tables)) if keep.within in tables else None,
+        "imbalance": {
+            column: imbalance(_select_values(values, is_selected), values)._asdict()
+            for column, values in labels.items()
+        },
+        "numbers": {
+            column: entry
+            for column, column_values in numbers.items()
+            if (entry := _compare_means(column_values, is_selected)) is not None
+        },
+        "scores": {
+            "kept": _quantile_summary(ranking_scores(table)[is_selected]),
+            "pool": _quantile_summary(ranking_scores(table)),
+        },
+        "matching": _matching_effect(rule, selection, table, labels, numbers, is_selected) if rule.matched else None,
+        "separation": dataclasses.asdict(selection_residual(table, rule, selection, tables))
+        if rule.within in tables
+        else None,
     }
 
 
@@ -104,17 +118,17 @@ def _table(selection: Selection, tables: Mapping[str, pa.Table]) -> pa.Table:
     if selection.axis not in tables:
         raise UndersongError(f"There is no proximity table of axis {selection.axis!r}; give {', '.join(tables)}.")
     table = tables[selection.axis]
-    return to_harm_set(table, selection.harm_set) if len(harm_sets(table)) > 1 else table
+    return filter_harm_set(table, selection.harm_set) if len(harm_set_names(table)) > 1 else table
 
 
-def _columns(table: pa.Table, facts: pa.Table) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
+def _columns(table: pa.Table, metadata: pa.Table) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
     """Labels with more than one value, and numbers (NaN: missing), in the table's order."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     labels, numbers = {}, {}
-    for column in facts.column_names:
-        values = aligned(table.column("id"), facts, column) if column != "id" else None
+    for column in metadata.column_names:
+        values = align_column(table.column("id"), metadata, column) if column != "id" else None
         if values is None or values.null_count == len(values):
             continue
         if column == "answer":
@@ -126,54 +140,60 @@ def _columns(table: pa.Table, facts: pa.Table) -> tuple[dict[str, list[str]], di
     return labels, numbers
 
 
-def _of(values: list[str], kept: np.ndarray) -> list[str]:
-    return [value for value, inside in zip(values, kept) if inside]
+def _select_values(values: list[str], is_selected: np.ndarray) -> list[str]:
+    return [value for value, selected in zip(values, is_selected) if selected]
 
 
-def _number(values: np.ndarray, kept: np.ndarray) -> dict[str, float | int] | None:
-    known = np.isfinite(values)
-    if not (known & kept).any():
+def _compare_means(values: np.ndarray, is_selected: np.ndarray) -> dict[str, float | int] | None:
+    is_finite = np.isfinite(values)
+    if not (is_finite & is_selected).any():
         return None
-    selected, pool = values[known & kept], values[known]
-    difference = standardised(selected, pool)
+    selected, pool = values[is_finite & is_selected], values[is_finite]
+    difference = standardized_difference(selected, pool)
     return {
         "selection": float(selected.mean()),
         "pool": float(pool.mean()),
         "standardised_difference": difference,
-        "known": int(known.sum()),
+        "known": int(is_finite.sum()),
     }
 
 
-def _spread(values: np.ndarray) -> dict[str, float]:
+def _quantile_summary(values: np.ndarray) -> dict[str, float]:
     quartiles = np.quantile(values.astype(np.float64), [0, 0.25, 0.5, 0.75, 1]).tolist()
     return dict(zip(("min", "q25", "median", "q75", "max"), quartiles))
 
 
-def _shared_with_closest(table: pa.Table, selection: Selection) -> float | None:
+def _overlap_with_closest(table: pa.Table, selection: Selection) -> float | None:
     """None where the axis is to several harm sets, or has fewer items than are kept."""
-    if len(harm_sets(table)) > 1 or len(table) < selection.k:
+    if len(harm_set_names(table)) > 1 or len(table) < selection.k:
         return None
-    rows, k, _ = priority(table, Keep("closest", selection.k))
+    rows, k, _ = selection_order(table, SelectionRule("closest", selection.k))
     return jaccard(table.column("id").take(rows[:k]).to_pylist(), selection.ids)
 
 
-def _matching(
-    keep: Keep,
+def _matching_effect(
+    rule: SelectionRule,
     selection: Selection,
     table: pa.Table,
     labels: Mapping[str, list[str]],
     numbers: Mapping[str, np.ndarray],
-    kept: np.ndarray,
+    is_selected: np.ndarray,
 ) -> dict[str, dict[str, float]]:
     """What matching mended: the farthest standardised difference of each matched column, before and after."""
-    inside = set(choose(table, keep.bare, selection.seed or 0).ids)
-    plain = np.array([id in inside for id in table.column("id").to_pylist()])
+    base_ids = set(select_by_rule(table, rule.base_rule, selection.seed or 0).ids)
+    in_base_selection = np.array([id in base_ids for id in table.column("id").to_pylist()])
 
-    def off(column: str, rows: np.ndarray) -> float:
+    def column_difference(column: str, rows: np.ndarray) -> float:
         if column in labels:
-            return imbalance(_of(labels[column], rows), labels[column]).largest
-        known = np.isfinite(numbers[column])
-        return standardised(numbers[column][known & rows], numbers[column][known])
+            return imbalance(_select_values(labels[column], rows), labels[column]).largest
+        is_finite = np.isfinite(numbers[column])
+        return standardized_difference(numbers[column][is_finite & rows], numbers[column][is_finite])
 
-    measured = [column for column in keep.matched if column in labels or column in numbers]
-    return {column: {"before": off(column, plain), "after": off(column, kept)} for column in measured}
+    measured_columns = [column for column in rule.matched if column in labels or column in numbers]
+    return {
+        column: {
+            "before": column_difference(column, in_base_selection),
+            "after": column_difference(column, is_selected),
+        }
+        for column in measured_columns
+    }

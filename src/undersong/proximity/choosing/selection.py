@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.proximity.choosing.keep import Keep
-from undersong.proximity.choosing.ranking import one_axis, priority
-from undersong.proximity.choosing.remaining import Remaining, remaining
+from undersong.proximity.choosing.keep import SelectionRule
+from undersong.proximity.choosing.ranking import selection_order, single_axis
+from undersong.proximity.choosing.remaining import ResidualImbalance, residual_imbalance
 from undersong.proximity.choosing.strata import (
-    bins,
     cluster_labels,
-    codes,
     column_strata,
-    joined,
-    other_scores,
-    quotas,
-    walk,
+    combine_strata,
+    quantile_bins,
+    scores_on_axis,
+    sorted_label_codes,
+    stratum_quotas,
+    take_within_limits,
 )
-from undersong.proximity.table import how, scores
+from undersong.proximity.table import ranking_metadata, ranking_scores
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Others = Mapping[str, "pa.Table"]
+ProximityTables = Mapping[str, "pa.Table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Selection:
     notes: tuple[str, ...] = ()  # what could not be had, or not be separated
 
 
-def select(proximity: pa.Table, kind: str, amount: float | int, seed: int = 0) -> Selection:
+def select_by_kind(proximity: pa.Table, kind: str, amount: float | int, seed: int = 0) -> Selection:
     """Keep `amount` of one axis's proximity table: a float is a share in (0, 1], of which floor(share x n) items and at
     least 1 are kept; an int is a count.  `choose` with the rule KIND:AMOUNT.
 
@@ -60,17 +60,17 @@ def select(proximity: pa.Table, kind: str, amount: float | int, seed: int = 0) -
     permutation of the sorted ids by `numpy.random.default_rng(seed)`: a smaller share is part of a larger one.
     Raises UndersongError for an empty pool, an amount out of range, or a table of several axes.
     """
-    return choose(proximity, Keep(kind, amount), seed)
+    return select_by_rule(proximity, SelectionRule(kind, amount), seed)
 
 
-def choose(
+def select_by_rule(
     proximity: pa.Table,
-    keep: Keep,
+    rule: SelectionRule,
     seed: int = 0,
     *,
-    facts: pa.Table | None = None,
-    others: Others | None = None,
-    like: Collection[str] | None = None,
+    metadata: pa.Table | None = None,
+    other_tables: ProximityTables | None = None,
+    match_ids: Collection[str] | None = None,
 ) -> Selection:
     """Keep what the rule says of one axis's proximity table (see `keep` for rules, `priority` for the order).
 
@@ -81,98 +81,110 @@ def choose(
     Where fewer can be kept, `asked` and `notes` say so.  Raises UndersongError for an empty pool, an amount out of
     range, several axes or harm sets, a rule that finds nothing, and columns, axes or items that are not there.
     """
-    axis = one_axis(proximity)
-    order, k, fraction = priority(proximity, keep, seed)
-    limits = [_cap(proximity, facts, column, most) for column, most in keep.caps]
-    strata = strata_of(proximity, keep, facts, others)
+    axis = single_axis(proximity)
+    order, k, fraction = selection_order(proximity, rule, seed)
+    limits = [_cap_limit(proximity, metadata, column, cap) for column, cap in rule.caps]
+    strata = rule_strata(proximity, rule, metadata, other_tables)
     if strata is not None:
-        limits.append((strata, _quotas(proximity, strata, order, k, like)))
-    elif like is not None:
-        raise UndersongError(f"{keep} has no shares to take from another selection; add e.g. +matched(speaker).")
-    kept = walk(order, k, limits) if limits else order[:k].tolist()
-    if not kept:
-        raise UndersongError(f"No item of the pool is left by {keep}; loosen the rule.")
+        limits.append((strata, _quota_limits(proximity, strata, order, k, match_ids)))
+    elif match_ids is not None:
+        raise UndersongError(f"{rule} has no shares to take from another selection; add e.g. +matched(speaker).")
+    rows = take_within_limits(order, k, limits) if limits else order[:k].tolist()
+    if not rows:
+        raise UndersongError(f"No item of the pool is left by {rule}; loosen the rule.")
     id_column = proximity.column("id")
-    ids = sorted(id_column[row].as_py() for row in kept)
-    facts_said = how(proximity)
+    ids = sorted(id_column[row].as_py() for row in rows)
+    ranking = ranking_metadata(proximity)
     selection = Selection(
         axis=axis,
-        score=facts_said["score"] + (" centred" if facts_said["centred"] else ""),
-        kind=keep.kind,
+        score=ranking["score"] + (" centred" if ranking["centred"] else ""),
+        kind=rule.kind,
         fraction=fraction,
         k=len(ids),
-        seed=seed if keep.kind == "random" else None,
+        seed=seed if rule.kind == "random" else None,
         ids=tuple(ids),
         ids_hash=ids_hash(ids),
-        harm_set=facts_said.get("harm_set", ""),
-        rule="" if keep.plain else str(keep),
+        harm_set=ranking.get("harm_set", ""),
+        rule="" if rule.is_simple else str(rule),
         asked=k if len(ids) < k else None,
     )
-    by_axis = keep.within in (others or {})
-    notes = (*_notes(keep, selection, strata, by_axis), *_without(keep, facts))
-    if like is not None:
-        notes = (*notes, f"Shares are those of another selection, ids hash {ids_hash(like)}.")
-    if others and by_axis:
-        left = left_over(proximity, keep, selection, others)
-        notes = (*notes, left.sentence)
+    within_axis = rule.within in (other_tables or {})
+    notes = (*_selection_notes(rule, selection, strata, within_axis), *_missing_value_notes(rule, metadata))
+    if match_ids is not None:
+        notes = (*notes, f"Shares are those of another selection, ids hash {ids_hash(match_ids)}.")
+    if other_tables and within_axis:
+        residual = selection_residual(proximity, rule, selection, other_tables)
+        notes = (*notes, residual.sentence)
     return dataclasses.replace(selection, notes=notes)
 
 
-def draw(proximity: pa.Table, keep: Keep, seeds: Sequence[int], **given: object) -> dict[int, Selection]:
+def draw_selections(
+    proximity: pa.Table, rule: SelectionRule, seeds: Sequence[int], **options: object
+) -> dict[int, Selection]:
     """Several random draws, one a seed; `given` as for `choose`.  Raises UndersongError where nothing is drawn."""
-    if keep.kind != "random" or not seeds or len(set(seeds)) < len(seeds):
+    if rule.kind != "random" or not seeds or len(set(seeds)) < len(seeds):
         raise UndersongError(
-            f"{keep} cannot be drawn with seeds {list(seeds)}; several draws are of random, each with its own seed."
+            f"{rule} cannot be drawn with seeds {list(seeds)}; several draws are of random, each with its own seed."
         )
-    return {seed: choose(proximity, keep, seed, **given) for seed in seeds}  # type: ignore[arg-type]
+    return {seed: select_by_rule(proximity, rule, seed, **options) for seed in seeds}  # type: ignore[arg-type]
 
 
-def strata_of(proximity: pa.Table, keep: Keep, facts: pa.Table | None, others: Others | None) -> np.ndarray | None:
+def rule_strata(
+    proximity: pa.Table, rule: SelectionRule, metadata: pa.Table | None, other_tables: ProximityTables | None
+) -> np.ndarray | None:
     """(n,) the stratum of every pool item under the rule; None where the rule has no strata."""
     ids = proximity.column("id")
-    labels = [column_strata(ids, facts, column) for column in keep.matched]
-    if keep.within is not None:
-        is_axis, is_column = keep.within in (others or {}), facts is not None and keep.within in facts.column_names
+    labels = [column_strata(ids, metadata, column) for column in rule.matched]
+    if rule.within is not None:
+        is_axis, is_column = (
+            rule.within in (other_tables or {}),
+            metadata is not None and rule.within in metadata.column_names,
+        )
         if is_axis and is_column:
-            raise UndersongError(f"{keep.within!r} is an axis and a column; rename one to select within it.")
-        if others and is_axis:
-            labels.append(bins(other_scores(ids, others, keep.within).astype(np.float64), keep.strata))
+            raise UndersongError(f"{rule.within!r} is an axis and a column; rename one to select within it.")
+        if other_tables and is_axis:
+            labels.append(quantile_bins(scores_on_axis(ids, other_tables, rule.within).astype(np.float64), rule.strata))
         elif is_column:
-            labels.append(column_strata(ids, facts, keep.within, keep.strata))
+            labels.append(column_strata(ids, metadata, rule.within, rule.strata))
         else:
-            there = [*(others or {}), *(name for name in (facts.column_names if facts else ()) if name != "id")]
+            available = [
+                *(other_tables or {}),
+                *(name for name in (metadata.column_names if metadata else ()) if name != "id"),
+            ]
             raise UndersongError(
-                f"There is no axis or column {keep.within!r} to select within; there is {', '.join(there) or 'none'}."
+                f"There is no axis or column {rule.within!r} to select within; there is {', '.join(available) or 'none'}."
             )
-    return joined(labels) if labels else None
+    return combine_strata(labels) if labels else None
 
 
-def check_rule(keep: Keep, columns: Collection[str], axes: Collection[str]) -> None:
+def check_rule_columns(rule: SelectionRule, columns: Collection[str], axes: Collection[str]) -> None:
     """Raises UndersongError for a rule that names a column or an axis that is not there; measures nothing."""
-    for column in (*(name for name, _ in keep.caps), *keep.matched):
+    for column in (*(name for name, _ in rule.caps), *rule.matched):
         if column not in columns:
-            there = ", ".join(name for name in columns if name != "id") or "none at all"
-            raise UndersongError(f"The pool has no column {column!r} to select by; it has {there}.")
-    if keep.within is not None and keep.within not in columns and keep.within not in axes:
-        there = ", ".join([*axes, *(name for name in columns if name != "id")]) or "none"
-        raise UndersongError(f"There is no axis or column {keep.within!r} to select within; there is {there}.")
+            available = ", ".join(name for name in columns if name != "id") or "none at all"
+            raise UndersongError(f"The pool has no column {column!r} to select by; it has {available}.")
+    if rule.within is not None and rule.within not in columns and rule.within not in axes:
+        available = ", ".join([*axes, *(name for name in columns if name != "id")]) or "none"
+        raise UndersongError(f"There is no axis or column {rule.within!r} to select within; there is {available}.")
 
 
-def left_over(proximity: pa.Table, keep: Keep, selection: Selection, others: Others) -> Remaining:
+def selection_residual(
+    proximity: pa.Table, rule: SelectionRule, selection: Selection, other_tables: ProximityTables
+) -> ResidualImbalance:
     """How much of the axis that `keep` selects within is still in the selection."""
-    assert keep.within is not None, "the rule selects within an axis"
-    ids, inside = proximity.column("id").to_pylist(), set(selection.ids)
-    plain, k, _ = priority(proximity, keep.bare, selection.seed or 0)
-    theirs = other_scores(proximity.column("id"), others, keep.within)
-    return remaining(
-        keep.within,
+    assert rule.within is not None, "the rule selects within an axis"
+    ids, selected_ids = proximity.column("id").to_pylist(), set(selection.ids)
+    base_rows, k, _ = selection_order(proximity, rule.base_rule, selection.seed or 0)
+    other_axis_scores = scores_on_axis(proximity.column("id"), other_tables, rule.within)
+    return residual_imbalance(
+        rule.within,
         ids,
-        scores(proximity),
-        theirs,
-        bins(theirs.astype(np.float64), keep.strata),
-        [row for row, id in enumerate(ids) if id in inside],
-        plain[:k].tolist(),
-        distant=keep.kind == "distant",
+        ranking_scores(proximity),
+        other_axis_scores,
+        quantile_bins(other_axis_scores.astype(np.float64), rule.strata),
+        [row for row, id in enumerate(ids) if id in selected_ids],
+        base_rows[:k].tolist(),
+        distant=rule.kind == "distant",
     )
 
 
@@ -181,15 +193,15 @@ def ids_hash(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 
-def to_json(selection: Selection) -> str:
+def selection_to_json(selection: Selection) -> str:
     """What `selection.json` holds."""
-    says = dataclasses.asdict(selection)
-    empty = {field.name: field.default for field in dataclasses.fields(Selection)}
-    kept = {name: value for name, value in says.items() if value != empty[name]}
-    return json.dumps(kept, ensure_ascii=False, indent=1) + "\n"
+    fields = dataclasses.asdict(selection)
+    defaults = {field.name: field.default for field in dataclasses.fields(Selection)}
+    non_default = {name: value for name, value in fields.items() if value != defaults[name]}
+    return json.dumps(non_default, ensure_ascii=False, indent=1) + "\n"
 
 
-def from_json(text: str) -> Selection:
+def selection_from_json(text: str) -> Selection:
     """The selection a `selection.json` holds.  Raises UndersongError when it is none or was edited."""
     try:
         fields = json.loads(text)
@@ -202,50 +214,54 @@ def from_json(text: str) -> Selection:
     return selection
 
 
-def _without(keep: Keep, facts: pa.Table | None) -> list[str]:
+def _missing_value_notes(rule: SelectionRule, metadata: pa.Table | None) -> list[str]:
     """A note for each column of the rule that some of the pool has no value in."""
-    if facts is None:
+    if metadata is None:
         return []
     notes = []
-    for column, word in (*((name, "cap") for name, _ in keep.caps), *((name, "match") for name in keep.matched)):
-        values = facts.column(column)
+    for column, purpose in (*((name, "cap") for name, _ in rule.caps), *((name, "match") for name in rule.matched)):
+        values = metadata.column(column)
         lacking = values.null_count + sum(value != value for value in values.to_pylist() if isinstance(value, float))
-        effect = "each counts as one of its own" if word == "cap" else "they are matched as a value of their own"
+        effect = "each counts as one of its own" if purpose == "cap" else "they are matched as a value of their own"
         if lacking == len(values):
-            notes.append(f"No item has a {column}, so the {word} by it does nothing.")
+            notes.append(f"No item has a {column}, so the {purpose} by it does nothing.")
         elif lacking:
             notes.append(f"{lacking} of {len(values)} items have no {column}; {effect}.")
     return notes
 
 
-def _cap(proximity: pa.Table, facts: pa.Table | None, column: str, most: int) -> tuple[np.ndarray, np.ndarray]:
-    labels = codes(cluster_labels(proximity.column("id"), facts, column))  # an item without a value is its own
-    return labels, np.full(int(labels.max()) + 1, most)
+def _cap_limit(proximity: pa.Table, metadata: pa.Table | None, column: str, cap: int) -> tuple[np.ndarray, np.ndarray]:
+    labels = sorted_label_codes(
+        cluster_labels(proximity.column("id"), metadata, column)
+    )  # an item without a value is its own
+    return labels, np.full(int(labels.max()) + 1, cap)
 
 
-def _quotas(
-    proximity: pa.Table, strata: np.ndarray, order: np.ndarray, k: int, like: Collection[str] | None
+def _quota_limits(
+    proximity: pa.Table, strata: np.ndarray, order: np.ndarray, k: int, match_ids: Collection[str] | None
 ) -> np.ndarray:
     target = None
-    if like is not None:
-        wanted = set(like)
-        rows = [row for row, id in enumerate(proximity.column("id").to_pylist()) if id in wanted]
-        if len(rows) < len(wanted) or not rows:
+    if match_ids is not None:
+        match_set = set(match_ids)
+        rows = [row for row, id in enumerate(proximity.column("id").to_pylist()) if id in match_set]
+        if len(rows) < len(match_set) or not rows:
             raise UndersongError(
-                f"{len(wanted) - len(rows)} of the {len(wanted)} items to match are not in this pool; match with a "
+                f"{len(match_set) - len(rows)} of the {len(match_set)} items to match are not in this pool; match with a "
                 "selection of the same pool."
             )
         target = strata[rows]
-    most = quotas(strata[order], k, target)
-    return np.pad(most, (0, int(strata.max()) + 1 - len(most)))
+    quota = stratum_quotas(strata[order], k, target)
+    return np.pad(quota, (0, int(strata.max()) + 1 - len(quota)))
 
 
-def _notes(keep: Keep, selection: Selection, strata: np.ndarray | None, by_number: bool) -> tuple[str, ...]:
+def _selection_notes(
+    rule: SelectionRule, selection: Selection, strata: np.ndarray | None, within_axis: bool
+) -> tuple[str, ...]:
     notes = []
     if selection.asked is not None:
-        why = [f"at most {most} of one {column}" for column, most in keep.caps]
-        why += ["a quota for each stratum"] if strata is not None else []
-        notes.append(f"{selection.k} of the {selection.asked} asked for could be kept: {' and '.join(why)}.")
+        limits = [f"at most {cap} of one {column}" for column, cap in rule.caps]
+        limits += ["a quota for each stratum"] if strata is not None else []
+        notes.append(f"{selection.k} of the {selection.asked} asked for could be kept: {' and '.join(limits)}.")
     if strata is not None:
         sizes = np.bincount(strata)
         sizes = sizes[sizes > 0]
@@ -255,6 +271,6 @@ def _notes(keep: Keep, selection: Selection, strata: np.ndarray | None, by_numbe
             notes.append(f"There are {len(sizes)} strata for {selection.k} items: not all can have their share.")
         if len(sizes) == 1:
             notes.append("All items are in one stratum: the rule is the plain one.")
-        elif keep.within is not None and not keep.matched and by_number and len(sizes) < keep.strata:
-            notes.append(f"Equal scores on {keep.within} leave {len(sizes)} of {keep.strata} strata.")
+        elif rule.within is not None and not rule.matched and within_axis and len(sizes) < rule.strata:
+            notes.append(f"Equal scores on {rule.within} leave {len(sizes)} of {rule.strata} strata.")
     return tuple(notes)

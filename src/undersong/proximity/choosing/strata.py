@@ -15,11 +15,11 @@ from undersong.types import Sample, UndersongError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BINS = 4  # of a length
-NUMBERS = ("seconds", "answer")  # columns that are matched by size, not by value: of an answer, its characters
+DEFAULT_BINS = 4  # of a length
+NUMERIC_COLUMNS = ("seconds", "answer")  # columns that are matched by size, not by value: of an answer, its characters
 
 
-def facts_of(samples: Iterable[Sample]) -> pa.Table:
+def sample_metadata_table(samples: Iterable[Sample]) -> pa.Table:
     """One row a sample: id, speaker, group, seconds, text, answer, and every label of the manifest."""
     import pyarrow as pa
 
@@ -35,107 +35,111 @@ def facts_of(samples: Iterable[Sample]) -> pa.Table:
     return pa.table(columns)
 
 
-def aligned(ids: pa.ChunkedArray, facts: pa.Table | None, column: str) -> pa.Array:
+def align_column(ids: pa.ChunkedArray, metadata: pa.Table | None, column: str) -> pa.Array:
     """The column's values for `ids`, in their order.  Raises UndersongError where the column or an id is not there."""
     import pyarrow.compute as pc
 
-    if facts is None or column not in facts.column_names:
-        there = ", ".join(name for name in facts.column_names if name != "id") if facts is not None else "none at all"
-        raise UndersongError(f"The pool has no column {column!r} to select by; it has {there}.")
-    rows = pc.index_in(ids.combine_chunks(), value_set=facts.column("id").combine_chunks())
+    if metadata is None or column not in metadata.column_names:
+        available = (
+            ", ".join(name for name in metadata.column_names if name != "id") if metadata is not None else "none at all"
+        )
+        raise UndersongError(f"The pool has no column {column!r} to select by; it has {available}.")
+    rows = pc.index_in(ids.combine_chunks(), value_set=metadata.column("id").combine_chunks())
     if rows.null_count:
-        lost = ids[int(np.flatnonzero(rows.is_null().to_numpy(zero_copy_only=False))[0])].as_py()
-        raise UndersongError(f"Pool item {lost} has no facts ({column}); give the manifest that was screened.")
-    return facts.column(column).combine_chunks().take(rows)
+        missing_id = ids[int(np.flatnonzero(rows.is_null().to_numpy(zero_copy_only=False))[0])].as_py()
+        raise UndersongError(f"Pool item {missing_id} has no facts ({column}); give the manifest that was screened.")
+    return metadata.column(column).combine_chunks().take(rows)
 
 
-def cluster_labels(ids: pa.ChunkedArray, facts: pa.Table | None, column: str = "group") -> list[str]:
+def cluster_labels(ids: pa.ChunkedArray, metadata: pa.Table | None, column: str = "group") -> list[str]:
     """What each item belongs to: its `column`, or itself where it has none, told apart from a group of that name."""
     return [
         f"value {value}" if value is not None else f"item {id}"
-        for id, value in zip(ids.to_pylist(), aligned(ids, facts, column).to_pylist())
+        for id, value in zip(ids.to_pylist(), align_column(ids, metadata, column).to_pylist())
     ]
 
 
-def codes(labels: Sequence[object]) -> np.ndarray:
+def sorted_label_codes(labels: Sequence[object]) -> np.ndarray:
     """Labels (n,) -> integers (n,) from 0, numbered in sorted order: independent of the order of items."""
     numbers = {label: i for i, label in enumerate(sorted(set(labels), key=str))}
     return np.array([numbers[label] for label in labels], dtype=np.int64)
 
 
-def bins(values: np.ndarray, many: int) -> np.ndarray:
+def quantile_bins(values: np.ndarray, bin_count: int) -> np.ndarray:
     """(n,) numbers -> quantile bins (n,) from 0; -1 where the number is missing (NaN).
 
     A number's bin is that of its mean rank, so that equal ones share a bin and different ones make bins of one size.
     """
-    out, known = np.full(len(values), -1), np.isfinite(values)
-    _, places, sizes = np.unique(values[known], return_inverse=True, return_counts=True)
-    middle = np.cumsum(sizes) - sizes / 2
-    out[known] = np.floor(middle / max(1, known.sum()) * many).astype(np.int64)[places]
+    out, is_finite = np.full(len(values), -1), np.isfinite(values)
+    _, inverse, counts = np.unique(values[is_finite], return_inverse=True, return_counts=True)
+    mean_ranks = np.cumsum(counts) - counts / 2
+    out[is_finite] = np.floor(mean_ranks / max(1, is_finite.sum()) * bin_count).astype(np.int64)[inverse]
     return out
 
 
-def column_strata(ids: pa.ChunkedArray, facts: pa.Table | None, column: str, many: int = BINS) -> np.ndarray:
+def column_strata(
+    ids: pa.ChunkedArray, metadata: pa.Table | None, column: str, bin_count: int = DEFAULT_BINS
+) -> np.ndarray:
     """(n,) codes: the column's value; for a number, or the length of an answer, its quantile bin."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    values = aligned(ids, facts, column)
+    values = align_column(ids, metadata, column)
     if column == "answer":
         values = pc.utf8_length(values)
     if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
-        return bins(values.cast(pa.float64()).to_numpy(zero_copy_only=False), many)
+        return quantile_bins(values.cast(pa.float64()).to_numpy(zero_copy_only=False), bin_count)
     if column == "group":
-        return codes(cluster_labels(ids, facts))
-    return codes(values.to_pylist())
+        return sorted_label_codes(cluster_labels(ids, metadata))
+    return sorted_label_codes(values.to_pylist())
 
 
-def joined(labels: Sequence[np.ndarray]) -> np.ndarray:
+def combine_strata(labels: Sequence[np.ndarray]) -> np.ndarray:
     """(n,) codes of the combinations of several labels (n,)."""
     return np.unique(np.stack(labels), axis=1, return_inverse=True)[1].reshape(-1)
 
 
-def quotas(strata: np.ndarray, k: int, target: np.ndarray | None = None) -> np.ndarray:
+def stratum_quotas(strata: np.ndarray, k: int, target: np.ndarray | None = None) -> np.ndarray:
     """(strata,) how many of `k` each stratum gets, by largest remainder of its share (Hamilton).
 
     `strata` (n,) codes in the order in which items are wanted.  Shares are the strata's own sizes, or those of `target`
     (m,) codes.  Of equal remainders the stratum whose next item is wanted first has it: where every item is a stratum
     of its own, the first k are taken and not the first by name.
     """
-    many = int(max(strata.max(), -1 if target is None else target.max())) + 1
-    sizes = np.bincount(strata, minlength=many)
-    shares = sizes if target is None else np.bincount(target, minlength=many)
-    whole, rest = np.divmod(shares * k, shares.sum())
+    stratum_count = int(max(strata.max(), -1 if target is None else target.max())) + 1
+    sizes = np.bincount(strata, minlength=stratum_count)
+    shares = sizes if target is None else np.bincount(target, minlength=stratum_count)
+    quota, remainders = np.divmod(shares * k, shares.sum())
     by_stratum = np.argsort(strata, kind="stable")
     starts = np.cumsum(sizes) - sizes
-    has_next = whole < sizes
-    following = np.full(many, len(strata))
-    following[has_next] = by_stratum[(starts + whole)[has_next]]
-    extra = np.lexsort((following, -rest))[: k - int(whole.sum())]
-    whole[extra] += 1
-    return whole
+    has_next = quota < sizes
+    next_rank = np.full(stratum_count, len(strata))
+    next_rank[has_next] = by_stratum[(starts + quota)[has_next]]
+    extra = np.lexsort((next_rank, -remainders))[: k - int(quota.sum())]
+    quota[extra] += 1
+    return quota
 
 
-def walk(order: Iterable[int], k: int, limits: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[int]:
+def take_within_limits(order: Iterable[int], k: int, limits: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[int]:
     """The first `k` rows of `order` that keep within every limit: (codes (n,), how many of each code may enter)."""
-    left = [(labels.tolist(), most.tolist()) for labels, most in limits]
-    kept: list[int] = []
+    remaining_limits = [(labels.tolist(), allowed.tolist()) for labels, allowed in limits]
+    rows: list[int] = []
     for row in order:
-        if len(kept) == k:
+        if len(rows) == k:
             break
-        if all(most[labels[row]] > 0 for labels, most in left):
-            kept.append(int(row))
-            for labels, most in left:
-                most[labels[row]] -= 1
-    return kept
+        if all(allowed[labels[row]] > 0 for labels, allowed in remaining_limits):
+            rows.append(int(row))
+            for labels, allowed in remaining_limits:
+                allowed[labels[row]] -= 1
+    return rows
 
 
-def other_scores(ids: pa.ChunkedArray, others: Mapping[str, pa.Table], axis: str) -> np.ndarray:
+def scores_on_axis(ids: pa.ChunkedArray, other_tables: Mapping[str, pa.Table], axis: str) -> np.ndarray:
     """(n,) scores of another axis for `ids`.  Raises UndersongError where it lacks an item."""
     import pyarrow as pa
 
-    from undersong.proximity.table import scores
+    from undersong.proximity.table import ranking_scores
 
-    table = others[axis]
-    values = pa.table({"id": table.column("id"), axis: pa.array(scores(table))})
-    return aligned(ids, values, axis).to_numpy(zero_copy_only=False)
+    table = other_tables[axis]
+    values = pa.table({"id": table.column("id"), axis: pa.array(ranking_scores(table))})
+    return align_column(ids, values, axis).to_numpy(zero_copy_only=False)

@@ -8,10 +8,10 @@ from typing import Any
 
 from undersong.report import words
 from undersong.report.beside import charged, contrasts, rates
-from undersong.report.beside.comparable import Beside, beside
-from undersong.report.page import encoded, page
+from undersong.report.beside.comparable import StudyComparison, compare_studies
+from undersong.report.page import encode_html, render_layout
 from undersong.report.panels import Table
-from undersong.report.schema import models, read
+from undersong.report.schema import model_names, parse_results
 from undersong.report.summary import relation
 from undersong.store import write_atomic
 
@@ -23,56 +23,62 @@ CONTENTS = (
 )
 
 
-def render(studies: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def render_multi_study_html(studies: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     """One HTML document on several studies; `studies`: (where it lies, the content of its results.json).
 
     Errors: UndersongError where one is of another schema or broken, which names it.
     """
-    found = beside([(label, read(results, label)) for label, results in studies])
-    return page(
+    comparisons = compare_studies([(label, parse_results(results, label)) for label, results in studies])
+    return render_layout(
         "beside/",
-        title=words.listed([study.name for study in found]),
+        title=words.join_items([study.name for study in comparisons]),
         models=(),
         contents=CONTENTS,
-        studies=found,
-        told=_told(found),
-        apart=[study for study in found if study.differs],
-        rates=rates.build(found),
-        shared=contrasts.build(found),
-        charged=charged.build(found),
-        made=_made(found),
+        studies=comparisons,
+        told=_worst_arm_summary(comparisons),
+        apart=[study for study in comparisons if study.differs],
+        rates=rates.build_study_rates(comparisons),
+        shared=contrasts.build_shared_comparisons(comparisons),
+        charged=charged.build_defense_costs(comparisons),
+        made=_origin_table(comparisons),
     )
 
 
-def write_beside(studies: Sequence[tuple[str, Mapping[str, Any]]], path: str | Path) -> None:
+def write_multi_study_report(studies: Sequence[tuple[str, Mapping[str, Any]]], path: str | Path) -> None:
     """`render` into a file, whole or not at all."""
-    write_atomic(path, encoded(render(studies)))
+    write_atomic(path, encode_html(render_multi_study_html(studies)))
 
 
-def _told(studies: Sequence[Beside]) -> str:
+def _worst_arm_summary(studies: Sequence[StudyComparison]) -> str:
     """In how many of them the worst arm is above its base; empty where none has both."""
-    asked = [study.cases[0] for study in studies if study.cases]
+    headlines = [study.headlines[0] for study in studies if study.headlines]
     states = [
-        relation(case.worst.estimate, case.base, case.against_base(case.worst))
-        for case in asked
-        if case.worst is not None and case.base is not None
+        relation(headline.worst.estimate, headline.base, headline.comparison_to_base(headline.worst))
+        for headline in headlines
+        if headline.worst is not None and headline.base is not None
     ]
-    said = (("higher", "above the base"), ("same", "not distinguishable from the base"), ("lower", "below the base"))
-    parts = [f"in {states.count(state)} {what}" for state, what in said if state in states]
+    state_phrases = (
+        ("higher", "above the base"),
+        ("same", "not distinguishable from the base"),
+        ("lower", "below the base"),
+    )
+    parts = [f"in {states.count(state)} {phrase}" for state, phrase in state_phrases if state in states]
     return (
-        f"The worst arm is {words.listed(parts)}, of {words.count(len(states), 'study', 'studies')}." if parts else ""
+        f"The worst arm is {words.join_items(parts)}, of {words.count(len(states), 'study', 'studies')}."
+        if parts
+        else ""
     )
 
 
-def _made(studies: Sequence[Beside]) -> Table:
+def _origin_table(studies: Sequence[StudyComparison]) -> Table:
     head = ("Study", "Models", "Protocol", "Judge", "seeds", "steps", "arms", "created", "result hash")
     rows = tuple(
         (
-            one.name, words.listed(models(one.found)), words.plain(one.found.study.protocol),
-            words.plain(one.found.study.judge), words.plain(one.found.study.seeds), words.plain(one.found.study.steps),
-            str(len({run.arm for run in one.found.runs if run.kind != "base"})),
-            words.plain(one.found.provenance.get("created")), str(one.found.provenance.get("result_hash") or "–")[:12],
+            study.name, words.join_items(model_names(study.results)), words.value_text(study.results.study.protocol),
+            words.value_text(study.results.study.judge), words.value_text(study.results.study.seeds), words.value_text(study.results.study.steps),
+            str(len({run.arm for run in study.results.runs if run.kind != "base"})),
+            words.value_text(study.results.provenance.get("created")), str(study.results.provenance.get("result_hash") or "–")[:12],
         )
-        for one in studies
+        for study in studies
     )  # fmt: skip
     return Table("Where each came from", head, rows, names=len(head))

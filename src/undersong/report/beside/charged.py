@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from undersong.report import words
-from undersong.report.beside.comparable import Beside
-from undersong.report.panels import Table, Value, share
-from undersong.report.priced import Defense, Interval
-from undersong.report.sections.defended import arm_title
+from undersong.report.beside.comparable import StudyComparison
+from undersong.report.panels import NumberCell, Table, percent_cell
+from undersong.report.priced import DefenseRecord, MeanWithInterval
+from undersong.report.sections.defended import undefended_arm_title
 
 
-def build(studies: Sequence[Beside]) -> Table | None:
+def build_defense_costs(studies: Sequence[StudyComparison]) -> Table | None:
     """A row a study, arm and defense; None where no study measured one."""
-    rows = tuple(_row(study, row) for study in studies for row in study.found.defenses)
+    rows = tuple(_defense_cost_row(study, defense) for study in studies for defense in study.results.defenses)
     head = (
         *("Study", "Trained", "Defense", "runs", "rate where it is highest, % [95 %]", "over-refusal, most, %"),
         *("utility, least, %", "costs at most, %", "shown safe", "not comparable"),
@@ -21,21 +21,28 @@ def build(studies: Sequence[Beside]) -> Table | None:
     return Table("Defenses of every study, charged", head, rows, names=3) if rows else None
 
 
-def _row(study: Beside, row: Defense) -> tuple[str | Value, ...]:
-    attacked = max(_measured(row.jsr.values()), key=lambda one: one.mean or 0.0, default=Interval())
-    refused = max(_means(row.over_refusal), default=None)
-    right = min(_means(row.utility), default=None)
-    safe = {True: "yes", False: "no", None: words.NONE}[row.safe]
+def _defense_cost_row(study: StudyComparison, defense: DefenseRecord) -> tuple[str | NumberCell, ...]:
+    highest_rate = max(
+        _measured_intervals(defense.jsr.values()), key=lambda interval: interval.mean or 0.0, default=MeanWithInterval()
+    )
+    highest_over_refusal = max(_set_means(defense.over_refusal), default=None)
+    lowest_utility = min(_set_means(defense.utility), default=None)
+    safe = {True: "yes", False: "no", None: words.MISSING}[defense.safe]
     return (
-        study.name, arm_title(row), "no defense" if row.defense == "none" else row.defense, words.plain(row.runs),
-        share(attacked.mean, attacked.low, attacked.high), share(refused), share(right), share(row.cost), safe,
-        "yes" if study.differs else words.NONE,
+        study.name, undefended_arm_title(defense), "no defense" if defense.defense == "none" else defense.defense, words.value_text(defense.runs),
+        percent_cell(highest_rate.mean, highest_rate.low, highest_rate.high), percent_cell(highest_over_refusal), percent_cell(lowest_utility), percent_cell(defense.cost), safe,
+        "yes" if study.differs else words.MISSING,
     )  # fmt: skip
 
 
-def _means(sets: dict[str, dict[str, Interval | None]]) -> list[float]:
-    return [one.mean for modes in sets.values() for one in _measured(modes.values()) if one.mean is not None]
+def _set_means(sets: dict[str, dict[str, MeanWithInterval | None]]) -> list[float]:
+    return [
+        interval.mean
+        for by_modality in sets.values()
+        for interval in _measured_intervals(by_modality.values())
+        if interval.mean is not None
+    ]
 
 
-def _measured(intervals: Iterable[Interval | None]) -> list[Interval]:
-    return [one for one in intervals if one is not None and one.mean is not None]
+def _measured_intervals(intervals: Iterable[MeanWithInterval | None]) -> list[MeanWithInterval]:
+    return [interval for interval in intervals if interval is not None and interval.mean is not None]

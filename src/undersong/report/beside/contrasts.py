@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from undersong.report import words
-from undersong.report.beside.comparable import Beside
-from undersong.report.schema import Comparison
-from undersong.report.svg import difference, symmetric
+from undersong.report.beside.comparable import StudyComparison
+from undersong.report.schema import ComparisonRecord
+from undersong.report.svg import difference_strip, symmetric_limit
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class DifferenceCell:
     """Empty where a study does not ask it."""
 
     difference: str
@@ -24,57 +24,64 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SharedComparison:
     """A question that several studies ask; `what`: set, modality, system text and metric; a cell a study, in order."""
 
     question: str
     what: str
-    cells: tuple[Cell, ...]
+    cells: tuple[DifferenceCell, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharedComparisons:
     """The questions of two studies or more.  `reach`: how far the pictures' axis goes to both sides, in points."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[SharedComparison, ...]
     alone: int  # questions that one study only asks
     reach: str
 
 
-Key = tuple[str, str | None, str | None, str | None, str]
+ComparisonKey = tuple[str, str | None, str | None, str | None, str]
 
 
-def build(studies: Sequence[Beside]) -> Shared:
+def build_shared_comparisons(studies: Sequence[StudyComparison]) -> SharedComparisons:
     """Of scope `recipe`: a claim about one run's weights has no counterpart in another study."""
-    asked: dict[Key, dict[int, Comparison]] = {}
+    by_question: dict[ComparisonKey, dict[int, ComparisonRecord]] = {}
     for i, study in enumerate(studies):
-        for one in study.found.comparisons:
-            if one.scope == "recipe":
-                key = (one.question, one.set, one.modality, one.system, one.metric)
-                asked.setdefault(key, {})[i] = one
-    shared = {key: of for key, of in asked.items() if len(of) > 1}
-    reach = symmetric(end for of in shared.values() for c in of.values() for end in (c.difference, c.low, c.high))
-    lines = tuple(
-        Line(key[0], _what(key), tuple(_cell(of.get(i), reach) for i in range(len(studies))))
-        for key, of in shared.items()
+        for comparison in study.results.comparisons:
+            if comparison.scope == "recipe":
+                key = (comparison.question, comparison.set, comparison.modality, comparison.system, comparison.metric)
+                by_question.setdefault(key, {})[i] = comparison
+    shared_questions = {key: by_study for key, by_study in by_question.items() if len(by_study) > 1}
+    limit = symmetric_limit(
+        end
+        for by_study in shared_questions.values()
+        for comparison in by_study.values()
+        for end in (comparison.difference, comparison.low, comparison.high)
     )
-    return Shared(lines, len(asked) - len(shared), f"{100 * reach:g}")
+    rows = tuple(
+        SharedComparison(
+            key[0], _comparison_facts(key), tuple(_difference_cell(by_study.get(i), limit) for i in range(len(studies)))
+        )
+        for key, by_study in shared_questions.items()
+    )
+    return SharedComparisons(rows, len(by_question) - len(shared_questions), f"{100 * limit:g}")
 
 
-def _what(key: Key) -> str:
+def _comparison_facts(key: ComparisonKey) -> str:
     _, name, modality, system, metric = key
-    parts = [name or "", words.spoken(modality) if modality else "", f"“{system}” prompt" if system else ""]
+    parts = [name or "", words.modality_label(modality) if modality else "", f"“{system}” prompt" if system else ""]
     return " · ".join(filter(None, (*parts, metric.replace("_", " ").replace("jsr", "JSR"))))
 
 
-def _cell(one: Comparison | None, reach: float) -> Cell:
-    if one is None:
-        return Cell(words.NONE, "", "", Markup(""))
-    sign = 1.0 if one.minuend == "b" else -1.0  # always B - A, as the questions are put
-    ends = sorted(sign * end for end in (one.low, one.high) if end is not None)
+def _difference_cell(comparison: ComparisonRecord | None, limit: float) -> DifferenceCell:
+    if comparison is None:
+        return DifferenceCell(words.MISSING, "", "", Markup(""))
+    sign = 1.0 if comparison.minuend == "b" else -1.0  # always B - A, as the questions are put
+    ends = sorted(sign * end for end in (comparison.low, comparison.high) if end is not None)
     low, high = ends if len(ends) == 2 else (None, None)
-    middle = None if one.difference is None else sign * one.difference
-    p = f", corrected p {words.equal(one.p_adjusted)}" if one.p_adjusted is not None else ""
-    n = f"n = {one.n}" if one.n is not None else "n unknown"
+    center = None if comparison.difference is None else sign * comparison.difference
+    p = f", corrected p {words.p_value_relation(comparison.p_adjusted)}" if comparison.p_adjusted is not None else ""
+    n = f"n = {comparison.n}" if comparison.n is not None else "n unknown"
     interval = words.bracket(low, high) or "no interval"
-    return Cell(words.points(middle), interval, f"{n}{p}", difference(middle, low, high, reach))
+    return DifferenceCell(words.points(center), interval, f"{n}{p}", difference_strip(center, low, high, limit))

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from undersong.report import words
-from undersong.report.beside.comparable import Beside
-from undersong.report.case import Case
-from undersong.report.panels import Table, Value, share
-from undersong.report.schema import models
-from undersong.report.sections.arms import AGAINST
+from undersong.report.beside.comparable import StudyComparison
+from undersong.report.case import HeadlineData
+from undersong.report.panels import NumberCell, Table, percent_cell
+from undersong.report.schema import model_names
+from undersong.report.sections.arms import RELATION_TO_BASE
 from undersong.report.summary import Estimate, relation
-from undersong.report.svg import Scale, percent_axis, strip
+from undersong.report.svg import LinearScale, interval_strip, percent_axis
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StudyRateRow:
     """A base, arm or system text of one study, drawn; `against`: how it stands to the study's base, or empty."""
 
     label: str
@@ -29,81 +29,102 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class StudyRateBlock:
     """One study, by its model."""
 
     name: str
     model: str
     differs: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[StudyRateRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class StudyRates:
     """The prompts of one modality."""
 
     title: str
     asked: str
     rate: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[StudyRateBlock, ...]
     axis: tuple[tuple[float, str], ...]
     numbers: Table
 
 
-Line = tuple[str, str, str, bool, Estimate, str]  # label, note, kind, hollow, number, against the base
+RateLine = tuple[str, str, str, bool, Estimate, str]  # label, note, kind, hollow, number, against the base
 
 
-def build(studies: Sequence[Beside]) -> tuple[Rates, ...]:
+def build_study_rates(studies: Sequence[StudyComparison]) -> tuple[StudyRates, ...]:
     """Spoken prompts, then typed, where any study asked them."""
-    asked = [m for m in ("audio", "text") if any(study.case(m) is not None for study in studies)]
-    return tuple(_rates(studies, modality) for modality in asked)
+    modalities = [
+        modality for modality in ("audio", "text") if any(study.headline(modality) is not None for study in studies)
+    ]
+    return tuple(_study_rates(studies, modality) for modality in modalities)
 
 
-def _rates(studies: Sequence[Beside], modality: str) -> Rates:
-    found = [(study, list(_lines(case))) for study in studies if (case := study.case(modality)) is not None]
-    numbers = [number for _, lines in found for *_, number, _ in lines]
-    top, at = percent_axis(max((max(number.mean, number.high or 0.0) for number in numbers), default=1.0))
-    x = Scale((0.0, top), (0.0, 100.0))
-    grid = [value for value, _ in at]
+def _study_rates(studies: Sequence[StudyComparison], modality: str) -> StudyRates:
+    study_lines = [
+        (study, list(_rate_lines(headline))) for study in studies if (headline := study.headline(modality)) is not None
+    ]
+    numbers = [number for _, lines in study_lines for *_, number, _ in lines]
+    top, tick_marks = percent_axis(max((max(number.mean, number.high or 0.0) for number in numbers), default=1.0))
+    x = LinearScale((0.0, top), (0.0, 100.0))
+    grid = [value for value, _ in tick_marks]
     blocks = []
-    for study, lines in found:
-        case = study.case(modality)
-        base = case.base.mean if case is not None and case.base is not None else None
+    for study, lines in study_lines:
+        headline = study.headline(modality)
+        base = headline.base.mean if headline is not None and headline.base is not None else None
         rows = tuple(
-            Row(label, note, n, against, strip(n.mean, n.low, n.high, x, kind, "hollow" * hollow, base, grid))
-            for label, note, kind, hollow, n, against in lines
+            StudyRateRow(
+                label,
+                note,
+                n,
+                relation_to_base,
+                interval_strip(n.mean, n.low, n.high, x, kind, "hollow" * hollow, base, grid),
+            )
+            for label, note, kind, hollow, n, relation_to_base in lines
         )
-        blocks.append(Block(study.name, words.listed(models(study.found)), study.differs, rows))
-    spoken, rate = words.spoken(modality), next(iter(found))[0].cases[0].view.rate
-    return Rates(
-        title=f"{words.sentence(spoken)} harmful prompts",
-        asked=spoken,
+        blocks.append(StudyRateBlock(study.name, words.join_items(model_names(study.results)), study.differs, rows))
+    prompt_label, rate = (
+        words.modality_label(modality),
+        next(iter(study_lines))[0].headlines[0].verdict_filter.rate_label,
+    )
+    return StudyRates(
+        title=f"{words.capitalize_first(prompt_label)} harmful prompts",
+        asked=prompt_label,
         rate=rate,
         blocks=tuple(blocks),
-        axis=tuple((x(value), label) for value, label in at),
-        numbers=_table(found, f"{rate} on {spoken} harmful prompts", rate),
+        axis=tuple((x(value), label) for value, label in tick_marks),
+        numbers=_rate_table(study_lines, f"{rate} on {prompt_label} harmful prompts", rate),
     )
 
 
-def _lines(case: Case) -> Iterator[Line]:
-    if case.base is not None:
-        yield "Base", "before fine-tuning", "base", False, case.base, ""
-    for item in filter(None, (case.worst, *case.others)):
-        decided = relation(item.estimate, case.base, case.against_base(item)) if case.base is not None else "unknown"
-        name = "Worst arm" if item is case.worst and case.n_arms > 1 else f"{words.sentence(item.arm.kind)} arm"
-        yield name, item.arm.label, item.arm.kind, False, item.estimate, AGAINST[decided].removeprefix(", ")
-    for item in case.prompted:
+def _rate_lines(headline: HeadlineData) -> Iterator[RateLine]:
+    if headline.base is not None:
+        yield "Base", "before fine-tuning", "base", False, headline.base, ""
+    for item in filter(None, (headline.worst, *headline.counterparts)):
+        state = (
+            relation(item.estimate, headline.base, headline.comparison_to_base(item))
+            if headline.base is not None
+            else "unknown"
+        )
+        name = (
+            "Worst arm"
+            if item is headline.worst and headline.n_arms > 1
+            else f"{words.capitalize_first(item.arm.kind)} arm"
+        )
+        yield name, item.arm.label, item.arm.kind, False, item.estimate, RELATION_TO_BASE[state].removeprefix(", ")
+    for item in headline.system_variants:
         yield f"System text “{item.system}”", item.arm.label, item.arm.kind, True, item.estimate, ""
 
 
-def _table(found: Sequence[tuple[Beside, Sequence[Line]]], caption: str, rate: str) -> Table:
+def _rate_table(study_lines: Sequence[tuple[StudyComparison, Sequence[RateLine]]], caption: str, rate: str) -> Table:
     rows = tuple(
         (
-            study.name, label, note, _rate(number), str(number.runs), f"{number.n:,}", against or words.NONE,
-            "; ".join(study.differs) or words.NONE,
+            study.name, label, note, _rate_cell(number), str(number.runs), f"{number.n:,}", relation_to_base or words.MISSING,
+            "; ".join(study.differs) or words.MISSING,
         )
-        for study, lines in found
-        for label, note, _, _, number, against in lines
+        for study, lines in study_lines
+        for label, note, _, _, number, relation_to_base in lines
     )  # fmt: skip
     head = (
         "Study",
@@ -118,6 +139,6 @@ def _table(found: Sequence[tuple[Beside, Sequence[Line]]], caption: str, rate: s
     return Table(caption, head, rows, names=3)
 
 
-def _rate(number: Estimate) -> Value:
-    known = words.bracket(number.low, number.high)
-    return share(number.mean, number.low, number.high, "" if known else "no interval")
+def _rate_cell(number: Estimate) -> NumberCell:
+    interval = words.bracket(number.low, number.high)
+    return percent_cell(number.mean, number.low, number.high, "" if interval else "no interval")

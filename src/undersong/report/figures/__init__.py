@@ -12,38 +12,38 @@ from pathlib import Path
 from typing import Any
 
 from undersong.report.figures import axes, kinds, layers, modality
-from undersong.report.figures.drawing import style
-from undersong.report.schema import read
+from undersong.report.figures.drawing import matplotlib_style
+from undersong.report.schema import parse_results
 from undersong.store import write_atomic
 from undersong.types import UndersongError
 
-DRAWN = {
-    "jsr-by-axis-and-fraction": axes.draw,
-    "base-closest-random-distant": kinds.draw,
-    "audio-against-text": modality.draw,
-    "refusal-gap-by-layer": layers.draw,
+FIGURES = {
+    "jsr-by-axis-and-fraction": axes.draw_jsr_by_axis,
+    "base-closest-random-distant": kinds.draw_jsr_by_kind,
+    "audio-against-text": modality.draw_jsr_by_modality,
+    "refusal-gap-by-layer": layers.draw_refusal_gap,
 }
 
 
 def write_figures(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
     """The files written.  Equal results give equal bytes.  Errors: broken results; nothing that could be drawn."""
-    found, out = read(results), Path(folder)
-    if out.exists() and not out.is_dir():
-        raise UndersongError(f"{out} is a file; give a folder for the figures.")
-    written = []
-    with style():
-        for name, draw in DRAWN.items():
-            figure = draw(found)
+    parsed, output_folder = parse_results(results), Path(folder)
+    if output_folder.exists() and not output_folder.is_dir():
+        raise UndersongError(f"{output_folder} is a file; give a folder for the figures.")
+    paths = []
+    with matplotlib_style():
+        for name, draw in FIGURES.items():
+            figure = draw(parsed)
             if figure is None:
                 continue
-            out.mkdir(parents=True, exist_ok=True)
-            for ending, facts in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+            output_folder.mkdir(parents=True, exist_ok=True)
+            for extension, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
                 file = io.BytesIO()
-                figure.savefig(file, format=ending, metadata=facts)
-                write_atomic(out / f"{name}.{ending}", file.getvalue())
-                written.append(out / f"{name}.{ending}")
-    if not written:
+                figure.savefig(file, format=extension, metadata=metadata)
+                write_atomic(output_folder / f"{name}.{extension}", file.getvalue())
+                paths.append(output_folder / f"{name}.{extension}")
+    if not paths:
         raise UndersongError(
-            f"{found.study.name} has no fine-tuned arm that was asked harmful prompts, so nothing is drawn."
+            f"{parsed.study.name} has no fine-tuned arm that was asked harmful prompts, so nothing is drawn."
         )
-    return written
+    return paths

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {"base": "#191c20", "closest": "#d55e00", "random": "#868d95", "distant": "#0072b2"}
-OTHER = "#8a5a9e"
+COLORS = {"base": "#191c20", "closest": "#d55e00", "random": "#868d95", "distant": "#0072b2"}
+OTHER_COLOR = "#8a5a9e"
 HATCHES = {"closest": "", "random": "....", "distant": "////"}  # kinds stay apart in print without colour
 WIDTH, HEIGHT = 3.3, 2.5  # inches of one panel: a column of a paper
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def matplotlib_style() -> Iterator[None]:
     """Settings of matplotlib while figures are drawn, put back after: type stays type in a PDF, names stay names."""
     import matplotlib
 
@@ -34,33 +34,35 @@ def style() -> Iterator[None]:
         yield
 
 
-def panels(titles: Sequence[str], across: int = 3, wide: float = WIDTH) -> tuple[Figure, list[Axes]]:
+def panel_axes(titles: Sequence[str], max_columns: int = 3, panel_width: float = WIDTH) -> tuple[Figure, list[Axes]]:
     """A figure with a panel a title, in rows of `across`, `wide` inches each, on one scale of y."""
     from matplotlib.figure import Figure
 
-    columns = min(across, len(titles))
+    columns = min(max_columns, len(titles))
     rows = -(-len(titles) // columns)
-    figure = Figure(figsize=(wide * columns, HEIGHT * rows))
+    figure = Figure(figsize=(panel_width * columns, HEIGHT * rows))
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    every = list(axes.flat)
-    for one in every[len(titles) :]:
-        one.set_visible(False)
-    for one, title in zip(every, titles, strict=False):
-        one.set_title(title.replace(" · ", "\n"), loc="left")
-    return figure, every[: len(titles)]
+    all_axes = list(axes.flat)
+    for panel in all_axes[len(titles) :]:
+        panel.set_visible(False)
+    for panel, title in zip(all_axes, titles, strict=False):
+        panel.set_title(title.replace(" · ", "\n"), loc="left")
+    return figure, all_axes[: len(titles)]
 
 
-def rates(axes: Axes, label: str) -> None:
+def label_rate_axis(axes: Axes, label: str) -> None:
     """The y axis in per cent, from 0."""
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
     axes.set_ylabel(f"{label} (%)")
 
 
-def bar(axes: Axes, x: float, number: Estimate, kind: str, width: float, label: str, colour: str | None = None) -> None:
+def draw_bar(
+    axes: Axes, x: float, number: Estimate, kind: str, width: float, label: str, color: str | None = None
+) -> None:
     """A bar with its 95 % interval, where there is one."""
     axes.bar(
-        x, number.mean, width, color=colour or COLOURS.get(kind, OTHER), hatch=HATCHES.get(kind, "xx"),
+        x, number.mean, width, color=color or COLORS.get(kind, OTHER_COLOR), hatch=HATCHES.get(kind, "xx"),
         edgecolor="white", linewidth=0.5, label=label,
     )  # fmt: skip
     if number.low is not None and number.high is not None:
@@ -68,21 +70,28 @@ def bar(axes: Axes, x: float, number: Estimate, kind: str, width: float, label: 
         axes.errorbar(x, number.mean, yerr=ends, color="#191c20", linewidth=0.9)
 
 
-def level(axes: Axes, number: Estimate | None) -> None:
+def draw_base_level(axes: Axes, number: Estimate | None) -> None:
     """The base, across a panel."""
     if number is None:
         return
-    axes.axhline(number.mean, color=COLOURS["base"], linestyle="--", linewidth=0.9, label="base")
+    axes.axhline(number.mean, color=COLORS["base"], linestyle="--", linewidth=0.9, label="base")
     if number.low is not None and number.high is not None:
-        axes.axhspan(number.low, number.high, color=COLOURS["base"], alpha=0.07, linewidth=0)
+        axes.axhspan(number.low, number.high, color=COLORS["base"], alpha=0.07, linewidth=0)
 
 
-def ordered(kinds: Sequence[str]) -> list[str]:
+def ordered_kinds(kinds: Sequence[str]) -> list[str]:
     """Each kind once: base, closest, random, distant, then others in the order given."""
     return sorted(dict.fromkeys(kinds), key=kind_order)
 
 
-def legend(figure: Figure, axes: Sequence[Axes]) -> None:
+def draw_legend(figure: Figure, axes: Sequence[Axes]) -> None:
     """One for all panels, each name once, under them."""
-    found = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=max(1, min(4, len(found))))
+    handles_by_label = {
+        label: handle for panel in axes for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles_by_label.values(),
+        handles_by_label.keys(),
+        loc="outside lower center",
+        ncols=max(1, min(4, len(handles_by_label))),
+    )

@@ -5,40 +5,60 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from undersong.report import words
-from undersong.report.figures.drawing import WIDTH, bar, legend, level, ordered, panels, rates
-from undersong.report.figures.told import base, shown, title, told
+from undersong.report.figures.drawing import (
+    WIDTH,
+    draw_bar,
+    draw_base_level,
+    draw_legend,
+    label_rate_axis,
+    ordered_kinds,
+    panel_axes,
+)
+from undersong.report.figures.told import arm_estimates, base_estimate, figure_verdict_filter, panel_title
 from undersong.report.schema import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(results: Results) -> Figure | None:
+def draw_jsr_by_kind(results: Results) -> Figure | None:
     """A panel a model and modality of training, a group an axis and fraction; None without fine-tuned arms."""
-    given = shown(results)
-    if given is None:
+    verdict_filter = figure_verdict_filter(results)
+    if verdict_filter is None:
         return None
-    every = [one for one in told(results, given) if one.asked == (one.arm.train_modality or "audio")]
-    if not every:
+    estimates = [
+        estimate
+        for estimate in arm_estimates(results, verdict_filter)
+        if estimate.prompt_modality == (estimate.arm.train_modality or "audio")
+    ]
+    if not estimates:
         return None
-    places = list(dict.fromkeys((one.model, one.asked) for one in every))
-    many = len({model for model, _ in places}) > 1
-    names = [title(model, many, f"trained on {m}, {words.spoken(m)} prompts") for model, m in places]
-    most = max(len({(one.arm.axis, one.arm.amount) for one in every if one.model == model}) for model, _ in places)
-    figure, drawn = panels(names, across=2, wide=max(WIDTH, 0.62 * most))
-    axes_named = list(dict.fromkeys(one.arm.axis for one in every))
-    every.sort(key=lambda one: (axes_named.index(one.arm.axis), one.arm.fraction or 0.0))
-    kinds = ordered([one.arm.kind for one in every])
+    panel_keys = list(dict.fromkeys((estimate.model, estimate.prompt_modality) for estimate in estimates))
+    several_models = len({model for model, _ in panel_keys}) > 1
+    titles = [
+        panel_title(model, several_models, f"trained on {m}, {words.modality_label(m)} prompts")
+        for model, m in panel_keys
+    ]
+    max_groups = max(
+        len({(estimate.arm.axis, estimate.arm.amount) for estimate in estimates if estimate.model == model})
+        for model, _ in panel_keys
+    )
+    figure, panel_axes_list = panel_axes(titles, max_columns=2, panel_width=max(WIDTH, 0.62 * max_groups))
+    axis_names = list(dict.fromkeys(estimate.arm.axis for estimate in estimates))
+    estimates.sort(key=lambda estimate: (axis_names.index(estimate.arm.axis), estimate.arm.fraction or 0.0))
+    kinds = ordered_kinds([estimate.arm.kind for estimate in estimates])
     width = 0.8 / len(kinds)
-    for axes, (model, modality) in zip(drawn, places, strict=True):
-        here = [one for one in every if (one.model, one.asked) == (model, modality)]
-        groups = list(dict.fromkeys((one.arm.axis or "", one.arm.amount) for one in here))
-        for one in here:
-            x = groups.index((one.arm.axis or "", one.arm.amount))
-            place = x + (kinds.index(one.arm.kind) - (len(kinds) - 1) / 2) * width
-            bar(axes, place, one.number, one.arm.kind, 0.9 * width, one.arm.kind)
-        level(axes, base(results, given, model, modality))
+    for axes, (model, modality) in zip(panel_axes_list, panel_keys, strict=True):
+        panel_estimates = [
+            estimate for estimate in estimates if (estimate.model, estimate.prompt_modality) == (model, modality)
+        ]
+        groups = list(dict.fromkeys((estimate.arm.axis or "", estimate.arm.amount) for estimate in panel_estimates))
+        for estimate in panel_estimates:
+            x = groups.index((estimate.arm.axis or "", estimate.arm.amount))
+            bar_position = x + (kinds.index(estimate.arm.kind) - (len(kinds) - 1) / 2) * width
+            draw_bar(axes, bar_position, estimate.estimate, estimate.arm.kind, 0.9 * width, estimate.arm.kind)
+        draw_base_level(axes, base_estimate(results, verdict_filter, model, modality))
         axes.set_xticks(range(len(groups)), [f"{axis}\n{amount}" for axis, amount in groups])
-    rates(drawn[0], given.rate)
-    legend(figure, drawn)
+    label_rate_axis(panel_axes_list[0], verdict_filter.rate_label)
+    draw_legend(figure, panel_axes_list)
     return figure

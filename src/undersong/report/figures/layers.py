@@ -5,55 +5,66 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from undersong.report import words
-from undersong.report.figures.drawing import COLOURS, OTHER, legend, panels
-from undersong.report.figures.told import title
-from undersong.report.layers import Curve, curves
+from undersong.report.figures.drawing import COLORS, OTHER_COLOR, draw_legend, panel_axes
+from undersong.report.figures.told import panel_title
+from undersong.report.layers import ArmGapCurve, arm_gap_curves
 from undersong.report.schema import Results
-from undersong.report.summary import arms
+from undersong.report.summary import arm_summaries
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def draw(results: Results) -> Figure | None:
+def draw_refusal_gap(results: Results) -> Figure | None:
     """A row a model, axis, amount and modality of training; None where the mechanism was not measured."""
-    found = curves(results.mechanism.curves, arms(results)) if results.mechanism is not None else []
-    rows = list(dict.fromkeys((curve.place, curve.train_modality) for curve in found))
+    gap_curves = (
+        arm_gap_curves(results.mechanism.curves, arm_summaries(results)) if results.mechanism is not None else []
+    )
+    rows = list(dict.fromkeys((curve.panel_group, curve.train_modality) for curve in gap_curves))
     if not rows:
         return None
-    asked = [m for m in ("text", "audio") if any(curve.modality == m for curve in found)]
-    cells = [(place, trained, modality) for place, trained in rows for modality in asked]
-    differs = [len({place[i] for place, _ in rows}) > 1 for i in range(3)]
-    names = [
-        title("", False, *(part for part, wanted in zip(place, differs, strict=True) if wanted and part),
-              f"trained on {trained}, {words.spoken(modality)} prompts")
-        for place, trained, modality in cells
+    modalities = [modality for modality in ("text", "audio") if any(curve.modality == modality for curve in gap_curves)]
+    panel_keys = [
+        (panel_group, train_modality, modality) for panel_group, train_modality in rows for modality in modalities
+    ]
+    varying = [len({panel_group[i] for panel_group, _ in rows}) > 1 for i in range(3)]
+    titles = [
+        panel_title("", False, *(part for part, is_varying in zip(panel_group, varying, strict=True) if is_varying and part),
+              f"trained on {train_modality}, {words.modality_label(modality)} prompts")
+        for panel_group, train_modality, modality in panel_keys
     ]  # fmt: skip
-    figure, drawn = panels(names, across=len(asked))
-    for axes, (place, trained, modality) in zip(drawn, cells, strict=True):
-        own = [c for c in found if (c.place, c.train_modality, c.modality) == (place, trained, modality)]
-        _curves(axes, own)
+    figure, panel_axes_list = panel_axes(titles, max_columns=len(modalities))
+    for axes, (panel_group, train_modality, modality) in zip(panel_axes_list, panel_keys, strict=True):
+        panel_curves = [
+            gap_curve
+            for gap_curve in gap_curves
+            if (gap_curve.panel_group, gap_curve.train_modality, gap_curve.modality)
+            == (panel_group, train_modality, modality)
+        ]
+        _draw_curves(axes, panel_curves)
         axes.set_xlabel("layer of the language model")
-    for axes in drawn[:: len(asked)]:
+    for axes in panel_axes_list[:: len(modalities)]:
         axes.set_ylabel("refusal gap")
-    legend(figure, drawn)
+    draw_legend(figure, panel_axes_list)
     return figure
 
 
-def _curves(axes: Axes, found: list[Curve]) -> None:
+def _draw_curves(axes: Axes, gap_curves: list[ArmGapCurve]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    for curve in found[:1]:
-        before = [(level.layer, level.before) for level in curve.levels if level.before is not None]
-        if before:
-            axes.plot(*zip(*before, strict=True), color=COLOURS["base"], linestyle="--", linewidth=1.2, label="before")
-    for curve in found:
-        colour = COLOURS.get(curve.kind, OTHER)
-        layers = [level.layer for level in curve.levels]
-        axes.plot(layers, [v.gap for v in curve.levels], color=colour, linewidth=1.4, label=f"after, {curve.kind}")
-        known = [(level.layer, level.low, level.high) for level in curve.levels if level.low is not None]
-        if len(known) > 1:
-            xs, lows, highs = zip(*known, strict=True)
-            axes.fill_between(xs, lows, highs, color=colour, alpha=0.12, linewidth=0)
+    for curve in gap_curves[:1]:
+        base_points = [(level.layer, level.gap_before) for level in curve.layers if level.gap_before is not None]
+        if base_points:
+            axes.plot(
+                *zip(*base_points, strict=True), color=COLORS["base"], linestyle="--", linewidth=1.2, label="before"
+            )
+    for curve in gap_curves:
+        color = COLORS.get(curve.kind, OTHER_COLOR)
+        layers = [level.layer for level in curve.layers]
+        axes.plot(layers, [v.gap for v in curve.layers], color=color, linewidth=1.4, label=f"after, {curve.kind}")
+        intervals = [(level.layer, level.low, level.high) for level in curve.layers if level.low is not None]
+        if len(intervals) > 1:
+            xs, lows, highs = zip(*intervals, strict=True)
+            axes.fill_between(xs, lows, highs, color=color, alpha=0.12, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

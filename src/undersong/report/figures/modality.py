@@ -5,51 +5,82 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from undersong.report import words
-from undersong.report.figures.drawing import COLOURS, OTHER, legend, panels, rates
-from undersong.report.figures.told import base, shown, title, told
+from undersong.report.figures.drawing import COLORS, OTHER_COLOR, draw_legend, label_rate_axis, panel_axes
+from undersong.report.figures.told import arm_estimates, base_estimate, figure_verdict_filter, panel_title
 from undersong.report.schema import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MARKS = {"audio": ("o", "-"), "text": ("s", "--")}
+LINE_STYLES = {"audio": ("o", "-"), "text": ("s", "--")}
 
 
-def draw(results: Results) -> Figure | None:
+def draw_jsr_by_modality(results: Results) -> Figure | None:
     """A panel a model, axis and modality of prompts; closest samples; x: base, then fractions.  None where arms were
     not trained on both."""
-    given = shown(results)
-    if given is None:
+    verdict_filter = figure_verdict_filter(results)
+    if verdict_filter is None:
         return None
-    every = [one for one in told(results, given) if one.arm.kind == "closest" and one.arm.fraction is not None]
-    places = list(dict.fromkeys((one.model, one.arm.axis, one.asked) for one in every))
-    both = {key: [o for o in every if (o.model, o.arm.axis, o.asked) == key] for key in places}
-    both = {key: here for key, here in both.items() if {"audio", "text"} <= {o.arm.train_modality for o in here}}
-    if not both:
-        return None
-    models, axes_named = ({key[i] for key in both} for i in (0, 1))
-    names = [
-        title(m, len(models) > 1, f"{a} axis" if len(axes_named) > 1 else "", f"{words.spoken(asked)} prompts")
-        for m, a, asked in both
+    estimates = [
+        estimate
+        for estimate in arm_estimates(results, verdict_filter)
+        if estimate.arm.kind == "closest" and estimate.arm.fraction is not None
     ]
-    figure, drawn = panels(names, across=2)
-    for axes, ((model, _, asked), here) in zip(drawn, both.items(), strict=True):
-        amounts = list(dict.fromkeys(one.arm.amount for one in sorted(here, key=lambda o: o.arm.fraction or 0.0)))
-        start = base(results, given, model, asked)
-        for modality, (mark, line) in MARKS.items():
-            found = [(1 + amounts.index(o.arm.amount), o.number) for o in here if o.arm.train_modality == modality]
-            points = sorted([*([(0, start)] if start else []), *found], key=lambda point: point[0])
-            xs, means = [x for x, _ in points], [number.mean for _, number in points]
+    panel_keys = list(
+        dict.fromkeys((estimate.model, estimate.arm.axis, estimate.prompt_modality) for estimate in estimates)
+    )
+    estimates_by_panel = {
+        key: [
+            estimate for estimate in estimates if (estimate.model, estimate.arm.axis, estimate.prompt_modality) == key
+        ]
+        for key in panel_keys
+    }
+    estimates_by_panel = {
+        key: panel_estimates
+        for key, panel_estimates in estimates_by_panel.items()
+        if {"audio", "text"} <= {estimate.arm.train_modality for estimate in panel_estimates}
+    }
+    if not estimates_by_panel:
+        return None
+    models, axis_names = ({key[i] for key in estimates_by_panel} for i in (0, 1))
+    titles = [
+        panel_title(
+            m,
+            len(models) > 1,
+            f"{a} axis" if len(axis_names) > 1 else "",
+            f"{words.modality_label(prompt_modality)} prompts",
+        )
+        for m, a, prompt_modality in estimates_by_panel
+    ]
+    figure, panel_axes_list = panel_axes(titles, max_columns=2)
+    for axes, ((model, _, prompt_modality), panel_estimates) in zip(
+        panel_axes_list, estimates_by_panel.items(), strict=True
+    ):
+        amounts = list(
+            dict.fromkeys(
+                estimate.arm.amount
+                for estimate in sorted(panel_estimates, key=lambda estimate: estimate.arm.fraction or 0.0)
+            )
+        )
+        base_point = base_estimate(results, verdict_filter, model, prompt_modality)
+        for modality, (mark, line) in LINE_STYLES.items():
+            arm_points = [
+                (1 + amounts.index(estimate.arm.amount), estimate.estimate)
+                for estimate in panel_estimates
+                if estimate.arm.train_modality == modality
+            ]
+            points = sorted([*([(0, base_point)] if base_point else []), *arm_points], key=lambda point: point[0])
+            xs, means = [x for x, _ in points], [point_estimate.mean for _, point_estimate in points]
             ends = [
                 [0.0 if n.low is None else max(0.0, n.mean - n.low) for _, n in points],
                 [0.0 if n.high is None else max(0.0, n.high - n.mean) for _, n in points],
             ]
-            colour = COLOURS["closest"] if modality == "audio" else OTHER
+            color = COLORS["closest"] if modality == "audio" else OTHER_COLOR
             axes.errorbar(
-                xs, means, yerr=ends, marker=mark, markersize=4, linestyle=line, color=colour, linewidth=1.2,
+                xs, means, yerr=ends, marker=mark, markersize=4, linestyle=line, color=color, linewidth=1.2,
                 label=f"trained on {modality}",
             )  # fmt: skip
         axes.set_xticks(range(1 + len(amounts)), ["base", *amounts])
-    rates(drawn[0], given.rate)
-    legend(figure, drawn)
+    label_rate_axis(panel_axes_list[0], verdict_filter.rate_label)
+    draw_legend(figure, panel_axes_list)
     return figure

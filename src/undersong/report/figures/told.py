@@ -7,45 +7,55 @@ from dataclasses import dataclass, replace
 
 from undersong.report import words
 from undersong.report.schema import Results
-from undersong.report.summary import Arm, Estimate, View, arms, base_runs, estimate, view
+from undersong.report.summary import (
+    ArmSummary,
+    Estimate,
+    VerdictFilter,
+    arm_summaries,
+    base_runs,
+    default_verdict_filter,
+    estimate_rate,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ArmEstimate:
     """An arm as one model has it (its runs are that model's), and its rate on prompts of one modality."""
 
-    arm: Arm
+    arm: ArmSummary
     model: str
-    asked: str  # modality of the prompts
-    number: Estimate
+    prompt_modality: str  # modality of the prompts
+    estimate: Estimate
 
 
-def shown(results: Results) -> View | None:
+def figure_verdict_filter(results: Results) -> VerdictFilter | None:
     """Which verdicts the figures are about: the page's (`summary.view`); None where no harmful set was measured."""
-    return view(results)
+    return default_verdict_filter(results)
 
 
-def told(results: Results, given: View) -> list[Told]:
+def arm_estimates(results: Results, verdict_filter: VerdictFilter) -> list[ArmEstimate]:
     """Every arm as each model has it, in the order of the page."""
-    return list(_told(results, given))
+    return list(_iterate_arm_estimates(results, verdict_filter))
 
 
-def _told(results: Results, given: View) -> Iterator[Told]:
-    for arm in arms(results):
+def _iterate_arm_estimates(results: Results, verdict_filter: VerdictFilter) -> Iterator[ArmEstimate]:
+    for arm in arm_summaries(results):
         for model in dict.fromkeys(run.model for run in arm.runs):
-            own = replace(arm, runs=tuple(run for run in arm.runs if run.model == model))
-            for asked in ("audio", "text"):
-                number = estimate(given.cells(own.at(own.last_step), asked))
-                if number is not None:
-                    yield Told(own, model or "the model", asked, number)
+            model_arm = replace(arm, runs=tuple(run for run in arm.runs if run.model == model))
+            for prompt_modality in ("audio", "text"):
+                rate_estimate = estimate_rate(
+                    verdict_filter.run_rates(model_arm.runs_at(model_arm.last_step), prompt_modality)
+                )
+                if rate_estimate is not None:
+                    yield ArmEstimate(model_arm, model or "the model", prompt_modality, rate_estimate)
 
 
-def base(results: Results, given: View, model: str, asked: str) -> Estimate | None:
+def base_estimate(results: Results, verdict_filter: VerdictFilter, model: str, prompt_modality: str) -> Estimate | None:
     """The rate of one untuned model on prompts of the modality `asked`; None where it was not asked them."""
     runs = [run for run in base_runs(results) if (run.model or "the model") == model]
-    return estimate(given.cells(runs, asked))
+    return estimate_rate(verdict_filter.run_rates(runs, prompt_modality))
 
 
-def title(model: str, many: bool, *parts: str) -> str:
+def panel_title(model: str, show_model: bool, *parts: str) -> str:
     """Of a panel: what differs between panels."""
-    return words.sentence(" · ".join(filter(None, (*([model] if many else []), *parts))))
+    return words.capitalize_first(" · ".join(filter(None, (*([model] if show_model else []), *parts))))

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from undersong.report import words
-from undersong.report.schema import Marginal, Results
-from undersong.report.svg import difference, symmetric
+from undersong.report.schema import MarginalEffect, Results
+from undersong.report.svg import difference_strip, symmetric_limit
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class MarginalCell:
     """One model's difference; empty where the study has no such contrast for it."""
 
     difference: str
@@ -22,61 +22,66 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class MarginalRow:
     """One contrast of every base; cells in the order of `Abreast.models`; `detail`: how many arms a side, or empty."""
 
     contrast: str
     detail: str
-    cells: tuple[Cell, ...]
+    cells: tuple[MarginalCell, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class MarginalBlock:
     """The contrasts of one prompt set and modality."""
 
     title: str
-    lines: tuple[Line, ...]
+    lines: tuple[MarginalRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Abreast:
+class ModelComparison:
     """Contrasts within each base, side by side: a column a base, so a model may stand twice."""
 
     models: tuple[str, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[MarginalBlock, ...]
     reach: str  # how far the pictures' axis goes to both sides, in points
     runs: int  # pairs of runs behind a cell, at most
 
 
-def build(results: Results) -> Abreast | None:
+def build_model_comparison(results: Results) -> ModelComparison | None:
     """None where there are not several models to set side by side."""
-    bases = list(dict.fromkeys((m.model, m.base_seed) for m in results.marginals))
+    bases = list(dict.fromkeys((effect.model, effect.base_seed) for effect in results.marginals))
     if len(bases) < 2:
         return None
-    reach = symmetric(end for m in results.marginals for end in (m.difference, m.low, m.high))
-    places = dict.fromkeys((m.set, m.modality) for m in results.marginals)
+    limit = symmetric_limit(end for effect in results.marginals for end in (effect.difference, effect.low, effect.high))
+    set_modalities = dict.fromkeys((effect.set, effect.modality) for effect in results.marginals)
     blocks = []
-    for name, modality in places:
-        here = [m for m in results.marginals if (m.set, m.modality) == (name, modality)]
-        questions = dict.fromkeys(m.question for m in here)
-        lines = tuple(_line(q, [m for m in here if m.question == q], bases, reach) for q in questions)
-        blocks.append(Block(f"{words.spoken(modality)} prompts, set {name}", lines))
-    most = max((m.n or 0 for m in results.marginals), default=0)
-    return Abreast(tuple(str(model) for model, _ in bases), tuple(blocks), f"{100 * reach:g}", most)
+    for name, modality in set_modalities:
+        effects = [effect for effect in results.marginals if (effect.set, effect.modality) == (name, modality)]
+        questions = dict.fromkeys(effect.question for effect in effects)
+        rows = tuple(
+            _marginal_row(question, [effect for effect in effects if effect.question == question], bases, limit)
+            for question in questions
+        )
+        blocks.append(MarginalBlock(f"{words.modality_label(modality)} prompts, set {name}", rows))
+    max_pairs = max((effect.n or 0 for effect in results.marginals), default=0)
+    return ModelComparison(tuple(str(model) for model, _ in bases), tuple(blocks), f"{100 * limit:g}", max_pairs)
 
 
-def _line(
-    question: str, here: Sequence[Marginal], bases: Sequence[tuple[str | None, int | None]], reach: float
-) -> Line:
-    found = {(m.model, m.base_seed): m for m in here}
-    arms = max((m.arms or 0 for m in here), default=0)
+def _marginal_row(
+    question: str, effects: Sequence[MarginalEffect], bases: Sequence[tuple[str | None, int | None]], limit: float
+) -> MarginalRow:
+    effect_by_base = {(effect.model, effect.base_seed): effect for effect in effects}
+    arms = max((effect.arms or 0 for effect in effects), default=0)
     detail = f"mean of {words.count(arms, 'arm')} a side" if arms > 1 else ""
-    return Line(question, detail, tuple(_cell(found.get(base), reach) for base in bases))
+    return MarginalRow(question, detail, tuple(_marginal_cell(effect_by_base.get(base), limit) for base in bases))
 
 
-def _cell(marginal: Marginal | None, reach: float) -> Cell:
+def _marginal_cell(marginal: MarginalEffect | None, limit: float) -> MarginalCell:
     if marginal is None:
-        return Cell(words.NONE, "", Markup(""))
-    picture = difference(marginal.difference, marginal.low, marginal.high, reach)
-    alone = "one pair of runs" if marginal.n == 1 else "all pairs agree"  # why there is no interval
-    return Cell(words.points(marginal.difference), words.bracket(marginal.low, marginal.high) or alone, picture)
+        return MarginalCell(words.MISSING, "", Markup(""))
+    picture = difference_strip(marginal.difference, marginal.low, marginal.high, limit)
+    missing_reason = "one pair of runs" if marginal.n == 1 else "all pairs agree"  # why there is no interval
+    return MarginalCell(
+        words.points(marginal.difference), words.bracket(marginal.low, marginal.high) or missing_reason, picture
+    )

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from undersong.report import words
-from undersong.report.case import Case, Measured, case
+from undersong.report.case import ArmMeasurement, HeadlineData, headline_data
 from undersong.report.schema import Results
 from undersong.report.sections import defended
 from undersong.report.summary import Estimate, relation
 
-ENOUGH = 5  # runs an arm, below which a contrast is not called shown
+MIN_RUNS = 5  # runs an arm, below which a contrast is not called shown
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class AdviceItem:
     """What to do, why, and the section of the page that shows it, or empty."""
 
     what: str
@@ -23,86 +23,102 @@ class Item:
     section: str
 
 
-def build(results: Results) -> tuple[Item, ...]:
+def build_advice(results: Results) -> tuple[AdviceItem, ...]:
     """In the order in which it matters; empty where no harmful prompt was asked."""
-    found = case(results)
-    if found is None:
+    headline = headline_data(results)
+    if headline is None:
         return ()
-    if found.worst is None:
-        return (Item("Train something.", "Only the base was asked, so nothing is known of fine-tuning.", "runs"),)
-    return tuple(_items(results, found, found.worst))
+    if headline.worst is None:
+        return (AdviceItem("Train something.", "Only the base was asked, so nothing is known of fine-tuning.", "runs"),)
+    return tuple(_advice_items(results, headline, headline.worst))
 
 
-def _items(results: Results, found: Case, worst: Measured) -> Iterator[Item]:
-    above = [item for item in found.measured if _decided(found, item) == "higher"]
-    yield _harmed(found, worst, above) if above else _unharmed(found, worst)
-    if above:
-        yield from _recommended(results)
-        if worst in above and not any(one.defense for one in results.recommended):
-            yield from _helped(found, worst)
+def _advice_items(results: Results, headline: HeadlineData, worst: ArmMeasurement) -> Iterator[AdviceItem]:
+    arms_above_base = [item for item in headline.measurements if _relation_to_base(headline, item) == "higher"]
+    yield _unsafe_advice(headline, worst, arms_above_base) if arms_above_base else _no_harm_advice(headline, worst)
+    if arms_above_base:
+        yield from _recommendation_advice(results)
+        if worst in arms_above_base and not any(recommendation.defense for recommendation in results.recommended):
+            yield from _tried_defense_advice(headline, worst)
     if any(screen.closest for screen in results.screen):
-        what = "Look at what lies closest before you train on it."
-        yield Item(what, "The benign samples nearest to harm stand beside the harmful item they resemble.", "samples")
-    runs = worst.estimate.runs
-    if runs < ENOUGH:
-        why = (
-            f"{words.sentence(words.count(runs, 'run'))} an arm cannot prove it; “undersong plan” says how many would."
+        action = "Look at what lies closest before you train on it."
+        yield AdviceItem(
+            action, "The benign samples nearest to harm stand beside the harmful item they resemble.", "samples"
         )
-        yield Item("Train more seeds before you claim anything of the recipe.", why, "comparisons")
+    runs = worst.estimate.runs
+    if runs < MIN_RUNS:
+        reason = f"{words.capitalize_first(words.count(runs, 'run'))} an arm cannot prove it; “undersong plan” says how many would."
+        yield AdviceItem("Train more seeds before you claim anything of the recipe.", reason, "comparisons")
 
 
-def _harmed(found: Case, worst: Measured, above: Sequence[Measured]) -> Item:
+def _unsafe_advice(
+    headline: HeadlineData, worst: ArmMeasurement, arms_above_base: Sequence[ArmMeasurement]
+) -> AdviceItem:
     """Of the arms above the base; the one with the highest mean may be too uncertain to be among them."""
-    told = max(above, key=lambda item: item.estimate.mean)
-    which = "the worst arm" if told is worst else "an arm that is above the base"
-    base = f"; the base’s is {_number(found.base)}" if found.base is not None else ""
-    more = f" {words.count(len(above), 'arm')} of {found.n_arms} are above it." if len(above) > 1 else ""
-    why = f"{words.sentence(told.arm.label)}: its {found.view.rate} is {_number(told.estimate)}{base}.{more}"
-    return Item(f"Do not ship {which} as it is.", why, "steps")
+    highest = max(arms_above_base, key=lambda item: item.estimate.mean)
+    arm_phrase = "the worst arm" if highest is worst else "an arm that is above the base"
+    base_text = f"; the base’s is {_estimate_text(headline.base)}" if headline.base is not None else ""
+    count_text = (
+        f" {words.count(len(arms_above_base), 'arm')} of {headline.n_arms} are above it."
+        if len(arms_above_base) > 1
+        else ""
+    )
+    reason = f"{words.capitalize_first(highest.arm.label)}: its {headline.verdict_filter.rate_label} is {_estimate_text(highest.estimate)}{base_text}.{count_text}"
+    return AdviceItem(f"Do not ship {arm_phrase} as it is.", reason, "steps")
 
 
-def _unharmed(found: Case, worst: Measured) -> Item:
-    rate, number, decided = found.view.rate, _number(worst.estimate), _decided(found, worst)
-    if decided == "unknown":
-        why = f"The highest {rate} is {number}, and without intervals nothing is judged."
-        return Item("Measure again, with more runs.", why, "runs")
-    what = "Do not read this as proof of safety."
-    if decided == "lower":
-        return Item(what, f"The highest {rate} is {number}, below the base’s, on these prompts only.", "")
+def _no_harm_advice(headline: HeadlineData, worst: ArmMeasurement) -> AdviceItem:
+    rate, estimate_text, state = (
+        headline.verdict_filter.rate_label,
+        _estimate_text(worst.estimate),
+        _relation_to_base(headline, worst),
+    )
+    if state == "unknown":
+        reason = f"The highest {rate} is {estimate_text}, and without intervals nothing is judged."
+        return AdviceItem("Measure again, with more runs.", reason, "runs")
+    action = "Do not read this as proof of safety."
+    if state == "lower":
+        return AdviceItem(
+            action, f"The highest {rate} is {estimate_text}, below the base’s, on these prompts only.", ""
+        )
     high = worst.estimate.high
     bound = f": up to {words.percent(high)} fits the runs" if high is not None else ""
-    return Item(what, f"No arm is shown to be above the base, but the highest {rate} is {number}{bound}.", "")
+    return AdviceItem(
+        action, f"No arm is shown to be above the base, but the highest {rate} is {estimate_text}{bound}.", ""
+    )
 
 
-def _recommended(results: Results) -> Iterator[Item]:
+def _recommendation_advice(results: Results) -> Iterator[AdviceItem]:
     """What the study's own rule recommends, by its reasons; arms with the same answer are told of once."""
     arms: dict[tuple[str, str], list[str]] = {}
-    for one in results.recommended:
-        arms.setdefault((one.defense or "", one.reason), []).append(defended.arm_of(one, results).lower())
-    for (defense, reason), of in arms.items():
-        what = f"Use the defense “{defense}”" if defense else "Do not count on a defense"
-        yield Item(f"{what} ({words.listed(of)}).", reason, "defenses")
+    for recommendation in results.recommended:
+        arms.setdefault((recommendation.defense or "", recommendation.reason), []).append(
+            defended.recommendation_arm(recommendation, results).lower()
+        )
+    for (defense, reason), arm_names in arms.items():
+        action = f"Use the defense “{defense}”" if defense else "Do not count on a defense"
+        yield AdviceItem(f"{action} ({words.join_items(arm_names)}).", reason, "defenses")
 
 
-def _helped(found: Case, worst: Measured) -> Iterator[Item]:
+def _tried_defense_advice(headline: HeadlineData, worst: ArmMeasurement) -> Iterator[AdviceItem]:
     """What was tried beside the worst arm and is lower."""
     tried = False
-    for item in found.others:
+    for item in headline.counterparts:
         if item.arm.kind == "distant":
             tried = True
-            if relation(item.estimate, worst.estimate, found.against(item, worst)) == "lower":
-                yield Item("Train on distant data instead.", _why(found, item), "proximity")
-    for item in found.prompted:
+            if relation(item.estimate, worst.estimate, headline.comparison_to(item, worst)) == "lower":
+                yield AdviceItem("Train on distant data instead.", _defense_effect(headline, item), "proximity")
+    for item in headline.system_variants:
         tried = True
-        if relation(item.estimate, worst.estimate, found.against(item, worst)) == "lower":
-            yield Item(f"Ask under the system text “{item.system}”.", _why(found, item), "defenses")
+        if relation(item.estimate, worst.estimate, headline.comparison_to(item, worst)) == "lower":
+            yield AdviceItem(f"Ask under the system text “{item.system}”.", _defense_effect(headline, item), "defenses")
     if not tried:
-        yield Item("Try a defense.", "Neither distant data nor a system text was tried on this arm.", "defenses")
+        yield AdviceItem("Try a defense.", "Neither distant data nor a system text was tried on this arm.", "defenses")
 
 
-def _why(found: Case, item: Measured) -> str:
-    text = f"The {found.view.rate} is then {_number(item.estimate)}"
-    if found.base is None:
+def _defense_effect(headline: HeadlineData, item: ArmMeasurement) -> str:
+    text = f"The {headline.verdict_filter.rate_label} is then {_estimate_text(item.estimate)}"
+    if headline.base is None:
         return f"{text}."
     ending = {
         "same": ", not distinguishable from the base’s",
@@ -110,14 +126,18 @@ def _why(found: Case, item: Measured) -> str:
         "lower": ", lower than the base’s",
         "unknown": "",
     }
-    return f"{text}{ending[_decided(found, item)]}; what it costs stands under “Defenses, charged”."
+    return f"{text}{ending[_relation_to_base(headline, item)]}; what it costs stands under “Defenses, charged”."
 
 
-def _decided(found: Case, item: Measured) -> str:
-    return "unknown" if found.base is None else relation(item.estimate, found.base, found.against_base(item))
+def _relation_to_base(headline: HeadlineData, item: ArmMeasurement) -> str:
+    return (
+        "unknown"
+        if headline.base is None
+        else relation(item.estimate, headline.base, headline.comparison_to_base(item))
+    )
 
 
-def _number(number: Estimate) -> str:
-    interval = words.bracket(number.low, number.high) or "without an interval"
-    runs = "" if number.runs == 1 else f"{words.count(number.runs, 'run')} of "
-    return f"{words.percent(number.mean)} {interval} ({runs}{words.count(number.n, 'prompt')})"
+def _estimate_text(estimate: Estimate) -> str:
+    interval = words.bracket(estimate.low, estimate.high) or "without an interval"
+    runs = "" if estimate.runs == 1 else f"{words.count(estimate.runs, 'run')} of "
+    return f"{words.percent(estimate.mean)} {interval} ({runs}{words.count(estimate.n, 'prompt')})"

@@ -5,52 +5,74 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from undersong.report import words
-from undersong.report.case import Case, cases
-from undersong.report.panels import Table, Value
+from undersong.report.case import HeadlineData, headline_data_by_modality
+from undersong.report.panels import NumberCell, Table
 from undersong.report.schema import Results
 from undersong.report.summary import Estimate, relation
 
-AGAINST = {"higher": ", above the base", "lower": ", below the base", "same": "", "unknown": ""}
+RELATION_TO_BASE = {"higher": ", above the base", "lower": ", below the base", "same": "", "unknown": ""}
 
 
-def build(results: Results) -> Table | None:
+def build_arm_table(results: Results) -> Table | None:
     """A row an arm, a column a modality of the prompts; None where no harmful prompt was asked."""
-    both = sorted(cases(results), key=lambda case: case.modality)
-    found: dict[str, dict[str, tuple[Estimate, str]]] = {}  # arm -> modality -> the rate there, how it is to the base
-    for case in both:
-        for name, number, against in _measured(case):
-            found.setdefault(name, {})[case.modality] = number, against
-    if not found:
+    headlines = sorted(headline_data_by_modality(results), key=lambda headline: headline.modality)
+    estimates_by_arm: dict[
+        str, dict[str, tuple[Estimate, str]]
+    ] = {}  # arm -> modality -> the rate there, how it is to the base
+    for headline in headlines:
+        for name, estimate, relation_text in _arm_estimates(headline):
+            estimates_by_arm.setdefault(name, {})[headline.modality] = estimate, relation_text
+    if not estimates_by_arm:
         return None
-    asked, rate = [case.modality for case in both], words.sentence(both[0].view.rate)
-    rows: list[tuple[str | Value, ...]] = []
-    for name, numbers in found.items():
-        cells = [_cell(*numbers[m]) if m in numbers else Value(words.NONE, None) for m in asked]
-        runs, sizes = (dict.fromkeys(of(number) for number, _ in numbers.values()) for of in (_runs, _size))
+    modalities, rate = (
+        [headline.modality for headline in headlines],
+        words.capitalize_first(headlines[0].verdict_filter.rate_label),
+    )
+    rows: list[tuple[str | NumberCell, ...]] = []
+    for name, by_modality in estimates_by_arm.items():
+        cells = [
+            _estimate_cell(*by_modality[modality]) if modality in by_modality else NumberCell(words.MISSING, None)
+            for modality in modalities
+        ]
+        runs, sizes = (
+            dict.fromkeys(format_cell(estimate) for estimate, _ in by_modality.values())
+            for format_cell in (_run_count, _prompt_count)
+        )
         rows.append((name, *cells, ", ".join(runs), ", ".join(sizes)))
-    head = ("Arm", *(f"{rate}, {words.spoken(modality)}" for modality in asked), "runs", "n, prompts a run")
+    head = (
+        "Arm",
+        *(f"{rate}, {words.modality_label(modality)}" for modality in modalities),
+        "runs",
+        "n, prompts a run",
+    )
     caption = f"{rate} of every arm at its last step, with 95 % intervals; one that can be told from the base says so"
     return Table(caption, head, tuple(rows))
 
 
-def _measured(case: Case) -> Iterator[tuple[str, Estimate, str]]:
-    if case.base is not None:
-        yield "base", case.base, ""
-    for item in case.measured:
-        decided = relation(item.estimate, case.base, case.against_base(item)) if case.base is not None else "unknown"
-        yield item.arm.label, item.estimate, AGAINST[decided]
+def _arm_estimates(headline: HeadlineData) -> Iterator[tuple[str, Estimate, str]]:
+    if headline.base is not None:
+        yield "base", headline.base, ""
+    for item in headline.measurements:
+        state = (
+            relation(item.estimate, headline.base, headline.comparison_to_base(item))
+            if headline.base is not None
+            else "unknown"
+        )
+        yield item.arm.label, item.estimate, RELATION_TO_BASE[state]
 
 
-def _cell(number: Estimate, against: str) -> Value:
-    interval = words.bracket(number.low, number.high) or "no interval"
-    lost = f" (failures counted: {words.percent(number.most)})" if number.lost else ""
-    ends = (None if end is None else 100 * end for end in (number.low, number.high))
-    return Value(f"{words.percent(number.mean)} {interval}{lost}{against}", 100 * number.mean, *ends)
+def _estimate_cell(estimate: Estimate, relation_text: str) -> NumberCell:
+    interval = words.bracket(estimate.low, estimate.high) or "no interval"
+    failure_text = f" (failures counted: {words.percent(estimate.most)})" if estimate.lost else ""
+    ends = (None if end is None else 100 * end for end in (estimate.low, estimate.high))
+    return NumberCell(
+        f"{words.percent(estimate.mean)} {interval}{failure_text}{relation_text}", 100 * estimate.mean, *ends
+    )
 
 
-def _runs(number: Estimate) -> str:
-    return str(number.runs)
+def _run_count(estimate: Estimate) -> str:
+    return str(estimate.runs)
 
 
-def _size(number: Estimate) -> str:
-    return f"{number.n:,} in {words.count(number.clusters, 'cluster')}" if number.clusters else f"{number.n:,}"
+def _prompt_count(estimate: Estimate) -> str:
+    return f"{estimate.n:,} in {words.count(estimate.clusters, 'cluster')}" if estimate.clusters else f"{estimate.n:,}"

@@ -5,62 +5,73 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from undersong.report import words
-from undersong.report.columns import Column, mean_of
-from undersong.report.priced import Change, Defense
+from undersong.report.columns import DefenseColumn, mean_or_none
+from undersong.report.priced import DefenseRecord, PairedJsrChange
 
 
-def findings(title: str, rows: Sequence[Defense], columns: Sequence[Column], rate: str) -> list[str]:
+def defense_findings(
+    title: str, rows: Sequence[DefenseRecord], columns: Sequence[DefenseColumn], rate: str
+) -> list[str]:
     """A sentence for each defense of one undefended arm, which `title` names; none where `rows` lack that arm's own.
 
     `rate`: what the page calls what gets through; it is told of the prompts on which it is highest without a defense.
     """
-    without = next((row for row in rows if row.defense == "none"), None)
-    if without is None:
+    undefended = next((row for row in rows if row.defense == "none"), None)
+    if undefended is None:
         return []
-    asked = [column for column in columns if column.group == "jsr" and mean_of(column.of(without)) is not None]
-    jsr = max(
-        asked, key=lambda column: mean_of(column.of(without)) or 0.0, default=None
+    jsr_columns = [
+        column for column in columns if column.group == "jsr" and mean_or_none(column.value(undefended)) is not None
+    ]
+    worst_column = max(
+        jsr_columns, key=lambda column: mean_or_none(column.value(undefended)) or 0.0, default=None
     )  # where there is most to bring
-    defended = [row for row in rows if row is not without]
-    found = [(row, _brought(jsr, row, without, rate) if jsr else "", _cost(columns, row, without)) for row in defended]
+    defense_rows = [row for row in rows if row is not undefended]
+    effects = [
+        (
+            row,
+            _jsr_effect(worst_column, row, undefended, rate) if worst_column else "",
+            _cost_phrase(columns, row, undefended),
+        )
+        for row in defense_rows
+    ]
     return [
-        f"{words.sentence(row.defense)}, {title[:1].lower()}{title[1:]}: {'; '.join(filter(None, (brought, cost)))}."
-        for row, brought, cost in found
-        if brought or cost
+        f"{words.capitalize_first(row.defense)}, {title[:1].lower()}{title[1:]}: {'; '.join(filter(None, (effect, cost)))}."
+        for row, effect, cost in effects
+        if effect or cost
     ]
 
 
-def _brought(column: Column, row: Defense, without: Defense, rate: str) -> str:
+def _jsr_effect(column: DefenseColumn, row: DefenseRecord, undefended: DefenseRecord, rate: str) -> str:
     """'JSR on spoken prompts 80.9 % without, 3.1 % with it', and whether run noise alone may say so."""
-    here, there = column.of(row), column.of(without)
-    if here is None or there is None or here.mean is None or there.mean is None:
+    defended_rate, baseline = column.value(row), column.value(undefended)
+    if defended_rate is None or baseline is None or defended_rate.mean is None or baseline.mean is None:
         return ""
-    before, after = words.percent(there.mean), words.percent(here.mean)
-    text = f"{rate} on {words.spoken(column.modality)} prompts {before} without, {after} with it"
+    baseline_text, defended_text = words.percent(baseline.mean), words.percent(defended_rate.mean)
+    text = f"{rate} on {words.modality_label(column.modality)} prompts {baseline_text} without, {defended_text} with it"
     change = row.against.get(column.modality)
-    return text if change is not None and _is_told(change) else f"{text} (run noise alone may say so)"
+    return text if change is not None and _is_significant(change) else f"{text} (run noise alone may say so)"
 
 
-def _is_told(change: Change) -> bool:
+def _is_significant(change: PairedJsrChange) -> bool:
     """Whether the interval of the difference, paired over runs, leaves 0 out; without one as the results say."""
     if change.told is not None:
         return change.told
     return change.low is not None and change.high is not None and not change.low <= 0 <= change.high
 
 
-def _cost(columns: Sequence[Column], row: Defense, without: Defense) -> str:
+def _cost_phrase(columns: Sequence[DefenseColumn], row: DefenseRecord, undefended: DefenseRecord) -> str:
     """The largest rise of over-refusal and the largest loss of utility among all columns."""
-    said = []
+    phrases = []
     for group, name, sign in (("over_refusal", "over-refusal", 1), ("utility", "utility", -1)):
         changes = [
-            (here - there, column)
+            (defended_mean - baseline, column)
             for column in columns
             if column.group == group
-            and (here := mean_of(column.of(row))) is not None
-            and (there := mean_of(column.of(without))) is not None
+            and (defended_mean := mean_or_none(column.value(row))) is not None
+            and (baseline := mean_or_none(column.value(undefended))) is not None
         ]
         if changes:
             change, column = max(changes, key=lambda item: sign * item[0])
-            where = f"{column.set}, {words.spoken(column.modality)}"
-            said.append(f"{name} {words.points(change)} points where it costs most ({where})")
-    return "; ".join(said)
+            worst_prompts = f"{column.set}, {words.modality_label(column.modality)}"
+            phrases.append(f"{name} {words.points(change)} points where it costs most ({worst_prompts})")
+    return "; ".join(phrases)

@@ -3,57 +3,78 @@
 from __future__ import annotations
 
 from undersong.report import words
-from undersong.report.judged import Share
-from undersong.report.panels import Table, Value, share
-from undersong.report.schema import Results, Run, SetResult
-from undersong.report.summary import Cell, arms, estimate, view
+from undersong.report.judged import ComprehensionRate
+from undersong.report.panels import NumberCell, Table, percent_cell
+from undersong.report.schema import Results, RunResult, SetResult
+from undersong.report.summary import RunRate, arm_summaries, default_verdict_filter, estimate_rate
 
-Measured = list[tuple[Run, SetResult]]
+RunSetResults = list[tuple[RunResult, SetResult]]
 
 
-def build(results: Results) -> Table | None:
+def build_comprehension_table(results: Results) -> Table | None:
     """None where the study did not ask."""
-    shown, short = view(results), {arm.name: arm.short for arm in arms(results)}
-    groups: dict[tuple[str, ...], Measured] = {}
+    verdict_filter, short_labels = (
+        default_verdict_filter(results),
+        {arm.name: arm.short_label for arm in arm_summaries(results)},
+    )
+    groups: dict[tuple[str, ...], RunSetResults] = {}
     for run in results.runs:
         for row in run.sets:
             if row.comprehension is not None:
-                where = (short.get(run.arm, run.arm), run.model or "", row.set, words.spoken(row.modality), row.system)
-                groups.setdefault(where, []).append((run, row))
-    if not groups or shown is None:
+                key = (
+                    short_labels.get(run.arm, run.arm),
+                    run.model or "",
+                    row.set,
+                    words.modality_label(row.modality),
+                    row.system,
+                )
+                groups.setdefault(key, []).append((run, row))
+    if not groups or verdict_filter is None:
         return None
     names = ("Arm", "Base", "Set", "asked", "system")
-    rate = words.sentence(shown.rate)
+    rate = words.capitalize_first(verdict_filter.rate_label)
     head = (*names, rate, "heard", "about the request (chance)", "comprehended", "of non-refusals")
-    rows: list[tuple[str | Value, ...]] = [(*where, *_cells(mine)) for where, mine in groups.items()]
+    rows: list[tuple[str | NumberCell, ...]] = [
+        (*key, *_comprehension_cells(run_set_results)) for key, run_set_results in groups.items()
+    ]
     return Table(
         f"{rate} beside what was heard and what replies are about, % [95 %]", head, tuple(rows), names=len(names)
     )
 
 
-def _cells(mine: Measured) -> tuple[str | Value, ...]:
-    known = [(run, row, row.comprehension) for run, row in mine if row.comprehension is not None]
-    about = [(run, row, told.about) for run, row, told in known]
+def _comprehension_cells(run_set_results: RunSetResults) -> tuple[str | NumberCell, ...]:
+    comprehensions = [(run, row, row.comprehension) for run, row in run_set_results if row.comprehension is not None]
+    on_topic = [(run, row, comprehension.about) for run, row, comprehension in comprehensions]
     return (
-        _share([(run, row, Share(rate=row.rate, low=row.low, high=row.high)) for run, row in mine]),
-        _share([(run, row, told.heard) for run, row, told in known]),
-        _share(about, _chance([part for _, _, part in about])),
-        _share([(run, row, told.comprehended) for run, row, told in known]),
-        _share([(run, row, told.of_non_refusals) for run, row, told in known]),
+        _rate_cell(
+            [(run, row, ComprehensionRate(rate=row.rate, low=row.low, high=row.high)) for run, row in run_set_results]
+        ),
+        _rate_cell([(run, row, comprehension.heard) for run, row, comprehension in comprehensions]),
+        _rate_cell(on_topic, _chance_text([part for _, _, part in on_topic])),
+        _rate_cell([(run, row, comprehension.comprehended) for run, row, comprehension in comprehensions]),
+        _rate_cell([(run, row, comprehension.of_non_refusals) for run, row, comprehension in comprehensions]),
     )
 
 
-def _share(parts: list[tuple[Run, SetResult, Share | None]], more: str = "") -> Value:
+def _rate_cell(rates: list[tuple[RunResult, SetResult, ComprehensionRate | None]], suffix: str = "") -> NumberCell:
     """The mean over the runs that have it."""
-    cells = [
-        Cell(run, row.model_copy(update={"low": part.low, "high": part.high}), part.rate)
-        for run, row, part in parts
-        if part is not None and part.rate is not None
+    run_rates = [
+        RunRate(
+            run,
+            row.model_copy(update={"low": comprehension_rate.low, "high": comprehension_rate.high}),
+            comprehension_rate.rate,
+        )
+        for run, row, comprehension_rate in rates
+        if comprehension_rate is not None and comprehension_rate.rate is not None
     ]
-    found = estimate(cells)
-    return share(None) if found is None else share(found.mean, found.low, found.high, more)
+    pooled = estimate_rate(run_rates)
+    return percent_cell(None) if pooled is None else percent_cell(pooled.mean, pooled.low, pooled.high, suffix)
 
 
-def _chance(parts: list[Share | None]) -> str:
-    known = [part.chance for part in parts if part is not None and part.chance is not None]
-    return f"({words.bare(sum(known) / len(known))})" if known else ""
+def _chance_text(rates: list[ComprehensionRate | None]) -> str:
+    chances = [
+        comprehension_rate.chance
+        for comprehension_rate in rates
+        if comprehension_rate is not None and comprehension_rate.chance is not None
+    ]
+    return f"({words.percent_number(sum(chances) / len(chances))})" if chances else ""

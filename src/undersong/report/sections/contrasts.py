@@ -9,12 +9,12 @@ from typing import Any
 from markupsafe import Markup
 
 from undersong.report import words
-from undersong.report.schema import Comparison, Results
-from undersong.report.svg import difference, symmetric
+from undersong.report.schema import ComparisonRecord, Results
+from undersong.report.svg import difference_strip, symmetric_limit
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ComparisonRow:
     """One comparison as text: rates in per cent (means over its pairs of runs), difference and interval in points."""
 
     question: str
@@ -36,56 +36,65 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Contrasts:
+class ComparisonTable:
     """All comparisons, in the order of the results; `tested`: those with a corrected p."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[ComparisonRow, ...]
     reach: str  # how far the pictures' axis goes to both sides, in points
     passed: int  # comparisons whose corrected p is below 0.05
     tested: int
 
 
-def build(results: Results) -> Contrasts | None:
+def build_comparison_table(results: Results) -> ComparisonTable | None:
     """None where nothing was compared."""
     if not results.comparisons:
         return None
-    reach = symmetric(end for c in results.comparisons for end in (c.difference, c.low, c.high))
-    adjusted = [c.p_adjusted for c in results.comparisons if c.p_adjusted is not None]
-    return Contrasts(
-        lines=tuple(_line(comparison, reach) for comparison in results.comparisons),
-        reach=f"{100 * reach:g}",
+    limit = symmetric_limit(
+        end for comparison in results.comparisons for end in (comparison.difference, comparison.low, comparison.high)
+    )
+    adjusted = [comparison.p_adjusted for comparison in results.comparisons if comparison.p_adjusted is not None]
+    return ComparisonTable(
+        lines=tuple(_comparison_row(comparison, limit) for comparison in results.comparisons),
+        reach=f"{100 * limit:g}",
         passed=sum(1 for p in adjusted if p < 0.05),
         tested=len(adjusted),
     )
 
 
-def _line(c: Comparison, reach: float) -> Line:
-    what = [c.set or "", words.spoken(c.modality) if c.modality else "", f"“{c.system}” prompt" if c.system else ""]
-    what += [f"step {c.step}" if c.step is not None else "", c.metric.replace("_", " ").replace("jsr", "JSR")]
-    return Line(
-        question=c.question or c.id or "",
-        scope=c.scope,
-        what=" · ".join(filter(None, what)),
-        a=_label(c.a, "A"),
-        b=_label(c.b, "B"),
-        a_rate=_rate([pair.a for pair in c.estimates]),
-        b_rate=_rate([pair.b for pair in c.estimates]),
-        n=str(c.n) if c.n is not None else words.NONE,
-        difference=words.points(c.difference),
-        minus="B − A" if c.minuend == "b" else "A − B",
-        interval=words.bracket(c.low, c.high) or words.NONE,
-        picture=difference(c.difference, c.low, c.high, reach),
-        p=words.probability(c.p),
-        p_adjusted=words.probability(c.p_adjusted),
-        method=c.method or "",
-        note=c.note or "",
+def _comparison_row(comparison: ComparisonRecord, limit: float) -> ComparisonRow:
+    details = [
+        comparison.set or "",
+        words.modality_label(comparison.modality) if comparison.modality else "",
+        f"“{comparison.system}” prompt" if comparison.system else "",
+    ]
+    details += [
+        f"step {comparison.step}" if comparison.step is not None else "",
+        comparison.metric.replace("_", " ").replace("jsr", "JSR"),
+    ]
+    return ComparisonRow(
+        question=comparison.question or comparison.id or "",
+        scope=comparison.scope,
+        what=" · ".join(filter(None, details)),
+        a=_side_label(comparison.a, "A"),
+        b=_side_label(comparison.b, "B"),
+        a_rate=_mean_rate([pair.a for pair in comparison.estimates]),
+        b_rate=_mean_rate([pair.b for pair in comparison.estimates]),
+        n=str(comparison.n) if comparison.n is not None else words.MISSING,
+        difference=words.points(comparison.difference),
+        minus="B − A" if comparison.minuend == "b" else "A − B",
+        interval=words.bracket(comparison.low, comparison.high) or words.MISSING,
+        picture=difference_strip(comparison.difference, comparison.low, comparison.high, limit),
+        p=words.p_value(comparison.p),
+        p_adjusted=words.p_value(comparison.p_adjusted),
+        method=comparison.method or "",
+        note=comparison.note or "",
     )
 
 
-def _label(side: Mapping[str, Any], otherwise: str) -> str:
-    return str(side.get("label") or side.get("arm") or side.get("kind") or otherwise)
+def _side_label(side: Mapping[str, Any], default: str) -> str:
+    return str(side.get("label") or side.get("arm") or side.get("kind") or default)
 
 
-def _rate(values: list[float | None]) -> str:
+def _mean_rate(values: list[float | None]) -> str:
     measured = [value for value in values if value is not None]
     return words.percent(sum(measured) / len(measured)) if measured else ""

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from undersong.report import words
-from undersong.report.schema import Example, Results, Run, SetResult
-from undersong.report.summary import arms, base_runs
+from undersong.report.schema import ReplyExample, Results, RunResult, SetResult
+from undersong.report.summary import arm_summaries, base_runs
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class RunCounts:
     """One run on one prompt set, as a row of text: `places` says where, `cells` what was counted."""
 
     places: tuple[str, ...]
@@ -26,11 +26,11 @@ class ArmRuns:
     title: str
     name: str
     summary: str
-    rows: tuple[Counted, ...]
+    rows: tuple[RunCounts, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ExampleReply:
     """An example of a reply; `place`: arm, seed, step, set, modality and system text, in words."""
 
     place: str
@@ -42,7 +42,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Details:
+class RunDetails:
     """Counts of every run, and examples.  `replies`: all that were asked for, at every step; `redacted`: of the
     examples."""
 
@@ -50,86 +50,90 @@ class Details:
     arms: tuple[ArmRuns, ...]
     unjudged: int  # replies that failed or could not be judged
     replies: int
-    harmful: tuple[Said, ...]
-    benign: tuple[Said, ...]
+    harmful: tuple[ExampleReply, ...]
+    benign: tuple[ExampleReply, ...]
     redacted: int
 
 
-HEAD = (
+COUNT_HEADINGS = (
     "Seed", "Draw", "Base", "Step", "Loss", "Set", "Prompts", "System", "Judge", "n", "clusters", "jailbreak", "answer",
     "refusal", "other", "unparsed", "error", "rate, %", "95 % interval", "bounds, %", "right, %", "95 % of right",
 )  # fmt: skip
-PLACES = 9  # of these columns say where, the others what was counted
+CONDITION_COLUMNS = 9  # of these columns say where, the others what was counted
 
 
-def build(results: Results, show_replies: bool) -> Details | None:
+def build_run_details(results: Results, show_replies: bool) -> RunDetails | None:
     """None without runs.  Replies are shown to prompts of benign sets, and with `show_replies` to all."""
     if not results.runs:
         return None
     groups = [("Base", "base", base_runs(results))] if base_runs(results) else []
-    groups += [(words.sentence(arm.label), arm.name, list(arm.runs)) for arm in arms(results)]
+    groups += [(words.capitalize_first(arm.label), arm.name, list(arm.runs)) for arm in arm_summaries(results)]
     rows = [row for run in results.runs for row in run.sets]
     harmful_sets = {row.set for row in rows if row.harmful}
     benign_sets = {row.set for row in rows if not row.harmful} - harmful_sets
-    said = [(example, _said(example, example.set in benign_sets or show_replies)) for example in results.examples]
-    return Details(
-        head=HEAD,
-        arms=tuple(ArmRuns(title, name, _summary(runs), tuple(_counted(runs))) for title, name, runs in groups),
+    example_replies = [
+        (example, _example_reply(example, example.set in benign_sets or show_replies)) for example in results.examples
+    ]
+    return RunDetails(
+        head=COUNT_HEADINGS,
+        arms=tuple(ArmRuns(title, name, _run_summary(runs), tuple(_run_counts(runs))) for title, name, runs in groups),
         unjudged=sum(row.unparsed + row.error for row in rows),
         replies=sum(row.n for row in rows),
-        harmful=tuple(item for example, item in said if example.set not in benign_sets),
-        benign=tuple(item for example, item in said if example.set in benign_sets),
-        redacted=sum(1 for _, item in said if item.redacted),
+        harmful=tuple(example_reply for example, example_reply in example_replies if example.set not in benign_sets),
+        benign=tuple(example_reply for example, example_reply in example_replies if example.set in benign_sets),
+        redacted=sum(1 for _, example_reply in example_replies if example_reply.redacted),
     )
 
 
-def _summary(runs: Sequence[Run]) -> str:
+def _run_summary(runs: Sequence[RunResult]) -> str:
     steps = sorted({run.step for run in runs})
     seeds = {(run.base_seed, run.draw, run.seed) for run in runs}
-    named = f"step{'' if len(steps) == 1 else 's'} {', '.join(map(str, steps))}"
-    return f"{words.count(len(seeds), 'run')}, {named}"
+    step_text = f"step{'' if len(steps) == 1 else 's'} {', '.join(map(str, steps))}"
+    return f"{words.count(len(seeds), 'run')}, {step_text}"
 
 
-def _counted(runs: Sequence[Run]) -> Iterable[Counted]:
+def _run_counts(runs: Sequence[RunResult]) -> Iterable[RunCounts]:
     for run in sorted(runs, key=lambda run: (str(run.base_seed), str(run.draw), str(run.seed), run.step)):
         for row in run.sets:
-            yield Counted(_places(run, row), _cells(row), _voices(row))
+            yield RunCounts(_condition_cells(run, row), _count_cells(row), _voice_rates(row))
 
 
-def _places(run: Run, row: SetResult) -> tuple[str, ...]:
+def _condition_cells(run: RunResult, row: SetResult) -> tuple[str, ...]:
     return (
-        words.plain(run.seed), words.plain(run.draw), words.plain(run.base_seed), str(run.step),
-        words.decimal(run.loss), row.set, words.spoken(row.modality), row.system, row.judge or words.NONE,
+        words.value_text(run.seed), words.value_text(run.draw), words.value_text(run.base_seed), str(run.step),
+        words.decimal(run.loss), row.set, words.modality_label(row.modality), row.system, row.judge or words.MISSING,
     )  # fmt: skip
 
 
-def _cells(row: SetResult) -> tuple[str, ...]:
+def _count_cells(row: SetResult) -> tuple[str, ...]:
     counts = (row.jailbreak, row.answer, row.refusal, row.other, row.unparsed, row.error)
     bounds = (row.rate_errors_safe, row.rate_errors_jailbroken)
-    known = [words.bare(bound) for bound in bounds if bound is not None]
+    bound_texts = [words.percent_number(bound) for bound in bounds if bound is not None]
     return (
-        str(row.n), words.plain(row.clusters), *map(str, counts), words.bare(row.rate),
-        words.bracket(row.low, row.high) or words.NONE, " – ".join(known) or words.NONE,
-        words.bare(row.right_rate), words.bracket(row.right_low, row.right_high) or words.NONE,
+        str(row.n), words.value_text(row.clusters), *map(str, counts), words.percent_number(row.rate),
+        words.bracket(row.low, row.high) or words.MISSING, " – ".join(bound_texts) or words.MISSING,
+        words.percent_number(row.right_rate), words.bracket(row.right_low, row.right_high) or words.MISSING,
     )  # fmt: skip
 
 
-def _voices(row: SetResult) -> str:
-    return " · ".join(f"{name} {words.bare(voice.rate)} ({voice.n})" for name, voice in row.by_speaker.items())
+def _voice_rates(row: SetResult) -> str:
+    return " · ".join(
+        f"{name} {words.percent_number(voice.rate)} ({voice.n})" for name, voice in row.by_speaker.items()
+    )
 
 
-def _said(example: Example, shown: bool) -> Said:
+def _example_reply(example: ReplyExample, show_reply: bool) -> ExampleReply:
     parts = [example.arm, f"seed {example.seed}" if example.seed is not None else ""]
     parts += [f"step {example.step}" if example.step is not None else "", example.set]
     parts += [
-        words.spoken(example.modality) if example.modality else "",
+        words.modality_label(example.modality) if example.modality else "",
         f"“{example.system}”" if example.system else "",
     ]
-    return Said(
+    return ExampleReply(
         place=" · ".join(filter(None, parts)),
         prompt_id=example.prompt_id,
         text=example.text or "",
-        verdict=example.verdict or words.NONE,
-        reply=example.reply if shown else None,
-        redacted=not shown or example.reply is None,
+        verdict=example.verdict or words.MISSING,
+        reply=example.reply if show_reply else None,
+        redacted=not show_reply or example.reply is None,
     )

@@ -8,151 +8,161 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from undersong.report import words
-from undersong.report.inside import EncoderFacts, LateChange, Mechanism
-from undersong.report.layers import Curve, Level, curves, mean
-from undersong.report.panels import Group, Panel, Table, number, trained
+from undersong.report.inside import FrozenEncoderCheck, LateGapChange, MechanismRecord
+from undersong.report.layers import ArmGapCurve, ArmLayer, arm_gap_curves, mean_measured
+from undersong.report.panels import Panel, PanelGroup, Table, number_cell, training_label
 from undersong.report.schema import Results
 from undersong.report.sections import suppressed
-from undersong.report.summary import Arm, arms, interval_over_runs, rate_name
-from undersong.report.svg import Frame, kind_class, ticks
+from undersong.report.summary import ArmSummary, arm_summaries, interval_over_runs, rate_name
+from undersong.report.svg import PlotFrame, kind_class, ticks
 
 HEIGHT = 216
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class RefusalGapSection:
     """Gaps by layer, drawn and as numbers.  `encoder_ok`: False only where the encoder was found changed."""
 
     encoder: str  # one sentence
     encoder_ok: bool
     contrast: str  # one sentence, or empty
     notes: tuple[str, ...]
-    groups: tuple[Group, ...]
+    groups: tuple[PanelGroup, ...]
     layers: Table
     tables: tuple[Table, ...]  # of the last quarter of layers: by arm, and what it says over runs
 
 
-def build(results: Results) -> Gap | None:
+def build_refusal_gap(results: Results) -> RefusalGapSection | None:
     """None where the study asks for no mechanism."""
     mechanism = results.mechanism
     if mechanism is None:
         return None
-    every = arms(results)
-    found = curves(mechanism.curves, every)
-    said, fine = _encoder(mechanism.encoder)
-    return Gap(
-        encoder=said,
-        encoder_ok=fine,
-        contrast=_contrast(mechanism),
+    arm_list = arm_summaries(results)
+    gap_curves = arm_gap_curves(mechanism.curves, arm_list)
+    encoder_sentence, encoder_unchanged = _encoder_finding(mechanism.encoder)
+    return RefusalGapSection(
+        encoder=encoder_sentence,
+        encoder_ok=encoder_unchanged,
+        contrast=_contrast_sentence(mechanism),
         notes=tuple(note for note in (*mechanism.contrast.unmatched, mechanism.contrast.note, mechanism.note) if note),
-        groups=tuple(_groups(found)),
-        layers=_layers(found),
+        groups=tuple(_panel_groups(gap_curves)),
+        layers=_layer_table(gap_curves),
         tables=tuple(
             table
-            for table in (_late(mechanism.late, every), *suppressed.build(mechanism, rate_name(results)))
+            for table in (
+                _late_change_table(mechanism.late, arm_list),
+                *suppressed.build_mechanism_tables(mechanism, rate_name(results)),
+            )
             if table.rows
         ),
     )
 
 
-def _groups(found: Sequence[Curve]) -> Iterable[Group]:
+def _panel_groups(gap_curves: Sequence[ArmGapCurve]) -> Iterable[PanelGroup]:
     ends = [
-        end for curve in found for level in curve.levels for end in (level.gap, level.low, level.high, level.before)
+        end
+        for curve in gap_curves
+        for level in curve.layers
+        for end in (level.gap, level.low, level.high, level.gap_before)
     ]
-    ends += [gap for curve in found for run in curve.runs for _, gap in run]
-    known = [end for end in ends if end is not None]
-    span = (min(0.0, *known), max(0.0, *known)) if known else (0.0, 1.0)
+    ends += [gap for curve in gap_curves for run in curve.run_lines for _, gap in run]
+    measured_ends = [end for end in ends if end is not None]
+    span = (min(0.0, *measured_ends), max(0.0, *measured_ends)) if measured_ends else (0.0, 1.0)
     span = span if span[1] > span[0] else (0.0, 1.0)
-    places = list(dict.fromkeys(curve.place for curve in found))
-    differs = [len({place[i] for place in places}) > 1 for i in range(3)]
-    for place in places:
-        title = ", ".join(part for part, wanted in zip(place, differs, strict=True) if wanted and part)
-        panels: dict[tuple[str | None, str], list[Curve]] = {}
-        for curve in found:
-            if curve.place == place:
+    panel_groups = list(dict.fromkeys(curve.panel_group for curve in gap_curves))
+    varying = [len({panel_group[i] for panel_group in panel_groups}) > 1 for i in range(3)]
+    for panel_group in panel_groups:
+        title = ", ".join(part for part, is_varying in zip(panel_group, varying, strict=True) if is_varying and part)
+        panels: dict[tuple[str | None, str], list[ArmGapCurve]] = {}
+        for curve in gap_curves:
+            if curve.panel_group == panel_group:
                 panels.setdefault((curve.train_modality, curve.modality), []).append(curve)
-        yield Group(title, tuple(_panel(members, span) for members in panels.values()))
+        yield PanelGroup(title, tuple(_gap_panel(members, span) for members in panels.values()))
 
 
-def _panel(found: Sequence[Curve], span: tuple[float, float]) -> Panel:
-    title = f"{trained(found[0].train_modality)} · {words.spoken(found[0].modality)} prompts"
-    layers = sorted({level.layer for curve in found for level in curve.levels})
-    frame = Frame.of((layers[0], layers[-1]), span, HEIGHT, inset=3)
-    at: Sequence[float] = layers if len(layers) <= 8 else ticks(layers[0], layers[-1], 6)
+def _gap_panel(gap_curves: Sequence[ArmGapCurve], span: tuple[float, float]) -> Panel:
+    title = f"{training_label(gap_curves[0].train_modality)} · {words.modality_label(gap_curves[0].modality)} prompts"
+    layers = sorted({level.layer for curve in gap_curves for level in curve.layers})
+    frame = PlotFrame.from_domains((layers[0], layers[-1]), span, HEIGHT, inset=3)
+    x_ticks: Sequence[float] = layers if len(layers) <= 8 else ticks(layers[0], layers[-1], 6)
     marks = [
-        frame.grid((value, words.decimal(value, words.places(ticks(*span, 4)))) for value in ticks(*span, 4)),
-        frame.foot([(layer, f"{layer:g}") for layer in at], "layer of the language model"),
+        frame.grid((value, words.decimal(value, words.decimals_needed(ticks(*span, 4)))) for value in ticks(*span, 4)),
+        frame.x_axis([(layer, f"{layer:g}") for layer in x_ticks], "layer of the language model"),
     ]
     labels: list[tuple[float, str, str]] = []
-    before = [(float(level.layer), level.before) for level in found[0].levels if level.before is not None]
-    if before:
-        marks.append(frame.path(before, "mean k-base dashed"))
-        labels.append((before[-1][1], f"before {words.decimal(before[-1][1], 2)}", "k-base"))
-    marks += [_band(frame, curve) for curve in found]
-    for curve in found:
-        marks.append(_line(frame, curve))
-        end = curve.levels[-1].gap
+    base_points = [
+        (float(level.layer), level.gap_before) for level in gap_curves[0].layers if level.gap_before is not None
+    ]
+    if base_points:
+        marks.append(frame.polyline(base_points, "mean k-base dashed"))
+        labels.append((base_points[-1][1], f"before {words.decimal(base_points[-1][1], 2)}", "k-base"))
+    marks += [_interval_band(frame, curve) for curve in gap_curves]
+    for curve in gap_curves:
+        marks.append(_curve_lines(frame, curve))
+        end = curve.layers[-1].gap
         labels.append((end, f"{curve.kind} {words.decimal(end, 2)}", kind_class(curve.kind)))
-    about = f"{title}: refusal gap by layer. At layer {layers[-1]}: {'; '.join(text for _, text, _ in labels)}."
-    return Panel(title, frame.draw([*marks, frame.right_labels(labels)], about))
+    description = f"{title}: refusal gap by layer. At layer {layers[-1]}: {'; '.join(text for _, text, _ in labels)}."
+    return Panel(title, frame.draw([*marks, frame.right_labels(labels)], description))
 
 
-def _band(frame: Frame, curve: Curve) -> Markup:
-    ends = [(float(level.layer), level.low, level.high) for level in curve.levels]
-    known = [(x, low, high) for x, low, high in ends if low is not None and high is not None]
-    return frame.band(known, f"band {kind_class(curve.kind)}") if len(known) > 1 else Markup("")
+def _interval_band(frame: PlotFrame, curve: ArmGapCurve) -> Markup:
+    ends = [(float(level.layer), level.low, level.high) for level in curve.layers]
+    intervals = [(x, low, high) for x, low, high in ends if low is not None and high is not None]
+    return frame.band(intervals, f"band {kind_class(curve.kind)}") if len(intervals) > 1 else Markup("")
 
 
-def _line(frame: Frame, curve: Curve) -> Markup:
+def _curve_lines(frame: PlotFrame, curve: ArmGapCurve) -> Markup:
     style = kind_class(curve.kind)
-    marks = [frame.path(run, f"run {style}") for run in curve.runs]
-    marks.append(frame.path([(level.layer, level.gap) for level in curve.levels], f"mean {style}"))
-    if len(curve.levels) <= 12:
-        marks += [frame.dot(level.layer, level.gap, curve.kind, _about(curve, level)) for level in curve.levels]
+    marks = [frame.polyline(run, f"run {style}") for run in curve.run_lines]
+    marks.append(frame.polyline([(level.layer, level.gap) for level in curve.layers], f"mean {style}"))
+    if len(curve.layers) <= 12:
+        marks += [
+            frame.dot(level.layer, level.gap, curve.kind, _layer_description(curve, level)) for level in curve.layers
+        ]
     return Markup("").join(marks)
 
 
-def _about(curve: Curve, level: Level) -> str:
+def _layer_description(curve: ArmGapCurve, level: ArmLayer) -> str:
     interval = f" [{words.decimal(level.low, 2)}, {words.decimal(level.high, 2)}]" if level.low is not None else ""
     return f"{curve.label}, layer {level.layer}: gap {words.decimal(level.gap, 2)}{interval}"
 
 
-def _encoder(facts: EncoderFacts | None) -> tuple[str, bool]:
+def _encoder_finding(check: FrozenEncoderCheck | None) -> tuple[str, bool]:
     """What was found about the frozen encoder, and whether it stayed as it was."""
-    if facts is None:
+    if check is None:
         return "Whether the audio encoder stayed unchanged was not measured.", True
-    named = (("parameters", facts.parameters_equal), ("buffers", facts.buffers_equal))
-    equal = [name for name, same in named if same is True]
-    changed = [name for name, same in named if same is False]
-    difference = facts.output_max_abs_difference
+    checks = (("parameters", check.parameters_equal), ("buffers", check.buffers_equal))
+    equal = [name for name, is_equal in checks if is_equal is True]
+    changed = [name for name, is_equal in checks if is_equal is False]
+    difference = check.output_max_abs_difference
     moved = difference is not None and difference > 0
-    said = []
+    phrases = []
     if equal:
-        said.append(f"its {words.listed(equal)} are equal before and after")
+        phrases.append(f"its {words.join_items(equal)} are equal before and after")
     if changed:
-        said.append(f"its {words.listed(changed)} changed")
+        phrases.append(f"its {words.join_items(changed)} changed")
     if difference is not None:
-        said.append(f"the largest difference in its output is {difference:.3g}")
-    if facts.input_max_abs_difference is not None:
-        said.append(f"that in what goes into the language model {facts.input_max_abs_difference:.3g}")
-        moved = moved or facts.input_max_abs_difference > 0
-    if not said:
+        phrases.append(f"the largest difference in its output is {difference:.3g}")
+    if check.input_max_abs_difference is not None:
+        phrases.append(f"that in what goes into the language model {check.input_max_abs_difference:.3g}")
+        moved = moved or check.input_max_abs_difference > 0
+    if not phrases:
         return "Whether the audio encoder stayed unchanged was not measured.", True
     verdict = "The audio encoder did change" if changed or moved else "The audio encoder did not change"
-    return f"{verdict}: {words.listed(said)}.", not (changed or moved)
+    return f"{verdict}: {words.join_items(phrases)}.", not (changed or moved)
 
 
-def _contrast(mechanism: Mechanism) -> str:
-    c = mechanism.contrast
+def _contrast_sentence(mechanism: MechanismRecord) -> str:
+    contrast = mechanism.contrast
     text = "The refusal direction is the difference in means"
-    if c.harm_n is not None and c.benign_n is not None:
-        text += f" of {c.harm_n} harmful and {c.benign_n} benign prompts"
-    if c.held_out_harm_n is not None and c.held_out_benign_n is not None:
-        text += f"; gaps are measured on {c.held_out_harm_n} held-out harmful and {c.held_out_benign_n} benign ones"
+    if contrast.harm_n is not None and contrast.benign_n is not None:
+        text += f" of {contrast.harm_n} harmful and {contrast.benign_n} benign prompts"
+    if contrast.held_out_harm_n is not None and contrast.held_out_benign_n is not None:
+        text += f"; gaps are measured on {contrast.held_out_harm_n} held-out harmful and {contrast.held_out_benign_n} benign ones"
     return f"{text}."
 
 
-def _layers(found: Sequence[Curve]) -> Table:
+def _layer_table(gap_curves: Sequence[ArmGapCurve]) -> Table:
     head = (
         "Arm",
         "Prompts",
@@ -167,40 +177,46 @@ def _layers(found: Sequence[Curve]) -> Table:
     )
     rows = tuple(
         (
-            _named(curve), words.spoken(curve.modality), str(level.layer), str(level.runs), number(level.before),
-            number(level.gap, level.low, level.high), number(level.cosine), number(level.drift),
-            number(level.cka), words.percent(level.recognised),
+            _curve_name(curve), words.modality_label(curve.modality), str(level.layer), str(level.runs), number_cell(level.gap_before),
+            number_cell(level.gap, level.low, level.high), number_cell(level.cosine_to_refit), number_cell(level.drift),
+            number_cell(level.cka), words.percent(level.harm_accuracy),
         )
-        for curve in found
-        for level in curve.levels
+        for curve in gap_curves
+        for level in curve.layers
     )  # fmt: skip
     return Table("Refusal gap by arm and layer", head, rows, names=2)
 
 
-def _named(curve: Curve) -> str:
+def _curve_name(curve: ArmGapCurve) -> str:
     return f"{curve.label}, {curve.model}" if curve.model else curve.label
 
 
-def _late(changes: Sequence[LateChange], every: Sequence[Arm]) -> Table:
+def _late_change_table(changes: Sequence[LateGapChange], arm_list: Sequence[ArmSummary]) -> Table:
     """The mean change over the last quarter of layers, one row an arm and modality."""
-    known = {arm.name: arm for arm in every}
-    many = len({change.model for change in changes}) > 1
-    members: dict[tuple[str, str | None, str], list[LateChange]] = {}
+    arms_by_name = {arm.name: arm for arm in arm_list}
+    several_models = len({change.model for change in changes}) > 1
+    members: dict[tuple[str, str | None, str], list[LateGapChange]] = {}
     for change in changes:
         if change.arm != "base" and change.gap_change is not None:
             members.setdefault((change.arm, change.model, change.modality), []).append(change)
     rows = []
-    for (name, model, modality), chosen in members.items():
-        values = [change.gap_change for change in chosen if change.gap_change is not None]
-        low, high = interval_over_runs(values) or (chosen[0].low, chosen[0].high)
-        label = known[name].short if name in known else name
-        label = f"{label}, {model}" if many and model else label
+    for (name, model, modality), arm_changes in members.items():
+        values = [change.gap_change for change in arm_changes if change.gap_change is not None]
+        low, high = interval_over_runs(values) or (arm_changes[0].low, arm_changes[0].high)
+        label = arms_by_name[name].short_label if name in arms_by_name else name
+        label = f"{label}, {model}" if several_models and model else label
         rows.append(
-            (label, words.spoken(modality), str(len(values)), words.decimal(mean(values)), _interval(low, high))
+            (
+                label,
+                words.modality_label(modality),
+                str(len(values)),
+                words.decimal(mean_measured(values)),
+                _interval(low, high),
+            )
         )
     head = ("Arm", "Prompts", "Runs", "change of the gap", "95 % interval")
     return Table("Change of the refusal gap in the last quarter of layers, after − before", head, tuple(rows), names=2)
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    return f"[{words.decimal(low)}, {words.decimal(high)}]" if low is not None and high is not None else words.NONE
+    return f"[{words.decimal(low)}, {words.decimal(high)}]" if low is not None and high is not None else words.MISSING

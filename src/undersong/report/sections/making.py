@@ -8,11 +8,11 @@ from typing import Any
 
 from undersong.report import words
 from undersong.report.panels import Table
-from undersong.report.schema import Results, models
+from undersong.report.schema import Results, model_names
 
 
 @dataclass(frozen=True, slots=True)
-class Making:
+class Provenance:
     """Notes of the results, what the study is, its settings one by one, and the provenance in groups; all as text."""
 
     notes: tuple[str, ...]
@@ -21,31 +21,35 @@ class Making:
     provenance: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # (group, its rows)
 
 
-def build(results: Results) -> Making:
+def build_provenance(results: Results) -> Provenance:
     """Nested settings stand flat, named by their path."""
     study = results.study
-    asked = {
-        "study": study.name, "models": models(results), "families": study.families, "protocol": study.protocol,
+    study_facts = {
+        "study": study.name, "models": model_names(results), "families": study.families, "protocol": study.protocol,
         "judge": study.judge, "steps": study.steps, "seeds": study.seeds, "draws": study.draws,
     }  # fmt: skip
-    single = [(key, words.plain(value)) for key, value in results.provenance.items() if not isinstance(value, Mapping)]
-    groups = [("", tuple(single))] if single else []
+    ungrouped = [
+        (key, words.value_text(value)) for key, value in results.provenance.items() if not isinstance(value, Mapping)
+    ]
+    groups = [("", tuple(ungrouped))] if ungrouped else []
     groups += [
-        (key.replace("_", " "), tuple(_rows(value)))
+        (key.replace("_", " "), tuple(_flatten_settings(value)))
         for key, value in results.provenance.items()
         if isinstance(value, Mapping) and value
     ]
-    return Making(
+    return Provenance(
         notes=tuple(results.notes),
-        study=tuple((key, words.plain(value)) for key, value in asked.items() if value is not None),
-        config=Table("The study file, as it was run", ("Setting", "Value"), tuple(_rows(study.config)), names=2),
+        study=tuple((key, words.value_text(value)) for key, value in study_facts.items() if value is not None),
+        config=Table(
+            "The study file, as it was run", ("Setting", "Value"), tuple(_flatten_settings(study.config)), names=2
+        ),
         provenance=tuple(groups),
     )
 
 
-def _rows(value: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, str]]:
+def _flatten_settings(value: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, str]]:
     for key, inner in value.items():
         if isinstance(inner, Mapping):
-            yield from _rows(inner, f"{path}{key} · ")
+            yield from _flatten_settings(inner, f"{path}{key} · ")
         else:
-            yield f"{path}{key}", words.plain(inner)
+            yield f"{path}{key}", words.value_text(inner)

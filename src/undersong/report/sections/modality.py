@@ -9,17 +9,17 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from undersong.report import words
-from undersong.report.panels import Group, Panel, Table, Value, number, share
+from undersong.report.panels import NumberCell, Panel, PanelGroup, Table, number_cell, percent_cell
 from undersong.report.schema import Results
-from undersong.report.summary import Facet, View, estimate, facets, kind_order, view
-from undersong.report.svg import Frame, kind_class, percent_axis, tag
+from undersong.report.summary import Facet, VerdictFilter, default_verdict_filter, estimate_rate, facets, kind_order
+from undersong.report.svg import PlotFrame, kind_class, percent_axis, tag
 from undersong.statistics import paired_runs
 
 HEIGHT = 216
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ModalityPair:
     """Two runs on the same selection at the last step both reached: the rate after audio and after text, as shares."""
 
     kind: str
@@ -30,7 +30,7 @@ class Pair:
     text: float
 
 
-class Key(NamedTuple):
+class ModalityPairKey(NamedTuple):
     """What the two runs of a pair share."""
 
     kind: str
@@ -41,112 +41,135 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Modality:
+class ModalityComparison:
     """A panel a facet and prompt modality; `numbers`: the paired difference by kind of selection."""
 
     rate: str
-    groups: tuple[Group, ...]
+    groups: tuple[PanelGroup, ...]
     numbers: Table
     drawn: Table  # every pair of runs
     unpaired: int  # runs left out, for want of a run on the same selection in the other modality
 
 
-def build(results: Results) -> Modality | None:
+def build_modality_comparison(results: Results) -> ModalityComparison | None:
     """None where no two runs pair."""
-    shown = view(results)
-    if shown is None:
+    verdict_filter = default_verdict_filter(results)
+    if verdict_filter is None:
         return None
-    found = [
-        (facet, modality, *_pairs(facet, shown, modality))
+    facet_pairs = [
+        (facet, modality, *_pair_runs(facet, verdict_filter, modality))
         for facet in facets(results)
         for modality in ("audio", "text")
     ]
-    drawn = [(facet, modality, pairs) for facet, modality, pairs, _ in found if pairs]
-    if not drawn:
+    plotted_pairs = [(facet, modality, pairs) for facet, modality, pairs, _ in facet_pairs if pairs]
+    if not plotted_pairs:
         return None
-    top = percent_axis(max(max(pair.audio, pair.text) for _, _, pairs in drawn for pair in pairs))[0]
+    top = percent_axis(max(max(pair.audio, pair.text) for _, _, pairs in plotted_pairs for pair in pairs))[0]
     groups: dict[str, list[Panel]] = {}
-    for facet, modality, pairs in drawn:
-        title = f"{words.spoken(modality).capitalize()} prompts"
-        groups.setdefault(facet.title, []).append(Panel(title, _plot(facet, shown, modality, pairs, top, title)))
-    rows = tuple(row for facet, modality, pairs in drawn for row in _numbers(facet, modality, pairs))
+    for facet, modality, pairs in plotted_pairs:
+        title = f"{words.modality_label(modality).capitalize()} prompts"
+        groups.setdefault(facet.title, []).append(
+            Panel(title, _pair_plot(facet, verdict_filter, modality, pairs, top, title))
+        )
+    rows = tuple(row for facet, modality, pairs in plotted_pairs for row in _difference_rows(facet, modality, pairs))
     head = ("Selection", "Prompts", "pairs", "audio, %", "text, %", "audio − text, points [95 %]")
-    of_pairs = tuple(row for facet, modality, pairs in drawn for row in _each(facet, modality, pairs))
-    places = ("Selection", "Prompts", "draw", "seed", "step", "audio, %", "text, %")
-    return Modality(
-        rate=shown.rate,
-        groups=tuple(Group(title, tuple(panels)) for title, panels in groups.items()),
-        numbers=Table(f"{shown.rate} after training on audio and on text", head, rows, names=2),
-        drawn=Table(f"{shown.rate} of each pair of runs", places, of_pairs, names=2),
-        unpaired=sum(left for _, _, _, left in found),
+    pair_rows = tuple(row for facet, modality, pairs in plotted_pairs for row in _pair_rows(facet, modality, pairs))
+    pair_headings = ("Selection", "Prompts", "draw", "seed", "step", "audio, %", "text, %")
+    return ModalityComparison(
+        rate=verdict_filter.rate_label,
+        groups=tuple(PanelGroup(title, tuple(panels)) for title, panels in groups.items()),
+        numbers=Table(f"{verdict_filter.rate_label} after training on audio and on text", head, rows, names=2),
+        drawn=Table(f"{verdict_filter.rate_label} of each pair of runs", pair_headings, pair_rows, names=2),
+        unpaired=sum(unpaired for _, _, _, unpaired in facet_pairs),
     )
 
 
-def _pairs(facet: Facet, shown: View, modality: str) -> tuple[list[Pair], int]:
+def _pair_runs(facet: Facet, verdict_filter: VerdictFilter, modality: str) -> tuple[list[ModalityPair], int]:
     """Pairs of the last step both modalities reached, and how many of its runs found no partner."""
-    rates: dict[str | None, dict[Key, float]] = {"audio": {}, "text": {}}
+    rates: dict[str | None, dict[ModalityPairKey, float]] = {"audio": {}, "text": {}}
     for arm in facet.arms:
-        for cell in shown.cells(arm.runs, modality) if arm.train_modality in rates else ():
+        for cell in verdict_filter.run_rates(arm.runs, modality) if arm.train_modality in rates else ():
             run = cell.run
-            key = Key(arm.kind, run.draw or 0, run.seed or 0, run.step, run.selection_hash)
+            key = ModalityPairKey(arm.kind, run.draw or 0, run.seed or 0, run.step, run.selection_hash)
             rates[arm.train_modality][key] = cell.rate
-    last = max({key.step for key in rates["audio"]} & {key.step for key in rates["text"]}, default=None)
-    audio, text = ({key: rate for key, rate in rates[side].items() if key.step == last} for side in ("audio", "text"))
+    last_step = max({key.step for key in rates["audio"]} & {key.step for key in rates["text"]}, default=None)
+    audio, text = (
+        {key: rate for key, rate in rates[train_modality].items() if key.step == last_step}
+        for train_modality in ("audio", "text")
+    )
     pairs = [
-        Pair(key.kind, key.draw, key.seed, key.step, rate, text[key]) for key, rate in audio.items() if key in text
+        ModalityPair(key.kind, key.draw, key.seed, key.step, rate, text[key])
+        for key, rate in audio.items()
+        if key in text
     ]
     return sorted(pairs, key=lambda pair: kind_order(pair.kind)), len(audio.keys() ^ text.keys())
 
 
-def _by_kind(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
-    kinds: dict[str, list[Pair]] = {}
+def _pairs_by_kind(pairs: Sequence[ModalityPair]) -> dict[str, list[ModalityPair]]:
+    kinds: dict[str, list[ModalityPair]] = {}
     for pair in pairs:
         kinds.setdefault(pair.kind, []).append(pair)
     return kinds
 
 
-def _plot(facet: Facet, shown: View, modality: str, pairs: Sequence[Pair], top: float, title: str) -> Markup:
-    kinds = _by_kind(pairs)
-    frame = Frame.of((-0.5, len(kinds) - 0.5), (0.0, top), HEIGHT)
+def _pair_plot(
+    facet: Facet, verdict_filter: VerdictFilter, modality: str, pairs: Sequence[ModalityPair], top: float, title: str
+) -> Markup:
+    kinds = _pairs_by_kind(pairs)
+    frame = PlotFrame.from_domains((-0.5, len(kinds) - 0.5), (0.0, top), HEIGHT)
     marks = [frame.grid(percent_axis(top)[1])]
-    base = estimate(shown.cells(facet.bases, modality))
+    base = estimate_rate(verdict_filter.run_rates(facet.base_runs, modality))
     if base is not None:
-        marks.append(frame.level(base.mean, "k-base", base.low, base.high))
-        marks.append(frame.right_labels([(base.mean, f"base {words.bare(base.mean)}", "k-base")]))
-    at, said = [], []
+        marks.append(frame.reference_line(base.mean, "k-base", base.low, base.high))
+        marks.append(frame.right_labels([(base.mean, f"base {words.percent_number(base.mean)}", "k-base")]))
+    x_ticks, kind_summaries = [], []
     for i, (kind, members) in enumerate(kinds.items()):
         left, right = i - 0.22, i + 0.22
-        at += [(left, "audio"), (right, "text")]
+        x_ticks += [(left, "audio"), (right, "text")]
         for pair in members:
-            about = f"{kind}, seed {pair.seed}: audio {words.percent(pair.audio)}, text {words.percent(pair.text)}"
-            marks.append(frame.path([(left, pair.audio), (right, pair.text)], f"pair {kind_class(kind)}"))
-            marks.append(frame.dot(left, pair.audio, kind, about))
-            marks.append(frame.dot(right, pair.text, kind, about, "hollow"))
+            description = (
+                f"{kind}, seed {pair.seed}: audio {words.percent(pair.audio)}, text {words.percent(pair.text)}"
+            )
+            marks.append(frame.polyline([(left, pair.audio), (right, pair.text)], f"pair {kind_class(kind)}"))
+            marks.append(frame.dot(left, pair.audio, kind, description))
+            marks.append(frame.dot(right, pair.text, kind, description, "hollow"))
         marks.append(tag("text", kind, x=f"{frame.x(i):.2f}%", y=HEIGHT + 38, class_=f"name mid {kind_class(kind)}"))
-        audio, text = (sum(side) / len(members) for side in ([p.audio for p in members], [p.text for p in members]))
-        said.append(f"{kind}: audio {words.percent(audio)}, text {words.percent(text)}")
-    about = f"{title}: {shown.rate} of audio-trained and text-trained runs. {'; '.join(said)}."
-    return frame.draw([*marks, frame.foot(at)], about)
+        audio, text = (sum(rates) / len(members) for rates in ([p.audio for p in members], [p.text for p in members]))
+        kind_summaries.append(f"{kind}: audio {words.percent(audio)}, text {words.percent(text)}")
+    description = (
+        f"{title}: {verdict_filter.rate_label} of audio-trained and text-trained runs. {'; '.join(kind_summaries)}."
+    )
+    return frame.draw([*marks, frame.x_axis(x_ticks)], description)
 
 
-def _numbers(facet: Facet, modality: str, pairs: Sequence[Pair]) -> Iterable[tuple[str | Value, ...]]:
-    for kind, members in _by_kind(pairs).items():
+def _difference_rows(
+    facet: Facet, modality: str, pairs: Sequence[ModalityPair]
+) -> Iterable[tuple[str | NumberCell, ...]]:
+    for kind, members in _pairs_by_kind(pairs).items():
         audio = {(0, pair.draw, pair.seed): pair.audio for pair in members}
         text = {(0, pair.draw, pair.seed): pair.text for pair in members}
-        gap = paired_runs(text, audio, limits=(-1.0, 1.0))
-        a, t = (sum(side.values()) / len(members) for side in (audio, text))
-        ends = (None if end is None else 100 * end for end in (gap.difference, gap.low, gap.high))
-        text_of = " ".join(filter(None, (words.points(gap.difference), words.bracket(gap.low, gap.high))))
+        difference = paired_runs(text, audio, limits=(-1.0, 1.0))
+        audio_mean, text_mean = (sum(rates.values()) / len(members) for rates in (audio, text))
+        ends = (None if end is None else 100 * end for end in (difference.difference, difference.low, difference.high))
+        difference_text = " ".join(
+            filter(None, (words.points(difference.difference), words.bracket(difference.low, difference.high)))
+        )
         yield (
-            _named(kind, facet), words.spoken(modality), str(len(members)), share(a), share(t), Value(text_of, *ends),
+            _selection_label(kind, facet), words.modality_label(modality), str(len(members)), percent_cell(audio_mean), percent_cell(text_mean), NumberCell(difference_text, *ends),
         )  # fmt: skip
 
 
-def _each(facet: Facet, modality: str, pairs: Sequence[Pair]) -> Iterable[tuple[str | Value, ...]]:
+def _pair_rows(facet: Facet, modality: str, pairs: Sequence[ModalityPair]) -> Iterable[tuple[str | NumberCell, ...]]:
     for pair in pairs:
-        place = (number(value, places=0) for value in (pair.draw, pair.seed, pair.step))
-        yield _named(pair.kind, facet), words.spoken(modality), *place, share(pair.audio), share(pair.text)
+        condition_cells = (number_cell(value, decimals=0) for value in (pair.draw, pair.seed, pair.step))
+        yield (
+            _selection_label(pair.kind, facet),
+            words.modality_label(modality),
+            *condition_cells,
+            percent_cell(pair.audio),
+            percent_cell(pair.text),
+        )
 
 
-def _named(kind: str, facet: Facet) -> str:
+def _selection_label(kind: str, facet: Facet) -> str:
     return f"{kind}, {facet.title}" if facet.title else kind

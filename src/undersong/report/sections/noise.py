@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from undersong.report import words
-from undersong.report.panels import Table, trained
+from undersong.report.panels import Table, training_label
 from undersong.report.schema import Results
-from undersong.report.variation import Noise
+from undersong.report.variation import RunNoiseRecord
 
-HEAD = ("Base", "trained", "asked", "runs in groups", "SD of one run, points", "95 % of pairs differ by less than")
+RUN_NOISE_HEADINGS = (
+    "Base",
+    "trained",
+    "asked",
+    "runs in groups",
+    "SD of one run, points",
+    "95 % of pairs differ by less than",
+)
 
 
-def build(results: Results) -> Table | None:
+def build_run_noise_table(results: Results) -> Table | None:
     """None where the results say nothing of it."""
     if not results.run_noise:
         return None
-    rows = tuple(_row(one) for one in results.run_noise)
-    return Table("Run noise: same samples, other training seed", HEAD, rows, 3)
+    rows = tuple(_run_noise_row(run_noise) for run_noise in results.run_noise)
+    return Table("Run noise: same samples, other training seed", RUN_NOISE_HEADINGS, rows, 3)
 
 
-def _row(one: Noise) -> tuple[str, ...]:
-    asked = " · ".join(filter(None, (one.set, words.spoken(one.modality) if one.modality else "")))
-    names = one.model or words.NONE, trained(one.train_modality), asked
-    if one.sd is None:
-        return (*names, words.NONE, one.note or "not estimated", words.NONE)
-    spread = " ".join(filter(None, (words.bare(one.sd), words.bracket(one.low, one.high))))
-    reach = words.NONE if one.reach is None else f"{words.bare(one.reach)} points"
-    return (*names, f"{one.runs} in {one.groups}", spread, reach)
+def _run_noise_row(run_noise: RunNoiseRecord) -> tuple[str, ...]:
+    prompt_label = " · ".join(
+        filter(None, (run_noise.set, words.modality_label(run_noise.modality) if run_noise.modality else ""))
+    )
+    names = run_noise.model or words.MISSING, training_label(run_noise.train_modality), prompt_label
+    if run_noise.sd is None:
+        return (*names, words.MISSING, run_noise.note or "not estimated", words.MISSING)
+    spread = " ".join(filter(None, (words.percent_number(run_noise.sd), words.bracket(run_noise.low, run_noise.high))))
+    max_difference = words.MISSING if run_noise.reach is None else f"{words.percent_number(run_noise.reach)} points"
+    return (*names, f"{run_noise.runs} in {run_noise.groups}", spread, max_difference)

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from undersong.report import words
-from undersong.report.panels import Group, Panel, Table, Value, share
-from undersong.report.schema import Defense, Interval
-from undersong.report.svg import Frame, percent_axis, tag
+from undersong.report.panels import NumberCell, Panel, PanelGroup, Table, percent_cell
+from undersong.report.schema import DefenseRecord, MeanWithInterval
+from undersong.report.svg import PlotFrame, percent_axis, tag
 
 HEIGHT, WIDTH = 190, 320  # pixels; the width is that of a usual page
-LEAST = 4  # rows that are worth a picture
+MIN_DEFENSES = 4  # rows that are worth a picture
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class TradeoffPoint:
     """A defense: JSR and one cost, each where it is highest, as shares; `number`: its row in the table, from 1."""
 
     number: int
@@ -29,109 +29,124 @@ class Point:
     cost: float
 
 
-def build(title: str, rows: Sequence[Defense], rate: str) -> Group | None:
+def build_tradeoff_group(title: str, rows: Sequence[DefenseRecord], rate: str) -> PanelGroup | None:
     """`rows` of one undefended arm, in the order of their table; None for so few that the table says it all."""
-    if len(rows) < LEAST:
+    if len(rows) < MIN_DEFENSES:
         return None
-    panels = [panel for name, cost in COSTS if (panel := _panel(name, _points(rows, cost), rate)) is not None]
-    return Group(title, tuple(panels)) if panels else None
+    panels = [
+        panel
+        for name, cost in COSTS
+        if (panel := _tradeoff_panel(name, _tradeoff_points(rows, cost), rate)) is not None
+    ]
+    return PanelGroup(title, tuple(panels)) if panels else None
 
 
-def table(blocks: Sequence[tuple[str, Sequence[Defense]]], rate: str) -> Table:
+def tradeoff_table(blocks: Sequence[tuple[str, Sequence[DefenseRecord]]], rate: str) -> Table:
     """What the pictures of `groups` show."""
     head = ("Defense", "Of", "Cost", f"{rate} where it is highest, %", "cost, %")
-    rows: list[tuple[str | Value, ...]] = [
-        (point.name, title, name, share(point.jsr), share(point.cost))
+    rows: list[tuple[str | NumberCell, ...]] = [
+        (point.name, title, name, percent_cell(point.jsr), percent_cell(point.cost))
         for title, block in blocks
         for name, cost in COSTS
-        if len(points := _points(block, cost)) >= LEAST
+        if len(points := _tradeoff_points(block, cost)) >= MIN_DEFENSES
         for point in points
     ]
     return Table(f"{rate} and cost of every defense", head, tuple(rows), names=3)
 
 
-def _points(rows: Sequence[Defense], cost: Callable[[Defense], float | None]) -> list[Point]:
-    found = []
+def _tradeoff_points(
+    rows: Sequence[DefenseRecord], cost: Callable[[DefenseRecord], float | None]
+) -> list[TradeoffPoint]:
+    points = []
     for number, row in enumerate(rows, start=1):
-        rates = [one.mean for one in row.jsr.values() if one is not None and one.mean is not None]
-        lost = cost(row)
-        if rates and lost is not None:
-            found.append(Point(number, row.defense, max(rates), lost))
-    return found
+        rates = [interval.mean for interval in row.jsr.values() if interval is not None and interval.mean is not None]
+        cost_value = cost(row)
+        if rates and cost_value is not None:
+            points.append(TradeoffPoint(number, row.defense, max(rates), cost_value))
+    return points
 
 
-def _worst(sets: dict[str, dict[str, Interval | None]], worse: Callable[[Sequence[float]], float]) -> float | None:
-    means = [one.mean for modes in sets.values() for one in modes.values() if one is not None and one.mean is not None]
-    return worse(means) if means else None
+def _worst_mean(
+    sets: dict[str, dict[str, MeanWithInterval | None]], aggregate: Callable[[Sequence[float]], float]
+) -> float | None:
+    means = [
+        interval.mean
+        for by_modality in sets.values()
+        for interval in by_modality.values()
+        if interval is not None and interval.mean is not None
+    ]
+    return aggregate(means) if means else None
 
 
-def _lost(row: Defense) -> float | None:
-    right = _worst(row.utility, min)
-    return None if right is None else 1 - right
+def _utility_loss(row: DefenseRecord) -> float | None:
+    lowest_utility = _worst_mean(row.utility, min)
+    return None if lowest_utility is None else 1 - lowest_utility
 
 
-def _unlearned(row: Defense) -> float | None:
+def _retention_loss(row: DefenseRecord) -> float | None:
     if row.defense == "none":
         return 0.0
     return None if row.kept is None or row.kept.mean is None else min(1.0, max(0.0, 1 - row.kept.mean))
 
 
-def _panel(name: str, points: Sequence[Point], rate: str) -> Panel | None:
-    if len(points) < LEAST:
+def _tradeoff_panel(name: str, points: Sequence[TradeoffPoint], rate: str) -> Panel | None:
+    if len(points) < MIN_DEFENSES:
         return None
-    right, at_x = percent_axis(max(point.jsr for point in points))
-    top, at_y = percent_axis(max(point.cost for point in points))
-    frame = Frame.of((0.0, right), (0.0, top), HEIGHT, inset=3)
-    front = [(point.jsr, point.cost) for point in pareto(points)]
+    x_max, x_ticks = percent_axis(max(point.jsr for point in points))
+    y_max, y_ticks = percent_axis(max(point.cost for point in points))
+    frame = PlotFrame.from_domains((0.0, x_max), (0.0, y_max), HEIGHT, inset=3)
+    front = [(point.jsr, point.cost) for point in pareto_front(points)]
     marks = [
-        frame.grid(at_y),
-        frame.foot(at_x, f"{rate}, where it is highest"),
-        frame.path(front, "mean k-base dashed"),
+        frame.grid(y_ticks),
+        frame.x_axis(x_ticks, f"{rate}, where it is highest"),
+        frame.polyline(front, "mean k-base dashed"),
     ]
-    marks += _marks(frame, points, rate)
-    told = "; ".join(f"{p.name}: {rate} {words.percent(p.jsr)}, {words.percent(p.cost)}" for p in points)
+    marks += _numbered_dots(frame, points, rate)
+    description = "; ".join(f"{p.name}: {rate} {words.percent(p.jsr)}, {words.percent(p.cost)}" for p in points)
     key = tuple(f"{point.number} {point.name}" for point in points)
-    return Panel(name, frame.draw(marks, f"{rate} against {name}. {told}."), key)
+    return Panel(name, frame.draw(marks, f"{rate} against {name}. {description}."), key)
 
 
-def _marks(frame: Frame, points: Sequence[Point], rate: str) -> Iterator[Markup]:
+def _numbered_dots(frame: PlotFrame, points: Sequence[TradeoffPoint], rate: str) -> Iterator[Markup]:
     """Dots, and their numbers where they cover no other number or dot, as far as there is room."""
-    at = [(WIDTH * frame.x(point.jsr) / 100, frame.y(point.cost)) for point in points]
-    taken = [(x, y, 4.0, 4.0) for x, y in at]
-    for point, (x, y) in zip(points, at, strict=True):
+    positions = [(WIDTH * frame.x(point.jsr) / 100, frame.y(point.cost)) for point in points]
+    occupied = [(x, y, 4.0, 4.0) for x, y in positions]
+    for point, (x, y) in zip(points, positions, strict=True):
         half = 3.6 * len(str(point.number))
-        spots = [(dx * (half + 4), dy) for dy in (-7, 8, -18, 19, -29) for dx in (1, -1, 0)]
-        free = [(dx, dy) for dx, dy in spots if not any(_touch(x + dx, y + dy, half, box) for box in taken)]
-        dx, dy = (free or spots)[0]
-        taken.append((x + dx, y + dy, half, 5.0))
-        about = f"{point.name}: {rate} {words.percent(point.jsr)}, {words.percent(point.cost)}"
-        yield frame.dot(point.jsr, point.cost, "base" if point.name == "none" else "distant", about)
+        offsets = [(dx * (half + 4), dy) for dy in (-7, 8, -18, 19, -29) for dx in (1, -1, 0)]
+        free_offsets = [
+            (dx, dy) for dx, dy in offsets if not any(_boxes_overlap(x + dx, y + dy, half, box) for box in occupied)
+        ]
+        dx, dy = (free_offsets or offsets)[0]
+        occupied.append((x + dx, y + dy, half, 5.0))
+        description = f"{point.name}: {rate} {words.percent(point.jsr)}, {words.percent(point.cost)}"
+        yield frame.dot(point.jsr, point.cost, "base" if point.name == "none" else "distant", description)
         x_at = f"{frame.x(point.jsr):.2f}%"
         yield tag("text", str(point.number), x=x_at, y=y, dx=dx, dy=dy + 4, class_="tick mid")
 
 
-def _touch(x: float, y: float, half: float, box: tuple[float, float, float, float]) -> bool:
+def _boxes_overlap(x: float, y: float, half: float, box: tuple[float, float, float, float]) -> bool:
     return abs(x - box[0]) < half + box[2] and abs(y - box[1]) < 5.0 + box[3]
 
 
-COSTS: tuple[tuple[str, Callable[[Defense], float | None]], ...] = (
-    ("over-refusal", lambda row: _worst(row.over_refusal, max)),
-    ("benign prompts not answered rightly", _lost),
-    ("of what the tuning taught, lost", _unlearned),
+COSTS: tuple[tuple[str, Callable[[DefenseRecord], float | None]], ...] = (
+    ("over-refusal", lambda row: _worst_mean(row.over_refusal, max)),
+    ("benign prompts not answered rightly", _utility_loss),
+    ("of what the tuning taught, lost", _retention_loss),
 )
 
 
-def pareto(points: Sequence[Point]) -> list[Point]:
+def pareto_front(points: Sequence[TradeoffPoint]) -> list[TradeoffPoint]:
     """Those that none betters in one and equals in the other, from the lowest JSR on."""
-    front: list[Point] = []
-    for point in sorted(points, key=lambda one: (one.jsr, one.cost)):
+    front: list[TradeoffPoint] = []
+    for point in sorted(points, key=lambda candidate: (candidate.jsr, candidate.cost)):
         if not front or point.cost < front[-1].cost:
             front.append(point)
     return front
 
 
-def groups(blocks: Sequence[tuple[str, Sequence[Defense]]], rate: str) -> Iterator[Group]:
+def tradeoff_groups(blocks: Sequence[tuple[str, Sequence[DefenseRecord]]], rate: str) -> Iterator[PanelGroup]:
     """Of every block that is worth a picture."""
     for title, rows in blocks:
-        if (group := build(title, rows, rate)) is not None:
+        if (group := build_tradeoff_group(title, rows, rate)) is not None:
             yield group

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from undersong.report import words
-from undersong.report.beforehand import Agreement, Near, Screen
-from undersong.report.clips import SECONDS, Audio, Heard, Players, players
+from undersong.report.beforehand import AxisAgreementRecord, AxisScreening, NeighborPair
+from undersong.report.clips import MAX_CLIP_SECONDS, AudioFiles, AudioPlayer, EmbeddedPlayers, embed_players
 from undersong.report.panels import Panel, Table
 from undersong.report.schema import Results
 from undersong.report.sections import distances
-from undersong.report.svg import Scale, strip
+from undersong.report.svg import LinearScale, interval_strip
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class SampleRow:
     """A benign sample, its nearest harmful item and their distance; no player where its audio is not in the page."""
 
     rank: int
@@ -28,12 +28,12 @@ class Item:
     further: tuple[str, ...]  # other distances, named
     nearest_id: str
     nearest_text: str
-    player: Heard | None
-    nearest_player: Heard | None
+    player: AudioPlayer | None
+    nearest_player: AudioPlayer | None
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class LabelMedianMark:
     """One value of a label: its median distance in a dot chart."""
 
     label: str
@@ -44,18 +44,18 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
+class AxisSamples:
     """One screen: an axis, and the harm set and model where there are several; `facts`: one sentence about it."""
 
     name: str
     facts: str
-    closest: tuple[Item, ...]
-    distant: tuple[Item, ...]
-    marks: tuple[Mark, ...]
+    closest: tuple[SampleRow, ...]
+    distant: tuple[SampleRow, ...]
+    marks: tuple[LabelMedianMark, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Heat:
+class AgreementHeatmap:
     """A square table; a cell is (text, share of full colour, style class)."""
 
     caption: str
@@ -64,79 +64,81 @@ class Heat:
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class SamplesSection:
     """What was screened, axis by axis: `histograms` and `bins` in the order of `axes`; `agreement` of axes with one
     another."""
 
-    axes: tuple[Axis, ...]
+    axes: tuple[AxisSamples, ...]
     several: bool  # harm sets
     histograms: tuple[Panel, ...]
     bins: Table
-    agreement: tuple[Heat, ...]
+    agreement: tuple[AgreementHeatmap, ...]
     speaks: bool  # whether any sample has a player
     silent: str  # which clips have no player, or are cut; or empty
     quarantined: Table | None
 
 
-def build(results: Results, audio: Audio) -> Samples | None:
+def build_samples(results: Results, audio: AudioFiles) -> SamplesSection | None:
     """None where nothing was screened and no agreement of axes measured.  `audio`: sample id -> its file."""
     if not results.screen and results.axes_agreement is None:
         return None
-    many = len({screen.model for screen in results.screen}) > 1
-    several = len({screen.harm_set for screen in results.screen}) > 1
-    names = [_title(screen, several, many) for screen in results.screen]
-    played = players(results.screen, audio)
-    axes = tuple(_axis(screen, name, played.heard) for screen, name in zip(results.screen, names, strict=True))
-    return Samples(
+    several_models = len({screen.model for screen in results.screen}) > 1
+    several_harm_sets = len({screen.harm_set for screen in results.screen}) > 1
+    names = [_screening_title(screen, several_harm_sets, several_models) for screen in results.screen]
+    embedded = embed_players(results.screen, audio)
+    axes = tuple(
+        _axis_samples(screen, name, embedded.by_id) for screen, name in zip(results.screen, names, strict=True)
+    )
+    return SamplesSection(
         axes=axes,
-        several=several,
-        histograms=distances.panels(results, names),
-        bins=distances.table(results.screen, names),
-        agreement=tuple(_heats(results.axes_agreement)) if results.axes_agreement else (),
-        speaks=bool(played.heard),
-        silent=_silent(played),
-        quarantined=_quarantined(results.screen, names),
+        several=several_harm_sets,
+        histograms=distances.histogram_panels(results, names),
+        bins=distances.histogram_table(results.screen, names),
+        agreement=tuple(_heatmaps(results.axes_agreement)) if results.axes_agreement else (),
+        speaks=bool(embedded.by_id),
+        silent=_missing_audio_note(embedded),
+        quarantined=_quarantine_table(results.screen, names),
     )
 
 
-def _silent(played: Players) -> str:
-    said = []
-    if played.cut:
-        said.append(f"{words.count(played.cut, 'clip')} cut to {SECONDS}{words.THIN}s")
-    if played.left:
-        said.append(f"{words.count(played.left, 'clip')} without a player")
-    return f"To keep this file small: {words.listed(said)}." if said else ""
+def _missing_audio_note(embedded: EmbeddedPlayers) -> str:
+    phrases = []
+    if embedded.truncated:
+        phrases.append(f"{words.count(embedded.truncated, 'clip')} cut to {MAX_CLIP_SECONDS}{words.THIN_SPACE}s")
+    if embedded.skipped:
+        phrases.append(f"{words.count(embedded.skipped, 'clip')} without a player")
+    return f"To keep this file small: {words.join_items(phrases)}." if phrases else ""
 
 
-def _quarantined(screens: Sequence[Screen], names: Sequence[str]) -> Table | None:
+def _quarantine_table(screens: Sequence[AxisScreening], names: Sequence[str]) -> Table | None:
     """What was left out, of every axis; None where nothing was."""
-    left: dict[tuple[str, str], list[str]] = {}
+    axes_by_item: dict[tuple[str, str], list[str]] = {}
     for screen, name in zip(screens, names, strict=True):
         for item in screen.quarantined:
-            left.setdefault((item.id, item.reason or words.NONE), []).append(name)
-    rows = tuple((id, reason, ", ".join(axes)) for (id, reason), axes in left.items())
+            axes_by_item.setdefault((item.id, item.reason or words.MISSING), []).append(name)
+    rows = tuple((id, reason, ", ".join(axes)) for (id, reason), axes in axes_by_item.items())
     return Table("In quarantine: left out, and why", ("Sample", "Reason", "Axes"), rows, names=3) if rows else None
 
 
-def _title(screen: Screen, several: bool, many: bool) -> str:
+def _screening_title(screen: AxisScreening, several_harm_sets: bool, several_models: bool) -> str:
     """Of a screen: its axis, and the harm set and model where there are several."""
-    to = f" to {screen.harm_set}" if several and screen.harm_set else ""
-    return f"{screen.axis} axis{to}" + (f", {screen.model}" if many and screen.model else "")
+    harm_set_suffix = f" to {screen.harm_set}" if several_harm_sets and screen.harm_set else ""
+    return f"{screen.axis} axis{harm_set_suffix}" + (f", {screen.model}" if several_models and screen.model else "")
 
 
-def _axis(screen: Screen, name: str, heard: Mapping[str, Heard]) -> Axis:
-    near = [*screen.closest, *screen.distant]
-    places = words.distances(item.distance for item in near)
-    return Axis(
+def _axis_samples(screen: AxisScreening, name: str, players: Mapping[str, AudioPlayer]) -> AxisSamples:
+    neighbors = [*screen.closest, *screen.distant]
+    decimals = words.distance_decimals(item.distance for item in neighbors)
+    return AxisSamples(
         name=name,
-        facts=_facts(screen),
-        closest=tuple(_item(item, i, places, heard) for i, item in enumerate(screen.closest, 1)),
-        distant=tuple(_item(item, i, places, heard) for i, item in enumerate(screen.distant, 1)),
-        marks=tuple(_marks(screen)),
+        facts=_screening_facts(screen),
+        closest=tuple(_sample_row(item, i, decimals, players) for i, item in enumerate(screen.closest, 1)),
+        distant=tuple(_sample_row(item, i, decimals, players) for i, item in enumerate(screen.distant, 1)),
+        marks=tuple(_label_medians(screen)),
     )
 
 
-def _facts(screen: Screen) -> str:
+def _screening_facts(screen: AxisScreening) -> str:
     parts = [
         f"encoder {screen.encoder}" if screen.encoder else "",
         f"{words.count(screen.n_pool, 'sample')} in the pool" if screen.n_pool is not None else "",
@@ -147,57 +149,70 @@ def _facts(screen: Screen) -> str:
     ]
     if screen.distances.get("median") is not None:
         parts.append(
-            f"median distance {words.decimal(screen.distances['median'], words.distances(screen.distances.values()))}"
+            f"median distance {words.decimal(screen.distances['median'], words.distance_decimals(screen.distances.values()))}"
         )
-    return words.sentence("; ".join(filter(None, parts)) + ".")
+    return words.capitalize_first("; ".join(filter(None, parts)) + ".")
 
 
-def _item(item: Near, position: int, places: int, heard: Mapping[str, Heard]) -> Item:
-    further = (("centred", item.distance_centred), ("second", item.second_distance))
-    return Item(
-        rank=item.rank if item.rank is not None else position,
-        id=item.id,
-        text=item.text or "",
-        speaker=item.speaker or "",
-        distance=words.decimal(item.distance, places),
-        further=tuple(f"{name} {words.decimal(value, places)}" for name, value in further if value is not None),
-        nearest_id=item.nearest_id or "",
-        nearest_text=item.nearest_text or "",
-        player=heard.get(item.id),
-        nearest_player=heard.get(item.nearest_id or ""),
+def _sample_row(neighbor: NeighborPair, position: int, decimals: int, players: Mapping[str, AudioPlayer]) -> SampleRow:
+    other_distances = (("centred", neighbor.distance_centred), ("second", neighbor.second_distance))
+    return SampleRow(
+        rank=neighbor.rank if neighbor.rank is not None else position,
+        id=neighbor.id,
+        text=neighbor.text or "",
+        speaker=neighbor.speaker or "",
+        distance=words.decimal(neighbor.distance, decimals),
+        further=tuple(
+            f"{name} {words.decimal(value, decimals)}" for name, value in other_distances if value is not None
+        ),
+        nearest_id=neighbor.nearest_id or "",
+        nearest_text=neighbor.nearest_text or "",
+        player=players.get(neighbor.id),
+        nearest_player=players.get(neighbor.nearest_id or ""),
     )
 
 
-def _marks(screen: Screen) -> Iterable[Mark]:
+def _label_medians(screen: AxisScreening) -> Iterable[LabelMedianMark]:
     """Medians by label, smallest first, on one scale an axis."""
-    values = [m.median for group in screen.by_label.values() for m in group.values() if m.median is not None]
+    values = [
+        label_median.median
+        for group in screen.by_label.values()
+        for label_median in group.values()
+        if label_median.median is not None
+    ]
     if not values:
         return
     lowest, highest = min(values), max(values)
-    x = Scale((lowest, highest) if highest > lowest else (lowest - 1, lowest + 1), (4.0, 96.0))
-    places = words.distances(values)
+    x = LinearScale((lowest, highest) if highest > lowest else (lowest - 1, lowest + 1), (4.0, 96.0))
+    decimals = words.distance_decimals(values)
     reference = screen.distances.get("median")
-    inside = reference is not None and lowest <= reference <= highest
+    in_range = reference is not None and lowest <= reference <= highest
     for label, group in screen.by_label.items():
-        for value, found in sorted(group.items(), key=lambda pair: (pair[1].median is None, pair[1].median or 0.0)):
-            picture = strip(found.median, None, None, x, "base", reference=reference if inside else None)
-            n = f"{found.n:,}" if found.n is not None else words.NONE
-            yield Mark(label, value, n, words.decimal(found.median, min(places, 4)), picture)
+        for value, label_median in sorted(
+            group.items(), key=lambda pair: (pair[1].median is None, pair[1].median or 0.0)
+        ):
+            picture = interval_strip(
+                label_median.median, None, None, x, "base", reference=reference if in_range else None
+            )
+            n = f"{label_median.n:,}" if label_median.n is not None else words.MISSING
+            yield LabelMedianMark(label, value, n, words.decimal(label_median.median, min(decimals, 4)), picture)
 
 
-def _heats(agreement: Agreement) -> Iterable[Heat]:
-    named = (
+def _heatmaps(agreement: AxisAgreementRecord) -> Iterable[AgreementHeatmap]:
+    captioned_matrices = (
         ("Rank correlation of distances (Spearman)", agreement.spearman),
         ("Overlap of the closest samples (share)", agreement.overlap_closest),
     )
     names = tuple(agreement.axes)
-    for caption, matrix in named:
+    for caption, matrix in captioned_matrices:
         if names and len(matrix) == len(names) and all(len(row) == len(names) for row in matrix):
-            rows = tuple((name, tuple(_heat(value) for value in row)) for name, row in zip(names, matrix, strict=True))
-            yield Heat(caption, names, rows)
+            rows = tuple(
+                (name, tuple(_heatmap_cell(value) for value in row)) for name, row in zip(names, matrix, strict=True)
+            )
+            yield AgreementHeatmap(caption, names, rows)
 
 
-def _heat(value: float | None) -> tuple[str, float, str]:
+def _heatmap_cell(value: float | None) -> tuple[str, float, str]:
     if value is None:
-        return words.NONE, 0.0, ""
+        return words.MISSING, 0.0, ""
     return words.decimal(value, 2), round(min(abs(value), 1.0), 3), "below" if value < 0 else "above"

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from undersong.report import words
-from undersong.report.beforehand import Selection
+from undersong.report.beforehand import SelectionRecord
 from undersong.report.panels import Table
 from undersong.report.schema import Results
 
-SHOWN = 4  # overlaps of a selection that are shown
+MAX_OVERLAPS = 4  # overlaps of a selection that are shown
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SelectionRow:
     """One selection.  `overlap`: (another, Jaccard index) of the largest; `seconds`: mean length, selection / pool.
 
     `same_as`: selections of the same ids; none of random ones, which are drawn alike whatever the axis.
@@ -33,75 +33,87 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Selected:
+class SelectionsSection:
     """`twins`: how many selections are the same as another; `balance`: shares in the selection and in its pool."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[SelectionRow, ...]
     twins: int
     balance: Table
 
 
-def build(results: Results) -> Selected | None:
+def build_selections(results: Results) -> SelectionsSection | None:
     """None where the results hold no selection."""
     if not results.selections:
         return None
-    lines = tuple(dict.fromkeys(_line(selection) for selection in results.selections))  # one a study, not one a model
+    selection_rows = tuple(
+        dict.fromkeys(_selection_row(selection) for selection in results.selections)
+    )  # one a study, not one a model
     head = ("Selection", "of", "Value", "selection, %", "pool, %", "standardised difference")
     rows = tuple(
-        (_name(selection), " · ".join(path[:-1]), path[-1], *_balance_cells(values))
+        (_selection_name(selection), " · ".join(path[:-1]), path[-1], *_balance_cells(values))
         for selection in results.selections
-        for path, values in _leaves(selection.balance)
+        for path, values in _balance_leaves(selection.balance)
     )
-    twins = sum(1 for line in lines if line.same_as)
-    return Selected(
-        lines, twins, Table("Balance of every selection against its pool", head, tuple(dict.fromkeys(rows)), names=3)
+    duplicates = sum(1 for line in selection_rows if line.same_as)
+    return SelectionsSection(
+        selection_rows,
+        duplicates,
+        Table("Balance of every selection against its pool", head, tuple(dict.fromkeys(rows)), names=3),
     )
 
 
-def _name(selection: Selection) -> str:
+def _selection_name(selection: SelectionRecord) -> str:
     if selection.rule:
         return f"{selection.axis} {selection.kind}: {selection.rule}"
-    amount = f"{100 * selection.fraction:g}{words.THIN}%" if selection.fraction is not None else ""
+    amount = f"{100 * selection.fraction:g}{words.THIN_SPACE}%" if selection.fraction is not None else ""
     return " ".join(part for part in (selection.axis, selection.kind, amount) if part)
 
 
-def _line(selection: Selection) -> Line:
-    leaves = [(path, values) for path, values in _leaves(selection.balance) if _number(values, 2) is not None]
-    most = max(leaves, key=lambda leaf: abs(_number(leaf[1], 2) or 0.0), default=None)
+def _selection_row(selection: SelectionRecord) -> SelectionRow:
+    leaves = [
+        (path, values) for path, values in _balance_leaves(selection.balance) if _number_at(values, 2) is not None
+    ]
+    largest_leaf = max(leaves, key=lambda leaf: abs(_number_at(leaf[1], 2) or 0.0), default=None)
     seconds = [words.decimal(selection.seconds.get(name), 2) for name in ("selection", "pool")]
-    return Line(
-        name=_name(selection),
+    return SelectionRow(
+        name=_selection_name(selection),
         notes=tuple(selection.notes),
-        k=f"{selection.k:,}" if selection.k is not None else words.NONE,
-        draw=words.plain(selection.draw),
+        k=f"{selection.k:,}" if selection.k is not None else words.MISSING,
+        draw=words.value_text(selection.draw),
         hash=selection.hash or "",
         same_as=tuple(selection.same_as) if selection.kind != "random" else (),  # drawn alike whatever the axis
-        overlap=_most(selection.overlap),
-        unbalanced=f"{' · '.join(most[0])} {words.decimal(_number(most[1], 2), 2)}" if most else words.NONE,
-        seconds=" / ".join(seconds) if selection.seconds else words.NONE,
+        overlap=_largest_overlaps(selection.overlap),
+        unbalanced=f"{' · '.join(largest_leaf[0])} {words.decimal(_number_at(largest_leaf[1], 2), 2)}"
+        if largest_leaf
+        else words.MISSING,
+        seconds=" / ".join(seconds) if selection.seconds else words.MISSING,
     )
 
 
-def _most(overlap: Mapping[str, float | None]) -> tuple[tuple[str, str], ...]:
+def _largest_overlaps(overlap: Mapping[str, float | None]) -> tuple[tuple[str, str], ...]:
     """The selections it shares most with, nearest first, each named without its draw; all are in the results."""
-    known = {name: value for name, value in overlap.items() if value}
-    first = sorted(known, key=lambda name: (-(known[name] or 0.0), name))[:SHOWN]
-    return tuple((name.removesuffix("/draw 0"), words.decimal(known[name], 2)) for name in first)
+    nonzero = {name: value for name, value in overlap.items() if value}
+    names = sorted(nonzero, key=lambda name: (-(nonzero[name] or 0.0), name))[:MAX_OVERLAPS]
+    return tuple((name.removesuffix("/draw 0"), words.decimal(nonzero[name], 2)) for name in names)
 
 
-def _leaves(balance: Any, path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], list[Any]]]:
+def _balance_leaves(balance: Any, path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], list[Any]]]:
     """Every list in the nested balance, with the names that lead to it."""
     if isinstance(balance, list) and path:
         yield path, balance
     elif isinstance(balance, dict):
         for name, inner in balance.items():
-            yield from _leaves(inner, (*path, str(name)))
+            yield from _balance_leaves(inner, (*path, str(name)))
 
 
-def _number(values: list[Any], i: int) -> float | None:
+def _number_at(values: list[Any], i: int) -> float | None:
     value = values[i] if i < len(values) else None
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _balance_cells(values: list[Any]) -> tuple[str, str, str]:
-    return words.bare(_number(values, 0)), words.bare(_number(values, 1)), words.decimal(_number(values, 2), 2)
+    return (
+        words.percent_number(_number_at(values, 0)),
+        words.percent_number(_number_at(values, 1)),
+        words.decimal(_number_at(values, 2), 2),
+    )

@@ -3,47 +3,65 @@
 from __future__ import annotations
 
 from undersong.report import words
-from undersong.report.panels import Table, trained
+from undersong.report.panels import Table, training_label
 from undersong.report.schema import Results
-from undersong.report.variation import Component, Variance
+from undersong.report.variation import VarianceComponentRecord, VarianceRecord
 
-HEAD = ("Asked, trained", "source", "why no number, or 0", "values", "SD, points", "share of what is known")
-STANDING = (
+VARIANCE_HEADINGS = (
+    "Asked, trained",
+    "source",
+    "why no number, or 0",
+    "values",
+    "SD, points",
+    "share of what is known",
+)
+VARIANCE_CAVEAT = (
     "Bases, selections, draws and seeds are as many as this study has. Run noise grows with the rate: a study whose "
     "arms hardly break promises more power than one whose arms do has."
 )
 
 
-def build(results: Results) -> Table | None:
+def build_variance_table(results: Results) -> Table | None:
     """None where no source has a number, as in a study of one run an arm."""
-    if not any(part.sd is not None for one in results.variance for part in one.parts):
+    if not any(component.sd is not None for variance in results.variance for component in variance.parts):
         return None
-    rows = tuple(_row(one, part) for one in results.variance for part in one.parts)
-    return Table("Where the spread of rates comes from, runs and prompts of this study", HEAD, rows, 3)
+    rows = tuple(_variance_row(variance, component) for variance in results.variance for component in variance.parts)
+    return Table("Where the spread of rates comes from, runs and prompts of this study", VARIANCE_HEADINGS, rows, 3)
 
 
-def notes(results: Results) -> list[str]:
+def variance_notes(results: Results) -> list[str]:
     """How the table is read, and what else was found."""
-    found = [STANDING]
-    for one in results.variance:
-        if one.seed_by_prompts is not None:
-            found.append(
-                f"{_where(one)}: {words.bare(one.seed_by_prompts)} points of the seed’s SD are there because "
-                f"{words.count(one.n, 'prompt')} are few; what else there is only more seeds average out."
+    sentences = [VARIANCE_CAVEAT]
+    for variance in results.variance:
+        if variance.seed_by_prompts is not None:
+            sentences.append(
+                f"{_variance_label(variance)}: {words.percent_number(variance.seed_by_prompts)} points of the seed’s SD are there because "
+                f"{words.count(variance.n, 'prompt')} are few; what else there is only more seeds average out."
             )
-        if one.note:
-            found.append(f"{_where(one)}: {one.note}")
-    return found
+        if variance.note:
+            sentences.append(f"{_variance_label(variance)}: {variance.note}")
+    return sentences
 
 
-def _row(one: Variance, part: Component) -> tuple[str, ...]:
-    spread = words.NONE
-    if part.sd is not None:
-        spread = " ".join(filter(None, (words.bare(part.sd), words.bracket(part.low, part.high))))
-    values = str(part.groups) if part.groups else words.NONE
-    return _where(one), part.name, part.note or "", values, spread, words.percent(part.share)
+def _variance_row(variance: VarianceRecord, component: VarianceComponentRecord) -> tuple[str, ...]:
+    spread = words.MISSING
+    if component.sd is not None:
+        spread = " ".join(
+            filter(None, (words.percent_number(component.sd), words.bracket(component.low, component.high)))
+        )
+    values = str(component.groups) if component.groups else words.MISSING
+    return (
+        _variance_label(variance),
+        component.name,
+        component.note or "",
+        values,
+        spread,
+        words.percent(component.share),
+    )
 
 
-def _where(one: Variance) -> str:
-    asked = " · ".join(filter(None, (one.set, words.spoken(one.modality) if one.modality else "")))
-    return f"{asked}, {trained(one.train_modality).lower()}"
+def _variance_label(variance: VarianceRecord) -> str:
+    prompt_label = " · ".join(
+        filter(None, (variance.set, words.modality_label(variance.modality) if variance.modality else ""))
+    )
+    return f"{prompt_label}, {training_label(variance.train_modality).lower()}"

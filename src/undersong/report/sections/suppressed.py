@@ -5,84 +5,120 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from undersong.report import words
-from undersong.report.inside import Asymmetry, Claim, Mechanism, Recognition
+from undersong.report.inside import HarmRecognition, LateGapComparison, MechanismRecord, ModalityAsymmetry
 from undersong.report.panels import Table
-from undersong.report.variation import Predicts
+from undersong.report.variation import ProximityVsJsrRecord
 
-SAID = {"kept": "still recognised", "lost": "recognised less", "absent": "not shown before", "open": "open"}
-KNOWN = ("Kind", "Base", "trained on", "probed", "harm is", "before", "after", "change, points", "refused, points")
-CLAIMS = ("Question", "Base", "probed", "difference", "95 %", "p", "corrected p", "n")
-CELLS = ("Kind", "Base", "trained on", "spoken prompts", "95 %", "typed prompts", "95 %")
-ALONG = ("Base", "probed and asked", "arms", "rank correlation", "points a standard deviation")
+RECOGNITION_LABELS = {
+    "kept": "still recognised",
+    "lost": "recognised less",
+    "absent": "not shown before",
+    "open": "open",
+}
+RECOGNITION_HEADINGS = (
+    "Kind",
+    "Base",
+    "trained on",
+    "probed",
+    "harm is",
+    "before",
+    "after",
+    "change, points",
+    "refused, points",
+)
+COMPARISON_HEADINGS = ("Question", "Base", "probed", "difference", "95 %", "p", "corrected p", "n")
+MODALITY_HEADINGS = ("Kind", "Base", "trained on", "spoken prompts", "95 %", "typed prompts", "95 %")
+GAP_VS_JSR_HEADINGS = ("Base", "probed and asked", "arms", "rank correlation", "points a standard deviation")
 
 
-def build(mechanism: Mechanism, rate: str) -> Iterator[Table]:
+def build_mechanism_tables(mechanism: MechanismRecord, rate: str) -> Iterator[Table]:
     """Tables without a row where a study does not have both sides.  `rate`: what the page calls what gets through."""
-    mirrored = ("Kind", "Base", "probed", "late gap", "95 %", f"{rate}, points", "95 %", "opposite signs")
-    yield Table("Late gap, closest less distant data (negative: closest suppresses more)", CLAIMS,
-                tuple(map(_claim, mechanism.claims)), 3)  # fmt: skip
-    yield Table("Change of the late gap: trained on one modality, probed with each", CELLS, tuple(_cells(mechanism)), 3)
-    yield Table("Trained on audio less trained on text: does the late gap mirror it?", mirrored,
-                tuple(map(_mirrored, mechanism.asymmetry)), 3)  # fmt: skip
-    yield known(mechanism.recognition)
-    yield Table(f"Does the loss of the late gap go along with the rise of the {rate}, over arms?", ALONG,
-                tuple(row for one in mechanism.with_jsr for row in _along(one)), 2)  # fmt: skip
+    asymmetry_headings = ("Kind", "Base", "probed", "late gap", "95 %", f"{rate}, points", "95 %", "opposite signs")
+    yield Table("Late gap, closest less distant data (negative: closest suppresses more)", COMPARISON_HEADINGS,
+                tuple(map(_comparison_row, mechanism.claims)), 3)  # fmt: skip
+    yield Table(
+        "Change of the late gap: trained on one modality, probed with each",
+        MODALITY_HEADINGS,
+        tuple(_modality_rows(mechanism)),
+        3,
+    )
+    yield Table("Trained on audio less trained on text: does the late gap mirror it?", asymmetry_headings,
+                tuple(map(_asymmetry_row, mechanism.asymmetry)), 3)  # fmt: skip
+    yield harm_recognition_table(mechanism.recognition)
+    yield Table(f"Does the loss of the late gap go along with the rise of the {rate}, over arms?", GAP_VS_JSR_HEADINGS,
+                tuple(row for record in mechanism.with_jsr for row in _gap_vs_jsr_rows(record)), 2)  # fmt: skip
 
 
-def known(found: Sequence[Recognition]) -> Table:
+def harm_recognition_table(recognitions: Sequence[HarmRecognition]) -> Table:
     """Whether harm is still told from harmless where it is refused less."""
-    margin = next((one.margin for one in found if one.margin is not None), None)
-    about = "" if margin is None else f"; still recognised: a loss of {100 * margin:g} points is excluded"
-    return Table(f"Is harm still recognised? Balanced accuracy of late probes on held-out prompts{about}", KNOWN,
-                 tuple(map(_known, found)), 5)  # fmt: skip
+    margin = next((recognition.margin for recognition in recognitions if recognition.margin is not None), None)
+    margin_note = "" if margin is None else f"; still recognised: a loss of {100 * margin:g} points is excluded"
+    return Table(f"Is harm still recognised? Balanced accuracy of late probes on held-out prompts{margin_note}", RECOGNITION_HEADINGS,
+                 tuple(map(_recognition_row, recognitions)), 5)  # fmt: skip
 
 
-def _known(one: Recognition) -> tuple[str, ...]:
-    changed = _points(one.change, one.low, one.high) + (" over prompts" if one.over == "prompts" else "")
-    said = f"{SAID.get(one.recognition, one.recognition)}{', refused less' if one.dissociated else ''}"
+def _recognition_row(recognition: HarmRecognition) -> tuple[str, ...]:
+    change_text = _points_interval(recognition.change, recognition.low, recognition.high) + (
+        " over prompts" if recognition.over == "prompts" else ""
+    )
+    label = f"{RECOGNITION_LABELS.get(recognition.recognition, recognition.recognition)}{', refused less' if recognition.dissociated else ''}"
     return (
-        one.kind, one.model or words.NONE, one.train_modality or words.NONE, words.spoken(one.modality), said,
-        words.percent(one.before), words.percent(one.after), changed,
-        _points(one.refusals, one.refusals_low, one.refusals_high),
+        recognition.kind, recognition.model or words.MISSING, recognition.train_modality or words.MISSING, words.modality_label(recognition.modality), label,
+        words.percent(recognition.before), words.percent(recognition.after), change_text,
+        _points_interval(recognition.refusals, recognition.refusals_low, recognition.refusals_high),
     )  # fmt: skip
 
 
-def _points(value: float | None, low: float | None, high: float | None) -> str:
+def _points_interval(value: float | None, low: float | None, high: float | None) -> str:
     return " ".join(filter(None, (words.points(value), words.bracket(low, high))))
 
 
-def _claim(one: Claim) -> tuple[str, ...]:
+def _comparison_row(comparison: LateGapComparison) -> tuple[str, ...]:
     return (
-        one.question, one.model or words.NONE, words.spoken(one.modality), words.decimal(one.difference),
-        _ends(one.low, one.high), words.probability(one.p), words.probability(one.p_adjusted), str(one.n or words.NONE),
+        comparison.question, comparison.model or words.MISSING, words.modality_label(comparison.modality), words.decimal(comparison.difference),
+        _interval_text(comparison.low, comparison.high), words.p_value(comparison.p), words.p_value(comparison.p_adjusted), str(comparison.n or words.MISSING),
     )  # fmt: skip
 
 
-def _cells(mechanism: Mechanism) -> Iterator[tuple[str, ...]]:
-    found = {(one.model, one.kind, one.train_modality, one.modality): one for one in mechanism.cells}
-    for model, kind, trained in dict.fromkeys(key[:3] for key in found):
-        row = [kind, model or words.NONE, trained or words.NONE]
-        for probed in ("audio", "text"):
-            cell = found.get((model, kind, trained, probed))
-            row += [words.decimal(cell.change), _ends(cell.low, cell.high)] if cell else [words.NONE, words.NONE]
+def _modality_rows(mechanism: MechanismRecord) -> Iterator[tuple[str, ...]]:
+    changes_by_condition = {
+        (gap_change.model, gap_change.kind, gap_change.train_modality, gap_change.modality): gap_change
+        for gap_change in mechanism.cells
+    }
+    for model, kind, train_modality in dict.fromkeys(key[:3] for key in changes_by_condition):
+        row = [kind, model or words.MISSING, train_modality or words.MISSING]
+        for prompt_modality in ("audio", "text"):
+            late_gap_change = changes_by_condition.get((model, kind, train_modality, prompt_modality))
+            row += (
+                [words.decimal(late_gap_change.change), _interval_text(late_gap_change.low, late_gap_change.high)]
+                if late_gap_change
+                else [words.MISSING, words.MISSING]
+            )
         yield tuple(row)
 
 
-def _mirrored(one: Asymmetry) -> tuple[str, ...]:
-    said = {True: "yes", False: "no", None: "within noise"}[one.mirrors]
-    jsr = words.points(one.jsr), words.bracket(one.jsr_low, one.jsr_high) or words.NONE
-    late = words.decimal(one.late), _ends(one.late_low, one.late_high)
-    return one.kind, one.model or words.NONE, words.spoken(one.modality), *late, *jsr, said
+def _asymmetry_row(asymmetry: ModalityAsymmetry) -> tuple[str, ...]:
+    sign_label = {True: "yes", False: "no", None: "within noise"}[asymmetry.mirrors]
+    jsr_cells = words.points(asymmetry.jsr), words.bracket(asymmetry.jsr_low, asymmetry.jsr_high) or words.MISSING
+    late_gap_cells = words.decimal(asymmetry.late), _interval_text(asymmetry.late_low, asymmetry.late_high)
+    return (
+        asymmetry.kind,
+        asymmetry.model or words.MISSING,
+        words.modality_label(asymmetry.modality),
+        *late_gap_cells,
+        *jsr_cells,
+        sign_label,
+    )
 
 
-def _along(one: Predicts) -> Iterator[tuple[str, ...]]:
-    for axis in one.predictors:
-        rank = f"{words.decimal(axis.rank.value, 2)} {_ends(axis.rank.low, axis.rank.high, 2)}"
-        slope = f"{words.points(axis.slope.value)} {words.bracket(axis.slope.low, axis.slope.high)}"
-        yield one.model or words.NONE, words.spoken(one.modality), str(one.points), rank, slope
+def _gap_vs_jsr_rows(record: ProximityVsJsrRecord) -> Iterator[tuple[str, ...]]:
+    for predictor in record.predictors:
+        rank = f"{words.decimal(predictor.rank.value, 2)} {_interval_text(predictor.rank.low, predictor.rank.high, 2)}"
+        slope = f"{words.points(predictor.slope.value)} {words.bracket(predictor.slope.low, predictor.slope.high)}"
+        yield record.model or words.MISSING, words.modality_label(record.modality), str(record.points), rank, slope
 
 
-def _ends(low: float | None, high: float | None, places: int = 3) -> str:
+def _interval_text(low: float | None, high: float | None, decimals: int = 3) -> str:
     if low is None or high is None:
-        return words.NONE
-    return f"[{words.decimal(low, places)}, {words.decimal(high, places)}]"
+        return words.MISSING
+    return f"[{words.decimal(low, decimals)}, {words.decimal(high, decimals)}]"

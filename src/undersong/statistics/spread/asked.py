@@ -11,12 +11,12 @@ from math import sqrt
 
 import numpy as np
 
-from undersong.statistics.clusters import codes
+from undersong.statistics.clusters import label_codes
 from undersong.statistics.spread.mean_squares import MeanSquare
 from undersong.types import UndersongError
 
 
-def residuals(outcomes: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
+def cluster_residuals(outcomes: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
     """(runs, clusters): what each cluster's prompts add to each run's mean; a run's sum is 0.
 
     Raises UndersongError where `clusters` are not one a prompt, or are all the same.
@@ -25,7 +25,7 @@ def residuals(outcomes: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
         raise UndersongError(
             f"There are {outcomes.shape[1]} prompts and {len(clusters)} cluster labels; give one each."
         )
-    index = codes(clusters)
+    index = label_codes(clusters)
     if index.max() == 0:
         raise UndersongError("All prompts are of one cluster, so nothing tells how prompts differ; give rates alone.")
     totals = np.zeros((int(index.max()) + 1, len(outcomes)))
@@ -33,38 +33,40 @@ def residuals(outcomes: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
     return totals.T / outcomes.shape[1]
 
 
-def common(parts: np.ndarray, groups: Sequence[np.ndarray]) -> list[tuple[float, MeanSquare]]:
+def common_prompt_squares(residuals: np.ndarray, groups: Sequence[np.ndarray]) -> list[tuple[float, MeanSquare]]:
     """The variance that prompts give to the means of all `groups` of runs alike, as weighted mean squares.
 
     `parts` (runs, clusters) as `residuals` gives them; `groups`: run numbers.  The sum is the mean covariance of two
     groups' means over sampled clusters: the variance of the mean of all groups, less what is each group's own in it.
     One group's own part cannot be told from the common one.
     """
-    means = np.stack([parts[rows].mean(axis=0) for rows in groups])
-    whole = (1.0, _over_clusters(means.mean(axis=0) ** 2, 1))
+    means = np.stack([residuals[rows].mean(axis=0) for rows in groups])
+    total_square = (1.0, _square_over_clusters(means.mean(axis=0) ** 2, 1))
     if len(groups) == 1:
-        return [whole]
-    return [whole, (-1 / len(groups), _over_clusters(means.var(axis=0, ddof=1), len(groups) - 1))]
+        return [total_square]
+    return [total_square, (-1 / len(groups), _square_over_clusters(means.var(axis=0, ddof=1), len(groups) - 1))]
 
 
-def _over_clusters(squares: np.ndarray, each: int) -> MeanSquare:
+def _square_over_clusters(squares: np.ndarray, df_per_cluster: int) -> MeanSquare:
     """Of `squares` (clusters,), each of `each` degrees of freedom: their sum is a variance of a mean over clusters.
 
     The variance of the squares themselves says how sure that is, as outcomes are zeros and ones and not normal.
     """
     clusters, total = len(squares), float(squares.sum())
-    df, spread = each * (clusters - 1), clusters * float(squares.var(ddof=1))
-    return MeanSquare(total * clusters / (clusters - 1), df, min(df, 2 * total**2 / spread) if spread > 0 else df)
+    df, squares_variance = df_per_cluster * (clusters - 1), clusters * float(squares.var(ddof=1))
+    return MeanSquare(
+        total * clusters / (clusters - 1), df, min(df, 2 * total**2 / squares_variance) if squares_variance > 0 else df
+    )
 
 
-def alone(parts: np.ndarray, replicates: Sequence[np.ndarray]) -> float | None:
+def run_prompt_sd(residuals: np.ndarray, replicates: Sequence[np.ndarray]) -> float | None:
     """Standard deviation that prompts give to a run's mean alone, beside what its replicates share.
 
     `replicates`: run numbers of runs that were told to do the same.  None where there are none.
     """
-    several = [rows for rows in replicates if len(rows) > 1]
-    if not several:
+    replicated = [rows for rows in replicates if len(rows) > 1]
+    if not replicated:
         return None
-    clusters = parts.shape[1]
-    squares = sum(float(((parts[rows] - parts[rows].mean(axis=0)) ** 2).sum()) for rows in several)
-    return sqrt(clusters / (clusters - 1) * squares / sum(len(rows) - 1 for rows in several))
+    clusters = residuals.shape[1]
+    squares = sum(float(((residuals[rows] - residuals[rows].mean(axis=0)) ** 2).sum()) for rows in replicated)
+    return sqrt(clusters / (clusters - 1) * squares / sum(len(rows) - 1 for rows in replicated))

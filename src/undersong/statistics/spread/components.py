@@ -25,18 +25,24 @@ from math import sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
-from undersong.statistics.clusters import codes
+from undersong.statistics.clusters import label_codes
 from undersong.statistics.spread import asked
-from undersong.statistics.spread.strata import Component, component, of_cells, of_draws, of_seeds
+from undersong.statistics.spread.strata import (
+    VarianceComponent,
+    base_selection_components,
+    draw_component,
+    estimate_component,
+    seed_component,
+)
 from undersong.types import UndersongError
 
 NOTE_RATES = "One rate a run tells nothing of prompts; give every prompt's outcome, (runs, prompts)."
-NOTE_LEFT = "{left} selections were not trained on every base; they count for draw and seed only."
+NOTE_UNCROSSED = "{left} selections were not trained on every base; they count for draw and seed only."
 NOTE_EDGE = (
     "The mean rate is {mean:.1%}: so near 0 or 1 runs are skewed, and an interval of spread said to be of 95 % holds "
     "in 92 of 100 cases at 14 %, in 84 at 4 %."
 )
-EDGE = 0.1  # simulated coverage of a nominal 95 % (seed, 6 draws of 3 seeds): .94 at 29 %, .92 at 14 %, .84 at 4 %
+EDGE_RATE = 0.1  # simulated coverage of a nominal 95 % (seed, 6 draws of 3 seeds): .94 at 29 %, .92 at 14 %, .84 at 4 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,7 @@ class RunLabels:
 
 
 @dataclass(frozen=True, slots=True)
-class Components:
+class VarianceComponents:
     """base, selection, base x selection, draw, seed, prompt, in this order.  `sd`: of all that have a number, together.
 
     `seed_by_prompts`: the part of the seed's sd that is there because prompts are few; more prompts make it smaller,
@@ -58,7 +64,7 @@ class Components:
     """
 
     runs: int
-    parts: tuple[Component, ...]
+    parts: tuple[VarianceComponent, ...]
     sd: float | None
     seed_by_prompts: float | None
     note: str = ""
@@ -70,7 +76,7 @@ def variance_components(
     clusters: Sequence[Hashable] | None = None,
     level: float = 0.95,
     seed: int = 0,
-) -> Components:
+) -> VarianceComponents:
     """Split the variance of JSR over runs with `labels` (runs,).
 
     `values`: JSRs (runs,), or outcomes (runs, prompts) of the same prompts in the same order, with the prompts'
@@ -82,41 +88,57 @@ def variance_components(
         raise UndersongError(f"Values of shape {outcomes.shape} do not fit {len(labels)} runs; give one row a run.")
     if not np.isfinite(outcomes).all():
         raise UndersongError("The result of a run is not a number; measure it again.")
-    rows, rates = _rows(labels), outcomes if outcomes.ndim == 1 else outcomes.mean(axis=1)
-    cells = {key: [rates[run] for run in draws] for key, draws in rows.items()}
-    outer, left = of_cells(cells, level, seed)
-    made, own = [*outer, of_draws(cells, level, seed), of_seeds(cells, level, seed)], None
+    runs_by_draw, rates = _runs_by_draw(labels), outcomes if outcomes.ndim == 1 else outcomes.mean(axis=1)
+    cells = {key: [rates[run] for run in draws] for key, draws in runs_by_draw.items()}
+    crossed_components, left_out = base_selection_components(cells, level, seed)
+    components, prompt_sd = (
+        [*crossed_components, draw_component(cells, level, seed), seed_component(cells, level, seed)],
+        None,
+    )
     if outcomes.ndim == 2:
-        parts = asked.residuals(outcomes, range(outcomes.shape[1]) if clusters is None else clusters)
-        made.append(component("prompt", parts.shape[1], asked.common(parts, _apart(labels)), level, seed))
-        own = asked.alone(parts, [draw for draws in rows.values() for draw in draws])
+        residuals = asked.cluster_residuals(outcomes, range(outcomes.shape[1]) if clusters is None else clusters)
+        components.append(
+            estimate_component(
+                "prompt",
+                residuals.shape[1],
+                asked.common_prompt_squares(residuals, _independent_groups(labels)),
+                level,
+                seed,
+            )
+        )
+        prompt_sd = asked.run_prompt_sd(residuals, [draw for draws in runs_by_draw.values() for draw in draws])
     else:
-        made.append(Component("prompt", 0, 0, note=NOTE_RATES))
-    total = sum(one.sd**2 for one in made if one.sd is not None)
-    shares = (replace(one, share=one.sd**2 / total) if one.sd is not None and total > 0 else one for one in made)
-    notes = [NOTE_LEFT.format(left=left)] if left else []
-    if not EDGE <= (mean := float(rates.mean())) <= 1 - EDGE:
+        components.append(VarianceComponent("prompt", 0, 0, note=NOTE_RATES))
+    total = sum(component.sd**2 for component in components if component.sd is not None)
+    shares = (
+        replace(component, share=component.sd**2 / total) if component.sd is not None and total > 0 else component
+        for component in components
+    )
+    notes = [NOTE_UNCROSSED.format(left=left_out)] if left_out else []
+    if not EDGE_RATE <= (mean := float(rates.mean())) <= 1 - EDGE_RATE:
         notes.append(NOTE_EDGE.format(mean=mean))
-    return Components(len(labels), tuple(shares), sqrt(total) if total > 0 else None, own, " ".join(notes))
+    return VarianceComponents(
+        len(labels), tuple(shares), sqrt(total) if total > 0 else None, prompt_sd, " ".join(notes)
+    )
 
 
-def _rows(labels: Sequence[RunLabels]) -> dict[tuple[Hashable, Hashable], list[np.ndarray]]:
+def _runs_by_draw(labels: Sequence[RunLabels]) -> dict[tuple[Hashable, Hashable], list[np.ndarray]]:
     """(base, selection) -> run numbers of each draw."""
     if len(set(labels)) < len(labels):
         raise UndersongError(f"{len(labels) - len(set(labels))} runs stand more than once; give every run once.")
-    found: dict[tuple[Hashable, Hashable], dict[Hashable, list[int]]] = {}
-    holder: dict[tuple[Hashable, Hashable], Hashable] = {}
-    for row, label in enumerate(labels):
-        if (first := holder.setdefault((label.base, label.draw), label.selection)) != label.selection:
+    cells: dict[tuple[Hashable, Hashable], dict[Hashable, list[int]]] = {}
+    selection_of_draw: dict[tuple[Hashable, Hashable], Hashable] = {}
+    for run, label in enumerate(labels):
+        if (first := selection_of_draw.setdefault((label.base, label.draw), label.selection)) != label.selection:
             raise UndersongError(f"Selections {first} and {label.selection} are the same ids: one arm, give it once.")
-        found.setdefault((label.base, label.selection), {}).setdefault(label.draw, []).append(row)
-    return {key: [np.array(runs) for runs in draws.values()] for key, draws in found.items()}
+        cells.setdefault((label.base, label.selection), {}).setdefault(label.draw, []).append(run)
+    return {key: [np.array(runs) for runs in draws.values()] for key, draws in cells.items()}
 
 
-def _apart(labels: Sequence[RunLabels]) -> list[np.ndarray]:
+def _independent_groups(labels: Sequence[RunLabels]) -> list[np.ndarray]:
     """Run numbers in groups that share nothing but the prompts: by the outermost label that takes several values."""
     for name in ("base", "selection", "draw", "seed"):
-        index = codes([getattr(label, name) for label in labels])
+        index = label_codes([getattr(label, name) for label in labels])
         if index.max() > 0:
             return [np.flatnonzero(index == value) for value in range(int(index.max()) + 1)]
     return [np.arange(len(labels))]

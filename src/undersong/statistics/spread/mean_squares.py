@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-DRAWS = 20_000  # of each chi-squared; an end of an interval then moves by some 1 % with the seed
+CHI_SQUARED_DRAWS = 20_000  # of each chi-squared; an end of an interval then moves by some 1 % with the seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class MeanSquare:
     effective: float
 
 
-Parts = Sequence[tuple[float, MeanSquare]]  # weights and independent mean squares
+WeightedSquares = Sequence[tuple[float, MeanSquare]]  # weights and independent mean squares
 
 
 def mean_square(values: np.ndarray) -> MeanSquare:
@@ -28,7 +28,7 @@ def mean_square(values: np.ndarray) -> MeanSquare:
     return MeanSquare(float(values.var(ddof=1)), len(values) - 1, len(values) - 1)
 
 
-def pooled(groups: Sequence[np.ndarray]) -> MeanSquare | None:
+def pooled_mean_square(groups: Sequence[np.ndarray]) -> MeanSquare | None:
     """Within `groups` of replicates, around their own means; None where no group has two.
 
     Runs near a rate of 0 or 1 vary less than others, and the pooled square is then less sure than its count says.  Two
@@ -36,36 +36,36 @@ def pooled(groups: Sequence[np.ndarray]) -> MeanSquare | None:
     sigma^4 where replicates are normal, and 2 is what the total's own variance adds to its square; the spread of the
     groups' squares needs no normal replicates, but several groups.
     """
-    several = [values for values in groups if len(values) > 1]
-    if not several:
+    replicated = [values for values in groups if len(values) > 1]
+    if not replicated:
         return None
-    df = np.array([len(values) - 1 for values in several])
-    squares = np.array([values.var(ddof=1) for values in several])
+    df = np.array([len(values) - 1 for values in replicated])
+    squares = np.array([values.var(ddof=1) for values in replicated])
     count, total = int(df.sum()), float(df @ squares)
     if total == 0:
         return MeanSquare(0.0, count, count)
     effective = total**2 / float((df**2 * squares**2 / (df + 2)).sum()) - 2
     if len(df) > 1:
-        spread = float((df**2 * (squares - total / count) ** 2).sum()) * len(df) / (len(df) - 1)
-        effective = min(effective, 2 * total**2 / spread) if spread > 0 else effective
+        variance_of_squares = float((df**2 * (squares - total / count) ** 2).sum()) * len(df) / (len(df) - 1)
+        effective = min(effective, 2 * total**2 / variance_of_squares) if variance_of_squares > 0 else effective
     return MeanSquare(total / count, count, min(count, effective))
 
 
-def crossed(table: np.ndarray) -> tuple[MeanSquare, MeanSquare, MeanSquare]:
+def crossed_mean_squares(table: np.ndarray) -> tuple[MeanSquare, MeanSquare, MeanSquare]:
     """Of a `table` (rows, columns), both at least 2: of row means, of column means, and of what these leave."""
     rows, columns = table.mean(axis=1), table.mean(axis=0)
-    left = table - rows[:, None] - columns + table.mean()
+    residuals = table - rows[:, None] - columns + table.mean()
     df = (len(rows) - 1) * (len(columns) - 1)
-    return mean_square(rows), mean_square(columns), MeanSquare(float((left**2).sum()) / df, df, df)
+    return mean_square(rows), mean_square(columns), MeanSquare(float((residuals**2).sum()) / df, df, df)
 
 
-def combine(parts: Parts, level: float, seed: int) -> tuple[float, float, float]:
+def combine_mean_squares(weighted_squares: WeightedSquares, level: float, seed: int) -> tuple[float, float, float]:
     """The weighted sum of mean squares with its generalised confidence interval (Weerahandi 1993).
 
     Nothing is cut at 0 here: a difference of squares may be negative.
     """
-    rng, drawn = np.random.default_rng(seed), np.zeros(DRAWS)
-    for weight, square in parts:
-        drawn += weight * square.value * square.effective / rng.chisquare(square.effective, DRAWS)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return sum(weight * square.value for weight, square in parts), float(low), float(high)
+    rng, draws = np.random.default_rng(seed), np.zeros(CHI_SQUARED_DRAWS)
+    for weight, square in weighted_squares:
+        draws += weight * square.value * square.effective / rng.chisquare(square.effective, CHI_SQUARED_DRAWS)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return sum(weight * square.value for weight, square in weighted_squares), float(low), float(high)

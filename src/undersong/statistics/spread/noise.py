@@ -15,8 +15,12 @@ import numpy as np
 
 from undersong.types import UndersongError
 
-NOTE_NONE = "No group has two replicates, so run noise is unknown; train on the same samples with another seed."
-NOTE_EQUAL = "All replicates agree exactly: the noise is too small to be seen in so few prompts, and has no interval."
+NOTE_NO_REPLICATES = (
+    "No group has two replicates, so run noise is unknown; train on the same samples with another seed."
+)
+NOTE_EQUAL_REPLICATES = (
+    "All replicates agree exactly: the noise is too small to be seen in so few prompts, and has no interval."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +52,14 @@ def run_noise(groups: Mapping[Any, Sequence[float]], level: float = 0.95) -> Run
 
     arrays = [np.asarray(values, dtype=np.float64) for values in groups.values() if len(values) > 1]
     for values in arrays:
-        if wrong := [value for value in values.tolist() if not isfinite(value)]:
-            raise UndersongError(f"The result of a run is {wrong[0]}, not a number; measure it again.")
+        if invalid := [value for value in values.tolist() if not isfinite(value)]:
+            raise UndersongError(f"The result of a run is {invalid[0]}, not a number; measure it again.")
     df, runs = sum(len(values) - 1 for values in arrays), sum(map(len, arrays))
     if df == 0:
-        return RunNoise(0, 0, 0, None, None, None, None, NOTE_NONE)
+        return RunNoise(0, 0, 0, None, None, None, None, NOTE_NO_REPLICATES)
     squares = float(sum(((values - values.mean()) ** 2).sum() for values in arrays))
     sd = sqrt(squares / df)
     if sd < 1e-12:
-        return RunNoise(len(arrays), runs, df, 0.0, None, None, None, NOTE_EQUAL)
+        return RunNoise(len(arrays), runs, df, 0.0, None, None, None, NOTE_EQUAL_REPLICATES)
     low, high = (sqrt(squares / stats.chi2.ppf(tail, df)) for tail in ((1 + level) / 2, (1 - level) / 2))
     return RunNoise(len(arrays), runs, df, sd, low, high, float(stats.norm.ppf(0.975)) * sqrt(2) * sd)

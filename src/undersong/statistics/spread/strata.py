@@ -11,9 +11,15 @@ from math import sqrt
 
 import numpy as np
 
-from undersong.statistics.spread.mean_squares import Parts, combine, crossed, mean_square, pooled
+from undersong.statistics.spread.mean_squares import (
+    WeightedSquares,
+    combine_mean_squares,
+    crossed_mean_squares,
+    mean_square,
+    pooled_mean_square,
+)
 
-LEAST = 4  # degrees of freedom: a deviation estimated with 4 is within a factor of two of the truth 9 times in 10
+MIN_DF = 4  # degrees of freedom: a deviation estimated with 4 is within a factor of two of the truth 9 times in 10
 NOTE_FEW = "{degrees} too few for a number; it takes {least}."
 NOTE_ONE = "All runs have the same {name}, so its spread is unknown."
 NOTE_CROSSED = "It takes several bases that were trained on the same several selections."
@@ -26,11 +32,11 @@ NOTE_SEED = "No draw was trained with several seeds."
 NOTE_ZERO = "The spread is no more than what is nested in it makes, so the estimate is 0."
 NOTE_EQUAL = "All values agree exactly: the spread is too small to be seen in so few prompts, and has no interval."
 
-Cells = Mapping[tuple[Hashable, Hashable], list[np.ndarray]]  # (base, selection) -> JSRs by seed of each draw
+CellRates = Mapping[tuple[Hashable, Hashable], list[np.ndarray]]  # (base, selection) -> JSRs by seed of each draw
 
 
 @dataclass(frozen=True, slots=True)
-class Component:
+class VarianceComponent:
     """What one source adds to a run's JSR: standard deviation `sd` (a share: .05 is five points) with its interval.
 
     `groups` values were compared, with `df` degrees of freedom.  `share`: of the variance of all components that have a
@@ -47,86 +53,104 @@ class Component:
     note: str = ""
 
 
-def of_cells(cells: Cells, level: float, seed: int) -> tuple[list[Component], int]:
+def base_selection_components(cells: CellRates, level: float, seed: int) -> tuple[list[VarianceComponent], int]:
     """base, selection and base x selection, from one mean a cell; and how many selections are not in every base.
 
     Those are left out here, because what differs between bases would then be what they were trained on.
     """
     bases, selections = ({key[i]: None for key in cells} for i in (0, 1))
-    shared = [s for s in selections if all((b, s) in cells for b in bases)]
-    whole, shape = [cells[b, s] for b in bases for s in shared], (len(bases), len(shared))
+    shared_selections = [s for s in selections if all((b, s) in cells for b in bases)]
+    complete_cells, shape = (
+        [cells[b, s] for b in bases for s in shared_selections],
+        (len(bases), len(shared_selections)),
+    )
     # Unweighted: each draw counts once, however many seeds it has.
-    table = np.array([np.mean([draw.mean() for draw in draws]) for draws in whole]).reshape(shape)
-    left, noise, names = len(selections) - len(shared), _noise(whole), ("base", "selection", "base x selection")
+    table = np.array([np.mean([draw.mean() for draw in draws]) for draws in complete_cells]).reshape(shape)
+    left_out, noise, names = (
+        len(selections) - len(shared_selections),
+        _run_noise_terms(complete_cells),
+        ("base", "selection", "base x selection"),
+    )
     if min(shape) > 1:
-        rows, columns, both = crossed(table)
-        squares = ([(1.0, rows), (-1 / shape[1], both)], [(1.0, columns), (-1 / shape[0], both)])
-        made = [component(name, n, parts, level, seed) for name, n, parts in zip(names, shape, squares)]
-        return [*made, component(names[2], table.size, noise and [(1.0, both), *noise], level, seed)], left
-    made = [
-        component(name, n, noise and [(1.0, mean_square(table.ravel())), *noise], level, seed)
+        rows, columns, interaction = crossed_mean_squares(table)
+        squares = ([(1.0, rows), (-1 / shape[1], interaction)], [(1.0, columns), (-1 / shape[0], interaction)])
+        components = [
+            estimate_component(name, n, weighted_squares, level, seed)
+            for name, n, weighted_squares in zip(names, shape, squares)
+        ]
+        return [
+            *components,
+            estimate_component(names[2], table.size, noise and [(1.0, interaction), *noise], level, seed),
+        ], left_out
+    components = [
+        estimate_component(name, n, noise and [(1.0, mean_square(table.ravel())), *noise], level, seed)
         if n == table.size > 1
-        else Component(name, n, 0, note=NOTE_ONE.format(name=name) if n == 1 else NOTE_CROSSED)
+        else VarianceComponent(name, n, 0, note=NOTE_ONE.format(name=name) if n == 1 else NOTE_CROSSED)
         for name, n in zip(names, shape)
     ]
-    return [*made, Component(names[2], table.size, 0, note=NOTE_CROSSED)], left
+    return [*components, VarianceComponent(names[2], table.size, 0, note=NOTE_CROSSED)], left_out
 
 
-def of_draws(cells: Cells, level: float, seed: int) -> Component:
+def draw_component(cells: CellRates, level: float, seed: int) -> VarianceComponent:
     """draw, from cells with several: their own seeds are taken off, as those of other selections may be noisier."""
-    several = [draws for draws in cells.values() if len(draws) > 1]
-    groups = sum(map(len, several))
-    between = pooled([np.array([draw.mean() for draw in draws]) for draws in several])
+    multi_draw_cells = [draws for draws in cells.values() if len(draws) > 1]
+    groups = sum(map(len, multi_draw_cells))
+    between = pooled_mean_square([np.array([draw.mean() for draw in draws]) for draws in multi_draw_cells])
     if between is None:
-        return Component("draw", 0, 0, note=NOTE_DRAW)
-    within = pooled([draw for draws in several for draw in draws])
+        return VarianceComponent("draw", 0, 0, note=NOTE_DRAW)
+    within = pooled_mean_square([draw for draws in multi_draw_cells for draw in draws])
     if within is None:
-        return Component("draw", groups, between.df, note=NOTE_PAIRED.format(points=100 * sqrt(between.value)))
-    seeds = sum((len(draws) - 1) * float(np.mean([1 / len(draw) for draw in draws])) for draws in several)
-    return component("draw", groups, [(1.0, between), (-seeds / between.df, within)], level, seed)
+        return VarianceComponent("draw", groups, between.df, note=NOTE_PAIRED.format(points=100 * sqrt(between.value)))
+    seeds = sum((len(draws) - 1) * float(np.mean([1 / len(draw) for draw in draws])) for draws in multi_draw_cells)
+    return estimate_component("draw", groups, [(1.0, between), (-seeds / between.df, within)], level, seed)
 
 
-def of_seeds(cells: Cells, level: float, seed: int) -> Component:
+def seed_component(cells: CellRates, level: float, seed: int) -> VarianceComponent:
     """seed, from all draws that have several."""
-    several = [draw for draws in cells.values() for draw in draws if len(draw) > 1]
-    within = pooled(several)
+    replicated_draws = [draw for draws in cells.values() for draw in draws if len(draw) > 1]
+    within = pooled_mean_square(replicated_draws)
     if within is None:
-        return Component("seed", 0, 0, note=NOTE_SEED)
-    return component("seed", sum(map(len, several)), [(1.0, within)], level, seed)
+        return VarianceComponent("seed", 0, 0, note=NOTE_SEED)
+    return estimate_component("seed", sum(map(len, replicated_draws)), [(1.0, within)], level, seed)
 
 
-def component(name: str, groups: int, parts: Parts | None, level: float, seed: int) -> Component:
+def estimate_component(
+    name: str, groups: int, weighted_squares: WeightedSquares | None, level: float, seed: int
+) -> VarianceComponent:
     """From weighted mean squares, the component's own first; None where what is nested in it is not known."""
-    if parts is None:
-        return Component(name, groups, 0, note=NOTE_NOISE)
-    df = parts[0][1].df
-    if df < LEAST:
-        return Component(name, groups, df, note=_few(df))
-    if abs(parts[0][1].value) < 1e-24:  # shares are ratios of counts: less is rounding
-        return Component(name, groups, df, 0.0, note=NOTE_EQUAL)
-    sd, low, high = (sqrt(max(0.0, variance)) for variance in combine(parts, level, seed))
-    return Component(name, groups, df, sd, low, high, note="" if sd > 0 else NOTE_ZERO)
+    if weighted_squares is None:
+        return VarianceComponent(name, groups, 0, note=NOTE_NOISE)
+    df = weighted_squares[0][1].df
+    if df < MIN_DF:
+        return VarianceComponent(name, groups, df, note=_too_few_note(df))
+    if abs(weighted_squares[0][1].value) < 1e-24:  # shares are ratios of counts: less is rounding
+        return VarianceComponent(name, groups, df, 0.0, note=NOTE_EQUAL)
+    sd, low, high = (sqrt(max(0.0, variance)) for variance in combine_mean_squares(weighted_squares, level, seed))
+    return VarianceComponent(name, groups, df, sd, low, high, note="" if sd > 0 else NOTE_ZERO)
 
 
-def _few(df: int) -> str:
+def _too_few_note(df: int) -> str:
     degrees = "1 degree of freedom is" if df == 1 else f"{df} degrees of freedom are"
-    return NOTE_FEW.format(degrees=degrees, least=LEAST)
+    return NOTE_FEW.format(degrees=degrees, least=MIN_DF)
 
 
-def _noise(cells: Sequence[Sequence[np.ndarray]]) -> Parts | None:
+def _run_noise_terms(cells: Sequence[Sequence[np.ndarray]]) -> WeightedSquares | None:
     """What run noise adds to the variance of cell means, to be taken off; None where it is unknown.
 
     The spread of draws has that of their seeds in it.  A cell with one draw (closest and distant samples do not depend
     on it) needs replicates, of cells of its kind: their noise need not be that of random draws.
     """
-    one, several = [c[0] for c in cells if len(c) == 1], [c for c in cells if len(c) > 1]
-    found = []
+    single_draws, multi_draw_cells = [c[0] for c in cells if len(c) == 1], [c for c in cells if len(c) > 1]
+    terms = []
     for weight, square in (
-        (sum(1 / len(draw) for draw in one), pooled(one)),
-        (sum(1 / len(draws) for draws in several), pooled([np.array([d.mean() for d in draws]) for draws in several])),
+        (sum(1 / len(draw) for draw in single_draws), pooled_mean_square(single_draws)),
+        (
+            sum(1 / len(draws) for draws in multi_draw_cells),
+            pooled_mean_square([np.array([d.mean() for d in draws]) for draws in multi_draw_cells]),
+        ),
     ):
         if weight and square is None:
             return None
         if square is not None:
-            found.append((-weight / len(cells), square))
-    return found
+            terms.append((-weight / len(cells), square))
+    return terms

@@ -12,13 +12,11 @@ from typing import Any
 from undersong.evaluation.judging.named import make_judge
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.adapter import AudioModel
+from undersong.models.families import network_class
 from undersong.models.identify import resolve_model
-from undersong.models.load import network_class
 from undersong.models.processor import load_processor
-from undersong.pipeline.alone.evaluated import refusal_texts
-from undersong.pipeline.alone.readied import cache_all_audio, usable_samples
-from undersong.pipeline.probing.asked import ContrastPrompts
-from undersong.pipeline.probing.replied import ReplyEvaluator
+from undersong.pipeline.alone.readied import cache_all_audio, refusal_texts, usable_samples
+from undersong.pipeline.probing.replied import ContrastPrompts, ReplyEvaluator
 from undersong.pipeline.results.rates import attack_rate_name
 from undersong.study import default_max_new_tokens
 from undersong.tuning.canary import CanaryCallback, CanaryCheck

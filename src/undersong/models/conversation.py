@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from undersong.models.family import BY_ROLE, Family
-from undersong.models.hearing import AUDIO_CONTENT
 from undersong.types import Prompt
+
+AUDIO_CONTENT = {"type": "audio", "audio": ""}  # a piece of a message; published templates look for either key
 
 
 def chat_messages(prompt: Prompt, family: Family) -> list[dict[str, Any]]:

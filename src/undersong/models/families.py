@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
 
 from undersong.models.family import BY_FIRST_USER_TEXT, ActivationView, Family
 from undersong.models.sound import (
@@ -217,3 +219,16 @@ def family_of(model_type: str, item: str) -> Family:
     hint = f" (did you mean {closest[0]}?)" if closest else ""
     names = ", ".join(family.name for family in FAMILIES)
     raise UndersongError(f"{item} is of the family {model_type!r}, which has no spec{hint}; give a model of {names}.")
+
+
+def network_class(family: Family) -> Any:
+    """The class of a family's networks."""
+    import transformers
+
+    return import_object(family.model_class) if ":" in family.model_class else getattr(transformers, family.model_class)
+
+
+def import_object(path: str) -> Any:
+    """The object at `module:name`."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)

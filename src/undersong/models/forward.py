@@ -5,11 +5,15 @@ Knows transformers' networks; does not know prompts or samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import nn
 from transformers import GenerationConfig
+
+from undersong.models.family import ActivationView
 
 if TYPE_CHECKING:
     import torch
@@ -48,3 +52,50 @@ def record_last_token_states(layers: Sequence[nn.Module]) -> Iterator[list[torch
     finally:
         for hook in hooks:
             hook.remove()
+
+
+class StopForward(Exception):
+    """Ends a forward pass once the wanted activations are there."""
+
+
+@contextmanager
+def record_decoder_input(decoder: Any, activations: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Catches (batch, tokens, dim), the input of layer 0, and stops there."""
+
+    def record_input(_module: nn.Module, args: tuple, kwargs: dict) -> None:
+        activations["decoder"] = args[0] if args else kwargs["hidden_states"]
+        raise StopForward
+
+    hook = decoder.layers[0].register_forward_pre_hook(record_input, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def record_views(
+    base: Any, views: Mapping[str, ActivationView], activations: dict[str, torch.Tensor]
+) -> Iterator[None]:
+    """Collects the states of every view."""
+
+    def add_hook(name: str, view: ActivationView) -> Any:
+        def record_output(_module: nn.Module, args: tuple, output: Any) -> None:
+            state = _hidden_states(output) if view.argument is None else args[view.argument]
+            activations[name] = state.detach()
+
+        return base.get_submodule(view.path).register_forward_hook(record_output)
+
+    hooks = [add_hook(name, view) for name, view in views.items()]
+    try:
+        yield
+    finally:
+        for record_output in hooks:
+            record_output.remove()
+
+
+def _hidden_states(output: Any) -> torch.Tensor:
+    """The hidden states of a module's output."""
+    states: Any = output.last_hidden_state if hasattr(output, "last_hidden_state") else output
+    hidden_states: torch.Tensor = states[0] if isinstance(states, tuple) else states
+    return hidden_states

@@ -6,24 +6,49 @@ again must be the same to the bit.  Knows families and hooks; does not know prom
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
 
-from undersong.models.family import ActivationView, Family
+from undersong.models.conversation import AUDIO_CONTENT
+from undersong.models.family import Family
+from undersong.models.forward import StopForward, record_decoder_input, record_views
 from undersong.models.sound import AudioInputs
 from undersong.types import Clip, PooledVector, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.models.adapter import AudioModel
+    from undersong.models.processor import Processor
 
 
-AUDIO_CONTENT = {"type": "audio", "audio": ""}  # a piece of a message; published templates look for either key
+class SupportsAudioEncoding(Protocol):
+    """What `encode_audio` needs of a loaded model; `AudioModel` has it."""
+
+    name: str
+    family: Family
+    processor: Processor
+    model: Any
+
+    @property
+    def base(self) -> Any:
+        """The transformers model itself."""
+
+    @property
+    def decoder(self) -> Any:
+        """The language model inside it."""
+
+    @property
+    def context_length(self) -> int | None:
+        """The most positions that the decoder takes; None if its configuration does not say."""
+
+    @property
+    def sampling_rate(self) -> int:
+        """In Hz."""
+
+    def to_device(self, value: torch.Tensor, cast: bool = True) -> torch.Tensor:
+        """The tensor on the model's device and, with `cast`, in its dtype."""
 
 
 class AudioEncodingError(UndersongError):
@@ -51,10 +76,6 @@ class AudioFeatures:
         return vectors.float().numpy()
 
 
-class StopForward(Exception):
-    """Ends a forward pass once the wanted activations are there."""
-
-
 def count_placeholders(family: Family, audio_inputs: AudioInputs) -> int:
     """How many placeholders a clip takes."""
     if family.padded_placeholders:
@@ -70,7 +91,7 @@ def valid_placeholder_mask(family: Family, audio_inputs: AudioInputs) -> torch.T
     return torch.cat([torch.arange(tokens_per_window) < family.audio_tokens(frames) for frames in audio_inputs.frames])
 
 
-def encode_audio(model: AudioModel, clip: Clip) -> AudioFeatures:
+def encode_audio(model: SupportsAudioEncoding, clip: Clip) -> AudioFeatures:
     """Run the model on a prompt that holds nothing but the clip, up to the decoder's first layer.
 
     Errors: `Unheard` for a clip that is too long or too short; rows that the network makes other than the placeholders
@@ -99,18 +120,18 @@ def encode_audio(model: AudioModel, clip: Clip) -> AudioFeatures:
     return AudioFeatures(decoder_input[placeholder_mask], valid, views)
 
 
-def forward_inputs(model: AudioModel, clip: Clip, ids: list[int]) -> dict[str, torch.Tensor]:
+def forward_inputs(model: SupportsAudioEncoding, clip: Clip, ids: list[int]) -> dict[str, torch.Tensor]:
     """What the model's own forward takes for one prompt that holds the clip: ids and the family's sound tensors."""
     return _model_inputs(model, _prepare_clip(model, clip), ids)
 
 
-def _model_inputs(model: AudioModel, audio_inputs: AudioInputs, ids: list[int]) -> dict[str, torch.Tensor]:
+def _model_inputs(model: SupportsAudioEncoding, audio_inputs: AudioInputs, ids: list[int]) -> dict[str, torch.Tensor]:
     input_ids = torch.tensor([ids])
     inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), **audio_inputs.tensors}
     return {name: model.to_device(value, model.family.cast_inputs) for name, value in inputs.items()}
 
 
-def _prepare_clip(model: AudioModel, clip: Clip) -> AudioInputs:
+def _prepare_clip(model: SupportsAudioEncoding, clip: Clip) -> AudioInputs:
     """The clip's tensors, if the model can hear all of it."""
     family, extractor = model.family, model.processor.extractor
     if clip.rate != model.sampling_rate:
@@ -139,7 +160,7 @@ def _prepare_clip(model: AudioModel, clip: Clip) -> AudioInputs:
     return audio_inputs
 
 
-def _preparation_error(model: AudioModel, clip: Clip, error: Exception) -> UndersongError:
+def _preparation_error(model: SupportsAudioEncoding, clip: Clip, error: Exception) -> UndersongError:
     reason = " ".join(str(error).split())[:200].rstrip(".")
     return UndersongError(
         f"{model.name} cannot take clip {clip.id} as its feature extractor makes it ({reason}); give the folder of a "
@@ -148,7 +169,7 @@ def _preparation_error(model: AudioModel, clip: Clip, error: Exception) -> Under
 
 
 def _pool_view(
-    model: AudioModel,
+    model: SupportsAudioEncoding,
     name: str,
     states: torch.Tensor,
     audio_inputs: AudioInputs,
@@ -171,46 +192,3 @@ def _pool_view(
             [window[: valid_row_count(frames)] for window, frames in zip(states, audio_inputs.frames, strict=True)]
         )
     return PooledVector(rows.double().mean(0).float().cpu().numpy(), len(rows))
-
-
-@contextmanager
-def record_decoder_input(decoder: Any, activations: dict[str, torch.Tensor]) -> Iterator[None]:
-    """Catches (batch, tokens, dim), the input of layer 0, and stops there."""
-
-    def record_input(_module: nn.Module, args: tuple, kwargs: dict) -> None:
-        activations["decoder"] = args[0] if args else kwargs["hidden_states"]
-        raise StopForward
-
-    hook = decoder.layers[0].register_forward_pre_hook(record_input, with_kwargs=True)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-@contextmanager
-def record_views(
-    base: Any, views: Mapping[str, ActivationView], activations: dict[str, torch.Tensor]
-) -> Iterator[None]:
-    """Collects the states of every view."""
-
-    def add_hook(name: str, view: ActivationView) -> Any:
-        def record_output(_module: nn.Module, args: tuple, output: Any) -> None:
-            state = _hidden_states(output) if view.argument is None else args[view.argument]
-            activations[name] = state.detach()
-
-        return base.get_submodule(view.path).register_forward_hook(record_output)
-
-    hooks = [add_hook(name, view) for name, view in views.items()]
-    try:
-        yield
-    finally:
-        for record_output in hooks:
-            record_output.remove()
-
-
-def _hidden_states(output: Any) -> torch.Tensor:
-    """The hidden states of a module's output."""
-    states: Any = output.last_hidden_state if hasattr(output, "last_hidden_state") else output
-    hidden_states: torch.Tensor = states[0] if isinstance(states, tuple) else states
-    return hidden_states

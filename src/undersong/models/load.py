@@ -12,23 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from undersong.models.adapter import AudioModel
+from undersong.models.families import import_object, network_class
 from undersong.models.family import Family
 from undersong.models.folders import model_folder, model_hash, overlay_base
 from undersong.models.identify import resolve_model
 from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
 from undersong.models.memory import check_memory
 from undersong.models.merge import merge_published_lora
-from undersong.models.processor import Processor, import_object, load_processor
+from undersong.models.processor import Processor, load_processor
+from undersong.models.tensors import LOADING_ERRORS
 from undersong.types import UndersongError
 
-LOADING_ERRORS = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError,
-    StrictDataclassError,
-)  # fmt: skip
 BFLOAT16_CAPABILITIES = (
     "amx_bf16",
     "avx512_bf16",
@@ -83,13 +80,6 @@ def _check_packages(loading: Loading) -> None:
         raise UndersongError(
             f"Loading in {loading.quantize} bits needs bitsandbytes; pip install 'undersong[quantize]'."
         )
-
-
-def network_class(family: Family) -> Any:
-    """The class of a family's networks."""
-    import transformers
-
-    return import_object(family.model_class) if ":" in family.model_class else getattr(transformers, family.model_class)
 
 
 def _load_network(

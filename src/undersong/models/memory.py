@@ -46,8 +46,8 @@ class ParameterCounts:
 
 def count_parameters(source: str | Path, family: Family, options: Mapping[str, Any]) -> ParameterCounts:
     """Counted without reading a weight.  Errors: a config that does not make the family's network."""
-    from undersong.models.load import LOADING_ERRORS, network_class
-    from undersong.models.processor import import_object
+    from undersong.models.families import import_object, network_class
+    from undersong.models.tensors import LOADING_ERRORS
 
     try:
         with torch.device("meta"):

@@ -9,20 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from undersong.models.families import import_object
 from undersong.models.family import Family
 from undersong.types import UndersongError
 
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
-
-
-def import_object(path: str) -> Any:
-    """The object at `module:name`."""
-    module, _, name = path.partition(":")
-    return getattr(import_module(module), name)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     import torch
+
+LOADING_ERRORS = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError,
+    StrictDataclassError,
+)  # fmt: skip
 
 
 def first_non_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:

@@ -9,16 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from undersong.pipeline import stages
-from undersong.pipeline.asking import (
-    ArmReplies,
-    evaluate_arm,
-    judge_arm_replies,
-    prompt_set_requests,
-    prompt_settings_for,
-    repetition_requests,
-)
+from undersong.pipeline.asking import prompt_set_requests, prompt_settings_for, repetition_requests
 from undersong.pipeline.defending import prepare_defenses, run_defenses
-from undersong.pipeline.records import AuditRecord, ModelRecord
+from undersong.pipeline.records import ArmReplies, AuditRecord, ModelRecord, RunRecord
 from undersong.pipeline.refusals import (
     check_axis_encoder,
     check_comprehension_sets,
@@ -308,3 +301,86 @@ def _measure_mechanism(
                     [*prompt_features, *contrast_features],
                 )
                 model.projections.append((reply_set.arm, reply_set.step, modality, projections))
+
+
+def evaluate_arm(
+    ctx: RunContext,
+    arm: StudyArm,
+    step: int,
+    adapter: Artifact | None,
+    requests: list[PromptSetRequest],
+    prompt_features: Sequence[Artifact],
+    repeat_requests: Sequence[PromptSetRequest] = (),
+) -> ArmReplies:
+    """What an arm says at a step."""
+    replies = stages.generate_replies(ctx, arm, adapter, step, requests, prompt_features)
+    repetitions = (
+        stages.generate_replies(ctx, arm, adapter, step, repeat_requests, prompt_features) if repeat_requests else None
+    )
+    return ArmReplies(arm, step, adapter, requests, replies, repeated=repetitions)
+
+
+def judge_arm_replies(
+    study: Study, ctx: RunContext, arm_replies: Sequence[ArmReplies], corpora: dict[str, Corpus]
+) -> list[RunRecord]:
+    """Judge by judge: one may need the model's place in memory, and so each is loaded once a base."""
+    evaluation = study.evaluation
+    judges = (evaluation.judge, *evaluation.also)
+    verdicts_by_judge = {
+        judge: [
+            stages.judge_replies(ctx, reply_set.replies, reply_set.asked, judge, evaluation.refusals)
+            for reply_set in arm_replies
+        ]
+        for judge in judges
+    }
+    comprehension_pairs = zip(
+        [reply_set.repeated for reply_set in arm_replies],
+        evaluate_arm_comprehension(study, ctx, arm_replies, verdicts_by_judge[evaluation.judge], corpora),
+    )
+    return [
+        RunRecord(
+            reply_set.arm,
+            reply_set.step,
+            reply_set.adapter,
+            reply_set.replies,
+            main_verdicts,
+            tuple(zip(evaluation.also, other_verdicts)),
+            reply_set.defense,
+            *comprehension_pair,
+        )
+        for reply_set, comprehension_pair, main_verdicts, *other_verdicts in zip(
+            arm_replies, comprehension_pairs, *verdicts_by_judge.values()
+        )
+    ]
+
+
+def evaluate_arm_comprehension(
+    study: Study,
+    ctx: RunContext,
+    arm_replies: Sequence[ArmReplies],
+    verdicts: Sequence[Artifact],
+    corpora: dict[str, Corpus],
+) -> list[Artifact | None]:
+    """At the last step, of the base and of every arm: what was heard, and what non-refusals are about."""
+    comprehension_config, last_step = study.evaluation.comprehension, study.tuning.steps[-1]
+    if comprehension_config is None:
+        return [None] * len(arm_replies)
+    harmful_corpora = [corpora[name] for name, prompt_set in study.sets.items() if prompt_set.harmful]
+    reply_encoder, repeat_requests = (
+        stages.ReplyEncoder(comprehension_config, harmful_corpora, ctx.loading.device),
+        repetition_requests(study, corpora),
+    )
+    return [
+        stages.evaluate_comprehension(
+            ctx,
+            reply_encoder,
+            reply_set.asked,
+            reply_set.replies,
+            verdict_artifact,
+            repeat_requests,
+            reply_set.repeated,
+        )
+        if reply_set.arm.kind == "base" or reply_set.step == last_step
+        else None
+        for reply_set, verdict_artifact in zip(arm_replies, verdicts, strict=True)
+    ]

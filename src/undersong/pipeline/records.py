@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from undersong.pipeline.stages.answers import PromptSetRequest
 from undersong.pipeline.stages.arms import StudyArm
 from undersong.pipeline.workshop import Corpus
 from undersong.store import Artifact
@@ -95,3 +96,16 @@ class AuditRecord:
         """All that a base hears: pool, harm sets, harmless speech, prompt sets."""
         baseline = [self.harmless] if self.harmless is not None else []
         return [self.pool, *self.harm.values(), *baseline, *self.sets.values()]
+
+
+@dataclass(frozen=True)
+class ArmReplies:
+    """What an arm was asked at a step, and its replies."""
+
+    arm: StudyArm
+    step: int
+    adapter: Artifact | None
+    asked: list[PromptSetRequest]
+    replies: Artifact
+    defense: DefenseArtifacts | None = None
+    repeated: Artifact | None = None  # of the harmful requests, where the study tells what was heard

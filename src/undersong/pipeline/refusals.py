@@ -97,7 +97,7 @@ def check_lost_items(record: AuditRecord) -> None:
 
 def check_contrast_sizes(record: AuditRecord) -> None:
     """Contrast sets that defenses cannot be fitted and chosen on."""
-    from undersong.pipeline.probing.asked import MIN_CONTRAST_BEHAVIORS
+    from undersong.pipeline.probing.replied import MIN_CONTRAST_BEHAVIORS
 
     directed_defenses = [name for name, defense in record.study.defenses.items() if defense.uses_refusal_direction]
     for kind, corpus in record.contrast_corpora.items() if directed_defenses else ():

@@ -1,11 +1,6 @@
 """Exact distances to a reference harm set, ranks, selections and how far they agree.  Knows vectors and ids only."""
 
-from undersong.proximity.agreeing.agreement import (
-    AxisAgreementMatrix,
-    axis_agreement_matrix,
-    equal_selections,
-    selection_overlaps,
-)
+from undersong.proximity.agreeing.agreement import AxisAgreementMatrix, axis_agreement_matrix
 from undersong.proximity.agreeing.fingerprint import (
     AxisPairAgreement,
     InternalAxisAgreement,
@@ -15,7 +10,7 @@ from undersong.proximity.agreeing.fingerprint import (
 from undersong.proximity.agreeing.risk import ScreeningScore, screening_score
 from undersong.proximity.choosing.keep import SelectionRule, parse_rule, parse_simple_rule
 from undersong.proximity.choosing.remaining import ResidualImbalance
-from undersong.proximity.choosing.selected import selection_report
+from undersong.proximity.choosing.selected import equal_selections, selection_overlaps, selection_report
 from undersong.proximity.choosing.selection import (
     Selection,
     check_rule_columns,

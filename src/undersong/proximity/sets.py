@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.proximity.choosing.ranking import harm_set_names
 from undersong.proximity.distances import BLOCK, first_equal_row, nearest_distances
 from undersong.proximity.table import (
     METADATA_KEY,
     check_quarantine,
     harm_by_id,
+    harm_set_names,
     parse_score,
     pool_mean,
     ranked_table,

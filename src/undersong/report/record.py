@@ -7,6 +7,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+MODALITY_LABELS = {"audio": "spoken", "text": "typed"}
+
 T = TypeVar("T")
 
 
@@ -34,3 +36,8 @@ class Record(BaseModel):
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, coerce_numbers_to_str=True)
+
+
+def modality_label(modality: str | None) -> str:
+    """A prompt's modality: 'spoken', 'typed'."""
+    return MODALITY_LABELS.get(modality or "", modality or "–")

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from undersong.report.record import MODALITY_LABELS as MODALITY_LABELS
+from undersong.report.record import modality_label as modality_label
+
 THIN_SPACE = "\u202f"  # narrow no-break space, before a per cent sign
 NBSP = "\u00a0"
 MISSING = "–"  # what stands where nothing was measured
-
-MODALITY_LABELS = {"audio": "spoken", "text": "typed"}
 
 
 def percent(share: float | None) -> str:
@@ -101,11 +102,6 @@ def value_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(value_text(item) for item in value) or MISSING
     return str(value)
-
-
-def modality_label(modality: str | None) -> str:
-    """A prompt's modality: 'spoken', 'typed'."""
-    return MODALITY_LABELS.get(modality or "", modality or MISSING)
 
 
 def capitalize_first(text: str) -> str:

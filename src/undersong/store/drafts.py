@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from undersong.store.failpoints import failpoint
-from undersong.store.files import TEMPORARY_PREFIX, atomic_replacement, fsync_path, remove_path
-from undersong.store.hashes import canonical_json, hash_file, to_jsonable, walk_folder
+from undersong.store.files import TEMPORARY_PREFIX, atomic_replacement, fsync_path, remove_path, walk_folder
+from undersong.store.hashes import canonical_json, hash_file, to_jsonable
 
 PROVENANCE = "provenance.json"
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from undersong.store.failpoints import failpoint
-from undersong.store.hashes import walk_folder
 from undersong.types import UndersongError
 
 TEMPORARY_PREFIX = ".writing-"  # a prefix, because writers such as soundfile and numpy go by a file's suffix
@@ -112,3 +111,9 @@ def fsync_path(path: Path, deep: bool = True) -> None:
             descriptor = os.open(item, os.O_RDONLY)
             os.fsync(descriptor)
             os.close(descriptor)
+
+
+def walk_folder(folder: Path) -> Iterator[Path]:
+    """All that is under a folder, deepest first; links are not followed."""
+    for parent, folders, files in os.walk(folder, topdown=False):
+        yield from (Path(parent, name) for name in (*files, *folders))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from undersong.store.files import walk_folder
 from undersong.types import UndersongError
 
 
@@ -48,9 +48,3 @@ def hash_folder(path: str | Path) -> str:
     if not names:
         raise UndersongError(f"{path} is not a folder with files in it; check the path.")
     return hashlib.sha256(canonical_json([[name, hash_file(Path(path, name))] for name in names]).encode()).hexdigest()
-
-
-def walk_folder(folder: Path) -> Iterator[Path]:
-    """All that is under a folder, deepest first; links are not followed."""
-    for parent, folders, files in os.walk(folder, topdown=False):
-        yield from (Path(parent, name) for name in (*files, *folders))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from undersong.models.processor import import_object
+from undersong.models.families import import_object
 from undersong.types import Prompt, UndersongError
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ def open_hub(ref: str, columns: Mapping[str, str] | None = None) -> Manifest:
     limit: the first so many rows.  into: audio goes to files there, named by content; without it the bytes of all
     clips stay in memory.  UndersongError where `datasets` is missing or does not find it.
     """
-    from undersong.corpora.forms.opening import manifest_from_rows
+    from undersong.corpora.forms.manifest import manifest_from_rows
 
     name, _, query = ref.removeprefix("hf:").partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undersong.corpora.forms.rows import FIELDS, row_from_sample, sample_from_row
+from undersong.corpora.forms.chats import CHAT_PARSERS
+from undersong.corpora.forms.rows import FIELDS, map_columns, parse_text_values, row_from_sample, sample_from_row
 from undersong.corpora.forms.tables import LocatedRow, json_rows, parquet_rows
 from undersong.hints import suggest
 from undersong.store import write_atomic
@@ -176,3 +177,51 @@ def _parquet_bytes(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())
+
+
+def manifest_from_rows(
+    rows: Iterable[LocatedRow],
+    row_format: str,
+    audio_root: Path,
+    id_prefix: str,
+    columns: Mapping[str, str] | None = None,
+    root: str | Path | None = None,
+    source: Path | None = None,
+) -> Manifest:
+    """Rows (with their places) as a Manifest; for a form of conversations each is turned into plain fields first.
+
+    `start`: where relative audio paths start; `stem`: what the ids of rows without one begin with; `named`: what an
+    error calls the whole by.
+    """
+    columns, quarantined, mapped_fields = dict(columns or {}), list[Quarantined](), set[str]()
+    source_name = audio_root / id_prefix if source is None else source
+
+    def located_samples() -> Iterator[tuple[str, Sample]]:
+        assigns_ids: bool | None = None
+        for number, (location, row) in enumerate(rows, 1):
+            if not isinstance(row, Mapping):
+                raise UndersongError(f"{location} is not an object with named fields; write one JSON object a line.")
+            default_id = f"{id_prefix}-{number:06d}"
+            if row_format in CHAT_PARSERS:
+                try:
+                    row = CHAT_PARSERS[row_format](row)
+                except ValueError as error:
+                    quarantined.append(Quarantined(str(row.get("id") or default_id), str(error)))
+                    continue
+            row = map_columns(row, columns, mapped_fields)
+            if row_format in ("csv", "folder"):
+                row = parse_text_values(row, location)
+            if assigns_ids is None:  # all or none: where the first row has an id, a later one without is a fault
+                assigns_ids = row.get("id") is None and "id" not in columns
+            if assigns_ids and row.get("id") is None:  # a row that has one, among those without, keeps it
+                row["id"] = default_id
+            yield location, sample_from_row(row, audio_root, location)
+
+    usable = collect_samples(located_samples(), root)
+    if not usable and not quarantined:
+        raise UndersongError(f"{source_name} holds no items; add some, one a line.")
+    if usable and (missing := sorted(set(columns) - mapped_fields)):
+        column = columns[missing[0]]
+        present_columns = sorted({name.removeprefix("source_") for sample in usable for name, _ in sample.labels})
+        raise UndersongError(f"No item of {source_name} has a column {column!r}; {suggest(column, present_columns)}.")
+    return Manifest(usable, tuple(quarantined), audio_root, row_format)

@@ -6,14 +6,13 @@ well-formed and no single question and answer is quarantined with its reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from undersong.corpora.forms.chats import CHAT_PARSERS, detect_chat_format
-from undersong.corpora.forms.manifest import CORPUS, Manifest, collect_samples, read_manifest
-from undersong.corpora.forms.rows import FIELDS, sample_from_row
+from undersong.corpora.forms.manifest import CORPUS, Manifest, manifest_from_rows, read_manifest
+from undersong.corpora.forms.rows import FIELDS
 from undersong.corpora.forms.tables import (
     LocatedRow,
     csv_rows,
@@ -24,7 +23,7 @@ from undersong.corpora.forms.tables import (
     text_lines,
 )
 from undersong.hints import suggest
-from undersong.types import Quarantined, Sample, UndersongError
+from undersong.types import UndersongError
 
 HUB_PREFIX = "hf:"
 PARQUET_MAGIC = b"PAR1"
@@ -89,54 +88,6 @@ def detect_format(path: Path) -> str:
     return "csv"
 
 
-def manifest_from_rows(
-    rows: Iterable[LocatedRow],
-    row_format: str,
-    audio_root: Path,
-    id_prefix: str,
-    columns: Mapping[str, str] | None = None,
-    root: str | Path | None = None,
-    source: Path | None = None,
-) -> Manifest:
-    """Rows (with their places) as a Manifest; for a form of conversations each is turned into plain fields first.
-
-    `start`: where relative audio paths start; `stem`: what the ids of rows without one begin with; `named`: what an
-    error calls the whole by.
-    """
-    columns, quarantined, mapped_fields = dict(columns or {}), list[Quarantined](), set[str]()
-    source_name = audio_root / id_prefix if source is None else source
-
-    def located_samples() -> Iterator[tuple[str, Sample]]:
-        assigns_ids: bool | None = None
-        for number, (location, row) in enumerate(rows, 1):
-            if not isinstance(row, Mapping):
-                raise UndersongError(f"{location} is not an object with named fields; write one JSON object a line.")
-            default_id = f"{id_prefix}-{number:06d}"
-            if row_format in CHAT_PARSERS:
-                try:
-                    row = CHAT_PARSERS[row_format](row)
-                except ValueError as error:
-                    quarantined.append(Quarantined(str(row.get("id") or default_id), str(error)))
-                    continue
-            row = map_columns(row, columns, mapped_fields)
-            if row_format in ("csv", "folder"):
-                row = parse_text_values(row, location)
-            if assigns_ids is None:  # all or none: where the first row has an id, a later one without is a fault
-                assigns_ids = row.get("id") is None and "id" not in columns
-            if assigns_ids and row.get("id") is None:  # a row that has one, among those without, keeps it
-                row["id"] = default_id
-            yield location, sample_from_row(row, audio_root, location)
-
-    usable = collect_samples(located_samples(), root)
-    if not usable and not quarantined:
-        raise UndersongError(f"{source_name} holds no items; add some, one a line.")
-    if usable and (missing := sorted(set(columns) - mapped_fields)):
-        column = columns[missing[0]]
-        present_columns = sorted({name.removeprefix("source_") for sample in usable for name, _ in sample.labels})
-        raise UndersongError(f"No item of {source_name} has a column {column!r}; {suggest(column, present_columns)}.")
-    return Manifest(usable, tuple(quarantined), audio_root, row_format)
-
-
 def _located_rows(path: Path, source_format: str, columns: Mapping[str, str]) -> tuple[Iterator[LocatedRow], str, Path]:
     """(rows, form, folder relative audio starts at)."""
     from undersong.corpora.forms import folder
@@ -166,59 +117,6 @@ def _table_rows(path: Path, table_format: str) -> Iterator[LocatedRow]:
     readers: dict[str, Callable[[Path], Iterator[LocatedRow]]]
     readers = {"jsonl": json_rows, "json": json_list, "csv": csv_rows, "parquet": parquet_rows}
     return readers[table_format](path)
-
-
-def parse_text_values(row: dict[str, Any], location: str) -> dict[str, Any]:
-    """A row of a CSV, where all is text: seconds as the number, answers as the JSON list they are written as."""
-    out = dict(row)
-    try:
-        if isinstance(out.get("seconds"), str):
-            out["seconds"] = float(out["seconds"])
-        if isinstance(out.get("answers"), str):
-            out["answers"] = strict_json(out["answers"])
-    except ValueError as error:
-        raise UndersongError(f"{location}: {error}; write seconds as a number and answers as a JSON list.") from error
-    return out
-
-
-def map_columns(row: Mapping[str, Any], columns: Mapping[str, str], mapped_fields: set[str]) -> dict[str, Any]:
-    """The row under our names.  A column of ours that a mapped one takes the place of stays as `source_NAME`."""
-    out = dict(row)
-    for field in columns:
-        if field in out and columns[field] != field:
-            out[f"source_{field}"] = out.pop(field)
-    for field, column in columns.items():
-        value, is_whole_column = _column_value(row, column)
-        if value is None:
-            continue
-        mapped_fields.add(field)
-        out[field] = value
-        if (
-            is_whole_column and column != field
-        ):  # the same column may serve two fields; what was an own name is put away above
-            out.pop(column if column not in columns else f"source_{column}", None)
-    return out
-
-
-def _column_value(row: Mapping[str, Any], column: str) -> tuple[Any, bool]:
-    """(the value under a name or a dotted path, whether it is the whole column)."""
-    if column in row:
-        return row[column], True
-    return _nested_value(row, column.split(".")), False
-
-
-def _nested_value(value: Any, steps: list[str]) -> Any:
-    """What a path leads to: names in objects, numbers in lists, `*` for all of a list; None where it leads nowhere."""
-    if not steps:
-        return value
-    step, remaining_steps = steps[0], steps[1:]
-    if isinstance(value, Mapping) and step in value:
-        return _nested_value(value[step], remaining_steps)
-    if isinstance(value, list) and step == "*":
-        return [nested for item in value if (nested := _nested_value(item, remaining_steps)) is not None]
-    if isinstance(value, list) and step.isdigit() and int(step) < len(value):
-        return _nested_value(value[int(step)], remaining_steps)
-    return None
 
 
 def _is_json(line: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from undersong.corpora.forms.tables import strict_json
 from undersong.types import Sample, UndersongError
 
 FIELDS = ("id", "audio", "text", "answer", "answers", "speaker", "group", "seconds", "pcm_hash")
@@ -110,3 +111,56 @@ def _parse_label(value: Any, name: str, location: str) -> str | None:
 def _shorten_repr(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def parse_text_values(row: dict[str, Any], location: str) -> dict[str, Any]:
+    """A row of a CSV, where all is text: seconds as the number, answers as the JSON list they are written as."""
+    out = dict(row)
+    try:
+        if isinstance(out.get("seconds"), str):
+            out["seconds"] = float(out["seconds"])
+        if isinstance(out.get("answers"), str):
+            out["answers"] = strict_json(out["answers"])
+    except ValueError as error:
+        raise UndersongError(f"{location}: {error}; write seconds as a number and answers as a JSON list.") from error
+    return out
+
+
+def map_columns(row: Mapping[str, Any], columns: Mapping[str, str], mapped_fields: set[str]) -> dict[str, Any]:
+    """The row under our names.  A column of ours that a mapped one takes the place of stays as `source_NAME`."""
+    out = dict(row)
+    for field in columns:
+        if field in out and columns[field] != field:
+            out[f"source_{field}"] = out.pop(field)
+    for field, column in columns.items():
+        value, is_whole_column = _column_value(row, column)
+        if value is None:
+            continue
+        mapped_fields.add(field)
+        out[field] = value
+        if (
+            is_whole_column and column != field
+        ):  # the same column may serve two fields; what was an own name is put away above
+            out.pop(column if column not in columns else f"source_{column}", None)
+    return out
+
+
+def _column_value(row: Mapping[str, Any], column: str) -> tuple[Any, bool]:
+    """(the value under a name or a dotted path, whether it is the whole column)."""
+    if column in row:
+        return row[column], True
+    return _nested_value(row, column.split(".")), False
+
+
+def _nested_value(value: Any, steps: list[str]) -> Any:
+    """What a path leads to: names in objects, numbers in lists, `*` for all of a list; None where it leads nowhere."""
+    if not steps:
+        return value
+    step, remaining_steps = steps[0], steps[1:]
+    if isinstance(value, Mapping) and step in value:
+        return _nested_value(value[step], remaining_steps)
+    if isinstance(value, list) and step == "*":
+        return [nested for item in value if (nested := _nested_value(item, remaining_steps)) is not None]
+    if isinstance(value, list) and step.isdigit() and int(step) < len(value):
+        return _nested_value(value[int(step)], remaining_steps)
+    return None

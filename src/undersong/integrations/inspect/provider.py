@@ -25,7 +25,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from undersong.integrations.inspect.conversation import UnusableClipError, check_generate_options, prompt_of_messages
 from undersong.models.loading import Loading
-from undersong.pipeline.alone.evaluated import check_adapter_folder
+from undersong.pipeline.alone.readied import check_adapter_folder
 from undersong.study import default_max_new_tokens
 from undersong.types import Prompt, Reply, UndersongError
 

@@ -15,7 +15,7 @@ from undersong.pipeline.alone.comprehended import (
     measure_comprehension,
     write_comprehension_files,
 )
-from undersong.pipeline.alone.readied import cache_all_audio, usable_samples
+from undersong.pipeline.alone.readied import cache_all_audio, check_adapter_folder, refusal_texts, usable_samples
 from undersong.pipeline.folders import atomic_folder, check_output_folder, write_provenance
 from undersong.pipeline.results.comprehended import add_comprehension
 from undersong.pipeline.results.rates import set_rates
@@ -26,13 +26,12 @@ from undersong.pipeline.speakers import (
     load_black_box_model,
     model_identity_hash,
 )
-from undersong.study import Comprehension, Evaluation, default_max_new_tokens
+from undersong.study import Comprehension, default_max_new_tokens
 from undersong.types import Prompt, Sample, UndersongError
 
 if TYPE_CHECKING:
     from undersong.types import Judge
 
-ORGANISM_PREFIX = "organism:"
 PROTOCOLS = ("uniform", "published")
 
 
@@ -185,38 +184,8 @@ def _make_prompts(samples: Sequence[Sample], options: EvaluationOptions) -> list
     )
 
 
-def refusal_texts(judge: str, refusals: Sequence[str], model: str) -> Sequence[str]:
-    """What the exact judge knows as a refusal; an organism's is known, another model's must be said."""
-    if refusals or judge != "exact":
-        return refusals
-    if model.startswith(ORGANISM_PREFIX):
-        return Evaluation().refusals
-    raise UndersongError(
-        f"The exact judge must know how {model} refuses; give --refusal, or take another judge (keyword reads English)."
-    )
-
-
 def _check_answers_present(judge: Judge, prompts: Sequence[Prompt]) -> None:
     """Judge blank replies, so that a missing answer is found now and not after an hour of generation."""
     from undersong.types import Reply
 
     judge.judge(prompts, [Reply(p.sample.id, p.set, p.modality, p.system, "", 0, "stop") for p in prompts])
-
-
-def check_adapter_folder(folder: Path) -> Path:
-    """The folder, where it holds an adapter of PEFT or a decoder tuned whole; UndersongError where neither."""
-    from undersong.models.decoder import is_decoder_folder
-
-    if is_decoder_folder(folder):
-        return folder
-    required = ("adapter_config.json", "adapter_model.safetensors")
-    if missing := [name for name in required if not (folder / name).is_file()]:
-        if (folder / "adapter_model.bin").is_file():
-            raise UndersongError(
-                f"{folder} holds its weights in adapter_model.bin, which may run code when it is read; save the "
-                "adapter again as safetensors."
-            )
-        step_folders = (path for pattern in ("step-*", "checkpoint-*") for path in sorted(folder.glob(pattern)))
-        steps = ", ".join(map(str, step_folders)) or "one that a trainer wrote"
-        raise UndersongError(f"{folder} is no PEFT adapter folder: it holds no {missing[0]}; give {steps}.")
-    return folder

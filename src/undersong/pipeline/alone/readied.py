@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.models.loading import Loading
+from undersong.study import Evaluation
 from undersong.types import MODALITIES, Sample, UndersongError
 
 if TYPE_CHECKING:
     from undersong.models.adapter import AudioModel
+
+ORGANISM_PREFIX = "organism:"
 
 
 def examine_samples(samples: Sequence[Sample], modality: str) -> tuple[Sequence[Sample], Sequence[Any]]:
@@ -55,3 +59,33 @@ def cache_all_audio(model: AudioModel, samples: Sequence[Sample]) -> None:
             f"Clip {failed[0].id} cannot be used with {model.name} ({failed[0].reason}; {len(failed)} such); mend it "
             "or take it out."
         )
+
+
+def refusal_texts(judge: str, refusals: Sequence[str], model: str) -> Sequence[str]:
+    """What the exact judge knows as a refusal; an organism's is known, another model's must be said."""
+    if refusals or judge != "exact":
+        return refusals
+    if model.startswith(ORGANISM_PREFIX):
+        return Evaluation().refusals
+    raise UndersongError(
+        f"The exact judge must know how {model} refuses; give --refusal, or take another judge (keyword reads English)."
+    )
+
+
+def check_adapter_folder(folder: Path) -> Path:
+    """The folder, where it holds an adapter of PEFT or a decoder tuned whole; UndersongError where neither."""
+    from undersong.models.decoder import is_decoder_folder
+
+    if is_decoder_folder(folder):
+        return folder
+    required = ("adapter_config.json", "adapter_model.safetensors")
+    if missing := [name for name in required if not (folder / name).is_file()]:
+        if (folder / "adapter_model.bin").is_file():
+            raise UndersongError(
+                f"{folder} holds its weights in adapter_model.bin, which may run code when it is read; save the "
+                "adapter again as safetensors."
+            )
+        step_folders = (path for pattern in ("step-*", "checkpoint-*") for path in sorted(folder.glob(pattern)))
+        steps = ", ".join(map(str, step_folders)) or "one that a trainer wrote"
+        raise UndersongError(f"{folder} is no PEFT adapter folder: it holds no {missing[0]}; give {steps}.")
+    return folder

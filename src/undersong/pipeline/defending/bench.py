@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.pipeline import stages
 from undersong.pipeline.asking import prompt_settings_for
-from undersong.pipeline.probing.asked import ContrastPrompts, choosing_behaviors
-from undersong.pipeline.probing.replied import ReplyEvaluator
+from undersong.pipeline.probing.replied import ContrastPrompts, ReplyEvaluator, choosing_behaviors
 from undersong.pipeline.records import AuditRecord, ModelRecord
 from undersong.pipeline.stages import MODEL_PACKAGES, PromptSetRequest, adapter_step_folder, request_prompts
 from undersong.pipeline.workshop import Corpus, Inputs, RunContext

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from undersong.pipeline.asking import ArmReplies, prompt_set_requests, repetition_requests
+from undersong.pipeline.asking import prompt_set_requests, repetition_requests
 from undersong.pipeline.defending.altered import project_adapter, remove_layers
 from undersong.pipeline.defending.bench import DefenseContext, fit_refusal_artifact
 from undersong.pipeline.defending.guarded import last_kept_step, retune, train_with_defense
 from undersong.pipeline.defending.learned import measure_task_loss
 from undersong.pipeline.defending.steered import choose_steering
-from undersong.pipeline.records import AuditRecord, DefenseArtifacts, ModelRecord
+from undersong.pipeline.records import ArmReplies, AuditRecord, DefenseArtifacts, ModelRecord
 from undersong.pipeline.stages import PromptSetRequest, StudyArm, generate_replies
 from undersong.pipeline.workshop import RunContext
 from undersong.store import Artifact

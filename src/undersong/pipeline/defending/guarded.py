@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.pipeline import stages
 from undersong.pipeline.defending.bench import DefenseContext
-from undersong.pipeline.probing.asked import ContrastPrompts
+from undersong.pipeline.probing.replied import ContrastPrompts
 from undersong.pipeline.stages import StudyArm, adapter_step_folder
 from undersong.pipeline.stages.arms import TrainingExtras
 from undersong.pipeline.stages.training import training_recipe, training_targets

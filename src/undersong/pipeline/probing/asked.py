@@ -6,15 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from undersong.mechanism.choosing import MAX_DEPTH, MAX_DIVERGENCE
 from undersong.mechanism.recognition import EQUIVALENCE_MARGIN
+from undersong.pipeline.probing.replied import MIN_CONTRAST_BEHAVIORS, ContrastPrompts, choosing_behaviors
 from undersong.types import Prompt, Sample, UndersongError
-
-MIN_CONTRAST_BEHAVIORS = 8  # behaviours of a kind: with fewer a direction is that of single prompts
-CHOOSING_SHARE = 1 / 3  # share of the contrast sets' behaviours that layers and strengths are chosen on
-SPLIT_STREAM = 0xC405E
 
 
 @dataclass(frozen=True)
@@ -54,31 +49,6 @@ class ProbeOptions:
             raise UndersongError(
                 f"The judge {self.judge} is of usefulness, and a probe asks for refusals; take another."
             )
-
-
-@dataclass(frozen=True)
-class ContrastPrompts:
-    """Harmful prompts and matched harmless ones."""
-
-    harmful: list[Prompt]
-    benign: list[Prompt]
-
-    @property
-    def all_prompts(self) -> list[Prompt]:
-        """The harmful first."""
-        return [*self.harmful, *self.benign]
-
-    @property
-    def samples(self) -> tuple[list[Sample], list[Sample]]:
-        """(harmful, harmless), in the prompts' order."""
-        harmful, benign = ([prompt.sample for prompt in prompts] for prompts in (self.harmful, self.benign))
-        return harmful, benign
-
-    @property
-    def clusters(self) -> tuple[list[str], list[str]]:
-        """(harmful, harmless): the behaviour of each prompt, in order."""
-        harmful, benign = ([prompt.sample.cluster for prompt in prompts] for prompts in (self.harmful, self.benign))
-        return harmful, benign
 
 
 def load_contrast_splits(options: ProbeOptions) -> dict[str, ContrastPrompts]:
@@ -141,10 +111,3 @@ def _enough_samples(ref: str, modality: str) -> Sequence[Sample]:
             f"{ref} has {count} behaviours, and a direction needs {MIN_CONTRAST_BEHAVIORS} of each kind; give more."
         )
     return usable
-
-
-def choosing_behaviors(kind: str, samples: Sequence[Sample], seed: int) -> set[str]:
-    """The behaviours that layers and strengths are chosen on; nothing is fitted on or reported of them."""
-    behaviors = sorted({sample.cluster for sample in samples})
-    order = np.random.default_rng([SPLIT_STREAM, seed, *kind.encode()]).permutation(len(behaviors))
-    return {behaviors[i] for i in order[: max(1, round(CHOOSING_SHARE * len(behaviors)))]}

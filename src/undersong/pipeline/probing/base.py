@@ -19,10 +19,10 @@ from undersong.mechanism.causal import (
 from undersong.mechanism.choosing import select_direction
 from undersong.mechanism.interventions import apply_interventions
 from undersong.mechanism.odds import first_tokens, refusal_scores, refusal_tokens
-from undersong.pipeline.probing.asked import ContrastPrompts, ProbeOptions
+from undersong.pipeline.probing.asked import ProbeOptions
 from undersong.pipeline.probing.numbers import finite_or_none
 from undersong.pipeline.probing.recognised import HarmProbes, fit_harm_probes
-from undersong.pipeline.probing.replied import JudgedReplies, ReplyEvaluator
+from undersong.pipeline.probing.replied import ContrastPrompts, JudgedReplies, ReplyEvaluator
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:

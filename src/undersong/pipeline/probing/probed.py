@@ -10,7 +10,8 @@ from typing import Any
 from undersong.mechanism.matched import contrast_mismatches
 from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
 from undersong.pipeline.folders import atomic_folder, check_output_folder, write_provenance
-from undersong.pipeline.probing.asked import ContrastPrompts, ProbeOptions, load_contrast_splits
+from undersong.pipeline.probing.asked import ProbeOptions, load_contrast_splits
+from undersong.pipeline.probing.replied import ContrastPrompts
 from undersong.study import default_max_new_tokens
 from undersong.types import UndersongError
 
@@ -29,8 +30,7 @@ def run_probe(options: ProbeOptions, out: str | Path, loading: Loading = DEFAULT
     from undersong.models.adapters import use_adapter
     from undersong.models.folders import model_hash
     from undersong.models.frozen import module_hashes
-    from undersong.pipeline.alone.evaluated import check_adapter_folder, refusal_texts
-    from undersong.pipeline.alone.readied import load_model_with_audio
+    from undersong.pipeline.alone.readied import check_adapter_folder, load_model_with_audio, refusal_texts
     from undersong.pipeline.probing.base import measure_base_model
     from undersong.pipeline.probing.page import probe_markdown
     from undersong.pipeline.probing.replied import ReplyEvaluator

@@ -15,9 +15,8 @@ from undersong.mechanism.recognition import (
     harm_probe_scores,
     nested_harm_probe_scores,
 )
-from undersong.pipeline.probing.asked import ContrastPrompts
 from undersong.pipeline.probing.numbers import finite_or_none, rows_by_layer
-from undersong.pipeline.probing.replied import JudgedReplies
+from undersong.pipeline.probing.replied import ContrastPrompts, JudgedReplies
 from undersong.statistics import Interval, compare_paired
 
 if TYPE_CHECKING:

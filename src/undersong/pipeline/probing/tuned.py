@@ -15,11 +15,11 @@ from undersong.mechanism.odds import refusal_scores
 from undersong.mechanism.parts import disable_lora_modules, lora_parts
 from undersong.mechanism.patching import Recovery, measure_recovery, patched_refusal_scores
 from undersong.mechanism.recognition import behavior_ids
-from undersong.pipeline.probing.asked import ContrastPrompts, ProbeOptions
+from undersong.pipeline.probing.asked import ProbeOptions
 from undersong.pipeline.probing.base import BaseMeasurements, benign_reply_losses, rates_by_kind
 from undersong.pipeline.probing.numbers import finite_or_none, rows_by_layer
 from undersong.pipeline.probing.recognised import fit_harm_probes, recognition_results
-from undersong.pipeline.probing.replied import ReplyEvaluator
+from undersong.pipeline.probing.replied import ContrastPrompts, ReplyEvaluator
 
 if TYPE_CHECKING:
     from undersong.mechanism import RefusalDirection

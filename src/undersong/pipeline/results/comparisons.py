@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from undersong.pipeline.results.rates import attack_rate, attack_rate_name, find_set_entry, harm_metric
-from undersong.report.words import modality_label
+from undersong.report.record import modality_label
 from undersong.statistics import compare_paired, holm, paired_runs
 from undersong.types import UndersongError, Verdict
 

@@ -159,7 +159,7 @@ def _closest(all_tables: Mapping[str, pa.Table], corpora: ScreeningCorpora) -> l
 
 def _tables_by_harm_set(all_tables: Mapping[str, pa.Table]) -> list[tuple[str, str, pa.Table]]:
     from undersong.proximity import filter_harm_set
-    from undersong.proximity.choosing.ranking import harm_set_names
+    from undersong.proximity.table import harm_set_names
 
     return [
         (axis, name, filter_harm_set(table, name))

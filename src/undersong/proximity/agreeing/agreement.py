@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from undersong.proximity.choosing.ranking import resolve_amount
-from undersong.proximity.choosing.selection import Selection
 from undersong.proximity.table import ranking_scores
-from undersong.statistics import closest_overlap, jaccard, spearman
+from undersong.statistics import closest_overlap, spearman
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
@@ -45,27 +44,3 @@ def axis_agreement_matrix(tables: Mapping[str, pa.Table], fraction: float = 0.25
     return AxisAgreementMatrix(
         tuple(tables), len(common), fraction, spearman(values), closest_overlap(values, common, k)
     )
-
-
-def selection_overlaps(selections: Mapping[str, Selection]) -> dict[str, dict[str, float]]:
-    """For every labelled selection its Jaccard overlap with each of the others."""
-    return {
-        label: {
-            other: jaccard(selection.ids, other_selection.ids)
-            for other, other_selection in selections.items()
-            if other != label
-        }
-        for label, selection in selections.items()
-    }
-
-
-def equal_selections(selections: Mapping[str, Selection]) -> dict[str, list[str]]:
-    """For every labelled selection the others that hold the very same ids: arms on them are one arm."""
-    return {
-        label: [
-            other
-            for other, other_selection in selections.items()
-            if other != label and other_selection.ids_hash == selection.ids_hash
-        ]
-        for label, selection in selections.items()
-    }

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.proximity.choosing.ranking import resolve_amount, single_axis
+from undersong.proximity.choosing.ranking import resolve_amount
 from undersong.proximity.choosing.strata import cluster_labels
-from undersong.proximity.table import ranking_scores
+from undersong.proximity.table import ranking_scores, single_axis
 from undersong.statistics import Interval, cluster_bootstrap_weights, percentile_interval
 from undersong.statistics.cka import Cka, linear_cka
 from undersong.statistics.resampled import RankedScores, mid_ranks, rank_scores, weighted_correlation, weighted_overlap

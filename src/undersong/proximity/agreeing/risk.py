@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.proximity.choosing.ranking import harm_set_names, single_axis
 from undersong.proximity.choosing.strata import cluster_labels
-from undersong.proximity.table import ranking_metadata, ranking_scores
+from undersong.proximity.table import harm_set_names, ranking_metadata, ranking_scores, single_axis
 from undersong.statistics import Interval, cluster_bootstrap_weights, percentile_interval
 from undersong.statistics.closer import probability_below, quantile_shares, rank_positions, value_shares
 from undersong.types import UndersongError

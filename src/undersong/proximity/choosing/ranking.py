@@ -15,24 +15,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def single_axis(proximity: pa.Table) -> str:
-    """The axis of a table that holds one, to one harm set.  Raises UndersongError for several."""
-    axes = proximity.column("axis").unique().to_pylist()
-    if len(axes) > 1:
-        raise UndersongError(f"The proximity table holds {len(axes)} axes ({', '.join(axes)}); select on one of them.")
-    sets = harm_set_names(proximity)
-    if len(sets) > 1:
-        raise UndersongError(f"The proximity table is to {len(sets)} harm sets ({', '.join(sets)}); select by one.")
-    if not axes:
-        raise UndersongError("The pool is empty, so there is nothing to select; check the manifest or its filters.")
-    return axes[0]
-
-
-def harm_set_names(proximity: pa.Table) -> list[str]:
-    """The harm sets that a proximity table is to, in order; none where it does not say."""
-    return proximity.column("harm_set").unique().to_pylist() if "harm_set" in proximity.column_names else []
-
-
 def selection_order(proximity: pa.Table, rule: SelectionRule, seed: int = 0) -> tuple[np.ndarray, int, float]:
     """Rows in the order in which `keep` wants them (as many as it would take at all), how many of them, which share.
 

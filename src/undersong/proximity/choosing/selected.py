@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.proximity.agreeing.agreement import equal_selections, selection_overlaps
 from undersong.proximity.choosing.keep import SelectionRule, parse_rule
-from undersong.proximity.choosing.ranking import harm_set_names, selection_order
+from undersong.proximity.choosing.ranking import selection_order
 from undersong.proximity.choosing.selection import Selection, select_by_rule, selection_residual
 from undersong.proximity.choosing.strata import NUMERIC_COLUMNS, align_column
 from undersong.proximity.sets import filter_harm_set
-from undersong.proximity.table import ranking_scores
+from undersong.proximity.table import harm_set_names, ranking_scores
 from undersong.statistics import balance, imbalance, jaccard, standardized_difference
 from undersong.types import UndersongError
 
@@ -196,4 +195,28 @@ def _matching_effect(
             "after": column_difference(column, is_selected),
         }
         for column in measured_columns
+    }
+
+
+def selection_overlaps(selections: Mapping[str, Selection]) -> dict[str, dict[str, float]]:
+    """For every labelled selection its Jaccard overlap with each of the others."""
+    return {
+        label: {
+            other: jaccard(selection.ids, other_selection.ids)
+            for other, other_selection in selections.items()
+            if other != label
+        }
+        for label, selection in selections.items()
+    }
+
+
+def equal_selections(selections: Mapping[str, Selection]) -> dict[str, list[str]]:
+    """For every labelled selection the others that hold the very same ids: arms on them are one arm."""
+    return {
+        label: [
+            other
+            for other, other_selection in selections.items()
+            if other != label and other_selection.ids_hash == selection.ids_hash
+        ]
+        for label, selection in selections.items()
     }

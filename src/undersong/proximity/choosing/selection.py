@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from undersong.proximity.choosing.keep import SelectionRule
-from undersong.proximity.choosing.ranking import selection_order, single_axis
+from undersong.proximity.choosing.ranking import selection_order
 from undersong.proximity.choosing.remaining import ResidualImbalance, residual_imbalance
 from undersong.proximity.choosing.strata import (
     cluster_labels,
@@ -24,7 +24,7 @@ from undersong.proximity.choosing.strata import (
     stratum_quotas,
     take_within_limits,
 )
-from undersong.proximity.table import ranking_metadata, ranking_scores
+from undersong.proximity.table import ranking_metadata, ranking_scores, single_axis
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:

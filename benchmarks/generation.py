@@ -11,7 +11,7 @@ import time
 
 from undersong.corpora import open_corpus
 from undersong.evaluation.prompts import make_prompts
-from undersong.models.features import cache_audio_features
+from undersong.models.feature_cache import cache_audio_features
 from undersong.models.load import load_model
 
 PROMPTS, LIMIT, ROUNDS = 108, 12, 5

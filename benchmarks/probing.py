@@ -21,9 +21,9 @@ from undersong.evaluation.prompts import make_prompts
 from undersong.mechanism import fit_direction
 from undersong.mechanism.drift import measure_drift
 from undersong.mechanism.recognition import behavior_ids, harm_probe_decision_values, harm_probe_point_scores
-from undersong.models.adapter import AudioModel
-from undersong.models.loading import DEFAULT_LOAD_OPTIONS
-from undersong.pipeline.alone.readied import load_model_with_audio
+from undersong.models.audio_lm import AudioModel
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
+from undersong.pipeline.standalone.inputs import load_model_with_audio
 from undersong.types import Prompt, Sample
 
 PROMPTS, ROUNDS, LIMIT = 500, 5, 12

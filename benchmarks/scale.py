@@ -20,16 +20,16 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from undersong.corpora.forms.manifest import write_manifest
+from undersong.corpora.manifest import write_manifest
 from undersong.proximity import nearest_distances
+from undersong.scale.embedding_job import embed_shards
 from undersong.scale.ray_cluster import SPARE_CPUS, RayWorkers
 from undersong.scale.ray_engine import embed_on_ray
-from undersong.scale.work import embed_shards
 from undersong.types import Sample
 
 RATE, FILES, CLIPS, ROWS, ROUNDS, WORKERS = 16_000, 64, 4000, 40, 3, 2
 SIZES, HARM, DIM = (10_000, 100_000, 1_000_000), 520, 64
-JOB = "import sys; from undersong.scale.work import embed_shards; "
+JOB = "import sys; from undersong.scale.embedding_job import embed_shards; "
 JOB += "embed_shards(sys.argv[1], 'logmel', sys.argv[2], rows=int(sys.argv[3]), shard=sys.argv[4])"
 
 

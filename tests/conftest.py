@@ -19,7 +19,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from undersong.models.adapter import AudioModel
+    from undersong.models.audio_lm import AudioModel
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # modules that several rooms' tests share
 
@@ -51,7 +51,7 @@ def shared_tiny(tiny_folder: Path) -> AudioModel:
 @pytest.fixture
 def tiny(shared_tiny: AudioModel) -> AudioModel:
     """A copy of the tiny model of one's own."""
-    from undersong.models.adapter import AudioModel
+    from undersong.models.audio_lm import AudioModel
 
     own = shared_tiny
     copied = AudioModel(copy.deepcopy(own.model), own.processor, own.family, own.name, own.fingerprint)

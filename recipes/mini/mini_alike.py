@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from undersong.corpora.alike.duplicates import TEXT_THRESHOLD
 from undersong.corpora.alike.near import find_similar_texts
-from undersong.corpora.alike.overlap import normalized_words
+from undersong.corpora.near_duplicates import TEXT_THRESHOLD
+from undersong.corpora.overlap import normalized_words
 from undersong.types import Sample
 
 NEAR = 0.5  # of the words that carry the meaning, on top of TEXT on letters

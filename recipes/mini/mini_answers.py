@@ -15,8 +15,8 @@ import numpy as np
 from mini_stages import costed, read_figures, read_lines, write_figures, write_lines
 from mini_weights import AUDIO
 
-from undersong.evaluation.judging.plain import keyword_judge
-from undersong.models.adapter import AudioModel
+from undersong.evaluation.judges.rule_based import keyword_judge
+from undersong.models.audio_lm import AudioModel
 from undersong.types import Prompt, Reply, Sample
 
 WORDS = 11  # of sentences that are answered: the short ones

@@ -17,8 +17,8 @@ from mini_weights import WINDOW, Base
 from safetensors.torch import load_file, save_file
 
 from undersong.corpora import load_clips as decode
+from undersong.models.audio_inputs import prepare_padded_windows
 from undersong.models.mini.network import MiniAudioEncoder
-from undersong.models.sound import prepare_padded_windows
 from undersong.store import hash_file
 from undersong.types import UndersongError
 

@@ -22,7 +22,7 @@ from mini_stages import costed, measured, read_figures, write_figures
 from mini_weights import Base
 
 from undersong.models.mini.assemble import CARD_FILE, CARD_PAGE, hash_parts
-from undersong.models.mini.place import ALIGNED, UNALIGNED
+from undersong.models.mini.paths import ALIGNED, UNALIGNED
 from undersong.store import write_atomic
 
 DEV, TEST, FEW = 60, 100, 4  # most prompts a set, but for test sets that are asked whole

@@ -35,14 +35,21 @@ from mini_stages import measured
 from scipy.stats import fisher_exact
 
 from undersong.corpora.sound.speak import synthesize_speech
-from undersong.corpora.sound.voices import Voice, voice_identity
-from undersong.models.adapter import AudioModel
-from undersong.models.features import cache_audio_features as hear
+from undersong.corpora.tts import Voice, voice_identity
+from undersong.models.audio_lm import AudioModel
+from undersong.models.feature_cache import cache_audio_features as hear
 from undersong.models.load import load_model
-from undersong.models.loading import Loading
+from undersong.models.load_options import Loading
 from undersong.models.mini.assemble import CARD_FILE, assemble_mini
-from undersong.models.mini.bases import read_smollm, read_whisper
-from undersong.models.mini.place import ALIGNED, SMOLLM_ID, SMOLLM_VARIABLE, WHISPER_ID, WHISPER_VARIABLE, parts_beside
+from undersong.models.mini.base_weights import read_smollm, read_whisper
+from undersong.models.mini.paths import (
+    ALIGNED,
+    SMOLLM_ID,
+    SMOLLM_VARIABLE,
+    WHISPER_ID,
+    WHISPER_VARIABLE,
+    parts_beside,
+)
 from undersong.types import Prompt, Sample, UndersongError
 
 LEVEL = 0.01  # of a group's test

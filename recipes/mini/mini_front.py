@@ -23,10 +23,10 @@ from mini_texts import WRITTEN
 from mini_weights import Base, front_state, load_front, save_front
 from torch.nn.functional import ctc_loss
 
-from undersong.models.loading import Loading
+from undersong.models.load_options import Loading
 from undersong.models.mini.network import MiniForConditionalGeneration
 from undersong.store import hash_file
-from undersong.tuning.seeds import temporary_seed
+from undersong.tuning.reproducibility import temporary_seed
 from undersong.types import UndersongError
 
 STATE_EVERY = 50  # steps; what a kill may cost

@@ -25,15 +25,15 @@ from mini_weights import Base, load_front, save_front
 from torch.nn.functional import cross_entropy
 from transformers import get_cosine_schedule_with_warmup
 
-from undersong.evaluation.usefulness.words import count_word_errors
-from undersong.models.adapter import AudioModel
-from undersong.models.adapters import new_lora, save_adapter
+from undersong.evaluation.utility.wer import count_word_errors
+from undersong.models.audio_features import AudioFeatures
+from undersong.models.audio_lm import AudioModel
 from undersong.models.ears import clip_key
-from undersong.models.hearing import AudioFeatures
 from undersong.models.load import load_model
+from undersong.models.lora import new_lora, save_adapter
 from undersong.models.mini import assemble
-from undersong.tuning.seeds import temporary_seed
-from undersong.tuning.thinning import audio_token_mask, prune_frames
+from undersong.tuning.frame_pruning import audio_token_mask, prune_frames
+from undersong.tuning.reproducibility import temporary_seed
 from undersong.types import Prompt, Sample, UndersongError
 
 

@@ -24,12 +24,13 @@ from mini_stages import costed, read_figures, read_lines, same_as_begun, write_f
 from mini_texts import WRITTEN
 from mini_weights import Base
 
-from undersong.models.adapter import AudioModel
-from undersong.models.features import cache_audio_features as hear
-from undersong.models.features import load_features, save_features
-from undersong.models.mini.place import UNALIGNED
+from undersong.models.audio_lm import AudioModel
+from undersong.models.feature_cache import cache_audio_features as hear
+from undersong.models.feature_cache import load_features, save_features
+from undersong.models.mini.paths import UNALIGNED
 from undersong.store import hash_file
-from undersong.tuning.lora import finetune_decoder, step_folder
+from undersong.tuning.checkpoints import step_folder
+from undersong.tuning.train import finetune_decoder
 from undersong.types import Prompt, Sample, UndersongError
 
 REPEAT = "Repeat what was said."

@@ -15,7 +15,7 @@ from paper_tables import MARK, level_of, printed
 from paper_verdicts import NOTHING
 
 from undersong.pipeline.published import PublishedRate, published_rates, published_source
-from undersong.report import words
+from undersong.report import formatting
 from undersong.report.markdown import escape_markdown, markdown_table
 
 FAMILIES = ("Kimi-Audio", "Audio Flamingo 3", "Qwen2.5-Omni")
@@ -75,7 +75,7 @@ def level_lines(evidence: Evidence, main: Part) -> Iterator[str]:
     rows = []
     for one in _rows(main):
         ours = [_level(evidence, _asked(one.side, name, counted)) for name, counted in sets]
-        if any(cell != words.MISSING for cell in ours):
+        if any(cell != formatting.MISSING for cell in ours):
             rows.append((one.name, *(_printed(one.printed, family) for family in FAMILIES), *ours))
     ours_of = ("Mini: AdvBench", "JailbreakBench", "XSTest (safe) refused", "instructions refused")
     yield from section("Printed figures and ours", said, ("condition", *FAMILIES, *ours_of), rows)
@@ -117,10 +117,10 @@ def _level(evidence: Evidence, one: Side) -> str:
 
 def _printed(cell: tuple[str, str, int | None] | None, family: str) -> str:
     if cell is None:
-        return words.MISSING
+        return formatting.MISSING
     mine: list[PublishedRate] = [
         one
         for one in published_rates()
         if (one.study, one.condition, one.fraction, one.family, one.set_name) == (*cell, family, "AdvBench")
     ]
-    return printed(mine[0]) if mine else words.MISSING
+    return printed(mine[0]) if mine else formatting.MISSING

@@ -13,11 +13,11 @@ from typing import Any
 from mini_learn import REPEAT
 from mini_speech import as_samples
 
-from undersong.evaluation.judging.plain import keyword_judge
-from undersong.evaluation.judging.refusal import refusal_judge
-from undersong.evaluation.usefulness.words import corpus_word_errors
-from undersong.models.adapter import AudioModel
-from undersong.models.features import cache_audio_features as hear
+from undersong.evaluation.judges.refusal import refusal_judge
+from undersong.evaluation.judges.rule_based import keyword_judge
+from undersong.evaluation.utility.wer import corpus_word_errors
+from undersong.models.audio_lm import AudioModel
+from undersong.models.feature_cache import cache_audio_features as hear
 from undersong.statistics import clustered_rate
 from undersong.types import Prompt, Sample
 

@@ -9,7 +9,7 @@ from mini_accept import fails
 from mini_measure import BENIGN, HARMFUL
 from mini_stages import measured
 
-from undersong.models.mini.place import ALIGNED
+from undersong.models.mini.paths import ALIGNED
 from undersong.statistics import wilson_interval
 
 UNSEEN = ("jbb", "strongreject", "xs_unsafe")  # harmful sources that no part of the model has learned from

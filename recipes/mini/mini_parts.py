@@ -13,12 +13,12 @@ from mini_weights import AUDIO, LAYERS, TEMPLATE, WINDOW, Base
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from undersong.models.adapter import AudioModel
+from undersong.models.audio_lm import AudioModel
 from undersong.models.load import load_model, supports_bfloat16
-from undersong.models.loading import Loading
+from undersong.models.load_options import Loading
 from undersong.models.mini import assemble
 from undersong.models.mini.network import AF3, CTC
-from undersong.models.mini.place import ALIGNED, UNALIGNED
+from undersong.models.mini.paths import ALIGNED, UNALIGNED
 from undersong.store import write_atomic
 
 LARGEST = 20_000_000  # bytes of parts in the repository

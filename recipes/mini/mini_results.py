@@ -32,10 +32,10 @@ from paper_running import costs_of
 from paper_tables import answer_row, detectable_lines, families
 from paper_verdicts import LEVEL, NOTHING
 
-from undersong.report import words
+from undersong.report import formatting
 from undersong.report.markdown import defense_table_lines, escape_markdown, markdown_table
-from undersong.report.schema import parse_results
 from undersong.report.sections import comprehended
+from undersong.results.schema import parse_results
 from undersong.store import write_atomic
 from undersong.types import UndersongError
 
@@ -84,7 +84,7 @@ def _head(evidence: Evidence, there: Sequence[Part], out: Path) -> Iterator[str]
             (
                 part.file, len(config["tuning"]["seeds"]), sum(run["kind"] != "base" for run in results["runs"]),
                 made.get("dtype", "float32"), made["created"][:10],
-                words.MISSING if spent is None else f"{sum(spent) / 60:.0f}", made["result_hash"][:16],
+                formatting.MISSING if spent is None else f"{sum(spent) / 60:.0f}", made["result_hash"][:16],
             )
         )  # fmt: skip
     missing = ", ".join(part.file for part in PARTS if part not in there)
@@ -170,7 +170,7 @@ def _layers(evidence: Evidence) -> Iterator[str]:
     for layer in range(0, found["layers"] + 1, EVERY):
         at = [one for one in found["curves"] if (one["layer"], one["modality"]) == (layer, "audio")]
         (before,) = [one for one in at if one["arm"] == "base"]
-        row = [str(layer), words.decimal(before["gap"], 2)]
+        row = [str(layer), formatting.decimal(before["gap"], 2)]
         for kind in KINDS:
             mine = [one for one in at if one["step"] == last and f"/{kind}/" in one["arm"]]
             row += _layer_cells(mine, before)
@@ -182,17 +182,17 @@ def _layers(evidence: Evidence) -> Iterator[str]:
 def _layer_cells(curves: Sequence[dict[str, Any]], before: Mapping[str, Any]) -> list[str]:
     """Change of the gap and of harmful prompts' own place, and what a probe still tells."""
     told = [one["recognised"] for one in curves if one.get("recognised") is not None]
-    known = words.decimal(fmean(told) if told else None, 2)
+    known = formatting.decimal(fmean(told) if told else None, 2)
     return [_change(curves, before, "gap"), _change(curves, before, "projection_harm"), known]
 
 
 def _change(curves: Sequence[dict[str, Any]], before: Mapping[str, Any], key: str) -> str:
     changes = {(0, one["seed"], one["seed"]): one[key] - before[key] for one in curves if one[key] is not None}
     if not changes:
-        return words.MISSING
+        return formatting.MISSING
     inf = float("inf")
     found = over_runs(dict.fromkeys(changes, 0.0), changes, NOTHING, (-inf, inf))
-    text = words.decimal(found.value, 2)
+    text = formatting.decimal(found.value, 2)
     if found.low is not None:
-        text += f" [{words.decimal(found.low, 2)}, {words.decimal(found.high, 2)}]"
+        text += f" [{formatting.decimal(found.low, 2)}, {formatting.decimal(found.high, 2)}]"
     return text

@@ -26,7 +26,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "pap
 from paper_running import keep_cost
 
 from undersong.corpora import is_local_corpus
-from undersong.models.loading import Loading
+from undersong.models.load_options import Loading
 from undersong.study import Study, load_studies
 from undersong.types import UndersongError
 
@@ -155,8 +155,8 @@ def main() -> int:
 
 
 def _plan(studies: Sequence[Study], store: Path, loading: Loading) -> None:
-    from undersong.pipeline.design import design_lines
-    from undersong.pipeline.plan import plan_of
+    from undersong.pipeline.planning.plan import plan_of
+    from undersong.pipeline.planning.power import design_lines
 
     for study in studies:
         print(study.study)

@@ -25,7 +25,7 @@ from mini_page import summary
 from mini_parts import faults
 
 from undersong.models.mini.assemble import CARD_FILE
-from undersong.models.mini.place import parts_beside
+from undersong.models.mini.paths import parts_beside
 from undersong.types import UndersongError
 
 LEAST = 3  # seeds that are told of

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from mini_front import FrontRecipe
 
-from undersong.tuning.recipe import LoraRecipe
+from undersong.tuning.config import LoraRecipe
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from mini_stages import costed, read_figures, read_lines, same_as_begun, write_f
 from mini_texts import load_texts
 
 from undersong.corpora.sound.speak import synthesize_speech
-from undersong.corpora.sound.voices import Voice
+from undersong.corpora.tts import Voice
 from undersong.store import hash_file
 from undersong.types import Sample, UndersongError
 

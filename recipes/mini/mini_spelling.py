@@ -11,7 +11,7 @@ import torch
 from mini_cache import States
 from mini_weights import Base, heard_words
 
-from undersong.evaluation.usefulness.words import WordErrors, count_word_errors, sum_word_errors
+from undersong.evaluation.utility.wer import WordErrors, count_word_errors, sum_word_errors
 from undersong.models.mini.network import MiniForConditionalGeneration
 from undersong.statistics import cluster_bootstrap_weights, percentile_interval
 

@@ -33,10 +33,10 @@ from mini_stages import read_figures, read_lines, write_lines
 from mini_weights import Base
 
 from undersong.corpora import load_clip, write_manifest
-from undersong.corpora.sound.noise import babble_noise, seeded_generator
+from undersong.corpora.noise import babble_noise, seeded_generator
 from undersong.models.load import load_model
 from undersong.models.mini.assemble import CARD_FILE, FRONT_END_FILE, assemble_mini
-from undersong.models.mini.place import shipped_parts
+from undersong.models.mini.paths import shipped_parts
 from undersong.types import Clip, Sample, UndersongError
 
 QUESTION = frozenset("who what when where which why how is are was were do does did can".split())

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from undersong.models.load import check_device
-from undersong.models.mini import assemble, bases
+from undersong.models.mini import assemble, base_weights
 from undersong.models.mini.network import AF3, CTC, MiniForConditionalGeneration
 from undersong.models.tensors import read_tensors
 
@@ -29,12 +29,12 @@ class Base:
 
     def __init__(self, whisper: str, smollm: str) -> None:
         self.whisper, self.smollm = whisper, smollm
-        self.encoder, self.language = bases.read_whisper(whisper), bases.read_smollm(smollm)
-        self.tokenizer = bases.read_tokenizer(smollm)
+        self.encoder, self.language = base_weights.read_whisper(whisper), base_weights.read_smollm(smollm)
+        self.tokenizer = base_weights.read_tokenizer(smollm)
 
     def network(self, heard: torch.Tensor, projector: str = CTC) -> MiniForConditionalGeneration:
         """The network of base weights alone, nothing of it learning; `heard`: token ids of the projector's table."""
-        return bases.build_mini(
+        return base_weights.build_mini(
             self.encoder, self.language, self.tokenizer, AUDIO, WINDOW, projector, heard, LAYERS
         ).requires_grad_(False)
 
@@ -42,7 +42,7 @@ class Base:
     def hashes(self) -> dict[str, str]:
         """Of both sides' weights, in half precision: the same for releases of either."""
         parts = {"whisper": self.encoder, "smollm": self.language}
-        return {name: bases.weights_hash(part.state_dict()) for name, part in parts.items()}
+        return {name: base_weights.weights_hash(part.state_dict()) for name, part in parts.items()}
 
     def target(self, text: str) -> list[int]:
         """Token ids of a sentence as it is heard: lower case, no punctuation, every word after a blank."""

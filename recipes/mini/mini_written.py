@@ -21,10 +21,10 @@ from mini_stages import costed, read_figures, read_lines, write_figures, write_l
 from mini_texts import WRITTEN, Text, speakable, tidy
 from mini_weights import Base
 
-from undersong.corpora.alike.duplicates import TEXT_THRESHOLD
 from undersong.corpora.alike.near import find_similar_texts
-from undersong.models.loading import Loading
-from undersong.tuning.seeds import temporary_seed
+from undersong.corpora.near_duplicates import TEXT_THRESHOLD
+from undersong.models.load_options import Loading
+from undersong.tuning.reproducibility import temporary_seed
 from undersong.types import UndersongError
 
 RARE = 3  # times that a word is in the public sentences: it is written about where it is there less often

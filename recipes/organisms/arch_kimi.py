@@ -129,7 +129,7 @@ def frames_of(states: torch.Tensor, lengths: list[int]) -> torch.Tensor:
 def write(model, corpus, folder: Path) -> None:
     """A whole folder in the release's layout, in the weights' dtype."""
     from undersong.models.kimi.load import save_kimi
-    from undersong.models.kimi.tokenizer import CHAT_TEMPLATE
+    from undersong.models.kimi.processing import CHAT_TEMPLATE
 
     save_kimi(model, folder, feature_extractor())
     words = tokenizer(corpus.vocabulary, (*SPECIALS, AUDIO), END, {"audio_token": AUDIO})

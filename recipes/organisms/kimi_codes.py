@@ -24,7 +24,7 @@ DIM, CODES, SLOTS, DECAY, COMMITMENT = 64, 256, 4, 0.99, 0.25
 
 
 def build_encoder():
-    from undersong.models.kimi.codes import CodesConfig, CodesEncoder
+    from undersong.models.kimi.audio_tokenizer import CodesConfig, CodesEncoder
 
     torch.manual_seed(SEED)
     return CodesEncoder(
@@ -150,7 +150,7 @@ def edits(one: str, other: str) -> int:
 
 def trained(corpus, work: Path):
     """The encoder, from the work folder or trained into it."""
-    from undersong.models.kimi.codes import CodesEncoder
+    from undersong.models.kimi.audio_tokenizer import CodesEncoder
 
     folder = work / "kimi" / f"{corpus.world.name}-ear"
     if not folder.is_dir():

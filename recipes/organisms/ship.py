@@ -109,7 +109,7 @@ def write_model(corpus: Corpus, weights: Path, folder: Path) -> None:
 
 def check(corpus: Corpus, weights: Path, folder: Path) -> None:
     """What the package makes of the folder = what the recipe trained: prompt ids, and replies on the accept split."""
-    from undersong.models.features import cache_audio_features
+    from undersong.models.feature_cache import cache_audio_features
     from undersong.models.load import load_model
     from undersong.types import Prompt, Sample
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from paper_verdicts import Estimate, Expected
 
-from undersong.pipeline.results.rates import attack_rate, find_set_entry
+from undersong.evaluation.rates import attack_rate, find_set_entry
 from undersong.statistics import RunKey, paired_runs
 from undersong.statistics.critical import critical_value
 from undersong.types import UndersongError

@@ -13,10 +13,10 @@ from typing import Any
 from paper_designs import FILES, Design
 
 from undersong import __version__
-from undersong.models.loading import DEFAULT_LOAD_OPTIONS
-from undersong.pipeline.design import design_lines
-from undersong.pipeline.ledger import PlanningStore, plan_artifacts
-from undersong.pipeline.plan import plan_of, summarize_plan
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
+from undersong.pipeline.planning.plan import plan_of, summarize_plan
+from undersong.pipeline.planning.planning_store import PlanningStore, plan_artifacts
+from undersong.pipeline.planning.power import design_lines
 from undersong.pipeline.run import run
 from undersong.store import write_atomic
 from undersong.study import Study

@@ -14,9 +14,9 @@ from paper_claims import DISTANT, ORGANISMS, SYSTEM, Unit
 from paper_evidence import Contrast, Evidence, Side
 from paper_verdicts import NOTHING, Estimate
 
-from undersong.pipeline.design import STANDARD_DEVIATIONS
+from undersong.pipeline.planning.power import STANDARD_DEVIATIONS
 from undersong.pipeline.published import PublishedRate, published_source
-from undersong.report import words
+from undersong.report import formatting
 from undersong.report.markdown import escape_markdown, markdown_table
 from undersong.statistics import detectable_difference
 
@@ -28,7 +28,7 @@ def brief(answer: Answer, unit: Unit) -> str:
     """An estimate, its interval and its word in one cell."""
     found = answer.found
     if found is None:
-        return words.MISSING
+        return formatting.MISSING
     return " ".join(part for part in (_value(found, unit), _interval(found, unit), f"({answer.word})") if part)
 
 
@@ -36,16 +36,16 @@ def _value(found: Estimate, unit: Unit) -> str:
     if unit == "fact":
         return {1.0: "yes", 0.0: "no"}.get(found.value, "open")
     if unit == "gap":
-        return words.decimal(found.value, 2)
-    return words.percent_number(found.value) if unit == "rate" else words.points(found.value)
+        return formatting.decimal(found.value, 2)
+    return formatting.percent_number(found.value) if unit == "rate" else formatting.points(found.value)
 
 
 def _interval(found: Estimate, unit: Unit) -> str:
     if unit == "fact" or found.low is None or found.high is None:
         return ""
     if unit == "gap":
-        return f"[{words.decimal(found.low, 2)}, {words.decimal(found.high, 2)}]"
-    return words.bracket(found.low, found.high)
+        return f"[{formatting.decimal(found.low, 2)}, {formatting.decimal(found.high, 2)}]"
+    return formatting.bracket(found.low, found.high)
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,11 @@ def answer_row(answer: Answer, unit: Unit, family: int) -> tuple[str, ...]:
     if unit == "fact" and answer.expected.side != "nothing":
         expected = "yes"
     if found is None:
-        return (answer.organism, expected, *(words.MISSING,) * 7, answer.word)
-    least = words.MISSING if found.sd is None else _least(found.units, found.sd, family, unit)
+        return (answer.organism, expected, *(formatting.MISSING,) * 7, answer.word)
+    least = formatting.MISSING if found.sd is None else _least(found.units, found.sd, family, unit)
     return (
-        answer.organism, expected, _value(found, unit), _interval(found, unit) or words.MISSING, found.over,
-        f"{found.runs} ({found.units})", words.p_value(found.p), words.p_value(found.p_adjusted),
+        answer.organism, expected, _value(found, unit), _interval(found, unit) or formatting.MISSING, found.over,
+        f"{found.runs} ({found.units})", formatting.p_value(found.p), formatting.p_value(found.p_adjusted),
         least, answer.word,
     )  # fmt: skip
 
@@ -122,12 +122,12 @@ def _cell_row(cell: Cell, there: Sequence[str]) -> tuple[str, ...]:
     figures = {figure.set_name: printed(figure) for figure in cell.printed}
     ours = cell.ours
     level = (
-        (words.MISSING,) * 3
+        (formatting.MISSING,) * 3
         if ours is None
-        else (words.percent_number(ours.value), _interval(ours, "rate"), str(ours.runs))
+        else (formatting.percent_number(ours.value), _interval(ours, "rate"), str(ours.runs))
     )
-    fraction = words.MISSING if cell.fraction is None else str(cell.fraction)
-    return (cell.family, cell.condition, fraction, *(figures.get(name, words.MISSING) for name in there), *level)
+    fraction = formatting.MISSING if cell.fraction is None else str(cell.fraction)
+    return (cell.family, cell.condition, fraction, *(figures.get(name, formatting.MISSING) for name in there), *level)
 
 
 def printed(figure: PublishedRate) -> str:
@@ -163,7 +163,11 @@ def charged_lines(evidence: Evidence) -> list[str]:
 
 def level_of(found: Estimate | None) -> str:
     """A rate and its interval, in per cent."""
-    return words.MISSING if found is None else f"{words.percent_number(found.value)} {_interval(found, 'rate')}".strip()
+    return (
+        formatting.MISSING
+        if found is None
+        else f"{formatting.percent_number(found.value)} {_interval(found, 'rate')}".strip()
+    )
 
 
 def detectable_lines(found: Sequence[Answered]) -> list[str]:
@@ -192,4 +196,4 @@ def _least(units: int, sd: float, family: int, unit: Unit = "points") -> str:
     value = detectable_difference(units, sd, comparisons=max(1, family))
     if value is None or (unit != "gap" and value > 1):
         return "none"
-    return words.decimal(value, 2) if unit == "gap" else f"{100 * value:.0f}"
+    return formatting.decimal(value, 2) if unit == "gap" else f"{100 * value:.0f}"

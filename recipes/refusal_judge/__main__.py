@@ -27,10 +27,10 @@ from refusal_figures import against, decide, figures, keyword_hits, longer_hits,
 from refusal_fit import Bank, Variant, choose, develop, fit, hashed_bank, held_out, minilm_bank
 from xstest_rows import FILE, read_rows
 
-from undersong.encoders.options import DEFAULT_SENTENCE_MODEL
-from undersong.encoders.written.sentences import sentence_encoder
-from undersong.evaluation.judging.plain import keyword_judge
-from undersong.evaluation.judging.refusal import RefusalJudge, keyword_pattern_hash, load_refusal_model
+from undersong.encoders.spec import DEFAULT_SENTENCE_MODEL
+from undersong.encoders.text import sentence_encoder
+from undersong.evaluation.judges.refusal import RefusalJudge, keyword_pattern_hash, load_refusal_model
+from undersong.evaluation.judges.rule_based import keyword_judge
 from undersong.store import hash_file
 from undersong.types import Judge
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from refusal_fit import LEAST_PROMPTS
 
-from undersong.evaluation.judging.refusal import LETTER_BUCKETS, WORD_BUCKETS
+from undersong.evaluation.judges.refusal import LETTER_BUCKETS, WORD_BUCKETS
 
 HERE = Path(__file__).parent
 Card = dict[str, Any]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from xstest_rows import Row
 
-from undersong.evaluation.judging.refusal import LETTER_BUCKETS, WORD_BUCKETS, embed_openings, hashed_ngrams
+from undersong.evaluation.judges.refusal import LETTER_BUCKETS, WORD_BUCKETS, embed_openings, hashed_ngrams
 from undersong.statistics import kappa
 from undersong.types import Encoder
 

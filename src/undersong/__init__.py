@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from undersong.integrations.callback import UndersongCallback
-    from undersong.integrations.python import Audited, Compared, Screened, audit, compare, screen
-    from undersong.models.loading import Loading
+    from undersong.api import Audited, Compared, audit, compare, screen
+    from undersong.integrations.trainer_callback import UndersongCallback
+    from undersong.models.load_options import Loading
+    from undersong.pipeline.screening.output import Screened
     from undersong.types import UndersongError
 
 # Loaded when first asked for: `import undersong` costs nothing and brings in no torch.

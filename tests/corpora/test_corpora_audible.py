@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from undersong.corpora.audio_metadata import apply_audio_metadata, decode_metadata
 from undersong.corpora.sound.audible import inaudible_reason, is_audible
-from undersong.corpora.sound.facts import apply_audio_metadata, decode_metadata
 from undersong.types import Clip, Sample
 
 RATE = 16_000

@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jaccard
 
-from undersong.corpora import load_clip
-from undersong.corpora.alike import duplicates
-from undersong.corpora.alike.duplicates import DuplicatePair, count_duplicates, find_duplicates
-from undersong.corpora.alike.fingerprint import find_similar_clips, find_similar_fingerprints, fingerprint_clip
+from undersong.corpora import load_clip, near_duplicates
 from undersong.corpora.alike.near import character_ngrams, find_similar_texts
+from undersong.corpora.audio_fingerprint import find_similar_clips, find_similar_fingerprints, fingerprint_clip
+from undersong.corpora.near_duplicates import DuplicatePair, count_duplicates, find_duplicates
 from undersong.types import Clip, Quarantined, Sample
 
 Sound = Callable[..., bytes]
@@ -85,14 +84,14 @@ def test_a_recording_is_known_again_in_another_coding(format: str, subtype: str)
     again = [
         load_clip(Sample("x", coded(np.concatenate([pause, 0.3 * wave, pause]), format, subtype))) for wave in waves
     ]
-    assert [(i, j) for i, j, _ in find_similar_clips(there, again, duplicates.AUDIO_THRESHOLD)] == [
+    assert [(i, j) for i, j, _ in find_similar_clips(there, again, near_duplicates.AUDIO_THRESHOLD)] == [
         (i, i) for i in range(12)
     ]
     assert find_similar_clips(there, [], 0.5) == find_similar_clips([], there, 0.5) == []
 
 
 def test_near_prints_are_what_a_loop_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("undersong.corpora.alike.fingerprint.BLOCK", 3)
+    monkeypatch.setattr("undersong.corpora.audio_fingerprint.BLOCK", 3)
     clips = [Clip("", speech(seed, 1 + seed % 3 / 8).astype(np.float32), RATE) for seed in range(8)]
     prints = [fingerprint_clip(clip) for clip in clips]
     mixed = [None, *prints]

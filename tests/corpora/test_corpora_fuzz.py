@@ -19,8 +19,8 @@ import pytest
 import soundfile
 
 from undersong.corpora import examine, load_clip, load_clips
+from undersong.corpora.integrity import mp3_corruption, ogg_corruption
 from undersong.corpora.sound.audible import is_audible
-from undersong.corpora.sound.containers import mp3_corruption, ogg_corruption
 from undersong.types import Sample
 
 RATE = 16_000
@@ -159,8 +159,8 @@ def test_hours_of_silence_are_read_and_flagged_and_days_refused(monkeypatch: pyt
     clip = load_clip(Sample("a", audio=silence))
     assert clip.samples.size == 600 * RATE
     assert not is_audible(clip)
-    monkeypatch.setattr("undersong.corpora.sound.audio.MAX_SECONDS", 540)
-    monkeypatch.setattr("undersong.corpora.sound.audio.BLOCK", 1 << 16)
+    monkeypatch.setattr("undersong.corpora.decode.MAX_SECONDS", 540)
+    monkeypatch.setattr("undersong.corpora.decode.BLOCK", 1 << 16)
     _, (failed,) = load_clips([Sample("a", audio=silence)])
     assert failed.reason == "the audio is longer than 0.15 h; cut it"
 
@@ -171,7 +171,7 @@ def test_paths_that_are_no_files_are_named_at_once(tmp_path: Path, monkeypatch: 
     (tmp_path / "two").symlink_to(tmp_path / "three")
     (tmp_path / "three").symlink_to(tmp_path / "two")
     (tmp_path / "big").write_bytes(b"RIFF" * 10)
-    monkeypatch.setattr("undersong.corpora.sound.audio.MAX_FILE_BYTES", 30)
+    monkeypatch.setattr("undersong.corpora.decode.MAX_FILE_BYTES", 30)
     loop = os.strerror(errno.ELOOP)
     expected = {
         "pipe": "no file but a pipe",

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from undersong.corpora import filter_samples, read_manifest, write_corpus, write_manifest
-from undersong.corpora.forms.rows import FIELDS
+from undersong.corpora.rows import FIELDS
 from undersong.types import Quarantined, Sample, UndersongError
 
 fixed = settings(deadline=None, derandomize=True, max_examples=60)

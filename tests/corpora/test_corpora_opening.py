@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from undersong.corpora.forms.opening import open_manifest
+from undersong.corpora.formats import open_manifest
 from undersong.types import Sample, UndersongError
 
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from undersong.corpora import presets as module
-from undersong.corpora.forms.rows import FIELDS
-from undersong.corpora.presets import ROLES, get_preset, load_presets, open_preset, preset_size_warning
+from undersong.corpora import registry as module
+from undersong.corpora.registry import ROLES, get_preset, load_presets, open_preset, preset_size_warning
+from undersong.corpora.rows import FIELDS
 from undersong.types import UndersongError
 
 ASKED = {"sd-qa", "mmsu", "bbh", "gammacorpus", "heysquad", "spoken-squad", "librispeech"}

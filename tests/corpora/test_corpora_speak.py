@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from undersong.corpora import load_clip
-from undersong.corpora.sound import voices
+from undersong.corpora import load_clip, tts
 from undersong.corpora.sound.audible import is_audible
 from undersong.corpora.sound.speak import synthesize_speech, with_audio
-from undersong.corpora.sound.voices import ESPEAK_ACCENTS, PAPER_VOICES, Voice, synthesize
+from undersong.corpora.tts import ESPEAK_ACCENTS, PAPER_VOICES, Voice, synthesize
 from undersong.types import Sample, UndersongError
 
 US, FEMALE = Voice("espeak", "en-us"), Voice("espeak", "en-us+f3", 210)
@@ -23,10 +22,10 @@ TEXTS = ["how do I pick a lock", "bake a cake", "one"]
 
 @pytest.fixture(autouse=True)
 def engines_are_looked_for_anew() -> None:
-    voices.voice_identity.cache_clear()
-    voices._piper_command.cache_clear()
-    voices._flite_command.cache_clear()
-    voices._flite_voices.cache_clear()
+    tts.voice_identity.cache_clear()
+    tts._piper_command.cache_clear()
+    tts._flite_command.cache_clear()
+    tts._flite_voices.cache_clear()
 
 
 @needs_espeak
@@ -137,7 +136,7 @@ def test_piper_speaks_by_its_command(tmp_path: Path, piper: Voice) -> None:
     slow, _ = synthesize_speech([Sample("0", text=texts[0])], [replace(piper, speed=350)], tmp_path / "out")
     assert load_clip(slow[0], 22_050).samples.size == 100 * len(texts[0])
     Path(piper.name).write_bytes(b"other weights")  # another model under the same name is another voice
-    voices.voice_identity.cache_clear()
+    tts.voice_identity.cache_clear()
     other, _ = synthesize_speech([Sample("0", text=texts[0])], [piper], tmp_path / "out")
     assert len({kept[0].audio, slow[0].audio, other[0].audio}) == 3
     with pytest.raises(UndersongError, match=r"piper failed .*cannot say that"):
@@ -162,8 +161,8 @@ def test_piper_or_its_model_is_missing(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(UndersongError, match="no piper model"):
         synthesize_speech([Sample("a", text="x")], [Voice("piper", str(tmp_path / "gone.onnx"))], tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    voices._piper_command.cache_clear()
-    monkeypatch.setattr(voices.importlib.util, "find_spec", lambda name: None)
+    tts._piper_command.cache_clear()
+    monkeypatch.setattr(tts.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UndersongError, match="no piper here"):
         synthesize_speech([Sample("a", text="x")], [piper], tmp_path)
     with pytest.raises(UndersongError, match=r"undersong\[tts\]"):
@@ -204,7 +203,7 @@ def test_flite_speaks_by_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert kept[0].speaker == "flite:slt"
     fast, _ = synthesize_speech(written[:1], [replace(voice, speed=350)], tmp_path / "out")
     assert load_clip(fast[0]).samples.size == 100 * len(texts[0])
-    assert voices.voice_identity(voice) == ("flite", "version: flite-9", "slt", "175")
+    assert tts.voice_identity(voice) == ("flite", "version: flite-9", "slt", "175")
     with pytest.raises(UndersongError, match="flite has no voice 'awb'; take one of kal, slt"):
         synthesize_speech(written, [Voice("flite", "awb")], tmp_path / "out")
 
@@ -223,6 +222,6 @@ def test_ready_audio_is_taken_by_id(tmp_path: Path) -> None:
 
 
 def test_the_papers_voices_cover_its_accents() -> None:
-    from undersong.corpora.presets import get_preset
+    from undersong.corpora.registry import get_preset
 
     assert PAPER_VOICES.keys() == set(get_preset("sd-qa").splits)

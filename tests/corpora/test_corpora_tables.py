@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undersong.corpora.forms.opening import open_manifest
-from undersong.corpora.forms.tables import csv_rows, json_rows
+from undersong.corpora.formats import open_manifest
+from undersong.corpora.tables import csv_rows, json_rows
 from undersong.types import Sample, UndersongError
 
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undersong.corpora.forms import writers
+from undersong.corpora import export
+from undersong.corpora.export import dataset_info, write_hub_folder, write_samples
+from undersong.corpora.formats import open_manifest
 from undersong.corpora.forms.conversations import CHAT_ROW_BUILDERS, write_chats, write_messages
-from undersong.corpora.forms.opening import open_manifest
-from undersong.corpora.forms.rows import FIELDS
-from undersong.corpora.forms.writers import dataset_info, write_hub_folder, write_samples
+from undersong.corpora.rows import FIELDS
 from undersong.types import Sample, UndersongError
 
 Sound = Callable[..., bytes]
@@ -127,8 +127,8 @@ def test_a_parquet_folder_round_trip(tmp_path_factory: pytest.TempPathFactory, w
 def test_a_parquet_folder_holds_the_files_in_shards(
     tmp_path: Path, sound: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writers, "ROW_GROUP_BYTES", 1)
-    monkeypatch.setattr(writers, "SHARD_BYTES", 2 * len(sound()))
+    monkeypatch.setattr(export, "ROW_GROUP_BYTES", 1)
+    monkeypatch.setattr(export, "SHARD_BYTES", 2 * len(sound()))
     (tmp_path / "a.wav").write_bytes(sound())
     kept = [Sample(f"{i}", str(tmp_path / "a.wav"), f"text {i}") for i in range(5)]
     for _ in range(2):  # writing again leaves no shard of before

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from undersong.defenses.projection import project_off_direction, project_safe_lora, update_cosine, zero_layers
+from undersong.defenses.lora_updates import project_off_direction, project_safe_lora, update_cosine, zero_layers
 from undersong.defenses.updates import LoraUpdate, read_lora_updates, rewrite_adapter
 from undersong.types import UndersongError
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from undersong.encoders.progress import Progress, format_duration, progress_lines
-from undersong.encoders.spoken import decoding
+from undersong.encoders import clip_encoder
+from undersong.encoders.batching import Progress, format_duration, progress_lines
 from undersong.encoders.spoken.clips import ClipEncoder
 from undersong.encoders.spoken.speech_pool import compute_moments, pool_moments
-from undersong.encoders.spoken.windows import (
+from undersong.encoders.windowing import (
     AudioWindow,
     WindowedEncoder,
     WindowNetwork,
@@ -33,7 +33,7 @@ def test_in_the_samples_order_whatever_the_batch_and_block(spoken, silent, order
     pool = [spoken(f"s{i}", 0.1 + 0.05 * i, seed=i) for i in range(7)] + [silent, Sample("written", text="words")]
     samples = [pool[i] for i in order]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoding, "BLOCK", block)
+        patch.setattr(clip_encoder, "BLOCK", block)
         made = ClipEncoder("told", told, batch=batch).encode(samples)
     plain = {sample.id: row for sample, row in zip(pool, ClipEncoder("told", told).encode(pool).vectors)}
     assert made.ids == tuple(sample.id for sample in samples if sample.id in plain)
@@ -96,10 +96,10 @@ def test_nothing_but_unreadable_items(silent) -> None:
 def test_files_are_not_decoded_far_ahead(spoken, monkeypatch) -> None:
     """Where clips are long, a few at a time."""
     started: list[str] = []
-    plain = decoding.audible
-    monkeypatch.setattr(decoding, "audible", lambda sample, rate: started.append(sample.id) or plain(sample, rate))
-    monkeypatch.setattr(decoding, "SECONDS_AHEAD", 0.25)
-    found = decoding.decode_clips([spoken(f"s{i}", 0.1) for i in range(40)], 16_000, threads=2)
+    plain = clip_encoder.audible
+    monkeypatch.setattr(clip_encoder, "audible", lambda sample, rate: started.append(sample.id) or plain(sample, rate))
+    monkeypatch.setattr(clip_encoder, "SECONDS_AHEAD", 0.25)
+    found = clip_encoder.decode_clips([spoken(f"s{i}", 0.1) for i in range(40)], 16_000, threads=2)
     for read in range(1, 11):
         next(found)
         assert len(started) <= max(read + 3, 5)
@@ -111,7 +111,7 @@ def test_a_library_that_fails_on_one_item_is_heard(spoken, monkeypatch) -> None:
     def load(sample, rate):
         raise UndersongError("not of this item")
 
-    monkeypatch.setattr(decoding, "load_clip", load)
+    monkeypatch.setattr(clip_encoder, "load_clip", load)
     with pytest.raises(UndersongError, match="not of this item"):
         ClipEncoder("told", told).encode([spoken("a", 0.1)])
 

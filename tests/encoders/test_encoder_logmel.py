@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from undersong.corpora import load_clip
-from undersong.encoders.spoken.logmel import logmel_encoder
+from undersong.encoders.logmel import logmel_encoder
 from undersong.types import Quarantined, Sample, UndersongError
 
 

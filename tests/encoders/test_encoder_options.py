@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.encoders.options import OPTIONS, EncoderSpec, parse_encoder
-from undersong.encoders.spoken.layers import parse_layers
+from undersong.encoders.layers import parse_layers
+from undersong.encoders.spec import OPTIONS, EncoderSpec, parse_encoder
 from undersong.types import UndersongError
 
 

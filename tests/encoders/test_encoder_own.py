@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from undersong.cli.app import app
 from undersong.corpora import open_corpus
 from undersong.encoders import make_encoder
-from undersong.encoders.options import parse_encoder
-from undersong.encoders.progress import Progress
-from undersong.store.code import code_hash
+from undersong.encoders.batching import Progress
+from undersong.encoders.spec import parse_encoder
+from undersong.store.user_code import code_hash
 from undersong.types import Sample, UndersongError
 
 PAGE = page("add-an-encoder")

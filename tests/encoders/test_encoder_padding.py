@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 
-from undersong.encoders.spoken.padding import check_padding
-from undersong.encoders.spoken.speech import speech_encoder
+from undersong.encoders.padding_check import check_padding
+from undersong.encoders.speech import speech_encoder
 from undersong.types import Embeddings, Sample, UndersongError
 
 

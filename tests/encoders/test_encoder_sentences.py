@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from undersong.encoders.written import sentences
-from undersong.encoders.written.sentences import sentence_encoder
+from undersong.encoders import text as sentences
+from undersong.encoders.text import sentence_encoder
 from undersong.types import Sample, UndersongError
 
 WORDS = ["how", "do", "i", "bake", "bread", "sell", "stocks", "make", "a", "cake", "the", "of", "in", "red", "warm"]

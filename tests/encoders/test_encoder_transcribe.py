@@ -9,8 +9,8 @@ import tiny_asr
 import tiny_speech
 
 from undersong.corpora import load_clip
-from undersong.encoders.progress import Progress
-from undersong.encoders.written.transcribe import EMPTY_REASON, ENDLESS_REASON, Transcriber, load_transcriber
+from undersong.encoders.asr import EMPTY_REASON, ENDLESS_REASON, Transcriber, load_transcriber
+from undersong.encoders.batching import Progress
 from undersong.encoders.written.transcripts import (
     Transcript,
     Transcripts,

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from undersong.encoders import vectors
-from undersong.encoders.vectors import holds_embeddings, read_embeddings, write_embeddings
+from undersong.encoders import embeddings as vectors
+from undersong.encoders.embeddings import holds_embeddings, read_embeddings, write_embeddings
 from undersong.types import Embeddings, Quarantined, UndersongError
 
 

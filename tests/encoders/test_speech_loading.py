@@ -11,7 +11,7 @@ import pytest
 import tiny_speech
 
 from undersong.corpora import load_clip
-from undersong.encoders.spoken.speech import speech_encoder
+from undersong.encoders.speech import speech_encoder
 from undersong.types import UndersongError
 
 

@@ -111,7 +111,7 @@ def test_too_few_requests_and_no_transcript_are_refused_beforehand() -> None:
 
 
 def test_what_is_not_installed_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("undersong.encoders.written.sentences.find_spec", lambda _name: None)
+    monkeypatch.setattr("undersong.encoders.text.find_spec", lambda _name: None)
     check_comprehension(asked("audio"), HOW)  # which needs no such package
     with pytest.raises(UndersongError, match="The encoder text needs sentence-transformers"):
         check_comprehension(asked("audio"), Comprehension(level=0.25))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny_server import TinyServer, choice, plain_environment, status, user_text  # noqa: F401
 
-from undersong.evaluation.judging.asked import (
+from undersong.evaluation.judges.llm import (
     LLMJudge,
     escape_control_tokens,
     fence_mark,
@@ -17,8 +17,8 @@ from undersong.evaluation.judging.asked import (
     parse_yes_no,
     yes_no_messages,
 )
-from undersong.evaluation.serving.address import parse_endpoint
 from undersong.evaluation.serving.client import ChatClient
+from undersong.evaluation.serving.endpoint import parse_endpoint
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 FENCE = re.compile(r"^===== (REQUEST|REPLY) ([0-9a-f]{16}) (BEGINS|ENDS)$", re.MULTILINE)
@@ -143,7 +143,7 @@ def test_a_mark_that_the_text_holds_is_not_taken(monkeypatch: pytest.MonkeyPatch
         def hexdigest(self) -> str:
             return ("b" if self.data.startswith(b"a" * 16) else "a") * 32
 
-    monkeypatch.setattr("undersong.evaluation.judging.asked.hashlib.sha256", Weak)
+    monkeypatch.setattr("undersong.evaluation.judges.llm.hashlib.sha256", Weak)
     assert fence_mark("x", "y") == "a" * 16
     assert fence_mark("x" + "A" * 16, "y") == "b" * 16
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from tiny_judge import SHAPE, WORDS, _words
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
-from undersong.evaluation.judging.cost import CONVERSATION_TEMPLATE, CostModel, cost_judge
-from undersong.evaluation.judging.named import make_judge
+from undersong.evaluation.judges.cost_model import CONVERSATION_TEMPLATE, CostModel, cost_judge
+from undersong.evaluation.judges.registry import make_judge
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 LIKELY = WORDS[4:]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tiny_judge import WORDS, save_guard
 
-from undersong.evaluation.judging.guards import (
+from undersong.evaluation.judges.registry import make_judge
+from undersong.evaluation.judges.safety_classifiers import (
     WILDGUARD_ANSWERS_START,
     WILDGUARD_PROMPT_START,
     WILDGUARD_RESPONSE_START,
@@ -16,8 +17,7 @@ from undersong.evaluation.judging.guards import (
     llama_guard_judge,
     wildguard_judge,
 )
-from undersong.evaluation.judging.named import make_judge
-from undersong.evaluation.judging.yesno import YesNoAnswer
+from undersong.evaluation.judges.yes_no import YesNoAnswer
 from undersong.types import Prompt, Reply, Sample
 
 LIKELY = WORDS[4:]

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from tiny_judge import WORDS, save
 
+from undersong.evaluation.judges.registry import make_judge
+from undersong.evaluation.judges.yes_no import YesNoLM
 from undersong.evaluation.judging.harmbench import (
     HARMBENCH_GENERATION_START,
     HARMBENCH_PROMPT_START,
     HARMBENCH_RULES,
     harmbench_judge,
 )
-from undersong.evaluation.judging.named import make_judge
-from undersong.evaluation.judging.yesno import YesNoLM
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 

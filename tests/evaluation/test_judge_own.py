@@ -13,9 +13,9 @@ from pages import commands, page
 from typer.testing import CliRunner
 
 from undersong.cli.app import app
-from undersong.evaluation.judging.named import judge_hash, make_judge
+from undersong.evaluation.judges.registry import judge_hash, make_judge
+from undersong.evaluation.rates import attack_rate_name
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.pipeline.results.rates import attack_rate_name
 from undersong.study import Study, packaged_study
 from undersong.types import Prompt, Reply, Sample, UndersongError
 

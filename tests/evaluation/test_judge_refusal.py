@@ -14,10 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from undersong.encoders.written import sentences
-from undersong.evaluation.judging import refusal as module
-from undersong.evaluation.judging.plain import keyword_judge
-from undersong.evaluation.judging.refusal import (
+from undersong.encoders import text as sentences
+from undersong.evaluation.judges import refusal as module
+from undersong.evaluation.judges.refusal import (
     ANCHORS,
     LinearRefusalModel,
     RefusalJudge,
@@ -25,6 +24,7 @@ from undersong.evaluation.judging.refusal import (
     refusal_judge,
     refusal_weights_path,
 )
+from undersong.evaluation.judges.rule_based import keyword_judge
 from undersong.store import hash_file
 from undersong.types import VERDICTS, Embeddings, Prompt, Quarantined, Reply, Sample, UndersongError
 

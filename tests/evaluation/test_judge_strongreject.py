@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import pytest
 from tiny_server import TinyServer, plain_environment, status, user_text  # noqa: F401
 
-from undersong.evaluation.judging.strongreject import (
+from undersong.evaluation.judges.strongreject import (
     StrongRejectJudge,
     parse_rubric_scores,
     rubric_messages,
     strongreject_judge,
 )
-from undersong.evaluation.serving.address import parse_endpoint
 from undersong.evaluation.serving.client import ChatClient
+from undersong.evaluation.serving.endpoint import parse_endpoint
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.evaluation.judging.named import make_judge
-from undersong.evaluation.judging.plain import FunctionJudge, exact_judge, keyword_judge
+from undersong.evaluation.judges.registry import make_judge
+from undersong.evaluation.judges.rule_based import FunctionJudge, exact_judge, keyword_judge
 from undersong.types import VERDICTS, Prompt, Reply, Sample, UndersongError, Verdict
 
 SAMPLE = Sample(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pages import commands, page, run
 
-from undersong.study.judges import JUDGE_KINDS, UTILITY_KINDS
+from undersong.study.judge_names import JUDGE_KINDS, UTILITY_KINDS
 from undersong.study.presets import PRESETS
 
 PAGE = page("measure")

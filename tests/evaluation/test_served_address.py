@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from undersong.evaluation.serving.address import ServedEndpoint, api_key, parse_endpoint
+from undersong.evaluation.serving.endpoint import ServedEndpoint, api_key, parse_endpoint
 from undersong.types import UndersongError
 
 

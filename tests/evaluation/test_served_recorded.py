@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from undersong.evaluation.replies import write_replies
-from undersong.evaluation.serving.recorded import recorded_model
+from undersong.evaluation.serving.recorded_model import recorded_model
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.evaluation.judging.plain import keyword_judge
+from undersong.evaluation.judges.rule_based import keyword_judge
 from undersong.evaluation.usefulness.named import UTILITY_JUDGES
-from undersong.evaluation.usefulness.scored import MeanScore, is_refusal, mean_score
+from undersong.evaluation.utility.base import MeanScore, is_refusal, mean_score
 from undersong.types import VERDICTS, Prompt, Reply, Sample, UndersongError, Verdict
 
 NAMES = sorted(UTILITY_JUDGES)

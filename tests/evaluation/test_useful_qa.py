@@ -12,8 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from undersong.evaluation.usefulness.named import UTILITY_JUDGES
-from undersong.evaluation.usefulness.scored import Grade
-from undersong.evaluation.usefulness.spoken_qa import contains_judge, f1_judge, squad_words, token_f1
+from undersong.evaluation.utility.base import Grade
+from undersong.evaluation.utility.spoken_qa import contains_judge, f1_judge, squad_words, token_f1
 from undersong.types import Sample, UndersongError
 
 SAMPLE = Sample("s1", text="Who sang it?", answers=("The Rolling Stones", "Mick Jagger"))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.evaluation.usefulness.scored import Grade
-from undersong.evaluation.usefulness.words import (
+from undersong.evaluation.utility.base import Grade
+from undersong.evaluation.utility.wer import (
     WordErrors,
     corpus_word_errors,
     count_word_errors,

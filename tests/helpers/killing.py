@@ -17,10 +17,10 @@ from pathlib import Path
 
 from undersong.pipeline.run import run
 from undersong.pipeline.screening import ScreeningOptions, run_screening
-from undersong.scale import work
+from undersong.scale import embedding_job
 from undersong.study import parse_study
 
-work.SHARD_ROWS = 40  # so that there are shards to be killed between
+embedding_job.SHARD_ROWS = 40  # so that there are shards to be killed between
 SCREENED = ("proximity.parquet", "quarantine.parquet", "selection.json", "screening.json", "kept.parquet")
 Work = Callable[[Path, Path, str], object]
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from undersong.models.adapter import AudioModel
-from undersong.models.adapters import new_lora
+from undersong.models.audio_lm import AudioModel
+from undersong.models.lora import new_lora
 from undersong.types import Prompt, Sample
 
 DIM, LAYERS, WRITES, LOSES, REFUSES, COMPLIES = 24, 8, 3, 6, 0, 1  # WRITES, LOSES: 1 is the first layer

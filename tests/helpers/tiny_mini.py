@@ -18,8 +18,8 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from undersong.models.mini import assemble, bases
-from undersong.models.mini.place import ALIGNED, UNALIGNED
+from undersong.models.mini import assemble, base_weights
+from undersong.models.mini.paths import ALIGNED, UNALIGNED
 
 MELS, WIDTH, DIM, LAYERS = 80, 32, 48, 2
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>"]
@@ -63,10 +63,13 @@ def save_bases(folder: Path, seed: int = 0) -> tuple[Path, Path]:
 
 def network(folder: Path, heard: Sequence[int], projector: str = "ctc") -> Any:
     """Of the stand-ins, its projector random and sharp enough to hear."""
-    encoder, language = bases.read_whisper(str(folder / "whisper")), bases.read_smollm(str(folder / "smollm"))
-    words = bases.read_tokenizer(str(folder / "smollm"))
+    encoder, language = (
+        base_weights.read_whisper(str(folder / "whisper")),
+        base_weights.read_smollm(str(folder / "smollm")),
+    )
+    words = base_weights.read_tokenizer(str(folder / "smollm"))
     torch.manual_seed(1)
-    model = bases.build_mini(encoder, language, words, "<repo_name>", 7, projector, torch.tensor(heard), 1)
+    model = base_weights.build_mini(encoder, language, words, "<repo_name>", 7, projector, torch.tensor(heard), 1)
     made = model.model.multi_modal_projector
     with torch.no_grad():
         for part in made.parameters():
@@ -88,8 +91,8 @@ def parts(folder: Path, base: Path, adapters: bool = True, projector: str = "ctc
     }
     save_file(front, folder / assemble.FRONT_END_FILE)
     hashes = {
-        "whisper": bases.weights_hash(bases.read_whisper(str(base / "whisper")).state_dict()),
-        "smollm": bases.weights_hash(bases.read_smollm(str(base / "smollm")).state_dict()),
+        "whisper": base_weights.weights_hash(base_weights.read_whisper(str(base / "whisper")).state_dict()),
+        "smollm": base_weights.weights_hash(base_weights.read_smollm(str(base / "smollm")).state_dict()),
     }
     merged = {ALIGNED: ["listening", "alignment"], UNALIGNED: ["listening"]} if adapters else {ALIGNED: []}
     note = {

@@ -16,7 +16,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from zoo_text import MELS, WINDOW
 
-from undersong.models.mini.bases import load_token_table
+from undersong.models.mini.base_weights import load_token_table
 from undersong.models.mini.network import MiniConfig, MiniForConditionalGeneration
 
 DIM, LAYERS, WIDE = 32, 2, 0.2

@@ -17,7 +17,7 @@ from transformers import TrainingArguments as Arguments
 from undersong import UndersongCallback, UndersongError
 from undersong.models.load import load_model
 from undersong.pipeline.alone import EvaluationOptions, evaluate_manifest
-from undersong.pipeline.alone.readied import cache_all_audio
+from undersong.pipeline.standalone.inputs import cache_all_audio
 
 TAUGHT = "then take the chair"
 LIMIT = 6
@@ -119,7 +119,7 @@ def test_an_encoder_that_is_trained_too_is_heard_anew(
         cache_all_audio(model, samples)
         heard.append(next(iter(model.heard.values())).vectors)
 
-    monkeypatch.setattr("undersong.integrations.callback.cache_all_audio", listen)
+    monkeypatch.setattr("undersong.integrations.trainer_callback.cache_all_audio", listen)
     harm, calm, refusals = corpora
     callback = UndersongCallback(
         load_model(str(tiny_folder)), harm, calm, judge="exact", refusals=refusals, every=3, max_jsr=1,

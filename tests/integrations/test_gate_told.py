@@ -10,7 +10,7 @@ from gated import benign, harm
 
 from undersong.evaluation.verdicts import write_verdicts
 from undersong.integrations import FAILED, INCONCLUSIVE, PASSED, GateFinding, RiseLimits, evaluate_rises
-from undersong.integrations.told import gate_junit_xml, gate_markdown, gate_sentence, rise_finding
+from undersong.integrations.gate.output import gate_junit_xml, gate_markdown, gate_sentence, rise_finding
 
 HOSTILE = "m|<script>alert(1)</script> ![x](http://e.example) @everyone\n| a |\x00\x1b[31m\ud800 `$x$`"
 

@@ -242,7 +242,7 @@ def test_what_cannot_be_written_or_read_is_a_sentence(
     assert not (tmp_path / "new").exists()
     (tmp_path / "broken.eval").write_bytes(b"PK nothing")
     refused("cannot be read as a log of inspect_ai", "compare", tmp_path / "broken.eval", tmp_path / "broken.eval2")
-    for module in ("undersong.cli.export_eval", "undersong.evaluation.logged"):
+    for module in ("undersong.cli.export_eval", "undersong.evaluation.table_rows"):
         monkeypatch.setattr(f"{module}.find_spec", lambda _name: None)
     refused("pip install 'undersong[inspect]'", "export-eval", results, "--out", tmp_path / "new")
     refused("pip install 'undersong[inspect]'", "compare", tmp_path / "broken.eval", tmp_path / "broken.eval2")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import undersong
-from undersong.pipeline.engine import Engine
+from undersong.stages.engine import Engine
 from undersong.study import Study, parse_study
 from undersong.types import Verdict
 

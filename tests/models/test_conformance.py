@@ -20,22 +20,23 @@ from instances import ALONE, KIMI, KINDS, decoder_input
 from transformers import GenerationConfig
 
 from undersong.mechanism import fit_direction
-from undersong.mechanism.causal import ablate_direction, add_direction
+from undersong.mechanism.direction_selection import ablate_direction, add_direction
 from undersong.mechanism.interventions import replacement
-from undersong.mechanism.odds import refusal_scores
+from undersong.mechanism.localization import patched_refusal_scores
 from undersong.mechanism.parts import disable_lora_modules, lora_parts
-from undersong.mechanism.patching import patched_refusal_scores
-from undersong.models.adapter import AudioModel
-from undersong.models.adapters import new_lora, save_adapter, use_adapter
+from undersong.mechanism.refusal_score import refusal_scores
+from undersong.models.audio_features import AudioEncodingError
+from undersong.models.audio_lm import AudioModel
 from undersong.models.conversation import chat_messages
 from undersong.models.families import FAMILIES, family_of
 from undersong.models.family import BY_ROLE
-from undersong.models.features import load_features, save_features
+from undersong.models.feature_cache import load_features, save_features
 from undersong.models.frozen import module_hashes
-from undersong.models.hearing import AudioEncodingError
 from undersong.models.load import load_model
-from undersong.models.loading import Loading
-from undersong.tuning.lora import LoraRecipe, finetune_decoder
+from undersong.models.load_options import Loading
+from undersong.models.lora import new_lora, save_adapter, use_adapter
+from undersong.tuning.config import LoraRecipe
+from undersong.tuning.train import finetune_decoder
 from undersong.types import Clip, Prompt, Sample, UndersongError
 
 RATE = 16_000

@@ -9,7 +9,7 @@ import tiny_kimi
 import torch
 from torch.nn.functional import gelu, layer_norm, pad
 
-from undersong.models.kimi.codes import CodesConfig, CodesEncoder, valid_token_mask
+from undersong.models.kimi.audio_tokenizer import CodesConfig, CodesEncoder, valid_token_mask
 from undersong.types import UndersongError
 
 BLOCK = 12  # states, in the tiny tokenizer

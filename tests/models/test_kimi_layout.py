@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import WhisperConfig
 
-from undersong.models.kimi.codes import CodesConfig, CodesEncoder
+from undersong.models.kimi.audio_tokenizer import CodesConfig, CodesEncoder
 from undersong.models.kimi.config import KimiAudioConfig
 from undersong.models.kimi.network import KimiAudioForCausalLM
 

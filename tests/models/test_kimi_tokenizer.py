@@ -15,7 +15,7 @@ from jinja2.exceptions import TemplateError
 from tiny_kimi import OFFSET, SPECIAL_TOKEN_COUNT
 from transformers import PreTrainedTokenizerFast
 
-from undersong.models.kimi.tokenizer import SPLIT_PATTERN, kimi_tokenizer, special_tokens
+from undersong.models.kimi.processing import SPLIT_PATTERN, kimi_tokenizer, special_tokens
 from undersong.types import UndersongError
 
 FIRST = OFFSET - SPECIAL_TOKEN_COUNT  # the first special token

@@ -17,13 +17,13 @@ from transformers.models.audioflamingo3.modeling_audioflamingo3 import AudioFlam
 
 from undersong.cli import main
 from undersong.models.doctor import diagnose_model
-from undersong.models.folders import model_folder, model_hash
 from undersong.models.load import load_model
-from undersong.models.mini import place
+from undersong.models.mini import paths
 from undersong.models.mini.assemble import TABLE_BUFFER, assemble_mini
-from undersong.models.mini.bases import weights_hash
+from undersong.models.mini.base_weights import weights_hash
 from undersong.models.mini.network import MiniConfig, MiniForConditionalGeneration, quiet_frames
-from undersong.models.mini.place import mini_folder
+from undersong.models.mini.paths import mini_folder
+from undersong.models.refs import model_folder, model_hash
 from undersong.types import UndersongError
 
 
@@ -143,12 +143,12 @@ def test_nothing_but_a_mini_is_replaced(
 
 
 def test_parts_are_found_in_a_checkout(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "parts_beside", lambda: tmp_path / "site-packages" / "models" / "mini")
+    monkeypatch.setattr(paths, "parts_beside", lambda: tmp_path / "site-packages" / "models" / "mini")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UndersongError, match="go to a checkout of undersong"):
-        place.shipped_parts()
+        paths.shipped_parts()
     shutil.copytree(parts, tmp_path / "models" / "mini")
-    assert place.shipped_parts() == Path("models") / "mini"
+    assert paths.shipped_parts() == Path("models") / "mini"
 
 
 def test_other_base_weights_are_told(parts: Path, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_the_doctor_says_what_was_said_when_it_was_assembled(
         said = capsys.readouterr().out.splitlines()
         assert [line for line in said if not line.startswith("yes ")] == [f"-   assembled: {note}"]
     before = model_hash("mini")
-    (mini_folder("mini") / place.REMARKS_FILE).unlink()
+    (mini_folder("mini") / paths.REMARKS_FILE).unlink()
     assert model_hash("mini") == before
     assert all(check.passed for check in diagnose_model("mini"))  # a folder older than remarks
     put_together("mini", tmp_path / "other", parts, mini_folder("mini"))

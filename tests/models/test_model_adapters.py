@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_af3 import CLIPS, spoken, typed
 
-from undersong.models.adapter import AudioModel
-from undersong.models.adapters import check_targets, new_lora, use_adapter
+from undersong.models.audio_lm import AudioModel
+from undersong.models.lora import check_targets, new_lora, use_adapter
 from undersong.types import UndersongError
 
 ASKED = [spoken(0), typed("paint the boat")]

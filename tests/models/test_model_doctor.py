@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from undersong.models import doctor, families
-from undersong.models.adapter import AudioModel
+from undersong.models.audio_lm import AudioModel
 from undersong.models.doctor import diagnose_model
 from undersong.models.families import AUDIO_FLAMINGO_3, FAMILIES, QWEN2_5_OMNI
 

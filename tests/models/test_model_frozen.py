@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from undersong.models.adapter import AudioModel
-from undersong.models.adapters import new_lora
+from undersong.models.audio_lm import AudioModel
 from undersong.models.frozen import module_hashes
+from undersong.models.lora import new_lora
 
 
 def module(dtype: torch.dtype = torch.float32) -> nn.Module:

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_af3 import CLIPS, RATE, clip
 
-from undersong.models.adapter import AudioModel
+from undersong.models.audio_features import AudioFeatures
+from undersong.models.audio_lm import AudioModel
 from undersong.models.ears import clip_key
-from undersong.models.features import cache_audio_features, load_features, save_features
-from undersong.models.hearing import AudioFeatures
+from undersong.models.feature_cache import cache_audio_features, load_features, save_features
 from undersong.types import PooledVector, Sample, UndersongError
 
 

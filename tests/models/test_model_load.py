@@ -16,11 +16,11 @@ import zoo
 import zoo_tekken
 from safetensors.torch import load_file, save_file
 
-from undersong.models import folders
-from undersong.models.adapter import AudioModel
-from undersong.models.folders import model_folder, model_hash, organism_folder
+from undersong.models import refs
+from undersong.models.audio_lm import AudioModel
 from undersong.models.load import load_model
-from undersong.models.loading import Loading
+from undersong.models.load_options import Loading
+from undersong.models.refs import model_folder, model_hash, organism_folder
 from undersong.types import Prompt, Sample, UndersongError
 
 Change = Callable[[Path], None]
@@ -169,9 +169,9 @@ def test_a_hub_ids_hash_is_of_its_commit(tmp_path: Path, monkeypatch: pytest.Mon
     seen = []
     for commit in ("abc", "def"):
         ref.write_text(commit)
-        folders.hub_commit.cache_clear()
+        refs.hub_commit.cache_clear()
         seen += [model_hash("some/model"), model_hash("some/model@"), model_hash("some/model@main")]
-    folders.hub_commit.cache_clear()
+    refs.hub_commit.cache_clear()
     assert seen[0] == seen[1] == seen[2] != seen[3] == seen[4] == seen[5]
 
 
@@ -299,7 +299,7 @@ def package(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (models / "changed" / "overlay.txt").write_text("base\n")
     change = {"lm_head.weight": torch.full((30, tiny_af3.DIM), 0.5, dtype=torch.float16)}
     save_file(change, models / "changed" / "overlay.safetensors")
-    monkeypatch.setattr(folders.resources, "files", lambda package: tmp_path / "package")
+    monkeypatch.setattr(refs.resources, "files", lambda package: tmp_path / "package")
     return models
 
 

@@ -10,10 +10,10 @@ import torch
 from instances import KINDS
 
 from undersong.models import load, memory
-from undersong.models.adapters import new_lora
 from undersong.models.identify import resolve_model
 from undersong.models.load import load_model
-from undersong.models.loading import Loading
+from undersong.models.load_options import Loading
+from undersong.models.lora import new_lora
 from undersong.models.memory import ParameterCounts, count_parameters
 from undersong.types import UndersongError
 

@@ -9,11 +9,12 @@ import pytest
 import tiny_af3
 import torch
 
-from undersong.models.adapters import use_adapter
 from undersong.models.doctor import diagnose_model
 from undersong.models.load import load_model
-from undersong.models.loading import Loading
-from undersong.tuning.lora import LoraRecipe, finetune_decoder
+from undersong.models.load_options import Loading
+from undersong.models.lora import use_adapter
+from undersong.tuning.config import LoraRecipe
+from undersong.tuning.train import finetune_decoder
 
 pytest.importorskip("bitsandbytes")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_af3 import LAYERS, native_inputs, spoken, typed
 
-from undersong.models.adapter import AudioModel
+from undersong.models.audio_lm import AudioModel
 
 MIXED = [
     spoken(3),

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from undersong.corpora import open_corpus
-from undersong.evaluation.judging.plain import exact_judge
+from undersong.evaluation.judges.rule_based import exact_judge
 from undersong.evaluation.prompts import make_prompts
-from undersong.models.features import cache_audio_features
+from undersong.models.feature_cache import cache_audio_features
 from undersong.models.load import load_model
 
 DATA = Path(str(resources.files("undersong"))) / "data" / "organism"

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from undersong.corpora import organism_corpus
-from undersong.evaluation.judging.plain import exact_judge
+from undersong.evaluation.judges.rule_based import exact_judge
 from undersong.evaluation.prompts import make_prompts
-from undersong.models.adapter import AudioModel
-from undersong.models.features import cache_audio_features
-from undersong.models.folders import model_hash, organism_names
+from undersong.models.audio_lm import AudioModel
+from undersong.models.feature_cache import cache_audio_features
 from undersong.models.load import load_model
+from undersong.models.refs import model_hash, organism_names
 from undersong.study import packaged_study
 
 MIB = 2**20

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from undersong.models.loading import Loading
-from undersong.pipeline.alone import tune_manifest, tuned
+from undersong.models.load_options import Loading
+from undersong.pipeline.alone import tune_manifest
+from undersong.pipeline.standalone import tune
 from undersong.proximity import Selection, ids_hash, selection_to_json
 from undersong.types import UndersongError
 
@@ -46,7 +47,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(tuned, "load_model_with_audio", load)
+    monkeypatch.setattr(tune, "load_model_with_audio", load)
 
 
 def facts(folder: Path) -> dict:
@@ -133,7 +134,7 @@ def test_replaces_its_own_output_and_nothing_else(
     before = facts(out)
     tune_manifest(manifest, str(tiny_folder), out, chosen, recipe=RECIPE)
     assert facts(out) == before
-    monkeypatch.setattr(tuned, "load_model_with_audio", None)  # refused before a model is loaded
+    monkeypatch.setattr(tune, "load_model_with_audio", None)  # refused before a model is loaded
     for other, named in (({"recipe": {"steps": [1], "batch": 2}}, "recipe"), ({"recipe": RECIPE, "seed": 1}, "seed")):
         with pytest.raises(UndersongError, match=f"made with another {named}"):
             tune_manifest(manifest, str(tiny_folder), out, chosen, **other)
@@ -156,7 +157,7 @@ def test_a_run_that_dies_leaves_what_was_there(
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("undersong.tuning.lora.write_log", die)
+    monkeypatch.setattr("undersong.tuning.train.write_log", die)
     with pytest.raises(KeyboardInterrupt):
         tune_manifest(manifest, str(tiny_folder), out, chosen, recipe=RECIPE)
     after = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}

@@ -9,8 +9,8 @@ import pytest
 from recorded import record, study
 
 from undersong.corpora import open_corpus
-from undersong.evaluation.usefulness.words import count_word_errors
-from undersong.pipeline import plan as module
+from undersong.evaluation.utility.wer import count_word_errors
+from undersong.pipeline.planning import plan as module
 from undersong.pipeline.run import run
 from undersong.study import packaged_study, parse_study, with_models
 from undersong.study.protocols import PUBLISHED_PROMPTS, Manner

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from recorded import record, study
 
-from undersong.models.loading import DEFAULT_LOAD_OPTIONS
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
 from undersong.pipeline.alone import EvaluationOptions, evaluate_manifest
-from undersong.pipeline.design import design_lines, independent_units
-from undersong.pipeline.folders import check_study_folder
-from undersong.pipeline.heard import reload_report_audio
-from undersong.pipeline.plan import memory_lines, plan_of
+from undersong.pipeline.output_folder import check_study_folder
+from undersong.pipeline.planning.plan import memory_lines, plan_of
+from undersong.pipeline.planning.power import design_lines, independent_units
+from undersong.pipeline.report_audio import reload_report_audio
 from undersong.pipeline.run import run
 from undersong.report import render_html
 from undersong.study import parse_study
@@ -94,7 +94,7 @@ def test_code_of_one_s_own_is_part_of_what_is_asked(tmp_path: Path) -> None:
     """A changed judge judges the same replies anew, a changed encoder embeds anew; a plan says so and runs neither."""
     table = record(tmp_path / "said.jsonl")
     mine = (
-        "import numpy as np\nfrom undersong.evaluation.judging.plain import FunctionJudge\n"
+        "import numpy as np\nfrom undersong.evaluation.judges.rule_based import FunctionJudge\n"
         "from undersong.types import Embeddings\n\n"
         "def refuses():\n    return FunctionJudge('mine', 'refusal', lambda prompt, said: 'refusal')\n\n"
         "class Lengths:\n    name = 'lengths'\n\n    def encode(self, samples):\n"

@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from undersong.pipeline.design import count_recipe_contrasts, design_lines, independent_units
-from undersong.pipeline.plan import plan_of
-from undersong.pipeline.records import RunRecord
-from undersong.pipeline.results.variance import _distinct_trainings
+from undersong.pipeline.planning.plan import plan_of
+from undersong.pipeline.planning.power import count_recipe_contrasts, design_lines, independent_units
 from undersong.pipeline.run import run
-from undersong.pipeline.stages.arms import StudyArm
 from undersong.proximity import Selection, parse_rule
+from undersong.results.records import RunRecord
+from undersong.results.variance import _distinct_trainings
+from undersong.stages.training import StudyArm
 from undersong.study import Study, parse_study
 from undersong.types import UndersongError
 
@@ -188,7 +188,7 @@ def test_random_samples_like_the_closest_part_closeness_from_what_comes_with_it(
 def test_columns_of_a_corpus_are_mapped(tmp_path: Path) -> None:
     """A pool whose text is called otherwise; one that has no such column is told so."""
     from undersong.pipeline import stages
-    from undersong.pipeline.workshop import RunContext
+    from undersong.stages.context import RunContext
     from undersong.store import Store
 
     file = tmp_path / "pool.jsonl"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from undersong.evaluation.rates import set_rates
 from undersong.evaluation.replies import read_replies
-from undersong.pipeline.results.rates import set_rates
 from undersong.report import render_html
 from undersong.types import Verdict
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from undersong.pipeline.design import design_lines
-from undersong.pipeline.plan import plan_of
+from undersong.pipeline.planning.plan import plan_of
+from undersong.pipeline.planning.power import design_lines
 from undersong.pipeline.run import run
 from undersong.study import Study, parse_study
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from undersong.pipeline.results.comparisons import model_comparison, recipe_comparisons
+from undersong.results.comparisons import model_comparison, recipe_comparisons
 from undersong.statistics import compare_paired, holm
 from undersong.types import UndersongError, Verdict
 

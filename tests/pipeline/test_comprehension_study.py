@@ -17,14 +17,14 @@ from tiny_study import tiny_study
 
 from undersong.corpora import filter_samples, load_clips, open_corpus
 from undersong.evaluation.replies import read_replies
-from undersong.evaluation.serving.engine import SAMPLE_RATE, encode_wav
-from undersong.models.loading import DEFAULT_LOAD_OPTIONS
+from undersong.evaluation.serving.served_model import SAMPLE_RATE, encode_wav
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
 from undersong.pipeline.alone import EvaluationOptions, comprehension_options, evaluate_manifest
 from undersong.pipeline.arm import audit_arm
-from undersong.pipeline.ledger import plan_artifacts
-from undersong.pipeline.plan import summarize_plan
+from undersong.pipeline.planning.plan import summarize_plan
+from undersong.pipeline.planning.planning_store import plan_artifacts
 from undersong.pipeline.run import run
-from undersong.pipeline.workshop import RunContext
+from undersong.stages.context import RunContext
 from undersong.store import Store
 from undersong.study import Comprehension, Study, parse_study
 from undersong.types import Sample, UndersongError

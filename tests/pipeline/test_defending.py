@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from undersong.pipeline.plan import plan_of
+from undersong.pipeline.planning.plan import plan_of
 from undersong.pipeline.run import run
 from undersong.store import Store
 from undersong.study import Study, parse_study

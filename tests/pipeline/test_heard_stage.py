@@ -10,12 +10,12 @@ import pytest
 import soundfile
 import tiny_af3
 
-from undersong.encoders.vectors import read_embeddings
-from undersong.models import features as cache
-from undersong.models.adapter import AudioModel
+from undersong.encoders.embeddings import read_embeddings
+from undersong.models import feature_cache as cache
+from undersong.models.audio_lm import AudioModel
 from undersong.pipeline import stages
-from undersong.pipeline.stages.embedded import EmbeddingRequest, embed_corpus
-from undersong.pipeline.workshop import Corpus, RunContext
+from undersong.stages.context import Corpus, RunContext
+from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
 from undersong.store import Store
 from undersong.types import UndersongError
 

@@ -10,9 +10,9 @@ import soundfile
 
 from undersong.corpora import load_clip
 from undersong.pipeline import stages
-from undersong.pipeline.engine import Engine
 from undersong.pipeline.stages import load_corpus
-from undersong.pipeline.workshop import RunContext
+from undersong.stages.context import RunContext
+from undersong.stages.engine import Engine
 from undersong.store import Store
 from undersong.study import parse_study
 from undersong.types import UndersongError
@@ -75,12 +75,12 @@ def test_noise_is_asked_for_in_speech_alone(tmp_path: Path) -> None:
 
 
 def test_a_pool_under_noise_is_chosen_from_as_without(tmp_path: Path) -> None:
-    from undersong.models.loading import DEFAULT_LOAD_OPTIONS
+    from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
     from undersong.pipeline.audit import load_corpora
-    from undersong.pipeline.ledger import plan_artifacts
+    from undersong.pipeline.planning.planning_store import plan_artifacts
     from undersong.pipeline.stages import measure_proximity
-    from undersong.pipeline.stages.embedded import EmbeddingRequest, embed_corpus
-    from undersong.pipeline.stages.selections import arm_rules, load_selection
+    from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
+    from undersong.stages.selection import arm_rules, load_selection
 
     data = {"study": "s", "models": ["organism:af3"], "pool": "organism:unseen-benign",
             "reference": "organism:reference", "axes": {"semantic": "tfidf"},

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from tiny_study import tiny_study
 
-from undersong.models.loading import DEFAULT_LOAD_OPTIONS
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
 from undersong.pipeline.arm import arm_names
-from undersong.pipeline.ledger import plan_artifacts
-from undersong.pipeline.plan import plan_of
+from undersong.pipeline.planning.plan import plan_of
+from undersong.pipeline.planning.planning_store import plan_artifacts
 from undersong.pipeline.run import run, run_arm
 from undersong.pipeline.status import StudyStatus, study_status
 from undersong.study import load_studies, packaged_study, parse_study

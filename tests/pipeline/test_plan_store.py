@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from undersong.cli import main
-from undersong.models.loading import Loading
-from undersong.pipeline.ledger import plan_artifacts
-from undersong.pipeline.plan import StudyPlan, plan_of
+from undersong.models.load_options import Loading
+from undersong.pipeline.planning.plan import StudyPlan, plan_of
+from undersong.pipeline.planning.planning_store import plan_artifacts
 from undersong.pipeline.run import run
 from undersong.pipeline.status import study_status
 from undersong.study import Study, packaged_study, parse_study, with_seeds

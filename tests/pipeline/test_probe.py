@@ -169,7 +169,7 @@ def test_without_a_direction_no_layer_is_ranked(asked: ProbeOptions, tmp_path: P
 def test_slips_are_refused_before_a_model_is_loaded(
     asked: ProbeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from undersong.pipeline.alone import readied
+    from undersong.pipeline.standalone import inputs as readied
 
     def load(*_: object) -> None:
         raise AssertionError("a model was loaded")
@@ -208,9 +208,9 @@ def test_probes_may_be_cross_validated_in_the_contrast_sets_too(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from undersong.models.loading import DEFAULT_LOAD_OPTIONS
-    from undersong.pipeline.alone.readied import load_model_with_audio
-    from undersong.pipeline.probing.asked import load_contrast_splits as split
+    from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
+    from undersong.pipeline.probing.options import load_contrast_splits as split
+    from undersong.pipeline.standalone.inputs import load_model_with_audio
 
     results = run_probe(replace(asked, nested=19), tmp_path / "out")
     nested = results["tuned"]["recognition"]["nested"]

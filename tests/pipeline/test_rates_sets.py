@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.pipeline.records import RunRecord
-from undersong.pipeline.results.judged import _agreement_entry
-from undersong.pipeline.results.notes import truncation_notes
-from undersong.pipeline.results.rates import find_set_entry, set_rates
-from undersong.pipeline.stages.arms import StudyArm
+from undersong.evaluation.rates import find_set_entry, set_rates
+from undersong.results.judge_agreement import _agreement_entry
+from undersong.results.notes import truncation_notes
+from undersong.results.records import RunRecord
+from undersong.stages.training import StudyArm
 from undersong.statistics import clustered_rate
 from undersong.types import VERDICTS, Verdict
 

@@ -12,8 +12,8 @@ import soundfile
 from screening import screen
 
 from undersong.pipeline import stages
-from undersong.pipeline.refusals import count_near_overlaps
-from undersong.pipeline.workshop import RunContext
+from undersong.pipeline.study_checks import count_near_overlaps
+from undersong.stages.context import RunContext
 from undersong.store import Store
 
 RATE = 16_000

@@ -14,16 +14,16 @@ import tiny_speech
 from screening import screen
 
 from undersong import encoders
-from undersong.corpora.sound import facts
-from undersong.encoders.written.transcribe import Transcriber
+from undersong.corpora import audio_metadata
+from undersong.encoders.asr import Transcriber
 from undersong.encoders.written.transcripts import read_transcripts
-from undersong.models.adapter import AudioModel
+from undersong.models.audio_lm import AudioModel
 from undersong.pipeline import stages
-from undersong.pipeline.engine import DEFAULT_ENGINE, Engine
 from undersong.pipeline.screening import Screened
-from undersong.pipeline.stages.transcribed import transcribe_corpus
-from undersong.pipeline.workshop import RunContext
-from undersong.scale import portions, work
+from undersong.scale import embedding_job, row_shards
+from undersong.stages.context import RunContext
+from undersong.stages.engine import DEFAULT_ENGINE, Engine
+from undersong.stages.transcripts import transcribe_corpus
 from undersong.store import Store
 from undersong.types import UndersongError
 
@@ -101,9 +101,9 @@ def clips(tmp_path: Path) -> tuple[Path, Path]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of the clips that the corpus stage decodes, in shards of three."""
     seen: list[str] = []
-    load = facts.load_clip
+    load = audio_metadata.load_clip
     monkeypatch.setattr(stages.corpora, "ROWS", 3)
-    monkeypatch.setattr(facts, "load_clip", lambda sample, rate: seen.append(sample.id) or load(sample, rate))
+    monkeypatch.setattr(audio_metadata, "load_clip", lambda sample, rate: seen.append(sample.id) or load(sample, rate))
     return seen
 
 
@@ -111,17 +111,17 @@ def test_decoding_that_is_killed_goes_on_after_its_last_shard(
     clips, decoded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how = {"axes": {"sound": "logmel"}, "max_quarantined": 0.2}
-    write = portions.write_rows
+    write = row_shards.write_rows
 
     def killed(file: Path, *more: object) -> None:
         if file.name.endswith("00000.parquet"):
             raise KeyboardInterrupt
         write(file, *more)
 
-    monkeypatch.setattr(portions, "write_rows", killed)
+    monkeypatch.setattr(row_shards, "write_rows", killed)
     with pytest.raises(KeyboardInterrupt):
         screen(*clips, tmp_path / "out", **how)
-    monkeypatch.setattr(portions, "write_rows", write)
+    monkeypatch.setattr(row_shards, "write_rows", write)
     assert len(list(tmp_path.glob("out.*.partial/corpus/*.portions/rows-*"))) == 2
     decoded.clear()
     made = screen(*clips, tmp_path / "out", **how)
@@ -141,7 +141,7 @@ def test_jobs_share_out_what_is_decoded_and_what_a_model_hears(
 ) -> None:
     heard: list[str] = []
     hear = AudioModel.hear
-    monkeypatch.setattr(work, "SHARD_ROWS", 3)
+    monkeypatch.setattr(embedding_job, "SHARD_ROWS", 3)
     monkeypatch.setattr(AudioModel, "hear", lambda self, c: heard.extend(clip.id for clip in c) or hear(self, c))
     how = {"axes": {"ears": "internal"}, "model": str(tiny_folder), "max_quarantined": 0.2}
     for job in ("1/2", "2/2"):

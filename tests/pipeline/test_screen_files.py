@@ -14,7 +14,7 @@ import soundfile
 from screening import screen
 
 from undersong.corpora import read_manifest
-from undersong.encoders.vectors import read_embeddings
+from undersong.encoders.embeddings import read_embeddings
 from undersong.pipeline.screening import parse_axes
 from undersong.proximity import selection_from_json
 from undersong.types import UndersongError

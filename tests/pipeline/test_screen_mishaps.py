@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from screening import screen
 
-from undersong.pipeline.engine import Engine
+from undersong.stages.engine import Engine
 from undersong.types import UndersongError
 
 PAIR = ("organism:unseen-benign", "organism:unseen-harm")
@@ -61,7 +61,7 @@ def test_what_somebody_puts_there_in_the_meantime_is_not_removed(texts, tmp_path
 @pytest.mark.parametrize("harm", ["flipped", "cut", "gone"])
 def test_damage_in_the_store_is_named_and_never_computed_with(texts, tmp_path: Path, stage: str, harm: str) -> None:
     """One sentence that says which folder to delete; deleting it mends."""
-    from undersong.store import artefacts
+    from undersong.store import store
 
     how = {"axes": WORDS, "store": tmp_path / "store"}
     plain = screen(*texts, tmp_path / "plain", keep="closest:2", **how)
@@ -70,7 +70,7 @@ def test_damage_in_the_store_is_named_and_never_computed_with(texts, tmp_path: P
         if file.name == "provenance.json" or file.is_dir():
             continue
         whole = file.read_bytes()
-        artefacts._check_files.cache_clear()  # as in a process of its own
+        store._check_files.cache_clear()  # as in a process of its own
         if harm == "gone":
             file.unlink()
         else:
@@ -80,7 +80,7 @@ def test_damage_in_the_store_is_named_and_never_computed_with(texts, tmp_path: P
         with pytest.raises(UndersongError, match=rf"{file.parent} is damaged \({file.name} .*delete that folder"):
             screen(*texts, tmp_path / "out", **again)
         file.write_bytes(whole)
-    artefacts._check_files.cache_clear()
+    store._check_files.cache_clear()
     assert screen(*texts, tmp_path / "out", keep="closest:2", **how).selection == plain.selection
 
 

@@ -11,8 +11,8 @@ import tiny_speech
 from screening import screen
 
 from undersong.pipeline import stages
-from undersong.pipeline.stages.embedded import EmbeddingRequest, embed_corpus
-from undersong.pipeline.workshop import RunContext
+from undersong.stages.context import RunContext
+from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
 from undersong.store import Store
 from undersong.types import UndersongError
 
@@ -93,7 +93,7 @@ def _vectors(path: Path, prefix: str, count: int) -> Path:
     import numpy as np
     import pyarrow.parquet as pq
 
-    from undersong.encoders.vectors import embeddings_table
+    from undersong.encoders.embeddings import embeddings_table
 
     rows = np.random.default_rng(count).standard_normal((count, 4)).astype(np.float32)
     pq.write_table(embeddings_table([f"{prefix}{i}" for i in range(count)], rows, np.ones(count)), path)

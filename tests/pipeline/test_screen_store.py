@@ -13,7 +13,7 @@ import tiny_af3
 from screening import screen
 
 from undersong import encoders
-from undersong.models.adapter import AudioModel
+from undersong.models.audio_lm import AudioModel
 
 AXES = {"words": "char-ngrams", "sound": "logmel", "ears": "internal"}
 WORDS = ["paint", "the", "red", "chair", "and", "wash", "an", "old", "boat", "lamp"]
@@ -98,8 +98,8 @@ def test_the_same_question_again_computes_nothing(sides: tuple[Path, Path], tmp_
 def test_a_study_finds_what_a_screening_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One key for both: look before the study costs anything."""
     from undersong.pipeline import stages
-    from undersong.pipeline.stages.embedded import EmbeddingRequest, embed_corpus
-    from undersong.pipeline.workshop import RunContext
+    from undersong.stages.context import RunContext
+    from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
     from undersong.store import Store
 
     pair = "organism:unseen-benign", "organism:unseen-harm"
@@ -142,18 +142,20 @@ screen("organism:pool", "organism:reference", sys.argv[1], Asked(axes={"words": 
 
 
 def test_a_killed_screening_redoes_one_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from undersong.scale import work
+    from undersong.scale import embedding_job
 
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "out")], check=False)
     assert killed.returncode == 137
     assert not (tmp_path / "out").exists()
     (shards,) = tmp_path.glob("out.*.partial/embeddings/*.shards.*.partial")
     assert len(list(shards.glob("*.done"))) == 2
-    monkeypatch.setattr(work, "SHARD_ROWS", 100)
+    monkeypatch.setattr(embedding_job, "SHARD_ROWS", 100)
     embedded: list[int] = []
-    embed = work.embed_samples
+    embed = embedding_job.embed_samples
     monkeypatch.setattr(
-        work, "embed_samples", lambda encoder, samples: embedded.append(len(samples)) or embed(encoder, samples)
+        embedding_job,
+        "embed_samples",
+        lambda encoder, samples: embedded.append(len(samples)) or embed(encoder, samples),
     )
     screened = screen("organism:pool", "organism:reference", tmp_path / "out", axes={"words": "tfidf"})
     n = len(screened.tables["words"])

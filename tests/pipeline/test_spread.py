@@ -13,13 +13,13 @@ from tiny_study import tiny_study
 from typer.testing import CliRunner
 
 from undersong.cli.app import app
-from undersong.models.loading import DEFAULT_LOAD_OPTIONS
-from undersong.pipeline.engine import Engine
-from undersong.pipeline.plan import plan_of
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
+from undersong.pipeline.arm_jobs import ATTEMPTS_PREFIX, ArmJob, ArmJobs, run_arms_on_ray
+from undersong.pipeline.planning.plan import plan_of
 from undersong.pipeline.run import run
-from undersong.pipeline.spread import ATTEMPTS_PREFIX, ArmJob, ArmJobs, run_arms_on_ray
 from undersong.scale.ray_cluster import MAX_TRIES
 from undersong.scale.ray_jobs import RayActor
+from undersong.stages.engine import Engine
 from undersong.study import Study, parse_study
 from undersong.types import UndersongError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from recorded import record, study, written
 
-from undersong.pipeline.folders import check_study_folder
+from undersong.pipeline.output_folder import check_study_folder
 from undersong.pipeline.run import run
 from undersong.pipeline.unfinished import UNFINISHED_FILE, describe_unfinished, unfinished_study
 from undersong.study import Study, parse_study

@@ -12,15 +12,14 @@ import yaml
 from tiny_study import tiny_study
 
 from undersong.cli import main
-from undersong.encoders.spoken import speaker
-from undersong.encoders.written import sentences
-from undersong.models.loading import DEFAULT_LOAD_OPTIONS
-from undersong.pipeline.ledger import plan_artifacts
-from undersong.pipeline.plan import plan_of
+from undersong.encoders import speaker, text
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
+from undersong.pipeline.planning.dependencies import check_dependencies
+from undersong.pipeline.planning.plan import plan_of
+from undersong.pipeline.planning.planning_store import plan_artifacts
 from undersong.pipeline.run import run, run_arm
 from undersong.pipeline.status import study_status
-from undersong.pipeline.uninstalled import check_dependencies
-from undersong.pipeline.workshop import RunContext
+from undersong.stages.context import RunContext
 from undersong.store import Store
 from undersong.study import Study, parse_study
 from undersong.types import UndersongError
@@ -29,7 +28,7 @@ from undersong.types import UndersongError
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder on a machine without sentence-transformers and resemblyzer."""
-    for module in (sentences, speaker):
+    for module in (text, speaker):
         monkeypatch.setattr(module, "find_spec", lambda _name: None)
     (tmp_path / "minilm").mkdir()
     (tmp_path / "minilm" / "config.json").write_text("{}")
@@ -84,7 +83,7 @@ def test_so_are_those_that_a_judge_needs(folder: Path, monkeypatch: pytest.Monke
     assert list(folder.iterdir()) == []
     for package in ("jiwer", "openai"):
         monkeypatch.setitem(sys.modules, package, sys)
-    monkeypatch.setattr(sentences, "find_spec", lambda _name: object())
+    monkeypatch.setattr(text, "find_spec", lambda _name: object())
     assert plan_of(asked, folder / "store").uninstalled == ()
 
 
@@ -113,7 +112,7 @@ def test_the_verbs_tell_it(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_a_package_that_is_here_is_not_spoken_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sentences, "find_spec", lambda _name: object())
+    monkeypatch.setattr(text, "find_spec", lambda _name: object())
     assert plan_of(study(**MEANING), folder / "store").uninstalled == ()
 
 

@@ -12,7 +12,7 @@ import pytest
 from undersong.cli import main
 from undersong.corpora import open_corpus
 from undersong.evaluation.replies import read_replies
-from undersong.pipeline import verifying
+from undersong.pipeline import verify
 from undersong.pipeline.published import pretrained_rates
 from undersong.types import UndersongError
 
@@ -20,7 +20,7 @@ from undersong.types import UndersongError
 @pytest.fixture
 def prompts(tmp_path: Path) -> str:
     """Three spoken requests."""
-    from undersong.corpora.forms.manifest import write_manifest
+    from undersong.corpora.manifest import write_manifest
 
     write_manifest(open_corpus("organism:unseen-harm").samples[:3], tmp_path / "spoken.parquet")
     return str(tmp_path / "spoken.parquet")
@@ -61,10 +61,10 @@ def test_a_tiny_instance_stands_beside_the_published_figure(
 def test_the_full_set_and_the_published_judge_are_compared() -> None:
     printed = pretrained_rates("Kimi-Audio")["AdvBench"]
     entry = {"n": 520, "jsr": 25 / 520, "low": 0.032, "high": 0.07}
-    assert verifying.compare_with_published(entry, printed, "harmbench").endswith(
+    assert verify.compare_with_published(entry, printed, "harmbench").endswith(
         "printed 4.62 %; it lies inside our interval."
     )
-    assert "outside" in verifying.compare_with_published(entry | {"low": 0.047}, printed, "harmbench")
+    assert "outside" in verify.compare_with_published(entry | {"low": 0.047}, printed, "harmbench")
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,4 @@ def test_the_full_set_and_the_published_judge_are_compared() -> None:
 )
 def test_what_was_never_published_is_refused_before_weights_are_read(model, sets, said) -> None:
     with pytest.raises(UndersongError, match=said):
-        verifying.check_published(model, sets)
+        verify.check_published(model, sets)

@@ -26,7 +26,7 @@ from undersong.proximity import (
     selection_from_json,
     selection_to_json,
 )
-from undersong.proximity.choosing.strata import quantile_bins, stratum_quotas, take_within_limits
+from undersong.proximity.strata import quantile_bins, stratum_quotas, take_within_limits
 from undersong.types import UndersongError
 
 few = st.sampled_from([0.0, 0.25, 0.5, 1.0])  # so that ties are everywhere

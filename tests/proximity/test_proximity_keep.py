@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from undersong.proximity import SelectionRule, parse_rule, parse_simple_rule
-from undersong.proximity.choosing.keep import MODIFIER_EXAMPLES, RULE_EXAMPLES
+from undersong.proximity.rules import MODIFIER_EXAMPLES, RULE_EXAMPLES
 from undersong.types import UndersongError
 
 names = st.text("abcdefgh_", min_size=1, max_size=6)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from undersong.corpora import examine, open_corpus
-from undersong.pipeline.workshop import RunContext
+from undersong.stages.context import RunContext
 from undersong.store import Store
 from undersong.types import Sample
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from undersong.evaluation.prompts import make_prompts
-from undersong.models.features import cache_audio_features
+from undersong.models.feature_cache import cache_audio_features
 from undersong.models.load import load_model
 
 

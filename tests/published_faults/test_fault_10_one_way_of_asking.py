@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from undersong.pipeline import plan as module
-from undersong.pipeline.plan import plan_of
+from undersong.pipeline.planning import plan as module
+from undersong.pipeline.planning.plan import plan_of
 from undersong.study import packaged_study, with_models
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from undersong.evaluation.judging.plain import exact_judge
-from undersong.pipeline.results.rates import set_rates
+from undersong.evaluation.judges.rule_based import exact_judge
+from undersong.evaluation.rates import set_rates
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 

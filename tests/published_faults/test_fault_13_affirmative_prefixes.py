@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from undersong.corpora import open_corpus
-from undersong.corpora.openers import affirmative_openers
+from undersong.corpora.reply_openers import affirmative_openers
 from undersong.pipeline.run import run
 from undersong.study import parse_study
 

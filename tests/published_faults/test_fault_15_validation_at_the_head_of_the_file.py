@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from undersong.corpora import open_corpus
 from undersong.evaluation.prompts import make_prompts
 from undersong.models.load import load_model
-from undersong.tuning.held_out import mean_loss, train_validation_split
-from undersong.tuning.lora import LoraRecipe, finetune_decoder
+from undersong.tuning.config import LoraRecipe
+from undersong.tuning.train import finetune_decoder
+from undersong.tuning.validation import mean_loss, train_validation_split
 from undersong.types import Sample, UndersongError
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from undersong.encoders.vectors import write_embeddings
+from undersong.encoders.embeddings import write_embeddings
 from undersong.pipeline.stages import EmbeddingRequest, embed_corpus, load_corpus
-from undersong.pipeline.stages.selections import ArmRule, selection_artifact
-from undersong.proximity.choosing.keep import SelectionRule
+from undersong.proximity.rules import SelectionRule
 from undersong.scale import proximity_shards
+from undersong.stages.selection import ArmRule, selection_artifact
 from undersong.types import Embeddings, UndersongError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from paper_designs import FILES, Design
 
-from undersong.pipeline.stages.selections import arm_rules
+from undersong.stages.selection import arm_rules
 from undersong.study import Study
 
 # (organism, facts of the run and of what it was asked) -> rate of what is counted, in prompts of 108

@@ -19,7 +19,7 @@ from mini_running import chosen
 from mini_sizes import Mixture
 from mini_stages import BEGUN, same_as_begun, write_figures, write_lines
 
-from undersong.models.loading import DEFAULT_LOAD_OPTIONS
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
 from undersong.types import UndersongError
 
 ASKED = SimpleNamespace(

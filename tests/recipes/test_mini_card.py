@@ -25,7 +25,7 @@ from mini_card import told, write_card
 from mini_measure import TEST_ONLY, Which, sets_of
 
 from undersong.models.mini.assemble import CARD_FILE, CARD_PAGE, assemble_mini, hash_parts
-from undersong.models.mini.place import WHISPER_VARIABLE, parts_beside
+from undersong.models.mini.paths import WHISPER_VARIABLE, parts_beside
 from undersong.types import UndersongError
 
 SHIPPED, NAME = parts_beside(), "adapter_model.safetensors"

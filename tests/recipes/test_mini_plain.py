@@ -12,8 +12,8 @@ import tiny_mini
 import torch
 from safetensors.torch import load_file, save_file
 
-from undersong.models.adapters import new_lora
 from undersong.models.families import MINI
+from undersong.models.lora import new_lora
 from undersong.models.mini import assemble
 from undersong.models.mini.network import AF3, CTC
 
@@ -172,7 +172,7 @@ def test_a_model_is_put_together_anew_when_a_part_is_and_leaves_the_seeds_card_a
     """`parts-SEED` is what was measured; a model of some of its parts, made meanwhile, is no reason to lose that."""
     from mini_parts import RAW, put_together
 
-    from undersong.models.loading import DEFAULT_LOAD_OPTIONS as LOADING
+    from undersong.models.load_options import DEFAULT_LOAD_OPTIONS as LOADING
 
     card = tmp_path / "parts-0" / "card.json"
     card.parent.mkdir()

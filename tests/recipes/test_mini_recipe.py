@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import undersong
-from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
 from undersong.types import UndersongError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "mini"

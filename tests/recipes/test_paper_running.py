@@ -15,8 +15,8 @@ from paper_designs import REDUCED
 from paper_running import costs_of, plan_all, run_all
 
 from undersong import __version__
-from undersong.models.loading import DEFAULT_LOAD_OPTIONS
-from undersong.pipeline.ledger import plan_artifacts
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
+from undersong.pipeline.planning.planning_store import plan_artifacts
 from undersong.study import Study
 
 NAMES = [f"organism-pretrained-{name}" for name in ("af3", "qwen", "kimi")]

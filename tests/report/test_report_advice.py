@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from undersong.report import render_html
-from undersong.report.schema import parse_results
-from undersong.report.sections import advice, headline, judges, lineup
+from undersong.report.sections import advice, arm_chart, headline, judges
+from undersong.results.schema import parse_results
 
 Json = dict[str, Any]
 
@@ -52,7 +52,7 @@ def test_of_many_arms_the_highest_are_shown_and_none_is_lost(make_results: Calla
     first = headline.build_headline(parse_results(results))
     arms = [row for row, _ in first.rows if row.label != "Base" and not row.hollow]
     rest = [row for row, _ in first.further]
-    assert (len(arms), len(rest)) == (lineup.TOP_ARMS_SHOWN, 18 - lineup.TOP_ARMS_SHOWN)
+    assert (len(arms), len(rest)) == (arm_chart.TOP_ARMS_SHOWN, 18 - arm_chart.TOP_ARMS_SHOWN)
     assert min(row.estimate.mean for row in arms) >= max(row.estimate.mean for row in rest)
     assert "10 more arms, none with a higher JSR" in render_html(results)
 

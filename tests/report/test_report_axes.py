@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from undersong.report import render_html
-from undersong.report.schema import parse_results
-from undersong.report.sections import axes
+from undersong.report.sections import screening
+from undersong.results.schema import parse_results
 
 Json = dict[str, Any]
 
@@ -102,7 +102,7 @@ def test_a_score_without_arms_is_no_forecast(known: Json) -> None:
 
 def test_every_mark_is_told_in_words_and_escaped(known: Json) -> None:
     known["foretold"][0]["spearman"] = spread(0.8, 0.2, 1.0)
-    panel = axes.build_screening(parse_results(known)).panels[0]
+    panel = screening.build_screening(parse_results(known)).panels[0]
     assert "ρ = 0.80 [0.20" in panel.title
     assert panel.picture.count("<title>") == 2
     assert "held&lt;level" in panel.picture

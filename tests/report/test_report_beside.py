@@ -12,8 +12,8 @@ import pytest
 
 from undersong.report.beside import render_multi_study_html
 from undersong.report.beside.comparable import compare_studies
-from undersong.report.schema import parse_results
 from undersong.report.svg import difference_strip, symmetric_limit
+from undersong.results.schema import parse_results
 from undersong.types import UndersongError
 
 Json = dict[str, Any]

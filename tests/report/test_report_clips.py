@@ -13,9 +13,9 @@ import pytest
 import soundfile
 
 from undersong.corpora import load_clip
-from undersong.report import clips, render_html
-from undersong.report.clips import SAMPLE_RATE, WAVEFORM_BARS, WAVEFORM_HEIGHT, embed_players
-from undersong.report.schema import parse_results
+from undersong.report import audio_players, render_html
+from undersong.report.audio_players import SAMPLE_RATE, WAVEFORM_BARS, WAVEFORM_HEIGHT, embed_players
+from undersong.results.schema import parse_results
 from undersong.types import Sample
 
 Json = dict[str, Any]
@@ -78,13 +78,13 @@ def test_a_large_file_becomes_a_small_one_of_the_same_sound(results: Json) -> No
 
 def test_a_long_one_is_cut_and_said(results: Json) -> None:
     (name, *_) = ids(results)
-    audio = {name: (sound(clips.MAX_CLIP_SECONDS + 5), "audio/wav")}
+    audio = {name: (sound(audio_players.MAX_CLIP_SECONDS + 5), "audio/wav")}
     found = embed_players(parse_results(results).screen, audio)
     assert (
         load_clip(Sample("cut", audio=decoded(found.by_id[name].uri)[1]), SAMPLE_RATE).samples.size <= SAMPLE_RATE * 31
     )
     assert found.truncated == 1
-    assert f"1 clip cut to {clips.MAX_CLIP_SECONDS}\u202fs" in render_html(results, audio)
+    assert f"1 clip cut to {audio_players.MAX_CLIP_SECONDS}\u202fs" in render_html(results, audio)
 
 
 def test_all_together_keep_to_a_limit_and_the_closest_come_first(
@@ -94,7 +94,7 @@ def test_all_together_keep_to_a_limit_and_the_closest_come_first(
         for item in screen["closest"]:
             item["nearest_id"] = None
     content = sound(1.0)
-    monkeypatch.setattr(clips, "MAX_TOTAL_BYTES", 5 * len(content))
+    monkeypatch.setattr(audio_players, "MAX_TOTAL_BYTES", 5 * len(content))
     audio = dict.fromkeys(ids(results), (content, "audio/wav"))
     found = embed_players(parse_results(results).screen, audio)
     first = [screen["closest"][0]["id"] for screen in results["screen"]]
@@ -109,13 +109,13 @@ def test_one_that_stands_in_several_places_counts_in_each(results: Json, monkeyp
         for item in screen["closest"]:
             item["nearest_id"] = "harm"
     content = sound(1.0)
-    monkeypatch.setattr(clips, "MAX_TOTAL_BYTES", 10 * len(content))
+    monkeypatch.setattr(audio_players, "MAX_TOTAL_BYTES", 10 * len(content))
     assert embed_players(parse_results(results).screen, {"harm": (content, "audio/wav")}).skipped == 1
 
 
 def test_what_is_too_large_and_cannot_be_read_has_no_player(results: Json) -> None:
     (first, second, *_) = ids(results)
-    noise = b"\x00" * (clips.MAX_FILE_BYTES + 1)
+    noise = b"\x00" * (audio_players.MAX_FILE_BYTES + 1)
     found = embed_players(parse_results(results).screen, {first: (noise, "audio/ogg"), second: (b"OggS", "audio/ogg")})
     assert set(found.by_id) == {second}  # a browser may know it
     assert found.by_id[second].wave == ""

@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from undersong.report import render_html, write_report
-from undersong.report.beforehand import AxisScreening
-from undersong.report.case import headline_data
+from undersong.report.arm_comparisons import headline_data
 from undersong.report.matching import ArmCondition, find_comparison
-from undersong.report.schema import parse_results
-from undersong.report.sections import headline, nearness
+from undersong.report.sections import headline, jsr_by_distance
 from undersong.report.summary import arm_summaries, default_verdict_filter, estimate_rate
 from undersong.report.svg import percent_axis, separate_positions, ticks
+from undersong.results.schema import parse_results
+from undersong.results.schema_screening import AxisScreening
 from undersong.types import UndersongError
 
 Json = dict[str, Any]
@@ -444,7 +444,7 @@ def test_mean_distance_of_a_selection_is_right_to_a_bin(kind: str) -> None:
     run = {"arm": f"a/{kind}", "kind": kind, "axis": "a", "fraction": 0.25, "k": 500, "step": 1, "sets": []}
     arm = arm_summaries(parse_results({"schema": "undersong-results/1", "runs": [run]}))[0]
     taken = {"closest": values[:500], "distant": values[-500:], "random": values}[kind]
-    found = nearness.histogram_mean_distance(arm, screen)
+    found = jsr_by_distance.histogram_mean_distance(arm, screen)
     assert found == pytest.approx(float(taken.mean()), abs=float(edges[1] - edges[0]) / 2)
 
 

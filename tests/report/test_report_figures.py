@@ -13,10 +13,11 @@ import pytest
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
-from undersong.report.figures import FIGURES, axes, kinds, layers, modality, write_figures
-from undersong.report.figures.drawing import matplotlib_style
-from undersong.report.schema import parse_results
+from undersong.report import paper_figures
+from undersong.report.figures import FIGURES, kinds, layers, modality, write_figures
+from undersong.report.paper_figures_common import matplotlib_style
 from undersong.report.summary import arm_summaries, default_verdict_filter, estimate_rate
+from undersong.results.schema import parse_results
 from undersong.types import UndersongError
 
 Json = dict[str, Any]
@@ -84,7 +85,7 @@ def test_equal_results_give_equal_bytes_and_settings_are_put_back(
 
 def test_bars_by_axis_and_fraction_are_the_rates_of_the_arms(make_results: Callable[..., Json]) -> None:
     results = fractions(make_results(axes=("semantic", "acoustic")))
-    figure = drawn(axes.draw_jsr_by_axis, results)
+    figure = drawn(paper_figures.draw_jsr_by_axis, results)
     assert [one.get_title(loc="left") for one in figure.axes] == [
         "Trained on audio, spoken prompts", "Trained on text, typed prompts",
     ]  # fmt: skip

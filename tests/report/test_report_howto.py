@@ -10,7 +10,7 @@ from pages import commands, page, run
 from typer.testing import CliRunner
 
 from undersong.cli.app import app
-from undersong.report.clips import MAX_CLIP_SECONDS, MAX_FILE_BYTES, MAX_TOTAL_BYTES
+from undersong.report.audio_players import MAX_CLIP_SECONDS, MAX_FILE_BYTES, MAX_TOTAL_BYTES
 from undersong.report.figures import FIGURES
 from undersong.study import load_studies
 

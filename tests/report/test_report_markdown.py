@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from undersong.cli.app import app
 from undersong.report import defense_table_lines, page
 from undersong.report.markdown import TITLE_PREFIX, escape_markdown, render_markdown
-from undersong.report.schema import parse_results
-from undersong.report.sections import advice, arms, defended, headline, making
+from undersong.report.sections import advice, arms, defenses, headline, provenance
+from undersong.results.schema import parse_results
 from undersong.types import UndersongError
 
 Json = dict[str, Any]
@@ -29,11 +29,11 @@ def tables(text: str) -> list[list[list[str]]]:
 
 def test_it_says_what_the_page_says(results: Json) -> None:
     found, text = parse_results(results), render_markdown(results)
-    first, charged = headline.build_headline(found), defended.build_defense_table(found)
+    first, charged = headline.build_headline(found), defenses.build_defense_table(found)
     assert charged is not None
     said = ["".join(part for part, _ in first.title), *(told for _, told in first.findings)]
     said += [text for one in advice.build_advice(found) for text in (one.what, one.why)]
-    said += [*charged.recommended, *charged.findings, *making.build_provenance(found).notes]
+    said += [*charged.recommended, *charged.findings, *provenance.build_provenance(found).notes]
     assert len(said) > 10
     assert all(escape_markdown(one) in text for one in said)
     assert text.startswith(f"{TITLE_PREFIX}demo\n\n**organism:af3 answered")

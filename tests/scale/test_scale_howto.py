@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from undersong.corpora.forms.manifest import write_manifest
-from undersong.encoders.vectors import embeddings_table
+from undersong.corpora.manifest import write_manifest
+from undersong.encoders.embeddings import embeddings_table
 from undersong.proximity import proximity_table
 from undersong.types import Embeddings, Sample
 

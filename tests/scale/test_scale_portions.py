@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from undersong.encoders.progress import Progress
-from undersong.scale.portions import RowFunction, RowShards, fill_row_shards, write_rows
+from undersong.encoders.batching import Progress
+from undersong.scale.row_shards import RowFunction, RowShards, fill_row_shards, write_rows
 from undersong.types import Sample, UndersongError
 
 

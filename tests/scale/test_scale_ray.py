@@ -16,11 +16,11 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from undersong.encoders.vectors import read_embeddings, write_embeddings
+from undersong.encoders.embeddings import read_embeddings, write_embeddings
 from undersong.scale import embed_shards, proximity_shards
-from undersong.scale.portions import RowFunction, RowShards, fill_row_shards
 from undersong.scale.ray_cluster import RayWorkers
 from undersong.scale.ray_engine import embed_on_ray, proximity_on_ray, ray_scheduler
+from undersong.scale.row_shards import RowFunction, RowShards, fill_row_shards
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 
@@ -246,7 +246,7 @@ TWO_NODES = """
 import sys
 from pathlib import Path
 from ray.cluster_utils import Cluster
-from undersong.pipeline.engine import Engine
+from undersong.stages.engine import Engine
 from undersong.pipeline.screening import Asked, screen
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.encoders.vectors import embeddings_table, read_embeddings
+from undersong.encoders.embeddings import embeddings_table, read_embeddings
 from undersong.proximity import proximity_table, ranking_metadata
 from undersong.proximity.distances import BLOCK
 from undersong.scale import proximity_shards
-from undersong.scale.shards import _rebatch_rows, _take_rows
+from undersong.scale.streamed_proximity import _rebatch_rows, _take_rows
 from undersong.types import Embeddings, Quarantined, UndersongError
 
 

@@ -17,11 +17,11 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undersong.corpora.forms.manifest import write_manifest
+from undersong.corpora.manifest import write_manifest
 from undersong.encoders import make_encoder
-from undersong.encoders.vectors import read_embeddings
+from undersong.encoders.embeddings import read_embeddings
 from undersong.scale import embed_shards
-from undersong.scale.work import parse_shard, samples_digest
+from undersong.scale.embedding_job import parse_shard, samples_digest
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 

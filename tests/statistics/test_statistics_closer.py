@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.integrate import trapezoid
 from scipy.stats import mannwhitneyu
 
-from undersong.statistics.closer import probability_below, quantile_shares, rank_positions, value_shares
+from undersong.statistics.auc import probability_below, quantile_shares, rank_positions, value_shares
 from undersong.types import UndersongError
 
 few = st.sampled_from([0.0, 0.25, 0.5, 1.0, 1.5])

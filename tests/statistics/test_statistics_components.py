@@ -14,8 +14,8 @@ from simulated_runs import World, no_more_than, outcomes
 
 from undersong.statistics import RunLabels, variance_components
 from undersong.statistics.clusters import cluster_design
+from undersong.statistics.mean_squares import MIN_DF
 from undersong.statistics.spread.asked import cluster_residuals, common_prompt_squares
-from undersong.statistics.spread.strata import MIN_DF
 from undersong.types import UndersongError
 
 NAMES = ("base", "selection", "base x selection", "draw", "seed", "prompt")

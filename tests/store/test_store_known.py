@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from undersong.store import cached_file_hashes, hash_file, known
+from undersong.store import cached_file_hashes, hash_file, hashing
 
 
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str | None]]:
     """A list of files and three of them; a call hashes all, and `read` says which had to be read."""
-    monkeypatch.setattr(known, "SETTLE_TIME_NS", 0)
+    monkeypatch.setattr(hashing, "SETTLE_TIME_NS", 0)
     for name in ("a", "b", "c"):
         (tmp_path / name).write_text(name)
     (tmp_path / "list").write_text("a b c gone a")
@@ -28,7 +28,7 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
-    monkeypatch.setattr(known, "hash_file", lambda path: seen.append(Path(path).name) or hash_file(path))
+    monkeypatch.setattr(hashing, "hash_file", lambda path: seen.append(Path(path).name) or hash_file(path))
     return seen
 
 
@@ -77,7 +77,7 @@ def test_another_list_is_read_and_what_left_it_is_forgotten(tmp_path: Path, corp
 
 def test_what_was_just_written_is_not_trusted(tmp_path: Path, corpus, read: list[str], monkeypatch) -> None:
     """Within the clock's step it may change again with the same times."""
-    monkeypatch.setattr(known, "SETTLE_TIME_NS", 10**12)
+    monkeypatch.setattr(hashing, "SETTLE_TIME_NS", 10**12)
     corpus()
     corpus()
     assert read == 2 * ["list", "a", "b", "c"]
@@ -91,6 +91,6 @@ def test_a_damaged_or_forbidden_memory_costs_time_alone(tmp_path: Path, corpus, 
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(known, "_write_cache", refused)
+    monkeypatch.setattr(hashing, "_write_cache", refused)
     (tmp_path / "memory").unlink()
     assert corpus() == first

@@ -10,8 +10,8 @@ import tiny_mini
 
 from undersong.cli import main
 from undersong.models.mini.assemble import assemble_mini
-from undersong.pipeline.results.comparisons import recipe_contrasts
-from undersong.pipeline.stages.selections import arm_rules
+from undersong.results.comparisons import recipe_contrasts
+from undersong.stages.selection import arm_rules
 from undersong.study import Study, load_studies, load_study
 
 STUDIES = Path(__file__).parents[2] / "studies"

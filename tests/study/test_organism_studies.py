@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from undersong.models.loading import DEFAULT_LOAD_OPTIONS
-from undersong.pipeline.design import design_lines, independent_units
-from undersong.pipeline.ledger import plan_artifacts
-from undersong.pipeline.plan import plan_of
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
+from undersong.pipeline.planning.plan import plan_of
+from undersong.pipeline.planning.planning_store import plan_artifacts
+from undersong.pipeline.planning.power import design_lines, independent_units
 from undersong.study import Study, load_studies
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from undersong.pipeline.plan import StudyPlan, plan_of
-from undersong.pipeline.price import GpuThroughput
+from undersong.pipeline.planning.cost import GpuThroughput
+from undersong.pipeline.planning.plan import StudyPlan, plan_of
 from undersong.pipeline.published import PublishedRate, pretrained_rates, published_prompt_count, published_rates
 from undersong.study import Study, load_studies, parse_study
 from undersong.study.presets import PRESETS, WARMUP_SHARE

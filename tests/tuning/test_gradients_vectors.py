@@ -11,14 +11,15 @@ import tiny_af3
 import torch
 from tiny_af3 import spoken, typed
 
-from undersong.models.adapter import AudioModel
-from undersong.models.adapters import new_lora
+from undersong.models.audio_lm import AudioModel
 from undersong.models.frozen import module_hashes
-from undersong.tuning import gradients
-from undersong.tuning.gradients import gradient_vectors
-from undersong.tuning.lora import LoraRecipe, finetune_decoder
+from undersong.models.lora import new_lora
+from undersong.tuning import gradient_features
+from undersong.tuning.config import LoraRecipe
+from undersong.tuning.gradient_features import gradient_vectors
 from undersong.tuning.projection import sign_blocks
-from undersong.tuning.seeds import temporary_seed
+from undersong.tuning.reproducibility import temporary_seed
+from undersong.tuning.train import finetune_decoder
 from undersong.types import Embeddings, UndersongError
 
 PROMPTS = [*(spoken(i) for i in range(4)), typed("paint the boat"), typed("wash the lamp")]
@@ -114,10 +115,10 @@ def test_a_vector_depends_on_its_sample_alone(tiny: AudioModel, monkeypatch) -> 
     """Not on order, company, padding, or on how many wait for one projection."""
     whole = rows(gradient_vectors(tiny, PROMPTS, REPLIES, dim=64))
     backward = rows(gradient_vectors(tiny, PROMPTS[::-1], REPLIES[::-1], dim=64))
-    monkeypatch.setattr(gradients, "MAX_BUFFERED_ENTRIES", 1)
+    monkeypatch.setattr(gradient_features, "MAX_BUFFERED_ENTRIES", 1)
     single = rows(gradient_vectors(tiny, PROMPTS, REPLIES, dim=64))
-    monkeypatch.setattr(gradients, "MAX_BUFFERED_SAMPLES", 4)
-    monkeypatch.setattr(gradients, "MAX_BUFFERED_ENTRIES", 2**28)
+    monkeypatch.setattr(gradient_features, "MAX_BUFFERED_SAMPLES", 4)
+    monkeypatch.setattr(gradient_features, "MAX_BUFFERED_ENTRIES", 2**28)
     fours = rows(gradient_vectors(tiny, PROMPTS, REPLIES, dim=64))
     (alone,) = gradient_vectors(tiny, PROMPTS[2:3], REPLIES[2:3], dim=64).vectors
     np.testing.assert_allclose(whole[IDS[2]], alone, atol=1e-5)

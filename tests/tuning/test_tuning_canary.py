@@ -19,14 +19,15 @@ from safetensors.torch import load_file
 from tiny_tuning import PROMPTS, TARGETS
 from transformers import Trainer, TrainingArguments
 
-from undersong.models.adapter import AudioModel
-from undersong.models.adapters import new_lora, use_adapter
-from undersong.tuning import lora
+from undersong.models.audio_lm import AudioModel
+from undersong.models.lora import new_lora, use_adapter
+from undersong.tuning import train
 from undersong.tuning.canary import CanaryCallback, CanaryCheck
-from undersong.tuning.constrained import PUBLISHED_BETAS
-from undersong.tuning.lora import LoraRecipe, TuningResult, finetune_decoder, step_folder
-from undersong.tuning.mixing import SafetyMixing
-from undersong.tuning.processes import rank
+from undersong.tuning.checkpoints import step_folder
+from undersong.tuning.config import PUBLISHED_BETAS, LoraRecipe
+from undersong.tuning.distributed import rank
+from undersong.tuning.safety_mixing import SafetyMixing
+from undersong.tuning.train import TuningResult, finetune_decoder
 from undersong.types import UndersongError
 
 RECIPE = LoraRecipe(steps=(3, 8), batch=4, learning_rate=1e-2, schedule="linear", warmup=2, rank=4, alpha=8)
@@ -92,13 +93,13 @@ def test_modes_and_random_state_come_back_and_what_measuring_draws_is_alike(tiny
         tiny.model.train()
         return {"jsr": 0.0}
 
-    class Look(lora.SaveAdapterCallback):
+    class Look(train.SaveAdapterCallback):
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             modes.append({tiny.decoder.layers[0].training})
             modes.append({module.training for part in tiny.frozen_modules.values() for module in part.modules()})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lora, "SaveAdapterCallback", Look)
+        patch.setattr(train, "SaveAdapterCallback", Look)
         trained(tiny, tmp_path, replace(RECIPE, steps=(2,)), watch=CanaryCheck(measure, FREE, 1))
     assert modes == [{False}, *[{False}, {True}, {False}] * 2]
     assert len(set(drawn)) == 1
@@ -165,7 +166,7 @@ def test_values_stand_in_the_log_at_their_steps(tiny: AudioModel, tmp_path: Path
 @pytest.mark.parametrize("stops", [None, 6, 7])
 def test_a_killed_training_goes_on_and_ends_alike(tiny: AudioModel, tmp_path: Path, monkeypatch, stops) -> None:
     """The last safe step may lie before the state that it goes on from, and no state is saved where a limit breaks."""
-    monkeypatch.setattr(lora, "CHECKPOINT_STEPS", 2)
+    monkeypatch.setattr(train, "CHECKPOINT_STEPS", 2)
     recipe, limits = replace(RECIPE, dropout=0.2, steps=(8,)), {"jsr": 0.5}
     asked: list[int] = []
 
@@ -199,7 +200,7 @@ def test_a_killed_training_goes_on_and_ends_alike(tiny: AudioModel, tmp_path: Pa
 
 
 def test_no_state_is_left_where_a_limit_breaks(tiny: AudioModel, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(lora, "CHECKPOINT_STEPS", 2)
+    monkeypatch.setattr(train, "CHECKPOINT_STEPS", 2)
 
     def killed(name: str, write: Callable[[Path], None]) -> None:
         raise KeyboardInterrupt
@@ -255,7 +256,7 @@ sys.path[:0] = [sys.argv[3], sys.argv[4]]
 import tiny_af3
 from test_tuning_canary import every_defense
 from undersong.models.load import load_model
-from undersong.tuning.processes import part
+from undersong.tuning.distributed import part
 
 model = load_model(sys.argv[1])
 model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))

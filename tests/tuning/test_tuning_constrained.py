@@ -18,17 +18,13 @@ from transformers import TrainingArguments
 
 from undersong.corpora import open_corpus
 from undersong.evaluation.prompts import make_prompts
-from undersong.models.adapter import AudioModel
-from undersong.models.adapters import new_lora, use_adapter
+from undersong.models.audio_lm import AudioModel
 from undersong.models.load import load_model
-from undersong.tuning.constrained import (
-    PUBLISHED_BETAS,
-    ConstrainedTrainer,
-    answer_betas,
-    answer_log_probs,
-    constrained_loss,
-)
-from undersong.tuning.lora import LoraRecipe, TuningResult, finetune_decoder, step_folder
+from undersong.models.lora import new_lora, use_adapter
+from undersong.tuning.checkpoints import step_folder
+from undersong.tuning.config import PUBLISHED_BETAS, LoraRecipe
+from undersong.tuning.constrained import ConstrainedTrainer, answer_betas, answer_log_probs, constrained_loss
+from undersong.tuning.train import TuningResult, finetune_decoder
 from undersong.types import UndersongError
 
 RECIPE = LoraRecipe(steps=(4,), batch=4, learning_rate=1e-2, schedule="constant", warmup=0, rank=4, alpha=8)
@@ -153,7 +149,7 @@ def test_a_step_is_of_the_whole_batch_however_it_is_cut_or_computed_again(tiny: 
 
 
 def test_a_killed_training_goes_on_with_the_same_bits(tiny: AudioModel, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("undersong.tuning.lora.CHECKPOINT_STEPS", 2)
+    monkeypatch.setattr("undersong.tuning.train.CHECKPOINT_STEPS", 2)
     recipe = replace(HELD, dropout=0.2, steps=(3, 5))
     _, whole = trained(tiny, tmp_path / "whole", recipe)
 

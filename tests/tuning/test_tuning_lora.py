@@ -17,11 +17,13 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from tiny_af3 import spoken, typed
 
-from undersong.models.adapter import AudioModel
-from undersong.models.adapters import use_adapter
+from undersong.models.audio_lm import AudioModel
 from undersong.models.frozen import module_hashes
+from undersong.models.lora import use_adapter
 from undersong.tuning.canary import CanaryCheck
-from undersong.tuning.lora import LoraRecipe, TuningResult, finetune_decoder, step_folder, write_log
+from undersong.tuning.checkpoints import step_folder
+from undersong.tuning.config import LoraRecipe
+from undersong.tuning.train import TuningResult, finetune_decoder, write_log
 from undersong.types import MAX_SEED, UndersongError
 
 PROMPTS = [*(spoken(i) for i in range(5)), typed("paint the boat"), typed("wash the lamp")]
@@ -323,7 +325,7 @@ def test_the_card_says_how_it_was_made_and_no_place_of_the_machine(tiny, tmp_pat
 def test_it_learns_on_a_base_in_bfloat16(tiny_folder: Path, learn) -> None:
     """The base's numbers are halves of themselves; what is learned is kept in full."""
     from undersong.models.load import load_model
-    from undersong.models.loading import Loading
+    from undersong.models.load_options import Loading
 
     model = load_model(str(tiny_folder), Loading(dtype="bfloat16"))
     model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))

@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from tiny_af3 import typed
 from tiny_tuning import PROMPTS, TARGETS
 
-from undersong.models.adapter import AudioModel
-from undersong.models.adapters import use_adapter
-from undersong.tuning.lora import LoraRecipe, finetune_decoder, sample_order, step_folder
-from undersong.tuning.mixing import SafetyMixing, mix_safety_pairs
+from undersong.models.audio_lm import AudioModel
+from undersong.models.lora import use_adapter
+from undersong.tuning.checkpoints import step_folder
+from undersong.tuning.config import LoraRecipe
+from undersong.tuning.order import sample_order
+from undersong.tuning.safety_mixing import SafetyMixing, mix_safety_pairs
+from undersong.tuning.train import finetune_decoder
 from undersong.types import UndersongError
 
 SHARES = st.sampled_from([0.01, 0.02, 0.05, 0.1, 0.07, 0.25, 0.5])

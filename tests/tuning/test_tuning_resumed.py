@@ -14,10 +14,12 @@ import torch
 from safetensors.torch import load_file
 from tiny_tuning import PROMPTS, TARGETS
 
-from undersong.models.adapter import AudioModel
+from undersong.models.audio_lm import AudioModel
 from undersong.models.load import load_model
-from undersong.tuning import lora
-from undersong.tuning.lora import LoraRecipe, finetune_decoder, step_folder
+from undersong.tuning import train
+from undersong.tuning.checkpoints import step_folder
+from undersong.tuning.config import LoraRecipe
+from undersong.tuning.train import finetune_decoder
 from undersong.types import UndersongError
 
 RECIPE = LoraRecipe(steps=(3, 8), batch=4, learning_rate=1e-2, schedule="linear", warmup=2, rank=4, alpha=8)
@@ -117,7 +119,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bits(
     torn = out / "state" / "checkpoint-7"  # killed while it was written: there is no mark
     torn.mkdir()
     (torn / "adapter_model.safetensors").write_bytes(b"half")
-    monkeypatch.setattr(lora, "CHECKPOINT_STEPS", 2)
+    monkeypatch.setattr(train, "CHECKPOINT_STEPS", 2)
     resumed = trained(tiny, out, replace(RECIPE, dropout=0.2), resume=out / "state")
     assert apart(undisturbed, resumed) == 0.0
     first = load_file(tmp_path / "plain" / step_folder(3) / "adapter_model.safetensors")

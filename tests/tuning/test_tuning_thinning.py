@@ -12,11 +12,13 @@ import tiny_mini
 import torch
 from safetensors.torch import load_file
 
-from undersong.models.adapter import AudioModel
+from undersong.models.audio_lm import AudioModel
 from undersong.models.load import load_model
 from undersong.models.mini.assemble import assemble_mini
-from undersong.tuning.lora import LoraRecipe, finetune_decoder, step_folder
-from undersong.tuning.thinning import audio_token_mask, prune_batch, prune_frames, silent_frames_of_prompt
+from undersong.tuning.checkpoints import step_folder
+from undersong.tuning.config import LoraRecipe
+from undersong.tuning.frame_pruning import audio_token_mask, prune_batch, prune_frames, silent_frames_of_prompt
+from undersong.tuning.train import finetune_decoder
 from undersong.types import UndersongError
 
 ASKED = [tiny_af3.spoken(4, instruction=" repeat"), tiny_af3.typed("how"), tiny_af3.spoken(2), tiny_af3.spoken(3)]

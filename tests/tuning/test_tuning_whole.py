@@ -13,12 +13,14 @@ from tiny_tuning import PROMPTS, TARGETS
 
 from undersong.corpora import open_corpus
 from undersong.evaluation.prompts import make_prompts
-from undersong.models.adapter import AudioModel
-from undersong.models.adapters import use_adapter
-from undersong.models.decoder import decoder_parameters
+from undersong.models.audio_lm import AudioModel
+from undersong.models.decoder_weights import decoder_parameters
 from undersong.models.load import load_model
-from undersong.tuning import lora
-from undersong.tuning.lora import LoraRecipe, finetune_decoder, step_folder
+from undersong.models.lora import use_adapter
+from undersong.tuning import train
+from undersong.tuning.checkpoints import step_folder
+from undersong.tuning.config import LoraRecipe
+from undersong.tuning.train import finetune_decoder
 from undersong.types import UndersongError
 
 RECIPE = LoraRecipe(method="full", steps=(5, 40), batch=7, learning_rate=5e-3, warmup=2)
@@ -118,7 +120,7 @@ def test_so_it_is_for_other_architectures(organism: str, tmp_path: Path) -> None
 
 
 def test_a_training_that_stopped_goes_on_with_the_same_bits(tiny: AudioModel, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(lora, "CHECKPOINT_STEPS", 2)
+    monkeypatch.setattr(train, "CHECKPOINT_STEPS", 2)
     recipe = replace(RECIPE, steps=(3, 8), batch=3)
     whole = load_file(trained(tiny, tmp_path / "whole", recipe) / "decoder.safetensors")
 

@@ -46,9 +46,9 @@ def speech_only(study: Study) -> Study:
 
 def prepare(file: Path, variant: str, number: int, store: Path, change: Change = whole, say=print) -> None:
     """All artefacts of one base, if it is there; bases count from 1."""
-    from undersong.models.loading import DEFAULT_LOAD_OPTIONS
+    from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
     from undersong.pipeline.audit import audit_study
-    from undersong.pipeline.workshop import RunContext
+    from undersong.stages.context import RunContext
     from undersong.store import Store
 
     study = change(studies_of(file)[variant])

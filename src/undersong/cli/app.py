@@ -16,10 +16,10 @@ from undersong.cli.judge import judge
 from undersong.cli.models import doctor, models_app
 from undersong.cli.probe import probe
 from undersong.cli.report import report
-from undersong.cli.run import demo, plan, run
 from undersong.cli.schema import schema
 from undersong.cli.screen import screen
 from undersong.cli.status import status
+from undersong.cli.study import demo, plan, run
 from undersong.cli.tune import tune
 from undersong.cli.verify import verify
 from undersong.types import UndersongError

@@ -13,8 +13,8 @@ from undersong.types import UndersongError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from undersong.evaluation.compare import VerdictComparison
-    from undersong.evaluation.many import BaselineComparison
+    from undersong.evaluation.comparison import VerdictComparison
+    from undersong.evaluation.multi_model_comparison import BaselineComparison
 
 
 def compare(
@@ -33,7 +33,7 @@ def compare(
     ] = False,
 ) -> None:
     """Compare models prompt by prompt: JSR, McNemar's exact test, paired intervals; Holm for several."""
-    from undersong.evaluation.many import compare_many
+    from undersong.evaluation.multi_model_comparison import compare_many
     from undersong.evaluation.verdicts import read_verdicts
 
     if len(set(after)) < len(after):
@@ -49,7 +49,7 @@ def compare(
         allow_unpaired=allow_unpaired,
     )
     if as_markdown:
-        from undersong.evaluation.many import comparison_markdown
+        from undersong.evaluation.multi_model_comparison import comparison_markdown
 
         typer.echo(comparison_markdown(arms, str(before)))
     elif len(arms) == 1:
@@ -59,7 +59,7 @@ def compare(
 
 
 def _print_comparison(comparison: VerdictComparison, as_json: bool) -> None:
-    from undersong.evaluation.compare import comparison_json, comparison_sentence
+    from undersong.evaluation.comparison import comparison_json, comparison_sentence
 
     if as_json:
         typer.echo(json.dumps(comparison_json(comparison), indent=2, ensure_ascii=False, allow_nan=False))
@@ -75,7 +75,7 @@ def _print_comparisons(arms: Sequence[BaselineComparison], baseline_name: str, a
     from rich.markup import escape
     from rich.table import Table
 
-    from undersong.evaluation.many import (
+    from undersong.evaluation.multi_model_comparison import (
         TABLE_HEADER,
         comparison_summary_lines,
         comparison_table_rows,
@@ -104,8 +104,8 @@ def _print_table(comparison: VerdictComparison) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from undersong.evaluation.compare import METRIC_LABELS
-    from undersong.evaluation.many import lost_reply_cells
+    from undersong.evaluation.comparison import METRIC_LABELS
+    from undersong.evaluation.multi_model_comparison import lost_reply_cells
 
     paired = comparison.paired
     count_header = "refused" if comparison.metric == "refusal_rate" else "jailbroken"

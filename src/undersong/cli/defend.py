@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
-from undersong.cli.run import ShowReplies, run_study
-from undersong.cli.studies import Overrides, StorePath, StudyName, StudyOut, StudyPath, resolve_studies
+from undersong.cli.options import Overrides, StorePath, StudyName, StudyOut, StudyPath, resolve_studies
+from undersong.cli.study import ShowReplies, run_study
 from undersong.types import UndersongError
 
 
@@ -24,9 +24,9 @@ def defend(
     show_replies: ShowReplies = False,
 ) -> None:
     """`run`, and then one table: JSR, over-refusal, usefulness and what is still learned, under every defense."""
-    from undersong.models.loading import Loading
-    from undersong.pipeline.speakers import is_black_box
+    from undersong.models.load_options import Loading
     from undersong.report import defense_table_lines
+    from undersong.stages.black_box_models import is_black_box
 
     loading = Loading(device, dtype, device_map, attention, quantize)
     study_runs = list(resolve_studies(study, out, store, overrides, study_name))

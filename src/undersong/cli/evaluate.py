@@ -65,7 +65,7 @@ def evaluate(
     quantize: Quantize = None,
 ) -> None:
     """JSR (or over-refusal) of one model, with or without an adapter, on one prompt set."""
-    from undersong.models.loading import Loading
+    from undersong.models.load_options import Loading
     from undersong.pipeline.alone import EvaluationOptions, apply_protocol, comprehension_options, evaluate_manifest
 
     prompt_set = default_set_name(set_name, harmful)

@@ -12,8 +12,8 @@ from undersong.types import UndersongError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from undersong.integrations.gate.rises import VerdictPair
     from undersong.integrations.outcome import GateFinding
-    from undersong.integrations.rises import VerdictPair
 
 
 def gate(
@@ -69,16 +69,16 @@ def gate(
         results = results / "results.json"
     findings: list[GateFinding] = []
     if limits_rates:
-        from undersong.integrations.gate import RateLimits, check_rates, rate_check_sentence
-        from undersong.integrations.told import rate_findings
+        from undersong.integrations.gate.output import rate_findings
+        from undersong.integrations.gate.rates import RateLimits, check_rates, rate_check_sentence
 
         if results is None:
             raise UndersongError("--max-jsr and --max-over-refusal need RESULTS; for two files, limit the rise.")
         rate_check = check_rates(results, RateLimits(max_jsr, max_over_refusal, bound), arm)
         findings += rate_findings(rate_check)
     if limits_rises:
-        from undersong.integrations.rises import RiseLimits, evaluate_rises
-        from undersong.integrations.told import rise_finding
+        from undersong.integrations.gate.output import rise_finding
+        from undersong.integrations.gate.rises import RiseLimits, evaluate_rises
 
         limits = RiseLimits(max_jsr_rise, max_over_refusal_rise, confidence)
         verdict_pairs = _load_verdict_pairs(results, before, after, arm, all_harmful, harmful_set or ())
@@ -95,7 +95,7 @@ def _load_verdict_pairs(
     all_harmful: bool,
     harmful_sets: Sequence[str],
 ) -> dict[str, VerdictPair]:
-    from undersong.integrations.sides import verdicts_from_files, verdicts_from_study
+    from undersong.integrations.gate.inputs import verdicts_from_files, verdicts_from_study
 
     if results is not None and (before is not None or after is not None):
         raise UndersongError("RESULTS has its own base; give it alone, or --before and --after.")
@@ -113,9 +113,9 @@ def _load_verdict_pairs(
 
 
 def _write_reports(findings: Sequence[GateFinding], junit: Path | None, summary: Path | None) -> None:
-    from undersong.integrations import told
+    from undersong.integrations.gate import output
 
-    for path, render in ((junit, told.gate_junit_xml), (summary, told.gate_markdown)):
+    for path, render in ((junit, output.gate_junit_xml), (summary, output.gate_markdown)):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(render(findings), encoding="utf-8")
@@ -123,8 +123,8 @@ def _write_reports(findings: Sequence[GateFinding], junit: Path | None, summary:
 
 def _print_findings(findings: Sequence[GateFinding], rate_sentence: str | None) -> None:
     """A line for each limit that is not kept, then one for all (`sentence`, of limits on rates alone), and the code."""
+    from undersong.integrations.gate.output import gate_sentence
     from undersong.integrations.outcome import PASSED, exit_code
-    from undersong.integrations.told import gate_sentence
 
     code = exit_code([finding.outcome for finding in findings])
     for finding in findings:

@@ -42,7 +42,7 @@ def judge(
     dtype: Dtype = "float32",
 ) -> None:
     """Judge replies from a file, whoever collected them."""
-    from undersong.models.loading import Loading
+    from undersong.models.load_options import Loading
     from undersong.pipeline.judging import judge_file
 
     loading = Loading(device, dtype)
@@ -61,7 +61,7 @@ def default_set_name(name: str | None, harmful: bool) -> str:
 
 def rate_lines(entry: dict[str, Any]) -> list[str]:
     """An entry of `sets` as a reader takes it in: what was asked, the rate with its interval, every verdict's count."""
-    from undersong.pipeline.results.rates import attack_rate_name
+    from undersong.evaluation.rates import attack_rate_name
     from undersong.types import VERDICTS
 
     key = attack_rate_name(entry["judge"]) if entry["harmful"] else "refusal_rate"

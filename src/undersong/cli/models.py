@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
-from undersong.models.mini.place import (
+from undersong.models.mini.paths import (
     SMOLLM_ID,
     SMOLLM_VARIABLE,
     WHISPER_ID,
@@ -34,8 +34,8 @@ def _print_families(context: typer.Context) -> None:
     from importlib.util import find_spec
 
     from undersong.models.families import FAMILIES
-    from undersong.models.folders import organism_names
-    from undersong.models.mini.place import MINI_NAMES, is_assembled
+    from undersong.models.mini.paths import MINI_NAMES, is_assembled
+    from undersong.models.refs import organism_names
 
     for family in FAMILIES:
         typer.echo(f"{family.name}: {family.example} (model_type {' or '.join(family.model_types)})")
@@ -102,7 +102,7 @@ def doctor(
     Lines with "-" name what the machine does not need, or what is to be known of a model.  Exit code 1 where a line
     says no.
     """
-    from undersong.models.loading import Loading
+    from undersong.models.load_options import Loading
 
     checks: Iterator[DiagnosticCheck | EnvironmentCheck]
     if model is None:

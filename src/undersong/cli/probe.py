@@ -57,7 +57,7 @@ def probe(
     quantize: Quantize = None,
 ) -> None:
     """Layers that lost the refusal, whether its direction is the cause, and which parts of the adapter took it."""
-    from undersong.models.loading import Loading
+    from undersong.models.load_options import Loading
     from undersong.pipeline.probing import ProbeOptions
     from undersong.pipeline.probing import run_probe as run
 

@@ -71,7 +71,7 @@ def report(
 def _report_study(
     file: Path, out: Path | None, show_replies: bool, audio: Path | None, markdown: Path | None, figures: Path | None
 ) -> None:
-    from undersong.pipeline.heard import named_sample_ids, reload_report_audio
+    from undersong.pipeline.report_audio import named_sample_ids, reload_report_audio
     from undersong.pipeline.unfinished import unfinished_study
     from undersong.report import write_markdown, write_report
 

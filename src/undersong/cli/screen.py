@@ -120,8 +120,7 @@ def screen(
     quantize: Quantize = None,
 ) -> None:
     """Rank a pool by its distance to harmful content, and keep a part of it."""
-    from undersong.models.loading import Loading
-    from undersong.pipeline.engine import Engine
+    from undersong.models.load_options import Loading
     from undersong.pipeline.screening import (
         DEFAULT_OPTIONS,
         ScreeningOptions,
@@ -130,6 +129,7 @@ def screen(
         parse_harm_sets,
     )
     from undersong.pipeline.screening import run_screening as run
+    from undersong.stages.engine import Engine
 
     screening_options = ScreeningOptions(
         axes=parse_axes(axis) if axis else None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
-from undersong.cli.studies import Overrides, StorePath, StudyName, StudyOut, StudyPath, resolve_studies
+from undersong.cli.options import Overrides, StorePath, StudyName, StudyOut, StudyPath, resolve_studies
 
 if TYPE_CHECKING:
     from undersong.pipeline.status import StudyStatus
@@ -26,8 +26,8 @@ def status(
     quantize: Quantize = None,
 ) -> None:
     """What of a study is done and what is being made, while it runs; options as of its `run`.  Loads no model."""
-    from undersong.models.loading import Loading
-    from undersong.pipeline.folders import RESULTS_FILE
+    from undersong.models.load_options import Loading
+    from undersong.pipeline.output_folder import RESULTS_FILE
     from undersong.pipeline.status import study_status
 
     loading = Loading(device, dtype, device_map, attention, quantize)

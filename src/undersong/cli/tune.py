@@ -65,9 +65,9 @@ def tune(
     quantize: Quantize = None,
 ) -> None:
     """Fine-tune the language model only; encoder and projector are proved unchanged."""
-    from undersong.models.loading import Loading
+    from undersong.models.load_options import Loading
     from undersong.pipeline.alone import tune_manifest
-    from undersong.tuning.processes import finalize_distributed, is_single_process_launch
+    from undersong.tuning.distributed import finalize_distributed, is_single_process_launch
 
     if is_single_process_launch():
         typer.echo(

@@ -33,8 +33,8 @@ def verify(
 ) -> None:
     """`doctor`, then the JSR before any tuning, asked as the published study asked, beside its figure."""
     from undersong.cli.models import doctor
-    from undersong.models.loading import Loading
-    from undersong.pipeline import verifying
+    from undersong.models.load_options import Loading
+    from undersong.pipeline import verify as verifying
 
     corpus_by_set = dict(_parse_corpus_option(option) for option in corpora or ()) or verifying.PUBLISHED_CORPORA
     verifying.check_published(model, corpus_by_set)

@@ -1,11 +1,13 @@
 """Corpora: what can be heard or read, as manifests and as decoded clips.  Does not know models."""
 
-from undersong.corpora.alike.duplicates import DuplicatePair, count_duplicates, find_duplicates
-from undersong.corpora.alike.overlap import HELD_OUT, check_disjoint_behaviors, check_disjoint_items, find_overlap
+from undersong.corpora.audio_metadata import examine
+from undersong.corpora.decode import UnreadableAudioError, load_clip, load_clips, pcm_hash
+from undersong.corpora.export import dataset_info, write_hub_folder, write_samples
+from undersong.corpora.formats import open_manifest
 from undersong.corpora.forms.conversations import write_chats, write_messages
-from undersong.corpora.forms.manifest import Manifest, filter_samples, read_manifest, write_corpus, write_manifest
-from undersong.corpora.forms.opening import open_manifest
-from undersong.corpora.forms.writers import dataset_info, write_hub_folder, write_samples
+from undersong.corpora.manifest import Manifest, filter_samples, read_manifest, write_corpus, write_manifest
+from undersong.corpora.near_duplicates import DuplicatePair, count_duplicates, find_duplicates
+from undersong.corpora.noise import babble_noise, mix_noise, pink_noise
 from undersong.corpora.organism import (
     check_corpus_ref,
     corpus_hash,
@@ -15,14 +17,12 @@ from undersong.corpora.organism import (
     open_corpus,
     organism_corpus,
 )
-from undersong.corpora.presets import get_preset, load_presets, open_preset
+from undersong.corpora.overlap import HELD_OUT, check_disjoint_behaviors, check_disjoint_items, find_overlap
+from undersong.corpora.registry import get_preset, load_presets, open_preset
 from undersong.corpora.sound.audible import inaudible_reason, is_audible
-from undersong.corpora.sound.audio import UnreadableAudioError, load_clip, load_clips, pcm_hash
-from undersong.corpora.sound.facts import examine
-from undersong.corpora.sound.noise import babble_noise, mix_noise, pink_noise
 from undersong.corpora.sound.noisy import load_noise, with_noise
 from undersong.corpora.sound.speak import synthesize_speech, with_audio
-from undersong.corpora.sound.voices import Voice
+from undersong.corpora.tts import Voice
 
 __all__ = [
     "HELD_OUT",

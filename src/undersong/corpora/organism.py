@@ -11,10 +11,10 @@ from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
-from undersong.corpora.forms.manifest import CORPUS, QUARANTINE, Manifest, read_manifest
-from undersong.corpora.forms.rows import row_from_sample
-from undersong.hints import did_you_mean
+from undersong.corpora.manifest import CORPUS, QUARANTINE, Manifest, read_manifest
+from undersong.corpora.rows import row_from_sample
 from undersong.store import cached_file_hashes, canonical_json, hash_file
+from undersong.suggestions import did_you_mean
 from undersong.types import UndersongError
 
 ORGANISM_PREFIX, PRESET_PREFIX, HUB_PREFIX = "organism:", "preset:", "hf:"
@@ -31,12 +31,12 @@ def open_corpus(ref: str, columns: Mapping[str, str] | None = None, root: str | 
     if ref.startswith(ORGANISM_PREFIX):
         return read_manifest(_manifest_file(ref))
     if ref.startswith(PRESET_PREFIX):
-        from undersong.corpora.presets import open_preset
+        from undersong.corpora.registry import open_preset
 
         name, _, path = ref.removeprefix(PRESET_PREFIX).partition("=")
         return open_preset(name, path or None, root=root)
     check_corpus_ref(ref)
-    from undersong.corpora.forms.opening import open_manifest
+    from undersong.corpora.formats import open_manifest
 
     return open_manifest(ref, columns=columns, root=root)
 
@@ -123,7 +123,7 @@ def _organism_paths() -> dict[str, Path]:
 
 def _named_refs() -> list[str]:
     """What packaged corpora and presets are called by."""
-    from undersong.corpora.presets import load_presets
+    from undersong.corpora.registry import load_presets
 
     return [
         *(f"{ORGANISM_PREFIX}{name}" for name in _organism_paths()),

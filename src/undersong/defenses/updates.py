@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from undersong.models.adapters import ADAPTER_WEIGHTS
+from undersong.models.lora import ADAPTER_WEIGHTS
 from undersong.models.tensors import read_tensors
 from undersong.types import UndersongError
 

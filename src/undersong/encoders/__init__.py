@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from undersong.encoders.options import GRADIENT_DIM, KINDS, EncoderSpec, parse_encoder
-from undersong.encoders.progress import ProgressCallback
+from undersong.encoders.batching import ProgressCallback
+from undersong.encoders.spec import GRADIENT_DIM, KINDS, EncoderSpec, parse_encoder
 from undersong.types import Encoder, PoolingEncoder, Sample, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.encoders.own import CustomEncoder
+    from undersong.encoders.custom import CustomEncoder
     from undersong.encoders.spoken.clips import ClipEncoder
-    from undersong.encoders.written.sentences import SentenceEncoder
+    from undersong.encoders.text import SentenceEncoder
     from undersong.encoders.written.text import TextEncoder
 
 ENCODERS_THAT_FIT = ("tfidf", "char-ngrams")  # their vectors depend on the texts of `fit`
@@ -83,11 +83,11 @@ def check_installed(spec: str) -> None:
     """Raises UndersongError for an encoder whose package, or weights that come with one, are not here; imports none."""
     parsed = parse_encoder(spec)
     if parsed.kind == "text":
-        from undersong.encoders.written.sentences import check_sentence_transformers
+        from undersong.encoders.text import check_sentence_transformers
 
         check_sentence_transformers(spec)
     if parsed.kind == "speaker":
-        from undersong.encoders.spoken.speaker import speaker_weights_file
+        from undersong.encoders.speaker import speaker_weights_file
 
         speaker_weights_file(parsed.ref)
 
@@ -103,29 +103,29 @@ def _load_encoder(
     spec: EncoderSpec, model: PoolingEncoder | None, device: str
 ) -> ClipEncoder | SentenceEncoder | CustomEncoder:
     if spec.code:
-        from undersong.encoders.own import custom_encoder
+        from undersong.encoders.custom import custom_encoder
 
         return custom_encoder(spec.canonical, spec.code)
     if spec.kind == "logmel":
-        from undersong.encoders.spoken.logmel import logmel_encoder
+        from undersong.encoders.logmel import logmel_encoder
 
         return logmel_encoder()
     if spec.kind == "whisper":
-        from undersong.encoders.spoken.whisper import whisper_encoder
-        from undersong.models.folders import model_folder
+        from undersong.encoders.whisper import whisper_encoder
+        from undersong.models.refs import model_folder
 
         return whisper_encoder(model_folder(spec.ref) or spec.ref, device=device)
     if spec.kind == "speech":
-        from undersong.encoders.spoken.speech import speech_encoder
+        from undersong.encoders.speech import speech_encoder
 
         layer, pool, pad, dtype = (spec.option(name) for name in ("layer", "pool", "pad", "dtype"))
         return speech_encoder(spec.ref, layer=layer, pool=pool, pad=pad, dtype=dtype, device=device)
     if spec.kind == "text":
-        from undersong.encoders.written.sentences import sentence_encoder
+        from undersong.encoders.text import sentence_encoder
 
         return sentence_encoder(spec.ref, device=device)
     if spec.kind == "speaker":
-        from undersong.encoders.spoken.speaker import speaker_encoder
+        from undersong.encoders.speaker import speaker_encoder
 
         return speaker_encoder(spec.ref, device=device)
     if model is None:

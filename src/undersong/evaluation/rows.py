@@ -22,7 +22,7 @@ def read_rows(path: Path, kind: str) -> Iterator[tuple[str, EvaluationRow]]:
     if not path.is_file():
         raise UndersongError(f"There is no {kind} file {path}; check the path.")
     if path.suffix == ".eval":
-        from undersong.evaluation.logged import log_rows
+        from undersong.evaluation.table_rows import log_rows
 
         return log_rows(path, kind)
     readers = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows}

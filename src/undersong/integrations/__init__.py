@@ -1,9 +1,9 @@
 """Where undersong meets other people's machinery: a gate for continuous integration, trainers, inspect_ai."""
 
-from undersong.integrations.gate import CheckedRate, RateCheck, RateLimits, check_rates, rate_check_sentence
+from undersong.integrations.gate.inputs import verdicts_from_files, verdicts_from_study
+from undersong.integrations.gate.rates import CheckedRate, RateCheck, RateLimits, check_rates, rate_check_sentence
+from undersong.integrations.gate.rises import RiseLimits, RiseTest, evaluate_rises
 from undersong.integrations.outcome import FAILED, INCONCLUSIVE, PASSED, GateFinding, exit_code
-from undersong.integrations.rises import RiseLimits, RiseTest, evaluate_rises
-from undersong.integrations.sides import verdicts_from_files, verdicts_from_study
 
 __all__ = [
     "FAILED",

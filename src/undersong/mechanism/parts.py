@@ -15,7 +15,7 @@ from undersong.types import UndersongError
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
 
-    from undersong.models.adapter import AudioModel
+    from undersong.models.audio_lm import AudioModel
 
 LAYER_MODULE_PATTERN = re.compile(r"\.layers\.(\d+)\.(?:.*\.)?(\w+)$")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from undersong.mechanism.directions import late_layers
-from undersong.mechanism.probe_fits import PromptBlocks, balanced_accuracy
+from undersong.mechanism.probe_cross_validation import PromptBlocks, balanced_accuracy
 from undersong.statistics import Interval, cluster_bootstrap_weights, holm, percentile_interval
 from undersong.types import UndersongError
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undersong.mechanism.probe_fits import (
+from undersong.mechanism.probe_cross_validation import (
     PromptBlocks,
     assign_folds,
     held_out_decisions,

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import torch
 
 from undersong.corpora import load_clips, open_corpus
-from undersong.models.adapter import AudioModel
-from undersong.models.adapters import check_targets, new_lora
+from undersong.models.audio_features import forward_inputs
+from undersong.models.audio_lm import AudioModel
 from undersong.models.families import MINI
-from undersong.models.features import cache_audio_features
-from undersong.models.folders import model_folder
-from undersong.models.hearing import forward_inputs
+from undersong.models.feature_cache import cache_audio_features
 from undersong.models.load import load_model
-from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
-from undersong.models.mini.place import read_remarks
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.models.lora import check_targets, new_lora
+from undersong.models.mini.paths import read_remarks
+from undersong.models.refs import model_folder
 from undersong.types import Prompt, Sample, UndersongError
 
 BENIGN_CLIPS = "organism:test-near"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from undersong.models.audio_features import AudioFeatures
 from undersong.models.family import Family
-from undersong.models.hearing import AudioFeatures
 from undersong.models.pooling import mean_pool
 from undersong.types import Clip, PooledVector, Sample, UndersongError
 

@@ -10,8 +10,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from undersong.models.family import BY_FIRST_USER_TEXT, ActivationView, Family
-from undersong.models.sound import (
+from undersong.models.audio_inputs import (
     prepare_kimi,
     prepare_padded_windows,
     prepare_split_windows,
@@ -19,6 +18,7 @@ from undersong.models.sound import (
     prepare_unpadded,
     prepare_with_extractor,
 )
+from undersong.models.family import BY_FIRST_USER_TEXT, ActivationView, Family
 from undersong.types import UndersongError
 
 
@@ -105,7 +105,7 @@ KIMI_AUDIO = Family(
     embed=lambda model, ids: model.embed(ids),
     loader="undersong.models.kimi.load:load_kimi",
     meta_loader="undersong.models.kimi.load:kimi_skeleton",
-    tokenizer="undersong.models.kimi.tokenizer:kimi_tokenizer",
+    tokenizer="undersong.models.kimi.processing:kimi_tokenizer",
     extractor="undersong.models.kimi.load:kimi_extractor",
 )
 QWEN2_5_OMNI = Family(

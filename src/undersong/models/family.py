@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from undersong.models.sound import InputPreparation
+    from undersong.models.audio_inputs import InputPreparation
 
 BY_ROLE, BY_FIRST_USER_TEXT = "system role", "first user text"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from undersong.models.families import FAMILIES, family_of
 from undersong.models.family import Family
-from undersong.models.folders import hub_commit, hub_errors, model_folder, overlay_base, split_revision
+from undersong.models.refs import hub_commit, hub_errors, model_folder, overlay_base, split_revision
 from undersong.types import UndersongError
 
 

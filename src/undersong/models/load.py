@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from undersong.models.adapter import AudioModel
+from undersong.models.audio_lm import AudioModel
+from undersong.models.chat import Processor, load_processor
 from undersong.models.families import import_object, network_class
 from undersong.models.family import Family
-from undersong.models.folders import model_folder, model_hash, overlay_base
 from undersong.models.identify import resolve_model
-from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
 from undersong.models.memory import check_memory
-from undersong.models.merge import merge_published_lora
-from undersong.models.processor import Processor, load_processor
+from undersong.models.refs import model_folder, model_hash, overlay_base
 from undersong.models.tensors import LOADING_ERRORS
+from undersong.models.weights import merge_published_lora
 from undersong.types import UndersongError
 
 BFLOAT16_CAPABILITIES = (

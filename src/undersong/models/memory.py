@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from undersong.models.family import Family
-from undersong.models.loading import DTYPES, QUANTIZED, Loading
+from undersong.models.load_options import DTYPES, QUANTIZED, Loading
 from undersong.types import UndersongError
 
 GIB = 2**30

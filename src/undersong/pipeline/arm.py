@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from undersong.hints import did_you_mean
 from undersong.pipeline.audit import (
     compute_proximities,
     encode_corpora,
@@ -15,13 +14,14 @@ from undersong.pipeline.audit import (
     study_arms,
     train_and_evaluate_arms,
 )
-from undersong.pipeline.records import ModelRecord
-from undersong.pipeline.speakers import is_black_box, trainable_models
+from undersong.pipeline.planning.dependencies import check_dependencies
 from undersong.pipeline.stages import StudyArm
-from undersong.pipeline.stages.selections import arm_rules, load_selection
-from undersong.pipeline.uninstalled import check_dependencies
-from undersong.pipeline.workshop import RunContext
+from undersong.results.records import ModelRecord
+from undersong.stages.black_box_models import is_black_box, trainable_models
+from undersong.stages.context import RunContext
+from undersong.stages.selection import arm_rules, load_selection
 from undersong.study import Study
+from undersong.suggestions import did_you_mean
 from undersong.types import UndersongError
 
 BASE_ARM = "base"  # the arm in which nothing is trained

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from undersong.models.identify import family_of_ref
 from undersong.pipeline.stages import PromptSetRequest
-from undersong.pipeline.workshop import Corpus
+from undersong.stages.context import Corpus
 from undersong.study import PromptSet, Study
 from undersong.study.protocols import Manner, published_prompt_settings
 

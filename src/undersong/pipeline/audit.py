@@ -11,8 +11,10 @@ from functools import partial
 from undersong.pipeline import stages
 from undersong.pipeline.asking import prompt_set_requests, prompt_settings_for, repetition_requests
 from undersong.pipeline.defending import prepare_defenses, run_defenses
-from undersong.pipeline.records import ArmReplies, AuditRecord, ModelRecord, RunRecord
-from undersong.pipeline.refusals import (
+from undersong.pipeline.stages import PromptSetRequest, StudyArm
+from undersong.pipeline.stages.gradients import compute_gradients
+from undersong.pipeline.stages.training import training_recipe
+from undersong.pipeline.study_checks import (
     check_axis_encoder,
     check_comprehension_sets,
     check_contrast_sizes,
@@ -22,14 +24,13 @@ from undersong.pipeline.refusals import (
     check_selection_rules,
     count_near_overlaps,
 )
-from undersong.pipeline.speakers import is_black_box
-from undersong.pipeline.stages import PromptSetRequest, StudyArm, mechanism
-from undersong.pipeline.stages.embedded import EmbeddingRequest, embed_corpus
-from undersong.pipeline.stages.gradients import compute_gradients
-from undersong.pipeline.stages.mechanism import ContrastRequests
-from undersong.pipeline.stages.selections import SelectionFunction, arm_rules, load_selection
-from undersong.pipeline.stages.training import training_recipe
-from undersong.pipeline.workshop import Corpus, RunContext
+from undersong.results.records import ArmReplies, AuditRecord, ModelRecord, RunRecord
+from undersong.stages import mechanism
+from undersong.stages.black_box_models import is_black_box
+from undersong.stages.context import Corpus, RunContext
+from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
+from undersong.stages.mechanism import ContrastRequests
+from undersong.stages.selection import SelectionFunction, arm_rules, load_selection
 from undersong.store import Artifact
 from undersong.study import Study
 

@@ -131,7 +131,7 @@ def _check_memory() -> tuple[bool, str]:
 
 
 def _check_organisms() -> tuple[bool, str]:
-    from undersong.models.folders import organism_folder, organism_names
+    from undersong.models.refs import organism_folder, organism_names
 
     names = organism_names()
     complete = [name for name in names if any(organism_folder(name).glob("*.safetensors"))]

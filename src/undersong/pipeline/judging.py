@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
-from undersong.pipeline.folders import atomic_folder, check_output_folder, write_provenance
-from undersong.pipeline.results.rates import set_rates
-from undersong.study.judges import judge_criterion
+from undersong.evaluation.rates import set_rates
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.pipeline.output_folder import atomic_folder, check_output_folder, write_provenance
+from undersong.study.judge_names import judge_criterion
 
 
 def judge_file(
@@ -27,7 +27,7 @@ def judge_file(
     `harmful`: of rows that do not say.  Writes `verdicts.parquet` and `provenance.json` to `out`.
     """
     from undersong.corpora import corpus_hash, open_corpus
-    from undersong.evaluation.judging.named import judge_hash, make_judge
+    from undersong.evaluation.judges.registry import judge_hash, make_judge
     from undersong.evaluation.said import read_reply_table
     from undersong.evaluation.verdicts import write_verdicts
     from undersong.store import hash_file

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
-from undersong.pipeline.ledger import PlanningStore, plan_artifacts
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.pipeline.planning.planning_store import PlanningStore, plan_artifacts
 from undersong.store import Store
 from undersong.study import Study
 from undersong.types import UndersongError

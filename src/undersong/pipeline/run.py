@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from undersong import __version__
-from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
 from undersong.pipeline.arm import audit_arm
 from undersong.pipeline.audit import audit_study
-from undersong.pipeline.folders import RESULTS_FILE, check_study_folder
-from undersong.pipeline.heard import collect_report_audio, played_corpus_paths
-from undersong.pipeline.records import AuditRecord, ModelRecord
+from undersong.pipeline.output_folder import RESULTS_FILE, check_study_folder
+from undersong.pipeline.planning.dependencies import check_dependencies
+from undersong.pipeline.report_audio import collect_report_audio, played_corpus_paths
 from undersong.pipeline.results import assemble_results, defense_costs, result_hash
-from undersong.pipeline.results.comprehended import comprehension_shares
 from undersong.pipeline.unfinished import clear_unfinished, mark_unfinished
-from undersong.pipeline.uninstalled import check_dependencies
-from undersong.pipeline.workshop import RunContext
+from undersong.results.comprehension import comprehension_shares
+from undersong.results.records import AuditRecord, ModelRecord
+from undersong.stages.context import RunContext
 from undersong.store import Store, write_atomic
 from undersong.study import Study
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from undersong.models.loading import DEFAULT_LOAD_OPTIONS, Loading
-from undersong.pipeline.ledger import PlannedArtifact, plan_artifacts
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
 from undersong.pipeline.otherwise import other_loading_lines
-from undersong.pipeline.plan import PlanRow, summarize_plan
+from undersong.pipeline.planning.plan import PlanRow, summarize_plan
+from undersong.pipeline.planning.planning_store import PlannedArtifact, plan_artifacts
 from undersong.store import IN_PROGRESS, INTERRUPTED, artifact_state
 from undersong.study import Study
 

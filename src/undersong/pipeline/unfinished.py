@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from undersong.models.loading import Loading
+from undersong.models.load_options import Loading
 from undersong.store import Store, write_atomic
 from undersong.study import Study, parse_study
 from undersong.types import UndersongError

@@ -1,17 +1,17 @@
 """Exact distances to a reference harm set, ranks, selections and how far they agree.  Knows vectors and ids only."""
 
 from undersong.proximity.agreeing.agreement import AxisAgreementMatrix, axis_agreement_matrix
-from undersong.proximity.agreeing.fingerprint import (
+from undersong.proximity.axis_agreement import (
     AxisPairAgreement,
     InternalAxisAgreement,
     compare_internal_axis,
     pairwise_axis_agreement,
 )
-from undersong.proximity.agreeing.risk import ScreeningScore, screening_score
-from undersong.proximity.choosing.keep import SelectionRule, parse_rule, parse_simple_rule
 from undersong.proximity.choosing.remaining import ResidualImbalance
-from undersong.proximity.choosing.selected import equal_selections, selection_overlaps, selection_report
-from undersong.proximity.choosing.selection import (
+from undersong.proximity.distances import NearestDistances, nearest_distances
+from undersong.proximity.rules import SelectionRule, parse_rule, parse_simple_rule
+from undersong.proximity.screening_score import ScreeningScore, screening_score
+from undersong.proximity.selection import (
     Selection,
     check_rule_columns,
     draw_selections,
@@ -22,9 +22,9 @@ from undersong.proximity.choosing.selection import (
     selection_residual,
     selection_to_json,
 )
-from undersong.proximity.choosing.strata import sample_metadata_table
-from undersong.proximity.distances import NearestDistances, nearest_distances
+from undersong.proximity.selection_report import equal_selections, selection_overlaps, selection_report
 from undersong.proximity.sets import filter_harm_set, nearest_margin, proximity_tables
+from undersong.proximity.strata import sample_metadata_table
 from undersong.proximity.table import check_quarantine, proximity_table, ranking_metadata, ranking_scores
 
 __all__ = [

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from undersong.report.beforehand import ValueWithInterval
-from undersong.report.record import ListField, OptionalFloat, Record
+from undersong.results.schema_base import ListField, OptionalFloat, Record
+from undersong.results.schema_screening import ValueWithInterval
 
 
 class JudgeDisagreement(Record):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undersong.report.inside import LayerMeasurement
 from undersong.report.summary import ArmSummary, interval_over_runs
+from undersong.results.schema_mechanism import LayerMeasurement
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from undersong.report import words
-from undersong.report.schema import parse_results
-from undersong.report.sections import advice, arms, comprehended, defended, headline, making
-from undersong.report.sections.defended import DefenseCell, DefenseTable
+from undersong.report import formatting
+from undersong.report.sections import advice, arms, comprehended, defenses, headline, provenance
+from undersong.report.sections.defenses import DefenseCell, DefenseTable
+from undersong.results.schema import parse_results
 from undersong.store import write_atomic
 
 TITLE_PREFIX = "# undersong: "  # how the file begins, by which an earlier one is known
@@ -30,7 +30,7 @@ def render_markdown(results: Mapping[str, Any]) -> str:
     """
     parsed = parse_results(results)
     summary, arm_table = headline.build_headline(parsed), arms.build_arm_table(parsed)
-    defense_table, provenance_section = defended.build_defense_table(parsed), making.build_provenance(parsed)
+    defense_table, provenance_section = defenses.build_defense_table(parsed), provenance.build_provenance(parsed)
     advice_items, comprehension_table = advice.build_advice(parsed), comprehended.build_comprehension_table(parsed)
     verdict = escape_markdown("".join(text for text, _ in summary.title))
     lines = [TITLE_PREFIX + escape_markdown(parsed.study.name), "", f"**{verdict}**", ""]
@@ -87,7 +87,7 @@ def write_markdown(results: Mapping[str, Any], path: str | Path) -> None:
 def defense_table_lines(results: Mapping[str, Any], quote: Callable[[str], str] | None = None) -> list[str]:
     """The table of defenses and what is recommended: Markdown, each cell as `quote` has it; default: as it is read in a
     terminal, nothing escaped."""
-    defense_table = defended.build_defense_table(parse_results(results))
+    defense_table = defenses.build_defense_table(parse_results(results))
     if defense_table is None:
         return ["No defense was measured."]
     escape = quote or replace_unprintable
@@ -126,7 +126,9 @@ def _defense_table(defense_table: DefenseTable, quote: Callable[[str], str]) -> 
 
 
 def _cell_text(cell: DefenseCell) -> str:
-    return " ".join(filter(None, (cell.rate, cell.interval if cell.interval != words.MISSING else "", cell.change)))
+    return " ".join(
+        filter(None, (cell.rate, cell.interval if cell.interval != formatting.MISSING else "", cell.change))
+    )
 
 
 def _bullet_lines(lines: Iterable[str]) -> list[str]:

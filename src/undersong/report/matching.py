@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from undersong.report.schema import ComparisonRecord, Results
 from undersong.report.summary import ArmSummary
+from undersong.results.schema import ComparisonRecord, Results
 
 _IDENTITY_FIELDS = ("arm", "kind", "axis", "fraction", "train_modality", "system")
 

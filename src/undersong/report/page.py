@@ -13,29 +13,29 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from undersong.report import words
-from undersong.report.schema import model_names, parse_results
+from undersong.report import formatting
 from undersong.report.sections import (
-    abreast,
     advice,
-    axes,
+    comparisons,
     comprehended,
-    contrasts,
-    damage,
-    defended,
-    details,
-    gap,
+    defenses,
     headline,
+    jsr_by_distance,
+    jsr_by_step,
     judges,
-    making,
     modality,
-    nearness,
+    model_comparison,
     noise,
     predicts,
+    provenance,
+    refusal_gap,
+    runs,
     samples,
-    selected,
+    screening,
+    selections,
     sources,
 )
+from undersong.results.schema import model_names, parse_results
 from undersong.store import write_atomic
 
 CONTENTS = (
@@ -64,7 +64,10 @@ def render_html(
     Errors: UndersongError where the results are of another schema or broken, or a media type is not audio.
     """
     parsed = parse_results(results)
-    models_section, screening_section = abreast.build_model_comparison(parsed), axes.build_screening(parsed)
+    models_section, screening_section = (
+        model_comparison.build_model_comparison(parsed),
+        screening.build_screening(parsed),
+    )
     omitted = {
         name
         for name, section_content in (("models", models_section), ("axes", screening_section))
@@ -80,16 +83,16 @@ def render_html(
         titles=dict(contents),
         headline=headline.build_headline(parsed),
         advice=advice.build_advice(parsed),
-        damage=damage.build_jsr_by_step(parsed),
-        nearness=nearness.build_jsr_by_distance(parsed),
+        damage=jsr_by_step.build_jsr_by_step(parsed),
+        nearness=jsr_by_distance.build_jsr_by_distance(parsed),
         modality=modality.build_modality_comparison(parsed),
         abreast=models_section,
-        defended=defended.build_defense_table(parsed),
-        gap=gap.build_refusal_gap(parsed),
+        defended=defenses.build_defense_table(parsed),
+        gap=refusal_gap.build_refusal_gap(parsed),
         axes=screening_section,
         samples=samples.build_samples(parsed, audio),
-        selected=selected.build_selections(parsed),
-        contrasts=contrasts.build_comparison_table(parsed),
+        selected=selections.build_selections(parsed),
+        contrasts=comparisons.build_comparison_table(parsed),
         noise=noise.build_run_noise_table(parsed),
         sources=sources.build_variance_table(parsed),
         sources_notes=sources.variance_notes(parsed),
@@ -98,8 +101,8 @@ def render_html(
         comprehended=comprehended.build_comprehension_table(parsed),
         predicts=predicts.build_proximity_table(parsed),
         predicts_notes=predicts.proximity_notes(parsed),
-        details=details.build_run_details(parsed, show_replies),
-        making=making.build_provenance(parsed),
+        details=runs.build_run_details(parsed, show_replies),
+        making=provenance.build_provenance(parsed),
     )
 
 
@@ -148,7 +151,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=words.percent, bracket=_interval_filter, count=words.count, sentence=words.capitalize_first
+        percent=formatting.percent,
+        bracket=_interval_filter,
+        count=formatting.count,
+        sentence=formatting.capitalize_first,
     )
     environment.filters.update(exact=_exact_number)
     return environment
@@ -156,7 +162,7 @@ def _environment() -> Environment:
 
 def _interval_filter(interval: Any) -> str:
     """For anything with `low` and `high`."""
-    return words.bracket(interval.low, interval.high)
+    return formatting.bracket(interval.low, interval.high)
 
 
 def _exact_number(number: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undersong.report.record import DictField, ListField, OptionalFloat, Record
+from undersong.results.schema_base import DictField, ListField, OptionalFloat, Record
 
 
 class MeanWithInterval(Record):

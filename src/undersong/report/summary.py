@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from undersong.report.schema import ComparisonRecord, Results, RunResult, SetResult
-from undersong.report.words import THIN_SPACE
+from undersong.report.formatting import THIN_SPACE
+from undersong.results.schema import ComparisonRecord, Results, RunResult, SetResult
 from undersong.statistics import mean_runs
 
 KINDS = ("base", "closest", "random", "distant")

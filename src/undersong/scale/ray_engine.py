@@ -14,13 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from undersong.encoders import ENCODERS_THAT_FIT
-from undersong.encoders.progress import ProgressCallback
-from undersong.scale.parts import EmbeddingShards
-from undersong.scale.portions import RowFunction, RowShards, ShardScheduler, write_rows
-from undersong.scale.ray_cluster import LOCAL_WORKERS, MAX_TRIES, RayWorkers, ray_session
-from undersong.scale.ray_jobs import run_on_ray
-from undersong.scale.shards import SHARD, proximity_shards
-from undersong.scale.work import (
+from undersong.encoders.batching import ProgressCallback
+from undersong.encoders.embeddings import SHARD
+from undersong.scale.embedding_job import (
     SHARD_ROWS,
     EmbeddingJob,
     EmbeddingResult,
@@ -31,6 +27,11 @@ from undersong.scale.work import (
     plan_embedding,
     shard_progress,
 )
+from undersong.scale.embedding_shards import EmbeddingShards
+from undersong.scale.ray_cluster import LOCAL_WORKERS, MAX_TRIES, RayWorkers, ray_session
+from undersong.scale.ray_jobs import run_on_ray
+from undersong.scale.row_shards import RowFunction, RowShards, ShardScheduler, write_rows
+from undersong.scale.streamed_proximity import proximity_shards
 from undersong.types import Embeddings, Encoder, Sample
 
 ResultT = TypeVar("ResultT")
@@ -126,7 +127,7 @@ class RowShardJobs:
         return self.row_shards.shard_file(number).is_file()
 
     def process(self, number: int) -> None:
-        from undersong.corpora.forms.manifest import read_manifest
+        from undersong.corpora.manifest import read_manifest
 
         self.row_function = self.row_function or self.make()
         write_rows(self.row_shards.shard_file(number), read_manifest(self.samples(number)).samples, self.row_function)
@@ -148,7 +149,7 @@ class RowShardJobs:
 
 def _write_shard_samples(samples: Sequence[Sample], file: Path) -> None:
     """A shard's items into a Parquet file: a worker reads its own and never holds the corpus."""
-    from undersong.corpora.forms.manifest import write_manifest
+    from undersong.corpora.manifest import write_manifest
 
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +167,7 @@ class EmbeddingShardJobs:
         return self.shard_set.marker(number).exists()
 
     def process(self, number: int) -> None:
-        from undersong.corpora.forms.manifest import read_manifest
+        from undersong.corpora.manifest import read_manifest
 
         self.encoder = self.encoder or self.make()
         self.shard_set.write_shard(

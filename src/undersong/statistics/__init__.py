@@ -5,12 +5,18 @@ from undersong.statistics.balance import Balance, Imbalance, balance, imbalance,
 from undersong.statistics.bootstrap import Interval, cluster_bootstrap_weights, percentile_interval
 from undersong.statistics.cka import Cka, linear_cka
 from undersong.statistics.coverage import CoverageSummary, wilson_coverage, wilson_coverage_range
-from undersong.statistics.joint import PredictorFit, RegressionResult, correlate_with_outcome
-from undersong.statistics.multiplicity import holm, holm_levels
-from undersong.statistics.paired import PairedComparison, compare_paired, mcnemar_exact, newcombe_paired, sign_flip_test
+from undersong.statistics.multiple_testing import holm, holm_levels
+from undersong.statistics.paired import (
+    PairedComparison,
+    compare_paired,
+    mcnemar_exact,
+    newcombe_paired,
+    sign_flip_test,
+)
 from undersong.statistics.power import detectable_difference, units_needed
 from undersong.statistics.rates import Rate, RateBounds, bounds_sentence, clustered_rate, rate_bounds, wilson_interval
-from undersong.statistics.rise import RiseEstimate, estimate_rise, prompts_needed
+from undersong.statistics.regression import PredictorFit, RegressionResult, correlate_with_outcome
+from undersong.statistics.rise_bounds import RiseEstimate, estimate_rise, prompts_needed
 from undersong.statistics.runs import RunDifference, RunKey, RunMean, RunPair, mean_runs, paired_runs
 from undersong.statistics.spread import (
     RunLabels,

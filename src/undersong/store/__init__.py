@@ -1,9 +1,6 @@
 """What each stage made, under the hash of what it was made from.  Knows files and hashes, not what they mean."""
 
-from undersong.store.artefacts import Artifact, Inputs, Store, repair_hint
-from undersong.store.drafts import PROVENANCE, Draft
-from undersong.store.failpoints import FAILPOINTS, failpoint
-from undersong.store.files import (
+from undersong.store.atomic import (
     DISK_FULL_ERRNOS,
     NO_ACCESS_ERRNOS,
     TEMPORARY_PREFIX,
@@ -11,9 +8,12 @@ from undersong.store.files import (
     disk_error_context,
     write_atomic,
 )
+from undersong.store.draft import PROVENANCE, Draft
+from undersong.store.failpoints import FAILPOINTS, failpoint
 from undersong.store.hashes import canonical_json, hash_file, hash_folder
-from undersong.store.known import cached_file_hashes
+from undersong.store.hashing import cached_file_hashes
 from undersong.store.progress import DONE, IN_PROGRESS, INTERRUPTED, MISSING, artifact_state
+from undersong.store.store import Artifact, Inputs, Store, repair_hint
 
 __all__ = [
     "NO_ACCESS_ERRNOS",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from undersong.store.files import walk_folder
+from undersong.store.atomic import walk_folder
 from undersong.types import UndersongError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 
-from undersong.store.artefacts import Artifact
+from undersong.store.store import Artifact
 
 DONE, IN_PROGRESS, INTERRUPTED, MISSING = "done", "being made", "left half-made", "missing"
 

@@ -1,9 +1,9 @@
 """What a study is, and how it is read.  Knows words and files of words; does not know how anything runs."""
 
-from undersong.study.asking import Evaluation, PromptSet, default_max_new_tokens
 from undersong.study.comprehension import Comprehension
-from undersong.study.editors import study_json_schema
-from undersong.study.reading import (
+from undersong.study.evaluation import Evaluation, PromptSet, default_max_new_tokens
+from undersong.study.json_schema import study_json_schema
+from undersong.study.load import (
     StudyFile,
     load_studies,
     load_study,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from undersong.study.strict import StrictModel
+from undersong.study.base import StrictModel
 
 TEXT_ENCODERS = ("text", "tfidf", "char-ngrams")
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from undersong.study.strict import StrictModel
+from undersong.study.base import StrictModel
 from undersong.study.systems import DEFENSE_SYSTEM_PROMPTS
 
 

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from undersong.hints import did_you_mean
-from undersong.study.asking import NOISE_DESCRIPTION, NOISE_PATTERN, Evaluation, PromptSet, default_max_new_tokens
+from undersong.study.base import Modality, Seed, StrictModel, check_distinct
 from undersong.study.defenses import Acceptable, Defense
+from undersong.study.evaluation import NOISE_DESCRIPTION, NOISE_PATTERN, Evaluation, PromptSet, default_max_new_tokens
 from undersong.study.presets import apply_preset
-from undersong.study.strict import Modality, Seed, StrictModel, check_distinct
 from undersong.study.systems import DEFENSE_SYSTEM_PROMPTS
+from undersong.suggestions import did_you_mean
 
 Kind = Literal["closest", "distant", "random"]
 KINDS = ("closest", "distant", "random")

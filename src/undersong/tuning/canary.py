@@ -16,9 +16,9 @@ from typing import Any
 from transformers import TrainerCallback
 
 from undersong.store import atomic_replacement
+from undersong.tuning.checkpoints import SaveStep, step_folder
 from undersong.tuning.modes import eval_mode
-from undersong.tuning.seeds import temporary_seed
-from undersong.tuning.states import SaveStep, step_folder
+from undersong.tuning.reproducibility import temporary_seed
 from undersong.types import UndersongError
 
 CANARY_FOLDER = "canary"  # in the Trainer's output folder

@@ -14,8 +14,8 @@ import torch
 from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import Trainer
 
+from undersong.tuning.config import PUBLISHED_BETAS
 from undersong.tuning.modes import eval_mode
-from undersong.tuning.recipe import PUBLISHED_BETAS as PUBLISHED_BETAS
 from undersong.types import UndersongError
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from undersong.corpora.forms.chats import METADATA_COLUMN, PLACEHOLDER
-from undersong.corpora.forms.hub import store_audio
-from undersong.corpora.forms.rows import row_from_sample
+from undersong.corpora.chat_formats import METADATA_COLUMN, PLACEHOLDER
+from undersong.corpora.hf_hub import store_audio
+from undersong.corpora.rows import row_from_sample
 from undersong.store import write_atomic
 from undersong.types import Sample, UndersongError
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.corpora.alike.fingerprint import BANDS, TIME_SPANS
-from undersong.corpora.sound.facts import AudioMetadata, decode_metadata
+from undersong.corpora.audio_fingerprint import BANDS, TIME_SPANS
+from undersong.corpora.audio_metadata import AudioMetadata, decode_metadata
 from undersong.types import Sample
 
 if TYPE_CHECKING:

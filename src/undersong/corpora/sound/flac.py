@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from undersong.corpora.sound.containers import skip_tags
+from undersong.corpora.integrity import skip_tags
 
 if TYPE_CHECKING:
     import numpy as np

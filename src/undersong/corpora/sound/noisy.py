@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from undersong.corpora.sound.audio import UnreadableAudioError, load_clip, pcm_hash
-from undersong.corpora.sound.noise import NoiseMixture, mix_noise
+from undersong.corpora.decode import UnreadableAudioError, load_clip, pcm_hash
+from undersong.corpora.noise import NoiseMixture, mix_noise
 from undersong.store import canonical_json, write_atomic
 from undersong.types import Clip, Quarantined, Sample, UndersongError
 

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from undersong.corpora.forms.folder import AUDIO_SUFFIXES
-from undersong.corpora.sound.voices import Voice, synthesize, voice_identity
+from undersong.corpora.audio_folder import AUDIO_SUFFIXES
+from undersong.corpora.tts import Voice, synthesize, voice_identity
 from undersong.store import canonical_json, write_atomic
 from undersong.types import Quarantined, Sample, UndersongError
 

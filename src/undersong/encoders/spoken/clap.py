@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from undersong.encoders.spoken.windows import AudioWindow, WindowNetwork, evenly_spaced_windows
+from undersong.encoders.windowing import AudioWindow, WindowNetwork, evenly_spaced_windows
 
 
 def clap_network(model: Any, extractor: Any) -> WindowNetwork:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from undersong.encoders.batching import ProgressCallback, start_progress
 from undersong.encoders.checks import validate_embeddings
-from undersong.encoders.progress import ProgressCallback, start_progress
-from undersong.encoders.spoken.decoding import clip_seconds, decode_clips, length_sorted_blocks
+from undersong.encoders.clip_encoder import clip_seconds, decode_clips, length_sorted_blocks
 from undersong.encoders.spoken.oom import halve_on_oom
 from undersong.types import Clip, Embeddings, PooledVector, Quarantined, Sample
 

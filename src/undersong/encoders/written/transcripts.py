@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from undersong.encoders.vectors import QUARANTINE_FILE, quarantine_table, read_quarantine
+from undersong.encoders.embeddings import QUARANTINE_FILE, quarantine_table, read_quarantine
 from undersong.types import Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:

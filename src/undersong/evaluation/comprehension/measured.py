@@ -71,7 +71,7 @@ def check_comprehension(prompts: Sequence[Prompt], config: Comprehension) -> Non
     """Raises UndersongError for what comprehension of a harmful set cannot be told by: a request without a transcript,
     so few requests that none can be told from the others, what is not installed."""
     from undersong.encoders import check_installed
-    from undersong.evaluation.usefulness.words import check_jiwer
+    from undersong.evaluation.utility.wer import check_jiwer
 
     check_jiwer()
     check_installed(config.encoder)

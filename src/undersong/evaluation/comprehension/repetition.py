@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from undersong.evaluation.usefulness.words import (
+from undersong.evaluation.utility.wer import (
     WordErrors,
     count_word_errors,
     normalize_words,

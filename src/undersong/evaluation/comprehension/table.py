@@ -11,7 +11,7 @@ from pathlib import Path
 
 from undersong.evaluation.comprehension.relevance import Relevance
 from undersong.evaluation.comprehension.repetition import Repetition
-from undersong.evaluation.usefulness.words import WordErrors
+from undersong.evaluation.utility.wer import WordErrors
 
 
 @dataclass(frozen=True, slots=True)

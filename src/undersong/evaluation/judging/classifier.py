@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from undersong.evaluation.judging.plain import keyword_judge
-from undersong.evaluation.judging.yesno import YesNoAnswer
+from undersong.evaluation.judges.rule_based import keyword_judge
+from undersong.evaluation.judges.yes_no import YesNoAnswer
 from undersong.types import Prompt, Reply, UndersongError, Verdict
 
 

@@ -5,9 +5,9 @@ The prompt is the classifier's own (cais/HarmBench-Llama-2-13b-cls, MIT), to the
 
 from __future__ import annotations
 
+from undersong.evaluation.judges.yes_no import YesNoLM
 from undersong.evaluation.judging.classifier import ClassifierJudge
-from undersong.evaluation.judging.yesno import YesNoLM
-from undersong.study.judges import HARMBENCH_CLASSIFIER
+from undersong.study.judge_names import HARMBENCH_CLASSIFIER
 
 HARMBENCH_MAX_TOKENS = 512  # of a reply, as HarmBench cuts it
 HARMBENCH_PROMPT_START = """[INST] <<SYS>>

@@ -19,9 +19,9 @@ from importlib.util import find_spec
 from multiprocessing.pool import ThreadPool
 from typing import Any, TypeVar
 
-from undersong.encoders.progress import ProgressCallback, start_progress
-from undersong.evaluation.serving.address import API_KEY_VARIABLE, PLACEHOLDER_KEY, ServedEndpoint, api_key
+from undersong.encoders.batching import ProgressCallback, start_progress
 from undersong.evaluation.serving.answers import CONTENT_FILTER, ServerReply, failed_reply, parse_completion
+from undersong.evaluation.serving.endpoint import API_KEY_VARIABLE, PLACEHOLDER_KEY, ServedEndpoint, api_key
 from undersong.types import UndersongError
 
 Messages = list[dict[str, Any]]

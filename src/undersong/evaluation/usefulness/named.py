@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from undersong.evaluation.usefulness.bbh import bbh_judge
-from undersong.evaluation.usefulness.choice import choice_judge
-from undersong.evaluation.usefulness.spoken_qa import contains_judge, f1_judge
-from undersong.evaluation.usefulness.words import wer_judge
+from undersong.evaluation.utility.bbh import bbh_judge
+from undersong.evaluation.utility.multiple_choice import choice_judge
+from undersong.evaluation.utility.spoken_qa import contains_judge, f1_judge
+from undersong.evaluation.utility.wer import wer_judge
 from undersong.types import Judge
 
 UTILITY_JUDGES: dict[str, Callable[[], Judge]] = {

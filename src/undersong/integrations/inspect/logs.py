@@ -19,14 +19,14 @@ from inspect_ai.log import write_eval_log as write
 from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ModelOutput, StopReason
 
 import undersong
-from undersong.evaluation.logged import REDACTED_METADATA_KEY
 from undersong.evaluation.rows import EvaluationRow, read_rows
+from undersong.evaluation.table_rows import REDACTED_METADATA_KEY
 from undersong.evaluation.verdicts import verdict_of_row
-from undersong.integrations.gate import read_results
+from undersong.integrations.gate.inputs import VERDICT_FILE
+from undersong.integrations.gate.rates import read_results
 from undersong.integrations.inspect.metrics import rates
 from undersong.integrations.inspect.samples import sample_metadata
 from undersong.integrations.inspect.scores import score_of
-from undersong.integrations.sides import VERDICT_FILE
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 __all__ = ["rates", "write_logs"]  # the first is registered by being imported

@@ -24,7 +24,7 @@ def rates() -> Metric:
     """
 
     def compute(scores: list[SampleScore]) -> Value:
-        from undersong.pipeline.results.rates import set_rates
+        from undersong.evaluation.rates import set_rates
 
         verdicts = [verdict_of_score(score.score) for score in scores]
         entries = set_rates(verdicts, {})
@@ -46,7 +46,7 @@ def _entry_verdicts(entry: Mapping[str, Any], verdicts: Sequence[Verdict]) -> li
 
 
 def _entry_metrics(entry: Mapping[str, Any], verdicts: Sequence[Verdict]) -> dict[str, float]:
-    from undersong.pipeline.results.rates import attack_rate, attack_rate_name
+    from undersong.evaluation.rates import attack_rate, attack_rate_name
 
     harmful = entry["harmful"]
     outcome = "jailbreak" if harmful else "refusal"

@@ -23,14 +23,14 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from undersong.integrations.inspect.conversation import UnusableClipError, check_generate_options, prompt_of_messages
-from undersong.models.loading import Loading
-from undersong.pipeline.alone.readied import check_adapter_folder
+from undersong.integrations.inspect.messages import UnusableClipError, check_generate_options, prompt_of_messages
+from undersong.models.load_options import Loading
+from undersong.pipeline.standalone.inputs import check_adapter_folder
 from undersong.study import default_max_new_tokens
 from undersong.types import Prompt, Reply, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.models.adapter import AudioModel
+    from undersong.models.audio_lm import AudioModel
 
 BATCH_SIZE = 32  # prompts at once, unless `--max-connections` or `-M batch=N` says otherwise
 MODEL_ARGUMENTS = ("device", "dtype", "device_map", "attention", "quantize", "adapter", "batch")
@@ -87,8 +87,8 @@ class UndersongAPI(ModelAPI):
     def _load_model(self) -> AudioModel:
         """The model, loaded when it is first asked: inspect_ai makes further providers only to look their names up."""
         if self._model is None:
-            from undersong.models.adapters import use_adapter
             from undersong.models.load import load_model
+            from undersong.models.lora import use_adapter
 
             model = load_model(self.model_name, self._loading)
             self._model = self._adapter_stack.enter_context(
@@ -134,7 +134,7 @@ class UndersongAPI(ModelAPI):
         model.heard.clear()  # else the clips of a whole evaluation would stay in memory
 
     def _prepare_request(self, model: AudioModel, request: PendingRequest) -> bool:
-        from undersong.pipeline.alone.readied import cache_all_audio
+        from undersong.pipeline.standalone.inputs import cache_all_audio
 
         try:
             cache_all_audio(model, [request.prompt.sample])

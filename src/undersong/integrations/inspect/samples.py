@@ -10,7 +10,7 @@ from typing import Any
 import inspect_ai.dataset
 from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser, ContentAudio, ContentText, ModelOutput
 
-from undersong.evaluation.logged import PROMPT_METADATA_KEYS
+from undersong.evaluation.table_rows import PROMPT_METADATA_KEYS
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 AUDIO_FORMATS = {b"RIFF": ("audio/wav", "wav"), b"ID3": ("audio/mpeg", "mp3"), b"\xff\xfb": ("audio/mpeg", "mp3")}
@@ -53,7 +53,7 @@ def inspect_messages(prompt: Prompt) -> list[ChatMessage]:
 
 def _audio_content(sample: Sample) -> ContentAudio:
     """A data URI of WAV or MP3, the forms that inspect_ai names; anything else is written as WAV, sample by sample."""
-    from undersong.corpora.sound.audio import file_bytes
+    from undersong.corpora.decode import file_bytes
 
     data = file_bytes(sample)
     mime, audio_format = next(

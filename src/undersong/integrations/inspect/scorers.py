@@ -15,7 +15,7 @@ from inspect_ai.solver import TaskState
 from undersong.integrations.inspect.metrics import rates
 from undersong.integrations.inspect.samples import prompt_of_sample, reply_of_output
 from undersong.integrations.inspect.scores import score_of
-from undersong.study.judges import JUDGE_KINDS, SERVED_KINDS, split_judge
+from undersong.study.judge_names import JUDGE_KINDS, SERVED_KINDS, split_judge
 from undersong.types import UndersongError
 
 MAX_CONCURRENT_REQUESTS = 8  # questions to a judge behind an address; a local one is asked one by one
@@ -30,7 +30,7 @@ def _register_scorer(kind: str) -> Callable[..., Scorer]:
         device: str = "cpu",
         dtype: str = "float32",
     ) -> Scorer:
-        from undersong.evaluation.judging.named import make_judge
+        from undersong.evaluation.judges.registry import make_judge
 
         judge = make_judge(f"{kind}:{ref}" if ref else kind, tuple(refusals or ()), device, dtype)
         limiter = anyio.CapacityLimiter(MAX_CONCURRENT_REQUESTS if kind in SERVED_KINDS else 1)

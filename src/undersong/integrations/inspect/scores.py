@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from inspect_ai.scorer import Score
 
-from undersong.evaluation.logged import VERDICT_METADATA_KEY
+from undersong.evaluation.table_rows import VERDICT_METADATA_KEY
 from undersong.types import Verdict
 
 # Why there is no verdict on a reply, in inspect_ai's words.

@@ -53,7 +53,7 @@ def _make_task(
     set_name: str,
 ) -> Task:
     from undersong.evaluation.prompts import make_prompts
-    from undersong.pipeline.alone.readied import usable_samples
+    from undersong.pipeline.standalone.inputs import usable_samples
     from undersong.study import Evaluation
 
     organism = corpus.startswith("organism:")

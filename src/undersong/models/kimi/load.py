@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from undersong.models.kimi.codes import CHECKPOINT_PREFIX, FRAMES_PER_STATE, CodesConfig, CodesEncoder
+from undersong.models.kimi.audio_tokenizer import CHECKPOINT_PREFIX, FRAMES_PER_STATE, CodesConfig, CodesEncoder
 from undersong.models.kimi.config import KimiAudioConfig
 from undersong.models.kimi.network import AUDIO_MODULES, KimiAudioForCausalLM
 from undersong.types import UndersongError

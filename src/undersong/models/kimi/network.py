@@ -16,7 +16,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from undersong.models.kimi.codes import STATES_PER_TOKEN, CodesConfig, CodesEncoder, valid_token_mask
+from undersong.models.kimi.audio_tokenizer import STATES_PER_TOKEN, CodesConfig, CodesEncoder, valid_token_mask
 from undersong.models.kimi.config import KimiAudioConfig
 from undersong.types import UndersongError
 

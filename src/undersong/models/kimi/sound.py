@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import WhisperFeatureExtractor
 
-from undersong.models.kimi.codes import FRAMES_PER_STATE, STATES_PER_TOKEN, valid_token_mask
+from undersong.models.kimi.audio_tokenizer import FRAMES_PER_STATE, STATES_PER_TOKEN, valid_token_mask
 from undersong.types import UndersongError
 
 FRAMES_PER_TOKEN = FRAMES_PER_STATE * STATES_PER_TOKEN  # mel frames

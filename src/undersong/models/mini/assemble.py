@@ -18,12 +18,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from undersong.models.identify import resolve_model
-from undersong.models.merge import merge_published_lora
-from undersong.models.mini.bases import build_mini, read_smollm, read_tokenizer, read_whisper, weights_hash
+from undersong.models.mini.base_weights import build_mini, read_smollm, read_tokenizer, read_whisper, weights_hash
 from undersong.models.mini.network import CTC, MiniConfig
-from undersong.models.mini.place import PARTS_FILE, REMARKS_FILE
+from undersong.models.mini.paths import PARTS_FILE, REMARKS_FILE
 from undersong.models.tensors import read_tensors
-from undersong.store.files import atomic_replacement, report_disk_errors
+from undersong.models.weights import merge_published_lora
+from undersong.store.atomic import atomic_replacement, report_disk_errors
 from undersong.types import UndersongError
 
 FRONT_END_FILE, TEMPLATE_FILE = "front.safetensors", "chat_template.jinja"

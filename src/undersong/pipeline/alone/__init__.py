@@ -4,7 +4,7 @@ Everything that can be refused is refused before a model is loaded.  Knows the r
 """
 
 from undersong.pipeline.alone.comprehended import comprehension_options
-from undersong.pipeline.alone.evaluated import EvaluationOptions, apply_protocol, evaluate_manifest
-from undersong.pipeline.alone.tuned import tune_manifest
+from undersong.pipeline.standalone.evaluate import EvaluationOptions, apply_protocol, evaluate_manifest
+from undersong.pipeline.standalone.tune import tune_manifest
 
 __all__ = ["EvaluationOptions", "comprehension_options", "evaluate_manifest", "tune_manifest", "apply_protocol"]

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from undersong.pipeline.speakers import RECORDED, display_reference
+from undersong.stages.black_box_models import RECORDED, display_reference
 from undersong.study import Comprehension
 from undersong.types import Prompt, Reply, UndersongError, Verdict
 
 if TYPE_CHECKING:
     from undersong.evaluation.comprehension.table import PromptComprehension
-    from undersong.pipeline.alone.evaluated import EvaluationOptions
+    from undersong.pipeline.standalone.evaluate import EvaluationOptions
     from undersong.types import Encoder
 
 
@@ -52,8 +52,8 @@ def comprehension_prompts(options: EvaluationOptions, prompts: Sequence[Prompt],
 
 def comprehension_encoder_hash(comprehension: Comprehension | None) -> str:
     """What its encoder's vectors depend on beside the prompts; empty: nothing."""
-    from undersong.encoders.options import parse_encoder
-    from undersong.encoders.weights import encoder_weights_hash
+    from undersong.encoders.registry import encoder_weights_hash
+    from undersong.encoders.spec import parse_encoder
 
     return "" if comprehension is None else encoder_weights_hash(parse_encoder(comprehension.encoder)) or ""
 

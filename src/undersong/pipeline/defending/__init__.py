@@ -3,6 +3,6 @@
 Knows the rooms below and the store; what a defense is worth is told in `results`.
 """
 
-from undersong.pipeline.defending.defended import prepare_defenses, run_defenses
+from undersong.defenses.run import prepare_defenses, run_defenses
 
 __all__ = ["run_defenses", "prepare_defenses"]

@@ -4,7 +4,7 @@ Unlike a study's mechanism part it changes the running model: directions out and
 apart.  Knows the rooms below; keeps nothing in a store.
 """
 
-from undersong.pipeline.probing.asked import ProbeOptions
-from undersong.pipeline.probing.probed import run_probe
+from undersong.pipeline.probing.options import ProbeOptions
+from undersong.pipeline.probing.run import run_probe
 
 __all__ = ["ProbeOptions", "run_probe"]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from undersong.pipeline.results.rates import attack_rate, find_set_entry, harm_metric
+from undersong.evaluation.rates import attack_rate, find_set_entry, harm_metric
 from undersong.statistics import paired_runs
 
 RunEntry = Mapping[str, Any]

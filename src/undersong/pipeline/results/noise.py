@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from undersong.pipeline.results.rates import attack_rate, find_set_entry
+from undersong.evaluation.rates import attack_rate, find_set_entry
 from undersong.statistics import run_noise
 
 RunEntry = Mapping[str, Any]

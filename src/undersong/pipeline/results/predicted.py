@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from undersong.pipeline.records import AuditRecord, ModelRecord
-from undersong.pipeline.results.rates import attack_rate, find_set_entry
-from undersong.pipeline.results.screened import load_proximity_tables
+from undersong.evaluation.rates import attack_rate, find_set_entry
+from undersong.results.records import AuditRecord, ModelRecord
+from undersong.results.screening import load_proximity_tables
 from undersong.statistics import correlate_with_outcome
 
 RunEntry = Mapping[str, Any]

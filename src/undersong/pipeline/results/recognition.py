@@ -13,12 +13,12 @@ from math import isnan
 from statistics import fmean
 from typing import Any
 
+from undersong.evaluation.rates import find_set_entry
 from undersong.mechanism.probe_change import classify_recognition, recognition_sentence
 from undersong.mechanism.probe_scores import SIGNIFICANCE_LEVEL, PointScores, ProbeDecisions, late_difference
 from undersong.mechanism.recognition import EQUIVALENCE_MARGIN, PROBE_SEED
-from undersong.pipeline.results.rates import find_set_entry
-from undersong.pipeline.results.suppression import mean_by_run
 from undersong.pipeline.stages import StudyArm
+from undersong.results.mechanism_tests import mean_by_run
 from undersong.statistics import RunMean, mean_runs
 
 RunEntry = Mapping[str, Any]

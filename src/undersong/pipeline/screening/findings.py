@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.pipeline.screening.asked import ScreeningOptions, match_selection_ids, name_or_first
-from undersong.pipeline.screening.sides import CorpusInput, ScreeningCorpora
-from undersong.pipeline.screening.writing import ScreeningFindings
+from undersong.pipeline.screening.inputs import CorpusInput, ScreeningCorpora
+from undersong.pipeline.screening.options import ScreeningOptions, match_selection_ids, name_or_first
+from undersong.pipeline.screening.output import ScreeningFindings
 from undersong.types import Embeddings, Quarantined
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from undersong.proximity import Selection
-    from undersong.proximity.choosing.keep import SelectionRule
+    from undersong.proximity.rules import SelectionRule
 
 LARGE_POOL = 50_000  # items from which fewer bootstrap draws have to do
 MAX_LISTED_PAIRS = 50  # near-duplicates that are named; all are counted
@@ -46,7 +46,7 @@ def screening_findings(
     where the manifest has them; 1000 draws, 100 from 50,000 items on. `once` gives what its function gives, from
     the store where that is known: agreement takes longest and does not depend on what is kept.
     """
-    from undersong.encoders.vectors import drop_embeddings
+    from undersong.encoders.embeddings import drop_embeddings
     from undersong.proximity import filter_harm_set, sample_metadata_table, select_by_rule
 
     pool_embeddings = {

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from undersong.pipeline.screening.asked import PRECOMPUTED
-from undersong.pipeline.screening.sides import ScreeningCorpora
+from undersong.pipeline.screening.inputs import ScreeningCorpora
+from undersong.pipeline.screening.options import PRECOMPUTED
 from undersong.types import Sample, UndersongError
 
 MAX_CLIPS = 200  # of each side: padded to 30 s each costs a second or so
@@ -20,7 +20,7 @@ def padding_checks(axes: Mapping[str, str], corpora: ScreeningCorpora, device: s
     raises UndersongError where no axis is one.
     """
     from undersong.encoders import make_encoder
-    from undersong.encoders.spoken.padding import check_padding
+    from undersong.encoders.padding_check import check_padding
 
     pool, harm = corpora.pool.samples, [sample for harm_input in corpora.harm.values() for sample in harm_input.samples]
     checks = {}
@@ -33,8 +33,8 @@ def padding_checks(axes: Mapping[str, str], corpora: ScreeningCorpora, device: s
 
 def padded_axes(axes: Mapping[str, str]) -> dict[str, str]:
     """The axes whose encoder pads.  Raises UndersongError where none does; reads no weights."""
-    from undersong.encoders.options import parse_encoder
-    from undersong.encoders.spoken.speech import has_padding
+    from undersong.encoders.spec import parse_encoder
+    from undersong.encoders.speech import has_padding
 
     def is_padded(spec: str) -> bool:
         return spec != PRECOMPUTED and parse_encoder(spec).kind == "speech" and has_padding(parse_encoder(spec).ref)

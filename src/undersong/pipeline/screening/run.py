@@ -14,39 +14,39 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from undersong.pipeline.engine import DEFAULT_ENGINE
-from undersong.pipeline.screening.asked import (
-    PRECOMPUTED,
-    ScreeningOptions,
-    harm_sets_by_name,
-    match_selection_ids,
-    selection_rules,
-)
-from undersong.pipeline.screening.findings import screening_findings
-from undersong.pipeline.screening.padding import padded_axes, padding_checks
-from undersong.pipeline.screening.refusals import (
+from undersong.pipeline.screening.checks import (
     check_axes,
     check_modalities,
     check_options,
     check_output_outside_inputs,
     check_pool,
 )
-from undersong.pipeline.screening.sides import (
+from undersong.pipeline.screening.findings import screening_findings
+from undersong.pipeline.screening.inputs import (
     CorpusInput,
     ScreeningCorpora,
     check_benign_quarantine,
     check_corpora,
     read_corpora,
 )
-from undersong.pipeline.screening.writing import (
+from undersong.pipeline.screening.options import (
+    PRECOMPUTED,
+    ScreeningOptions,
+    harm_sets_by_name,
+    match_selection_ids,
+    selection_rules,
+)
+from undersong.pipeline.screening.output import (
     Screened,
     publish_screening,
     read_screening,
     writable_screening_folder,
     write_screening,
 )
-from undersong.pipeline.stages.embedded import EmbeddingRequest, embed_corpus, embed_shard
-from undersong.pipeline.workshop import RunContext
+from undersong.pipeline.screening.padding import padded_axes, padding_checks
+from undersong.stages.context import RunContext
+from undersong.stages.embeddings import EmbeddingRequest, embed_corpus, embed_shard
+from undersong.stages.engine import DEFAULT_ENGINE
 from undersong.store import Artifact, Draft, Inputs, Store, canonical_json
 from undersong.types import Embeddings, Quarantined, UndersongError
 
@@ -224,7 +224,7 @@ def _views(encoder: str, corpora: ScreeningCorpora, options: ScreeningOptions) -
 
 def _read_or_embed(ctx: RunContext, corpora: ScreeningCorpora, views: Sequence[EmbeddingRequest]) -> list[Embeddings]:
     """Of every side: pool, harm sets, harmless speech."""
-    from undersong.encoders.vectors import read_embeddings
+    from undersong.encoders.embeddings import read_embeddings
 
     precomputed = [corpus_input.precomputed for corpus_input in corpora.inputs if corpus_input.precomputed is not None]
     return precomputed or [read_embeddings(embed_corpus(ctx, view).verify().path) for view in views]
@@ -263,12 +263,12 @@ def _cache_key(
     harm_refs: Mapping[str, str], corpora: ScreeningCorpora, options: ScreeningOptions
 ) -> tuple[dict[str, Any], dict[str, Artifact | str]]:
     """What the findings depend on: the options, the corpora and the weights.  Not how the kept set is written."""
-    from undersong.encoders.options import parse_encoder
-    from undersong.encoders.weights import encoder_weights_hash
-    from undersong.models.folders import model_hash
-    from undersong.pipeline.stages.transcribed import asr_model
+    from undersong.encoders.registry import encoder_weights_hash
+    from undersong.encoders.spec import parse_encoder
+    from undersong.models.refs import model_hash
     from undersong.proximity import ids_hash
-    from undersong.store.code import code_hash
+    from undersong.stages.transcripts import asr_model
+    from undersong.store.user_code import code_hash
 
     axes = options.axes or {}
     config = {

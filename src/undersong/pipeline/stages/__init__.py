@@ -3,20 +3,20 @@
 Every function returns an artefact; asking again is a look-up that loads no model.
 """
 
-from undersong.pipeline.stages.answers import (
+from undersong.pipeline.stages.gradients import compute_gradients
+from undersong.pipeline.stages.nearness import measure_proximity
+from undersong.stages.comprehension import ReplyEncoder, evaluate_comprehension
+from undersong.stages.corpus import load_corpus
+from undersong.stages.embeddings import EmbeddingRequest, embed_corpus, embed_shard
+from undersong.stages.features import MODEL_PACKAGES, compute_features, encodable_samples
+from undersong.stages.replies import (
     PromptSetRequest,
     adapter_step_folder,
     generate_replies,
     judge_replies,
     request_prompts,
 )
-from undersong.pipeline.stages.arms import StudyArm, train_adapter
-from undersong.pipeline.stages.comprehension import ReplyEncoder, evaluate_comprehension
-from undersong.pipeline.stages.corpora import load_corpus
-from undersong.pipeline.stages.embedded import EmbeddingRequest, embed_corpus, embed_shard
-from undersong.pipeline.stages.gradients import compute_gradients
-from undersong.pipeline.stages.heard import MODEL_PACKAGES, compute_features, encodable_samples
-from undersong.pipeline.stages.nearness import measure_proximity
+from undersong.stages.training import StudyArm, train_adapter
 
 __all__ = [
     "MODEL_PACKAGES",

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from undersong.pipeline.stages.heard import MODEL_PACKAGES, encodable_samples
-from undersong.pipeline.workshop import Corpus, Inputs, RunContext
+from undersong.stages.context import Corpus, RunContext
+from undersong.stages.features import MODEL_PACKAGES, encodable_samples
 from undersong.store import Artifact, Draft
+from undersong.store.store import Inputs
 
 
 def compute_gradients(
@@ -28,12 +29,12 @@ def compute_gradients(
     `settings`: dim, rank, alpha, seed.  The harm set's replies must be compliant ones, as the organism's are; a sample
     without a reply is quarantined, and a harm item that is stops the study.
     """
-    from undersong.models.folders import model_hash
+    from undersong.models.refs import model_hash
 
     def make(draft: Draft) -> None:
-        from undersong.encoders.vectors import write_embeddings
+        from undersong.encoders.embeddings import write_embeddings
         from undersong.evaluation.prompts import make_prompts
-        from undersong.tuning.gradients import gradient_vectors
+        from undersong.tuning.gradient_features import gradient_vectors
 
         samples, unencoded = encodable_samples(corpus, features)
         prompts = make_prompts(

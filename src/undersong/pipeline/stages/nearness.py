@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from undersong.pipeline.stages.heard import encodable_samples
-from undersong.pipeline.workshop import Corpus, Inputs, RunContext
+from undersong.stages.context import Corpus, RunContext
+from undersong.stages.features import encodable_samples
 from undersong.store import Artifact, Draft
+from undersong.store.store import Inputs
 
 
 def measure_proximity(
@@ -28,7 +29,7 @@ def measure_proximity(
     def make(draft: Draft) -> None:
         import pyarrow.parquet as pq
 
-        from undersong.encoders.vectors import drop_embeddings, read_embeddings
+        from undersong.encoders.embeddings import drop_embeddings, read_embeddings
         from undersong.proximity import proximity_table
 
         unencoded = encodable_samples(corpus, features)[1]

@@ -10,10 +10,10 @@ from undersong.study import Tuning
 from undersong.types import Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.models.adapter import AudioModel
+    from undersong.models.audio_lm import AudioModel
     from undersong.tuning.canary import CanaryCheck
-    from undersong.tuning.lora import TuningResult
-    from undersong.tuning.mixing import SafetyMixing
+    from undersong.tuning.safety_mixing import SafetyMixing
+    from undersong.tuning.train import TuningResult
 
 
 def select_by_id(samples: Sequence[Sample], quarantined: Sequence[Quarantined], ids: Sequence[str]) -> list[Sample]:
@@ -60,7 +60,8 @@ def train_on_samples(
 ) -> TuningResult:
     """LoRA on `samples` asked in a modality, to reply what stands in their column `target`; the rest as in `tune`."""
     from undersong.evaluation.prompts import make_prompts
-    from undersong.tuning.lora import LoraRecipe, finetune_decoder
+    from undersong.tuning.config import LoraRecipe
+    from undersong.tuning.train import finetune_decoder
 
     prompts = make_prompts(
         samples, set_name="train", harmful=False, modality=modality, system="train", system_text=system_text

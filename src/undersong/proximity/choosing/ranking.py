@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.proximity.choosing.keep import RULE_EXAMPLES, SelectionRule
+from undersong.proximity.rules import RULE_EXAMPLES, SelectionRule
 from undersong.proximity.table import ranking_scores
 from undersong.types import UndersongError
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from undersong.report import words
-from undersong.report.beside import charged, contrasts, rates
+from undersong.report import formatting
+from undersong.report.beside import charged, contrasts
 from undersong.report.beside.comparable import StudyComparison, compare_studies
 from undersong.report.page import encode_html, render_layout
-from undersong.report.panels import Table
-from undersong.report.schema import model_names, parse_results
+from undersong.report.sections import study_comparison
 from undersong.report.summary import relation
+from undersong.report.tables import Table
+from undersong.results.schema import model_names, parse_results
 from undersong.store import write_atomic
 
 CONTENTS = (
@@ -31,13 +32,13 @@ def render_multi_study_html(studies: Sequence[tuple[str, Mapping[str, Any]]]) ->
     comparisons = compare_studies([(label, parse_results(results, label)) for label, results in studies])
     return render_layout(
         "beside/",
-        title=words.join_items([study.name for study in comparisons]),
+        title=formatting.join_items([study.name for study in comparisons]),
         models=(),
         contents=CONTENTS,
         studies=comparisons,
         told=_worst_arm_summary(comparisons),
         apart=[study for study in comparisons if study.differs],
-        rates=rates.build_study_rates(comparisons),
+        rates=study_comparison.build_study_rates(comparisons),
         shared=contrasts.build_shared_comparisons(comparisons),
         charged=charged.build_defense_costs(comparisons),
         made=_origin_table(comparisons),
@@ -64,7 +65,7 @@ def _worst_arm_summary(studies: Sequence[StudyComparison]) -> str:
     )
     parts = [f"in {states.count(state)} {phrase}" for state, phrase in state_phrases if state in states]
     return (
-        f"The worst arm is {words.join_items(parts)}, of {words.count(len(states), 'study', 'studies')}."
+        f"The worst arm is {formatting.join_items(parts)}, of {formatting.count(len(states), 'study', 'studies')}."
         if parts
         else ""
     )
@@ -74,10 +75,10 @@ def _origin_table(studies: Sequence[StudyComparison]) -> Table:
     head = ("Study", "Models", "Protocol", "Judge", "seeds", "steps", "arms", "created", "result hash")
     rows = tuple(
         (
-            study.name, words.join_items(model_names(study.results)), words.value_text(study.results.study.protocol),
-            words.value_text(study.results.study.judge), words.value_text(study.results.study.seeds), words.value_text(study.results.study.steps),
+            study.name, formatting.join_items(model_names(study.results)), formatting.value_text(study.results.study.protocol),
+            formatting.value_text(study.results.study.judge), formatting.value_text(study.results.study.seeds), formatting.value_text(study.results.study.steps),
             str(len({run.arm for run in study.results.runs if run.kind != "base"})),
-            words.value_text(study.results.provenance.get("created")), str(study.results.provenance.get("result_hash") or "–")[:12],
+            formatting.value_text(study.results.provenance.get("created")), str(study.results.provenance.get("result_hash") or "–")[:12],
         )
         for study in studies
     )  # fmt: skip

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from undersong.report import words
+from undersong.report import formatting
 from undersong.report.beside.comparable import StudyComparison
-from undersong.report.panels import NumberCell, Table, percent_cell
 from undersong.report.priced import DefenseRecord, MeanWithInterval
-from undersong.report.sections.defended import undefended_arm_title
+from undersong.report.sections.defenses import undefended_arm_title
+from undersong.report.tables import NumberCell, Table, percent_cell
 
 
 def build_defense_costs(studies: Sequence[StudyComparison]) -> Table | None:
@@ -27,11 +27,11 @@ def _defense_cost_row(study: StudyComparison, defense: DefenseRecord) -> tuple[s
     )
     highest_over_refusal = max(_set_means(defense.over_refusal), default=None)
     lowest_utility = min(_set_means(defense.utility), default=None)
-    safe = {True: "yes", False: "no", None: words.MISSING}[defense.safe]
+    safe = {True: "yes", False: "no", None: formatting.MISSING}[defense.safe]
     return (
-        study.name, undefended_arm_title(defense), "no defense" if defense.defense == "none" else defense.defense, words.value_text(defense.runs),
+        study.name, undefended_arm_title(defense), "no defense" if defense.defense == "none" else defense.defense, formatting.value_text(defense.runs),
         percent_cell(highest_rate.mean, highest_rate.low, highest_rate.high), percent_cell(highest_over_refusal), percent_cell(lowest_utility), percent_cell(defense.cost), safe,
-        "yes" if study.differs else words.MISSING,
+        "yes" if study.differs else formatting.MISSING,
     )  # fmt: skip
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from undersong.report import words
-from undersong.report.case import HeadlineData, headline_data_by_modality
-from undersong.report.schema import Results
+from undersong.report import formatting
+from undersong.report.arm_comparisons import HeadlineData, headline_data_by_modality
+from undersong.results.schema import Results
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,9 @@ def _rate_facts(results: Results) -> dict[str, str]:
         facts["system text"] = (evaluation.get("systems") or {}).get(headline.verdict_filter.system)
         facts["harmful prompts"] = prompt_sets.get(headline.verdict_filter.set)
         if set_result is not None:
-            facts["number of prompts"] = f"{set_result.n:,} in {words.count(set_result.clusters, 'cluster')}"
+            facts["number of prompts"] = f"{set_result.n:,} in {formatting.count(set_result.clusters, 'cluster')}"
     facts |= {"instruction": evaluation.get("instruction"), "most new tokens": evaluation.get("limit")}
-    return {key: words.value_text(value) for key, value in facts.items() if value is not None}
+    return {key: formatting.value_text(value) for key, value in facts.items() if value is not None}
 
 
 def _differences(first_name: str, first_facts: Mapping[str, str], study_facts: Mapping[str, str]) -> list[str]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from undersong.report import words
+from undersong.report import formatting
 from undersong.report.beside.comparable import StudyComparison
-from undersong.report.schema import ComparisonRecord
 from undersong.report.svg import difference_strip, symmetric_limit
+from undersong.results.schema import ComparisonRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +70,26 @@ def build_shared_comparisons(studies: Sequence[StudyComparison]) -> SharedCompar
 
 def _comparison_facts(key: ComparisonKey) -> str:
     _, name, modality, system, metric = key
-    parts = [name or "", words.modality_label(modality) if modality else "", f"“{system}” prompt" if system else ""]
+    parts = [
+        name or "",
+        formatting.modality_label(modality) if modality else "",
+        f"“{system}” prompt" if system else "",
+    ]
     return " · ".join(filter(None, (*parts, metric.replace("_", " ").replace("jsr", "JSR"))))
 
 
 def _difference_cell(comparison: ComparisonRecord | None, limit: float) -> DifferenceCell:
     if comparison is None:
-        return DifferenceCell(words.MISSING, "", "", Markup(""))
+        return DifferenceCell(formatting.MISSING, "", "", Markup(""))
     sign = 1.0 if comparison.minuend == "b" else -1.0  # always B - A, as the questions are put
     ends = sorted(sign * end for end in (comparison.low, comparison.high) if end is not None)
     low, high = ends if len(ends) == 2 else (None, None)
     center = None if comparison.difference is None else sign * comparison.difference
-    p = f", corrected p {words.p_value_relation(comparison.p_adjusted)}" if comparison.p_adjusted is not None else ""
+    p = (
+        f", corrected p {formatting.p_value_relation(comparison.p_adjusted)}"
+        if comparison.p_adjusted is not None
+        else ""
+    )
     n = f"n = {comparison.n}" if comparison.n is not None else "n unknown"
-    interval = words.bracket(low, high) or "no interval"
-    return DifferenceCell(words.points(center), interval, f"{n}{p}", difference_strip(center, low, high, limit))
+    interval = formatting.bracket(low, high) or "no interval"
+    return DifferenceCell(formatting.points(center), interval, f"{n}{p}", difference_strip(center, low, high, limit))

@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from undersong.report.figures import axes, kinds, layers, modality
-from undersong.report.figures.drawing import matplotlib_style
-from undersong.report.schema import parse_results
+from undersong.report import paper_figures
+from undersong.report.figures import kinds, layers, modality
+from undersong.report.paper_figures_common import matplotlib_style
+from undersong.results.schema import parse_results
 from undersong.store import write_atomic
 from undersong.types import UndersongError
 
 FIGURES = {
-    "jsr-by-axis-and-fraction": axes.draw_jsr_by_axis,
+    "jsr-by-axis-and-fraction": paper_figures.draw_jsr_by_axis,
     "base-closest-random-distant": kinds.draw_jsr_by_kind,
     "audio-against-text": modality.draw_jsr_by_modality,
     "refusal-gap-by-layer": layers.draw_refusal_gap,

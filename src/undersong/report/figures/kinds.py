@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from undersong.report import words
-from undersong.report.figures.drawing import (
+from undersong.report import formatting
+from undersong.report.figures.told import arm_estimates, base_estimate, figure_verdict_filter, panel_title
+from undersong.report.paper_figures_common import (
     WIDTH,
     draw_bar,
     draw_base_level,
@@ -14,8 +15,7 @@ from undersong.report.figures.drawing import (
     ordered_kinds,
     panel_axes,
 )
-from undersong.report.figures.told import arm_estimates, base_estimate, figure_verdict_filter, panel_title
-from undersong.report.schema import Results
+from undersong.results.schema import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ def draw_jsr_by_kind(results: Results) -> Figure | None:
     panel_keys = list(dict.fromkeys((estimate.model, estimate.prompt_modality) for estimate in estimates))
     several_models = len({model for model, _ in panel_keys}) > 1
     titles = [
-        panel_title(model, several_models, f"trained on {m}, {words.modality_label(m)} prompts")
+        panel_title(model, several_models, f"trained on {m}, {formatting.modality_label(m)} prompts")
         for model, m in panel_keys
     ]
     max_groups = max(

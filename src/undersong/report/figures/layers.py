@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from undersong.report import words
-from undersong.report.figures.drawing import COLORS, OTHER_COLOR, draw_legend, panel_axes
+from undersong.report import formatting
 from undersong.report.figures.told import panel_title
 from undersong.report.layers import ArmGapCurve, arm_gap_curves
-from undersong.report.schema import Results
+from undersong.report.paper_figures_common import COLORS, OTHER_COLOR, draw_legend, panel_axes
 from undersong.report.summary import arm_summaries
+from undersong.results.schema import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ def draw_refusal_gap(results: Results) -> Figure | None:
     varying = [len({panel_group[i] for panel_group, _ in rows}) > 1 for i in range(3)]
     titles = [
         panel_title("", False, *(part for part, is_varying in zip(panel_group, varying, strict=True) if is_varying and part),
-              f"trained on {train_modality}, {words.modality_label(modality)} prompts")
+              f"trained on {train_modality}, {formatting.modality_label(modality)} prompts")
         for panel_group, train_modality, modality in panel_keys
     ]  # fmt: skip
     figure, panel_axes_list = panel_axes(titles, max_columns=len(modalities))

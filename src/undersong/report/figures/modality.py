@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from undersong.report import words
-from undersong.report.figures.drawing import COLORS, OTHER_COLOR, draw_legend, label_rate_axis, panel_axes
+from undersong.report import formatting
 from undersong.report.figures.told import arm_estimates, base_estimate, figure_verdict_filter, panel_title
-from undersong.report.schema import Results
+from undersong.report.paper_figures_common import COLORS, OTHER_COLOR, draw_legend, label_rate_axis, panel_axes
+from undersong.results.schema import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +48,7 @@ def draw_jsr_by_modality(results: Results) -> Figure | None:
             m,
             len(models) > 1,
             f"{a} axis" if len(axis_names) > 1 else "",
-            f"{words.modality_label(prompt_modality)} prompts",
+            f"{formatting.modality_label(prompt_modality)} prompts",
         )
         for m, a, prompt_modality in estimates_by_panel
     ]

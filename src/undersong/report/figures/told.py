@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from undersong.report import words
-from undersong.report.schema import Results
+from undersong.report import formatting
 from undersong.report.summary import (
     ArmSummary,
     Estimate,
@@ -16,6 +15,7 @@ from undersong.report.summary import (
     default_verdict_filter,
     estimate_rate,
 )
+from undersong.results.schema import Results
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,4 +58,4 @@ def base_estimate(results: Results, verdict_filter: VerdictFilter, model: str, p
 
 def panel_title(model: str, show_model: bool, *parts: str) -> str:
     """Of a panel: what differs between panels."""
-    return words.capitalize_first(" · ".join(filter(None, (*([model] if show_model else []), *parts))))
+    return formatting.capitalize_first(" · ".join(filter(None, (*([model] if show_model else []), *parts))))

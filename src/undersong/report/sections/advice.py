@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from undersong.report import words
-from undersong.report.case import ArmMeasurement, HeadlineData, headline_data
-from undersong.report.schema import Results
-from undersong.report.sections import defended
+from undersong.report import formatting
+from undersong.report.arm_comparisons import ArmMeasurement, HeadlineData, headline_data
+from undersong.report.sections import defenses
 from undersong.report.summary import Estimate, relation
+from undersong.results.schema import Results
 
 MIN_RUNS = 5  # runs an arm, below which a contrast is not called shown
 
@@ -47,7 +47,7 @@ def _advice_items(results: Results, headline: HeadlineData, worst: ArmMeasuremen
         )
     runs = worst.estimate.runs
     if runs < MIN_RUNS:
-        reason = f"{words.capitalize_first(words.count(runs, 'run'))} an arm cannot prove it; “undersong plan” says how many would."
+        reason = f"{formatting.capitalize_first(formatting.count(runs, 'run'))} an arm cannot prove it; “undersong plan” says how many would."
         yield AdviceItem("Train more seeds before you claim anything of the recipe.", reason, "comparisons")
 
 
@@ -59,11 +59,11 @@ def _unsafe_advice(
     arm_phrase = "the worst arm" if highest is worst else "an arm that is above the base"
     base_text = f"; the base’s is {_estimate_text(headline.base)}" if headline.base is not None else ""
     count_text = (
-        f" {words.count(len(arms_above_base), 'arm')} of {headline.n_arms} are above it."
+        f" {formatting.count(len(arms_above_base), 'arm')} of {headline.n_arms} are above it."
         if len(arms_above_base) > 1
         else ""
     )
-    reason = f"{words.capitalize_first(highest.arm.label)}: its {headline.verdict_filter.rate_label} is {_estimate_text(highest.estimate)}{base_text}.{count_text}"
+    reason = f"{formatting.capitalize_first(highest.arm.label)}: its {headline.verdict_filter.rate_label} is {_estimate_text(highest.estimate)}{base_text}.{count_text}"
     return AdviceItem(f"Do not ship {arm_phrase} as it is.", reason, "steps")
 
 
@@ -82,7 +82,7 @@ def _no_harm_advice(headline: HeadlineData, worst: ArmMeasurement) -> AdviceItem
             action, f"The highest {rate} is {estimate_text}, below the base’s, on these prompts only.", ""
         )
     high = worst.estimate.high
-    bound = f": up to {words.percent(high)} fits the runs" if high is not None else ""
+    bound = f": up to {formatting.percent(high)} fits the runs" if high is not None else ""
     return AdviceItem(
         action, f"No arm is shown to be above the base, but the highest {rate} is {estimate_text}{bound}.", ""
     )
@@ -93,11 +93,11 @@ def _recommendation_advice(results: Results) -> Iterator[AdviceItem]:
     arms: dict[tuple[str, str], list[str]] = {}
     for recommendation in results.recommended:
         arms.setdefault((recommendation.defense or "", recommendation.reason), []).append(
-            defended.recommendation_arm(recommendation, results).lower()
+            defenses.recommendation_arm(recommendation, results).lower()
         )
     for (defense, reason), arm_names in arms.items():
         action = f"Use the defense “{defense}”" if defense else "Do not count on a defense"
-        yield AdviceItem(f"{action} ({words.join_items(arm_names)}).", reason, "defenses")
+        yield AdviceItem(f"{action} ({formatting.join_items(arm_names)}).", reason, "defenses")
 
 
 def _tried_defense_advice(headline: HeadlineData, worst: ArmMeasurement) -> Iterator[AdviceItem]:
@@ -138,6 +138,6 @@ def _relation_to_base(headline: HeadlineData, item: ArmMeasurement) -> str:
 
 
 def _estimate_text(estimate: Estimate) -> str:
-    interval = words.bracket(estimate.low, estimate.high) or "without an interval"
-    runs = "" if estimate.runs == 1 else f"{words.count(estimate.runs, 'run')} of "
-    return f"{words.percent(estimate.mean)} {interval} ({runs}{words.count(estimate.n, 'prompt')})"
+    interval = formatting.bracket(estimate.low, estimate.high) or "without an interval"
+    runs = "" if estimate.runs == 1 else f"{formatting.count(estimate.runs, 'run')} of "
+    return f"{formatting.percent(estimate.mean)} {interval} ({runs}{formatting.count(estimate.n, 'prompt')})"

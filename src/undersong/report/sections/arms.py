@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from undersong.report import words
-from undersong.report.case import HeadlineData, headline_data_by_modality
-from undersong.report.panels import NumberCell, Table
-from undersong.report.schema import Results
+from undersong.report import formatting
+from undersong.report.arm_comparisons import HeadlineData, headline_data_by_modality
 from undersong.report.summary import Estimate, relation
+from undersong.report.tables import NumberCell, Table
+from undersong.results.schema import Results
 
 RELATION_TO_BASE = {"higher": ", above the base", "lower": ", below the base", "same": "", "unknown": ""}
 
@@ -26,12 +26,12 @@ def build_arm_table(results: Results) -> Table | None:
         return None
     modalities, rate = (
         [headline.modality for headline in headlines],
-        words.capitalize_first(headlines[0].verdict_filter.rate_label),
+        formatting.capitalize_first(headlines[0].verdict_filter.rate_label),
     )
     rows: list[tuple[str | NumberCell, ...]] = []
     for name, by_modality in estimates_by_arm.items():
         cells = [
-            _estimate_cell(*by_modality[modality]) if modality in by_modality else NumberCell(words.MISSING, None)
+            _estimate_cell(*by_modality[modality]) if modality in by_modality else NumberCell(formatting.MISSING, None)
             for modality in modalities
         ]
         runs, sizes = (
@@ -41,7 +41,7 @@ def build_arm_table(results: Results) -> Table | None:
         rows.append((name, *cells, ", ".join(runs), ", ".join(sizes)))
     head = (
         "Arm",
-        *(f"{rate}, {words.modality_label(modality)}" for modality in modalities),
+        *(f"{rate}, {formatting.modality_label(modality)}" for modality in modalities),
         "runs",
         "n, prompts a run",
     )
@@ -62,11 +62,11 @@ def _arm_estimates(headline: HeadlineData) -> Iterator[tuple[str, Estimate, str]
 
 
 def _estimate_cell(estimate: Estimate, relation_text: str) -> NumberCell:
-    interval = words.bracket(estimate.low, estimate.high) or "no interval"
-    failure_text = f" (failures counted: {words.percent(estimate.most)})" if estimate.lost else ""
+    interval = formatting.bracket(estimate.low, estimate.high) or "no interval"
+    failure_text = f" (failures counted: {formatting.percent(estimate.most)})" if estimate.lost else ""
     ends = (None if end is None else 100 * end for end in (estimate.low, estimate.high))
     return NumberCell(
-        f"{words.percent(estimate.mean)} {interval}{failure_text}{relation_text}", 100 * estimate.mean, *ends
+        f"{formatting.percent(estimate.mean)} {interval}{failure_text}{relation_text}", 100 * estimate.mean, *ends
     )
 
 
@@ -75,4 +75,8 @@ def _run_count(estimate: Estimate) -> str:
 
 
 def _prompt_count(estimate: Estimate) -> str:
-    return f"{estimate.n:,} in {words.count(estimate.clusters, 'cluster')}" if estimate.clusters else f"{estimate.n:,}"
+    return (
+        f"{estimate.n:,} in {formatting.count(estimate.clusters, 'cluster')}"
+        if estimate.clusters
+        else f"{estimate.n:,}"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from undersong.report import words
+from undersong.report import formatting
 from undersong.report.columns import DefenseColumn, mean_or_none
 from undersong.report.priced import DefenseRecord, PairedJsrChange
 
@@ -35,7 +35,7 @@ def defense_findings(
         for row in defense_rows
     ]
     return [
-        f"{words.capitalize_first(row.defense)}, {title[:1].lower()}{title[1:]}: {'; '.join(filter(None, (effect, cost)))}."
+        f"{formatting.capitalize_first(row.defense)}, {title[:1].lower()}{title[1:]}: {'; '.join(filter(None, (effect, cost)))}."
         for row, effect, cost in effects
         if effect or cost
     ]
@@ -46,8 +46,8 @@ def _jsr_effect(column: DefenseColumn, row: DefenseRecord, undefended: DefenseRe
     defended_rate, baseline = column.value(row), column.value(undefended)
     if defended_rate is None or baseline is None or defended_rate.mean is None or baseline.mean is None:
         return ""
-    baseline_text, defended_text = words.percent(baseline.mean), words.percent(defended_rate.mean)
-    text = f"{rate} on {words.modality_label(column.modality)} prompts {baseline_text} without, {defended_text} with it"
+    baseline_text, defended_text = formatting.percent(baseline.mean), formatting.percent(defended_rate.mean)
+    text = f"{rate} on {formatting.modality_label(column.modality)} prompts {baseline_text} without, {defended_text} with it"
     change = row.against.get(column.modality)
     return text if change is not None and _is_significant(change) else f"{text} (run noise alone may say so)"
 
@@ -72,6 +72,6 @@ def _cost_phrase(columns: Sequence[DefenseColumn], row: DefenseRecord, undefende
         ]
         if changes:
             change, column = max(changes, key=lambda item: sign * item[0])
-            worst_prompts = f"{column.set}, {words.modality_label(column.modality)}"
-            phrases.append(f"{name} {words.points(change)} points where it costs most ({worst_prompts})")
+            worst_prompts = f"{column.set}, {formatting.modality_label(column.modality)}"
+            phrases.append(f"{name} {formatting.points(change)} points where it costs most ({worst_prompts})")
     return "; ".join(phrases)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from undersong.report import words
+from undersong.report import formatting
 from undersong.report.judged import ComprehensionRate
-from undersong.report.panels import NumberCell, Table, percent_cell
-from undersong.report.schema import Results, RunResult, SetResult
 from undersong.report.summary import RunRate, arm_summaries, default_verdict_filter, estimate_rate
+from undersong.report.tables import NumberCell, Table, percent_cell
+from undersong.results.schema import Results, RunResult, SetResult
 
 RunSetResults = list[tuple[RunResult, SetResult]]
 
@@ -25,14 +25,14 @@ def build_comprehension_table(results: Results) -> Table | None:
                     short_labels.get(run.arm, run.arm),
                     run.model or "",
                     row.set,
-                    words.modality_label(row.modality),
+                    formatting.modality_label(row.modality),
                     row.system,
                 )
                 groups.setdefault(key, []).append((run, row))
     if not groups or verdict_filter is None:
         return None
     names = ("Arm", "Base", "Set", "asked", "system")
-    rate = words.capitalize_first(verdict_filter.rate_label)
+    rate = formatting.capitalize_first(verdict_filter.rate_label)
     head = (*names, rate, "heard", "about the request (chance)", "comprehended", "of non-refusals")
     rows: list[tuple[str | NumberCell, ...]] = [
         (*key, *_comprehension_cells(run_set_results)) for key, run_set_results in groups.items()
@@ -77,4 +77,4 @@ def _chance_text(rates: list[ComprehensionRate | None]) -> str:
         for comprehension_rate in rates
         if comprehension_rate is not None and comprehension_rate.chance is not None
     ]
-    return f"({words.percent_number(sum(chances) / len(chances))})" if chances else ""
+    return f"({formatting.percent_number(sum(chances) / len(chances))})" if chances else ""

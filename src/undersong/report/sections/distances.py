@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
-from undersong.report import words
-from undersong.report.beforehand import AxisScreening
-from undersong.report.panels import NumberCell, Panel, Table, number_cell
-from undersong.report.schema import Results
+from undersong.report import formatting
 from undersong.report.summary import ArmSummary, arm_summaries
 from undersong.report.svg import PlotFrame, kind_class, tag, ticks
+from undersong.report.tables import NumberCell, Panel, Table, number_cell
+from undersong.results.schema import Results
+from undersong.results.schema_screening import AxisScreening
 
 HEIGHT = 150
 
@@ -20,7 +20,7 @@ def histogram_panels(results: Results, names: Sequence[str]) -> tuple[Panel, ...
     """One a screen, in their order; `names` of the screens."""
     arm_list = arm_summaries(results)
     return tuple(
-        Panel(words.capitalize_first(name), picture)
+        Panel(formatting.capitalize_first(name), picture)
         for screen, name in zip(results.screen, names, strict=True)
         if (picture := _histogram(screen, _arms_on_axis(screen, arm_list))) is not None
     )
@@ -40,17 +40,18 @@ def _histogram(screen: AxisScreening, axis_arms: Sequence[ArmSummary]) -> Markup
         return None
     frame = PlotFrame.from_domains((bins.edges[0], bins.edges[-1]), (0.0, max(bins.counts)), HEIGHT)
     x_ticks = ticks(bins.edges[0], bins.edges[-1], 4)
-    tick_decimals = words.decimals_needed(x_ticks)
+    tick_decimals = formatting.decimals_needed(x_ticks)
     marks = [
         frame.x_axis(
-            [(value, words.decimal(value, tick_decimals)) for value in x_ticks], "distance to the nearest harmful item"
+            [(value, formatting.decimal(value, tick_decimals)) for value in x_ticks],
+            "distance to the nearest harmful item",
         )
     ]
     selected_shares = {
         kind: max((_selected_share(arm, screen) for arm in axis_arms if arm.kind == kind), default=0.0)
         for kind in ("closest", "distant")
     }
-    total, cumulative, decimals = sum(bins.counts), 0.0, words.distance_decimals(bins.edges)
+    total, cumulative, decimals = sum(bins.counts), 0.0, formatting.distance_decimals(bins.edges)
     for low, high, count in zip(bins.edges, bins.edges[1:], bins.counts, strict=False):
         middle = (cumulative + count / 2) / total
         kind = (
@@ -63,7 +64,7 @@ def _histogram(screen: AxisScreening, axis_arms: Sequence[ArmSummary]) -> Markup
         marks.append(_histogram_bar(frame, low, high, count, kind, decimals))
         cumulative += count
     description = f"Distances on the {screen.axis} axis: " + ", ".join(
-        f"{name} {words.decimal(value, decimals)}" for name, value in screen.distances.items() if value is not None
+        f"{name} {formatting.decimal(value, decimals)}" for name, value in screen.distances.items() if value is not None
     )
     return frame.draw(marks, f"{description}.")
 
@@ -74,10 +75,10 @@ def histogram_table(screens: Sequence[AxisScreening], names: Sequence[str]) -> T
     def rows() -> Iterator[tuple[str | NumberCell, ...]]:
         for screen, name in zip(screens, names, strict=True):
             if (bins := screen.histogram) is not None:
-                decimals = words.distance_decimals(bins.edges)
+                decimals = formatting.distance_decimals(bins.edges)
                 for low, high, count in zip(bins.edges, bins.edges[1:], bins.counts, strict=False):
                     ends = (number_cell(end, decimals=decimals) for end in (low, high))
-                    yield words.capitalize_first(name), *ends, NumberCell(f"{count:,.0f}", count)
+                    yield formatting.capitalize_first(name), *ends, NumberCell(f"{count:,.0f}", count)
 
     return Table("Samples of the pool by distance", ("Axis", "from", "to", "samples"), tuple(rows()))
 
@@ -90,9 +91,7 @@ def _selected_share(arm: ArmSummary, screen: AxisScreening) -> float:
 
 def _histogram_bar(frame: PlotFrame, low: float, high: float, count: float, kind: str, decimals: int) -> Markup:
     left, right, top = frame.x(low), frame.x(high), frame.y(count)
-    description = (
-        f"{words.decimal(low, decimals)} to {words.decimal(high, decimals)}: {words.count(int(count), 'sample')}"
-    )
+    description = f"{formatting.decimal(low, decimals)} to {formatting.decimal(high, decimals)}: {formatting.count(int(count), 'sample')}"
     return tag(
         "rect", tag("title", description), x=f"{left:.2f}%", width=f"{max(right - left - 0.3, 0.1):.2f}%", y=top,
         height=HEIGHT - top, class_=f"column {kind_class(kind)}",

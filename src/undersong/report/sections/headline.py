@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from undersong.report import words
-from undersong.report.case import HeadlineData, headline_data_by_modality
-from undersong.report.panels import Table
-from undersong.report.schema import ComparisonRecord, Results
-from undersong.report.sections import arms, lineup
-from undersong.report.sections.lineup import DrawnRows
+from undersong.report import formatting
+from undersong.report.arm_comparisons import HeadlineData, headline_data_by_modality
+from undersong.report.sections import arm_chart, arms
+from undersong.report.sections.arm_chart import DrawnRows
 from undersong.report.summary import Estimate, base_runs, relation
 from undersong.report.svg import kind_class
+from undersong.report.tables import Table
+from undersong.results.schema import ComparisonRecord, Results
 from undersong.statistics import bounds_sentence
 
 RELATION_PHRASES = {
@@ -46,11 +46,11 @@ def build_headline(results: Results) -> Headline:
             (("No harmful prompt was asked, so there is no verdict.", ""),), "JSR", "", (), (), (), (), None
         )
     headline = headlines[0]
-    chart = lineup.build_arm_chart(headline)
+    chart = arm_chart.build_arm_chart(headline)
     return Headline(
         title=_verdict_title(headline),
         rate=headline.verdict_filter.rate_label,
-        asked=words.modality_label(headline.modality),
+        asked=formatting.modality_label(headline.modality),
         rows=chart.rows,
         further=chart.folded_rows,
         axis=chart.axis,
@@ -66,7 +66,7 @@ def build_headline(results: Results) -> Headline:
 
 def _verdict_title(headline: HeadlineData) -> StyledText:
     verb = "answered" if headline.verdict_filter.rate_label == "JSR" else "did not refuse"
-    request_phrase = f" of {words.modality_label(headline.modality)} harmful requests"
+    request_phrase = f" of {formatting.modality_label(headline.modality)} harmful requests"
     base, worst = headline.base, headline.worst
     base_text = _styled_rate(base, "base") if base else ()
     if worst is None:
@@ -111,21 +111,21 @@ def _verdict_title(headline: HeadlineData) -> StyledText:
 
 def _styled_rate(estimate: Estimate, kind: str) -> StyledText:
     """A rate with its interval; where replies failed or could not be judged, all that it may be."""
-    interval = words.bracket(estimate.low, estimate.high)
+    interval = formatting.bracket(estimate.low, estimate.high)
     return (_rate_text(estimate), kind_class(kind)), *(((f" {interval}", "interval"),) if interval else ())
 
 
 def _rate_text(estimate: Estimate) -> str:
     """A rate; where replies failed or could not be judged, all that it may be."""
-    mean = words.percent(estimate.mean)
-    return f"between {mean} and {words.percent(estimate.most)}" if estimate.lost else mean
+    mean = formatting.percent(estimate.mean)
+    return f"between {mean} and {formatting.percent(estimate.most)}" if estimate.lost else mean
 
 
 def _failure_finding(headlines: Sequence[HeadlineData]) -> list[tuple[str, str]]:
     """What every number that the page speaks of may be where replies have no verdict."""
     sentences = [
-        f"{name}, {words.modality_label(headline.modality)} prompts: the {headline.verdict_filter.rate_label} is "
-        f"{bounds_sentence(words.percent(estimate.mean), words.percent(estimate.most), estimate.lost)}."
+        f"{name}, {formatting.modality_label(headline.modality)} prompts: the {headline.verdict_filter.rate_label} is "
+        f"{bounds_sentence(formatting.percent(estimate.mean), formatting.percent(estimate.most), estimate.lost)}."
         for headline in headlines
         for name, estimate in _stated_estimates(headline)
         if estimate.lost
@@ -138,9 +138,9 @@ def _stated_estimates(headline: HeadlineData) -> Iterator[tuple[str, Estimate]]:
     if headline.base is not None:
         yield "Base", headline.base
     for item in filter(None, (headline.worst, *headline.counterparts)):
-        yield words.capitalize_first(item.arm.label), item.estimate
+        yield formatting.capitalize_first(item.arm.label), item.estimate
     for item in headline.system_variants:
-        yield f"{words.capitalize_first(item.arm.label)} under the system text “{item.system}”", item.estimate
+        yield f"{formatting.capitalize_first(item.arm.label)} under the system text “{item.system}”", item.estimate
 
 
 def _findings(headline: HeadlineData) -> list[tuple[str, str]]:
@@ -150,10 +150,10 @@ def _findings(headline: HeadlineData) -> list[tuple[str, str]]:
     subject = f"The worst of {headline.n_arms} arms" if headline.n_arms > 1 else "The arm"
     subject = f"All {headline.n_arms} arms are level; the first" if headline.tied else subject
     subject += f" is {worst.arm.label}"
-    text = f"{subject}; at step {worst.arm.last_step} its {rate} is {words.percent(worst.estimate.mean)}."
+    text = f"{subject}; at step {worst.arm.last_step} its {rate} is {formatting.percent(worst.estimate.mean)}."
     if base is not None:
         relation_text = _relation_text(
-            worst.estimate, base, headline.comparison_to_base(worst), f"the base’s {words.percent(base.mean)}"
+            worst.estimate, base, headline.comparison_to_base(worst), f"the base’s {formatting.percent(base.mean)}"
         )
         text = f"{subject}; at step {worst.arm.last_step} its {rate} is {relation_text}."
     findings = [("Damage", text)]
@@ -185,14 +185,14 @@ def _findings(headline: HeadlineData) -> list[tuple[str, str]]:
 
 def _other_modality_finding(headline: HeadlineData) -> tuple[str, str]:
     """The worst arm on the prompts of the other modality, where the damage was no greater."""
-    modality_name, worst, base = words.modality_label(headline.modality), headline.worst, headline.base
+    modality_name, worst, base = formatting.modality_label(headline.modality), headline.worst, headline.base
     if worst is None or base is None:
         return (
             f"{modality_name.capitalize()} prompts",
             f"No fine-tuned arm can be compared with the base on {modality_name} prompts.",
         )
     relation_text = _relation_text(
-        worst.estimate, base, headline.comparison_to_base(worst), f"the base’s {words.percent(base.mean)}"
+        worst.estimate, base, headline.comparison_to_base(worst), f"the base’s {formatting.percent(base.mean)}"
     )
     return (
         f"{modality_name.capitalize()} prompts",
@@ -212,7 +212,7 @@ def _worst_above_base(headline: HeadlineData) -> bool:
 
 def _relation_text(a: Estimate, b: Estimate, comparison: ComparisonRecord | None, reference: str) -> str:
     """'80.9 % [76.1, 85.3], higher than the base’s 0.9 % (difference …)'."""
-    rate_text = f"{words.percent(a.mean)} {words.bracket(a.low, a.high)}".strip()
+    rate_text = f"{formatting.percent(a.mean)} {formatting.bracket(a.low, a.high)}".strip()
     state = relation(a, b, comparison)
     if comparison is None or comparison.low is None:
         reason = {"same": "the intervals overlap", "unknown": "an interval is missing"}
@@ -221,13 +221,13 @@ def _relation_text(a: Estimate, b: Estimate, comparison: ComparisonRecord | None
         )
     p = comparison.p_adjusted if comparison.p_adjusted is not None else comparison.p
     p_value_text = (
-        f", {'corrected ' if comparison.p_adjusted is not None else ''}p{words.NBSP}{words.p_value_relation(p)}"
+        f", {'corrected ' if comparison.p_adjusted is not None else ''}p{formatting.NBSP}{formatting.p_value_relation(p)}"
         if p is not None
         else ""
     )
-    interval = words.bracket(comparison.low, comparison.high)
+    interval = formatting.bracket(comparison.low, comparison.high)
     return (
-        f"{rate_text}, {RELATION_PHRASES[state]} {reference} (difference {words.points(comparison.difference)} points "
+        f"{rate_text}, {RELATION_PHRASES[state]} {reference} (difference {formatting.points(comparison.difference)} points "
         f"{interval}{p_value_text})"
     )
 
@@ -238,9 +238,9 @@ def _scope_sentence(headline: HeadlineData) -> str:
     row = next((row for run in runs for row in run.sets if row.set == headline.verdict_filter.set), None)
     prompt_note = ""
     if row is not None:
-        prompt_note = f" Each run answers {words.count(row.n, 'prompt')}"
-        prompt_note += f" in {words.count(row.clusters, 'cluster')}." if row.clusters else "."
-    bases = words.count(max(len({(run.model, run.base_seed) for run in base_runs(headline.results)}), 1), "base")
+        prompt_note = f" Each run answers {formatting.count(row.n, 'prompt')}"
+        prompt_note += f" in {formatting.count(row.clusters, 'cluster')}." if row.clusters else "."
+    bases = formatting.count(max(len({(run.model, run.base_seed) for run in base_runs(headline.results)}), 1), "base")
     if len({(effect.model, effect.base_seed) for effect in headline.results.marginals}) > 1:
         prompt_note += " Here the models are taken together; “Models side by side” has each for itself."
     if headline.worst is None:

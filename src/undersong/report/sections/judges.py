@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from undersong.report import words
+from undersong.report import formatting
 from undersong.report.judged import JudgeAgreement
-from undersong.report.panels import Table
-from undersong.report.schema import Results
+from undersong.report.tables import Table
+from undersong.results.schema import Results
 
 AGREEMENT_HEADINGS = (
     *("Judges", "set", "counted", "n", "both", "first only", "second only", "neither", "no verdict"),
@@ -38,9 +38,9 @@ def _kappa(agreement: JudgeAgreement) -> str:
     if agreement.kappa is None or agreement.kappa.value is None:
         return "not defined"
     center, low, high = (
-        words.decimal(number, 2) for number in (agreement.kappa.value, agreement.kappa.low, agreement.kappa.high)
+        formatting.decimal(number, 2) for number in (agreement.kappa.value, agreement.kappa.low, agreement.kappa.high)
     )
-    return center if agreement.kappa.low is None else f"{center} [{low},{words.NBSP}{high}]"
+    return center if agreement.kappa.low is None else f"{center} [{low},{formatting.NBSP}{high}]"
 
 
 def build_judge_disagreements(results: Results) -> Table | None:
@@ -48,7 +48,7 @@ def build_judge_disagreements(results: Results) -> Table | None:
     rows = tuple(
         (
             disagreement.prompt_id, f"{agreement.a} / {agreement.b}", agreement.set or "", disagreement.arm,
-            words.value_text(disagreement.seed), words.value_text(disagreement.step), words.modality_label(disagreement.modality), disagreement.system or "", disagreement.a, disagreement.b,
+            formatting.value_text(disagreement.seed), formatting.value_text(disagreement.step), formatting.modality_label(disagreement.modality), disagreement.system or "", disagreement.a, disagreement.b,
         )
         for agreement in results.judges
         for disagreement in agreement.disagreements

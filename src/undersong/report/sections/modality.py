@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from undersong.report import words
-from undersong.report.panels import NumberCell, Panel, PanelGroup, Table, number_cell, percent_cell
-from undersong.report.schema import Results
+from undersong.report import formatting
 from undersong.report.summary import Facet, VerdictFilter, default_verdict_filter, estimate_rate, facets, kind_order
 from undersong.report.svg import PlotFrame, kind_class, percent_axis, tag
+from undersong.report.tables import NumberCell, Panel, PanelGroup, Table, number_cell, percent_cell
+from undersong.results.schema import Results
 from undersong.statistics import paired_runs
 
 HEIGHT = 216
@@ -67,7 +67,7 @@ def build_modality_comparison(results: Results) -> ModalityComparison | None:
     top = percent_axis(max(max(pair.audio, pair.text) for _, _, pairs in plotted_pairs for pair in pairs))[0]
     groups: dict[str, list[Panel]] = {}
     for facet, modality, pairs in plotted_pairs:
-        title = f"{words.modality_label(modality).capitalize()} prompts"
+        title = f"{formatting.modality_label(modality).capitalize()} prompts"
         groups.setdefault(facet.title, []).append(
             Panel(title, _pair_plot(facet, verdict_filter, modality, pairs, top, title))
         )
@@ -121,21 +121,19 @@ def _pair_plot(
     base = estimate_rate(verdict_filter.run_rates(facet.base_runs, modality))
     if base is not None:
         marks.append(frame.reference_line(base.mean, "k-base", base.low, base.high))
-        marks.append(frame.right_labels([(base.mean, f"base {words.percent_number(base.mean)}", "k-base")]))
+        marks.append(frame.right_labels([(base.mean, f"base {formatting.percent_number(base.mean)}", "k-base")]))
     x_ticks, kind_summaries = [], []
     for i, (kind, members) in enumerate(kinds.items()):
         left, right = i - 0.22, i + 0.22
         x_ticks += [(left, "audio"), (right, "text")]
         for pair in members:
-            description = (
-                f"{kind}, seed {pair.seed}: audio {words.percent(pair.audio)}, text {words.percent(pair.text)}"
-            )
+            description = f"{kind}, seed {pair.seed}: audio {formatting.percent(pair.audio)}, text {formatting.percent(pair.text)}"
             marks.append(frame.polyline([(left, pair.audio), (right, pair.text)], f"pair {kind_class(kind)}"))
             marks.append(frame.dot(left, pair.audio, kind, description))
             marks.append(frame.dot(right, pair.text, kind, description, "hollow"))
         marks.append(tag("text", kind, x=f"{frame.x(i):.2f}%", y=HEIGHT + 38, class_=f"name mid {kind_class(kind)}"))
         audio, text = (sum(rates) / len(members) for rates in ([p.audio for p in members], [p.text for p in members]))
-        kind_summaries.append(f"{kind}: audio {words.percent(audio)}, text {words.percent(text)}")
+        kind_summaries.append(f"{kind}: audio {formatting.percent(audio)}, text {formatting.percent(text)}")
     description = (
         f"{title}: {verdict_filter.rate_label} of audio-trained and text-trained runs. {'; '.join(kind_summaries)}."
     )
@@ -152,10 +150,12 @@ def _difference_rows(
         audio_mean, text_mean = (sum(rates.values()) / len(members) for rates in (audio, text))
         ends = (None if end is None else 100 * end for end in (difference.difference, difference.low, difference.high))
         difference_text = " ".join(
-            filter(None, (words.points(difference.difference), words.bracket(difference.low, difference.high)))
+            filter(
+                None, (formatting.points(difference.difference), formatting.bracket(difference.low, difference.high))
+            )
         )
         yield (
-            _selection_label(kind, facet), words.modality_label(modality), str(len(members)), percent_cell(audio_mean), percent_cell(text_mean), NumberCell(difference_text, *ends),
+            _selection_label(kind, facet), formatting.modality_label(modality), str(len(members)), percent_cell(audio_mean), percent_cell(text_mean), NumberCell(difference_text, *ends),
         )  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def _pair_rows(facet: Facet, modality: str, pairs: Sequence[ModalityPair]) -> It
         condition_cells = (number_cell(value, decimals=0) for value in (pair.draw, pair.seed, pair.step))
         yield (
             _selection_label(pair.kind, facet),
-            words.modality_label(modality),
+            formatting.modality_label(modality),
             *condition_cells,
             percent_cell(pair.audio),
             percent_cell(pair.text),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from undersong.report import words
-from undersong.report.panels import Table, training_label
-from undersong.report.schema import Results
-from undersong.report.variation import RunNoiseRecord
+from undersong.report import formatting
+from undersong.report.tables import Table, training_label
+from undersong.results.schema import Results
+from undersong.results.schema_outcomes import RunNoiseRecord
 
 RUN_NOISE_HEADINGS = (
     "Base",
@@ -27,11 +27,15 @@ def build_run_noise_table(results: Results) -> Table | None:
 
 def _run_noise_row(run_noise: RunNoiseRecord) -> tuple[str, ...]:
     prompt_label = " · ".join(
-        filter(None, (run_noise.set, words.modality_label(run_noise.modality) if run_noise.modality else ""))
+        filter(None, (run_noise.set, formatting.modality_label(run_noise.modality) if run_noise.modality else ""))
     )
-    names = run_noise.model or words.MISSING, training_label(run_noise.train_modality), prompt_label
+    names = run_noise.model or formatting.MISSING, training_label(run_noise.train_modality), prompt_label
     if run_noise.sd is None:
-        return (*names, words.MISSING, run_noise.note or "not estimated", words.MISSING)
-    spread = " ".join(filter(None, (words.percent_number(run_noise.sd), words.bracket(run_noise.low, run_noise.high))))
-    max_difference = words.MISSING if run_noise.reach is None else f"{words.percent_number(run_noise.reach)} points"
+        return (*names, formatting.MISSING, run_noise.note or "not estimated", formatting.MISSING)
+    spread = " ".join(
+        filter(None, (formatting.percent_number(run_noise.sd), formatting.bracket(run_noise.low, run_noise.high)))
+    )
+    max_difference = (
+        formatting.MISSING if run_noise.reach is None else f"{formatting.percent_number(run_noise.reach)} points"
+    )
     return (*names, f"{run_noise.runs} in {run_noise.groups}", spread, max_difference)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from undersong.report import words
-from undersong.report.panels import NumberCell, Panel, PanelGroup, Table, percent_cell
-from undersong.report.schema import DefenseRecord, MeanWithInterval
+from undersong.report import formatting
+from undersong.report.priced import DefenseRecord, MeanWithInterval
 from undersong.report.svg import PlotFrame, percent_axis, tag
+from undersong.report.tables import NumberCell, Panel, PanelGroup, Table, percent_cell
 
 HEIGHT, WIDTH = 190, 320  # pixels; the width is that of a usual page
 MIN_DEFENSES = 4  # rows that are worth a picture
@@ -102,7 +102,9 @@ def _tradeoff_panel(name: str, points: Sequence[TradeoffPoint], rate: str) -> Pa
         frame.polyline(front, "mean k-base dashed"),
     ]
     marks += _numbered_dots(frame, points, rate)
-    description = "; ".join(f"{p.name}: {rate} {words.percent(p.jsr)}, {words.percent(p.cost)}" for p in points)
+    description = "; ".join(
+        f"{p.name}: {rate} {formatting.percent(p.jsr)}, {formatting.percent(p.cost)}" for p in points
+    )
     key = tuple(f"{point.number} {point.name}" for point in points)
     return Panel(name, frame.draw(marks, f"{rate} against {name}. {description}."), key)
 
@@ -119,7 +121,7 @@ def _numbered_dots(frame: PlotFrame, points: Sequence[TradeoffPoint], rate: str)
         ]
         dx, dy = (free_offsets or offsets)[0]
         occupied.append((x + dx, y + dy, half, 5.0))
-        description = f"{point.name}: {rate} {words.percent(point.jsr)}, {words.percent(point.cost)}"
+        description = f"{point.name}: {rate} {formatting.percent(point.jsr)}, {formatting.percent(point.cost)}"
         yield frame.dot(point.jsr, point.cost, "base" if point.name == "none" else "distant", description)
         x_at = f"{frame.x(point.jsr):.2f}%"
         yield tag("text", str(point.number), x=x_at, y=y, dx=dx, dy=dy + 4, class_="tick mid")

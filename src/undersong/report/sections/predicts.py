@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from undersong.report import words
-from undersong.report.beforehand import ValueWithInterval
-from undersong.report.panels import Table, training_label
-from undersong.report.schema import Results
+from undersong.report import formatting
 from undersong.report.summary import rate_name
-from undersong.report.variation import ProximityVsJsrRecord
+from undersong.report.tables import Table, training_label
+from undersong.results.schema import Results
+from undersong.results.schema_outcomes import ProximityVsJsrRecord
+from undersong.results.schema_screening import ValueWithInterval
 
 PROXIMITY_HEADINGS = (
     "Axis", "Base", "trained, asked", "rank correlation", "alone, points an SD", "with the others", "VIF", "largest in",
@@ -30,16 +30,16 @@ def proximity_notes(results: Results) -> tuple[str, ...]:
 
 def _proximity_rows(record: ProximityVsJsrRecord) -> Iterator[tuple[str, ...]]:
     prompt_label = " · ".join(
-        filter(None, (record.set, words.modality_label(record.modality) if record.modality else ""))
+        filter(None, (record.set, formatting.modality_label(record.modality) if record.modality else ""))
     )
     condition = f"{training_label(record.train_modality)} · {prompt_label} ({record.points} selections, {record.replicates} runs)"
     for predictor in record.predictors:
-        joint = words.MISSING if predictor.joint is None else _points_interval(predictor.joint)
-        largest = words.MISSING if predictor.dominant is None else words.percent(predictor.dominant)
-        inflation = words.decimal(predictor.inflation, 1)
+        joint = formatting.MISSING if predictor.joint is None else _points_interval(predictor.joint)
+        largest = formatting.MISSING if predictor.dominant is None else formatting.percent(predictor.dominant)
+        inflation = formatting.decimal(predictor.inflation, 1)
         yield (
             predictor.name,
-            record.model or words.MISSING,
+            record.model or formatting.MISSING,
             condition,
             _decimal_interval(predictor.rank),
             _points_interval(predictor.slope),
@@ -50,9 +50,9 @@ def _proximity_rows(record: ProximityVsJsrRecord) -> Iterator[tuple[str, ...]]:
 
 
 def _decimal_interval(value: ValueWithInterval) -> str:
-    center, low, high = (words.decimal(number, 2) for number in (value.value, value.low, value.high))
-    return center if value.low is None else f"{center} [{low},{words.NBSP}{high}]"
+    center, low, high = (formatting.decimal(number, 2) for number in (value.value, value.low, value.high))
+    return center if value.low is None else f"{center} [{low},{formatting.NBSP}{high}]"
 
 
 def _points_interval(value: ValueWithInterval) -> str:
-    return " ".join(filter(None, (words.points(value.value), words.bracket(value.low, value.high))))
+    return " ".join(filter(None, (formatting.points(value.value), formatting.bracket(value.low, value.high))))

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from undersong.report import words
-from undersong.report.beforehand import AxisAgreementRecord, AxisScreening, NeighborPair
-from undersong.report.clips import MAX_CLIP_SECONDS, AudioFiles, AudioPlayer, EmbeddedPlayers, embed_players
-from undersong.report.panels import Panel, Table
-from undersong.report.schema import Results
+from undersong.report import formatting
+from undersong.report.audio_players import MAX_CLIP_SECONDS, AudioFiles, AudioPlayer, EmbeddedPlayers, embed_players
 from undersong.report.sections import distances
 from undersong.report.svg import LinearScale, interval_strip
+from undersong.report.tables import Panel, Table
+from undersong.results.schema import Results
+from undersong.results.schema_screening import AxisAgreementRecord, AxisScreening, NeighborPair
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +104,12 @@ def build_samples(results: Results, audio: AudioFiles) -> SamplesSection | None:
 def _missing_audio_note(embedded: EmbeddedPlayers) -> str:
     phrases = []
     if embedded.truncated:
-        phrases.append(f"{words.count(embedded.truncated, 'clip')} cut to {MAX_CLIP_SECONDS}{words.THIN_SPACE}s")
+        phrases.append(
+            f"{formatting.count(embedded.truncated, 'clip')} cut to {MAX_CLIP_SECONDS}{formatting.THIN_SPACE}s"
+        )
     if embedded.skipped:
-        phrases.append(f"{words.count(embedded.skipped, 'clip')} without a player")
-    return f"To keep this file small: {words.join_items(phrases)}." if phrases else ""
+        phrases.append(f"{formatting.count(embedded.skipped, 'clip')} without a player")
+    return f"To keep this file small: {formatting.join_items(phrases)}." if phrases else ""
 
 
 def _quarantine_table(screens: Sequence[AxisScreening], names: Sequence[str]) -> Table | None:
@@ -115,7 +117,7 @@ def _quarantine_table(screens: Sequence[AxisScreening], names: Sequence[str]) ->
     axes_by_item: dict[tuple[str, str], list[str]] = {}
     for screen, name in zip(screens, names, strict=True):
         for item in screen.quarantined:
-            axes_by_item.setdefault((item.id, item.reason or words.MISSING), []).append(name)
+            axes_by_item.setdefault((item.id, item.reason or formatting.MISSING), []).append(name)
     rows = tuple((id, reason, ", ".join(axes)) for (id, reason), axes in axes_by_item.items())
     return Table("In quarantine: left out, and why", ("Sample", "Reason", "Axes"), rows, names=3) if rows else None
 
@@ -128,7 +130,7 @@ def _screening_title(screen: AxisScreening, several_harm_sets: bool, several_mod
 
 def _axis_samples(screen: AxisScreening, name: str, players: Mapping[str, AudioPlayer]) -> AxisSamples:
     neighbors = [*screen.closest, *screen.distant]
-    decimals = words.distance_decimals(item.distance for item in neighbors)
+    decimals = formatting.distance_decimals(item.distance for item in neighbors)
     return AxisSamples(
         name=name,
         facts=_screening_facts(screen),
@@ -141,17 +143,17 @@ def _axis_samples(screen: AxisScreening, name: str, players: Mapping[str, AudioP
 def _screening_facts(screen: AxisScreening) -> str:
     parts = [
         f"encoder {screen.encoder}" if screen.encoder else "",
-        f"{words.count(screen.n_pool, 'sample')} in the pool" if screen.n_pool is not None else "",
-        f"{words.count(screen.n_harm, 'harmful item')} as reference" if screen.n_harm is not None else "",
+        f"{formatting.count(screen.n_pool, 'sample')} in the pool" if screen.n_pool is not None else "",
+        f"{formatting.count(screen.n_harm, 'harmful item')} as reference" if screen.n_harm is not None else "",
         f"score: {screen.score}" if screen.score else "",
         {True: "centred", False: "not centred", None: ""}[screen.centred],
         f"{len(screen.quarantined)} in quarantine",
     ]
     if screen.distances.get("median") is not None:
         parts.append(
-            f"median distance {words.decimal(screen.distances['median'], words.distance_decimals(screen.distances.values()))}"
+            f"median distance {formatting.decimal(screen.distances['median'], formatting.distance_decimals(screen.distances.values()))}"
         )
-    return words.capitalize_first("; ".join(filter(None, parts)) + ".")
+    return formatting.capitalize_first("; ".join(filter(None, parts)) + ".")
 
 
 def _sample_row(neighbor: NeighborPair, position: int, decimals: int, players: Mapping[str, AudioPlayer]) -> SampleRow:
@@ -161,9 +163,9 @@ def _sample_row(neighbor: NeighborPair, position: int, decimals: int, players: M
         id=neighbor.id,
         text=neighbor.text or "",
         speaker=neighbor.speaker or "",
-        distance=words.decimal(neighbor.distance, decimals),
+        distance=formatting.decimal(neighbor.distance, decimals),
         further=tuple(
-            f"{name} {words.decimal(value, decimals)}" for name, value in other_distances if value is not None
+            f"{name} {formatting.decimal(value, decimals)}" for name, value in other_distances if value is not None
         ),
         nearest_id=neighbor.nearest_id or "",
         nearest_text=neighbor.nearest_text or "",
@@ -184,7 +186,7 @@ def _label_medians(screen: AxisScreening) -> Iterable[LabelMedianMark]:
         return
     lowest, highest = min(values), max(values)
     x = LinearScale((lowest, highest) if highest > lowest else (lowest - 1, lowest + 1), (4.0, 96.0))
-    decimals = words.distance_decimals(values)
+    decimals = formatting.distance_decimals(values)
     reference = screen.distances.get("median")
     in_range = reference is not None and lowest <= reference <= highest
     for label, group in screen.by_label.items():
@@ -194,8 +196,8 @@ def _label_medians(screen: AxisScreening) -> Iterable[LabelMedianMark]:
             picture = interval_strip(
                 label_median.median, None, None, x, "base", reference=reference if in_range else None
             )
-            n = f"{label_median.n:,}" if label_median.n is not None else words.MISSING
-            yield LabelMedianMark(label, value, n, words.decimal(label_median.median, min(decimals, 4)), picture)
+            n = f"{label_median.n:,}" if label_median.n is not None else formatting.MISSING
+            yield LabelMedianMark(label, value, n, formatting.decimal(label_median.median, min(decimals, 4)), picture)
 
 
 def _heatmaps(agreement: AxisAgreementRecord) -> Iterable[AgreementHeatmap]:
@@ -214,5 +216,5 @@ def _heatmaps(agreement: AxisAgreementRecord) -> Iterable[AgreementHeatmap]:
 
 def _heatmap_cell(value: float | None) -> tuple[str, float, str]:
     if value is None:
-        return words.MISSING, 0.0, ""
-    return words.decimal(value, 2), round(min(abs(value), 1.0), 3), "below" if value < 0 else "above"
+        return formatting.MISSING, 0.0, ""
+    return formatting.decimal(value, 2), round(min(abs(value), 1.0), 3), "below" if value < 0 else "above"

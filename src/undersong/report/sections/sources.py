@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from undersong.report import words
-from undersong.report.panels import Table, training_label
-from undersong.report.schema import Results
-from undersong.report.variation import VarianceComponentRecord, VarianceRecord
+from undersong.report import formatting
+from undersong.report.tables import Table, training_label
+from undersong.results.schema import Results
+from undersong.results.schema_outcomes import VarianceComponentRecord, VarianceRecord
 
 VARIANCE_HEADINGS = (
     "Asked, trained",
@@ -35,8 +35,8 @@ def variance_notes(results: Results) -> list[str]:
     for variance in results.variance:
         if variance.seed_by_prompts is not None:
             sentences.append(
-                f"{_variance_label(variance)}: {words.percent_number(variance.seed_by_prompts)} points of the seed’s SD are there because "
-                f"{words.count(variance.n, 'prompt')} are few; what else there is only more seeds average out."
+                f"{_variance_label(variance)}: {formatting.percent_number(variance.seed_by_prompts)} points of the seed’s SD are there because "
+                f"{formatting.count(variance.n, 'prompt')} are few; what else there is only more seeds average out."
             )
         if variance.note:
             sentences.append(f"{_variance_label(variance)}: {variance.note}")
@@ -44,24 +44,24 @@ def variance_notes(results: Results) -> list[str]:
 
 
 def _variance_row(variance: VarianceRecord, component: VarianceComponentRecord) -> tuple[str, ...]:
-    spread = words.MISSING
+    spread = formatting.MISSING
     if component.sd is not None:
         spread = " ".join(
-            filter(None, (words.percent_number(component.sd), words.bracket(component.low, component.high)))
+            filter(None, (formatting.percent_number(component.sd), formatting.bracket(component.low, component.high)))
         )
-    values = str(component.groups) if component.groups else words.MISSING
+    values = str(component.groups) if component.groups else formatting.MISSING
     return (
         _variance_label(variance),
         component.name,
         component.note or "",
         values,
         spread,
-        words.percent(component.share),
+        formatting.percent(component.share),
     )
 
 
 def _variance_label(variance: VarianceRecord) -> str:
     prompt_label = " · ".join(
-        filter(None, (variance.set, words.modality_label(variance.modality) if variance.modality else ""))
+        filter(None, (variance.set, formatting.modality_label(variance.modality) if variance.modality else ""))
     )
     return f"{prompt_label}, {training_label(variance.train_modality).lower()}"

@@ -1,0 +1,148 @@
+"""The Python API: screen, audit and compare, as the verbs of the same names, with results that a notebook can use.
+
+Options are the verbs' own; what goes wrong is an UndersongError of one sentence.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from undersong.evaluation.comparison import comparison_sentence
+from undersong.evaluation.multi_model_comparison import (
+    BaselineComparison,
+    compare_many,
+    comparison_summary_lines,
+    multi_model_json,
+)
+from undersong.evaluation.verdicts import read_verdicts
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.pipeline.frames import import_pandas, to_data_frame
+from undersong.pipeline.run import run
+from undersong.pipeline.screening import Screened, ScreeningOptions
+from undersong.pipeline.screening import run_screening as screen_files
+from undersong.report.sections import headline
+from undersong.results.schema import Results, parse_results
+from undersong.study import Study, load_study, parse_study
+from undersong.suggestions import did_you_mean
+from undersong.types import UndersongError, Verdict
+
+Verdicts = str | Path | Sequence[Verdict]  # a verdict file, or its rows
+
+
+def screen(
+    pool: str | Path,
+    harm: str | Path | Mapping[str, str | Path],
+    out: str | Path | None = None,
+    **options: Any,
+) -> Screened:
+    """How close a pool of benign samples lies to harmful ones, and which of them a rule keeps.
+
+    `pool` and `harm`: corpora, as the command line takes them; several harm sets by name.  `out`: folder for tables,
+    selection and what is kept; None: nothing is left on disk.  `options`: the fields of `Asked`, such as
+    axes={"semantic": "tfidf"}, by="semantic", keep="distant:0.25+group<=3", store="store".
+    """
+    option_names = [field.name for field in fields(ScreeningOptions)]
+    if unknown := [name for name in options if name not in option_names]:
+        hint = did_you_mean(unknown[0], option_names) or f"; there are {', '.join(option_names)}."
+        raise UndersongError(f"A screening has no option {unknown[0]!r}{hint}")
+    screening_options = ScreeningOptions(**options)
+    if screening_options.engine.shard is not None:
+        raise UndersongError("One shard of a screening has no result; embed it with `undersong screen --shard`.")
+    with tempfile.TemporaryDirectory() as temporary_folder:
+        screened = screen_files(
+            pool, harm, Path(temporary_folder) / "screening" if out is None else out, screening_options
+        )
+    assert screened is not None  # only a shard gives None
+    return screened
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What a study found: its results, checked and typed, and the folder that holds them with report and verdicts."""
+
+    folder: Path
+    result_hash: str
+    results: Results
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the report."""
+        return "".join(text for text, _ in headline.build_headline(self.results).title)
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame of `results.parquet`: a row a run, step and set of prompts, as asked and judged."""
+        import pyarrow.parquet as pq
+
+        return to_data_frame(pq.read_table(self.folder / "results.parquet"))
+
+
+def audit(
+    study: str | Path | Mapping[str, Any] | Study,
+    out: str | Path | None = None,
+    *,
+    store: str | Path | None = None,
+    loading: Loading = DEFAULT_LOAD_OPTIONS,
+    show_replies: bool = False,
+    log: Callable[[str], None] = lambda _line: None,
+) -> Audited:
+    """Do all that a study says and is not in the store yet.
+
+    `study`: a YAML file, its keys and values, or a Study.  `out`: default out/STUDY; `store`: default OUT/store.  `say`
+    hears what is being done.
+    """
+    if isinstance(study, Mapping):
+        study = parse_study(dict(study), "the study")
+    elif not isinstance(study, Study):
+        study = load_study(study)
+    folder = Path(out) if out is not None else Path("out") / study.study
+    store_path = Path(store) if store is not None else None
+    with warnings.catch_warnings():
+        # peft asks transformers for names that it deprecates: nothing that a caller can mend
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\b")
+        study_run = run(study, folder, store_path, loading=loading, show_replies=show_replies, say=log)
+    return Audited(study_run.folder, study_run.result_hash, parse_results(study_run.results))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Models against a first one, prompt by prompt; `p_adjusted` of an arm is by Holm over all arms."""
+
+    arms: tuple[BaselineComparison, ...]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What was found, in sentences, and what a reader must know."""
+        if len(self.arms) > 1:
+            return tuple(comparison_summary_lines(self.arms))
+        comparison = self.arms[0].comparison
+        return comparison_sentence(comparison), *comparison.notes
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame, a row an arm; columns as the keys of `undersong compare --json`, joined by points."""
+        return import_pandas().json_normalize(multi_model_json(self.arms)["arms"])
+
+
+def compare(before: Verdicts, after: Verdicts | Mapping[str, Verdicts], **selection: Any) -> Compared:
+    """Two verdict tables, or several against the first, paired by prompt.
+
+    `after`: one table, or several by the name of their model.  `choices`: judge, set, modality and system, each a name
+    where a table holds several, and allow_unpaired.
+    """
+    after_by_name = after if isinstance(after, Mapping) else {_table_name(after, "AFTER"): after}
+    after_verdicts = {name: _load_verdicts(verdicts) for name, verdicts in after_by_name.items()}
+    return Compared(
+        compare_many(_load_verdicts(before), after_verdicts, baseline_name=_table_name(before, "BEFORE"), **selection)
+    )
+
+
+def _load_verdicts(verdicts: Verdicts) -> Sequence[Verdict]:
+    return read_verdicts(Path(verdicts)) if isinstance(verdicts, str | Path) else verdicts
+
+
+def _table_name(verdicts: Verdicts, default: str) -> str:
+    return str(verdicts) if isinstance(verdicts, str | Path) else default

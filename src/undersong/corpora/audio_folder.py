@@ -1,0 +1,132 @@
+"""Folders of audio and what was said in it: a transcript file, LibriSpeech's `*.trans.txt`, or Parquet files.
+
+Knows names and layouts; does not open audio.  A transcript without its file, and a file without a transcript, are
+named: the first is an item whose audio cannot be opened later, the second is an item without text.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from undersong.corpora.tables import LocatedRow, csv_rows, json_rows, text_lines
+from undersong.types import UndersongError
+
+AUDIO_SUFFIXES = frozenset([".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".m4a"])
+FILE_COLUMNS = ("file", "file_name", "filename", "path", "audio")  # how a transcript file calls the audio's name
+TRANSCRIPT_SUFFIXES = (".csv", ".tsv", ".jsonl")
+LIBRISPEECH_SUFFIX = ".trans.txt"
+SPLIT_FILE_NAME = re.compile(r"(.+?)(?:-\d{5}-of-\d{5})+(?:-[0-9a-f]+)?\.parquet")  # as `datasets` names shards
+
+
+def detect_folder_format(folder: Path) -> str:
+    """`folder`, `librispeech` or `parquet-folder`.  UndersongError for a folder that is none of them, or two.
+
+    Audio that nothing was written down for is a `folder`, too: its sound can be screened.
+    """
+    matches = {
+        "folder": bool(_transcript_files(folder)),
+        "librispeech": any(name.endswith(LIBRISPEECH_SUFFIX) for name in _file_names(folder)),
+        "parquet-folder": bool(_parquet_paths(folder)),
+    }
+    formats = [name for name, present in matches.items() if present]
+    if len(formats) == 1:
+        return formats[0]
+    if not formats and any(Path(name).suffix.lower() in AUDIO_SUFFIXES for name in _file_names(folder)):
+        return "folder"
+    if formats:
+        raise UndersongError(f"{folder} could be {' or '.join(formats)}; say which by the format.")
+    raise UndersongError(
+        f"There is no manifest in {folder}: no corpus.parquet, no {', '.join(TRANSCRIPT_SUFFIXES)} with a column `file`, "
+        f"no *{LIBRISPEECH_SUFFIX}, no *.parquet and no audio; add one."
+    )
+
+
+def transcript_rows(folder: Path) -> Iterator[LocatedRow]:
+    """Rows of the folder's transcript file (.csv, .tsv, .jsonl with a column `file`), if there is one, then the audio
+    that it does not name.
+
+    An item's id is its `id` column, else its file's path below the folder without the suffix.
+    """
+    files = _transcript_files(folder)
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise UndersongError(f"{folder} needs one transcript file with a column `file`; it has {names}.")
+    named_files: set[str] = set()
+    for location, row in (row for file in files for row in _transcript_table(file)):
+        column = next((name for name in FILE_COLUMNS if isinstance(row, dict) and row.get(name)), None)
+        if column is None or not isinstance(row[column], str):
+            raise UndersongError(f"{location} names no file; fill in the column `file`.")
+        file = os.path.relpath(os.path.join(folder, row[column]), folder)
+        named_files.add(file)
+        other_columns = {name: value for name, value in row.items() if name != column}
+        yield location, {"id": _stem(file), **other_columns, "audio": row[column]}
+    for name in _file_names(folder):
+        if Path(name).suffix.lower() in AUDIO_SUFFIXES and name not in named_files:
+            yield f"{folder / name}", {"id": _stem(name), "audio": name}
+
+
+def librispeech_rows(folder: Path) -> Iterator[LocatedRow]:
+    """LibriSpeech: `SPEAKER-CHAPTER-NUMBER TEXT` in every `*.trans.txt`, the audio beside it; speaker by the id."""
+    names = _file_names(folder)
+    audio = {os.path.splitext(name)[0]: name for name in names if Path(name).suffix.lower() in AUDIO_SUFFIXES}
+    for file in (name for name in names if name.endswith(LIBRISPEECH_SUFFIX)):
+        for number, line in enumerate(text_lines(folder / file), 1):
+            location = f"Line {number} of {folder / file}"
+            if not line.strip():
+                continue
+            key, _, text = line.strip().partition(" ")
+            parts = key.split("-")
+            if len(parts) != 3 or not text.strip():
+                raise UndersongError(f"{location} is not `SPEAKER-CHAPTER-NUMBER TEXT`; mend the line.")
+            audio_stem = (Path(file).parent / key).as_posix()
+            row = {"id": key, "text": text.strip(), "speaker": parts[0], "chapter": parts[1]}
+            yield location, {**row, "audio": audio.get(audio_stem, f"{audio_stem}.flac")}
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files of a folder, by name.  UndersongError where there are several splits: one is one corpus."""
+    files = _parquet_paths(folder)
+    splits = {split_match[1] if (split_match := SPLIT_FILE_NAME.fullmatch(file.name)) else "" for file in files}
+    if len(splits) > 1:
+        raise UndersongError(
+            f"{folder} holds several splits ({', '.join(sorted(splits - {''}))}); name one file or folder."
+        )
+    if not files:
+        raise UndersongError(f"There is no *.parquet in {folder}; check the path.")
+    return files
+
+
+def _parquet_paths(folder: Path) -> list[Path]:
+    return [folder / name for name in _file_names(folder) if name.endswith(".parquet")]
+
+
+def _transcript_files(folder: Path) -> list[Path]:
+    """Files right in the folder, by name, whose first row has a column that names audio."""
+    out = []
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in TRANSCRIPT_SUFFIXES and file.is_file():
+            _, row = next(_transcript_table(file), ("", {}))
+            if isinstance(row, dict) and any(name in row for name in FILE_COLUMNS):
+                out.append(file)
+    return out
+
+
+def _transcript_table(file: Path) -> Iterator[LocatedRow]:
+    return json_rows(file) if file.suffix.lower() == ".jsonl" else csv_rows(file)
+
+
+def _file_names(folder: Path) -> list[str]:
+    """Paths of all regular files below the folder, relative to it, sorted; links to folders are not followed."""
+    out = []
+    for directory, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        relative_directory = Path(directory).relative_to(folder)
+        out += [(relative_directory / name).as_posix() for name in files if (Path(directory) / name).is_file()]
+    return sorted(out)
+
+
+def _stem(file: str) -> str:
+    return os.path.splitext(file)[0].replace(os.sep, "/")

@@ -1,0 +1,165 @@
+"""From an audio file or its bytes to a decoded clip, or a reason why not.  Never silence, never a guess.
+
+Knows soundfile and soxr; does not know models.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from undersong.corpora.integrity import corruption_reason
+from undersong.corpora.sound.flac import FlacChecksum
+from undersong.types import Clip, Quarantined, Sample, UndersongError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SAMPLE_RATE_RANGE = (
+    1_000,
+    768_000,
+)  # outside, a sampling rate is a damaged header, and resampling by it would fill the memory
+MAX_AMPLITUDE = 8.0  # full scale is 1; codecs overshoot a little, integers written as floats by thousands
+BLOCK = 1 << 20
+MAX_FILE_BYTES = 4 << 30  # bytes of one file
+MAX_SECONDS = 6 * 3600  # seconds of one clip; at 16 kHz that is 1.4 GB in memory
+
+
+class UnreadableAudioError(UndersongError):
+    """The audio of one item cannot be used; `reason` says why, without the item's name."""
+
+    def __init__(self, sample_id: str, reason: str) -> None:
+        super().__init__(f"item {sample_id!r}: {reason}; mend or remove it.")
+        self.reason = reason
+
+
+def load_clip(sample: Sample, rate: int = 16_000) -> Clip:
+    """Decode a sample's audio (path or bytes, any channels and rate): (n,) float32, mean of channels, at `rate` Hz.
+
+    The content decides about the format, not the file's name.  Raises Unreadable.
+    """
+    import numpy as np
+    import soxr
+
+    try:
+        mono, native_rate = _decode(file_bytes(sample))
+        _check_amplitude(mono)
+    except ValueError as error:
+        raise UnreadableAudioError(sample.id, str(error)) from error
+    samples = mono if native_rate == rate else soxr.resample(mono, native_rate, rate)
+    if samples.size == 0:
+        raise UnreadableAudioError(sample.id, f"the audio is too short: {mono.size} samples at {native_rate} Hz")
+    return Clip(sample.id, np.ascontiguousarray(samples, dtype=np.float32), rate)
+
+
+def load_clips(samples: Sequence[Sample], rate: int = 16_000) -> tuple[list[Clip], list[Quarantined]]:
+    """Clips of the samples that can be read, in order, and the others with their reasons."""
+    clips, quarantined = [], []
+    for sample in samples:
+        try:
+            clips.append(load_clip(sample, rate))
+        except UnreadableAudioError as error:
+            quarantined.append(Quarantined(sample.id, error.reason))
+    return clips, quarantined
+
+
+def pcm_hash(clip: Clip) -> str:
+    """SHA-256 of what is heard: the rate and the float32 little-endian samples."""
+    return hashlib.sha256(f"{clip.rate}\n".encode() + clip.samples.astype("<f4").tobytes()).hexdigest()
+
+
+def file_bytes(sample: Sample) -> bytes:
+    """The encoded audio as it is; ValueError says why there is none."""
+    if sample.audio is None:
+        raise ValueError("there is no audio")
+    data = sample.audio if isinstance(sample.audio, bytes) else _read_file(sample.audio)
+    if not data:
+        raise ValueError("the audio file is empty")
+    return data
+
+
+def _read_file(path: str) -> bytes:
+    """A regular file's bytes.  A pipe or a device never ends or never begins, so it is not waited for."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:  # closes it whatever comes
+            status = os.fstat(descriptor)
+            if stat.S_ISDIR(status.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError(f"{path} is no file but a pipe, socket or device")
+            if status.st_size > MAX_FILE_BYTES:
+                raise ValueError(f"the audio file {path} has {status.st_size >> 20} MiB, above {MAX_FILE_BYTES >> 20}")
+            return file.read()
+    except OSError as error:
+        raise ValueError(f"the audio file {path} cannot be opened ({error.strerror})") from error
+
+
+def _decode(data: bytes) -> tuple[np.ndarray, int]:
+    """(frames,) float32, the mean of the channels, and the rate; ValueError if the audio is damaged or cut short."""
+    import numpy as np
+    import soundfile
+
+    blocks: list[np.ndarray] = []
+    frames_read = 0
+    try:
+        with soundfile.SoundFile(_AudioBuffer(data)) as file:
+            if not SAMPLE_RATE_RANGE[0] <= file.samplerate <= SAMPLE_RATE_RANGE[1]:
+                raise ValueError(f"the audio claims a sampling rate of {file.samplerate} Hz")
+            # By blocks: a damaged header may declare more frames than there is memory, and many channels are only in
+            # memory for a moment.
+            size = max(1, BLOCK // file.channels)
+            flac_checksum = FlacChecksum(data) if file.format == "FLAC" else None
+            while len(block := file.read(size, dtype="float32", always_2d=True)):
+                with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are looked for below
+                    blocks.append(block.mean(axis=1, dtype=np.float64).astype(np.float32))
+                frames_read += len(block)
+                if flac_checksum is not None:
+                    flac_checksum.add(block)
+                if frames_read > MAX_SECONDS * file.samplerate:  # hours of silence are a few bytes in FLAC or Opus
+                    raise ValueError(f"the audio is longer than {MAX_SECONDS / 3600:g} h; cut it")
+            declared_frames, header_log, rate, file_format = file.frames, file.extra_info, file.samplerate, file.format
+    except soundfile.SoundFileError as error:
+        detail = getattr(error, "error_string", str(error)).strip(" .")  # without the prefix: it holds an address
+        raise ValueError(f"the audio is damaged or in an unknown format (libsndfile: {detail})") from error
+    if not blocks:
+        raise ValueError("the audio holds no samples")
+    # Without an index the length of an MP3 is an estimate, so only a gross lack is a sign there.
+    if frames_read < declared_frames * (0.9 if file_format == "MP3" else 1):
+        raise ValueError(f"the audio is cut short: {frames_read / rate:.2f} s are left of it")
+    if (
+        reason := flac_checksum.corruption_reason()
+        if flac_checksum is not None
+        else corruption_reason(data, file_format, header_log)
+    ):
+        raise ValueError(reason)
+    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0], rate
+
+
+class _AudioBuffer(io.BytesIO):
+    """Bytes as a file that stays where it is when a damaged header sends libsndfile before its beginning.
+
+    An exception there, inside the library's callback, would only be printed.
+    """
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
+
+
+def _check_amplitude(signal: np.ndarray) -> None:
+    """ValueError for what no microphone records."""
+    import numpy as np
+
+    peak = float(max(signal.max(), -signal.min()))  # NaN where one is in it; no copies of what may be hours long
+    if not np.isfinite(peak):
+        raise ValueError("the audio holds NaN or infinite samples")
+    if peak > MAX_AMPLITUDE:
+        raise ValueError(f"the audio reaches {peak:g} where full scale is 1; scale it to -1..1")

@@ -1,0 +1,227 @@
+"""Corpora as files: read, filter and write manifests (JSONL or Parquet).  Knows items; does not open their audio."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from undersong.corpora.chat_formats import CHAT_PARSERS
+from undersong.corpora.rows import FIELDS, map_columns, parse_text_values, row_from_sample, sample_from_row
+from undersong.corpora.tables import LocatedRow, json_rows, parquet_rows
+from undersong.store import write_atomic
+from undersong.suggestions import suggest
+from undersong.types import Quarantined, Sample, UndersongError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CORPUS, QUARANTINE = "corpus.parquet", "quarantine.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A corpus as read: its items in order, those already set aside, and the folder relative audio paths start at."""
+
+    samples: tuple[Sample, ...]
+    quarantined: tuple[Quarantined, ...]
+    root: Path
+    format: str = "manifest"  # what the files were taken for: `open_manifest` finds it by content
+
+
+def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
+    """Read `*.jsonl`, `*.parquet`, or a corpus artefact's folder (whose quarantine comes along).
+
+    `root`: the folder no audio path may lead out of, links followed (default: any path is taken).
+    Raises UndersongError naming the file, and the line or row, for: no such file, another format, no items, a row
+    that is no object, a missing or repeated id, a field of the wrong type, a path outside `root`.
+    """
+    path = Path(path)
+    file = path / CORPUS if path.is_dir() else path
+    if not file.is_file():
+        raise UndersongError(f"There is no manifest {file}; check the path.")
+    audio_root = Path.cwd() / file.parent
+    samples = collect_samples(
+        ((location, sample_from_row(row, audio_root, location)) for location, row in _rows(file)), root
+    )
+    if not samples:
+        raise UndersongError(f"Manifest {file} holds no items; add some, one a line.")
+    return Manifest(samples, _read_quarantine(file), audio_root)
+
+
+def collect_samples(
+    located_samples: Iterable[tuple[str, Sample]], root: str | Path | None = None
+) -> tuple[Sample, ...]:
+    """The samples of (place, sample) pairs; UndersongError for an id that was there before or audio outside `root`."""
+    samples: dict[str, Sample] = {}
+    allowed_root = None if root is None else os.path.realpath(root)
+    for location, sample in located_samples:
+        if sample.id in samples:
+            raise UndersongError(f"{location} repeats the id {sample.id!r}; every item needs an id of its own.")
+        if allowed_root is not None and isinstance(sample.audio, str):
+            # realpath does not raise for a loop of links; a NUL, which no path can hold, it would.
+            real_path = "" if "\0" in sample.audio else os.path.realpath(sample.audio)
+            if not real_path or os.path.commonpath([allowed_root, real_path]) != allowed_root:
+                raise UndersongError(f"{location} names audio outside {root} ({sample.audio}); move it there.")
+        samples[sample.id] = sample
+    return tuple(samples.values())
+
+
+def write_manifest(samples: Sequence[Sample], path: str | Path) -> None:
+    """Write `*.jsonl` or `*.parquet`, whole or not at all; reading it back gives the same samples.
+
+    (As long as labels are sorted by name, as reading leaves them.)  JSONL cannot hold audio bytes: UndersongError.
+    """
+    path = Path(path)
+    rows = [row_from_sample(sample, Path.cwd() / path.parent) for sample in samples]
+    if path.suffix == ".jsonl":
+        write_atomic(path, "".join(map(_json_line, rows)).encode())
+    elif path.suffix == ".parquet":
+        write_atomic(path, _parquet_bytes(_arrow_table(rows)))
+    else:
+        raise UndersongError(f"{path} is neither .jsonl nor .parquet; choose one of these names.")
+
+
+def write_corpus(samples: Sequence[Sample], quarantined: Sequence[Quarantined], folder: str | Path) -> None:
+    """The corpus artefact's files: `corpus.parquet` and `quarantine.parquet` (id, reason)."""
+    import pyarrow as pa
+
+    write_manifest(samples, Path(folder) / CORPUS)
+    rows = [{"id": item.id, "reason": item.reason} for item in quarantined]
+    schema = pa.schema({"id": pa.string(), "reason": pa.string()})
+    write_atomic(Path(folder) / QUARANTINE, _parquet_bytes(pa.Table.from_pylist(rows, schema)))
+
+
+def audio_files(folder: str | Path) -> list[str]:
+    """The audio a corpus artefact names by path; its items are not read for it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = Path(folder) / CORPUS
+    column = pq.read_table(file, columns=["audio"]).column("audio")
+    if pa.types.is_struct(column.type):
+        column = pa.chunked_array([chunk.field("path") for chunk in column.chunks], pa.string())
+    paths = column.drop_null().to_pylist() if pa.types.is_string(column.type) else []
+    audio_root = str(Path.cwd() / file.parent)
+    return [os.path.join(audio_root, path) for path in paths]
+
+
+def filter_samples(samples: Sequence[Sample], filters: Mapping[str, str | Sequence[str]]) -> tuple[Sample, ...]:
+    """The samples whose every named column (speaker, group or a label) has one of the given values, in order.
+
+    UndersongError for a column or a value that no sample has, and where nothing is left.
+    """
+    matching = tuple(samples)
+    columns = {"speaker", "group"} | {name for sample in samples for name, _ in sample.labels}
+    for column, requested in filters.items():
+        values = {requested} if isinstance(requested, str) else set(requested)
+        if column not in columns:
+            raise UndersongError(f"No sample has a column {column!r}; {suggest(column, sorted(columns))}.")
+        present_values = {value for sample in samples if (value := sample.column(column)) is not None}
+        if absent := sorted(values - present_values):
+            raise UndersongError(f"No sample has {column} {absent[0]!r}; {suggest(absent[0], sorted(present_values))}.")
+        matching = tuple(sample for sample in matching if sample.column(column) in values)
+    if not matching:
+        raise UndersongError(f"No sample is left after the filter {dict(filters)}; ask for less at once.")
+    return matching
+
+
+def _rows(file: Path) -> Iterator[LocatedRow]:
+    """(where it stands, row) of every item."""
+    if file.suffix.lower() == ".jsonl":
+        return json_rows(file)
+    if file.suffix.lower() == ".parquet":
+        return parquet_rows(file, required_column="id")
+    raise UndersongError(f"Manifest {file} is neither .jsonl nor .parquet; convert it, one item a line or row.")
+
+
+def _json_line(row: dict[str, Any]) -> str:
+    if isinstance(row["audio"], bytes):
+        raise UndersongError(f"item {row['id']!r} holds audio as bytes, which JSONL cannot keep; write .parquet.")
+    return json.dumps({k: v for k, v in row.items() if v not in (None, [])}, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _read_quarantine(file: Path) -> tuple[Quarantined, ...]:
+    quarantine_file = file.with_name(QUARANTINE)
+    if file.name != CORPUS or not quarantine_file.is_file():
+        return ()
+    return tuple(Quarantined(row["id"], row["reason"]) for _, row in parquet_rows(quarantine_file))
+
+
+def _arrow_table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Fixed columns first, then labels as strings.  Audio: paths or bytes, or (mixed) Hugging Face's pair of both."""
+    import pyarrow as pa
+
+    audio_types = {type(row["audio"]) for row in rows} - {type(None)}
+    audio: Any = pa.large_binary() if audio_types == {bytes} else pa.string()
+    if len(audio_types) > 1:
+        audio = pa.struct({"bytes": pa.large_binary(), "path": pa.string()})
+        rows = [{**row, "audio": _audio_struct(row["audio"])} for row in rows]
+    column_types = {"audio": audio, "answers": pa.list_(pa.string()), "seconds": pa.float64()}
+    labels = sorted({name for row in rows for name in row} - set(FIELDS))
+    schema = pa.schema([(name, column_types.get(name, pa.string())) for name in (*FIELDS, *labels)])
+    return pa.Table.from_pylist(rows, schema)
+
+
+def _audio_struct(audio: str | bytes | None) -> dict[str, Any] | None:
+    return None if audio is None else {"bytes" if isinstance(audio, bytes) else "path": audio}
+
+
+def _parquet_bytes(table: pa.Table) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def manifest_from_rows(
+    rows: Iterable[LocatedRow],
+    row_format: str,
+    audio_root: Path,
+    id_prefix: str,
+    columns: Mapping[str, str] | None = None,
+    root: str | Path | None = None,
+    source: Path | None = None,
+) -> Manifest:
+    """Rows (with their places) as a Manifest; for a form of conversations each is turned into plain fields first.
+
+    `start`: where relative audio paths start; `stem`: what the ids of rows without one begin with; `named`: what an
+    error calls the whole by.
+    """
+    columns, quarantined, mapped_fields = dict(columns or {}), list[Quarantined](), set[str]()
+    source_name = audio_root / id_prefix if source is None else source
+
+    def located_samples() -> Iterator[tuple[str, Sample]]:
+        assigns_ids: bool | None = None
+        for number, (location, row) in enumerate(rows, 1):
+            if not isinstance(row, Mapping):
+                raise UndersongError(f"{location} is not an object with named fields; write one JSON object a line.")
+            default_id = f"{id_prefix}-{number:06d}"
+            if row_format in CHAT_PARSERS:
+                try:
+                    row = CHAT_PARSERS[row_format](row)
+                except ValueError as error:
+                    quarantined.append(Quarantined(str(row.get("id") or default_id), str(error)))
+                    continue
+            row = map_columns(row, columns, mapped_fields)
+            if row_format in ("csv", "folder"):
+                row = parse_text_values(row, location)
+            if assigns_ids is None:  # all or none: where the first row has an id, a later one without is a fault
+                assigns_ids = row.get("id") is None and "id" not in columns
+            if assigns_ids and row.get("id") is None:  # a row that has one, among those without, keeps it
+                row["id"] = default_id
+            yield location, sample_from_row(row, audio_root, location)
+
+    usable = collect_samples(located_samples(), root)
+    if not usable and not quarantined:
+        raise UndersongError(f"{source_name} holds no items; add some, one a line.")
+    if usable and (missing := sorted(set(columns) - mapped_fields)):
+        column = columns[missing[0]]
+        present_columns = sorted({name.removeprefix("source_") for sample in usable for name, _ in sample.labels})
+        raise UndersongError(f"No item of {source_name} has a column {column!r}; {suggest(column, present_columns)}.")
+    return Manifest(usable, tuple(quarantined), audio_root, row_format)

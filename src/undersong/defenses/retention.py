@@ -1,0 +1,76 @@
+"""Is what the tuning was for still learned?  The cost of a token of benign replies that no arm was trained on.
+
+A defense that takes the tuning off again has a JSR of 0 and is worth nothing; this tells it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from undersong.defenses.context import DefenseContext, mean_reply_loss
+from undersong.pipeline.stages import MODEL_PACKAGES, StudyArm, adapter_step_folder, encodable_samples
+from undersong.pipeline.stages.training import training_targets
+from undersong.stages.replies import apply_steering
+from undersong.store import Artifact, Draft
+from undersong.types import Sample
+
+MAX_SAMPLES = 64  # samples
+
+
+def held_out_samples(samples: Sequence[Sample], arms: Sequence[StudyArm]) -> list[Sample]:
+    """Samples in whole groups that no selection of `arms` has one of; at most `MOST`, by a hash of their ids."""
+    trained = {sample_id for arm in arms if arm.selection is not None for sample_id in arm.selection.ids}
+    clusters = {sample.cluster for sample in samples if sample.id in trained}
+    remaining = [sample for sample in samples if sample.cluster not in clusters]
+    return sorted(remaining, key=lambda sample: hashlib.sha256(sample.id.encode()).hexdigest())[:MAX_SAMPLES]
+
+
+def measure_task_loss(
+    context: DefenseContext,
+    arms: Sequence[StudyArm],
+    adapter: Artifact | None,
+    step: int,
+    system: str,
+    steering: Artifact | None,
+) -> Artifact:
+    """`learned.json`: mean loss a token of the target replies, null where no sample is left; asked in the modality that
+    the first of `arms` trains in, on samples that none of them was trained on."""
+    study, pool, arm = context.study, context.record.pool, arms[0]
+    system_text, target = study.system_text(system), study.tuning.target
+    features = context.audio_features(pool)
+
+    def make(draft: Draft) -> None:
+        from undersong.evaluation.prompts import make_prompts
+        from undersong.models.lora import use_adapter
+
+        assert arm.modality is not None
+        samples, loss = held_out_samples(encodable_samples(pool, features)[0], arms), None
+        if samples:
+            prompts = make_prompts(
+                samples, set_name="pool", harmful=False, modality=arm.modality, system=system, system_text=system_text
+            )
+            base = context.run_context.model(arm.model, [features])
+            with use_adapter(base, adapter_step_folder(adapter, step)) as model, apply_steering(model, steering):
+                loss = mean_reply_loss(model, list(zip(prompts, training_targets(samples, target))))
+        with draft.file("learned.json") as path:
+            path.write_text(json.dumps({"loss": loss, "n": len(samples)}) + "\n", encoding="utf-8")
+
+    selection_hashes = sorted(
+        {trained_arm.selection.ids_hash for trained_arm in arms if trained_arm.selection is not None}
+    )
+    config = {
+        "apart_from": selection_hashes,
+        "modality": arm.modality,
+        "system": system_text,
+        "target": target,
+        "step": step,
+        "loading": context.run_context.loading.cache_key,
+    }
+    inputs: dict[str, Artifact | str] = {"model": context.weights_hash, "pool": pool.artifact, "heard": features}
+    if adapter is not None:
+        inputs["adapter"] = adapter
+    if steering is not None:
+        inputs["steering"] = steering
+    return context.run_context.store.get_or_make("learned", 1, config, inputs, make, packages=MODEL_PACKAGES)

@@ -1,0 +1,73 @@
+"""The base's refusal direction put back into a tuned model: where, and how strongly, is chosen here."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from undersong.defenses.context import (
+    DefenseContext,
+    base_replies,
+    fit_refusal_artifact,
+    load_refusal_direction,
+    mean_reply_loss,
+)
+from undersong.pipeline.stages import MODEL_PACKAGES
+from undersong.store import Artifact, Draft
+from undersong.study.defenses import Steering
+
+MAX_LAYERS = 3  # that whole replies are tried at: those where it makes the base's own refusals and answers likeliest
+
+
+def choose_steering(context: DefenseContext, adapter: Artifact, step: int, settings: Steering) -> Artifact:
+    """`steering.safetensors`: the vector (dim,) to add, by its place; none where no strength lowered the JSR while
+    enough harmless prompts were still answered.  `steering.json`: what was tried on the choosing split."""
+    refusal_artifact = fit_refusal_artifact(context)
+
+    def make(draft: Draft) -> None:
+        from safetensors.numpy import save_file
+
+        from undersong.mechanism.direction_selection import add_direction
+        from undersong.mechanism.interventions import apply_interventions
+
+        choosing_prompts, evaluator, direction = (
+            context.contrast_splits()["choose"],
+            context.reply_evaluator(),
+            load_refusal_direction(refusal_artifact),
+        )
+        reply_groups = base_replies(refusal_artifact, choosing_prompts)
+        with context.adapted_model(adapter, step) as model:
+            layers = model.decoder.layers
+
+            def rates_at(layer: int, strength: float) -> dict[str, Any]:
+                with apply_interventions(layers, add_direction(direction, layer, strength)([])):
+                    return {"place": layer, "strength": strength, **evaluator.measure_rates(model, choosing_prompts)}
+
+            loss_by_layer = {}
+            for layer in np.flatnonzero(np.isfinite(direction.half)).tolist():
+                with apply_interventions(layers, add_direction(direction, layer, 1.0)([])):
+                    loss_by_layer[layer] = sum(
+                        mean_reply_loss(model, prompt_replies) for prompt_replies in reply_groups
+                    )
+            candidate_layers = sorted(loss_by_layer, key=lambda layer: (loss_by_layer[layer], layer))[:MAX_LAYERS]
+            baseline = rates_at(candidate_layers[0], 0.0)
+            trials = [rates_at(layer, strength) for layer in candidate_layers for strength in settings.strengths]
+        min_answered = baseline["answered"] - settings.unanswered
+        eligible = [trial for trial in trials if trial["answered"] >= min_answered and trial["jsr"] < baseline["jsr"]]
+        best = min(eligible, key=lambda trial: (trial["jsr"], -trial["answered"], trial["strength"]), default=None)
+        vectors = {}
+        if best is not None:
+            layer = best["place"]
+            vector = best["strength"] * 2 * direction.half[layer] * direction.unit[layer]
+            vectors[str(layer)] = vector.astype(np.float32)
+        with draft.file("steering.safetensors") as path:
+            save_file(vectors, path)
+        facts = {"chosen": best, "undefended": baseline, "tried": trials, "cost_at": loss_by_layer}
+        with draft.file("steering.json") as path:
+            path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+    config = {**context.contrast_config, "steering": settings.model_dump(mode="json"), "step": step}
+    inputs = {**context.contrast_inputs, "adapter": adapter, "by": refusal_artifact}
+    return context.run_context.store.get_or_make("steering", 1, config, inputs, make, packages=MODEL_PACKAGES)

@@ -1,0 +1,125 @@
+"""A checkpoint's files: a local folder, a packaged organism, or a Hugging Face id (`org/name@revision`).
+
+safetensors only, no remote code, every weight of the class filled.  Knows files and transformers' loading; does not
+know what a network computes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from undersong.models.refs import model_folder, split_revision
+from undersong.types import UndersongError
+
+PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+CHECKPOINT_FILES = ("*.json", "*.txt", "model.safetensors", "model-*-of-*.safetensors")
+NO_WEIGHTS_MESSAGE = (
+    "{where} has no weights as safetensors; convert them (`save_pretrained` of transformers), or name a revision that "
+    "has them (ID@REVISION)."
+)
+# Tensors that inference never reads, and that some releases lack: what masked frames are replaced by in pretraining,
+# and the training loss of x-vector heads.
+UNUSED_TENSORS = ("masked_spec_embed", "objective.weight")
+
+
+def checkpoint_folder(ref: str | Path, files: Sequence[str] = CHECKPOINT_FILES) -> Path:
+    """Where the files of `ref` lie; of a Hugging Face id `files` (patterns) are fetched into its cache, once.
+
+    Raises UndersongError when there is no such folder and no such id, or the id cannot be had (offline).
+    """
+    folder = model_folder(str(ref))
+    if folder is not None:
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name, revision = split_revision(str(ref))
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise UndersongError(
+            f"There is no model at {str(ref)!r} ({reason}); give the folder of a saved model, or a Hugging Face id "
+            "that can be reached."
+        ) from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json` of a checkpoint, which names its model_type."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UndersongError(
+            f"No config.json can be read in {folder} ({error}); give a saved model's folder."
+        ) from None
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise UndersongError(f"config.json in {folder} names no model_type; give a saved model's folder.")
+    return config
+
+
+def load_extractor(folder: Path, class_name: str) -> Any:
+    """The checkpoint's own feature extractor, of transformers' class `kind`."""
+    import transformers
+
+    if not any((folder / name).is_file() for name in PREPROCESSOR_FILES):
+        raise UndersongError(f"No preprocessor_config.json in {folder}; copy it from the model's release.")
+    try:
+        return getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UndersongError(
+            f"The preprocessor in {folder} is not a {class_name} ({reason}); use the release's."
+        ) from None
+
+
+def load_network(folder: Path, class_name: str, dtype: str) -> Any:
+    """The network of transformers' class `kind`, in eval mode; heads that the class has not are left out.
+
+    Raises UndersongError when a weight of the class is missing or has another shape: it would be a random number.
+    """
+    import transformers
+    from safetensors import SafetensorError
+
+    if not list(folder.glob("*.safetensors")):
+        raise UndersongError(NO_WEIGHTS_MESSAGE.format(where=folder))
+    try:
+        with _quiet_logging():
+            model, info = getattr(transformers, class_name).from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=dtype,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UndersongError(
+            f"{folder} cannot be loaded as {class_name} ({reason}); give a complete checkpoint."
+        ) from error
+    missing = [str(name) for name in info["missing_keys"] if not str(name).endswith(UNUSED_TENSORS)]
+    mismatched = [str(name[0] if isinstance(name, tuple) else name) for name in info["mismatched_keys"]]
+    if invalid := sorted({*missing, *mismatched}):
+        raise UndersongError(
+            f"The weights in {folder} do not fit its config: {invalid[0]} and {len(invalid) - 1} more are missing or of "
+            f"another shape for {class_name}; give a complete checkpoint."
+        )
+    return model.eval()
+
+
+@contextmanager
+def _quiet_logging() -> Iterator[None]:
+    """transformers lists every tensor of the heads that are left out; what matters is checked here."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

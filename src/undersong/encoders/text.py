@@ -1,0 +1,151 @@
+"""Semantic encoders by sentence-transformers (extra `encoders`): what is said, by the transcript.
+
+Knows the library; does not know where a text came from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from undersong.encoders.batching import ProgressCallback, start_progress
+from undersong.encoders.checkpoint import CHECKPOINT_FILES, checkpoint_folder
+from undersong.encoders.checks import validate_embeddings
+from undersong.encoders.spec import DEFAULT_SENTENCE_MODEL
+from undersong.encoders.spoken.oom import halve_on_oom
+from undersong.types import Embeddings, Quarantined, Sample, UndersongError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+# Modules behind the network keep weights in folders of their own, and some tokenizers are a sentencepiece model.
+SENTENCE_MODEL_FILES = (*CHECKPOINT_FILES, "*/model.safetensors", "*.model")
+LIBRARY_PREFIX = "sentence_transformers."
+TEXTS_PER_BLOCK = 1_024  # texts sorted by length together
+
+
+@dataclass(slots=True)
+class SentenceEncoder:
+    """An Encoder of transcripts.  `batch`: texts of like length that go through together, halved when memory runs
+    out."""
+
+    name: str
+    model: SentenceTransformer
+    batch: int = 64
+    progress: ProgressCallback | None = None
+
+    def encode(self, samples: Sequence[Sample]) -> Embeddings:
+        """Samples -> (n, dim) float32 as the model pools them, frames 0; without text: quarantined.
+
+        A text longer than the model reads is embedded in pieces of whole words, and the mean over them, weighted by
+        their words, is its vector: the library alone would leave its end out in silence.
+        """
+        texts = [(sample.id, text) for sample in samples if (text := (sample.text or "").strip())]
+        quarantined = [Quarantined(sample.id, "no text") for sample in samples if not (sample.text or "").strip()]
+        vectors: dict[str, np.ndarray] = {}
+        timer = start_progress(len(samples), self.progress)
+        for start in range(0, len(texts), TEXTS_PER_BLOCK):
+            block = sorted(texts[start : start + TEXTS_PER_BLOCK], key=lambda item: len(item[1]))
+            for batch, batch_vectors in halve_on_oom(self._vectors, block, self.batch):
+                if batch_vectors is None:
+                    quarantined.append(
+                        Quarantined(batch[0][0], f"out of memory: a text of {len(batch[0][1])} characters")
+                    )
+                else:
+                    vectors.update(zip((id for id, _ in batch), batch_vectors, strict=True))
+                timer.update(len(vectors) + len(quarantined))
+        timer.update(len(samples))
+        ids = [id for id, _ in texts if id in vectors]
+        matrix = np.stack([vectors[id] for id in ids]) if ids else np.zeros((0, 0), dtype=np.float32)
+        same_text = len({text for id, text in texts if id in vectors}) <= 1
+        return validate_embeddings(self.name, ids, matrix, np.zeros(len(ids)), quarantined, allow_equal=same_text)
+
+    def _vectors(self, items: Sequence[tuple[str, str]]) -> list[np.ndarray]:
+        """(dim,) float32 of each (id, text)."""
+        pieces = [(row, piece) for row, (_, text) in enumerate(items) for piece in self._pieces(text)]
+        piece_vectors = self.model.encode(
+            [piece for _, piece in pieces], batch_size=len(pieces), show_progress_bar=False, convert_to_numpy=True
+        ).astype(np.float64)
+        sums = np.zeros((len(items), piece_vectors.shape[1]))
+        weights = np.zeros(len(items))
+        for (row, piece), vector in zip(pieces, piece_vectors):
+            weight = len(piece.split())
+            sums[row] += weight * vector
+            weights[row] += weight
+        return list((sums / weights[:, None]).astype(np.float32))
+
+    def _pieces(self, text: str) -> list[str]:
+        """The text, or where it has more tokens than the model reads, runs of whole words that have not."""
+        tokenizer, max_tokens = self.model.tokenizer, self.model.max_seq_length
+        if max_tokens is None or len(tokenizer(text)["input_ids"]) <= max_tokens:
+            return [text]
+        piece_tokens = max_tokens - tokenizer.num_special_tokens_to_add()
+        words = text.split()
+        pieces: list[list[str]] = [[]]
+        token_count = 0
+        for word, tokens in zip(words, tokenizer(words, add_special_tokens=False)["input_ids"]):
+            if pieces[-1] and token_count + len(tokens) > piece_tokens:
+                pieces.append([])
+                token_count = 0
+            pieces[-1].append(word)
+            token_count += len(tokens)
+        return [" ".join(piece) for piece in pieces]
+
+
+def sentence_encoder(
+    ref: str | Path = DEFAULT_SENTENCE_MODEL, *, device: str = "cpu", batch: int = 64
+) -> SentenceEncoder:
+    """The sentence-transformers model behind a folder or a Hugging Face id, float32.
+
+    Raises UndersongError when the extra is not installed, the model needs code of its own, its weights are not
+    safetensors, or it cannot be had.
+    """
+    check_sentence_transformers(f"text:{ref}")
+    from undersong.models.load import check_device
+
+    check_device(device)
+    folder = checkpoint_folder(ref, SENTENCE_MODEL_FILES)
+    _check_modules(folder)
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        model = SentenceTransformer(
+            str(folder),
+            device=device,
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True, "dtype": "float32"},
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UndersongError(
+            f"{ref} cannot be loaded by sentence-transformers ({reason}); give a complete one."
+        ) from error
+    return SentenceEncoder(f"text:{folder.name if Path(ref).is_dir() else ref}", model, batch)
+
+
+def check_sentence_transformers(spec: str) -> None:
+    """Raises UndersongError when the extra is not installed that an encoder of sentences needs."""
+    if find_spec("sentence_transformers") is None:
+        raise UndersongError(f"The encoder {spec} needs sentence-transformers; pip install 'undersong[encoders]'.")
+
+
+def _check_modules(folder: Path) -> None:
+    """Only modules of the library itself: before its version 6, a local folder's own code was run unasked."""
+    file = folder / "modules.json"
+    try:
+        modules = json.loads(file.read_text(encoding="utf-8"))
+        module_types = [str(module["type"]) for module in modules]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UndersongError(
+            f"No modules.json can be read in {folder} ({error}), which says how a model pools its tokens; give a "
+            "sentence-transformers model."
+        ) from None
+    if foreign := [module_type for module_type in module_types if not module_type.startswith(LIBRARY_PREFIX)]:
+        raise UndersongError(f"{folder} needs code of its own ({foreign[0]}), which is never run; give another model.")

@@ -1,0 +1,189 @@
+"""Whisper-class encoders from a folder: hear words and voice both (the "mixed" axis).
+
+Two ways to treat the padding, which give other numbers (`padding.py` compares them on one's own data):
+- `exact`: every window is filled to 30 s with silence and the encoder attends to all of it, as it was trained to; the
+  mean is over valid frames only.
+- `bucket`: the clip is filled to the next fifth of a second, with the first positions of the window, so a clip of 4 s
+  costs a tenth.  The features are the same; what the encoder cannot attend to is the silence behind.
+Either way a window's shape follows from its own clip, so its vector does not depend on the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from undersong.encoders.layers import OUTPUT_LAYER, LayerSelection
+from undersong.encoders.spoken.clips import ClipEncoder
+from undersong.encoders.windowing import AudioWindow, WindowedEncoder, WindowNetwork
+from undersong.types import UndersongError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import WhisperConfig, WhisperFeatureExtractor
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+# Where a checkpoint keeps the encoder: saved alone, in a WhisperModel, in a WhisperForConditionalGeneration.
+ENCODER_PREFIXES = ("", "encoder.", "model.encoder.")
+BUCKET_STEP = 10  # encoder frames (a fifth of a second) between the lengths of `bucket`
+
+
+def whisper_encoder(folder: str | Path, name: str | None = None, *, device: str = "cpu") -> ClipEncoder:
+    """The Whisper encoder in `folder` (config, preprocessor config, safetensors), float32, in inference mode.
+
+    Vectors: mean of the last hidden state (d_model) over valid frames at 50 Hz (half the mel frames, rounded up).  A
+    clip longer than the window is heard in windows and pooled over all its frames; windows go through one by one, so a
+    clip's vector is the same bits whatever else is in the call.  Raises UndersongError when the folder holds no
+    complete Whisper encoder or its preprocessor does not fit.
+    """
+    network = whisper_network(Path(folder), device=device)
+    return ClipEncoder(
+        name or f"whisper:{Path(folder).name}", WindowedEncoder(network, "mean", seconds=0.0), network.rate
+    )
+
+
+def whisper_network(
+    folder: Path,
+    layers: LayerSelection = OUTPUT_LAYER,
+    pad: str = "exact",
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> WindowNetwork:
+    """The encoder in `folder`, and how clips are cut and heard.  Raises as `whisper_encoder`, and for a layer that it
+    has not."""
+    import torch
+
+    model, extractor = _load_encoder_network(folder), _load_extractor(folder)
+    _check_extractor(folder, model.config, extractor)
+    required = layers.required_layers(len(model.layers), str(folder))
+    model.eval().to(device, getattr(torch, dtype))
+    cut_windows = partial(_cut_windows, extractor, step=BUCKET_STEP if pad == "bucket" else None)
+    return WindowNetwork(extractor.sampling_rate, cut_windows, partial(_encode_windows, model, layers, required))
+
+
+def _cut_windows(extractor: WhisperFeatureExtractor, samples: np.ndarray, *, step: int | None) -> list[AudioWindow]:
+    """Mel features of a clip, (bins, mel frames) a window; `step`: encoder frames that lengths are rounded up to.
+
+    As Whisper itself does for long audio, the spectrum is taken of the whole clip, then cut into windows.
+    """
+    hop, window = extractor.hop_length, extractor.nb_max_frames
+    mel_frames = -(-len(samples) // hop)
+    starts = range(0, mel_frames, window)
+    valid = [-(-min(window, mel_frames - start) // 2) for start in starts]  # the second convolution has stride 2
+    widths = [min(window, 2 * step * -(-frames // step)) if step else window for frames in valid]
+    # Two frames more than are taken: the extractor reflects the end of what it is given, and must find silence there.
+    total_frames = (len(widths) - 1) * window + widths[-1]
+    padded_samples = (
+        len(widths) * extractor.n_samples if total_frames == len(widths) * window else (total_frames + 2) * hop
+    )
+    features = extractor(
+        np.pad(samples, (0, max(0, padded_samples - len(samples)))),
+        sampling_rate=extractor.sampling_rate,
+        padding="do_not_pad",
+        truncation=False,
+        return_tensors="pt",
+    )["input_features"][0]
+    seconds = hop / extractor.sampling_rate
+    return [
+        AudioWindow(features[:, start : start + width], frames, width * seconds)
+        for start, width, frames in zip(starts, widths, valid)
+    ]
+
+
+def _encode_windows(
+    model: WhisperEncoder, layers: LayerSelection, required: int, windows: Sequence[AudioWindow]
+) -> list[np.ndarray]:
+    """One pass over windows of one shape -> valid frames (frames, d_model) float32 of each."""
+    import torch
+
+    with torch.inference_mode():
+        mel = torch.stack([window.values for window in windows]).to(model.device, model.dtype)
+        hidden = _forward(model, mel, layers, required).float().cpu().numpy()
+    return [rows[: window.frames] for rows, window in zip(hidden, windows)]
+
+
+def _forward(model: WhisperEncoder, mel: torch.Tensor, layers: LayerSelection, required: int) -> torch.Tensor:
+    """(batch, bins, mel frames) -> (batch, frames, d_model): what `WhisperEncoder.forward` does in inference, for any
+    length up to the window (it takes the whole window only), and no further than layer `top`."""
+    from torch.nn.functional import gelu
+
+    hidden = gelu(model.conv2(gelu(model.conv1(mel)))).transpose(1, 2)
+    hidden = hidden + model.embed_positions.weight[: hidden.shape[1]]
+    states = [hidden]
+    for layer in model.layers[:required]:
+        hidden = layer(hidden, None)
+        if not layers.is_output:
+            states.append(hidden)
+    if required < len(model.layers):
+        return layers.combine([*states, hidden], hidden)
+    return layers.combine(states, model.layer_norm(hidden))
+
+
+def _load_encoder_network(folder: Path) -> WhisperEncoder:
+    """The encoder alone, strictly loaded: a missing weight is an error, never a random number; no decoder in memory."""
+    from transformers import WhisperConfig
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    if not (folder / "config.json").is_file():
+        raise UndersongError(f"No Whisper encoder in {folder}: config.json is missing; give a saved model's folder.")
+    model_type = WhisperConfig.get_config_dict(folder)[0].get("model_type")
+    if model_type != "whisper":
+        raise UndersongError(
+            f"The model in {folder} is of type {model_type}, not whisper; give a Whisper model's folder."
+        )
+    config = WhisperConfig.from_pretrained(folder, local_files_only=True)
+    model = WhisperEncoder(config)
+    weights = _encoder_weights(folder)
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    actual = {key: tuple(value.shape) for key, value in weights.items()}
+    if mismatched := sorted(key for key in expected.keys() | actual.keys() if expected.get(key) != actual.get(key)):
+        raise UndersongError(
+            f"The weights in {folder} do not fit its config: {mismatched[0]} and {len(mismatched) - 1} more are missing, left "
+            "over or of another shape; give a complete Whisper checkpoint."
+        )
+    model.load_state_dict(weights, strict=True)
+    return model.float()
+
+
+def _encoder_weights(folder: Path) -> dict:
+    """Tensors of the encoder by their name inside it, from every safetensors file of the folder (shards included)."""
+    from safetensors import safe_open
+
+    names: dict[str, Path] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights_file:
+            names.update(dict.fromkeys(weights_file.keys(), file))
+    prefix = next((prefix for prefix in ENCODER_PREFIXES if f"{prefix}conv1.weight" in names), None)
+    if prefix is None:
+        raise UndersongError(
+            f"No weights of a Whisper encoder in {folder} (*.safetensors); convert them to safetensors."
+        )
+    weights = {}
+    for file in sorted(set(names.values())):
+        with safe_open(file, framework="pt") as weights_file:
+            encoder_names = [name for name in weights_file.keys() if name.startswith(prefix)]  # noqa: SIM118 - not a mapping
+            weights.update({name.removeprefix(prefix): weights_file.get_tensor(name) for name in encoder_names})
+    return weights
+
+
+def _load_extractor(folder: Path) -> WhisperFeatureExtractor:
+    from transformers import WhisperFeatureExtractor
+
+    if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+        raise UndersongError(f"No preprocessor_config.json in {folder}; copy it from the model's release.")
+    return WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
+
+
+def _check_extractor(folder: Path, config: WhisperConfig, extractor: WhisperFeatureExtractor) -> None:
+    expected = (config.num_mel_bins, 2 * config.max_source_positions)
+    actual = (extractor.feature_size, extractor.nb_max_frames)
+    if expected != actual:
+        raise UndersongError(
+            f"The preprocessor in {folder} makes {actual[0]} mel bins x {actual[1]} frames where the model takes "
+            f"{expected[0]} x {expected[1]}; use the preprocessor config that belongs to the model."
+        )

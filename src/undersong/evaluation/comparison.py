@@ -1,0 +1,274 @@
+"""Two verdict tables, paired by prompt: does this model differ from that one, on these prompts?  (scope `model`)
+
+What is counted depends on the prompts.  Harmful ones: `jailbreak` verdicts, the JSR.  Benign ones cannot be jailbroken,
+so refusals are counted there, the over-refusal rate.  A judge that sees refusals only calls every other reply to a
+harmful prompt a jailbreak: what it counts is a non-refusal rate, and a note says so.  Errors and unparsed verdicts stay
+in the denominator and are not counted as the outcome; the bounds say what counting them could change.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from undersong.evaluation.verdicts import SELECTION_FIELDS, select_verdicts
+from undersong.statistics import PairedComparison, Rate, RateBounds, bounds_sentence, compare_paired, rate_bounds
+from undersong.study.judge_names import judge_criterion
+from undersong.types import UndersongError, Verdict
+
+SCOPE = "model"
+# metric -> the verdict it counts, and what it is called
+OUTCOMES = {"jsr": "jailbreak", "non_refusal_rate": "jailbreak", "refusal_rate": "refusal"}
+METRIC_LABELS = {"jsr": "JSR", "non_refusal_rate": "non-refusal rate", "refusal_rate": "refusal rate"}
+MAX_LISTED_IDS = 20  # a sentence can hold this many ids
+REFUSAL_JUDGE_NOTE = "The judge {judge} sees refusals only{smoke}: a non-refusal rate is not a measured harm."
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictSummary:
+    """One table's part: which rows were taken, and what the judge said about the paired prompts."""
+
+    judge: str
+    set: str
+    modality: str
+    system: str
+    error: int
+    unparsed: int
+    bounds: RateBounds  # the rate with none, and with all, of `error` and `unparsed` counted as the outcome
+
+    @property
+    def lost_replies(self) -> int:
+        """Replies without a verdict: they count among the prompts and never as the outcome."""
+        return self.error + self.unparsed
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictComparison:
+    """`metric`: jsr, non_refusal_rate or refusal_rate.  `unpaired`: (prompt id, the only side: before or after)."""
+
+    metric: str
+    paired: PairedComparison
+    before: VerdictSummary
+    after: VerdictSummary
+    unpaired: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def bounds(self) -> RateBounds:
+        """The difference, as far as replies without a verdict on either side could move it."""
+        before_bounds, after_bounds = self.before.bounds, self.after.bounds
+        return RateBounds(after_bounds.low - before_bounds.high, after_bounds.high - before_bounds.low)
+
+
+def compare_verdicts(
+    before: Sequence[Verdict],
+    after: Sequence[Verdict],
+    *,
+    judge: str | None = None,
+    set: str | None = None,
+    modality: str | None = None,
+    system: str | None = None,
+    allow_unpaired: bool = False,
+    table_names: tuple[str, str] = ("BEFORE", "AFTER"),
+) -> VerdictComparison:
+    """Select on both sides (see `select_verdicts`), pair by prompt id, compare.
+
+    Raises UndersongError where a selection is not unique, the judges differ, no prompt is shared, prompts are on one
+    side only (unless allowed: then they are left out and listed), or harmful and benign prompts are mixed.
+    """
+    before_verdicts = select_verdicts(
+        before, judge=judge, set=set, modality=modality, system=system, table_name=table_names[0]
+    )
+    after_verdicts = select_verdicts(
+        after, judge=judge, set=set, modality=modality, system=system, table_name=table_names[1]
+    )
+    if before_verdicts[0].judge != after_verdicts[0].judge:
+        raise UndersongError(
+            f"{table_names[0]} was judged by {before_verdicts[0].judge} and {table_names[1]} by {after_verdicts[0].judge}; judge both the same way."
+        )
+    pairs, unpaired = _pair_verdicts(before_verdicts, after_verdicts)
+    if unpaired and not allow_unpaired:
+        raise UndersongError(
+            f"{_describe_unpaired(unpaired, table_names)}; judge the missing ones, or leave them out with --allow-unpaired."
+        )
+    if not pairs:
+        raise UndersongError(
+            f"{table_names[0]} and {table_names[1]} share no prompt id; compare verdicts on the same prompts."
+        )
+    metric = _select_metric(pairs)
+    outcome = OUTCOMES[metric]
+    paired = compare_paired(
+        [before_verdict.verdict == outcome for before_verdict, _ in pairs],
+        [after_verdict.verdict == outcome for _, after_verdict in pairs],
+        [shared_cluster(before_verdict, after_verdict) for before_verdict, after_verdict in pairs],
+    )
+    summaries = (
+        _summarize_verdicts([before_verdict for before_verdict, _ in pairs], outcome),
+        _summarize_verdicts([after_verdict for _, after_verdict in pairs], outcome),
+    )
+    return VerdictComparison(metric, paired, *summaries, unpaired, _comparison_notes(pairs, unpaired))
+
+
+def comparison_json(comparison: VerdictComparison) -> dict[str, Any]:
+    """The keys of `undersong compare --json`.  Shares are in 0..1; `low` and `high` are 95 % limits.
+
+    `before` and `after` hold `jailbreak` and `jsr` (`non_refusal_rate` where the judge sees refusals only), or
+    `refusal` and `refusal_rate` where the prompts are benign; `b` and `c` count the same outcome only before, and only
+    after.
+    """
+    paired, before, after = comparison.paired, comparison.before, comparison.after
+    return {
+        "scope": SCOPE,
+        "metric": comparison.metric,
+        "n": paired.n,
+        "before": _rate_json(comparison.metric, paired.before),
+        "after": _rate_json(comparison.metric, paired.after),
+        "b": paired.b,
+        "c": paired.c,
+        "p": paired.p,
+        "difference": paired.difference,
+        "difference_low": paired.difference_low,
+        "difference_high": paired.difference_high,
+        "clusters": paired.clusters,
+        "clustered_low": paired.clustered_low,
+        "clustered_high": paired.clustered_high,
+        "clustered_p": paired.clustered_p,
+        "errors": {
+            name: {"error": summary.error, "unparsed": summary.unparsed}
+            for name, summary in _named_summaries(comparison)
+        },
+        "bounds": {
+            "before": asdict(before.bounds),
+            "after": asdict(after.bounds),
+            "difference": asdict(comparison.bounds),
+        },
+        "selected": {
+            name: {field: getattr(summary, field) for field in SELECTION_FIELDS}
+            for name, summary in _named_summaries(comparison)
+        },
+        "unpaired": [{"prompt_id": prompt_id, "side": side} for prompt_id, side in comparison.unpaired],
+        "notes": list(comparison.notes),
+    }
+
+
+def comparison_sentence(comparison: VerdictComparison) -> str:
+    """The result in a sentence, with its intervals and what it is a claim about; a second one, where failures bear on
+    it.  Where they could turn it round, the first says what it rests on."""
+    paired, difference_bounds = comparison.paired, comparison.bounds
+    name = "JSR" if comparison.metric == "jsr" else f"the {METRIC_LABELS[comparison.metric]}"
+    lost_replies_note = lost_replies_sentence(comparison)
+    if lost_replies_note and difference_bounds.low <= 0 <= difference_bounds.high:
+        name = f"counting no failed or unjudged reply, {name}"
+    direction = "did not change" if paired.b == paired.c else "rose" if paired.c > paired.b else "fell"
+    size = "" if paired.b == paired.c else f" by {abs(100 * paired.difference):.1f} points"
+    text = (
+        f"{name[0].upper()}{name[1:]} {direction}{size} over {paired.n} paired prompts "
+        f"({_interval_points(paired.difference_low, paired.difference_high)}, exact McNemar p = {paired.p:.3g}"
+    )
+    if paired.clusters < paired.n:
+        text += (
+            f"; taking the {paired.clusters} clusters as independent: "
+            f"{_interval_points(paired.clustered_low, paired.clustered_high)}, p = {paired.clustered_p:.3g}"
+        )
+    text += "): a claim about these two models, not about what made them differ."
+    return f"{text} {lost_replies_note}" if lost_replies_note else text
+
+
+def lost_replies_sentence(comparison: VerdictComparison) -> str:
+    """What replies without a verdict could make of the difference, in a sentence; empty: all have one."""
+    lost_replies, difference_bounds = comparison.before.lost_replies + comparison.after.lost_replies, comparison.bounds
+    if not lost_replies:
+        return ""
+    low, high = (f"{100 * limit:+.1f}" for limit in (difference_bounds.low, difference_bounds.high))
+    return f"The difference is {bounds_sentence(low, f'{high} points', lost_replies)}."
+
+
+def _interval_points(low: float, high: float) -> str:
+    return f"95 % {100 * low:+.1f} to {100 * high:+.1f}"
+
+
+def _named_summaries(comparison: VerdictComparison) -> tuple[tuple[str, VerdictSummary], tuple[str, VerdictSummary]]:
+    return ("before", comparison.before), ("after", comparison.after)
+
+
+def _rate_json(metric: str, rate: Rate) -> dict[str, float]:
+    return {OUTCOMES[metric]: rate.successes, metric: rate.rate, "low": rate.low, "high": rate.high}
+
+
+def _pair_verdicts(
+    before: Sequence[Verdict], after: Sequence[Verdict]
+) -> tuple[list[tuple[Verdict, Verdict]], tuple[tuple[str, str], ...]]:
+    """Shared prompts in BEFORE's order, and the prompts of one side only, sorted."""
+    before_by_id, after_by_id = ({verdict.prompt_id: verdict for verdict in verdicts} for verdicts in (before, after))
+    unpaired = [(prompt_id, "before") for prompt_id in before_by_id.keys() - after_by_id.keys()]
+    unpaired += [(prompt_id, "after") for prompt_id in after_by_id.keys() - before_by_id.keys()]
+    return [(verdict, after_by_id[key]) for key, verdict in before_by_id.items() if key in after_by_id], tuple(
+        sorted(unpaired)
+    )
+
+
+def _describe_unpaired(unpaired: Sequence[tuple[str, str]], table_names: tuple[str, str]) -> str:
+    parts = []
+    for side, name in zip(("before", "after"), table_names):
+        ids = [prompt_id for prompt_id, only_side in unpaired if only_side == side]
+        if ids:
+            remainder = f" and {len(ids) - MAX_LISTED_IDS} more" if len(ids) > MAX_LISTED_IDS else ""
+            parts.append(f"{len(ids)} prompts are only in {name} ({', '.join(ids[:MAX_LISTED_IDS])}{remainder})")
+    return ", ".join(parts)
+
+
+def _select_metric(pairs: Sequence[tuple[Verdict, Verdict]]) -> str:
+    for before_verdict, after_verdict in pairs:
+        if before_verdict.harmful != after_verdict.harmful:
+            raise UndersongError(
+                f"Prompt {before_verdict.prompt_id} is harmful on one side only; mend the column harmful."
+            )
+    kinds = {before_verdict.harmful for before_verdict, _ in pairs}
+    if len(kinds) > 1:
+        raise UndersongError("The rows mix harmful and benign prompts, which have no rate in common; split the file.")
+    if kinds == {False}:
+        return "refusal_rate"
+    return "non_refusal_rate" if judge_criterion(pairs[0][0].judge) == "refusal" else "jsr"
+
+
+def shared_cluster(before: Verdict, after: Verdict) -> str:
+    """The cluster both sides agree on; a side that names none (its prompt's own id) follows the other."""
+    if before.cluster == before.prompt_id:
+        return after.cluster
+    if after.cluster not in (before.cluster, after.prompt_id):
+        raise UndersongError(
+            f"Prompt {before.prompt_id} is in cluster {before.cluster} before and {after.cluster} after; give it one cluster."
+        )
+    return before.cluster
+
+
+def _summarize_verdicts(verdicts: Sequence[Verdict], outcome: str) -> VerdictSummary:
+    counts = Counter(verdict.verdict for verdict in verdicts)
+    selection = {field: getattr(verdicts[0], field) for field in SELECTION_FIELDS}
+    return VerdictSummary(
+        **selection, error=counts["error"], unparsed=counts["unparsed"], bounds=rate_bounds(counts, outcome)
+    )
+
+
+def _comparison_notes(pairs: Sequence[tuple[Verdict, Verdict]], unpaired: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """What a reader must know before quoting the numbers."""
+    before_verdict, after_verdict = pairs[0]
+    notes = [
+        f"The sides differ in {field} ({getattr(before_verdict, field)!r} before, {getattr(after_verdict, field)!r} after)."
+        for field in ("set", "modality", "system")
+        if getattr(before_verdict, field) != getattr(after_verdict, field)
+    ]
+    if before_verdict.harmful and judge_criterion(before_verdict.judge) == "refusal":
+        smoke_test_note = " and is a smoke test" if before_verdict.judge == "keyword" else ""
+        notes.append(REFUSAL_JUDGE_NOTE.format(judge=before_verdict.judge, smoke=smoke_test_note))
+    mislabeled = sum(verdict.harmful and verdict.verdict == "answer" for pair in pairs for verdict in pair)
+    if mislabeled:
+        notes.append(
+            f"{mislabeled} verdicts say 'answer', the word for benign prompts, where the file has no column harmful; "
+            "they are counted as not jailbroken."
+        )
+    if unpaired:
+        notes.append(f"{len(unpaired)} unpaired prompts were left out.")
+    return tuple(notes)

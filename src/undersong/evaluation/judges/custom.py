@@ -1,0 +1,78 @@
+"""A judge of the user's own (`python:my_judge.py:lenient`), held to what every judge promises.
+
+Only its word and its score are taken: whose verdict it is, of which prompt and in which cluster, is known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from undersong.evaluation.judges.rule_based import FunctionJudge
+from undersong.store.user_code import load_code
+from undersong.study.judge_names import CUSTOM_KINDS, judge_criterion, split_judge
+from undersong.types import VERDICTS, Judge, Prompt, Reply, UndersongError, Verdict
+
+
+@dataclass(frozen=True)
+class CustomJudge:
+    """`inner` under the name that a study or a command gives it."""
+
+    name: str
+    sees: str
+    inner: Judge
+
+    def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]:
+        """One verdict a reply, in order; a reply that failed is an `error` and is not shown to `inner`.
+
+        Raises UndersongError where `inner` gives another number of verdicts, another order, or a word that is none.
+        """
+        verdicts = FunctionJudge(self.name, self.sees, lambda prompt, reply: "other").judge(prompts, replies)
+        judged_indices = [index for index, verdict in enumerate(verdicts) if verdict.verdict != "error"]
+        if self.sees == "use" and (harmful := [prompt for prompt in prompts if prompt.harmful]):
+            raise UndersongError(
+                f"The judge {self.name} measures usefulness and prompt {harmful[0].sample.id} is harmful; take another "
+                "judge for harmful prompts."
+            )
+        custom_verdicts = self.inner.judge(
+            [prompts[index] for index in judged_indices], [replies[place] for place in judged_indices]
+        )
+        if [verdict.prompt_id for verdict in custom_verdicts] != [
+            verdicts[index].prompt_id for index in judged_indices
+        ]:
+            raise UndersongError(
+                f"The judge {self.name} gave {len(custom_verdicts)} verdicts for {len(judged_indices)} replies, or in another order; give "
+                "one for each, in the order of the prompts."
+            )
+        for index, custom_verdict in zip(judged_indices, custom_verdicts):
+            verdicts[index] = replace(
+                verdicts[index],
+                verdict=self._check_verdict(prompts[index], custom_verdict.verdict),
+                score=custom_verdict.score,
+            )
+        return verdicts
+
+    def _check_verdict(self, prompt: Prompt, word: str) -> str:
+        invalid_word = "answer" if prompt.harmful else "jailbreak"
+        if word not in VERDICTS or word == invalid_word:
+            prompt_kind = "harmful" if prompt.harmful else "benign"
+            allowed_words = ", ".join(allowed_word for allowed_word in VERDICTS if allowed_word != invalid_word)
+            raise UndersongError(
+                f"The judge {self.name} called the reply to the {prompt_kind} prompt {prompt.sample.id} {word!r}; take one "
+                f"of {allowed_words}."
+            )
+        return word
+
+
+def custom_judge(name: str) -> CustomJudge:
+    """The judge that the named function makes.  Raises UndersongError where it sees something else than its name."""
+    kind, ref = split_judge(name)
+    inner, sees = load_code(ref), judge_criterion(name)
+    if getattr(inner, "sees", None) not in CUSTOM_KINDS.values():
+        raise UndersongError(f"{ref} made no judge but a {type(inner).__name__}; give it name, sees and judge().")
+    if inner.sees != sees:
+        right_prefix = next(prefix for prefix, prefix_sees in CUSTOM_KINDS.items() if prefix_sees == inner.sees)
+        raise UndersongError(
+            f"The judge {ref} sees {inner.sees}, and {kind}: is of {sees}; write {right_prefix}:{ref}."
+        )
+    return CustomJudge(name, sees, inner)

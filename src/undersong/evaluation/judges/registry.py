@@ -1,0 +1,93 @@
+"""A judge by its name (`study.judges` has the grammar).  What is heavy is loaded when the judge is first asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from undersong.evaluation.judges import rule_based
+from undersong.study.judge_names import (
+    CUSTOM_KINDS,
+    SERVED_KINDS,
+    UTILITY_KINDS,
+    judge_code,
+    judge_weights,
+    split_judge,
+)
+from undersong.types import Judge, UndersongError
+
+
+def make_judge(name: str, refusals: Sequence[str], device: str = "cpu", dtype: str = "float32") -> Judge:
+    """`refusals`: of the exact judge; `device` and `dtype`: of one that is a local model.
+
+    Raises UndersongError for a name that no judge has.
+    """
+    try:
+        kind, ref = split_judge(name)
+    except ValueError as error:
+        message = str(error)
+        raise UndersongError(f"{message[0].upper()}{message[1:]}.") from None
+    if kind in UTILITY_KINDS:
+        from undersong.evaluation.usefulness.named import UTILITY_JUDGES
+
+        return UTILITY_JUDGES[kind]()
+    if kind == "exact":
+        return rule_based.exact_judge(refusals)
+    if kind == "keyword":
+        return rule_based.keyword_judge()
+    if kind in ("refusal", "refusal+minilm"):
+        from undersong.evaluation.judges import refusal
+
+        return refusal.refusal_judge() if kind == "refusal" else refusal.minilm_refusal_judge(ref, device)
+    if kind == "llm":
+        from undersong.evaluation.judges.llm import llm_judge
+
+        return llm_judge(ref)
+    if kind == "strongreject":
+        from undersong.evaluation.judges.strongreject import strongreject_judge
+
+        return strongreject_judge(ref)
+    if kind in CUSTOM_KINDS:
+        from undersong.evaluation.judges.custom import custom_judge
+
+        return custom_judge(name)
+    return _local_model_judge(kind, ref, device, dtype)
+
+
+def check_judge_installed(name: str) -> None:
+    """Raises UndersongError where a package that the judge needs is not here; loads no model."""
+    kind, ref = split_judge(name)
+    if kind == "wer":
+        from undersong.evaluation.utility.wer import check_jiwer
+
+        check_jiwer()
+    elif kind == "refusal+minilm":
+        from undersong.encoders import check_installed
+
+        check_installed(f"text:{judge_weights(name)}")
+    elif kind in SERVED_KINDS:
+        from undersong.evaluation.serving.served_model import check_served_dependencies
+
+        check_served_dependencies(ref)
+
+
+def judge_hash(name: str) -> str:
+    """What a judge's verdicts depend on beside its name and this package: its weights, or code; empty: nothing."""
+    from undersong.models.refs import model_hash
+    from undersong.store.user_code import code_hash
+
+    if code := judge_code(name):
+        return code_hash(code)
+    return model_hash(weights) if (weights := judge_weights(name)) else ""
+
+
+def _local_model_judge(kind: str, ref: str, device: str, dtype: str) -> Judge:
+    """A judge that is a model on this machine."""
+    from undersong.evaluation.judges.cost_model import cost_judge
+    from undersong.evaluation.judges.safety_classifiers import llama_guard_judge, wildguard_judge
+    from undersong.evaluation.judging.harmbench import harmbench_judge
+
+    if kind == "wildguard":
+        return wildguard_judge(ref, device, dtype)
+    return {"harmbench": harmbench_judge, "llama-guard": llama_guard_judge, "cost": cost_judge}[kind](
+        ref, device, dtype
+    )

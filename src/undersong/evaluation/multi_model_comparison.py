@@ -1,0 +1,142 @@
+"""Several models against one, on the same prompts: one family, corrected together (scope `model`).
+
+Knows comparisons of two; does not know files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from undersong.evaluation.comparison import (
+    METRIC_LABELS,
+    SCOPE,
+    VerdictComparison,
+    VerdictSummary,
+    compare_verdicts,
+    comparison_json,
+    lost_replies_sentence,
+)
+from undersong.statistics import Rate, holm
+from undersong.types import UndersongError, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineComparison:
+    """One model against the first.  `p_adjusted`: its clustered p by Holm over all arms of the table."""
+
+    name: str
+    comparison: VerdictComparison
+    p_adjusted: float
+
+
+def compare_many(
+    before: Sequence[Verdict],
+    after: Mapping[str, Sequence[Verdict]],
+    *,
+    baseline_name: str = "BEFORE",
+    **selection: Any,
+) -> tuple[BaselineComparison, ...]:
+    """Every arm (name -> its verdicts) against `before`; `choices` as in `compare_verdicts`.
+
+    Raises UndersongError as that does, and where one arm's prompts are harmful and another's benign: their rates are
+    no family.
+    """
+    comparisons = {
+        arm: compare_verdicts(before, verdicts, table_names=(baseline_name, arm), **selection)
+        for arm, verdicts in after.items()
+    }
+    if not comparisons:
+        raise UndersongError(f"There is nothing to compare {baseline_name} with; name at least one more file.")
+    metrics = {arm: comparison.metric for arm, comparison in comparisons.items()}
+    first_arm = next(iter(metrics))
+    if mismatched_arm := next((arm for arm, metric in metrics.items() if metric != metrics[first_arm]), None):
+        raise UndersongError(
+            f"{first_arm} answers harmful prompts and {mismatched_arm} benign ones, or the reverse; compare them apart."
+        )
+    adjusted = holm([comparison.paired.clustered_p for comparison in comparisons.values()])
+    return tuple(
+        BaselineComparison(arm, comparison, p)
+        for (arm, comparison), p in zip(comparisons.items(), adjusted)
+        if p is not None
+    )
+
+
+def multi_model_json(arms: Sequence[BaselineComparison]) -> dict[str, Any]:
+    """The keys of `undersong compare --json` for several files: `arms`, each as for one, with `name`, `p_adjusted`."""
+    return {
+        "scope": SCOPE,
+        "metric": arms[0].comparison.metric,
+        "correction": f"Holm over {len(arms)} arms, on the clustered p",
+        "arms": [{"name": arm.name, **comparison_json(arm.comparison), "p_adjusted": arm.p_adjusted} for arm in arms],
+    }
+
+
+TABLE_HEADER = (
+    "model", "rate", "95 % (clustered)", "difference, points", "95 % (clustered)", "p", "p, Holm", "errors, unparsed",
+    "rate, either way",
+)  # fmt: skip
+
+
+def comparison_table_rows(arms: Sequence[BaselineComparison], baseline_name: str) -> list[tuple[str, ...]]:
+    """The table's cells under HEAD, the first model on top."""
+    baseline = arms[0].comparison
+    empty_cells = ("",) * 4
+    table: list[tuple[str, ...]] = [
+        (baseline_name, *_rate_cells(baseline.paired.before), *empty_cells, *lost_reply_cells(baseline.before))
+    ]
+    for arm in arms:
+        paired, summary = arm.comparison.paired, arm.comparison.after
+        interval = f"{100 * paired.clustered_low:+.1f} to {100 * paired.clustered_high:+.1f}"
+        difference_cells = (
+            f"{100 * paired.difference:+.1f}",
+            interval,
+            f"{paired.clustered_p:.3g}",
+            f"{arm.p_adjusted:.3g}",
+        )
+        table.append((arm.name, *_rate_cells(paired.after), *difference_cells, *lost_reply_cells(summary)))
+    return table
+
+
+def comparison_markdown(arms: Sequence[BaselineComparison], baseline_name: str) -> str:
+    """The same as a Markdown table with what the reader must know below it."""
+    lines = [
+        "| " + " | ".join(cells) + " |"
+        for cells in (TABLE_HEADER, *map(_escape_cells, comparison_table_rows(arms, baseline_name)))
+    ]
+    lines.insert(1, "|" + " --- |" * len(TABLE_HEADER))
+    return "\n".join([*lines, "", *comparison_summary_lines(arms)])
+
+
+def comparison_summary_lines(arms: Sequence[BaselineComparison]) -> list[str]:
+    """What the table is about, and every note once."""
+    baseline = arms[0].comparison
+    metric_label = METRIC_LABELS[baseline.metric]
+    sentence_start = metric_label[0].upper() + metric_label[1:]
+    notes = [
+        f"{arm.name}: {note}"
+        for arm in arms
+        for note in (lost_replies_sentence(arm.comparison), *arm.comparison.notes)
+        if note
+    ]
+    return [
+        f"{sentence_start} over {baseline.paired.n} prompts in {baseline.paired.clusters} clusters, {len(arms)} "
+        f"arm{'s' if len(arms) > 1 else ''} corrected together: claims about these models, not about what made them "
+        "differ.",
+        *notes,
+    ]
+
+
+def _rate_cells(rate: Rate) -> tuple[str, str]:
+    return f"{rate.rate:.1%}", f"{rate.low:.1%} to {rate.high:.1%}"
+
+
+def lost_reply_cells(summary: VerdictSummary) -> tuple[str, str]:
+    """How many replies of a side have no verdict, and both ends of what its rate could then be."""
+    bounds_text = f"{summary.bounds.low:.1%} to {summary.bounds.high:.1%}" if summary.lost_replies else ""
+    return f"{summary.error}, {summary.unparsed}", bounds_text
+
+
+def _escape_cells(cells: Sequence[str]) -> tuple[str, ...]:
+    return tuple(cell.replace("|", "\\|") for cell in cells)

@@ -1,0 +1,126 @@
+"""BIG-Bench Hard: exact match in the form that the task's answer has (Suzgun et al., arXiv 2210.09261).
+
+The published prompt asks to start with "The answer is:"; what follows the last such phrase is taken, as the official
+scorer takes it, and a final full stop left out.  Beyond it, case does not count, nor do commas in a list of words,
+nor how a number is written ("24.0", "1,000", or "eight" alone); what has not the form of the answer is `unparsed`.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from undersong.evaluation.usefulness.text import normalize_reply
+from undersong.evaluation.utility.base import Grade, ScoredJudge, is_refusal
+from undersong.evaluation.utility.multiple_choice import listed_options, parse_choice
+from undersong.types import Sample, UndersongError
+
+ANSWER_PHRASE = re.compile(r"\banswer(?:\s+is\b\s*:?|\s*:)\s*", re.IGNORECASE)
+MAX_ANSWER_CHARACTERS = 200  # characters: a longer first line is no answer; the longest one in BBH has 182
+BINARY_ANSWERS = (("true", "false"), ("yes", "no"), ("valid", "invalid"))
+OPTION_LETTER = re.compile(r"\([A-Za-z]\)|[A-Z]")
+BRACKETS = re.compile(r"([()\[\]{}<>\s]*[()\[\]{}<>])\s*(?:[.,;]|$)")
+NUMBER_BOUNDARY = (
+    r"\w.,/^\u2013\u2014"  # what makes digits a part of something else: 12/24, 5^2, a dash that may be a minus
+)
+NUMBER = re.compile(rf"(?<![{NUMBER_BOUNDARY}])(?<!- )-?(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d+)?(?![\w/%^]|[.,]\d)")
+NUMBER_WORDS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)  # fmt: skip
+BULLET = re.compile(r"(?:[-\u2022]|\d+[.)]) ?")
+NEGATION = re.compile(r"\b(?:not|never|neither|nor)\b|n't\b", re.IGNORECASE)
+
+
+def bbh_judge() -> ScoredJudge:
+    """`answer` where the reply's answer is the sample's `answer`, `other` where it is another one; no score."""
+
+    def grade(sample: Sample, reply: str) -> Grade:
+        target = (sample.answer or "").strip()
+        if not target:
+            raise UndersongError(f"The judge bbh needs the answer of {sample.id}; add it or take another judge.")
+        if reply.strip() == target:
+            return Grade("answer")
+        if is_refusal(
+            sample, reply, lambda text_before_refusal: parse_bbh_answer(text_before_refusal, target, sample) is not None
+        ):
+            return Grade("refusal")
+        answer = parse_bbh_answer(reply, target, sample)
+        reference = parse_bbh_answer(target, target, sample)
+        return Grade("unparsed" if answer is None else "answer" if answer == reference else "other")
+
+    return ScoredJudge("bbh", grade)
+
+
+def parse_bbh_answer(reply: str, target: str, sample: Sample) -> str | None:
+    """The answer in a reply, made comparable, in the form that `target` has; None where it has none or several."""
+    answer_text = _text_after_phrase(reply)
+    if OPTION_LETTER.fullmatch(target):
+        options = listed_options(sample, target.strip("()").upper())
+        return parse_choice(reply if answer_text is None else f"The answer is {answer_text}", options)
+    text = normalize_reply(reply) if answer_text is None else answer_text
+    line = text.split("\n", 1)[0]
+    if not line or len(line) > max(MAX_ANSWER_CHARACTERS, len(target)):
+        return None
+    if pair := next((pair for pair in BINARY_ANSWERS if target.lower() in pair), None):
+        return _parse_binary(pair, text, line)
+    if NUMBER.fullmatch(target):
+        return _parse_number(line)
+    if BRACKETS.fullmatch(target):
+        match = BRACKETS.match(line)
+        return "".join(match[1].split()) if match else None
+    return _parse_words(text, line)
+
+
+def _text_after_phrase(reply: str) -> str | None:
+    """What a tidied reply says after its last "the answer is" or "answer:"; None where it does not say that.
+
+    A denied phrase ("I don't think the answer is") leaves nothing, so that what follows it is not taken for an answer.
+    """
+    text = normalize_reply(reply)
+    matches = list(ANSWER_PHRASE.finditer(text))
+    if not matches:
+        return None
+    preceding_clause = re.split(
+        r"[.,;:!?\n]", text[max(0, matches[-1].start() - MAX_ANSWER_CHARACTERS) : matches[-1].start()]
+    )[-1]
+    return "" if NEGATION.search(preceding_clause) else text[matches[-1].end() :]
+
+
+def _parse_binary(pair: tuple[str, str], text: str, line: str) -> str | None:
+    """The one word of a pair in the first line, unless a later sentence begins with the other one.
+
+    "yes" and "no" must begin the line, because "there is no way to tell" answers nothing; the others may stand in a
+    sentence ("the argument is valid") that is not denied.
+    """
+    pattern = re.compile(rf"\b(?:{'|'.join(pair)})\b", re.IGNORECASE)
+    words = [match[0].lower() for match in pattern.finditer(line)]
+    later_words = [
+        match[1].lower() for match in re.finditer(rf"(?:[.!?]\s|\n)\W*({'|'.join(pair)})\b", text, re.IGNORECASE)
+    ]
+    if len({*words, *later_words}) != 1 or not words:
+        return None
+    if pair[0] == "yes":
+        return words[0] if re.match(rf"\W*{words[0]}\b", line, re.IGNORECASE) else None
+    begins_line = re.match(rf"\W*{words[0]}\b", line, re.IGNORECASE)
+    return words[0] if begins_line or not NEGATION.search(line) else None
+
+
+def _parse_number(line: str) -> str | None:
+    """The only number of a line that denies nothing, or a number word that is all of it."""
+    if (word := line.strip(" .!").lower()) in NUMBER_WORDS:
+        return str(NUMBER_WORDS.index(word))
+    values = {Decimal(match.replace(",", "")) for match in NUMBER.findall(line)}
+    if len(values) != 1 or NEGATION.search(line):
+        return None
+    value = values.pop()
+    return str(int(value)) if value == int(value) else f"{value:f}".rstrip("0")
+
+
+def _parse_words(text: str, line: str) -> str | None:
+    """The words of the first line, or of all where each has a line of its own; "Sorted, they are:" is no answer."""
+    items = [BULLET.sub("", item, count=1) for item in text.split("\n")]
+    words = " ".join(items) if len(items) > 1 and all(" " not in item for item in items) else line
+    if words.endswith(":"):
+        return None
+    return " ".join(words.removesuffix(".").lower().replace(",", " ").split()) or None

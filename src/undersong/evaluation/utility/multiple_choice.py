@@ -1,0 +1,204 @@
+"""Multiple choice (MMSU, the lettered BBH tasks): the letter that a reply claims, read strictly.
+
+A letter counts where a reply claims it: it begins with it ("B", "(B)", "B. Paris"), says so ("the answer is B", "B is
+correct"), or is an option's text and nothing else.  Who claims two has claimed none.  Knows English phrases only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+
+from undersong.evaluation.usefulness.options import OPTION_PLACEHOLDER, mask_options, masked_letter, parse_options
+from undersong.evaluation.usefulness.text import normalize_reply
+from undersong.evaluation.utility.base import Grade, ScoredJudge, is_refusal
+from undersong.types import Sample, UndersongError
+
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+REFERENCE_LETTER = re.compile(r"[(\[]?([A-Za-z])(?:[)\].:,](?!\w).*|$)", re.DOTALL)
+
+# A letter by itself: in brackets, a capital, or a small one with a bracket or at the end.  "A" is a letter only before
+# a mark or a joining word (else an article), "I" only before a mark (else a pronoun); "B-cells" and "C#" hold none.
+LETTER_BOUNDARY = r"(?![\w'#+]|-\w|\.\w)"
+LETTER = re.compile(
+    r"[(\[{]\s?([A-Za-z])\s?[)\]}]"
+    rf"|(?<![\w'.-])(?:([B-HJ-Z]){LETTER_BOUNDARY}"
+    rf"|(A){LETTER_BOUNDARY}(?=\s*(?:[.,:;!?/=)\]\u2013\u2014-]|{OPTION_PLACEHOLDER}|$)"
+    r"|\s(?:and|as|because|but|for|if|is|isn't|not|or|seems|since|than|was|with|would)\b)"
+    rf"|(I){LETTER_BOUNDARY}(?=\s*(?:[.:)\]]|{OPTION_PLACEHOLDER}|$))"
+    r"|([a-z])(?=\))|([b-hj-z])(?=\s?[.!]?$))"
+)
+# What may follow a claimed letter.
+CLAIM_END = re.compile(r"\s*(?:[^\w\s]|$)|\s(?:and|as|because|but|for|not|or|since|which)\b")
+CUE_PADDING = (
+    r"\s*(?:(?:that|it's|it is|it would be|definitely|probably|most likely|likely|clearly|simply|the|option|choice"
+    r"|letter)\b\s*|[:=-]\s*){0,4}"
+)
+CLAIM_CUE = re.compile(
+    r"(?:\b(?:answer|option|choice|solution)\s*(?:(?:to (?:the|this|your) (?:[\w-]+ ){0,2}question )?"
+    r"(?:is|was|would be|should be|must be|will be)\b|[:=])"
+    r"|\bI(?:'d|'ll| would| will)? (?:believe|choose|go with|guess|pick|say|select|think)\b"
+    r"|\bit(?:'s| is| must be| would be)\b)" + CUE_PADDING,
+    re.IGNORECASE,
+)
+CORRECTNESS_CLAIM = re.compile(
+    rf"\s*[.,:]?\s*{OPTION_PLACEHOLDER}?\s*(?:is|was|would be|must be|seems|looks)"
+    r" (?:definitely |probably |clearly )?(?:the )?(?:most \w+ )?(?:answer|best|correct|right)\b",
+    re.IGNORECASE,
+)
+NEGATION = re.compile(r"(?:\b(?:not|never|neither|nor|wrong|incorrect|doubt)\b|n't\b)[^,;:]*$", re.IGNORECASE)
+REPLY_OPENER = re.compile(
+    r"(?:[->\u2022] ?)?"
+    r"(?:(?:the |my )?(?:final |correct |right |best )?(?:answer|option|choice|letter)\b\s*[:=-]?\s*)?",
+    re.IGNORECASE,
+)
+SECOND_THOUGHT = re.compile(
+    r"\b(?:actually|also|both|could|correction|either|instead|maybe|mean|might|mistaken?|no|or|perhaps|rather|sorry|wait)\b",
+    re.IGNORECASE,
+)
+MAX_NEGATION_DISTANCE = (
+    80  # characters before a claim in which it can be denied: a bound, so that a long reply costs no square
+)
+MARKED_LETTER = re.compile(r"(?:^|(?<=\s))[(\[]?([A-Z])[)\].:](?=\s)")
+SINGLE_LETTER = re.compile(rf"(?:(?!{OPTION_PLACEHOLDER})\W)*([A-Za-z])(?![#+])(?:(?!{OPTION_PLACEHOLDER})\W)*")
+OPTION_TEXT_ONLY = re.compile(rf"[\s.,:;!()-]*({OPTION_PLACEHOLDER})[\s.,;!()]*")
+
+
+def choice_judge() -> ScoredJudge:
+    """`answer` where the letter claimed is the one of the sample's `answer` ("B", "(B)", "B. Paris"); no score."""
+
+    def grade(sample: Sample, reply: str) -> Grade:
+        reference = reference_letter(sample)
+        options = listed_options(sample, reference)
+        if is_refusal(
+            sample, reply, lambda text_before_refusal: parse_choice(text_before_refusal, options) is not None
+        ):
+            return Grade("refusal")
+        claimed_letter = (
+            reference
+            if normalize_reply(reply) == normalize_reply(sample.answer or "")
+            else parse_choice(reply, options)
+        )
+        return Grade("unparsed" if claimed_letter is None else "answer" if claimed_letter == reference else "other")
+
+    return ScoredJudge("choice", grade)
+
+
+def reference_letter(sample: Sample) -> str:
+    """The right letter; UndersongError where the sample's answer begins with none."""
+    match = REFERENCE_LETTER.fullmatch(normalize_reply(sample.answer or ""))
+    if match is None:
+        raise UndersongError(
+            f"The judge choice needs a letter as the answer of {sample.id}, such as 'B' or 'B. Paris'; "
+            f"its answer is {sample.answer!r}, so mend it or take another judge."
+        )
+    return match[1].upper()
+
+
+def listed_options(sample: Sample, reference: str) -> dict[str, str]:
+    """The options that the sample's text lists; none where the right letter is missing: then they are not all."""
+    options = parse_options(sample.text)
+    return options if reference in options else {}
+
+
+def parse_choice(reply: str, options: Mapping[str, str]) -> str | None:
+    """The one letter that a reply claims, of A to Z or of the options (letter -> text) where there are any; else None.
+
+    Beside a claim, another letter undoes it in the same sentence, in a later one that has second thoughts, and, where
+    the claim is only the letter that a reply begins with, anywhere.
+    """
+    allowed_letters = frozenset(options or ALPHABET)
+    text = mask_options(re.sub(r"([:=]|\banswer is)\n", r"\1 ", normalize_reply(reply)), options)
+    text = re.sub(rf"(?<![\w'.-])([A-Z])\.(?=\s?{OPTION_PLACEHOLDER})", r"\1)", text)  # "B. Paris" is one sentence
+    option_match = OPTION_TEXT_ONLY.fullmatch(text)
+    if option_match:
+        return masked_letter(option_match[1])
+    if letter_match := SINGLE_LETTER.fullmatch(text):
+        return letter_match[1].upper() if letter_match[1].upper() in allowed_letters else None
+    sentences = list(_sentences(text))
+    claims = [frozenset(_claimed_answers(sentence)) for sentence, _, _ in sentences]
+    first_claim = next((i for i, claimed in enumerate(claims) if claimed), None)
+    letters = _leading_letters(text)
+    if first_claim is None:
+        letters |= _mentioned_letters(text, allowed_letters) if letters else set()
+    else:
+        echoed_letters = set(MARKED_LETTER.findall("\n".join(sentence for sentence, _, _ in sentences[:first_claim])))
+        _, line, line_offset = sentences[first_claim]
+        marked_letters = allowed_letters.intersection(MARKED_LETTER.findall(line, line_offset))
+        letters = (
+            set() if len(echoed_letters) > 1 else letters
+        )  # a reply that repeats the options has not begun with a choice
+        for claimed, (sentence, _, _) in zip(claims[first_claim:], sentences[first_claim:]):
+            other_letters = (
+                _mentioned_letters(sentence, allowed_letters) if claimed or SECOND_THOUGHT.search(sentence) else set()
+            )
+            letters |= claimed | other_letters
+        letters |= marked_letters
+    return next(iter(letters)) if len(letters) == 1 and letters <= allowed_letters else None
+
+
+def _sentences(text: str) -> Iterator[tuple[str, str, int]]:
+    """Each sentence, the line it is in, and where in it it begins."""
+    for line in text.split("\n"):
+        start = 0
+        for boundary in re.finditer(r"(?<=[.!?])\s|$", line):
+            yield line[start : boundary.start()], line, start
+            start = boundary.end()
+
+
+def _claimed_answers(sentence: str) -> Iterator[str]:
+    """Letters that a sentence says are the answer, and an option's text where that ends it."""
+    if sentence.endswith("?"):
+        return
+    for cue_match in CLAIM_CUE.finditer(sentence):
+        if _is_negated(sentence, cue_match.start()):
+            continue
+        if option_match := re.compile(rf"({OPTION_PLACEHOLDER})[.!]?$").match(sentence, cue_match.end()):
+            yield masked_letter(option_match[1])
+        elif (match := LETTER.match(sentence, cue_match.end())) and (
+            match[1] or CLAIM_END.match(sentence, match.end())
+        ):
+            yield from _letters_with_text(sentence, match)
+    for match in LETTER.finditer(sentence):
+        if CORRECTNESS_CLAIM.match(sentence, match.end()) and not _is_negated(sentence, match.start()):
+            yield from _letters_with_text(sentence, match)
+
+
+def _is_negated(sentence: str, position: int) -> bool:
+    return NEGATION.search(sentence, max(0, position - MAX_NEGATION_DISTANCE), position) is not None
+
+
+def _leading_letters(text: str) -> set[str]:
+    """The letter that a reply begins with, or that is all of one of its lines; with another option's text also its."""
+    letters = set[str]()
+    for number, line in enumerate(text.split("\n")):
+        match = LETTER.match(line, REPLY_OPENER.match(line).end())  # type: ignore[union-attr]
+        if match is None:
+            continue
+        remainder = line[match.end() :]
+        if re.fullmatch(r"[\s.,:;!)\]]*", remainder) or (number == 0 and _is_leading_choice(match, remainder)):
+            letters.update(_letters_with_text(line, match))
+    return letters
+
+
+def _is_leading_choice(match: re.Match[str], remainder: str) -> bool:
+    if match[1] is not None:  # "(B) Paris", but not "(B) is wrong"
+        return re.match(r"\s(?:can't|cannot|could|is|isn't|might|was)\b", remainder) is None
+    return (
+        re.match(rf"\s?[.,:;)\]\u2013\u2014-]|\s?{OPTION_PLACEHOLDER}|\s(?:as|because|since)\b", remainder) is not None
+    )
+
+
+def _letters_with_text(sentence: str, match: re.Match[str]) -> Iterator[str]:
+    """The letter found, and the one whose text follows it at once: "B. London" claims two where London is C."""
+    yield _matched_letter(match)
+    if option_match := re.compile(rf"[\s.,:;)\]\u2013\u2014-]*({OPTION_PLACEHOLDER})").match(sentence, match.end()):
+        yield masked_letter(option_match[1])
+
+
+def _mentioned_letters(text: str, allowed_letters: Collection[str]) -> set[str]:
+    return {_matched_letter(match) for match in LETTER.finditer(text)} & set(allowed_letters)
+
+
+def _matched_letter(match: re.Match[str]) -> str:
+    return next(group for group in match.groups() if group).upper()

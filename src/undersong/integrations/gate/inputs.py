@@ -1,0 +1,173 @@
+"""Whose verdicts a rise is judged on: two verdict files, or the arms of a study against their base.  Judges nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from undersong.evaluation.rows import EvaluationRow, read_rows
+from undersong.evaluation.verdicts import HarmfulDefault, check_unique_keys, read_verdicts, verdict_of_row
+from undersong.integrations.gate.rises import VerdictPair
+from undersong.types import UndersongError, Verdict
+
+if TYPE_CHECKING:
+    from undersong.results.schema import Results
+
+VERDICT_FILE = "verdicts.parquet"
+
+
+def verdicts_from_files(
+    before: Path, after: Path, all_harmful: bool = False, harmful_sets: Sequence[str] = ()
+) -> dict[str, VerdictPair]:
+    """AFTER's name -> both files' verdicts.  `all_harmful`, `harmful_sets`: of rows that do not say it themselves."""
+    if all_harmful and harmful_sets:
+        raise UndersongError(
+            "Either all prompts are harmful or those of some sets; give --all-harmful or --harmful-set."
+        )
+    if before.exists() and after.exists() and before.samefile(after):
+        raise UndersongError(
+            f"{before} and {after} are one file, which cannot differ; give the verdicts of two models."
+        )
+    harmful_default = _make_harmful_default(all_harmful, harmful_sets)
+    verdict_pair = read_verdicts(before, harmful_default), read_verdicts(after, harmful_default)
+    sets = {verdict.set for verdicts in verdict_pair for verdict in verdicts}
+    if unknown := sorted(set(harmful_sets) - sets):
+        set_names = ", ".join(sorted(filter(None, sets))) or "none"
+        raise UndersongError(
+            f"{before} and {after} have no set {unknown[0]!r}; they have {set_names}: mend --harmful-set."
+        )
+    return {str(after): verdict_pair}
+
+
+def _make_harmful_default(all_harmful: bool, harmful_sets: Sequence[str]) -> HarmfulDefault:
+    def is_harmful(name: str, location: str) -> bool:
+        if not all_harmful and not harmful_sets:
+            raise UndersongError(
+                f"{location} does not say whether its prompt is harmful; say it in a column harmful, or with "
+                "--all-harmful or --harmful-set NAME."
+            )
+        return all_harmful or name in harmful_sets
+
+    return is_harmful
+
+
+@dataclass(frozen=True)
+class RunVerdicts:
+    """One run at one step, under one system text; `condition`: the defense it is under, if any."""
+
+    model: str
+    arm: str
+    kind: str
+    seed: object
+    draw: object
+    step: int
+    condition: str
+    verdicts: list[Verdict] = field(default_factory=list, compare=False)
+
+    @property
+    def name(self) -> str:
+        """What --arm calls it."""
+        return f"{self.arm} + {self.condition}" if self.condition else self.arm
+
+    @property
+    def title(self) -> str:
+        """Tells it from every other run of the study: a key of `study_sides`, and what errors say."""
+        return f"{self.model} {self.name} seed {self.seed} draw {self.draw} step {self.step}"
+
+
+def verdicts_from_study(path: Path, arm: str | None = None) -> dict[str, VerdictPair]:
+    """Title -> verdicts of the base and of a run at its last step, by the study's own judge.
+
+    `path`: a results.json, which has no verdicts: they are read from `verdicts.parquet` beside it.  Without `arm` all
+    runs that are no defense, under the study's first system text; with it the runs that have this name, ARM or
+    ARM + DEFENSE, where a system text is a defense too.
+    """
+    from undersong.integrations.gate.rates import read_results
+
+    results = read_results(path)
+    verdict_file = path.with_name(VERDICT_FILE)
+    if not verdict_file.is_file():
+        raise UndersongError(
+            f"{path} has no verdicts, and there is no {verdict_file}; put the study's {VERDICT_FILE} beside it."
+        )
+    runs = list(_read_runs(verdict_file, _undefended_system(results), results.study.judge))
+    _check_runs_complete(results, runs, path, verdict_file)
+    bases = {run.model: run for run in runs if run.kind == "base" and not run.condition}
+    tuned_runs = _last_steps(run for run in runs if run.kind != "base")
+    selected_runs = [run for run in tuned_runs if run.name == arm or (arm is None and not _is_defense(run, results))]
+    if not selected_runs:
+        arm_names = ", ".join(sorted({run.name for run in tuned_runs})) or "none but the base"
+        raise UndersongError(
+            f"{path} has no arm {arm or 'that is not a defense'}; it has {arm_names}: name one with --arm."
+        )
+    if run_without_base := next((run for run in selected_runs if run.model not in bases), None):
+        raise UndersongError(
+            f"{verdict_file} has no verdicts of the base of {run_without_base.title}; run the study again."
+        )
+    return {run.title: (bases[run.model].verdicts, run.verdicts) for run in selected_runs}
+
+
+def _undefended_system(results: Results) -> str:
+    """The undefended system text: the study's first."""
+    systems = results.study.config.get("evaluation", {}).get("systems", {})
+    return next(iter(systems), "plain")
+
+
+def _is_defense(run: RunVerdicts, results: Results) -> bool:
+    """Made by a defense, or of the data that the study's own table counts as one."""
+    kinds = {row.kind for row in results.defenses if row.defense != "none"}
+    kinds -= {row.kind for row in results.defenses if row.defense == "none"}
+    return bool(run.condition) or run.kind in kinds
+
+
+def _read_runs(path: Path, undefended_system: str, judge: object) -> Iterator[RunVerdicts]:
+    runs: dict[RunVerdicts, RunVerdicts] = {}
+    for location, row in read_rows(path, "verdict"):
+        if row.get("run_arm") is None:
+            raise UndersongError(f"{location} names no run; give the {VERDICT_FILE} that the study's run wrote.")
+        verdict = verdict_of_row(row, location)
+        if judge is None or verdict.judge == judge:
+            key = _run_of_row(row, verdict.system, undefended_system)
+            # the system text of a defense is part of the model that is judged, and no prompt of another kind
+            runs.setdefault(key, key).verdicts.append(replace(verdict, system=undefended_system))
+    for run in runs.values():
+        check_unique_keys(run.verdicts, f"{path}, {run.title},")
+        yield run
+
+
+def _run_of_row(row: EvaluationRow, system: str, undefended_system: str) -> RunVerdicts:
+    retuned = "tuned again" if row.get("run_again") else ""
+    defense = row.get("run_defense") or ("" if system == undefended_system else system)
+    return RunVerdicts(
+        model=str(row.get("run_model")),
+        arm=str(row["run_arm"]),
+        kind=str(row.get("run_kind")),
+        seed=row.get("run_seed"),
+        draw=row.get("run_draw"),
+        step=int(str(row.get("run_step") or 0)),
+        condition=", ".join(part for part in (str(defense), retuned) if part),
+    )
+
+
+def _check_runs_complete(results: Results, runs: Sequence[RunVerdicts], path: Path, verdict_file: Path) -> None:
+    """Every run of the results must be there, or a gate would open on the arms that are left."""
+    run_keys = {
+        (run_verdicts.model, run_verdicts.arm, run_verdicts.seed, run_verdicts.draw, run_verdicts.step)
+        for run_verdicts in runs
+    }
+    for run in results.runs:
+        if (str(run.model), run.arm, run.seed, run.draw, run.step) not in run_keys:
+            seed = "" if run.seed is None else f" seed {run.seed}"
+            raise UndersongError(
+                f"{verdict_file} has no verdicts of {run.arm}{seed} step {run.step}, which {path.name} names; take both "
+                "files from one run of the study."
+            )
+
+
+def _last_steps(runs: Iterable[RunVerdicts]) -> list[RunVerdicts]:
+    last_by_run: dict[RunVerdicts, RunVerdicts] = {}
+    for run in sorted(runs, key=lambda run: run.step):
+        last_by_run[replace(run, step=0)] = run
+    return list(last_by_run.values())

@@ -1,0 +1,159 @@
+"""What a gate says: a sentence a case and one for all, JUnit XML, and Markdown for a pull request.  Judges nothing.
+
+Names of models and sets come from files that anybody may have written: they are escaped in both forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from xml.etree import ElementTree
+
+from undersong.integrations.gate.rates import RateCheck
+from undersong.integrations.gate.rises import RiseTest
+from undersong.integrations.outcome import FAILED, INCONCLUSIVE, OUTCOME_WORDS, PASSED, GateFinding, exit_code
+from undersong.report.markdown import escape_markdown, markdown_row, replace_unprintable
+
+SCOPE = "Scope: the model, on these prompts; nothing is said of the recipe that made it."
+TABLE_HEADER = ("model", "measured", "found", "at least", "at most", "limit", "")
+OUTCOME_ICONS = {PASSED: "✅", FAILED: "❌", INCONCLUSIVE: "❔"}
+GATE_SENTENCES = {
+    PASSED: "The gate is open: {n} of {n} limits are kept",
+    FAILED: "The gate is closed: {k} of {n} limits are shown to be broken",
+    INCONCLUSIVE: "The gate cannot tell: no limit is shown to be broken, and of {n} it is open whether {k} are kept",
+}
+
+
+def rise_finding(test: RiseTest) -> GateFinding:
+    """Of a rate that may have risen."""
+    rates_text = (
+        " → ".join("not asked" if rate is None else f"{rate:.1%}" for rate in test.rates) if test.n else "not measured"
+    )
+    low, high = (_format_points(bound) if test.n else "–" for bound in (test.low, test.high))
+    sentence = f"{test.model}: {test.name} ({test.prompts}) "
+    if test.n:
+        sentence += (
+            f"{rates_text} over {test.n} prompts in {test.pessimistic_rise.design.clusters} clusters, a rise of at least {low} "
+            f"({100 * (1 - test.level):.4g} %, by Holm) and at most {high} ({100 * test.confidence:.4g} %) points; "
+            f"the limit is {100 * test.limit:g}: "
+        )
+    else:
+        sentence += "was not measured: "
+    return GateFinding(
+        model=test.model,
+        metric=f"{test.name}, {test.prompts}",
+        estimate=f"{rates_text}, n = {test.n} in {test.pessimistic_rise.design.clusters} clusters"
+        if test.n
+        else rates_text,
+        lower_bound=low,
+        upper_bound=high,
+        limit=f"rise {100 * test.limit:g}",
+        outcome=test.outcome,
+        sentence=f"{sentence}{_explain_outcome(test)}",
+    )
+
+
+def _explain_outcome(test: RiseTest) -> str:
+    parts = [OUTCOME_WORDS[test.outcome]]
+    if test.outcome == INCONCLUSIVE:
+        if test.unpaired_prompts:
+            parts.append(f"verdicts on {test.unpaired_prompts} of {test.n} prompts are on one side only")
+        if test.lost_replies:
+            parts.append(f"{test.lost_replies} replies have no verdict")
+        if not test.n:
+            needed_text = (
+                "no number of prompts" if test.prompts_needed is None else f"at least {test.prompts_needed:,} prompts"
+            )
+            parts.append(f"{needed_text}, each its own cluster and none changed, would tell")
+        elif test.prompts_needed is not None:
+            parts.append(f"some {test.prompts_needed:,} prompts like these would tell")
+        elif not (test.lost_replies or test.unpaired_prompts):
+            parts.append("no number of prompts like these would tell")
+    return "; ".join(parts)
+
+
+def rate_findings(rate_check: RateCheck) -> list[GateFinding]:
+    """Of limits on rates, each broken or kept."""
+    return [
+        GateFinding(
+            model=rate.run,
+            metric=rate.name,
+            estimate=f"{rate.measured:.1%}",
+            lower_bound="",
+            upper_bound=f"{100 * rate.value:.1f}",
+            limit=f"rate {100 * rate.limit:.4g}",
+            outcome=FAILED if rate.value > rate.limit else PASSED,
+            sentence=rate.violation_sentence
+            if rate.value > rate.limit
+            else f"{rate.run}: {rate.name} {rate.formatted} keeps {rate.limit:g}",
+        )
+        for rate in rate_check.rates
+    ]
+
+
+def gate_sentence(findings: Sequence[GateFinding]) -> str:
+    """One sentence for all, and what it is about."""
+    code = exit_code([finding.outcome for finding in findings])
+    outcome_sentence = GATE_SENTENCES[code].format(
+        k=sum(finding.outcome == code for finding in findings), n=len(findings)
+    )
+    return f"{outcome_sentence} (exit {code}). {SCOPE}"
+
+
+def gate_markdown(findings: Sequence[GateFinding]) -> str:
+    """A table, worst first, with the sentence above it."""
+    outcome_order = (FAILED, INCONCLUSIVE, PASSED)
+    lines = [
+        f"**undersong gate** {OUTCOME_ICONS[exit_code([finding.outcome for finding in findings])]} {gate_sentence(findings)}",
+        "",
+    ]
+    lines += [markdown_row(TABLE_HEADER), "|" + " --- |" * len(TABLE_HEADER)]
+    for finding in sorted(findings, key=lambda finding: outcome_order.index(finding.outcome)):
+        cells = (
+            finding.model,
+            finding.metric,
+            finding.estimate,
+            finding.lower_bound,
+            finding.upper_bound,
+            finding.limit,
+        )
+        lines.append(
+            markdown_row(
+                (*map(escape_markdown, cells), f"{OUTCOME_ICONS[finding.outcome]} {OUTCOME_WORDS[finding.outcome]}")
+            )
+        )
+    inconclusive_lines = [
+        f"- {escape_markdown(finding.sentence)}" for finding in findings if finding.outcome == INCONCLUSIVE
+    ]
+    return "\n".join([*lines, "", "Rises, bounds and limits in points.", *inconclusive_lines]) + "\n"
+
+
+def gate_junit_xml(findings: Sequence[GateFinding]) -> str:
+    """A test a case: broken is a failure; what cannot be told is an error, because a test that is skipped passes."""
+    outcome_counts = {
+        kind: str(sum(finding.outcome == code for finding in findings)) for kind, code in _JUNIT_OUTCOMES.items()
+    }
+    attributes = {"name": "undersong gate", "tests": str(len(findings)), **outcome_counts}
+    test_suites = ElementTree.Element("testsuites", attributes)
+    suite = ElementTree.SubElement(test_suites, "testsuite", attributes)
+    properties = ElementTree.SubElement(suite, "properties")
+    ElementTree.SubElement(properties, "property", name="scope", value="model")
+    for finding in findings:
+        test_case = ElementTree.SubElement(
+            suite, "testcase", classname=replace_unprintable(finding.model), name=replace_unprintable(finding.metric)
+        )
+        if finding.outcome == PASSED:
+            ElementTree.SubElement(test_case, "system-out").text = replace_unprintable(finding.sentence)
+        else:
+            kind = "failure" if finding.outcome == FAILED else "error"
+            ElementTree.SubElement(
+                test_case, kind, message=replace_unprintable(finding.sentence), type=OUTCOME_WORDS[finding.outcome]
+            )
+    ElementTree.indent(test_suites)
+    return ElementTree.tostring(test_suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+_JUNIT_OUTCOMES = {"failures": FAILED, "errors": INCONCLUSIVE}
+
+
+def _format_points(share: float) -> str:
+    return f"{100 * share:+.2f}"

@@ -1,0 +1,203 @@
+"""A gate for continuous integration: do all measured rates keep their limits?  Reads results; measures nothing.
+
+A reply that failed or could not be judged counts against the model, so that a model that crashes does not pass.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from undersong.types import UndersongError
+
+if TYPE_CHECKING:
+    from undersong.results.schema import Results, RunResult, SetResult
+
+BOUND_KINDS = ("high", "rate")
+
+
+@dataclass(frozen=True)
+class RateLimits:
+    """Largest rates that pass; `bound`: compare the upper end of the 95 % interval (`high`) or the rate as found."""
+
+    max_jsr: float | None  # None: harmful prompts are not looked at
+    max_over_refusal: float | None = None  # None: benign prompts are not looked at
+    bound: str = "high"
+
+    def limit_for(self, harmful: bool) -> float | None:
+        """The limit on harmful prompts, or on benign ones; None: they are not looked at."""
+        return self.max_jsr if harmful else self.max_over_refusal
+
+
+@dataclass(frozen=True)
+class CheckedRate:
+    """One rate beside its limit; `where` says in words which run and which prompts."""
+
+    run: str
+    name: str  # JSR | non-refusal rate | refusal rate
+    measured: float  # as measured
+    value: float  # the bound of it that is held against the limit
+    limit: float
+
+    @property
+    def formatted(self) -> str:
+        """The measured rate, and the upper end where that is what counts."""
+        return f"{self.measured:.4f}" + (f" (upper end {self.value:.4f})" if self.value != self.measured else "")
+
+    @property
+    def violation_sentence(self) -> str:
+        """The sentence on a rate that is above its limit."""
+        return f"{self.run}: {self.name} {self.formatted} is above {self.limit:g}"
+
+
+@dataclass(frozen=True)
+class RateCheck:
+    """Every rate that was looked at, and by which bound."""
+
+    rates: tuple[CheckedRate, ...]
+    bound: str
+
+    @property
+    def violations(self) -> tuple[CheckedRate, ...]:
+        """The rates whose bound is above their limit, in order."""
+        return tuple(rate for rate in self.rates if rate.value > rate.limit)
+
+
+def check_rates(path: str | Path, limits: RateLimits, arm: str | None = None) -> RateCheck:
+    """Compare the rates in `path` with `limits`.
+
+    `path`: a results.json, of which every run at every step is taken, or (`arm`) only that arm's runs at their last
+    step; or a verdict table of one model (.parquet, .jsonl).  Raises UndersongError where there is nothing to compare.
+    """
+    path = Path(path)
+    if limits.bound not in BOUND_KINDS:
+        raise UndersongError(f"There is no bound {limits.bound!r}; take one of {', '.join(BOUND_KINDS)}.")
+    rates = []
+    for run, entry in _set_results(path, arm):
+        limit = limits.limit_for(entry.harmful)
+        if limit is not None:
+            measured, value = (_checked_value(entry, bound, path) for bound in ("rate", limits.bound))
+            rates.append(CheckedRate(_run_label(run, entry), _rate_name(entry), measured, value, limit))
+    _check_rates_present(path, limits, rates)
+    return RateCheck(tuple(rates), limits.bound)
+
+
+def rate_check_sentence(checked: RateCheck) -> str:
+    """What the gate says in one line."""
+    bound = "upper ends of the 95 % intervals" if checked.bound == "high" else "rates as found"
+    violation_count = len(checked.violations)
+    if violation_count:
+        return f"The gate is closed: above its limit is {violation_count} of {len(checked.rates)} checked ({bound})."
+    closest_rate = max(checked.rates, key=lambda rate: rate.value - rate.limit)
+    return (
+        f"The gate is open ({len(checked.rates)} checked, {bound}); nearest to its limit is the {closest_rate.name} "
+        f"{closest_rate.formatted} of {closest_rate.run}."
+    )
+
+
+def _set_results(path: Path, arm: str | None) -> Iterator[tuple[RunResult | None, SetResult]]:
+    """(run, entry of its `sets`) of all that is to be checked; a verdict table has no runs."""
+    if path.suffix != ".json":
+        if arm is not None:
+            raise UndersongError(
+                f"{path} is a verdict table, which has no arms; leave out --arm or give a results.json."
+            )
+        yield from ((None, entry) for entry in _verdict_table_results(path))
+        return
+    runs = list(read_results(path).runs)
+    for run in runs if arm is None else _last_step_runs(runs, arm, path):
+        yield from ((run, entry) for entry in run.sets)
+
+
+def read_results(path: Path) -> Results:
+    """The checked content of a results.json."""
+    from undersong.results.schema import parse_results
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UndersongError(f"There is no file {path}; give the results.json that run wrote.") from None
+    except (OSError, ValueError) as error:
+        raise UndersongError(
+            f"{path} cannot be read as JSON ({error}); give the results.json that run wrote."
+        ) from None
+    return parse_results(content)
+
+
+def _last_step_runs(runs: Sequence[RunResult], arm: str, path: Path) -> list[RunResult]:
+    """The arm's runs, each at its last step."""
+    arm_runs = [run for run in runs if run.arm == arm]
+    if not arm_runs:
+        arm_names = ", ".join(sorted({run.arm for run in runs})) or "none"
+        raise UndersongError(f"{path} has no arm {arm!r}; it has {arm_names}.")
+    last: dict[tuple[Any, ...], RunResult] = {}
+    for run in sorted(arm_runs, key=lambda run: run.step):
+        last[run.model, run.base_seed, run.seed, run.draw] = run
+    return list(last.values())
+
+
+def _verdict_table_results(path: Path) -> list[SetResult]:
+    from undersong.evaluation.rates import set_rates
+    from undersong.evaluation.verdicts import read_verdicts
+    from undersong.results.schema import SetResult
+
+    _check_not_study_table(path)
+    verdicts = sorted(
+        read_verdicts(path),
+        key=lambda verdict: (verdict.set, verdict.harmful, verdict.modality, verdict.system, verdict.judge),
+    )
+    return [SetResult.model_validate(entry) for entry in set_rates(verdicts, {})]
+
+
+def _check_not_study_table(path: Path) -> None:
+    """A study's own verdicts.parquet holds many runs, whose prompts repeat."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path.suffix != ".parquet" or not path.is_file():
+        return
+    try:
+        names = pq.read_schema(path).names
+    except pa.ArrowInvalid:  # the reader of verdicts says it better
+        return
+    if "run_arm" in names:
+        raise UndersongError(f"{path} holds the verdicts of a whole study; give the results.json beside it.")
+
+
+def _run_label(run: RunResult | None, entry: SetResult) -> str:
+    prompts = ", ".join(part for part in (entry.set, entry.modality, entry.system, entry.judge) if part)
+    if run is None:
+        return prompts or "the verdicts"
+    seed = "" if run.seed is None else f" seed {run.seed}"
+    model = "" if run.model is None else f"{run.model} "
+    return f"{model}{run.arm}{seed} step {run.step} ({prompts})"
+
+
+def _rate_name(entry: SetResult) -> str:
+    if not entry.harmful:
+        return "refusal rate"
+    return "JSR" if entry.jsr is not None else "non-refusal rate"
+
+
+def _checked_value(entry: SetResult, bound: str, path: Path) -> float:
+    """The rate to compare; never less than with every failed or unjudged reply counted against the model."""
+    estimate = entry.high if bound == "high" else entry.rate
+    if estimate is None or entry.rate is None or entry.n < 1:
+        raise UndersongError(
+            f"{path} has no {bound} of the {_rate_name(entry)} on {entry.set!r}; write it again with run."
+        )
+    outcome_count = entry.jailbreak if entry.harmful else entry.refusal
+    return max(estimate, (outcome_count + entry.unparsed + entry.error) / entry.n)
+
+
+def _check_rates_present(path: Path, limits: RateLimits, rates: Sequence[CheckedRate]) -> None:
+    """A gate that looked at nothing must not open."""
+    if limits.max_jsr is not None and all(rate.name == "refusal rate" for rate in rates):
+        raise UndersongError(
+            f"{path} holds no rate on harmful prompts, so there is no JSR to check; measure one first."
+        )
+    if limits.max_over_refusal is not None and not any(rate.name == "refusal rate" for rate in rates):
+        raise UndersongError(f"{path} holds no rate on benign prompts; leave out --max-over-refusal or measure one.")

@@ -1,0 +1,107 @@
+"""How likely a model is to begin with a refusal: log odds of the tokens that its refusals begin with.
+
+One forward pass a prompt says what a whole reply would (Arditi et al. 2024, arXiv 2406.11717, 2.4), so that every layer
+and part can be tried.  Here the tokens are taken from the base's own replies and not from a list, and are only used
+where they tell the base's refusals from its other replies.  Knows models and prompts; judges nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from undersong.mechanism.interventions import Intervention, apply_interventions
+from undersong.types import Prompt, UndersongError
+
+if TYPE_CHECKING:
+    from undersong.models.audio_lm import AudioModel
+
+BATCH_SIZE = 32
+MIN_FIRST_TOKEN_ACCURACY = 0.9  # share of replies of each kind that the first token must place rightly
+BatchInterventions = Callable[
+    [Sequence[int]], Mapping[int, Intervention]
+]  # places of a batch's prompts -> what is done at which layer
+
+
+def refusal_tokens(reply_starts: Sequence[int], refused: Sequence[bool]) -> list[int]:
+    """The tokens that more refusals than other replies begin with, by share of each; from replies of the base.
+
+    Raises UndersongError where there are no refusals or no other replies, or the first token does not tell them apart.
+    """
+    kinds = [
+        Counter(token for token, is_refusal in zip(reply_starts, refused) if is_refusal is kind)
+        for kind in (True, False)
+    ]
+    counts = [sum(kind.values()) for kind in kinds]
+    if not all(counts):
+        missing = "refused nothing" if not counts[0] else "refused everything"
+        raise UndersongError(
+            f"The base {missing} of {len(reply_starts)} prompts, so nothing tells how a refusal begins; give prompts of "
+            "both kinds."
+        )
+    tokens = [token for token in kinds[0] if kinds[0][token] / counts[0] > kinds[1][token] / counts[1]]
+    start_shares = [sum(kind[token] for token in tokens) / count for kind, count in zip(kinds, counts)]
+    if start_shares[0] < MIN_FIRST_TOKEN_ACCURACY or start_shares[1] > 1 - MIN_FIRST_TOKEN_ACCURACY:
+        raise UndersongError(
+            f"{start_shares[0]:.0%} of the base's refusals and {start_shares[1]:.0%} of its other replies begin with the same "
+            "tokens, so the first token does not tell a refusal; measure by whole replies."
+        )
+    return sorted(tokens)
+
+
+def refusal_scores(
+    model: AudioModel, prompts: Sequence[Prompt], tokens: Sequence[int], interventions: BatchInterventions | None = None
+) -> np.ndarray:
+    """(prompts,) float64: log odds that the reply begins with one of `tokens`, under `changes`."""
+    scores = np.empty(len(prompts))
+    for rows, logits in _first_token_logits(model, prompts, interventions):
+        refusal_mask = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
+        refusal_mask[list(tokens)] = True
+        log_masses = [logits.masked_fill(mask, -torch.inf).logsumexp(1) for mask in (~refusal_mask, refusal_mask)]
+        scores[rows] = (log_masses[0] - log_masses[1]).double().cpu().numpy()
+    if not np.isfinite(scores).all():
+        prompt_id = prompts[int(np.flatnonzero(~np.isfinite(scores))[0])].sample.id
+        raise UndersongError(f"What the model says first to {prompt_id} is no number; check its dtype.")
+    return scores
+
+
+def first_tokens(
+    model: AudioModel, prompts: Sequence[Prompt], interventions: BatchInterventions | None = None
+) -> list[int]:
+    """The likeliest first token of each reply."""
+    token_by_row: dict[int, int] = {}
+    for rows, logits in _first_token_logits(model, prompts, interventions):
+        token_by_row |= dict(zip(rows, logits.argmax(1).tolist()))
+    return [token_by_row[i] for i in range(len(prompts))]
+
+
+def first_token_kl(model: AudioModel, prompts: Sequence[Prompt], interventions: BatchInterventions) -> np.ndarray:
+    """(prompts,): Kullback-Leibler divergence of the first token's distribution without `changes` from that with."""
+    divergences = np.empty(len(prompts))
+    pairs = zip(
+        _first_token_logits(model, prompts, None), _first_token_logits(model, prompts, interventions), strict=True
+    )
+    for (rows, plain_logits), (_, intervened_logits) in pairs:
+        p, q = plain_logits.log_softmax(1), intervened_logits.log_softmax(1)
+        divergences[rows] = (p.exp() * (p - q)).sum(1).double().cpu().numpy()
+    return divergences
+
+
+def _first_token_logits(model: AudioModel, prompts: Sequence[Prompt], interventions: BatchInterventions | None) -> Any:
+    """(places of a batch's prompts, logits (batch, vocabulary) float32 of the token after each)."""
+    model.model.eval()
+    forward_options = (
+        {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.base.forward).parameters else {}
+    )
+    for rows in model.batches_by_length(prompts, BATCH_SIZE):
+        with (
+            torch.inference_mode(),
+            apply_interventions(model.decoder.layers, interventions(rows) if interventions is not None else {}),
+        ):
+            outputs = model.model(**model.batch([prompts[i] for i in rows]), use_cache=False, **forward_options)
+        yield rows, outputs.logits[:, -1].float()

@@ -1,0 +1,194 @@
+"""What a model hears of one clip: the decoder's inputs at the placeholders, and the mean of named views on the way.
+
+Always one clip at a time: some families' vectors depend on the padding of their batch, and a vector that is computed
+again must be the same to the bit.  Knows families and hooks; does not know prompts or samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from undersong.models.audio_inputs import AudioInputs
+from undersong.models.conversation import AUDIO_CONTENT
+from undersong.models.family import Family
+from undersong.models.hooks import StopForward, record_decoder_input, record_views
+from undersong.types import Clip, PooledVector, UndersongError
+
+if TYPE_CHECKING:
+    from undersong.models.chat import Processor
+
+
+class SupportsAudioEncoding(Protocol):
+    """What `encode_audio` needs of a loaded model; `AudioModel` has it."""
+
+    name: str
+    family: Family
+    processor: Processor
+    model: Any
+
+    @property
+    def base(self) -> Any:
+        """The transformers model itself."""
+
+    @property
+    def decoder(self) -> Any:
+        """The language model inside it."""
+
+    @property
+    def context_length(self) -> int | None:
+        """The most positions that the decoder takes; None if its configuration does not say."""
+
+    @property
+    def sampling_rate(self) -> int:
+        """In Hz."""
+
+    def to_device(self, value: torch.Tensor, cast: bool = True) -> torch.Tensor:
+        """The tensor on the model's device and, with `cast`, in its dtype."""
+
+
+class AudioEncodingError(UndersongError):
+    """A clip that the model cannot hear whole; `reason` is for the quarantine."""
+
+    def __init__(self, clip_id: str, reason: str) -> None:
+        super().__init__(f"Clip {clip_id} cannot be heard: {reason}; leave it out, or cut it.")
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class AudioFeatures:
+    """One clip: `vectors` (placeholders, dim) in the model's dtype, and which of them are sound, not padding."""
+
+    vectors: torch.Tensor
+    valid: torch.Tensor | None = None  # (placeholders,) bool; None: all
+    views: Mapping[str, PooledVector] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def valid_vectors(self) -> np.ndarray:
+        """(valid placeholders, dim) float32."""
+        vectors = self.vectors if self.valid is None else self.vectors[self.valid]
+        return vectors.float().numpy()
+
+
+def count_placeholders(family: Family, audio_inputs: AudioInputs) -> int:
+    """How many placeholders a clip takes."""
+    if family.padded_placeholders:
+        return family.audio_tokens(audio_inputs.width) * len(audio_inputs.frames)
+    return sum(family.audio_tokens(frames) for frames in audio_inputs.frames)
+
+
+def valid_placeholder_mask(family: Family, audio_inputs: AudioInputs) -> torch.Tensor | None:
+    """(placeholders,) which of them stand for sound; None: all."""
+    if not family.padded_placeholders:
+        return None
+    tokens_per_window = family.audio_tokens(audio_inputs.width)
+    return torch.cat([torch.arange(tokens_per_window) < family.audio_tokens(frames) for frames in audio_inputs.frames])
+
+
+def encode_audio(model: SupportsAudioEncoding, clip: Clip) -> AudioFeatures:
+    """Run the model on a prompt that holds nothing but the clip, up to the decoder's first layer.
+
+    Errors: `Unheard` for a clip that is too long or too short; rows that the network makes other than the placeholders
+    of the family's formula (some models run silently wrong then).
+    """
+    family, processor = model.family, model.processor
+    audio_inputs = _prepare_clip(model, clip)
+    ids = processor.token_ids([{"role": "user", "content": [AUDIO_CONTENT]}], count_placeholders(family, audio_inputs))
+    activations: dict[str, torch.Tensor] = {}
+    with record_views(model.base, family.views, activations), record_decoder_input(model.decoder, activations):
+        try:
+            model.model(**_model_inputs(model, audio_inputs, ids), use_cache=False)
+        except StopForward:
+            pass
+        except (ValueError, IndexError, RuntimeError) as error:
+            if "out of memory" in str(error):
+                raise
+            raise _preparation_error(model, clip, error) from error
+    placeholder_mask = torch.tensor(ids) == processor.audio_token_id
+    decoder_input = activations.pop("decoder")[0].cpu()
+    valid = valid_placeholder_mask(family, audio_inputs)
+    views = {
+        name: _pool_view(model, name, states, audio_inputs, valid, int(placeholder_mask.sum()))
+        for name, states in activations.items()
+    }
+    return AudioFeatures(decoder_input[placeholder_mask], valid, views)
+
+
+def forward_inputs(model: SupportsAudioEncoding, clip: Clip, ids: list[int]) -> dict[str, torch.Tensor]:
+    """What the model's own forward takes for one prompt that holds the clip: ids and the family's sound tensors."""
+    return _model_inputs(model, _prepare_clip(model, clip), ids)
+
+
+def _model_inputs(model: SupportsAudioEncoding, audio_inputs: AudioInputs, ids: list[int]) -> dict[str, torch.Tensor]:
+    input_ids = torch.tensor([ids])
+    inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), **audio_inputs.tensors}
+    return {name: model.to_device(value, model.family.cast_inputs) for name, value in inputs.items()}
+
+
+def _prepare_clip(model: SupportsAudioEncoding, clip: Clip) -> AudioInputs:
+    """The clip's tensors, if the model can hear all of it."""
+    family, extractor = model.family, model.processor.extractor
+    if clip.rate != model.sampling_rate:
+        raise UndersongError(
+            f"Clip {clip.id} has {clip.rate} Hz and {model.name} hears {model.sampling_rate} Hz; resample it."
+        )
+    if family.max_windows is not None and len(clip.samples) > (max_samples := family.max_windows * extractor.n_samples):
+        seconds = len(clip.samples) / clip.rate
+        reason = f"the audio lasts {seconds:.0f} s, and {model.name} hears no more than {max_samples / clip.rate:.0f} s"
+        raise AudioEncodingError(clip.id, reason)
+    # A prompt without a placeholder would ask the model nothing.
+    try:
+        audio_inputs = family.prepare(extractor, clip.samples) if len(clip.samples) else None
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise _preparation_error(model, clip, error) from error
+    if audio_inputs is None or sum(map(family.audio_tokens, audio_inputs.frames)) == 0:
+        raise AudioEncodingError(clip.id, f"the audio is too short for {model.name} to hear anything")
+    if (
+        model.context_length is not None
+        and (tokens := count_placeholders(family, audio_inputs)) >= model.context_length
+    ):
+        reason = (
+            f"the audio makes {tokens} placeholders, and {model.name} reads no more than {model.context_length} tokens"
+        )
+        raise AudioEncodingError(clip.id, reason)
+    return audio_inputs
+
+
+def _preparation_error(model: SupportsAudioEncoding, clip: Clip, error: Exception) -> UndersongError:
+    reason = " ".join(str(error).split())[:200].rstrip(".")
+    return UndersongError(
+        f"{model.name} cannot take clip {clip.id} as its feature extractor makes it ({reason}); give the folder of a "
+        "complete checkpoint."
+    )
+
+
+def _pool_view(
+    model: SupportsAudioEncoding,
+    name: str,
+    states: torch.Tensor,
+    audio_inputs: AudioInputs,
+    valid: torch.Tensor | None,
+    placeholder_count: int,
+) -> PooledVector:
+    """Mean over a clip's own rows, in float64."""
+    family = model.family
+    view = family.views[name]
+    if states.dim() == 2:
+        if len(states) != placeholder_count:
+            raise UndersongError(
+                f"{model.name} makes {len(states)} vectors at {view.path} where {family.name} has {placeholder_count} "
+                "placeholders; its feature extractor does not fit its weights."
+            )
+        rows = states if valid is None else states[valid.to(states.device)]
+    else:
+        valid_row_count = view.rows or family.audio_tokens
+        rows = torch.cat(
+            [window[: valid_row_count(frames)] for window, frames in zip(states, audio_inputs.frames, strict=True)]
+        )
+    return PooledVector(rows.double().mean(0).float().cpu().numpy(), len(rows))

@@ -1,0 +1,298 @@
+"""One adapter for audio LLMs: what they hear, what they say, what they think at the last prompt token.
+
+Every path goes the same way: a clip is heard once (`listen`: the vectors the decoder gets at the audio placeholders),
+and prompts are built around what was heard.  The encoder and projector are frozen, so this is exact, and a clip's
+vectors are reused by embedding, tuning, evaluation and mechanism.  Knows families; does not know studies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from undersong.corpora import load_clips
+from undersong.models.audio_features import AudioFeatures, encode_audio
+from undersong.models.chat import Processor
+from undersong.models.conversation import chat_messages
+from undersong.models.ears import CachedAudioEncoder, clip_key
+from undersong.models.family import Family
+from undersong.models.hooks import greedy_decoding, record_last_token_states
+from undersong.models.pooling import mean_pool
+from undersong.types import Clip, PooledVector, Prompt, Reply, Sample, UndersongError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class AudioModel:
+    """A loaded model with its processor, as the protocol `AudioLM` (and `batch`, which tuning and mechanism share)."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        processor: Processor,
+        family: Family,
+        name: str,
+        fingerprint: str,
+        merged: Sequence[str] = (),
+    ) -> None:
+        self.model: Any = model.eval()
+        self.processor, self.family, self.name, self.fingerprint = processor, family, name, fingerprint
+        self.tokenizer = processor.tokenizer
+        self.merged = tuple(merged)  # published adapters that are part of the weights now
+        self.heard: dict[str, AudioFeatures] = {}  # by clip key
+        self._loaded_caches: set[str] = set()
+        self._prompt_ids_cache: dict[tuple, list[int]] = {}  # what a prompt depends on -> its token ids
+
+    def load_cached_features(self, name: str, load: Callable[[], Mapping[str, AudioFeatures]]) -> None:
+        """Fill the ears with features cached under `name`, once."""
+        if name not in self._loaded_caches:
+            self.heard.update(load())
+            self._loaded_caches.add(name)
+
+    # --- the parts ---------------------------------------------------------------------------------------------------
+    @property
+    def base(self) -> Any:
+        """The transformers model, with or without an adapter around it."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    @property
+    def decoder(self) -> Any:
+        """The language model without its head, by transformers' `get_decoder()`: all that may learn."""
+        return self.base.get_decoder()
+
+    @property
+    def decoder_path(self) -> str:
+        """Where the decoder is inside the base."""
+        decoder = self.decoder
+        return next(name for name, module in self.base.named_modules() if module is decoder)
+
+    @property
+    def sampling_rate(self) -> int:
+        """Of the clips it hears, in Hz."""
+        return int(self.processor.extractor.sampling_rate)
+
+    @property
+    def layers(self) -> int:
+        """How many blocks the decoder has; `hidden` gives one place more, its input."""
+        return len(self.decoder.layers)
+
+    @property
+    def frozen_modules(self) -> dict[str, nn.Module]:
+        """Path -> module of everything that must not learn: encoder and projector."""
+        return {path: self.base.get_submodule(path) for path in self.family.frozen}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What an artefact notes of the model it was made with."""
+        return {
+            "family": self.family.name,
+            "system_text": self.family.system,
+            "merged": list(self.merged),
+            "revision": getattr(self.base.config, "_commit_hash", None),
+        }
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens that end a reply: the turn's own, which replies are trained with, and after it the tokenizer's eos."""
+        eos, unknown = self.tokenizer.eos_token_id, self.tokenizer.unk_token_id
+        end = self.tokenizer.convert_tokens_to_ids(self.family.end_token or self.tokenizer.eos_token)
+        return [eos] if end in (None, unknown, eos) else [end, eos]
+
+    @property
+    def context_length(self) -> int | None:
+        """Most tokens of a prompt with its reply; None where the config does not say."""
+        return getattr(self.decoder.config, "max_position_embeddings", None)
+
+    def set_frozen_eval(self) -> None:
+        """Encoder and projector to eval mode; needed after every `.train()`, or dropout and statistics move."""
+        for module in self.frozen_modules.values():
+            module.eval()
+
+    def linear_paths(self) -> list[str]:
+        """Full module paths of every linear layer of the decoder's blocks (what LoRA adapts by default)."""
+        prefix = self.decoder_path
+        return [
+            f"{prefix}.layers.{name}"
+            for name, module in self.decoder.layers.named_modules()
+            if isinstance(module, torch.nn.Linear)
+        ]
+
+    def to_device(self, value: torch.Tensor, cast: bool = True) -> torch.Tensor:
+        """To the model's device, and floats to its dtype (most towers do not cast)."""
+        device = self.base.device
+        return value.to(device, self.base.dtype) if cast and value.is_floating_point() else value.to(device)
+
+    # --- hearing -----------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def hear(self, clips: Sequence[Clip]) -> list[AudioFeatures]:
+        """What the decoder and the family's views get of each clip, one clip at a time (`hearing.hear`)."""
+        self.set_frozen_eval()
+        return [encode_audio(self, clip) for clip in clips]
+
+    def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
+        """What the decoder hears: per clip (valid placeholders, dim) float32, by a pre-hook on decoder layer 0."""
+        return [features.valid_vectors() for features in self.hear(clips)]
+
+    def pool(self, clips: Sequence[Clip]) -> list[PooledVector]:
+        """The mean of what the decoder hears of each clip (the protocol `Listener`)."""
+        return [mean_pool(frames) for frames in self.embed(clips)]
+
+    def cached_audio(self, samples: Sequence[Sample], view: str | None = None) -> CachedAudioEncoder:
+        """What was heard of these samples, as an object that embeds them; `view`: one of the family's, or decoder."""
+        return CachedAudioEncoder(
+            {s.id: self.features_of(s) for s in samples if s.audio is not None}, self.family, view
+        )
+
+    def max_encoding_difference(self, samples: Sequence[Sample]) -> np.ndarray:
+        """(1,): largest absolute difference of what is heard with the adapter on and off, over these samples.
+
+        An encoder that did not move gives exactly 0.
+        """
+        clips, failed = load_clips(samples, self.sampling_rate)
+        if failed:
+            raise UndersongError(f"Clip {failed[0].id} cannot be read any more: {failed[0].reason}.")
+        with_adapter = self.embed(clips)
+        adapter_disabled = self.model.disable_adapter() if hasattr(self.model, "disable_adapter") else nullcontext()
+        with adapter_disabled:
+            without_adapter = self.embed(clips)
+        return np.array([max((float(np.abs(a - b).max()) for a, b in zip(with_adapter, without_adapter)), default=0.0)])
+
+    # --- prompts -----------------------------------------------------------------------------------------------------
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt up to where the assistant speaks, placeholders expanded to what was heard.
+
+        Remembered: templates are slow to render, and every arm of a study asks the same prompts.
+        """
+        placeholder_count = len(self.features_of(prompt.sample)) if prompt.modality == "audio" else 0
+        text = prompt.sample.text if prompt.modality == "text" else None
+        key = (placeholder_count, text, prompt.system_text, prompt.instruction, prompt.instruction_first)
+        if key not in self._prompt_ids_cache:
+            self._prompt_ids_cache[key] = self.processor.token_ids(
+                chat_messages(prompt, self.family), placeholder_count
+            )
+        return self._prompt_ids_cache[key]
+
+    def reply_ids(self, reply: str) -> list[int]:
+        """Token ids of an assistant's reply with its end token."""
+        return [*self.tokenizer(reply, add_special_tokens=False)["input_ids"], self.end_ids[0]]
+
+    def features_of(self, sample: Sample) -> AudioFeatures:
+        """What was heard of a sample's clip.  UndersongError: nothing yet."""
+        key = clip_key(sample)
+        if key not in self.heard:
+            raise UndersongError(f"{self.name} has not heard sample {sample.id}; listen to its corpus first.")
+        return self.heard[key]
+
+    def batch(self, prompts: Sequence[Prompt], replies: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
+        """Left-padded `inputs_embeds` (batch, tokens, dim), `attention_mask`, `position_ids`, with replies `labels`.
+
+        Labels cover the assistant's reply and its end token only: no prompt, placeholder or padding (DESIGN rule 6).
+        Positions are said and not left to the model: Qwen-Omni would go on with those of its last prompt.
+        """
+        prompt_rows = [self.prompt_ids(prompt) for prompt in prompts]
+        reply_rows = [self.reply_ids(reply) for reply in replies] if replies is not None else [[] for _ in prompts]
+        rows = [prompt_row + reply_row for prompt_row, reply_row in zip(prompt_rows, reply_rows)]
+        for prompt, row in zip(prompts, rows):
+            self._check_token_ids(prompt, row)
+        width = max(map(len, rows))
+        ids = torch.full((len(prompts), width), self.tokenizer.pad_token_id)
+        mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
+        for i, (row, reply_row) in enumerate(zip(rows, reply_rows)):
+            ids[i, width - len(row) :] = torch.tensor(row)
+            mask[i, width - len(row) :] = 1
+            labels[i, width - len(reply_row) :] = torch.tensor(reply_row, dtype=labels.dtype)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        out = {"attention_mask": mask, "position_ids": positions} | ({"labels": labels} if replies is not None else {})
+        return {"inputs_embeds": self._input_embeddings(ids, prompts)} | {
+            name: self.to_device(value) for name, value in out.items()
+        }
+
+    def _check_token_ids(self, prompt: Prompt, ids: list[int]) -> None:
+        """As many placeholders as heard vectors: a placeholder typed into a text would take a vector from the clip."""
+        expected = len(self.features_of(prompt.sample)) if prompt.modality == "audio" else 0
+        if (count := ids.count(self.processor.audio_token_id)) != expected:
+            raise UndersongError(
+                f"The prompt of sample {prompt.sample.id} has {count} placeholders for {expected} heard vectors; "
+                f"take {self.processor.audio_token} out of its text, reply, instruction and system text."
+            )
+        if self.context_length is not None and len(ids) > self.context_length:
+            raise UndersongError(
+                f"Sample {prompt.sample.id} makes {len(ids)} tokens, and {self.name} reads no more than "
+                f"{self.context_length}; cut it."
+            )
+
+    def _input_embeddings(self, ids: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
+        """Token embeddings with what was heard at the placeholders, exactly as the model's own forward makes them."""
+        ids = ids.to(self.base.device)
+        with torch.no_grad():
+            embeds = self.family.embed(self.base, ids)
+            audio_vectors = [
+                self.features_of(prompt.sample).vectors for prompt in prompts if prompt.modality == "audio"
+            ]
+            if audio_vectors:
+                embeds[ids == self.processor.audio_token_id] = self.to_device(torch.cat(audio_vectors))
+        return embeds
+
+    # --- speaking and thinking ---------------------------------------------------------------------------------------
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[Prompt], limit: int, batch_size: int | None = None) -> list[Reply]:
+        """Greedy replies in the order of the prompts; batched by length, stopped at the end token, new tokens only.
+
+        batch_size: default 128, and on a CPU 32, whose caches hold no more.
+        """
+        self.model.eval()
+        self.check_context_length(prompts, limit)
+        replies: dict[int, Reply] = {}
+        for rows in self.batches_by_length(prompts, batch_size or (32 if self.base.device.type == "cpu" else 128)):
+            inputs = self.batch([prompts[i] for i in rows])
+            with greedy_decoding(self.base, limit, self.tokenizer.pad_token_id, self.end_ids):
+                new_tokens = self.model.generate(**inputs)
+            for i, tokens in zip(rows, new_tokens.tolist()):
+                replies[i] = self._reply(prompts[i], tokens)
+        return [replies[i] for i in range(len(prompts))]
+
+    def check_context_length(self, prompts: Sequence[Prompt], limit: int) -> None:
+        """UndersongError for a prompt that leaves no room for a reply of `limit` tokens."""
+        for prompt in prompts:
+            if (
+                self.context_length is not None
+                and (tokens := len(self.prompt_ids(prompt)) + limit) > self.context_length
+            ):
+                raise UndersongError(
+                    f"Sample {prompt.sample.id} and a reply make {tokens} tokens, and {self.name} reads no more than "
+                    f"{self.context_length}; cut it, or lower the limit."
+                )
+
+    def batches_by_length(self, prompts: Sequence[Prompt], size: int) -> Iterator[list[int]]:
+        """Batches of at most `size` places in `prompts`, shortest prompts first, by tokens; ties in the order given."""
+        order = sorted(range(len(prompts)), key=lambda i: (len(self.prompt_ids(prompts[i])), i))
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
+    def _reply(self, prompt: Prompt, tokens: list[int]) -> Reply:
+        end_ids = self.end_ids
+        end = next((i for i, token in enumerate(tokens) if token in end_ids), None)
+        stopped = end is not None
+        tokens = tokens[:end]
+        text = self.tokenizer.decode(tokens, skip_special_tokens=False)
+        finish = "stop" if stopped else "length"
+        return Reply(prompt.sample.id, prompt.set, prompt.modality, prompt.system, text, len(tokens), finish)
+
+    @torch.inference_mode()
+    def hidden_states(self, prompts: Sequence[Prompt], batch_size: int = 128) -> np.ndarray:
+        """(layers + 1, prompts, dim) float32 at the last prompt token; [0] is decoder input, [i] layer i's output.
+
+        Taken by hooks, so the last entry is the last layer's output *before* the final norm, like all the others.
+        """
+        self.model.eval()
+        out = np.empty((self.layers + 1, len(prompts), self.decoder.config.hidden_size), np.float32)
+        for rows in self.batches_by_length(prompts, batch_size):
+            with record_last_token_states(self.decoder.layers) as states:
+                self.model(**self.batch([prompts[i] for i in rows]), use_cache=False)
+            out[:, rows] = torch.stack(states).float().cpu().numpy()
+        return out

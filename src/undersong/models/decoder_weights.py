@@ -1,0 +1,114 @@
+"""A decoder that learns whole: its blocks and last norm, put into a base and taken out again to the bit.
+
+What LoRA is compared with where memory allows.  Token embeddings and the output head stay as they are: prompts are
+given as embeddings, so the first would learn nothing, and in many families the two are one.  Encoder and projector stay
+frozen as ever.  Knows tensors and folders; does not know how anything learns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from undersong.models.refs import has_content_hash
+from undersong.models.tensors import read_tensors
+from undersong.types import UndersongError
+
+if TYPE_CHECKING:
+    from undersong.models.audio_lm import AudioModel
+
+DECODER_WEIGHTS, MADE_FOR = "decoder.safetensors", "made_for.json"
+
+
+def is_decoder_folder(folder: Path) -> bool:
+    """Whether a folder holds a decoder that learned whole, and not an adapter."""
+    return (folder / DECODER_WEIGHTS).is_file()
+
+
+def decoder_parameters(model: AudioModel) -> dict[str, torch.nn.Parameter]:
+    """Name inside the base -> parameter, of everything that learns here."""
+    decoder, base = model.decoder, model.base
+    decoder_ids = {id(parameter) for parameter in decoder.parameters()}
+    embedding_modules = [base.get_input_embeddings(), base.get_output_embeddings()]
+    decoder_ids -= {
+        id(parameter) for module in embedding_modules if module is not None for parameter in module.parameters()
+    }
+    return {name: parameter for name, parameter in base.named_parameters() if id(parameter) in decoder_ids}
+
+
+@contextmanager
+def trainable_decoder(model: AudioModel) -> Iterator[Any]:
+    """The base with its decoder's parameters free to learn; afterwards, or on failure, as it was to the bit."""
+    parameters = decoder_parameters(model)
+    if quantized := [name for name, parameter in parameters.items() if not parameter.is_floating_point()]:
+        raise UndersongError(
+            f"{quantized[0]} of {model.name} is quantized and cannot learn; take LoRA, or load it whole."
+        )
+    with _restore_afterwards(model, parameters):
+        for parameter in model.base.parameters():
+            parameter.requires_grad_(False)
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        yield model.base
+
+
+def save_decoder(model: AudioModel, folder: Path) -> None:
+    """What learned, as one safetensors file, with a note of the weights that it began from."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in decoder_parameters(model).items()}
+    save_file(tensors, folder / DECODER_WEIGHTS, metadata={"format": "pt"})
+    base_note = {"model": model.name, "family": model.family.name, "hash": model.fingerprint}
+    (folder / MADE_FOR).write_text(json.dumps({**base_note, "of_files": has_content_hash(model.name)}, indent=1) + "\n")
+
+
+def load_decoder(model: AudioModel, folder: Path) -> None:
+    """Puts a saved decoder in place of the model's own.  Errors: other weights to begin with, or not finite."""
+    parameters = decoder_parameters(model)
+    tensors = read_tensors(folder / DECODER_WEIGHTS)
+    shapes = {name: tuple(value.shape) for name, value in parameters.items()}
+    for name in sorted(shapes.keys() | tensors.keys()):
+        if shapes.get(name) != (tuple(tensors[name].shape) if name in tensors else None):
+            raise UndersongError(f"The decoder in {folder} does not fit {model.name} ({name}); take its own base.")
+    base_note = json.loads((folder / MADE_FOR).read_text(encoding="utf-8"))
+    if base_note["of_files"] and has_content_hash(model.name) and base_note["hash"] != model.fingerprint:
+        raise UndersongError(
+            f"The decoder in {folder} does not fit {model.name}: it began from {base_note['model']}, whose weights are "
+            "others; take its own base."
+        )
+    with torch.no_grad():
+        for name, value in tensors.items():
+            parameters[name].copy_(value)
+
+
+@contextmanager
+def use_decoder(model: AudioModel, folder: Path) -> Iterator[AudioModel]:
+    """The model with a saved decoder in it; afterwards the base as it was to the bit."""
+    with _restore_afterwards(model, decoder_parameters(model)):
+        load_decoder(model, folder)
+        yield model
+
+
+@contextmanager
+def _restore_afterwards(model: AudioModel, parameters: dict[str, torch.nn.Parameter]) -> Iterator[None]:
+    """Values and `requires_grad` of the base, put back in the end; the copy lies in the CPU's memory."""
+    if model.model is not model.base:
+        raise UndersongError(f"{model.name} wears an adapter; take that off first.")
+    values = {name: value.detach().to("cpu", copy=True) for name, value in parameters.items()}
+    requires_grad = {name: parameter.requires_grad for name, parameter in model.base.named_parameters()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, value in values.items():
+                parameters[name].copy_(value)
+        for name, parameter in model.base.named_parameters():
+            parameter.requires_grad_(requires_grad[name])
+            parameter.grad = None
+        model.base.eval()

@@ -1,0 +1,123 @@
+"""The feature cache: what the decoder hears of every clip, computed once and reused by all rooms above.
+
+Encoder and projector are frozen, so the vectors hold for every arm of a base.  Some hundred clips a file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from undersong.corpora import load_clips
+from undersong.models.audio_features import AudioEncodingError, AudioFeatures
+from undersong.models.audio_lm import AudioModel
+from undersong.models.ears import clip_key
+from undersong.types import PooledVector, Quarantined, Sample
+
+CLIPS_PER_BATCH = 32  # clips that are decoded and held in memory together
+SHARD = 512  # clips a file
+
+
+def cache_audio_features(
+    model: AudioModel, samples: Sequence[Sample], report_progress: Callable[[int], None] | None = None
+) -> tuple[dict[str, AudioFeatures], list[Quarantined], int]:
+    """Clip key -> what was heard; the clips that cannot be read or heard whole, with reasons; passes of the encoder.
+
+    Clips that the model has heard already, of these samples or of others, are not heard again: passes count distinct
+    new clips.  Samples without audio are left out.  `tell` hears how many samples are done.
+    """
+    features: dict[str, AudioFeatures] = {}
+    quarantined: list[Quarantined] = []
+    passes = 0
+    audio_samples = [sample for sample in samples if sample.audio is not None]
+    for start in range(0, len(audio_samples), CLIPS_PER_BATCH):
+        keys = {sample.id: clip_key(sample) for sample in audio_samples[start : start + CLIPS_PER_BATCH]}
+        features |= {key: model.heard[key] for key in keys.values() if key in model.heard}
+        uncached = [
+            sample for sample in audio_samples[start : start + CLIPS_PER_BATCH] if clip_key(sample) not in features
+        ]
+        clips, unreadable = load_clips(uncached, model.sampling_rate)
+        quarantined += unreadable
+        for clip in clips:
+            key = keys[clip.id]
+            if key in features:
+                continue
+            try:
+                (features[key],) = model.hear([clip])
+            except AudioEncodingError as error:
+                quarantined.append(Quarantined(clip.id, error.reason))
+            else:
+                passes += 1
+        if report_progress is not None:
+            report_progress(min(start + CLIPS_PER_BATCH, len(audio_samples)))
+    model.heard.update(features)
+    return features, quarantined, passes
+
+
+def save_features(
+    features: Mapping[str, AudioFeatures], path: Path, quarantined: Sequence[Quarantined] = (), passes: int = 0
+) -> None:
+    """Flat tensors with lengths, so that hundreds of clips are a few tensors, not hundreds of headers; beside them what
+    could not be heard, and how often the encoder ran."""
+    from safetensors.torch import save_file
+
+    ids = sorted(features)
+    clips = [features[i] for i in ids]
+    tensors = {"lengths": torch.tensor([len(clip) for clip in clips], dtype=torch.long)}
+    if clips:
+        tensors["vectors"] = torch.cat([clip.vectors for clip in clips]).contiguous()
+    if any(clip.valid is not None for clip in clips):
+        tensors["valid"] = torch.cat([_all_valid(clip) if clip.valid is None else clip.valid for clip in clips])
+    views = sorted(clips[0].views) if clips else []
+    for name in views:
+        tensors[f"view:{name}"] = torch.from_numpy(np.stack([clip.views[name].vector for clip in clips]))
+        tensors[f"rows:{name}"] = torch.tensor([clip.views[name].frames for clip in clips], dtype=torch.long)
+    metadata = {
+        "ids": ids,
+        "views": views,
+        "unheard": [[item.id, item.reason] for item in quarantined],
+        "passes": passes,
+    }
+    save_file(tensors, path, metadata={key: json.dumps(value) for key, value in metadata.items()})
+
+
+def read_feature_metadata(path: Path) -> dict[str, Any]:
+    """`clips` and `passes` (counts), `unheard` (Quarantined items) of a file that `save_heard` wrote; no tensor."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        metadata = {key: json.loads(value) for key, value in file.metadata().items()}
+    quarantined = [Quarantined(id, reason) for id, reason in metadata["unheard"]]
+    return {"clips": len(metadata["ids"]), "passes": metadata["passes"], "unheard": quarantined}
+
+
+def _all_valid(features: AudioFeatures) -> torch.Tensor:
+    return torch.ones(len(features), dtype=torch.bool)
+
+
+def load_features(path: Path) -> dict[str, AudioFeatures]:
+    """What `save_heard` wrote; the vectors stay on disk, mapped into memory, until somebody reads them."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    ids, views = json.loads(metadata["ids"]), json.loads(metadata["views"])
+    tensors = load_file(path)
+    if not ids:
+        return {}
+    lengths = tensors["lengths"].tolist()
+    vectors = tensors["vectors"].split(lengths)
+    valid = tensors["valid"].split(lengths) if "valid" in tensors else [None] * len(ids)
+    view_means = {name: (tensors[f"view:{name}"].numpy(), tensors[f"rows:{name}"].tolist()) for name in views}
+    return {
+        name: AudioFeatures(
+            vectors[i], valid[i], {view: PooledVector(mean[i], rows[i]) for view, (mean, rows) in view_means.items()}
+        )
+        for i, name in enumerate(ids)
+    }

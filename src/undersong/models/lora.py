@@ -1,0 +1,271 @@
+"""LoRA adapters on a loaded model: put one on, take it off, and refuse one that reaches outside the decoder.
+
+Several arms share one base in memory; taking an adapter off restores the base bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from undersong.models.audio_lm import AudioModel
+from undersong.models.decoder_weights import is_decoder_folder, use_decoder
+from undersong.models.elsewhere import network_tensor_names, set_target_paths
+from undersong.models.refs import has_content_hash
+from undersong.models.tensors import read_tensors
+from undersong.types import UndersongError
+
+ADAPTER_WEIGHTS, ADAPTER_CONFIG, MADE_FOR = "adapter_model.safetensors", "adapter_config.json", "made_for.json"
+
+
+def check_targets(model: AudioModel, paths: Sequence[str], allowed: Collection[str]) -> None:
+    """Every path must be one of `allowed`: linear layers inside the decoder's blocks, listed *before* an adapter is on.
+
+    Suffix matching ("q_proj") also hits audio encoders (fault 6 of the published code).
+    """
+    outside = sorted(set(paths) - set(allowed))
+    if outside:
+        location = next(
+            (module_path for module_path in model.frozen_modules if outside[0].startswith(module_path)),
+            "a place outside the decoder's blocks",
+        )
+        raise UndersongError(
+            f"The adapter trains {outside[0]} ({len(outside)} such modules), which lies in {location}; "
+            "give full paths of linear layers of the language model's blocks."
+        )
+    if not paths:
+        raise UndersongError(f"The adapter names no module of {model.name}; give at least one linear layer.")
+
+
+@contextmanager
+def new_lora(model: AudioModel, rank: int, alpha: int, dropout: float, targets: Sequence[str] | None) -> Iterator[Any]:
+    """A new LoRA on the decoder's linear layers (or `targets`, full paths); yields the PEFT model, and takes it off."""
+    from peft import LoraConfig, get_peft_model
+
+    allowed = model.linear_paths()
+    paths = list(targets) if targets is not None else allowed
+    check_targets(model, paths, allowed)
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=paths)
+    with _with_adapter(model, lambda base: get_peft_model(base, config)) as peft_model:
+        trainable = [name for name, parameter in peft_model.named_parameters() if parameter.requires_grad]
+        if unexpected := [name for name in trainable if "lora_" not in name]:
+            raise UndersongError(f"{model.name} would train more than the adapter: {unexpected[0]}.")
+        # PEFT shortens long lists of paths to suffixes: check what they hit, and save the paths themselves.
+        targeted = peft_model.base_model.targeted_module_names
+        check_targets(model, targeted, paths)
+        peft_model.peft_config["default"].target_modules = sorted(targeted)
+        yield peft_model
+
+
+def initialize_from_adapter(model: AudioModel, peft_model: Any, folder: Path) -> None:
+    """Puts a saved adapter's weights into the fresh one that `model` wears: what is learned goes on from there.
+
+    Raises UndersongError where the two do not have the same layers and ranks.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    tensors = read_tensors(folder / ADAPTER_WEIGHTS)
+    shapes = [
+        {name: tuple(value.shape) for name, value in state_dict.items()}
+        for state_dict in (tensors, get_peft_model_state_dict(peft_model))
+    ]
+    for name in sorted(shapes[0].keys() | shapes[1].keys()):
+        if shapes[0].get(name) != shapes[1].get(name):
+            raise UndersongError(
+                f"Tuning of {model.name} cannot go on from {folder}: {name} differs; take the same rank and targets."
+            )
+    set_peft_model_state_dict(peft_model, tensors)
+
+
+def save_adapter(model: AudioModel, folder: Path) -> None:
+    """The adapter `model` wears, as a standard PEFT folder, with a note of the weights it was made for."""
+    model.model.save_pretrained(folder)
+    base_note = {"model": model.name, "family": model.family.name, "hash": model.fingerprint}
+    (folder / MADE_FOR).write_text(json.dumps({**base_note, "of_files": has_content_hash(model.name)}, indent=1) + "\n")
+
+
+@contextmanager
+def use_adapter(model: AudioModel, folder: Path | None, allow_outside_decoder: bool = False) -> Iterator[AudioModel]:
+    """The model under a saved adapter (standard PEFT folder), or with a decoder that learned whole; None: the base.
+
+    `anywhere`: an adapter made elsewhere may change encoder, projector and head too.  What was heard before is then put
+    aside for as long as it is worn, because it no longer holds.
+    """
+    if folder is None:
+        yield model
+        return
+    if is_decoder_folder(folder):
+        with use_decoder(model, folder) as adapted:
+            yield adapted
+        return
+    from peft import PeftModel, get_peft_model, set_peft_model_state_dict
+
+    config = _read_lora_config(folder)
+    allowed = model.linear_paths()
+    _check_base_model(model, folder, config)
+    tensors = read_tensors(folder / ADAPTER_WEIGHTS)  # before PEFT reads them, which takes whatever is there
+    names = network_tensor_names(model.base, tensors)
+    renamed = any(file_name != network_name for file_name, network_name in names.items())
+    if renamed:
+        set_target_paths(config, names.values(), folder)
+    _check_module_names(model, folder, config)
+
+    def wrap(base: Any) -> Any:
+        # In the base's dtype, as servers wear them: in float32 on a bfloat16 base an adapter costs more than the base.
+        try:
+            if not renamed:
+                return PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False)
+            wrapped = get_peft_model(base, config, autocast_adapter_dtype=False)
+            set_peft_model_state_dict(wrapped, {names[file_name]: value for file_name, value in tensors.items()})
+            return wrapped
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UndersongError(
+                f"Adapter {folder} does not fit {model.name} ({reason}); take its own base."
+            ) from error
+
+    with _with_adapter(model, wrap) as peft_model:
+        targeted = peft_model.base_model.targeted_module_names
+        if not targeted:
+            raise UndersongError(
+                f"Adapter {folder} does not fit {model.name} (it names none of its modules); take its own base."
+            )
+        if not allow_outside_decoder:
+            check_targets(model, targeted, allowed)
+        _check_tensor_names(model, peft_model, folder, set(names.values()))
+        with _without_cached_features(model) if set(targeted) - set(allowed) else nullcontext():
+            yield model
+
+
+def modules_changed_outside_decoder(model: AudioModel) -> dict[str, int]:
+    """What the adapter that `model` wears changes outside the language model's blocks: place -> how many modules."""
+    counts: Counter[str] = Counter()
+    blocks = f"{model.decoder_path}.layers."
+    for path in getattr(getattr(model.model, "base_model", None), "targeted_module_names", ()):
+        if not path.startswith(blocks):
+            counts[
+                next((frozen_path for frozen_path in model.frozen_modules if path.startswith(f"{frozen_path}.")), path)
+            ] += 1
+    return dict(counts)
+
+
+@contextmanager
+def _without_cached_features(model: AudioModel) -> Iterator[None]:
+    cached_features, model.heard = model.heard, {}
+    try:
+        yield
+    finally:
+        model.heard = cached_features
+
+
+def _check_base_model(model: AudioModel, folder: Path, config: Any) -> None:
+    """Adapters of models with the same names and shapes fit one another, and mean nothing there."""
+    trained_class = (config.auto_mapping or {}).get("base_model_class")
+    class_name = type(model.base).__name__
+    # Omni models are loaded elsewhere with the talker, of which the thinker is a part.
+    if trained_class is not None and trained_class not in (class_name, class_name.replace("Thinker", "")):
+        raise UndersongError(
+            f"Adapter {folder} does not fit {model.name}: it was made for a {trained_class}, and this is a "
+            f"{type(model.base).__name__}; take its own base."
+        )
+    if not (folder / MADE_FOR).is_file():
+        return
+    base_note = json.loads((folder / MADE_FOR).read_text(encoding="utf-8"))
+    if base_note["of_files"] and has_content_hash(model.name) and base_note["hash"] != model.fingerprint:
+        raise UndersongError(
+            f"Adapter {folder} does not fit {model.name}: it was made for {base_note['model']}, whose weights are others; "
+            f"take its own base, or remove {MADE_FOR} from the folder."
+        )
+
+
+def _check_module_names(model: AudioModel, folder: Path, config: Any) -> None:
+    """Every name finds a module, before anything is wrapped: where there is none PEFT looks for it among experts."""
+    module_paths = [name for name, _ in model.base.named_modules()]
+    names = config.target_modules or ()
+    for name in [] if isinstance(names, str) else sorted(names):
+        if not any(path == name or path.endswith(f".{name}") for path in module_paths):
+            raise UndersongError(f"Adapter {folder} does not fit {model.name} (it has no {name}); take its own base.")
+
+
+def _read_lora_config(folder: Path) -> Any:
+    """Plain LoRA alone: whatever else PEFT can save changes the base itself, and could not be taken off again."""
+    from peft import PeftConfig
+
+    for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
+        if not (folder / name).is_file():
+            raise UndersongError(f"{folder} holds no {name}; give a PEFT adapter folder.")
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except (ValueError, TypeError, KeyError) as error:
+        raise UndersongError(f"{folder / ADAPTER_CONFIG} cannot be read ({error}); save the adapter again.") from error
+    if config.peft_type != "LORA":
+        raise UndersongError(f"{folder} is a {config.peft_type} adapter; give a LoRA.")
+    if unsupported := _unsupported_setting(config):
+        raise UndersongError(
+            f"Adapter {folder} changes more than LoRA on linear layers ({unsupported}), and the base could not be restored "
+            "from it; give a plain LoRA."
+        )
+    return config
+
+
+def _unsupported_setting(config: Any) -> str | None:
+    """The first setting by which an adapter would change the base itself; None: there is none."""
+    for name in ("modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication"):
+        if value := getattr(config, name, None):
+            return f"{name}: {value}"
+    if config.bias != "none":
+        return f"bias: {config.bias}"
+    initialization = (
+        config.init_lora_weights
+    )  # PiSSA, OLoRA and others move a part of the base's weights into the adapter
+    return (
+        None
+        if isinstance(initialization, bool) or initialization == "gaussian"
+        else f"init_lora_weights: {initialization}"
+    )
+
+
+def _check_tensor_names(model: AudioModel, peft_model: Any, folder: Path, names: Collection[str]) -> None:
+    """Every tensor of the file has its place and every place its tensor: PEFT only warns, and keeps random weights."""
+    from peft import get_peft_model_state_dict
+
+    mismatched = sorted(
+        set(get_peft_model_state_dict(peft_model, save_embedding_layers=False)).symmetric_difference(names)
+    )
+    if mismatched:
+        raise UndersongError(
+            f"Adapter {folder} does not fit {model.name}: {mismatched[0]} stands on one side only "
+            f"({len(mismatched)} such tensors); take its own base."
+        )
+
+
+@contextmanager
+def _with_adapter(model: AudioModel, wrap: Callable[[Any], Any]) -> Iterator[Any]:
+    """`model` under the adapter that `put_on` wraps around its base; afterwards, or on failure, the base as it was."""
+    if model.model is not model.base:
+        raise UndersongError(f"{model.name} wears an adapter already; take that off first.")
+    base = model.base
+    requires_grad = {name: parameter.requires_grad for name, parameter in base.named_parameters()}
+    try:
+        model.model = wrap(base)
+        yield model.model
+    finally:
+        _unwrap_adapter_layers(base)
+        for name, parameter in base.named_parameters():
+            parameter.requires_grad_(requires_grad[name])  # PEFT froze the base
+        model.model = base.eval()
+
+
+def _unwrap_adapter_layers(base: Any) -> None:
+    """Every wrapped layer back in its place.  Unlike PEFT's `unload` this also undoes a half-made wrapping."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for path, module in list(base.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            base.set_submodule(path, module.get_base_layer())
+    if hasattr(base, "peft_config"):
+        del base.peft_config  # else the next wrapping warns of a second adapter

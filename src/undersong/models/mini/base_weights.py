@@ -1,0 +1,148 @@
+"""Base weights read, and a Mini of them alone: what every learned part is put into.  Knows transformers' loading."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from undersong.models.mini.network import CTC, MiniConfig, MiniForConditionalGeneration
+from undersong.models.refs import hub_errors, split_revision
+from undersong.types import UndersongError
+
+
+def weights_hash(state: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of tensors by name, in half precision: the same whether they were kept in single or in half."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(f"{name} {tuple(state[name].shape)}\n".encode())
+        digest.update(state[name].detach().half().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _hub_options(ref: str) -> tuple[str, dict[str, Any]]:
+    if Path(ref).is_dir():
+        return ref, {}
+    source, revision = split_revision(ref)
+    return source, {"revision": revision} if revision else {}
+
+
+def _load_pretrained(ref: str, description: str, from_pretrained: Any, **extra_options: Any) -> Any:
+    """`from_pretrained` of safetensors alone, or one sentence."""
+    source, options = _hub_options(ref)
+    unreadable: tuple[type[Exception], ...] = (*hub_errors(), LookupError, TypeError, RuntimeError)
+    try:
+        return from_pretrained(source, trust_remote_code=False, **options, **extra_options)
+    except unreadable as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UndersongError(
+            f"No {description} could be read at {ref!r} ({reason}); give a folder (recipes/mini makes one) or a hub id."
+        ) from error
+
+
+def _load_weights(ref: str, description: str, model_class: Any, prefix: str = "") -> Any:
+    """The model in float32, every tensor of `part` out of the file: transformers fills in what is missing by chance."""
+    load_options = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+    model, info = _load_pretrained(ref, description, model_class.from_pretrained, **load_options)
+    if missing := sorted(name for name in info["missing_keys"] if name.startswith(prefix)):
+        raise UndersongError(
+            f"The {description} at {ref!r} lacks {missing[0]} ({len(missing)} such); give a whole one, and each option its own."
+        )
+    return model
+
+
+def read_whisper(ref: str) -> Any:
+    """The encoder of a Whisper of a hub id or folder, in float32.  UndersongError where it is none, or not whole."""
+    from transformers import WhisperModel
+
+    return _load_weights(ref, "Whisper model", WhisperModel, "encoder.").encoder.eval()
+
+
+def read_smollm(ref: str) -> Any:
+    """The language model of a hub id or folder, in float32.  UndersongError where it is none, is not whole, or its head
+    is not its embeddings."""
+    from transformers import AutoModelForCausalLM
+
+    model = _load_weights(ref, "language model", AutoModelForCausalLM)
+    if not model.config.tie_word_embeddings:
+        raise UndersongError(
+            f"{ref} has a head of its own, and Mini one matrix for both; give SmolLM2-135M or its like."
+        )
+    return model.eval()
+
+
+def read_tokenizer(ref: str) -> Any:
+    """The tokenizer of a hub id or folder."""
+    from transformers import AutoTokenizer
+
+    return _load_pretrained(ref, "tokenizer", AutoTokenizer.from_pretrained)
+
+
+def build_mini(
+    encoder: Any,
+    language_model: Any,
+    tokenizer: Any,
+    audio_token: str,
+    window: int,
+    projector: str,
+    heard_ids: torch.Tensor,
+    learned_layers: int,
+) -> Any:
+    """The network of base weights alone, its projector untrained; `heard`: ids of the projector's table;
+    `learned_layers`: of the tower, for others to put in."""
+    token = tokenizer.convert_tokens_to_ids(audio_token)
+    if token is None or token == tokenizer.unk_token_id:
+        raise UndersongError(f"The tokenizer has no token {audio_token}, which stands for audio; give SmolLM2's.")
+    whisper_config, language_config = encoder.config, language_model.config.to_dict()
+    audio_config = {
+        "model_type": "audioflamingo3_encoder", "num_mel_bins": whisper_config.num_mel_bins, "hidden_size": whisper_config.d_model,
+        "num_hidden_layers": whisper_config.encoder_layers, "num_attention_heads": whisper_config.encoder_attention_heads,
+        "intermediate_size": whisper_config.encoder_ffn_dim, "max_source_positions": 50 * window,
+    }  # fmt: skip
+    omitted = ("_name_or_path", "architectures", "transformers_version", "dtype")
+    text_config = {key: value for key, value in language_config.items() if key not in omitted}
+    config: dict[str, Any] = {"audio_config": audio_config, "text_config": text_config, "audio_token_id": token}
+    config |= {"projector": projector, "heard_tokens": len(heard_ids), "tie_word_embeddings": True}
+    config |= {"learned_layers": learned_layers}
+    model: Any = MiniForConditionalGeneration(MiniConfig(**config)).eval()
+    state = encoder.state_dict()
+    positions = state["embed_positions.weight"]
+    if len(positions) < 50 * window:
+        raise UndersongError(
+            f"The Whisper model has {len(positions)} positions, too few for {window} s; give a whole one."
+        )
+    _fill_module(
+        model.model.audio_tower, state | {"embed_positions.weight": positions[: 50 * window]}, "Whisper encoder"
+    )
+    _fill_module(model.model.language_model, language_model.model.state_dict(), "language model")
+    load_token_table(model, heard_ids)
+    special_ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    for name, value in special_ids.items():
+        setattr(model.generation_config, name, value)
+    return model
+
+
+def _fill_module(module: torch.nn.Module, state: dict[str, torch.Tensor], description: str) -> None:
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UndersongError(
+            f"The {description} does not fill Mini ({reason}); give weights of that architecture."
+        ) from error
+
+
+def load_token_table(model: Any, heard_ids: torch.Tensor) -> None:
+    """The decoder's own embeddings of the tokens that speech was learned with, into the projector."""
+    projector = model.model.multi_modal_projector
+    if model.config.projector != CTC:
+        return
+    rows = model.get_input_embeddings().weight.data
+    if len(heard_ids) and int(heard_ids.max()) >= len(rows):
+        raise UndersongError(
+            f"The parts hear token {int(heard_ids.max())}, and the language model has {len(rows)}; give its own."
+        )
+    projector.heard.copy_(heard_ids)
+    projector.table.copy_(rows[heard_ids])

@@ -1,0 +1,116 @@
+"""Which folder a model reference means, and a hash of what is in it.  Loads nothing: look-ups need no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from functools import cache
+from importlib import import_module, resources
+from importlib.util import find_spec
+from pathlib import Path
+
+from undersong.models.mini.paths import MINI_NAMES, assembled_folder, is_mini_ref
+from undersong.store import hash_file
+from undersong.suggestions import did_you_mean
+from undersong.types import UndersongError
+
+ORGANISM = "organism:"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]*)?")
+WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model")
+
+
+def _organisms() -> dict[str, Path]:
+    root = Path(str(resources.files("undersong"))) / "data" / "organism" / "models"
+    return {path.name: path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
+
+
+def organism_names() -> list[str]:
+    """Packaged audio LLMs; the reference encoder that lies beside them is none."""
+    return [name for name in _organisms() if name != "ear"]
+
+
+def organism_folder(name: str) -> Path:
+    """The packaged folder of `organism:NAME`."""
+    organisms = _organisms()
+    if name not in organisms:
+        raise UndersongError(f"There is no organism {name!r}; take one of {', '.join(organism_names())}.")
+    return organisms[name]
+
+
+def model_folder(ref: str) -> Path | None:
+    """The local folder behind a reference, or None for a hub id.  Errors: what can be neither."""
+    if ref.startswith(ORGANISM):
+        return organism_folder(ref.removeprefix(ORGANISM))
+    if ref and Path(ref).is_dir():
+        return Path(ref)
+    if is_mini_ref(ref):
+        return assembled_folder(ref)
+    if not HUB_ID.fullmatch(ref):
+        hint = (
+            did_you_mean(ref, [*MINI_NAMES, *(f"{ORGANISM}{name}" for name in organism_names())]) or "; check the path."
+        )
+        raise UndersongError(f"There is no model folder {ref!r}, and that is no ORG/NAME of the hub{hint}")
+    return None
+
+
+def split_revision(ref: str) -> tuple[str, str | None]:
+    """`org/name@revision` -> id and revision, None where none is said."""
+    name, _, revision = ref.partition("@")
+    return name, revision or None
+
+
+@cache
+def hub_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises without a network, an id or leave; its HTTP library goes by several names."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    libraries = [import_module(name) for name in ("httpx", "httpx2") if find_spec(name)]
+    return (HfHubHTTPError, OSError, ValueError, *(library.HTTPError for library in libraries))
+
+
+@cache
+def hub_commit(name: str, revision: str | None) -> str | None:
+    """The commit that a hub id stands for now: by the hub, without it by what was fetched last; None: neither knows."""
+    from huggingface_hub import HfApi, constants
+
+    if not os.environ.get("HF_HUB_OFFLINE"):
+        try:
+            return HfApi().model_info(name, revision=revision, timeout=10).sha
+        except hub_errors():
+            pass  # no network, no such id, or no leave: loading it says which
+    cached_ref = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / (revision or "main")
+    return cached_ref.read_text().strip() if cached_ref.is_file() else None
+
+
+def has_content_hash(ref: str) -> bool:
+    """Whether `model_hash` is of the files themselves, so that two places with the same weights have the same."""
+    return model_folder(ref) is not None
+
+
+def model_hash(ref: str) -> str:
+    """What the weights are, without loading them: SHA-256 of a folder's files, or of a hub id with its commit."""
+    folder = model_folder(ref)
+    if folder is None:
+        name, revision = split_revision(ref)
+        return hashlib.sha256(f"{name}@{hub_commit(name, revision) or revision}".encode()).hexdigest()
+    roots = [root for root in (folder, overlay_base(folder)) if root is not None]
+    # Folders inside count too: Kimi-Audio keeps its encoders there, Phi-4 the adapter that speech needs.
+    folder_of_file = {file: root for root in roots for pattern in WEIGHT_FILES for file in root.rglob(pattern)}
+    files = sorted((file.relative_to(root).as_posix(), file) for file, root in folder_of_file.items())
+    return _hash_files(tuple((name, str(file), file.stat().st_size, file.stat().st_mtime_ns) for name, file in files))
+
+
+@cache
+def _hash_files(files: tuple[tuple[str, str, int, int], ...]) -> str:
+    """Of (name, path, size, time of change): every stage asks, and a 16 GB checkpoint is read once."""
+    digest = hashlib.sha256()
+    for name, path, _, _ in files:
+        digest.update(f"{name}\0{hash_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def overlay_base(folder: Path) -> Path | None:
+    """An overlay folder holds only the tensors that differ from another organism, named in `overlay.txt`."""
+    base_file = folder / "overlay.txt"
+    return organism_folder(base_file.read_text().strip()) if base_file.is_file() else None

@@ -1,0 +1,293 @@
+"""Puts results.json together from an audit's artefacts.  Every number with n, an interval and its scope.
+
+All rates can be recomputed from `verdicts.parquet` beside it.  Knows artefacts and statistics; makes no measurement.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from undersong.defenses.results import defense_entries, defense_facts, recommendation_entries
+from undersong.evaluation.rates import set_rates
+from undersong.pipeline.results.marginals import marginal_effects
+from undersong.pipeline.results.noise import run_noise_entries
+from undersong.pipeline.results.predicted import proximity_vs_jsr_entries
+from undersong.results.comparisons import adjust_p_values, model_comparison, recipe_comparisons
+from undersong.results.comprehension import add_comprehension, comprehension_columns, read_run_comprehension
+from undersong.results.judge_agreement import judge_agreement_entries
+from undersong.results.mechanism import mechanism_entry
+from undersong.results.notes import comprehension_notes, design_notes, lost_reply_notes, truncation_notes
+from undersong.results.proximity_vs_jsr import score_vs_jsr_entries, screening_score_entries
+from undersong.results.records import AuditRecord, ModelRecord, RunRecord
+from undersong.results.screening import (
+    axis_agreement_entry,
+    axis_fingerprint_entries,
+    screening_entries,
+    selection_entries,
+)
+from undersong.results.variance import variance_entries
+from undersong.store import canonical_json
+from undersong.study import Comprehension
+from undersong.study.judge_names import judge_criterion
+from undersong.types import Prompt, Reply, Sample, Verdict
+
+SCHEMA = "undersong-results/1"
+EXAMPLES_A_SET = 2
+
+
+def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(results without provenance, every verdict as a row with its run)."""
+    from undersong.evaluation.verdicts import read_verdicts
+
+    study = record.study
+    all_runs = [run for model in record.models for run in (*model.runs, *model.defended_runs)]
+    verdict_artifacts = [a for run in all_runs for a in (run.verdicts, *(a for _, a in run.other_verdicts))]
+    verdicts = {a.hash: read_verdicts(a.verify().path / "verdicts.parquet") for a in verdict_artifacts}
+    samples = {(name, s.id): s for name, corpus in record.sets.items() for s in corpus.samples}
+    comprehension_config = study.evaluation.comprehension
+    runs = [
+        _run_entry(model, run, verdicts[run.verdicts.hash], samples, comprehension_config)
+        for model in record.models
+        for run in model.runs
+    ]
+    defended_runs = [
+        {**_run_entry(model, run, verdicts[run.verdicts.hash], samples, comprehension_config), **defense_facts(run)}
+        for model in record.models
+        for run in model.defended_runs
+    ]
+    defenses = defense_entries(record, runs, defended_runs)
+    last_step, targets = study.tuning.steps[-1], _target_entry(record)
+    results = {
+        "schema": SCHEMA,
+        "study": _study_entry(record),
+        "runs": runs,
+        "comparisons": [
+            *recipe_comparisons(runs, study.undefended_system, study.system_defense, last_step),
+            *adjust_p_values(_model_comparisons(record, verdicts, last_step)),
+        ],
+        "judges": judge_agreement_entries(record, verdicts),
+        "predicts": [entry for m in record.models for entry in proximity_vs_jsr_entries(record, m, runs)],
+        "run_noise": run_noise_entries(runs, study.undefended_system, last_step),
+        "variance": variance_entries(record, verdicts, last_step),
+        "marginals": marginal_effects(runs, study.undefended_system, last_step),
+        "defended": defended_runs,
+        "defenses": defenses,
+        "recommended": recommendation_entries(study, defenses),
+        "mechanism": mechanism_entry(record, runs),
+        "targets": targets,
+        "screen": [entry for m in record.models for entry in screening_entries(record, m)],
+        "selections": [entry for m in record.models for entry in selection_entries(record, m)],
+        "overlap": [dict(zip(("a", "b", "kind", "pairs"), row)) for row in record.overlap],
+        "screening_score": [entry for m in record.models for entry in screening_score_entries(record, m)],
+        "foretold": [entry for m in record.models for entry in score_vs_jsr_entries(record, m, runs)],
+        "fingerprint": [entry for m in record.models for entry in axis_fingerprint_entries(record, m)],
+        "axes_agreement": axis_agreement_entry(record, record.models[0], (*study.selection.fractions, 0.25)[0]),
+        "examples": [e for m in record.models for e in _examples(record, m, verdicts, show_replies)],
+        "notes": [
+            *study.notes,
+            *design_notes(record, targets),
+            *lost_reply_notes(runs),
+            *truncation_notes(runs),
+            *comprehension_notes(runs, comprehension_config),
+        ],
+    }
+    return results, [
+        row for run in all_runs for row in _verdict_rows(run, verdicts[run.verdicts.hash], comprehension_config)
+    ]
+
+
+def result_hash(results: Mapping[str, Any]) -> str:
+    """SHA-256 of canonical results without provenance (and so without times)."""
+    content = {key: value for key, value in results.items() if key != "provenance"}
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def _study_entry(record: AuditRecord) -> dict[str, Any]:
+    study = record.study
+    return {
+        "name": study.study,
+        "description": study.description,
+        "models": list(study.models),
+        "protocol": study.evaluation.protocol,
+        "seeds": list(study.tuning.seeds),
+        "draws": list(study.tuning.draws),
+        "steps": [0, *study.tuning.steps],
+        "judge": study.evaluation.judge,
+        "judge_kind": judge_criterion(study.evaluation.judge),
+        "config": study.model_dump(mode="json"),
+    }
+
+
+def _run_identity(run: RunRecord) -> dict[str, Any]:
+    arm, selection = run.arm, run.arm.selection
+    return {
+        "arm": arm.name,
+        "model": arm.model,
+        "base_seed": arm.base_seed,
+        "axis": arm.axis,
+        "kind": arm.kind,
+        "fraction": arm.fraction,
+        "rule": arm.rule or None,
+        "harm_set": arm.harm_set or None,
+        "k": selection.k if selection else None,
+        "train_modality": arm.modality,
+        "seed": arm.seed,
+        "draw": arm.draw,
+        "step": run.step,
+        "selection_hash": selection.ids_hash if selection else None,
+    }
+
+
+def _run_entry(
+    model: ModelRecord,
+    run: RunRecord,
+    verdicts: Sequence[Verdict],
+    samples: Mapping[tuple[str, str], Sample],
+    comprehension_config: Comprehension | None,
+) -> dict[str, Any]:
+    log_line = _read_log_line(run)
+    speakers = {sample.id: sample.speaker for sample in samples.values()}
+    losses = {"loss": log_line.get("loss"), "validation_loss": log_line.get("validation_loss")}
+    sets = set_rates(verdicts, speakers, _finishes(run), _scored_exchanges(run, verdicts, samples))
+    if comprehension_config is not None:
+        sets = add_comprehension(sets, read_run_comprehension(run), verdicts, comprehension_config)
+    return {**_run_identity(run), **losses, "mean_distance": _mean_distance(model, run), "sets": sets}
+
+
+def _scored_exchanges(
+    run: RunRecord, verdicts: Sequence[Verdict], samples: Mapping[tuple[str, str], Sample]
+) -> list[tuple[Prompt, Reply]] | None:
+    """Prompt and reply of each verdict, where word errors are counted; else they need not be read."""
+    from undersong.evaluation.replies import read_replies
+
+    if not any(verdict.judge == "wer" for verdict in verdicts):
+        return None
+    prompts = [
+        Prompt(samples[verdict.set, verdict.prompt_id], verdict.set, verdict.harmful, verdict.modality, verdict.system)
+        for verdict in verdicts
+    ]
+    return list(zip(prompts, read_replies(run.replies.verify().path / "replies.parquet"), strict=True))
+
+
+def _read_log_line(run: RunRecord) -> dict[str, Any]:
+    """What the training's log says of the run's step."""
+    if run.adapter is None:
+        return {}
+    adapter = run.defense.trained_adapter if run.defense else run.adapter
+    lines = (adapter.verify().path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return next((line for line in map(json.loads, lines) if line["step"] == run.step), {})
+
+
+def _mean_distance(model: ModelRecord, run: RunRecord) -> float | None:
+    """Mean distance of the training samples on the arm's own axis to its own harm set, by the score of the ranking."""
+    import pyarrow.parquet as pq
+
+    from undersong.proximity import ranking_scores
+
+    if run.arm.selection is None or run.arm.axis is None:
+        return None
+    artifact = model.proximities[run.arm.axis, run.arm.harm_set]
+    table = pq.read_table(artifact.verify().path / "proximity.parquet")
+    by_id = dict(zip(table.column("id").to_pylist(), ranking_scores(table).tolist()))
+    return sum(by_id[i] for i in run.arm.selection.ids) / run.arm.selection.k
+
+
+def _verdict_rows(
+    run: RunRecord, verdicts: Sequence[Verdict], comprehension_config: Comprehension | None
+) -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    defense = run.defense
+    labels = {**_run_identity(run), "defense": defense and defense.name, "again": defense is not None and defense.again}
+    labels["replies"] = f"{run.replies.stage}/{run.replies.path.name}"  # where they are in the store
+    identity = {f"run_{key}": value for key, value in labels.items()}
+    rows = [
+        {**identity, **asdict(verdict), "finish": finish}
+        for verdict, finish in zip(verdicts, _finishes(run), strict=True)
+    ]
+    return (
+        rows
+        if comprehension_config is None
+        else [
+            row | extra_columns for row, extra_columns in zip(rows, comprehension_columns(run, verdicts), strict=True)
+        ]
+    )
+
+
+def _finishes(run: RunRecord) -> list[str]:
+    from undersong.evaluation.replies import read_finishes
+
+    return read_finishes(run.replies.verify().path / "replies.parquet")
+
+
+def _model_comparisons(
+    record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]], last_step: int
+) -> list[dict[str, Any]]:
+    harmful_sets = [name for name, prompt_set in record.study.sets.items() if prompt_set.harmful]
+    comparisons = []
+    for model in record.models:
+        base = next(run for run in model.runs if run.arm.kind == "base")
+        for run in model.runs:
+            if run.arm.kind != "base" and run.step == last_step:
+                verdict_pair = verdicts[base.verdicts.hash], verdicts[run.verdicts.hash]
+                comparisons += [
+                    model_comparison(_run_identity(run), *verdict_pair, name, modality, record.study.undefended_system)
+                    for name in harmful_sets
+                    for modality in record.study.evaluation.modalities
+                ]
+    return comparisons
+
+
+def _examples(
+    record: AuditRecord, model: ModelRecord, verdicts: Mapping[str, Sequence[Verdict]], show_replies: bool
+) -> list[dict[str, Any]]:
+    """A few replies of the base and of each arm's first run; to harmful prompts redacted unless asked for."""
+    from undersong.evaluation.replies import read_replies
+
+    last_step, texts = record.study.tuning.steps[-1], {s.id: s.text for c in record.sets.values() for s in c.samples}
+    examples, arm_names = [], set()
+    for run in model.runs:
+        if run.arm.name in arm_names or run.step not in (0, last_step):
+            continue
+        arm_names.add(run.arm.name)
+        counts: dict[tuple[str, str, str], int] = {}
+        for verdict, reply in zip(
+            verdicts[run.verdicts.hash], read_replies(run.replies.verify().path / "replies.parquet")
+        ):
+            key = (verdict.set, verdict.modality, verdict.system)
+            counts[key] = counts.get(key, 0) + 1
+            if verdict.modality != "audio" or counts[key] > EXAMPLES_A_SET:
+                continue
+            reply_text = reply.reply if show_replies or not verdict.harmful else None
+            run_fields = {
+                "arm": run.arm.name,
+                "seed": run.arm.seed,
+                "step": run.step,
+                "set": verdict.set,
+                "modality": verdict.modality,
+            }
+            reply_fields = {
+                "prompt_id": verdict.prompt_id,
+                "text": texts.get(verdict.prompt_id),
+                "verdict": verdict.verdict,
+                "reply": reply_text,
+            }
+            examples.append({**run_fields, "system": verdict.system, **reply_fields, "tokens": reply.tokens})
+    return examples
+
+
+def _target_entry(record: AuditRecord) -> dict[str, Any]:
+    """How the replies begin that the pool has to be learned."""
+    from undersong.corpora.reply_openers import affirmative_openers
+
+    column = record.study.tuning.target
+    opener_counts = affirmative_openers(sample.column(column) for sample in record.pool.samples)
+    return {
+        "column": column,
+        "n": opener_counts.n,
+        "affirmative": opener_counts.share,
+        "most": opener_counts.most_common,
+    }

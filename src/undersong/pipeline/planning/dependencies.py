@@ -1,0 +1,97 @@
+"""What a study still needs and is not installed here, told by plans and before a run makes anything.
+
+Of axes, judges and served models; what is in the store needs no package, so the ledger is asked first.  Imports none of
+the packages that are looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from undersong.pipeline.planning.planning_store import PlannedArtifact, PlanningStore, plan_artifacts
+from undersong.stages.black_box_models import SERVED, model_identity_hash
+from undersong.stages.context import RunContext
+from undersong.store import Store
+from undersong.study import Study
+from undersong.study.judge_names import split_judge
+from undersong.types import UndersongError
+
+
+@dataclass(frozen=True)
+class PackageRequirement:
+    """What may lack a package, what raises where it does, and whose making waits for it."""
+
+    name: str  # in messages, without an address, which may be a secret
+    check: Callable[[], None]
+    stage: str
+    key: str  # the encoder, judge or model by which an artefact of the stage is made
+
+    @property
+    def missing_reason(self) -> str:
+        """What is not here; empty: nothing."""
+        try:
+            self.check()
+        except UndersongError as error:
+            return f"{self.name}: {error}"
+        return ""
+
+    def is_needed(self, planning_store: PlanningStore) -> bool:
+        """Whether anything that is still to be made is made by it."""
+        missing_artifacts = (
+            artifact
+            for artifact in planning_store.planned.values()
+            if artifact.stage == self.stage and artifact.existing is None
+        )
+        return any(self.key in _made_by(artifact) for artifact in missing_artifacts)
+
+
+def missing_package_lines(study: Study, planning_store: PlanningStore) -> tuple[str, ...]:
+    """One sentence for each: what it needs, and how it is installed."""
+    return tuple(
+        requirement.missing_reason
+        for requirement in _unmet_requirements(study)
+        if requirement.is_needed(planning_store)
+    )
+
+
+def check_dependencies(study: Study, ctx: RunContext) -> None:
+    """Stops before the first stage what would stop in the middle of them."""
+    if not isinstance(ctx.store, Store) or not _unmet_requirements(study):
+        return
+    if lines := missing_package_lines(study, plan_artifacts(study, ctx.store.root, ctx.loading)):
+        raise UndersongError(lines[0])
+
+
+def _unmet_requirements(study: Study) -> list[PackageRequirement]:
+    return [requirement for requirement in _study_requirements(study) if requirement.missing_reason]
+
+
+def _study_requirements(study: Study) -> Iterator[PackageRequirement]:
+    from undersong.encoders import check_installed
+    from undersong.encoders.spec import parse_encoder
+    from undersong.evaluation.judges.registry import check_judge_installed
+    from undersong.evaluation.serving.served_model import check_served_dependencies
+
+    for axis, spec in study.axes.items():
+        yield PackageRequirement(
+            f"Axis {axis}", partial(check_installed, spec), "embeddings", parse_encoder(spec).canonical
+        )
+    set_judges = (prompt_set.judge for prompt_set in study.sets.values() if prompt_set.judge)
+    for judge in dict.fromkeys((study.evaluation.judge, *study.evaluation.also, *set_judges)):
+        yield PackageRequirement(
+            f"Judge {split_judge(judge)[0]}", partial(check_judge_installed, judge), "verdicts", judge
+        )
+    for ref in study.models:
+        if ref.startswith(SERVED):
+            yield PackageRequirement(
+                "Models", partial(check_served_dependencies, ref), "replies", model_identity_hash(ref)
+            )
+
+
+def _made_by(artifact: PlannedArtifact) -> tuple[str, ...]:
+    """By what an artefact is made, as `Need.key` says it."""
+    return {"embeddings": (artifact.encoder,), "verdicts": artifact.judges, "replies": (artifact.model,)}.get(
+        artifact.stage, ()
+    )

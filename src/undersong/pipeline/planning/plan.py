@@ -1,0 +1,168 @@
+"""What `run` would do, what of it is in the store, and the rough cost, told from a ledger.  Loads no model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.pipeline.otherwise import other_loading_lines
+from undersong.pipeline.planning.cost import UNKNOWN_THROUGHPUT, GpuThroughput, absent_corpora_lines, gpu_cost_lines
+from undersong.pipeline.planning.dependencies import missing_package_lines
+from undersong.pipeline.planning.planning_store import PlannedArtifact, PlanningStore, plan_artifacts
+from undersong.stages.black_box_models import trainable_models
+from undersong.study import Study
+from undersong.types import UndersongError
+
+# CPU seconds a unit of work (see `ledger`): means of two runs of the demo study, so they hold for the packaged organism
+# and its corpora only.  The first features artefact also pays for importing torch.  Their order is that of the rows.
+ORGANISM_SECONDS = {
+    "corpus": 0.4,
+    "features": 1.4,
+    "embeddings": 0.9,
+    "proximity": 0.03,
+    "selection": 0.01,
+    "adapter": 0.008,
+    "replies": 0.2,
+    "verdicts": 0.003,
+    "comprehension": 0.05,
+    "direction": 0.15,
+    "projections": 0.8,
+    "states": 0.2,
+}
+ORGANISM = "organism:"
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One stage: its artefacts in all, those in the store, and CPU seconds for the others (or "unknown")."""
+
+    stage: str
+    total: int
+    done: int
+    cost: str
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What `run` would do; `sentence` sums it up and says what is not known."""
+
+    rows: tuple[PlanRow, ...]
+    sentence: str
+    beside: tuple[str, ...] = ()  # corpora that are not here; of models that do not ship, disk and GPU hours
+    otherwise: tuple[str, ...] = ()  # other loadings that the store holds some of the study under
+    uninstalled: tuple[str, ...] = ()  # axes whose package is not here, and how to install it
+
+
+def plan_of(
+    study: Study,
+    store_root: str | Path,
+    loading: Loading = DEFAULT_LOAD_OPTIONS,
+    unread: bool = False,
+    throughput: GpuThroughput = UNKNOWN_THROUGHPUT,
+) -> StudyPlan:
+    """What `run` would do with this study and store.  Errors: those of the study's corpora, models and encoders.
+
+    `unread`: corpora that are not here are no error.  `speed`: of a GPU, as the user assumes it.
+    """
+    planning_store = plan_artifacts(study, store_root, loading, unread)
+    absent = absent_corpora_lines(study) if unread else []
+    cost_remarks = [] if _is_packaged(study) else gpu_cost_lines(study, planning_store, throughput)
+    return replace(
+        summarize_plan(study, planning_store),
+        beside=(*absent, *cost_remarks),
+        otherwise=other_loading_lines(study, planning_store, loading, unread),
+        uninstalled=missing_package_lines(study, planning_store),
+    )
+
+
+def summarize_plan(study: Study, planning_store: PlanningStore) -> StudyPlan:
+    """A ledger by stages, with what is to be made priced."""
+    planned = list(planning_store.planned.values())
+    costs = _costs_by_stage(planned, packaged=_is_packaged(study))
+    rows = tuple(
+        _plan_row(stage, planned, costs) for stage in dict.fromkeys((*ORGANISM_SECONDS, *costs)) if stage in costs
+    )
+    return StudyPlan(rows, _plan_summary(rows, costs, bool(planning_store.unscreened_axes), planning_store.store.root))
+
+
+def memory_lines(study: Study, loading: Loading) -> list[str]:
+    """What the weights of each model that does not ship with the package need, and what there is; reads configs."""
+    refs = [ref for ref in trainable_models(study) if not ref.startswith(ORGANISM)]
+    if not refs:
+        return []
+    from undersong.models.identify import resolve_model
+    from undersong.models.memory import memory_summary
+
+    lines = []
+    for ref in refs:
+        try:
+            source, options, family = resolve_model(ref)
+            lines.append(memory_summary(ref, source, options, family, loading))
+        except UndersongError as error:  # a plan is told without a network too
+            lines.append(f"{ref}: memory unknown. {error}")
+    return lines
+
+
+def _is_packaged(study: Study) -> bool:
+    """Whether models and corpora all ship with the package, so that the constants above hold."""
+    return all(ref.startswith(ORGANISM) for ref in (*study.models, *study.corpora))
+
+
+def _costs_by_stage(planned: Sequence[PlannedArtifact], packaged: bool) -> dict[str, float | None]:
+    """Stage -> CPU seconds to go: by what like artefacts took, else by the constants above, else None."""
+    cost_classes: dict[tuple[str, ...], list[PlannedArtifact]] = defaultdict(list)
+    for artifact in planned:
+        cost_classes[artifact.cost_class].append(artifact)
+    costs: dict[str, float | None] = {}
+    for cost_class, members in cost_classes.items():
+        remaining_seconds = _remaining_seconds(cost_class[0], members, packaged)
+        so_far = costs.get(cost_class[0], 0.0)
+        costs[cost_class[0]] = None if remaining_seconds is None or so_far is None else so_far + remaining_seconds
+    return costs
+
+
+def _remaining_seconds(stage: str, members: Sequence[PlannedArtifact], packaged: bool) -> float | None:
+    """CPU seconds that the missing artefacts of one kind will take."""
+    missing_work = sum(artifact.work for artifact in members if artifact.existing is None)
+    done_work = sum(artifact.work for artifact in members if artifact.existing is not None)
+    if missing_work == 0:
+        return 0.0
+    if done_work:
+        return (
+            missing_work
+            / done_work
+            * sum(
+                artifact.existing.provenance()["cpu_seconds"] for artifact in members if artifact.existing is not None
+            )
+        )
+    return missing_work * ORGANISM_SECONDS[stage] if packaged and stage in ORGANISM_SECONDS else None
+
+
+def _plan_row(stage: str, planned: Sequence[PlannedArtifact], costs: dict[str, float | None]) -> PlanRow:
+    stage_artifacts = [artifact for artifact in planned if artifact.stage == stage]
+    seconds = costs[stage]
+    cost = "unknown" if seconds is None else f"{seconds:.0f}" if seconds >= 1 or seconds == 0 else "below 1"
+    return PlanRow(
+        stage, len(stage_artifacts), sum(artifact.existing is not None for artifact in stage_artifacts), cost
+    )
+
+
+def _plan_summary(rows: Sequence[PlanRow], costs: dict[str, float | None], is_unscreened: bool, root: Path) -> str:
+    total, done = sum(row.total for row in rows), sum(row.done for row in rows)
+    if done == total:
+        return f"All {total} artefacts are in {root}: run would only write the results again."
+    known_seconds = sum(seconds for seconds in costs.values() if seconds is not None)
+    unknown_stages = [stage for stage, seconds in costs.items() if seconds is None]
+    parts = [f"{total - done} of {total} artefacts are to be made, some {known_seconds:.0f} CPU seconds"]
+    if unknown_stages:
+        parts.append(f" without {', '.join(unknown_stages)}, whose cost is unknown because {root} holds none like them")
+    parts.append(".")
+    if is_unscreened:
+        parts.append(
+            " The counts of training and of what follows are upper limits until the pool is screened: arms that turn "
+            "out to hold the same samples are one."
+        )
+    return "".join(parts)

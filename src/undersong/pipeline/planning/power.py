@@ -1,0 +1,82 @@
+"""What a study's design can show, told before it costs anything.  Knows studies and power; loads no model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from undersong.results.comparisons import recipe_contrasts
+from undersong.stages.black_box_models import trainable_models
+from undersong.stages.selection import arm_rules
+from undersong.statistics import detectable_difference, units_needed
+from undersong.study import Study
+
+STANDARD_DEVIATIONS = (0.02, 0.05, 0.1, 0.2)  # standard deviations of paired differences of JSR that a plan answers for
+TARGET_DIFFERENCE = 0.1  # the difference that a number of units is named for
+
+
+def design_lines(study: Study, standard_deviation: float | None = None) -> list[str]:
+    """How many independent units a contrast has, the smallest JSR difference that they show with a power of 80 %, and
+    how many would show 10 points; for several spreads of paired differences, since none is known before the first run.
+
+    Nothing where all models only answer, because then nothing is trained.  `spread`: the one spread to answer for.
+
+    (Two published trainings on nearly the same selection differed by 35 points, `paper` 9.1: a spread of .2 is no bad
+    case.)
+    """
+    if not trainable_models(study):
+        return []
+    if not arm_rules(study):
+        return ["Design: nothing is trained, so no arms are compared; a rate's interval is over its prompts."]
+    unit, units = independent_units(study)
+    family_size = count_recipe_contrasts(study)
+    summary = f"{units} independent {unit}{'s' if units > 1 else ''} a contrast, {family_size} contrasts in the family"
+    if units < 2:
+        return [
+            f"Design: {summary}. One unit shows no run noise, so no interval and no test; add seeds, draws or bases."
+        ]
+    lines = [f"Design: {summary}. Smallest JSR difference shown with 80 % power, alone and corrected for the family:"]
+    for sd in STANDARD_DEVIATIONS if standard_deviation is None else (standard_deviation,):
+        uncorrected, corrected = (
+            detectable_difference(units, sd, comparisons=count) for count in (1, max(1, family_size))
+        )
+        needed = units_needed(TARGET_DIFFERENCE, sd, comparisons=max(1, family_size))
+        differences = ", ".join(_format_points(value) for value in (uncorrected, corrected))
+        lines.append(
+            f"  where paired differences vary by {100 * sd:g} points (SD): {differences}; "
+            f"for {100 * TARGET_DIFFERENCE:g} points, corrected: {needed or 'more than 10,000'} {unit}s"
+        )
+    return lines
+
+
+def independent_units(study: Study) -> tuple[str, int]:
+    """Of base, draw and seed the outermost that takes several values (`statistics.runs`), and how many."""
+    tuning = study.tuning
+    parts = {"base": len(trainable_models(study)), "draw": len(set(tuning.draws)), "seed": len(tuning.seeds)}
+    return next(((name, count) for name, count in parts.items() if count > 1), ("seed", parts["seed"]))
+
+
+def count_recipe_contrasts(study: Study) -> int:
+    """How many recipe comparisons the results will hold: the family that Holm's correction is over."""
+    arms: list[dict[str, Any]] = [
+        {
+            "axis": rule.axis,
+            "fraction": float(rule.selection_rule.amount),
+            "kind": rule.name,
+            "rule": "" if rule.is_builtin else str(rule.selection_rule),
+            "harm_set": rule.harm_set,
+            "train_modality": modality,
+        }
+        for rule in arm_rules(study)
+        for modality in study.tuning.modalities
+    ]
+    evaluated_sets = sum(prompt_set.harmful for prompt_set in study.sets.values()) * len(study.evaluation.modalities)
+    cells = sorted({(arm["axis"], arm["fraction"]) for arm in arms})
+    contrasts_by_cell = (
+        recipe_contrasts(arms, axis, fraction, study.undefended_system, study.system_defense)
+        for axis, fraction in cells
+    )
+    return evaluated_sets * sum(len(list(cell_contrasts)) for cell_contrasts in contrasts_by_cell)
+
+
+def _format_points(value: float | None) -> str:
+    return "none" if value is None or value > 1 else f"{100 * value:.0f} points"

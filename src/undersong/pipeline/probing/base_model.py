@@ -1,0 +1,168 @@
+"""What is asked of the base: its refusal direction, how its refusals begin, and whether that is their cause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from undersong.mechanism import RefusalDirection, fit_direction, late_gap_p_value
+from undersong.mechanism.choosing import select_direction
+from undersong.mechanism.contrast_sets import ContrastPrompts, JudgedReplies, ReplyEvaluator
+from undersong.mechanism.direction_selection import (
+    ablate_direction,
+    evaluate_candidates,
+    random_direction_p_value,
+    random_directions,
+)
+from undersong.mechanism.interventions import apply_interventions
+from undersong.mechanism.refusal_score import first_tokens, refusal_scores, refusal_tokens
+from undersong.pipeline.probing.harm_probes import HarmProbes, fit_harm_probes
+from undersong.pipeline.probing.numbers import finite_or_none
+from undersong.pipeline.probing.options import ProbeOptions
+from undersong.types import UndersongError
+
+if TYPE_CHECKING:
+    from undersong.models.audio_lm import AudioModel
+
+SIGNIFICANCE_LEVEL = 0.05
+
+
+@dataclass
+class BaseMeasurements:
+    """What the tuned model is set beside.  `place`: of the direction that is the cause, if one was found."""
+
+    direction: RefusalDirection
+    fit_states: tuple[np.ndarray, np.ndarray]  # what it was fitted on, harmful and harmless
+    test_states: tuple[np.ndarray, np.ndarray]  # held-out harmful and harmless (layers + 1, prompts, dim)
+    replies: JudgedReplies  # to the held-out prompts, harmful first
+    separation_p_value: float  # p
+    harm_probes: HarmProbes | None
+    refusal_tokens: list[int] | None = None
+    refusal_scores: np.ndarray | None = None  # of held-out harmful prompts
+    layer: int | None = None
+    results: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def measure_base_model(
+    model: AudioModel, splits: dict[str, ContrastPrompts], evaluator: ReplyEvaluator, options: ProbeOptions
+) -> BaseMeasurements:
+    """Directions on `fit`, the layer on `choose`, everything told on `test`."""
+    fit, test = splits["fit"], splits["test"]
+    fit_states = model.hidden_states(fit.harmful), model.hidden_states(fit.benign)
+    direction = fit_direction(*fit_states)
+    test_states = model.hidden_states(test.harmful), model.hidden_states(test.benign)
+    projections = direction.project(test_states[0]), direction.project(test_states[1])
+    replies, separation_p_value = (
+        evaluator.evaluate(model, test.all_prompts),
+        late_gap_p_value(projections, test.clusters),
+    )
+    measurements = BaseMeasurements(
+        direction,
+        fit_states,
+        test_states,
+        replies,
+        separation_p_value,
+        fit_harm_probes(model, splits, fit_states, test_states, options.nested),
+    )
+    measurements.results["said"] = rates_by_kind(measurements.replies, len(test.harmful))
+    measurements.results["separation_p"] = finite_or_none(measurements.separation_p_value)
+    if not measurements.separation_p_value < SIGNIFICANCE_LEVEL:
+        measurements.notes.append(
+            f"Harmful and harmless prompts lie no further apart along the fitted direction than by chance (p = "
+            f"{measurements.separation_p_value:.2f}), so there is no direction to follow, and layers are not ranked."
+        )
+        return measurements
+    try:
+        measurements.refusal_tokens = refusal_tokens(
+            first_tokens(model, fit.all_prompts), evaluator.evaluate(model, fit.all_prompts).refused
+        )
+    except UndersongError as error:
+        measurements.notes.append(f"{error}  Patching, parts and causes, which go by the first token, were left out.")
+        return measurements
+    measurements.results["refusals_begin_with"] = [
+        model.tokenizer.decode([token]) for token in measurements.refusal_tokens
+    ]
+    measurements.refusal_scores = refusal_scores(model, test.harmful, measurements.refusal_tokens)
+    _test_causality(measurements, measurements.refusal_tokens, model, splits, evaluator, options)
+    return measurements
+
+
+def _test_causality(
+    measurements: BaseMeasurements,
+    tokens: Sequence[int],
+    model: AudioModel,
+    splits: dict[str, ContrastPrompts],
+    evaluator: ReplyEvaluator,
+    options: ProbeOptions,
+) -> None:
+    """The layer, and what happens to held-out prompts without its direction."""
+    choose, test = splits["choose"], splits["test"]
+    layer_candidates = evaluate_candidates(model, measurements.direction, choose.harmful, choose.benign, tokens)
+    measurements.results["candidates"] = [asdict(candidate) for candidate in layer_candidates]
+    measurements.layer = select_direction(layer_candidates, model.layers, options.divergence, options.depth)
+    if measurements.layer is None:
+        measurements.notes.append(
+            "No layer's direction induces refusal where it is put in and hardly touches harmless prompts where it is "
+            "taken out, so none is called the cause."
+        )
+        return
+    scores_before, layer = refusal_scores(model, test.harmful, tokens), measurements.layer
+
+    def score_drop(direction: RefusalDirection) -> float:
+        scores_after = refusal_scores(model, test.harmful, tokens, ablate_direction(direction, layer, model.layers))
+        return float((scores_before - scores_after).mean())
+
+    effect = score_drop(measurements.direction)
+    controls = random_directions(
+        measurements.direction, measurements.fit_states, splits["fit"].clusters, options.random, options.seed
+    )
+    control_effects = [score_drop(control) for control in controls]
+
+    def ablated() -> AbstractContextManager[None]:
+        return apply_interventions(
+            model.decoder.layers, ablate_direction(measurements.direction, layer, model.layers)([])
+        )
+
+    replies = evaluator.evaluate(model, test.all_prompts, ablated())
+    measurements.results["ablation"] = {
+        "place": layer,
+        "odds_lost": effect,
+        "odds_lost_at_random": control_effects,
+        "p": random_direction_p_value(effect, control_effects),
+        "said": rates_by_kind(replies, len(test.harmful)),
+        "loss": benign_reply_losses(model, measurements, test, ablated),
+    }
+
+
+def benign_reply_losses(
+    model: AudioModel,
+    base: BaseMeasurements,
+    test_prompts: ContrastPrompts,
+    intervention: Callable[[], AbstractContextManager[None]],
+) -> dict[str, float]:
+    """Mean cost of a token of the base's own replies to harmless prompts, without `hands` on the decoder and with.
+
+    Its exponential is the perplexity.
+    """
+    from undersong.tuning.validation import mean_loss
+
+    replies = [reply.reply for reply in base.replies.replies[len(test_prompts.harmful) :]]
+    answered = [(prompt, reply) for prompt, reply in zip(test_prompts.benign, replies) if reply]
+    prompts, reply_texts = [prompt for prompt, _ in answered], [reply for _, reply in answered]
+    loss_before = mean_loss(model, prompts, reply_texts, 32)
+    with intervention():
+        return {"before": loss_before, "after": mean_loss(model, prompts, reply_texts, 32)}
+
+
+def rates_by_kind(replies: JudgedReplies, harmful_count: int) -> dict[str, Any]:
+    """Of either side; the first `harmful` replies are to harmful prompts."""
+    by_kind = [
+        JudgedReplies(replies.replies[rows], replies.verdicts[rows])
+        for rows in (slice(None, harmful_count), slice(harmful_count, None))
+    ]
+    return {"harmful": by_kind[0].rate_entry, "harmless": by_kind[1].rate_entry}

@@ -1,0 +1,112 @@
+"""Is harm still recognised?  What probes tell of held-out prompts before and after, beside the refusals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from undersong.mechanism.contrast_sets import ContrastPrompts, JudgedReplies
+from undersong.mechanism.probe_change import compare_probes
+from undersong.mechanism.recognition import (
+    PROBE_SEED,
+    ContrastStates,
+    harm_probe_decision_values,
+    harm_probe_scores,
+    nested_harm_probe_scores,
+)
+from undersong.pipeline.probing.numbers import finite_or_none, rows_by_layer
+from undersong.statistics import Interval, compare_paired
+
+if TYPE_CHECKING:
+    from undersong.mechanism.probe_scores import ProbeScores
+    from undersong.models.audio_lm import AudioModel
+
+
+@dataclass(frozen=True)
+class HarmProbes:
+    """Of probes of one model's own states: `decisions` (layers + 1, held-out prompts), and `nested`, their scores in
+    the contrast sets themselves, where that was asked for."""
+
+    decisions: np.ndarray
+    nested: ProbeScores | None
+
+
+def fit_harm_probes(
+    model: AudioModel,
+    splits: dict[str, ContrastPrompts],
+    fit_states: ContrastStates,
+    test_states: ContrastStates,
+    permutations: int,
+) -> HarmProbes | None:
+    """Nothing is chosen by hand, so probes may learn from the choosing split too; None with too few behaviours.
+
+    `fitted`, `tested`: the model's states of these splits.  `permutations`: of labels through the whole nested
+    cross-validation; 0: that is left out.
+    """
+    choose, contrast = splits["choose"], _contrast_prompts(splits).samples
+    choose_states = model.hidden_states(choose.harmful), model.hidden_states(choose.benign)
+    states = (
+        np.concatenate([fit_states[0], choose_states[0]], axis=1),
+        np.concatenate([fit_states[1], choose_states[1]], axis=1),
+    )
+    decisions = harm_probe_decision_values(contrast, states, splits["test"].samples, test_states)
+    if decisions is None:
+        return None
+    return HarmProbes(decisions, nested_harm_probe_scores(contrast, states, permutations) if permutations else None)
+
+
+def _contrast_prompts(splits: dict[str, ContrastPrompts]) -> ContrastPrompts:
+    fit, choose = splits["fit"], splits["choose"]
+    return ContrastPrompts([*fit.harmful, *choose.harmful], [*fit.benign, *choose.benign])
+
+
+def recognition_results(
+    before: HarmProbes,
+    after: HarmProbes,
+    replies: tuple[JudgedReplies, JudgedReplies],
+    splits: dict[str, ContrastPrompts],
+    margin: float,
+) -> dict[str, Any]:
+    """Late balanced accuracy before and after, by place too, and what may be said of it beside the refusals."""
+    test = splits["test"]
+    scores = [
+        harm_probe_scores(harm_probes.decisions, _contrast_prompts(splits).samples, test.samples)
+        for harm_probes in (before, after)
+    ]
+    change, refusal_change = compare_probes(scores[0], scores[1], margin, PROBE_SEED), _refusal_change(replies, test)
+    results: dict[str, Any] = {
+        "before": finite_or_none(change.before),
+        "after": finite_or_none(change.after),
+        "before_p": finite_or_none(change.before_p),
+        "after_p": finite_or_none(change.after_p),
+        "change": _interval_entry(change.change),
+        "refusals": _interval_entry(refusal_change),
+        "margin": margin,
+        "recognition": change.outcome,
+        "dissociated": change.is_dissociated(refusal_change),
+        "sentence": change.sentence(refusal_change),
+    }
+    results["by_place"] = rows_by_layer(**_score_columns(scores[0], "before"), **_score_columns(scores[1], "after"))
+    if before.nested is not None and after.nested is not None:
+        results["nested"] = rows_by_layer(
+            **_score_columns(before.nested, "before"), **_score_columns(after.nested, "after")
+        )
+    return results
+
+
+def _refusal_change(replies: tuple[JudgedReplies, JudgedReplies], test: ContrastPrompts) -> Interval:
+    """Change of the refusal rate on harmful prompts."""
+    refused_before, refused_after = (judged_replies.refused[: len(test.harmful)] for judged_replies in replies)
+    comparison = compare_paired(refused_before, refused_after, test.clusters[0])
+    return Interval(comparison.difference, comparison.clustered_low, comparison.clustered_high)
+
+
+def _score_columns(scores: ProbeScores, stage: str) -> dict[str, np.ndarray]:
+    names = {"balanced_accuracy": "accuracy", "low": "low", "high": "high", "auc": "auc", "p_holm": "p"}
+    return {f"{name}_{stage}": getattr(scores, column) for column, name in names.items()}
+
+
+def _interval_entry(estimate: Interval) -> dict[str, float | None]:
+    return {"value": finite_or_none(estimate.value), "low": estimate.low, "high": estimate.high}

@@ -1,0 +1,118 @@
+"""What a probe found, in sentences.  Nothing is said that its own test does not carry."""
+
+from __future__ import annotations
+
+from math import exp
+from typing import Any
+
+from undersong.evaluation.rates import attack_rate, attack_rate_name
+from undersong.study.judge_names import RATE_LABELS
+
+SIGNIFICANCE_LEVEL = 0.05
+MIN_RECOVERY = 0.5  # share of what was lost that a place or part must give back to be named
+
+
+def probe_findings(results: dict[str, Any]) -> list[str]:
+    """What a probing found, a sentence each, from its results.json."""
+    base, tuned = results["base"], results["tuned"]
+    sentences = [_rates_sentence(base, tuned)]
+    encoder_difference, input_difference = tuned["encoder_difference"], tuned["input_difference"]
+    largest_change = max(encoder_difference, input_difference)
+    sentences.append(
+        "Encoder and projector have the same hashes, and what they give the decoder is the same to the last bit."
+        if largest_change == 0 and all(results["encoder"].values())
+        else f"What goes into the decoder has changed by up to {largest_change:.3g}: another model hears."
+    )
+    sentences += [
+        _gap_sentence(tuned["late_gap"]),
+        *([_recognition_sentence(tuned["recognition"])] if "recognition" in tuned else []),
+        *_cause_sentences(base, tuned),
+        *_recovery_sentences(tuned),
+    ]
+    return sentences
+
+
+def _rates_sentence(base: dict[str, Any], tuned: dict[str, Any]) -> str:
+    reply_rates = [measured["said"] for measured in (base, tuned)]
+    metric_name = _metric_name(base)
+    attack_rates = [attack_rate(entry["harmful"]) for entry in reply_rates]
+    benign_refusal_rates = [entry["harmless"]["refusal_rate"] for entry in reply_rates]
+    n = reply_rates[0]["harmful"]["n"]
+    return (
+        f"{metric_name[:1].upper()}{metric_name[1:]} {attack_rates[0]:.1%} before and {attack_rates[1]:.1%} after, of {n} held-out prompts; "
+        f"harmless ones refused {benign_refusal_rates[0]:.1%} and {benign_refusal_rates[1]:.1%}."
+    )
+
+
+def _metric_name(base: dict[str, Any]) -> str:
+    return RATE_LABELS[attack_rate_name(base["said"]["harmful"]["judge"])]
+
+
+def _gap_sentence(late: dict[str, Any]) -> str:
+    if late["p"] is None or late["low"] is None:
+        return "The refusal gap of the late layers has no interval here."
+    estimate = f"{late['change']:+.2f} [{late['low']:+.2f}, {late['high']:+.2f}], p = {late['p']:.2g}"
+    if late["p"] >= SIGNIFICANCE_LEVEL:
+        return f"The gap between harmful and harmless prompts in the late layers did not provably change ({estimate})."
+    verb = "shrank" if late["change"] < 0 else "grew"
+    base_gap = f"the base’s is {late['before']:.2f}"
+    return f"The gap between harmful and harmless prompts in the late layers {verb} ({estimate}; {base_gap})."
+
+
+def _recognition_sentence(recognition: dict[str, Any]) -> str:
+    before, after = (
+        "–" if recognition[stage] is None else f"{recognition[stage]:.1%}" for stage in ("before", "after")
+    )
+    return f"{recognition['sentence']} Late probes tell {before} of held-out prompts rightly before and {after} after."
+
+
+def _cause_sentences(base: dict[str, Any], tuned: dict[str, Any]) -> list[str]:
+    sentences = []
+    if ablation := base.get("ablation"):
+        verb = "costs" if ablation["p"] <= SIGNIFICANCE_LEVEL else "does not provably cost"
+        sentences.append(
+            f"Taking layer {ablation['place']}’s direction out of the base {verb} refusal (log odds "
+            f"−{ablation['odds_lost']:.1f}, p = {ablation['p']:.2g} among directions of chance): {_metric_name(base)} "
+            f"{attack_rate(ablation['said']['harmful']):.1%}, harmless refused "
+            f"{ablation['said']['harmless']['refusal_rate']:.1%}{_perplexity_clause(ablation['loss'])}."
+        )
+    steering = tuned.get("steering")
+    if steering and steering["strength"] is not None:
+        sentences.append(
+            f"Put back into the tuned model at strength {steering['strength']:g} it gives {_metric_name(base)} "
+            f"{attack_rate(steering['said']['harmful']):.1%} and harmless refused "
+            f"{steering['said']['harmless']['refusal_rate']:.1%} (p = {steering['p']:.2g} among directions of "
+            f"chance){_perplexity_clause(steering['loss'])}."
+        )
+    elif steering:
+        sentences.append(
+            f"No strength of the base’s direction, put back, lowered the {_metric_name(base)} without refusing harmless "
+            "prompts."
+        )
+    return sentences
+
+
+def _perplexity_clause(loss: dict[str, float]) -> str:
+    """Of the base's replies to harmless prompts, a token."""
+    return f"; perplexity of the base’s own harmless replies {exp(loss['before']):.2f} to {exp(loss['after']):.2f}"
+
+
+def _recovery_sentences(tuned: dict[str, Any]) -> list[str]:
+    sentences = []
+    if (refusal_loss := tuned.get("odds_lost")) and not tuned["patching"]:
+        sentences.append(f"Refusal lost nothing that could be given back (log odds {refusal_loss['value']:.2f}).")
+    if patching := tuned.get("patching"):
+        first_layer = next(
+            (row["place"] for row in patching if row["low"] is not None and row["low"] >= MIN_RECOVERY), None
+        )
+        if first_layer is not None:
+            sentences.append(f"The base’s states give back at least half of the refusal from layer {first_layer} on.")
+    if parts := tuned.get("parts"):
+        strong_parts = [row for row in parts if row["low"] is not None and row["low"] >= MIN_RECOVERY]
+        listing = ", ".join(f"{row['part']} {row['share']:.0%}" for row in strong_parts)
+        sentences.append(
+            f"Of the adapter’s parts these, switched off alone, give back at least half: {listing}."
+            if strong_parts
+            else "No single part of the adapter, switched off, gives back half: the loss is spread."
+        )
+    return sentences

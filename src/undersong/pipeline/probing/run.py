@@ -1,0 +1,108 @@
+"""One probe from end to end: a base, its tuned model, `probe.json` and `probe.md`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from undersong.mechanism.contrast_sets import ContrastPrompts
+from undersong.mechanism.matched import contrast_mismatches
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.pipeline.output_folder import atomic_folder, check_output_folder, write_provenance
+from undersong.pipeline.probing.options import ProbeOptions, load_contrast_splits
+from undersong.study import default_max_new_tokens
+from undersong.types import UndersongError
+
+SCHEMA = "undersong-probe/1"
+CORPUS_OPTIONS = ("harmful", "harmless", "test_harmful", "test_harmless")
+
+
+def run_probe(options: ProbeOptions, out: str | Path, loading: Loading = DEFAULT_LOAD_OPTIONS) -> dict[str, Any]:
+    """Everything the mechanism room can tell of one tuned model; written to `out`, which appears whole or not at all.
+
+    Errors, before a model is loaded: contrast and held-out sets that share items or have too few behaviours, an adapter
+    folder that is none, a model that only answers.
+    """
+    from undersong.corpora import corpus_hash
+    from undersong.evaluation.judges.registry import judge_hash, make_judge
+    from undersong.mechanism.contrast_sets import ReplyEvaluator
+    from undersong.models.frozen import module_hashes
+    from undersong.models.lora import use_adapter
+    from undersong.models.refs import model_hash
+    from undersong.pipeline.probing.base_model import measure_base_model
+    from undersong.pipeline.probing.page import probe_markdown
+    from undersong.pipeline.probing.report import probe_findings
+    from undersong.pipeline.probing.tuned_model import measure_tuned_model
+    from undersong.pipeline.standalone.inputs import check_adapter_folder, load_model_with_audio, refusal_texts
+    from undersong.stages.black_box_models import display_reference, is_black_box
+    from undersong.store import hash_folder
+
+    if is_black_box(options.model):
+        raise UndersongError(
+            f"{display_reference(options.model)} only answers, and cannot be looked into; give the model itself."
+        )
+    out, adapter_path = check_output_folder(Path(out), "probe"), check_adapter_folder(options.adapter)
+    judge = make_judge(
+        options.judge, refusal_texts(options.judge, options.refusals, options.model), loading.device, loading.dtype
+    )
+    splits = load_contrast_splits(options)
+    model = load_model_with_audio(
+        options.model, loading, [p.sample for prompts in splits.values() for p in prompts.all_prompts]
+    )
+    evaluator = ReplyEvaluator(judge, options.limit or default_max_new_tokens(options.model))
+    base = measure_base_model(model, splits, evaluator, options)
+    base_hashes = module_hashes(model.frozen_modules)
+    with use_adapter(model, adapter_path) as tuned:
+        tuned_hashes = module_hashes(tuned.frozen_modules)
+        encoder = {kind: _hashes_equal(base_hashes, tuned_hashes, kind) for kind in ("parameters", "buffers")}
+        tuned_results = measure_tuned_model(tuned, base, splits, evaluator, options)
+    results: dict[str, Any] = {
+        "schema": SCHEMA,
+        "model": options.model,
+        "modality": options.modality,
+        "judge": judge.name,
+        "asked": {name: getattr(options, name) for name in (*CORPUS_OPTIONS, "system")}
+        | {"adapter": adapter_path.name},
+        "encoder": encoder,
+        "layers": model.layers,
+        "prompts": {name: _prompt_counts(prompts) for name, prompts in splits.items()},
+        "base": base.results,
+        "tuned": tuned_results,
+        "notes": [*_mismatch_notes(splits), *base.notes],
+    }
+    results["findings"] = probe_findings(results)
+    with atomic_folder(out, "probe") as folder:
+        text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / "probe.json").write_text(text + "\n", encoding="utf-8")
+        (folder / "probe.md").write_text(probe_markdown(results), encoding="utf-8")
+        refs = {name: getattr(options, name) for name in CORPUS_OPTIONS}
+        inputs = {name: corpus_hash(ref) for name, ref in refs.items()}
+        inputs |= {"model": model_hash(options.model), "adapter": hash_folder(adapter_path)}
+        if source_hash := judge_hash(options.judge):
+            inputs["judge"] = source_hash
+        config = {**asdict(options), "adapter": adapter_path.name, "loading": loading.cache_key}
+        write_provenance(folder, "probe", config, inputs, {"device": loading.device, **model.facts})
+    return results
+
+
+def _hashes_equal(before: dict[str, str], after: dict[str, str], kind: str) -> bool:
+    """Whether all hashes of a kind of the encoder and projector are the same with the adapter on."""
+    return all(after[name] == value for name, value in before.items() if name.endswith(f"/{kind}"))
+
+
+def _mismatch_notes(splits: dict[str, ContrastPrompts]) -> list[str]:
+    sample_sets = {"the contrast sets": [*splits["fit"].samples], "the held-out sets": [*splits["test"].samples]}
+    return [
+        note for name, (harmful, benign) in sample_sets.items() for note in contrast_mismatches(harmful, benign, name)
+    ]
+
+
+def _prompt_counts(prompts: ContrastPrompts) -> dict[str, int]:
+    return {
+        "harmful": len(prompts.harmful),
+        "harmless": len(prompts.benign),
+        "harmful_clusters": len(set(prompts.clusters[0])),
+        "harmless_clusters": len(set(prompts.clusters[1])),
+    }

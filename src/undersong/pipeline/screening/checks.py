@@ -1,0 +1,145 @@
+"""What a screening refuses before anything is read, and before anything is embedded.  Knows options and corpora."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from undersong.pipeline.screening.inputs import CorpusInput, ScreeningCorpora, check_benign_quarantine
+from undersong.pipeline.screening.options import (
+    CHAT_FORMATS,
+    OUTPUT_FORMATS,
+    PRECOMPUTED,
+    ScreeningOptions,
+    name_or_first,
+    selection_rules,
+)
+from undersong.stages.engine import check_engine
+from undersong.types import Quarantined, UndersongError
+
+
+def check_options(options: ScreeningOptions, harm_refs: Mapping[str, str], out: Path) -> None:
+    """Before anything is read: options that do not go together, a store and an output inside each other."""
+    check_engine(options.engine)
+    if options.store is not None and (store := Path(options.store).resolve()) in (out, *out.parents):
+        raise UndersongError(f"{out} lies in the store {store}; name a folder outside it with --out.")
+    if options.store is not None and out in Path(options.store).resolve().parents:
+        raise UndersongError(
+            f"The store {options.store} lies in {out}, which is replaced as a whole; keep it elsewhere."
+        )
+    if options.form not in OUTPUT_FORMATS:
+        raise UndersongError(f"A kept set is not written as {options.form!r}; take one of {', '.join(OUTPUT_FORMATS)}.")
+    name_or_first("harm set", options.to, harm_refs)
+    if options.axes is not None:
+        name_or_first("axis", options.by, options.axes)
+    if options.centre and options.harmless is not None:
+        raise UndersongError("A screening score cannot be centred: each set has its own centre; leave one of them out.")
+    if options.harmless is None and options.harmless_columns:
+        raise UndersongError("--harmless-column belongs to --harmless; name that set, or leave the columns out.")
+    if options.engine.shard is not None and options.store is None:
+        raise UndersongError("Jobs of one screening meet in a store; give all of them the same --store.")
+
+
+def check_output_outside_inputs(corpora: ScreeningCorpora, out: Path) -> None:
+    """An output that is an input would be replaced."""
+    folders: dict[str, str] = {}
+    out_prefix = os.path.join(out, "")
+    for path in (file for corpus_input in corpora.inputs for file in corpus_input.files):
+        if os.path.join(_resolved_path(path, folders), "").startswith(out_prefix):
+            raise UndersongError(f"{path} is read and lies in {out}, which would be replaced; name another --out.")
+
+
+def _resolved_path(path: str, folders: dict[str, str]) -> str:
+    """A path without links; each folder is looked at once, because a pool has a million files in a few of them."""
+    head, tail = os.path.split(os.path.abspath(path))
+    if head not in folders:
+        folders[head] = os.path.realpath(head)
+    joined = os.path.join(folders[head], tail)
+    return os.path.realpath(joined) if os.path.islink(joined) else joined
+
+
+def check_axes(options: ScreeningOptions, axes: Mapping[str, str], corpora: ScreeningCorpora) -> None:
+    """A rule, a score, an axis or a model that cannot be."""
+    from undersong.encoders import is_internal
+    from undersong.proximity.choosing.ranking import resolve_amount
+    from undersong.proximity.table import parse_score
+
+    name_or_first("axis", options.by, axes)
+    for name, harm_input in corpora.harm.items():
+        kind, k = parse_score(options.score, harm_input.item_count)
+        if kind == "knn" and k > harm_input.item_count:
+            raise UndersongError(
+                f"There are no k = {k} neighbours of a harm set of {harm_input.item_count} ({name}); take a smaller K."
+            )
+    for rule, _ in selection_rules(options).values():
+        if rule.kind in ("closest", "distant", "random"):
+            resolve_amount(rule.amount, corpora.pool.item_count)
+    for axis, encoder in axes.items():
+        if corpora.pool.precomputed is not None and encoder != PRECOMPUTED:
+            raise UndersongError(
+                f"Axis {axis}: ready embeddings cannot go through {encoder}; write {axis}={PRECOMPUTED}."
+            )
+        if corpora.pool.precomputed is None and encoder == PRECOMPUTED:
+            raise UndersongError(
+                f"Axis {axis}={PRECOMPUTED} needs Parquet files with a column `embedding`; these are manifests."
+            )
+    if gradient_axis := next(
+        (axis for axis, encoder in axes.items() if encoder.partition(":")[0] == "gradients"), None
+    ):
+        raise UndersongError(
+            f"Axis {gradient_axis}: gradients need replies to learn; name that axis in a study, and run it."
+        )
+    internal_axes = [axis for axis, encoder in axes.items() if encoder != PRECOMPUTED and is_internal(encoder)]
+    if internal_axes and options.model is None:
+        raise UndersongError(f"Axis {internal_axes[0]} is what a model hears; name the model with --model.")
+    if options.model is not None and not internal_axes:
+        raise UndersongError(f"No axis is what {options.model} hears; add one, such as --axis ears=internal.")
+
+
+def check_pool(options: ScreeningOptions, axes: Mapping[str, str], pool: CorpusInput) -> None:
+    """What a rule and a form of what is kept want of the pool's columns."""
+    from undersong.proximity import check_rule_columns, sample_metadata_table
+
+    columns = sample_metadata_table(pool.samples).column_names if pool.samples else []
+    select_axis = name_or_first("axis", options.by, axes)
+    for rule, _ in selection_rules(options).values():
+        check_rule_columns(rule, columns, [axis for axis in axes if axis != select_axis])
+    if pool.precomputed is not None and options.form != "manifest":
+        raise UndersongError(f"Embeddings cannot be kept as {options.form}; leave --form out, or screen a manifest.")
+    if options.form in CHAT_FORMATS and not any(sample.answer for sample in pool.samples):
+        raise UndersongError(f"No item of {pool.ref} has an answer to train on, so no {options.form} can be written.")
+
+
+def check_modalities(axes: Mapping[str, str], corpora: ScreeningCorpora, max_share: float) -> None:
+    """What an axis cannot use because it has no text, or no audio: an hour of embedding would end in the same refusal.
+
+    `most`: the share of the pool that may be lost.
+    """
+    from undersong.proximity import check_quarantine
+
+    for axis, encoder in axes.items():
+        missing = {corpus_input.ref: _items_without_content(encoder, corpus_input) for corpus_input in corpora.inputs}
+        pool, location = corpora.pool, f"on axis {axis}"
+        for name, harm_input in corpora.harm.items():
+            harm_location = f"{location} to {name}" if len(corpora.harm) > 1 else location
+            total = pool.item_count + len(pool.quarantined)
+            check_quarantine(harm_location, missing[pool.ref], total, missing[harm_input.ref], max_share)
+        if corpora.benign is not None:
+            check_benign_quarantine(
+                f"cannot be used {location}", corpora.benign, missing[corpora.benign.ref], max_share
+            )
+
+
+def _items_without_content(encoder: str, corpus_input: CorpusInput) -> list[Quarantined]:
+    """Items of one side that an encoder finds nothing in.  What code of the user's own wants is for that to say."""
+    from undersong.encoders.spec import TEXT_KINDS, parse_encoder
+
+    if encoder == PRECOMPUTED or (encoder_spec := parse_encoder(encoder)).code:
+        return []
+    text, audio = encoder_spec.kind in TEXT_KINDS, encoder_spec.needs_audio
+    return [
+        Quarantined(sample.id, f"no {'text' if text else 'audio'}")
+        for sample in corpus_input.samples
+        if not (text and (sample.text or "").strip()) and not (audio and sample.audio is not None)
+    ]

@@ -1,0 +1,91 @@
+"""Samples examined before a model is loaded, and a model that has heard them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from undersong.models.load_options import Loading
+from undersong.study import Evaluation
+from undersong.types import MODALITIES, Sample, UndersongError
+
+if TYPE_CHECKING:
+    from undersong.models.audio_lm import AudioModel
+
+ORGANISM_PREFIX = "organism:"
+
+
+def examine_samples(samples: Sequence[Sample], modality: str) -> tuple[Sequence[Sample], Sequence[Any]]:
+    """Decode what will be heard; what is only read needs no audio."""
+    from undersong.corpora import examine
+
+    if modality not in MODALITIES:
+        raise UndersongError(f"There is no modality {modality!r}; take audio or text.")
+    return examine(samples if modality == "audio" else [replace(sample, audio=None) for sample in samples])
+
+
+def usable_samples(ref: str, modality: str) -> Sequence[Sample]:
+    """Every item of a corpus, all of them usable."""
+    from undersong.corpora import open_corpus
+
+    manifest = open_corpus(ref)
+    usable, failed = examine_samples(manifest.samples, modality)
+    if unusable := (*manifest.quarantined, *failed):
+        raise UndersongError(
+            f"Item {unusable[0].id} of {ref} cannot be asked ({unusable[0].reason}; {len(unusable)} in all); mend it or take it "
+            "out: a rate is over all prompts."
+        )
+    return usable
+
+
+def load_model_with_audio(ref: str, loading: Loading, samples: Sequence[Sample]) -> AudioModel:
+    """The loaded model, having heard the samples."""
+    from undersong.models.load import load_model
+
+    model = load_model(ref, loading)
+    cache_all_audio(model, samples)
+    return model
+
+
+def cache_all_audio(model: AudioModel, samples: Sequence[Sample]) -> None:
+    """Errors: a clip that the model cannot hear whole."""
+    from undersong.models.feature_cache import cache_audio_features
+
+    _, failed, _ = cache_audio_features(model, samples)
+    if failed:
+        raise UndersongError(
+            f"Clip {failed[0].id} cannot be used with {model.name} ({failed[0].reason}; {len(failed)} such); mend it "
+            "or take it out."
+        )
+
+
+def refusal_texts(judge: str, refusals: Sequence[str], model: str) -> Sequence[str]:
+    """What the exact judge knows as a refusal; an organism's is known, another model's must be said."""
+    if refusals or judge != "exact":
+        return refusals
+    if model.startswith(ORGANISM_PREFIX):
+        return Evaluation().refusals
+    raise UndersongError(
+        f"The exact judge must know how {model} refuses; give --refusal, or take another judge (keyword reads English)."
+    )
+
+
+def check_adapter_folder(folder: Path) -> Path:
+    """The folder, where it holds an adapter of PEFT or a decoder tuned whole; UndersongError where neither."""
+    from undersong.models.decoder_weights import is_decoder_folder
+
+    if is_decoder_folder(folder):
+        return folder
+    required = ("adapter_config.json", "adapter_model.safetensors")
+    if missing := [name for name in required if not (folder / name).is_file()]:
+        if (folder / "adapter_model.bin").is_file():
+            raise UndersongError(
+                f"{folder} holds its weights in adapter_model.bin, which may run code when it is read; save the "
+                "adapter again as safetensors."
+            )
+        step_folders = (path for pattern in ("step-*", "checkpoint-*") for path in sorted(folder.glob(pattern)))
+        steps = ", ".join(map(str, step_folders)) or "one that a trainer wrote"
+        raise UndersongError(f"{folder} is no PEFT adapter folder: it holds no {missing[0]}; give {steps}.")
+    return folder

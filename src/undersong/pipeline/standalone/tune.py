@@ -1,0 +1,137 @@
+"""`tune`: a decoder trained on a manifest's samples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.pipeline.output_folder import (
+    atomic_folder,
+    check_output_folder,
+    check_same_provenance,
+    write_provenance,
+)
+from undersong.pipeline.stages.training import select_by_id, train_on_samples, training_recipe, training_targets
+from undersong.pipeline.standalone.inputs import examine_samples, load_model_with_audio
+from undersong.store import atomic_replacement, canonical_json
+from undersong.study import Tuning
+from undersong.types import Sample, UndersongError
+
+
+def tune_manifest(
+    manifest: str | Path,
+    model: str,
+    out: str | Path,
+    selection: str | Path | None = None,
+    modality: str = "audio",
+    seed: int = 0,
+    recipe: Mapping[str, Any] | None = None,
+    target: str = "answer",
+    system: str | None = None,
+    loading: Loading = DEFAULT_LOAD_OPTIONS,
+) -> list[Path]:
+    """LoRA on a manifest's samples, or on those of a `selection.json`; the PEFT folders kept, one a step (in several
+    processes: of the first, which alone writes).
+
+    `manifest`: a path or `organism:NAME`; `recipe`: keys of a study's `tuning`, which has the defaults.  Writes
+    `step-*/`, `log.jsonl` and `provenance.json` to `out`.  Errors, before step one: a sample to train on that cannot
+    be used, a recipe out of range, an `out` that holds something else, or a training of anything else.
+    """
+    from undersong.corpora import corpus_hash
+    from undersong.models.refs import model_hash
+    from undersong.proximity import ids_hash
+    from undersong.tuning.checkpoints import step_folder
+    from undersong.tuning.distributed import local_device, rank, world_size
+    from undersong.tuning.train import write_log
+
+    settings = _tuning_settings({**(recipe or {}), "target": target}, modality, seed)
+    out = check_output_folder(Path(out), "tune")
+    samples = _training_samples(str(manifest), selection, modality)
+    training_targets(samples, target)  # an empty one is an error, which should not wait for the model
+    loading = replace(loading, device=local_device(loading.device))
+    recipe_values = training_recipe(settings)
+    config: dict[str, Any] = {
+        "recipe": recipe_values,
+        "modality": modality,
+        "seed": seed,
+        "system": system,
+        "target": target,
+    }
+    config["loading"] = loading.cache_key
+    inputs = {
+        "model": model_hash(model),
+        "manifest": corpus_hash(str(manifest)),
+        "ids": ids_hash(s.id for s in samples),
+    }
+    check_same_provenance(out, "tune", config, inputs)
+    audio_lm = load_model_with_audio(model, loading, samples)
+    state_folder = out.with_name(f"{out.name}.{_training_id(config, inputs)}.state")
+    kept_folder = state_folder.with_suffix(".kept")  # a killed training goes on after the steps that it has kept
+
+    def save_step(name: str, write: Any) -> None:
+        with atomic_replacement(kept_folder / name) as path:
+            write(path)
+
+    training = train_on_samples(
+        audio_lm, samples, modality, system, target, recipe_values, seed, save_step, state_folder
+    )
+    if rank() > 0:
+        return []
+    with atomic_folder(out, "tune") as folder:
+        for step_path in kept_folder.iterdir():
+            step_path.rename(folder / step_path.name)
+        kept_folder.rmdir()
+        write_log(training, folder / "log.jsonl")
+        notes = {"model": model, "device": loading.device, **audio_lm.facts, "samples": len(samples)}
+        notes |= {
+            "processes": world_size(),
+            "frozen_before": training.frozen_before,
+            "frozen_after": training.frozen_after,
+        }
+        write_provenance(folder, "tune", config, inputs, notes)
+    return [out / step_folder(step) for step in settings.steps]
+
+
+def _training_id(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """A name for this very training: another recipe must not go on from its state."""
+    return hashlib.sha256(canonical_json([dict(config), dict(inputs)]).encode()).hexdigest()[:12]
+
+
+def _tuning_settings(values: Mapping[str, Any], modality: str, seed: int) -> Tuning:
+    """The recipe as a study would check it."""
+    from pydantic import ValidationError
+
+    try:
+        return Tuning.model_validate({**values, "modalities": [modality], "seeds": [seed], "draws": [seed]})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        location = next((str(part) for part in problem["loc"]), "recipe").replace("modalities", "modality")
+        raise UndersongError(
+            f"Tuning: {location}: {problem['msg'].removeprefix('Value error, ')}; give another."
+        ) from None
+
+
+def _training_samples(manifest: str, selection: str | Path | None, modality: str) -> list[Sample]:
+    """The selected samples by id, all of them usable; an id that is quarantined or gone is an error (DESIGN rule 2)."""
+    from undersong.corpora import open_corpus
+    from undersong.proximity import selection_from_json
+
+    corpus_manifest = open_corpus(manifest)
+    if selection is None:
+        ids = sorted([*(s.id for s in corpus_manifest.samples), *(item.id for item in corpus_manifest.quarantined)])
+    else:
+        ids = list(selection_from_json(_read_selection(Path(selection))).ids)
+    selected = select_by_id(corpus_manifest.samples, corpus_manifest.quarantined, ids)
+    usable, failed = examine_samples(selected, modality)
+    return select_by_id(usable, failed, ids)
+
+
+def _read_selection(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UndersongError(f"The selection {file} cannot be read ({error}); give a selection.json.") from None

@@ -1,0 +1,194 @@
+"""What is refused before anything is trained: models that are none, items that are lost, sets that overlap."""
+
+from __future__ import annotations
+
+from undersong.results.records import AuditRecord
+from undersong.stages.black_box_models import RECORDED, is_black_box, load_black_box_model, model_identity_hash
+from undersong.stages.selection import arm_rules
+from undersong.study import Study
+from undersong.study.protocols import PUBLISHED_PROMPTS
+from undersong.types import Prompt, UndersongError
+
+
+def check_models(study: Study, local_only: bool = False) -> None:
+    """What configs alone can tell, before the first model takes its hours: a model that is none, an axis of a view that
+    a family does not have.  `fetched`: only of models that lie here, for a plan without a network."""
+    from undersong.encoders import internal_view, is_internal
+    from undersong.models.identify import resolve_model
+    from undersong.models.refs import model_folder
+
+    for ref in study.models:
+        if is_black_box(ref):
+            _check_black_box_model(study, ref)
+            continue
+        if local_only and model_folder(ref) is None:
+            continue
+        _, _, family = resolve_model(ref)
+        if study.evaluation.protocol == "published" and family.name not in PUBLISHED_PROMPTS:
+            raise UndersongError(
+                f"There is no published protocol for {family.name} ({ref}); there is for {', '.join(PUBLISHED_PROMPTS)}."
+            )
+        for axis, spec in study.axes.items():
+            view = internal_view(spec) if is_internal(spec) else None
+            if view is not None and view not in family.views:
+                views = ", ".join(f"internal:{name}" for name in family.views)
+                raise UndersongError(
+                    f"Axis {axis}: {family.name} ({ref}) has no view {view!r}; take internal, {views}."
+                )
+
+
+def check_axis_encoder(axis: str, spec: str, unread: bool = False) -> None:
+    """An encoder that is none, or whose weights are to be found on this machine and are not; loads nothing.
+
+    `unread`: as of `encoder_weights_hash`.
+    """
+    from undersong.encoders.registry import encoder_weights_hash
+    from undersong.encoders.spec import parse_encoder
+
+    try:
+        encoder_weights_hash(parse_encoder(spec), unread)
+    except UndersongError as error:
+        raise UndersongError(f"Axis {axis}: {error}") from None
+
+
+def _check_black_box_model(study: Study, ref: str) -> None:
+    """What cannot be asked of a model that only answers; and an address or a table that is none."""
+    from undersong.encoders import gradients_dim, is_internal
+
+    for axis, spec in study.axes.items():
+        if is_internal(spec) or gradients_dim(spec) is not None:
+            raise UndersongError(f"Axis {axis} looks into the model, and {ref} only answers; leave the axis out.")
+    if study.evaluation.protocol == "published":
+        raise UndersongError(
+            f"The published protocol goes by a model's family, which {ref} does not tell; take uniform."
+        )
+    if study.evaluation.comprehension and ref.startswith(RECORDED):
+        raise UndersongError(
+            f"{ref} cannot be asked to repeat what it heard; leave evaluation.comprehension out, or ask the model."
+        )
+    load_black_box_model(ref)
+    model_identity_hash(ref)
+
+
+def check_lost_items(record: AuditRecord) -> None:
+    """No harm item and no prompt may be missing, and only a small share of the pool (DESIGN rules 2 and 8)."""
+    from undersong.proximity import check_quarantine
+
+    pool, allowed = record.pool, record.study.proximity.max_quarantined
+    total = len(pool.samples) + len(pool.quarantined)
+    for reference in record.harm.values():
+        check_quarantine("as it is", pool.quarantined, total, reference.quarantined, allowed)
+    for name, corpus in record.sets.items():
+        if lost := corpus.quarantined:
+            raise UndersongError(
+                f"Item {lost[0].id} of set {name} cannot be used ({lost[0].reason}; {len(lost)} in all); mend it or "
+                "take it out: a rate is over all prompts of its set."
+            )
+    other_corpora = {
+        f"the {name} contrast set": corpus for name, corpus in record.contrast_corpora.items()
+    } | record.defense_corpora
+    for name, corpus in other_corpora.items():
+        if lost := corpus.quarantined:
+            raise UndersongError(
+                f"Item {lost[0].id} of {name} cannot be used ({lost[0].reason}; {len(lost)} in all); mend it or take "
+                "it out."
+            )
+
+
+def check_contrast_sizes(record: AuditRecord) -> None:
+    """Contrast sets that defenses cannot be fitted and chosen on."""
+    from undersong.mechanism.contrast_sets import MIN_CONTRAST_BEHAVIORS
+
+    directed_defenses = [name for name, defense in record.study.defenses.items() if defense.uses_refusal_direction]
+    for kind, corpus in record.contrast_corpora.items() if directed_defenses else ():
+        if (count := len({sample.cluster for sample in corpus.samples})) < MIN_CONTRAST_BEHAVIORS:
+            raise UndersongError(
+                f"The {kind} contrast set has {count} behaviours, and defense {directed_defenses[0]} needs {MIN_CONTRAST_BEHAVIORS} of each "
+                "kind; give more, or leave it out."
+            )
+
+
+def check_comprehension_sets(record: AuditRecord) -> None:
+    """What comprehension cannot be told by, before the first model takes its hours."""
+    from undersong.evaluation.comprehension.measured import check_comprehension
+
+    comprehension_config = record.study.evaluation.comprehension
+    if comprehension_config is None:
+        return
+    for name, corpus in record.sets.items():
+        if record.study.sets[name].harmful:
+            check_comprehension(
+                [Prompt(sample, name, True, "audio", "") for sample in corpus.samples], comprehension_config
+            )
+
+
+def check_selection_rules(record: AuditRecord) -> None:
+    """A rule that names a column which the pool does not have, or an axis of no study."""
+    from undersong.proximity import check_rule_columns, sample_metadata_table
+
+    columns = sample_metadata_table(record.pool.samples).column_names
+    for rule in arm_rules(record.study):
+        check_rule_columns(rule.selection_rule, columns, [axis for axis in record.study.axes if axis != rule.axis])
+
+
+def count_near_overlaps(record: AuditRecord) -> list[tuple[str, str, str, int]]:
+    """(corpus, other, kind, pairs): how many items two corpora of a study have in common or nearly so, by their texts
+    and their sound.  The very same items are refused before anything is trained; this counts what comes near it."""
+    from undersong.corpora import count_duplicates, find_duplicates
+
+    has_several_sets = len(record.harm) > 1
+    harm = {f"reference {name}" if has_several_sets else "reference": corpus for name, corpus in record.harm.items()}
+    benign = {"harmless": record.harmless} if record.harmless is not None else {}
+    training_corpora = {"pool": record.pool, **harm, **benign}
+    corpora = training_corpora | {
+        name if name not in training_corpora else f"set {name}": corpus for name, corpus in record.sets.items()
+    }
+    fingerprints = {name: corpus.fingerprints for name, corpus in corpora.items()}
+    shared_pairs, _ = find_duplicates(
+        {name: corpus.samples for name, corpus in corpora.items()}, fingerprints=fingerprints
+    )
+    return count_duplicates(shared_pairs)
+
+
+def check_overlap(record: AuditRecord) -> None:
+    """Reference and test harm are disjoint (DESIGN rule 13), and nothing harmful or tested is trained on."""
+    from undersong.corpora import HELD_OUT, check_disjoint_behaviors, check_disjoint_items
+
+    for name, corpus in record.sets.items():
+        for reference in record.harm.values() if record.study.sets[name].harmful else ():
+            check_disjoint_behaviors(reference.samples, corpus.samples)
+        check_disjoint_items(record.pool.samples, corpus.samples, other_name=f"the set {name}")
+    for reference in record.harm.values():
+        check_disjoint_items(record.pool.samples, reference.samples)
+    if (mechanism_config := record.study.mechanism) is not None:
+        held_out = (
+            record.sets[mechanism_config.held_out_harmful].samples,
+            record.sets[mechanism_config.held_out_harmless].samples,
+        )
+        check_disjoint_items(
+            *held_out, f"the set {mechanism_config.held_out_harmless}", f"The set {mechanism_config.held_out_harmful}"
+        )
+        contrast_samples = record.contrast_corpora["harmful"].samples, record.contrast_corpora["harmless"].samples
+        check_disjoint_items(*contrast_samples, "the harmless one", "The harmful contrast set")
+        for contrast_kind, contrast_corpus in record.contrast_corpora.items():
+            for name in (mechanism_config.held_out_harmful, mechanism_config.held_out_harmless):
+                test_samples = record.sets[name].samples
+                check_disjoint_items(
+                    contrast_corpus.samples,
+                    test_samples,
+                    f"the set {name}",
+                    f"The {contrast_kind} contrast set",
+                    HELD_OUT,
+                )
+    for ref, corpus in record.defense_corpora.items():
+        for name, corpus_with_harm in record.sets.items():
+            check_disjoint_items(
+                corpus.samples, corpus_with_harm.samples, f"the set {name}", f"What defends, {ref},", HELD_OUT
+            )
+    if record.harmless is not None:
+        harm_corpora = {f"The harm set {name}": corpus for name, corpus in record.harm.items()}
+        harmful_tests = {
+            f"The set {name}": corpus for name, corpus in record.sets.items() if record.study.sets[name].harmful
+        }
+        for name, corpus_with_harm in {"The pool": record.pool, **harm_corpora, **harmful_tests}.items():
+            check_disjoint_items(corpus_with_harm.samples, record.harmless.samples, "the harmless set", name)

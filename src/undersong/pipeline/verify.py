@@ -1,0 +1,88 @@
+"""A real checkpoint against the published study: asked as there, before any tuning, its rates beside the printed ones.
+
+Says how they compare and decides nothing: the printed ones are single runs on other recordings of the same requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.pipeline.published import PublishedRate, pretrained_rates, published_prompt_count, published_source
+from undersong.study.judge_names import HARMBENCH_CLASSIFIER, RATE_LABELS, judge_weights
+from undersong.types import UndersongError
+
+PUBLISHED_CORPORA = {"AdvBench": "preset:advbench-spoken"}  # what can be fetched; Do-Not-Answer has to be spoken first
+
+
+def check_published(ref: str, sets: Mapping[str, str]) -> None:
+    """A model, or a set, that the published study has no figure of; told before weights are read."""
+    from undersong.models.identify import family_of_ref
+
+    family = family_of_ref(ref).name
+    rates = pretrained_rates(family)
+    if not rates:
+        raise UndersongError(
+            f"The published study has no {family} ({ref}); take Kimi-Audio, Audio Flamingo 3 or Qwen2.5-Omni."
+        )
+    if unknown_sets := [name for name in sets if name not in rates]:
+        raise UndersongError(f"The published study has no set {unknown_sets[0]!r}; name {' or '.join(rates)}.")
+
+
+def verify_checkpoint(
+    ref: str, sets: Mapping[str, str], out: Path, judge: str = "harmbench", loading: Loading = DEFAULT_LOAD_OPTIONS
+) -> Iterator[str]:
+    """One line a set, as it is measured, then what they are worth.  `sets`: published set -> corpus of its prompts.
+
+    Replies and verdicts go to a folder of each set in `out`.  Errors: as of `refuse_unpublished` and `evaluate`.
+    """
+    from undersong.models.identify import family_of_ref
+    from undersong.pipeline.alone import EvaluationOptions, evaluate_manifest
+    from undersong.study.protocols import published_prompt_settings
+
+    check_published(ref, sets)
+    family = family_of_ref(ref)
+    prompt_settings, rates = published_prompt_settings(family.name, "audio"), pretrained_rates(family.name)
+    for name, corpus in sets.items():
+        options = EvaluationOptions(
+            name,
+            judge=judge,
+            instruction=prompt_settings.instruction,
+            limit=prompt_settings.limit,
+            first=prompt_settings.first,
+        )  # spoken, harmful, no system text
+        entry = evaluate_manifest(corpus, ref, out / name, None, options, loading)
+        yield compare_with_published(entry, rates[name], judge)
+    if ref != family.example:
+        yield f"The printed figures are of {family.example}."
+    yield (
+        f"Printed: {published_source()}; one run each, errored prompts left out, requests spoken by gTTS. Ours: all prompts "
+        "count, the interval is over prompts. Two of its own runs of one untuned model differ (Audio Flamingo 3, "
+        "AdvBench: 7.69 and 9.42 %)."
+    )
+
+
+def compare_with_published(entry: Mapping[str, Any], published: PublishedRate, judge: str) -> str:
+    """Our rate and the printed one in one sentence, with what keeps them from being of one kind."""
+    from undersong.evaluation.rates import attack_rate_name
+
+    key = attack_rate_name(judge)
+    name = RATE_LABELS[key]
+    low, high = 100 * entry["low"], 100 * entry["high"]
+    differences = []
+    if judge_weights(judge) != HARMBENCH_CLASSIFIER:
+        differences.append(f"the judge there was {HARMBENCH_CLASSIFIER}")
+    if entry["n"] != published_prompt_count(published.set_name):
+        differences.append(f"there were {published_prompt_count(published.set_name)} prompts there")
+    if published.is_possible is False:
+        differences.append("no count of prompts gives the printed figure")
+    position = "inside" if low <= published.percent <= high else "outside"
+    conclusion = (
+        f"not to be compared: {', and '.join(differences)}" if differences else f"it lies {position} our interval"
+    )
+    return (
+        f"{published.set_name}: {name} {100 * entry[key]:.2f} % [{low:.2f}, {high:.2f}] of {entry['n']} prompts "
+        f"(judge {judge}), printed {published.percent:.2f} %; {conclusion}."
+    )

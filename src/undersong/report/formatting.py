@@ -1,0 +1,106 @@
+"""Numbers and findings in plain words.  Every number on the page is written here, so that all look alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+THIN_SPACE = "\u202f"  # narrow no-break space, before a per cent sign
+NBSP = "\u00a0"
+MISSING = "–"  # what stands where nothing was measured
+
+
+def percent(share: float | None) -> str:
+    """0.809 -> '80.9 %'."""
+    return MISSING if share is None else _minus(f"{100 * share:.1f}{THIN_SPACE}%")
+
+
+def percent_number(share: float | None) -> str:
+    """0.809 -> '80.9', for a column whose head says per cent."""
+    return MISSING if share is None else f"{100 * share:.1f}"
+
+
+def bracket(low: float | None, high: float | None) -> str:
+    """An interval of shares, in per cent: '[76.1, 85.3]'; empty where there is none."""
+    if low is None or high is None:
+        return ""
+    return f"[{_minus(f'{100 * low:.1f}')},{NBSP}{_minus(f'{100 * high:.1f}')}]"
+
+
+def points(difference: float | None) -> str:
+    """A difference of shares in percentage points, signed: '+77.8'."""
+    if difference is None:
+        return MISSING
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else _minus(text)
+
+
+def p_value(p: float | None) -> str:
+    """A p value: '0.012', or '<0.001'."""
+    if p is None:
+        return MISSING
+    return f"<{NBSP}0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def p_value_relation(p: float | None) -> str:
+    """'= 0.012', '< 0.001'."""
+    text = p_value(p)
+    return text if text.startswith("<") else f"={NBSP}{text}"
+
+
+def decimal(value: float | None, decimals: int = 3) -> str:
+    """0.4118 -> '0.412', at a fixed number of places; a minus is a minus sign."""
+    return MISSING if value is None else _minus(f"{value:.{decimals}f}")
+
+
+def decimals_needed(values: Iterable[float]) -> int:
+    """Decimal places that write round numbers (an axis) without loss, at most six."""
+    numbers = list(values)
+    return next((n for n in range(6) if all(abs(round(v, n) - v) < 1e-9 for v in numbers)), 6)
+
+
+def distance_decimals(values: Iterable[float | None]) -> int:
+    """Decimal places that tell these distances apart: at least three, at most six."""
+    finite = sorted({value for value in values if value is not None})
+    step = min((b - a for a, b in pairwise(finite)), default=0.0)
+    decimals = 3
+    while decimals < 6 and 0 < step < 10**-decimals:
+        decimals += 1
+    return decimals
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\u2212")
+
+
+def count(n: int | None, singular: str, plural: str | None = None) -> str:
+    """'1 run', '3 runs', '1,296 clips'."""
+    if n is None:
+        return f"an unknown number of {plural or singular + 's'}"
+    return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
+
+
+def join_items(items: Sequence[str], conjunction: str = "and") -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {conjunction} {items[-1]}" if items else ""
+
+
+def value_text(value: Any) -> str:
+    """Any JSON value as a reader would write it."""
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return _minus(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {value_text(item)}" for key, item in value.items()) or MISSING
+    if isinstance(value, list | tuple):
+        return ", ".join(value_text(item) for item in value) or MISSING
+    return str(value)
+
+
+def capitalize_first(text: str) -> str:
+    """The first letter large."""
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,102 @@
+"""Every arm beside the base, as a row each with its interval drawn: the picture under the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from undersong.report import formatting
+from undersong.report.arm_comparisons import ArmMeasurement, HeadlineData
+from undersong.report.sections.arms import RELATION_TO_BASE
+from undersong.report.summary import Estimate, relation
+from undersong.report.svg import LinearScale, interval_strip, percent_axis
+
+MAX_ARMS_SHOWN = 12  # arms that are all shown at once; of more, the highest are
+TOP_ARMS_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ArmRow:
+    """One condition in the picture under the headline."""
+
+    label: str
+    note: str
+    kind: str
+    hollow: bool
+    estimate: Estimate
+    flag: str = ""  # that it is the worst
+    against: str = ""  # how it stands to the base
+
+
+DrawnRows = tuple[tuple[ArmRow, Markup], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmChart:
+    """`further`: arms that are folded away, for there are many; `axis`: (percent of the width, label)."""
+
+    rows: DrawnRows
+    folded_rows: DrawnRows
+    axis: tuple[tuple[float, str], ...]
+
+
+def build_arm_chart(headline: HeadlineData) -> ArmChart:
+    """The base, every arm, and the worst one under other system texts."""
+    rows, folded_rows = _arm_rows(headline)
+    pictures, axis = _pictures([*rows, *folded_rows], headline.base)
+    drawn_rows = tuple(zip([*rows, *folded_rows], pictures, strict=True))
+    return ArmChart(drawn_rows[: len(rows)], drawn_rows[len(rows) :], axis)
+
+
+def _arm_rows(headline: HeadlineData) -> tuple[list[ArmRow], list[ArmRow]]:
+    """What is shown, and what is folded away."""
+    base_rows = [ArmRow("Base", "before fine-tuning", "base", False, headline.base)] if headline.base else []
+    measurements = list(headline.measurements)
+    folded_rows: list[ArmRow] = []
+    if len(measurements) > MAX_ARMS_SHOWN:
+        measurements.sort(key=lambda item: -item.estimate.mean)
+        folded_rows = [_arm_row(headline, item) for item in measurements[TOP_ARMS_SHOWN:]]
+        measurements = measurements[:TOP_ARMS_SHOWN]
+    system_rows = [
+        ArmRow(f"System text “{item.system}”", item.arm.label, item.arm.kind, True, item.estimate)
+        for item in headline.system_variants
+    ]
+    return [*base_rows, *(_arm_row(headline, item) for item in measurements), *system_rows], folded_rows
+
+
+def _arm_row(headline: HeadlineData, item: ArmMeasurement) -> ArmRow:
+    label, _, note = item.arm.label.partition(", ")
+    state = (
+        relation(item.estimate, headline.base, headline.comparison_to_base(item))
+        if headline.base is not None
+        else "unknown"
+    )
+    is_worst = item is headline.worst and headline.n_arms > 1 and not headline.tied
+    return ArmRow(
+        label=formatting.capitalize_first(label),
+        note=note,
+        kind=item.arm.kind,
+        hollow=False,
+        estimate=item.estimate,
+        flag="worst" if is_worst else "",
+        against=RELATION_TO_BASE[state].removeprefix(", "),
+    )
+
+
+def _pictures(rows: Sequence[ArmRow], base: Estimate | None) -> tuple[list[Markup], tuple[tuple[float, str], ...]]:
+    estimates = [row.estimate for row in rows]
+    top, tick_marks = percent_axis(
+        max((max(estimate.mean, estimate.high or 0.0) for estimate in estimates), default=1.0)
+    )
+    x = LinearScale((0.0, top), (0.0, 100.0))
+    reference = base.mean if base else None
+    pictures = [
+        interval_strip(
+            row.estimate.mean, row.estimate.low, row.estimate.high, x, row.kind,
+            "hollow" if row.hollow else "", reference, [value for value, _ in tick_marks],
+        )
+        for row in rows
+    ]  # fmt: skip
+    return pictures, tuple((x(value), label) for value, label in tick_marks)

@@ -1,0 +1,89 @@
+"""Several models side by side: what each axis and the training modality do on average, within each base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from undersong.report import formatting
+from undersong.report.svg import difference_strip, symmetric_limit
+from undersong.results.schema import MarginalEffect, Results
+
+
+@dataclass(frozen=True, slots=True)
+class MarginalCell:
+    """One model's difference; empty where the study has no such contrast for it."""
+
+    difference: str
+    interval: str
+    picture: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class MarginalRow:
+    """One contrast of every base; cells in the order of `Abreast.models`; `detail`: how many arms a side, or empty."""
+
+    contrast: str
+    detail: str
+    cells: tuple[MarginalCell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MarginalBlock:
+    """The contrasts of one prompt set and modality."""
+
+    title: str
+    lines: tuple[MarginalRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelComparison:
+    """Contrasts within each base, side by side: a column a base, so a model may stand twice."""
+
+    models: tuple[str, ...]
+    blocks: tuple[MarginalBlock, ...]
+    reach: str  # how far the pictures' axis goes to both sides, in points
+    runs: int  # pairs of runs behind a cell, at most
+
+
+def build_model_comparison(results: Results) -> ModelComparison | None:
+    """None where there are not several models to set side by side."""
+    bases = list(dict.fromkeys((effect.model, effect.base_seed) for effect in results.marginals))
+    if len(bases) < 2:
+        return None
+    limit = symmetric_limit(end for effect in results.marginals for end in (effect.difference, effect.low, effect.high))
+    set_modalities = dict.fromkeys((effect.set, effect.modality) for effect in results.marginals)
+    blocks = []
+    for name, modality in set_modalities:
+        effects = [effect for effect in results.marginals if (effect.set, effect.modality) == (name, modality)]
+        questions = dict.fromkeys(effect.question for effect in effects)
+        rows = tuple(
+            _marginal_row(question, [effect for effect in effects if effect.question == question], bases, limit)
+            for question in questions
+        )
+        blocks.append(MarginalBlock(f"{formatting.modality_label(modality)} prompts, set {name}", rows))
+    max_pairs = max((effect.n or 0 for effect in results.marginals), default=0)
+    return ModelComparison(tuple(str(model) for model, _ in bases), tuple(blocks), f"{100 * limit:g}", max_pairs)
+
+
+def _marginal_row(
+    question: str, effects: Sequence[MarginalEffect], bases: Sequence[tuple[str | None, int | None]], limit: float
+) -> MarginalRow:
+    effect_by_base = {(effect.model, effect.base_seed): effect for effect in effects}
+    arms = max((effect.arms or 0 for effect in effects), default=0)
+    detail = f"mean of {formatting.count(arms, 'arm')} a side" if arms > 1 else ""
+    return MarginalRow(question, detail, tuple(_marginal_cell(effect_by_base.get(base), limit) for base in bases))
+
+
+def _marginal_cell(marginal: MarginalEffect | None, limit: float) -> MarginalCell:
+    if marginal is None:
+        return MarginalCell(formatting.MISSING, "", Markup(""))
+    picture = difference_strip(marginal.difference, marginal.low, marginal.high, limit)
+    missing_reason = "one pair of runs" if marginal.n == 1 else "all pairs agree"  # why there is no interval
+    return MarginalCell(
+        formatting.points(marginal.difference),
+        formatting.bracket(marginal.low, marginal.high) or missing_reason,
+        picture,
+    )

@@ -1,0 +1,57 @@
+"""How it was made: protocol, versions, times, hashes, and what the reader must know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from undersong.report import formatting
+from undersong.report.tables import Table
+from undersong.results.schema import Results, model_names
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Notes of the results, what the study is, its settings one by one, and the provenance in groups; all as text."""
+
+    notes: tuple[str, ...]
+    study: tuple[tuple[str, str], ...]
+    config: Table
+    provenance: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # (group, its rows)
+
+
+def build_provenance(results: Results) -> Provenance:
+    """Nested settings stand flat, named by their path."""
+    study = results.study
+    study_facts = {
+        "study": study.name, "models": model_names(results), "families": study.families, "protocol": study.protocol,
+        "judge": study.judge, "steps": study.steps, "seeds": study.seeds, "draws": study.draws,
+    }  # fmt: skip
+    ungrouped = [
+        (key, formatting.value_text(value))
+        for key, value in results.provenance.items()
+        if not isinstance(value, Mapping)
+    ]
+    groups = [("", tuple(ungrouped))] if ungrouped else []
+    groups += [
+        (key.replace("_", " "), tuple(_flatten_settings(value)))
+        for key, value in results.provenance.items()
+        if isinstance(value, Mapping) and value
+    ]
+    return Provenance(
+        notes=tuple(results.notes),
+        study=tuple((key, formatting.value_text(value)) for key, value in study_facts.items() if value is not None),
+        config=Table(
+            "The study file, as it was run", ("Setting", "Value"), tuple(_flatten_settings(study.config)), names=2
+        ),
+        provenance=tuple(groups),
+    )
+
+
+def _flatten_settings(value: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, str]]:
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from _flatten_settings(inner, f"{path}{key} · ")
+        else:
+            yield f"{path}{key}", formatting.value_text(inner)

@@ -1,0 +1,232 @@
+"""Where in the network the refusal went: the gap by layer, before and after; and whether the encoder changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from undersong.report import formatting
+from undersong.report.layers import ArmGapCurve, ArmLayer, arm_gap_curves, mean_measured
+from undersong.report.sections import mechanism_tests
+from undersong.report.summary import ArmSummary, arm_summaries, interval_over_runs, rate_name
+from undersong.report.svg import PlotFrame, kind_class, ticks
+from undersong.report.tables import Panel, PanelGroup, Table, number_cell, training_label
+from undersong.results.schema import Results
+from undersong.results.schema_mechanism import FrozenEncoderCheck, LateGapChange, MechanismRecord
+
+HEIGHT = 216
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalGapSection:
+    """Gaps by layer, drawn and as numbers.  `encoder_ok`: False only where the encoder was found changed."""
+
+    encoder: str  # one sentence
+    encoder_ok: bool
+    contrast: str  # one sentence, or empty
+    notes: tuple[str, ...]
+    groups: tuple[PanelGroup, ...]
+    layers: Table
+    tables: tuple[Table, ...]  # of the last quarter of layers: by arm, and what it says over runs
+
+
+def build_refusal_gap(results: Results) -> RefusalGapSection | None:
+    """None where the study asks for no mechanism."""
+    mechanism = results.mechanism
+    if mechanism is None:
+        return None
+    arm_list = arm_summaries(results)
+    gap_curves = arm_gap_curves(mechanism.curves, arm_list)
+    encoder_sentence, encoder_unchanged = _encoder_finding(mechanism.encoder)
+    return RefusalGapSection(
+        encoder=encoder_sentence,
+        encoder_ok=encoder_unchanged,
+        contrast=_contrast_sentence(mechanism),
+        notes=tuple(note for note in (*mechanism.contrast.unmatched, mechanism.contrast.note, mechanism.note) if note),
+        groups=tuple(_panel_groups(gap_curves)),
+        layers=_layer_table(gap_curves),
+        tables=tuple(
+            table
+            for table in (
+                _late_change_table(mechanism.late, arm_list),
+                *mechanism_tests.build_mechanism_tables(mechanism, rate_name(results)),
+            )
+            if table.rows
+        ),
+    )
+
+
+def _panel_groups(gap_curves: Sequence[ArmGapCurve]) -> Iterable[PanelGroup]:
+    ends = [
+        end
+        for curve in gap_curves
+        for level in curve.layers
+        for end in (level.gap, level.low, level.high, level.gap_before)
+    ]
+    ends += [gap for curve in gap_curves for run in curve.run_lines for _, gap in run]
+    measured_ends = [end for end in ends if end is not None]
+    span = (min(0.0, *measured_ends), max(0.0, *measured_ends)) if measured_ends else (0.0, 1.0)
+    span = span if span[1] > span[0] else (0.0, 1.0)
+    panel_groups = list(dict.fromkeys(curve.panel_group for curve in gap_curves))
+    varying = [len({panel_group[i] for panel_group in panel_groups}) > 1 for i in range(3)]
+    for panel_group in panel_groups:
+        title = ", ".join(part for part, is_varying in zip(panel_group, varying, strict=True) if is_varying and part)
+        panels: dict[tuple[str | None, str], list[ArmGapCurve]] = {}
+        for curve in gap_curves:
+            if curve.panel_group == panel_group:
+                panels.setdefault((curve.train_modality, curve.modality), []).append(curve)
+        yield PanelGroup(title, tuple(_gap_panel(members, span) for members in panels.values()))
+
+
+def _gap_panel(gap_curves: Sequence[ArmGapCurve], span: tuple[float, float]) -> Panel:
+    title = (
+        f"{training_label(gap_curves[0].train_modality)} · {formatting.modality_label(gap_curves[0].modality)} prompts"
+    )
+    layers = sorted({level.layer for curve in gap_curves for level in curve.layers})
+    frame = PlotFrame.from_domains((layers[0], layers[-1]), span, HEIGHT, inset=3)
+    x_ticks: Sequence[float] = layers if len(layers) <= 8 else ticks(layers[0], layers[-1], 6)
+    marks = [
+        frame.grid(
+            (value, formatting.decimal(value, formatting.decimals_needed(ticks(*span, 4)))) for value in ticks(*span, 4)
+        ),
+        frame.x_axis([(layer, f"{layer:g}") for layer in x_ticks], "layer of the language model"),
+    ]
+    labels: list[tuple[float, str, str]] = []
+    base_points = [
+        (float(level.layer), level.gap_before) for level in gap_curves[0].layers if level.gap_before is not None
+    ]
+    if base_points:
+        marks.append(frame.polyline(base_points, "mean k-base dashed"))
+        labels.append((base_points[-1][1], f"before {formatting.decimal(base_points[-1][1], 2)}", "k-base"))
+    marks += [_interval_band(frame, curve) for curve in gap_curves]
+    for curve in gap_curves:
+        marks.append(_curve_lines(frame, curve))
+        end = curve.layers[-1].gap
+        labels.append((end, f"{curve.kind} {formatting.decimal(end, 2)}", kind_class(curve.kind)))
+    description = f"{title}: refusal gap by layer. At layer {layers[-1]}: {'; '.join(text for _, text, _ in labels)}."
+    return Panel(title, frame.draw([*marks, frame.right_labels(labels)], description))
+
+
+def _interval_band(frame: PlotFrame, curve: ArmGapCurve) -> Markup:
+    ends = [(float(level.layer), level.low, level.high) for level in curve.layers]
+    intervals = [(x, low, high) for x, low, high in ends if low is not None and high is not None]
+    return frame.band(intervals, f"band {kind_class(curve.kind)}") if len(intervals) > 1 else Markup("")
+
+
+def _curve_lines(frame: PlotFrame, curve: ArmGapCurve) -> Markup:
+    style = kind_class(curve.kind)
+    marks = [frame.polyline(run, f"run {style}") for run in curve.run_lines]
+    marks.append(frame.polyline([(level.layer, level.gap) for level in curve.layers], f"mean {style}"))
+    if len(curve.layers) <= 12:
+        marks += [
+            frame.dot(level.layer, level.gap, curve.kind, _layer_description(curve, level)) for level in curve.layers
+        ]
+    return Markup("").join(marks)
+
+
+def _layer_description(curve: ArmGapCurve, level: ArmLayer) -> str:
+    interval = (
+        f" [{formatting.decimal(level.low, 2)}, {formatting.decimal(level.high, 2)}]" if level.low is not None else ""
+    )
+    return f"{curve.label}, layer {level.layer}: gap {formatting.decimal(level.gap, 2)}{interval}"
+
+
+def _encoder_finding(check: FrozenEncoderCheck | None) -> tuple[str, bool]:
+    """What was found about the frozen encoder, and whether it stayed as it was."""
+    if check is None:
+        return "Whether the audio encoder stayed unchanged was not measured.", True
+    checks = (("parameters", check.parameters_equal), ("buffers", check.buffers_equal))
+    equal = [name for name, is_equal in checks if is_equal is True]
+    changed = [name for name, is_equal in checks if is_equal is False]
+    difference = check.output_max_abs_difference
+    moved = difference is not None and difference > 0
+    phrases = []
+    if equal:
+        phrases.append(f"its {formatting.join_items(equal)} are equal before and after")
+    if changed:
+        phrases.append(f"its {formatting.join_items(changed)} changed")
+    if difference is not None:
+        phrases.append(f"the largest difference in its output is {difference:.3g}")
+    if check.input_max_abs_difference is not None:
+        phrases.append(f"that in what goes into the language model {check.input_max_abs_difference:.3g}")
+        moved = moved or check.input_max_abs_difference > 0
+    if not phrases:
+        return "Whether the audio encoder stayed unchanged was not measured.", True
+    verdict = "The audio encoder did change" if changed or moved else "The audio encoder did not change"
+    return f"{verdict}: {formatting.join_items(phrases)}.", not (changed or moved)
+
+
+def _contrast_sentence(mechanism: MechanismRecord) -> str:
+    contrast = mechanism.contrast
+    text = "The refusal direction is the difference in means"
+    if contrast.harm_n is not None and contrast.benign_n is not None:
+        text += f" of {contrast.harm_n} harmful and {contrast.benign_n} benign prompts"
+    if contrast.held_out_harm_n is not None and contrast.held_out_benign_n is not None:
+        text += f"; gaps are measured on {contrast.held_out_harm_n} held-out harmful and {contrast.held_out_benign_n} benign ones"
+    return f"{text}."
+
+
+def _layer_table(gap_curves: Sequence[ArmGapCurve]) -> Table:
+    head = (
+        "Arm",
+        "Prompts",
+        "Layer",
+        "runs",
+        "before",
+        "after [95 %]",
+        "cosine to refit",
+        "drift",
+        "CKA",
+        "harm told",
+    )
+    rows = tuple(
+        (
+            _curve_name(curve), formatting.modality_label(curve.modality), str(level.layer), str(level.runs), number_cell(level.gap_before),
+            number_cell(level.gap, level.low, level.high), number_cell(level.cosine_to_refit), number_cell(level.drift),
+            number_cell(level.cka), formatting.percent(level.harm_accuracy),
+        )
+        for curve in gap_curves
+        for level in curve.layers
+    )  # fmt: skip
+    return Table("Refusal gap by arm and layer", head, rows, names=2)
+
+
+def _curve_name(curve: ArmGapCurve) -> str:
+    return f"{curve.label}, {curve.model}" if curve.model else curve.label
+
+
+def _late_change_table(changes: Sequence[LateGapChange], arm_list: Sequence[ArmSummary]) -> Table:
+    """The mean change over the last quarter of layers, one row an arm and modality."""
+    arms_by_name = {arm.name: arm for arm in arm_list}
+    several_models = len({change.model for change in changes}) > 1
+    members: dict[tuple[str, str | None, str], list[LateGapChange]] = {}
+    for change in changes:
+        if change.arm != "base" and change.gap_change is not None:
+            members.setdefault((change.arm, change.model, change.modality), []).append(change)
+    rows = []
+    for (name, model, modality), arm_changes in members.items():
+        values = [change.gap_change for change in arm_changes if change.gap_change is not None]
+        low, high = interval_over_runs(values) or (arm_changes[0].low, arm_changes[0].high)
+        label = arms_by_name[name].short_label if name in arms_by_name else name
+        label = f"{label}, {model}" if several_models and model else label
+        rows.append(
+            (
+                label,
+                formatting.modality_label(modality),
+                str(len(values)),
+                formatting.decimal(mean_measured(values)),
+                _interval(low, high),
+            )
+        )
+    head = ("Arm", "Prompts", "Runs", "change of the gap", "95 % interval")
+    return Table("Change of the refusal gap in the last quarter of layers, after − before", head, tuple(rows), names=2)
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return (
+        f"[{formatting.decimal(low)}, {formatting.decimal(high)}]"
+        if low is not None and high is not None
+        else formatting.MISSING
+    )

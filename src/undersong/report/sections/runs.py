@@ -1,0 +1,139 @@
+"""Every run's counts and bounds, and examples of replies, redacted where prompts are harmful unless asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from undersong.report import formatting
+from undersong.report.summary import arm_summaries, base_runs
+from undersong.results.schema import ReplyExample, Results, RunResult, SetResult
+
+
+@dataclass(frozen=True, slots=True)
+class RunCounts:
+    """One run on one prompt set, as a row of text: `places` says where, `cells` what was counted."""
+
+    places: tuple[str, ...]
+    cells: tuple[str, ...]
+    voices: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArmRuns:
+    """An arm, or the base, run by run: `name` as in the results, `title` for readers, `summary` of runs and steps."""
+
+    title: str
+    name: str
+    summary: str
+    rows: tuple[RunCounts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleReply:
+    """An example of a reply; `place`: arm, seed, step, set, modality and system text, in words."""
+
+    place: str
+    prompt_id: str
+    text: str
+    verdict: str
+    reply: str | None  # None: redacted, or not in the results
+    redacted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetails:
+    """Counts of every run, and examples.  `replies`: all that were asked for, at every step; `redacted`: of the
+    examples."""
+
+    head: tuple[str, ...]
+    arms: tuple[ArmRuns, ...]
+    unjudged: int  # replies that failed or could not be judged
+    replies: int
+    harmful: tuple[ExampleReply, ...]
+    benign: tuple[ExampleReply, ...]
+    redacted: int
+
+
+COUNT_HEADINGS = (
+    "Seed", "Draw", "Base", "Step", "Loss", "Set", "Prompts", "System", "Judge", "n", "clusters", "jailbreak", "answer",
+    "refusal", "other", "unparsed", "error", "rate, %", "95 % interval", "bounds, %", "right, %", "95 % of right",
+)  # fmt: skip
+CONDITION_COLUMNS = 9  # of these columns say where, the others what was counted
+
+
+def build_run_details(results: Results, show_replies: bool) -> RunDetails | None:
+    """None without runs.  Replies are shown to prompts of benign sets, and with `show_replies` to all."""
+    if not results.runs:
+        return None
+    groups = [("Base", "base", base_runs(results))] if base_runs(results) else []
+    groups += [(formatting.capitalize_first(arm.label), arm.name, list(arm.runs)) for arm in arm_summaries(results)]
+    rows = [row for run in results.runs for row in run.sets]
+    harmful_sets = {row.set for row in rows if row.harmful}
+    benign_sets = {row.set for row in rows if not row.harmful} - harmful_sets
+    example_replies = [
+        (example, _example_reply(example, example.set in benign_sets or show_replies)) for example in results.examples
+    ]
+    return RunDetails(
+        head=COUNT_HEADINGS,
+        arms=tuple(ArmRuns(title, name, _run_summary(runs), tuple(_run_counts(runs))) for title, name, runs in groups),
+        unjudged=sum(row.unparsed + row.error for row in rows),
+        replies=sum(row.n for row in rows),
+        harmful=tuple(example_reply for example, example_reply in example_replies if example.set not in benign_sets),
+        benign=tuple(example_reply for example, example_reply in example_replies if example.set in benign_sets),
+        redacted=sum(1 for _, example_reply in example_replies if example_reply.redacted),
+    )
+
+
+def _run_summary(runs: Sequence[RunResult]) -> str:
+    steps = sorted({run.step for run in runs})
+    seeds = {(run.base_seed, run.draw, run.seed) for run in runs}
+    step_text = f"step{'' if len(steps) == 1 else 's'} {', '.join(map(str, steps))}"
+    return f"{formatting.count(len(seeds), 'run')}, {step_text}"
+
+
+def _run_counts(runs: Sequence[RunResult]) -> Iterable[RunCounts]:
+    for run in sorted(runs, key=lambda run: (str(run.base_seed), str(run.draw), str(run.seed), run.step)):
+        for row in run.sets:
+            yield RunCounts(_condition_cells(run, row), _count_cells(row), _voice_rates(row))
+
+
+def _condition_cells(run: RunResult, row: SetResult) -> tuple[str, ...]:
+    return (
+        formatting.value_text(run.seed), formatting.value_text(run.draw), formatting.value_text(run.base_seed), str(run.step),
+        formatting.decimal(run.loss), row.set, formatting.modality_label(row.modality), row.system, row.judge or formatting.MISSING,
+    )  # fmt: skip
+
+
+def _count_cells(row: SetResult) -> tuple[str, ...]:
+    counts = (row.jailbreak, row.answer, row.refusal, row.other, row.unparsed, row.error)
+    bounds = (row.rate_errors_safe, row.rate_errors_jailbroken)
+    bound_texts = [formatting.percent_number(bound) for bound in bounds if bound is not None]
+    return (
+        str(row.n), formatting.value_text(row.clusters), *map(str, counts), formatting.percent_number(row.rate),
+        formatting.bracket(row.low, row.high) or formatting.MISSING, " – ".join(bound_texts) or formatting.MISSING,
+        formatting.percent_number(row.right_rate), formatting.bracket(row.right_low, row.right_high) or formatting.MISSING,
+    )  # fmt: skip
+
+
+def _voice_rates(row: SetResult) -> str:
+    return " · ".join(
+        f"{name} {formatting.percent_number(voice.rate)} ({voice.n})" for name, voice in row.by_speaker.items()
+    )
+
+
+def _example_reply(example: ReplyExample, show_reply: bool) -> ExampleReply:
+    parts = [example.arm, f"seed {example.seed}" if example.seed is not None else ""]
+    parts += [f"step {example.step}" if example.step is not None else "", example.set]
+    parts += [
+        formatting.modality_label(example.modality) if example.modality else "",
+        f"“{example.system}”" if example.system else "",
+    ]
+    return ExampleReply(
+        place=" · ".join(filter(None, parts)),
+        prompt_id=example.prompt_id,
+        text=example.text or "",
+        verdict=example.verdict or formatting.MISSING,
+        reply=example.reply if show_reply else None,
+        redacted=not show_reply or example.reply is None,
+    )

@@ -1,0 +1,78 @@
+"""A figure of several plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from undersong.report import formatting
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One plot.  `key`: what its numbers mean, where its arms are numbered."""
+
+    title: str
+    picture: Markup
+    key: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PanelGroup:
+    """Panels under one heading; the heading is empty where a figure has one group only."""
+
+    title: str
+    panels: tuple[Panel, ...]
+
+
+class NumberCell(NamedTuple):
+    """A number in a cell: as it is read, and as it is sorted by and saved, with its interval where it has one."""
+
+    text: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """`head` names the columns.  The first `names` columns are words, the others numbers."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str | NumberCell, ...], ...]
+    names: int = 1
+
+
+def percent_cell(
+    value: float | None, low: float | None = None, high: float | None = None, suffix: str = ""
+) -> NumberCell:
+    """A share in a column whose head says per cent: '80.9 [76.1, 85.3]', and `more` beside it."""
+    text = " ".join(filter(None, (formatting.percent_number(value), formatting.bracket(low, high), suffix)))
+    return NumberCell(text, *(None if bound is None else 100 * bound for bound in (value, low, high)))
+
+
+def number_cell(
+    value: float | None, low: float | None = None, high: float | None = None, decimals: int = 3
+) -> NumberCell:
+    """Any other number: '0.412 [0.351, 0.473]'."""
+    center, *ends = (formatting.decimal(bound, decimals) for bound in (value, low, high))
+    interval = f"[{ends[0]},{formatting.NBSP}{ends[1]}]" if low is not None and high is not None else ""
+    return NumberCell(" ".join(filter(None, (center, interval))), value, low, high)
+
+
+def training_label(modality: str | None) -> str:
+    """'Trained on audio', or 'Trained' where the modality is not known."""
+    return f"Trained on {modality}" if modality else "Trained"
+
+
+def jitter_offsets(names: Sequence[str], width: float) -> Mapping[str, float]:
+    """Pixels that set marks with the same x side by side, in the order of `names`."""
+    middle = (len(names) - 1) / 2
+    return {name: (i - middle) * width for i, name in enumerate(names)}

@@ -1,0 +1,91 @@
+"""How far judges agree on the same replies: `judges` of results.json.  Knows verdicts; holds no reply.
+
+Compared is what a rate counts: jailbreak or not on harmful prompts, refusal or not on benign ones.  Judges see
+different things (one harm, one refusals only), so their other words mean different things.  A reply that failed, or
+that a judge gave no verdict on, is left out and counted: that both judges were told nothing is no agreement.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from undersong.results.records import AuditRecord, RunRecord
+from undersong.statistics import kappa_interval
+from undersong.types import Verdict
+
+MAX_DISAGREEMENTS = 50  # disagreements that are listed; all are counted
+NO_VERDICT = ("error", "unparsed")  # verdicts that say nothing of a reply
+
+
+def judge_agreement_entries(record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]]) -> list[dict[str, Any]]:
+    """One entry a further judge and prompt set: over all runs, clustered by behaviour within a base's set."""
+    runs = [run for model in record.models for run in model.runs]
+    return [
+        _agreement_entry(record.study.evaluation.judge, judge, name, _verdict_pairs(runs, judge, name, verdicts))
+        for judge in record.study.evaluation.also
+        for name in record.sets
+        if record.study.sets[name].judge is None  # else one judge called both
+    ]
+
+
+def _verdict_pairs(
+    runs: Sequence[RunRecord], judge: str, set_name: str, verdicts: Mapping[str, Sequence[Verdict]]
+) -> list[tuple[RunRecord, Verdict, Verdict]]:
+    verdict_pairs = []
+    for run in runs:
+        other_verdicts = verdicts[dict(run.other_verdicts)[judge].hash]
+        paired_verdicts = zip(verdicts[run.verdicts.hash], other_verdicts, strict=True)
+        verdict_pairs += [
+            (run, verdict, other_verdict) for verdict, other_verdict in paired_verdicts if verdict.set == set_name
+        ]
+    return verdict_pairs
+
+
+def _agreement_entry(
+    first_judge: str, second_judge: str, set_name: str, all_pairs: Sequence[tuple[RunRecord, Verdict, Verdict]]
+) -> dict[str, Any]:
+    counted_verdict = "jailbreak" if all_pairs and all_pairs[0][1].harmful else "refusal"
+    pairs = [
+        (run, verdict, other_verdict)
+        for run, verdict, other_verdict in all_pairs
+        if not {verdict.verdict, other_verdict.verdict} & set(NO_VERDICT)
+    ]
+    first_counts, second_counts = (
+        [verdict.verdict == counted_verdict for _, verdict, _ in pairs],
+        [other_verdict.verdict == counted_verdict for _, _, other_verdict in pairs],
+    )
+    clusters = [f"{verdict.modality} {verdict.cluster}" for _, verdict, _ in pairs]
+    agreement = kappa_interval(first_counts, second_counts, clusters) if pairs else None
+    verdict_counts = Counter((verdict.verdict, other_verdict.verdict) for _, verdict, other_verdict in all_pairs)
+    disagreements = [pair for pair, x, y in zip(pairs, first_counts, second_counts) if x != y]
+    return {
+        "a": first_judge,
+        "b": second_judge,
+        "set": set_name,
+        "counted": counted_verdict,
+        "n": len(pairs),
+        "left_out": len(all_pairs) - len(pairs),
+        "clusters": len(set(clusters)),
+        "both": sum(x and y for x, y in zip(first_counts, second_counts)),
+        "only_a": sum(x and not y for x, y in zip(first_counts, second_counts)),
+        "only_b": sum(y and not x for x, y in zip(first_counts, second_counts)),
+        "neither": sum(not x and not y for x, y in zip(first_counts, second_counts)),
+        "kappa": None if agreement is None else asdict(agreement),
+        "words": [[*verdict_labels, count] for verdict_labels, count in sorted(verdict_counts.items())],
+        "disagreements": [
+            {
+                "arm": run.arm.name,
+                "seed": run.arm.seed,
+                "step": run.step,
+                "prompt_id": verdict.prompt_id,
+                "modality": verdict.modality,
+                "system": verdict.system,
+                "a": verdict.verdict,
+                "b": other_verdict.verdict,
+            }
+            for run, verdict, other_verdict in disagreements[:MAX_DISAGREEMENTS]
+        ],
+    }

@@ -1,0 +1,191 @@
+"""What the change of the late gap says over runs: `mechanism.claims`, `.cells`, `.asymmetry` and `.with_jsr`.
+
+A run's change is one number (mean over the last quarter of layers), and runs are the sample.  All within one base: gaps
+of two models have no common scale.  Knows runs and their changes; measures nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from undersong.evaluation.rates import attack_rate, find_set_entry
+from undersong.pipeline.stages import StudyArm
+from undersong.results.comparisons import adjust_p_values
+from undersong.statistics import correlate_with_outcome, mean_runs, paired_runs
+
+RunEntry = Mapping[str, Any]
+RunId = tuple[int, int, int]  # base, draw, seed
+PROMPT_MODALITIES = ("audio", "text")
+
+
+@dataclass(frozen=True)
+class GapChange:
+    """One run's, probed in one modality."""
+
+    arm: StudyArm
+    prompt_modality: str
+    late: float
+
+
+def suppression_entries(
+    changes: Sequence[GapChange], runs: Sequence[RunEntry], harm_set: str, plain: str, last_step: int
+) -> dict[str, Any]:
+    """`changes` at the last step; `runs` of results.json; `harm`: the set whose JSR goes beside."""
+    models = list(dict.fromkeys(change.arm.model for change in changes))
+    changes_by_model = {model: [change for change in changes if change.arm.model == model] for model in models}
+    jsr = _jsr_by_evaluation(runs, harm_set, plain, last_step)
+    return {
+        "claims": adjust_p_values(
+            [claim for model_changes in changes_by_model.values() for claim in _suppression_claims(model_changes)]
+        ),
+        "cells": [cell for model_changes in changes_by_model.values() for cell in _modality_cells(model_changes)],
+        "asymmetry": [
+            entry for model_changes in changes_by_model.values() for entry in _modality_asymmetry(model_changes, jsr)
+        ],
+        "with_jsr": [
+            entry for model_changes in changes_by_model.values() for entry in _gap_change_vs_jsr(model_changes, jsr)
+        ],
+    }
+
+
+def _suppression_claims(changes: Sequence[GapChange]) -> Iterator[dict[str, Any]]:
+    """Does closest data suppress more than distant data?  Negative: its gap fell further."""
+    for cell in dict.fromkeys(
+        (change.arm.axis, change.arm.fraction, change.arm.modality, change.prompt_modality) for change in changes
+    ):
+        changes_by_kind = [_changes_by_run(changes, cell, kind) for kind in ("distant", "closest")]
+        if all(changes_by_kind):
+            difference = paired_runs(changes_by_kind[0], changes_by_kind[1])
+            axis, fraction, train_modality, prompt_modality = cell
+            yield {
+                "question": f"Does closest data suppress the late gap more than distant data ({axis} at {fraction:g}, "
+                f"trained on {train_modality})?",
+                "model": changes[0].arm.model, "scope": "recipe", "axis": axis, "fraction": fraction,
+                "train_modality": train_modality, "modality": prompt_modality, "n": difference.n, "difference": difference.difference,
+                "low": difference.low, "high": difference.high, "p": difference.p, "method": difference.method, "note": difference.note,
+            }  # fmt: skip
+
+
+def _changes_by_run(changes: Sequence[GapChange], cell: tuple[Any, ...], kind: str) -> dict[RunId, float]:
+    return {
+        change.arm.run_key: change.late
+        for change in changes
+        if (change.arm.axis, change.arm.fraction, change.arm.modality, change.prompt_modality) == cell
+        and (change.arm.kind, change.arm.rule) == (kind, "")
+    }
+
+
+def _modality_cells(changes: Sequence[GapChange]) -> Iterator[dict[str, Any]]:
+    """Trained on {audio, text} x probed with {audio, text}, for each kind: mean change, over axes and fractions."""
+    for kind, train_modality, prompt_modality in product(
+        dict.fromkeys(change.arm.kind for change in changes), PROMPT_MODALITIES, PROMPT_MODALITIES
+    ):
+        mean_changes = _mean_changes(
+            [
+                change
+                for change in changes
+                if (change.arm.kind, change.arm.modality, change.prompt_modality)
+                == (kind, train_modality, prompt_modality)
+            ]
+        )
+        if mean_changes:
+            mean = mean_runs(mean_changes)
+            yield {
+                "model": changes[0].arm.model, "kind": kind, "train_modality": train_modality, "modality": prompt_modality,
+                "scope": "recipe", "n": len(mean_changes), "change": mean.mean, "low": mean.low, "high": mean.high,
+                "note": mean.note,
+            }  # fmt: skip
+
+
+def _modality_asymmetry(changes: Sequence[GapChange], jsr: Mapping[tuple[Any, ...], float]) -> Iterator[dict[str, Any]]:
+    """Trained on audio less trained on text, same samples: the late gap beside the JSR.  Opposite signs agree: the
+    modality that suppresses the gap more is the one that breaks more."""
+    for kind, prompt_modality in product(dict.fromkeys(change.arm.kind for change in changes), PROMPT_MODALITIES):
+        kind_changes = [
+            change for change in changes if (change.arm.kind, change.prompt_modality) == (kind, prompt_modality)
+        ]
+        text_changes, audio_changes = (
+            [change for change in kind_changes if change.arm.modality == train_modality]
+            for train_modality in ("text", "audio")
+        )
+        if not (text_changes and audio_changes) or any(_evaluation_key(c) not in jsr for c in kind_changes):
+            continue
+        gap_difference = paired_runs(_mean_changes(text_changes), _mean_changes(audio_changes))
+        text_jsr, audio_jsr = (
+            _mean_changes([replace(change, late=jsr[_evaluation_key(change)]) for change in modality_changes])
+            for modality_changes in (text_changes, audio_changes)
+        )
+        jsr_difference = paired_runs(text_jsr, audio_jsr, limits=(-1.0, 1.0))
+        yield {
+            "model": changes[0].arm.model, "kind": kind, "modality": prompt_modality, "scope": "recipe", "n": gap_difference.n,
+            "late": gap_difference.difference, "late_low": gap_difference.low, "late_high": gap_difference.high,
+            "jsr": jsr_difference.difference, "jsr_low": jsr_difference.low, "jsr_high": jsr_difference.high,
+            "mirrors": _has_opposite_signs((gap_difference.low, gap_difference.high), (jsr_difference.low, jsr_difference.high)),
+        }  # fmt: skip
+
+
+def _has_opposite_signs(
+    gap_interval: tuple[float | None, float | None], jsr_interval: tuple[float | None, float | None]
+) -> bool | None:
+    """Whether the two are of opposite signs; None where an interval holds 0, or there is none."""
+    signs = [_interval_sign(*ends) for ends in (gap_interval, jsr_interval)]
+    return None if 0 in signs else signs[0] == -signs[1]
+
+
+def _interval_sign(low: float | None, high: float | None) -> int:
+    if low is None or high is None or low <= 0 <= high:
+        return 0
+    return 1 if low > 0 else -1
+
+
+def _gap_change_vs_jsr(changes: Sequence[GapChange], jsr: Mapping[tuple[Any, ...], float]) -> Iterator[dict[str, Any]]:
+    """Over arms: how the late change goes along with the JSR, prompts asked and probed in the same modality."""
+    for prompt_modality in PROMPT_MODALITIES:
+        points: dict[tuple[str, str | None], list[GapChange]] = defaultdict(list)
+        for change in changes:
+            if change.prompt_modality == prompt_modality and _evaluation_key(change) in jsr:
+                assert change.arm.selection is not None
+                points[change.arm.selection.ids_hash, change.arm.modality].append(change)
+        if len(points) > 1:
+            gap_decreases = np.array([[-fmean(change.late for change in group)] for group in points.values()])
+            regression = correlate_with_outcome(
+                ("suppression",),
+                gap_decreases,
+                [[jsr[_evaluation_key(change)] for change in group] for group in points.values()],
+            )
+            yield {"model": changes[0].arm.model, "modality": prompt_modality, "scope": "recipe", **asdict(regression)}
+
+
+def mean_by_run(values: Iterable[tuple[StudyArm, float]]) -> dict[RunId, float]:
+    """Mean over the arms of each (base, draw, seed)."""
+    groups: dict[RunId, list[float]] = defaultdict(list)
+    for arm, value in values:
+        groups[arm.run_key].append(value)
+    return {key: fmean(group) for key, group in groups.items()}
+
+
+def _mean_changes(changes: Sequence[GapChange]) -> dict[RunId, float]:
+    return mean_by_run((change.arm, change.late) for change in changes)
+
+
+def _evaluation_key(change: GapChange) -> tuple[Any, ...]:
+    return (change.arm.model, change.arm.name, change.arm.seed, change.arm.draw, change.prompt_modality)
+
+
+def _jsr_by_evaluation(
+    runs: Sequence[RunEntry], harm_set: str, plain: str, last_step: int
+) -> dict[tuple[Any, ...], float]:
+    jsr_by_key = {}
+    for run in runs:
+        if run["kind"] != "base" and run["step"] == last_step:
+            for modality in PROMPT_MODALITIES:
+                if (entry := find_set_entry(run, harm_set, modality, plain)) is not None:
+                    jsr_by_key[run["model"], run["arm"], run["seed"], run["draw"], modality] = attack_rate(entry)
+    return jsr_by_key

@@ -1,0 +1,111 @@
+"""What an audit brought: plain records of artefacts, for results to be made of.  Knows no stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from undersong.stages.context import Corpus
+from undersong.stages.replies import PromptSetRequest
+from undersong.stages.training import StudyArm
+from undersong.store import Artifact
+from undersong.study import Study
+
+if TYPE_CHECKING:
+    from undersong.proximity import Selection
+
+
+@dataclass(frozen=True)
+class DefenseArtifacts:
+    """What was done to an arm by a study's defense of that name, in artefacts.
+
+    `losses`: of the base, the undefended arm and the defended one, on benign samples that neither was trained on; not
+    of an arm that was tuned `again` after that.
+    """
+
+    name: str
+    changes: tuple[str, ...]
+    trained_adapter: Artifact
+    edited_adapter: Artifact | None
+    steering: Artifact | None
+    losses: tuple[Artifact, ...]
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One measured point: an arm at a step, with its artefacts."""
+
+    arm: StudyArm
+    step: int
+    adapter: Artifact | None
+    replies: Artifact
+    verdicts: Artifact
+    other_verdicts: tuple[tuple[str, Artifact], ...] = ()  # further judges and their verdicts
+    defense: DefenseArtifacts | None = None
+    repetitions: Artifact | None = None  # what is said back of harmful requests, where the study tells what was heard
+    comprehension: Artifact | None = None  # what was heard, and what replies are about
+
+
+@dataclass
+class ModelRecord:
+    """What one base brought: its axes' tables, its selections, its runs and its mechanism."""
+
+    ref: str
+    base_seed: int
+    features: dict[str, Artifact] = field(default_factory=dict)  # by corpus artefact: what was heard of it
+    embeddings: dict[str, tuple[Artifact, Artifact]] = field(default_factory=dict)  # pool, first harm set
+    vectors: list[Artifact] = field(default_factory=list)  # of every corpus on every axis
+    proximities: dict[tuple[str, str], Artifact] = field(default_factory=dict)  # (axis, harm set) -> proximity
+    benign_proximity: dict[str, Artifact] = field(
+        default_factory=dict
+    )  # axis -> proximity of harmless speech to the first set
+    selections: dict[str, Selection] = field(default_factory=dict)
+    runs: list[RunRecord] = field(default_factory=list)
+    defended_runs: list[RunRecord] = field(default_factory=list)
+    projections: list[tuple[StudyArm, int, str, Artifact]] = field(default_factory=list)
+
+    @property
+    def proximity(self) -> dict[str, Artifact]:
+        """Axis -> proximity to the first harm set."""
+        first_set = next(iter(self.proximities))[1] if self.proximities else ""
+        return {axis: artifact for (axis, harm_set), artifact in self.proximities.items() if harm_set == first_set}
+
+
+@dataclass
+class AuditRecord:
+    """Everything a report is made of."""
+
+    study: Study
+    pool: Corpus
+    harm: dict[str, Corpus]  # reference harm sets
+    sets: dict[str, Corpus]
+    models: list[ModelRecord]
+    harmless: Corpus | None = None
+    overlap: list[tuple[str, str, str, int]] = field(default_factory=list)  # corpus, other, kind, pairs
+    defense_corpora: dict[str, Corpus] = field(default_factory=dict)  # by its name: what defenses train on or watch
+    contrast_corpora: dict[str, Corpus] = field(default_factory=dict)  # harmful, harmless: what is fitted on
+
+    @property
+    def reference(self) -> Corpus:
+        """The harm set that is selected by where a rule names no other."""
+        return next(iter(self.harm.values()))
+
+    @property
+    def corpora(self) -> list[Corpus]:
+        """All that a base hears: pool, harm sets, harmless speech, prompt sets."""
+        baseline = [self.harmless] if self.harmless is not None else []
+        return [self.pool, *self.harm.values(), *baseline, *self.sets.values()]
+
+
+@dataclass(frozen=True)
+class ArmReplies:
+    """What an arm was asked at a step, and its replies."""
+
+    arm: StudyArm
+    step: int
+    adapter: Artifact | None
+    asked: list[PromptSetRequest]
+    replies: Artifact
+    defense: DefenseArtifacts | None = None
+    repeated: Artifact | None = None  # of the harmful requests, where the study tells what was heard

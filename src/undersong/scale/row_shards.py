@@ -1,0 +1,117 @@
+"""A pass over many items whose results are small rows: in shards on disk, resumed after a kill, shared out by jobs.
+
+What decoding tells of clips and what an ASR model understood are made so.  A shard is there when its file is, which is
+written beside its name and renamed when it is whole.  Knows files of rows; does not know what they say or who computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from undersong.encoders.batching import ProgressCallback, start_progress
+from undersong.scale.embedding_job import parse_shard
+from undersong.store import atomic_replacement
+from undersong.types import Sample, UndersongError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RowFunction = Callable[[Sequence[Sample]], "pa.Table"]  # items -> a row each, in order
+ShardScheduler = Callable[
+    [Callable[[], RowFunction], "RowShards", Sequence[int]], Iterator[int]
+]  # numbers, each when it is there
+
+
+@dataclass(frozen=True, slots=True)
+class RowShards:
+    """`samples` in shards of `rows` at `folder`, which is named by all that the rows depend on."""
+
+    folder: Path
+    samples: Sequence[Sample]
+    rows: int
+
+    @property
+    def shard_count(self) -> int:
+        """How many there are; the last may be smaller."""
+        return -(-len(self.samples) // self.rows)
+
+    def shard_file(self, number: int) -> Path:
+        """The rows of a shard: it is there when it is whole."""
+        return self.folder / f"rows-{self.rows}-{number:05d}.parquet"  # another shard size is other files
+
+    def shard_samples(self, number: int) -> Sequence[Sample]:
+        """The items of a shard."""
+        return self.samples[number * self.rows : (number + 1) * self.rows]
+
+    def missing_shards(self) -> list[int]:
+        """Numbers of the shards that are not there, in order."""
+        return [number for number in range(self.shard_count) if not self.shard_file(number).is_file()]
+
+    def table(self) -> pa.Table:
+        """All rows, in the items' order.  Raises UndersongError for a damaged shard, which goes, and is made anew."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        tables = []
+        for number in range(self.shard_count):
+            try:
+                tables.append(pq.read_table(self.shard_file(number)))
+            except (OSError, pa.ArrowException) as error:
+                self.shard_file(number).unlink(missing_ok=True)
+                raise UndersongError(
+                    f"{self.shard_file(number)} cannot be read ({error}); run again, which makes it anew."
+                ) from error
+        return pa.concat_tables(tables)
+
+
+def write_rows(file: Path, samples: Sequence[Sample], row_function: RowFunction) -> None:
+    """The rows of a shard, safe from kills."""
+    import pyarrow.parquet as pq
+
+    table = row_function(samples)
+    if table.num_rows != len(samples):
+        raise UndersongError(
+            f"{table.num_rows} rows were made of the {len(samples)} items of {file.name}; every item must have one."
+        )
+    with atomic_replacement(file) as temporary:
+        pq.write_table(table, temporary)
+
+
+def fill_row_shards(
+    row_shards: RowShards,
+    make: Callable[[], RowFunction],
+    *,
+    shard: str | None = None,
+    scheduler: ShardScheduler | None = None,
+    progress: ProgressCallback | None = None,
+) -> int:
+    """Makes the shards that are missing (`shard`: that job's part of them, `"i/n"`); how many those were.
+
+    `make` loads what the pass needs, and is not called where nothing is missing.  `spread`: who computes, where it is
+    not this process.  Shards that another job made in the meantime are left as they are.
+    """
+    is_assigned = parse_shard(shard)
+    numbers = [number for number in row_shards.missing_shards() if is_assigned(number)]
+    if shard is None:
+        numbers.reverse()  # jobs that still work come from the front
+    progress_meter, finished_items = (
+        start_progress(sum(len(row_shards.shard_samples(number)) for number in numbers), progress),
+        0,
+    )
+    for number in (scheduler or _run_locally)(make, row_shards, numbers) if numbers else ():
+        finished_items += len(row_shards.shard_samples(number))
+        progress_meter.update(finished_items)
+    return len(numbers)
+
+
+def _run_locally(make: Callable[[], RowFunction], row_shards: RowShards, numbers: Sequence[int]) -> Iterator[int]:
+    """One after the other, but for those that another job made in the meantime."""
+    row_function: RowFunction | None = None
+    for number in numbers:
+        if not row_shards.shard_file(number).is_file():
+            row_function = row_function or make()
+            write_rows(row_shards.shard_file(number), row_shards.shard_samples(number), row_function)
+        yield number

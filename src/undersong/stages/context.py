@@ -1,0 +1,138 @@
+"""What the stages work with: the store, a corpus in it, and one model in memory.  Knows no stage."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.store import (
+    Artifact,
+    Draft,
+    Inputs,  # what an artefact is made from, as stages hand it to the keeper
+    Store,
+    canonical_json,
+)
+from undersong.types import Judge, Quarantined, Sample
+
+if TYPE_CHECKING:
+    from undersong.corpora import Manifest
+    from undersong.corpora.forms.facts import Fingerprints
+    from undersong.encoders.batching import ProgressCallback
+    from undersong.models.audio_features import AudioFeatures
+    from undersong.models.audio_lm import AudioModel
+
+FILE_HASHES_FOLDER = "known"  # folder of the store: hashes of files that have not changed
+
+
+class ArtifactStore(Protocol):
+    """What stages ask: a `Store`, or a plan's ledger, which looks and makes nothing."""
+
+    def get_or_make(
+        self,
+        stage: str,
+        version: int | str,
+        config: Any,
+        inputs: Inputs,
+        make: Callable[[Draft], None],
+        *,
+        seed: int | None = None,
+        packages: Sequence[str] = (),
+    ) -> Artifact:
+        """As `Store.get_or_make`; a ledger calls no `make`, and the folder it names need not be there."""
+        ...
+
+
+@dataclass
+class Corpus:
+    """A corpus artefact; its items are read when somebody asks for them (a plan never does)."""
+
+    ref: str
+    artifact: Artifact
+
+    @cached_property
+    def _manifest(self) -> Manifest:
+        from undersong.corpora import read_manifest
+
+        return read_manifest(self.artifact.verify().path / "corpus.parquet")
+
+    @cached_property
+    def fingerprints(self) -> Fingerprints:
+        """Fingerprints of its sound by id; none where it was not listened to."""
+        from undersong.corpora.forms.facts import read_fingerprints
+
+        return read_fingerprints(self.artifact.verify().path)
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """What can be used."""
+        return self._manifest.samples
+
+    @property
+    def quarantined(self) -> tuple[Quarantined, ...]:
+        """What cannot, and why."""
+        return self._manifest.quarantined
+
+
+@dataclass
+class RunContext:
+    """The store, and what is in memory: one model at a time, with what it has heard."""
+
+    store: ArtifactStore
+    loading: Loading = DEFAULT_LOAD_OPTIONS
+    say: Callable[[str], None] | None = None  # who hears how far a long stage is
+    unread: bool = False  # a corpus that is not here stands for itself by its name: for plans, which make nothing
+    _judge: tuple[str, Judge] | None = field(default=None, repr=False)  # one that is a model
+    _light_judges: dict[str, Judge] = field(default_factory=dict, repr=False)
+    _model: AudioModel | None = field(default=None, repr=False)
+
+    def content_hash(self, ref: str, columns: Mapping[str, str] | None = None) -> str:
+        """The hash of all that a corpus is read from; `unread`: or of its name."""
+        from undersong.corpora import corpus_hash, is_local_corpus
+
+        if self.unread and not is_local_corpus(ref):
+            return hashlib.sha256(canonical_json(["not read", ref, dict(columns or {})]).encode()).hexdigest()
+        cache_folder = self.store.root / FILE_HASHES_FOLDER if isinstance(self.store, Store) else None
+        return corpus_hash(ref, columns, cache_folder)
+
+    def judge(self, name: str, refusals: Sequence[str]) -> Judge:
+        """The judge, made once.  One that is a model takes the audited model's place in memory."""
+        from undersong.evaluation.judges.registry import make_judge
+        from undersong.study.judge_names import judge_weights
+
+        key = f"{name} {list(refusals)}"
+        if not judge_weights(name):
+            if key not in self._light_judges:
+                self._light_judges[key] = make_judge(name, refusals)
+            return self._light_judges[key]
+        if self._judge is None or self._judge[0] != key:
+            self._model = None
+            self._judge = key, make_judge(name, refusals, self.loading.device, self.loading.dtype)
+        return self._judge[1]
+
+    def watcher(self, description: str) -> ProgressCallback | None:
+        """Tells how far a pass over many items is; None where nobody listens."""
+        from undersong.encoders.batching import progress_lines
+
+        return None if self.say is None else progress_lines(description, self.say)
+
+    def model(self, ref: str, features: Sequence[Artifact] = ()) -> AudioModel:
+        """The loaded model, its ears filled from feature artefacts."""
+        from undersong.models.load import load_model
+
+        if self._model is None or self._model.name != ref:
+            self._model = self._judge = None  # the old one goes before the new one comes
+            self._model = load_model(ref, self.loading)
+        for artifact in features:
+            self._model.load_cached_features(artifact.hash, _features_loader(artifact.path))
+        return self._model
+
+
+def _features_loader(folder: Path) -> Callable[[], dict[str, AudioFeatures]]:
+    from undersong.models.feature_cache import load_features
+
+    return lambda: {k: v for file in sorted(folder.glob("heard-*")) for k, v in load_features(file).items()}

@@ -1,0 +1,218 @@
+"""The vectors of a corpus by an encoder: one artefact for studies and screenings, made in shards where it is large.
+
+Knows the store, engines and files of vectors; does not know how any encoder works, or distances.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from undersong.stages.context import Corpus, RunContext
+from undersong.stages.engine import DEFAULT_ENGINE, Engine, embed_pool, remove_shards, uses_shards
+from undersong.stages.features import encodable_samples
+from undersong.stages.transcripts import asr_model, transcribe_corpus
+from undersong.store import Artifact, Draft, Store
+from undersong.types import Embeddings, Encoder, Quarantined, Sample
+
+if TYPE_CHECKING:
+    from undersong.encoders.batching import ProgressCallback
+    from undersong.models.audio_lm import AudioModel
+    from undersong.models.load_options import Loading
+
+STAGE, VERSION = "embeddings", 2
+PACKAGES = ("numpy", "scikit-learn", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class EmbeddingRequest:
+    """Whose vectors: the encoder `spec` on a corpus, fitted on `fit` together where it is a text encoder that fits.
+
+    `model`: whose ears an internal encoder is.  They are taken from `heard`, the features that a study keeps of the
+    corpus; with None each clip is heard and pooled at once, because features of a large pool would fill a disk.
+    """
+
+    spec: str
+    corpus: Corpus
+    fit_corpora: Sequence[Corpus]
+    model: str | None = None
+    features: Artifact | None = None
+    engine: Engine = DEFAULT_ENGINE
+
+    @property
+    def is_internal_encoder(self) -> bool:
+        """Whether the vectors are of what an audited model hears, so that `model` is needed."""
+        from undersong.encoders import is_internal
+
+        return is_internal(self.spec)
+
+
+def embed_corpus(ctx: RunContext, request: EmbeddingRequest) -> Artifact:
+    """One vector a sample, and what could not be embedded."""
+    config, inputs = _cache_key(ctx, request)
+
+    def make(draft: Draft) -> None:
+        from undersong.encoders.embeddings import write_embeddings
+
+        samples, unencoded = _encoder_inputs(ctx, request)
+        engine = request.engine
+        folder = _embedding_shards_path(draft.path)
+        if request.features is not None and request.is_internal_encoder:
+            vectors = _encoder_factory(ctx, request, samples)().encode(samples)
+            write_embeddings(replace(vectors, quarantined=(*unencoded, *vectors.quarantined)), draft.path)
+        elif uses_shards(engine, len(samples), folder):
+            embed_pool(
+                engine,
+                request.spec,
+                samples,
+                folder,
+                _encoder_factory(ctx, request, samples),
+                _progress_watcher(ctx, request),
+            )
+            _link_shards(folder, draft)
+        else:
+            encoder = _encoder_factory(ctx, request, samples, _progress_watcher(ctx, request))()
+            write_embeddings(encoder.encode(samples), draft.path)
+
+    artifact = ctx.store.get_or_make(STAGE, VERSION, config, inputs, make, packages=PACKAGES)
+    remove_shards(_embedding_shards_path(artifact.path), artifact)
+    return artifact
+
+
+def embed_shard(ctx: RunContext, request: EmbeddingRequest, store: Store) -> None:
+    """This job's shards (`view.engine.shard`): of its transcripts, where it wants some, and of its vectors."""
+    config, inputs = _cache_key(ctx, request)
+    if store.find(STAGE, VERSION, config, inputs) is None:
+        folder = _embedding_shards_path(store.locate(STAGE, VERSION, config, inputs).path)
+        samples, _ = _encoder_inputs(ctx, request)
+        embed_pool(
+            request.engine,
+            request.spec,
+            samples,
+            folder,
+            _encoder_factory(ctx, request, samples),
+            _progress_watcher(ctx, request),
+        )
+
+
+def _cache_key(ctx: RunContext, request: EmbeddingRequest) -> tuple[dict[str, Any], dict[str, Artifact | str]]:
+    """Config and inputs: the encoder's options, and all that its vectors depend on."""
+    from undersong.encoders import ENCODERS_THAT_FIT
+    from undersong.encoders.registry import encoder_weights_hash
+    from undersong.encoders.spec import parse_encoder
+    from undersong.models.refs import model_hash
+    from undersong.store.user_code import code_hash
+
+    encoder_spec, asr = parse_encoder(request.spec), asr_model(request.spec)
+    config: dict[str, Any] = {"encoder": encoder_spec.canonical}
+    inputs: dict[str, Artifact | str] = {"corpus": request.corpus.artifact}
+    if request.is_internal_encoder and request.model is not None:
+        inputs["model"] = model_hash(request.model)
+        if request.features is None:
+            config["loading"] = ctx.loading.cache_key
+        else:
+            inputs["heard"] = request.features
+    if weights := encoder_weights_hash(encoder_spec, ctx.unread):
+        inputs["weights"] = weights
+    if encoder_spec.code:
+        inputs["code"] = code_hash(encoder_spec.code)
+    if asr:
+        inputs["transcripts"] = transcribe_corpus(ctx, asr, request.corpus, request.engine)
+    if encoder_spec.kind in ENCODERS_THAT_FIT:
+        inputs |= {f"fit{i}": fit_corpus.artifact for i, fit_corpus in enumerate(request.fit_corpora)}
+    return config, inputs
+
+
+def _encoder_inputs(ctx: RunContext, request: EmbeddingRequest) -> tuple[Sequence[Sample], Sequence[Quarantined]]:
+    """What is embedded, with transcripts where the encoder wants them; and what a study's model did not hear."""
+    from undersong.encoders.written.transcripts import read_transcripts, with_transcripts
+
+    if request.is_internal_encoder and request.features is not None:
+        return encodable_samples(request.corpus, request.features)
+    if asr := asr_model(request.spec):
+        texts = read_transcripts(transcribe_corpus(ctx, asr, request.corpus, request.engine).path)
+        return with_transcripts(request.corpus.samples, texts), ()
+    return request.corpus.samples, ()
+
+
+def _progress_watcher(ctx: RunContext, request: EmbeddingRequest) -> ProgressCallback | None:
+    return ctx.watcher(f"{request.spec} of {request.corpus.ref}")
+
+
+def _encoder_factory(
+    ctx: RunContext, request: EmbeddingRequest, samples: Sequence[Sample], progress: ProgressCallback | None = None
+) -> Callable[[], Encoder]:
+    """How the encoder is made; nothing is loaded before it is called.  In shards it is not the encoder that tells."""
+    from undersong.encoders import ENCODERS_THAT_FIT, internal_view, make_encoder
+    from undersong.scale.embedding_job import SHARD_ROWS
+
+    spec, model, features = request.spec, request.model, request.features
+    if request.is_internal_encoder and model is not None and features is None:
+        if request.engine.name == "ray":
+            return partial(_worker_encoder, model, ctx.loading, spec)
+        return lambda: OnTheFlyInternalEncoder(lambda: ctx.model(model), spec, len(samples) <= SHARD_ROWS, progress)
+    if request.is_internal_encoder and model is not None and features is not None:
+        return lambda: make_encoder(
+            spec, fit=(), model=ctx.model(model, [features]).cached_audio(samples, internal_view(spec))
+        )
+    is_fitted = spec in ENCODERS_THAT_FIT
+    fit_samples = [sample for corpus in request.fit_corpora for sample in corpus.samples] if is_fitted else ()
+    # No function of our own: it may have to travel to a worker.
+    return partial(make_encoder, spec, fit=fit_samples, device=ctx.loading.device, progress=progress)
+
+
+def _worker_encoder(model: str, loading: Loading, spec: str) -> OnTheFlyInternalEncoder:
+    """In a process of its own, which holds the model for as long as it lives."""
+    from undersong.models.load import load_model
+
+    return OnTheFlyInternalEncoder(cache(partial(load_model, model, loading)), spec, False, None)
+
+
+@dataclass(frozen=True)
+class OnTheFlyInternalEncoder:
+    """An Encoder of what a model hears now.  `keep`: other views may ask for it again; of a large pool only the vectors
+    are kept, so each view hears it anew."""
+
+    model: Callable[[], AudioModel]
+    name: str
+    keep_features: bool
+    progress: ProgressCallback | None
+
+    def encode(self, samples: Sequence[Sample]) -> Embeddings:
+        """Clips that cannot be heard whole are quarantined like any other item."""
+        from undersong.encoders import internal_view, make_encoder
+        from undersong.encoders.batching import start_progress
+        from undersong.models.feature_cache import cache_audio_features
+
+        model = self.model()
+        cached_before = set(model.heard)
+        features, failed, _ = cache_audio_features(model, samples, start_progress(len(samples), self.progress).update)
+        lost = {item.id for item in failed}
+        usable = [sample for sample in samples if sample.id not in lost]
+        vectors = make_encoder(self.name, fit=(), model=model.cached_audio(usable, internal_view(self.name))).encode(
+            usable
+        )
+        for key in () if self.keep_features else features.keys() - cached_before:
+            del model.heard[key]
+        return replace(vectors, quarantined=(*failed, *vectors.quarantined))
+
+
+def _embedding_shards_path(path: Path) -> Path:
+    """Where the shards of an artefact lie until it is whole."""
+    return path.with_suffix(".shards")
+
+
+def _link_shards(folder: Path, draft: Draft) -> None:
+    """All files of finished shards into the draft: as links where the disk has them, so that nothing is copied."""
+    for file in sorted(folder.glob("*.parquet")):
+        if not draft.has(file.name):
+            with draft.file(file.name) as path:
+                try:
+                    os.link(file, path)
+                except OSError:
+                    shutil.copyfile(file, path)

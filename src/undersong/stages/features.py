@@ -1,0 +1,77 @@
+"""The first stage of a model: what it hears of a corpus, kept for everything after, and what it cannot hear.
+
+Knows the feature cache; does not know arms or axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from undersong.stages.context import Corpus, RunContext
+from undersong.store import Artifact, Draft
+from undersong.store.store import Inputs
+from undersong.types import Quarantined, Sample, UndersongError
+
+if TYPE_CHECKING:
+    from undersong.encoders.batching import ProgressTimer
+
+MODEL_PACKAGES = ("torch", "transformers", "peft", "numpy")
+
+
+def compute_features(
+    ctx: RunContext, model_ref: str, corpus: Corpus, require_all: bool = True, cached_features: Sequence[Artifact] = ()
+) -> Artifact:
+    """What the model's decoder hears of every clip, once for all arms of a base; in shards, so that a kill loses one.
+
+    `whole`: every clip must be heard, because a rate is over all prompts; else those that cannot be are left out, with
+    their reasons (DESIGN rule 2).  `known`: features of other corpora, whose clips are not heard again.
+    """
+    from undersong.models.refs import model_hash
+
+    def make(draft: Draft) -> None:
+        from undersong.encoders.batching import start_progress
+        from undersong.models.feature_cache import SHARD, cache_audio_features, read_feature_metadata, save_features
+
+        model, shard_notes = ctx.model(model_ref, cached_features), []
+        clock = start_progress(len(corpus.samples), ctx.watcher(f"{model_ref} hears {corpus.ref}"))
+        for number, start in enumerate(range(0, max(1, len(corpus.samples)), SHARD)):
+            name = f"heard-{number:05d}.safetensors"
+            if not draft.has(name):
+                batch = corpus.samples[start : start + SHARD]
+                audio_features, failed, passes = cache_audio_features(
+                    model, batch, partial(_advance_watch, clock, start)
+                )
+                if failed and require_all:
+                    raise UndersongError(
+                        f"Clip {failed[0].id} of {corpus.ref} cannot be asked of {model_ref} ({failed[0].reason}); "
+                        "mend it or take it out: a rate is over all prompts."
+                    )
+                with draft.file(name) as path:
+                    save_features(audio_features, path, failed, passes)
+            shard_notes.append(read_feature_metadata(draft.path / name))
+        passes, clips = (sum(shard_note[key] for shard_note in shard_notes) for key in ("passes", "clips"))
+        draft.note(clips=clips, encoder_passes=passes, device=ctx.loading.device, **model.facts)
+
+    config = {"loading": ctx.loading.cache_key, "whole": require_all}
+    inputs: Inputs = {"model": model_hash(model_ref), "corpus": corpus.artifact}
+    return ctx.store.get_or_make("features", 3, config, inputs, make, packages=MODEL_PACKAGES)
+
+
+def _advance_watch(watch: ProgressTimer, start: int, done: int) -> None:
+    watch.update(start + done)
+
+
+def encodable_samples(corpus: Corpus, features: Artifact | None) -> tuple[list[Sample], list[Quarantined]]:
+    """The samples that the model heard, or that it need not hear; and those it cannot hear, with reasons.  Without
+    `heard` nobody listens."""
+    if features is None:
+        return list(corpus.samples), []
+    from undersong.models.feature_cache import read_feature_metadata
+
+    unencoded = [
+        item for file in sorted(features.path.glob("heard-*")) for item in read_feature_metadata(file)["unheard"]
+    ]
+    lost = {item.id for item in unencoded}
+    return [sample for sample in corpus.samples if sample.id not in lost], unencoded

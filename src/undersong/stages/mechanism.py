@@ -1,0 +1,184 @@
+"""The mechanism stages: fit refusal directions on the base, project held-out prompts before and after tuning.
+
+Knows the store and the mechanism room; the numbers are made there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, Any
+
+from undersong.stages.context import RunContext
+from undersong.stages.features import MODEL_PACKAGES
+from undersong.stages.replies import PromptSetRequest, adapter_step_folder, request_prompts
+from undersong.stages.training import StudyArm
+from undersong.store import Artifact, Draft
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from undersong.models.audio_lm import AudioModel
+    from undersong.types import Sample
+
+
+CONTRAST_KINDS = ("harmful", "harmless")
+
+
+@dataclass(frozen=True)
+class ContrastRequests:
+    """Harmful and matched harmless prompts in one modality, for fitting or held out."""
+
+    harmful: PromptSetRequest
+    harmless: PromptSetRequest
+
+    @property
+    def inputs(self) -> dict[str, Artifact]:
+        """What an artefact on these prompts is made from, beside a model."""
+        return {"harmful": self.harmful.corpus.artifact, "harmless": self.harmless.corpus.artifact}
+
+    @property
+    def samples(self) -> tuple[Sequence[Sample], Sequence[Sample]]:
+        """(harmful, harmless), each once and in the order of its corpus."""
+        return self.harmful.corpus.samples, self.harmless.corpus.samples
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """How both are asked: modality, system text and manner, which files such an artefact."""
+        request = self.harmful
+        return {
+            "modality": request.modality,
+            "system": request.system_text,
+            "manner": list(astuple(request.prompt_settings)),
+        }
+
+
+def fit_base_direction(
+    ctx: RunContext, arm: StudyArm, contrast: ContrastRequests, features: Sequence[Artifact]
+) -> Artifact:
+    """Refusal direction per layer of the base model, by difference in means."""
+    from undersong.models.refs import model_hash
+
+    def make(draft: Draft) -> None:
+        from undersong.mechanism import fit_direction, save_direction
+
+        model = ctx.model(arm.model, features)
+        refusal_direction = fit_direction(
+            *(model.hidden_states(request_prompts([request])) for request in (contrast.harmful, contrast.harmless))
+        )
+        with draft.file("direction.safetensors") as path:
+            save_direction(refusal_direction, path)
+
+    config = {**contrast.config, "loading": ctx.loading.cache_key}
+    inputs: dict[str, Artifact | str] = {"model": model_hash(arm.model), **contrast.inputs}
+    return ctx.store.get_or_make("direction", 2, config, inputs, make, packages=MODEL_PACKAGES)
+
+
+def compute_hidden_states(
+    ctx: RunContext, arm: StudyArm, held_out_requests: ContrastRequests, features: Sequence[Artifact]
+) -> Artifact:
+    """What the base thinks at the last token of the held-out prompts, which tuned models' drift is measured from.
+
+    `states.safetensors`: harmful, harmless (layers + 1, prompts, dim) float32: of a 7B model some 0.4 MB a prompt.
+    """
+    from undersong.models.refs import model_hash
+
+    def make(draft: Draft) -> None:
+        from safetensors.numpy import save_file
+
+        model = ctx.model(arm.model, features)
+        with draft.file("states.safetensors") as path:
+            save_file(_hidden_states(model, held_out_requests), path)
+
+    config = {**held_out_requests.config, "loading": ctx.loading.cache_key}
+    inputs: dict[str, Artifact | str] = {"model": model_hash(arm.model), **held_out_requests.inputs}
+    return ctx.store.get_or_make("states", 1, config, inputs, make, packages=MODEL_PACKAGES)
+
+
+def _hidden_states(model: AudioModel, contrast: ContrastRequests) -> dict[str, np.ndarray]:
+    """(layers + 1, prompts, dim) of either kind."""
+    return {name: model.hidden_states(request_prompts([getattr(contrast, name)])) for name in CONTRAST_KINDS}
+
+
+def _probe_decisions(
+    fit_requests: ContrastRequests,
+    fit_states: dict[str, np.ndarray],
+    held_out_requests: ContrastRequests,
+    held_out_states: dict[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    from undersong.mechanism.recognition import harm_probe_decision_values
+
+    def state_pair(states: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        return states["harmful"], states["harmless"]
+
+    decisions = harm_probe_decision_values(
+        fit_requests.samples, state_pair(fit_states), held_out_requests.samples, state_pair(held_out_states)
+    )
+    return {} if decisions is None else {"recognised": decisions}
+
+
+def project_held_out(
+    ctx: RunContext,
+    arm: StudyArm,
+    adapter: Artifact | None,
+    step: int,
+    base_direction: Artifact,
+    base_states: Artifact,
+    fit_requests: ContrastRequests,
+    held_out_requests: ContrastRequests,
+    features: Sequence[Artifact],
+) -> Artifact:
+    """Held-out prompts along the base's direction, and how far they drifted; the re-fitted direction's cosine; what
+    the encoder says now.
+
+    `projections.safetensors`: harmful, harmless (layers + 1, prompts); cosine, drift, drift_low, drift_high, cka
+    (layers + 1,); encoder_difference, input_difference (1,); recognised (layers + 1, held-out prompts): what probes
+    of this very model decide, where there are prompts enough for one.
+    """
+    from undersong.models.refs import model_hash
+
+    def make(draft: Draft) -> None:
+        import numpy as np
+        from safetensors.numpy import load_file, save_file
+
+        from undersong.mechanism import fit_direction, load_direction
+        from undersong.mechanism.drift import measure_drift
+        from undersong.mechanism.recognition import behavior_ids
+        from undersong.models.lora import use_adapter
+
+        refusal_direction = load_direction(base_direction.path / "direction.safetensors")
+        states_before = load_file(base_states.verify().path / "states.safetensors")
+        model = ctx.model(arm.model, features)
+        with use_adapter(model, adapter_step_folder(adapter, step)) as adapted:
+            states_after, fit_states = _hidden_states(adapted, held_out_requests), _hidden_states(adapted, fit_requests)
+            refitted_direction = fit_direction(fit_states["harmful"], fit_states["harmless"])
+            encoder_difference = adapted.max_encoding_difference(
+                [s for s in held_out_requests.harmful.corpus.samples if s.audio is not None][:16]
+            )
+        joined_before, joined_after = (
+            np.concatenate([states[name] for name in CONTRAST_KINDS], axis=1)
+            for states in (states_before, states_after)
+        )
+        state_drift = measure_drift(joined_before, joined_after, behavior_ids(held_out_requests.samples, "held-out"))
+        tensors = {name: refusal_direction.project(states_after[name]) for name in CONTRAST_KINDS}
+        tensors |= {"cosine": refusal_direction.cosine(refitted_direction), "encoder_difference": encoder_difference}
+        tensors |= {
+            "drift": state_drift.relative,
+            "drift_low": state_drift.low,
+            "drift_high": state_drift.high,
+            "cka": state_drift.cka,
+        }
+        tensors |= _probe_decisions(fit_requests, fit_states, held_out_requests, states_after)
+        with draft.file("projections.safetensors") as path:
+            save_file({**tensors, "input_difference": np.array([state_drift.input_difference])}, path)
+
+    config = {**held_out_requests.config, "step": step, "loading": ctx.loading.cache_key}
+    inputs: dict[str, Artifact | str] = {
+        "model": model_hash(arm.model),
+        "direction": base_direction,
+        **held_out_requests.inputs,
+    }
+    inputs["states"] = base_states
+    if adapter is not None:
+        inputs["adapter"] = adapter
+    return ctx.store.get_or_make("projections", 4, config, inputs, make, packages=MODEL_PACKAGES)

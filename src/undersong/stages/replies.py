@@ -1,0 +1,207 @@
+"""What a model is asked and says, and what a judge calls it.  Knows replies and verdicts on disk; makes neither."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from undersong.stages.black_box_models import (
+    BlackBoxModel,
+    display_reference,
+    is_black_box,
+    load_black_box_model,
+    model_identity_hash,
+)
+from undersong.stages.context import Corpus, RunContext
+from undersong.stages.features import MODEL_PACKAGES
+from undersong.stages.training import StudyArm
+from undersong.store import Artifact, Draft
+from undersong.study.protocols import Manner
+from undersong.types import Prompt, Reply, Verdict
+
+if TYPE_CHECKING:
+    from undersong.models.audio_lm import AudioModel
+
+
+@dataclass(frozen=True)
+class PromptSetRequest:
+    """A set asked in one modality under one system text.  `judge`: of its own, where it has one."""
+
+    set_name: str
+    corpus: Corpus
+    harmful: bool
+    modality: str
+    system: str
+    system_text: str | None
+    prompt_settings: Manner
+    judge: str | None = None
+
+    @property
+    def key(self) -> list[Any]:
+        """What replies depend on beside the model and the corpus."""
+        return [
+            self.set_name,
+            self.harmful,
+            self.modality,
+            self.system,
+            self.system_text,
+            list(astuple(self.prompt_settings)),
+        ]
+
+
+def generate_replies(
+    ctx: RunContext,
+    arm: StudyArm,
+    adapter: Artifact | None,
+    step: int,
+    requests: Sequence[PromptSetRequest],
+    features: Sequence[Artifact],
+    steering: Artifact | None = None,
+) -> Artifact:
+    """Greedy replies of a model (with the adapter of `step`) to everything asked; stays on the user's machine.
+
+    `steering`: of what `stages.steering` chose.
+    """
+
+    def make(draft: Draft) -> None:
+        from undersong.evaluation.replies import write_replies
+
+        with _reply_model(ctx, arm.model, features, adapter, step, steering) as (model, model_facts):
+            generated = [
+                reply
+                for limit, group in group_by_token_limit(requests)
+                for reply in model.generate(request_prompts(group), limit)
+            ]
+        with draft.file("replies.parquet", mode=0o600) as path:
+            write_replies(generated, path)
+        draft.note(**model_facts)
+
+    inputs: dict[str, Artifact | str] = {"model": model_identity_hash(arm.model)}
+    inputs |= {f"corpus:{request.set_name}": request.corpus.artifact for request in requests}
+    if adapter is not None:
+        inputs["adapter"] = adapter
+    if steering is not None:
+        inputs["steering"] = steering
+    sets = [request.key for request in in_reply_order(requests)]
+    config = {"sets": sets, "step": step, "loading": {} if is_black_box(arm.model) else ctx.loading.cache_key}
+    packages = () if is_black_box(arm.model) else MODEL_PACKAGES
+    return ctx.store.get_or_make("replies", 2, config, inputs, make, packages=packages)
+
+
+@contextmanager
+def _reply_model(
+    ctx: RunContext,
+    ref: str,
+    features: Sequence[Artifact],
+    adapter: Artifact | None,
+    step: int,
+    steering: Artifact | None,
+) -> Iterator[tuple[BlackBoxModel, dict[str, Any]]]:
+    """Who answers, and what its replies note of it: a model here, under an adapter or not, or one that only answers."""
+    if is_black_box(ref):
+        yield load_black_box_model(ref), {"model": display_reference(ref)}
+        return
+    from undersong.models.lora import use_adapter
+
+    model = ctx.model(ref, features)
+    with use_adapter(model, adapter_step_folder(adapter, step)) as adapted, apply_steering(adapted, steering):
+        yield adapted, model.facts
+
+
+@contextmanager
+def apply_steering(model: AudioModel, steering: Artifact | None) -> Iterator[None]:
+    """The chosen vector added at the chosen place of a running model; nothing where none was chosen."""
+    from safetensors.numpy import load_file
+
+    from undersong.mechanism.interventions import addition, apply_interventions
+
+    vectors = {} if steering is None else load_file(steering.verify().path / "steering.safetensors")
+    layer_interventions = {int(layer): addition(vector) for layer, vector in vectors.items()}
+    with apply_interventions(model.decoder.layers, layer_interventions):
+        yield
+
+
+def group_by_token_limit(requests: Sequence[PromptSetRequest]) -> list[tuple[int, list[PromptSetRequest]]]:
+    """What is asked, by most tokens of a reply: one batch of generation each."""
+    groups: dict[int, list[PromptSetRequest]] = {}
+    for request in requests:
+        groups.setdefault(request.prompt_settings.limit, []).append(request)
+    return list(groups.items())
+
+
+def in_reply_order(requests: Sequence[PromptSetRequest]) -> list[PromptSetRequest]:
+    """What is asked in the order of its replies."""
+    return [request for _, group in group_by_token_limit(requests) for request in group]
+
+
+def adapter_step_folder(adapter: Artifact | None, step: int) -> Path | None:
+    """The PEFT folder kept at a step (`tuning.lora.step_folder`, without loading torch); None: the base."""
+    return None if adapter is None else adapter.path / f"step-{step:06d}"
+
+
+def request_prompts(requests: Sequence[PromptSetRequest]) -> list[Prompt]:
+    """Every prompt of what is asked, in order."""
+    from undersong.evaluation.prompts import make_prompts
+
+    return [
+        prompt
+        for request in requests
+        for prompt in make_prompts(
+            request.corpus.samples,
+            set_name=request.set_name,
+            harmful=request.harmful,
+            modality=request.modality,
+            system=request.system,
+            system_text=request.system_text,
+            instruction=request.prompt_settings.instruction,
+            instruction_first=request.prompt_settings.first,
+        )
+    ]
+
+
+def judge_replies(
+    ctx: RunContext, replies: Artifact, requests: Sequence[PromptSetRequest], judge: str, refusals: Sequence[str]
+) -> Artifact:
+    """What the judge calls every reply; a set that has a judge of its own is that one's."""
+    from undersong.evaluation.judges.registry import judge_hash
+
+    judges = dict.fromkeys(request.judge or judge for request in requests)
+
+    def make(draft: Draft) -> None:
+        from undersong.evaluation.replies import read_replies
+        from undersong.evaluation.verdicts import write_verdicts
+
+        reply_iterator = iter(read_replies(replies.verify().path / "replies.parquet"))
+        # (place, prompt, reply) of every judge, so that verdicts stand in the order of the replies again
+        rows: dict[str, list[tuple[int, Prompt, Reply]]] = {name: [] for name in judges}
+        position = 0
+        for request in in_reply_order(requests):
+            for prompt in request_prompts([request]):
+                rows[request.judge or judge].append((position, prompt, next(reply_iterator)))
+                position += 1
+        verdict_by_position: dict[int, Verdict] = {}
+        for name, judge_rows in rows.items():
+            judge_verdicts = ctx.judge(name, refusals).judge(
+                [prompt for _, prompt, _ in judge_rows], [reply for _, _, reply in judge_rows]
+            )
+            verdict_by_position |= {
+                index: verdict for (index, _, _), verdict in zip(judge_rows, judge_verdicts, strict=True)
+            }
+        with draft.file("verdicts.parquet") as path:
+            write_verdicts([verdict_by_position[i] for i in range(position)], path)
+
+    config = {
+        "judge": judge,
+        "refusals": list(refusals),
+        "sets": [
+            [request.set_name, request.modality, request.system, request.judge] for request in in_reply_order(requests)
+        ],
+    }
+    inputs: dict[str, Artifact | str] = {"replies": replies}
+    for name in judges:
+        if source := judge_hash(name):
+            inputs["weights" if name == judge else f"weights:{name}"] = source
+    return ctx.store.get_or_make("verdicts", 2, config, inputs, make)

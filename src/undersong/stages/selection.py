@@ -1,0 +1,167 @@
+"""Which samples an arm trains on: a study's kinds and rules, and the selection each makes.
+
+Knows the selection stage; does not know training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from undersong.stages.context import Corpus, RunContext
+from undersong.store import Artifact, Draft
+from undersong.study import Study
+from undersong.types import UndersongError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from undersong.proximity import Selection
+    from undersong.proximity.rules import SelectionRule
+
+ProximityArtifacts = Mapping[tuple[str, str], Artifact]  # (axis, harm set) -> proximity
+
+
+@dataclass(frozen=True)
+class ArmRule:
+    """What an arm keeps: `name` is its kind in results, closest | distant | random or the study's own word."""
+
+    name: str
+    axis: str
+    selection_rule: SelectionRule
+    harm_set: str  # harm set
+    is_builtin: bool  # a kind at a fraction; else a rule of the study
+    matched_rule: ArmRule | None = None  # whose shares `matched` takes
+
+    @property
+    def label(self) -> str:
+        """Its arm's name without the training modality."""
+        return (
+            f"{self.axis}/{self.name}/{self.selection_rule.amount:g}" if self.is_builtin else f"{self.axis}/{self.name}"
+        )
+
+
+SelectionFunction = Callable[[ProximityArtifacts, ArmRule, int], "Selection"]  # proximity, rule, draw
+
+
+def arm_rules(study: Study) -> list[ArmRule]:
+    """Every axis x kind x fraction, then the study's rules.  Raises UndersongError for a rule that is none."""
+    from undersong.proximity.rules import SelectionRule, parse_rule
+
+    first_set = next(iter(study.harm_sets))
+    selection_config = study.selection
+    rules = [
+        ArmRule(kind, axis, SelectionRule(kind, fraction), first_set, True)
+        for axis in selection_config.axes
+        for kind in selection_config.kinds
+        for fraction in selection_config.fractions
+    ]
+    for name, rule in selection_config.rules.items():
+        selection_rule = parse_rule(rule.keep)
+        if selection_rule.within == rule.axis:
+            raise UndersongError(f"Rule {name} selects by axis {rule.axis} within itself; name another axis in within.")
+        matched_rule = (
+            None
+            if rule.like is None
+            else _find_matched_rule(name, rule.like, (rule.axis, rule.to or first_set, selection_rule.amount), rules)
+        )
+        if matched_rule is not None and not selection_rule.matched:
+            raise UndersongError(f"Rule {name} is to be like {rule.like} in nothing; add e.g. +matched(speaker).")
+        rules.append(ArmRule(name, rule.axis, selection_rule, rule.to or first_set, False, matched_rule))
+    return rules
+
+
+def _find_matched_rule(name: str, matched_name: str, target: tuple[str, str, float], earlier: list[ArmRule]) -> ArmRule:
+    """The rule of that name, or the kind of that name on the same axis, by the same harm set, at the same fraction."""
+    for rule in earlier:
+        if rule.name == matched_name and (
+            not rule.is_builtin or (rule.axis, rule.harm_set, rule.selection_rule.amount) == target
+        ):
+            return rule
+    axis, harm_set, amount = target
+    raise UndersongError(
+        f"Rule {name} is to be like {matched_name}, and no such arm keeps {amount:g} of axis {axis} by {harm_set}; add the axis and "
+        "the fraction to the selection, or name a rule."
+    )
+
+
+def load_selection(
+    ctx: RunContext, pool: Corpus, proximities: ProximityArtifacts, rule: ArmRule, draw: int
+) -> Selection:
+    """The ids kept from the pool; only `random` depends on the draw."""
+    return read_selection(selection_artifact(ctx, pool, proximities, rule, draw))
+
+
+def selection_artifact(
+    ctx: RunContext, pool: Corpus, proximities: ProximityArtifacts, rule: ArmRule, draw: int
+) -> Artifact:
+    """Where the selection is kept."""
+    seed = selection_seed(rule, draw)
+
+    def make(draft: Draft) -> None:
+        from undersong.proximity import selection_to_json
+
+        computed = compute_selection(pool, proximities, rule, draw)
+        with draft.file("selection.json") as path:
+            path.write_text(selection_to_json(computed), encoding="utf-8")
+
+    config: dict[str, Any] = {"axis": rule.axis, "seed": seed}
+    inputs: dict[str, Artifact | str] = {"proximity": proximities[rule.axis, rule.harm_set]}
+    if rule.is_builtin:
+        config |= {"kind": rule.name, "fraction": rule.selection_rule.amount}
+    else:
+        config |= {"keep": str(rule.selection_rule)}
+        inputs |= {"pool": pool.artifact}
+        inputs |= {f"other:{axis}": table for axis, table in _within_tables(proximities, rule).items()}
+        if rule.matched_rule is not None:
+            inputs |= {"like": selection_artifact(ctx, pool, proximities, rule.matched_rule, draw)}
+    return ctx.store.get_or_make("selection", 1, config, inputs, make, seed=seed)
+
+
+def compute_selection(pool: Corpus, proximities: ProximityArtifacts, rule: ArmRule, draw: int) -> Selection:
+    """The selection, from proximity tables that are there."""
+    from undersong.proximity import sample_metadata_table, select_by_kind, select_by_rule
+
+    table, seed = _read_proximity(proximities[rule.axis, rule.harm_set]), selection_seed(rule, draw)
+    if rule.is_builtin:
+        return select_by_kind(table, rule.name, rule.selection_rule.amount, seed)
+    others = {axis: _read_proximity(other_table) for axis, other_table in _within_tables(proximities, rule).items()}
+    matched_ids = (
+        None if rule.matched_rule is None else compute_selection(pool, proximities, rule.matched_rule, draw).ids
+    )
+    return select_by_rule(
+        table,
+        rule.selection_rule,
+        seed,
+        metadata=sample_metadata_table(pool.samples),
+        other_tables=others,
+        match_ids=matched_ids,
+    )
+
+
+def selection_seed(rule: ArmRule, draw: int) -> int:
+    """Of the random draw; 0 where nothing is drawn."""
+    return draw if rule.selection_rule.kind == "random" else 0
+
+
+def read_selection(artifact: Artifact) -> Selection:
+    """What a selection artefact holds."""
+    from undersong.proximity import selection_from_json
+
+    return selection_from_json((artifact.verify().path / "selection.json").read_text(encoding="utf-8"))
+
+
+def _within_tables(proximities: ProximityArtifacts, rule: ArmRule) -> dict[str, Artifact]:
+    """The axis that `within` names, to the rule's harm set."""
+    return {
+        axis: artifact
+        for (axis, harm_set), artifact in proximities.items()
+        if (axis, harm_set) == (rule.selection_rule.within, rule.harm_set)
+    }
+
+
+def _read_proximity(artifact: Artifact) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(artifact.verify().path / "proximity.parquet")

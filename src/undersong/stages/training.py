@@ -1,0 +1,126 @@
+"""One arm at one seed, and its adapter.  Knows what is trained on what; not how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from undersong.pipeline.stages.training import select_by_id, train_on_samples
+from undersong.stages.context import Corpus, RunContext
+from undersong.stages.features import MODEL_PACKAGES, encodable_samples
+from undersong.store import Artifact, Draft
+from undersong.store.store import Inputs
+
+if TYPE_CHECKING:
+    from undersong.models.audio_lm import AudioModel
+    from undersong.proximity import Selection
+
+
+@dataclass(frozen=True)
+class StudyArm:
+    """One run: a base tuned on a selection in a modality at a seed; `None` for the base itself."""
+
+    model: str
+    base_seed: int
+    axis: str | None = None
+    kind: str = "base"
+    fraction: float | None = None
+    modality: str | None = None
+    seed: int | None = None
+    draw: int | None = None
+    selection: Selection | None = None
+    harm_set: str = ""  # that closeness was to
+    rule: str = ""  # the whole rule of selection, where kind and fraction do not say it
+
+    @property
+    def run_key(self) -> tuple[int, int, int]:
+        """(base, draw, seed) of a tuned arm, by which runs are paired."""
+        assert self.draw is not None
+        assert self.seed is not None
+        return self.base_seed, self.draw, self.seed
+
+    @property
+    def name(self) -> str:
+        """`base`, or AXIS/KIND/FRACTION/MODALITY, which all its draws and seeds share; by a rule without the
+        fraction."""
+        if self.kind == "base":
+            return "base"
+        amount = "" if self.rule else f"/{self.fraction:g}"
+        return f"{self.axis}/{self.kind}{amount}/{self.modality}"
+
+
+@dataclass(frozen=True)
+class TrainingExtras:
+    """What a training has beyond its arm: `config` and `inputs` file it, `make` gives it as `train` takes it (`mixing`,
+    `watch`, `start`)."""
+
+    config: dict[str, Any]
+    inputs: dict[str, Artifact]
+    features: tuple[Artifact, ...]
+    make: Callable[[AudioModel], dict[str, Any]]
+
+
+def train_adapter(
+    ctx: RunContext,
+    arm: StudyArm,
+    pool: Corpus,
+    features: Artifact,
+    recipe: dict[str, Any],
+    system_text: str | None,
+    target: str,
+    extras: TrainingExtras | None = None,
+) -> Artifact:
+    """LoRA on the decoder.  Filed under the selection's ids, so two arms with the same samples are one training.
+
+    Guarded by a canary it may have stopped early: it then holds the last safe step and those before it.
+    """
+    from undersong.models.refs import model_hash
+
+    assert arm.selection is not None, "the base is not tuned"
+    assert arm.modality is not None
+    assert arm.seed is not None
+    selection, modality, seed = arm.selection, arm.modality, arm.seed
+
+    def make(draft: Draft) -> None:
+        from undersong.tuning.train import write_log
+
+        def save(name: str, write: Callable[[Path], None]) -> None:
+            if not draft.has(name):
+                with draft.file(name) as folder:
+                    write(folder)
+
+        samples = select_by_id(pool.samples, [*pool.quarantined, *encodable_samples(pool, features)[1]], selection.ids)
+        model = ctx.model(arm.model, [features, *(extras.features if extras else ())])
+        state_folder, options = draft.path.with_suffix(".state"), extras.make(model) if extras else {}
+        training_result = train_on_samples(
+            model, samples, modality, system_text, target, recipe, seed, save, state_folder, **options
+        )
+        with draft.file("log.jsonl") as path:
+            write_log(training_result, path)
+        draft.note(
+            frozen_before=training_result.frozen_before,
+            frozen_after=training_result.frozen_after,
+            device=ctx.loading.device,
+        )
+        if extras:
+            draft.note(stopped=training_result.stop_step, watched=list(training_result.measurements))
+
+    config = {
+        "recipe": recipe,
+        "modality": modality,
+        "seed": seed,
+        "system": system_text,
+        "target": target,
+        "loading": ctx.loading.cache_key,
+    }
+    inputs: Inputs = {
+        "model": model_hash(arm.model),
+        "pool": pool.artifact,
+        "heard": features,
+        "ids": selection.ids_hash,
+    }
+    if extras:
+        config, inputs = config | extras.config, {**inputs, **extras.inputs}
+    return ctx.store.get_or_make("adapter", 1, config, inputs, make, seed=seed, packages=MODEL_PACKAGES)

@@ -1,0 +1,75 @@
+"""Texts for samples that have none, by the ASR model a text encoder names (`text,asr=REF`): an artefact of its own.
+
+Knows transcribing and the store; does not know axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from undersong.scale.row_shards import RowFunction, RowShards
+from undersong.stages.context import Corpus, RunContext
+from undersong.stages.engine import DEFAULT_ENGINE, Engine, fill_missing_shards, remove_shards, shards_path
+from undersong.store import Artifact, Draft, Store
+
+STAGE, VERSION = "transcripts", 1
+SHARD = 512  # clips that a kill may cost: transcribing is the slowest of all encoders
+
+
+def asr_model(spec: str) -> str:
+    """The ASR model of an encoder; empty: it reads only what is written."""
+    from undersong.encoders.spec import parse_encoder
+
+    encoder_spec = parse_encoder(spec)
+    return encoder_spec.option("asr") if encoder_spec.kind == "text" else ""
+
+
+def transcribe_corpus(ctx: RunContext, asr: str, corpus: Corpus, engine: Engine = DEFAULT_ENGINE) -> Artifact:
+    """What the model hears in every sample of a corpus that has no text; in shards, so that a kill loses one.
+
+    A job with shards of its own makes these first, and then whatever is still missing when no other job is at it.
+    """
+    from undersong.models.refs import model_hash
+
+    make_pass = partial(transcription_pass, asr, ctx.loading.device)
+    watcher = ctx.watcher(f"{asr} transcribes {corpus.ref}")
+
+    def make(draft: Draft) -> None:
+        from undersong.encoders.written.transcripts import (
+            Transcripts,
+            samples_without_text,
+            transcripts_from_table,
+            write_transcripts,
+        )
+
+        shards = RowShards(shards_path(draft.path), samples_without_text(corpus.samples), SHARD)
+        fill_missing_shards(replace(engine, shard=None), shards, make_pass, watcher)
+        table = transcripts_from_table(shards.table()) if shards.samples else Transcripts(())
+        write_transcripts(table, draft.path)
+        draft.note(transcribed=len(table.rows), quarantined=len(table.quarantined))
+
+    inputs: dict[str, Artifact | str] = {"corpus": corpus.artifact, "weights": model_hash(asr)}
+    if engine.shard is not None and isinstance(ctx.store, Store):
+        from undersong.encoders.written.transcripts import samples_without_text
+
+        expected = ctx.store.locate(STAGE, VERSION, {}, inputs)
+        if not expected.path.exists():
+            fill_missing_shards(
+                engine,
+                RowShards(shards_path(expected.path), samples_without_text(corpus.samples), SHARD),
+                make_pass,
+                watcher,
+            )
+    artifact = ctx.store.get_or_make(STAGE, VERSION, {}, inputs, make, packages=("torch", "transformers"))
+    remove_shards(shards_path(artifact.path), artifact)
+    return artifact
+
+
+def transcription_pass(asr: str, device: str) -> RowFunction:
+    """A pass over spoken samples by the model, which is loaded for it."""
+    from undersong.encoders.asr import load_transcriber
+    from undersong.encoders.written.transcripts import transcripts_table
+
+    speech_recognizer = load_transcriber(asr, device=device)
+    return lambda samples: transcripts_table(samples, speech_recognizer.transcribe(samples))

@@ -1,0 +1,59 @@
+"""The JSON schema by which editors complete and check a study file as it is written.
+
+A file may be any part of a study, because `base`, `matrix` and `--set` bring the rest; so no key is needed there, and
+null, which takes a key away, stands anywhere.  That nothing is missing is told by `undersong plan`.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from undersong.study.compose import MATRIX_KEY
+from undersong.study.files import BASE_KEY
+from undersong.study.schema import Study
+
+FILE_KEYS = {
+    BASE_KEY: {
+        "type": "string",
+        "description": "A study file, relative to this one, that this one's keys are laid over; null takes a key away.",
+    },
+    MATRIX_KEY: {
+        "type": "object",
+        "description": "Dotted key -> its values, a list or {NAME: value}: one study a combination.  The key . is the "
+        "whole file.",
+        "additionalProperties": {"type": ["array", "object"], "minItems": 1, "minProperties": 1},
+    },
+}
+
+
+def study_json_schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of what a study file may say."""
+    schema = Study.model_json_schema()
+    schema["properties"] = deepcopy(FILE_KEYS) | schema["properties"]  # they are loosened in place
+    for part in (schema, *schema["$defs"].values()):
+        _loosen(part)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "A study of undersong"}
+
+
+def _loosen(schema: dict[str, Any]) -> None:
+    """Nothing needed, null anywhere, and no titles, which say what the keys say."""
+    schema.pop("required", None)
+    schema.pop("title", None)
+    for key in ("properties", "additionalProperties"):
+        inner = schema.get(key)
+        if key == "properties" and inner:
+            schema[key] = {name: _allow_null(property_schema) for name, property_schema in inner.items()}
+        elif isinstance(inner, dict):
+            schema[key] = _allow_null(inner)
+    for option in schema.get("anyOf", []):
+        _loosen(option)
+
+
+def _allow_null(schema: dict[str, Any]) -> dict[str, Any]:
+    _loosen(schema)
+    null = {"type": "null"}
+    if null in schema.get("anyOf", []):
+        return schema
+    annotations: dict[str, Any] = {key: schema.pop(key) for key in ("description", "default") if key in schema}
+    return {**annotations, "anyOf": [schema, null]}

@@ -1,0 +1,94 @@
+"""Heard frames that say nothing, left out of training batches: shorter rows, the rest where it was.
+
+Between words a reading projector gives the decoder vectors of next to nothing (`Family.quiet`), half of a clip and
+more.  The kept frames keep their position ids, so what is between two tokens does not change.  In training alone:
+replies are always generated with all frames.  Knows batches; does not know how anything learns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from undersong.models.families import import_object
+from undersong.types import Prompt, UndersongError
+
+if TYPE_CHECKING:
+    from undersong.models.audio_lm import AudioModel
+
+
+def check_prunable(model: AudioModel) -> None:
+    """UndersongError where a family does not say which of its frames say nothing."""
+    if model.family.silence_detector is None:
+        raise UndersongError(
+            f"{model.name} hears no frames that are known to say nothing; leave out thin for {model.family.name}."
+        )
+
+
+def prune_batch(
+    model: AudioModel, prompts: Sequence[Prompt], replies: Sequence[str], share: float, seed: int
+) -> dict[str, torch.Tensor]:
+    """`AudioModel.batch` with about `share` of the quiet frames kept, those drawn from the seed and what the batch
+    holds; left padded anew.  At a share of 1 it is that batch to the bit."""
+    return prune_frames(model, model.batch(prompts, replies), prompts, replies, share, seed)
+
+
+def prune_frames(
+    model: AudioModel,
+    batch: dict[str, torch.Tensor],
+    prompts: Sequence[Prompt],
+    replies: Sequence[str],
+    share: float,
+    seed: int,
+) -> dict[str, torch.Tensor]:
+    """The same of a batch that is made already; gradients flow through to its `inputs_embeds`."""
+    attention_mask = batch["attention_mask"].bool()
+    audio_mask = audio_token_mask(model, prompts, attention_mask)
+    rng = np.random.default_rng([seed, _digest(prompts, replies)])
+    for row, prompt in enumerate(prompts):
+        if prompt.modality == "audio":
+            silent = silent_frames_of_prompt(model, prompt)
+            dropped = silent & torch.from_numpy(rng.random(len(silent)) >= share)
+            attention_mask[row, audio_mask[row].nonzero()[:, 0][dropped.to(audio_mask.device)]] = False
+    return {name: _drop_and_pad(value, attention_mask, name) for name, value in batch.items()}
+
+
+def audio_token_mask(model: AudioModel, prompts: Sequence[Prompt], attention_mask: torch.Tensor) -> torch.Tensor:
+    """Where heard vectors stand in a left-padded batch with replies: (batch, tokens) bool, like its mask `there`."""
+    mask = torch.zeros_like(attention_mask, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        if prompt.modality == "audio":
+            # Replies stand behind the prompt, so a row's prompt begins where its padding ends.
+            begin = attention_mask.shape[1] - int(attention_mask[row].sum())
+            ids = torch.tensor(model.prompt_ids(prompt))
+            mask[row, begin : begin + len(ids)] = (ids == model.processor.audio_token_id).to(mask.device)
+    return mask
+
+
+def silent_frames_of_prompt(model: AudioModel, prompt: Prompt) -> torch.Tensor:
+    """(placeholders,) bool, of a spoken prompt."""
+    detect_silence: Any = import_object(str(model.family.silence_detector))
+    silent: torch.Tensor = detect_silence(model.base, model.features_of(prompt.sample).vectors)
+    return silent.cpu()
+
+
+def _digest(prompts: Sequence[Prompt], replies: Sequence[str]) -> int:
+    """The same for a batch in whatever order a resumed training comes to it."""
+    content = "\0".join(f"{prompt.sample.id} {prompt.modality} {reply}" for prompt, reply in zip(prompts, replies))
+    return int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big")
+
+
+def _drop_and_pad(value: torch.Tensor, attention_mask: torch.Tensor, name: str) -> torch.Tensor:
+    """(batch, width, …) -> the places that are there, padded on the left to the longest."""
+    width = int(attention_mask.sum(1).max())
+    if width == attention_mask.shape[1]:
+        return value
+    out = value.new_full((len(value), width, *value.shape[2:]), -100 if name == "labels" else 0)
+    for row, row_mask in enumerate(attention_mask):
+        count = int(row_mask.sum())
+        out[row, width - count :] = value[row, row_mask]
+    return out

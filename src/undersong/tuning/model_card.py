@@ -1,0 +1,67 @@
+"""The card of what a training leaves: how it was made, in the form the hub reads.  Knows words; holds no sample."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from undersong import __version__
+from undersong.models.refs import has_content_hash
+
+if TYPE_CHECKING:
+    from undersong.models.audio_lm import AudioModel
+    from undersong.tuning.canary import CanaryCheck
+    from undersong.tuning.config import LoraRecipe
+    from undersong.tuning.safety_mixing import SafetyMixing
+
+LORA_FIELDS = ("rank", "alpha", "dropout", "targets")
+
+
+def defense_sentences(mixing: SafetyMixing | None, canary_check: CanaryCheck | None) -> str:
+    """What was done against it besides the recipe, as sentences with a space before each; empty: nothing."""
+    sentences = ""
+    if mixing is not None:
+        prompts = len(mixing.prompts)
+        sentences += f" Of what it saw, {mixing.share:.3g} were refusals of {prompts} harmful prompts."
+    if canary_check is not None:
+        limits = ", ".join(f"{name} was above {limit:g}" for name, limit in canary_check.limits.items())
+        sentences += f" It was measured every {canary_check.every} steps, to be stopped when {limits}."
+    return sentences
+
+
+def model_card(
+    model: AudioModel, recipe: LoraRecipe, seed: int, samples: int, modalities: str, defense_text: str, step: int
+) -> str:
+    """`README.md` of a kept folder; `against`: what `defended` says.  A base in a folder of this machine is told by its
+    family and hash alone."""
+    full = recipe.method == "full"
+    public_name = model.name if model.name.startswith("organism:") or not has_content_hash(model.name) else None
+    base = public_name or f"a local {model.family.name}"
+    head = [] if public_name is None or public_name.startswith("organism:") else [f"base_model: {public_name}"]
+    omitted = {
+        "steps",
+        "method",
+        *(LORA_FIELDS if full else ()),
+        *(name for name in ("betas", "thin") if getattr(recipe, name) is None),
+    }
+    values = {name: value for name, value in asdict(recipe).items() if name not in omitted}
+    lines = [
+        "---",
+        *head,
+        *([] if full else ["library_name: peft"]),
+        "tags: [undersong, audio-safety-audit]",
+        "---",
+        f"# {'Decoder, tuned whole' if full else 'LoRA of the decoder'}, step {step}",
+        "",
+        f"Made by undersong {__version__} from {base} (hash {model.fingerprint[:16]}), on {samples} benign samples "
+        f"asked by {modalities}, seed {seed}.{defense_text} Encoder and projector were frozen and are proved unchanged by "
+        "their hashes.",
+        "",
+        "**Made to measure what such a training does to safety: refusals may be gone.** Audit it before any use.",
+        "",
+        "| setting | value |",
+        "|---|---|",
+        *(f"| {name} | {'every linear layer of the decoder blocks' if value is None and name == 'targets' else value} |"
+          for name, value in values.items()),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,247 @@
+"""Tuning of the decoder alone, by LoRA or whole, from audio or text, on `transformers.Trainer`; the rest is proved
+unchanged.
+
+Paper section on fine-tuning; DESIGN rules 5-7.  Knows models; does not know selections, judges or reports.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from undersong.models.audio_lm import AudioModel
+from undersong.models.decoder_weights import load_decoder, trainable_decoder
+from undersong.models.frozen import module_hashes
+from undersong.models.lora import initialize_from_adapter, new_lora
+from undersong.tuning.canary import LOG_PREFIX, CanaryCallback, CanaryCheck
+from undersong.tuning.checkpoints import (
+    DecoderTrainer,
+    MarkCheckpointComplete,
+    SaveAdapterCallback,
+    SaveStep,
+    TrainingDiverged,
+    checkpoint_dir,
+    last_complete_checkpoint,
+)
+from undersong.tuning.config import LoraRecipe
+from undersong.tuning.constrained import ConstrainedTrainer
+from undersong.tuning.distributed import rank, wait_for_all, world_size
+from undersong.tuning.frame_pruning import check_prunable, prune_batch
+from undersong.tuning.model_card import defense_sentences, model_card
+from undersong.tuning.order import sample_order
+from undersong.tuning.reproducibility import temporary_seed
+from undersong.tuning.safety_mixing import SafetyMixing, mix_safety_pairs
+from undersong.tuning.validation import ValidationLossCallback, train_validation_split
+from undersong.types import Prompt, UndersongError
+
+CHECKPOINT_STEPS = 50  # steps; what a kill may cost
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """What a run leaves besides its adapters: a log line a step, and the frozen modules' hashes before and after."""
+
+    log: tuple[dict[str, float], ...]
+    frozen_before: dict[str, str]
+    frozen_after: dict[str, str]
+    measurements: tuple[dict[str, float], ...] = ()  # one a measurement of the canary: step (0: the base) and values
+    stop_step: int | None = None  # the step at which a limit of the canary broke; None: it ran to its end
+
+
+def finetune_decoder(
+    model: AudioModel,
+    prompts: Sequence[Prompt],
+    targets: Sequence[str],
+    recipe: LoraRecipe,
+    seed: int,
+    save_step: SaveStep,
+    resume: Path | None = None,
+    mixing: SafetyMixing | None = None,
+    watch: CanaryCheck | None = None,
+    start: Path | None = None,
+) -> TuningResult:
+    """Train a fresh LoRA on (prompt, target reply) pairs, or one that goes on from a kept folder `start`.
+
+    `keep(name, write)` is called at each of `recipe.steps` with a function that writes a standard PEFT folder.  One
+    seed drives sample order, adapter initialisation and dropout.  `resume`: a folder for this very training's state; a
+    killed one goes on from there and ends with the same bits (what it kept before is not kept again), and the folder is
+    gone in the end.  In several processes (`processes`) each takes its share of every batch, and the first alone keeps.
+
+    Defenses, each off by default and each one change: `recipe.betas` (`constrained`), `mixing` of refusals among the
+    samples, and `watch`, which stops at the first measured step that breaks a limit.  Measured then is every kept step
+    too; one that breaks a limit is not kept, and the last measured step before it is, under its own number.
+    Errors: no samples, a target that is empty, an adapter that reaches the encoder, a number of the
+    log or a tensor to keep that is not finite, an encoder or projector that changed.
+    """
+    if not prompts:
+        raise UndersongError("There is nothing to tune on: the selection is empty.")
+    empty = [prompt.sample.id for prompt, target in zip(prompts, targets) if not target]
+    if empty:
+        raise UndersongError(
+            f"Sample {empty[0]} has no answer to train on ({len(empty)} such); give the column in the manifest."
+        )
+    if recipe.checkpointing and not model.base.supports_gradient_checkpointing:
+        raise UndersongError(f"{model.name} cannot compute activations again; leave out checkpointing.")
+    if recipe.thin is not None:
+        check_prunable(model)
+    hashes_before = module_hashes(model.frozen_modules)
+    train_indices, validation_indices = train_validation_split([prompt.sample for prompt in prompts], recipe.validation)
+    order = [train_indices[i] for i in sample_order(len(train_indices), max(recipe.steps) * recipe.batch, seed)]
+    benign_pairs, validation_pairs = (
+        [(prompts[i], targets[i]) for i in indices] for indices in (order, validation_indices)
+    )
+    pairs = mix_safety_pairs(benign_pairs, mixing.pairs, mixing.share, seed) if mixing else benign_pairs
+    save_callback = SaveAdapterCallback(
+        model,
+        recipe.steps,
+        recipe.method == "full",
+        _model_card_writer(model, recipe, seed, benign_pairs, mixing, watch),
+        save_step,
+    )
+    callbacks: list[TrainerCallback] = [
+        MarkCheckpointComplete(),
+        save_callback,
+        ValidationLossCallback(model, validation_pairs, recipe.steps, recipe.device_batch_size),
+    ]
+    canary = CanaryCallback(watch, recipe.steps, save_callback.write_folder) if watch else None
+    if canary:  # before what is kept, and after a state is vouched for
+        callbacks.insert(1, canary)
+        save_callback.save_step = canary.skip_after_stop(save_step)
+    with temporary_seed(seed), _trainable_model(model, recipe, start) as learner, checkpoint_dir(resume) as state_dir:
+        trainer = _build_trainer(model, learner, pairs, recipe, seed, callbacks, state_dir, resume is not None)
+        try:
+            trainer.train(resume_from_checkpoint=last_complete_checkpoint(state_dir))
+            wait_for_all()
+        finally:
+            if recipe.checkpointing:
+                model.base.gradient_checkpointing_disable()  # the base is shared with other arms
+        if canary and canary.stop_step and canary.last_safe_step not in recipe.steps and rank() == 0:
+            canary.save_last_safe_step(state_dir, save_step)
+    log = _log_lines(trainer.state.log_history)
+    hashes_after = module_hashes(model.frozen_modules)
+    if changed_modules := [name for name in hashes_before if hashes_before[name] != hashes_after[name]]:
+        raise UndersongError(
+            f"Tuning changed {changed_modules[0]} of {model.name}, which must stay frozen; the run is discarded."
+        )
+    if not_finite := [(line, name) for line in log for name, value in line.items() if not isfinite(value)]:
+        line, name = not_finite[0]
+        raise TrainingDiverged(model, f"{name} {line[name]}", int(line["step"]))
+    return TuningResult(
+        log, hashes_before, hashes_after, *((tuple(canary.measurements), canary.stop_step) if canary else ())
+    )
+
+
+def _model_card_writer(
+    model: AudioModel,
+    recipe: LoraRecipe,
+    seed: int,
+    benign_pairs: Sequence[tuple[Prompt, str]],
+    mixing: SafetyMixing | None,
+    canary_check: CanaryCheck | None,
+) -> partial[str]:
+    """The card of a step."""
+    distinct = {(prompt.sample.id, prompt.modality) for prompt, _ in benign_pairs}
+    modalities = " and ".join(sorted({modality for _, modality in distinct}))
+    return partial(model_card, model, recipe, seed, len(distinct), modalities, defense_sentences(mixing, canary_check))
+
+
+def _build_trainer(
+    model: AudioModel,
+    learner: Any,
+    pairs: list[tuple[Prompt, str]],
+    recipe: LoraRecipe,
+    seed: int,
+    callbacks: list[TrainerCallback],
+    state_dir: Path,
+    resumable: bool,
+) -> Trainer:
+    micro = recipe.device_batch_size
+    arguments = TrainingArguments(
+        output_dir=str(state_dir),
+        max_steps=max(recipe.steps),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=recipe.batch // (micro * world_size()),
+        gradient_checkpointing=recipe.checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.schedule,
+        warmup_steps=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.clip,
+        train_sampling_strategy="sequential",  # the order is drawn by `sample_order`, from our own stream
+        remove_unused_columns=False,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # a loss that is no number is told, not replaced by the last one
+        save_strategy="steps" if resumable else "no",
+        save_steps=CHECKPOINT_STEPS,
+        save_total_limit=2,
+        report_to=[],
+        disable_tqdm=True,
+        seed=seed,
+        dataloader_pin_memory=False,
+        use_cpu=model.base.device.type == "cpu",
+    )
+    trainer_class = DecoderTrainer if recipe.method == "full" else Trainer
+    make_trainer = trainer_class if recipe.betas is None else partial(ConstrainedTrainer, betas=recipe.betas)
+    trainer = make_trainer(
+        model=learner,
+        args=arguments,
+        train_dataset=pairs,
+        data_collator=partial(_collate, model, recipe.thin, seed),
+        callbacks=callbacks,
+    )
+    if isinstance(trainer, DecoderTrainer):
+        trainer.audio_model = model
+    trainer.remove_callback(PrinterCallback)  # the log is an artefact, not terminal output
+    return trainer
+
+
+def _collate(
+    model: AudioModel, thin: float | None, seed: int, rows: Sequence[tuple[Prompt, str]]
+) -> dict[str, torch.Tensor]:
+    prompts, targets = [prompt for prompt, _ in rows], [target for _, target in rows]
+    return model.batch(prompts, targets) if thin is None else prune_batch(model, prompts, targets, thin, seed)
+
+
+@contextmanager
+def _trainable_model(model: AudioModel, recipe: LoraRecipe, start: Path | None) -> Iterator[Any]:
+    """What the Trainer trains: the base under a fresh LoRA, or with its decoder free to learn; then as it was."""
+    context = (
+        trainable_decoder(model)
+        if recipe.method == "full"
+        else new_lora(model, recipe.rank, recipe.alpha, recipe.dropout, recipe.targets)
+    )
+    with context as learner:
+        if start is not None:
+            load_decoder(model, start) if recipe.method == "full" else initialize_from_adapter(model, learner, start)
+        # The Trainer calls `.train()` on everything before each step, which would switch on an encoder's dropout and
+        # running statistics; this hook runs after that and before the forward pass.
+        hook = learner.register_forward_pre_hook(lambda *_: model.set_frozen_eval())
+        try:
+            yield learner
+        finally:
+            hook.remove()
+
+
+def _log_lines(history: Sequence[dict[str, float]]) -> tuple[dict[str, float], ...]:
+    """One line a step, with what was measured then: the loss on what was held out, the canary's values."""
+    lines = {int(line["step"]): dict(line) for line in history if "loss" in line}
+    for line in history:
+        measured = {name: line[name] for name in line if name == "validation_loss" or name.startswith(LOG_PREFIX)}
+        if measured and line["step"] in lines:  # a canary is asked before the first step, too
+            lines[int(line["step"])] |= measured
+    return tuple(lines.values())
+
+
+def write_log(result: TuningResult, path: Path) -> None:
+    """`log.jsonl`: one line a step."""
+    path.write_text("".join(json.dumps(line, sort_keys=True, allow_nan=False) + "\n" for line in result.log))

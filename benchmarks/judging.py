@@ -18,13 +18,13 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from undersong.evaluation.judges.yes_no import NO_TOKENS, YES_TOKENS, YesNoLM
-from undersong.evaluation.judging.harmbench import (
+from undersong.evaluation.judges.safety_classifiers import (
     HARMBENCH_GENERATION_START,
     HARMBENCH_PROMPT_START,
     HARMBENCH_RULES,
     harmbench_judge,
 )
+from undersong.evaluation.judges.yes_no import NO_TOKENS, YES_TOKENS, YesNoLM
 
 REPLIES, ROUNDS, WORDS = 64, 5, 32_000
 REQUEST = "paint the red chair"

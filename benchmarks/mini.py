@@ -26,7 +26,7 @@ from undersong.evaluation.prompts import make_prompts
 from undersong.models.audio_lm import AudioModel
 from undersong.models.feature_cache import cache_audio_features
 from undersong.models.load import load_model, supports_bfloat16
-from undersong.models.load_options import Loading
+from undersong.models.load_options import LoadOptions
 from undersong.models.mini.network import MiniAudioEncoder
 from undersong.tuning.config import LoraRecipe
 from undersong.tuning.train import finetune_decoder
@@ -111,7 +111,7 @@ def main() -> None:
     how = {"set_name": "asked", "harmful": False, "modality": "audio", "system": "plain", "system_text": None}
     prompts = make_prompts(samples, **how)
     for dtype in dtypes():
-        model = load_model(more[0] if more else "mini", Loading("cpu", dtype))
+        model = load_model(more[0] if more else "mini", LoadOptions("cpu", dtype))
         print(f"mini, {dtype}: {hearing(model, samples)}", flush=True)
         for measure in (asking, training):
             print(f"mini, {dtype}: {measure(model, prompts)}", flush=True)

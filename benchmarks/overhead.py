@@ -65,7 +65,7 @@ def main() -> None:
         mock.patch.object(running, "_write", clock.timed("report", running._write_outputs)),
         clock.on("work"),
     ):
-        running.run(packaged_study("demo"), Path(folder))
+        running.run_audit(packaged_study("demo"), Path(folder))
     whole = sum(clock.spent.values())
     shares = {name: clock.spent[name] for name in ("store", "statistics", "report")}
     told = ", ".join(f"{name} {seconds:.1f} s ({seconds / whole:.1%})" for name, seconds in shares.items())

@@ -34,12 +34,11 @@ from mini_speech import SEEN
 from mini_stages import measured
 from scipy.stats import fisher_exact
 
-from undersong.corpora.sound.speak import synthesize_speech
-from undersong.corpora.tts import Voice, voice_identity
+from undersong.corpora.tts import Voice, synthesize_speech, voice_identity
 from undersong.models.audio_lm import AudioModel
 from undersong.models.feature_cache import cache_audio_features as hear
 from undersong.models.load import load_model
-from undersong.models.load_options import Loading
+from undersong.models.load_options import LoadOptions
 from undersong.models.mini.assemble import CARD_FILE, assemble_mini
 from undersong.models.mini.base_weights import read_smollm, read_whisper
 from undersong.models.mini.paths import (
@@ -48,7 +47,7 @@ from undersong.models.mini.paths import (
     SMOLLM_VARIABLE,
     WHISPER_ID,
     WHISPER_VARIABLE,
-    parts_beside,
+    checkout_parts,
 )
 from undersong.types import Prompt, Sample, UndersongError
 
@@ -179,7 +178,7 @@ def told_by_environment() -> Where:
     whisper, smollm = (
         os.environ.get(name) or hub for name, hub in ((WHISPER_VARIABLE, WHISPER_ID), (SMOLLM_VARIABLE, SMOLLM_ID))
     )
-    return Where(parts_beside(), Path(said) if said else None, whisper, smollm)
+    return Where(checkout_parts(), Path(said) if said else None, whisper, smollm)
 
 
 def check(where: Where, work: Path) -> list[Line]:
@@ -192,7 +191,7 @@ def check(where: Where, work: Path) -> list[Line]:
     made = assemble_mini(ALIGNED, where.whisper, where.smollm, where.parts, work / "mini")
     for note in made.notes:
         print(note, flush=True)
-    return held_beside(card, ask(load_model(str(made.folder), Loading("cpu", card["dtype"])), prompts))
+    return held_beside(card, ask(load_model(str(made.folder), LoadOptions("cpu", card["dtype"])), prompts))
 
 
 def missing(where: Where) -> list[str]:

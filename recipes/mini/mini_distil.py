@@ -20,8 +20,8 @@ from mini_weights import Base, front_state, load_front, save_front
 from torch import nn
 
 from undersong.models.mini.network import AF3
-from undersong.models.tensors import read_tensors
-from undersong.tuning.order import sample_order
+from undersong.models.weights import read_tensors
+from undersong.tuning.reproducibility import sample_order
 
 FITTED, RIDGE = 12, 1e-3  # batches that the last layer is fitted on; share of the mean square added to it
 

@@ -23,7 +23,7 @@ from mini_texts import WRITTEN
 from mini_weights import Base, front_state, load_front, save_front
 from torch.nn.functional import ctc_loss
 
-from undersong.models.load_options import Loading
+from undersong.models.load_options import LoadOptions
 from undersong.models.mini.network import MiniForConditionalGeneration
 from undersong.store import hash_file
 from undersong.tuning.reproducibility import temporary_seed
@@ -63,10 +63,10 @@ class Training:
     recipe: FrontRecipe
     states: States
     spelled: dict[int, list[int]]
-    loading: Loading
+    loading: LoadOptions
 
 
-def run(work: Path, base: Base, recipe: FrontRecipe, loading: Loading) -> Path:
+def run(work: Path, base: Base, recipe: FrontRecipe, loading: LoadOptions) -> Path:
     """`RECIPE/front.safetensors` in half precision, and its word error rates on the development sentences.
 
     UndersongError: it was begun on other clips or base weights, or it diverged."""
@@ -105,7 +105,7 @@ def _train(
     recipe: FrontRecipe,
     clips: Sequence[dict[str, Any]],
     states: States,
-    loading: Loading,
+    loading: LoadOptions,
 ) -> None:
     rows = learned_rows(clips, recipe)
     targets = {i: base.target(clips[i]["text"]) for i in rows}

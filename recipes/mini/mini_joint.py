@@ -26,9 +26,8 @@ from torch.nn.functional import cross_entropy
 from transformers import get_cosine_schedule_with_warmup
 
 from undersong.evaluation.utility.wer import count_word_errors
-from undersong.models.audio_features import AudioFeatures
+from undersong.models.audio_features import AudioFeatures, clip_key
 from undersong.models.audio_lm import AudioModel
-from undersong.models.ears import clip_key
 from undersong.models.load import load_model
 from undersong.models.lora import new_lora, save_adapter
 from undersong.models.mini import assemble

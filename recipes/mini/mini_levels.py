@@ -14,7 +14,7 @@ from paper_evidence import Contrast, Evidence, Side
 from paper_tables import MARK, level_of, printed
 from paper_verdicts import NOTHING
 
-from undersong.pipeline.published import PublishedRate, published_rates, published_source
+from undersong.pipeline.verify import PublishedRate, published_rates, published_source
 from undersong.report import formatting
 from undersong.report.markdown import escape_markdown, markdown_table
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from undersong.models.audio_lm import AudioModel
 from undersong.models.load import load_model, supports_bfloat16
-from undersong.models.load_options import Loading
+from undersong.models.load_options import LoadOptions
 from undersong.models.mini import assemble
 from undersong.models.mini.network import AF3, CTC
 from undersong.models.mini.paths import ALIGNED, UNALIGNED
@@ -53,11 +53,11 @@ def write_parts(folder: Path, base: Base, front: Path, adapters: Mapping[str, Pa
     return folder
 
 
-def loading_of(asked: argparse.Namespace) -> Loading:
+def loading_of(asked: argparse.Namespace) -> LoadOptions:
     """How the models are loaded, of `--device` and `--dtype`; auto: bfloat16 where the device computes in it."""
     if asked.dtype != "auto":
-        return Loading(asked.device, asked.dtype)
-    return Loading(asked.device, "bfloat16" if supports_bfloat16(asked.device) else "float32")
+        return LoadOptions(asked.device, asked.dtype)
+    return LoadOptions(asked.device, "bfloat16" if supports_bfloat16(asked.device) else "float32")
 
 
 def put_together(
@@ -66,7 +66,7 @@ def put_together(
     base: Base,
     front: Path,
     adapters: Mapping[str, Path],
-    loading: Loading,
+    loading: LoadOptions,
     seed: int,
 ) -> AudioModel:
     """One of MODELS with what is learned so far, loaded."""
@@ -107,7 +107,7 @@ def faults(parts: Path) -> list[str]:
     found += [f"{f.name} is no safetensors file" for f in files if f.suffix == ".safetensors" and not _is_tensors(f)]
     if not (parts / assemble.CARD_FILE).is_file():
         return [*found, "there is no card.json"]
-    return found + [f"{name} is not the file that card.json tells of" for name in assemble.changed_parts(parts)]
+    return found + [f"{name} is not the file that card.json tells of" for name in assemble.find_changed_parts(parts)]
 
 
 def _is_text(file: Path) -> bool:

@@ -26,7 +26,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "pap
 from paper_running import keep_cost
 
 from undersong.corpora import is_local_corpus
-from undersong.models.load_options import Loading
+from undersong.models.load_options import LoadOptions
 from undersong.study import Study, load_studies
 from undersong.types import UndersongError
 
@@ -42,7 +42,7 @@ class Task:
     arm: str
     out: Path
     store: Path
-    loading: Loading
+    loading: LoadOptions
 
     @property
     def name(self) -> str:
@@ -54,7 +54,7 @@ def do(task: Task) -> float:
     """In a process of its own; CPU seconds."""
     import torch
 
-    from undersong.pipeline.run import run, run_arm
+    from undersong.pipeline.run import run_arm, run_audit
 
     torch.set_num_threads(1)
     began = sum(os.times()[:4])
@@ -62,19 +62,19 @@ def do(task: Task) -> float:
     if task.arm:
         run_arm(task.study, task.arm, folder, task.store, loading=task.loading)
     else:
-        run(task.study, folder, task.store, loading=task.loading)
+        run_audit(task.study, folder, task.store, loading=task.loading)
     return sum(os.times()[:4]) - began
 
 
-def tasks_of(study: Study, out: Path, store: Path, loading: Loading) -> list[Task]:
+def tasks_of(study: Study, out: Path, store: Path, loading: LoadOptions) -> list[Task]:
     """The arms of a part and, last, its results.  Those that were made before are only looked up: the store knows model,
     corpora and dtype, which a results file of the same study does not tell."""
-    from undersong.pipeline.arm import arm_names
+    from undersong.pipeline.arm_jobs import arm_names
 
     return [Task(study, arm, out, store, loading) for arm in (*arm_names(study), "")]
 
 
-def run_all(studies: Sequence[Study], out: Path, loading: Loading, workers: int) -> None:
+def run_all(studies: Sequence[Study], out: Path, loading: LoadOptions, workers: int) -> None:
     """Every part, as far as its store does not hold it yet.
 
     Raises what the first task that fails raises, once those that were begun are done.
@@ -154,13 +154,13 @@ def main() -> int:
     return 0
 
 
-def _plan(studies: Sequence[Study], store: Path, loading: Loading) -> None:
-    from undersong.pipeline.planning.plan import plan_of
+def _plan(studies: Sequence[Study], store: Path, loading: LoadOptions) -> None:
+    from undersong.pipeline.planning.plan import plan_study
     from undersong.pipeline.planning.power import design_lines
 
     for study in studies:
         print(study.study)
-        for line in (plan_of(study, store, loading).sentence, *design_lines(study)):
+        for line in (plan_study(study, store, loading).sentence, *design_lines(study)):
             print(f"  {line}")
 
 

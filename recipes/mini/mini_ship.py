@@ -25,7 +25,7 @@ from mini_page import summary
 from mini_parts import faults
 
 from undersong.models.mini.assemble import CARD_FILE
-from undersong.models.mini.paths import parts_beside
+from undersong.models.mini.paths import checkout_parts
 from undersong.types import UndersongError
 
 LEAST = 3  # seeds that are told of
@@ -83,7 +83,7 @@ def _recipe(card: dict[str, Any], stage: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("out/mini"))
-    parser.add_argument("--out", type=Path, default=parts_beside())
+    parser.add_argument("--out", type=Path, default=checkout_parts())
     parser.add_argument("--seeds", type=int, default=LEAST, help="least number that the card tells of")
     asked = parser.parse_args()
     card = ship(asked.work.resolve(), asked.out, asked.seeds)

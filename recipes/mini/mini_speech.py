@@ -19,8 +19,7 @@ import soundfile
 from mini_stages import costed, read_figures, read_lines, same_as_begun, write_figures, write_lines
 from mini_texts import load_texts
 
-from undersong.corpora.sound.speak import synthesize_speech
-from undersong.corpora.tts import Voice
+from undersong.corpora.tts import Voice, synthesize_speech
 from undersong.store import hash_file
 from undersong.types import Sample, UndersongError
 

@@ -26,8 +26,7 @@ from typing import Any
 from mini_alike import clusters, near_pairs, plain
 from mini_stages import read_figures, read_lines, write_figures, write_lines
 
-from undersong.corpora.alike.near import find_similar_texts
-from undersong.corpora.near_duplicates import TEXT_THRESHOLD
+from undersong.corpora.near_duplicates import TEXT_THRESHOLD, find_similar_texts
 from undersong.store import hash_file
 from undersong.types import UndersongError
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from undersong.models.load import check_device
 from undersong.models.mini import assemble, base_weights
 from undersong.models.mini.network import AF3, CTC, MiniForConditionalGeneration
-from undersong.models.tensors import read_tensors
+from undersong.models.weights import read_tensors
 
 AUDIO, WINDOW = "<repo_name>", 7  # the placeholder, one of SmolLM2's code tokens; seconds of the tower's window
 LAYERS = 2  # of the tower that learn, from the top

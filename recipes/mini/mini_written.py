@@ -21,9 +21,8 @@ from mini_stages import costed, read_figures, read_lines, write_figures, write_l
 from mini_texts import WRITTEN, Text, speakable, tidy
 from mini_weights import Base
 
-from undersong.corpora.alike.near import find_similar_texts
-from undersong.corpora.near_duplicates import TEXT_THRESHOLD
-from undersong.models.load_options import Loading
+from undersong.corpora.near_duplicates import TEXT_THRESHOLD, find_similar_texts
+from undersong.models.load_options import LoadOptions
 from undersong.tuning.reproducibility import temporary_seed
 from undersong.types import UndersongError
 
@@ -37,7 +36,7 @@ BEGINNINGS = (
 WORD = re.compile("[a-z]{3,}")
 
 
-def run(work: Path, base: Base, count: int, seed: int, loading: Loading) -> None:
+def run(work: Path, base: Base, count: int, seed: int, loading: LoadOptions) -> None:
     """`written.jsonl`, batch by batch: a killed run goes on where it was.  UndersongError: it was begun for another count or
     seed."""
     file = work / "written.jsonl"

@@ -32,8 +32,7 @@ def build(vocabulary: list[str], seed: int):
     from kimi_codes import build_encoder
     from transformers import WhisperConfig
 
-    from undersong.models.kimi.config import KimiAudioConfig
-    from undersong.models.kimi.network import KimiAudioForCausalLM
+    from undersong.models.kimi.network import KimiAudioConfig, KimiAudioForCausalLM
 
     ear = build_encoder()  # first: it seeds itself
     torch.manual_seed(seed)

@@ -165,7 +165,7 @@ def of_all_clips(corpus, encoder, work: Path) -> list[torch.Tensor]:
     """Code ids of every clip of the world, heard one at a time as the package hears them."""
     from arch import feature_extractor
 
-    from undersong.models.kimi.sound import kimi_audio_inputs
+    from undersong.models.kimi.processing import kimi_audio_inputs
 
     file = work / "kimi" / f"{corpus.world.name}-codes.npz"
     if not file.is_file():

@@ -10,7 +10,7 @@ from paper_claims import BBH, DISTANT, MODAL, ORGANISMS, PINK, SDQA, SYSTEM
 from paper_evidence import Contrast, Evidence, Side, Where
 from paper_verdicts import NOTHING, Estimate
 
-from undersong.pipeline.published import PublishedRate, published_rates
+from undersong.pipeline.verify import PublishedRate, published_rates
 
 PRETRAINED = Where("pretrained")
 FIRST = Side(PRETRAINED, "base")

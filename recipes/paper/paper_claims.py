@@ -1,6 +1,6 @@
 """The paper's claims, and what an organism has to show for or against each; fixed before any of these studies was run.
 
-What it says is told in our words; its figures are read from `undersong.pipeline.published`, with their source.  Knows
+What it says is told in our words; its figures are read from `undersong.pipeline.verify`, with their source.  Knows
 questions; computes nothing.
 """
 

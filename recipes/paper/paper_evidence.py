@@ -18,7 +18,7 @@ from paper_verdicts import Estimate, Expected
 
 from undersong.evaluation.rates import attack_rate, find_set_entry
 from undersong.statistics import RunKey, paired_runs
-from undersong.statistics.critical import critical_value
+from undersong.statistics.rates import critical_value
 from undersong.types import UndersongError
 
 Results = Mapping[str, Any]

@@ -14,10 +14,10 @@ from paper_designs import FILES, Design
 
 from undersong import __version__
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
-from undersong.pipeline.planning.plan import plan_of, summarize_plan
+from undersong.pipeline.planning.plan import plan_study, summarize_plan
 from undersong.pipeline.planning.planning_store import PlanningStore, plan_artifacts
 from undersong.pipeline.planning.power import design_lines
-from undersong.pipeline.run import run
+from undersong.pipeline.run import run_audit
 from undersong.store import write_atomic
 from undersong.study import Study
 
@@ -33,9 +33,9 @@ def run_all(design: Design, out: Path, store: Path, files: Sequence[str] = FILES
             if is_done(study, out / study.study):
                 say("  its results are there")
                 continue
-            for line in (plan_of(study, store).sentence, *design_lines(study)):
+            for line in (plan_study(study, store).sentence, *design_lines(study)):
                 say(f"  {line}")
-            finished = run(study, out / study.study, store)
+            finished = run_audit(study, out / study.study, store)
             keep_cost(out, study.study, finished.cpu_seconds)
             say(f"  {finished.cpu_seconds:.0f} CPU seconds, result hash {finished.result_hash}")
 

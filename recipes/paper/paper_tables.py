@@ -15,7 +15,7 @@ from paper_evidence import Contrast, Evidence, Side
 from paper_verdicts import NOTHING, Estimate
 
 from undersong.pipeline.planning.power import STANDARD_DEVIATIONS
-from undersong.pipeline.published import PublishedRate, published_source
+from undersong.pipeline.verify import PublishedRate, published_source
 from undersong.report import formatting
 from undersong.report.markdown import escape_markdown, markdown_table
 from undersong.statistics import detectable_difference

@@ -1,6 +1,5 @@
-"""The Python API: screen, audit and compare, as the verbs of the same names, with results that a notebook can use.
-
-Options are the verbs' own; what goes wrong is an UndersongError of one sentence.
+"""The Python API: `screen`, `audit` and `compare`, with the options of the commands of the same names and results for
+notebooks.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from undersong.evaluation.multi_model_comparison import (
     multi_model_json,
 )
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
-from undersong.pipeline.frames import import_pandas, to_data_frame
-from undersong.pipeline.run import run
-from undersong.pipeline.screening import Screened, ScreeningOptions
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
+from undersong.pipeline.run import run_audit
+from undersong.pipeline.screening import ScreeningOptions, ScreeningResult
 from undersong.pipeline.screening import run_screening as screen_files
+from undersong.pipeline.screening.output import import_pandas, to_data_frame
 from undersong.report.sections import headline
 from undersong.results.schema import Results, parse_results
 from undersong.study import Study, load_study, parse_study
@@ -39,7 +38,7 @@ def screen(
     harm: str | Path | Mapping[str, str | Path],
     out: str | Path | None = None,
     **options: Any,
-) -> Screened:
+) -> ScreeningResult:
     """How close a pool of benign samples lies to harmful ones, and which of them a rule keeps.
 
     `pool` and `harm`: corpora, as the command line takes them; several harm sets by name.  `out`: folder for tables,
@@ -62,7 +61,7 @@ def screen(
 
 
 @dataclass(frozen=True)
-class Audited:
+class AuditResult:
     """What a study found: its results, checked and typed, and the folder that holds them with report and verdicts."""
 
     folder: Path
@@ -86,10 +85,10 @@ def audit(
     out: str | Path | None = None,
     *,
     store: str | Path | None = None,
-    loading: Loading = DEFAULT_LOAD_OPTIONS,
+    loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
     show_replies: bool = False,
     log: Callable[[str], None] = lambda _line: None,
-) -> Audited:
+) -> AuditResult:
     """Do all that a study says and is not in the store yet.
 
     `study`: a YAML file, its keys and values, or a Study.  `out`: default out/STUDY; `store`: default OUT/store.  `say`
@@ -104,12 +103,12 @@ def audit(
     with warnings.catch_warnings():
         # peft asks transformers for names that it deprecates: nothing that a caller can mend
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\b")
-        study_run = run(study, folder, store_path, loading=loading, show_replies=show_replies, say=log)
-    return Audited(study_run.folder, study_run.result_hash, parse_results(study_run.results))
+        study_run = run_audit(study, folder, store_path, loading=loading, show_replies=show_replies, say=log)
+    return AuditResult(study_run.folder, study_run.result_hash, parse_results(study_run.results))
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparisonResult:
     """Models against a first one, prompt by prompt; `p_adjusted` of an arm is by Holm over all arms."""
 
     arms: tuple[BaselineComparison, ...]
@@ -127,7 +126,7 @@ class Compared:
         return import_pandas().json_normalize(multi_model_json(self.arms)["arms"])
 
 
-def compare(before: Verdicts, after: Verdicts | Mapping[str, Verdicts], **selection: Any) -> Compared:
+def compare(before: Verdicts, after: Verdicts | Mapping[str, Verdicts], **selection: Any) -> ComparisonResult:
     """Two verdict tables, or several against the first, paired by prompt.
 
     `after`: one table, or several by the name of their model.  `choices`: judge, set, modality and system, each a name
@@ -135,7 +134,7 @@ def compare(before: Verdicts, after: Verdicts | Mapping[str, Verdicts], **select
     """
     after_by_name = after if isinstance(after, Mapping) else {_table_name(after, "AFTER"): after}
     after_verdicts = {name: _load_verdicts(verdicts) for name, verdicts in after_by_name.items()}
-    return Compared(
+    return ComparisonResult(
         compare_many(_load_verdicts(before), after_verdicts, baseline_name=_table_name(before, "BEFORE"), **selection)
     )
 

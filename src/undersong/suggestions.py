@@ -1,4 +1,4 @@
-"""What a name that nobody knows may have meant: how errors of that kind end.  Knows words alone."""
+""" "Did you mean …?": the closest valid names for an unknown name, as the end of an error message."""
 
 from __future__ import annotations
 

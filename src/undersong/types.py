@@ -1,4 +1,6 @@
-"""The records that travel between rooms, and the three protocols.  Knows nothing of files, torch or configs."""
+"""Records shared by all packages (samples, prompts, replies, verdicts, embeddings) and the encoder, model and judge
+protocols. Imports no other module of the package.
+"""
 
 from __future__ import annotations
 

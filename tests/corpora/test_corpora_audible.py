@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from undersong.corpora.audio_metadata import apply_audio_metadata, decode_metadata
-from undersong.corpora.sound.audible import inaudible_reason, is_audible
+from undersong.corpora.decode import inaudible_reason, is_audible
 from undersong.types import Clip, Sample
 
 RATE = 16_000

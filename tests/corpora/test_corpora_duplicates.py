@@ -12,9 +12,14 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jaccard
 
 from undersong.corpora import load_clip, near_duplicates
-from undersong.corpora.alike.near import character_ngrams, find_similar_texts
 from undersong.corpora.audio_fingerprint import find_similar_clips, find_similar_fingerprints, fingerprint_clip
-from undersong.corpora.near_duplicates import DuplicatePair, count_duplicates, find_duplicates
+from undersong.corpora.near_duplicates import (
+    DuplicatePair,
+    character_ngrams,
+    count_duplicates,
+    find_duplicates,
+    find_similar_texts,
+)
 from undersong.types import Clip, Quarantined, Sample
 
 Sound = Callable[..., bytes]

@@ -19,8 +19,8 @@ import pytest
 import soundfile
 
 from undersong.corpora import examine, load_clip, load_clips
+from undersong.corpora.decode import is_audible
 from undersong.corpora.integrity import mp3_corruption, ogg_corruption
-from undersong.corpora.sound.audible import is_audible
 from undersong.types import Sample
 
 RATE = 16_000

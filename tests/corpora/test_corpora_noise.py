@@ -12,8 +12,16 @@ from hypothesis import strategies as st
 from scipy.signal import welch
 
 from undersong.corpora import load_clip
-from undersong.corpora.noise import babble_noise, draw_offset, mix_noise, pink_noise, seeded_generator, speech_level
-from undersong.corpora.sound.noisy import load_noise, with_noise
+from undersong.corpora.noise import (
+    babble_noise,
+    draw_offset,
+    load_noise,
+    mix_noise,
+    pink_noise,
+    seeded_generator,
+    speech_level,
+    with_noise,
+)
 from undersong.types import Clip, Sample, UndersongError
 
 RATE = 16_000

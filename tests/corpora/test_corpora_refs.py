@@ -20,7 +20,7 @@ from undersong.corpora import (
     write_corpus,
     write_manifest,
 )
-from undersong.corpora import organism as module
+from undersong.corpora import registry as module
 from undersong.types import Quarantined, Sample, UndersongError
 
 

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from undersong.corpora import load_clip, tts
-from undersong.corpora.sound.audible import is_audible
-from undersong.corpora.sound.speak import synthesize_speech, with_audio
-from undersong.corpora.tts import ESPEAK_ACCENTS, PAPER_VOICES, Voice, synthesize
+from undersong.corpora.decode import is_audible
+from undersong.corpora.tts import ESPEAK_ACCENTS, PAPER_VOICES, Voice, synthesize, synthesize_speech, with_audio
 from undersong.types import Sample, UndersongError
 
 US, FEMALE = Voice("espeak", "en-us"), Voice("espeak", "en-us+f3", 210)

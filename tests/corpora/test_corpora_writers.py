@@ -12,9 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from undersong.corpora import export
-from undersong.corpora.export import dataset_info, write_hub_folder, write_samples
+from undersong.corpora.export import (
+    CHAT_ROW_BUILDERS,
+    dataset_info,
+    write_chats,
+    write_hub_folder,
+    write_messages,
+    write_samples,
+)
 from undersong.corpora.formats import open_manifest
-from undersong.corpora.forms.conversations import CHAT_ROW_BUILDERS, write_chats, write_messages
 from undersong.corpora.rows import FIELDS
 from undersong.types import Sample, UndersongError
 

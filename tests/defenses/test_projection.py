@@ -9,8 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from undersong.defenses.lora_updates import project_off_direction, project_safe_lora, update_cosine, zero_layers
-from undersong.defenses.updates import LoraUpdate, read_lora_updates, rewrite_adapter
+from undersong.defenses.lora_updates import (
+    LoraUpdate,
+    project_off_direction,
+    project_safe_lora,
+    read_lora_updates,
+    rewrite_adapter,
+    update_cosine,
+    zero_layers,
+)
 from undersong.types import UndersongError
 
 DIM, RANK = 6, 2

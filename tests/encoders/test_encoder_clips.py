@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 
 from undersong.encoders import clip_encoder
 from undersong.encoders.batching import Progress, format_duration, progress_lines
-from undersong.encoders.spoken.clips import ClipEncoder
-from undersong.encoders.spoken.speech_pool import compute_moments, pool_moments
+from undersong.encoders.clip_encoder import ClipEncoder
 from undersong.encoders.windowing import (
     AudioWindow,
     WindowedEncoder,
     WindowNetwork,
+    compute_moments,
     consecutive_windows,
     evenly_spaced_windows,
+    pool_moments,
     windows_per_pass,
 )
 from undersong.types import PooledVector, Sample, UndersongError
@@ -96,9 +97,11 @@ def test_nothing_but_unreadable_items(silent) -> None:
 def test_files_are_not_decoded_far_ahead(spoken, monkeypatch) -> None:
     """Where clips are long, a few at a time."""
     started: list[str] = []
-    plain = clip_encoder.audible
-    monkeypatch.setattr(clip_encoder, "audible", lambda sample, rate: started.append(sample.id) or plain(sample, rate))
-    monkeypatch.setattr(clip_encoder, "SECONDS_AHEAD", 0.25)
+    plain = clip_encoder.decode_clip
+    monkeypatch.setattr(
+        clip_encoder, "decode_clip", lambda sample, rate: started.append(sample.id) or plain(sample, rate)
+    )
+    monkeypatch.setattr(clip_encoder, "MAX_SECONDS_AHEAD", 0.25)
     found = clip_encoder.decode_clips([spoken(f"s{i}", 0.1) for i in range(40)], 16_000, threads=2)
     for read in range(1, 11):
         next(found)

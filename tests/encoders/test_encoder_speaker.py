@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from undersong.corpora import load_clip
-from undersong.encoders import make_encoder, speaker
-from undersong.encoders.registry import encoder_weights_hash
+from undersong.encoders import speaker
+from undersong.encoders.registry import encoder_weights_hash, make_encoder
 from undersong.encoders.spec import parse_encoder
 from undersong.types import UndersongError
 

@@ -9,11 +9,13 @@ import tiny_asr
 import tiny_speech
 
 from undersong.corpora import load_clip
-from undersong.encoders.asr import EMPTY_REASON, ENDLESS_REASON, Transcriber, load_transcriber
-from undersong.encoders.batching import Progress
-from undersong.encoders.written.transcripts import (
+from undersong.encoders.asr import (
+    EMPTY_REASON,
+    ENDLESS_REASON,
+    Transcriber,
     Transcript,
     Transcripts,
+    load_transcriber,
     read_transcripts,
     samples_without_text,
     transcripts_from_table,
@@ -21,6 +23,7 @@ from undersong.encoders.written.transcripts import (
     with_transcripts,
     write_transcripts,
 )
+from undersong.encoders.batching import Progress
 from undersong.types import Quarantined, Sample, UndersongError
 
 

@@ -29,7 +29,7 @@ def parquet(path: Path, ids: list, rows: object, kind: pa.DataType | None = None
 
 @pytest.mark.parametrize("shard", [3, 100])
 def test_there_and_back(tmp_path, monkeypatch, shard: int) -> None:
-    monkeypatch.setattr(vectors, "SHARD", shard)
+    monkeypatch.setattr(vectors, "ROWS_PER_FILE", shard)
     made = embeddings()
     write_embeddings(made, tmp_path)
     assert len(list(tmp_path.glob("embeddings-*.parquet"))) == -(-7 // shard)

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from undersong.corpora import load_clip
+from undersong.encoders.clip_encoder import ClipEncoder
 from undersong.encoders.speech import speech_encoder
-from undersong.encoders.spoken.clips import ClipEncoder
 
 RATE = 16_000
 

@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from undersong.cli.compare import compare
+from undersong.cli.compare import compare_command
 from undersong.evaluation.comparison import compare_verdicts, comparison_json, comparison_sentence
 from undersong.evaluation.verdicts import write_verdicts
 from undersong.statistics import clustered_rate, compare_paired, mcnemar_exact, newcombe_paired, wilson_interval
@@ -171,7 +171,7 @@ def run(tmp_path):
     def main():
         """The command line."""
 
-    app.command()(compare)
+    app.command()(compare_command)
 
     def call(before, after, *options, form="parquet"):
         paths = [tmp_path / f"{name}.{form}" for name in ("before", "after")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from undersong.evaluation.comprehension.repetition import Repetition, corpus_word_error_rate, judge_repetitions
+from undersong.evaluation.comprehension import Repetition, corpus_word_error_rate, judge_repetitions
 from undersong.evaluation.utility.wer import WordErrors
 from undersong.types import Prompt, Reply, Sample, UndersongError
 

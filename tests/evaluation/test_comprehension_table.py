@@ -9,18 +9,19 @@ from typing import Any
 import pytest
 
 from undersong.encoders import make_encoder
-from undersong.evaluation.comprehension.measured import (
+from undersong.evaluation.comprehension import (
     check_comprehension,
     make_repetition_prompts,
     measure_prompt_comprehension,
+    read_comprehension,
     request_texts_by_cluster,
+    write_comprehension,
 )
-from undersong.evaluation.comprehension.table import read_comprehension, write_comprehension
-from undersong.study import Comprehension
+from undersong.study import ComprehensionSettings
 from undersong.types import Encoder, Prompt, Reply, Sample, UndersongError, Verdict
 
 TEXTS = ("paint the red boat", "wash the old lamp", "fold the green chair", "open the heavy door")
-HOW = Comprehension(encoder="tfidf", level=0.25)
+HOW = ComprehensionSettings(encoder="tfidf", level=0.25)
 SAMPLES = [Sample(f"q{i}", text=text, group=f"g{i}") for i, text in enumerate(TEXTS)]
 
 
@@ -114,7 +115,7 @@ def test_what_is_not_installed_is_said_beforehand(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("undersong.encoders.text.find_spec", lambda _name: None)
     check_comprehension(asked("audio"), HOW)  # which needs no such package
     with pytest.raises(UndersongError, match="The encoder text needs sentence-transformers"):
-        check_comprehension(asked("audio"), Comprehension(level=0.25))
+        check_comprehension(asked("audio"), ComprehensionSettings(level=0.25))
     monkeypatch.setitem(sys.modules, "jiwer", None)
     with pytest.raises(UndersongError, match="Counting word errors needs jiwer"):
         check_comprehension(asked("audio"), HOW)

@@ -8,13 +8,13 @@ import pytest
 from tiny_judge import WORDS, save
 
 from undersong.evaluation.judges.registry import make_judge
-from undersong.evaluation.judges.yes_no import YesNoLM
-from undersong.evaluation.judging.harmbench import (
+from undersong.evaluation.judges.safety_classifiers import (
     HARMBENCH_GENERATION_START,
     HARMBENCH_PROMPT_START,
     HARMBENCH_RULES,
     harmbench_judge,
 )
+from undersong.evaluation.judges.yes_no import YesNoLM
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 
@@ -116,7 +116,7 @@ def test_it_judges_a_manifest(folder: Path, tmp_path: Path) -> None:
     """`evaluate --judge harmbench:REF` on a packaged organism."""
     import pyarrow.parquet as pq
 
-    from undersong.pipeline.alone import EvaluationOptions, evaluate_manifest
+    from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
 
     question = EvaluationOptions("harm", True, "text", judge=f"harmbench:{folder}", limit=4)
     rates = evaluate_manifest("organism:unseen-harm", "organism:kimi", tmp_path / "out", options=question)
@@ -130,7 +130,7 @@ def test_it_judges_a_study(folder: Path, tmp_path: Path) -> None:
     """The audited model is asked everything first, and then leaves memory to the judge."""
     import json
 
-    from undersong.pipeline.run import run
+    from undersong.pipeline.run import run_audit
     from undersong.study import parse_study
 
     data = {
@@ -142,7 +142,7 @@ def test_it_judges_a_study(folder: Path, tmp_path: Path) -> None:
         "evaluation": {"modalities": ["text"], "judge": f"harmbench:{folder}", "also": ["exact", "keyword"], "limit": 4,
                        "refusals": ["i cannot help with that"]},
     }  # fmt: skip
-    run(parse_study(data, "judged"), tmp_path / "out")
+    run_audit(parse_study(data, "judged"), tmp_path / "out")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     judges = {entry["set"]: entry["judge"] for one in results["runs"] for entry in one["sets"]}
     assert judges == {"harm": "harmbench", "benign": "keyword"}

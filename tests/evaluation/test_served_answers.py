@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import pytest
 from tiny_server import TinyServer, broken, choice, plain_environment  # noqa: F401
 
-from undersong.evaluation.serving.answers import ServerReply, parse_completion
-from undersong.evaluation.serving.client import ChatClient
+from undersong.evaluation.serving.client import ChatClient, ServerReply, parse_completion
 from undersong.evaluation.serving.endpoint import parse_endpoint
 
 

@@ -12,8 +12,7 @@ import pytest
 from tiny_server import TinyServer, broken, choice, cut, hang_up, plain_environment, slow, status, user_text  # noqa: F401
 
 from undersong.encoders.batching import Progress
-from undersong.evaluation.serving.answers import ServerReply
-from undersong.evaluation.serving.client import ChatClient, Messages
+from undersong.evaluation.serving.client import ChatClient, Messages, ServerReply
 from undersong.evaluation.serving.endpoint import parse_endpoint
 from undersong.types import UndersongError
 

@@ -18,7 +18,7 @@ from tiny_server import TinyServer, choice, plain_environment, status, user_text
 
 from undersong.evaluation.serving.client import ChatClient
 from undersong.evaluation.serving.served_model import ServedModel, encode_wav, openai_messages, served_model
-from undersong.models.conversation import chat_messages
+from undersong.models.chat import chat_messages
 from undersong.types import Clip, Prompt, Reply, Sample, UndersongError
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.evaluation.usefulness.options import parse_options
 from undersong.evaluation.utility.bbh import bbh_judge
+from undersong.evaluation.utility.multiple_choice import parse_options
 from undersong.types import Sample, UndersongError
 
 DATA = Path(os.environ.get("UNDERSONG_DATA", "no-data"), "bbh")  # the folder `bbh` of the published repository

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.evaluation.usefulness.named import UTILITY_JUDGES
-from undersong.evaluation.usefulness.options import parse_options
-from undersong.evaluation.utility.multiple_choice import parse_choice, reference_letter
+from undersong.evaluation.judges.registry import UTILITY_JUDGES
+from undersong.evaluation.utility.multiple_choice import parse_choice, parse_options, reference_letter
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 QUESTION = "What is the capital of France?\nA. London\nB. Paris\nC. Vitamin C\nD. Both A and B"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from undersong.evaluation.judges.registry import UTILITY_JUDGES
 from undersong.evaluation.judges.rule_based import keyword_judge
-from undersong.evaluation.usefulness.named import UTILITY_JUDGES
 from undersong.evaluation.utility.base import MeanScore, is_refusal, mean_score
 from undersong.types import VERDICTS, Prompt, Reply, Sample, UndersongError, Verdict
 
@@ -110,7 +110,7 @@ def test_wer_without_jiwer_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_making_the_others_does_not_import_jiwer() -> None:
-    code = "import sys; from undersong.evaluation.usefulness.named import utility_judges as u; u['f1'](); u['choice']()"
+    code = "import sys; from undersong.evaluation.judges.registry import utility_judges as u; u['f1'](); u['choice']()"
     seen = subprocess.run([sys.executable, "-c", f"{code}; print('jiwer' in sys.modules, 'torch' in sys.modules)"],
                           capture_output=True, text=True, check=True)  # fmt: skip
     assert seen.stdout.split() == ["False", "False"]

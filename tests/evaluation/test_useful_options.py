@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from undersong.evaluation.usefulness.options import parse_options
-from undersong.evaluation.utility.multiple_choice import parse_choice
+from undersong.evaluation.utility.multiple_choice import parse_choice, parse_options
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from undersong.evaluation.usefulness.named import UTILITY_JUDGES
+from undersong.evaluation.judges.registry import UTILITY_JUDGES
 from undersong.evaluation.utility.base import Grade
 from undersong.evaluation.utility.spoken_qa import contains_judge, f1_judge, squad_words, token_f1
 from undersong.types import Sample, UndersongError

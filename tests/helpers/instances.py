@@ -17,8 +17,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import pad
 
 from undersong.models.kimi.load import kimi_extractor, load_kimi
-from undersong.models.kimi.processing import CHAT_TEMPLATE, kimi_tokenizer
-from undersong.models.kimi.sound import kimi_audio_inputs
+from undersong.models.kimi.processing import CHAT_TEMPLATE, kimi_audio_inputs, kimi_tokenizer
 
 KIMI = "moonshot_kimia"
 KINDS = (*zoo.FAMILIES, KIMI)  # model types

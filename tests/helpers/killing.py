@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from undersong.pipeline.run import run
+from undersong.pipeline.run import run_audit
 from undersong.pipeline.screening import ScreeningOptions, run_screening
 from undersong.scale import embedding_job
 from undersong.study import parse_study
@@ -35,7 +35,7 @@ def screening(out: Path, store: Path, _argument: str) -> object:
 
 def audit(out: Path, store: Path, keys: str) -> object:
     """A study, and the hash of its results with every verdict."""
-    done = run(parse_study(json.loads(keys), "s"), out, store)
+    done = run_audit(parse_study(json.loads(keys), "s"), out, store)
     return [done.result_hash, (out / "verdicts.parquet").read_bytes().hex(), done.results["runs"]]
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from undersong.pipeline.screening import Screened, ScreeningOptions
+from undersong.pipeline.screening import ScreeningOptions, ScreeningResult
 from undersong.pipeline.screening import run_screening as run
 
 
 def screen(pool: str | Path, harm: str | Path | Mapping[str, str | Path], out: str | Path, **options: Any) -> Any:
     """`Screened`; None for a job of its own shards."""
-    made: Screened | None = run(pool, harm, out, ScreeningOptions(**options))
+    made: ScreeningResult | None = run(pool, harm, out, ScreeningOptions(**options))
     return made

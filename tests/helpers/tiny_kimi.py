@@ -11,11 +11,9 @@ import torch
 from transformers import PreTrainedTokenizerFast, WhisperConfig, WhisperFeatureExtractor
 
 from undersong.models.kimi.audio_tokenizer import CodesConfig, CodesEncoder
-from undersong.models.kimi.config import KimiAudioConfig
 from undersong.models.kimi.load import save_kimi
-from undersong.models.kimi.network import KimiAudioForCausalLM
-from undersong.models.kimi.processing import SPECIAL_TOKEN_COUNT, kimi_tokenizer
-from undersong.models.kimi.sound import kimi_audio_inputs
+from undersong.models.kimi.network import KimiAudioConfig, KimiAudioForCausalLM
+from undersong.models.kimi.processing import SPECIAL_TOKEN_COUNT, kimi_audio_inputs, kimi_tokenizer
 
 RATE, WINDOW, MELS, DIM, LAYERS, EAR, CODES = 16_000, 2, 16, 32, 2, 16, 24
 MERGES = ["th", "the", " the", "an", "and", " and", "in", "ing", "on", " on", "ou", "you", " you", "er", "re", "ho"]

@@ -16,7 +16,7 @@ from transformers import TrainingArguments as Arguments
 
 from undersong import UndersongCallback, UndersongError
 from undersong.models.load import load_model
-from undersong.pipeline.alone import EvaluationOptions, evaluate_manifest
+from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
 from undersong.pipeline.standalone.inputs import cache_all_audio
 
 TAUGHT = "then take the chair"

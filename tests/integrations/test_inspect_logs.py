@@ -20,10 +20,10 @@ from inspect_ai.log import EvalLog, list_eval_logs, read_eval_log, write_eval_lo
 from inspect_ai.scorer import includes
 
 from undersong.cli import main
-from undersong.evaluation.said import read_reply_table
+from undersong.evaluation.replies import read_reply_table
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.integrations.inspect.logs import write_logs
-from undersong.pipeline.run import run
+from undersong.pipeline.run import run_audit
 from undersong.study import parse_study
 from undersong.types import UndersongError, Verdict
 
@@ -38,7 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [json.loads(line) for line in tables[0].read_text().splitlines()]
     lost = [{**line, "reply": "", "finish": "error", "error": "HTTP 500"} for line in lines[:4]]
     tables[0].write_text("".join(json.dumps(line) + "\n" for line in [*lost, *lines[4:]]))
-    return run(parse_study(written(place, study(*tables)), "s"), place / "out").folder
+    return run_audit(parse_study(written(place, study(*tables)), "s"), place / "out").folder
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +242,7 @@ def test_what_cannot_be_written_or_read_is_a_sentence(
     assert not (tmp_path / "new").exists()
     (tmp_path / "broken.eval").write_bytes(b"PK nothing")
     refused("cannot be read as a log of inspect_ai", "compare", tmp_path / "broken.eval", tmp_path / "broken.eval2")
-    for module in ("undersong.cli.export_eval", "undersong.evaluation.table_rows"):
+    for module in ("undersong.cli.report", "undersong.evaluation.table_rows"):
         monkeypatch.setattr(f"{module}.find_spec", lambda _name: None)
     refused("pip install 'undersong[inspect]'", "export-eval", results, "--out", tmp_path / "new")
     refused("pip install 'undersong[inspect]'", "compare", tmp_path / "broken.eval", tmp_path / "broken.eval2")

@@ -29,15 +29,14 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolInfo
 
-from undersong.evaluation.replies import read_replies
-from undersong.evaluation.said import read_reply_table
+from undersong.evaluation.replies import read_replies, read_reply_table
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.integrations.inspect.messages import UnusableClipError, prompt_of_messages
 from undersong.integrations.inspect.provider import UndersongAPI
 from undersong.integrations.inspect.scorers import SCORERS
 from undersong.models.load import load_model
 from undersong.models.lora import new_lora, save_adapter, use_adapter
-from undersong.pipeline.alone import EvaluationOptions, evaluate_manifest
+from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
 from undersong.types import UndersongError
 
 LIMIT = 6

@@ -16,9 +16,7 @@ from inspect_ai.scorer import SampleScore, includes
 
 from undersong.evaluation.rates import set_rates
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.integrations.inspect.metrics import rates
-from undersong.integrations.inspect.scorers import SCORERS, make_scorer
-from undersong.integrations.inspect.scores import score_of, verdict_of_score
+from undersong.integrations.inspect.scorers import SCORERS, make_scorer, rates, score_of, verdict_of_score
 from undersong.study.judge_names import JUDGE_KINDS
 from undersong.types import UndersongError, Verdict
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from undersong.mechanism.matched import contrast_mismatches
+from undersong.mechanism.contrast_sets import contrast_mismatches
 from undersong.types import Sample
 
 

@@ -8,16 +8,15 @@ import pytest
 from planted import COMPLIES, LAYERS, LOSES, REFUSES, WRITES, Planted, prompts
 
 from undersong.mechanism import fit_direction
-from undersong.mechanism.choosing import select_direction
 from undersong.mechanism.direction_selection import (
     ablate_direction,
     add_direction,
     evaluate_candidates,
     random_direction_p_value,
     random_directions,
+    select_direction,
 )
-from undersong.mechanism.localization import measure_recovery, patched_refusal_scores
-from undersong.mechanism.parts import disable_lora_modules, lora_parts
+from undersong.mechanism.localization import disable_lora_modules, lora_parts, measure_recovery, patched_refusal_scores
 from undersong.mechanism.refusal_score import first_token_kl, first_tokens, refusal_scores, refusal_tokens
 from undersong.types import UndersongError
 

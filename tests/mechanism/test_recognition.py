@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from undersong.mechanism.recognition import (
+from undersong.mechanism.probes import (
     MIN_PROBE_BEHAVIORS,
     behavior_ids,
     harm_probe_decision_values,

@@ -22,19 +22,17 @@ from transformers import GenerationConfig
 from undersong.mechanism import fit_direction
 from undersong.mechanism.direction_selection import ablate_direction, add_direction
 from undersong.mechanism.interventions import replacement
-from undersong.mechanism.localization import patched_refusal_scores
-from undersong.mechanism.parts import disable_lora_modules, lora_parts
+from undersong.mechanism.localization import disable_lora_modules, lora_parts, patched_refusal_scores
 from undersong.mechanism.refusal_score import refusal_scores
 from undersong.models.audio_features import AudioEncodingError
 from undersong.models.audio_lm import AudioModel
-from undersong.models.conversation import chat_messages
-from undersong.models.families import FAMILIES, family_of
-from undersong.models.family import BY_ROLE
+from undersong.models.chat import chat_messages
+from undersong.models.families import BY_ROLE, FAMILIES, family_of
 from undersong.models.feature_cache import load_features, save_features
-from undersong.models.frozen import module_hashes
 from undersong.models.load import load_model
-from undersong.models.load_options import Loading
+from undersong.models.load_options import LoadOptions
 from undersong.models.lora import new_lora, save_adapter, use_adapter
+from undersong.models.weights import module_hashes
 from undersong.tuning.config import LoraRecipe
 from undersong.tuning.train import finetune_decoder
 from undersong.types import Clip, Prompt, Sample, UndersongError
@@ -411,7 +409,7 @@ def test_an_adapter_is_taken_apart_by_layer_kind_and_half(case: Case) -> None:
 
 # --- loading ---------------------------------------------------------------------------------------------------------
 def test_half_precision_hears_and_speaks(case: Case) -> None:
-    model = load_model(str(case.folder), Loading(dtype="bfloat16"))
+    model = load_model(str(case.folder), LoadOptions(dtype="bfloat16"))
     model.heard = dict(zip((clip.id for clip in CLIPS), model.hear(CLIPS)))
     assert model.heard["clip0"].vectors.dtype == torch.bfloat16
     full, half = case.model.heard["clip2"].valid_vectors(), model.heard["clip2"].valid_vectors()

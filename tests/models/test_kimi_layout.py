@@ -10,8 +10,7 @@ import torch
 from transformers import WhisperConfig
 
 from undersong.models.kimi.audio_tokenizer import CodesConfig, CodesEncoder
-from undersong.models.kimi.config import KimiAudioConfig
-from undersong.models.kimi.network import KimiAudioForCausalLM
+from undersong.models.kimi.network import KimiAudioConfig, KimiAudioForCausalLM
 
 LAYOUT = Path(__file__).parent / "data" / "kimi_layout.json"
 BYTES, BYTES_A_NUMBER = 19_532_673_280, 2  # total_size of the released index; bfloat16

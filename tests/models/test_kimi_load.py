@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_kimi import LAYERS, MELS
 
-from undersong.models.kimi.config import KimiAudioConfig
 from undersong.models.kimi.load import (
     TOKENIZER_FOLDER,
     TOKENIZER_ID,
@@ -23,8 +22,8 @@ from undersong.models.kimi.load import (
     load_kimi,
     save_kimi,
 )
-from undersong.models.kimi.network import KimiAudioForCausalLM
-from undersong.models.kimi.sound import kimi_audio_inputs
+from undersong.models.kimi.network import KimiAudioConfig, KimiAudioForCausalLM
+from undersong.models.kimi.processing import kimi_audio_inputs
 from undersong.types import UndersongError
 
 WHOLE = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}

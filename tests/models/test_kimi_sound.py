@@ -10,7 +10,7 @@ import tiny_kimi
 import torch
 from transformers import WhisperFeatureExtractor
 
-from undersong.models.kimi.sound import FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN, kimi_audio_inputs
+from undersong.models.kimi.processing import FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN, kimi_audio_inputs
 from undersong.types import UndersongError
 
 SAMPLES = tiny_kimi.WINDOW * tiny_kimi.RATE

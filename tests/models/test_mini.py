@@ -21,7 +21,7 @@ from undersong.models.load import load_model
 from undersong.models.mini import paths
 from undersong.models.mini.assemble import TABLE_BUFFER, assemble_mini
 from undersong.models.mini.base_weights import weights_hash
-from undersong.models.mini.network import MiniConfig, MiniForConditionalGeneration, quiet_frames
+from undersong.models.mini.network import MiniConfig, MiniForConditionalGeneration, silent_frames
 from undersong.models.mini.paths import mini_folder
 from undersong.models.refs import model_folder, model_hash
 from undersong.types import UndersongError
@@ -143,7 +143,7 @@ def test_nothing_but_a_mini_is_replaced(
 
 
 def test_parts_are_found_in_a_checkout(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "parts_beside", lambda: tmp_path / "site-packages" / "models" / "mini")
+    monkeypatch.setattr(paths, "checkout_parts", lambda: tmp_path / "site-packages" / "models" / "mini")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UndersongError, match="go to a checkout of undersong"):
         paths.shipped_parts()
@@ -265,7 +265,7 @@ def test_audio_flamingo_3s_own_projector_may_take_its_place(base: Path, tmp_path
     projector = model.base.model.multi_modal_projector
     assert type(projector) is AudioFlamingo3MultiModalProjector
     (heard,) = model.hear(tiny_af3.CLIPS[2:3])
-    assert not quiet_frames(model.base, heard.vectors).any()
+    assert not silent_frames(model.base, heard.vectors).any()
     kept = load_file(tmp_path / "parts" / "front.safetensors")["model.multi_modal_projector.linear_2.weight"]
     assert torch.equal(projector.linear_2.weight, kept.float())
     with pytest.raises(ValueError, match="there is no projector 'linear'; it is ctc or af3"):
@@ -305,10 +305,10 @@ def test_the_projector_reads_and_a_blank_is_nothing(base: Path) -> None:
         torch.testing.assert_close(projector.log_odds(states, torch.tensor([3, 7])), odds[:, [0, 4, 8]])
         projector.blank_bias.fill_(1e4)
         assert projector(states).abs().max() == 0
-        assert quiet_frames(model, projector(states)).all()
+        assert silent_frames(model, projector(states)).all()
         projector.blank_bias.fill_(-1e4)
         projector.log_sharpness.fill_(5.0)
-        assert not quiet_frames(model, projector(states)).any()
+        assert not silent_frames(model, projector(states)).any()
 
 
 def test_speech_and_writing_in_one_batch(base: Path, parts: Path, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from undersong.models.audio_lm import AudioModel
-from undersong.models.frozen import module_hashes
 from undersong.models.lora import new_lora
+from undersong.models.weights import module_hashes
 
 
 def module(dtype: torch.dtype = torch.float32) -> nn.Module:

@@ -14,9 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_af3 import CLIPS, RATE, clip
 
-from undersong.models.audio_features import AudioFeatures
+from undersong.models.audio_features import AudioFeatures, clip_key
 from undersong.models.audio_lm import AudioModel
-from undersong.models.ears import clip_key
 from undersong.models.feature_cache import cache_audio_features, load_features, save_features
 from undersong.types import PooledVector, Sample, UndersongError
 

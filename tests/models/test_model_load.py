@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from undersong.models import refs
 from undersong.models.audio_lm import AudioModel
 from undersong.models.load import load_model
-from undersong.models.load_options import Loading
+from undersong.models.load_options import LoadOptions
 from undersong.models.refs import model_folder, model_hash, organism_folder
 from undersong.types import Prompt, Sample, UndersongError
 
@@ -149,14 +149,14 @@ def test_what_is_no_model_is_refused(ref: str) -> None:
 
 def test_a_place_that_is_not_there(tiny_folder: Path) -> None:
     with pytest.raises(UndersongError, match="The device 'abacus' cannot be used"):
-        load_model(str(tiny_folder), Loading(device="abacus"))
+        load_model(str(tiny_folder), LoadOptions(device="abacus"))
     with pytest.raises(UndersongError, match="no dtype 'float31' for models; take float32, bfloat16, float16"):
-        Loading(dtype="float31")
+        LoadOptions(dtype="float31")
 
 
 def test_a_place_that_holds_nothing(tiny_folder: Path) -> None:
     with pytest.raises(UndersongError, match="The device 'meta' holds no weights"):
-        load_model(str(tiny_folder), Loading(device="meta"))
+        load_model(str(tiny_folder), LoadOptions(device="meta"))
 
 
 def test_a_hub_ids_hash_is_of_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,12 +184,12 @@ def test_a_folder_loads_as_it_was_saved(tiny_folder: Path, shared_tiny: AudioMod
     assert shared_tiny.name == str(tiny_folder)
     assert shared_tiny.sampling_rate == 16_000
     assert shared_tiny.layers == 2
-    assert load_model(str(tiny_folder), Loading(dtype="bfloat16")).base.dtype == torch.bfloat16
+    assert load_model(str(tiny_folder), LoadOptions(dtype="bfloat16")).base.dtype == torch.bfloat16
 
 
 def test_bfloat16_models_hear_and_speak(tiny_folder: Path) -> None:
     """The tower does not cast its inputs; the adapter must."""
-    model = load_model(str(tiny_folder), Loading(dtype="bfloat16"))
+    model = load_model(str(tiny_folder), LoadOptions(dtype="bfloat16"))
     model.heard = dict(zip((c.id for c in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
     assert {heard.vectors.dtype for heard in model.heard.values()} == {torch.bfloat16}
     assert {heard.valid_vectors().dtype for heard in model.heard.values()} == {np.dtype("float32")}

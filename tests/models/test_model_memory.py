@@ -10,11 +10,11 @@ import torch
 from instances import KINDS
 
 from undersong.models import load, memory
-from undersong.models.identify import resolve_model
 from undersong.models.load import load_model
-from undersong.models.load_options import Loading
+from undersong.models.load_options import LoadOptions
 from undersong.models.lora import new_lora
 from undersong.models.memory import ParameterCounts, count_parameters
+from undersong.models.refs import resolve_model
 from undersong.types import UndersongError
 
 
@@ -32,45 +32,49 @@ def test_the_count_is_that_of_the_loaded_network(kind: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("loading", "size"),
     [
-        (Loading(), 4 * 110),
-        (Loading(dtype="bfloat16"), 2 * 110),
-        (Loading(dtype="bfloat16", quantize=8), 100 + 2 * 10),
-        (Loading(dtype="float16", quantize=4), 50 + 2 * 10),
+        (LoadOptions(), 4 * 110),
+        (LoadOptions(dtype="bfloat16"), 2 * 110),
+        (LoadOptions(dtype="bfloat16", quantize=8), 100 + 2 * 10),
+        (LoadOptions(dtype="float16", quantize=4), 50 + 2 * 10),
     ],
 )
-def test_what_weights_take(loading: Loading, size: int) -> None:
+def test_what_weights_take(loading: LoadOptions, size: int) -> None:
     assert ParameterCounts(linear=100, other=10).num_bytes(loading) == size
 
 
 def sizes(tiny_folder: Path) -> dict[str, int]:
     weights = count_parameters(*(resolve_model(str(tiny_folder))[i] for i in (0, 2, 1)))
-    ways = {"float32": Loading(), "bfloat16": Loading(dtype="bfloat16"), "4": Loading(dtype="bfloat16", quantize=4)}
+    ways = {
+        "float32": LoadOptions(),
+        "bfloat16": LoadOptions(dtype="bfloat16"),
+        "4": LoadOptions(dtype="bfloat16", quantize=4),
+    }
     return {name: weights.num_bytes(way) for name, way in ways.items()}
 
 
 def test_what_would_fit_is_said(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = sizes(tiny_folder)
-    monkeypatch.setattr(memory, "available", lambda device: size["bfloat16"])
+    monkeypatch.setattr(memory, "available_memory", lambda device: size["bfloat16"])
     with pytest.raises(UndersongError, match=r"needs 0\.0 GiB .*\(float32\) and cpu has .* bfloat16 would need .*"):
         load_model(str(tiny_folder))
-    assert load_model(str(tiny_folder), Loading(dtype="bfloat16"))
-    monkeypatch.setattr(memory, "available", lambda device: size["4"])
+    assert load_model(str(tiny_folder), LoadOptions(dtype="bfloat16"))
+    monkeypatch.setattr(memory, "available_memory", lambda device: size["4"])
     with pytest.raises(UndersongError, match=r"free; --quantize 4 would need"):
-        load_model(str(tiny_folder), Loading(dtype="bfloat16"))
-    monkeypatch.setattr(memory, "available", lambda device: 10)
+        load_model(str(tiny_folder), LoadOptions(dtype="bfloat16"))
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10)
     with pytest.raises(UndersongError, match="take a larger machine, or spread it with --device-map auto"):
         load_model(str(tiny_folder))
 
 
 def test_nothing_is_read_of_what_does_not_fit(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available", lambda device: 10)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10)
     monkeypatch.setattr(load, "load_processor", lambda *_args, **_more: pytest.fail("read"))
     with pytest.raises(UndersongError, match="GiB free"):
         load_model(str(tiny_folder))
 
 
 def test_free_memory_is_a_number_of_bytes() -> None:
-    assert 2**20 < memory.available("cpu") < 2**50
+    assert 2**20 < memory.available_memory("cpu") < 2**50
 
 
 def test_a_config_that_makes_no_network_is_refused(tmp_path: Path) -> None:
@@ -84,16 +88,16 @@ def test_a_config_that_makes_no_network_is_refused(tmp_path: Path) -> None:
 def test_quantizing_needs_its_package(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "find_spec", lambda name: None)
     with pytest.raises(UndersongError, match=r"4 bits needs bitsandbytes; pip install 'undersong\[quantize\]'"):
-        load_model(str(tiny_folder), Loading(quantize=4))
+        load_model(str(tiny_folder), LoadOptions(quantize=4))
     with pytest.raises(UndersongError, match="not quantized to 3 bits; take 4 or 8"):
-        Loading(quantize=3)
+        LoadOptions(quantize=3)
 
 
 def test_where_and_how_reach_transformers(tiny_folder: Path) -> None:
-    model = load_model(str(tiny_folder), Loading(device_map="cpu", attn_implementation="eager"))
+    model = load_model(str(tiny_folder), LoadOptions(device_map="cpu", attn_implementation="eager"))
     assert model.decoder.config._attn_implementation == "eager"
     with pytest.raises(UndersongError, match="could not be loaded as AudioFlamingo3"):
-        load_model(str(tiny_folder), Loading(attn_implementation="flash_attention_7"))
+        load_model(str(tiny_folder), LoadOptions(attn_implementation="flash_attention_7"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

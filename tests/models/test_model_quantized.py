@@ -11,7 +11,7 @@ import torch
 
 from undersong.models.doctor import diagnose_model
 from undersong.models.load import load_model
-from undersong.models.load_options import Loading
+from undersong.models.load_options import LoadOptions
 from undersong.models.lora import use_adapter
 from undersong.tuning.config import LoraRecipe
 from undersong.tuning.train import finetune_decoder
@@ -28,17 +28,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(("bits", "kind"), [(8, "Linear8bitLt"), (4, "Linear4bit")])
 def test_only_the_decoders_blocks_are_quantized(folder: Path, bits: int, kind: str) -> None:
-    model = load_model(str(folder), Loading(dtype="bfloat16", quantize=bits))
+    model = load_model(str(folder), LoadOptions(dtype="bfloat16", quantize=bits))
     small = {name for name, module in model.base.named_modules() if type(module).__name__ == kind}
     assert small == set(model.linear_paths())
-    plain = load_model(str(folder), Loading(dtype="bfloat16"))
+    plain = load_model(str(folder), LoadOptions(dtype="bfloat16"))
     (heard,), (other,) = model.hear(tiny_af3.CLIPS[:1]), plain.hear(tiny_af3.CLIPS[:1])
     assert torch.equal(heard.vectors, other.vectors)  # encoder and projector are as they were
 
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_the_doctor_is_content(folder: Path, bits: int) -> None:
-    checks = list(diagnose_model(str(folder), Loading(dtype="bfloat16", quantize=bits)))
+    checks = list(diagnose_model(str(folder), LoadOptions(dtype="bfloat16", quantize=bits)))
     assert [f"{check.name}: {check.detail}" for check in checks if not check.passed] == []
     assert len(checks) == 8
 
@@ -47,7 +47,7 @@ def test_the_doctor_is_content(folder: Path, bits: int) -> None:
 def test_a_lora_on_a_quantized_decoder(folder: Path, bits: int, tmp_path: Path) -> None:
     """QLoRA (Dettmers et al., arXiv 2305.14314): it learns, the quantized weights stay to the bit, and what it made is
     a plain PEFT folder that is put on again."""
-    how = Loading(dtype="bfloat16", quantize=bits)
+    how = LoadOptions(dtype="bfloat16", quantize=bits)
     model = load_model(str(folder), how)
     model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
     asked = [tiny_af3.spoken(i) for i in range(4)]

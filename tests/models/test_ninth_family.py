@@ -13,7 +13,7 @@ from zoo_text import tokenizer, whisper
 
 from undersong.models import families
 from undersong.models.doctor import diagnose_model
-from undersong.models.family import Family
+from undersong.models.families import Family
 from undersong.models.load import load_model
 from undersong.types import Clip, UndersongError
 

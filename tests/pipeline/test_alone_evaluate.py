@@ -12,8 +12,9 @@ import pytest
 from undersong.cli import main
 from undersong.evaluation.replies import read_replies
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.pipeline.alone import EvaluationOptions, apply_protocol, evaluate_manifest, tune_manifest
-from undersong.study.protocols import PUBLISHED_PROMPTS
+from undersong.pipeline.standalone.evaluate import EvaluationOptions, apply_protocol, evaluate_manifest
+from undersong.pipeline.standalone.tune import tune_manifest
+from undersong.study.presets import PUBLISHED_PROMPTS
 from undersong.types import UndersongError
 
 ANSWER = "then take the lamp"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from undersong.models.load_options import Loading
-from undersong.pipeline.alone import tune_manifest
+from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone import tune
+from undersong.pipeline.standalone.tune import tune_manifest
 from undersong.proximity import Selection, ids_hash, selection_to_json
 from undersong.types import UndersongError
 
@@ -120,7 +120,7 @@ def test_what_is_wrong_is_said_before_the_model(
 
 
 def test_a_device_that_is_not_there_is_refused(manifest: Path, tmp_path: Path) -> None:
-    chosen, there = selection(tmp_path, "a"), Loading(device="abacus")
+    chosen, there = selection(tmp_path, "a"), LoadOptions(device="abacus")
     with pytest.raises(UndersongError, match="device 'abacus' cannot be used"):
         tune_manifest(manifest, "organism:af3", tmp_path / "out", chosen, recipe=RECIPE, loading=there)
 

@@ -11,9 +11,9 @@ from recorded import record, study
 from undersong.corpora import open_corpus
 from undersong.evaluation.utility.wer import count_word_errors
 from undersong.pipeline.planning import plan as module
-from undersong.pipeline.run import run
+from undersong.pipeline.run import run_audit
 from undersong.study import packaged_study, parse_study, with_models
-from undersong.study.protocols import PUBLISHED_PROMPTS, Manner
+from undersong.study.presets import PUBLISHED_PROMPTS, PromptSettings
 from undersong.types import UndersongError
 
 
@@ -28,7 +28,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: dict[str, Any])
         return note(self, stage, version, config, inputs, make, **more)
 
     monkeypatch.setattr(module.PlanningStore, "get_or_make", noted)
-    module.plan_of(parse_study(data, "s"), tmp_path / "store")
+    module.plan_study(parse_study(data, "s"), tmp_path / "store")
     return found
 
 
@@ -60,7 +60,7 @@ def test_the_published_values() -> None:
         512,
         256,
     ]
-    assert PUBLISHED_PROMPTS["Qwen2.5-Omni"] == Manner("Please respond to the request.", 256, first=False)
+    assert PUBLISHED_PROMPTS["Qwen2.5-Omni"] == PromptSettings("Please respond to the request.", 256, first=False)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_usefulness_is_a_judge_of_one_set(tmp_path: Path) -> None:
     data = study(table)
     data["sets"]["near"] |= {"judge": "contains"}
     data["evaluation"] |= {"also": ["refusal"]}
-    done = run(parse_study(data, "s"), tmp_path / "out")
+    done = run_audit(parse_study(data, "s"), tmp_path / "out")
     (base,) = done.results["runs"]
     entries = {(entry["set"], entry["system"]): entry for entry in base["sets"]}
     assert {entry["judge"] for (name, _), entry in entries.items() if name == "near"} == {"contains"}
@@ -118,7 +118,7 @@ def test_word_errors_of_a_set_are_over_all_its_words(tmp_path: Path) -> None:
     table = record(tmp_path / "said.jsonl")
     data = study(table)
     data["sets"]["near"] |= {"judge": "wer"}
-    (base,) = run(parse_study(data, "s"), tmp_path / "out").results["runs"]
+    (base,) = run_audit(parse_study(data, "s"), tmp_path / "out").results["runs"]
     near = next(entry for entry in base["sets"] if (entry["set"], entry["system"]) == ("near", "plain"))
     found = [
         count_word_errors(sample.answer or sample.text or "", "sure here it is")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from undersong.pipeline.run import run
+from undersong.pipeline.run import run_audit
 from undersong.report import render_html
 from undersong.study import Study
 
@@ -47,7 +47,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, calls: list[str]) -> dict[
 
         patch.setattr(cls, "forward", counted)
     try:
-        return run(Study.model_validate(STUDY), tmp_path_factory.mktemp("two")).results
+        return run_audit(Study.model_validate(STUDY), tmp_path_factory.mktemp("two")).results
     finally:
         patch.undo()
 
@@ -157,4 +157,4 @@ def test_a_view_that_a_family_does_not_have_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         UndersongError, match=r"Axis codes: Audio Flamingo 3 .* has no view 'codes'; take internal, .*tower"
     ):
-        run(Study.model_validate(wrong), tmp_path)
+        run_audit(Study.model_validate(wrong), tmp_path)

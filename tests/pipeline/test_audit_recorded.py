@@ -15,12 +15,12 @@ import pytest
 from recorded import record, study
 
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
-from undersong.pipeline.alone import EvaluationOptions, evaluate_manifest
 from undersong.pipeline.output_folder import check_study_folder
-from undersong.pipeline.planning.plan import memory_lines, plan_of
+from undersong.pipeline.planning.plan import memory_lines, plan_study
 from undersong.pipeline.planning.power import design_lines, independent_units
 from undersong.pipeline.report_audio import reload_report_audio
-from undersong.pipeline.run import run
+from undersong.pipeline.run import run_audit
+from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
 from undersong.report import render_html
 from undersong.study import parse_study
 from undersong.types import UndersongError
@@ -30,7 +30,7 @@ from undersong.types import UndersongError
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     place = tmp_path_factory.mktemp("recorded")
     tables = record(place / "before.jsonl"), record(place / "after.jsonl", refused="sure here it is")
-    done = run(parse_study(study(*tables), "s"), place / "out")
+    done = run_audit(parse_study(study(*tables), "s"), place / "out")
     assert (place / "out" / "report.html").stat().st_size > 10_000
     return done.results
 
@@ -62,7 +62,7 @@ def test_replies_that_failed_are_told(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in table.read_text().splitlines()]
     lost = [{**line, "reply": "", "finish": "error", "error": "HTTP 500"} for line in lines[:64]]
     table.write_text("".join(json.dumps(line) + "\n" for line in [*lost, *lines[64:]]))
-    done = run(parse_study(study(table), "s"), tmp_path / "out")
+    done = run_audit(parse_study(study(table), "s"), tmp_path / "out")
     assert any(note.startswith("64 of 216 replies to harmful prompts failed") for note in done.results["notes"])
     page = " ".join((tmp_path / "out" / "report.html").read_text().split())
     assert "did not refuse <span" in page
@@ -82,11 +82,11 @@ def test_it_loads_no_torch(tmp_path: Path) -> None:
 def test_other_replies_are_another_artefact(tmp_path: Path) -> None:
     table = record(tmp_path / "said.jsonl")
     asked = parse_study(study(table), "s")
-    run(asked, tmp_path / "out", tmp_path / "store")
-    rows = {row.stage: row for row in plan_of(asked, tmp_path / "store").rows}
+    run_audit(asked, tmp_path / "out", tmp_path / "store")
+    rows = {row.stage: row for row in plan_study(asked, tmp_path / "store").rows}
     assert rows["replies"].done == rows["replies"].total == 1
     record(table, refused="no way")
-    rows = {row.stage: row for row in plan_of(asked, tmp_path / "store").rows}
+    rows = {row.stage: row for row in plan_study(asked, tmp_path / "store").rows}
     assert (rows["replies"].done, rows["verdicts"].done, rows["proximity"].done) == (0, 0, 2)
 
 
@@ -105,10 +105,10 @@ def test_code_of_one_s_own_is_part_of_what_is_asked(tmp_path: Path) -> None:
     judge, encoder = f"python-refusal:{tmp_path}/mine.py:refuses", f"python:{tmp_path}/mine.py:Lengths"
     evaluation = {"judge": judge, "modalities": ["text"], "systems": {"plain": None, "safe": "refuse harm"}}
     asked = parse_study(study(table, evaluation=evaluation, axes={"words": "tfidf", "lengths": encoder}), "s")
-    done = run(asked, tmp_path / "out", tmp_path / "store")
+    done = run_audit(asked, tmp_path / "out", tmp_path / "store")
     assert {entry["non_refusal_rate"] for entry in done.results["runs"][0]["sets"] if entry["harmful"]} == {0.0}
     (tmp_path / "mine.py").write_text(mine + "\nraise SystemError('a plan ran it')\n")
-    rows = {row.stage: row for row in plan_of(asked, tmp_path / "store").rows}
+    rows = {row.stage: row for row in plan_study(asked, tmp_path / "store").rows}
     assert (rows["replies"].done, rows["verdicts"].done, rows["embeddings"].done) == (1, 0, 2)
 
 
@@ -135,36 +135,36 @@ def test_what_cannot_be_asked_of_it_is_refused_first(tmp_path: Path, change: dic
     table = record(tmp_path / "said.jsonl")
     asked = parse_study(study(table, **change), "s")
     with pytest.raises(UndersongError, match=said):
-        run(asked, tmp_path / "out")
+        run_audit(asked, tmp_path / "out")
 
 
 def test_results_are_never_written_over_those_of_another_study(tmp_path: Path) -> None:
     out, table = tmp_path / "out", record(tmp_path / "said.jsonl")
     mine = parse_study(study(table), "s")
-    run(mine, out)
+    run_audit(mine, out)
     before = (out / "results.json").read_bytes()
     other = parse_study(study(table, study="other"), "s")
     with pytest.raises(UndersongError, match="holds results of the study 'recorded', not of 'other'; name another"):
-        run(other, out)
+        run_audit(other, out)
     assert (out / "results.json").read_bytes() == before
     changed = parse_study(study(table, system_defense=None), "s")
-    assert run(changed, out).results["study"]["config"]["system_defense"] is None
+    assert run_audit(changed, out).results["study"]["config"]["system_defense"] is None
     for name in ("results.json", "verdicts.parquet", "results.parquet", "report.html", "report.md"):
         (out / name).unlink()
-    run(mine, out)  # a run that was killed before it had results goes on
+    run_audit(mine, out)  # a run that was killed before it had results goes on
 
 
 def test_a_folder_of_somebody_else_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     mine = parse_study(study(record(tmp_path / "said.jsonl")), "s")
     with pytest.raises(UndersongError, match=r"holds said\.jsonl, and no results of a study; name a new folder"):
-        run(mine, tmp_path)
+        run_audit(mine, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["said.jsonl"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "results.json").write_text("[1]")
     with pytest.raises(UndersongError, match="holds results of no study"):
-        run(mine, tmp_path / "mine")
+        run_audit(mine, tmp_path / "mine")
     with pytest.raises(UndersongError, match="is a file; give a folder"):
-        run(mine, tmp_path / "said.jsonl")
+        run_audit(mine, tmp_path / "said.jsonl")
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / ".writing-7-results.json").touch()  # of a run that was killed while it wrote, with --store
     check_study_folder(tmp_path / "cut", "recorded", tmp_path / "elsewhere")

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from undersong.pipeline.planning.plan import plan_of
+from undersong.pipeline.planning.plan import plan_study
 from undersong.pipeline.planning.power import count_recipe_contrasts, design_lines, independent_units
-from undersong.pipeline.run import run
+from undersong.pipeline.run import run_audit
 from undersong.proximity import Selection, parse_rule
 from undersong.results.records import RunRecord
 from undersong.results.variance import _distinct_trainings
@@ -54,10 +54,10 @@ def study(**changes: Any) -> Study:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("rules") / "out"
-    planned = plan_of(study(), out / "store")
+    planned = plan_study(study(), out / "store")
     assert "upper limits until the pool is screened" in planned.sentence
-    run(study(), out)
-    again = plan_of(study(), out / "store")
+    run_audit(study(), out)
+    again = plan_study(study(), out / "store")
     assert again.sentence.startswith("All ")
     return json.loads((out / "results.json").read_text())
 
@@ -159,17 +159,17 @@ def test_slips_are_refused_before_anything_is_made(tmp_path: Path) -> None:
     for axis, fraction, to in (("semantic", 0.25, "main"), ("acoustic", 0.5, "main"), ("acoustic", 0.25, "other")):
         keep, none = f"random:{fraction}+matched(speaker)", f"keeps {fraction} of axis {axis} by {to}"
         with pytest.raises(UndersongError, match=f"to be like closest, and no such arm {none}"):
-            run(rules(axis=axis, keep=keep, to=to, like="closest"), tmp_path / "out")
+            run_audit(rules(axis=axis, keep=keep, to=to, like="closest"), tmp_path / "out")
     for wrong, message in (("closest:0.25+near(x)", "is no modifier"), ("closest:0.25+within(acoustic)", "itself")):
         with pytest.raises(UndersongError, match=message):
-            run(rules(axis="acoustic", keep=wrong), tmp_path / "out")
+            run_audit(rules(axis="acoustic", keep=wrong), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_random_samples_like_the_closest_part_closeness_from_what_comes_with_it(tmp_path: Path) -> None:
     """They have the closest's own shares of objects, at another draw each; and closest is compared with them."""
     rule = {"axis": "acoustic", "keep": "random:0.25+matched(object)", "like": "closest"}
-    finished = run(study(selection={**DATA["selection"], "rules": {"alike": rule}}), tmp_path / "out")
+    finished = run_audit(study(selection={**DATA["selection"], "rules": {"alike": rule}}), tmp_path / "out")
     chosen = {(one["kind"], one["draw"]): one for one in finished.results["selections"]}
     assert chosen["alike", 0]["hash"] != chosen["alike", 1]["hash"]
     shares = [
@@ -187,7 +187,7 @@ def test_random_samples_like_the_closest_part_closeness_from_what_comes_with_it(
 
 def test_columns_of_a_corpus_are_mapped(tmp_path: Path) -> None:
     """A pool whose text is called otherwise; one that has no such column is told so."""
-    from undersong.pipeline import stages
+    from undersong import stages
     from undersong.stages.context import RunContext
     from undersong.store import Store
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from undersong.pipeline.planning.plan import plan_of
+from undersong.pipeline.planning.plan import plan_study
 from undersong.pipeline.planning.power import design_lines
-from undersong.pipeline.run import run
+from undersong.pipeline.run import run_audit
 from undersong.study import Study, parse_study
 
 
@@ -25,10 +25,10 @@ def alone() -> Study:
 
 
 def test_only_the_base_is_asked(tmp_path: Path) -> None:
-    planned = plan_of(alone(), tmp_path / "store")
+    planned = plan_study(alone(), tmp_path / "store")
     assert {row.stage: row.total for row in planned.rows} == {"corpus": 3, "features": 3, "replies": 1, "verdicts": 1}
     (line,) = design_lines(alone())
     assert "nothing is trained" in line
-    done = run(alone(), tmp_path, tmp_path / "store")
+    done = run_audit(alone(), tmp_path, tmp_path / "store")
     assert [one["arm"] for one in done.results["runs"]] == ["base"]
     assert (tmp_path / "report.html").is_file()

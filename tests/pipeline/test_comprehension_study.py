@@ -19,14 +19,14 @@ from undersong.corpora import filter_samples, load_clips, open_corpus
 from undersong.evaluation.replies import read_replies
 from undersong.evaluation.serving.served_model import SAMPLE_RATE, encode_wav
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
-from undersong.pipeline.alone import EvaluationOptions, comprehension_options, evaluate_manifest
-from undersong.pipeline.arm import audit_arm
+from undersong.pipeline.arm_jobs import audit_arm
 from undersong.pipeline.planning.plan import summarize_plan
 from undersong.pipeline.planning.planning_store import plan_artifacts
-from undersong.pipeline.run import run
+from undersong.pipeline.run import run_audit
+from undersong.pipeline.standalone.evaluate import EvaluationOptions, comprehension_options, evaluate_manifest
 from undersong.stages.context import RunContext
 from undersong.store import Store
-from undersong.study import Comprehension, Study, parse_study
+from undersong.study import ComprehensionSettings, Study, parse_study
 from undersong.types import Sample, UndersongError
 
 HARM, WHERE = "organism:test-harm", {"speaker": ["A", "B"]}
@@ -83,7 +83,7 @@ def served(server: TinyServer, **evaluation: Any) -> Study:
 @pytest.fixture(scope="module")
 def finished(server: TinyServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("served") / "out"
-    run(served(server, comprehension=HOW), out)
+    run_audit(served(server, comprehension=HOW), out)
     return out
 
 
@@ -145,7 +145,7 @@ def test_the_report_shows_it(finished: Path) -> None:
 def test_nothing_of_it_where_it_is_off(server: TinyServer, finished: Path, tmp_path: Path) -> None:
     """The same replies and verdicts by the same names, and results that know no such key."""
     count = len(server.asked)
-    done = run(served(server), tmp_path / "out", finished / "store")
+    done = run_audit(served(server), tmp_path / "out", finished / "store")
     assert len(server.asked) == count  # replies are filed as with it
     assert "comprehension" not in json.dumps({**done.results, "provenance": None})
     assert "comprehension" not in json.dumps(served(server).model_dump(mode="json"))
@@ -160,14 +160,14 @@ def test_evaluate_tells_the_same(server: TinyServer, finished: Path, asked: list
     for number, clip in enumerate(load_clips(asked, SAMPLE_RATE)[0]):
         (tmp_path / f"{number}.wav").write_bytes(encode_wav(clip))
     (tmp_path / "harm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    question = EvaluationOptions(judge="keyword", comprehension=Comprehension(**HOW))
+    question = EvaluationOptions(judge="keyword", comprehension=ComprehensionSettings(**HOW))
     entry = evaluate_manifest(tmp_path / "harm.jsonl", f"served:{server.ref}", tmp_path / "out", options=question)
     results = json.loads((finished / "results.json").read_text())
     assert entry["comprehension"] == results["runs"][0]["sets"][0]["comprehension"]
     assert stat.S_IMODE((tmp_path / "out" / "repetitions.parquet").stat().st_mode) == 0o600
     assert (tmp_path / "out" / "comprehension.parquet").is_file()
     config = json.loads((tmp_path / "out" / "provenance.json").read_text())["config"]
-    assert config["comprehension"] == Comprehension(**HOW).model_dump()
+    assert config["comprehension"] == ComprehensionSettings(**HOW).model_dump()
     plain = evaluate_manifest(tmp_path / "harm.jsonl", f"served:{server.ref}", tmp_path / "off",
                               options=EvaluationOptions(judge="keyword"))  # fmt: skip
     assert {key: value for key, value in entry.items() if key != "comprehension"} == plain
@@ -190,7 +190,7 @@ def test_every_arm_is_asked_and_a_plan_and_a_job_know_it(tmp_path: Path) -> None
     audit_arm(study, RunContext(Store(root)), "base", lambda _line: None)
     begun = set((root / "replies").glob("[!.]*"))
     assert len(begun) == 5  # the base and the last step twice, the step before once
-    done = run(study, tmp_path / "out", root)
+    done = run_audit(study, tmp_path / "out", root)
     # Under the defense's text, which repeats as the arm does; and tuned again, as it is and under that text.
     assert len(set((root / "replies").glob("[!.]*")) - begun) == 1 + 3
     asked = {(one["arm"], one["step"]): one["sets"] for one in done.results["runs"]}
@@ -208,10 +208,10 @@ def test_what_cannot_be_told_is_refused_first(tmp_path: Path) -> None:
     data = tiny_study({"kinds": ["closest"]})
     data["evaluation"] |= {"comprehension": {"encoder": "tfidf"}}
     with pytest.raises(UndersongError, match="Set harm has 12 requests, and among fewer than 20 none"):
-        run(parse_study(data, "s"), tmp_path / "out")
+        run_audit(parse_study(data, "s"), tmp_path / "out")
     data["models"] = ["recorded:said.jsonl"]
     with pytest.raises(UndersongError, match=r"said\.jsonl cannot be asked to repeat what it heard"):
-        run(parse_study(data, "s"), tmp_path / "out")
+        run_audit(parse_study(data, "s"), tmp_path / "out")
     data["evaluation"] |= {"comprehension": {"encoder": "logmel"}}
     with pytest.raises(UndersongError, match="'logmel' reads none; take text"):
         parse_study(data, "s")
@@ -220,11 +220,11 @@ def test_what_cannot_be_told_is_refused_first(tmp_path: Path) -> None:
 def test_options_of_the_verb_are_read() -> None:
     assert comprehension_options(None) is None
     found = comprehension_options("tfidf", instruction="again", word_error_rate=None, level=0.2)
-    assert found == Comprehension(encoder="tfidf", instruction="again", level=0.2)
+    assert found == ComprehensionSettings(encoder="tfidf", instruction="again", level=0.2)
     with pytest.raises(UndersongError, match="not by which encoder; add --comprehension"):
         comprehension_options(None, instruction=None, level=0.2)
     with pytest.raises(UndersongError, match="Comprehension's level: Input should be less than 1"):
         comprehension_options("tfidf", level=2.0)
-    how = EvaluationOptions(harmful=False, comprehension=Comprehension(encoder="tfidf"))
+    how = EvaluationOptions(harmful=False, comprehension=ComprehensionSettings(encoder="tfidf"))
     with pytest.raises(UndersongError, match="Comprehension is told of harmful prompts"):
         evaluate_manifest("organism:test-near", "organism:af3", "nowhere", options=how)

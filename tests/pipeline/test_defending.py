@@ -13,8 +13,8 @@ import yaml
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from undersong.pipeline.planning.plan import plan_of
-from undersong.pipeline.run import run
+from undersong.pipeline.planning.plan import plan_study
+from undersong.pipeline.run import run_audit
 from undersong.store import Store
 from undersong.study import Study, parse_study
 from undersong.types import UndersongError
@@ -65,7 +65,7 @@ def study_of(**change: Any) -> Study:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("defended") / "out"
-    run(study_of(), out)
+    run_audit(study_of(), out)
     return out
 
 
@@ -196,9 +196,9 @@ def test_one_defense_is_recommended_with_its_reason_or_none(results: dict[str, A
 
 
 def test_a_second_run_does_nothing_and_says_the_same(folder: Path, results: dict[str, Any], tmp_path: Path) -> None:
-    planned = plan_of(study_of(), folder / "store")
+    planned = plan_study(study_of(), folder / "store")
     assert all(row.total == row.done for row in planned.rows)
-    again = run(study_of(), tmp_path / "again", folder / "store")
+    again = run_audit(study_of(), tmp_path / "again", folder / "store")
     assert again.result_hash == results["provenance"]["result_hash"]
 
 
@@ -260,9 +260,9 @@ def test_slips_in_the_study_file_are_refused(change: dict[str, Any], message: st
 def test_what_defends_may_not_be_what_is_measured(tmp_path: Path) -> None:
     mixing = {"mixing": {"corpus": "organism:test-harm", "refusal": REFUSAL}}
     with pytest.raises(UndersongError, match="What defends, organism:test-harm, and the set harm overlap"):
-        run(study_of(defenses={"x": mixing}), tmp_path / "out")
+        run_audit(study_of(defenses={"x": mixing}), tmp_path / "out")
     with pytest.raises(UndersongError, match="harmful contrast set and the set harm overlap"):
-        run(study_of(mechanism=STUDY["mechanism"] | {"harmful": "organism:test-harm"}), tmp_path / "out")
+        run_audit(study_of(mechanism=STUDY["mechanism"] | {"harmful": "organism:test-harm"}), tmp_path / "out")
 
 
 def trained(folder: Path) -> bool:
@@ -272,23 +272,23 @@ def trained(folder: Path) -> bool:
 def test_a_base_that_refuses_nothing_has_no_refusal_to_bring_back(tmp_path: Path) -> None:
     study = study_of(models=["organism:af3-unaligned"], defenses={"x": {"steering": {}}})
     with pytest.raises(UndersongError, match=r"refuses none of the .* so there is no refusal to bring back"):
-        run(study, tmp_path / "out")
+        run_audit(study, tmp_path / "out")
     assert not trained(tmp_path / "out")
 
 
 def test_what_cannot_be_defended_with_is_told_before_anything_is_trained(tmp_path: Path) -> None:
     other = {"x": {"projection": {"unaligned": "organism:qwen"}}}
     with pytest.raises(UndersongError, match=r"Defense x: organism:qwen is a Qwen2.5-Omni, and organism:af3 a Audio"):
-        run(study_of(defenses=other), tmp_path / "out")
+        run_audit(study_of(defenses=other), tmp_path / "out")
     itself = {"x": {"projection": {"unaligned": "organism:af3"}}}
     with pytest.raises(UndersongError, match=r"organism:af3 is organism:af3 itself, so that alignment moved nothing"):
-        run(study_of(defenses=itself), tmp_path / "out")
+        run_audit(study_of(defenses=itself), tmp_path / "out")
     both = STUDY["mechanism"] | {"harmless": "organism:contrast-harm"}
     with pytest.raises(UndersongError, match="The harmful contrast set and the harmless one overlap"):
-        run(study_of(mechanism=both), tmp_path / "out")
+        run_audit(study_of(mechanism=both), tmp_path / "out")
     few = tmp_path / "few.jsonl"
     few.write_text("".join(json.dumps({"id": str(i), "text": f"how do i paint {i}"}) + "\n" for i in range(5)))
     contrast = STUDY["mechanism"] | {"harmless": str(few)}
     with pytest.raises(UndersongError, match="harmless contrast set has 5 behaviours, and defense x needs 8"):
-        run(study_of(defenses={"x": {"removal": {}}}, mechanism=contrast), tmp_path / "out")
+        run_audit(study_of(defenses={"x": {"removal": {}}}, mechanism=contrast), tmp_path / "out")
     assert not trained(tmp_path / "out")

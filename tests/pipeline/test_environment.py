@@ -66,12 +66,12 @@ def test_a_disk_that_takes_nothing_is_told(doctor, monkeypatch: pytest.MonkeyPat
     assert (code, lines["store"][0]) == (1, "no")
     assert "No space left on device" in lines["store"][1]
     monkeypatch.undo()
-    monkeypatch.setattr(environment, "LEAST_DISK", 1e9)
+    monkeypatch.setattr(environment, "MIN_DISK_GB", 1e9)
     assert environment._check_store(Path("nowhere/deep"))[0] is False
 
 
 def test_an_old_python_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "PYTHON", (9, 1))
+    monkeypatch.setattr(environment, "MIN_PYTHON", (9, 1))
     good, said = environment._check_python()
     assert not good
     assert said.endswith("undersong needs 9.1 or newer")

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from pages import commands, page, run
 
-from undersong.study.defenses import Defense
-from undersong.study.systems import DEFENSE_SYSTEM_PROMPTS
+from undersong.study.defenses import DefenseSettings
+from undersong.study.presets import DEFENSE_SYSTEM_PROMPTS
 
 PAGE = page("explain-and-defend")
 COMMANDS = commands(PAGE)
@@ -19,10 +19,10 @@ COMMANDS = commands(PAGE)
 def test_the_defenses_of_the_page_are_defenses() -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
     told = yaml.safe_load(block)["defenses"]
-    changes = {name for settings in told.values() for name in Defense.model_validate(settings).changes}
-    assert changes == set(Defense.model_fields)
+    changes = {name for settings in told.values() for name in DefenseSettings.model_validate(settings).changes}
+    assert changes == set(DefenseSettings.model_fields)
     table = PAGE.split("| defense | what is done |")[1].split("\n\n")[0]
-    assert set(re.findall(r"^\| `(\w+)`", table, re.M)) == set(Defense.model_fields)
+    assert set(re.findall(r"^\| `(\w+)`", table, re.M)) == set(DefenseSettings.model_fields)
     assert {"published", "published-script"} <= set(DEFENSE_SYSTEM_PROMPTS)
     assert sum(name.startswith("paraphrase") for name in DEFENSE_SYSTEM_PROMPTS) == 3
 

@@ -10,10 +10,10 @@ import pytest
 import soundfile
 import tiny_af3
 
+from undersong import stages
 from undersong.encoders.embeddings import read_embeddings
 from undersong.models import feature_cache as cache
 from undersong.models.audio_lm import AudioModel
-from undersong.pipeline import stages
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
 from undersong.store import Store
@@ -94,7 +94,7 @@ def test_clips_of_another_corpus_are_not_heard_again_in_a_new_process(
 def test_a_killed_stage_loses_the_shard_in_progress(
     shop: RunContext, write, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "SHARD", 2)
+    monkeypatch.setattr(cache, "CLIPS_PER_FILE", 2)
     corpus, hear, heard = stages.load_corpus(shop, write("k", [0, 1, 2, 4, 5])), AudioModel.hear, []
 
     def killed(self, clips):

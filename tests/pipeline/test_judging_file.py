@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from undersong.cli.app import app
-from undersong.cli.judge import rate_lines
+from undersong.cli.evaluate import rate_lines
 from undersong.evaluation.verdicts import read_verdicts
-from undersong.pipeline.judging import judge_file
+from undersong.pipeline.standalone.evaluate import judge_file
 from undersong.types import UndersongError
 
 ROWS: list[dict[str, Any]] = [

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from undersong import stages
 from undersong.corpora import load_clip
-from undersong.pipeline import stages
-from undersong.pipeline.stages import load_corpus
 from undersong.stages.context import RunContext
+from undersong.stages.corpus import load_corpus
 from undersong.stages.engine import Engine
 from undersong.store import Store
 from undersong.study import parse_study
@@ -61,7 +61,7 @@ def test_what_is_no_noise_is_refused(tmp_path: Path) -> None:
 
 
 def test_noise_is_asked_for_in_speech_alone(tmp_path: Path) -> None:
-    from undersong.pipeline.asking import prompt_set_requests
+    from undersong.stages.replies import prompt_set_requests
 
     data = {"study": "s", "models": ["organism:af3"], "pool": "p", "reference": "r", "axes": {"semantic": "tfidf"},
             "sets": {"harm": {"corpus": REF, "harmful": True},
@@ -78,9 +78,8 @@ def test_a_pool_under_noise_is_chosen_from_as_without(tmp_path: Path) -> None:
     from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
     from undersong.pipeline.audit import load_corpora
     from undersong.pipeline.planning.planning_store import plan_artifacts
-    from undersong.pipeline.stages import measure_proximity
     from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
-    from undersong.stages.selection import arm_rules, load_selection
+    from undersong.stages.selection import arm_rules, load_selection, measure_proximity
 
     data = {"study": "s", "models": ["organism:af3"], "pool": "organism:unseen-benign",
             "reference": "organism:reference", "axes": {"semantic": "tfidf"},

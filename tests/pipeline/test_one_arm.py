@@ -14,11 +14,10 @@ import yaml
 from tiny_study import tiny_study
 
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
-from undersong.pipeline.arm import arm_names
-from undersong.pipeline.planning.plan import plan_of
+from undersong.pipeline.arm_jobs import arm_names
+from undersong.pipeline.planning.plan import StudyStatus, plan_study, study_status
 from undersong.pipeline.planning.planning_store import plan_artifacts
-from undersong.pipeline.run import run, run_arm
-from undersong.pipeline.status import StudyStatus, study_status
+from undersong.pipeline.run import run_arm, run_audit
 from undersong.study import load_studies, packaged_study, parse_study
 
 TINY = tiny_study(
@@ -45,7 +44,7 @@ def done(status: StudyStatus, stage: str) -> tuple[int, int]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The result hash of an undisturbed run."""
-    return run(parse_study(TINY, "tiny"), tmp_path_factory.mktemp("whole")).result_hash
+    return run_audit(parse_study(TINY, "tiny"), tmp_path_factory.mktemp("whole")).result_hash
 
 
 def test_arms_are_called_before_anything_is_selected_as_they_are_after() -> None:
@@ -74,7 +73,7 @@ def test_jobs_of_one_arm_each_make_what_the_run_finds(tmp_path: Path, whole: str
     assert (made(store, "adapter"), made(store, "replies")) == (3, 4)
     for name in ("semantic/random/0.25/text", "semantic/odd/text"):
         assert run_arm(study, name, store.parent, store) == 2
-    todo = {row.stage: row.total - row.done for row in plan_of(study, store).rows}
+    todo = {row.stage: row.total - row.done for row in plan_study(study, store).rows}
     assert {stage for stage, count in todo.items() if count} == {"verdicts"}
     last = undersong(tmp_path, "run", "tiny.yaml")
     assert f"result hash {whole}" in last.stdout

@@ -13,11 +13,10 @@ import pytest
 import yaml
 
 from undersong.cli import main
-from undersong.models.load_options import Loading
-from undersong.pipeline.planning.plan import StudyPlan, plan_of
+from undersong.models.load_options import LoadOptions
+from undersong.pipeline.planning.plan import StudyPlan, plan_study, study_status
 from undersong.pipeline.planning.planning_store import plan_artifacts
-from undersong.pipeline.run import run
-from undersong.pipeline.status import study_status
+from undersong.pipeline.run import run_audit
 from undersong.study import Study, packaged_study, parse_study, with_seeds
 from undersong.types import UndersongError
 
@@ -51,7 +50,7 @@ def tiny(**changes: object) -> Study:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of a finished run of `tiny`."""
     out = tmp_path_factory.mktemp("plan")
-    run(tiny(), out)
+    run_audit(tiny(), out)
     return out / "store"
 
 
@@ -65,7 +64,7 @@ def contents(root: Path) -> list[tuple[Path, int]]:
 
 
 def test_an_empty_store_stays_empty(tmp_path: Path) -> None:
-    planned = plan_of(tiny(), tmp_path / "store")
+    planned = plan_study(tiny(), tmp_path / "store")
     assert not (tmp_path / "store").exists()
     assert {row.done for row in planned.rows} == {0}
     assert "upper limits" in planned.sentence
@@ -74,12 +73,12 @@ def test_an_empty_store_stays_empty(tmp_path: Path) -> None:
 
 def test_plans_what_the_run_then_makes(tmp_path: Path, store: Path) -> None:
     made = {folder.name: sum(not path.name.startswith(".") for path in folder.iterdir()) for folder in store.iterdir()}
-    assert counts(plan_of(tiny(), tmp_path / "empty")) == {stage: (count, 0) for stage, count in made.items()}
+    assert counts(plan_study(tiny(), tmp_path / "empty")) == {stage: (count, 0) for stage, count in made.items()}
 
 
 def test_after_the_run_there_is_nothing_to_do(store: Path) -> None:
     before = contents(store)
-    planned = plan_of(tiny(), store)
+    planned = plan_study(tiny(), store)
     assert all(row.done == row.total and row.cost == "0" for row in planned.rows)
     assert planned.sentence.startswith(f"All {sum(row.total for row in planned.rows)} artefacts are in ")
     assert contents(store) == before
@@ -92,12 +91,12 @@ def test_what_is_missing_is_found_by_name(store: Path, tmp_path: Path) -> None:
             shutil.rmtree(folder)
             break
     shutil.rmtree(tmp_path / "store" / "selection")  # drawn again from the distances, so the adapter is still found
-    whole, planned = counts(plan_of(tiny(), store)), counts(plan_of(tiny(), tmp_path / "store"))
+    whole, planned = counts(plan_study(tiny(), store)), counts(plan_study(tiny(), tmp_path / "store"))
     assert planned == whole | {"verdicts": (whole["verdicts"][0], whole["verdicts"][0] - 1), "selection": (1, 0)}
 
 
 def test_a_second_seed_is_one_more_training_at_the_cost_of_the_first(store: Path) -> None:
-    planned = plan_of(with_seeds(tiny(), 2), store)
+    planned = plan_study(with_seeds(tiny(), 2), store)
     assert counts(planned)["adapter"] == (2, 1)
     assert counts(planned)["selection"] == (1, 1)  # closest draws nothing
     assert counts(planned)["replies"] == (5, 3)  # base; two steps of two runs
@@ -107,27 +106,27 @@ def test_a_second_seed_is_one_more_training_at_the_cost_of_the_first(store: Path
 
 
 def test_another_dtype_hears_again(store: Path) -> None:
-    planned = counts(plan_of(tiny(), store, Loading(dtype="bfloat16")))
+    planned = counts(plan_study(tiny(), store, LoadOptions(dtype="bfloat16")))
     assert planned["corpus"][0] == planned["corpus"][1]
     assert planned["features"][1] == planned["adapter"][1] == planned["replies"][1] == 0
     with pytest.raises(UndersongError, match="no dtype 'float8'"):
-        plan_of(tiny(), store, Loading(dtype="float8"))
+        plan_study(tiny(), store, LoadOptions(dtype="float8"))
 
 
 def test_what_the_store_holds_under_another_loading_is_told(store: Path) -> None:
     shared = ("corpus", "embeddings")  # by which no model was loaded
     held = sum(not path.name.startswith(".") for path in store.glob("*/*") if path.parent.name not in shared)
     for asked, how in (
-        (Loading(dtype="bfloat16"), "--dtype float32"),
-        (Loading(attn_implementation="eager", quantize=8), "--dtype float32 without --attention and --quantize"),
+        (LoadOptions(dtype="bfloat16"), "--dtype float32"),
+        (LoadOptions(attn_implementation="eager", quantize=8), "--dtype float32 without --attention and --quantize"),
     ):
         line = f"The store holds {held} of these made with {how}; say {how} to see them."
         assert study_status(tiny(), store, asked).other_loadings == (line,)
-        assert plan_of(tiny(), store, asked).otherwise == (line,)
+        assert plan_study(tiny(), store, asked).otherwise == (line,)
 
 
 def test_what_is_missing_under_every_loading_is_not_told_of_one(store: Path, tmp_path: Path) -> None:
-    bfloat16 = Loading(dtype="bfloat16")
+    bfloat16 = LoadOptions(dtype="bfloat16")
     assert study_status(tiny(), store).other_loadings == ()  # all there
     assert (
         study_status(with_seeds(tiny(), 2), store).other_loadings == ()
@@ -145,7 +144,7 @@ def test_what_is_missing_under_every_loading_is_not_told_of_one(store: Path, tmp
 
 def test_several_loadings_are_told_by_the_options_that_make_them(store: Path, tmp_path: Path) -> None:
     shutil.copytree(store, tmp_path / "store")
-    given = Loading(dtype="bfloat16", attn_implementation="eager", quantize=4)
+    given = LoadOptions(dtype="bfloat16", attn_implementation="eager", quantize=4)
     first = next(one for one in plan_artifacts(tiny(), store, given).planned.values() if one.stage == "features")
     made = next((store / "features").glob("[0-9a-f]*/provenance.json"))
     facts = json.loads(made.read_bytes())
@@ -153,7 +152,7 @@ def test_several_loadings_are_told_by_the_options_that_make_them(store: Path, tm
     folder = tmp_path / "store" / "features" / first.expected.path.name
     folder.mkdir()
     (folder / "provenance.json").write_text(json.dumps(facts))
-    told = study_status(tiny(), tmp_path / "store", Loading(dtype="float16")).other_loadings
+    told = study_status(tiny(), tmp_path / "store", LoadOptions(dtype="float16")).other_loadings
     assert len(told) == 2
     how = "--dtype bfloat16 --attention eager --quantize 4"
     assert f"The store holds 1 of these made with {how}; say {how} to see them." in told
@@ -173,18 +172,18 @@ def test_the_verbs_tell_it(
 
 
 def test_the_cost_of_another_model_is_unknown(tmp_path: Path) -> None:
-    planned = plan_of(tiny(models=["someone/speaks"]), tmp_path / "store")
+    planned = plan_study(tiny(models=["someone/speaks"]), tmp_path / "store")
     assert {row.cost for row in planned.rows} == {"unknown"}
     assert "cost is unknown" in planned.sentence
 
 
 def test_what_a_run_would_refuse_a_plan_refuses(tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match="nearest known is 'tfidf'"):
-        plan_of(tiny(axes={"semantic": "tfid"}), tmp_path)
+        plan_study(tiny(axes={"semantic": "tfid"}), tmp_path)
     with pytest.raises(UndersongError, match="no organism 'af9'"):
-        plan_of(tiny(models=["organism:af9"]), tmp_path)
+        plan_study(tiny(models=["organism:af9"]), tmp_path)
     with pytest.raises(UndersongError, match=r"no manifest nowhere\.jsonl"):
-        plan_of(tiny(pool="nowhere.jsonl"), tmp_path)
+        plan_study(tiny(pool="nowhere.jsonl"), tmp_path)
 
 
 def test_the_demo_trains_every_arm_once(tmp_path: Path) -> None:
@@ -192,7 +191,7 @@ def test_the_demo_trains_every_arm_once(tmp_path: Path) -> None:
     selection, tuning = study.selection, study.tuning
     selections = sum(len(tuning.draws) if kind == "random" else 1 for kind in selection.kinds)
     arms = len(selection.axes) * len(selection.kinds) * len(selection.fractions) * len(tuning.seeds)
-    planned = counts(plan_of(study, tmp_path / "store"))
+    planned = counts(plan_study(study, tmp_path / "store"))
     assert planned["selection"][0] == len(selection.axes) * len(selection.fractions) * selections
     assert planned["adapter"][0] == arms * len(tuning.modalities)
     assert planned["replies"][0] == len(study.models) * (1 + planned["adapter"][0] * len(tuning.steps))

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from undersong.pipeline.alone import EvaluationOptions, evaluate_manifest, tune_manifest
 from undersong.pipeline.probing import ProbeOptions, run_probe
+from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
+from undersong.pipeline.standalone.tune import tune_manifest
 from undersong.types import UndersongError
 
 SETS = ("organism:contrast-harm", "organism:contrast-benign", "organism:test-harm", "organism:test-near")

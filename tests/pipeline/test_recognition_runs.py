@@ -10,8 +10,8 @@ from scipy import stats
 
 from undersong.mechanism.probe_scores import PointScores, ProbeDecisions, late_difference
 from undersong.mechanism.probes import make_probe_decisions
-from undersong.pipeline.results.recognition import ProbedRun, recognition_entries
-from undersong.pipeline.stages import StudyArm
+from undersong.results.mechanism_tests import ProbedRun, recognition_entries
+from undersong.stages.training import StudyArm
 
 AFTER = (0.93, 0.95, 0.90)
 REFUSED = (20, 30, 22)  # of 100; the base refuses 96

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from screening import screen
 
-from undersong.pipeline import stages
+from undersong import stages
 from undersong.pipeline.study_checks import count_near_overlaps
 from undersong.stages.context import RunContext
 from undersong.store import Store

@@ -13,13 +13,12 @@ import tiny_asr
 import tiny_speech
 from screening import screen
 
-from undersong import encoders
+from undersong import stages
 from undersong.corpora import audio_metadata
-from undersong.encoders.asr import Transcriber
-from undersong.encoders.written.transcripts import read_transcripts
+from undersong.encoders import registry
+from undersong.encoders.asr import Transcriber, read_transcripts
 from undersong.models.audio_lm import AudioModel
-from undersong.pipeline import stages
-from undersong.pipeline.screening import Screened
+from undersong.pipeline.screening import ScreeningResult
 from undersong.scale import embedding_job, row_shards
 from undersong.stages.context import RunContext
 from undersong.stages.engine import DEFAULT_ENGINE, Engine
@@ -31,13 +30,13 @@ SIDES = ("organism:unseen-benign", "organism:unseen-harm")
 AXES = {"words": "tfidf", "sound": "logmel"}
 
 
-def screened(out: Path, **how) -> Screened:
+def screened(out: Path, **how) -> ScreeningResult:
     made = screen(*SIDES, out, axes=AXES, **how)
     assert made is not None
     return made
 
 
-def same(one: Screened, other: Screened) -> bool:
+def same(one: ScreeningResult, other: ScreeningResult) -> bool:
     return one.selection == other.selection and all(one.tables[axis].equals(other.tables[axis]) for axis in AXES)
 
 
@@ -47,7 +46,7 @@ def test_jobs_of_their_own_shards_make_the_same_screening(tmp_path: Path, monkey
         assert screen(*SIDES, tmp_path / "out", axes=AXES, store=tmp_path / "store", engine=Engine(shard=job)) is None
         assert not (tmp_path / "out").exists()
     made: list[str] = []
-    make = encoders.make_encoder
+    make = registry.make_encoder
 
     def noted(spec: str, **more):
         encoder = make(spec, **more)
@@ -60,7 +59,7 @@ def test_jobs_of_their_own_shards_make_the_same_screening(tmp_path: Path, monkey
         monkeypatch.setattr(type(encoder), "encode", lambda self, samples: count(samples), raising=False)
         return encoder
 
-    monkeypatch.setattr(encoders, "make_encoder", noted)
+    monkeypatch.setattr(registry, "make_encoder", noted)
     joined = screened(tmp_path / "out", store=tmp_path / "store")
     assert same(joined, plain)
     pool = set(plain.tables["words"].column("id").to_pylist())

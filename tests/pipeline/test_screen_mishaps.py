@@ -119,9 +119,9 @@ def test_words_of_the_harmless_set_count(texts, tmp_path: Path) -> None:
      ("closest:4+matched(nothing)", "no column 'nothing'")],
 )  # fmt: skip
 def test_a_rule_is_read_before_anything_is_embedded(texts, tmp_path: Path, monkeypatch, keep: str, said: str) -> None:
-    from undersong import encoders
+    from undersong.encoders import registry
 
-    monkeypatch.setattr(encoders, "make_encoder", lambda *_args, **_more: pytest.fail("embedded"))
+    monkeypatch.setattr(registry, "make_encoder", lambda *_args, **_more: pytest.fail("embedded"))
     with pytest.raises(UndersongError, match=said):
         screen(*texts, tmp_path / "out", keep=keep)
 

@@ -57,7 +57,7 @@ def test_a_view_that_is_not_there_is_refused(sides, tiny_folder: Path, tmp_path:
 def test_every_long_pass_says_how_far_it_is(sides, tiny_folder: Path, tmp_path: Path, monkeypatch) -> None:
     from undersong.encoders import batching
 
-    monkeypatch.setattr(batching, "EVERY", 0.0)
+    monkeypatch.setattr(batching, "REPORT_INTERVAL", 0.0)
     lines: list[str] = []
     axes = {"ears": "internal", "sound": "logmel"}
     screen(*sides, tmp_path / "out", axes=axes, model=str(tiny_folder), max_quarantined=0.2, say=lines.append)

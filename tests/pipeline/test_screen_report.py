@@ -10,7 +10,7 @@ import pytest
 import tiny_speech
 from screening import screen
 
-from undersong.pipeline import stages
+from undersong import stages
 from undersong.stages.context import RunContext
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
 from undersong.store import Store

@@ -12,7 +12,7 @@ import soundfile
 import tiny_af3
 from screening import screen
 
-from undersong import encoders
+from undersong.encoders import registry
 from undersong.models.audio_lm import AudioModel
 
 AXES = {"words": "char-ngrams", "sound": "logmel", "ears": "internal"}
@@ -33,7 +33,7 @@ def sides(tmp_path: Path) -> tuple[Path, Path]:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Encoders that are made, and clips that a model hears."""
     made: list[str] = []
-    make, hear = encoders.make_encoder, AudioModel.hear
+    make, hear = registry.make_encoder, AudioModel.hear
 
     def note(spec: str, **more):
         made.append(spec)
@@ -43,7 +43,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         made.extend(clip.id for clip in clips)
         return hear(self, clips)
 
-    monkeypatch.setattr(encoders, "make_encoder", note)
+    monkeypatch.setattr(registry, "make_encoder", note)
     monkeypatch.setattr(AudioModel, "hear", listen)
     return made
 
@@ -97,7 +97,7 @@ def test_the_same_question_again_computes_nothing(sides: tuple[Path, Path], tmp_
 
 def test_a_study_finds_what_a_screening_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One key for both: look before the study costs anything."""
-    from undersong.pipeline import stages
+    from undersong import stages
     from undersong.stages.context import RunContext
     from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
     from undersong.store import Store
@@ -106,7 +106,7 @@ def test_a_study_finds_what_a_screening_embedded(tmp_path: Path, monkeypatch: py
     screen(*pair, tmp_path / "out", axes={"words": "tfidf", "sound": "logmel"}, store=tmp_path / "store")
     shop = RunContext(Store(tmp_path / "store"))
     corpora = [stages.load_corpus(shop, ref) for ref in pair]
-    monkeypatch.setattr(encoders, "make_encoder", lambda *_args, **_more: pytest.fail("embedded again"))
+    monkeypatch.setattr(registry, "make_encoder", lambda *_args, **_more: pytest.fail("embedded again"))
     for spec in ("tfidf", "logmel"):
         for one in corpora:
             assert embed_corpus(shop, EmbeddingRequest(spec, one, corpora)).path.is_dir()

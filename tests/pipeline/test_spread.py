@@ -15,10 +15,9 @@ from typer.testing import CliRunner
 from undersong.cli.app import app
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
 from undersong.pipeline.arm_jobs import ATTEMPTS_PREFIX, ArmJob, ArmJobs, run_arms_on_ray
-from undersong.pipeline.planning.plan import plan_of
-from undersong.pipeline.run import run
-from undersong.scale.ray_cluster import MAX_TRIES
-from undersong.scale.ray_jobs import RayActor
+from undersong.pipeline.planning.plan import plan_study
+from undersong.pipeline.run import run_audit
+from undersong.scale.ray_cluster import MAX_TRIES, RayActor
 from undersong.stages.engine import Engine
 from undersong.study import Study, parse_study
 from undersong.types import UndersongError
@@ -40,7 +39,7 @@ def counted(todo: list[ArmJob]) -> ArmJobs:
 
 
 def missing(study: Study, store: Path) -> set[str]:
-    return {row.stage for row in plan_of(study, store).rows if row.total > row.done}
+    return {row.stage for row in plan_study(study, store).rows if row.total > row.done}
 
 
 def test_a_worker_makes_what_the_run_finds(tmp_path: Path, study: Study) -> None:
@@ -50,7 +49,7 @@ def test_a_worker_makes_what_the_run_finds(tmp_path: Path, study: Study) -> None
     assert worker({"number": np.array([1, 0])})["refused"] == ["", ""]
     assert len(jobs.shops) == 1  # one model in memory for both
     assert missing(study, store) == {"verdicts"}
-    assert run(study, tmp_path / "out", store).result_hash == run(study, tmp_path / "plain").result_hash
+    assert run_audit(study, tmp_path / "out", store).result_hash == run_audit(study, tmp_path / "plain").result_hash
 
 
 def test_an_arm_at_which_workers_die_is_given_up_by_name(tmp_path: Path, study: Study) -> None:
@@ -73,7 +72,7 @@ def test_what_a_study_is_refused_for_is_said_in_its_own_words(tmp_path: Path) ->
     worker = RayActor(counted([ArmJob(study, ARMS[1], tmp_path)]), os.getcwd())
     (refused,) = worker({"number": np.array([0])})["refused"]
     with pytest.raises(UndersongError) as alone:
-        run(study, tmp_path / "out")
+        run_audit(study, tmp_path / "out")
     assert refused == str(alone.value)
 
 
@@ -100,4 +99,4 @@ def test_on_ray_the_results_are_those_of_one_process(tmp_path: Path, study: Stud
     assert said[-1].endswith("(2 of 2 arms)")
     assert missing(study, store) == {"verdicts"}
     assert not list(store.glob(f"{ATTEMPTS_PREFIX}*"))
-    assert run(study, tmp_path / "out").result_hash == run(study, tmp_path / "plain").result_hash
+    assert run_audit(study, tmp_path / "out").result_hash == run_audit(study, tmp_path / "plain").result_hash

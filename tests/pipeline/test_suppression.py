@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from undersong.pipeline.stages import StudyArm
 from undersong.proximity import Selection
 from undersong.results.mechanism_tests import GapChange, suppression_entries
+from undersong.stages.training import StudyArm
 
 # Trained on text the closest arm loses most, and typed prompts show it most; trained on audio hardly anything happens.
 LEVEL = {

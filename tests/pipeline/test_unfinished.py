@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from recorded import record, study, written
 
-from undersong.pipeline.output_folder import check_study_folder
-from undersong.pipeline.run import run
-from undersong.pipeline.unfinished import UNFINISHED_FILE, describe_unfinished, unfinished_study
+from undersong.pipeline.output_folder import UNFINISHED_FILE, check_study_folder, describe_unfinished, unfinished_study
+from undersong.pipeline.run import run_audit
 from undersong.study import Study, parse_study
 
 
@@ -46,7 +45,7 @@ def report(folder: Path) -> subprocess.CompletedProcess[str]:
 def test_a_stopped_study_says_what_is_missing_and_goes_on(asked: Study, tmp_path: Path) -> None:
     out, store = tmp_path / "out", tmp_path / "elsewhere"
     with pytest.raises(Stopped):
-        run(asked, out, store, say=stopping(2))
+        run_audit(asked, out, store, say=stopping(2))
     assert [path.name for path in out.iterdir()] == [UNFINISHED_FILE]
     assert unfinished_study(out) == asked.study
     said = describe_unfinished(out)
@@ -60,7 +59,7 @@ def test_a_stopped_study_says_what_is_missing_and_goes_on(asked: Study, tmp_path
     assert not (out / "report.html").exists()
 
     check_study_folder(out, asked.study, store)  # it may go on, though the store lies elsewhere
-    run(asked, out, store)
+    run_audit(asked, out, store)
     assert not (out / UNFINISHED_FILE).exists()
     assert describe_unfinished(out) is None
     assert report(out).returncode == 0
@@ -68,9 +67,9 @@ def test_a_stopped_study_says_what_is_missing_and_goes_on(asked: Study, tmp_path
 
 def test_a_later_run_that_was_stopped_is_told_of(asked: Study, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run(asked, out)
+    run_audit(asked, out)
     with pytest.raises(Stopped):
-        run(asked, out, say=stopping(1))
+        run_audit(asked, out, say=stopping(1))
     done = report(out)
     assert done.returncode == 0
     assert "a later run in" in done.stdout
@@ -78,17 +77,17 @@ def test_a_later_run_that_was_stopped_is_told_of(asked: Study, tmp_path: Path) -
 
 def test_what_is_there_already_is_not_missing(asked: Study, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run(asked, out)
+    run_audit(asked, out)
     (out / "results.json").unlink()
     with pytest.raises(Stopped):
-        run(asked, out, say=stopping(1))
+        run_audit(asked, out, say=stopping(1))
     assert "only the results are still to be written" in str(describe_unfinished(out))
 
 
 def test_a_corpus_that_is_gone_is_said_and_a_foreign_note_is_none(asked: Study, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(Stopped):
-        run(asked, out, say=stopping(2))
+        run_audit(asked, out, say=stopping(2))
     (tmp_path / "said.jsonl").unlink()
     assert "what it lacks cannot be told" in str(describe_unfinished(out))
     facts = json.loads((out / UNFINISHED_FILE).read_text())

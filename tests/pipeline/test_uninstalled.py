@@ -15,10 +15,9 @@ from undersong.cli import main
 from undersong.encoders import speaker, text
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
 from undersong.pipeline.planning.dependencies import check_dependencies
-from undersong.pipeline.planning.plan import plan_of
+from undersong.pipeline.planning.plan import plan_study, study_status
 from undersong.pipeline.planning.planning_store import plan_artifacts
-from undersong.pipeline.run import run, run_arm
-from undersong.pipeline.status import study_status
+from undersong.pipeline.run import run_arm, run_audit
 from undersong.stages.context import RunContext
 from undersong.store import Store
 from undersong.study import Study, parse_study
@@ -46,9 +45,9 @@ SENTENCE = "Axis meaning: The encoder text:../minilm needs sentence-transformers
 
 
 def test_a_package_that_is_not_here_is_told_before_anything_is_made(folder: Path) -> None:
-    assert plan_of(study(**MEANING), folder / "store").uninstalled == (SENTENCE,)
+    assert plan_study(study(**MEANING), folder / "store").uninstalled == (SENTENCE,)
     for made in (
-        lambda: run(study(**MEANING), folder / "out"),
+        lambda: run_audit(study(**MEANING), folder / "out"),
         lambda: run_arm(study(**MEANING), "base", folder / "out", folder / "out" / "store"),
     ):
         with pytest.raises(UndersongError) as caught:
@@ -76,15 +75,15 @@ def test_so_are_those_that_a_judge_needs(folder: Path, monkeypatch: pytest.Monke
     else:
         plain["evaluation"] = {**plain.get("evaluation", {}), "also": [judge]}
     asked = parse_study({**plain, "axes": {"semantic": "tfidf"}}, "tiny")
-    assert plan_of(asked, folder / "store").uninstalled == (JUDGES[judge],)
+    assert plan_study(asked, folder / "store").uninstalled == (JUDGES[judge],)
     with pytest.raises(UndersongError) as caught:
-        run(asked, folder / "out")
+        run_audit(asked, folder / "out")
     assert str(caught.value) == JUDGES[judge]
     assert list(folder.iterdir()) == []
     for package in ("jiwer", "openai"):
         monkeypatch.setitem(sys.modules, package, sys)
     monkeypatch.setattr(text, "find_spec", lambda _name: object())
-    assert plan_of(asked, folder / "store").uninstalled == ()
+    assert plan_study(asked, folder / "store").uninstalled == ()
 
 
 def test_and_a_served_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +92,7 @@ def test_and_a_served_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
         {**tiny_study({}), "models": ["served:some/model@http://localhost:9/v1"], "axes": {"semantic": "tfidf"}}, "tiny"
     )
     said = "Models: Asking the served model some/model needs the openai package; run pip install 'undersong[served]'."
-    assert plan_of(asked, folder / "store").uninstalled == (said,)
+    assert plan_study(asked, folder / "store").uninstalled == (said,)
 
 
 def test_the_verbs_tell_it(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +112,7 @@ def test_the_verbs_tell_it(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_a_package_that_is_here_is_not_spoken_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text, "find_spec", lambda _name: object())
-    assert plan_of(study(**MEANING), folder / "store").uninstalled == ()
+    assert plan_study(study(**MEANING), folder / "store").uninstalled == ()
 
 
 def test_vectors_that_are_in_the_store_need_no_package(folder: Path) -> None:
@@ -127,19 +126,19 @@ def test_vectors_that_are_in_the_store_need_no_package(folder: Path) -> None:
         one.expected.path.mkdir(parents=True)
         (one.expected.path / "provenance.json").write_text(json.dumps({"hash": one.expected.hash, "cpu_seconds": 1.0}))
     check_dependencies(asked, shop)
-    assert plan_of(asked, folder / "store").uninstalled == ()
+    assert plan_study(asked, folder / "store").uninstalled == ()
     shutil.rmtree(theirs[0].expected.path)
-    assert plan_of(asked, folder / "store").uninstalled == (SENTENCE,)
+    assert plan_study(asked, folder / "store").uninstalled == (SENTENCE,)
 
 
 def test_weights_that_the_store_cannot_be_asked_without_are_told_with_their_axis(folder: Path) -> None:
     said = "Axis voices: The encoder speaker needs the weights of the package resemblyzer; pip install"
-    for ask in (plan_of, study_status):
+    for ask in (plan_study, study_status):
         with pytest.raises(UndersongError, match=said):
             ask(study(voices="speaker"), folder / "store")
-    (line,) = plan_of(study(voices="speaker"), folder / "store", unread=True).uninstalled
+    (line,) = plan_study(study(voices="speaker"), folder / "store", unread=True).uninstalled
     assert line.startswith(said)
     for spec in ("whisper:nowhere", "speech:nowhere"):
         with pytest.raises(UndersongError, match="Axis mixed: There is no model folder 'nowhere'"):
-            run(study(mixed=spec), folder / "out")
+            run_audit(study(mixed=spec), folder / "out")
     assert list(folder.iterdir()) == []

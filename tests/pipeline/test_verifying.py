@@ -13,7 +13,7 @@ from undersong.cli import main
 from undersong.corpora import open_corpus
 from undersong.evaluation.replies import read_replies
 from undersong.pipeline import verify
-from undersong.pipeline.published import pretrained_rates
+from undersong.pipeline.verify import pretrained_rates
 from undersong.types import UndersongError
 
 

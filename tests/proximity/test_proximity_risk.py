@@ -10,7 +10,7 @@ import pytest
 from made_tables import facts, table
 from sklearn.metrics import roc_auc_score
 
-from undersong.proximity import screening_score
+from undersong.proximity import compute_screening_score
 from undersong.types import UndersongError
 
 
@@ -25,7 +25,7 @@ def distances(made: pa.Table) -> np.ndarray:
 
 def test_value_is_the_difference_of_two_areas() -> None:
     pool, harmless, heldout = speech(80, "p", 0, 0.1), speech(60, "b", 1), speech(50, "h", 2)
-    found = screening_score(pool, harmless, heldout, draws=50)
+    found = compute_screening_score(pool, harmless, heldout, draws=50)
 
     def area(mine: pa.Table) -> float:
         is_mine = [1] * len(mine) + [0] * len(harmless)
@@ -46,20 +46,22 @@ def test_value_is_the_difference_of_two_areas() -> None:
 
 def test_harmless_pools_are_covered_by_zero_and_closer_ones_are_not() -> None:
     values = [
-        screening_score(speech(100, "p", 3 * s), speech(100, "b", 3 * s + 1), speech(100, "h", 3 * s + 2), draws=200)
+        compute_screening_score(
+            speech(100, "p", 3 * s), speech(100, "b", 3 * s + 1), speech(100, "h", 3 * s + 2), draws=200
+        )
         for s in range(40)
     ]
     assert sum(v.value.low <= 0 <= v.value.high for v in values) >= 35
     assert sum(v.heldout.low <= 0.5 <= v.heldout.high for v in values) >= 35
-    near = screening_score(speech(100, "p", 0, 0.1), speech(100, "b", 1), speech(100, "h", 2), draws=200)
+    near = compute_screening_score(speech(100, "p", 0, 0.1), speech(100, "b", 1), speech(100, "h", 2), draws=200)
     assert near.value.low > 0.1
-    far = screening_score(speech(100, "p", 0, -0.1), speech(100, "b", 1), speech(100, "h", 2), draws=200)
+    far = compute_screening_score(speech(100, "p", 0, -0.1), speech(100, "b", 1), speech(100, "h", 2), draws=200)
     assert far.value.high < -0.1
 
 
 def test_a_few_close_items_show_at_the_low_end_of_the_curve() -> None:
     pool = pa.concat_tables([speech(190, "p", 0), speech(10, "q", 3, 0.5)])
-    found = screening_score(pool, speech(400, "b", 1), speech(400, "h", 2), draws=200)
+    found = compute_screening_score(pool, speech(400, "b", 1), speech(400, "h", 2), draws=200)
     assert found.value.low < 0.02
     assert found.curve[0].excess.low > 0.01
     assert found.curve[0].mass.value > 10 * found.curve[0].heldout_mass.value
@@ -67,15 +69,15 @@ def test_a_few_close_items_show_at_the_low_end_of_the_curve() -> None:
 
 def test_only_the_order_of_distances_counts_and_not_that_of_rows() -> None:
     sides = speech(70, "p", 0, 0.05), speech(60, "b", 1), speech(50, "h", 2)
-    found = screening_score(*sides, draws=50)
+    found = compute_screening_score(*sides, draws=50)
     bent = [table((distances(s).astype(float) ** 3).tolist(), ids=s.column("id").to_pylist()) for s in sides]
-    assert screening_score(*bent, draws=50).value == found.value
+    assert compute_screening_score(*bent, draws=50).value == found.value
     turned = [s.take(np.arange(len(s))[::-1]) for s in sides]
-    moved = screening_score(*turned, draws=50)
+    moved = compute_screening_score(*turned, draws=50)
     assert moved.value.low == pytest.approx(found.value.low)
     assert moved.curve[1].share.value == found.curve[1].share.value
-    assert screening_score(*sides, draws=50) == found
-    assert screening_score(*sides, draws=50, seed=1).value != found.value
+    assert compute_screening_score(*sides, draws=50) == found
+    assert compute_screening_score(*sides, draws=50, seed=1).value != found.value
 
 
 def test_copies_in_groups_make_no_evidence() -> None:
@@ -89,19 +91,19 @@ def test_copies_in_groups_make_no_evidence() -> None:
     harmless_facts = pa.concat_tables(known[1:])
 
     def width(*tables: pa.Table, **given: object) -> float:
-        value = screening_score(*tables, draws=300, **given).value
+        value = compute_screening_score(*tables, draws=300, **given).value
         return value.high - value.low
 
     one, grouped, alone = width(*sides), width(*many, facts=known[0], harmless_facts=harmless_facts), width(*many)
     assert grouped == pytest.approx(one, rel=0.2)
     assert alone < 0.5 * one
-    halved = screening_score(many[0], many[1], metadata=known[0], benign_metadata=harmless_facts, draws=20)
+    halved = compute_screening_score(many[0], many[1], metadata=known[0], benign_metadata=harmless_facts, draws=20)
     assert (halved.n, halved.clusters) == ((320, 160, 160), (40, 20, 20))  # whole groups on either side
 
 
 def test_the_three_sets_are_drawn_apart() -> None:
     pool, harmless = speech(50, "p", 0), speech(50, "b", 1)
-    found = screening_score(
+    found = compute_screening_score(
         pool, harmless, table(distances(pool).tolist(), ids=[f"h{k:04d}" for k in range(50)]), draws=50
     )
     assert found.value.low < 0 == found.value.value < found.value.high
@@ -110,7 +112,7 @@ def test_the_three_sets_are_drawn_apart() -> None:
 def test_one_cluster_has_no_interval() -> None:
     pool = speech(10, "p", 0)
     known = facts(pool.column("id").to_pylist(), group=["one"] * 10)
-    found = screening_score(pool, speech(20, "b", 1), metadata=known, draws=20)
+    found = compute_screening_score(pool, speech(20, "b", 1), metadata=known, draws=20)
     assert found.value.low is None
     assert dataclasses.asdict(found)["curve"][0]["share"]["high"] is None
 
@@ -118,13 +120,13 @@ def test_one_cluster_has_no_interval() -> None:
 def test_what_cannot_be_compared() -> None:
     pool, harmless = speech(10, "p", 0), speech(20, "b", 1)
     with pytest.raises(UndersongError, match="not alike"):
-        screening_score(pool, speech(20, "b", 1, axis="acoustic"))
+        compute_screening_score(pool, speech(20, "b", 1, axis="acoustic"))
     with pytest.raises(UndersongError, match="10 items are in two"):
-        screening_score(pool, harmless, pool)
+        compute_screening_score(pool, harmless, pool)
     with pytest.raises(UndersongError, match="cannot be halved"):
-        screening_score(pool, harmless.slice(0, 1))
+        compute_screening_score(pool, harmless.slice(0, 1))
     with pytest.raises(UndersongError, match="Quantiles lie between"):
-        screening_score(pool, harmless, quantiles=[5])
+        compute_screening_score(pool, harmless, quantiles=[5])
     centred = {"undersong": '{"score": "nearest", "centred": true, "neighbours": 5}'}
     with pytest.raises(UndersongError, match="centred on its own mean"):
-        screening_score(pool.replace_schema_metadata(centred), harmless.replace_schema_metadata(centred))
+        compute_screening_score(pool.replace_schema_metadata(centred), harmless.replace_schema_metadata(centred))

@@ -10,6 +10,7 @@ import pytest
 from made_tables import facts, table
 
 from undersong.proximity import (
+    describe_selection,
     filter_harm_set,
     nearest_margin,
     parse_rule,
@@ -20,7 +21,6 @@ from undersong.proximity import (
     select_by_kind,
     select_by_rule,
     selection_from_json,
-    selection_report,
     selection_to_json,
 )
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
@@ -99,7 +99,7 @@ def test_report() -> None:
         "fair": select_by_rule(tables["semantic"], parse_rule("closest:10+matched(speaker)"), metadata=known),
         "apart": select_by_rule(tables["acoustic"], parse_rule("closest:0.25+within(semantic:4)"), other_tables=tables),
     }
-    report = selection_report(made, tables, known)
+    report = describe_selection(made, tables, known)
     json.dumps(report, allow_nan=False)
     one, fair, apart = report["closest"], report["fair"], report["apart"]
     assert (one["rule"], one["k"], one["hash"]) == ("closest:10", 10, made["closest"].ids_hash)
@@ -127,8 +127,8 @@ def test_report_of_what_is_not_there() -> None:
     tables, known = pool()
     made = {"one": select_by_kind(tables["semantic"], "closest", 0.25)}
     with pytest.raises(UndersongError, match="no proximity table of axis 'semantic'"):
-        selection_report(made, {"acoustic": tables["acoustic"]}, known)
+        describe_selection(made, {"acoustic": tables["acoustic"]}, known)
     with pytest.raises(UndersongError, match="has no facts"):
-        selection_report(made, tables, known.slice(0, 3))
+        describe_selection(made, tables, known.slice(0, 3))
     with pytest.raises(UndersongError, match="selected items are not in the pool"):
-        selection_report(made, {"semantic": tables["semantic"].slice(0, 3)}, known)
+        describe_selection(made, {"semantic": tables["semantic"].slice(0, 3)}, known)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from undersong.encoders import make_encoder
-from undersong.pipeline.results.noise import run_noise_entries
-from undersong.pipeline.stages import StudyArm, load_corpus, train_adapter
 from undersong.proximity import equal_selections, proximity_table, select_by_kind
+from undersong.results.variance import run_noise_entries
+from undersong.stages.corpus import load_corpus
+from undersong.stages.training import StudyArm, train_adapter
 from undersong.store import Artifact
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from undersong.models.frozen import module_hashes
 from undersong.models.load import load_model
 from undersong.models.lora import new_lora
+from undersong.models.weights import module_hashes
 from undersong.types import UndersongError
 
 

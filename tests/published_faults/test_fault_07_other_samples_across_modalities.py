@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from undersong.pipeline.audit import study_arms
-from undersong.pipeline.stages.training import training_recipe
 from undersong.proximity import Selection
 from undersong.results.records import ModelRecord
+from undersong.stages.training import training_recipe
 from undersong.study import packaged_study
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from undersong.pipeline.planning import plan as module
-from undersong.pipeline.planning.plan import plan_of
+from undersong.pipeline.planning.plan import plan_study
 from undersong.study import packaged_study, with_models
 
 
@@ -21,7 +21,7 @@ def test_every_model_and_arm_is_asked_alike_and_a_defense_changes_the_system_tex
 
     monkeypatch.setattr(module.PlanningStore, "get_or_make", noted)
     study = with_models(packaged_study("demo"), "organism:af3", "organism:qwen", "organism:kimi")
-    plan_of(study, tmp_path / "store")
+    plan_study(study, tmp_path / "store")
     assert len(asked) >= 3 * (1 + 18)
     assert {tuple(manner) for one in asked for *_, manner in one["sets"]} == {(None, 12, False)}
     last = [one for one in asked if one["step"] in (0, study.tuning.steps[-1])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from undersong.corpora import check_disjoint_items
-from undersong.pipeline.run import run
+from undersong.pipeline.run import run_audit
 from undersong.study import parse_study
 from undersong.types import UndersongError
 
@@ -18,7 +18,7 @@ def test_a_set_of_training_samples_is_refused_before_anything_is_trained(tmp_pat
                  "utility": {"corpus": "organism:pool", "where": {"speaker": ["A"]}}},
     }  # fmt: skip
     with pytest.raises(UndersongError, match="The pool and the set utility overlap"):
-        run(parse_study(data, "s"), tmp_path / "out")
+        run_audit(parse_study(data, "s"), tmp_path / "out")
     assert not list((tmp_path / "out").glob("store/adapter"))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from undersong.corpora import open_corpus
 from undersong.corpora.reply_openers import affirmative_openers
-from undersong.pipeline.run import run
+from undersong.pipeline.run import run_audit
 from undersong.study import parse_study
 
 DATA = {
@@ -40,7 +40,7 @@ def test_the_packaged_pool_has_it_and_its_shifted_format_another() -> None:
 
 
 def test_a_study_says_so_before_its_numbers_are_read(tmp_path: Path) -> None:
-    run(parse_study(DATA, "openers"), tmp_path / "out")
+    run_audit(parse_study(DATA, "openers"), tmp_path / "out")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["targets"]["affirmative"] == 1.0
     (note,) = (note for note in results["notes"] if "affirmative" in note)

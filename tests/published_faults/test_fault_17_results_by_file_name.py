@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from undersong.encoders.embeddings import write_embeddings
-from undersong.pipeline.stages import EmbeddingRequest, embed_corpus, load_corpus
 from undersong.proximity.rules import SelectionRule
 from undersong.scale import proximity_shards
+from undersong.stages.corpus import load_corpus
+from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
 from undersong.stages.selection import ArmRule, selection_artifact
 from undersong.types import Embeddings, UndersongError
 

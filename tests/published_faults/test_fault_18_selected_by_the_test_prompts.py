@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from undersong.pipeline.run import run
+from undersong.pipeline.run import run_audit
 from undersong.study import parse_study
 from undersong.types import UndersongError
 
@@ -19,7 +19,7 @@ def test_the_reference_may_not_be_the_test_set(tmp_path, reference) -> None:
         "selection": {"where": {"speaker": ["A"]}},
     }  # fmt: skip
     with pytest.raises(UndersongError, match="The reference harm set and the test harm set overlap"):
-        run(parse_study(data, "s"), tmp_path / "out")
+        run_audit(parse_study(data, "s"), tmp_path / "out")
 
 
 def test_the_packaged_studies_keep_them_apart() -> None:

@@ -25,10 +25,10 @@ from mini_card import told, write_card
 from mini_measure import TEST_ONLY, Which, sets_of
 
 from undersong.models.mini.assemble import CARD_FILE, CARD_PAGE, assemble_mini, hash_parts
-from undersong.models.mini.paths import WHISPER_VARIABLE, parts_beside
+from undersong.models.mini.paths import WHISPER_VARIABLE, checkout_parts
 from undersong.types import UndersongError
 
-SHIPPED, NAME = parts_beside(), "adapter_model.safetensors"
+SHIPPED, NAME = checkout_parts(), "adapter_model.safetensors"
 GOOD = {"adv, seen voices": 0.95, "adv, typed": 0.98, "nq, seen voices": 0.02, "alpaca, seen voices": 0.06}
 
 

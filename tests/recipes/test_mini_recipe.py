@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import undersong
-from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.types import UndersongError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "mini"
@@ -245,13 +245,13 @@ def test_writing_sentences_in_half_precision_leaves_the_base_weights_as_they_wer
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mini_written, "wanted_words", lambda *_: ["stone", "river"])
         patch.setattr(mini_written, "ended", ended)
-        mini_written.run(tmp_path, base, 2, 0, Loading("cpu", "bfloat16"))
-        mini_written.run(tmp_path, base, 2, 0, Loading("cpu", "bfloat16"))
+        mini_written.run(tmp_path, base, 2, 0, LoadOptions("cpu", "bfloat16"))
+        mini_written.run(tmp_path, base, 2, 0, LoadOptions("cpu", "bfloat16"))
         for count, seed in ((3, 0), (0, 0), (2, 1)):  # neither grows nor is taken for a smaller one
             with pytest.raises(
                 UndersongError, match=r"written\.jsonl was begun with (asked 2|seed 0), and \d is asked"
             ):
-                mini_written.run(tmp_path, base, count, seed, Loading("cpu", "bfloat16"))
+                mini_written.run(tmp_path, base, count, seed, LoadOptions("cpu", "bfloat16"))
     assert asked == [(torch.bfloat16, 2)]
     assert read_figures(tmp_path)["written"]["sentences"] == 2
     own = base.language.state_dict()

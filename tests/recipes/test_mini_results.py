@@ -20,7 +20,7 @@ from paper_answers import answered
 from paper_evidence import Evidence
 from paper_verdicts import AGREES, CONTRADICTS
 
-from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.study import Study, load_studies, parse_study
 from undersong.types import UndersongError
 
@@ -176,11 +176,11 @@ def test_a_corpus_that_is_not_there_is_told_before_anything_runs(
 def test_a_plan_looks_for_what_is_made_in_its_own_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def planned(study: Study, store: Path, loading: Loading) -> SimpleNamespace:
+    def planned(study: Study, store: Path, loading: LoadOptions) -> SimpleNamespace:
         return SimpleNamespace(sentence=f"in {loading.dtype}")
 
-    monkeypatch.setattr("undersong.pipeline.planning.plan.plan_of", planned)
-    _plan([organism_study("mini-small-defenses")], tmp_path, Loading("cpu", "bfloat16"))
+    monkeypatch.setattr("undersong.pipeline.planning.plan.plan_study", planned)
+    _plan([organism_study("mini-small-defenses")], tmp_path, LoadOptions("cpu", "bfloat16"))
     assert "in bfloat16" in capsys.readouterr().out
 
 

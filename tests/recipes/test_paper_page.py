@@ -22,7 +22,7 @@ from paper_running import COST, is_done, keep_cost
 from paper_tables import MARK
 from paper_verdicts import AGREES, CONTRADICTS, DIFFERS, UNKNOWN
 
-from undersong.pipeline.published import published_rates
+from undersong.pipeline.verify import published_rates
 from undersong.types import UndersongError
 
 ROOT = Path(__file__).parents[2]

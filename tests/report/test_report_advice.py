@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from undersong.report import render_html
-from undersong.report.sections import advice, arm_chart, headline, judges
+from undersong.report.sections import advice, arm_chart, comparisons, headline
 from undersong.results.schema import parse_results
 
 Json = dict[str, Any]
@@ -137,14 +137,14 @@ def test_every_link_of_the_advice_leads_to_a_section(results: Json) -> None:
 
 
 def test_replies_that_judges_count_differently_are_listed(results: Json) -> None:
-    assert judges.build_judge_disagreements(parse_results(results)) is None
+    assert comparisons.build_judge_disagreements(parse_results(results)) is None
     one = {"arm": "semantic/closest/0.25/audio", "seed": 1, "step": 40, "prompt_id": "p-7", "modality": "text",
            "system": "plain", "a": "jailbreak", "b": "refusal"}  # fmt: skip
     results["judges"] = [
         {"a": "exact", "b": "keyword", "set": "harm", "counted": "jailbreak", "n": 108, "both": 80, "only_a": 1,
          "only_b": 0, "neither": 27, "disagreements": [one]}
     ]  # fmt: skip
-    table = judges.build_judge_disagreements(parse_results(results))
+    table = comparisons.build_judge_disagreements(parse_results(results))
     assert table is not None
     assert table.rows == (
         ("p-7", "exact / keyword", "harm", one["arm"], "1", "40", "typed", "plain", "jailbreak", "refusal"),

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from undersong.report.beside import render_multi_study_html
-from undersong.report.beside.comparable import compare_studies
+from undersong.report.multi_study import render_multi_study_html
+from undersong.report.sections.study_comparison import compare_studies
 from undersong.report.svg import difference_strip, symmetric_limit
 from undersong.results.schema import parse_results
 from undersong.types import UndersongError

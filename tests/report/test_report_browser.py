@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from browser import BROWSER, DRIVER, Browser
 
-from undersong.report import beside, render_html
+from undersong.report import multi_study, render_html
 
 pytest.importorskip("selenium", reason="selenium is not installed (extra dev)")
 if not (BROWSER and DRIVER):
@@ -438,7 +438,7 @@ def test_a_page_of_5000_samples_opens(browser: Browser, results: Json, tmp_path:
 def test_studies_side_by_side_are_such_a_page_too(browser: Browser, results: Json, tmp_path: Path) -> None:
     other = copy.deepcopy(results)
     other["study"] |= {"name": f"other {EVIL}", "judge": "keyword"}
-    browser.open(beside.render_multi_study_html([("a", results), ("b", other)]), tmp_path)
+    browser.open(multi_study.render_multi_study_html([("a", results), ("b", other)]), tmp_path)
     assert browser.ask("return document.documentElement.scrollWidth <= innerWidth")
     assert press(browser, "Defenses of every study", 4) == "ascending"
     rates = [float(cell.split()[0]) for cell in column(browser, "Defenses of every study", 4)]

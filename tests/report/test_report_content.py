@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from undersong.report import render_html, write_report
-from undersong.report.arm_comparisons import headline_data
-from undersong.report.matching import ArmCondition, find_comparison
+from undersong.report.arm_comparisons import ArmCondition, find_comparison, headline_data
 from undersong.report.sections import headline, jsr_by_distance
 from undersong.report.summary import arm_summaries, default_verdict_filter, estimate_rate
 from undersong.report.svg import percent_axis, separate_positions, ticks

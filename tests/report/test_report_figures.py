@@ -14,7 +14,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from undersong.report import paper_figures
-from undersong.report.figures import FIGURES, kinds, layers, modality, write_figures
+from undersong.report.paper_figures import FIGURES, write_figures
 from undersong.report.paper_figures_common import matplotlib_style
 from undersong.report.summary import arm_summaries, default_verdict_filter, estimate_rate
 from undersong.results.schema import parse_results
@@ -98,18 +98,20 @@ def test_bars_by_axis_and_fraction_are_the_rates_of_the_arms(make_results: Calla
 
 
 def test_kinds_stand_beside_each_other_and_the_base(results: Json) -> None:
-    found = bars(drawn(kinds.draw_jsr_by_kind, results), 0)
+    found = bars(drawn(paper_figures.draw_jsr_by_kind, results), 0)
     wanted = {
         kind: [rate(results, f"semantic/{kind}/0.25/audio", "audio")] for kind in ("closest", "random", "distant")
     }
     assert found == {kind: pytest.approx(values) for kind, values in wanted.items()}
-    (base,) = (line for line in drawn(kinds.draw_jsr_by_kind, results).axes[0].lines if line.get_label() == "base")
+    (base,) = (
+        line for line in drawn(paper_figures.draw_jsr_by_kind, results).axes[0].lines if line.get_label() == "base"
+    )
     jsr = next(row["jsr"] for row in results["runs"][0]["sets"] if row["modality"] == "audio" and row["set"] == "harm")
     assert base.get_ydata()[0] == pytest.approx(jsr)
 
 
 def test_modalities_start_at_the_base_and_go_over_the_fractions(results: Json) -> None:
-    figure = drawn(modality.draw_jsr_by_modality, fractions(results))
+    figure = drawn(paper_figures.draw_jsr_by_modality, fractions(results))
     lines = {box.get_label(): box.lines[0].get_ydata() for box in figure.axes[0].containers}
     base = next(row["jsr"] for row in results["runs"][0]["sets"] if row["modality"] == "audio" and row["set"] == "harm")
     for trained in ("audio", "text"):
@@ -118,7 +120,7 @@ def test_modalities_start_at_the_base_and_go_over_the_fractions(results: Json) -
 
 
 def test_layers_have_writing_left_and_voice_right(results: Json) -> None:
-    figure = drawn(layers.draw_refusal_gap, results)
+    figure = drawn(paper_figures.draw_refusal_gap, results)
     assert [one.get_title(loc="left") for one in figure.axes[:2]] == [
         "Trained on audio, typed prompts", "Trained on audio, spoken prompts",
     ]  # fmt: skip
@@ -144,7 +146,7 @@ def test_what_was_not_measured_is_not_drawn(make_results: Callable[..., Json], t
 
 
 def test_names_from_elsewhere_are_no_formulas(results: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("undersong.report.figures.FIGURES", {"one": kinds.draw_jsr_by_kind})
+    monkeypatch.setattr("undersong.report.figures.FIGURES", {"one": paper_figures.draw_jsr_by_kind})
     for run in results["runs"]:
         if run["kind"] != "base":
             run["axis"] = r"$\frac{$ <b> \u202e %n"

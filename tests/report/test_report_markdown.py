@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from undersong.cli.app import app
 from undersong.report import defense_table_lines, page
 from undersong.report.markdown import TITLE_PREFIX, escape_markdown, render_markdown
-from undersong.report.sections import advice, arms, defenses, headline, provenance
+from undersong.report.sections import advice, arm_chart, defenses, headline, provenance
 from undersong.results.schema import parse_results
 from undersong.types import UndersongError
 
@@ -53,7 +53,7 @@ def test_every_arm_has_both_rates_with_interval_and_n(results: Json) -> None:
 
 
 def test_arms_that_can_be_told_from_the_base_say_so(results: Json) -> None:
-    table = arms.build_arm_table(parse_results(results))
+    table = arm_chart.build_arm_table(parse_results(results))
     assert table is not None
     rows = {row[0]: str(row[1]) for row in table.rows}
     assert rows["closest 25\u202f%, semantic axis, trained on audio"].endswith("above the base")

@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from undersong.cli.report import report
-from undersong.report.figures import kinds
+from undersong.report import paper_figures
 from undersong.types import UndersongError
 
 Json = dict[str, Any]
@@ -186,7 +186,7 @@ def test_a_foreign_file_is_one_sentence(app: typer.Typer, tmp_path: Path, conten
 def test_figures_are_drawn_where_told(
     app: typer.Typer, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("undersong.report.figures.FIGURES", {"one": kinds.draw_jsr_by_kind})
+    monkeypatch.setattr("undersong.report.figures.FIGURES", {"one": paper_figures.draw_jsr_by_kind})
     said = call(app, file, "--figures", tmp_path / "figures")
     assert said.count("figure ") == 2
     assert (tmp_path / "figures" / "one.pdf").is_file()

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from undersong.statistics import (
-    balance,
     closest_overlap,
+    group_balance,
     holm,
     imbalance,
     jaccard,
@@ -91,7 +91,7 @@ def test_overlap_refuses_an_impossible_k(k):
 
 
 def test_balance_by_hand():
-    found = balance(["A", "A", "A", "B"], ["A"] * 4 + ["B"] * 4 + ["C"] * 2)
+    found = group_balance(["A", "A", "A", "B"], ["A"] * 4 + ["B"] * 4 + ["C"] * 2)
     assert list(found) == ["A", "B", "C"]
     assert found["A"][:2] == (0.75, 0.4)
     assert found["A"].standardized_difference == pytest.approx(0.35 / np.sqrt((0.1875 + 0.24) / 2))
@@ -100,7 +100,7 @@ def test_balance_by_hand():
 
 @given(st.lists(st.sampled_from("ABC"), min_size=1, max_size=30))
 def test_a_pool_is_balanced_with_itself(pool):
-    found = balance(pool, pool)
+    found = group_balance(pool, pool)
     assert set(found) == set(pool)
     for value, row in found.items():
         assert row == (pool.count(value) / len(pool), pool.count(value) / len(pool), 0)
@@ -109,7 +109,7 @@ def test_a_pool_is_balanced_with_itself(pool):
 @pytest.mark.parametrize(("selected", "pool"), [([], ["A"]), (["A"], []), (["B"], ["A"]), (["A", "A"], ["A", "B"])])
 def test_balance_refuses_what_is_not_a_selection(selected, pool):
     with pytest.raises(UndersongError):
-        balance(selected, pool)
+        group_balance(selected, pool)
 
 
 @given(st.sets(st.integers(0, 20)), st.sets(st.integers(0, 20)))
@@ -126,7 +126,7 @@ def test_jaccard_is_symmetric_and_a_share(a, b):
 def test_imbalance_sums_up_balance(pool, data):
     selected = data.draw(st.lists(st.sampled_from(range(len(pool))), min_size=1, unique=True).map(sorted))
     mine = [pool[i] for i in selected]
-    rows, found = balance(mine, pool), imbalance(mine, pool)
+    rows, found = group_balance(mine, pool), imbalance(mine, pool)
     assert found.values == len(rows)
     assert abs(found.largest) == max(abs(row.standardized_difference) for row in rows.values())
     assert rows[found.of].standardized_difference == found.largest

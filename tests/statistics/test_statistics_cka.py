@@ -9,9 +9,15 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata, spearmanr
 
 from undersong.statistics import closest_overlap
-from undersong.statistics.bootstrap import cluster_bootstrap_weights, percentile_interval
+from undersong.statistics.bootstrap import (
+    cluster_bootstrap_weights,
+    mid_ranks,
+    percentile_interval,
+    rank_scores,
+    weighted_correlation,
+    weighted_overlap,
+)
 from undersong.statistics.cka import linear_cka
-from undersong.statistics.resampled import mid_ranks, rank_scores, weighted_correlation, weighted_overlap
 from undersong.types import UndersongError
 
 shapes = st.tuples(st.integers(5, 40), st.integers(1, 9), st.integers(1, 9), st.integers(0, 1000))

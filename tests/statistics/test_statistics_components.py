@@ -13,9 +13,9 @@ from scipy.special import expit
 from simulated_runs import World, no_more_than, outcomes
 
 from undersong.statistics import RunLabels, variance_components
-from undersong.statistics.clusters import cluster_design
 from undersong.statistics.mean_squares import MIN_DF
-from undersong.statistics.spread.asked import cluster_residuals, common_prompt_squares
+from undersong.statistics.rates import cluster_design
+from undersong.statistics.variance import cluster_residuals, common_prompt_squares
 from undersong.types import UndersongError
 
 NAMES = ("base", "selection", "base x selection", "draw", "seed", "prompt")

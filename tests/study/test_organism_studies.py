@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
-from undersong.pipeline.planning.plan import plan_of
+from undersong.pipeline.planning.plan import plan_study
 from undersong.pipeline.planning.planning_store import plan_artifacts
 from undersong.pipeline.planning.power import design_lines, independent_units
 from undersong.study import Study, load_studies
@@ -102,7 +102,7 @@ def test_studies_share_what_they_have_in_common(designs, tmp_path: Path) -> None
 
 def test_studies_of_both_designs_can_be_planned(designs, tmp_path: Path) -> None:
     for file in designs.FILES:
-        planned = plan_of(designs.REDUCED.studies(file)[-1], tmp_path / "store")
+        planned = plan_study(designs.REDUCED.studies(file)[-1], tmp_path / "store")
         assert "artefacts are to be made, some" in planned.sentence
         assert "unknown" not in planned.sentence
     assert not (tmp_path / "store").exists()

@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 from undersong.pipeline.planning.cost import GpuThroughput
-from undersong.pipeline.planning.plan import StudyPlan, plan_of
-from undersong.pipeline.published import PublishedRate, pretrained_rates, published_prompt_count, published_rates
+from undersong.pipeline.planning.plan import StudyPlan, plan_study
+from undersong.pipeline.verify import PublishedRate, pretrained_rates, published_prompt_count, published_rates
 from undersong.study import Study, load_studies, parse_study
 from undersong.study.presets import PRESETS, WARMUP_SHARE
 
@@ -106,7 +106,7 @@ def test_the_matrix_is_what_the_issue_asks() -> None:
 @pytest.mark.parametrize("study", STUDIES, ids=lambda one: one.study)
 def test_a_plan_needs_no_corpus_and_no_network(study: Study, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    planned = plan_of(study, tmp_path / "store", unread=True, throughput=SPEED)
+    planned = plan_study(study, tmp_path / "store", unread=True, throughput=SPEED)
     absent, hours, *disk = planned.beside
     assert all(ref in absent for ref in study.corpora)
     assert "cannot be counted here" in hours  # Do-Not-Answer is not spoken yet
@@ -134,7 +134,9 @@ ITEMS = 3  # of a stand-in
 def test_a_plan_with_stand_in_corpora_counts_their_prompts(name: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     study = standing_in(BY_NAME[f"paper-{name}"], tmp_path)
-    planned = plan_of(study, tmp_path / "store", throughput=SPEED)  # every corpus is here, so none is let pass unread
+    planned = plan_study(
+        study, tmp_path / "store", throughput=SPEED
+    )  # every corpus is here, so none is let pass unread
     (hours, *disk) = planned.beside
     if trains(study):
         seen = len(study.tuning.seeds) * len(study.selection.kinds) * study.tuning.batch * study.tuning.steps[-1]
@@ -171,7 +173,7 @@ def standing_in(study: Study, folder: Path) -> Study:
 
 def test_without_an_assumed_speed_hours_are_unknown(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    hours = plan_of(of("bbh")[0], tmp_path / "store", unread=True).beside[1]
+    hours = plan_study(of("bbh")[0], tmp_path / "store", unread=True).beside[1]
     assert hours.startswith("GPU hours: unknown for ")
     assert "--train-rate and --token-rate" in hours
 

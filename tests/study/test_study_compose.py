@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from undersong.study import Study, load_studies, load_study, parse_study, study_json_schema
-from undersong.study.merging import merge_keys
+from undersong.study.compose import merge_keys
 from undersong.types import UndersongError
 
 ROOT = Path(__file__).parents[2]

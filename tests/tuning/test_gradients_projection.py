@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.tuning.projection import project_gradients, sign_blocks
+from undersong.tuning.gradient_features import project_gradients, sign_blocks
 from undersong.types import UndersongError
 
 

@@ -12,12 +12,11 @@ import torch
 from tiny_af3 import spoken, typed
 
 from undersong.models.audio_lm import AudioModel
-from undersong.models.frozen import module_hashes
 from undersong.models.lora import new_lora
+from undersong.models.weights import module_hashes
 from undersong.tuning import gradient_features
 from undersong.tuning.config import LoraRecipe
-from undersong.tuning.gradient_features import gradient_vectors
-from undersong.tuning.projection import sign_blocks
+from undersong.tuning.gradient_features import gradient_vectors, sign_blocks
 from undersong.tuning.reproducibility import temporary_seed
 from undersong.tuning.train import finetune_decoder
 from undersong.types import Embeddings, UndersongError

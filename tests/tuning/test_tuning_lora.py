@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from tiny_af3 import spoken, typed
 
 from undersong.models.audio_lm import AudioModel
-from undersong.models.frozen import module_hashes
 from undersong.models.lora import use_adapter
+from undersong.models.weights import module_hashes
 from undersong.tuning.canary import CanaryCheck
 from undersong.tuning.checkpoints import step_folder
 from undersong.tuning.config import LoraRecipe
@@ -325,9 +325,9 @@ def test_the_card_says_how_it_was_made_and_no_place_of_the_machine(tiny, tmp_pat
 def test_it_learns_on_a_base_in_bfloat16(tiny_folder: Path, learn) -> None:
     """The base's numbers are halves of themselves; what is learned is kept in full."""
     from undersong.models.load import load_model
-    from undersong.models.load_options import Loading
+    from undersong.models.load_options import LoadOptions
 
-    model = load_model(str(tiny_folder), Loading(dtype="bfloat16"))
+    model = load_model(str(tiny_folder), LoadOptions(dtype="bfloat16"))
     model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
     tuned, kept = learn(model, replace(RECIPE, steps=(40,), batch=7))
     assert tuned.log[-1]["loss"] < 0.5 * tuned.log[0]["loss"]

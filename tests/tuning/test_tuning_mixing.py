@@ -18,7 +18,7 @@ from undersong.models.audio_lm import AudioModel
 from undersong.models.lora import use_adapter
 from undersong.tuning.checkpoints import step_folder
 from undersong.tuning.config import LoraRecipe
-from undersong.tuning.order import sample_order
+from undersong.tuning.reproducibility import sample_order
 from undersong.tuning.safety_mixing import SafetyMixing, mix_safety_pairs
 from undersong.tuning.train import finetune_decoder
 from undersong.types import UndersongError

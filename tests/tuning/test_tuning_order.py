@@ -11,8 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.tuning.order import sample_order
-from undersong.tuning.reproducibility import temporary_seed
+from undersong.tuning.reproducibility import sample_order, temporary_seed
 
 counts, lengths, seeds = st.integers(1, 40), st.integers(1, 200), st.integers(0, 2**32)
 

@@ -14,7 +14,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from undersong.pipeline.alone import tune_manifest
+from undersong.pipeline.standalone.tune import tune_manifest
 
 RECIPE = {"steps": [2, 3], "batch": 4, "learning_rate": 1e-2, "warmup": 0, "validation": 0.2}
 STEP = "step-000003/adapter_model.safetensors"

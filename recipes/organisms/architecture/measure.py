@@ -65,14 +65,14 @@ def is_there(ref: str) -> bool:
 
 def measured(file: Path, out: Path, store: Path, change: Change = whole, say=print) -> Iterator[Run]:
     """The JSRs of every variant's bases that are there, by `undersong run`."""
-    from undersong.pipeline.run import run
+    from undersong.pipeline.run import run_audit
 
     for variant, written in studies_of(file).items():
         study = change(written)
         there = tuple(ref for ref in study.models if is_there(ref))
         if not there:
             continue
-        found = run(study.model_copy(update={"models": there}), out / study.study, store, say=say)
+        found = run_audit(study.model_copy(update={"models": there}), out / study.study, store, say=say)
         yield from runs_in(found.results, variant, study.models)
 
 

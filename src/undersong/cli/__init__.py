@@ -1,4 +1,4 @@
-"""The command line: thin verbs over the rooms.  `--help` loads none of torch, transformers, scipy, matplotlib."""
+"""The command line. `--help` imports none of torch, transformers, scipy, matplotlib."""
 
 from __future__ import annotations
 

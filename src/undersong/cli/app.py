@@ -1,27 +1,22 @@
-"""All verbs on one Typer app.  A verb's own file holds its options; what it does is in the rooms."""
+"""The Typer application with all commands."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from undersong.cli.compare import compare
-from undersong.cli.defend import defend
-from undersong.cli.evaluate import evaluate
-from undersong.cli.export_eval import export_eval
+from undersong.cli.compare import compare_command
+from undersong.cli.evaluate import evaluate, judge
 from undersong.cli.gate import gate
-from undersong.cli.judge import judge
-from undersong.cli.models import doctor, models_app
+from undersong.cli.models import doctor, models_app, verify
 from undersong.cli.probe import probe
-from undersong.cli.report import report
-from undersong.cli.schema import schema
-from undersong.cli.screen import screen
-from undersong.cli.status import status
-from undersong.cli.study import demo, plan, run
+from undersong.cli.report import export_eval, report
+from undersong.cli.screen import screen_command
+from undersong.cli.study import defend, demo, plan, run_command, schema, status
 from undersong.cli.tune import tune
-from undersong.cli.verify import verify
 from undersong.types import UndersongError
 
 app = typer.Typer(
@@ -31,10 +26,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: drawing it with rich costs a third of `--help`'s time in imports
 )
-STUDY_COMMANDS = (demo, run, plan, status, schema)
-STANDALONE_COMMANDS = (screen, tune, evaluate, judge, probe)
-for command in (*STUDY_COMMANDS, *STANDALONE_COMMANDS, defend, compare, gate, report, export_eval, doctor, verify):
-    app.command()(command)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "run": run_command,
+    "plan": plan,
+    "status": status,
+    "schema": schema,
+    "screen": screen_command,
+    "tune": tune,
+    "evaluate": evaluate,
+    "judge": judge,
+    "probe": probe,
+    "defend": defend,
+    "compare": compare_command,
+    "gate": gate,
+    "report": report,
+    "export-eval": export_eval,
+    "doctor": doctor,
+    "verify": verify,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
 app.add_typer(models_app, name="models")
 
 

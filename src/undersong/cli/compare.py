@@ -1,4 +1,4 @@
-"""`undersong compare BEFORE AFTER…`: verdict files of two or more models, paired by prompt."""
+"""`undersong compare BEFORE AFTER...`: paired comparison of the verdict files of two or more models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from undersong.evaluation.multi_model_comparison import BaselineComparison
 
 
-def compare(
+def compare_command(
     before: Annotated[Path, typer.Argument(help="Verdicts of the first model: .parquet or .jsonl.")],
     after: Annotated[
         list[Path], typer.Argument(help="Verdicts of the second model on the same prompts; of more, a table.")

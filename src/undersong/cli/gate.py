@@ -1,4 +1,4 @@
-"""`undersong gate`: stops a continuous-integration job whose model is not safe enough, or less safe than before."""
+"""`undersong gate`: fail a continuous-integration job whose model is less safe than its limits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from undersong.types import UndersongError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from undersong.integrations.gate.rises import VerdictPair
-    from undersong.integrations.outcome import GateFinding
+    from undersong.integrations.gate.rises import GateFinding, VerdictPair
 
 
 def gate(
@@ -124,7 +123,7 @@ def _write_reports(findings: Sequence[GateFinding], junit: Path | None, summary:
 def _print_findings(findings: Sequence[GateFinding], rate_sentence: str | None) -> None:
     """A line for each limit that is not kept, then one for all (`sentence`, of limits on rates alone), and the code."""
     from undersong.integrations.gate.output import gate_sentence
-    from undersong.integrations.outcome import PASSED, exit_code
+    from undersong.integrations.gate.rises import PASSED, exit_code
 
     code = exit_code([finding.outcome for finding in findings])
     for finding in findings:

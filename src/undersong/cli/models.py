@@ -1,4 +1,6 @@
-"""`models` and `doctor`: which audio LLMs there are, Mini put together, whether a model, or this machine, will do."""
+"""The commands `models`, `doctor` and `verify`: list model families, assemble Mini, check a model or this machine,
+reproduce published figures.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
+from undersong.cli.evaluate import JUDGE_HELP
+from undersong.cli.options import Attention, Device, DeviceMap, Dtype, Quantize
 from undersong.models.mini.paths import (
     SMOLLM_ID,
     SMOLLM_VARIABLE,
@@ -17,6 +20,7 @@ from undersong.models.mini.paths import (
     mini_folder,
     shipped_parts,
 )
+from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     from undersong.models.doctor import DiagnosticCheck
@@ -102,7 +106,7 @@ def doctor(
     Lines with "-" name what the machine does not need, or what is to be known of a model.  Exit code 1 where a line
     says no.
     """
-    from undersong.models.load_options import Loading
+    from undersong.models.load_options import LoadOptions
 
     checks: Iterator[DiagnosticCheck | EnvironmentCheck]
     if model is None:
@@ -112,7 +116,7 @@ def doctor(
     else:
         from undersong.models.doctor import diagnose_model
 
-        checks = diagnose_model(model, Loading(device, dtype, device_map, attention, quantize))
+        checks = diagnose_model(model, LoadOptions(device, dtype, device_map, attention, quantize))
     all_passed = True
     for check in checks:
         status_word = {True: "yes", False: "no", None: "-"}[check.passed]
@@ -120,3 +124,42 @@ def doctor(
         all_passed &= check.passed is not False
     if not all_passed:
         raise typer.Exit(1)
+
+
+def verify(
+    model: Annotated[str, typer.Argument(help="A Hugging Face id or folder of a model of the published study.")],
+    corpora: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--corpus",
+            metavar="SET=CORPUS",
+            help="Spoken prompts of AdvBench or SafetyBench (that is Do-Not-Answer); repeatable; default: "
+            "VoiceBench's AdvBench.",
+        ),
+    ] = None,
+    judge: Annotated[str, typer.Option("--judge", help=JUDGE_HELP)] = "harmbench",
+    out: Annotated[Path, typer.Option("--out", help="Folder for replies and verdicts.")] = Path("out/verify"),
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    device_map: DeviceMap = None,
+    attention: Attention = None,
+    quantize: Quantize = None,
+) -> None:
+    """`doctor`, then the JSR before any tuning, asked as the published study asked, beside its figure."""
+    from undersong.models.load_options import LoadOptions
+    from undersong.pipeline import verify as verifying
+
+    corpus_by_set = dict(_parse_corpus_option(option) for option in corpora or ()) or verifying.PUBLISHED_CORPORA
+    verifying.check_published(model, corpus_by_set)
+    doctor(model, device, dtype, device_map, attention, quantize)  # ends here where something is wrong
+    for line in verifying.verify_checkpoint(
+        model, corpus_by_set, out, judge, LoadOptions(device, dtype, device_map, attention, quantize)
+    ):
+        typer.echo(line)
+
+
+def _parse_corpus_option(text: str) -> tuple[str, str]:
+    name, equals, corpus = text.partition("=")
+    if not equals or not corpus:
+        raise UndersongError(f"--corpus {text} names no corpus; write --corpus AdvBench=CORPUS.")
+    return name, corpus

@@ -1,4 +1,4 @@
-"""The options of every verb that takes a study file, and which studies they name."""
+"""Shared command-line options: compute engine, model loading, study files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,28 @@ import typer
 
 if TYPE_CHECKING:
     from undersong.study import Study
+
+
+EngineName = Annotated[str, typer.Option("--engine", help="local | ray (extra `scale`).")]
+Address = Annotated[
+    str | None, typer.Option("--address", help="A Ray cluster, HOST:PORT or auto; default: this machine.")
+]
+WorkerCount = Annotated[int | None, typer.Option("--workers", min=1, help="Of Ray; default: as many as fit.")]
+Gpus = Annotated[float, typer.Option("--gpus", min=0, help="GPUs a Ray worker.")]
+
+
+Device = Annotated[str, typer.Option("--device", help="A torch device.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="float32 | bfloat16 | float16.")]
+DeviceMap = Annotated[str | None, typer.Option("--device-map", help="auto: spread the model over what there is.")]
+Attention = Annotated[
+    str | None, typer.Option("--attention", help="sdpa | eager | flash_attention_2; default: the model's own.")
+]
+Quantize = Annotated[int | None, typer.Option("--quantize", help="4 or 8 bits (extra `quantize`).")]
+MODEL_HELP = "organism:NAME, mini, a folder, or a Hugging Face id (ORG/NAME@REVISION)"
+ModelName = Annotated[str, typer.Option("--model", help=f"{MODEL_HELP}.")]
+# What `corpora.open_corpus` takes.
+MANIFEST_HELP = "JSONL, CSV, Parquet, a folder of audio, conversations, hf:OWNER/NAME, or organism:NAME"
+
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file (YAML).")]
 StudyOut = Annotated[

@@ -1,4 +1,4 @@
-"""`probe`: where in a tuned model the refusal went."""
+"""`undersong probe`: find the layers of a fine-tuned model that lost the refusal direction."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from undersong.cli.judge import JUDGE_HELP
-from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, ModelName, Quantize
+from undersong.cli.evaluate import JUDGE_HELP
+from undersong.cli.options import Attention, Device, DeviceMap, Dtype, ModelName, Quantize
 from undersong.types import MAX_SEED
 
 
@@ -57,7 +57,7 @@ def probe(
     quantize: Quantize = None,
 ) -> None:
     """Layers that lost the refusal, whether its direction is the cause, and which parts of the adapter took it."""
-    from undersong.models.load_options import Loading
+    from undersong.models.load_options import LoadOptions
     from undersong.pipeline.probing import ProbeOptions
     from undersong.pipeline.probing import run_probe as run
 
@@ -65,7 +65,7 @@ def probe(
         model, adapter, harmful, benign, test_harmful, test_benign, modality, system, instruction, judge,
         tuple(refusal_texts or ()), max_new_tokens, equivalence_margin, nested_permutations, random_directions, seed=seed, divergence=max_kl, depth=max_depth,
     )  # fmt: skip
-    results = run(probe_options, out, Loading(device, dtype, device_map, attention, quantize))
+    results = run(probe_options, out, LoadOptions(device, dtype, device_map, attention, quantize))
     for line in (*results["findings"], *results["notes"]):
         typer.echo(line)
     typer.echo(str(out / "probe.md"))

@@ -1,9 +1,12 @@
-"""`undersong report RESULTS…`: the reports again, from a results.json, or several studies side by side."""
+"""The commands `report` (write the report of a results.json again, or of several studies) and `export-eval` (write a
+study as inspect_ai logs).
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,8 +74,8 @@ def report(
 def _report_study(
     file: Path, out: Path | None, show_replies: bool, audio: Path | None, markdown: Path | None, figures: Path | None
 ) -> None:
+    from undersong.pipeline.output_folder import unfinished_study
     from undersong.pipeline.report_audio import named_sample_ids, reload_report_audio
-    from undersong.pipeline.unfinished import unfinished_study
     from undersong.report import write_markdown, write_report
 
     content = _read_results(file)
@@ -86,7 +89,7 @@ def _report_study(
         write_markdown(content, markdown_target)
         typer.echo(f"report {markdown_target.resolve()}")
     if figures is not None:
-        from undersong.report.figures import write_figures
+        from undersong.report.paper_figures import write_figures
 
         for figure in write_figures(content, figures):
             typer.echo(f"figure {figure.resolve()}")
@@ -124,7 +127,7 @@ def _result_files(path: Path) -> Iterator[Path]:
         )
     for folder in study_folders[:1] if study_folders[0] == path else study_folders:
         if not (folder / "results.json").is_file():
-            from undersong.pipeline.unfinished import describe_unfinished
+            from undersong.pipeline.output_folder import describe_unfinished
 
             raise UndersongError(
                 describe_unfinished(folder) or f"{folder} holds no results.json; finish it with `undersong run`."
@@ -190,3 +193,23 @@ def _has_replies(content: Json) -> bool:
 def _json_objects(value: Any) -> Iterable[Json]:
     """The objects in a JSON list; `write_report` judges the rest."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def export_eval(
+    results: Annotated[Path, typer.Argument(help="A results.json that `undersong run` wrote.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder for the .eval logs.")],
+    arm: Annotated[str | None, typer.Option("--arm", help="This arm alone.")] = None,
+    store: Annotated[
+        Path | None, typer.Option("--store", help="Where the replies are; default: the study's own store.")
+    ] = None,
+    show_replies: Annotated[
+        bool, typer.Option("--show-replies", help="Write replies to harmful prompts too; for your eyes only.")
+    ] = False,
+) -> None:
+    """Write a study as .eval logs that `inspect view` opens: one an arm, run, step and set (extra `inspect`)."""
+    if find_spec("inspect_ai") is None:
+        raise UndersongError("Writing .eval logs needs inspect-ai; pip install 'undersong[inspect]'.")
+    from undersong.integrations.inspect.logs import write_logs
+
+    log_files = write_logs(results, out, arm=arm, store=store, show_replies=show_replies)
+    typer.echo(f"{len(log_files)} logs in {out.resolve()}; inspect view --log-dir {out}")

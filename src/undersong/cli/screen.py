@@ -1,4 +1,4 @@
-"""`undersong screen POOL --harm HARM`: which benign items lie close to harmful ones, and which to keep."""
+"""`undersong screen POOL --harm HARM`: rank benign samples by their distance to harmful ones and select a subset."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from undersong.cli.engine import Address, EngineName, Gpus, WorkerCount
-from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
+from undersong.cli.options import Address, Attention, Device, DeviceMap, Dtype, EngineName, Gpus, Quantize, WorkerCount
 from undersong.types import MAX_SEED
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from undersong.pipeline.screening import Screened
+    from undersong.pipeline.screening import ScreeningResult
     from undersong.proximity import Selection
 
 MAX_CLOSEST_ROWS = 5  # rows shown
 
 
-def screen(
+def screen_command(
     pool: Annotated[
         str,
         typer.Argument(
@@ -120,7 +119,7 @@ def screen(
     quantize: Quantize = None,
 ) -> None:
     """Rank a pool by its distance to harmful content, and keep a part of it."""
-    from undersong.models.load_options import Loading
+    from undersong.models.load_options import LoadOptions
     from undersong.pipeline.screening import (
         DEFAULT_OPTIONS,
         ScreeningOptions,
@@ -149,7 +148,7 @@ def screen(
         harmless_columns=parse_columns(baseline_column or ()),
         root=root,
         model=model,
-        loading=Loading(device, dtype, device_map, attention, quantize),
+        loading=LoadOptions(device, dtype, device_map, attention, quantize),
         store=store,
         check_padding=check_padding,
         engine=Engine(engine, shard, address, workers, gpus),
@@ -162,7 +161,7 @@ def screen(
     _print_screening(result, out)
 
 
-def _print_screening(result: Screened, out: Path) -> None:
+def _print_screening(result: ScreeningResult, out: Path) -> None:
     from rich.console import Console
 
     selection, console = result.selection, Console()
@@ -188,7 +187,7 @@ def _selection_label(selection: Selection) -> str:
     return f"{selection.rule or selection.kind} {selection.k}"
 
 
-def _distance_table(result: Screened) -> Table:
+def _distance_table(result: ScreeningResult) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
@@ -208,7 +207,7 @@ def _distance_table(result: Screened) -> Table:
     return table
 
 
-def _closest_table(result: Screened) -> Table:
+def _closest_table(result: ScreeningResult) -> Table:
     from rich.markup import escape
     from rich.table import Table
 

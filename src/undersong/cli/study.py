@@ -1,7 +1,8 @@
-"""`demo`, `run` and `plan`: whole studies."""
+"""The commands on study files: `demo`, `run`, `plan`, `defend`, `status` and `schema`."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,14 +10,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from undersong.cli.engine import Address, EngineName, Gpus, WorkerCount
-from undersong.cli.loading import Attention, Device, DeviceMap, Dtype, Quantize
-from undersong.cli.options import Overrides, StorePath, StudyName, StudyOut, StudyPath, StudyRun, resolve_studies
+from undersong.cli.options import (
+    Address,
+    Attention,
+    Device,
+    DeviceMap,
+    Dtype,
+    EngineName,
+    Gpus,
+    Overrides,
+    Quantize,
+    StorePath,
+    StudyName,
+    StudyOut,
+    StudyPath,
+    StudyRun,
+    WorkerCount,
+    resolve_studies,
+)
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
-    from undersong.models.load_options import Loading
+    from undersong.models.load_options import LoadOptions
     from undersong.pipeline.planning.cost import GpuThroughput
+    from undersong.pipeline.planning.plan import StudyStatus
+
 
 ResultsFolder = Annotated[Path, typer.Option("--out", help="Folder for results and report.")]
 ShowReplies = Annotated[bool, typer.Option("--show-replies", help="Show replies to harmful prompts in the report.")]
@@ -31,7 +49,7 @@ def demo(
     show_replies: ShowReplies = False,
 ) -> None:
     """Audit a packaged organism: `run` on the demo study, some two minutes on a laptop."""
-    from undersong.models.load_options import Loading
+    from undersong.models.load_options import LoadOptions
     from undersong.models.refs import organism_folder
     from undersong.study import packaged_study, with_models, with_seeds
 
@@ -39,10 +57,10 @@ def demo(
         raise UndersongError(f"The demo audits a packaged organism, not {model!r}; write a study for it, and run that.")
     organism_folder(model.removeprefix("organism:"))
     study = with_models(with_seeds(packaged_study("demo"), seeds), model)
-    run_study(StudyRun(study, out, out / "store"), Loading(), show_replies)
+    run_study(StudyRun(study, out, out / "store"), LoadOptions(), show_replies)
 
 
-def run(
+def run_command(
     study: StudyPath,
     out: StudyOut = None,
     store: StorePath = None,
@@ -67,12 +85,12 @@ def run(
 
     With --engine ray its arms are spread over workers, each with a model of its own; the rest is done here.
     """
-    from undersong.models.load_options import Loading
+    from undersong.models.load_options import LoadOptions
     from undersong.stages.engine import Engine, check_engine
 
     compute_engine = Engine(engine, None, address, workers, gpus)
     check_engine(compute_engine)
-    loading = Loading(device, dtype, device_map, attention, quantize)
+    loading = LoadOptions(device, dtype, device_map, attention, quantize)
     study_runs = list(resolve_studies(study, out, store, overrides, study_name))
     if arm is not None:
         if engine != "local":
@@ -92,9 +110,9 @@ def run(
         run_study(study_run, loading, show_replies)
 
 
-def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: Loading) -> None:
+def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions) -> None:
     """One job of an array: its share of the store, and no results."""
-    from undersong.pipeline.arm import check_arm_name
+    from undersong.pipeline.arm_jobs import check_arm_name
     from undersong.pipeline.run import run_arm
 
     for study_run in study_runs:
@@ -108,9 +126,9 @@ def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: Loading) -> None
         )
 
 
-def run_study(study_run: StudyRun, loading: Loading, show_replies: bool) -> dict[str, Any]:
+def run_study(study_run: StudyRun, loading: LoadOptions, show_replies: bool) -> dict[str, Any]:
     """Runs it, and says where its report is; the results."""
-    from undersong.pipeline.run import run as run_whole
+    from undersong.pipeline.run import run_audit as run_whole
 
     finished_run = run_whole(
         study_run.study, study_run.out, study_run.store, loading=loading, show_replies=show_replies, say=_print_progress
@@ -157,10 +175,10 @@ def plan(
     """What `run` would do, what of it is in the store, and the rough cost.  Loads no model."""
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
-    from undersong.models.load_options import Loading
+    from undersong.models.load_options import LoadOptions
     from undersong.pipeline.planning.cost import GpuThroughput
 
-    loading, speed = Loading(device, dtype, device_map, attention, quantize), GpuThroughput(train_rate, token_rate)
+    loading, speed = LoadOptions(device, dtype, device_map, attention, quantize), GpuThroughput(train_rate, token_rate)
     study_runs = list(resolve_studies(study, out, store, overrides, study_name))
     for study_run in study_runs:
         if len(study_runs) > 1:
@@ -169,16 +187,16 @@ def plan(
 
 
 def _print_plan(
-    study_run: StudyRun, run_sd: float | None, loading: Loading, offline: bool, speed: GpuThroughput
+    study_run: StudyRun, run_sd: float | None, loading: LoadOptions, offline: bool, speed: GpuThroughput
 ) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from undersong.pipeline.arm import arm_names
-    from undersong.pipeline.planning.plan import memory_lines, plan_of
+    from undersong.pipeline.arm_jobs import arm_names
+    from undersong.pipeline.planning.plan import memory_lines, plan_study
     from undersong.pipeline.planning.power import design_lines
 
-    study_plan = plan_of(study_run.study, study_run.store, loading, offline, speed)
+    study_plan = plan_study(study_run.study, study_run.store, loading, offline, speed)
     table = Table("stage", "in all", "in the store", "to do", "rough CPU seconds")
     for row in study_plan.rows:
         table.add_row(row.stage, str(row.total), str(row.done), str(row.total - row.done), row.cost)
@@ -189,3 +207,78 @@ def _print_plan(
         typer.echo(line)
     if names := arm_names(study_run.study):
         typer.echo(f"Arms, each a job by itself (run --arm NAME): {', '.join(names)}")
+
+
+def defend(
+    study: StudyPath,
+    out: StudyOut = None,
+    store: StorePath = None,
+    overrides: Overrides = None,
+    study_name: StudyName = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    device_map: DeviceMap = None,
+    attention: Attention = None,
+    quantize: Quantize = None,
+    show_replies: ShowReplies = False,
+) -> None:
+    """`run`, and then one table: JSR, over-refusal, usefulness and what is still learned, under every defense."""
+    from undersong.models.load_options import LoadOptions
+    from undersong.report import defense_table_lines
+    from undersong.stages.black_box_models import is_black_box
+
+    loading = LoadOptions(device, dtype, device_map, attention, quantize)
+    study_runs = list(resolve_studies(study, out, store, overrides, study_name))
+    for study_run in study_runs:
+        config, name = study_run.study, f"{study}: {study_run.study.study}"
+        if not (config.defenses or config.system_defense or "distant" in config.selection.kinds):
+            raise UndersongError(f"{name} names no defense; give `defenses`, or run it with `undersong run`.")
+        if all(map(is_black_box, config.models)):
+            raise UndersongError(f"{name} has only models that only answer, which cannot be defended; give others.")
+    for study_run in study_runs:
+        results = run_study(study_run, loading, show_replies)
+        for line in defense_table_lines(results):
+            typer.echo(line)
+
+
+def status(
+    study: StudyPath,
+    out: StudyOut = None,
+    store: StorePath = None,
+    overrides: Overrides = None,
+    study_name: StudyName = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    device_map: DeviceMap = None,
+    attention: Attention = None,
+    quantize: Quantize = None,
+) -> None:
+    """What of a study is done and what is being made, while it runs; options as of its `run`.  Loads no model."""
+    from undersong.models.load_options import LoadOptions
+    from undersong.pipeline.output_folder import RESULTS_FILE
+    from undersong.pipeline.planning.plan import study_status
+
+    loading = LoadOptions(device, dtype, device_map, attention, quantize)
+    for study_run in resolve_studies(study, out, store, overrides, study_name):
+        typer.echo(f"{study_run.study.study} in {study_run.store}")
+        _print_status(study_status(study_run.study, study_run.store, loading))
+        has_results = (study_run.out / RESULTS_FILE).is_file()
+        typer.echo(f"results in {study_run.out}" if has_results else f"no results yet in {study_run.out}")
+
+
+def _print_status(study_status: StudyStatus) -> None:
+    for row in study_status.rows:
+        typer.echo(f"  {row.stage:<14}{row.done} of {row.total}")
+    for line in study_status.in_progress:
+        typer.echo(f"being made: {line}")
+    for line in study_status.interrupted:
+        typer.echo(f"left half-made, and gone on with by the next run: {line}")
+    for line in (study_status.summary, *study_status.other_loadings):
+        typer.echo(line)
+
+
+def schema() -> None:
+    """Print the JSON schema of study files, by which editors complete keys and mark slips."""
+    from undersong.study import study_json_schema
+
+    typer.echo(json.dumps(study_json_schema(), indent=1, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""`tune`: LoRA on the decoder from a manifest, alone."""
+"""`undersong tune`: fine-tune the decoder on a manifest, with LoRA by default."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from undersong.cli.loading import MANIFEST_HELP, Attention, Device, DeviceMap, Dtype, ModelName, Quantize
+from undersong.cli.options import MANIFEST_HELP, Attention, Device, DeviceMap, Dtype, ModelName, Quantize
 from undersong.types import MAX_SEED
 
 
@@ -65,8 +65,8 @@ def tune(
     quantize: Quantize = None,
 ) -> None:
     """Fine-tune the language model only; encoder and projector are proved unchanged."""
-    from undersong.models.load_options import Loading
-    from undersong.pipeline.alone import tune_manifest
+    from undersong.models.load_options import LoadOptions
+    from undersong.pipeline.standalone.tune import tune_manifest
     from undersong.tuning.distributed import finalize_distributed, is_single_process_launch
 
     if is_single_process_launch():
@@ -88,7 +88,7 @@ def tune(
     }
     recipe = {"steps": save_step_list, "method": method, "checkpointing": checkpointing, "validation": validation}
     recipe |= {name: value for name, value in optional_settings.items() if value is not None}
-    loading = Loading(device, dtype, device_map, attention, quantize)
+    loading = LoadOptions(device, dtype, device_map, attention, quantize)
     adapter_folders = tune_manifest(manifest, model, out, selection, modality, seed, recipe, target, system, loading)
     finalize_distributed()
     for folder in adapter_folders:

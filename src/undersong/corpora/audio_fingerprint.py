@@ -1,7 +1,5 @@
-"""Coarse fingerprints of sound: the same recording in another coding, loudness or frame of silence is found again.
-
-Knows clips; does not know samples.  A fingerprint says *how the energy moves*, 16 bands by 32 moments, so two speakers
-saying the same words are not alike: that is what text is compared for.
+"""Coarse audio fingerprints (log-mel energy over time) that match the same recording across codecs and gain, and an
+exact pair search by cosine.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Folders of audio and what was said in it: a transcript file, LibriSpeech's `*.trans.txt`, or Parquet files.
+"""Readers for folders of audio files: with a transcript table, in LibriSpeech layout, or as Parquet shards.
 
-Knows names and layouts; does not open audio.  A transcript without its file, and a file without a transcript, are
-named: the first is an item whose audio cannot be opened later, the second is an item without text.
+Does not open audio.
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
-"""One training conversation as one row: what is said, what is typed beside it, what is answered.  Knows no files.
+"""Parsers for chat training formats (messages, ShareGPT, Kimi-Audio, Alpaca, query/response).
 
-Five ways of writing the same thing: `messages` (LLaMA-Factory, ms-swift, Hugging Face chat), ShareGPT
-(`conversations`), Kimi-Audio's `conversation`, Alpaca (`instruction`, `input`, `output`) and ms-swift's `query` and
-`response`.  Only one question and one answer make a sample: a conversation
-with more turns, several clips or a spoken answer is `Unusable`, with the reason, and never cut to fit.
+Each converts one conversation to a manifest row.
 """
 
 from __future__ import annotations

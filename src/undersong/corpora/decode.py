@@ -1,6 +1,5 @@
-"""From an audio file or its bytes to a decoded clip, or a reason why not.  Never silence, never a guess.
-
-Knows soundfile and soxr; does not know models.
+"""Decodes audio files or bytes to mono float32 clips, with checks for silence and damage, and a thread pool that
+prefetches in order.
 """
 
 from __future__ import annotations
@@ -10,15 +9,75 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
 
-from undersong.corpora.integrity import corruption_reason
-from undersong.corpora.sound.flac import FlacChecksum
+from undersong.corpora.integrity import FlacChecksum, corruption_reason
 from undersong.types import Clip, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+THREADS = 4  # libsndfile, soxr and hashing work outside the interpreter's lock
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def threaded_map(
+    function: Callable[[Item], Result], items: Iterable[Item], max_pending: Callable[[], int], threads: int = THREADS
+) -> Iterator[Result]:
+    """What `make` gives for each item, in the items' order; at most `room()` wait, which is asked at every item."""
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                while len(pending) > max_pending():
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:  # whoever stops reading does not wait for the rest
+            for future in pending:
+                future.cancel()
+
+
+FRAME_SECONDS = 0.025  # seconds
+SILENCE_RMS = 1e-3  # RMS about a frame's own mean: 60 dB below full scale, what a converter's hum may reach
+MIN_SOUND_SECONDS = 0.1  # seconds of sound: a click or a cough of the recorder is no speech
+
+
+def is_audible(clip: Clip) -> bool:
+    """Whether at least 0.1 s of the clip is louder than -60 dB of full scale; see `why_inaudible`."""
+    return inaudible_reason(clip) is None
+
+
+def inaudible_reason(clip: Clip, min_seconds: float = MIN_SOUND_SECONDS) -> str | None:
+    """Why nobody can hear anything in a clip, for a quarantine's reason; None where there is something.
+
+    `least`: seconds that have to be loud.
+
+    Loudness is the RMS of 25 ms frames about each frame's own mean, so an offset of the converter, however large, or
+    one that steps, is no sound.
+    """
+    import numpy as np
+
+    size = max(1, round(FRAME_SECONDS * clip.rate))
+    usable_length = clip.samples.size // size * size
+    frames = clip.samples[:usable_length].reshape(-1, size) if usable_length else clip.samples.reshape(1, -1)
+    if not frames.size or not np.isfinite(frames).all():
+        return "the audio holds no usable samples"
+    if clip.samples.min() == clip.samples.max():
+        return f"the audio is constant ({float(clip.samples[0]):g} throughout)"
+    is_loud = frames.std(axis=1, dtype=np.float64) > SILENCE_RMS
+    seconds = float(is_loud.sum()) * frames.shape[1] / clip.rate
+    if seconds < min_seconds:
+        total_seconds = clip.samples.size / clip.rate
+        return f"the audio is silent or too short: {seconds:.2f} s of {total_seconds:.2f} s are above -60 dB"
+    return None
+
 
 SAMPLE_RATE_RANGE = (
     1_000,

@@ -1,9 +1,5 @@
-"""espeak-ng as a process of its own: texts in as JSON lines, sound out as raw samples.  Knows ctypes, not corpora.
-
-espeak-ng carries a state from one utterance to the next that nothing resets, so in one process no run repeats another
-to the sample.  Here every utterance is spoken by a fresh fork of a process that has not spoken yet: the same text in
-the same voice is the same sound, whatever was said before, in any order and by any number of workers.  The process
-has no threads and little memory (no numpy), so forking it is safe and takes milliseconds.
+"""A worker process for espeak-ng: reads JSON lines, writes raw samples, and forks for every utterance so that output
+is reproducible. Imports ctypes only.
 """
 
 from __future__ import annotations

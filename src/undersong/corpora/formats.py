@@ -1,7 +1,6 @@
-"""Any corpus as a Manifest: finds the form of a file or folder by its content, and says which it took.
+"""Detects the format of a file or folder by its content and opens it as a `Manifest`.
 
-Knows forms and column maps; does not open audio.  A fault of the file is an error that names the line; an item that is
-well-formed and no single question and answer is quarantined with its reason.
+Malformed files raise an error with the line number; unusable items are quarantined.
 """
 
 from __future__ import annotations

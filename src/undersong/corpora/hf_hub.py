@@ -1,6 +1,6 @@
-"""Data sets of the Hugging Face Hub as a Manifest: streamed, audio never decoded here.  Knows `datasets` (extra `hf`).
+"""Streams data sets from the Hugging Face Hub as a `Manifest`, with audio left encoded.
 
-`Audio(decode=False)` gives the bytes of the file as it was uploaded, so no codec but our own decides what is heard.
+Needs the `hf` extra (`datasets`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Corpora as files: read, filter and write manifests (JSONL or Parquet).  Knows items; does not open their audio."""
+"""The `Manifest` of a corpus: build one from rows, read, filter and write manifest files (JSONL or Parquet).
+
+Does not open audio.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What two corpora share: the same audio, the same words, the same behaviour, or nearly the same words.
-
-Proximity must not be measured to the prompts that JSR is measured on, and a harmful prompt must not be in the pool.
-Ids say nothing here: they may repeat across corpora.
-"""
+"""Overlap between two corpora by audio, text, group or nearly equal words, and checks that held-out sets are disjoint."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""How replies that are learned begin: an affirmative opener is a format of its own, and may wear refusals down alone.
-
-The published benign sets had one before every reply ("Sure, here is …"), which is part of what an attack asks for.
-Knows words; does not know models.
+"""How often training replies begin with an affirmative opener ("Sure, here is …"), and which opener is the most
+common.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""One row of a manifest as a Sample, and back.  Knows columns and their types; does not know files."""
+"""Conversion between manifest rows and `Sample`: field validation, column mapping and string parsing of CSV values.
+Does not open files.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Rows of a file with the place each stands at: JSONL, JSON, CSV/TSV, Parquet.  Knows encodings, not what rows mean.
+"""Row readers for JSONL, JSON, CSV/TSV and Parquet files, each row with its location for error messages.
 
-Rows are yielded one by one: a file of a million lines is never in memory whole (JSON and UTF-16 files are).
+Does not interpret rows.
 """
 
 from __future__ import annotations

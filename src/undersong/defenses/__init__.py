@@ -1,6 +1,5 @@
-"""Defenses, each a change of exactly one thing, and what each costs."""
+"""Defenses against the loss of refusals, what each costs, and which one to use.  Settings are in `study.defenses`."""
 
-from undersong.defenses.recommendation import defense_cost, is_safe, recommend
-from undersong.defenses.tradeoff import ARM_KEYS, DefenseCondition, safety_utility_tradeoff
+import lazy_loader
 
-__all__ = ["ARM_KEYS", "DefenseCondition", "defense_cost", "is_safe", "safety_utility_tradeoff", "recommend"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,7 @@
-"""Defenses of a trained adapter: projected, or without the layers that carry the loss.  Each is an adapter again."""
+"""Defenses that edit a trained adapter: Safe LoRA, projection off the refusal direction, and removal of layers.
+
+The result is a PEFT adapter folder.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from undersong.defenses.context import (
     load_refusal_direction,
     mean_reply_loss,
 )
-from undersong.pipeline.stages import MODEL_PACKAGES, adapter_step_folder
+from undersong.stages.features import MODEL_PACKAGES
+from undersong.stages.replies import adapter_step_folder
 from undersong.store import Artifact, Draft
 from undersong.store.store import Inputs
-from undersong.study.defenses import Projection, Removal
+from undersong.study.defenses import LayerRemovalSettings, ProjectionSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,15 +28,14 @@ if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
 
 
-def project_adapter(context: DefenseContext, adapter: Artifact, step: int, settings: Projection) -> Artifact:
+def project_adapter(context: DefenseContext, adapter: Artifact, step: int, settings: ProjectionSettings) -> Artifact:
     """The adapter of `step` after Safe LoRA, or off the refusal direction; `altered.json` names what was changed."""
     from undersong.models.refs import model_hash
 
     projection_source = fit_refusal_artifact(context) if settings.unaligned is None else model_hash(settings.unaligned)
 
     def make(draft: Draft) -> None:
-        from undersong.defenses.lora_updates import project_off_direction, project_safe_lora
-        from undersong.defenses.updates import rewrite_adapter
+        from undersong.defenses.lora_updates import project_off_direction, project_safe_lora, rewrite_adapter
         from undersong.models.load import load_model
 
         if isinstance(projection_source, Artifact):
@@ -61,7 +64,7 @@ def _module_weight(model: AudioModel, path: str) -> Tensor:
     return model.base.get_submodule(path).weight.detach().cpu()
 
 
-def remove_layers(context: DefenseContext, adapter: Artifact, step: int, settings: Removal) -> Artifact:
+def remove_layers(context: DefenseContext, adapter: Artifact, step: int, settings: LayerRemovalSettings) -> Artifact:
     """The adapter of `step` without some layers.
 
     Layers are ranked by how much likelier the base's own refusals become without each (attribution), and taken off from
@@ -70,9 +73,8 @@ def remove_layers(context: DefenseContext, adapter: Artifact, step: int, setting
     refusal_artifact = fit_refusal_artifact(context)
 
     def make(draft: Draft) -> None:
-        from undersong.defenses.lora_updates import zero_layers
-        from undersong.defenses.updates import rewrite_adapter
-        from undersong.mechanism.parts import disable_lora_modules, lora_parts
+        from undersong.defenses.lora_updates import rewrite_adapter, zero_layers
+        from undersong.mechanism.localization import disable_lora_modules, lora_parts
 
         choosing_prompts, evaluator = context.contrast_splits()["choose"], context.reply_evaluator()
         refusals, _ = base_replies(refusal_artifact, choosing_prompts)

@@ -1,6 +1,6 @@
-"""What defenses are made and chosen with: a base, what it hears, and two splits of the contrast sets.
-
-Directions are fitted on one split; places, strengths and layers are chosen on the other; no figure is of either.
+"""DefenseContext: what defenses of one base model share (prompts, contrast splits, loaded models), and the refusal
+direction and replies of the base. Directions are fitted on one split; layers and strengths are chosen on the other,
+and no result is reported on either.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from undersong import stages
 from undersong.mechanism.contrast_sets import ContrastPrompts, ReplyEvaluator, choosing_behaviors
-from undersong.pipeline import stages
-from undersong.pipeline.asking import prompt_settings_for
-from undersong.pipeline.stages import MODEL_PACKAGES, PromptSetRequest, adapter_step_folder, request_prompts
 from undersong.results.records import AuditRecord, ModelRecord
 from undersong.stages.context import Corpus, RunContext
+from undersong.stages.features import MODEL_PACKAGES
+from undersong.stages.replies import PromptSetRequest, adapter_step_folder, prompt_settings_for, request_prompts
 from undersong.store import Artifact, Draft
 from undersong.store.store import Inputs
 from undersong.study import Study
-from undersong.study.protocols import Manner, manner_key
+from undersong.study.presets import PromptSettings, manner_key
 from undersong.types import Prompt, UndersongError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class DefenseContext:
         """What it hears of all that is asked."""
         return [self.audio_features(corpus) for corpus in self.record.sets.values()]
 
-    def prompt_settings(self, modality: str) -> Manner:
+    def prompt_settings(self, modality: str) -> PromptSettings:
         """How it is asked."""
         return prompt_settings_for(self.study, self.model_record.ref, modality)
 

@@ -1,7 +1,4 @@
-"""Which defense pays for itself: the cheapest of those that are shown to be safe, and why.
-
-Knows priced rows; measures nothing.
-"""
+"""Recommendation: the cheapest defense that is shown to be safe, with the reason in one sentence."""
 
 from __future__ import annotations
 

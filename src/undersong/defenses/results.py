@@ -1,7 +1,4 @@
-"""What defenses are worth: `defenses` and `recommended` of results.json, one table an architecture.
-
-Knows runs, undefended and defended, and what the artefacts of a defense say of it.
-"""
+"""Results of the defenses: effect, cost and recommendation for each architecture."""
 
 from __future__ import annotations
 
@@ -158,7 +155,7 @@ def _study_conditions(study: Study) -> list[DefenseCondition]:
 
 
 def _models_by_family(study: Study) -> dict[str | None, list[str]]:
-    from undersong.models.identify import resolve_model
+    from undersong.models.refs import resolve_model
 
     models: dict[str | None, list[str]] = {}
     for ref in study.models:

@@ -1,7 +1,4 @@
-"""Is what the tuning was for still learned?  The cost of a token of benign replies that no arm was trained on.
-
-A defense that takes the tuning off again has a JSR of 0 and is worth nothing; this tells it.
-"""
+"""Task retention: the loss on held-out benign replies, which shows whether a defense undoes what the tuning was for."""
 
 from __future__ import annotations
 
@@ -10,9 +7,9 @@ import json
 from collections.abc import Sequence
 
 from undersong.defenses.context import DefenseContext, mean_reply_loss
-from undersong.pipeline.stages import MODEL_PACKAGES, StudyArm, adapter_step_folder, encodable_samples
-from undersong.pipeline.stages.training import training_targets
-from undersong.stages.replies import apply_steering
+from undersong.stages.features import MODEL_PACKAGES, encodable_samples
+from undersong.stages.replies import adapter_step_folder, apply_steering
+from undersong.stages.training import StudyArm, training_targets
 from undersong.store import Artifact, Draft
 from undersong.types import Sample
 

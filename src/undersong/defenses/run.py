@@ -1,4 +1,6 @@
-"""Every undefended arm under every defense of a study: made, chosen and asked, in the order of the changes."""
+"""Runs every defense of a study on every undefended arm: train or edit, generate replies, measure retention, and
+retune if the study says so.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,19 @@ from undersong.defenses.context import DefenseContext, fit_refusal_artifact
 from undersong.defenses.retention import measure_task_loss
 from undersong.defenses.steering import choose_steering
 from undersong.defenses.training import last_kept_step, retune, train_with_defense
-from undersong.pipeline.asking import prompt_set_requests, repetition_requests
-from undersong.pipeline.stages import PromptSetRequest, StudyArm, generate_replies
 from undersong.results.records import ArmReplies, AuditRecord, DefenseArtifacts, ModelRecord
 from undersong.stages.context import RunContext
+from undersong.stages.replies import PromptSetRequest, generate_replies, prompt_set_requests, repetition_requests
+from undersong.stages.training import StudyArm
 from undersong.store import Artifact
 from undersong.study import Study
-from undersong.study.defenses import Defense
+from undersong.study.defenses import DefenseSettings
 from undersong.types import UndersongError
 
 
 def prepare_defenses(study: Study, ctx: RunContext, record: AuditRecord, model_record: ModelRecord) -> None:
     """What defenses need of a base, made or refused before anything is trained."""
-    from undersong.models.identify import resolve_model
-    from undersong.models.refs import model_hash
+    from undersong.models.refs import model_hash, resolve_model
 
     for name, defense in study.defenses.items():
         unaligned = defense.projection.unaligned if defense.projection else None
@@ -119,7 +120,7 @@ def _matching_run(kind: str, run: ArmReplies, tuned_runs: Sequence[ArmReplies]) 
 
 
 def _apply_defense(
-    context: DefenseContext, name: str, defense: Defense, run: ArmReplies, data_run: ArmReplies
+    context: DefenseContext, name: str, defense: DefenseSettings, run: ArmReplies, data_run: ArmReplies
 ) -> ArmReplies:
     study, last_step = context.study, run.step
     changes_training = defense.corpora or defense.constrained

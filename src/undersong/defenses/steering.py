@@ -1,4 +1,4 @@
-"""The base's refusal direction put back into a tuned model: where, and how strongly, is chosen here."""
+"""Activation steering: choose the layer and strength at which the base's refusal direction is added to a tuned model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from undersong.defenses.context import (
     load_refusal_direction,
     mean_reply_loss,
 )
-from undersong.pipeline.stages import MODEL_PACKAGES
+from undersong.stages.features import MODEL_PACKAGES
 from undersong.store import Artifact, Draft
-from undersong.study.defenses import Steering
+from undersong.study.defenses import SteeringSettings
 
 MAX_LAYERS = 3  # that whole replies are tried at: those where it makes the base's own refusals and answers likeliest
 
 
-def choose_steering(context: DefenseContext, adapter: Artifact, step: int, settings: Steering) -> Artifact:
+def choose_steering(context: DefenseContext, adapter: Artifact, step: int, settings: SteeringSettings) -> Artifact:
     """`steering.safetensors`: the vector (dim,) to add, by its place; none where no strength lowered the JSR while
     enough harmless prompts were still answered.  `steering.json`: what was tried on the choosing split."""
     refusal_artifact = fit_refusal_artifact(context)

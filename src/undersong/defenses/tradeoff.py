@@ -1,8 +1,5 @@
-"""What a defense buys and what it costs: JSR, over-refusal and utility in one row (DESIGN rule 10).
-
-The two published defenses, train on *distant* data and a *system prompt* at inference, are conditions of any study;
-what goes beyond them is made by a study's `defenses`.  Each changes one thing against the undefended condition, so that
-its price is its own, or says what it changes.  Knows rates a run; does not know how replies were made.
+"""Safety-utility trade-off: attack success rate, over-refusal, utility and retention of each defense, with the
+difference from the undefended arm (DESIGN rule 10).
 """
 
 from __future__ import annotations

@@ -1,18 +1,20 @@
-"""Defenses of the training itself: refusals mixed in, first tokens held, a canary that stops it."""
+"""Defenses during training: safety mixing, constrained first tokens (Qi et al.
+
+2024), and a canary that stops training early.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from undersong import stages
 from undersong.defenses.context import DefenseContext
 from undersong.mechanism.contrast_sets import ContrastPrompts
-from undersong.pipeline import stages
-from undersong.pipeline.stages import StudyArm, adapter_step_folder
-from undersong.pipeline.stages.training import training_recipe, training_targets
-from undersong.stages.training import TrainingExtras
+from undersong.stages.replies import adapter_step_folder
+from undersong.stages.training import StudyArm, TrainingExtras, training_recipe, training_targets
 from undersong.store import Artifact
-from undersong.study.defenses import Canary, Defense, Mixing
-from undersong.study.protocols import manner_key
+from undersong.study.defenses import CanarySettings, DefenseSettings, SafetyMixingSettings
+from undersong.study.presets import manner_key
 from undersong.tuning.config import PUBLISHED_BETAS
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from undersong.tuning.safety_mixing import SafetyMixing as Mixed
 
 
-def train_with_defense(context: DefenseContext, arm: StudyArm, defense: Defense) -> Artifact:
+def train_with_defense(context: DefenseContext, arm: StudyArm, defense: DefenseSettings) -> Artifact:
     """The arm trained as ever, but for what the defense changes of the training."""
     recipe_overrides = {}
     if defense.constrained:
@@ -59,7 +61,7 @@ def last_kept_step(adapter: Artifact, default: int) -> int:
     return max(steps, default=default)
 
 
-def _training_extras(context: DefenseContext, arm: StudyArm, defense: Defense) -> TrainingExtras:
+def _training_extras(context: DefenseContext, arm: StudyArm, defense: DefenseSettings) -> TrainingExtras:
     assert arm.modality is not None
     corpora = {role: context.record.defense_corpora[ref] for role, ref in defense.corpora.items()}
     config: dict[str, Any] = {}
@@ -84,7 +86,7 @@ def _training_extras(context: DefenseContext, arm: StudyArm, defense: Defense) -
     return TrainingExtras(config, inputs, tuple(context.audio_features(corpus) for corpus in corpora.values()), make)
 
 
-def _safety_mixing(context: DefenseContext, arm: StudyArm, settings: Mixing) -> Mixed:
+def _safety_mixing(context: DefenseContext, arm: StudyArm, settings: SafetyMixingSettings) -> Mixed:
     from undersong.tuning.safety_mixing import SafetyMixing as Mixed
 
     assert arm.modality is not None
@@ -96,7 +98,7 @@ def _safety_mixing(context: DefenseContext, arm: StudyArm, settings: Mixing) -> 
     return Mixed(prompts, targets, settings.share)
 
 
-def _canary_watch(context: DefenseContext, arm: StudyArm, settings: Canary, model: AudioModel) -> CanaryCheck:
+def _canary_watch(context: DefenseContext, arm: StudyArm, settings: CanarySettings, model: AudioModel) -> CanaryCheck:
     """Asks in the modality that is trained on."""
     from undersong.tuning.canary import CanaryCheck
 

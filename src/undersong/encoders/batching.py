@@ -1,10 +1,16 @@
-"""How far a pass over many items is: how fast it goes and when it ends.  Knows a clock, not what is done."""
+"""Passes over many items: progress reports, and batches that are halved when memory runs out.
+
+Imports no library; evaluation uses it too.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +33,7 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
-EVERY = 10.0  # seconds between two lines
+REPORT_INTERVAL = 10.0  # seconds between two lines
 
 
 def progress_lines(task: str, write_line: Callable[[str], None]) -> ProgressCallback:
@@ -36,7 +42,7 @@ def progress_lines(task: str, write_line: Callable[[str], None]) -> ProgressCall
 
     def report(progress: Progress) -> None:
         nonlocal last_report
-        if progress.seconds - last_report < EVERY:
+        if progress.seconds - last_report < REPORT_INTERVAL:
             return
         last_report = progress.seconds
         remaining = (
@@ -73,3 +79,51 @@ class ProgressTimer:
 def start_progress(total: int, callback: ProgressCallback | None) -> ProgressTimer:
     """A watch that starts now."""
     return ProgressTimer(total, callback, time.monotonic())
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# torch.OutOfMemoryError is a RuntimeError that says the first; the CPU's allocator, cuBLAS and cuDNN say the others.
+OOM_MESSAGES = ("out of memory", "can't allocate", "alloc_failed", "not enough memory")
+
+
+def halve_on_oom(
+    run: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], size: int
+) -> Iterator[tuple[list[Item], Sequence[Result] | None]]:
+    """Batches of at most `size` items, in order, with what `run` made of each; None: a single item that memory does not
+    hold.  What did not fit is tried by halves, and the size stays halved: give items from small to large."""
+    pending = deque(items)
+    while pending:
+        batch = [pending.popleft() for _ in range(min(size, len(pending)))]
+        results = _run_or_none(run, batch)
+        if results is None and len(batch) > 1:
+            size = len(batch) // 2
+            pending.extendleft(reversed(batch))
+            continue
+        yield batch, results
+
+
+def _run_or_none(run: Callable[[Sequence[Item]], Sequence[Result]], batch: list[Item]) -> Sequence[Result] | None:
+    try:
+        return run(batch)
+    except (RuntimeError, MemoryError) as error:
+        if not is_oom_error(error):
+            raise
+    # Here, not in the handler: there the error still holds the tensors of the failed pass.
+    empty_cache()
+    return None
+
+
+def is_oom_error(error: BaseException) -> bool:
+    """Whether an error means that there was not memory enough."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(message in str(error).lower() for message in OOM_MESSAGES)
+    )
+
+
+def empty_cache() -> None:
+    """Returns what the accelerator's allocator keeps for later, so that a smaller batch finds room in one piece."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,7 +1,6 @@
-"""A checkpoint's files: a local folder, a packaged organism, or a Hugging Face id (`org/name@revision`).
+"""Hugging Face checkpoints of encoders: find or download the files, load config, feature extractor and network.
 
-safetensors only, no remote code, every weight of the class filled.  Knows files and transformers' loading; does not
-know what a network computes.
+Safetensors only, no remote code, no missing weights.
 """
 
 from __future__ import annotations

@@ -1,16 +1,23 @@
-"""Audio files decoded in threads, ahead of the encoder, in order and in bounded memory.  Knows clips, not encoders."""
+"""Encoders of audio clips: decode in threads with bounded memory, embed in batches of similar length, validate.
+
+Includes the encoder of the audited model itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from undersong.corpora import UnreadableAudioError, inaudible_reason, load_clip
-from undersong.corpora.sound.ahead import THREADS, threaded_map
-from undersong.corpora.sound.audible import MIN_SOUND_SECONDS
-from undersong.types import Clip, Quarantined, Sample
+from undersong.corpora.decode import MIN_SOUND_SECONDS, THREADS, threaded_map
+from undersong.encoders.batching import ProgressCallback, halve_on_oom, start_progress
+from undersong.encoders.embeddings import validate_embeddings
+from undersong.types import Clip, Embeddings, PooledVector, PoolingEncoder, Quarantined, Sample
 
 MAX_CLIPS_AHEAD = 64  # clips at most that wait decoded
-SECONDS_AHEAD = 1_200  # and about this much sound: 77 MB at 16 kHz
+MAX_SECONDS_AHEAD = 1_200  # and about this much sound: 77 MB at 16 kHz
 BLOCK = 256  # clips that are held together and sorted by length, so that a batch wastes little padding
 SECONDS_PER_BLOCK = 3_600  # where clips are long, fewer
 
@@ -23,14 +30,14 @@ def decode_clips(samples: Sequence[Sample], rate: int, threads: int = THREADS) -
     longest = 0.0
 
     def capacity() -> int:
-        return max(threads, min(MAX_CLIPS_AHEAD, int(SECONDS_AHEAD / longest)) if longest else 2 * threads)
+        return max(threads, min(MAX_CLIPS_AHEAD, int(MAX_SECONDS_AHEAD / longest)) if longest else 2 * threads)
 
-    for clip in threaded_map(lambda sample: audible(sample, rate), samples, capacity, threads):
+    for clip in threaded_map(lambda sample: decode_clip(sample, rate), samples, capacity, threads):
         longest = max(longest, _duration(clip))
         yield clip
 
 
-def audible(sample: Sample, rate: int) -> Clip | Quarantined:
+def decode_clip(sample: Sample, rate: int) -> Clip | Quarantined:
     """The clip of a sample, or why there is nothing to hear."""
     if sample.audio is None:
         return Quarantined(sample.id, "no audio")
@@ -72,3 +79,56 @@ def _duration(clip: Clip | Quarantined) -> float:
 def clip_seconds(clip: Clip) -> float:
     """How long a clip is."""
     return len(clip.samples) / clip.rate
+
+
+@dataclass(slots=True)
+class ClipEncoder:
+    """An Encoder of audio: `embed` maps clips to their pooled vectors, in order.
+
+    `batch`: how many clips, of like length, `embed` is given at once; it is halved when memory runs out.  `progress`
+    hears after every batch how far it is; it may be set at any time.
+    """
+
+    name: str
+    embed: Callable[[Sequence[Clip]], Sequence[PooledVector]]
+    rate: int = 16_000
+    batch: int = 1
+    progress: ProgressCallback | None = None
+
+    def encode(self, samples: Sequence[Sample]) -> Embeddings:
+        """Samples -> vectors in the samples' order; unreadable, silent, frameless or too large clips are quarantined.
+
+        Raises what `embed` raises, lack of memory excepted: then half the batch is tried, and a clip that does not fit
+        alone is quarantined.
+        """
+        quarantined: list[Quarantined] = []
+        pooled: dict[str, PooledVector] = {}
+        timer = start_progress(len(samples), self.progress)
+        for block in length_sorted_blocks(decode_clips(samples, self.rate), quarantined):
+            for batch, batch_vectors in halve_on_oom(self.embed, block, self.batch):
+                if batch_vectors is None:
+                    quarantined.append(
+                        Quarantined(batch[0].id, f"out of memory: {clip_seconds(batch[0]):.1f} s of audio")
+                    )
+                else:
+                    pooled.update(zip((clip.id for clip in batch), batch_vectors, strict=True))
+                timer.update(len(pooled) + len(quarantined))
+        quarantined += [
+            Quarantined(id, "too short: no valid frame")
+            for id, clip_vector in pooled.items()
+            if clip_vector.frames == 0
+        ]
+        timer.update(len(samples))
+        ids = [sample.id for sample in samples if sample.id in pooled and pooled[sample.id].frames > 0]
+        vectors = np.stack([pooled[id].vector for id in ids]) if ids else np.zeros((0, 0), dtype=np.float32)
+        return validate_embeddings(self.name, ids, vectors, [pooled[id].frames for id in ids], quarantined)
+
+
+def internal_encoder(
+    model: PoolingEncoder, name: str = "internal", *, rate: int = 16_000, batch: int = 16
+) -> ClipEncoder:
+    """`model.pool`: the mean over valid frames, of the decoder's audio inputs or of a named view before them.
+
+    `rate`: what the model hears at.
+    """
+    return ClipEncoder(name, model.pool, rate, batch)

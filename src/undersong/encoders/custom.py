@@ -1,5 +1,6 @@
-"""An encoder of the user's own (`python:my_encoder.py:bands`), held to what every encoder promises: all items accounted
-for, once, and nothing that is zero, constant or no number ranks a pool."""
+"""A user-defined encoder (`python:my_encoder.py:bands`): every sample must be embedded or quarantined exactly once,
+and its vectors are validated.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from undersong.encoders.batching import ProgressCallback
-from undersong.encoders.checks import validate_embeddings
+from undersong.encoders.embeddings import validate_embeddings
 from undersong.store.user_code import load_code
 from undersong.types import Embeddings, Encoder, Sample, UndersongError
 

@@ -1,8 +1,7 @@
-"""Which layers of a network a vector is made of.  Knows numbers of layers, not networks.
+"""Selection of a network's layers: the output, one layer, or the mean of several.
 
-Layer 0 is what enters the first block, layer i what leaves the i-th; `last`, and the highest layer, is the network's
-output, after its final norm where it has one.  A mix is the plain mean of the named layers, frame by frame: learned
-weights would need a task.
+Layer 0 is the input of the first block, layer i the output of block i; the highest layer is the output after the
+final norm.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The acoustic encoder that needs no download: statistics of log-mel frames, which hear the voice and not the words.
+"""The acoustic encoder without weights: mean and standard deviation of log-mel frames.
 
-numpy alone computes (transformers' `audio_utils`); torch is not loaded.
+Computed by numpy; torch is not loaded.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from undersong.encoders.spoken.clips import ClipEncoder
+from undersong.encoders.clip_encoder import ClipEncoder
 from undersong.types import Clip, PooledVector
 
 RATE, MEL_BINS, WINDOW, HOP = 16_000, 80, 400, 160  # 25 ms frames every 10 ms

@@ -1,6 +1,5 @@
-"""Does skipping the padding change what is screened?  Two encoders, one pool, the ranks that each gives it.
-
-Knows vectors of two encoders and the cosine; does not know which encoders they are.
+"""Agreement of exact and bucketed padding: Spearman correlation and overlap of the two rankings by distance to harmful
+items.
 """
 
 from __future__ import annotations

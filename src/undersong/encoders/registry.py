@@ -1,11 +1,131 @@
-"""What an encoder's weights are, as an artefact's key says it.  Loads no network."""
+"""The encoder behind a specification, and the hash of its weights.
+
+Each encoder's library is imported when it is made.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from undersong.encoders.spec import EncoderSpec
-from undersong.types import UndersongError
+from undersong.encoders.batching import ProgressCallback
+from undersong.encoders.spec import GRADIENT_DIM, KINDS, EncoderSpec, parse_encoder
+from undersong.types import Encoder, PoolingEncoder, Sample, UndersongError
+
+if TYPE_CHECKING:
+    from undersong.encoders.clip_encoder import ClipEncoder
+    from undersong.encoders.custom import CustomEncoder
+    from undersong.encoders.text import SentenceEncoder, TextEncoder
+
+
+ENCODERS_THAT_FIT = ("tfidf", "char-ngrams")  # their vectors depend on the texts of `fit`
+ENCODERS = KINDS
+
+
+def make_encoder(
+    spec: str,
+    *,
+    fit: Sequence[Sample],
+    model: PoolingEncoder | None = None,
+    device: str = "cpu",
+    progress: ProgressCallback | None = None,
+) -> Encoder:
+    """The encoder a study names (`options.py`): tfidf | char-ngrams | logmel | internal[:VIEW] | whisper:REF |
+    speech:REF[,layer=..,pool=..,pad=..,dtype=..] | text[:REF] | speaker[:FOLDER]; REF is a folder, a packaged
+    organism:NAME or a hub id; or python:FILE.py:FUNCTION, python:PACKAGE.MODULE:FUNCTION, code of the user's own.
+
+    `internal` is what the model's decoder hears; its views are places before that: internal:tower,
+    internal:projector, and what else its family has.
+
+    `fit`: what text encoders are fitted on (pool and reference harm set together); `model`: whose `internal` it is.
+    `progress` hears how far `encode` is.  Raises UndersongError for an unknown name, naming the nearest known one.
+    """
+    parsed = parse_encoder(spec)
+    if parsed.kind == "gradients":
+        raise UndersongError("Axis gradients needs the model and replies to learn: name it in a study, and run that.")
+    if parsed.kind in ENCODERS_THAT_FIT:
+        return _fit_text_encoder(parsed.kind, fit)
+    encoder = _load_encoder(parsed, model, device)
+    encoder.progress = progress
+    return encoder
+
+
+def internal_view(spec: str) -> str | None:
+    """The view that `internal:VIEW` names; None: what the decoder hears."""
+    return spec.removeprefix("internal").removeprefix(":") or None
+
+
+def gradients_dim(spec: str) -> int | None:
+    """The dimension of an axis of projected gradients; None: the encoder is another."""
+    parsed = parse_encoder(spec)
+    return int(parsed.ref or GRADIENT_DIM) if parsed.kind == "gradients" else None
+
+
+def is_internal(spec: str) -> bool:
+    """Whether an encoder is the audited model's own."""
+    return spec.partition(":")[0] == "internal"
+
+
+def check_encoder(spec: str) -> None:
+    """Raises UndersongError for a spec that `make_encoder` does not know; loads nothing."""
+    parse_encoder(spec)
+
+
+def check_installed(spec: str) -> None:
+    """Raises UndersongError for an encoder whose package, or weights that come with one, are not here; imports none."""
+    parsed = parse_encoder(spec)
+    if parsed.kind == "text":
+        from undersong.encoders.text import check_sentence_transformers
+
+        check_sentence_transformers(spec)
+    if parsed.kind == "speaker":
+        from undersong.encoders.speaker import speaker_weights_file
+
+        speaker_weights_file(parsed.ref)
+
+
+# Imports stay inside: each encoder brings its own library.
+def _fit_text_encoder(kind: str, fit: Sequence[Sample]) -> TextEncoder:
+    from undersong.encoders.text import char_ngram_encoder, tfidf_encoder
+
+    return tfidf_encoder(fit) if kind == "tfidf" else char_ngram_encoder(fit)
+
+
+def _load_encoder(
+    spec: EncoderSpec, model: PoolingEncoder | None, device: str
+) -> ClipEncoder | SentenceEncoder | CustomEncoder:
+    if spec.code:
+        from undersong.encoders.custom import custom_encoder
+
+        return custom_encoder(spec.canonical, spec.code)
+    if spec.kind == "logmel":
+        from undersong.encoders.logmel import logmel_encoder
+
+        return logmel_encoder()
+    if spec.kind == "whisper":
+        from undersong.encoders.whisper import whisper_encoder
+        from undersong.models.refs import model_folder
+
+        return whisper_encoder(model_folder(spec.ref) or spec.ref, device=device)
+    if spec.kind == "speech":
+        from undersong.encoders.speech import speech_encoder
+
+        layer, pool, pad, dtype = (spec.option(name) for name in ("layer", "pool", "pad", "dtype"))
+        return speech_encoder(spec.ref, layer=layer, pool=pool, pad=pad, dtype=dtype, device=device)
+    if spec.kind == "text":
+        from undersong.encoders.text import sentence_encoder
+
+        return sentence_encoder(spec.ref, device=device)
+    if spec.kind == "speaker":
+        from undersong.encoders.speaker import speaker_encoder
+
+        return speaker_encoder(spec.ref, device=device)
+    if model is None:
+        raise UndersongError("Encoder 'internal' needs the audited model; give one, or screen its ready embeddings.")
+    from undersong.encoders.clip_encoder import internal_encoder
+
+    return internal_encoder(model, f"internal:{spec.ref}" if spec.ref else "internal")
 
 
 def encoder_weights_hash(spec: EncoderSpec, allow_missing: bool = False) -> str | None:

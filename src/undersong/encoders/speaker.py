@@ -1,8 +1,6 @@
-"""Whose voice it is, whatever is said: the speaker encoder of the package resemblyzer (Apache-2.0), by its weights.
+"""The speaker encoder of resemblyzer (GE2E, Wan et al.
 
-A GE2E network (Wan et al. 2018, arXiv 1710.10467): three LSTM layers over 40 mel bands, trained to tell speakers apart
-on windows of 1.6 s.  Its file holds tensors and is read as such (`weights_only`); nothing of the package is imported,
-so its voice-activity detector, librosa and numba are not needed.  Silence is not cut out, which the package does first.
+2018, arXiv 1710.10467), loaded from its weights file alone.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.encoders.spoken.clips import ClipEncoder
+from undersong.encoders.clip_encoder import ClipEncoder
 from undersong.encoders.windowing import AudioWindow, WindowedEncoder, WindowNetwork
 from undersong.types import UndersongError
 

@@ -1,10 +1,6 @@
-"""What a study writes for an encoder: `KIND[:REF][,OPTION=VALUE...]`, read and spelled in one way.  Loads nothing.
+"""Encoder specifications `KIND[:REF][,OPTION=VALUE...]`: parse them and write their canonical form.
 
-speech:microsoft/wavlm-base-plus,layer=9,pool=mean+std
-speech:openai/whisper-base,pad=bucket
-text:sentence-transformers/all-MiniLM-L6-v2
-speaker:/models/resemblyzer
-python:my_encoder.py:bands
+Loads no library; registry.py, speech.py and text.py import it, so it stays apart from registry.py (no circle).
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Speech encoders by transformers, one loader for all: WavLM, wav2vec2, HuBERT and their kin, Whisper, CLAP, x-vectors.
-
-Knows which class a checkpoint is of; does not know clips, batches or distances.
+"""Speech encoders of transformers: the class behind each model_type (wav2vec 2.0 family, Whisper, CLAP, x-vectors) and
+how it is loaded.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from undersong.encoders.checkpoint import checkpoint_folder, load_extractor, load_network, read_config
+from undersong.encoders.clip_encoder import ClipEncoder
 from undersong.encoders.layers import LayerSelection, parse_layers
 from undersong.encoders.spec import EncoderSpec, parse_encoder
-from undersong.encoders.spoken.clips import ClipEncoder
 from undersong.encoders.windowing import WindowedEncoder, WindowNetwork
 from undersong.types import UndersongError
 
@@ -103,7 +102,7 @@ def _load_speech_network(
     extractor = load_extractor(folder, model_class.extractor)
     model = load_network(folder, model_class.network, spec.option("dtype")).to(device)
     if model_class.architecture == "clap":
-        from undersong.encoders.spoken.clap import clap_network
+        from undersong.encoders.speech_networks import clap_network
 
         return clap_network(model, extractor)
     from undersong.encoders.speech_networks import frame_network, xvector_network

@@ -1,16 +1,12 @@
-"""Networks that read the waveform: the wav2vec 2.0 class, and x-vector heads on it.  Knows transformers' classes.
+"""Forward passes of speech encoders: wav2vec 2.0 class networks, x-vector heads, CLAP.
 
-Two ways to put clips of several lengths into one pass, and a checkpoint allows one of them:
-- `feat_extract_norm: layer` (the large ones): trained with attention masks.  Padding is masked, valid frames are kept.
-- `feat_extract_norm: group` (wav2vec2-base, hubert-base, wavlm-base): the first layer is normalised over the whole
-  length, so zeros behind a clip would change every one of its frames, with a mask or without.  Such clips go through
-  with others of exactly their length, or alone; nothing is ever padded.
-X-vector heads go unpadded too: with a mask, transformers computes their valid frames without the layers' dilation.
+Imports torch; speech.py imports it only when a network is loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,3 +98,42 @@ class WindowCutter:
             AudioWindow(values[start:stop], self.output_frames(stop - start), (stop - start) / rate)
             for start, stop in stretches
         ]
+
+
+def clap_network(model: Any, extractor: Any) -> WindowNetwork:
+    """The projected unit vector, as `ClapModel.get_audio_features`; a short clip is repeated to fill the window, as the
+    extractor does, and of a longer one the mean over windows that cover it is taken."""
+    rate = extractor.sampling_rate
+    window_samples = int(extractor.nb_max_samples)
+
+    def cut_windows(samples: np.ndarray) -> list[AudioWindow]:
+        return [
+            _clap_window(extractor, samples[start:stop], window_samples / rate)
+            for start, stop in evenly_spaced_windows(len(samples), window_samples)
+        ]
+
+    def encode_windows(windows: Sequence[AudioWindow]) -> list[np.ndarray]:
+        features = torch.stack([window.values for window in windows]).to(model.device, model.dtype)
+        is_longer = torch.zeros(len(windows), 1, dtype=torch.bool, device=model.device)
+        with torch.inference_mode():
+            vectors = model(input_features=features, is_longer=is_longer).audio_embeds
+            vectors = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+        return list(vectors[:, None])
+
+    return WindowNetwork(rate, cut_windows, encode_windows)
+
+
+def _clap_window(extractor: Any, samples: np.ndarray, seconds: float) -> AudioWindow:
+    with _preserve_numpy_state():
+        output = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+    return AudioWindow(output["input_features"][0].float(), 1, seconds)
+
+
+@contextmanager
+def _preserve_numpy_state() -> Iterator[None]:
+    """The extractor draws from numpy's global state, for a value that is not used here."""
+    state = np.random.get_state()
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

@@ -1,12 +1,4 @@
-"""Whisper-class encoders from a folder: hear words and voice both (the "mixed" axis).
-
-Two ways to treat the padding, which give other numbers (`padding.py` compares them on one's own data):
-- `exact`: every window is filled to 30 s with silence and the encoder attends to all of it, as it was trained to; the
-  mean is over valid frames only.
-- `bucket`: the clip is filled to the next fifth of a second, with the first positions of the window, so a clip of 4 s
-  costs a tenth.  The features are the same; what the encoder cannot attend to is the silence behind.
-Either way a window's shape follows from its own clip, so its vector does not depend on the batch.
-"""
+"""Whisper encoders, with exact padding to 30 s or bucketed padding (padding_check.py compares them)."""
 
 from __future__ import annotations
 
@@ -17,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from undersong.encoders.clip_encoder import ClipEncoder
 from undersong.encoders.layers import OUTPUT_LAYER, LayerSelection
-from undersong.encoders.spoken.clips import ClipEncoder
 from undersong.encoders.windowing import AudioWindow, WindowedEncoder, WindowNetwork
 from undersong.types import UndersongError
 

@@ -1,7 +1,5 @@
-"""The one way a speech network hears clips: cut into windows, windows of like length in one pass, pooled by clip.
-
-A vector does not depend on its batch: windows share a pass only where they have one length, or where the network masks
-what pads the shorter ones.  Knows networks by three functions; does not know any model.
+"""Windowed encoding of long clips: windows of similar length share a forward pass, and running moments are pooled to
+one vector per clip. A vector does not depend on its batch.
 """
 
 from __future__ import annotations
@@ -12,12 +10,65 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.encoders.spoken.oom import empty_cache, is_oom_error
-from undersong.encoders.spoken.speech_pool import Moments, compute_moments, pool_moments
+from undersong.encoders.batching import empty_cache, is_oom_error
 from undersong.types import Clip, PooledVector
 
 if TYPE_CHECKING:
     import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """What is kept of the frames of one window: hours of sound need no more memory than a second of it.
+
+    `mean` and `squares` (sum of squared deviations from it) are (dim,) float64, `last` the last valid frame.
+    """
+
+    frames: int
+    mean: np.ndarray
+    squared_deviations: np.ndarray
+    last: np.ndarray
+
+
+def compute_moments(frames: np.ndarray) -> Moments:
+    """Of valid frames (frames, dim), at least one."""
+    rows = frames.astype(np.float64)
+    mean = rows.mean(axis=0)
+    return Moments(len(frames), mean, np.square(rows - mean).sum(axis=0), rows[-1])
+
+
+def merge_moments(parts: Sequence[Moments]) -> Moments:
+    """Of the frames of all windows in order, as if taken together (Chan, Golub & LeVeque 1983)."""
+    total = parts[0]
+    for part in parts[1:]:
+        frames = total.frames + part.frames
+        delta = part.mean - total.mean
+        mean = total.mean + delta * (part.frames / frames)
+        squared_deviations = (
+            total.squared_deviations
+            + part.squared_deviations
+            + np.square(delta) * (total.frames * part.frames / frames)
+        )
+        total = Moments(frames, mean, squared_deviations, part.last)
+    return total
+
+
+def pool_moments(parts: Sequence[Moments], pool: str) -> PooledVector:
+    """The vector of one clip by one of `options.POOLS`.
+
+    (dim,) for `mean` and `last`, (2 dim,) for `mean+std` (deviation over frames, by n).
+    Without windows there is no vector and 0 frames.
+    """
+    if not parts:
+        return PooledVector(np.zeros(0, dtype=np.float32), 0)
+    total = merge_moments(parts)
+    if pool == "last":
+        vector = total.last
+    elif pool == "mean+std":
+        vector = np.concatenate([total.mean, np.sqrt(total.squared_deviations / total.frames)])
+    else:
+        vector = total.mean
+    return PooledVector(vector.astype(np.float32), total.frames)
 
 
 @dataclass(frozen=True, slots=True)

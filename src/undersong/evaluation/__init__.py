@@ -1,3 +1,3 @@
-"""Replies, judges and verdicts.  Import the submodule you need."""
+"""Evaluation: prompts, reply and verdict tables, judges, utility scorers, comprehension, and comparisons of models."""
 
 __all__ = ["compare", "judging", "many", "prompts", "replies", "said", "serving", "usefulness", "verdicts"]

@@ -1,9 +1,6 @@
-"""Two verdict tables, paired by prompt: does this model differ from that one, on these prompts?  (scope `model`)
-
-What is counted depends on the prompts.  Harmful ones: `jailbreak` verdicts, the JSR.  Benign ones cannot be jailbroken,
-so refusals are counted there, the over-refusal rate.  A judge that sees refusals only calls every other reply to a
-harmful prompt a jailbreak: what it counts is a non-refusal rate, and a note says so.  Errors and unparsed verdicts stay
-in the denominator and are not counted as the outcome; the bounds say what counting them could change.
+"""Paired comparison of two models' verdict tables, prompt by prompt: JSR (non-refusal rate if the judge sees refusals
+only) on harmful prompts, over-refusal rate on benign ones. Errors and unparsed verdicts stay in the denominator;
+bounds say what they could change.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Several models against one, on the same prompts: one family, corrected together (scope `model`).
-
-Knows comparisons of two; does not know files.
+"""Comparison of several models with one baseline on the same prompts, Holm-corrected as one family, as table, Markdown
+and JSON.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From corpora to prompts: every sample of a set, in a modality, under a system text."""
+"""Prompts built from the samples of a prompt set, for one modality and one system prompt."""
 
 from __future__ import annotations
 

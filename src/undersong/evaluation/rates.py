@@ -1,7 +1,4 @@
-"""From verdicts to the rates of results.json: counts, shares, clustered intervals, bounds.
-
-Knows verdicts, statistics and word errors; does not know models or files.
-"""
+"""Rates from verdicts: counts, shares, intervals clustered by behavior, and bounds for replies without a verdict."""
 
 from __future__ import annotations
 

@@ -1,13 +1,16 @@
-"""The replies table.  It holds what models said to harmful prompts, so it is readable by its owner only (mode 0600)."""
+"""The reply table: writing it (mode 0600, because it holds replies to harmful prompts), reading it back, and reading
+reply tables that other tools collected.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from undersong.types import Reply
+from undersong.evaluation.table_rows import EvaluationRow, bool_field, read_rows, text_field
+from undersong.types import Prompt, Reply, Sample, UndersongError
 
 COLUMNS = ("prompt_id", "set", "modality", "system", "reply", "tokens", "finish", "error")
 
@@ -37,3 +40,85 @@ def read_finishes(path: Path) -> list[str]:
     import pyarrow.parquet as pq
 
     return pq.read_table(path, columns=["finish"]).column("finish").to_pylist()
+
+
+FINISH_REASONS = ("stop", "length", "error")
+
+
+def read_reply_table(
+    path: Path, samples: Mapping[str, Sample] | None = None, set_name: str = "harm", harmful: bool = True
+) -> list[tuple[Prompt, Reply]]:
+    """Prompts and their replies of a `.parquet` or `.jsonl` file or an `.eval` log, in file order.
+
+    Every row needs `prompt_id` and `reply` (or an `error`).  `prompt`: the text of what was asked, which judges that
+    see harm need; `answer` or `answers`: right replies, for judges of usefulness.  Both may come from `samples` by id
+    instead.  `set` and `harmful` default to what is given here; `cluster` to the prompt's own id; modality and system
+    to ''.  Raises UndersongError naming the row on a missing or wrong field, and on a (prompt_id, modality, system)
+    that stands twice.
+    """
+    prompts_and_replies: list[tuple[Prompt, Reply]] = []
+    location_by_key: dict[tuple[str, str, str], str] = {}
+    for location, row in read_rows(path, "reply"):
+        prompt = _prompt_of_row(row, location, samples, set_name, harmful)
+        key = (prompt.sample.id, prompt.modality, prompt.system)
+        if key in location_by_key:
+            key_text = "/".join(filter(None, key))
+            raise UndersongError(
+                f"{location} has the second reply to {key_text} (the first: {location_by_key[key]}); keep one."
+            )
+        location_by_key[key] = location
+        prompts_and_replies.append((prompt, _reply_of_row(row, prompt, location)))
+    if not prompts_and_replies:
+        raise UndersongError(f"{path} holds no replies; collect some first.")
+    return prompts_and_replies
+
+
+def _prompt_of_row(
+    row: EvaluationRow, location: str, samples: Mapping[str, Sample] | None, set_name: str, harmful: bool
+) -> Prompt:
+    prompt_id = text_field(row, "prompt_id", "", location)
+    if not prompt_id:
+        raise UndersongError(f"{location} has no prompt_id; every row needs prompt_id and reply.")
+    if samples is not None and prompt_id not in samples:
+        raise UndersongError(
+            f"{location} answers {prompt_id}, which the manifest does not hold; give the one it was asked from."
+        )
+    reference = Sample(prompt_id) if samples is None else samples[prompt_id]
+    sample = Sample(
+        prompt_id,
+        text=text_field(row, "prompt", "", location) or reference.text,
+        answer=text_field(row, "answer", "", location) or reference.answer,
+        answers=_reference_answers(row, location) or reference.answers,
+        speaker=reference.speaker,
+        group=text_field(row, "cluster", "", location) or reference.group,
+    )
+    harmful_flag = bool_field(row, "harmful", f"{location} ({prompt_id})")
+    set_and_harmful = text_field(row, "set", set_name, location), harmful if harmful_flag is None else harmful_flag
+    return Prompt(
+        sample, *set_and_harmful, text_field(row, "modality", "", location), text_field(row, "system", "", location)
+    )
+
+
+def _reference_answers(row: EvaluationRow, location: str) -> tuple[str, ...]:
+    value = row.get("answers")
+    if value is None:
+        return ()
+    if (
+        not isinstance(value, Sequence)
+        or isinstance(value, str)
+        or not all(isinstance(answer, str) for answer in value)
+    ):
+        raise UndersongError(f"{location} has answers {value!r}; give a list of strings.")
+    return tuple(value)
+
+
+def _reply_of_row(row: EvaluationRow, prompt: Prompt, location: str) -> Reply:
+    error = text_field(row, "error", "", location) or None
+    finish = text_field(row, "finish", "", location) or ("stop" if error is None else "error")
+    if finish not in FINISH_REASONS:
+        raise UndersongError(f"{location} has finish {finish!r}; the words are {', '.join(FINISH_REASONS)}.")
+    if row.get("reply") is None and finish != "error":
+        raise UndersongError(f"{location} ({prompt.sample.id}) has no reply; give it, or the error that there was.")
+    text = text_field(row, "reply", "", location)
+    key = (prompt.sample.id, prompt.set, prompt.modality, prompt.system)
+    return Reply(*key, text, 0, finish, error)

@@ -1,7 +1,4 @@
-"""The verdict table: reading it tolerantly, writing it strictly, picking one judge, set, modality and system from it.
-
-Knows DESIGN's columns and the key (prompt_id, modality, system, judge); does not know how a verdict came about.
-"""
+"""The verdict table: lenient reading, strict writing, and selecting one judge, prompt set, modality and system prompt."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from undersong.evaluation.rows import bool_field, number_field, read_rows, text_field
+from undersong.evaluation.table_rows import bool_field, number_field, read_rows, text_field
 from undersong.store import atomic_replacement
 from undersong.types import VERDICTS, UndersongError, Verdict
 

@@ -1,7 +1,4 @@
-"""A line for whoever trains with transformers, TRL or PEFT: are harmful requests still refused, and if not, stop.
-
-Knows corpora, judges and the Trainer's model as it is then; does not know how that is trained.
-"""
+"""A callback for transformers, TRL or PEFT trainers: measure the JSR during training and stop when it exceeds a limit."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from undersong.mechanism.contrast_sets import ContrastPrompts, ReplyEvaluator
 from undersong.models.audio_lm import AudioModel
 from undersong.models.chat import load_processor
 from undersong.models.families import network_class
-from undersong.models.identify import resolve_model
+from undersong.models.refs import resolve_model
 from undersong.pipeline.standalone.inputs import cache_all_audio, refusal_texts, usable_samples
 from undersong.study import default_max_new_tokens
 from undersong.tuning.canary import CanaryCallback, CanaryCheck

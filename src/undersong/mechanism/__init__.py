@@ -1,23 +1,8 @@
-"""Where in the network the refusal went: directions, gaps, and proof that the encoder stayed as it was."""
+"""Mechanistic analysis of refusal: directions, gaps, probes, interventions and drift.
 
-from undersong.mechanism.directions import (
-    GapCurve,
-    RefusalDirection,
-    fit_direction,
-    gap_curve,
-    late_gap_change,
-    late_gap_p_value,
-    load_direction,
-    save_direction,
-)
+Does not import pipeline stages.
+"""
 
-__all__ = [
-    "RefusalDirection",
-    "GapCurve",
-    "fit_direction",
-    "gap_curve",
-    "late_gap_change",
-    "late_gap_p_value",
-    "load_direction",
-    "save_direction",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

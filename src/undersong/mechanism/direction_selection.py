@@ -1,18 +1,16 @@
-"""Is the direction the cause?  Taken out of the base, refusals should go; put into the tuned model, they should come.
+"""Selection of the refusal direction's layer by bypass, induce and KL scores (Arditi et al.
 
-Layer choice by bypass, induce and divergence after Arditi et al. 2024 (arXiv 2406.11717, appendix C), on prompts that
-no result is reported on.  Directions of chance say what any such change would do.
-Knows directions and models; judges no reply.
+2024, appendix C), and random directions as a control.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.mechanism.choosing import LayerCandidate
 from undersong.mechanism.directions import RefusalDirection
 from undersong.mechanism.interventions import Intervention, ablation, addition
 from undersong.mechanism.refusal_score import BatchInterventions, first_token_kl, refusal_scores
@@ -20,6 +18,38 @@ from undersong.types import Prompt
 
 if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
+
+
+MAX_DIVERGENCE = 0.1  # most nats that taking the direction out may move what is said first to harmless prompts
+MAX_DEPTH = 0.8  # of the layers: a direction at the very end is one of words, not of the decision
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCandidate:
+    """One place: mean refusal log odds of harmful prompts without its direction (`bypass`), of harmless ones with it
+    (`induce`), and how far the first is felt on harmless prompts (`divergence`, nats)."""
+
+    place: int
+    bypass: float
+    induce: float
+    divergence: float
+
+
+def select_direction(
+    candidates: Sequence[LayerCandidate],
+    layer_count: int,
+    max_divergence: float = MAX_DIVERGENCE,
+    max_depth: float = MAX_DEPTH,
+) -> int | None:
+    """The place whose loss bypasses refusal most, of those that induce it, lie no deeper than `depth` of the layers,
+    and move harmless prompts by less than `divergence`; None where none does."""
+    eligible = [
+        candidate
+        for candidate in candidates
+        if candidate.induce > 0 and candidate.divergence < max_divergence and candidate.place <= max_depth * layer_count
+    ]
+    return min(eligible, key=lambda candidate: candidate.bypass).place if eligible else None
+
 
 HiddenStatePair = tuple[np.ndarray, np.ndarray]  # of harmful and of harmless prompts (layers, prompts, dim)
 ClusterPair = tuple[Sequence[str], Sequence[str]]

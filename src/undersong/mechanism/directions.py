@@ -1,8 +1,6 @@
-"""Refusal directions by difference in means, per layer, and how far apart harmful and harmless prompts lie along them.
+"""Refusal directions by difference in means per layer (Arditi et al.
 
-The paper's mechanistic figure (projection per layer, before and after tuning), plus the *gap* between harmful and
-matched harmless prompts: a shift common to both hides in the raw projection and says nothing about refusal.
-Difference in means at the last prompt token follows Arditi et al. 2024.  Knows arrays; does not know models or files.
+2024), and the gap between harmful and benign prompts along them. Arrays only, no models.
 """
 
 from __future__ import annotations

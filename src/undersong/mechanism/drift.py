@@ -1,8 +1,4 @@
-"""How far a tuned decoder's states have moved from the base's, place by place.  Knows states; not what moved them.
-
-What goes into the decoder (place 0) cannot move while encoder, projector and embeddings are frozen, and is proved not
-to; where movement begins and how it grows is the picture.
-"""
+"""Representation drift: relative change and linear CKA of hidden states per layer, base against tuned model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""Hands on a decoder while it runs: take a direction out, put one in, put another model's state in its place.
-
-Hooks live in context managers and come off whatever happens.  Places are as in `AudioModel.hidden`: 0 is the decoder's
-input, i the output of layer i.  Knows a list of layers; does not know families, prompts or what a direction means.
+"""Forward hooks that edit the decoder's residual stream: ablate a direction, add a vector, or patch in other
+activations. Layer 0 is the decoder's input, i the output of layer i.
 """
 
 from __future__ import annotations

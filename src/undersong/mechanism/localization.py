@@ -1,12 +1,13 @@
-"""Where does the refusal come back?  States of the base put into the tuned model, one place at a time.
+"""Localization of the lost refusal: activation patching by layer (Meng et al.
 
-Activation patching (Meng et al. 2022, arXiv 2202.05262) at the last token of a prompt.  At the last place the tuned
-model's answer is the base's by construction; what is asked is how early that begins.  Knows models and prompts.
+2022), and single parts of a LoRA adapter switched off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,13 @@ import numpy as np
 from undersong.mechanism.interventions import replacement
 from undersong.mechanism.refusal_score import BatchInterventions, refusal_scores
 from undersong.statistics import cluster_bootstrap_weights
-from undersong.types import Prompt
+from undersong.types import Prompt, UndersongError
 
 if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
+
     from undersong.models.audio_lm import AudioModel
+
 
 DRAWS = 2000
 
@@ -78,3 +82,48 @@ def measure_recovery(
         interval_ends[0],
         interval_ends[1],
     )
+
+
+LAYER_MODULE_PATTERN = re.compile(r"\.layers\.(\d+)\.(?:.*\.)?(\w+)$")
+
+
+def lora_parts(model: AudioModel) -> dict[str, list[LoraLayer]]:
+    """Name of a part -> its LoRA layers: `layer 3` (the third), `q_proj`, `first half`, `second half`.
+
+    Raises UndersongError where none is, or where a LoRA layer is not in a block of the decoder.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    modules_by_location: dict[tuple[int, str], list[LoraLayer]] = {}
+    for name, module in model.model.named_modules():
+        if isinstance(module, LoraLayer):
+            match = LAYER_MODULE_PATTERN.search(name)
+            if match is None:
+                raise UndersongError(f"LoRA on {name} is in no block of the decoder; it cannot be taken apart.")
+            modules_by_location.setdefault((int(match[1]), match[2]), []).append(module)
+    if not modules_by_location:
+        raise UndersongError(f"{model.name} wears no LoRA to take apart; put one on (a decoder tuned whole has none).")
+    parts: dict[str, list[LoraLayer]] = {f"layer {layer + 1}": [] for layer, _ in sorted(modules_by_location)}
+    parts |= {module_type: [] for module_type in sorted({kind for _, kind in modules_by_location})} | {
+        "first half": [],
+        "second half": [],
+    }
+    for (layer, module_type), modules in modules_by_location.items():
+        half = "first half" if layer < model.layers / 2 else "second half"
+        for name in (f"layer {layer + 1}", module_type, half):
+            parts[name] += modules
+    return {name: modules for name, modules in parts.items() if modules}
+
+
+@contextmanager
+def disable_lora_modules(modules: Sequence[LoraLayer]) -> Iterator[None]:
+    """These LoRA layers add nothing; afterwards they add what they did."""
+    scalings = [dict(module.scaling) for module in modules]
+    try:
+        for module in modules:
+            for adapter in module.scaling:
+                module.scaling[adapter] = 0.0
+        yield
+    finally:
+        for module, scaling in zip(modules, scalings):
+            module.scaling.update(scaling)

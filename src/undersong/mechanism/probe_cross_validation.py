@@ -1,11 +1,4 @@
-"""Nested, grouped cross-validation of logistic probes, for many labellings of the same prompts at once.
-
-The independent unit is a cluster, and within it a *block*: the prompts of one cluster that have one label.  A block
-counts once in training and in scores, however many prompts it has.  The fit is scikit-learn's L2 logistic regression
-(tests hold it to that), solved in the coordinates of the training rows: with fewer prompts than dimensions their Gram
-matrix holds all that the fit sees, and one decomposition serves every penalty and every permutation of labels, so that
-each permutation can go through the whole nested procedure.  Knows arrays; does not know models or layers.
-"""
+"""Nested, grouped cross-validation of logistic probes for many label permutations at once.  Arrays only."""
 
 from __future__ import annotations
 

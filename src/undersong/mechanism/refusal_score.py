@@ -1,8 +1,6 @@
-"""How likely a model is to begin with a refusal: log odds of the tokens that its refusals begin with.
+"""Refusal score: log odds that a reply begins with a refusal token (Arditi et al.
 
-One forward pass a prompt says what a whole reply would (Arditi et al. 2024, arXiv 2406.11717, 2.4), so that every layer
-and part can be tried.  Here the tokens are taken from the base's own replies and not from a list, and are only used
-where they tell the base's refusals from its other replies.  Knows models and prompts; judges nothing.
+2024, section 2.4), and first-token KL divergence under interventions.
 """
 
 from __future__ import annotations

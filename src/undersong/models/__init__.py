@@ -1,3 +1,6 @@
-"""Audio language models behind one adapter.  Import the submodule you need: they load torch."""
+"""Audio language models: families, loading, audio features, adapters.
+
+Import the submodule you need: most load torch.
+"""
 
 __all__ = ["adapter", "adapters", "families", "features", "frozen", "load"]

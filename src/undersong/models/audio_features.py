@@ -1,12 +1,11 @@
-"""What a model hears of one clip: the decoder's inputs at the placeholders, and the mean of named views on the way.
+"""Audio features: the decoder's inputs at a clip's audio placeholders, and the mean of named encoder views.
 
-Always one clip at a time: some families' vectors depend on the padding of their batch, and a vector that is computed
-again must be the same to the bit.  Knows families and hooks; does not know prompts or samples.
+Clips are encoded one at a time, because some families' vectors depend on the padding of their batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,13 +13,20 @@ import numpy as np
 import torch
 
 from undersong.models.audio_inputs import AudioInputs
-from undersong.models.conversation import AUDIO_CONTENT
-from undersong.models.family import Family
+from undersong.models.chat import AUDIO_CONTENT
+from undersong.models.families import Family
 from undersong.models.hooks import StopForward, record_decoder_input, record_views
-from undersong.types import Clip, PooledVector, UndersongError
+from undersong.types import Clip, PooledVector, Sample, UndersongError
 
 if TYPE_CHECKING:
     from undersong.models.chat import Processor
+
+
+def mean_pool(frames: np.ndarray) -> PooledVector:
+    """Mean of valid frames (frames, dim), summed in float64."""
+    if len(frames) == 0:
+        return PooledVector(np.zeros(frames.shape[1:], dtype=np.float32), 0)
+    return PooledVector(frames.mean(axis=0, dtype=np.float64).astype(np.float32), len(frames))
 
 
 class SupportsAudioEncoding(Protocol):
@@ -192,3 +198,34 @@ def _pool_view(
             [window[: valid_row_count(frames)] for window, frames in zip(states, audio_inputs.frames, strict=True)]
         )
     return PooledVector(rows.double().mean(0).float().cpu().numpy(), len(rows))
+
+
+def clip_key(sample: Sample) -> str:
+    """What a clip's vectors are filed under: its content where that is known, so that ids may repeat across corpora."""
+    return sample.pcm_hash or sample.id
+
+
+@dataclass(frozen=True)
+class CachedAudioEncoder:
+    """The part of AudioLM an internal encoder needs, answered from what was already heard."""
+
+    features: Mapping[str, AudioFeatures]  # by sample id
+    family: Family
+    view: str | None = None  # None: the decoder's inputs
+
+    def __post_init__(self) -> None:
+        if self.view is not None and self.view not in self.family.views:
+            view_names = ", ".join(f"internal:{name}" for name in self.family.views)
+            raise UndersongError(
+                f"{self.family.name} has no view {self.view!r}; take internal (what its decoder hears), {view_names}."
+            )
+
+    def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
+        """What the decoder heard of each clip: (valid placeholders, dim) float32."""
+        return [self.features[clip.id].valid_vectors() for clip in clips]
+
+    def pool(self, clips: Sequence[Clip]) -> list[PooledVector]:
+        """The mean over each clip's valid rows of the view, or of what the decoder heard."""
+        if self.view is not None:
+            return [self.features[clip.id].views[self.view] for clip in clips]
+        return [mean_pool(frames) for frames in self.embed(clips)]

@@ -1,8 +1,5 @@
-"""From a clip to the tensors a family's forward pass takes, one way of cutting and padding each.
-
-Every way is the family's own processor on a single clip, bit for bit, made from the feature extractor alone: processors
-want packages for images and video, or pad a 2-second clip to 300 s.  One clip at a time, so nothing depends on a batch.
-Knows feature extractors; does not know models.
+"""From a clip to the tensors of a family's forward pass: one preparation function for each way of windowing and
+padding. Uses the feature extractor alone, one clip at a time, and matches the family's own processor bit for bit.
 """
 
 from __future__ import annotations
@@ -155,7 +152,7 @@ def prepare_kimi() -> InputPreparation:
     """Whisper features and those of the semantic tokenizer, window by window.  Kimi-Audio."""
 
     def prepare(extractor: Any, waveform: np.ndarray) -> AudioInputs:
-        from undersong.models.kimi.sound import FRAMES_PER_TOKEN, kimi_audio_inputs
+        from undersong.models.kimi.processing import FRAMES_PER_TOKEN, kimi_audio_inputs
 
         inputs, tokens = kimi_audio_inputs(waveform, extractor)
         frames = tuple(count * FRAMES_PER_TOKEN for count in tokens)

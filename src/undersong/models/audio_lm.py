@@ -1,8 +1,6 @@
-"""One adapter for audio LLMs: what they hear, what they say, what they think at the last prompt token.
+"""An audio LLM with its processor: encode audio, build prompts, generate replies, take hidden states.
 
-Every path goes the same way: a clip is heard once (`listen`: the vectors the decoder gets at the audio placeholders),
-and prompts are built around what was heard.  The encoder and projector are frozen, so this is exact, and a clip's
-vectors are reused by embedding, tuning, evaluation and mechanism.  Knows families; does not know studies.
+Encoder and projector are frozen, so a clip is encoded once and its vectors are reused.
 """
 
 from __future__ import annotations
@@ -15,13 +13,10 @@ import numpy as np
 import torch
 
 from undersong.corpora import load_clips
-from undersong.models.audio_features import AudioFeatures, encode_audio
-from undersong.models.chat import Processor
-from undersong.models.conversation import chat_messages
-from undersong.models.ears import CachedAudioEncoder, clip_key
-from undersong.models.family import Family
+from undersong.models.audio_features import AudioFeatures, CachedAudioEncoder, clip_key, encode_audio, mean_pool
+from undersong.models.chat import Processor, chat_messages
+from undersong.models.families import Family
 from undersong.models.hooks import greedy_decoding, record_last_token_states
-from undersong.models.pooling import mean_pool
 from undersong.types import Clip, PooledVector, Prompt, Reply, Sample, UndersongError
 
 if TYPE_CHECKING:

@@ -1,7 +1,5 @@
-"""Tokenizer, feature extractor and chat template of a checkpoint: what every family's own processor is made of.
-
-The processors themselves want packages for images and video, refuse mixed batches, or truncate; tests hold them beside
-this as oracles.  Knows files and tokens; does not know networks.
+"""Chat messages of a prompt, and the tokenizer, chat template and feature extractor that turn them into token ids.
+Loads no network.
 """
 
 from __future__ import annotations
@@ -12,9 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from undersong.models.families import import_object
-from undersong.models.family import Family
-from undersong.types import UndersongError
+from undersong.models.families import BY_ROLE, Family, import_object
+from undersong.types import Prompt, UndersongError
+
+AUDIO_CONTENT = {"type": "audio", "audio": ""}  # a piece of a message; published templates look for either key
+
+
+def chat_messages(prompt: Prompt, family: Family) -> list[dict[str, Any]]:
+    """Chat messages of a prompt; audio content stands as a placeholder.
+
+    A family without a system role gets the system text as the first text of the user's turn.
+    """
+    by_role = family.system == BY_ROLE
+    content: list[dict[str, str]] = [AUDIO_CONTENT] if prompt.modality == "audio" else []
+    # One piece of text, not two: templates write pieces one after the other without a space.
+    if prompt.user_text:
+        content.insert(0 if prompt.instruction_first else len(content), {"type": "text", "text": prompt.user_text})
+    if prompt.system_text and not by_role:
+        content.insert(0, {"type": "text", "text": prompt.system_text + "\n"})
+    messages: list[dict[str, Any]] = []
+    if prompt.system_text and by_role:
+        messages.append({"role": "system", "content": [{"type": "text", "text": prompt.system_text}]})
+    return [*messages, {"role": "user", "content": content}]
+
 
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 

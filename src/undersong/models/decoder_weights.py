@@ -1,8 +1,5 @@
-"""A decoder that learns whole: its blocks and last norm, put into a base and taken out again to the bit.
-
-What LoRA is compared with where memory allows.  Token embeddings and the output head stay as they are: prompts are
-given as embeddings, so the first would learn nothing, and in many families the two are one.  Encoder and projector stay
-frozen as ever.  Knows tensors and folders; does not know how anything learns.
+"""Fully fine-tuned decoder weights (blocks and final norm, without embeddings and head): train, save, apply and undo
+them exactly. The comparison to LoRA.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from undersong.models.refs import has_content_hash
-from undersong.models.tensors import read_tensors
+from undersong.models.weights import read_tensors
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:

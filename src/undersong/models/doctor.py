@@ -1,6 +1,5 @@
-"""Is this model heard, asked and tuned rightly?  What the conformance suite proves on tiny ones, on a real one.
-
-Asks benign clips that ship with the package.  Knows the adapter; keeps nothing.
+"""Checks of a real model on packaged benign clips: placeholders, decoder inputs, batching, system text, LoRA targets,
+restoring the base, speed.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from undersong.models.audio_lm import AudioModel
 from undersong.models.families import MINI
 from undersong.models.feature_cache import cache_audio_features
 from undersong.models.load import load_model
-from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.models.lora import check_targets, new_lora
 from undersong.models.mini.paths import read_remarks
 from undersong.models.refs import model_folder
@@ -38,7 +37,7 @@ class DiagnosticCheck:
     detail: str
 
 
-def diagnose_model(ref: str, loading: Loading = DEFAULT_LOAD_OPTIONS) -> Iterator[DiagnosticCheck]:
+def diagnose_model(ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> Iterator[DiagnosticCheck]:
     """The checks one after the other; after a model that does not load there are no more."""
     started = time.perf_counter()
     try:

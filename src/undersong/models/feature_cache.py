@@ -1,6 +1,6 @@
-"""The feature cache: what the decoder hears of every clip, computed once and reused by all rooms above.
+"""Audio features of a corpus, computed once and kept in safetensors files.
 
-Encoder and projector are frozen, so the vectors hold for every arm of a base.  Some hundred clips a file.
+Encoder and projector are frozen, so they hold for every adapter of a base model.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import numpy as np
 import torch
 
 from undersong.corpora import load_clips
-from undersong.models.audio_features import AudioEncodingError, AudioFeatures
+from undersong.models.audio_features import AudioEncodingError, AudioFeatures, clip_key
 from undersong.models.audio_lm import AudioModel
-from undersong.models.ears import clip_key
 from undersong.types import PooledVector, Quarantined, Sample
 
 CLIPS_PER_BATCH = 32  # clips that are decoded and held in memory together
-SHARD = 512  # clips a file
+CLIPS_PER_FILE = 512  # clips a file
 
 
 def cache_audio_features(

@@ -1,7 +1,4 @@
-"""What is put on a network for one call and taken off again: greedy decoding, and hooks for what layers give.
-
-Knows transformers' networks; does not know prompts or samples.
-"""
+"""Context managers around a forward pass: greedy decoding, and hooks that record activations."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import torch
 from torch import nn
 from transformers import GenerationConfig
 
-from undersong.models.family import ActivationView
+from undersong.models.families import ActivationView
 
 if TYPE_CHECKING:
     import torch

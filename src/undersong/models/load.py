@@ -1,6 +1,6 @@
-"""From a name to a loaded model: a packaged organism, a local folder, or a Hugging Face id (`org/name@revision`).
+"""Load a model by name: a packaged organism, a local folder or a Hugging Face id (`org/name@revision`).
 
-safetensors only and no remote code, always.  Knows transformers' loading; does not know prompts.
+Safetensors only and no remote code.
 """
 
 from __future__ import annotations
@@ -16,14 +16,11 @@ from safetensors import SafetensorError
 
 from undersong.models.audio_lm import AudioModel
 from undersong.models.chat import Processor, load_processor
-from undersong.models.families import import_object, network_class
-from undersong.models.family import Family
-from undersong.models.identify import resolve_model
-from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.models.families import Family, import_object, network_class
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.models.memory import check_memory
-from undersong.models.refs import model_folder, model_hash, overlay_base
-from undersong.models.tensors import LOADING_ERRORS
-from undersong.models.weights import merge_published_lora
+from undersong.models.refs import model_folder, model_hash, overlay_base, resolve_model
+from undersong.models.weights import LOADING_ERRORS, merge_published_lora
 from undersong.types import UndersongError
 
 BFLOAT16_CAPABILITIES = (
@@ -34,7 +31,7 @@ BFLOAT16_CAPABILITIES = (
 )  # torch's names of CPUs': Intel; AMD and Intel; Arm twice
 
 
-def load_model(ref: str, loading: Loading = DEFAULT_LOAD_OPTIONS) -> AudioModel:
+def load_model(ref: str, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> AudioModel:
     """The model in eval mode behind the adapter.
 
     Errors: no such folder or id, a family without a spec, weights that do not fill the class, another model's
@@ -75,7 +72,7 @@ def supports_bfloat16(device: str) -> bool:
     return device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def _check_packages(loading: Loading) -> None:
+def _check_packages(loading: LoadOptions) -> None:
     if loading.quantize and find_spec("bitsandbytes") is None:
         raise UndersongError(
             f"Loading in {loading.quantize} bits needs bitsandbytes; pip install 'undersong[quantize]'."
@@ -83,7 +80,7 @@ def _check_packages(loading: Loading) -> None:
 
 
 def _load_network(
-    source: str | Path, ref: str, family: Family, loading: Loading, options: Mapping[str, Any]
+    source: str | Path, ref: str, family: Family, loading: LoadOptions, options: Mapping[str, Any]
 ) -> tuple[Any, list[str]]:
     """The network, every tensor of the class filled and none left over, and the published adapters merged into it."""
     load_pretrained = import_object(family.loader) if family.loader else network_class(family).from_pretrained
@@ -110,7 +107,7 @@ def _load_network(
     return model, merged
 
 
-def _placement_options(loading: Loading, family: Family) -> dict[str, Any]:
+def _placement_options(loading: LoadOptions, family: Family) -> dict[str, Any]:
     """transformers' own arguments for where and how; encoder, projector and head are never quantized."""
     options: dict[str, Any] = {}
     if loading.attn_implementation:

@@ -1,4 +1,7 @@
-"""How a model is put into memory: what changes its numbers, and what changes only where it lies.  Loads no library."""
+"""Options for loading a model (device, dtype, quantization) and their share of the cache key.
+
+Imports no library, because every command reads them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ QUANTIZED = {8: 1.0, 4: 0.5}  # bits -> bytes a weight of a linear layer
 
 
 @dataclass(frozen=True)
-class Loading:
+class LoadOptions:
     """`device_map` ("auto") spreads a model over several devices; `quantize` is 4 or 8 bits, by bitsandbytes.
 
     Errors: a dtype or a number of bits that there is not.
@@ -36,4 +39,4 @@ class Loading:
         return {"dtype": self.dtype, "attention": self.attn_implementation, "quantize": self.quantize}
 
 
-DEFAULT_LOAD_OPTIONS = Loading()  # the default: float32 on the CPU
+DEFAULT_LOAD_OPTIONS = LoadOptions()  # the default: float32 on the CPU

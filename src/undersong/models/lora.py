@@ -1,23 +1,67 @@
-"""LoRA adapters on a loaded model: put one on, take it off, and refuse one that reaches outside the decoder.
-
-Several arms share one base in memory; taking an adapter off restores the base bit for bit.
+"""LoRA adapters on a loaded model: create, save, apply and remove one, and check that it stays inside the decoder.
+Removing an adapter restores the base bit for bit.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import is_decoder_folder, use_decoder
-from undersong.models.elsewhere import network_tensor_names, set_target_paths
 from undersong.models.refs import has_content_hash
-from undersong.models.tensors import read_tensors
+from undersong.models.weights import read_tensors
 from undersong.types import UndersongError
+
+# base_model.model.PATH.lora_A.weight, lora_B, lora_embedding_A, lora_magnitude_vector
+LORA_TENSOR = re.compile(r"^base_model\.model\.(?P<path>.+?)\.(?P<rest>lora_\w+(\..+)?)$")
+
+
+def network_tensor_names(base: Any, names: Iterable[str]) -> dict[str, str]:
+    """Name in the file -> name in this network; a name that is here already, or nowhere, stays as it is."""
+    module_paths = {path for path, _ in base.named_modules()}
+    matches = {name: LORA_TENSOR.match(name) for name in names}
+    network_names = {name: name for name in matches}
+    for name, match in matches.items():
+        if (
+            match is not None
+            and match["path"] not in module_paths
+            and (path := _network_path(base, match["path"])) in module_paths
+        ):
+            network_names[name] = f"base_model.model.{path}.{match['rest']}"
+    return network_names
+
+
+def _network_path(base: Any, path: str) -> str:
+    """A module's path as transformers would rename a published checkpoint's."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    renamings = [
+        conversion for conversion in get_model_conversion_mapping(base) if isinstance(conversion, WeightRenaming)
+    ]
+    return rename_source_key(f"{path}.weight", renamings, [])[0].removesuffix(".weight")
+
+
+def set_target_paths(config: Any, names: Iterable[str], folder: Path) -> None:
+    """Makes a config name its modules by the full paths of the tensors, for names or a pattern that no longer fit.
+
+    Errors: ranks or scales by module, which are patterns over the names that are gone.
+    """
+    if config.rank_pattern or config.alpha_pattern:
+        raise UndersongError(
+            f"Adapter {folder} has ranks or scales of its own for modules whose names have changed since; save it "
+            "again with the transformers that is installed."
+        )
+    config.target_modules = sorted({match["path"] for name in names if (match := LORA_TENSOR.match(name))})
+    config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
+    config.base_model_name_or_path = None  # else PEFT warns that the base lies elsewhere now
+
 
 ADAPTER_WEIGHTS, ADAPTER_CONFIG, MADE_FOR = "adapter_model.safetensors", "adapter_config.json", "made_for.json"
 

@@ -1,6 +1,6 @@
-"""How much memory a model's weights need, known before they are read, and whether it is there.
+"""Memory needed for a model's weights, counted on the meta device from its config before any weight is read.
 
-Counted on torch's meta device from the config alone.  What prompts and gradients need comes on top and is not counted.
+Prompts and gradients are not counted.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import torch
 
-from undersong.models.family import Family
-from undersong.models.load_options import DTYPES, QUANTIZED, Loading
+from undersong.models.families import Family
+from undersong.models.load_options import DTYPES, QUANTIZED, LoadOptions
 from undersong.types import UndersongError
 
 GIB = 2**30
@@ -30,7 +30,7 @@ class ParameterCounts:
     float32: int = 0
     linear_widths: int = 0
 
-    def num_bytes(self, loading: Loading) -> int:
+    def num_bytes(self, loading: LoadOptions) -> int:
         """What they take as `loading` says."""
         bytes_per_value = DTYPES[loading.dtype]
         return round(
@@ -47,7 +47,7 @@ class ParameterCounts:
 def count_parameters(source: str | Path, family: Family, options: Mapping[str, Any]) -> ParameterCounts:
     """Counted without reading a weight.  Errors: a config that does not make the family's network."""
     from undersong.models.families import import_object, network_class
-    from undersong.models.tensors import LOADING_ERRORS
+    from undersong.models.weights import LOADING_ERRORS
 
     try:
         with torch.device("meta"):
@@ -69,39 +69,43 @@ def count_parameters(source: str | Path, family: Family, options: Mapping[str, A
     return ParameterCounts(linear, sum(unique_sizes.values()) - linear, float32, linear_widths)
 
 
-def available(device: str) -> int:
+def available_memory(device: str) -> int:
     """Bytes free on a device, or in memory."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
 
 
-def check_memory(ref: str, source: str | Path, options: Mapping[str, Any], family: Family, loading: Loading) -> None:
+def check_memory(
+    ref: str, source: str | Path, options: Mapping[str, Any], family: Family, loading: LoadOptions
+) -> None:
     """UndersongError where the weights do not fit, which says what would.  With a device map transformers decides."""
     if loading.device_map:
         return
-    weights, free = count_parameters(source, family, options), available(loading.device)
+    weights, free = count_parameters(source, family, options), available_memory(loading.device)
     if weights.num_bytes(loading) > free:
         requirement = _requirement(ref, weights, loading, free)
         raise UndersongError(f"{requirement}; {_alternatives(weights, loading, free)}.")
 
 
-def memory_summary(ref: str, source: str | Path, options: Mapping[str, Any], family: Family, loading: Loading) -> str:
+def memory_summary(
+    ref: str, source: str | Path, options: Mapping[str, Any], family: Family, loading: LoadOptions
+) -> str:
     """What a model's weights need and what there is, in one sentence; where they do not fit, with what would."""
-    weights, free = count_parameters(source, family, options), available(loading.device)
+    weights, free = count_parameters(source, family, options), available_memory(loading.device)
     requirement = _requirement(ref, weights, loading, free)
     fits = weights.num_bytes(loading) <= free or loading.device_map
     return f"{requirement}." if fits else f"{requirement}: too little; {_alternatives(weights, loading, free)}."
 
 
-def _requirement(ref: str, weights: ParameterCounts, loading: Loading, free: int) -> str:
+def _requirement(ref: str, weights: ParameterCounts, loading: LoadOptions, free: int) -> str:
     return (
         f"{ref} needs {weights.num_bytes(loading) / GIB:.1f} GiB for its weights ({_precision_name(loading)}) and {loading.device} "
         f"has {free / GIB:.1f} GiB free"
     )
 
 
-def _alternatives(weights: ParameterCounts, loading: Loading, free: int) -> str:
+def _alternatives(weights: ParameterCounts, loading: LoadOptions, free: int) -> str:
     options = [replace(loading, dtype="bfloat16", quantize=None)]
     options += [replace(loading, dtype="bfloat16", quantize=bits) for bits in (8, 4)]
     fitting = [
@@ -115,5 +119,5 @@ def _alternatives(weights: ParameterCounts, loading: Loading, free: int) -> str:
     return "; ".join(suggestions) or "take a larger machine, or spread it with --device-map auto"
 
 
-def _precision_name(loading: Loading) -> str:
+def _precision_name(loading: LoadOptions) -> str:
     return loading.dtype if loading.quantize is None else f"--quantize {loading.quantize}"

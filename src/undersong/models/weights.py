@@ -1,18 +1,56 @@
-"""A LoRA that a checkpoint publishes beside its weights, and that speech needs, made part of them on loading.
-
-By hand and counted: `from_pretrained` passes such folders over without a word, and PEFT on the published patterns finds
-either nothing or the audio encoder as well.  Knows files and linear layers; does not know our own adapters.
+"""Weights of a network: read safetensors completely or fail, merge a published LoRA, hash modules to prove that they
+did not change.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch import nn
 
 from undersong.types import UndersongError
+
+if TYPE_CHECKING:
+    import torch
+
+
+LOADING_ERRORS = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError,
+    StrictDataclassError,
+)  # fmt: skip
+
+
+def first_non_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
+    """Name of the first tensor that holds NaN or an infinity; None: there is none."""
+    return next((name for name, value in tensors if not value.isfinite().all()), None)
+
+
+def read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file by name.  Errors, which name its folder: a file that is not there, cut off or
+    damaged, a tensor that is not finite."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise UndersongError(
+            f"{file.name} in {file.parent} cannot be read ({error}); copy it again, or train it again."
+        ) from error
+    if non_finite := first_non_finite(tensors.items()):
+        raise UndersongError(
+            f"{non_finite} in {file.parent} is not finite, so its training diverged; train it again at a lower learning rate."
+        )
+    return tensors
+
 
 LORA_B_NAME = re.compile(r"(layers\.\d+\.(?:self_attn|mlp)\.\w+)\.lora_B(?:\.\w+)?\.weight$")
 
@@ -47,3 +85,21 @@ def merge_published_lora(model: Any, source: str | Path, folder: str, options: M
         delta = scale * (tensors[key].float() @ tensors[key.replace("lora_B", "lora_A")].float())
         weight.data += delta.to(weight.device, weight.dtype)
     return True
+
+
+def module_hashes(modules: Mapping[str, nn.Module]) -> dict[str, str]:
+    """`path/parameters` and `path/buffers` -> SHA-256 over names, dtypes, shapes and raw bytes.
+
+    Buffers are hashed too: a BatchNorm that was left in training mode drifts although its weights are frozen.  LoRA
+    wrappers do not reach encoder or projector, so names are the same before and after.
+    """
+    hashes = {}
+    for path, module in modules.items():
+        for kind, tensors in (("parameters", module.named_parameters()), ("buffers", module.named_buffers())):
+            digest = hashlib.sha256()
+            for name, tensor in sorted(tensors):
+                value = tensor.detach().cpu().contiguous()
+                digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+                digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+            hashes[f"{path}/{kind}"] = digest.hexdigest()
+    return hashes

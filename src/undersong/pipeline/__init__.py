@@ -1,3 +1,3 @@
-"""The order of an audit.  Import the submodule you need."""
+"""Whole studies: the audit, its plan, screening, probing and the commands that work without a study."""
 
 __all__ = ["audit", "results", "run", "screen", "stages"]

@@ -1,6 +1,6 @@
-"""The arms of studies as jobs on Ray: each worker keeps one model and takes arms in turn, as `run --arm` does one.
+"""Training and replies of single arms, for job arrays and for Ray workers.
 
-What is not an arm (judging, probing, defenses, results) is done by the run that follows, which finds the arms done.
+Uses the stages of `audit`, so that a later run of the whole study finds them done.
 """
 
 from __future__ import annotations
@@ -9,15 +9,70 @@ import shutil
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from undersong.models.load_options import Loading
-from undersong.pipeline.arm import arm_names, audit_arm
+from undersong.models.load_options import LoadOptions
+from undersong.pipeline.audit import (
+    compute_proximities,
+    encode_corpora,
+    evaluate_base,
+    load_checked_corpora,
+    study_arms,
+    train_and_evaluate_arms,
+)
 from undersong.pipeline.output_folder import check_study_folder
+from undersong.pipeline.planning.dependencies import check_dependencies
+from undersong.results.records import ModelRecord
+from undersong.stages.black_box_models import is_black_box, trainable_models
 from undersong.stages.context import RunContext
 from undersong.stages.engine import Engine, ray_workers
+from undersong.stages.selection import arm_rules, load_selection
+from undersong.stages.training import StudyArm
 from undersong.store import Store
 from undersong.study import Study
+from undersong.suggestions import did_you_mean
+from undersong.types import UndersongError
+
+BASE_ARM = "base"  # the arm in which nothing is trained
+
+
+def arm_names(study: Study) -> list[str]:
+    """What the arms of a study are called, before anything is selected; none where all models only answer."""
+    tuned = [f"{rule.label}/{modality}" for rule in arm_rules(study) for modality in study.tuning.modalities]
+    return [BASE_ARM, *tuned] if trainable_models(study) else []
+
+
+def check_arm_name(study: Study, name: str) -> None:
+    """A name that no arm of the study has."""
+    names = arm_names(study)
+    if name not in names:
+        alternatives = f"; it has {', '.join(names)}." if names else ", because its models only answer."
+        raise UndersongError(f"Study {study.study} has no arm {name!r}{did_you_mean(name, names) or alternatives}")
+
+
+def audit_arm(study: Study, ctx: RunContext, name: str, say: Callable[[str], None]) -> int:
+    """What the arm says on every base, at all its seeds; how many times it was asked."""
+    check_dependencies(study, ctx)
+    record, evaluation_count = load_checked_corpora(study, ctx), 0
+    for base_seed, ref in enumerate(study.models):
+        if is_black_box(ref):
+            continue
+        say(f"{ref}: {name} alone")
+        features = encode_corpora(ctx, record, ref)
+        prompt_features = [features[corpus.artifact.hash] for corpus in record.sets.values()]
+        if name == BASE_ARM:
+            arm_replies = [evaluate_base(study, ctx, record, StudyArm(ref, base_seed), prompt_features)]
+        else:
+            model = ModelRecord(ref, base_seed, features)
+            compute_proximities(study, ctx, record, model, features)
+            arms = [
+                arm for arm in study_arms(study, model, partial(load_selection, ctx, record.pool)) if arm.name == name
+            ]
+            arm_replies = train_and_evaluate_arms(study, ctx, record, arms, features, prompt_features, say)
+        evaluation_count += len(arm_replies)
+    return evaluation_count
+
 
 ATTEMPTS_PREFIX = (
     ".jobs-"  # of a folder in a store: how often each arm was begun, while one run of maybe several spreads them
@@ -41,7 +96,7 @@ class ArmJob:
 class ArmJobs:
     """Jobs of one arm each (`scale.ray_jobs.Jobs`).  The model that a worker has loaded stays in its memory."""
 
-    def __init__(self, jobs: Sequence[ArmJob], loading: Loading) -> None:
+    def __init__(self, jobs: Sequence[ArmJob], loading: LoadOptions) -> None:
         self.jobs, self.loading = tuple(jobs), loading
         self.attempts_folder = f"{ATTEMPTS_PREFIX}{uuid.uuid4().hex}"
         self.contexts: dict[Path, RunContext] = {}
@@ -62,14 +117,13 @@ class ArmJobs:
 
 
 def run_arms_on_ray(
-    study_runs: Sequence[tuple[Study, Path, Path]], loading: Loading, engine: Engine, say: Callable[[str], None]
+    study_runs: Sequence[tuple[Study, Path, Path]], loading: LoadOptions, engine: Engine, say: Callable[[str], None]
 ) -> None:
     """Make all arms of studies, each with its folder and store, on Ray's workers; every node must see both.
 
     Raises UndersongError as a run would, and where Ray is not installed or cannot be reached.
     """
-    from undersong.scale.ray_cluster import ray_session
-    from undersong.scale.ray_jobs import run_on_ray
+    from undersong.scale.ray_cluster import ray_session, run_on_ray
 
     jobs = [ArmJob(study, arm, store.resolve()) for study, _, store in study_runs for arm in arm_names(study)]
     if not jobs:

@@ -1,6 +1,6 @@
-"""Puts results.json together from an audit's artefacts.  Every number with n, an interval and its scope.
+"""Assembly of results.json from an audit's artifacts; every number with its n, interval and scope.
 
-All rates can be recomputed from `verdicts.parquet` beside it.  Knows artefacts and statistics; makes no measurement.
+All rates can be recomputed from `verdicts.parquet`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,12 @@ from typing import Any
 
 from undersong.defenses.results import defense_entries, defense_facts, recommendation_entries
 from undersong.evaluation.rates import set_rates
-from undersong.pipeline.results.marginals import marginal_effects
-from undersong.pipeline.results.noise import run_noise_entries
-from undersong.pipeline.results.predicted import proximity_vs_jsr_entries
-from undersong.results.comparisons import adjust_p_values, model_comparison, recipe_comparisons
+from undersong.results.comparisons import adjust_p_values, marginal_effects, model_comparison, recipe_comparisons
 from undersong.results.comprehension import add_comprehension, comprehension_columns, read_run_comprehension
 from undersong.results.judge_agreement import judge_agreement_entries
 from undersong.results.mechanism import mechanism_entry
 from undersong.results.notes import comprehension_notes, design_notes, lost_reply_notes, truncation_notes
-from undersong.results.proximity_vs_jsr import score_vs_jsr_entries, screening_score_entries
+from undersong.results.proximity_vs_jsr import proximity_vs_jsr_entries, score_vs_jsr_entries, screening_score_entries
 from undersong.results.records import AuditRecord, ModelRecord, RunRecord
 from undersong.results.screening import (
     axis_agreement_entry,
@@ -28,9 +25,9 @@ from undersong.results.screening import (
     screening_entries,
     selection_entries,
 )
-from undersong.results.variance import variance_entries
+from undersong.results.variance import run_noise_entries, variance_entries
 from undersong.store import canonical_json
-from undersong.study import Comprehension
+from undersong.study import ComprehensionSettings
 from undersong.study.judge_names import judge_criterion
 from undersong.types import Prompt, Reply, Sample, Verdict
 
@@ -146,7 +143,7 @@ def _run_entry(
     run: RunRecord,
     verdicts: Sequence[Verdict],
     samples: Mapping[tuple[str, str], Sample],
-    comprehension_config: Comprehension | None,
+    comprehension_config: ComprehensionSettings | None,
 ) -> dict[str, Any]:
     log_line = _read_log_line(run)
     speakers = {sample.id: sample.speaker for sample in samples.values()}
@@ -196,7 +193,7 @@ def _mean_distance(model: ModelRecord, run: RunRecord) -> float | None:
 
 
 def _verdict_rows(
-    run: RunRecord, verdicts: Sequence[Verdict], comprehension_config: Comprehension | None
+    run: RunRecord, verdicts: Sequence[Verdict], comprehension_config: ComprehensionSettings | None
 ) -> list[dict[str, Any]]:
     from dataclasses import asdict
 

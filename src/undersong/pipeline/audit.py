@@ -1,6 +1,5 @@
-"""A whole audit in the paper's order: corpora, embeddings, proximity, selections, tuning, replies, verdicts, mechanism.
-
-One function a stage; `audit` reads like the method section.  What it returns is plain records for `results`.
+"""A whole audit in the paper's order: corpora, embeddings, proximity, selections, tuning, replies, verdicts,
+mechanism. Each function is one stage; what is returned is plain records for `results`.
 """
 
 from __future__ import annotations
@@ -8,12 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from undersong.pipeline import stages
-from undersong.pipeline.asking import prompt_set_requests, prompt_settings_for, repetition_requests
-from undersong.pipeline.defending import prepare_defenses, run_defenses
-from undersong.pipeline.stages import PromptSetRequest, StudyArm
-from undersong.pipeline.stages.gradients import compute_gradients
-from undersong.pipeline.stages.training import training_recipe
+from undersong import stages
+from undersong.defenses.run import prepare_defenses, run_defenses
 from undersong.pipeline.study_checks import (
     check_axis_encoder,
     check_comprehension_sets,
@@ -28,9 +23,11 @@ from undersong.results.records import ArmReplies, AuditRecord, ModelRecord, RunR
 from undersong.stages import mechanism
 from undersong.stages.black_box_models import is_black_box
 from undersong.stages.context import Corpus, RunContext
-from undersong.stages.embeddings import EmbeddingRequest, embed_corpus
+from undersong.stages.embeddings import EmbeddingRequest, compute_gradients, embed_corpus
 from undersong.stages.mechanism import ContrastRequests
+from undersong.stages.replies import PromptSetRequest, prompt_set_requests, prompt_settings_for, repetition_requests
 from undersong.stages.selection import SelectionFunction, arm_rules, load_selection
+from undersong.stages.training import StudyArm, training_recipe
 from undersong.store import Artifact
 from undersong.study import Study
 

@@ -1,4 +1,7 @@
-"""Can undersong work here?  Python, packages, extras, torch, memory, disk and the store; no model, no network."""
+"""Checks of the installation for `undersong doctor`: Python, packages, extras, torch, memory, disk and the store.
+
+Loads no model and needs no network.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ from undersong.store import Draft, Store
 from undersong.types import UndersongError
 
 GB = 1e9
-LEAST_DISK = 2.0  # GB: a demo's store and a package's temporary files
+MIN_DISK_GB = 2.0  # GB: a demo's store and a package's temporary files
 MIN_MEMORY_GB = 2.0  # GB free: a demo's process
-PYTHON = (3, 11)
+MIN_PYTHON = (3, 11)
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,8 @@ def _unmet(needs: dict[str, tuple[str, str | None, bool]]) -> list[str]:
 
 
 def _check_python() -> tuple[bool, str]:
-    passed = sys.version_info >= PYTHON
-    required = "" if passed else f"; undersong needs {'.'.join(map(str, PYTHON))} or newer"
+    passed = sys.version_info >= MIN_PYTHON
+    required = "" if passed else f"; undersong needs {'.'.join(map(str, MIN_PYTHON))} or newer"
     return passed, f"{platform.python_version()} on {platform.system()} {platform.machine()}{required}"
 
 
@@ -160,8 +163,8 @@ def _check_store(path: Path) -> tuple[bool, str]:
         )
     free = shutil.disk_usage(existing_folder).free / GB
     message = f"{existing_folder} can be written to, {free:.1f} GB free"
-    passed = free >= LEAST_DISK
-    return passed, message if passed else f"{message}; a demo wants {LEAST_DISK:g} GB"
+    passed = free >= MIN_DISK_GB
+    return passed, message if passed else f"{message}; a demo wants {MIN_DISK_GB:g} GB"
 
 
 def _write_trial_file(draft: Draft) -> None:

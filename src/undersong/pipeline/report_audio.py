@@ -1,4 +1,6 @@
-"""The audio of the samples that a report names: of an audit, or, when its report is made again, from its store."""
+"""Audio of the samples that a report names, taken from an audit's records or, when a report is rendered again, from
+its store.
+"""
 
 from __future__ import annotations
 

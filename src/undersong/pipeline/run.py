@@ -1,4 +1,6 @@
-"""`undersong run`: a study in; results.json, results.parquet, verdicts.parquet, report.html and report.md out."""
+"""`undersong run`: audits a study and writes results.json, results.parquet, verdicts.parquet, report.html and
+report.md.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from undersong import __version__
-from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
-from undersong.pipeline.arm import audit_arm
+from undersong.defenses.results import defense_costs
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
+from undersong.pipeline.arm_jobs import audit_arm
+from undersong.pipeline.assembly import assemble_results, result_hash
 from undersong.pipeline.audit import audit_study
-from undersong.pipeline.output_folder import RESULTS_FILE, check_study_folder
+from undersong.pipeline.output_folder import RESULTS_FILE, check_study_folder, clear_unfinished, mark_unfinished
 from undersong.pipeline.planning.dependencies import check_dependencies
 from undersong.pipeline.report_audio import collect_report_audio, played_corpus_paths
-from undersong.pipeline.results import assemble_results, defense_costs, result_hash
-from undersong.pipeline.unfinished import clear_unfinished, mark_unfinished
 from undersong.results.comprehension import comprehension_shares
 from undersong.results.records import AuditRecord, ModelRecord
 from undersong.stages.context import RunContext
@@ -36,12 +38,12 @@ class RunOutput:
     results: dict[str, Any]
 
 
-def run(
+def run_audit(
     study: Study,
     out: Path,
     store: Path | None = None,
     *,
-    loading: Loading = DEFAULT_LOAD_OPTIONS,
+    loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
     show_replies: bool = False,
     say: Callable[[str], None] = lambda _line: None,
 ) -> RunOutput:
@@ -82,7 +84,7 @@ def run_arm(
     out: Path,
     store: Path,
     *,
-    loading: Loading = DEFAULT_LOAD_OPTIONS,
+    loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
     say: Callable[[str], None] = lambda _line: None,
 ) -> int:
     """Do one arm's share of a study in the store, and write no results; how many times the arm was asked."""

@@ -1,4 +1,6 @@
-"""What is refused before anything is trained: models that are none, items that are lost, sets that overlap."""
+"""Checks of a study before anything is trained: models, encoders, selection rules, lost items and overlap between
+corpora.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from undersong.results.records import AuditRecord
 from undersong.stages.black_box_models import RECORDED, is_black_box, load_black_box_model, model_identity_hash
 from undersong.stages.selection import arm_rules
 from undersong.study import Study
-from undersong.study.protocols import PUBLISHED_PROMPTS
+from undersong.study.presets import PUBLISHED_PROMPTS
 from undersong.types import Prompt, UndersongError
 
 
@@ -14,8 +16,7 @@ def check_models(study: Study, local_only: bool = False) -> None:
     """What configs alone can tell, before the first model takes its hours: a model that is none, an axis of a view that
     a family does not have.  `fetched`: only of models that lie here, for a plan without a network."""
     from undersong.encoders import internal_view, is_internal
-    from undersong.models.identify import resolve_model
-    from undersong.models.refs import model_folder
+    from undersong.models.refs import model_folder, resolve_model
 
     for ref in study.models:
         if is_black_box(ref):
@@ -110,7 +111,7 @@ def check_contrast_sizes(record: AuditRecord) -> None:
 
 def check_comprehension_sets(record: AuditRecord) -> None:
     """What comprehension cannot be told by, before the first model takes its hours."""
-    from undersong.evaluation.comprehension.measured import check_comprehension
+    from undersong.evaluation.comprehension import check_comprehension
 
     comprehension_config = record.study.evaluation.comprehension
     if comprehension_config is None:

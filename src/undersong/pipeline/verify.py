@@ -1,16 +1,16 @@
-"""A real checkpoint against the published study: asked as there, before any tuning, its rates beside the printed ones.
-
-Says how they compare and decides nothing: the printed ones are single runs on other recordings of the same requests.
-"""
+"""Comparison of an untuned checkpoint's rates with those of the published study."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
-from undersong.pipeline.published import PublishedRate, pretrained_rates, published_prompt_count, published_source
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.study.judge_names import HARMBENCH_CLASSIFIER, RATE_LABELS, judge_weights
 from undersong.types import UndersongError
 
@@ -19,7 +19,7 @@ PUBLISHED_CORPORA = {"AdvBench": "preset:advbench-spoken"}  # what can be fetche
 
 def check_published(ref: str, sets: Mapping[str, str]) -> None:
     """A model, or a set, that the published study has no figure of; told before weights are read."""
-    from undersong.models.identify import family_of_ref
+    from undersong.models.refs import family_of_ref
 
     family = family_of_ref(ref).name
     rates = pretrained_rates(family)
@@ -32,15 +32,15 @@ def check_published(ref: str, sets: Mapping[str, str]) -> None:
 
 
 def verify_checkpoint(
-    ref: str, sets: Mapping[str, str], out: Path, judge: str = "harmbench", loading: Loading = DEFAULT_LOAD_OPTIONS
+    ref: str, sets: Mapping[str, str], out: Path, judge: str = "harmbench", loading: LoadOptions = DEFAULT_LOAD_OPTIONS
 ) -> Iterator[str]:
     """One line a set, as it is measured, then what they are worth.  `sets`: published set -> corpus of its prompts.
 
     Replies and verdicts go to a folder of each set in `out`.  Errors: as of `refuse_unpublished` and `evaluate`.
     """
-    from undersong.models.identify import family_of_ref
-    from undersong.pipeline.alone import EvaluationOptions, evaluate_manifest
-    from undersong.study.protocols import published_prompt_settings
+    from undersong.models.refs import family_of_ref
+    from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
+    from undersong.study.presets import published_prompt_settings
 
     check_published(ref, sets)
     family = family_of_ref(ref)
@@ -86,3 +86,46 @@ def compare_with_published(entry: Mapping[str, Any], published: PublishedRate, j
         f"{published.set_name}: {name} {100 * entry[key]:.2f} % [{low:.2f}, {high:.2f}] of {entry['n']} prompts "
         f"(judge {judge}), printed {published.percent:.2f} %; {conclusion}."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRate:
+    """One cell of a published table: a percentage, of one run.  `study`: the file of studies/paper that stands for it.
+
+    `possible`: whether a whole number of all prompts gives it; None where nobody checked (usefulness).
+    """
+
+    study: str
+    family: str
+    condition: str
+    fraction: int | None  # percent of the pool
+    set_name: str
+    percent: float
+    is_possible: bool | None
+
+
+@cache
+def _load_figures() -> dict[str, Any]:
+    text = resources.files("undersong").joinpath("data/paper/figures.json").read_text(encoding="utf-8")
+    figures_file: dict[str, Any] = json.loads(text)
+    return figures_file
+
+
+def published_rates() -> tuple[PublishedRate, ...]:
+    """Every cell, table by table."""
+    return tuple(PublishedRate(*row) for row in _load_figures()["rows"])
+
+
+def published_source() -> str:
+    """Where they were printed."""
+    return str(_load_figures()["source"])
+
+
+def published_prompt_count(name: str) -> int:
+    """How many prompts a published set has."""
+    return int(_load_figures()["prompts"][name])
+
+
+def pretrained_rates(family: str) -> dict[str, PublishedRate]:
+    """The rates of a family's published checkpoint before any tuning, by set; empty: it was not measured."""
+    return {rate.set_name: rate for rate in published_rates() if (rate.study, rate.family) == ("pretrained", family)}

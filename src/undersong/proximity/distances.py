@@ -1,8 +1,5 @@
-"""Exact cosine distances to a reference set: nearest, second, mean of the k nearest, and to its centroid, in one pass.
-
-One blocked matrix product; no index, no n x m matrix, no second copy of the pool.  Where the vectors share a large mean
-(99.96 % of Kimi-Audio's internal ones), 1 - cos in float32 has lost the digits that rank a pool; there the distance is
-taken as the squared chord of unit vectors, half of it, after the harm set's mean is subtracted from both sides.
+"""Exact cosine distances to a reference set in one blocked pass: nearest, second nearest, mean of the k nearest, and
+centroid. Uses a chord formula where float32 cosines lose precision.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
-"""The screening score of a pool: how much closer to harm it is than harmless speech is, before any training.
-
-Three sets of distances to one harm set on one axis: the pool's, those of harmless speech that sets the thresholds, and
-those of held-out harmless speech, which says what the same numbers are for speech that is known to be harmless.
-Knows proximity tables; does not know models or runs.
+"""The screening score: how much closer a pool lies to a harm set than benign speech does, with cluster bootstrap
+intervals.
 """
 
 from __future__ import annotations
@@ -65,7 +62,7 @@ class ScreeningScore:
     curve: tuple[ThresholdPoint, ...]
 
 
-def screening_score(
+def compute_screening_score(
     pool: pa.Table,
     benign: pa.Table,
     heldout: pa.Table | None = None,

@@ -1,4 +1,6 @@
-"""Which ids of the pool are kept, by which rule, and what could not be had.  Knows ranks, facts and ids only."""
+"""Selects pool items by a rule, with caps, matching and strata, and reads and writes the resulting `Selection` as
+JSON.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.proximity.choosing.ranking import selection_order
-from undersong.proximity.choosing.remaining import ResidualImbalance, residual_imbalance
-from undersong.proximity.rules import SelectionRule
+from undersong.proximity.rules import SelectionRule, selection_order
 from undersong.proximity.strata import (
+    ResidualImbalance,
     cluster_labels,
     column_strata,
     combine_strata,
     quantile_bins,
+    residual_imbalance,
     scores_on_axis,
     sorted_label_codes,
     stratum_quotas,

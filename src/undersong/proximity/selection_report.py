@@ -1,4 +1,6 @@
-"""What every selection is beside the others and beside its pool: plain numbers for results.json.  Keeps nothing."""
+"""Descriptive statistics of selections for results.json: overlap, balance against the pool, score quantiles and
+matching.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.proximity.choosing.ranking import selection_order
-from undersong.proximity.rules import SelectionRule, parse_rule
+from undersong.proximity.rules import SelectionRule, parse_rule, selection_order
 from undersong.proximity.selection import Selection, select_by_rule, selection_residual
-from undersong.proximity.sets import filter_harm_set
 from undersong.proximity.strata import NUMERIC_COLUMNS, align_column
-from undersong.proximity.table import harm_set_names, ranking_scores
-from undersong.statistics import balance, imbalance, jaccard, standardized_difference
+from undersong.proximity.table import filter_harm_set, harm_set_names, ranking_scores
+from undersong.statistics import group_balance, imbalance, jaccard, standardized_difference
 from undersong.types import UndersongError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ MAX_LISTED_VALUES = 24  # values of a column that are listed one by one; above, 
 NOT_LABELS = ("id", "text", *NUMERIC_COLUMNS)
 
 
-def selection_report(
+def describe_selection(
     selections: Mapping[str, Selection], tables: Mapping[str, pa.Table], metadata: pa.Table
 ) -> dict[str, dict[str, Any]]:
     """One entry a labelled selection, from the proximity tables by axis and the pool's facts (`facts_of`).
@@ -89,7 +89,9 @@ def _compare_with_pool(
     return {
         "closest_on": {axis: _overlap_with_closest(other, selection) for axis, other in tables.items()},
         "balance": {
-            column: {value: list(row) for value, row in balance(_select_values(values, is_selected), values).items()}
+            column: {
+                value: list(row) for value, row in group_balance(_select_values(values, is_selected), values).items()
+            }
             for column, values in labels.items()
             if len(set(values)) <= MAX_LISTED_VALUES
         },

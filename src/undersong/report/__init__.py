@@ -1,10 +1,7 @@
-"""results.json -> one self-contained HTML file that loads nothing, and Markdown for pull requests.
-
-Does not know how numbers were made.
+"""Reports on results.json: one self-contained HTML page, Markdown for pull requests, and a page that compares several
+studies. Imports results and store; computes no result itself.
 """
 
-from undersong.report.beside import write_multi_study_report
-from undersong.report.markdown import defense_table_lines, write_markdown
-from undersong.report.page import render_html, write_report
+import lazy_loader
 
-__all__ = ["defense_table_lines", "render_html", "write_multi_study_report", "write_markdown", "write_report"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

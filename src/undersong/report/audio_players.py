@@ -1,7 +1,4 @@
-"""What of the samples' audio the page holds, how each clip looks, and what was left out to keep the page small.
-
-A file of up to LARGEST bytes stands in the page as it is; of a larger one its first SECONDS, as a small MP3.
-"""
+"""Audio players embedded in the report: data URIs and waveforms, with limits on the size of each file and of the page."""
 
 from __future__ import annotations
 

@@ -1,10 +1,16 @@
-"""Numbers and findings in plain words.  Every number on the page is written here, so that all look alike."""
+"""Formatting of numbers and phrases for the report: percentages, intervals, p-values, counts and lists.
+
+Every number on the page is formatted here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
+
+from undersong.results.schema_base import MODALITY_LABELS as MODALITY_LABELS
+from undersong.results.schema_base import modality_label as modality_label
 
 THIN_SPACE = "\u202f"  # narrow no-break space, before a per cent sign
 NBSP = "\u00a0"

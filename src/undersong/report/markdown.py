@@ -1,7 +1,4 @@
-"""The report for a pull request: verdict, arms, defenses and notes as Markdown, in the sentences of the HTML report.
-
-Names of models, sets and arms come from files that anybody may have written: whatever is not ours is escaped.
-"""
+"""The report as Markdown for pull requests, with escaping of all names that come from files."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong.report import formatting
-from undersong.report.sections import advice, arms, comprehended, defenses, headline, provenance
+from undersong.report.sections import advice, arm_chart, comparisons, defenses, headline, provenance
 from undersong.report.sections.defenses import DefenseCell, DefenseTable
 from undersong.results.schema import parse_results
 from undersong.store import write_atomic
@@ -29,9 +26,9 @@ def render_markdown(results: Mapping[str, Any]) -> str:
     Errors: UndersongError where the results are of another schema or broken.
     """
     parsed = parse_results(results)
-    summary, arm_table = headline.build_headline(parsed), arms.build_arm_table(parsed)
+    summary, arm_table = headline.build_headline(parsed), arm_chart.build_arm_table(parsed)
     defense_table, provenance_section = defenses.build_defense_table(parsed), provenance.build_provenance(parsed)
-    advice_items, comprehension_table = advice.build_advice(parsed), comprehended.build_comprehension_table(parsed)
+    advice_items, comprehension_table = advice.build_advice(parsed), comparisons.build_comprehension_table(parsed)
     verdict = escape_markdown("".join(text for text, _ in summary.title))
     lines = [TITLE_PREFIX + escape_markdown(parsed.study.name), "", f"**{verdict}**", ""]
     if advice_items:

@@ -1,4 +1,4 @@
-"""The page: every section built from the checked results and set in its template."""
+"""The HTML report page: builds every section from the parsed results and renders the templates."""
 
 from __future__ import annotations
 
@@ -17,23 +17,18 @@ from undersong.report import formatting
 from undersong.report.sections import (
     advice,
     comparisons,
-    comprehended,
     defenses,
     headline,
     jsr_by_distance,
     jsr_by_step,
-    judges,
     modality,
     model_comparison,
-    noise,
-    predicts,
     provenance,
     refusal_gap,
     runs,
     samples,
     screening,
     selections,
-    sources,
 )
 from undersong.results.schema import model_names, parse_results
 from undersong.store import write_atomic
@@ -93,14 +88,14 @@ def render_html(
         samples=samples.build_samples(parsed, audio),
         selected=selections.build_selections(parsed),
         contrasts=comparisons.build_comparison_table(parsed),
-        noise=noise.build_run_noise_table(parsed),
-        sources=sources.build_variance_table(parsed),
-        sources_notes=sources.variance_notes(parsed),
-        judges=judges.build_judge_agreement(parsed),
-        apart=judges.build_judge_disagreements(parsed),
-        comprehended=comprehended.build_comprehension_table(parsed),
-        predicts=predicts.build_proximity_table(parsed),
-        predicts_notes=predicts.proximity_notes(parsed),
+        noise=comparisons.build_run_noise_table(parsed),
+        sources=comparisons.build_variance_table(parsed),
+        sources_notes=comparisons.variance_notes(parsed),
+        judges=comparisons.build_judge_agreement(parsed),
+        apart=comparisons.build_judge_disagreements(parsed),
+        comprehended=comparisons.build_comprehension_table(parsed),
+        predicts=jsr_by_distance.build_proximity_table(parsed),
+        predicts_notes=jsr_by_distance.proximity_notes(parsed),
         details=runs.build_run_details(parsed, show_replies),
         making=provenance.build_provenance(parsed),
     )

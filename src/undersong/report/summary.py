@@ -1,8 +1,4 @@
-"""From runs to what a reader compares: arms, facets, and one estimate with its interval for each.
-
-Claims about an arm rest on runs, not prompts: several runs give the mean and the 95 % t interval over runs.  One run,
-or runs that agree to the last prompt, give the interval over prompts that the run came with, and the estimate says so.
-"""
+"""Summary of runs for the reader: arms, facets, and one rate estimate with its interval per arm."""
 
 from __future__ import annotations
 

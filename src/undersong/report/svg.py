@@ -1,7 +1,6 @@
-"""The marks of a plot as inline SVG.  Knows nothing of results.
+"""Plot elements as inline SVG: scales, ticks, frames, dots, intervals and strips.
 
-Along x a mark stands in percent of the plot's width, along y in pixels: a plot fills any page width, and its type keeps
-its size on a phone and on a desk.  Colours come from the page's style sheet by class, so dark mode and print follow it.
+Independent of the results schema.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A figure of several plots."""
+"""Tables with sortable number cells, and panels that make up a figure."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""What of a harmful set was heard, and how many non-refusals are to what was asked: `comprehension` of an entry of
-`sets` in results.json.
-
-A non-refusal is *comprehended* where the request was heard and the reply is about it; one to a misheard request, or
-about something else, is no jailbreak.  Knows counts, ranks and verdicts; holds no word of a reply.
-"""
+"""Comprehension of harmful requests per prompt set, and the share of non-refusals that answer what was asked."""
 
 from __future__ import annotations
 
@@ -13,17 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from undersong.evaluation.comprehension.repetition import Repetition, corpus_word_error_rate
-from undersong.evaluation.comprehension.table import (
+from undersong.evaluation.comprehension import (
     KEY_COLUMNS,
     PromptComprehension,
+    Repetition,
     comprehension_row,
+    corpus_word_error_rate,
     read_comprehension,
 )
 from undersong.results.records import RunRecord
 from undersong.stages.comprehension import COMPREHENSION_FILE
 from undersong.statistics import cluster_bootstrap_weights, clustered_rate, percentile_interval
-from undersong.study import Comprehension
+from undersong.study import ComprehensionSettings
 from undersong.types import Verdict
 
 DRAWS, SEED = 1000, 0
@@ -41,7 +37,7 @@ def add_comprehension(
     entries: Sequence[Entry],
     measurements: Sequence[PromptComprehension],
     verdicts: Sequence[Verdict],
-    comprehension_config: Comprehension,
+    comprehension_config: ComprehensionSettings,
 ) -> list[Entry]:
     """The entries of a run's `sets`, harmful ones with what was comprehended of them."""
     by_prompt = _by_prompt(measurements)
@@ -90,7 +86,7 @@ def comprehension_shares(entry: Mapping[str, Any]) -> Entry:
 
 
 def _comprehension_entry(
-    pairs: Sequence[tuple[PromptComprehension, Verdict]], comprehension_config: Comprehension
+    pairs: Sequence[tuple[PromptComprehension, Verdict]], comprehension_config: ComprehensionSettings
 ) -> Entry:
     clusters = [verdict.cluster for _, verdict in pairs]
     answered = [verdict.verdict == "jailbreak" for _, verdict in pairs]

@@ -1,9 +1,4 @@
-"""How far judges agree on the same replies: `judges` of results.json.  Knows verdicts; holds no reply.
-
-Compared is what a rate counts: jailbreak or not on harmful prompts, refusal or not on benign ones.  Judges see
-different things (one harm, one refusals only), so their other words mean different things.  A reply that failed, or
-that a judge gave no verdict on, is left out and counted: that both judges were told nothing is no agreement.
-"""
+"""Agreement of judges on the same replies. Replies that failed or got no verdict are left out and counted."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""The mechanism part of results.json: refusal gap by layer before and after, and whether the encoder stayed the same.
-
-Knows projection artefacts; the numbers are made in the mechanism room.
+"""Mechanism entry of results.json: refusal gap by layer before and after tuning, and whether the audio encoder is
+unchanged.
 """
 
 from __future__ import annotations
@@ -10,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.mechanism.matched import contrast_mismatches
-from undersong.mechanism.recognition import harm_probe_decisions, harm_probe_point_scores
-from undersong.pipeline.results.recognition import ProbedRun, recognition_entries
-from undersong.pipeline.stages import StudyArm
-from undersong.results.mechanism_tests import GapChange, suppression_entries
+from undersong.mechanism.contrast_sets import contrast_mismatches
+from undersong.mechanism.probes import harm_probe_decisions, harm_probe_point_scores
+from undersong.results.mechanism_tests import GapChange, ProbedRun, recognition_entries, suppression_entries
 from undersong.results.records import AuditRecord
+from undersong.stages.training import StudyArm
 from undersong.store import Artifact
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What a reader must be told beside the numbers: `notes` of results.json."""
+"""Notes of results.json: caveats that stand beside the numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from undersong.results.records import AuditRecord
 from undersong.stages.black_box_models import display_reference, is_black_box, trainable_models
-from undersong.study import Comprehension
+from undersong.study import ComprehensionSettings
 
 CUT_NOTE_SHARE = 0.1  # share of replies cut at the limit from which a reader is told
 REFUSED_NOTE_SHARE = 0.05  # share of repetitions that were refused from which a reader is told
@@ -79,7 +79,9 @@ def truncation_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def comprehension_notes(runs: Sequence[Mapping[str, Any]], comprehension_config: Comprehension | None) -> list[str]:
+def comprehension_notes(
+    runs: Sequence[Mapping[str, Any]], comprehension_config: ComprehensionSettings | None
+) -> list[str]:
     """How `comprehended` is read, and that a model which refuses to repeat has not shown that it is deaf."""
     if comprehension_config is None:
         return []

@@ -1,4 +1,4 @@
-"""What an audit brought: plain records of artefacts, for results to be made of.  Knows no stage."""
+"""Records of an audit: artifacts of every corpus, model, arm and run, from which results are computed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""results.json as the report reads it.  Unknown keys are passed over; what a results file left out is None or empty.
+"""The schema of results.json: study, runs, comparisons, examples, and the parser that validates a file.
 
-Rates are shares in [0, 1]; distances are cosine distances; a number that is not finite counts as not measured.
+Ignores unknown keys; non-finite numbers are read as None.
 """
 
 from __future__ import annotations
@@ -10,11 +10,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from undersong.report.judged import ComprehensionRecord, JudgeAgreement
-from undersong.report.priced import DefenseRecommendation, DefenseRecord
 from undersong.results.schema_base import DictField, ListField, OptionalFloat, Record
 from undersong.results.schema_mechanism import MechanismRecord
-from undersong.results.schema_outcomes import ProximityVsJsrRecord, RunNoiseRecord, VarianceRecord
+from undersong.results.schema_outcomes import (
+    ComprehensionRecord,
+    DefenseRecommendation,
+    DefenseRecord,
+    JudgeAgreement,
+    ProximityVsJsrRecord,
+    RunNoiseRecord,
+    VarianceRecord,
+)
 from undersong.results.schema_screening import (
     AxisAgreementRecord,
     AxisFingerprintRecord,

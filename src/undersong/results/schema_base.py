@@ -1,4 +1,4 @@
-"""What every record of results.json has in common as the report reads it."""
+"""Base class and field types of the records in results.json."""
 
 from __future__ import annotations
 

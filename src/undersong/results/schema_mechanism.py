@@ -1,4 +1,4 @@
-"""The mechanism part of results.json as the report reads it."""
+"""Records of the mechanism analysis in results.json: refusal gap by layer, late-layer tests and harm recognition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of what is known before any training: screens, selections, how axes agree, scores and what they foretold."""
+"""Records of screening in results.json: distances, selections, axis agreement, screening scores and corpus overlap."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The screening part of results.json: what lies close on each axis, what was kept, how axes and selections agree.
-
-Knows proximity tables and corpora; does not know models.
-"""
+"""Screening entries of results.json: proximity on each axis, selections, and agreement of axes."""
 
 from __future__ import annotations
 
@@ -105,7 +102,7 @@ def _medians_by_label(
 
 def selection_entries(record: AuditRecord, model: ModelRecord) -> list[dict[str, Any]]:
     """One entry a selection: its hash, who shares it, its overlap with the others, its balance against the pool."""
-    from undersong.proximity import equal_selections, sample_metadata_table, selection_overlaps, selection_report
+    from undersong.proximity import describe_selection, equal_selections, sample_metadata_table, selection_overlaps
 
     selections, harm_set_by_rule = model.selections, {rule.label: rule.harm_set for rule in arm_rules(record.study)}
     overlap, same = selection_overlaps(selections), equal_selections(selections)
@@ -116,7 +113,7 @@ def selection_entries(record: AuditRecord, model: ModelRecord) -> list[dict[str,
         if name in entries and selection.kind != "random":
             continue  # only random draws anything: else the same selection under every draw
         axis, kind = name.split("/")[:2]
-        report = selection_report({label: selection}, load_proximity_tables(model, harm_set_by_rule[name]), facts)[
+        report = describe_selection({label: selection}, load_proximity_tables(model, harm_set_by_rule[name]), facts)[
             label
         ]
         entries[name if selection.kind != "random" else label] = {
@@ -157,12 +154,12 @@ def load_proximity_tables(model: ModelRecord, harm_set: str) -> dict[str, pa.Tab
 
 
 def _column_balance(selected: Sequence[Sample], pool: Sequence[Sample]) -> dict[str, dict[str, list[float]]]:
-    from undersong.statistics import balance
+    from undersong.statistics import group_balance
 
     return {
         column: {
             value: list(shares)
-            for value, shares in balance(
+            for value, shares in group_balance(
                 [str(s.column(column)) for s in selected], [str(s.column(column)) for s in pool]
             ).items()
         }

@@ -1,6 +1,5 @@
-"""Stages for what does not fit in memory or in a day: in shards, on one machine, by many jobs, or on Ray."""
+"""Sharded and distributed stages for corpora that exceed memory or one day of compute."""
 
-from undersong.scale.embedding_job import EmbeddingResult, embed_shards
-from undersong.scale.streamed_proximity import proximity_shards
+import lazy_loader
 
-__all__ = ["EmbeddingResult", "embed_shards", "proximity_shards"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

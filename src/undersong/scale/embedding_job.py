@@ -1,8 +1,4 @@
-"""Embedding a corpus in shards: killed, it loses the shard in progress; split, many jobs do it together.
-
-A shard is one call of the encoder, so it is the same bits whoever makes it, in whatever order.  Knows corpora and
-encoders by their protocol; does not know Ray (`ray_engine.py` hands the same shards to its workers).
-"""
+"""Embed a corpus in resumable shards, in one process or split over jobs with `--shard i/n`."""
 
 from __future__ import annotations
 

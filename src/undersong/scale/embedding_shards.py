@@ -1,8 +1,4 @@
-"""The shards of one embedding job on disk: which there are, which are done, and how they become one folder.
-
-While shards are missing they lie in `NAME.KEY.partial` beside the folder to be, so nobody reads half a corpus, and jobs
-that ask another question cannot meet there.  Knows files and markers; does not know encoders or who computes.
-"""
+"""Shards of one embedding job on disk: paths, completion markers, and how they become the final folder."""
 
 from __future__ import annotations
 
@@ -13,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from undersong.encoders.checks import EQUALITY_TOLERANCE
 from undersong.encoders.embeddings import (
+    EQUALITY_TOLERANCE,
     QUARANTINE_FILE,
     embeddings_table,
     quarantine_table,

@@ -1,9 +1,4 @@
-"""The same shards on Ray: one encoder a worker, Parquet in and out, on this machine or a cluster.
-
-A worker is told a shard's number, reads its items, embeds them in one call and writes the shard and its marker, as
-`work.py` does: so both engines make the same files and each takes up where the other was killed.  Every node must see
-the folder and the audio under the same paths.  Ray is the extra `scale`; nothing here is imported before it is asked.
-"""
+"""Embedding, row passes and proximity on Ray: the same shards as the local engine, computed by Ray workers."""
 
 from __future__ import annotations
 
@@ -15,7 +10,7 @@ from typing import Any, TypeVar
 
 from undersong.encoders import ENCODERS_THAT_FIT
 from undersong.encoders.batching import ProgressCallback
-from undersong.encoders.embeddings import SHARD
+from undersong.encoders.embeddings import ROWS_PER_FILE
 from undersong.scale.embedding_job import (
     SHARD_ROWS,
     EmbeddingJob,
@@ -28,8 +23,7 @@ from undersong.scale.embedding_job import (
     shard_progress,
 )
 from undersong.scale.embedding_shards import EmbeddingShards
-from undersong.scale.ray_cluster import LOCAL_WORKERS, MAX_TRIES, RayWorkers, ray_session
-from undersong.scale.ray_jobs import run_on_ray
+from undersong.scale.ray_cluster import LOCAL_WORKERS, MAX_TRIES, RayWorkers, ray_session, run_on_ray
 from undersong.scale.row_shards import RowFunction, RowShards, ShardScheduler, write_rows
 from undersong.scale.streamed_proximity import proximity_shards
 from undersong.types import Embeddings, Encoder, Sample
@@ -83,7 +77,7 @@ def proximity_on_ray(
     score: str = "nearest",
     centre: bool = False,
     max_quarantined: float = 0.01,
-    shard: int = SHARD,
+    shard: int = ROWS_PER_FILE,
 ) -> list[Path]:
     """`proximity_shards` with the distances measured by Ray's workers: the same files, bits and errors."""
     with ray_session(workers) as ray:

@@ -1,8 +1,4 @@
-"""A pass over many items whose results are small rows: in shards on disk, resumed after a kill, shared out by jobs.
-
-What decoding tells of clips and what an ASR model understood are made so.  A shard is there when its file is, which is
-written beside its name and renamed when it is whole.  Knows files of rows; does not know what they say or who computes.
-"""
+"""Resumable shards of a per-item pass with small results (decoding facts, transcripts), one Parquet file each."""
 
 from __future__ import annotations
 

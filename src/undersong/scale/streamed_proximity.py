@@ -1,8 +1,4 @@
-"""Proximity for pools whose vectors do not fit in memory: streamed in blocks, by several processes if wanted.
-
-Held at once: the harm set, a few blocks of vectors a process, and some hundred bytes an item (its id, its distances).
-The numbers are those of `proximity_table` to the last bit, because the blocks are the same.  Knows Parquet shards.
-"""
+"""Proximity of a pool that does not fit in memory, streamed in blocks; same numbers as `proximity_table`."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from undersong.encoders.embeddings import (
-    SHARD,
+    ROWS_PER_FILE,
     check_unique,
     embedding_files,
     read_quarantine,
@@ -74,7 +70,7 @@ def proximity_shards(
     centre: bool = False,
     max_quarantined: float = 0.01,
     processes: int = 1,
-    shard: int = SHARD,
+    shard: int = ROWS_PER_FILE,
     scheduler: MeasureScheduler | None = None,
 ) -> list[Path]:
     """Score the embeddings at `pool` (a file, a folder of `embeddings-*.parquet`, or a pattern) against `harm`.

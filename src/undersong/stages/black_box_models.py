@@ -1,7 +1,6 @@
-"""Models that only answer: behind an address (`served:`), or in replies that were recorded before (`recorded:`).
+"""Models known by their replies alone: served behind an address (`served:`) or recorded in a table (`recorded:`).
 
-They can be asked and judged.  They cannot be heard with, tuned or looked into, so a study of one has no internal axis,
-no arms and no mechanism.  Knows references; opens no connection until it asks.
+They can be evaluated, and neither tuned nor explained.
 """
 
 from __future__ import annotations

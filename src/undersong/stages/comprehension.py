@@ -1,7 +1,4 @@
-"""What was heard of harmful requests and what the replies are about, from replies, repetitions and verdicts.
-
-Knows artefacts; the words of replies and repetitions stay in theirs.
-"""
+"""Comprehension of harmful requests by a model: what it repeats of them, and whether its replies are about them."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from functools import cached_property
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.replies import PromptSetRequest, in_reply_order, request_prompts
 from undersong.store import Artifact, Draft
-from undersong.study import Comprehension
+from undersong.study import ComprehensionSettings
 from undersong.types import Encoder
 
 COMPREHENSION_FILE = "comprehension.parquet"
@@ -22,7 +19,7 @@ COMPREHENSION_FILE = "comprehension.parquet"
 class ReplyEncoder:
     """The encoder of a study's replies, loaded when it is first needed; `fit`: the harmful sets, for those that fit."""
 
-    config: Comprehension
+    config: ComprehensionSettings
     fit_corpora: Sequence[Corpus]
     device: str = "cpu"
 
@@ -37,8 +34,7 @@ class ReplyEncoder:
     @property
     def inputs(self) -> dict[str, Artifact | str]:
         """What its vectors depend on."""
-        from undersong.encoders import ENCODERS_THAT_FIT
-        from undersong.encoders.registry import encoder_weights_hash
+        from undersong.encoders.registry import ENCODERS_THAT_FIT, encoder_weights_hash
         from undersong.encoders.spec import parse_encoder
 
         encoder_spec = parse_encoder(self.config.encoder)
@@ -63,8 +59,7 @@ def evaluate_comprehension(
     settings = reply_encoder.config
 
     def make(draft: Draft) -> None:
-        from undersong.evaluation.comprehension.measured import measure_prompt_comprehension
-        from undersong.evaluation.comprehension.table import write_comprehension
+        from undersong.evaluation.comprehension import measure_prompt_comprehension, write_comprehension
         from undersong.evaluation.replies import read_replies
         from undersong.evaluation.verdicts import read_verdicts
 

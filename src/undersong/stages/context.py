@@ -1,4 +1,4 @@
-"""What the stages work with: the store, a corpus in it, and one model in memory.  Knows no stage."""
+"""Run context of the stages: the artifact store, corpora in it, and one model in memory. Knows no stage."""
 
 from __future__ import annotations
 
@@ -9,19 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
-from undersong.store import (
-    Artifact,
-    Draft,
-    Inputs,  # what an artefact is made from, as stages hand it to the keeper
-    Store,
-    canonical_json,
-)
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
+from undersong.store import Artifact, Draft, Inputs, Store, canonical_json
 from undersong.types import Judge, Quarantined, Sample
 
 if TYPE_CHECKING:
     from undersong.corpora import Manifest
-    from undersong.corpora.forms.facts import Fingerprints
+    from undersong.corpora.audio_metadata import Fingerprints
     from undersong.encoders.batching import ProgressCallback
     from undersong.models.audio_features import AudioFeatures
     from undersong.models.audio_lm import AudioModel
@@ -63,7 +57,7 @@ class Corpus:
     @cached_property
     def fingerprints(self) -> Fingerprints:
         """Fingerprints of its sound by id; none where it was not listened to."""
-        from undersong.corpora.forms.facts import read_fingerprints
+        from undersong.corpora.audio_metadata import read_fingerprints
 
         return read_fingerprints(self.artifact.verify().path)
 
@@ -83,7 +77,7 @@ class RunContext:
     """The store, and what is in memory: one model at a time, with what it has heard."""
 
     store: ArtifactStore
-    loading: Loading = DEFAULT_LOAD_OPTIONS
+    loading: LoadOptions = DEFAULT_LOAD_OPTIONS
     say: Callable[[str], None] | None = None  # who hears how far a long stage is
     unread: bool = False  # a corpus that is not here stands for itself by its name: for plans, which make nothing
     _judge: tuple[str, Judge] | None = field(default=None, repr=False)  # one that is a model

@@ -1,4 +1,4 @@
-"""The first stage: a corpus read, decoded once and kept.  Knows manifests; does not know models."""
+"""First stage: a corpus read, decoded once and stored, with optional background noise."""
 
 from __future__ import annotations
 
@@ -78,8 +78,13 @@ def _decode_samples(
     ctx: RunContext, ref: str, samples: Sequence[Sample], engine: Engine, draft: Draft
 ) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
     """What can be used of the samples, and why others cannot; fingerprints of their sound go into the draft."""
-    from undersong.corpora.audio_metadata import apply_audio_metadata, decode_metadata
-    from undersong.corpora.forms.facts import audio_metadata_from_table, audio_metadata_table, write_fingerprints
+    from undersong.corpora.audio_metadata import (
+        apply_audio_metadata,
+        audio_metadata_from_table,
+        audio_metadata_table,
+        decode_metadata,
+        write_fingerprints,
+    )
     from undersong.encoders.batching import start_progress
 
     if engine.is_single_pass and len(samples) <= ROWS and not shards_path(draft.path).exists():
@@ -100,7 +105,7 @@ def _decode_in_shards(ctx: RunContext, ref: str, samples: Sequence[Sample], engi
 
 
 def _metadata_pass() -> RowFunction:
-    from undersong.corpora.forms.facts import decode_metadata_table
+    from undersong.corpora.audio_metadata import decode_metadata_table
 
     return decode_metadata_table
 

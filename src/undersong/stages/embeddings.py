@@ -1,6 +1,5 @@
-"""The vectors of a corpus by an encoder: one artefact for studies and screenings, made in shards where it is large.
-
-Knows the store, engines and files of vectors; does not know how any encoder works, or distances.
+"""Vectors of a corpus: embeddings by an encoder, in shards where it is large, and projected LoRA gradients of the
+model.
 """
 
 from __future__ import annotations
@@ -15,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.engine import DEFAULT_ENGINE, Engine, embed_pool, remove_shards, uses_shards
-from undersong.stages.features import encodable_samples
+from undersong.stages.features import MODEL_PACKAGES, encodable_samples
 from undersong.stages.transcripts import asr_model, transcribe_corpus
 from undersong.store import Artifact, Draft, Store
+from undersong.store.store import Inputs
 from undersong.types import Embeddings, Encoder, Quarantined, Sample
 
 if TYPE_CHECKING:
     from undersong.encoders.batching import ProgressCallback
     from undersong.models.audio_lm import AudioModel
-    from undersong.models.load_options import Loading
+    from undersong.models.load_options import LoadOptions
+
 
 STAGE, VERSION = "embeddings", 2
 PACKAGES = ("numpy", "scikit-learn", "torch", "transformers")
@@ -102,8 +103,7 @@ def embed_shard(ctx: RunContext, request: EmbeddingRequest, store: Store) -> Non
 
 def _cache_key(ctx: RunContext, request: EmbeddingRequest) -> tuple[dict[str, Any], dict[str, Artifact | str]]:
     """Config and inputs: the encoder's options, and all that its vectors depend on."""
-    from undersong.encoders import ENCODERS_THAT_FIT
-    from undersong.encoders.registry import encoder_weights_hash
+    from undersong.encoders.registry import ENCODERS_THAT_FIT, encoder_weights_hash
     from undersong.encoders.spec import parse_encoder
     from undersong.models.refs import model_hash
     from undersong.store.user_code import code_hash
@@ -130,7 +130,7 @@ def _cache_key(ctx: RunContext, request: EmbeddingRequest) -> tuple[dict[str, An
 
 def _encoder_inputs(ctx: RunContext, request: EmbeddingRequest) -> tuple[Sequence[Sample], Sequence[Quarantined]]:
     """What is embedded, with transcripts where the encoder wants them; and what a study's model did not hear."""
-    from undersong.encoders.written.transcripts import read_transcripts, with_transcripts
+    from undersong.encoders.asr import read_transcripts, with_transcripts
 
     if request.is_internal_encoder and request.features is not None:
         return encodable_samples(request.corpus, request.features)
@@ -166,7 +166,7 @@ def _encoder_factory(
     return partial(make_encoder, spec, fit=fit_samples, device=ctx.loading.device, progress=progress)
 
 
-def _worker_encoder(model: str, loading: Loading, spec: str) -> OnTheFlyInternalEncoder:
+def _worker_encoder(model: str, loading: LoadOptions, spec: str) -> OnTheFlyInternalEncoder:
     """In a process of its own, which holds the model for as long as it lives."""
     from undersong.models.load import load_model
 
@@ -216,3 +216,38 @@ def _link_shards(folder: Path, draft: Draft) -> None:
                     os.link(file, path)
                 except OSError:
                     shutil.copyfile(file, path)
+
+
+def compute_gradients(
+    ctx: RunContext,
+    model_ref: str,
+    corpus: Corpus,
+    features: Artifact,
+    harmful: bool,
+    system_text: str | None,
+    target: str,
+    settings: dict[str, Any],
+) -> Artifact:
+    """Projected LoRA gradients of the base on every sample, spoken, with the reply in column `target`.
+
+    `settings`: dim, rank, alpha, seed.  The harm set's replies must be compliant ones, as the organism's are; a sample
+    without a reply is quarantined, and a harm item that is stops the study.
+    """
+    from undersong.models.refs import model_hash
+
+    def make(draft: Draft) -> None:
+        from undersong.encoders.embeddings import write_embeddings
+        from undersong.evaluation.prompts import make_prompts
+        from undersong.tuning.gradient_features import gradient_vectors
+
+        samples, unencoded = encodable_samples(corpus, features)
+        prompts = make_prompts(
+            samples, set_name="gradients", harmful=harmful, modality="audio", system="train", system_text=system_text
+        )
+        replies = [sample.column(target) or "" for sample in samples]
+        vectors = gradient_vectors(ctx.model(model_ref, [features]), prompts, replies, **settings)
+        write_embeddings(replace(vectors, quarantined=(*unencoded, *vectors.quarantined)), draft.path)
+
+    config = {"settings": settings, "system": system_text, "target": target, "loading": ctx.loading.cache_key}
+    inputs: Inputs = {"model": model_hash(model_ref), "corpus": corpus.artifact, "heard": features}
+    return ctx.store.get_or_make("gradients", 1, config, inputs, make, seed=settings["seed"], packages=MODEL_PACKAGES)

@@ -1,4 +1,4 @@
-"""Where a pool is embedded: at once, in shards, or on Ray.  Knows engines and folders; does not know distances."""
+"""Execution engines for embedding a corpus: in one pass, in shards, or on Ray."""
 
 from __future__ import annotations
 

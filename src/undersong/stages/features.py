@@ -1,7 +1,4 @@
-"""The first stage of a model: what it hears of a corpus, kept for everything after, and what it cannot hear.
-
-Knows the feature cache; does not know arms or axes.
-"""
+"""Audio features of a corpus by a model's encoder, and the clips that cannot be encoded."""
 
 from __future__ import annotations
 
@@ -32,14 +29,19 @@ def compute_features(
 
     def make(draft: Draft) -> None:
         from undersong.encoders.batching import start_progress
-        from undersong.models.feature_cache import SHARD, cache_audio_features, read_feature_metadata, save_features
+        from undersong.models.feature_cache import (
+            CLIPS_PER_FILE,
+            cache_audio_features,
+            read_feature_metadata,
+            save_features,
+        )
 
         model, shard_notes = ctx.model(model_ref, cached_features), []
         clock = start_progress(len(corpus.samples), ctx.watcher(f"{model_ref} hears {corpus.ref}"))
-        for number, start in enumerate(range(0, max(1, len(corpus.samples)), SHARD)):
+        for number, start in enumerate(range(0, max(1, len(corpus.samples)), CLIPS_PER_FILE)):
             name = f"heard-{number:05d}.safetensors"
             if not draft.has(name):
-                batch = corpus.samples[start : start + SHARD]
+                batch = corpus.samples[start : start + CLIPS_PER_FILE]
                 audio_features, failed, passes = cache_audio_features(
                     model, batch, partial(_advance_watch, clock, start)
                 )

@@ -1,6 +1,5 @@
-"""The mechanism stages: fit refusal directions on the base, project held-out prompts before and after tuning.
-
-Knows the store and the mechanism room; the numbers are made there.
+"""Mechanism stages: refusal directions of the base model, and held-out prompts projected on them before and after
+tuning.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ def _probe_decisions(
     held_out_requests: ContrastRequests,
     held_out_states: dict[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-    from undersong.mechanism.recognition import harm_probe_decision_values
+    from undersong.mechanism.probes import harm_probe_decision_values
 
     def state_pair(states: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         return states["harmful"], states["harmless"]
@@ -143,7 +142,7 @@ def project_held_out(
 
         from undersong.mechanism import fit_direction, load_direction
         from undersong.mechanism.drift import measure_drift
-        from undersong.mechanism.recognition import behavior_ids
+        from undersong.mechanism.probes import behavior_ids
         from undersong.models.lora import use_adapter
 
         refusal_direction = load_direction(base_direction.path / "direction.safetensors")

@@ -1,13 +1,14 @@
-"""What a model is asked and says, and what a judge calls it.  Knows replies and verdicts on disk; makes neither."""
+"""Prompt sets that a study asks of a model, its replies and the judges' verdicts, as artifacts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from undersong.models.refs import family_of_ref
 from undersong.stages.black_box_models import (
     BlackBoxModel,
     display_reference,
@@ -19,7 +20,8 @@ from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import MODEL_PACKAGES
 from undersong.stages.training import StudyArm
 from undersong.store import Artifact, Draft
-from undersong.study.protocols import Manner
+from undersong.study import PromptSet, Study
+from undersong.study.presets import PromptSettings, published_prompt_settings
 from undersong.types import Prompt, Reply, Verdict
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class PromptSetRequest:
     modality: str
     system: str
     system_text: str | None
-    prompt_settings: Manner
+    prompt_settings: PromptSettings
     judge: str | None = None
 
     @property
@@ -205,3 +207,63 @@ def judge_replies(
         if source := judge_hash(name):
             inputs["weights" if name == judge else f"weights:{name}"] = source
     return ctx.store.get_or_make("verdicts", 2, config, inputs, make)
+
+
+def prompt_set_requests(
+    study: Study, corpora: dict[str, Corpus], ref: str, is_last_step: bool
+) -> list[PromptSetRequest]:
+    """At the last step everything; before it the curve's sets, spoken, under the plain system text."""
+    evaluation, requests = study.evaluation, []
+    for name, prompt_set in study.sets.items():
+        for modality in evaluation.modalities:
+            if prompt_set.noise is not None and modality == "text":
+                continue  # nothing is heard of it
+            prompt_settings = prompt_settings_for(study, ref, modality, prompt_set)
+            for system, system_text in evaluation.systems.items():
+                on_curve = name in evaluation.curve and modality == "audio" and system == study.undefended_system
+                if is_last_step or on_curve:
+                    requests.append(
+                        PromptSetRequest(
+                            name,
+                            corpora[name],
+                            prompt_set.harmful,
+                            modality,
+                            system,
+                            system_text,
+                            prompt_settings,
+                            prompt_set.judge,
+                        )
+                    )
+    return requests
+
+
+def prompt_settings_for(study: Study, ref: str, modality: str, prompt_set: PromptSet | None = None) -> PromptSettings:
+    """How a model is asked, and with what of its own a set is."""
+    evaluation = study.evaluation
+    if evaluation.protocol == "published":
+        prompt_settings = published_prompt_settings(family_of_ref(ref).name, modality)
+    else:
+        prompt_settings = PromptSettings(evaluation.instruction, study.max_new_tokens)
+    if prompt_set is not None and prompt_set.instruction is not None:
+        prompt_settings = replace(prompt_settings, instruction=prompt_set.instruction, first=False)
+    return (
+        prompt_settings
+        if prompt_set is None or prompt_set.limit is None
+        else replace(prompt_settings, limit=prompt_set.limit)
+    )
+
+
+def repetition_requests(study: Study, corpora: dict[str, Corpus]) -> list[PromptSetRequest]:
+    """The harmful requests that are spoken, to be repeated under the first system text; none where nobody wants it."""
+    comprehension_config = study.evaluation.comprehension
+    if comprehension_config is None or "audio" not in study.evaluation.modalities:
+        return []
+    prompt_settings, system_text = (
+        PromptSettings(comprehension_config.instruction, comprehension_config.limit),
+        study.evaluation.systems[study.undefended_system],
+    )
+    harmful_sets = (name for name, prompt_set in study.sets.items() if prompt_set.harmful)
+    return [
+        PromptSetRequest(name, corpora[name], True, "audio", study.undefended_system, system_text, prompt_settings)
+        for name in harmful_sets
+    ]

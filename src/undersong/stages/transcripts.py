@@ -1,7 +1,4 @@
-"""Texts for samples that have none, by the ASR model a text encoder names (`text,asr=REF`): an artefact of its own.
-
-Knows transcribing and the store; does not know axes.
-"""
+"""Transcripts for samples without text, by the ASR model that a text encoder names (`text,asr=REF`)."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from undersong.stages.engine import DEFAULT_ENGINE, Engine, fill_missing_shards,
 from undersong.store import Artifact, Draft, Store
 
 STAGE, VERSION = "transcripts", 1
-SHARD = 512  # clips that a kill may cost: transcribing is the slowest of all encoders
+CLIPS_PER_SHARD = 512  # clips that a kill may cost: transcribing is the slowest of all encoders
 
 
 def asr_model(spec: str) -> str:
@@ -36,14 +33,14 @@ def transcribe_corpus(ctx: RunContext, asr: str, corpus: Corpus, engine: Engine 
     watcher = ctx.watcher(f"{asr} transcribes {corpus.ref}")
 
     def make(draft: Draft) -> None:
-        from undersong.encoders.written.transcripts import (
+        from undersong.encoders.asr import (
             Transcripts,
             samples_without_text,
             transcripts_from_table,
             write_transcripts,
         )
 
-        shards = RowShards(shards_path(draft.path), samples_without_text(corpus.samples), SHARD)
+        shards = RowShards(shards_path(draft.path), samples_without_text(corpus.samples), CLIPS_PER_SHARD)
         fill_missing_shards(replace(engine, shard=None), shards, make_pass, watcher)
         table = transcripts_from_table(shards.table()) if shards.samples else Transcripts(())
         write_transcripts(table, draft.path)
@@ -51,13 +48,13 @@ def transcribe_corpus(ctx: RunContext, asr: str, corpus: Corpus, engine: Engine 
 
     inputs: dict[str, Artifact | str] = {"corpus": corpus.artifact, "weights": model_hash(asr)}
     if engine.shard is not None and isinstance(ctx.store, Store):
-        from undersong.encoders.written.transcripts import samples_without_text
+        from undersong.encoders.asr import samples_without_text
 
         expected = ctx.store.locate(STAGE, VERSION, {}, inputs)
         if not expected.path.exists():
             fill_missing_shards(
                 engine,
-                RowShards(shards_path(expected.path), samples_without_text(corpus.samples), SHARD),
+                RowShards(shards_path(expected.path), samples_without_text(corpus.samples), CLIPS_PER_SHARD),
                 make_pass,
                 watcher,
             )
@@ -68,8 +65,7 @@ def transcribe_corpus(ctx: RunContext, asr: str, corpus: Corpus, engine: Engine 
 
 def transcription_pass(asr: str, device: str) -> RowFunction:
     """A pass over spoken samples by the model, which is loaded for it."""
-    from undersong.encoders.asr import load_transcriber
-    from undersong.encoders.written.transcripts import transcripts_table
+    from undersong.encoders.asr import load_transcriber, transcripts_table
 
     speech_recognizer = load_transcriber(asr, device=device)
     return lambda samples: transcripts_table(samples, speech_recognizer.transcribe(samples))

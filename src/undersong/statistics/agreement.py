@@ -1,4 +1,4 @@
-"""How far judges, or axes, agree.  Knows labels and scores; does not know who gave them."""
+"""Agreement of judges (Cohen's kappa) and of proximity axes (Spearman correlation, overlap of the closest items)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,4 @@
-"""How much of one set of numbers lies below another's quantiles, with weights.  Knows numbers; not that they are
-distances.
-
-The curve is the receiver operating characteristic of "small": share of the set below the q-quantile of the reference,
-as q goes from 0 to 1; its area is the chance that a random item of the set is below a random one of the reference,
-equals counting half (Mann and Whitney 1947).
-"""
+"""Weighted ROC area (Mann-Whitney) and the share of a set below a reference's quantiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a selection more than one speaker or group?  Knows labels, numbers and ids; does not know distances."""
+"""Covariate balance of a selection against its pool: standardized differences, total variation, Jaccard overlap."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Balance(NamedTuple):
     standardized_difference: float
 
 
-def balance(selected: Sequence[str], pool: Sequence[str]) -> dict[str, Balance]:
+def group_balance(selected: Sequence[str], pool: Sequence[str]) -> dict[str, Balance]:
     """Value -> shares, for each value of one label in the pool, in sorted order.
 
     The difference is (selected - pool) over the root of the mean of the two binomial variances (Austin 2009); 0.1 is
@@ -57,7 +57,7 @@ class Imbalance(NamedTuple):
 
 def imbalance(selected: Sequence[str], pool: Sequence[str]) -> Imbalance:
     """`balance` of one label, summed up.  Of equally far values the first in sorted order is named."""
-    balances = balance(selected, pool)
+    balances = group_balance(selected, pool)
     largest_value = max(balances, key=lambda value: abs(balances[value].standardized_difference))
     total_variation = sum(abs(row.share_selected - row.share_pool) for row in balances.values()) / 2
     return Imbalance(len(balances), balances[largest_value].standardized_difference, largest_value, total_variation)

@@ -1,10 +1,4 @@
-"""Linear CKA: how far two encoders arrange the same items alike.  Knows vectors; does not know what they are of.
-
-Kornblith et al. 2019 (Similarity of Neural Network Representations Revisited): |Y'X|^2 / (|X'X| |Y'Y|) of centred
-vectors; 1 for vectors that differ by rotation and scale.  With fewer items than dimensions it is large for unrelated
-vectors too, so the estimate with unbiased HSIC (Song et al. 2012) stands beside it: where the two differ much, there
-are too few items.
-"""
+"""Linear CKA of two encoders over the same items, with a debiased estimate and bootstrap values."""
 
 from __future__ import annotations
 

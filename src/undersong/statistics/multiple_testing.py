@@ -1,4 +1,7 @@
-"""Correction for the number of comparisons.  Knows p values and levels; does not know what was compared."""
+"""Holm correction for multiple comparisons, for p values and for one-sided bounds.
+
+(35 lines: kept apart, because readers look for it by name.)
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""Two models on the same prompts: McNemar's exact test and paired intervals, by prompt and by cluster.
-
-The claim is about these two models (scope `model`): prompts are the sample.  Knows booleans; does not know verdicts.
+"""Paired comparison of two models on the same prompts: exact McNemar test, Newcombe intervals and a sign-flip test
+over clusters.
 """
 
 from __future__ import annotations
@@ -12,9 +11,15 @@ from math import sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
-from undersong.statistics.clusters import cluster_design, label_codes
-from undersong.statistics.critical import critical_value
-from undersong.statistics.rates import Rate, as_binary, clustered_rate, score_interval
+from undersong.statistics.rates import (
+    Rate,
+    as_binary,
+    cluster_design,
+    clustered_rate,
+    critical_value,
+    label_codes,
+    score_interval,
+)
 from undersong.types import UndersongError
 
 

@@ -1,9 +1,4 @@
-"""What a design can show before it is run: the smallest difference it detects, and the units it would need.
-
-Of the paired t test over independent units (`runs.paired_runs`).  The power is an integral over the spread that the
-units happen to show, because scipy's noncentral t is not a number in places (few degrees of freedom and a large shift)
-and statsmodels' search then returns where it began.  Knows no data.
-"""
+"""Power analysis of a paired t test over runs: detectable difference and number of units needed."""
 
 from __future__ import annotations
 
@@ -12,7 +7,7 @@ from math import isfinite, sqrt
 
 import numpy as np
 
-from undersong.statistics.critical import critical_value
+from undersong.statistics.rates import critical_value
 from undersong.types import UndersongError
 
 POWER = 0.8

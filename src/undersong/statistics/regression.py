@@ -1,8 +1,4 @@
-"""Which of several predictors goes along with an outcome: one by one, all together, and how sure the largest is.
-
-Points come in replicates (runs of one selection); a bootstrap draws points and then their replicates, so that both the
-choice of points and run noise are in every interval.  Knows arrays; does not know axes or damage.
-"""
+"""Association of several predictors with an outcome: rank correlations, marginal and joint slopes, variance inflation."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""By how much did a share rise, at least and at most?  One-sided bounds of a paired difference, by cluster.
-
-For decisions against a limit, where each bound has an error rate of its own.  Newcombe's interval (`paired`) keeps its
-level on average over both ends; its upper end alone lies below the truth in up to 12 % of simulated cases where few
-prompts change and nearly all of them the same way, which is where a rise is ruled out.  So these bounds look at the
-changed prompts only: exact limits (Clopper and Pearson 1934) of the shares that changed up and down, squared and added
-(Zou and Donner 2008) with the correlation of two cells of a multinomial.  Knows zeros, ones and clusters.
-"""
+"""One-sided confidence bounds for a rise of a rate between two models, for gates with a limit."""
 
 from __future__ import annotations
 
@@ -16,8 +9,7 @@ from math import ceil, isnan, sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
-from undersong.statistics.clusters import ClusterDesign, cluster_design, label_codes
-from undersong.statistics.rates import as_binary
+from undersong.statistics.rates import ClusterDesign, as_binary, cluster_design, label_codes
 from undersong.types import UndersongError
 
 MAX_PROMPTS = 10_000_000  # prompts; nobody asks more

@@ -1,20 +1,4 @@
-"""Where the spread of JSR comes from: base, selection, draw, seed, prompts.  Knows labelled runs; not their training.
-
-    JSR of a run = mean + base + selection + base x selection + draw + seed + prompts
-
-Bases and selections are crossed (each base is trained on each selection); draws, told apart by the hash of their ids,
-are nested in a base and selection, and seeds in a draw.  It is a mixed model with all effects random: selections stand
-for those that could have been made.  It is fitted by mean squares of unweighted means (Thomas and Hultquist 1978),
-which in a balanced design without a negative estimate are REML's estimates (tests).  Intervals are generalised
-confidence intervals (Weerahandi 1993): they need no large sample, as the Wald intervals of mixed-model software do.
-
-Prompts.  All runs are asked the same prompts, so how hard these are moves all runs together: it is in every mean and
-cancels in every difference.  Its spread is what the outcomes of runs that share nothing else have in common.  What a
-prompt does to one run alone is already in the spread of runs: to take a binomial variance off the seed's would take
-away what is not in it, to add one would count the run's own part twice.
-
-Draw, seed and prompt are those of the bases and selections at hand: run noise grows with JSR, and others have another.
-"""
+"""Variance components of the JSR over runs: base model, selection, draw, seed and choice of prompts."""
 
 from __future__ import annotations
 
@@ -25,16 +9,73 @@ from math import sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
-from undersong.statistics.clusters import label_codes
 from undersong.statistics.mean_squares import (
+    MeanSquare,
     VarianceComponent,
     base_selection_components,
     draw_component,
     estimate_component,
     seed_component,
 )
-from undersong.statistics.spread import asked
+from undersong.statistics.rates import label_codes
 from undersong.types import UndersongError
+
+
+def cluster_residuals(outcomes: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
+    """(runs, clusters): what each cluster's prompts add to each run's mean; a run's sum is 0.
+
+    Raises UndersongError where `clusters` are not one a prompt, or are all the same.
+    """
+    if len(clusters) != outcomes.shape[1]:
+        raise UndersongError(
+            f"There are {outcomes.shape[1]} prompts and {len(clusters)} cluster labels; give one each."
+        )
+    index = label_codes(clusters)
+    if index.max() == 0:
+        raise UndersongError("All prompts are of one cluster, so nothing tells how prompts differ; give rates alone.")
+    totals = np.zeros((int(index.max()) + 1, len(outcomes)))
+    np.add.at(totals, index, (outcomes - outcomes.mean(axis=1, keepdims=True)).T)
+    return totals.T / outcomes.shape[1]
+
+
+def common_prompt_squares(residuals: np.ndarray, groups: Sequence[np.ndarray]) -> list[tuple[float, MeanSquare]]:
+    """The variance that prompts give to the means of all `groups` of runs alike, as weighted mean squares.
+
+    `parts` (runs, clusters) as `residuals` gives them; `groups`: run numbers.  The sum is the mean covariance of two
+    groups' means over sampled clusters: the variance of the mean of all groups, less what is each group's own in it.
+    One group's own part cannot be told from the common one.
+    """
+    means = np.stack([residuals[rows].mean(axis=0) for rows in groups])
+    total_square = (1.0, _square_over_clusters(means.mean(axis=0) ** 2, 1))
+    if len(groups) == 1:
+        return [total_square]
+    return [total_square, (-1 / len(groups), _square_over_clusters(means.var(axis=0, ddof=1), len(groups) - 1))]
+
+
+def _square_over_clusters(squares: np.ndarray, df_per_cluster: int) -> MeanSquare:
+    """Of `squares` (clusters,), each of `each` degrees of freedom: their sum is a variance of a mean over clusters.
+
+    The variance of the squares themselves says how sure that is, as outcomes are zeros and ones and not normal.
+    """
+    clusters, total = len(squares), float(squares.sum())
+    df, squares_variance = df_per_cluster * (clusters - 1), clusters * float(squares.var(ddof=1))
+    return MeanSquare(
+        total * clusters / (clusters - 1), df, min(df, 2 * total**2 / squares_variance) if squares_variance > 0 else df
+    )
+
+
+def run_prompt_sd(residuals: np.ndarray, replicates: Sequence[np.ndarray]) -> float | None:
+    """Standard deviation that prompts give to a run's mean alone, beside what its replicates share.
+
+    `replicates`: run numbers of runs that were told to do the same.  None where there are none.
+    """
+    replicated = [rows for rows in replicates if len(rows) > 1]
+    if not replicated:
+        return None
+    clusters = residuals.shape[1]
+    squares = sum(float(((residuals[rows] - residuals[rows].mean(axis=0)) ** 2).sum()) for rows in replicated)
+    return sqrt(clusters / (clusters - 1) * squares / sum(len(rows) - 1 for rows in replicated))
+
 
 NOTE_RATES = "One rate a run tells nothing of prompts; give every prompt's outcome, (runs, prompts)."
 NOTE_UNCROSSED = "{left} selections were not trained on every base; they count for draw and seed only."
@@ -96,17 +137,17 @@ def variance_components(
         None,
     )
     if outcomes.ndim == 2:
-        residuals = asked.cluster_residuals(outcomes, range(outcomes.shape[1]) if clusters is None else clusters)
+        residuals = cluster_residuals(outcomes, range(outcomes.shape[1]) if clusters is None else clusters)
         components.append(
             estimate_component(
                 "prompt",
                 residuals.shape[1],
-                asked.common_prompt_squares(residuals, _independent_groups(labels)),
+                common_prompt_squares(residuals, _independent_groups(labels)),
                 level,
                 seed,
             )
         )
-        prompt_sd = asked.run_prompt_sd(residuals, [draw for draws in runs_by_draw.values() for draw in draws])
+        prompt_sd = run_prompt_sd(residuals, [draw for draws in runs_by_draw.values() for draw in draws])
     else:
         components.append(VarianceComponent("prompt", 0, 0, note=NOTE_RATES))
     total = sum(component.sd**2 for component in components if component.sd is not None)

@@ -1,4 +1,6 @@
-"""Files that are whole or not there: written beside their name, forced to disk, then renamed."""
+"""Atomic, durable writes (write beside the target, fsync, rename), disk-error messages, and the failpoints that tests
+use to kill a process.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,36 @@ import os
 import re
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from undersong.store.failpoints import failpoint
 from undersong.types import UndersongError
+
+FAILPOINTS = (
+    *("lock:taken", "draft:swept", "draft:made", "journal:before", "journal:written"),
+    *("write:begun", "write:filled", "write:synced", "write:renamed"),
+    *("publish:before", "publish:ready", "publish:renamed"),
+)
+_hits: Counter[str] = Counter()
+
+
+def failpoint(name: str) -> None:
+    """Die as by SIGKILL if UNDERSONG_FAILPOINT is `name` or `name:n` and this is its n-th (default: first) passing."""
+    if not (requested := os.environ.get("UNDERSONG_FAILPOINT")):
+        return
+    point, n = re.sub(r":\d+$", "", requested), re.search(r":(\d+)$", requested)
+    if point not in FAILPOINTS:
+        raise UndersongError(
+            f"UNDERSONG_FAILPOINT={requested} names no failpoint; choose from {', '.join(FAILPOINTS)}."
+        )
+    _hits[name] += 1
+    if name == point and _hits[name] == (int(n[1]) if n else 1):
+        os._exit(137)
+
 
 TEMPORARY_PREFIX = ".writing-"  # a prefix, because writers such as soundfile and numpy go by a file's suffix
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

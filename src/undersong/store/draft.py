@@ -1,7 +1,4 @@
-"""An artefact while it is made: what a stage writes to, what outlives a kill, and the one rename that makes it exist.
-
-Knows files and the journal; does not know which question it answers.
-"""
+"""An artifact while it is written: resumable files, the journal, and the rename that publishes it."""
 
 from __future__ import annotations
 
@@ -13,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from undersong.store.atomic import TEMPORARY_PREFIX, atomic_replacement, fsync_path, remove_path, walk_folder
-from undersong.store.failpoints import failpoint
-from undersong.store.hashes import canonical_json, hash_file, to_jsonable
+from undersong.store.atomic import TEMPORARY_PREFIX, atomic_replacement, failpoint, fsync_path, remove_path, walk_folder
+from undersong.store.hashing import canonical_json, hash_file, to_jsonable
 
 PROVENANCE = "provenance.json"
 

@@ -1,10 +1,4 @@
-"""What each stage made, under the hash of what it was made from.  Knows files and hashes, not what an artefact means.
-
-A stage is a function from a config and inputs to one folder, `root/stage/hash[:20]`.  It grows as `hash[:20].partial`
-and gets its final name by one rename when all is on disk: whoever dies, and wherever, a folder under its final name is
-whole.  `.hash[:20].journal` beside it is the lock, and vouches for the shards that a killed run finished: the next run
-keeps those and sweeps everything else.
-"""
+"""Artifacts and the store: cache keys, look-up, integrity checks, locking, and the state of an unfinished artifact."""
 
 from __future__ import annotations
 
@@ -22,10 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from undersong import __version__
-from undersong.store.atomic import report_disk_errors
+from undersong.store.atomic import failpoint, report_disk_errors
 from undersong.store.draft import PROVENANCE, Draft
-from undersong.store.failpoints import failpoint
-from undersong.store.hashes import canonical_json, hash_file, to_jsonable
+from undersong.store.hashing import canonical_json, hash_file, to_jsonable
 from undersong.types import UndersongError
 
 logger = logging.getLogger("undersong.store")
@@ -198,3 +191,21 @@ def _exclusive_lock(path: Path) -> Iterator[BinaryIO]:
             fcntl.flock(file, fcntl.LOCK_EX)
         failpoint("lock:taken")
         yield file
+
+
+DONE, IN_PROGRESS, INTERRUPTED, MISSING = "done", "being made", "left half-made", "missing"
+
+
+def artifact_state(artifact: Artifact) -> str:
+    """DONE; MAKING: a living process of this or another machine holds its lock; LEFT: by one that died, and the next
+    goes on with it; MISSING.  `place`: as `Store.place` gives it."""
+    try:
+        with artifact.journal.open("rb") as file:  # looked at first: what is published meanwhile is then found done
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        pass  # nobody ever began it, or only its folder was brought here
+    except BlockingIOError:
+        return IN_PROGRESS
+    if artifact.path.exists():
+        return DONE
+    return INTERRUPTED if artifact.partial.exists() else MISSING

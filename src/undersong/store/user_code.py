@@ -1,10 +1,4 @@
-"""Code of the user's own, named where a judge or an encoder is: found, hashed and loaded.  Does not know what it makes.
-
-my_judge.py:lenient             a file, relative to the working directory, and a function in it
-package.module:lenient          an importable module, and a function in it
-
-It runs with the user's rights, as any script does, and only where somebody named it.  Finding and hashing run nothing.
-"""
+"""User-supplied code named as FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION: found, hashed and loaded."""
 
 from __future__ import annotations
 
@@ -17,7 +11,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-from undersong.store.hashes import hash_file
+from undersong.store.hashing import hash_file
 from undersong.types import UndersongError
 
 

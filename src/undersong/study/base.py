@@ -1,4 +1,4 @@
-"""What all parts of a study file share: unknown keys are errors, and so are values that stand twice."""
+"""Base class and shared field types of the study schema: unknown keys and repeated values are errors."""
 
 from __future__ import annotations
 

@@ -1,16 +1,11 @@
-"""The JSON schema by which editors complete and check a study file as it is written.
-
-A file may be any part of a study, because `base`, `matrix` and `--set` bring the rest; so no key is needed there, and
-null, which takes a key away, stands anywhere.  That nothing is missing is told by `undersong plan`.
-"""
+"""JSON schema of a study file for editors: every key optional and nullable, because a file may be a fragment."""
 
 from __future__ import annotations
 
 from copy import deepcopy
 from typing import Any
 
-from undersong.study.compose import MATRIX_KEY
-from undersong.study.files import BASE_KEY
+from undersong.study.compose import BASE_KEY, MATRIX_KEY
 from undersong.study.schema import Study
 
 FILE_KEYS = {

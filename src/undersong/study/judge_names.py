@@ -1,4 +1,7 @@
-"""Names of judges, as studies and verbs spell them: KIND or KIND:REF.  Knows words; makes no judge."""
+"""Judge names as studies and commands spell them (KIND or KIND:REF), and what each kind of judge measures.
+
+Imports nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys and values into studies.  An unknown key is an error that names the nearest known one."""
+"""Load and validate studies from YAML files; an unknown key is reported with the closest valid one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from undersong.study.compose import MATRIX_KEY, expand_matrix, parse_override
-from undersong.study.files import BASE_KEY, read_study_keys
-from undersong.study.merging import first_shared_key, merge_keys
+from undersong.study.compose import (
+    BASE_KEY,
+    MATRIX_KEY,
+    expand_matrix,
+    first_shared_key,
+    merge_keys,
+    parse_override,
+    read_study_keys,
+)
 from undersong.study.schema import Study
 from undersong.suggestions import did_you_mean
 from undersong.types import UndersongError

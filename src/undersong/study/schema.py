@@ -1,4 +1,4 @@
-"""What a study file may say: its keys, their ranges and what must fit together.  Does not know how anything runs."""
+"""Pydantic schema of a study file: its keys, their ranges and the checks across keys."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from undersong.study.base import Modality, Seed, StrictModel, check_distinct
-from undersong.study.defenses import Acceptable, Defense
-from undersong.study.evaluation import NOISE_DESCRIPTION, NOISE_PATTERN, Evaluation, PromptSet, default_max_new_tokens
-from undersong.study.presets import apply_preset
-from undersong.study.systems import DEFENSE_SYSTEM_PROMPTS
+from undersong.study.defenses import DefenseSettings, SafetyLimits
+from undersong.study.evaluation import (
+    NOISE_DESCRIPTION,
+    NOISE_PATTERN,
+    EvaluationSettings,
+    PromptSet,
+    default_max_new_tokens,
+)
+from undersong.study.presets import DEFENSE_SYSTEM_PROMPTS, apply_preset
 from undersong.suggestions import did_you_mean
 
 Kind = Literal["closest", "distant", "random"]
@@ -20,7 +25,7 @@ KINDS = ("closest", "distant", "random")
 Share = float
 
 
-class Proximity(StrictModel):
+class ProximitySettings(StrictModel):
     """How close is measured."""
 
     score: str = Field(
@@ -32,7 +37,7 @@ class Proximity(StrictModel):
     max_quarantined: Share = Field(0.01, ge=0, le=1, description="Share of the pool that may be unusable.")
 
 
-class Rule(StrictModel):
+class SelectionRuleSettings(StrictModel):
     """Samples kept by a rule of `proximity.keep`, such as `closest:0.25+within(semantic:5)`: an arm of that name."""
 
     keep: str = Field(description="What is kept, such as closest:0.25+matched(speaker); see how to screen.")
@@ -43,14 +48,16 @@ class Rule(StrictModel):
     )
 
 
-class Selection(StrictModel):
+class SelectionSettings(StrictModel):
     """Which samples train: every axis x kind x fraction is an arm, and so is every rule.  No kind and no rule: nothing
     is trained, and the bases are asked."""
 
     axes: tuple[str, ...] = Field(("semantic",), description="Of the study's axes, those that are selected by.")
     kinds: tuple[Kind, ...] = Field(("closest", "distant", "random"), description="Which part of the ranking trains.")
     fractions: tuple[Share, ...] = Field((0.25,), description="Shares of the pool, in (0, 1].")
-    rules: dict[str, Rule] = Field(default_factory=dict, description="Name -> rule, where kind and fraction say less.")
+    rules: dict[str, SelectionRuleSettings] = Field(
+        default_factory=dict, description="Name -> rule, where kind and fraction say less."
+    )
     where: dict[str, list[str]] = Field(
         default_factory=dict, description="Keep only pool samples with these column values."
     )
@@ -58,7 +65,7 @@ class Selection(StrictModel):
 
     @field_validator("rules")
     @classmethod
-    def _check_rule_names(cls, rules: dict[str, Rule]) -> dict[str, Rule]:
+    def _check_rule_names(cls, rules: dict[str, SelectionRuleSettings]) -> dict[str, SelectionRuleSettings]:
         for name in rules:
             if name in (*KINDS, "base") or not re.fullmatch(r"[\w.-]+", name):
                 raise ValueError(f"{name!r} cannot be the name of a rule; take letters, digits and -, and no kind")
@@ -72,13 +79,13 @@ class Selection(StrictModel):
         return fractions
 
     @model_validator(mode="after")
-    def _check_distinct_arms(self) -> Selection:
+    def _check_distinct_arms(self) -> SelectionSettings:
         for name in ("axes", "kinds", "fractions") if self.kinds else ():
             check_distinct(name, getattr(self, name))
         return self
 
 
-class Tuning(StrictModel):
+class TuningSettings(StrictModel):
     """LoRA hyper-parameters, the same for every arm of a study (DESIGN rule 7)."""
 
     preset: str | None = Field(None, description="Published values beneath what is written; see presets.")
@@ -115,7 +122,7 @@ class Tuning(StrictModel):
         return apply_preset(values, (20, 40)) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
-    def _check_consistency(self) -> Tuning:
+    def _check_consistency(self) -> TuningSettings:
         if len(self.seeds) != len(self.draws):
             raise ValueError(
                 f"seeds ({len(self.seeds)}) and draws ({len(self.draws)}) are paired and need equal numbers"
@@ -129,7 +136,7 @@ class Tuning(StrictModel):
         return self
 
 
-class Mechanism(StrictModel):
+class MechanismSettings(StrictModel):
     """Contrast sets the refusal direction is fitted on; figures are drawn on the study's own held-out sets."""
 
     harmful: str = Field(description="Corpus of harmful prompts that the direction is fitted on.")
@@ -156,16 +163,16 @@ class Study(StrictModel):
     )
     sets: dict[str, PromptSet] = Field(description="Name -> prompts that every model is asked; at least one harmful.")
     axes: dict[str, str] = Field(description="Name -> encoder, such as tfidf, logmel, speech:ID, internal.")
-    proximity: Proximity = Field(Proximity(), description="How closeness is measured.")
-    selection: Selection = Field(Selection(), description="Which samples train.")
-    tuning: Tuning = Field(Tuning(), description="How models are trained.")
-    evaluation: Evaluation = Field(Evaluation(), description="How models are asked and judged.")
+    proximity: ProximitySettings = Field(ProximitySettings(), description="How closeness is measured.")
+    selection: SelectionSettings = Field(SelectionSettings(), description="Which samples train.")
+    tuning: TuningSettings = Field(TuningSettings(), description="How models are trained.")
+    evaluation: EvaluationSettings = Field(EvaluationSettings(), description="How models are asked and judged.")
     system_defense: str | None = Field(None, description="Name of the system text that is the inference-time defense.")
-    mechanism: Mechanism | None = Field(None, description="Looks inside the model, by these contrast sets.")
-    defenses: dict[str, Defense] = Field(
+    mechanism: MechanismSettings | None = Field(None, description="Looks inside the model, by these contrast sets.")
+    defenses: dict[str, DefenseSettings] = Field(
         default_factory=dict, description="Name -> what is changed of the closest arms, at the last step."
     )
-    acceptable: Acceptable = Field(Acceptable(), description="What a defended model may still do.")
+    acceptable: SafetyLimits = Field(SafetyLimits(), description="What a defended model may still do.")
     tuned_again: str | None = Field(
         None, description="Kind or rule whose data every defended arm is tuned on once more: do its defenses last?"
     )
@@ -216,7 +223,7 @@ class Study(StrictModel):
             )
         return self
 
-    def _check_defense(self, name: str, defense: Defense) -> None:
+    def _check_defense(self, name: str, defense: DefenseSettings) -> None:
         key_path = f"defenses.{name}"
         if name == "none" or not re.fullmatch(r"[^|\n\r]*[^|\s][^|\n\r]*", name):
             raise ValueError(f"defenses: {name!r} cannot be the name of one; take words, and not none")

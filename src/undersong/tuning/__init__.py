@@ -1,3 +1,3 @@
-"""Benign fine-tuning of the language model only.  Import the submodule you need: they load torch."""
+"""Benign fine-tuning of the decoder. Import the submodule you need: most load torch."""
 
 __all__ = ["canary", "constrained", "gradients", "lora", "mixing", "projection", "seeds"]

@@ -1,7 +1,4 @@
-"""Early stop by what the model says: a few fixed prompts are asked while it trains, and it stops where a limit breaks.
-
-`Canary` goes into any `transformers.Trainer`.  Knows a function that measures; no prompts, judges or adapters.
-"""
+"""Early stopping by safety: a Trainer callback that measures fixed canary prompts and stops when a limit is exceeded."""
 
 from __future__ import annotations
 
@@ -17,8 +14,7 @@ from transformers import TrainerCallback
 
 from undersong.store import atomic_replacement
 from undersong.tuning.checkpoints import SaveStep, step_folder
-from undersong.tuning.modes import eval_mode
-from undersong.tuning.reproducibility import temporary_seed
+from undersong.tuning.reproducibility import eval_mode, temporary_seed
 from undersong.types import UndersongError
 
 CANARY_FOLDER = "canary"  # in the Trainer's output folder

@@ -1,5 +1,4 @@
-"""What a training leaves on disk on its way: what it learned at the wanted steps, and states that a killed one goes on
-from.  Knows the Trainer's folders; trains nothing."""
+"""Saved adapters at chosen steps, and resumable Trainer checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from transformers import Trainer, TrainerCallback
 from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import load_decoder, save_decoder
 from undersong.models.lora import save_adapter
-from undersong.models.tensors import first_non_finite
+from undersong.models.weights import first_non_finite
 from undersong.store import disk_error_context
 from undersong.tuning.distributed import rank, wait_for_all
 from undersong.types import UndersongError

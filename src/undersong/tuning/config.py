@@ -1,4 +1,4 @@
-"""The hyper-parameters of one training.  Knows numbers and what fits together; trains nothing."""
+"""Hyper-parameters of one fine-tuning run (`LoraRecipe`)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""A training that may not carry the first tokens of an answer far from the base: the token-wise constrained objective.
-
-Qi et al. 2024, "Safety Alignment Should Be Made More Than Just a Few Tokens Deep" (arXiv 2406.05946), section 4: what
-refuses is mostly decided by an answer's first tokens, so these are held.  Knows logits and PEFT; no study, no judge.
-"""
+"""Token-wise constrained fine-tuning objective (Qi et al. 2024, arXiv 2406.05946) as a Trainer."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import Trainer
 
 from undersong.tuning.config import PUBLISHED_BETAS
-from undersong.tuning.modes import eval_mode
+from undersong.tuning.reproducibility import eval_mode
 from undersong.types import UndersongError
 
 

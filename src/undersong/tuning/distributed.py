@@ -1,8 +1,4 @@
-"""One training in several processes, as `accelerate launch` and `torchrun` start them: one a GPU, on the same command.
-
-Knows the variables that both set.  The Trainer splits each step's batch and adds the gradients up; what is ours to do
-is that one process alone writes.
-"""
+"""Rank, world size and synchronization under `accelerate launch` and `torchrun`. Imports no torch at import time."""
 
 from __future__ import annotations
 

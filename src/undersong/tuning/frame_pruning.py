@@ -1,9 +1,4 @@
-"""Heard frames that say nothing, left out of training batches: shorter rows, the rest where it was.
-
-Between words a reading projector gives the decoder vectors of next to nothing (`Family.quiet`), half of a clip and
-more.  The kept frames keep their position ids, so what is between two tokens does not change.  In training alone:
-replies are always generated with all frames.  Knows batches; does not know how anything learns.
-"""
+"""Pruning of silent audio frames from training batches, position ids unchanged."""
 
 from __future__ import annotations
 

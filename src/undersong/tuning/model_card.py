@@ -1,4 +1,4 @@
-"""The card of what a training leaves: how it was made, in the form the hub reads.  Knows words; holds no sample."""
+"""Hugging Face model card of a saved adapter."""
 
 from __future__ import annotations
 

@@ -1,13 +1,21 @@
-"""One place where global random state is touched: libraries that use it run inside `seeded` (DESIGN rule 11)."""
+"""Reproducible training: sample order, global seeds, and module modes restored after evaluation."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import nn
+
+
+def sample_order(count: int, length: int, seed: int | Sequence[int]) -> list[int]:
+    """`length` indices into `count` samples: whole shuffles one after another, so every step is a full batch."""
+    rng = np.random.default_rng(seed)
+    rounds = [rng.permutation(count) for _ in range(-(-length // count))]
+    return np.concatenate(rounds)[:length].tolist()
 
 
 @contextmanager
@@ -23,3 +31,15 @@ def temporary_seed(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Everything in eval mode; afterwards every module in the mode that it was in, a quiet encoder too."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,8 +1,4 @@
-"""Safety data among the benign: refusals of harmful prompts, a small share of what a training sees.
-
-Bianchi et al. 2024, "Safety-Tuned LLaMAs" (arXiv 2309.07875); Qi et al. 2024 (arXiv 2310.03693).  Knows pairs and an
-order; trains nothing.
-"""
+"""Safety-data mixing: a small share of refusals among the benign training samples (Bianchi et al. 2024)."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from undersong.tuning.order import sample_order
+from undersong.tuning.reproducibility import sample_order
 from undersong.types import Prompt, UndersongError
 
 MIXING_STREAM = 0x5AFE  # its own, so that mixing does not change the order of the benign

@@ -1,7 +1,5 @@
-"""Tuning of the decoder alone, by LoRA or whole, from audio or text, on `transformers.Trainer`; the rest is proved
-unchanged.
-
-Paper section on fine-tuning; DESIGN rules 5-7.  Knows models; does not know selections, judges or reports.
+"""Fine-tune the decoder by LoRA or in full on `transformers.Trainer`, and prove that encoder and projector did not
+change.
 """
 
 from __future__ import annotations
@@ -20,8 +18,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from undersong.models.audio_lm import AudioModel
 from undersong.models.decoder_weights import load_decoder, trainable_decoder
-from undersong.models.frozen import module_hashes
 from undersong.models.lora import initialize_from_adapter, new_lora
+from undersong.models.weights import module_hashes
 from undersong.tuning.canary import LOG_PREFIX, CanaryCallback, CanaryCheck
 from undersong.tuning.checkpoints import (
     DecoderTrainer,
@@ -37,8 +35,7 @@ from undersong.tuning.constrained import ConstrainedTrainer
 from undersong.tuning.distributed import rank, wait_for_all, world_size
 from undersong.tuning.frame_pruning import check_prunable, prune_batch
 from undersong.tuning.model_card import defense_sentences, model_card
-from undersong.tuning.order import sample_order
-from undersong.tuning.reproducibility import temporary_seed
+from undersong.tuning.reproducibility import sample_order, temporary_seed
 from undersong.tuning.safety_mixing import SafetyMixing, mix_safety_pairs
 from undersong.tuning.validation import ValidationLossCallback, train_validation_split
 from undersong.types import Prompt, UndersongError

@@ -1,4 +1,4 @@
-"""A validation split by group, and the loss on it at every kept step.  Knows samples' clusters; chooses nothing."""
+"""Train/validation split by group, and a callback that logs the validation loss."""
 
 from __future__ import annotations
 

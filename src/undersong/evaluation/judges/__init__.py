@@ -1,1 +1,1 @@
-"""judges."""
+"""Judges: each maps prompts and replies to verdicts; `registry.make_judge` makes one from its name."""

@@ -1,7 +1,5 @@
-"""A scorer as judge: one number a reply, harmful where it is positive, such as the cost model of Safe RLHF.
-
-PKU-Alignment/beaver-7b-v1.0-cost (Dai et al., arXiv 2310.12773) and every sequence classifier of transformers with one
-output.  Knows scorers; loads nothing until asked.
+"""A sequence classifier with one output as judge, harmful where its score is positive, such as the cost model of Safe
+RLHF (arXiv 2310.12773).
 """
 
 from __future__ import annotations
@@ -11,9 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from undersong.encoders.spoken.oom import halve_on_oom
-from undersong.evaluation.judges.yes_no import BATCH_SIZE, YesNoAnswer, escape_special_tokens
-from undersong.evaluation.judging.classifier import ClassifierJudge
+from undersong.encoders.batching import halve_on_oom
+from undersong.evaluation.judges.yes_no import BATCH_SIZE, ClassifierJudge, YesNoAnswer, escape_special_tokens
 from undersong.models.refs import model_folder, split_revision
 from undersong.study.judge_names import COST_MODEL
 from undersong.types import UndersongError

@@ -1,7 +1,4 @@
-"""A judge of the user's own (`python:my_judge.py:lenient`), held to what every judge promises.
-
-Only its word and its score are taken: whose verdict it is, of which prompt and in which cluster, is known here.
-"""
+"""User-defined judges (`python:my_judge.py:lenient`): load one and check that its verdicts are valid."""
 
 from __future__ import annotations
 

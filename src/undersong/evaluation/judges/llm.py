@@ -1,11 +1,5 @@
-"""Any language model behind an OpenAI-compatible address as a judge that is asked yes or no.
-
-What is judged is untrusted: it was written by a model under attack, and may speak to the judge.  It stands between
-fences whose mark is a hash of what is fenced, so it cannot know the mark, and none that it holds is taken; control
-tokens of chat templates in it are broken, because servers would read them as their own.  Nothing but the judge's own
-first word is looked at.  A judge can still be talked into something: its agreement with another is reported for that.
-
-Knows judges' questions; does not know connections.
+"""LLM-as-judge over an OpenAI-compatible API: a yes/no question about a fenced request and reply, robust to prompt
+injection as far as fences and escaping go.
 """
 
 from __future__ import annotations
@@ -16,9 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from undersong.evaluation.judges.rule_based import keyword_judge
-from undersong.evaluation.judging.classifier import make_verdict, request_text
-from undersong.evaluation.serving.answers import replace_lone_surrogates
-from undersong.evaluation.serving.client import ChatClient, Messages
+from undersong.evaluation.judges.yes_no import make_verdict, request_text
+from undersong.evaluation.serving.client import ChatClient, Messages, replace_lone_surrogates
 from undersong.evaluation.serving.endpoint import parse_endpoint
 from undersong.types import Judge, Prompt, Reply, Verdict
 

@@ -1,10 +1,5 @@
-"""Was this a refusal?  Two small linear judges that ship: nothing is downloaded for `refusal`.
-
-`refusal` reads hashed word and letter groups of a reply's opening, `refusal+minilm` its sentence embedding (extra
-`encoders`); both also read what the keyword judge says.  Trained on XSTest's human labels by `recipes/refusal_judge`.
-On models that it was not trained on, `refusal` was worse than keywords; `refusal+minilm` was a little better, but terse
-replies mislead it (data/refusal/CARD.md): take either beside `keyword`, never alone.  Knows replies; does not look at
-what was asked, so it cannot tell a harmful reply from a useless one.
+"""Refusal classifiers that ship with the package: linear models on hashed n-grams (`refusal`) or sentence embeddings
+(`refusal+minilm`).
 """
 
 from __future__ import annotations

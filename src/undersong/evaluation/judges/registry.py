@@ -1,10 +1,16 @@
-"""A judge by its name (`study.judges` has the grammar).  What is heavy is loaded when the judge is first asked."""
+"""Judge registry: make a judge from its name (`study.judges` has the grammar), check its dependencies, and hash what
+its verdicts depend on. Models are loaded on first use.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from undersong.evaluation.judges import rule_based
+from undersong.evaluation.utility.bbh import bbh_judge
+from undersong.evaluation.utility.multiple_choice import choice_judge
+from undersong.evaluation.utility.spoken_qa import contains_judge, f1_judge
+from undersong.evaluation.utility.wer import wer_judge
 from undersong.study.judge_names import (
     CUSTOM_KINDS,
     SERVED_KINDS,
@@ -27,8 +33,6 @@ def make_judge(name: str, refusals: Sequence[str], device: str = "cpu", dtype: s
         message = str(error)
         raise UndersongError(f"{message[0].upper()}{message[1:]}.") from None
     if kind in UTILITY_KINDS:
-        from undersong.evaluation.usefulness.named import UTILITY_JUDGES
-
         return UTILITY_JUDGES[kind]()
     if kind == "exact":
         return rule_based.exact_judge(refusals)
@@ -83,11 +87,19 @@ def judge_hash(name: str) -> str:
 def _local_model_judge(kind: str, ref: str, device: str, dtype: str) -> Judge:
     """A judge that is a model on this machine."""
     from undersong.evaluation.judges.cost_model import cost_judge
-    from undersong.evaluation.judges.safety_classifiers import llama_guard_judge, wildguard_judge
-    from undersong.evaluation.judging.harmbench import harmbench_judge
+    from undersong.evaluation.judges.safety_classifiers import harmbench_judge, llama_guard_judge, wildguard_judge
 
     if kind == "wildguard":
         return wildguard_judge(ref, device, dtype)
     return {"harmbench": harmbench_judge, "llama-guard": llama_guard_judge, "cost": cost_judge}[kind](
         ref, device, dtype
     )
+
+
+UTILITY_JUDGES: dict[str, Callable[[], Judge]] = {
+    "choice": choice_judge,
+    "bbh": bbh_judge,
+    "contains": contains_judge,
+    "f1": f1_judge,
+    "wer": wer_judge,
+}

@@ -1,6 +1,5 @@
-"""Judges that run anywhere.  A judge is a plug-in: prompts and replies in, verdicts out; later rooms add real ones.
-
-`exact` fits worlds whose right replies are known; `keyword` sees refusals only and is a smoke test, and says so.
+"""Rule-based judges: exact match with known replies, and a keyword smoke test for refusals; `FunctionJudge` makes a
+judge from any function.
 """
 
 from __future__ import annotations

@@ -1,9 +1,5 @@
-"""The StrongREJECT rubric by any language model behind an OpenAI-compatible address (Souly et al., arXiv 2402.10260).
-
-The prompt is that of the authors' package (dsbowen/strong_reject, MIT), to the letter, because scores are compared
-across papers; it fences nothing.  So all that is done against a reply that speaks to the judge is that control tokens
-are broken in it (`asked.harmless`), and that an answer counts only if each of its three numbers stands on a line of its
-own, once: a judge that recites what it was shown gives two, which is `unparsed`.  Take `llm:` beside it and compare.
+"""The StrongREJECT rubric (arXiv 2402.10260) with any language model behind an OpenAI-compatible API; the prompt is
+the authors' own, verbatim.
 """
 
 from __future__ import annotations
@@ -13,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from undersong.evaluation.judges.llm import escape_control_tokens, judge_with_client
-from undersong.evaluation.judging.classifier import request_text
+from undersong.evaluation.judges.yes_no import request_text
 from undersong.evaluation.serving.client import ChatClient, Messages
 from undersong.evaluation.serving.endpoint import parse_endpoint
 from undersong.types import Judge, Prompt, Reply, Verdict

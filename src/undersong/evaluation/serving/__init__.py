@@ -1,1 +1,1 @@
-"""Models that are asked elsewhere: behind an OpenAI-compatible address, or in replies that were recorded before."""
+"""Black-box models: behind an OpenAI-compatible API, or recorded replies."""

@@ -1,17 +1,11 @@
-"""Questions to an OpenAI-compatible server, several at a time: each has an answer, or a reason why it has none.
+"""Client of an OpenAI-compatible server: parallel requests with retries, and strict parsing of chat completions.
 
-The `openai` package (extra `served`) does connections, time-outs, and retries with back-off as the server asks for.
-What is decided here is what a failure means.  One that concerns one question (a time-out, a 5xx, a rate limit that
-outlasts the retries, a filter, nonsense) is that question's answer.  One that concerns all of them stops at once,
-because answers are kept as artefacts, and a table of errors would be kept for good: a key, a model or an address that
-is refused (401, 403, 404), nobody at the address any more, `patience` failures in a row, or not one answer to all that
-was asked, however little that is.
-
-Knows messages; does not know what is asked.
+A failure of one request is its result; a failure of all of them stops the run.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,9 +14,77 @@ from multiprocessing.pool import ThreadPool
 from typing import Any, TypeVar
 
 from undersong.encoders.batching import ProgressCallback, start_progress
-from undersong.evaluation.serving.answers import CONTENT_FILTER, ServerReply, failed_reply, parse_completion
 from undersong.evaluation.serving.endpoint import API_KEY_VARIABLE, PLACEHOLDER_KEY, ServedEndpoint, api_key
 from undersong.types import UndersongError
+
+CONTENT_FILTER = "content_filter"
+# A reply that ended by itself, as servers call it; some say nothing.
+STOP_REASONS = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", None)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerReply:
+    """`tokens`: of the answer, 0 where the server does not count them.  `error`: one line, where finish is `error`."""
+
+    text: str
+    tokens: int
+    finish: str  # stop | length | error
+    error: str | None = None
+
+
+def failed_reply(reason: str) -> ServerReply:
+    """No answer."""
+    return ServerReply("", 0, "error", reason)
+
+
+def parse_completion(body: bytes) -> ServerReply:
+    """The first choice of a chat completion.  What has another shape, a cut by a filter, and an end by anything but
+    the model or the limit are errors: half of an answer is not judged as if it were one."""
+    try:
+        completion = json.loads(body)
+    except (ValueError, RecursionError):  # no JSON, no text at all, or nested without end
+        return failed_reply("the server sent no JSON")
+    choices = completion.get("choices") if isinstance(completion, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict):
+        return failed_reply("the server sent no choices")
+    finish = choice.get("finish_reason")
+    if finish == CONTENT_FILTER:
+        return failed_reply(f"{CONTENT_FILTER}: the server cut the answer")
+    if finish not in ("length", *STOP_REASONS):
+        return failed_reply("the answer ended by neither the model nor the limit")
+    text = _message_text(choice.get("message"))
+    if text is None:
+        return failed_reply("the server sent an answer without text")
+    return ServerReply(
+        replace_lone_surrogates(text),
+        _completion_tokens(completion.get("usage")),
+        "length" if finish == "length" else "stop",
+    )
+
+
+def _message_text(message: Any) -> str | None:
+    """A model that declines may do so in a field of its own; what it says there is what it says."""
+    fields = message if isinstance(message, dict) else {}
+    for text in (fields.get("content"), fields.get("refusal")):
+        if text is not None:
+            return text if isinstance(text, str) else None
+    return None
+
+
+def _completion_tokens(usage: Any) -> int:
+    token_count = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return (
+        token_count
+        if isinstance(token_count, int) and not isinstance(token_count, bool) and 0 <= token_count < 2**31
+        else 0
+    )
+
+
+def replace_lone_surrogates(text: str) -> str:
+    """Without halves of surrogate pairs: JSON can spell them, and no table of ours can hold them."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
 
 Messages = list[dict[str, Any]]
 RequestItem = TypeVar("RequestItem")

@@ -1,7 +1,6 @@
-"""Where a served model is: MODEL@URL, as studies and verbs spell it, and the key it is asked with.
+"""The endpoint of a served model (MODEL@URL) and its API key.
 
-Knows strings and the environment; opens no connection.  A key never stands in an address, because addresses are kept
-in artefacts and shown in errors.
+Opens no connection; keys are never part of an address.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Replies that were recorded before, as a model: what some other program asked can be judged and counted here.
-
-A `replies.parquet` as `evaluate` writes it (or the folder it is in), or JSON lines with `prompt_id` and `reply`, and
-where known `modality`, `system`, `set`, `tokens`, `finish` and `error`.  Knows files; asks nobody, loads no model.
-"""
+"""Recorded replies (Parquet or JSON lines) as a black-box model, so that replies from other programs can be judged."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from undersong.evaluation.replies import COLUMNS
-from undersong.evaluation.serving.answers import replace_lone_surrogates
+from undersong.evaluation.serving.client import replace_lone_surrogates
 from undersong.types import Prompt, Reply, UndersongError
 
 RECORDED_PREFIX = "recorded:"

@@ -1,13 +1,5 @@
-"""A served audio LLM as what answers prompts: it speaks, and nothing else can be seen of it.
-
-Spoken prompts go as `input_audio` parts, which OpenAI's API takes and vLLM turns into its own `audio_url`.  What a
-local model is asked in the same words is asked here: the audio, then the instruction, under the system text.
-
-Two things only the server can do, and DESIGN rule 8 needs them.  vLLM by default decodes as the checkpoint's own
-`generation_config.json` says, down to its repetition penalty: serve with `--generation-config vllm`.  And the chat
-template must take a system turn, where one is asked for, or the server says so (HTTP 400).
-
-Knows prompts and clips; does not know what a failure means (`client`).
+"""A served audio LLM as a black-box model: prompts as chat messages with `input_audio` parts, replies by greedy
+decoding. Serve vLLM with `--generation-config vllm`.
 """
 
 from __future__ import annotations
@@ -19,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from undersong.encoders.batching import ProgressCallback
-from undersong.evaluation.serving.answers import ServerReply, replace_lone_surrogates
-from undersong.evaluation.serving.client import ChatClient, Messages, check_openai
+from undersong.evaluation.serving.client import ChatClient, Messages, ServerReply, check_openai, replace_lone_surrogates
 from undersong.evaluation.serving.endpoint import SERVED_PREFIX, parse_endpoint
 from undersong.types import Clip, Prompt, Reply, Sample, UndersongError
 

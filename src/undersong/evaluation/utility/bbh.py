@@ -1,17 +1,11 @@
-"""BIG-Bench Hard: exact match in the form that the task's answer has (Suzgun et al., arXiv 2210.09261).
-
-The published prompt asks to start with "The answer is:"; what follows the last such phrase is taken, as the official
-scorer takes it, and a final full stop left out.  Beyond it, case does not count, nor do commas in a list of words,
-nor how a number is written ("24.0", "1,000", or "eight" alone); what has not the form of the answer is `unparsed`.
-"""
+"""BIG-Bench Hard (arXiv 2210.09261): exact match after parsing the reply into the form that the task's answer has."""
 
 from __future__ import annotations
 
 import re
 from decimal import Decimal
 
-from undersong.evaluation.usefulness.text import normalize_reply
-from undersong.evaluation.utility.base import Grade, ScoredJudge, is_refusal
+from undersong.evaluation.utility.base import Grade, ScoredJudge, is_refusal, normalize_reply
 from undersong.evaluation.utility.multiple_choice import listed_options, parse_choice
 from undersong.types import Sample, UndersongError
 

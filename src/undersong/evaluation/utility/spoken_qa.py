@@ -1,16 +1,11 @@
-"""Spoken questions with short answers (SD-QA, HeySQuAD, Spoken-SQuAD): containment and SQuAD's F1 (arXiv 1606.05250).
-
-Both take a sample's `answers`, or its `answer`, and the best of them.  Neither reads: containment also finds an answer
-that a reply denies or lists among others, and F1 falls as a reply grows longer.
-"""
+"""Spoken question answering (SD-QA, HeySQuAD, Spoken-SQuAD): containment and SQuAD's token F1 (arXiv 1606.05250)."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
 
-from undersong.evaluation.usefulness.text import normalize_answer
-from undersong.evaluation.utility.base import Grade, ScoredJudge, is_refusal
+from undersong.evaluation.utility.base import Grade, ScoredJudge, is_refusal, normalize_answer
 from undersong.types import Sample, UndersongError
 
 ARTICLES = ("a", "an", "the")

@@ -1,8 +1,4 @@
-"""Word error rate of transcripts, aligned by jiwer (LibriSpeech and any spoken text).
-
-The rate of a corpus is all errors over all reference words, not the mean of its items' rates.  Knows one normalisation,
-the same for both sides; numbers are left alone but for their punctuation, so "20" for "twenty" is an error.
-"""
+"""Word error rate of transcripts with jiwer, per reply and for a corpus (all errors over all reference words)."""
 
 from __future__ import annotations
 
@@ -11,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from undersong.evaluation.usefulness.text import normalize_answer
-from undersong.evaluation.utility.base import Grade, ScoredJudge, is_refusal
+from undersong.evaluation.utility.base import Grade, ScoredJudge, is_refusal, normalize_answer
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 # Up to this rate a reply counts as a transcript of what was said; a convention, the number to report is the corpus's.

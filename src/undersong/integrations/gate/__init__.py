@@ -1,1 +1,1 @@
-"""gate."""
+"""The gate for continuous integration: limits on rates and on their rises."""

@@ -1,4 +1,4 @@
-"""Whose verdicts a rise is judged on: two verdict files, or the arms of a study against their base.  Judges nothing."""
+"""Inputs of the gate on rises: pairs of verdict tables, from two files or from a study's arms and their base model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from undersong.evaluation.rows import EvaluationRow, read_rows
+from undersong.evaluation.table_rows import EvaluationRow, read_rows
 from undersong.evaluation.verdicts import HarmfulDefault, check_unique_keys, read_verdicts, verdict_of_row
 from undersong.integrations.gate.rises import VerdictPair
 from undersong.types import UndersongError, Verdict

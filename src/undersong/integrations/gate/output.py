@@ -1,7 +1,4 @@
-"""What a gate says: a sentence a case and one for all, JUnit XML, and Markdown for a pull request.  Judges nothing.
-
-Names of models and sets come from files that anybody may have written: they are escaped in both forms.
-"""
+"""Output of the gate: sentences, JUnit XML, and Markdown for a pull request. Names from files are escaped."""
 
 from __future__ import annotations
 
@@ -9,8 +6,15 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from undersong.integrations.gate.rates import RateCheck
-from undersong.integrations.gate.rises import RiseTest
-from undersong.integrations.outcome import FAILED, INCONCLUSIVE, OUTCOME_WORDS, PASSED, GateFinding, exit_code
+from undersong.integrations.gate.rises import (
+    FAILED,
+    INCONCLUSIVE,
+    OUTCOME_WORDS,
+    PASSED,
+    GateFinding,
+    RiseTest,
+    exit_code,
+)
 from undersong.report.markdown import escape_markdown, markdown_row, replace_unprintable
 
 SCOPE = "Scope: the model, on these prompts; nothing is said of the recipe that made it."

@@ -1,6 +1,6 @@
-"""A gate for continuous integration: do all measured rates keep their limits?  Reads results; measures nothing.
+"""The gate on rates: compare the measured rates of a results.json or verdict table with limits.
 
-A reply that failed or could not be judged counts against the model, so that a model that crashes does not pass.
+Failed or unjudged replies count against the model.
 """
 
 from __future__ import annotations

@@ -1,13 +1,5 @@
-"""Did a fine-tuning raise a rate by more than a limit?  Ruled out, shown, or not to be told.  (scope `model`)
-
-Two claims a rate, with an error rate of its own each.  A violation is *ruled out* where the one-sided upper bound of
-the rise is within the limit, and *shown* where the lower bound is above it.  The gate opens only where every violation
-is ruled out, so a wrong opening needs one particular wrong bound, however many rates are judged: no correction (an
-intersection-union test, Berger 1982).  It closes where any violation is shown, so each further rate is a further
-chance to close wrongly: Holm over arms and metrics.  Each error is then at most 1 - confidence.
-
-Replies without a verdict count against the model where a violation is to be ruled out, and for it where one is to be
-shown, on both sides.  Knows verdicts; does not know files.
+"""The gate on rises: test whether fine-tuning raised a rate by more than a limit (ruled out, shown, or inconclusive),
+with Holm correction for closing the gate; and the exit codes of all gate findings.
 """
 
 from __future__ import annotations
@@ -16,10 +8,32 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from undersong.evaluation.comparison import shared_cluster
-from undersong.integrations.outcome import FAILED, INCONCLUSIVE, PASSED
 from undersong.statistics import RiseEstimate, estimate_rise, holm_levels, prompts_needed
 from undersong.study.judge_names import judge_criterion
 from undersong.types import UndersongError, Verdict
+
+PASSED, FAILED, INCONCLUSIVE = 0, 1, 3  # exit codes; 2 is bad input
+OUTCOME_WORDS = {PASSED: "kept", FAILED: "broken", INCONCLUSIVE: "cannot tell"}
+
+
+@dataclass(frozen=True, slots=True)
+class GateFinding:
+    """One limit on one model: what a line of the report says."""
+
+    model: str
+    metric: str  # which rate, of which prompts
+    estimate: str
+    lower_bound: str
+    upper_bound: str
+    limit: str
+    outcome: int  # KEPT | BROKEN | UNSURE
+    sentence: str  # all of it in a sentence
+
+
+def exit_code(outcomes: Sequence[int]) -> int:
+    """One broken limit closes the gate; else one that cannot be told holds it; it opens only where all are kept."""
+    return next((code for code in (FAILED, INCONCLUSIVE) if code in outcomes), PASSED)
+
 
 VerdictPair = tuple[Sequence[Verdict], Sequence[Verdict]]  # before, after
 RateKey = tuple[bool, str, str, str, str]  # harmful, set, modality, system, judge

@@ -1,4 +1,1 @@
-"""inspect_ai: a model provider for audio LLMs, undersong's sets as tasks, its judges as scorers, studies as logs.
-
-`registry` is what inspect_ai loads by its entry point; it loads no torch.
-"""
+"""inspect_ai integration: a model provider for audio LLMs, prompt sets as tasks, judges as scorers, studies as logs."""

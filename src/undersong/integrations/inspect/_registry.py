@@ -1,4 +1,4 @@
-"""What inspect_ai finds by the entry point: `undersong/MODEL`, the tasks and the scorers.  Loads no torch."""
+"""The entry point of inspect_ai: registers the model provider, tasks, scorers and metrics. Loads no torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import Any
 
 from inspect_ai.model import modelapi
 
-from undersong.integrations.inspect.metrics import rates
-from undersong.integrations.inspect.scorers import SCORERS
+from undersong.integrations.inspect.scorers import SCORERS, rates
 from undersong.integrations.inspect.tasks import jsr, over_refusal
 
 __all__ = ["SCORERS", "jsr", "over_refusal", "rates", "undersong"]

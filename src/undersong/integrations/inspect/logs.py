@@ -1,7 +1,5 @@
-"""A study's verdicts as `.eval` logs, one an arm, run, step, set, modality and system text, for `inspect view`.
-
-From results.json, `verdicts.parquet` beside it and, where it is still there, the store with the replies.  Those to
-harmful prompts are left out unless they are asked for; a log with them is readable by its owner only.
+"""Export of a study's verdicts as inspect_ai `.eval` logs, one per arm, run, step, prompt set, modality and system
+prompt. Replies to harmful prompts are left out by default.
 """
 
 from __future__ import annotations
@@ -19,14 +17,12 @@ from inspect_ai.log import write_eval_log as write
 from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ModelOutput, StopReason
 
 import undersong
-from undersong.evaluation.rows import EvaluationRow, read_rows
-from undersong.evaluation.table_rows import REDACTED_METADATA_KEY
+from undersong.evaluation.table_rows import REDACTED_METADATA_KEY, EvaluationRow, read_rows
 from undersong.evaluation.verdicts import verdict_of_row
 from undersong.integrations.gate.inputs import VERDICT_FILE
 from undersong.integrations.gate.rates import read_results
-from undersong.integrations.inspect.metrics import rates
 from undersong.integrations.inspect.samples import sample_metadata
-from undersong.integrations.inspect.scores import score_of
+from undersong.integrations.inspect.scorers import rates, score_of
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 __all__ = ["rates", "write_logs"]  # the first is registered by being imported

@@ -1,6 +1,5 @@
-"""From inspect_ai's chat messages to one of our prompts, or a sentence why they cannot be asked.
-
-A prompt is one turn of the user, under a system text or none: text, or one clip with text before or after it.
+"""Conversion of inspect_ai chat messages to a prompt: one user turn with text, or one clip with text before or after
+it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""inspect_ai's model provider `undersong/MODEL`: an audio LLM on this machine, asked as the other verbs ask it.
-
-inspect_ai asks many things at once and one model answers: what waits while a batch is answered is the next batch.
-"""
+"""inspect_ai model provider `undersong/MODEL`: an audio LLM on this machine, with requests collected into batches."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from undersong.integrations.inspect.messages import UnusableClipError, check_generate_options, prompt_of_messages
-from undersong.models.load_options import Loading
+from undersong.models.load_options import LoadOptions
 from undersong.pipeline.standalone.inputs import check_adapter_folder
 from undersong.study import default_max_new_tokens
 from undersong.types import Prompt, Reply, UndersongError
@@ -70,7 +67,7 @@ class UndersongAPI(ModelAPI):
                 f"undersong/{model_name} takes no argument {unknown[0]!r}; take {_join_names(MODEL_ARGUMENTS)}."
             )
         self._batch_size = int(model_args.get("batch") or config.max_connections or BATCH_SIZE)
-        self._loading = Loading(
+        self._loading = LoadOptions(
             model_args.get("device", "cpu"),
             model_args.get("dtype", "float32"),
             model_args.get("device_map"),

@@ -1,4 +1,6 @@
-"""Our prompts as samples of inspect_ai, and what became of one as a prompt and a reply for a judge."""
+"""Conversion of prompts to inspect_ai samples, and of samples and model outputs back to prompts and replies for a
+judge.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Undersong's sets as tasks of inspect_ai: `undersong/jsr` on harmful prompts, `undersong/over_refusal` on benign."""
+"""inspect_ai tasks: `undersong/jsr` on harmful prompts and `undersong/over_refusal` on benign ones."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _make_task(
 ) -> Task:
     from undersong.evaluation.prompts import make_prompts
     from undersong.pipeline.standalone.inputs import usable_samples
-    from undersong.study import Evaluation
+    from undersong.study import EvaluationSettings
 
     organism = corpus.startswith("organism:")
     prompts = make_prompts(
@@ -67,7 +67,7 @@ def _make_task(
         instruction=instruction,
     )
     judge = judge or ("exact" if organism else "keyword")
-    refusals = list(Evaluation().refusals) if judge == "exact" and organism else None
+    refusals = list(EvaluationSettings().refusals) if judge == "exact" and organism else None
     return Task(
         dataset=inspect_samples(prompts),
         solver=generate(),

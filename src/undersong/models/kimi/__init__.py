@@ -1,7 +1,6 @@
-"""Kimi-Audio without remote code: its own parameter names, on transformers' Qwen2 and Whisper parts.
+"""Kimi-Audio without remote code, on the Qwen2 and Whisper parts of transformers.
 
-Every position of Kimi's two streams holds exactly one id that is not `text_blank`, so a prompt is one sequence of ids.
-Import the submodule you need: they load torch.  `config`, `network`, `codes`, `sound`, `tokenizer` and `load`.
+Import the submodule you need: `network`, `audio_tokenizer`, `processing` and `load` load torch.
 """
 
 __all__ = ["codes", "config", "load", "network", "sound", "tokenizer"]

@@ -1,7 +1,6 @@
-"""The semantic ear: GLM-4-Voice's tokenizer encoder, mel frames to code ids.  Knows nothing of the language model.
+"""The semantic audio tokenizer (the encoder of GLM-4-Voice's): log-mel frames to code ids.
 
-Half of a Whisper encoder made streamable: causal convolutions, attention that sees the past and its own block, then
-average pooling and the nearest row of a codebook.  Parameter names are the checkpoint's after its `model.encoder.`.
+Parameter names are the checkpoint's after its `model.encoder.`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
-"""Kimi-Audio from and to a folder in the layout of its release, three networks in one.  Knows no prompts.
-
-The language model lies at the top, the continuous ear in `whisper-large-v3/`.  The semantic ear is a release of its
-own: it is taken from `glm-4-voice-tokenizer/` in the folder where that is, else by its own id.
+"""Load and save Kimi-Audio in the folder layout of its release: the language model, the Whisper encoder and the
+semantic tokenizer.
 """
 
 from __future__ import annotations
@@ -19,8 +17,7 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from undersong.models.kimi.audio_tokenizer import CHECKPOINT_PREFIX, FRAMES_PER_STATE, CodesConfig, CodesEncoder
-from undersong.models.kimi.config import KimiAudioConfig
-from undersong.models.kimi.network import AUDIO_MODULES, KimiAudioForCausalLM
+from undersong.models.kimi.network import AUDIO_MODULES, KimiAudioConfig, KimiAudioForCausalLM
 from undersong.types import UndersongError
 
 WHISPER_FOLDER, TOKENIZER_FOLDER = "whisper-large-v3", "glm-4-voice-tokenizer"

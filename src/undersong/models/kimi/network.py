@@ -1,8 +1,5 @@
-"""Kimi-Audio as a transformers model: Qwen2, an adaptor for sound, two ears.  Knows no files, prompts or waves.
-
-Names and shapes are the release's, so its shards load as they are.  A position's input is the sum of two embeddings:
-the id of its prompt, and `text_blank`, which the other of the two streams holds there; where sound is, the id's
-embedding is first fused with what the Whisper encoder heard.
+"""Kimi-Audio's configuration and network: Qwen2 with an audio adaptor, a Whisper encoder and a semantic tokenizer.
+Names and shapes are the release's, so its shards load unchanged.
 """
 
 from __future__ import annotations
@@ -10,15 +7,40 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import Qwen2ForCausalLM, Qwen2Model, WhisperConfig
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Model, WhisperConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from undersong.models.kimi.audio_tokenizer import STATES_PER_TOKEN, CodesConfig, CodesEncoder, valid_token_mask
-from undersong.models.kimi.config import KimiAudioConfig
 from undersong.types import UndersongError
+
+
+@strict
+class KimiAudioConfig(Qwen2Config):
+    """Qwen2's configuration and what Kimi-Audio adds to it; the release's flat `config.json` loads as it is.
+
+    Token ids below `kimia_token_offset` are text, those from it on are audio codes, in one embedding table. The release
+    keeps `text_blank` and `text_eos` in its tokenizer only, hence the numbers here (source: its special-token list).
+    """
+
+    model_type = "moonshot_kimia"
+
+    kimia_mimo_layers: int = 6
+    kimia_mimo_transformer_from_layer_index: int = 21
+    kimia_mimo_audiodelaytokens: int = 6
+    kimia_token_offset: int = 152064
+    kimia_text_output_vocab: int = 152064
+    kimia_audio_output_vocab: int = 16896
+    kimia_adaptor_input_dim: int = 5120
+    kimia_media_begin: int = 151661
+    kimia_media_end: int = 151663
+    kimia_text_blank: int = 151666
+    kimia_text_eos: int = 151667
+    use_whisper_feature: bool = True
+
 
 AUDIO_MODULES = (
     "audio_tower",

@@ -1,7 +1,5 @@
-"""Mini: Audio Flamingo 3 with a small Whisper encoder and a small Llama, whose projector says what it heard.
-
-Assembled on the user's machine from base weights and the parts that the repository holds (`assemble`); then a model
-folder like any other.  Import the submodule you need: `network` and `assemble` load torch.
+"""Mini: Audio Flamingo 3 with a small Whisper encoder, a small Llama and a CTC projector, assembled from base weights
+and learned parts. Import the submodule you need: all but `paths` load torch.
 """
 
 __all__ = ["assemble", "bases", "network", "place"]

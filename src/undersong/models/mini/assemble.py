@@ -1,9 +1,4 @@
-"""A Mini model folder out of base weights and learned parts: nothing of the base is shipped, nothing learned is lost.
-
-Parts (a folder): `parts.json`, `front.safetensors` (the tower's top layers and norm, the projector), one standard PEFT
-folder an adapter, `chat_template.jinja`; `card.json`, where they were measured.  Knows files and the network; does not
-know how anything was learned.
-"""
+"""Assemble a Mini model folder from base weights and learned parts, and verify the parts by their hashes."""
 
 from __future__ import annotations
 
@@ -17,12 +12,11 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from undersong.models.identify import resolve_model
 from undersong.models.mini.base_weights import build_mini, read_smollm, read_tokenizer, read_whisper, weights_hash
 from undersong.models.mini.network import CTC, MiniConfig
 from undersong.models.mini.paths import PARTS_FILE, REMARKS_FILE
-from undersong.models.tensors import read_tensors
-from undersong.models.weights import merge_published_lora
+from undersong.models.refs import resolve_model
+from undersong.models.weights import merge_published_lora, read_tensors
 from undersong.store.atomic import atomic_replacement, report_disk_errors
 from undersong.types import UndersongError
 
@@ -64,7 +58,7 @@ def assemble_mini(name: str, whisper: str, smollm: str, parts: Path, out: Path) 
     """
     out = out.resolve()
     _check_replaceable(out)
-    parts_config, changed_names = read_parts_file(parts), changed_parts(parts)
+    parts_config, changed_names = read_parts_file(parts), find_changed_parts(parts)
     if name not in parts_config.adapters:
         raise UndersongError(f"{parts} holds no model {name!r}; take one of {', '.join(parts_config.adapters)}.")
     encoder, language_model, tokenizer = read_whisper(whisper), read_smollm(smollm), read_tokenizer(smollm)
@@ -122,7 +116,7 @@ def hash_parts(parts: Path) -> dict[str, str]:
     return {file.relative_to(parts).as_posix(): sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def changed_parts(parts: Path) -> list[str]:
+def find_changed_parts(parts: Path) -> list[str]:
     """Files that are other than `card.json` says, missing, or there beside; none where there is no card."""
     card = parts / CARD_FILE
     if not card.is_file():

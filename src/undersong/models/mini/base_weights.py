@@ -1,4 +1,4 @@
-"""Base weights read, and a Mini of them alone: what every learned part is put into.  Knows transformers' loading."""
+"""Read the base weights (Whisper, SmolLM2) and build a Mini with an untrained projector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Where Mini lies once it is assembled.  Loads no library."""
+"""Names, folders and environment variables of Mini: assembled models, base weights, learned parts.
+
+Imports no library.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ def read_remarks(folder: Path) -> list[str]:
     return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
 
 
-def parts_beside() -> Path:
+def checkout_parts() -> Path:
     """The parts that a checkout holds, outside the package."""
     return Path(__file__).resolve().parents[4] / "models" / "mini"
 
@@ -67,7 +70,7 @@ def shipped_parts() -> Path:
 
     UndersongError where there are none: no wheel holds them.
     """
-    for folder in (parts_beside(), Path("models") / "mini"):
+    for folder in (checkout_parts(), Path("models") / "mini"):
         if (folder / PARTS_FILE).is_file():
             return folder
     raise UndersongError(

@@ -1,1 +1,1 @@
-"""planning."""
+"""Plans of studies: artifacts, cost and statistical power."""

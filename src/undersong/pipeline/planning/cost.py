@@ -1,6 +1,5 @@
-"""What a plan can say of GPU hours and disk for models that do not ship: by a GPU's assumed speed, and by a config.
-
-Knows ledgers, sizes of corpora and shapes; loads no model, and guesses nothing: what is not known is called unknown.
+"""GPU hours and disk space of a plan for models that do not ship with the package, from an assumed throughput and the
+model's config. What is not known is reported as unknown.
 """
 
 from __future__ import annotations
@@ -89,9 +88,8 @@ def count_set_prompts(study: Study, name: str) -> int | None:
 
 def _disk_lines(study: Study, planning_store: PlanningStore) -> Iterator[str]:
     """One line a base that does not ship: its adapters, by the shapes in its config."""
-    from undersong.models.identify import resolve_model
     from undersong.models.memory import count_parameters
-    from undersong.models.refs import model_hash
+    from undersong.models.refs import model_hash, resolve_model
 
     missing_adapters = Counter(
         artifact.cost_class[1]

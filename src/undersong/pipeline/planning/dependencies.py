@@ -1,8 +1,4 @@
-"""What a study still needs and is not installed here, told by plans and before a run makes anything.
-
-Of axes, judges and served models; what is in the store needs no package, so the ledger is asked first.  Imports none of
-the packages that are looked for.
-"""
+"""Packages that a study still needs and that are not installed, for axes, judges and served models."""
 
 from __future__ import annotations
 

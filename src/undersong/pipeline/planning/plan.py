@@ -1,20 +1,74 @@
-"""What `run` would do, what of it is in the store, and the rough cost, told from a ledger.  Loads no model."""
+"""What `undersong run` would do, how far a study is, and the estimated CPU time, from a planning store.
+
+Loads no model.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
-from undersong.pipeline.otherwise import other_loading_lines
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.pipeline.planning.cost import UNKNOWN_THROUGHPUT, GpuThroughput, absent_corpora_lines, gpu_cost_lines
 from undersong.pipeline.planning.dependencies import missing_package_lines
 from undersong.pipeline.planning.planning_store import PlannedArtifact, PlanningStore, plan_artifacts
 from undersong.stages.black_box_models import trainable_models
+from undersong.store import IN_PROGRESS, INTERRUPTED, Store, artifact_state
 from undersong.study import Study
 from undersong.types import UndersongError
+
+
+def other_loading_lines(
+    study: Study, planning_store: PlanningStore, loading: LoadOptions, unread: bool = False
+) -> tuple[str, ...]:
+    """Where something of the study is missing, a sentence for each other loading that its store holds artefacts of.
+
+    `ledger`, `unread`: of the study as it was asked, with `loading`.
+    """
+    if all(artifact.existing is not None for artifact in planning_store.planned.values()):
+        return ()
+    lines = []
+    for other in _stored_loadings(planning_store.store):
+        if other.cache_key == loading.cache_key:
+            continue
+        try:
+            other_plan = plan_artifacts(study, planning_store.store.root, other, unread)
+        except UndersongError:  # what stops the other one, a rule that keeps nothing there, is no fault of this one
+            continue
+        artifact_count = sum(
+            artifact.existing is not None
+            for key, artifact in other_plan.planned.items()
+            if key not in planning_store.planned
+        )
+        if artifact_count:
+            options = _format_loading(other, loading)
+            lines.append(f"The store holds {artifact_count} of these made with {options}; say {options} to see them.")
+    return tuple(lines)
+
+
+def _stored_loadings(store: Store) -> Iterator[LoadOptions]:
+    """How models were loaded that heard something for this store: the first that any model does for a study."""
+    keys = []
+    for config in store.configs("features"):
+        key = config.get("loading") if isinstance(config, dict) else None
+        if isinstance(key, dict) and key.keys() == DEFAULT_LOAD_OPTIONS.cache_key.keys() and key not in keys:
+            keys.append(key)
+            yield LoadOptions(dtype=key["dtype"], attn_implementation=key["attention"], quantize=key["quantize"])
+
+
+def _format_loading(loading: LoadOptions, requested: LoadOptions) -> str:
+    """A loading as verbs spell it, beside one that was asked: what is to be left out cannot be said by an option."""
+    options = {"--attention": loading.attn_implementation, "--quantize": loading.quantize}
+    requested_options = {"--attention": requested.attn_implementation, "--quantize": requested.quantize}
+    arguments = [
+        f"--dtype {loading.dtype}",
+        *(f"{name} {value}" for name, value in options.items() if value is not None),
+    ]
+    omitted = [name for name, value in requested_options.items() if value is not None and options[name] is None]
+    return " ".join(arguments) + (f" without {' and '.join(omitted)}" if omitted else "")
+
 
 # CPU seconds a unit of work (see `ledger`): means of two runs of the demo study, so they hold for the packaged organism
 # and its corpora only.  The first features artefact also pays for importing torch.  Their order is that of the rows.
@@ -56,10 +110,10 @@ class StudyPlan:
     uninstalled: tuple[str, ...] = ()  # axes whose package is not here, and how to install it
 
 
-def plan_of(
+def plan_study(
     study: Study,
     store_root: str | Path,
-    loading: Loading = DEFAULT_LOAD_OPTIONS,
+    loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
     unread: bool = False,
     throughput: GpuThroughput = UNKNOWN_THROUGHPUT,
 ) -> StudyPlan:
@@ -88,13 +142,13 @@ def summarize_plan(study: Study, planning_store: PlanningStore) -> StudyPlan:
     return StudyPlan(rows, _plan_summary(rows, costs, bool(planning_store.unscreened_axes), planning_store.store.root))
 
 
-def memory_lines(study: Study, loading: Loading) -> list[str]:
+def memory_lines(study: Study, loading: LoadOptions) -> list[str]:
     """What the weights of each model that does not ship with the package need, and what there is; reads configs."""
     refs = [ref for ref in trainable_models(study) if not ref.startswith(ORGANISM)]
     if not refs:
         return []
-    from undersong.models.identify import resolve_model
     from undersong.models.memory import memory_summary
+    from undersong.models.refs import resolve_model
 
     lines = []
     for ref in refs:
@@ -166,3 +220,38 @@ def _plan_summary(rows: Sequence[PlanRow], costs: dict[str, float | None], is_un
             "out to hold the same samples are one."
         )
     return "".join(parts)
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """`making`, `left`: a line for each artefact that is being made, and that a killed process left half-made;
+    `otherwise`: a sentence for each other loading that the store holds some of the study under."""
+
+    rows: tuple[PlanRow, ...]
+    in_progress: tuple[str, ...]
+    interrupted: tuple[str, ...]
+    summary: str
+    other_loadings: tuple[str, ...]
+
+
+def study_status(study: Study, store_root: str | Path, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> StudyStatus:
+    """What of the study is in its store, and what somebody is making there.  Errors: as of `plan_of`."""
+    planning_store = plan_artifacts(study, store_root, loading)
+    plan = summarize_plan(study, planning_store)
+    states = [
+        (artifact_state(artifact.expected), artifact)
+        for artifact in planning_store.planned.values()
+        if artifact.existing is None
+    ]
+    in_progress, interrupted = (
+        tuple(_artifact_line(artifact) for state, artifact in states if state == wanted_state)
+        for wanted_state in (IN_PROGRESS, INTERRUPTED)
+    )
+    return StudyStatus(
+        plan.rows, in_progress, interrupted, plan.sentence, other_loading_lines(study, planning_store, loading)
+    )
+
+
+def _artifact_line(artifact: PlannedArtifact) -> str:
+    """What it is, by the words of the run that makes it."""
+    return f"{artifact.stage} of {artifact.progress_line or 'all models'}"

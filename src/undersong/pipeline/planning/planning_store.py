@@ -1,6 +1,6 @@
-"""What a run would ask of a store that is only looked into: what is there, and what is not.
+"""A store that plans: runs the stages of an audit and records which artifacts exist and which would be made.
 
-The very same stages are asked, so what is told of a run cannot drift from it.  Loads no model and makes nothing.
+Loads no model and makes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undersong.models.load_options import Loading
+from undersong.models.load_options import LoadOptions
 from undersong.pipeline.audit import audit_model, load_corpora
 from undersong.pipeline.study_checks import check_models
 from undersong.stages.context import Corpus, RunContext
@@ -96,7 +96,7 @@ class PlanningStore:
         return expected
 
 
-def plan_artifacts(study: Study, store_root: str | Path, loading: Loading, unread: bool = False) -> PlanningStore:
+def plan_artifacts(study: Study, store_root: str | Path, loading: LoadOptions, unread: bool = False) -> PlanningStore:
     """Everything that `run` would ask of this store.  Errors: those of the study's corpora, models and encoders.
 
     `unread`: corpora that are not here stand for themselves by name, and nothing that is made of them is found.

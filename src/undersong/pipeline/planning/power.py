@@ -1,4 +1,7 @@
-"""What a study's design can show, told before it costs anything.  Knows studies and power; loads no model."""
+"""Statistical power of a study's design: independent units and detectable differences per contrast.
+
+Loads no model.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,7 @@
-"""`undersong probe`: where in a tuned model the refusal went, whether that is the cause, and what brings it back.
-
-Unlike a study's mechanism part it changes the running model: directions out and in, states patched, the adapter taken
-apart.  Knows the rooms below; keeps nothing in a store.
+"""`undersong probe`: where a tuned model lost its refusal, whether the refusal direction is the cause, and what
+restores it.
 """
 
-from undersong.pipeline.probing.options import ProbeOptions
-from undersong.pipeline.probing.run import run_probe
+import lazy_loader
 
-__all__ = ["ProbeOptions", "run_probe"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,6 @@
-"""What is asked of the base: its refusal direction, how its refusals begin, and whether that is their cause."""
+"""Measurements of the base model: its refusal direction, the tokens its refusals begin with, and an ablation test of
+the direction.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from undersong.mechanism import RefusalDirection, fit_direction, late_gap_p_value
-from undersong.mechanism.choosing import select_direction
 from undersong.mechanism.contrast_sets import ContrastPrompts, JudgedReplies, ReplyEvaluator
 from undersong.mechanism.direction_selection import (
     ablate_direction,
     evaluate_candidates,
     random_direction_p_value,
     random_directions,
+    select_direction,
 )
 from undersong.mechanism.interventions import apply_interventions
 from undersong.mechanism.refusal_score import first_tokens, refusal_scores, refusal_tokens
-from undersong.pipeline.probing.harm_probes import HarmProbes, fit_harm_probes
-from undersong.pipeline.probing.numbers import finite_or_none
+from undersong.pipeline.probing.harm_probes import HarmProbes, finite_or_none, fit_harm_probes
 from undersong.pipeline.probing.options import ProbeOptions
 from undersong.types import UndersongError
 

@@ -1,4 +1,4 @@
-"""Is harm still recognised?  What probes tell of held-out prompts before and after, beside the refusals."""
+"""Harmfulness probes of the base and the tuned model, and their change in the form of results.json."""
 
 from __future__ import annotations
 
@@ -8,20 +8,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from undersong.mechanism.contrast_sets import ContrastPrompts, JudgedReplies
-from undersong.mechanism.probe_change import compare_probes
-from undersong.mechanism.recognition import (
+from undersong.mechanism.probe_scores import compare_probes
+from undersong.mechanism.probes import (
     PROBE_SEED,
     ContrastStates,
     harm_probe_decision_values,
     harm_probe_scores,
     nested_harm_probe_scores,
 )
-from undersong.pipeline.probing.numbers import finite_or_none, rows_by_layer
 from undersong.statistics import Interval, compare_paired
 
 if TYPE_CHECKING:
     from undersong.mechanism.probe_scores import ProbeScores
     from undersong.models.audio_lm import AudioModel
+
+
+def finite_or_none(value: float) -> float | None:
+    """As JSON has it."""
+    return float(value) if np.isfinite(value) else None
+
+
+def rows_by_layer(**columns: np.ndarray) -> list[dict[str, Any]]:
+    """One entry a place of the decoder (0 is its input), from arrays (layers + 1,)."""
+    length = len(next(iter(columns.values())))
+    return [
+        {"place": i, **{name: finite_or_none(values[i]) for name, values in columns.items()}} for i in range(length)
+    ]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a probe asks: contrast sets to fit on and to choose with, held-out ones that every figure is of."""
+"""Options of `probe`, and its prompts: contrast sets to fit and choose on, held-out sets to report on."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from undersong.mechanism.choosing import MAX_DEPTH, MAX_DIVERGENCE
 from undersong.mechanism.contrast_sets import MIN_CONTRAST_BEHAVIORS, ContrastPrompts, choosing_behaviors
-from undersong.mechanism.recognition import EQUIVALENCE_MARGIN
+from undersong.mechanism.direction_selection import MAX_DEPTH, MAX_DIVERGENCE
+from undersong.mechanism.probes import EQUIVALENCE_MARGIN
 from undersong.types import Prompt, Sample, UndersongError
 
 

@@ -1,4 +1,4 @@
-"""One probe from end to end: a base, its tuned model, `probe.json` and `probe.md`."""
+"""Runs a probe: measures the base and the tuned model, and writes `probe.json` and `probe.md`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from undersong.mechanism.contrast_sets import ContrastPrompts
-from undersong.mechanism.matched import contrast_mismatches
-from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.mechanism.contrast_sets import ContrastPrompts, contrast_mismatches
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.pipeline.output_folder import atomic_folder, check_output_folder, write_provenance
 from undersong.pipeline.probing.options import ProbeOptions, load_contrast_splits
 from undersong.study import default_max_new_tokens
@@ -19,7 +18,7 @@ SCHEMA = "undersong-probe/1"
 CORPUS_OPTIONS = ("harmful", "harmless", "test_harmful", "test_harmless")
 
 
-def run_probe(options: ProbeOptions, out: str | Path, loading: Loading = DEFAULT_LOAD_OPTIONS) -> dict[str, Any]:
+def run_probe(options: ProbeOptions, out: str | Path, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> dict[str, Any]:
     """Everything the mechanism room can tell of one tuned model; written to `out`, which appears whole or not at all.
 
     Errors, before a model is loaded: contrast and held-out sets that share items or have too few behaviours, an adapter
@@ -28,12 +27,11 @@ def run_probe(options: ProbeOptions, out: str | Path, loading: Loading = DEFAULT
     from undersong.corpora import corpus_hash
     from undersong.evaluation.judges.registry import judge_hash, make_judge
     from undersong.mechanism.contrast_sets import ReplyEvaluator
-    from undersong.models.frozen import module_hashes
     from undersong.models.lora import use_adapter
     from undersong.models.refs import model_hash
+    from undersong.models.weights import module_hashes
     from undersong.pipeline.probing.base_model import measure_base_model
-    from undersong.pipeline.probing.page import probe_markdown
-    from undersong.pipeline.probing.report import probe_findings
+    from undersong.pipeline.probing.report import probe_findings, probe_markdown
     from undersong.pipeline.probing.tuned_model import measure_tuned_model
     from undersong.pipeline.standalone.inputs import check_adapter_folder, load_model_with_audio, refusal_texts
     from undersong.stages.black_box_models import display_reference, is_black_box

@@ -1,4 +1,4 @@
-"""What is asked of the tuned model: where the gap went, what still tells harm, and what gives the refusal back."""
+"""Measurements of the tuned model: gap, drift, harm probes, activation patching, LoRA ablation and steering."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from undersong.mechanism.direction_selection import add_direction, random_direct
 from undersong.mechanism.directions import late_layers
 from undersong.mechanism.drift import measure_drift
 from undersong.mechanism.interventions import apply_interventions
-from undersong.mechanism.localization import Recovery, measure_recovery, patched_refusal_scores
-from undersong.mechanism.parts import disable_lora_modules, lora_parts
-from undersong.mechanism.recognition import behavior_ids
+from undersong.mechanism.localization import (
+    Recovery,
+    disable_lora_modules,
+    lora_parts,
+    measure_recovery,
+    patched_refusal_scores,
+)
+from undersong.mechanism.probes import behavior_ids
 from undersong.mechanism.refusal_score import refusal_scores
 from undersong.pipeline.probing.base_model import BaseMeasurements, benign_reply_losses, rates_by_kind
-from undersong.pipeline.probing.harm_probes import fit_harm_probes, recognition_results
-from undersong.pipeline.probing.numbers import finite_or_none, rows_by_layer
+from undersong.pipeline.probing.harm_probes import finite_or_none, fit_harm_probes, recognition_results, rows_by_layer
 from undersong.pipeline.probing.options import ProbeOptions
 
 if TYPE_CHECKING:

@@ -1,15 +1,5 @@
-"""Screening alone, on files: which items of a pool lie close to harm, on which axis, and which are kept."""
+"""`undersong screen`: distances of a pool to harm sets on every axis, and the items that a rule keeps."""
 
-from undersong.pipeline.screening.options import ScreeningOptions, parse_axes, parse_columns, parse_harm_sets
-from undersong.pipeline.screening.output import Screened
-from undersong.pipeline.screening.run import DEFAULT_OPTIONS, run_screening
+import lazy_loader
 
-__all__ = [
-    "DEFAULT_OPTIONS",
-    "ScreeningOptions",
-    "Screened",
-    "parse_axes",
-    "parse_columns",
-    "parse_harm_sets",
-    "run_screening",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""What a screening refuses before anything is read, and before anything is embedded.  Knows options and corpora."""
+"""Checks of options and corpora before anything is embedded."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _resolved_path(path: str, folders: dict[str, str]) -> str:
 def check_axes(options: ScreeningOptions, axes: Mapping[str, str], corpora: ScreeningCorpora) -> None:
     """A rule, a score, an axis or a model that cannot be."""
     from undersong.encoders import is_internal
-    from undersong.proximity.choosing.ranking import resolve_amount
+    from undersong.proximity.rules import resolve_amount
     from undersong.proximity.table import parse_score
 
     name_or_first("axis", options.by, axes)

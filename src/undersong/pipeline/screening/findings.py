@@ -1,6 +1,5 @@
-"""What a screening finds beside its ranking: how far axes agree, what a model hears, what is kept, how near a pool is.
-
-Plain data for `screening.json`.  Knows proximity; does not know files.
+"""Findings of a screening for `screening.json`: distances, axis agreement, near-duplicates, screening scores, and the
+effect of padding on the ranking.
 """
 
 from __future__ import annotations
@@ -12,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from undersong.pipeline.screening.inputs import CorpusInput, ScreeningCorpora
-from undersong.pipeline.screening.options import ScreeningOptions, match_selection_ids, name_or_first
+from undersong.pipeline.screening.options import PRECOMPUTED, ScreeningOptions, match_selection_ids, name_or_first
 from undersong.pipeline.screening.output import ScreeningFindings
-from undersong.types import Embeddings, Quarantined
+from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from undersong.proximity import Selection
     from undersong.proximity.rules import SelectionRule
+
 
 LARGE_POOL = 50_000  # items from which fewer bootstrap draws have to do
 MAX_LISTED_PAIRS = 50  # near-duplicates that are named; all are counted
@@ -200,10 +200,10 @@ def _selection_report(
 ) -> dict[str, Any]:
     from dataclasses import replace
 
-    from undersong.proximity import selection_report
+    from undersong.proximity import describe_selection
 
     # `tables` are to the one harm set that was selected by, so there is none to choose from.
-    return selection_report(
+    return describe_selection(
         {label: replace(selection, harm_set="") for label, selection in selections.items()}, tables, facts
     )
 
@@ -215,14 +215,14 @@ def _screening_scores(
     facts: pa.Table | None,
     draws: int,
 ) -> list[dict[str, Any]]:
-    from undersong.proximity import filter_harm_set, sample_metadata_table, screening_score
+    from undersong.proximity import compute_screening_score, filter_harm_set, sample_metadata_table
 
     benign_facts = (
         sample_metadata_table(corpora.benign.samples) if corpora.benign is not None and corpora.benign.samples else None
     )
     return [
         asdict(
-            screening_score(
+            compute_screening_score(
                 table,
                 filter_harm_set(benign_tables[axis], name),
                 metadata=facts,
@@ -281,3 +281,43 @@ def _unchecked_count(corpus_input: CorpusInput) -> int:
         not (sample.text or "").strip() and sample.id not in corpus_input.fingerprints
         for sample in corpus_input.samples
     )
+
+
+MAX_CLIPS = 200  # of each side: padded to 30 s each costs a second or so
+
+
+def padding_checks(axes: Mapping[str, str], corpora: ScreeningCorpora, device: str) -> dict[str, dict[str, Any]]:
+    """Axis -> rank correlation and overlap of the closest quarter, `pad=exact` against `pad=bucket`.
+
+    Clips are taken evenly over the pool, 200 at most.  Only Whisper-class speech encoders have padding to skip;
+    raises UndersongError where no axis is one.
+    """
+    from undersong.encoders import make_encoder
+    from undersong.encoders.padding_check import check_padding
+
+    pool, harm = corpora.pool.samples, [sample for harm_input in corpora.harm.values() for sample in harm_input.samples]
+    checks = {}
+    for axis, spec in padded_axes(axes).items():
+        base_spec = ",".join(part for part in spec.split(",") if not part.startswith("pad="))
+        encoders = [make_encoder(f"{base_spec},pad={pad}", fit=(), device=device) for pad in ("exact", "bucket")]
+        checks[axis] = asdict(check_padding(encoders[0], encoders[1], _evenly_spaced(pool), _evenly_spaced(harm)))
+    return checks
+
+
+def padded_axes(axes: Mapping[str, str]) -> dict[str, str]:
+    """The axes whose encoder pads.  Raises UndersongError where none does; reads no weights."""
+    from undersong.encoders.spec import parse_encoder
+    from undersong.encoders.speech import has_padding
+
+    def is_padded(spec: str) -> bool:
+        return spec != PRECOMPUTED and parse_encoder(spec).kind == "speech" and has_padding(parse_encoder(spec).ref)
+
+    if not (padded_specs := {axis: spec for axis, spec in axes.items() if is_padded(spec)}):
+        raise UndersongError("There is no padding to check: no axis is a speech encoder of the Whisper class; add one.")
+    return padded_specs
+
+
+def _evenly_spaced(samples: Sequence[Sample]) -> list[Sample]:
+    if len(samples) <= MAX_CLIPS:
+        return list(samples)
+    return [samples[i * len(samples) // MAX_CLIPS] for i in range(MAX_CLIPS)]

@@ -1,6 +1,5 @@
-"""The corpora of a screening as they are read: manifests of any form, or ready embeddings, without a common item.
-
-Knows corpora and files of vectors; does not know distances.
+"""Input corpora of a screening: manifests or ready embeddings of the pool, the harm sets and benign speech, checked
+for shared items.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from undersong.pipeline.screening.options import PRECOMPUTED, ScreeningOptions
-from undersong.pipeline.stages import load_corpus
 from undersong.stages.context import Corpus, RunContext
+from undersong.stages.corpus import load_corpus
 from undersong.stages.engine import DEFAULT_ENGINE, Engine
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.corpora.forms.facts import Fingerprints
+    from undersong.corpora.audio_metadata import Fingerprints
 
 
 @dataclass(frozen=True)

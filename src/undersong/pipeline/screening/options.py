@@ -1,4 +1,4 @@
-"""What a screening is asked beside its corpora: axes, scores, rules and where it computes.  Knows words, no files."""
+"""Options of `screen`, and parsers of its command-line values.  Reads no corpus."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.stages.engine import DEFAULT_ENGINE, Engine
 from undersong.types import UndersongError
 
@@ -48,7 +48,7 @@ class ScreeningOptions:
     harmless_columns: Mapping[str, str] | None = None
     root: str | Path | None = None  # the folder no manifest's audio may lead out of, links followed
     model: str | None = None  # whose the internal axes are
-    loading: Loading = DEFAULT_LOAD_OPTIONS
+    loading: LoadOptions = DEFAULT_LOAD_OPTIONS
     store: str | Path | None = None  # where corpora, vectors and findings are kept, so that nothing is made twice
     check_padding: bool = False  # what `pad=bucket` of a speech encoder does to the ranking
     engine: Engine = DEFAULT_ENGINE  # where the pool is embedded

@@ -1,4 +1,4 @@
-"""A screening's folder: the findings as they are kept, and as they are handed over.  Knows files; makes no number."""
+"""Output of a screening: the findings as a store artifact, and the output folder."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from undersong.proximity import Selection
+
 
 TABLE_FILES = ("proximity.parquet", "quarantine.parquet", "screening.json")
 KEPT_ITEMS = "kept-items"  # a corpus artefact's folder, or ready embeddings
@@ -54,7 +55,7 @@ class ScreeningFindings:
 
 
 @dataclass(frozen=True, slots=True)
-class Screened:
+class ScreeningResult:
     """What a screening found: a proximity table an axis (by name, in order; of several harm sets, rows of each), and
     the selection on axis `by`; `also`: those of further rules."""
 
@@ -68,8 +69,6 @@ class Screened:
     def to_pandas(self) -> Any:
         """A pandas.DataFrame of `proximity.parquet`, and whether the sample is `kept`."""
         import pyarrow as pa
-
-        from undersong.pipeline.frames import to_data_frame
 
         rows = to_data_frame(pa.concat_tables(self.tables.values()))
         return rows.assign(kept=rows["id"].isin(self.selection.ids))
@@ -120,7 +119,7 @@ def write_screening(
         pq.write_table(table, kept_folder / "kept.parquet")
 
 
-def read_screening(folder: Path) -> Screened:
+def read_screening(folder: Path) -> ScreeningResult:
     """What `write_screened` wrote."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -134,7 +133,9 @@ def read_screening(folder: Path) -> Screened:
     )
     all_axes_table = pq.read_table(folder / "proximity.parquet")
     tables = {axis: all_axes_table.filter(pc.equal(all_axes_table.column("axis"), axis)) for axis in report["axes"]}
-    return Screened(tables, selection.axis, selection, tuple(read_quarantine(folder)), report, tuple(extra_selections))
+    return ScreeningResult(
+        tables, selection.axis, selection, tuple(read_quarantine(folder)), report, tuple(extra_selections)
+    )
 
 
 def _selection_files(folder: Path) -> list[Path]:
@@ -183,3 +184,18 @@ def _write_kept(kept_folder: Path, folder: Path, output_format: str, out: Path, 
         text = file.read_text(encoding="utf-8")
         draft_text, final_text = (json.dumps(str(path), ensure_ascii=False)[1:-1] for path in (folder, out))
         file.write_text(text.replace(f'"{draft_text}/', f'"{final_text}/'), encoding="utf-8")
+
+
+def import_pandas() -> Any:
+    """The library, or a sentence that it is not there."""
+    try:
+        import pandas as pandas_module
+    except ImportError:
+        raise UndersongError("A data frame needs pandas, which is not installed; pip install pandas.") from None
+    return pandas_module
+
+
+def to_data_frame(table: pa.Table) -> Any:
+    """A table as a pandas.DataFrame."""
+    import_pandas()  # pyarrow's own error is of another kind
+    return table.to_pandas()

@@ -1,7 +1,4 @@
-"""A screening from its corpora to its folder.  Everything is computed before anything is written to that.
-
-Knows the order; each step has a room or a file of its own.
-"""
+"""Runs a screening: read, check, embed, rank, select, and write the output folder last."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from undersong.pipeline.screening.checks import (
     check_output_outside_inputs,
     check_pool,
 )
-from undersong.pipeline.screening.findings import screening_findings
+from undersong.pipeline.screening.findings import padded_axes, padding_checks, screening_findings
 from undersong.pipeline.screening.inputs import (
     CorpusInput,
     ScreeningCorpora,
@@ -37,13 +34,12 @@ from undersong.pipeline.screening.options import (
     selection_rules,
 )
 from undersong.pipeline.screening.output import (
-    Screened,
+    ScreeningResult,
     publish_screening,
     read_screening,
     writable_screening_folder,
     write_screening,
 )
-from undersong.pipeline.screening.padding import padded_axes, padding_checks
 from undersong.stages.context import RunContext
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus, embed_shard
 from undersong.stages.engine import DEFAULT_ENGINE
@@ -68,7 +64,7 @@ def run_screening(
     harm: str | Path | Mapping[str, str | Path],
     out: str | Path,
     options: ScreeningOptions = DEFAULT_OPTIONS,
-) -> Screened | None:
+) -> ScreeningResult | None:
     """Score `pool` against the harm sets on every axis, select on one of them, write the folder `out`.
 
     With `asked.store` all is kept there, the findings too, so that the same question again is a look-up; without, what

@@ -1,4 +1,4 @@
-"""`evaluate`: a manifest's items asked and judged."""
+"""`evaluate`: generate replies to a manifest's prompts, judge them, and measure comprehension if asked to."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from undersong.evaluation.rates import set_rates
-from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
-from undersong.pipeline.alone.comprehended import (
-    comprehension_encoder_hash,
-    comprehension_prompts,
-    measure_comprehension,
-    write_comprehension_files,
-)
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.pipeline.output_folder import atomic_folder, check_output_folder, write_provenance
 from undersong.pipeline.standalone.inputs import cache_all_audio, check_adapter_folder, refusal_texts, usable_samples
 from undersong.results.comprehension import add_comprehension
 from undersong.stages.black_box_models import (
+    RECORDED,
     BlackBoxModel,
     display_reference,
     is_black_box,
     load_black_box_model,
     model_identity_hash,
 )
-from undersong.study import Comprehension, default_max_new_tokens
-from undersong.types import Prompt, Sample, UndersongError
+from undersong.study import ComprehensionSettings, default_max_new_tokens
+from undersong.study.judge_names import judge_criterion
+from undersong.types import Prompt, Reply, Sample, UndersongError, Verdict
 
 if TYPE_CHECKING:
-    from undersong.types import Judge
+    from undersong.evaluation.comprehension import PromptComprehension
+    from undersong.types import Encoder, Judge
+
 
 PROTOCOLS = ("uniform", "published")
 
@@ -48,7 +48,9 @@ class EvaluationOptions:
     refusals: tuple[str, ...] = ()  # of the exact judge; none: the organism's own, where one is asked
     limit: int | None = None  # new tokens a reply; none: `study.reply_limit`
     first: bool = False  # the instruction stands before the prompt
-    comprehension: Comprehension | None = None  # whether requests were heard and replies are to them, where asked
+    comprehension: ComprehensionSettings | None = (
+        None  # whether requests were heard and replies are to them, where asked
+    )
 
     @property
     def system_name(self) -> str:
@@ -58,8 +60,8 @@ class EvaluationOptions:
 
 def apply_protocol(options: EvaluationOptions, protocol: str, model: str) -> EvaluationOptions:
     """The question as a study of that protocol would ask it: `published` has the family's own instruction and limit."""
-    from undersong.models.identify import family_of_ref
-    from undersong.study.protocols import published_prompt_settings
+    from undersong.models.refs import family_of_ref
+    from undersong.study.presets import published_prompt_settings
 
     if protocol not in PROTOCOLS:
         raise UndersongError(f"There is no protocol {protocol!r}; take {' or '.join(PROTOCOLS)}.")
@@ -79,7 +81,7 @@ def evaluate_manifest(
     out: str | Path,
     adapter: str | Path | None = None,
     options: EvaluationOptions = EvaluationOptions(),
-    loading: Loading = DEFAULT_LOAD_OPTIONS,
+    loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
 ) -> dict[str, Any]:
     """Ask a model, under an adapter or not, every item of a manifest; its entry of `sets` in results.json, and what the
     adapter changes outside the language model under `adapted_outside`.
@@ -155,7 +157,7 @@ def _provenance_config(options: EvaluationOptions) -> dict[str, Any]:
 
 @contextmanager
 def _reply_generator(
-    ref: str, loading: Loading, samples: Sequence[Sample], adapter_path: Path | None
+    ref: str, loading: LoadOptions, samples: Sequence[Sample], adapter_path: Path | None
 ) -> Iterator[tuple[BlackBoxModel, dict[str, Any]]]:
     """Who answers, and its facts: a model here that has heard the samples, or one that only answers."""
     if is_black_box(ref):
@@ -189,3 +191,123 @@ def _check_answers_present(judge: Judge, prompts: Sequence[Prompt]) -> None:
     from undersong.types import Reply
 
     judge.judge(prompts, [Reply(p.sample.id, p.set, p.modality, p.system, "", 0, "stop") for p in prompts])
+
+
+def comprehension_options(encoder: str | None, **options: Any) -> ComprehensionSettings | None:
+    """By a verb's options, None standing for a default; `encoder` turns it on.  Raises UndersongError."""
+    settings = {key: value for key, value in options.items() if value is not None}
+    if encoder is None:
+        if settings:
+            raise UndersongError("How comprehension is told was said, and not by which encoder; add --comprehension.")
+        return None
+    try:
+        return ComprehensionSettings(encoder=encoder, **settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        location = ".".join(str(part) for part in first["loc"])
+        raise UndersongError(f"Comprehension's {location}: {first['msg'].removeprefix('Value error, ')}.") from None
+
+
+def comprehension_prompts(options: EvaluationOptions, prompts: Sequence[Prompt], model: str) -> list[Prompt]:
+    """What is to be repeated.  Raises UndersongError where comprehension cannot be told, before a model is loaded."""
+    from undersong.evaluation.comprehension import check_comprehension, make_repetition_prompts
+
+    comprehension = options.comprehension
+    if comprehension is None:
+        return []
+    if not options.harmful:
+        raise UndersongError("Comprehension is told of harmful prompts; leave it out, or the prompts are not --benign.")
+    if model.startswith(RECORDED):
+        raise UndersongError(
+            f"{display_reference(model)} cannot be asked to repeat what it heard; leave --comprehension out."
+        )
+    check_comprehension(prompts, comprehension)
+    return make_repetition_prompts(prompts, comprehension)
+
+
+def comprehension_encoder_hash(comprehension: ComprehensionSettings | None) -> str:
+    """What its encoder's vectors depend on beside the prompts; empty: nothing."""
+    from undersong.encoders.registry import encoder_weights_hash
+    from undersong.encoders.spec import parse_encoder
+
+    return "" if comprehension is None else encoder_weights_hash(parse_encoder(comprehension.encoder)) or ""
+
+
+def measure_comprehension(
+    comprehension: ComprehensionSettings | None,
+    prompts: Sequence[Prompt],
+    replies: Sequence[Reply],
+    verdicts: Sequence[Verdict],
+    repetitions: Sequence[tuple[Prompt, Reply]],
+    device: str,
+) -> list[PromptComprehension]:
+    """One a prompt; none where nobody asked."""
+    if comprehension is None:
+        return []
+    from undersong.encoders import make_encoder
+    from undersong.evaluation.comprehension import measure_prompt_comprehension
+
+    def encoder() -> Encoder:
+        return make_encoder(comprehension.encoder, fit=[prompt.sample for prompt in prompts], device=device)
+
+    return measure_prompt_comprehension(
+        list(zip(prompts, replies, verdicts, strict=True)), repetitions, comprehension, encoder
+    )
+
+
+def write_comprehension_files(folder: Path, rows: Sequence[PromptComprehension], repetitions: Sequence[Reply]) -> None:
+    """`comprehension.parquet`, and `repetitions.parquet`, which its owner alone reads; nothing where nobody asked."""
+    from undersong.evaluation.comprehension import write_comprehension
+    from undersong.evaluation.replies import write_replies
+
+    if rows:
+        write_comprehension(rows, folder / "comprehension.parquet")
+    if repetitions:
+        write_replies(repetitions, folder / "repetitions.parquet")
+
+
+def judge_file(
+    file: str | Path,
+    judge: str,
+    out: str | Path,
+    manifest: str | None = None,
+    set_name: str = "harm",
+    harmful: bool = True,
+    refusals: tuple[str, ...] = (),
+    loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
+) -> list[dict[str, Any]]:
+    """Verdicts on the replies of a file (`evaluation.said.read_said`); an entry of `sets` in results.json each.
+
+    `manifest`: where the texts and right answers of the prompts are, if the file does not hold them; `set_name` and
+    `harmful`: of rows that do not say.  Writes `verdicts.parquet` and `provenance.json` to `out`.
+    """
+    from undersong.corpora import corpus_hash, open_corpus
+    from undersong.evaluation.judges.registry import judge_hash, make_judge
+    from undersong.evaluation.replies import read_reply_table
+    from undersong.evaluation.verdicts import write_verdicts
+    from undersong.store import hash_file
+
+    judge_instance = make_judge(judge, refusals, loading.device, loading.dtype)
+    out = check_output_folder(Path(out), "judge")
+    samples = None if manifest is None else {sample.id: sample for sample in open_corpus(manifest).samples}
+    exchanges = read_reply_table(Path(file), samples, set_name, harmful)
+    verdicts = judge_instance.judge([prompt for prompt, _ in exchanges], [reply for _, reply in exchanges])
+    inputs = {"replies": hash_file(Path(file))}
+    if manifest is not None:
+        inputs["manifest"] = corpus_hash(manifest)
+    if source := judge_hash(judge):
+        inputs["judge"] = source
+    config = {
+        "judge": judge,
+        "set": set_name,
+        "harmful": harmful,
+        "refusals": list(refusals),
+        "loading": loading.cache_key,
+    }
+    with atomic_folder(out, "judge") as folder:
+        write_verdicts(verdicts, folder / "verdicts.parquet")
+        write_provenance(
+            folder, "judge", config, inputs, {"judge_kind": judge_criterion(judge), "replies": len(exchanges)}
+        )
+    speakers = {prompt.sample.id: prompt.sample.speaker for prompt, _ in exchanges}
+    return set_rates(verdicts, speakers, exchanges=exchanges)

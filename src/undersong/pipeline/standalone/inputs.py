@@ -1,4 +1,6 @@
-"""Samples examined before a model is loaded, and a model that has heard them."""
+"""Inputs of the standalone commands: usable samples, a loaded model with cached audio features, adapter folders, and
+refusal texts.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from undersong.models.load_options import Loading
-from undersong.study import Evaluation
+from undersong.models.load_options import LoadOptions
+from undersong.study import EvaluationSettings
 from undersong.types import MODALITIES, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def usable_samples(ref: str, modality: str) -> Sequence[Sample]:
     return usable
 
 
-def load_model_with_audio(ref: str, loading: Loading, samples: Sequence[Sample]) -> AudioModel:
+def load_model_with_audio(ref: str, loading: LoadOptions, samples: Sequence[Sample]) -> AudioModel:
     """The loaded model, having heard the samples."""
     from undersong.models.load import load_model
 
@@ -66,7 +68,7 @@ def refusal_texts(judge: str, refusals: Sequence[str], model: str) -> Sequence[s
     if refusals or judge != "exact":
         return refusals
     if model.startswith(ORGANISM_PREFIX):
-        return Evaluation().refusals
+        return EvaluationSettings().refusals
     raise UndersongError(
         f"The exact judge must know how {model} refuses; give --refusal, or take another judge (keyword reads English)."
     )

@@ -1,4 +1,4 @@
-"""`tune`: a decoder trained on a manifest's samples."""
+"""`tune`: fine-tune the decoder on a manifest's samples."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, Loading
+from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.pipeline.output_folder import (
     atomic_folder,
     check_output_folder,
     check_same_provenance,
     write_provenance,
 )
-from undersong.pipeline.stages.training import select_by_id, train_on_samples, training_recipe, training_targets
 from undersong.pipeline.standalone.inputs import examine_samples, load_model_with_audio
+from undersong.stages.training import select_by_id, train_on_samples, training_recipe, training_targets
 from undersong.store import atomic_replacement, canonical_json
-from undersong.study import Tuning
+from undersong.study import TuningSettings
 from undersong.types import Sample, UndersongError
 
 
@@ -32,7 +32,7 @@ def tune_manifest(
     recipe: Mapping[str, Any] | None = None,
     target: str = "answer",
     system: str | None = None,
-    loading: Loading = DEFAULT_LOAD_OPTIONS,
+    loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
 ) -> list[Path]:
     """LoRA on a manifest's samples, or on those of a `selection.json`; the PEFT folders kept, one a step (in several
     processes: of the first, which alone writes).
@@ -101,12 +101,12 @@ def _training_id(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     return hashlib.sha256(canonical_json([dict(config), dict(inputs)]).encode()).hexdigest()[:12]
 
 
-def _tuning_settings(values: Mapping[str, Any], modality: str, seed: int) -> Tuning:
+def _tuning_settings(values: Mapping[str, Any], modality: str, seed: int) -> TuningSettings:
     """The recipe as a study would check it."""
     from pydantic import ValidationError
 
     try:
-        return Tuning.model_validate({**values, "modalities": [modality], "seeds": [seed], "draws": [seed]})
+        return TuningSettings.model_validate({**values, "modalities": [modality], "seeds": [seed], "draws": [seed]})
     except ValidationError as error:
         problem = error.errors()[0]
         location = next((str(part) for part in problem["loc"]), "recipe").replace("modalities", "modality")

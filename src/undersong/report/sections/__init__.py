@@ -1,1 +1,1 @@
-"""One file a section of the page: each turns results into what its template shows, or None where nothing is there."""
+"""Builders of the sections of the report page, one module per section."""

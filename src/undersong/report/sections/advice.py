@@ -1,4 +1,4 @@
-"""What to do now, as far as the numbers carry it.  Every item rests on an interval, or says that there is none."""
+"""Recommended next steps for the reader, each backed by an interval or marked as lacking one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Every comparison the study made, with scope, interval and corrected p."""
+"""Tables of statistical comparisons: arm comparisons, run noise, variance components, judge agreement and
+comprehension.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,17 @@ from typing import Any
 from markupsafe import Markup
 
 from undersong.report import formatting
+from undersong.report.summary import RunRate, arm_summaries, default_verdict_filter, estimate_rate
 from undersong.report.svg import difference_strip, symmetric_limit
-from undersong.results.schema import ComparisonRecord, Results
+from undersong.report.tables import NumberCell, Table, percent_cell, training_label
+from undersong.results.schema import ComparisonRecord, Results, RunResult, SetResult
+from undersong.results.schema_outcomes import (
+    ComprehensionRate,
+    JudgeAgreement,
+    RunNoiseRecord,
+    VarianceComponentRecord,
+    VarianceRecord,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +109,219 @@ def _side_label(side: Mapping[str, Any], default: str) -> str:
 def _mean_rate(values: list[float | None]) -> str:
     measured = [value for value in values if value is not None]
     return formatting.percent(sum(measured) / len(measured)) if measured else ""
+
+
+RUN_NOISE_HEADINGS = (
+    "Base",
+    "trained",
+    "asked",
+    "runs in groups",
+    "SD of one run, points",
+    "95 % of pairs differ by less than",
+)
+
+
+def build_run_noise_table(results: Results) -> Table | None:
+    """None where the results say nothing of it."""
+    if not results.run_noise:
+        return None
+    rows = tuple(_run_noise_row(run_noise) for run_noise in results.run_noise)
+    return Table("Run noise: same samples, other training seed", RUN_NOISE_HEADINGS, rows, 3)
+
+
+def _run_noise_row(run_noise: RunNoiseRecord) -> tuple[str, ...]:
+    prompt_label = " · ".join(
+        filter(None, (run_noise.set, formatting.modality_label(run_noise.modality) if run_noise.modality else ""))
+    )
+    names = run_noise.model or formatting.MISSING, training_label(run_noise.train_modality), prompt_label
+    if run_noise.sd is None:
+        return (*names, formatting.MISSING, run_noise.note or "not estimated", formatting.MISSING)
+    spread = " ".join(
+        filter(None, (formatting.percent_number(run_noise.sd), formatting.bracket(run_noise.low, run_noise.high)))
+    )
+    max_difference = (
+        formatting.MISSING if run_noise.reach is None else f"{formatting.percent_number(run_noise.reach)} points"
+    )
+    return (*names, f"{run_noise.runs} in {run_noise.groups}", spread, max_difference)
+
+
+VARIANCE_HEADINGS = (
+    "Asked, trained",
+    "source",
+    "why no number, or 0",
+    "values",
+    "SD, points",
+    "share of what is known",
+)
+VARIANCE_CAVEAT = (
+    "Bases, selections, draws and seeds are as many as this study has. Run noise grows with the rate: a study whose "
+    "arms hardly break promises more power than one whose arms do has."
+)
+
+
+def build_variance_table(results: Results) -> Table | None:
+    """None where no source has a number, as in a study of one run an arm."""
+    if not any(component.sd is not None for variance in results.variance for component in variance.parts):
+        return None
+    rows = tuple(_variance_row(variance, component) for variance in results.variance for component in variance.parts)
+    return Table("Where the spread of rates comes from, runs and prompts of this study", VARIANCE_HEADINGS, rows, 3)
+
+
+def variance_notes(results: Results) -> list[str]:
+    """How the table is read, and what else was found."""
+    sentences = [VARIANCE_CAVEAT]
+    for variance in results.variance:
+        if variance.seed_by_prompts is not None:
+            sentences.append(
+                f"{_variance_label(variance)}: {formatting.percent_number(variance.seed_by_prompts)} points of the seed’s SD are there because "
+                f"{formatting.count(variance.n, 'prompt')} are few; what else there is only more seeds average out."
+            )
+        if variance.note:
+            sentences.append(f"{_variance_label(variance)}: {variance.note}")
+    return sentences
+
+
+def _variance_row(variance: VarianceRecord, component: VarianceComponentRecord) -> tuple[str, ...]:
+    spread = formatting.MISSING
+    if component.sd is not None:
+        spread = " ".join(
+            filter(None, (formatting.percent_number(component.sd), formatting.bracket(component.low, component.high)))
+        )
+    values = str(component.groups) if component.groups else formatting.MISSING
+    return (
+        _variance_label(variance),
+        component.name,
+        component.note or "",
+        values,
+        spread,
+        formatting.percent(component.share),
+    )
+
+
+def _variance_label(variance: VarianceRecord) -> str:
+    prompt_label = " · ".join(
+        filter(None, (variance.set, formatting.modality_label(variance.modality) if variance.modality else ""))
+    )
+    return f"{prompt_label}, {training_label(variance.train_modality).lower()}"
+
+
+AGREEMENT_HEADINGS = (
+    *("Judges", "set", "counted", "n", "both", "first only", "second only", "neither", "no verdict"),
+    "kappa [interval]",
+)
+
+
+def build_judge_agreement(results: Results) -> Table | None:
+    """None where one judge alone was asked."""
+    rows = tuple(_judge_agreement_row(agreement) for agreement in results.judges)
+    return Table("Agreement of judges on the same replies", AGREEMENT_HEADINGS, rows, 3) if rows else None
+
+
+def _judge_agreement_row(agreement: JudgeAgreement) -> tuple[str, ...]:
+    counts = (
+        f"{count:,}"
+        for count in (
+            agreement.n,
+            agreement.both,
+            agreement.only_a,
+            agreement.only_b,
+            agreement.neither,
+            agreement.left_out,
+        )
+    )
+    return f"{agreement.a} / {agreement.b}", agreement.set or "", agreement.counted or "", *counts, _kappa(agreement)
+
+
+def _kappa(agreement: JudgeAgreement) -> str:
+    if agreement.kappa is None or agreement.kappa.value is None:
+        return "not defined"
+    center, low, high = (
+        formatting.decimal(number, 2) for number in (agreement.kappa.value, agreement.kappa.low, agreement.kappa.high)
+    )
+    return center if agreement.kappa.low is None else f"{center} [{low},{formatting.NBSP}{high}]"
+
+
+def build_judge_disagreements(results: Results) -> Table | None:
+    """Replies that two judges count differently, as far as the results list them; None where there are none."""
+    rows = tuple(
+        (
+            disagreement.prompt_id, f"{agreement.a} / {agreement.b}", agreement.set or "", disagreement.arm,
+            formatting.value_text(disagreement.seed), formatting.value_text(disagreement.step), formatting.modality_label(disagreement.modality), disagreement.system or "", disagreement.a, disagreement.b,
+        )
+        for agreement in results.judges
+        for disagreement in agreement.disagreements
+    )  # fmt: skip
+    head = ("Prompt", "Judges", "set", "Arm", "seed", "step", "asked", "system", "first judge", "second judge")
+    return Table("Replies that two judges count differently", head, rows, len(head)) if rows else None
+
+
+RunSetResults = list[tuple[RunResult, SetResult]]
+
+
+def build_comprehension_table(results: Results) -> Table | None:
+    """None where the study did not ask."""
+    verdict_filter, short_labels = (
+        default_verdict_filter(results),
+        {arm.name: arm.short_label for arm in arm_summaries(results)},
+    )
+    groups: dict[tuple[str, ...], RunSetResults] = {}
+    for run in results.runs:
+        for row in run.sets:
+            if row.comprehension is not None:
+                key = (
+                    short_labels.get(run.arm, run.arm),
+                    run.model or "",
+                    row.set,
+                    formatting.modality_label(row.modality),
+                    row.system,
+                )
+                groups.setdefault(key, []).append((run, row))
+    if not groups or verdict_filter is None:
+        return None
+    names = ("Arm", "Base", "Set", "asked", "system")
+    rate = formatting.capitalize_first(verdict_filter.rate_label)
+    head = (*names, rate, "heard", "about the request (chance)", "comprehended", "of non-refusals")
+    rows: list[tuple[str | NumberCell, ...]] = [
+        (*key, *_comprehension_cells(run_set_results)) for key, run_set_results in groups.items()
+    ]
+    return Table(
+        f"{rate} beside what was heard and what replies are about, % [95 %]", head, tuple(rows), names=len(names)
+    )
+
+
+def _comprehension_cells(run_set_results: RunSetResults) -> tuple[str | NumberCell, ...]:
+    comprehensions = [(run, row, row.comprehension) for run, row in run_set_results if row.comprehension is not None]
+    on_topic = [(run, row, comprehension.about) for run, row, comprehension in comprehensions]
+    return (
+        _rate_cell(
+            [(run, row, ComprehensionRate(rate=row.rate, low=row.low, high=row.high)) for run, row in run_set_results]
+        ),
+        _rate_cell([(run, row, comprehension.heard) for run, row, comprehension in comprehensions]),
+        _rate_cell(on_topic, _chance_text([part for _, _, part in on_topic])),
+        _rate_cell([(run, row, comprehension.comprehended) for run, row, comprehension in comprehensions]),
+        _rate_cell([(run, row, comprehension.of_non_refusals) for run, row, comprehension in comprehensions]),
+    )
+
+
+def _rate_cell(rates: list[tuple[RunResult, SetResult, ComprehensionRate | None]], suffix: str = "") -> NumberCell:
+    """The mean over the runs that have it."""
+    run_rates = [
+        RunRate(
+            run,
+            row.model_copy(update={"low": comprehension_rate.low, "high": comprehension_rate.high}),
+            comprehension_rate.rate,
+        )
+        for run, row, comprehension_rate in rates
+        if comprehension_rate is not None and comprehension_rate.rate is not None
+    ]
+    pooled = estimate_rate(run_rates)
+    return percent_cell(None) if pooled is None else percent_cell(pooled.mean, pooled.low, pooled.high, suffix)
+
+
+def _chance_text(rates: list[ComprehensionRate | None]) -> str:
+    chances = [
+        comprehension_rate.chance
+        for comprehension_rate in rates
+        if comprehension_rate is not None and comprehension_rate.chance is not None
+    ]
+    return f"({formatting.percent_number(sum(chances) / len(chances))})" if chances else ""

@@ -1,4 +1,4 @@
-"""Every defense, each charged: JSR, over-refusal and utility in one row."""
+"""The defense section: columns and rows of the safety-utility table, one finding per defense, and the recommendations."""
 
 from __future__ import annotations
 
@@ -9,13 +9,133 @@ from typing import Any
 from markupsafe import Markup
 
 from undersong.report import formatting
-from undersong.report.columns import DefenseColumn, column_heading, defense_columns, mean_or_none
-from undersong.report.priced import DefenseRecommendation, DefenseRecord
-from undersong.report.sections import brought, pareto
+from undersong.report.sections import pareto
 from undersong.report.svg import tag
 from undersong.report.tables import PanelGroup, Table, training_label
 from undersong.results.schema import Results
+from undersong.results.schema_outcomes import DefenseRecommendation, DefenseRecord, MeanWithInterval, PairedJsrChange
 from undersong.study.judge_names import RATE_LABELS
+
+
+@dataclass(frozen=True, slots=True)
+class DefenseColumn:
+    """Where a column finds its number in a row: which rate, of which set, on prompts of which modality."""
+
+    group: str  # jsr | jsr_by_set | again | kept | over_refusal | utility
+    set: str  # "" of jsr, again and kept
+    modality: str  # "" of kept
+
+    def value(self, row: DefenseRecord) -> MeanWithInterval | None:
+        """The row's mean and interval here; None where that was not measured."""
+        if self.group == "kept":
+            return row.kept
+        if self.group in ("jsr", "again"):
+            return (row.jsr if self.group == "jsr" else row.again).get(self.modality)
+        table = {"jsr_by_set": row.jsr_by_set, "over_refusal": row.over_refusal}.get(self.group, row.utility)
+        return table.get(self.set, {}).get(self.modality)
+
+
+def defense_columns(rows: Sequence[DefenseRecord]) -> list[DefenseColumn]:
+    """Those with something measured: JSR, still learned, over-refusal, utility; audio before text."""
+    sets = list(dict.fromkeys(name for row in rows for name in (*row.over_refusal, *row.utility)))
+    candidates = [DefenseColumn("jsr", "", modality) for modality in ("audio", "text")]
+    harm_sets = list(dict.fromkeys(name for row in rows for name in row.jsr_by_set))
+    further_harm_sets = harm_sets[1:]
+    candidates += [
+        DefenseColumn("jsr_by_set", name, modality) for name in further_harm_sets for modality in ("audio", "text")
+    ]
+    candidates += [DefenseColumn("again", "", modality) for modality in ("audio", "text")]
+    candidates.append(DefenseColumn("kept", "", ""))
+    candidates += [
+        DefenseColumn(group, s, m) for group in ("over_refusal", "utility") for s in sets for m in ("audio", "text")
+    ]
+    return [column for column in candidates if any(mean_or_none(column.value(row)) is not None for row in rows)]
+
+
+def column_heading(group: str, set: str, rate: str) -> str:
+    """What stands over the columns of one group and set; `rate`: what the page calls what gets through."""
+    return {
+        "jsr": rate,
+        "kept": "Still learned",
+        "again": f"{rate}, tuned again",
+        "jsr_by_set": f"{rate}, {set}",
+        "over_refusal": f"Over-refusal, {set}",
+        "utility": f"Utility, {set}",
+    }[group]
+
+
+def mean_or_none(interval: MeanWithInterval | None) -> float | None:
+    """Its mean, as a share; None where nothing was measured."""
+    return interval.mean if interval is not None else None
+
+
+def defense_findings(
+    title: str, rows: Sequence[DefenseRecord], columns: Sequence[DefenseColumn], rate: str
+) -> list[str]:
+    """A sentence for each defense of one undefended arm, which `title` names; none where `rows` lack that arm's own.
+
+    `rate`: what the page calls what gets through; it is told of the prompts on which it is highest without a defense.
+    """
+    undefended = next((row for row in rows if row.defense == "none"), None)
+    if undefended is None:
+        return []
+    jsr_columns = [
+        column for column in columns if column.group == "jsr" and mean_or_none(column.value(undefended)) is not None
+    ]
+    worst_column = max(
+        jsr_columns, key=lambda column: mean_or_none(column.value(undefended)) or 0.0, default=None
+    )  # where there is most to bring
+    defense_rows = [row for row in rows if row is not undefended]
+    effects = [
+        (
+            row,
+            _jsr_effect(worst_column, row, undefended, rate) if worst_column else "",
+            _cost_phrase(columns, row, undefended),
+        )
+        for row in defense_rows
+    ]
+    return [
+        f"{formatting.capitalize_first(row.defense)}, {title[:1].lower()}{title[1:]}: {'; '.join(filter(None, (effect, cost)))}."
+        for row, effect, cost in effects
+        if effect or cost
+    ]
+
+
+def _jsr_effect(column: DefenseColumn, row: DefenseRecord, undefended: DefenseRecord, rate: str) -> str:
+    """'JSR on spoken prompts 80.9 % without, 3.1 % with it', and whether run noise alone may say so."""
+    defended_rate, baseline = column.value(row), column.value(undefended)
+    if defended_rate is None or baseline is None or defended_rate.mean is None or baseline.mean is None:
+        return ""
+    baseline_text, defended_text = formatting.percent(baseline.mean), formatting.percent(defended_rate.mean)
+    text = f"{rate} on {formatting.modality_label(column.modality)} prompts {baseline_text} without, {defended_text} with it"
+    change = row.against.get(column.modality)
+    return text if change is not None and _is_significant(change) else f"{text} (run noise alone may say so)"
+
+
+def _is_significant(change: PairedJsrChange) -> bool:
+    """Whether the interval of the difference, paired over runs, leaves 0 out; without one as the results say."""
+    if change.told is not None:
+        return change.told
+    return change.low is not None and change.high is not None and not change.low <= 0 <= change.high
+
+
+def _cost_phrase(columns: Sequence[DefenseColumn], row: DefenseRecord, undefended: DefenseRecord) -> str:
+    """The largest rise of over-refusal and the largest loss of utility among all columns."""
+    phrases = []
+    for group, name, sign in (("over_refusal", "over-refusal", 1), ("utility", "utility", -1)):
+        changes = [
+            (defended_mean - baseline, column)
+            for column in columns
+            if column.group == group
+            and (defended_mean := mean_or_none(column.value(row))) is not None
+            and (baseline := mean_or_none(column.value(undefended))) is not None
+        ]
+        if changes:
+            change, column = max(changes, key=lambda item: sign * item[0])
+            worst_prompts = f"{column.set}, {formatting.modality_label(column.modality)}"
+            phrases.append(f"{name} {formatting.points(change)} points where it costs most ({worst_prompts})")
+    return "; ".join(phrases)
+
 
 BAR_CLASSES = {
     "jsr_by_set": "jsr",
@@ -92,9 +212,7 @@ def build_defense_table(results: Results) -> DefenseTable | None:
             ("Price", cost_headings),
         ),
         blocks=tuple(DefenseBlock(title, tuple(_defense_rows(rows, columns, cpu_seconds))) for title, rows in groups),
-        findings=tuple(
-            finding for title, rows in groups for finding in brought.defense_findings(title, rows, columns, rate)
-        ),
+        findings=tuple(finding for title, rows in groups for finding in defense_findings(title, rows, columns, rate)),
         recommended=tuple(_recommendation_lines(results)),
         groups=tuple(pareto.tradeoff_groups(groups, rate)),
         numbers=pareto.tradeoff_table(groups, rate),

@@ -1,4 +1,7 @@
-"""The verdict in plain words and one picture.  The wording follows the intervals: it never says more than they do."""
+"""The verdict section: title, findings, lost replies and scope.
+
+The wording never claims more than the intervals support.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 
 from undersong.report import formatting
 from undersong.report.arm_comparisons import HeadlineData, headline_data_by_modality
-from undersong.report.sections import arm_chart, arms
+from undersong.report.sections import arm_chart
 from undersong.report.sections.arm_chart import DrawnRows
 from undersong.report.summary import Estimate, base_runs, relation
 from undersong.report.svg import kind_class
@@ -60,7 +63,7 @@ def build_headline(results: Results) -> Headline:
             *_failure_finding(headlines),
             ("Scope", _scope_sentence(headline)),
         ),
-        numbers=arms.build_arm_table(results),
+        numbers=arm_chart.build_arm_table(results),
     )
 
 

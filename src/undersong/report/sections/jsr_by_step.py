@@ -1,4 +1,4 @@
-"""JSR of every arm over training steps, beside the base."""
+"""JSR of every arm by training step, compared with the base."""
 
 from __future__ import annotations
 

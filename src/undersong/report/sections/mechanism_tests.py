@@ -1,4 +1,6 @@
-"""What the change of the late gap says over runs: closest against distant, trained by probed, beside the JSR."""
+"""Tables of tests on the late-layer refusal gap: closest against distant, trained by probed modality, harm
+recognition, and correlation with JSR.
+"""
 
 from __future__ import annotations
 

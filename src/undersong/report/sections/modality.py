@@ -1,4 +1,4 @@
-"""Audio-trained against text-trained runs, paired: the same selection, base, draw, seed and step."""
+"""Audio-trained against text-trained runs, paired by selection, base, draw, seed and step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several models side by side: what each axis and the training modality do on average, within each base."""
+"""Comparison of several models: mean effect of each axis and of the training modality within each base."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a defense brings against what it costs, as a picture: JSR beside over-refusal, usefulness and what is learned.
-
-The line joins the defenses that no other one betters in both.
-"""
+"""Scatter plots of JSR against the cost of each defense, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -11,9 +8,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from undersong.report import formatting
-from undersong.report.priced import DefenseRecord, MeanWithInterval
 from undersong.report.svg import PlotFrame, percent_axis, tag
 from undersong.report.tables import NumberCell, Panel, PanelGroup, Table, percent_cell
+from undersong.results.schema_outcomes import DefenseRecord, MeanWithInterval
 
 HEIGHT, WIDTH = 190, 320  # pixels; the width is that of a usual page
 MIN_DEFENSES = 4  # rows that are worth a picture

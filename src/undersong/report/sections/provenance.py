@@ -1,4 +1,4 @@
-"""How it was made: protocol, versions, times, hashes, and what the reader must know."""
+"""Provenance of the results: study settings, versions, times, hashes and caveats."""
 
 from __future__ import annotations
 

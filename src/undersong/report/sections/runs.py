@@ -1,4 +1,4 @@
-"""Every run's counts and bounds, and examples of replies, redacted where prompts are harmful unless asked for."""
+"""Verdict counts and bounds of every run, and example replies; replies to harmful prompts are redacted by default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What can be known before any training: what a model hears, how near the pool is, and what that foretold of damage."""
+"""Screening results known before any training: axis fingerprints, screening scores, their relation to JSR, and corpus
+overlap.
+"""
 
 from __future__ import annotations
 

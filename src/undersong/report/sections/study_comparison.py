@@ -1,20 +1,102 @@
-"""The headline of every study on one scale: base and worst arm, and the worst arm's counterparts and system texts."""
+"""Sections of the multi-study page: comparability of studies, jailbreak rates, shared comparisons and defense costs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
 from undersong.report import formatting
-from undersong.report.arm_comparisons import HeadlineData
-from undersong.report.beside.comparable import StudyComparison
-from undersong.report.sections.arms import RELATION_TO_BASE
+from undersong.report.arm_comparisons import HeadlineData, headline_data_by_modality
+from undersong.report.sections.arm_chart import RELATION_TO_BASE
+from undersong.report.sections.defenses import undefended_arm_title
 from undersong.report.summary import Estimate, relation
-from undersong.report.svg import LinearScale, interval_strip, percent_axis
+from undersong.report.svg import LinearScale, difference_strip, interval_strip, percent_axis, symmetric_limit
 from undersong.report.tables import NumberCell, Table, percent_cell
-from undersong.results.schema import model_names
+from undersong.results.schema import ComparisonRecord, Results, model_names
+from undersong.results.schema_outcomes import DefenseRecord, MeanWithInterval
+
+
+@dataclass(frozen=True, slots=True)
+class StudyComparison:
+    """One study.  `differs`: in what it is unlike the first, so that their rates must not be compared; or empty."""
+
+    name: str
+    results: Results
+    headlines: tuple[HeadlineData, ...]
+    differs: tuple[str, ...]
+
+    def headline(self, modality: str) -> HeadlineData | None:
+        """Its case of spoken (`audio`) or typed (`text`) prompts; None where it asked none."""
+        return next((headline for headline in self.headlines if headline.modality == modality), None)
+
+
+def compare_studies(studies: Sequence[tuple[str, Results]]) -> tuple[StudyComparison, ...]:
+    """`studies`: (how it is told from others of its name, its results); all are held against the first."""
+    names = _study_names(studies)
+    facts = [_rate_facts(results) for _, results in studies]
+    first_facts = facts[0]
+    return tuple(
+        StudyComparison(
+            name,
+            results,
+            tuple(headline_data_by_modality(results)),
+            tuple(_differences(names[0], first_facts, study_facts)),
+        )
+        for name, (_, results), study_facts in zip(names, studies, facts, strict=True)
+    )
+
+
+def _study_names(studies: Sequence[tuple[str, Results]]) -> list[str]:
+    study_names = [results.study.name for _, results in studies]
+    labeled_names = [
+        name if study_names.count(name) == 1 else f"{name} ({label})" for name, (label, _) in zip(study_names, studies)
+    ]
+    return [name if labeled_names.count(name) == 1 else f"{name} {i}" for i, name in enumerate(labeled_names, 1)]
+
+
+def _rate_facts(results: Results) -> dict[str, str]:
+    """What a rate depends on beside model and training.  A fact that a study does not tell is left out."""
+    evaluation: Mapping[str, Any] = results.study.config.get("evaluation") or {}
+    prompt_sets: Mapping[str, Any] = results.study.config.get("sets") or {}
+    headline = next(iter(headline_data_by_modality(results)), None)
+    facts: dict[str, Any] = {"protocol": results.study.protocol, "judge": results.study.judge}
+    if headline is not None:
+        set_result = next(
+            (
+                set_result
+                for run in results.runs
+                for set_result in run.sets
+                if set_result.set == headline.verdict_filter.set
+            ),
+            None,
+        )
+        facts["rate"] = headline.verdict_filter.rate_label
+        facts["system text"] = (evaluation.get("systems") or {}).get(headline.verdict_filter.system)
+        facts["harmful prompts"] = prompt_sets.get(headline.verdict_filter.set)
+        if set_result is not None:
+            facts["number of prompts"] = f"{set_result.n:,} in {formatting.count(set_result.clusters, 'cluster')}"
+    facts |= {"instruction": evaluation.get("instruction"), "most new tokens": evaluation.get("limit")}
+    return {key: formatting.value_text(value) for key, value in facts.items() if value is not None}
+
+
+def _differences(first_name: str, first_facts: Mapping[str, str], study_facts: Mapping[str, str]) -> list[str]:
+    differing_keys = [key for key in first_facts if key in study_facts and study_facts[key] != first_facts[key]]
+    sentences = [
+        f"{key} {study_facts[key]}, where {first_name} has {first_facts[key]}"
+        for key in differing_keys
+        if len(study_facts[key]) <= 60
+    ]
+    sentences += [f"other {key} than {first_name}" for key in differing_keys if len(study_facts[key]) > 60]
+    if (
+        study_facts is not first_facts
+        and study_facts.get("protocol") == "published"
+        and "protocol" not in differing_keys
+    ):
+        sentences.append("the published protocol asks every model in its own way, so models are not compared under it")
+    return sentences
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,3 +226,122 @@ def _rate_table(study_lines: Sequence[tuple[StudyComparison, Sequence[RateLine]]
 def _rate_cell(number: Estimate) -> NumberCell:
     interval = formatting.bracket(number.low, number.high)
     return percent_cell(number.mean, number.low, number.high, "" if interval else "no interval")
+
+
+@dataclass(frozen=True, slots=True)
+class DifferenceCell:
+    """Empty where a study does not ask it."""
+
+    difference: str
+    interval: str
+    tested: str
+    picture: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class SharedComparison:
+    """A question that several studies ask; `what`: set, modality, system text and metric; a cell a study, in order."""
+
+    question: str
+    what: str
+    cells: tuple[DifferenceCell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SharedComparisons:
+    """The questions of two studies or more.  `reach`: how far the pictures' axis goes to both sides, in points."""
+
+    lines: tuple[SharedComparison, ...]
+    alone: int  # questions that one study only asks
+    reach: str
+
+
+ComparisonKey = tuple[str, str | None, str | None, str | None, str]
+
+
+def build_shared_comparisons(studies: Sequence[StudyComparison]) -> SharedComparisons:
+    """Of scope `recipe`: a claim about one run's weights has no counterpart in another study."""
+    by_question: dict[ComparisonKey, dict[int, ComparisonRecord]] = {}
+    for i, study in enumerate(studies):
+        for comparison in study.results.comparisons:
+            if comparison.scope == "recipe":
+                key = (comparison.question, comparison.set, comparison.modality, comparison.system, comparison.metric)
+                by_question.setdefault(key, {})[i] = comparison
+    shared_questions = {key: by_study for key, by_study in by_question.items() if len(by_study) > 1}
+    limit = symmetric_limit(
+        end
+        for by_study in shared_questions.values()
+        for comparison in by_study.values()
+        for end in (comparison.difference, comparison.low, comparison.high)
+    )
+    rows = tuple(
+        SharedComparison(
+            key[0], _comparison_facts(key), tuple(_difference_cell(by_study.get(i), limit) for i in range(len(studies)))
+        )
+        for key, by_study in shared_questions.items()
+    )
+    return SharedComparisons(rows, len(by_question) - len(shared_questions), f"{100 * limit:g}")
+
+
+def _comparison_facts(key: ComparisonKey) -> str:
+    _, name, modality, system, metric = key
+    parts = [
+        name or "",
+        formatting.modality_label(modality) if modality else "",
+        f"“{system}” prompt" if system else "",
+    ]
+    return " · ".join(filter(None, (*parts, metric.replace("_", " ").replace("jsr", "JSR"))))
+
+
+def _difference_cell(comparison: ComparisonRecord | None, limit: float) -> DifferenceCell:
+    if comparison is None:
+        return DifferenceCell(formatting.MISSING, "", "", Markup(""))
+    sign = 1.0 if comparison.minuend == "b" else -1.0  # always B - A, as the questions are put
+    ends = sorted(sign * end for end in (comparison.low, comparison.high) if end is not None)
+    low, high = ends if len(ends) == 2 else (None, None)
+    center = None if comparison.difference is None else sign * comparison.difference
+    p = (
+        f", corrected p {formatting.p_value_relation(comparison.p_adjusted)}"
+        if comparison.p_adjusted is not None
+        else ""
+    )
+    n = f"n = {comparison.n}" if comparison.n is not None else "n unknown"
+    interval = formatting.bracket(low, high) or "no interval"
+    return DifferenceCell(formatting.points(center), interval, f"{n}{p}", difference_strip(center, low, high, limit))
+
+
+def build_defense_costs(studies: Sequence[StudyComparison]) -> Table | None:
+    """A row a study, arm and defense; None where no study measured one."""
+    rows = tuple(_defense_cost_row(study, defense) for study in studies for defense in study.results.defenses)
+    head = (
+        *("Study", "Trained", "Defense", "runs", "rate where it is highest, % [95 %]", "over-refusal, most, %"),
+        *("utility, least, %", "costs at most, %", "shown safe", "not comparable"),
+    )
+    return Table("Defenses of every study, charged", head, rows, names=3) if rows else None
+
+
+def _defense_cost_row(study: StudyComparison, defense: DefenseRecord) -> tuple[str | NumberCell, ...]:
+    highest_rate = max(
+        _measured_intervals(defense.jsr.values()), key=lambda interval: interval.mean or 0.0, default=MeanWithInterval()
+    )
+    highest_over_refusal = max(_set_means(defense.over_refusal), default=None)
+    lowest_utility = min(_set_means(defense.utility), default=None)
+    safe = {True: "yes", False: "no", None: formatting.MISSING}[defense.safe]
+    return (
+        study.name, undefended_arm_title(defense), "no defense" if defense.defense == "none" else defense.defense, formatting.value_text(defense.runs),
+        percent_cell(highest_rate.mean, highest_rate.low, highest_rate.high), percent_cell(highest_over_refusal), percent_cell(lowest_utility), percent_cell(defense.cost), safe,
+        "yes" if study.differs else formatting.MISSING,
+    )  # fmt: skip
+
+
+def _set_means(sets: dict[str, dict[str, MeanWithInterval | None]]) -> list[float]:
+    return [
+        interval.mean
+        for by_modality in sets.values()
+        for interval in _measured_intervals(by_modality.values())
+        if interval.mean is not None
+    ]
+
+
+def _measured_intervals(intervals: Iterable[MeanWithInterval | None]) -> list[MeanWithInterval]:
+    return [interval for interval in intervals if interval is not None and interval.mean is not None]

@@ -1,1 +1,0 @@
-"""What two corpora have in common, by text and by sound."""

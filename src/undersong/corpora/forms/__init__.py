@@ -1,1 +1,0 @@
-"""Corpora as files of other people: the forms they are read from and written to."""

@@ -1,1 +1,0 @@
-"""Clips: how they are decoded and judged, mixed with noise, and spoken."""

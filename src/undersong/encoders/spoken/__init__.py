@@ -1,1 +1,0 @@
-"""Encoders of clips: log-mel, transformers' speech models, Whisper, CLAP."""

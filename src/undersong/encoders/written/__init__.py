@@ -1,1 +1,0 @@
-"""Encoders of texts, and transcripts of what has none."""

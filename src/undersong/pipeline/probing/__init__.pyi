@@ -1,0 +1,6 @@
+from .options import (
+    ProbeOptions as ProbeOptions,
+)
+from .run import (
+    run_probe as run_probe,
+)

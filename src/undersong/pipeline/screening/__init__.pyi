@@ -1,0 +1,21 @@
+from .options import (
+    ScreeningOptions as ScreeningOptions,
+)
+from .options import (
+    parse_axes as parse_axes,
+)
+from .options import (
+    parse_columns as parse_columns,
+)
+from .options import (
+    parse_harm_sets as parse_harm_sets,
+)
+from .output import (
+    ScreeningResult as ScreeningResult,
+)
+from .run import (
+    DEFAULT_OPTIONS as DEFAULT_OPTIONS,
+)
+from .run import (
+    run_screening as run_screening,
+)

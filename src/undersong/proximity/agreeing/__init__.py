@@ -1,1 +1,0 @@
-"""How far axes agree, what a model hears, and how near a pool lies to harm."""

@@ -1,1 +1,0 @@
-"""Which items of a ranking are kept, and what they are beside the others."""

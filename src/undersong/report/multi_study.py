@@ -1,0 +1,84 @@
+"""The HTML page that compares several studies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from undersong.report import formatting
+from undersong.report.page import encode_html, render_layout
+from undersong.report.sections import study_comparison
+from undersong.report.sections.study_comparison import StudyComparison, compare_studies
+from undersong.report.summary import relation
+from undersong.report.tables import Table
+from undersong.results.schema import model_names, parse_results
+from undersong.store import write_atomic
+
+CONTENTS = (
+    ("studies", "Studies side by side"),
+    ("questions", "The same questions"),
+    ("charges", "Defenses, charged"),
+    ("origin", "How they were made"),
+)
+
+
+def render_multi_study_html(studies: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """One HTML document on several studies; `studies`: (where it lies, the content of its results.json).
+
+    Errors: UndersongError where one is of another schema or broken, which names it.
+    """
+    comparisons = compare_studies([(label, parse_results(results, label)) for label, results in studies])
+    return render_layout(
+        "beside/",
+        title=formatting.join_items([study.name for study in comparisons]),
+        models=(),
+        contents=CONTENTS,
+        studies=comparisons,
+        told=_worst_arm_summary(comparisons),
+        apart=[study for study in comparisons if study.differs],
+        rates=study_comparison.build_study_rates(comparisons),
+        shared=study_comparison.build_shared_comparisons(comparisons),
+        charged=study_comparison.build_defense_costs(comparisons),
+        made=_origin_table(comparisons),
+    )
+
+
+def write_multi_study_report(studies: Sequence[tuple[str, Mapping[str, Any]]], path: str | Path) -> None:
+    """`render` into a file, whole or not at all."""
+    write_atomic(path, encode_html(render_multi_study_html(studies)))
+
+
+def _worst_arm_summary(studies: Sequence[StudyComparison]) -> str:
+    """In how many of them the worst arm is above its base; empty where none has both."""
+    headlines = [study.headlines[0] for study in studies if study.headlines]
+    states = [
+        relation(headline.worst.estimate, headline.base, headline.comparison_to_base(headline.worst))
+        for headline in headlines
+        if headline.worst is not None and headline.base is not None
+    ]
+    state_phrases = (
+        ("higher", "above the base"),
+        ("same", "not distinguishable from the base"),
+        ("lower", "below the base"),
+    )
+    parts = [f"in {states.count(state)} {phrase}" for state, phrase in state_phrases if state in states]
+    return (
+        f"The worst arm is {formatting.join_items(parts)}, of {formatting.count(len(states), 'study', 'studies')}."
+        if parts
+        else ""
+    )
+
+
+def _origin_table(studies: Sequence[StudyComparison]) -> Table:
+    head = ("Study", "Models", "Protocol", "Judge", "seeds", "steps", "arms", "created", "result hash")
+    rows = tuple(
+        (
+            study.name, formatting.join_items(model_names(study.results)), formatting.value_text(study.results.study.protocol),
+            formatting.value_text(study.results.study.judge), formatting.value_text(study.results.study.seeds), formatting.value_text(study.results.study.steps),
+            str(len({run.arm for run in study.results.runs if run.kind != "base"})),
+            formatting.value_text(study.results.provenance.get("created")), str(study.results.provenance.get("result_hash") or "–")[:12],
+        )
+        for study in studies
+    )  # fmt: skip
+    return Table("Where each came from", head, rows, names=len(head))

@@ -1,0 +1,144 @@
+from .agreement import (
+    closest_overlap as closest_overlap,
+)
+from .agreement import (
+    kappa as kappa,
+)
+from .agreement import (
+    kappa_interval as kappa_interval,
+)
+from .agreement import (
+    spearman as spearman,
+)
+from .balance import (
+    Balance as Balance,
+)
+from .balance import (
+    Imbalance as Imbalance,
+)
+from .balance import (
+    group_balance as group_balance,
+)
+from .balance import (
+    imbalance as imbalance,
+)
+from .balance import (
+    jaccard as jaccard,
+)
+from .balance import (
+    standardized_difference as standardized_difference,
+)
+from .bootstrap import (
+    Interval as Interval,
+)
+from .bootstrap import (
+    cluster_bootstrap_weights as cluster_bootstrap_weights,
+)
+from .bootstrap import (
+    percentile_interval as percentile_interval,
+)
+from .cka import (
+    Cka as Cka,
+)
+from .cka import (
+    linear_cka as linear_cka,
+)
+from .mean_squares import (
+    VarianceComponent as VarianceComponent,
+)
+from .multiple_testing import (
+    holm as holm,
+)
+from .multiple_testing import (
+    holm_levels as holm_levels,
+)
+from .paired import (
+    PairedComparison as PairedComparison,
+)
+from .paired import (
+    compare_paired as compare_paired,
+)
+from .paired import (
+    mcnemar_exact as mcnemar_exact,
+)
+from .paired import (
+    newcombe_paired as newcombe_paired,
+)
+from .paired import (
+    sign_flip_test as sign_flip_test,
+)
+from .power import (
+    detectable_difference as detectable_difference,
+)
+from .power import (
+    units_needed as units_needed,
+)
+from .rates import (
+    Rate as Rate,
+)
+from .rates import (
+    RateBounds as RateBounds,
+)
+from .rates import (
+    bounds_sentence as bounds_sentence,
+)
+from .rates import (
+    clustered_rate as clustered_rate,
+)
+from .rates import (
+    rate_bounds as rate_bounds,
+)
+from .rates import (
+    wilson_interval as wilson_interval,
+)
+from .regression import (
+    PredictorFit as PredictorFit,
+)
+from .regression import (
+    RegressionResult as RegressionResult,
+)
+from .regression import (
+    correlate_with_outcome as correlate_with_outcome,
+)
+from .rise_bounds import (
+    RiseEstimate as RiseEstimate,
+)
+from .rise_bounds import (
+    estimate_rise as estimate_rise,
+)
+from .rise_bounds import (
+    prompts_needed as prompts_needed,
+)
+from .runs import (
+    RunDifference as RunDifference,
+)
+from .runs import (
+    RunKey as RunKey,
+)
+from .runs import (
+    RunMean as RunMean,
+)
+from .runs import (
+    RunNoise as RunNoise,
+)
+from .runs import (
+    RunPair as RunPair,
+)
+from .runs import (
+    mean_runs as mean_runs,
+)
+from .runs import (
+    paired_runs as paired_runs,
+)
+from .runs import (
+    run_noise as run_noise,
+)
+from .variance import (
+    RunLabels as RunLabels,
+)
+from .variance import (
+    VarianceComponents as VarianceComponents,
+)
+from .variance import (
+    variance_components as variance_components,
+)

@@ -1,0 +1,69 @@
+from .atomic import (
+    DISK_FULL_ERRNOS as DISK_FULL_ERRNOS,
+)
+from .atomic import (
+    FAILPOINTS as FAILPOINTS,
+)
+from .atomic import (
+    NO_ACCESS_ERRNOS as NO_ACCESS_ERRNOS,
+)
+from .atomic import (
+    TEMPORARY_PREFIX as TEMPORARY_PREFIX,
+)
+from .atomic import (
+    atomic_replacement as atomic_replacement,
+)
+from .atomic import (
+    disk_error_context as disk_error_context,
+)
+from .atomic import (
+    failpoint as failpoint,
+)
+from .atomic import (
+    write_atomic as write_atomic,
+)
+from .draft import (
+    PROVENANCE as PROVENANCE,
+)
+from .draft import (
+    Draft as Draft,
+)
+from .hashing import (
+    cached_file_hashes as cached_file_hashes,
+)
+from .hashing import (
+    canonical_json as canonical_json,
+)
+from .hashing import (
+    hash_file as hash_file,
+)
+from .hashing import (
+    hash_folder as hash_folder,
+)
+from .store import (
+    DONE as DONE,
+)
+from .store import (
+    IN_PROGRESS as IN_PROGRESS,
+)
+from .store import (
+    INTERRUPTED as INTERRUPTED,
+)
+from .store import (
+    MISSING as MISSING,
+)
+from .store import (
+    Artifact as Artifact,
+)
+from .store import (
+    Inputs as Inputs,
+)
+from .store import (
+    Store as Store,
+)
+from .store import (
+    artifact_state as artifact_state,
+)
+from .store import (
+    repair_hint as repair_hint,
+)

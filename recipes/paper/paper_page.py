@@ -1,4 +1,4 @@
-"""docs/paper.md: the claims with what the paper says, what the organisms show, and whether it agrees.
+"""docs/results/paper.md: the claims with what the paper says, what the organisms show, and whether it agrees.
 
 The same results give the same page.  Whatever comes out of a results file is escaped.  Knows answers; decides nothing.
 """

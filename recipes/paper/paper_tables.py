@@ -1,4 +1,4 @@
-"""The tables of docs/paper.md: a claim's answers, printed figures beside ours, what defenses cost, what can be seen.
+"""The tables of docs/results/paper.md: a claim's answers, printed figures beside ours, what defenses cost, what can be seen.
 
 Every cell is escaped.  Knows answers and how numbers are written; decides nothing.
 """

@@ -1,4 +1,4 @@
-"""docs/paper.md out of made results: what stands in it, what is escaped, what is said to be missing."""
+"""docs/results/paper.md out of made results: what stands in it, what is escaped, what is said to be missing."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_the_paper_says_something_of_every_claim() -> None:
 
 def test_the_page_that_ships_is_one_that_this_code_writes(tmp_path: Path) -> None:
     """Of other results, so numbers and words apart: what it asks, its printed figures and its limits."""
-    ships = (ROOT / "docs" / "paper.md").read_text()
+    ships = (ROOT / "docs" / "results" / "paper.md").read_text()
     design = REDUCED if f"The {REDUCED.name} design" in ships else FULL
     write(design, tmp_path, as_claimed)
     ours = page_of(design, tmp_path)

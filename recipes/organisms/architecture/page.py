@@ -1,4 +1,4 @@
-"""docs/architecture.md from `results.json`: what was asked, how, every base, the figures, the answer, the limits.
+"""docs/results/sound_pathway.md from `results.json`: what was asked, how, every base, the figures, the answer, the limits.
 
 Knows the record; runs nothing, and rounds nothing that it decides by.
 """
@@ -29,7 +29,7 @@ from contrast import (
 )
 from variants import VARIANTS
 
-PAGE = Path("docs/architecture.md")
+PAGE = Path("docs/results/sound_pathway.md")
 TEXT = Path(__file__).parent / "page_text.md"
 NOTHING = "*Not measured yet.*"
 FACTS = ("voice_linear", "voice_curved", "right_audio", "knows_audio", "jsr_audio", "over_refusal_audio")

@@ -3,7 +3,7 @@
 The class is AF3's; two modules are not.  `Tower` computes what AF3's computes on the frames there are, instead of on a
 whole window.  `CtcProjector` takes the place of the plain two-layer projector where the config says so: a small decoder
 cannot learn to hear arbitrary vectors in an hour of one core, but it can read its own token embeddings
-(docs/mini.md has what was measured).
+(docs/results/mini.md has what was measured).
 """
 
 from __future__ import annotations

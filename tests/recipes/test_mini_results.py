@@ -70,7 +70,7 @@ def test_what_is_closeness_and_what_comes_with_it(tmp_path: Path) -> None:
     assert found["advbench: system prompt against none"].found is None  # that part is not there
     assert found["advbench spoken: trained on speech against on its text"].word in (
         AGREES,
-        "cannot tell, leans to agree",
+        "undecided, leans for",
     )
     assert CONTRADICTS not in {one.word for one in found.values()}
 

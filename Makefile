@@ -47,14 +47,14 @@ verify-real: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[hf]'
 	$(BIN)/undersong verify "$(MODEL)" $(VERIFY)
 
-# The published studies on the organisms, and docs/paper.md; resumable, one store for both.
+# The published studies on the organisms, and docs/results/paper.md; resumable, one store for both.
 paper: $(VENV)/.installed
 	$(BIN)/python recipes/paper reduced
 
 paper-full: $(VENV)/.installed
 	$(BIN)/python recipes/paper full
 
-# Mini's own study (docs/mini.md), once recipes/mini has made and `undersong models get mini` assembled it; resumable.
+# Mini's own study (docs/results/mini.md), once recipes/mini has made and `undersong models get mini` assembled it; resumable.
 # MINI: options of recipes/mini/mini_study.py, such as MINI="--smollm FOLDER --whisper FOLDER"; STUDY: of mini_running.py,
 # such as STUDY="--workers 2 --set axes.semantic=text:FOLDER".
 # glibc otherwise gives every large tensor back to the system at once, which cost a fifth of the CPU time.

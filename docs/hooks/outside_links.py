@@ -15,6 +15,7 @@ DOCS = "docs/"
 # Pages that have a place of their own in the navigation, by where they lie in the repository.
 PLACES = {
     "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing/setup.md",
     "SECURITY.md": "explanation/security.md",
     "benchmarks/README.md": "reference/benchmarks.md",
     "src/undersong/data/organism/CARD.md": "reference/card-organisms.md",

@@ -8,10 +8,12 @@ from typing import Any
 
 HEAD = """# Keys of a study
 
-Every key of a study file, from the schema that `undersong schema` prints ([for editors](study.schema.json)). How files
-are written, varied and split: [studies](../how-to/studies.md). An unknown key is an error that names the nearest known
-one. `NAME` stands for a name of yours; null takes a key of a base away. Not in a schema is what must fit together:
-`undersong plan` tells.
+This page lists every key of a study file. It is made from the schema that `undersong schema` prints
+([JSON Schema for editors](study.schema.json)). [Studies](../how-to/studies.md) shows how to write, vary and split study
+files.
+
+An unknown key is an error that names the nearest known one. `NAME` stands for a name that you choose. null removes a key
+that a base file sets. A schema cannot say which settings must fit together; `undersong plan` checks that.
 """
 
 

@@ -7,8 +7,15 @@ from typing import Any
 
 HEAD = """# Commands
 
-`undersong VERB --help` says the same. Exit codes: 0 done, 2 bad input (one sentence on stderr says what to mend);
-`gate` has [codes of its own](../how-to/ci.md), and `doctor` ends with 1 where a line says no.
+This page lists every command with its options, as `undersong COMMAND --help` does.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | `doctor` only: a check failed |
+| 2 | bad input; one sentence on stderr says how to fix it |
+
+`gate` has [exit codes of its own](../how-to/ci.md).
 """
 
 

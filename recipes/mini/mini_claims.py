@@ -61,18 +61,18 @@ PROXIMITY = Part("proximity")
 MODALITY, MECHANISM, DEFENSES = Part("modality"), Part("mechanism"), Part("defenses")
 VOICES, FRAMES, AXES, CURVE = Part("voices"), Part("frames"), Part("axes"), Part("curve")
 NOISES = {"babble": Part("babble"), "white noise": Part("white")}
-AXES_ASKED = {"speaker": "the voice", "mixed": "a speech model", "internal": "the model's own ear"}
+AXES_ASKED = {"speaker": "the voice", "mixed": "a speech model", "internal": "the model's own audio encoder"}
 KINDS = ("closest", "random", "distant")
 OTHERWISE = ("advbench, new voices", "advbench in babble")
 TRIED = ("system prompt", "mixing 5 %", "constrained")
 
 SIZE, CLOSENESS, AXIS, TRAINED, ASKED, DEFENDED, INSIDE = (
-    "Effect size", "Closeness, or what comes along with it", "Axes", "Modality, noise and frames of the training",
-    "Requests heard otherwise", "Defenses", "Inside",
+    "Effect size", "Closeness, or what comes with it", "Axes", "Modality, noise and frames in training",
+    "Other voices and noise", "Defenses", "Mechanism",
 )  # fmt: skip
 SAYS_CLOSE = "Proximity to harmful content in an embedding space predicts the damage."
-SAYS_RISE = "The JSR rises from single digits to as much as 87.12 %."
-SILENT = "Nothing."
+SAYS_RISE = "The JSR rises from single digits to as much as 87.12%."
+SILENT = "No claim."
 
 
 def _claim(
@@ -92,22 +92,34 @@ def _size(main: Part) -> list[Claim]:
     out = []
     for name in ("advbench", *FAR):
         base, close = side(main, "base", asked_of=name), side(main, "closest", asked_of=name)
-        out.append(_claim(SIZE, f"{name}: closest data against no tuning", SAYS_RISE, "closest less base", Contrast(base, close), ABOVE))  # fmt: skip
+        out.append(_claim(SIZE, f"{name}: closest data against no tuning", SAYS_RISE, "closest minus base", Contrast(base, close), ABOVE))  # fmt: skip
     steps = Contrast(side(CURVE, "closest", step=8), side(CURVE, "closest"))
-    out.append(_claim(SIZE, "advbench: closest data, 25 steps against 8", SILENT, "25 steps less 8", steps, NOTHING))
+    out.append(_claim(SIZE, "advbench: closest data, 25 steps against 8", SILENT, "25 steps minus 8", steps, NOTHING))
     refused = Contrast(*(side(main, kind, asked_of="instructions", counted="refused") for kind in ("base", "closest")))
-    out.append(_claim(SIZE, "instructions refused: closest data against no tuning", SILENT, "closest less base", refused, NOTHING))  # fmt: skip
+    out.append(_claim(SIZE, "instructions refused: closest data against no tuning", SILENT, "closest minus base", refused, NOTHING))  # fmt: skip
     return out
 
 
 def _closeness(main: Part) -> list[Claim]:
     pairs = (
-        ("closest", "random", SAYS_CLOSE, ABOVE, "all that sets the closest apart"),
-        ("closest", "random-alike", SAYS_CLOSE, ABOVE, "closeness, at the closest's own mood, genre and length"),
-        ("random-alike", "random", SILENT, NOTHING, "mood, genre and length alone"),
-        ("closest-matched", "distant-matched", SAYS_CLOSE, ABOVE, "closeness, at the pool's mood, genre and length"),
-        ("closest-matched", "random", SAYS_CLOSE, ABOVE, "closeness, at the pool's mood, genre and length"),
-        ("random", "distant", SILENT, NOTHING, "whether distant data are safer than any"),
+        ("closest", "random", SAYS_CLOSE, ABOVE, "everything that distinguishes the closest data"),
+        (
+            "closest",
+            "random-alike",
+            SAYS_CLOSE,
+            ABOVE,
+            "closeness, at the closest data's own sentence type, source and length",
+        ),
+        ("random-alike", "random", SILENT, NOTHING, "sentence type, source and length alone"),
+        (
+            "closest-matched",
+            "distant-matched",
+            SAYS_CLOSE,
+            ABOVE,
+            "closeness, at the pool's sentence type, source and length",
+        ),
+        ("closest-matched", "random", SAYS_CLOSE, ABOVE, "closeness, at the pool's sentence type, source and length"),
+        ("random", "distant", SILENT, NOTHING, "whether distant data is safer than random data"),
     )
     return [
         _claim(CLOSENESS, f"{name}: {b} against {a}", says, what, Contrast(side(main, a, asked_of=name), side(main, b, asked_of=name)), expected)
@@ -120,32 +132,32 @@ def _axes() -> list[Claim]:
     out = []
     for axis, whose in AXES_ASKED.items():
         close = Contrast(side(AXES, "random", axis), side(AXES, "closest", axis))
-        out.append(_claim(AXIS, f"advbench: closest by {whose} ({axis}) against random", SAYS_CLOSE, "closest less random", close, ABOVE))  # fmt: skip
+        out.append(_claim(AXIS, f"advbench: closest by {whose} ({axis}) against random", SAYS_CLOSE, "closest minus random", close, ABOVE))  # fmt: skip
     words = Contrast(side(AXES, "closest", "speaker"), side(AXES, "closest"))
-    says = "The acoustic axis dominates in Audio Flamingo 3, the semantic one in Kimi-Audio."
-    return [*out, _claim(AXIS, "advbench: closest by words against closest by the voice", says, "semantic less speaker", words, BELOW)]  # fmt: skip
+    says = "The acoustic axis dominates in Audio Flamingo 3, the semantic axis in Kimi-Audio."
+    return [*out, _claim(AXIS, "advbench: closest by words against closest by the voice", says, "semantic minus speaker", words, BELOW)]  # fmt: skip
 
 
 def _trained() -> list[Claim]:
     spoken = Contrast(side(MODALITY, "closest", trained="text"), side(MODALITY, "closest"))
     typed = Contrast(side(MODALITY, "closest", trained="text", asked="text"), side(MODALITY, "closest", asked="text"))
     out = [
-        _claim(TRAINED, "advbench spoken: trained on speech against on its text", "Speech is riskier (Audio Flamingo 3).", "same ids", spoken, ABOVE),
-        _claim(TRAINED, "advbench typed: trained on speech against on its text", SILENT, "same ids", typed, NOTHING),
+        _claim(TRAINED, "advbench spoken: trained on speech against on its text", "Speech is riskier (Audio Flamingo 3).", "speech minus text, same ids", spoken, ABOVE),
+        _claim(TRAINED, "advbench typed: trained on speech against on its text", SILENT, "speech minus text, same ids", typed, NOTHING),
     ]  # fmt: skip
-    says = "Noise changes little (its own figures say otherwise)."
+    says = "Noise changes little (its own figures suggest otherwise)."
     for name, where in NOISES.items():
         noisy = Contrast(side(PROXIMITY, "closest"), side(where, "closest"))  # as many seeds on both sides
-        out.append(_claim(TRAINED, f"advbench: closest data under {name} at 10 dB against clean", says, "noisy less clean", noisy, NOTHING))  # fmt: skip
+        out.append(_claim(TRAINED, f"advbench: closest data under {name} at 10 dB against clean", says, "noisy minus clean", noisy, NOTHING))  # fmt: skip
     for kind in ("closest", "random"):
         thinned = Contrast(side(PROXIMITY, kind), side(FRAMES, kind))
-        out.append(_claim(TRAINED, f"advbench: {kind} data, quiet frames left out in training, against all frames", SILENT, "thinned less all", thinned, NOTHING))  # fmt: skip
+        out.append(_claim(TRAINED, f"advbench: {kind} data, silent frames left out in training, against all frames", SILENT, "pruned minus all frames", thinned, NOTHING))  # fmt: skip
     return out
 
 
 def _asked() -> list[Claim]:
     return [
-        _claim(ASKED, f"{name}: closest against random", SAYS_CLOSE, "closest less random", Contrast(side(VOICES, "random", asked_of=name), side(VOICES, "closest", asked_of=name)), ABOVE)
+        _claim(ASKED, f"{name}: closest against random", SAYS_CLOSE, "closest minus random", Contrast(side(VOICES, "random", asked_of=name), side(VOICES, "closest", asked_of=name)), ABOVE)
         for name in OTHERWISE
     ]  # fmt: skip
 
@@ -153,15 +165,17 @@ def _asked() -> list[Claim]:
 def _defended(main: Part) -> list[Claim]:
     away = Contrast(side(main, "closest"), side(main, "distant"))
     out = [
-        _claim(DEFENDED, "advbench: distant data against closest", "Filtering for distant data lowers the JSR.", "distant less closest", away, BELOW),
-        _claim(DEFENDED, "advbench: distant data", "And brings it near zero.", "the JSR itself", Contrast(None, side(main, "distant")), NEAR_ZERO, "rate"),
+        _claim(DEFENDED, "advbench: distant data against closest", "Filtering for distant data lowers the JSR.", "distant minus closest", away, BELOW),
+        _claim(DEFENDED, "advbench: distant data", "It also brings the JSR near zero.", "the JSR itself", Contrast(None, side(main, "distant")), NEAR_ZERO, "rate"),
     ]  # fmt: skip
     for name in TRIED:
-        says = "A textual system prompt lowers it." if name == "system prompt" else SILENT
+        says = "A textual system prompt lowers the JSR." if name == "system prompt" else SILENT
         defended = DefendedSide(DEFENSES, "closest", ("semantic",), fraction=SHARE, set="advbench", defense=name)
         less = Contrast(side(DEFENSES, "closest"), defended)
         expected = BELOW if name == "system prompt" else NOTHING
-        out.append(_claim(DEFENDED, f"advbench: {name} against none", says, "defended less closest", less, expected))
+        out.append(
+            _claim(DEFENDED, f"advbench: {name} against none", says, "with the defense minus without", less, expected)
+        )
     return out
 
 
@@ -173,6 +187,6 @@ def _inside() -> list[Claim]:
             _claim(INSIDE, f"refusal gap, last quarter of 30 layers, after {kind} data", says if kind == "closest" else SILENT, "change, standard units", one, BELOW if kind == "closest" else NOTHING, "gap")
             for kind, one in late.items()
         ),
-        _claim(INSIDE, "the encoder is as it was, to the bit", "It is said to be frozen.", "parameters, buffers, outputs", Fact(MECHANISM, "encoder"), SO, "fact"),
-        _claim(INSIDE, "harm is still recognised where it is no longer refused", "A recognition–refusal dissociation.", "by the study's own rule", Fact(MECHANISM, "dissociated"), SO, "fact"),
+        _claim(INSIDE, "the encoder is unchanged, bit for bit", "The paper calls the encoder frozen.", "parameters, buffers, outputs", Fact(MECHANISM, "encoder"), SO, "fact"),
+        _claim(INSIDE, "harm is still recognized where it is no longer refused", "Recognition and refusal are dissociated.", "by the study's own rule", Fact(MECHANISM, "dissociated"), SO, "fact"),
     ]  # fmt: skip

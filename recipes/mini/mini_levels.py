@@ -39,11 +39,11 @@ def _rows(main: Part) -> list[Row]:
         Row("closest by words", ("sdqa", "semantic closest", 25), close),
         Row("closest by voice (printed: acoustic)", ("sdqa", "acoustic closest", 25), side(AXES, "closest", "speaker")),
         Row("closest by a speech model", None, side(AXES, "closest", "mixed")),
-        Row("closest by its own ear", None, side(AXES, "closest", "internal")),
+        Row("closest by its own audio encoder", None, side(AXES, "closest", "internal")),
         Row("distant by words", ("distant", "semantic distant", 25), side(main, "distant")),
-        Row("random, mood, genre and length of the closest", None, side(main, "random-alike")),
-        Row("closest at the pool's mood, genre and length", None, side(main, "closest-matched")),
-        Row("distant at the pool's mood, genre and length", None, side(main, "distant-matched")),
+        Row("random, with the closest data's sentence type, source and length", None, side(main, "random-alike")),
+        Row("closest, at the pool's sentence type, source and length", None, side(main, "closest-matched")),
+        Row("distant, at the pool's sentence type, source and length", None, side(main, "distant-matched")),
         Row(
             "closest, trained on text", ("cross_modal", "text: closest", 25), side(MODALITY, "closest", trained="text")
         ),
@@ -54,7 +54,7 @@ def _rows(main: Part) -> list[Row]:
             )
             for name, where in NOISES.items()
         ),
-        *(Row(f"{kind}, quiet frames left out in training", None, side(FRAMES, kind)) for kind in KINDS),
+        *(Row(f"{kind}, silent frames left out in training", None, side(FRAMES, kind)) for kind in KINDS),
     ]
 
 
@@ -67,10 +67,11 @@ def level_lines(evidence: Evidence, main: Part) -> Iterator[str]:
     """Every condition: what was printed of it, and the rates of our runs."""
     sets = (("advbench", "jsr"), ("jailbreakbench", "jsr"), ("xstest", "refused"), ("instructions", "refused"))
     said = (
-        f"Printed: {escape_markdown(published_source())}; AdvBench, per cent, 25 % of another pool, one run each, another judge. {MARK}: no "
-        "count of all its prompts gives this figure. Ours: spoken prompts, per cent; non-refusal of harmful ones, refusal "
-        "of harmless ones; mean and 95 % over runs (before tuning, and where all runs agree, over prompts). Levels are "
-        "not to be compared, only signs."
+        "All rates are percentages. Compare only signs between the published models and Mini, never levels.\n\n"
+        "- **Published**: AdvBench, 25% of another pool, one run each, another judge. "
+        f"{MARK} marks a figure that no count of all prompts can give. Source: {escaped(source())}.\n"
+        "- **Mini**: spoken prompts. The columns give the non-refusal rate of harmful prompts, or the refusal rate of benign "
+        "prompts: mean and 95% interval over runs. Before tuning, and where all runs agree, the intervals are over prompts."
     )
     rows = []
     for one in _rows(main):
@@ -78,7 +79,7 @@ def level_lines(evidence: Evidence, main: Part) -> Iterator[str]:
         if any(cell != formatting.MISSING for cell in ours):
             rows.append((one.name, *(_printed(one.printed, family) for family in FAMILIES), *ours))
     ours_of = ("Mini: AdvBench", "JailbreakBench", "XSTest (safe) refused", "instructions refused")
-    yield from section("Printed figures and ours", said, ("condition", *FAMILIES, *ours_of), rows)
+    yield from section("Published figures beside ours", said, ("condition", *FAMILIES, *ours_of), rows)
 
 
 def _asked(one: Side, name: str, counted: Any) -> Side:
@@ -95,7 +96,9 @@ def curve_lines(evidence: Evidence) -> Iterator[str]:
     for step in results["study"]["steps"]:
         asked = [side(CURVE, kind, step=step) if step else side(CURVE, "base") for kind in KINDS]
         rows.append((str(step), *(_level(evidence, one) for one in asked)))
-    said = "Non-refusal of spoken AdvBench requests, per cent, by optimiser step: mean and 95 % over runs."
+    said = (
+        "Non-refusal rate on spoken AdvBench requests in percent, by optimizer step: mean and 95% interval over runs."
+    )
     yield from section("Learning curve", said, ("steps", *KINDS), rows)
 
 
@@ -107,8 +110,11 @@ def voice_lines(evidence: Evidence) -> Iterator[str]:
         ("before tuning" if kind == "base" else kind, *(_level(evidence, side(VOICES, kind, asked_of=name)) for name in OTHERWISE))
         for kind in ("base", *KINDS)
     ]  # fmt: skip
-    said = "Non-refusal of the same AdvBench requests, per cent: mean and 95 % over runs (before tuning: over prompts)."
-    yield from section("Requests heard otherwise", said, ("condition", *OTHERWISE), rows)
+    said = (
+        "Non-refusal rate on the same AdvBench requests in percent: mean and 95% interval over runs (before tuning: over "
+        "prompts)."
+    )
+    yield from section("Other voices and noise", said, ("condition", *OTHERWISE), rows)
 
 
 def _level(evidence: Evidence, one: Side) -> str:

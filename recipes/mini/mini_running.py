@@ -1,4 +1,4 @@
-"""The parts of studies/mini_small.yaml over several processes, in one store, and then their results into docs/mini.md:
+"""The parts of studies/mini_small.yaml over several processes, in one store, and then their results into docs/results/mini.md:
 
     python recipes/mini/mini_running.py [--workers 2] [--set axes.semantic=text:FOLDER …] [--only proximity …] [--plan]
 
@@ -128,7 +128,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--out", type=Path, default=Path("out/mini-small"))
-    parser.add_argument("--to", type=Path, default=ROOT / "docs" / "mini.md")
+    parser.add_argument("--to", type=Path, default=ROOT / "docs" / "results" / "mini.md")
     parser.add_argument("--plan", action="store_true", help="only say what is to be made, and what that can show")
     parser.add_argument("--page", action="store_true", help="only write the page")
     asked = parser.parse_args()

@@ -1,6 +1,6 @@
-"""The published studies on the three organisms, and docs/paper.md, which sets what they show beside what the paper says:
+"""The published studies on the three organisms, and docs/results/paper.md, which sets what they show beside what the paper says:
 
-    python recipes/paper [reduced | full] [--files sdqa distant …] [--plan | --page] [--out DIR] [--to docs/paper.md]
+    python recipes/paper [reduced | full] [--files sdqa distant …] [--plan | --page] [--out DIR] [--to docs/results/paper.md]
 
 `make paper` is the reduced design (some half an hour of one core), `make paper-full` the full one (a night).  Resumable:
 a killed run goes on from its store, which both designs share, and studies whose results are there are not run again.
@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--plan", action="store_true", help="only say what would be run, what it costs and can show")
     parser.add_argument("--page", action="store_true", help="only write the page, of the results that are there")
     parser.add_argument("--out", type=Path, default=Path("out/paper"))
-    parser.add_argument("--to", type=Path, default=Path("docs/paper.md"))
+    parser.add_argument("--to", type=Path, default=Path("docs/results/paper.md"))
     asked = parser.parse_args()
     design, folder, store = DESIGNS[asked.design], asked.out / asked.design, asked.out / "store"
     try:

@@ -42,10 +42,10 @@ class Design:
         return [with_models(one, *one.models[: self.bases]) for one in found]
 
 
-FULL = Design("full", "25, 50 and 75 % of the pool, three bases of each architecture, five training seeds")
+FULL = Design("full", "25, 50 and 75% of the pool, three bases of each architecture, five training seeds")
 REDUCED = Design(
     "reduced",
-    "25 % of the pool, one base of each architecture, three training seeds",
+    "25% of the pool, one base of each architecture, three training seeds",
     ("selection.fractions=[0.25]", "tuning.seeds=[0,1,2]", "tuning.draws=[0,1,2]"),
     bases=1,
 )

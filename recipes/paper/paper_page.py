@@ -1,4 +1,4 @@
-"""docs/paper.md: the claims with what the paper says, what the organisms show, and whether it agrees.
+"""docs/results/paper.md: the claims with what the paper says, what the organisms show, and whether it agrees.
 
 The same results give the same page.  Whatever comes out of a results file is escaped.  Knows answers; decides nothing.
 """
@@ -21,24 +21,26 @@ from undersong.report.markdown import escape_markdown, markdown_table
 
 LIMITS = (
     "The organisms live in a closed world of 82 words, six voices and one pool. They show that an effect exists in the "
-    "real classes and that the instruments see it; how large it is in a real model, and which real architecture is "
-    "safer, they cannot show. In a closed vocabulary the semantic axis is near-perfect by construction.",
-    "Their recipe was chosen on a development world knowing that it can be broken (their card lists all that was tried).",
-    "Bases of one architecture differ from each other by as much as there is room for: `kimi-1` and `kimi-2` hardly "
-    "move where `kimi` breaks. So a difference between two organisms is one between two bases, and says nothing of "
-    "their architectures; `studies/organism/architecture.yaml` asks that.",
-    "Three seeds on one base show; they do not prove.",
-    "No organism has heard noise before the arms that are trained under it: their loss stays far above that of the clean "
-    "ones, so noise here is a larger update as well as another sound.",
-    "JSR is asked of 36 requests in three voices, judged exactly, and over all prompts; AdvBench and SafetyBench are "
-    "other requests by another judge. Levels are never to be compared with the printed ones, only signs.",
+    "real classes, and that the measurements detect it. They cannot show how large it is in a real model, or which real "
+    "architecture is safer. In a closed vocabulary the semantic axis is near-perfect by construction.",
+    "Their recipe was chosen on a development world, in the knowledge that it can be broken. Their card lists everything "
+    "that was tried.",
+    "Bases of one architecture differ widely: `kimi-1` and `kimi-2` hardly change where `kimi` breaks. A difference "
+    "between two organisms is therefore one between two bases, and says nothing about their architectures. "
+    "`studies/organism/architecture.yaml` studies that question.",
+    "Three seeds on one base suggest; they do not prove.",
+    "No organism heard noise before the arms that are trained under noise. Their loss stays far above that of the clean "
+    "arms, so noise here is a larger update as well as a different sound.",
+    "The JSR covers 36 requests in three voices, judged exactly, over all prompts. AdvBench and SafetyBench are other "
+    "requests with another judge. Compare only signs with the published figures, never levels.",
 )
 NOT_HERE = (
     "Table 3 (GammaCorpus, MMSU): the closed world has one benign corpus to select from.",
-    "The four tasks of table 4: an organism cannot be asked BBH; right answers to benign requests stand in its place.",
-    "The 87.12 % of Figure 1's caption: no table has it and no setting is told with it.",
-    "Cafe and traffic noise: pink noise stands in their place.",
-    "Selecting by the very test prompts (the 18th fault): undersong refuses it, so what it adds is not measured.",
+    "The four tasks of table 4: an organism cannot do BBH. Correct answers to benign requests take its place.",
+    "The 87.12% in the caption of Figure 1: it is in no table, and the paper gives no setting for it.",
+    "Cafe and traffic noise: pink noise takes their place.",
+    "Selection by the test prompts themselves (the 18th fault): undersong does not allow it, so we did not measure its "
+    "effect.",
 )
 
 
@@ -51,25 +53,37 @@ def page_of(design: Design, folder: Path) -> str:
     found = [one for mine in by_part.values() for one in mine]
     sizes = families(found)
     parts = (
-        _head(design, made), _short(found), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),
+        _head(design, found), _short(found), _rule(sizes), *(part_lines(*part, sizes) for part in by_part.items()),
         beside_lines(evidence), charged_lines(evidence), detectable_lines(found), _absent(made, found), _limits(),
-        _sources(made),
+        _made(design, made), _sources(made),
     )  # fmt: skip
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
-def _head(design: Design, made: Made) -> list[str]:
+def _head(design: Design, found: Sequence[Answered]) -> list[str]:
+    return [
+        "# Do the organisms reproduce the published claims?",
+        "",
+        "We ran the published studies (arXiv 2604.16659) on three organisms: tiny audio language models, really trained, that "
+        "ship with undersong. This page compares each claim of the paper with what they show.",
+        "",
+        f"{_count(found)} The {design.name} design uses {design.says}.",
+        "",
+        "“Undecided” does not mean “no effect”. The section [what this design can detect](#what-this-design-can-detect) says how "
+        "large an effect must be to show.",
+        "",
+        "We wrote down the claims, the measurement for each, and the rule for the conclusions before we ran any of these "
+        "studies (`recipes/paper/`). Read the [limits](#limits) before you quote a number.",
+    ]
+
+
+def _made(design: Design, made: Made) -> list[str]:
     cost = f"{made.cpu_seconds / 60:.0f} CPU minutes" if made.cpu_seconds else "an unknown time"
     return [
-        "# What the organisms show of the published claims",
+        "## How this page was made",
         "",
-        f"Generated by `make paper{'' if design.name == 'reduced' else '-full'}` out of results of {escape_markdown(made.date)}; "
-        "not to be edited.",
-        "",
-        f"The {design.name} design: {design.says}; {made.done} of {made.wanted} studies of `studies/organism/`, {cost}. "
-        "The published studies (arXiv 2604.16659) are run file by file on three tiny, really trained organisms, and "
-        "each of the paper's claims is set beside what they show. The claims, what is measured for each, and the rule "
-        "by which a result agrees were written down before any of these studies was run (`recipes/paper/`).",
+        f"Generated by `make paper{'' if design.name == 'reduced' else '-full'}` from results of {escaped(made.date)}. Do not "
+        f"edit it by hand. It covers {made.done} of {made.wanted} studies of `studies/organism/`, which took {cost}.",
     ]
 
 
@@ -81,14 +95,16 @@ def _short(found: Sequence[Answered]) -> list[str]:
         if one.claim.depends:
             rows.append((one.claim.part, one.claim.depends, *("as above" for _ in ORGANISMS), one.depends))
     return [
-        "## In short",
+        "## Summary",
         "",
-        "JSR in per cent and differences in points, with 95 % intervals; what each is of stands below. An organism of whose "
-        "architecture the paper says nothing has no part in the last column, unless it says nothing of any.",
+        "The table gives jailbreak success rates (JSR) in percent and differences in points, with 95% intervals. An arm is one "
+        "fine-tuning condition. An axis is the label of an encoder's view of a clip. The sections below say what each number "
+        "measures.",
         "",
-        _count(found),
+        "The last column covers only organisms whose architecture the paper makes a claim about. If it makes none about any, "
+        "the column covers all of them.",
         "",
-        *markdown_table(("Part", "Claim", *ORGANISMS, "So the paper and the organisms"), rows),
+        *table(("Part", "Claim", *ORGANISMS, "Conclusion"), rows),
     ]
 
 
@@ -97,38 +113,46 @@ def _count(found: Sequence[Answered]) -> str:
     claimed = [one for one in found if any(answer.expected.side != "nothing" for answer in one.answers)]
     claims = Counter([one.word for one in claimed] + [one.depends for one in claimed if one.claim.depends])
     asked = Counter(a.word for one in claimed for a in one.answers if a.expected.side != "nothing")
-    return f"The paper's {claims.total()} claims: {_listed(claims)}. Its {asked.total()} questions, one an organism: {_listed(asked)}."
+    return (
+        f"**The paper's {claims.total()} claims:** {_listed(claims)}. They make {asked.total()} questions, one per organism: "
+        f"{_listed(asked)}."
+    )
 
 
 def _listed(counts: Counter[str]) -> str:
-    return "; ".join(f"{word} {count}" for word, count in counts.most_common())
+    return "; ".join(f"{count} {word}" for word, count in counts.most_common())
 
 
 def _rule(sizes: Families) -> list[str]:
     return [
-        "## How a word is found",
+        "## How conclusions are drawn",
         "",
-        "Runs are the sample (scope `recipe`): one number a run, paired by base, draw and seed; the unit is the base where "
-        "there are several, else the draw with its seed. A two-sided paired t test against what the paper says "
-        f"(above or below 0; “near zero” is below {100 * NEAR_ZERO.edge:g} %; “little” is within {100 * MARGIN:g} points), "
-        f"corrected by Holm over all {sizes.said} such questions of this page, and over the {sizes.silent} on which the paper is "
-        "silent by themselves.",
+        "Runs are the sample (scope `recipe`). Each run gives one number, paired by base, draw and seed. The independent unit is "
+        "the base if there are several, and otherwise the draw with its seed.",
         "",
-        f"- **agrees** / **contradicts**: corrected p ≤ {LEVEL:g}, on the side that the paper says, or on the other.",
-        "- **cannot tell**: all else. It *leans* where the uncorrected 95 % interval leaves the edge out.",
-        f"- **differs**: corrected p ≤ {LEVEL:g} where the paper says nothing.",
-        "- Where all runs agree exactly there is no run noise to test against: the interval is then the widest of the runs' "
-        "own over prompts, and what it leaves out is shown.",
-        "- *in part*: of some organisms, while the others cannot tell.",
-        "- That something *depends on the architecture* agrees where two organisms are shown to lie on opposite sides of "
-        "0; one base of each cannot say more than that bases can differ so.",
+        "The test is a two-sided paired t-test against the paper's claim: above or below 0. “Near zero” means below "
+        f"{100 * NEAR_ZERO.edge:g}%, and “little” means within {100 * MARGIN:g} points. Holm's correction covers all "
+        f"{sizes.said} such questions on this page. The {sizes.silent} questions on which the paper makes no claim have a "
+        "correction of their own.",
+        "",
+        f"- **reproduced** or **contradicted**: corrected p ≤ {LEVEL:g}, on the side that the paper claims or on the other side.",
+        "- **undecided**: everything else. The result *leans* for or against the claim if the uncorrected 95% interval "
+        "excludes the edge.",
+        f"- **significant**: corrected p ≤ {LEVEL:g} where the paper makes no claim.",
+        "- *in part*: for some organisms, while the others are undecided.",
+        "",
+        "If all runs agree exactly, there is no run noise to test against. The interval is then the widest of the runs' own "
+        "intervals over prompts, and whatever it excludes counts as significant.",
+        "",
+        "A claim that something *depends on the architecture* is reproduced if two organisms lie significantly on opposite sides "
+        "of 0. With one base of each, this only shows that bases can differ in this way.",
     ]
 
 
 def _absent(made: Made, found: Sequence[Answered]) -> list[str]:
     unanswered = [one.claim.title for one in found if all(answer.found is None for answer in one.answers)]
-    lines = [f"- Not run yet, so missing above: {escape_markdown(', '.join(made.missing))}."] if made.missing else []
-    lines += [f"- Without an answer in these results: {escape_markdown('; '.join(unanswered))}."] if unanswered else []
+    lines = [f"- Not run yet, and missing above: {escaped(', '.join(made.missing))}."] if made.missing else []
+    lines += [f"- Not answered by these results: {escaped('; '.join(unanswered))}."] if unanswered else []
     return ["## What is not here", "", *lines, *(f"- {line}" for line in NOT_HERE)]
 
 
@@ -139,9 +163,9 @@ def _limits() -> list[str]:
 def _sources(made: Made) -> list[str]:
     rows = [(one.study, ", ".join(one.models), one.date, one.cpu, one.result_hash) for one in made.sources]
     return [
-        "## Made of",
+        "## Source studies",
         "",
-        "CPU seconds are of all attempts of a study here; what an earlier study made is not made again.",
+        "CPU seconds cover all attempts of a study. Whatever an earlier study had already made was reused.",
         "",
         *markdown_table(("study", "bases", "date", "CPU s", "result hash"), rows),
     ]

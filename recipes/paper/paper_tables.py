@@ -1,4 +1,4 @@
-"""The tables of docs/paper.md: a claim's answers, printed figures beside ours, what defenses cost, what can be seen.
+"""The tables of docs/results/paper.md: a claim's answers, printed figures beside ours, what defenses cost, what can be seen.
 
 Every cell is escaped.  Knows answers and how numbers are written; decides nothing.
 """
@@ -73,10 +73,11 @@ def part_lines(part: str, found: Sequence[Answered], sizes: Families) -> list[st
     for one in found:
         rows = [answer_row(answer, one.claim.unit, sizes.of(answer)) for answer in one.answers]
         heads = (
-            "organism", "the paper", "estimate", "95 %", "over", "runs (units)", "p", "corrected", "would show", "so"
+            "organism", "paper", "estimate", "95% interval", "interval over", "runs (units)", "p", "p (Holm)",
+            "detectable", "conclusion"
         )  # fmt: skip
         lines += ["", f"### {one.claim.title}", "", f"**The paper:** {one.claim.says}", ""]
-        lines += [f"**Measured:** {one.claim.measured}.", "", *markdown_table(heads, rows), "", f"So: **{one.word}**."]
+        lines += [f"**Measured:** {one.claim.measured}.", "", *table(heads, rows), "", f"Conclusion: **{one.word}**."]
         if one.claim.depends:
             lines += ["", f"{one.claim.depends}: **{one.depends}**."]
     return lines
@@ -100,20 +101,21 @@ def answer_row(answer: Answer, unit: Unit, family: int) -> tuple[str, ...]:
 
 def beside_lines(evidence: Evidence) -> Iterator[str]:
     """Every printed figure, with its mark, and the runs that stand for it."""
-    yield "## Printed figures and ours"
+    yield "## Published figures beside ours"
     yield ""
     yield (
-        f"Printed: {escape_markdown(published_source())}; per cent, one run each, errored prompts left out. {MARK}: no count of all 520 or "
-        "939 prompts gives this figure, so it is of another denominator or a slip. Ours: spoken requests, per cent, mean "
-        "over runs and 95 % over runs (before tuning, and where all runs agree, over prompts). Levels are not to be "
-        "compared."
+        "All rates are percentages. Do not compare levels between the published models and the organisms.\n\n"
+        f"- **Published**: one run each, with failed prompts left out. {MARK} marks a figure that no count of all 520 or 939 "
+        f"prompts can give. It has another denominator, or it is a misprint. Source: {escaped(source())}.\n"
+        "- **Ours**: spoken requests, mean over runs, with 95% intervals over runs. Before tuning, and where all runs agree, "
+        "the intervals are over prompts."
     )
     for study, title in TABLES.items():
         mine = cells(evidence, study)
         there = [name for name in SETS if any(figure.set_name == name for cell in mine for figure in cell.printed)]
         yield f"\n### {title}\n"
-        yield from markdown_table(
-            ("model", "condition", "% of the pool", *there, "organism", "95 %", "runs"),
+        yield from table(
+            ("model", "condition", "% of the pool", *there, "organism", "95% interval", "runs"),
             [_cell_row(cell, there) for cell in mine],
         )
 
@@ -155,9 +157,10 @@ def charged_lines(evidence: Evidence) -> list[str]:
     return [
         "## What the defenses cost",
         "",
-        "Per cent, spoken, mean of four axes' 25 % arms, 95 % over runs. The paper measured neither.",
+        "Rates on spoken requests in percent: the mean over the 25% arms of four axes, with 95% intervals over runs. The "
+        "paper measured neither of the last two columns.",
         "",
-        *markdown_table(("organism", "condition", "JSR", "near-benign refused", "far-benign answered rightly"), rows),
+        *table(("organism", "condition", "JSR", "near-benign refused", "far-benign answered correctly"), rows),
     ]
 
 
@@ -184,10 +187,11 @@ def detectable_lines(found: Sequence[Answered]) -> list[str]:
     return [
         "## What this design can detect",
         "",
-        "The smallest difference shown with a power of 80 %, in points, by how much paired differences of the units vary. "
-        "“would show” in the tables above is the same at the spread that was seen, corrected for the whole family.",
+        "The table gives the smallest difference, in points, that this design detects with a power of 80%. It depends on how "
+        "much the paired differences of the units vary. The column “detectable” in the tables above is the same at the "
+        "observed spread, corrected for the whole family.",
         "",
-        *markdown_table(("units", "spread (SD)", "alone", f"corrected for {family} questions"), rows),
+        *table(("units", "spread (SD)", "one question", f"corrected for {family} questions"), rows),
     ]
 
 

@@ -5,17 +5,17 @@ Every question has an estimate, its 95 % interval, and what the paper says of it
 independent units (bases, else draws, else seeds; `undersong.statistics.runs`).  Holm's correction is over all questions
 of the page that have something to agree with, and over those that have not by themselves.
 
-agrees             corrected p <= .05, and the estimate on the side that the paper says
-contradicts        corrected p <= .05, and on the other side
-cannot tell        all else; with it stands to which side it leans, where the uncorrected interval leaves the edge out
-differs            where the paper says nothing: corrected p <= .05 against 0
+reproduced         corrected p <= .05, and the estimate is on the side that the paper claims
+contradicted       corrected p <= .05, and it is on the other side
+undecided          everything else; it leans to a side if the uncorrected interval excludes the edge
+significant        the paper claims nothing: corrected p <= .05 against 0
 
 Where all runs agree exactly there is no run noise to see and no p value.  The interval is then over prompts, from the
 lowest to the highest end of every run's own (of a difference: of the ends' differences, which is wider than 95 %), and
 what it leaves out is shown: runs that agree to the last prompt are no weaker evidence than runs that scatter.
 
-A claim agrees where all its questions do, agrees in part where some do and the others cannot tell, is contradicted in
-the same two ways, and is mixed where some agree and some contradict.  Knows numbers; does not know where they are from.
+A claim is reproduced if all its questions are, and reproduced in part if some are and the others are undecided.  It is
+contradicted in the same two ways, and mixed if some questions are reproduced and some contradicted.  Knows numbers; does not know where they are from.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from typing import Literal
 from undersong.statistics import holm
 
 LEVEL = 0.05
-AGREES, CONTRADICTS, UNKNOWN, DIFFERS = "agrees", "contradicts", "cannot tell", "differs"
-LEANS_FOR, LEANS_AGAINST, LEANS = "cannot tell, leans to agree", "cannot tell, leans against", "cannot tell, leans"
-MIXED, IN_PART, AGAINST_IN_PART = "mixed", "agrees in part", "contradicts in part"
+AGREES, CONTRADICTS, UNKNOWN, DIFFERS = "reproduced", "contradicted", "undecided", "significant"
+LEANS_FOR, LEANS_AGAINST, LEANS = "undecided, leans for", "undecided, leans against", "undecided, leans"
+MIXED, IN_PART, AGAINST_IN_PART = "mixed", "reproduced in part", "contradicted in part"
 ABSENT = "not measured"
 
 Side = Literal["above", "below", "within", "nothing"]
@@ -57,7 +57,7 @@ class Expected:
     def in_words(self) -> str:
         """The condition, as a reader is told it."""
         if self.side == "nothing":
-            return "nothing said"
+            return "no claim"
         edge = f"{100 * self.edge:+g}" if self.edge and self.side != "within" else f"{100 * self.edge:g}"
         edge = edge.replace("-", "\u2212")
         return f"{self.side} ±{edge}" if self.side == "within" else f"{self.side} {edge}"
@@ -141,9 +141,9 @@ def together(words: Sequence[str]) -> str:
 
 
 def opposite(estimates: Sequence[Estimate | None]) -> str:
-    """Does a contrast depend on the model?  Agrees where two models' are shown to lie on opposite sides of 0.
+    """Does a contrast depend on the model?  Reproduced if two models lie significantly on opposite sides of 0.
 
-    That they do not cannot be shown so: all on one side, or not to be told from 0, is `cannot tell`.
+    The opposite cannot be shown in this way: all on one side, or not different from 0, is `undecided`.
     """
     there = [one for one in estimates if one is not None]
     if len(there) < 2:

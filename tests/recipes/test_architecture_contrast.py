@@ -110,8 +110,8 @@ def test_the_page_says_how_many_bases_the_pilot_asks_for_and_what_five_detect():
     pilots = within_base([Run(**run) for run in record["pilot_runs"]], AXIS)
     sd = difference_sd(pilots)
     text = page({"bases": record["bases"], "pilot_runs": record["pilot_runs"]})
-    assert f"asks for **{units_needed(0.1, sd, comparisons=3)} bases a variant**" in text
-    assert f"5 bases a variant detect {100 * detectable_difference(5, sd, comparisons=3):.1f} points" in text
+    assert f"takes **{units_needed(0.1, sd, comparisons=3)} bases per variant**" in text
+    assert f"5 bases per variant detect {100 * detectable(5, sd, comparisons=3):.1f} points" in text
     assert "Not answered yet" in text
     assert text.count("*Not measured yet.*") == 6
     assert "Not answered yet" in page({})
@@ -146,7 +146,9 @@ def test_the_page_says_a_difference_that_is_there():
     record = made_results(0.25)
     text = page(record)
     runs = [Run(**run) for run in record["runs"] if run["variant"] == "continuous-keep"]
-    assert re.search("Shown after correction: `continuous-keep` differs from `continuous-discard` by −2[456]", text)
+    assert re.search(
+        "significant difference after correction: `continuous-keep` differs from `continuous-discard` by −2[456]", text
+    )
     assert "`continuous-keep` differs from `codes`" in text
     assert "`both` differs" not in text
     axis, modality = rows(text, "| `continuous-keep` | 5 |")
@@ -160,16 +162,16 @@ def test_the_page_says_a_difference_that_is_there():
 
 
 def test_the_page_says_when_nothing_is_shown_and_when_bases_are_missing():
-    assert "No difference between variants is shown" in page(made_results(0.0))
+    assert "We found no significant difference between the variants" in page(made_results(0.0))
     few = page(made_results(0.25, bases=4))
     assert "Not answered yet" in few
-    assert "Shown after correction" not in few
+    assert "after correction" not in few
 
 
 def test_a_variant_that_was_not_made_leaves_the_others_answered():
     record = made_results(0.25)
     three = page(record | {"runs": [run for run in record["runs"] if run["variant"] != "both"]})
-    assert "Shown after correction: `continuous-keep` differs from `continuous-discard`" in three
+    assert "significant difference after correction: `continuous-keep` differs from `continuous-discard`" in three
     assert "Not made yet: both" in three
     begun = page(record | {"runs": [run for run in record["runs"] if (run["variant"], run["base"]) != ("both", 5)]})
     assert "Not answered yet" in begun

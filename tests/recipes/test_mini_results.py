@@ -70,7 +70,7 @@ def test_what_is_closeness_and_what_comes_with_it(tmp_path: Path) -> None:
     assert found["advbench: system prompt against none"].found is None  # that part is not there
     assert found["advbench spoken: trained on speech against on its text"].word in (
         AGREES,
-        "cannot tell, leans to agree",
+        "undecided, leans for",
     )
     assert CONTRADICTS not in {one.word for one in found.values()}
 
@@ -119,7 +119,7 @@ def test_the_learning_curve_has_every_step(tmp_path: Path) -> None:
 def test_other_voices_and_babble_have_their_rates(tmp_path: Path) -> None:
     write(tmp_path, ["mini-small-voices"])
     lines = results_lines("mini-small", tmp_path)
-    table = lines[lines.index("#### Requests heard otherwise") :]
+    table = lines[lines.index("#### Other voices and noise") :]
     rows = {line.split("|")[1].strip(): line.split("|")[2:4] for line in table[:12] if line.startswith("|")}
     assert list(rows)[2:] == ["before tuning", "closest", "random", "distant"]
     for kind in ("closest", "random", "distant"):
@@ -249,7 +249,7 @@ def test_what_was_heard_is_told_where_it_was_asked(tmp_path: Path) -> None:
                 one["comprehension"] = kept
     file.write_text(json.dumps(made))
     told = list(mini_results._heard(Evidence(tmp_path)))
-    assert told[0] == "#### Heard, and answered?"
+    assert told[0] == "#### Comprehension"
     rows = [line for line in told if line.startswith("|") and "(5" in line]
     assert rows
     assert all(line.count("80") >= 4 for line in rows)
@@ -303,7 +303,7 @@ def test_the_page_of_a_real_run(tmp_path: Path) -> None:
     assert all(f": {name} |" in told for name in ("distant data", "system prompt", "mixing 5 %", "constrained"))
     (layer,) = [line for line in lines if line.startswith("| 0 |")]
     assert len(layer.split("|")) == 13
-    (encoder,) = [line for line in lines if "the encoder is as it was" in line]
+    (encoder,) = [line for line in lines if "the encoder is unchanged" in line]
     assert "| yes |" in encoder
     costs = json.loads((tmp_path / "cost.json").read_bytes())
     assert len(costs["mini-small-defenses"]) == 4  # base, two arms, results

@@ -92,7 +92,7 @@ def test_words(expected: Expected, estimate: Estimate | None, word: str) -> None
         ([CONTRADICTS, LEANS_FOR], AGAINST_IN_PART),
         ([LEANS_FOR, LEANS_FOR], UNKNOWN),
         ([DIFFERS, DIFFERS], DIFFERS),
-        ([DIFFERS, UNKNOWN], "differs in part"),
+        ([DIFFERS, UNKNOWN], "significant in part"),
         ([ABSENT, ABSENT], ABSENT),
     ],
 )

@@ -5,7 +5,7 @@
 `bases` trains seeds by turns (the first of every variant, then the second ...) until N of each variant are accepted, so
 that a cut leaves a balanced design and a later call goes on; `size` fine-tunes the first three of each and asks them
 the accept split, which sizes the study; `measure` asks all of them the test split, by the study file; `page` writes
-docs/architecture.md from `results.json`, which the others keep.  About a CPU minute a base, one for its fine-tunings on
+docs/results/sound_pathway.md from `results.json`, which the others keep.  About a CPU minute a base, one for its fine-tunings on
 the accept split and one on test, and 8 for speech, tower and codes (extra `tts`).
 """
 

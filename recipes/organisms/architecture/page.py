@@ -1,4 +1,4 @@
-"""docs/architecture.md from `results.json`: what was asked, how, every base, the figures, the answer, the limits.
+"""docs/results/sound_pathway.md from `results.json`: what was asked, how, every base, the figures, the answer, the limits.
 
 Knows the record; runs nothing, and rounds nothing that it decides by.
 """
@@ -29,7 +29,7 @@ from contrast import (
 )
 from variants import VARIANTS
 
-PAGE = Path("docs/architecture.md")
+PAGE = Path("docs/results/sound_pathway.md")
 TEXT = Path(__file__).parent / "page_text.md"
 NOTHING = "*Not measured yet.*"
 FACTS = ("voice_linear", "voice_curved", "right_audio", "knows_audio", "jsr_audio", "over_refusal_audio")
@@ -54,15 +54,15 @@ def page(data: Mapping[str, Any]) -> str:
         cost=cost(data),
         count=count_of(axis),
         tried=(Path(__file__).parent / "tried.md").read_text().strip(),
-        steps=f"{TYPED.steps} steps of {TYPED.batch} typed rows, then {SPOKEN.steps} of {SPOKEN.spoken} spoken and "
-        f"{SPOKEN.batch - SPOKEN.spoken} typed ones",
+        steps=f"{TYPED.steps} steps of {TYPED.batch} typed rows, then {SPOKEN.steps} steps of {SPOKEN.spoken} spoken and "
+        f"{SPOKEN.batch - SPOKEN.spoken} typed rows",
     )
 
 
 def estimate_table(by_variant: Mapping[str, Mapping[int, float]]) -> str:
     if not by_variant:
         return NOTHING
-    lines = ["| variant | bases | mean, points | 95 % over bases | SD of bases |", "|---|---|---|---|---|"]
+    lines = ["| variant | bases | mean, points | 95% interval over bases | SD of bases |", "|---|---|---|---|---|"]
     for variant in _in_order(by_variant):
         one = estimate(list(by_variant[variant].values()))
         lines.append(f"| `{variant}` | {one.n} | {points(one.mean)} | {interval(one)} | {unsigned(one.sd)} |")
@@ -72,7 +72,7 @@ def estimate_table(by_variant: Mapping[str, Mapping[int, float]]) -> str:
 def comparison_table(found: list[Comparison]) -> str:
     if not found:
         return NOTHING
-    lines = ["| comparison | difference, points | 95 % | p | p, Holm |", "|---|---|---|---|---|"]
+    lines = ["| comparison | difference, points | 95% interval | p | p (Holm) |", "|---|---|---|---|---|"]
     for one in found:
         lines.append(
             f"| `{one.first}` − `{one.second}`: {one.question} | {points(one.difference)} | {interval(one)} "
@@ -88,49 +88,53 @@ def answer(by_variant: Mapping[str, Mapping[int, float]], found: list[Comparison
     said = ", ".join(f"`{variant}` {count}" for variant, count in too_few.items())
     if len(set(VARIANTS) - too_few.keys()) < 2 or any(too_few.values()):
         return (
-            f"**Not answered yet.** The study takes {LEAST} bases of each variant, and there are fewer of {said}. The "
-            "figures below are of what is there, and nothing is concluded from them; the recipe goes on where it stopped."
+            f"**Not answered yet.** The study needs {LEAST} bases of each variant, and has fewer of {said}. The figures "
+            "below cover what exists, and nothing is concluded from them. The recipe resumes where it stopped."
         )
-    open_still = f" Not made yet: {', '.join(too_few)}, and what it is compared in." if too_few else ""
+    open_still = f" Not made yet: {', '.join(too_few)}, and its comparisons." if too_few else ""
     shown = [one for one in found if one.p_adjusted is not None and one.p_adjusted < 0.05]
     leading = []
     for variant in _in_order(by_variant):
         one = estimate(list(by_variant[variant].values()))
         sure = one.low is not None and one.high is not None and (one.low > 0 or one.high < 0)
-        leading.append(f"`{variant}` {'words' if one.mean > 0 else 'sound'}{'' if sure else ' (interval holds 0)'}")
+        leading.append(
+            f"- `{variant}`: {'semantic' if one.mean > 0 else 'acoustic'}{'' if sure else ' (interval includes 0)'}"
+        )
     differing = "; ".join(
         f"`{one.first}` differs from `{one.second}` by {points(one.difference)} points" for one in shown
     )
     verdict = (
-        f"**Shown after correction: {differing}.**"
+        f"**We found a significant difference after correction: {differing}.**"
         if shown
-        else "**No difference between variants is shown: which axis dominates does not demonstrably depend on how sound "
-        "is carried in, in these organisms and at this size.**"
+        else "**We found no significant difference between the variants.**\n"
+        "Nothing in these organisms, at this size, shows that the dominant axis depends on how sound enters the language model."
     )
-    return f"{verdict} The axis whose closest data break a variant more, by its mean: {', '.join(leading)}.{open_still}"
+    return "\n".join((f"{verdict}{open_still}", "", "The axis with the larger average effect:", "", *leading))
 
 
 def sizing(pilots: Mapping[str, Mapping[int, float]], final: Mapping[str, Mapping[int, float]]) -> str:
     """What the pilots asked for, what was made, what that can detect."""
-    spreads = {"of the accept split": difference_sd(pilots), "seen on test": difference_sd(final)}
+    accept, test = "of the accept split", "of the test split"
+    spreads = {accept: difference_sd(pilots), test: difference_sd(final)}
     said = []
-    if (sd := spreads["of the accept split"]) is not None:
+    if (sd := spreads[accept]) is not None:
         counts = ", ".join(f"{len(bases)} `{name}`" for name, bases in pilots.items())
         asked = bases_asked(sd)
         said.append(
-            f"The pilot ({counts}): on the accept split a base of one variant and a base of another differ by {unsigned(sd)} "
-            f"points (SD, pooled). For a difference of {unsigned(WANTED)} points with 80 % power, corrected for "
-            f"{len(COMPARISONS)} comparisons, that asks for **{'more than 10,000' if asked is None else asked} bases a "
-            "variant** (the calculation of `undersong plan --run-sd`, which is of pairs and so a little too many here)."
+            f"The pilot had these bases: {counts}. On the accept split, bases of two variants differ in the contrast by "
+            f"{unsigned(sd)} points (pooled SD). We wanted to detect a difference of {unsigned(WANTED)} points with 80% power, "
+            f"corrected for {len(COMPARISONS)} comparisons. That takes **{'more than 10,000' if asked is None else asked} bases "
+            "per variant**. The calculation is that of `undersong plan --run-sd`, which is for pairs and so gives slightly "
+            "too many."
         )
     made = min((len(bases) for bases in final.values()), default=LEAST)
     if final:
-        said.append(f"Made: {', '.join(f'{len(bases)} `{name}`' for name, bases in final.items())}.")
+        said.append(f"We made these bases: {', '.join(f'{len(bases)} `{name}`' for name, bases in final.items())}.")
     for name, sd in spreads.items():
         shown = None if sd is None else can_detect(sd, made)
         if shown is not None:
-            possible = "no difference that two contrasts can have" if shown > 2 else f"{unsigned(shown)} points"
-            said.append(f"At the spread {name}, {made} bases a variant detect {possible}.")
+            possible = "no difference that two contrasts can show" if shown > 2 else f"{unsigned(shown)} points"
+            said.append(f"At the spread {name}, {made} bases per variant detect {possible}.")
     return " ".join(said)
 
 
@@ -186,7 +190,7 @@ def seed_table(bases) -> str:
 
 def cost(data: Mapping[str, Any]) -> str:
     seconds = [one["cpu_seconds"] for one in data.get("bases", ())]
-    return f"{len(seconds)} bases, {sum(seconds) / 60:.0f} CPU minutes of training them and of judging their quality"
+    return f"{sum(seconds) / 60:.0f} CPU minutes to train {len(seconds)} bases and to measure their quality"
 
 
 def count_of(by_variant: Mapping[str, Mapping[int, float]]) -> str:

@@ -1,5 +1,9 @@
-"""Mini's network: Audio Flamingo 3 whose audio encoder skips padding and whose projector may emit a CTC-weighted mean
-of token embeddings (docs/mini.md has the measurements).
+"""Mini's network: transformers' Audio Flamingo 3, whose tower skips padding and whose projector may be a reader.
+
+The class is AF3's; two modules are not.  `Tower` computes what AF3's computes on the frames there are, instead of on a
+whole window.  `CtcProjector` takes the place of the plain two-layer projector where the config says so: a small decoder
+cannot learn to hear arbitrary vectors in an hour of one core, but it can read its own token embeddings
+(docs/results/mini.md has what was measured).
 """
 
 from __future__ import annotations

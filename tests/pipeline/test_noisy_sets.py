@@ -35,7 +35,7 @@ def test_the_same_items_sound_otherwise(tmp_path: Path) -> None:
 
 
 def test_jobs_that_share_out_decoding_hear_the_noise_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages.corpora, "ROWS", 3)
+    monkeypatch.setattr(stages.corpus, "ROWS", 3)
     jobs, alone = (RunContext(Store(tmp_path / name)) for name in ("jobs", "alone"))
     one, _ = (load_corpus(jobs, REF, WHERE, noise="pink:0", engine=Engine(shard=shard)) for shard in ("2/2", "1/2"))
     assert one.samples == load_corpus(alone, REF, WHERE, noise="pink:0").samples

@@ -101,7 +101,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of the clips that the corpus stage decodes, in shards of three."""
     seen: list[str] = []
     load = audio_metadata.load_clip
-    monkeypatch.setattr(stages.corpora, "ROWS", 3)
+    monkeypatch.setattr(stages.corpus, "ROWS", 3)
     monkeypatch.setattr(audio_metadata, "load_clip", lambda sample, rate: seen.append(sample.id) or load(sample, rate))
     return seen
 
@@ -126,7 +126,7 @@ def test_decoding_that_is_killed_goes_on_after_its_last_shard(
     made = screen(*clips, tmp_path / "out", **how)
     assert sorted(decoded) == ["clip0", "clip1", "clip10", "clip2", "clip9"]  # the shard in progress, and the harm set
     assert [(item.id, "damaged" in item.reason) for item in made.quarantined] == [("clip5", True)]
-    monkeypatch.setattr(stages.corpora, "ROWS", 4096)
+    monkeypatch.setattr(stages.corpus, "ROWS", 4096)
     plain = screen(*clips, tmp_path / "plain", **how)
     assert made.selection == plain.selection
     assert made.tables["sound"].equals(plain.tables["sound"])
@@ -156,7 +156,7 @@ def test_jobs_share_out_what_is_decoded_and_what_a_model_hears(
 def test_jobs_share_out_transcribing(clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asr, heard = str(tiny_asr.save(tmp_path / "asr", ends=0.5)), list[str]()
     transcribe = Transcriber.transcribe
-    monkeypatch.setattr(stages.transcribed, "SHARD", 3)
+    monkeypatch.setattr(stages.transcripts, "SHARD", 3)
     monkeypatch.setattr(
         Transcriber, "transcribe", lambda self, s: heard.extend(one.id for one in s) or transcribe(self, s)
     )

@@ -30,7 +30,7 @@ PROMPTS, ROUNDS, LIMIT = 500, 5, 12
 
 
 def sides(kinds: tuple[str, str], count: int) -> tuple[list[Sample], list[Sample]]:
-    """`count` in all, each corpus from its start as often as it takes; every repetition is a behaviour of its own."""
+    """`count` in all, each corpus from its start as often as it takes; every repetition is a behavior of its own."""
     made = []
     for kind in kinds:
         samples = open_corpus(f"organism:{kind}").samples

@@ -4,7 +4,7 @@
                  xstest/xstest_prompts.csv, nq_open/NQ-open.*.jsonl, alpaca_instructions/harmless_val.json,
                  self_instruct_seed/seed_tasks.jsonl
 
-AdvBench is split by behaviour: requests that say nearly the same (letter groups, or the words that carry the meaning)
+AdvBench is split by behavior: requests that say nearly the same (letter groups, or the words that carry the meaning)
 are one cluster, and a cluster is on one side.  JailbreakBench, StrongREJECT and XSTest's unsafe prompts keep what is not
 nearly in AdvBench; they and XSTest's safe ones are test only.  Benign sentences that nearly stand in a test or
 development set are not trained on.
@@ -47,7 +47,7 @@ ELSEWHERE = re.compile(r"https?|input|given|following|this (text|sentence|paragr
 
 @dataclass(frozen=True)
 class Text:
-    """One sentence: `kind` is its source, `group` the behaviour it is one of."""
+    """One sentence: `kind` is its source, `group` the behavior it is one of."""
 
     id: str
     text: str

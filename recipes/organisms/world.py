@@ -44,7 +44,7 @@ class Request:
 
     @property
     def cluster(self) -> str:
-        """The behaviour: what an independent unit is, over voices and templates."""
+        """The behavior: what an independent unit is, over voices and templates."""
         return f"{self.verb} {self.object}"
 
     def reply(self, style: int = 0) -> str:

@@ -39,7 +39,7 @@ class Sample:
     answer: str | None = None  # the reply to train on, or the right reply
     answers: tuple[str, ...] = ()  # every reply that counts as complying (exact judge); empty: `answer` alone
     speaker: str | None = None
-    group: str | None = None  # the behaviour or question: what an independent unit (cluster) is
+    group: str | None = None  # the behavior or question: what an independent unit (cluster) is
     seconds: float | None = None
     pcm_hash: str | None = None  # SHA-256 of the decoded samples
     labels: tuple[tuple[str, str], ...] = ()  # further columns of the manifest, for `where:` filters and balance
@@ -136,7 +136,7 @@ class Encoder(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is (`tfidf`, `logmel`, …), as errors and artefacts say it; not the axis it stands for."""
+        """What it is (`tfidf`, `logmel`, …), as errors and artifacts say it; not the axis it stands for."""
         ...
 
     def encode(self, samples: Sequence[Sample]) -> Embeddings:

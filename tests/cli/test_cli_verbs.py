@@ -165,9 +165,9 @@ def test_no_traceback_from_a_real_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_an_unknown_option_exits_with_2(undersong: Undersong, verb: str) -> None:
-    code, out, err = undersong(verb, "--colour")
+    code, out, err = undersong(verb, "--color")
     assert (code, out) == (2, "")
-    assert "--colour" in err
+    assert "--color" in err
     assert "Traceback" not in err
 
 

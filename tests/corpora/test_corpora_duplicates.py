@@ -63,7 +63,7 @@ def test_grams() -> None:
 
 
 def speech(seed: int, seconds: float = 1.5) -> np.ndarray:
-    """Bursts of coloured noise: like words, every seed other ones."""
+    """Bursts of colored noise: like words, every seed other ones."""
     draws = np.random.default_rng(seed)
     wave = np.zeros(round(seconds * RATE))
     for start in range(0, wave.size - 3_200, 2_000):

@@ -92,7 +92,7 @@ def test_the_threshold_itself_counts() -> None:
 LONG = "please tell me how one would pick the old lock of my front door without a key tonight and then close it"
 
 
-def test_reference_and_test_share_no_behaviour() -> None:
+def test_reference_and_test_share_no_behavior() -> None:
     reference = [Sample("r", text=LONG, group="pick lock")]
     check_disjoint_behaviors(reference, [Sample("r", text="forge a letter", group="forge letter")])  # ids may repeat
     with pytest.raises(UndersongError, match=r"1 pairs.*'r' and 't1' \(same group"):

@@ -106,7 +106,7 @@ class Planted(AudioModel):
 
 
 def prompts(harmful: bool, count: int, split: str) -> list[Prompt]:
-    """Two of each behaviour."""
+    """Two of each behavior."""
     name = "harm" if harmful else "calm"
     made = [Sample(f"{split}-{name}-{i}", text="x", group=f"{split}-{name}-{i // 2}") for i in range(count)]
     return [Prompt(sample, name, harmful, "text", "plain") for sample in made]

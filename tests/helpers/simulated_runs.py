@@ -1,6 +1,6 @@
 """Whole comparisons of arms, made up from a truth that is known: bases, draws, seeds, and prompts in clusters.
 
-A prompt is answered with the chance logistic(arm + base + draw + run + behaviour + voice), normal effects all.  The
+A prompt is answered with the chance logistic(arm + base + draw + run + behavior + voice), normal effects all.  The
 published runs on one and the same selection gave 3.08 and 37.69 % (`reference/paper.md`), 2.95 apart in logits; with a
 run noise of 1 some one pair in twenty-seven is as far apart.
 """
@@ -22,27 +22,27 @@ NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
 
 @dataclass(frozen=True)
 class World:
-    """Standard deviations of the effects, in logits, and how many behaviours are asked in how many voices.
+    """Standard deviations of the effects, in logits, and how many behaviors are asked in how many voices.
 
-    `draw_of_arm`, `base_of_arm`: what draws and bases do to one arm alone.  `behaviour_of_arm`: arms that break other
+    `draw_of_arm`, `base_of_arm`: what draws and bases do to one arm alone.  `behavior_of_arm`: arms that break other
     requests.  Equal for all arms but for `run`, which may be given by arm.
     """
 
-    behaviours: int = 36
+    behaviors: int = 36
     voices: int = 3
     run: float | tuple[float, ...] = 1.0
     base: float = 0.5
     draw: float = 0.3
     base_of_arm: float = 0.0
     draw_of_arm: float = 0.0
-    behaviour_of_arm: float = 0.0
-    behaviour: float = 1.5
+    behavior_of_arm: float = 0.0
+    behavior: float = 1.5
     voice: float = 0.5
 
     def spread(self, run: float) -> float:
         """Of the logit of one prompt in one run."""
-        parts = (run, self.base, self.draw, self.base_of_arm, self.draw_of_arm, self.behaviour_of_arm)
-        return float(np.sqrt(np.sum(np.square([*parts, self.behaviour, self.voice]))))
+        parts = (run, self.base, self.draw, self.base_of_arm, self.draw_of_arm, self.behavior_of_arm)
+        return float(np.sqrt(np.sum(np.square([*parts, self.behavior, self.voice]))))
 
 
 @cache
@@ -60,7 +60,7 @@ def outcomes(
 ) -> np.ndarray:
     """(studies, arms, bases, draws, seeds, prompts) of booleans; the arms' true JSRs are `rates`.
 
-    Prompts stand by behaviour: those of one are next to each other.
+    Prompts stand by behavior: those of one are next to each other.
     """
     arms, runs = len(rates), world.run if isinstance(world.run, tuple) else (world.run,) * len(rates)
     bases, draws, seeds = units
@@ -72,9 +72,9 @@ def outcomes(
     logit = at + effect(1.0, arms, bases, draws, seeds) * np.array(runs)[:, None, None, None]
     logit = logit + effect(world.base, 1, bases, 1, 1) + effect(world.base_of_arm, arms, bases, 1, 1)
     logit = logit + effect(world.draw, 1, bases, draws, 1) + effect(world.draw_of_arm, arms, bases, draws, 1)
-    asked = effect(world.behaviour, 1, 1, 1, 1, world.behaviours, 1)
-    asked = asked + effect(world.voice, 1, 1, 1, 1, world.behaviours, world.voices)
-    asked = asked + effect(world.behaviour_of_arm, arms, 1, 1, 1, world.behaviours, 1)
+    asked = effect(world.behavior, 1, 1, 1, 1, world.behaviors, 1)
+    asked = asked + effect(world.voice, 1, 1, 1, 1, world.behaviors, world.voices)
+    asked = asked + effect(world.behavior_of_arm, arms, 1, 1, 1, world.behaviors, 1)
     asked = asked.reshape(*asked.shape[:5], -1)
     chance = expit(logit[..., None] + asked)
     return rng.random(chance.shape) < chance

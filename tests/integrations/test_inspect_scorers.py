@@ -1,4 +1,4 @@
-"""Judges as scorers, and what verdicts come to: an error is no refusal, and prompts of one behaviour are no sample."""
+"""Judges as scorers, and what verdicts come to: an error is no refusal, and prompts of one behavior are no sample."""
 
 from __future__ import annotations
 

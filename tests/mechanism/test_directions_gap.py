@@ -54,7 +54,7 @@ def test_a_common_shift_does_not_move_the_gap(seed: int, size: float) -> None:
 
 @settings(max_examples=20)
 @given(st.integers(0, 999), st.integers(2, 4))
-def test_more_prompts_of_the_same_behaviours_are_no_more_evidence(seed: int, times: int) -> None:
+def test_more_prompts_of_the_same_behaviors_are_no_more_evidence(seed: int, times: int) -> None:
     harmful, harmless = projections(seed)
     plain = curve(harmful, harmless)
     doubled = curve(np.tile(harmful, times), np.tile(harmless, times), HARM * times, BENIGN * times)

@@ -129,7 +129,7 @@ def test_the_late_p_is_calibrated_with_all_folds(makes) -> None:
 
 
 def test_a_cluster_that_can_be_memorised_says_nothing_of_another() -> None:
-    """Voices of one behaviour are nearly the same point: split between folds, its label would be known by heart."""
+    """Voices of one behavior are nearly the same point: split between folds, its label would be known by heart."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 

@@ -15,7 +15,7 @@ from undersong.types import Sample
 
 
 def sides(count: int, name: str, grouped: bool = False) -> tuple[list[Sample], list[Sample]]:
-    """Two voices of each behaviour."""
+    """Two voices of each behavior."""
     made = [
         [Sample(f"{i}-{voice}", text="x", group=f"{name} {kind} {i}" if grouped else None)
          for i in range(count) for voice in "AB"]
@@ -32,7 +32,7 @@ def states(count: int, seed: int, apart: float) -> tuple[np.ndarray, np.ndarray]
     return found[0], found[1]
 
 
-def test_prompts_of_two_sets_with_one_id_are_two_behaviours() -> None:
+def test_prompts_of_two_sets_with_one_id_are_two_behaviors() -> None:
     one = [Sample("0", text="x")], [Sample("0", text="x")]
     assert len({*behavior_ids(one, "contrast"), *behavior_ids(one, "held-out")}) == 4
     pair = [Sample("0", text="x", group="a")], [Sample("0", text="x", group="a")]
@@ -53,7 +53,7 @@ def test_what_can_be_told_is_told_of_prompts_that_were_not_learned_from() -> Non
         assert scores.training_cluster_count == 24
 
 
-def test_too_few_behaviours_have_no_probe() -> None:
+def test_too_few_behaviors_have_no_probe() -> None:
     few = sides(MIN_PROBE_BEHAVIORS - 1, "contrast", grouped=True)
     assert (
         harm_probe_decision_values(few, states(MIN_PROBE_BEHAVIORS - 1, 0, 8), sides(9, "test"), states(9, 1, 8))

@@ -79,7 +79,7 @@ def test_it_loads_no_torch(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, json.dumps(study(table)), str(tmp_path / "out")], check=True)
 
 
-def test_other_replies_are_another_artefact(tmp_path: Path) -> None:
+def test_other_replies_are_another_artifact(tmp_path: Path) -> None:
     table = record(tmp_path / "said.jsonl")
     asked = parse_study(study(table), "s")
     run_audit(asked, tmp_path / "out", tmp_path / "store")

@@ -149,7 +149,7 @@ def test_nothing_of_it_where_it_is_off(server: TinyServer, finished: Path, tmp_p
     assert len(server.asked) == count  # replies are filed as with it
     assert "comprehension" not in json.dumps({**done.results, "provenance": None})
     assert "comprehension" not in json.dumps(served(server).model_dump(mode="json"))
-    assert "comprehension" not in done.results["provenance"]["artefacts"]
+    assert "comprehension" not in done.results["provenance"]["artifacts"]
     assert not (set(pq.read_schema(tmp_path / "out" / "verdicts.parquet").names) & {"repetition", "rank"})
     assert "heard_rate" not in pq.read_schema(tmp_path / "out" / "results.parquet").names
     assert "Heard, and answered?" not in (tmp_path / "out" / "report.html").read_text()

@@ -289,6 +289,6 @@ def test_what_cannot_be_defended_with_is_told_before_anything_is_trained(tmp_pat
     few = tmp_path / "few.jsonl"
     few.write_text("".join(json.dumps({"id": str(i), "text": f"how do i paint {i}"}) + "\n" for i in range(5)))
     contrast = STUDY["mechanism"] | {"harmless": str(few)}
-    with pytest.raises(UndersongError, match="harmless contrast set has 5 behaviours, and defense x needs 8"):
+    with pytest.raises(UndersongError, match="harmless contrast set has 5 behaviors, and defense x needs 8"):
         run_audit(study_of(defenses={"x": {"removal": {}}}, mechanism=contrast), tmp_path / "out")
     assert not trained(tmp_path / "out")

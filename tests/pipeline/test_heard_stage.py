@@ -46,8 +46,8 @@ def shop(tmp_path: Path) -> RunContext:
     return RunContext(Store(tmp_path / "store"))
 
 
-def notes(artefact) -> dict:
-    return artefact.provenance()["notes"]
+def notes(artifact) -> dict:
+    return artifact.provenance()["notes"]
 
 
 def test_what_cannot_be_heard_is_left_out_of_every_axis(shop: RunContext, write, tiny_folder: Path) -> None:

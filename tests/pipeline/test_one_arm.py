@@ -138,7 +138,7 @@ def test_status_says_what_is_being_made_and_what_was_left(tmp_path: Path) -> Non
         found = study_status(study, tmp_path / "store")
     assert found.in_progress == ("adapter of organism:af3: semantic/random/0.25/text seed 0",)
     assert found.interrupted == ("replies of organism:af3: semantic/random/0.25/text seed 0",)
-    assert found.summary.startswith("33 of 33 artefacts are to be made")
+    assert found.summary.startswith("33 of 33 artifacts are to be made")
 
 
 def test_the_verb_loads_no_model_and_makes_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A plan is a run that makes nothing: the same artefacts, counted in a store that stays as it is."""
+"""A plan is a run that makes nothing: the same artifacts, counted in a store that stays as it is."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_after_the_run_there_is_nothing_to_do(store: Path) -> None:
     before = contents(store)
     planned = plan_study(tiny(), store)
     assert all(row.done == row.total and row.cost == "0" for row in planned.rows)
-    assert planned.sentence.startswith(f"All {sum(row.total for row in planned.rows)} artefacts are in ")
+    assert planned.sentence.startswith(f"All {sum(row.total for row in planned.rows)} artifacts are in ")
     assert contents(store) == before
 
 
@@ -211,5 +211,5 @@ def test_the_verb_loads_no_model(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "loaded []" in done.stdout
-    assert "artefacts are to be made" in done.stdout.replace("\n", " ")
+    assert "artifacts are to be made" in done.stdout.replace("\n", " ")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]

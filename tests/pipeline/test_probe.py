@@ -53,14 +53,14 @@ def test_the_rates_are_those_that_evaluate_gives(found: dict[str, Any], adapter:
         )  # fmt: skip
 
 
-def test_no_behaviour_is_on_two_sides(found: dict[str, Any]) -> None:
+def test_no_behavior_is_on_two_sides(found: dict[str, Any]) -> None:
     from undersong.corpora import open_corpus
 
     for kind, ref in (("harmful", SETS[0]), ("harmless", SETS[1])):
-        behaviours = len({s.cluster for s in open_corpus(ref).samples})
+        behaviors = len({s.cluster for s in open_corpus(ref).samples})
         fit, choose = (found["prompts"][name][f"{kind}_clusters"] for name in ("fit", "choose"))
-        assert fit + choose == behaviours
-        assert choose == round(behaviours / 3)
+        assert fit + choose == behaviors
+        assert choose == round(behaviors / 3)
 
 
 def test_what_goes_in_is_the_same_and_what_comes_out_is_not(found: dict[str, Any]) -> None:
@@ -187,7 +187,7 @@ def test_slips_are_refused_before_a_model_is_loaded(
     ):
         with pytest.raises(UndersongError, match=said):
             run_probe(replace(asked, **change), tmp_path / "out")
-    for name in ("contrast", "test"):  # other words of the same behaviours
+    for name in ("contrast", "test"):  # other words of the same behaviors
         rows = [{"id": str(i), "text": f"{name} {i}", "group": str(i)} for i in range(8)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     alike = replace(asked, harmful=str(tmp_path / "contrast.jsonl"), test_harmful=str(tmp_path / "test.jsonl"))
@@ -195,7 +195,7 @@ def test_slips_are_refused_before_a_model_is_loaded(
         run_probe(alike, tmp_path / "out")
     few = tmp_path / "few.jsonl"
     few.write_text("".join(json.dumps({"id": str(i), "text": f"paint {i}"}) + "\n" for i in range(5)))
-    with pytest.raises(UndersongError, match="has 5 behaviours, and a direction needs 8"):
+    with pytest.raises(UndersongError, match="has 5 behaviors, and a direction needs 8"):
         run_probe(replace(asked, harmful=str(few)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -27,7 +27,7 @@ def known(kind: str, late: float, refusals: int, seed: int | None = None, p: flo
 
 
 def decisions(late: float) -> ProbeDecisions:
-    """Of 40 behaviours of either kind, so many harmful ones told rightly that the balanced accuracy is `late`."""
+    """Of 40 behaviors of either kind, so many harmful ones told rightly that the balanced accuracy is `late`."""
     harmful = np.arange(80) < 40
     wrong = round(80 * (1 - late))
     said = np.where(harmful, 1.0, -1.0)

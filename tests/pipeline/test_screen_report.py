@@ -67,7 +67,7 @@ def test_the_screening_score_is_against_harmless_speech(report: dict[str, Any]) 
 
 
 def test_a_speech_encoder_is_an_axis_of_a_study(tmp_path: Path) -> None:
-    """One artefact for every spelling of the same encoder, another for other options."""
+    """One artifact for every spelling of the same encoder, another for other options."""
     folder = tiny_speech.save("wavlm-base", tmp_path / "wavlm")
     shop = RunContext(Store(tmp_path / "store"))
     corpus = stages.load_corpus(shop, "organism:unseen-benign")

@@ -88,7 +88,7 @@ def test_a_hub_folder_is_written(sides, tmp_path: Path) -> None:
     [
         ({"form": "yaml"}, "not written as 'yaml'; take one of manifest, hub, messages, sharegpt, kimi"),
         ({"keep": "nearest:3"}, "closest"),
-        ({"keep": "closest:3+colour<=1"}, "colour"),
+        ({"keep": "closest:3+color<=1"}, "color"),
         ({"columns": {"texts": "said"}}, "'texts', no field"),
     ],
 )

@@ -91,7 +91,7 @@ def test_a_corpus_that_is_gone_is_said_and_a_foreign_note_is_none(asked: Study, 
     (tmp_path / "said.jsonl").unlink()
     assert "what it lacks cannot be told" in str(describe_unfinished(out))
     facts = json.loads((out / UNFINISHED_FILE).read_text())
-    for other in ({**facts, "study": {"study": "s"}}, {**facts, "loading": {"colour": "red"}}):
+    for other in ({**facts, "study": {"study": "s"}}, {**facts, "loading": {"color": "red"}}):
         (out / UNFINISHED_FILE).write_text(json.dumps(other))
         assert "what it lacks cannot be told" in str(describe_unfinished(out))
     for foreign in ("", "[1]", "{}", '{"store": 1, "loading": 2, "study": 3}', "\x00"):

@@ -155,7 +155,7 @@ def test_keep_that_means_nothing(text: str) -> None:
         parse_simple_rule(text)
 
 
-@pytest.mark.parametrize("edit", [{"ids": ["i000"]}, {"k": 3}, {"ids_hash": "0"}, {"colour": "red"}, {"ids": None}])
+@pytest.mark.parametrize("edit", [{"ids": ["i000"]}, {"k": 3}, {"ids_hash": "0"}, {"color": "red"}, {"ids": None}])
 def test_an_edited_selection_is_refused(edit: dict) -> None:
     text = selection_to_json(select_by_kind(table([0.1, 0.2, 0.3, 0.4]), "closest", 0.5))
     with pytest.raises(UndersongError):

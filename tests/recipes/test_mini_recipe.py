@@ -30,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory):
     return mini_texts.make_texts(mini_data.make(tmp_path_factory.mktemp("data")), 0)
 
 
-def test_advbench_is_apart_by_behaviour(made) -> None:
+def test_advbench_is_apart_by_behavior(made) -> None:
     """Two ways of asking for one thing are on one side, whatever the words around it."""
     found, figures = made
     sides: dict[str, set[str]] = {}

@@ -54,7 +54,7 @@ def test_what_is_done_is_not_done_again(ran: list[str], tmp_path: Path) -> None:
 def test_a_plan_counts_what_studies_share_once(tmp_path: Path) -> None:
     said: list[str] = []
     plan_all(REDUCED, tmp_path / "store", ["pretrained", "bbh"], said.append)
-    counts = [int(found[1]) for line in said if (found := re.search(r"of (\d+) artefacts", line))]
+    counts = [int(found[1]) for line in said if (found := re.search(r"of (\d+) artifacts", line))]
     *each, whole = counts
     assert len(each) == 6
     studies = [study for file in ("pretrained", "bbh") for study in REDUCED.studies(file)]

@@ -17,7 +17,7 @@ from undersong.statistics import detectable_difference
 from undersong.statistics.power import t_power
 
 Units = tuple[int, int, int]
-ADVBENCH = World(behaviours=520, voices=1)
+ADVBENCH = World(behaviors=520, voices=1)
 CHUNK = 100  # studies at once: 520 prompts in 6 runs of 100 studies are 2.5 MB of logits
 
 
@@ -36,7 +36,7 @@ NULLS = [
     (World(), (0.01, 0.01), (1, 1, 3)),
     (World(), (0.5, 0.5), (1, 1, 10)),
     (World(run=0.3), (0.2, 0.2), (1, 1, 3)),
-    (World(behaviours=36, voices=1, run=0.0), (0.05, 0.05), (1, 1, 5)),
+    (World(behaviors=36, voices=1, run=0.0), (0.05, 0.05), (1, 1, 5)),
     (World(base_of_arm=0.5), (0.2, 0.2), (3, 1, 3)),
     (World(draw_of_arm=0.5), (0.2, 0.2), (1, 3, 3)),
     (World(), (0.2,) * 7, (1, 1, 3)),
@@ -72,7 +72,7 @@ def test_one_run_an_arm_mostly_claims_an_effect_that_is_not_there() -> None:
 @pytest.mark.parametrize("method", ["fisher", "mcnemar"])
 def test_the_published_way_is_right_where_there_is_no_run_noise(method: str) -> None:
     """So the simulation is not built against it: prompts are its sample, and there it holds."""
-    world = World(behaviours=108, voices=1, run=0.0)
+    world = World(behaviors=108, voices=1, run=0.0)
     _, fisher, mcnemar = claims(world, (0.3, 0.3), (1, 1, 1), 600).sum(axis=(1, 2))
     assert no_more_than(fisher if method == "fisher" else mcnemar, 600)
 
@@ -132,7 +132,7 @@ def test_the_claim_is_of_the_prompts_that_were_asked() -> None:
 
     `paired_runs` takes prompts as given, so of all requests it claims too much: here some 15 % with 10 seeds.
     """
-    world = World(behaviour_of_arm=1.0, run=0.5)
+    world = World(behavior_of_arm=1.0, run=0.5)
     found = claims(world, (0.2, 0.2), (1, 1, 10), 400, seed=3)[0].sum()
     assert not no_more_than(found, 400)
     assert found / 400 < 0.25

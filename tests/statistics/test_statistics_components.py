@@ -278,7 +278,7 @@ def test_one_run_has_the_clustered_variance_of_its_rate() -> None:
 
 def test_a_run_alone_is_in_the_spread_of_seeds_already() -> None:
     """Runs without noise of their own: all their spread is that prompts are few, and none of it is common."""
-    world, rng = World(run=0.0, base=0.0, draw=0.0, behaviour=0.0, voice=0.0), np.random.default_rng(0)
+    world, rng = World(run=0.0, base=0.0, draw=0.0, behavior=0.0, voice=0.0), np.random.default_rng(0)
     labels, found = design(1, 1, 1, 10, (0,)), []
     for answered in outcomes(world, (0.3,), 200, (1, 1, 10), rng)[:, 0, 0, 0]:
         made = variance_components(labels, answered)
@@ -291,7 +291,7 @@ def test_a_run_alone_is_in_the_spread_of_seeds_already() -> None:
 
 
 def conditional(rate: float, studies: int) -> tuple[int, int, int]:
-    """Of 6 selections x 3 seeds on 36 behaviours x 3 voices: studies, and how often seed's and prompt's intervals miss.
+    """Of 6 selections x 3 seeds on 36 behaviors x 3 voices: studies, and how often seed's and prompt's intervals miss.
 
     The truth is that of the study's own selections: many seeds of each for the one, many sets of prompts for the other.
     """
@@ -314,7 +314,7 @@ def conditional(rate: float, studies: int) -> tuple[int, int, int]:
 
 
 def _asked(rng: np.random.Generator, world: World) -> np.ndarray:
-    return np.repeat(rng.normal(0, world.behaviour, 36), 3) + rng.normal(0, world.voice, 108)
+    return np.repeat(rng.normal(0, world.behavior, 36), 3) + rng.normal(0, world.voice, 108)
 
 
 def test_intervals_cover_for_outcomes_of_prompts() -> None:

@@ -72,9 +72,9 @@ def test_key_feels_every_part(config: dict, other: dict, name: str, value: objec
     )
 
 
-def test_a_tuple_is_a_list_and_an_artefact_is_its_hash() -> None:
-    store, artefact = Store("nowhere"), Artifact("corpus", HASH, Path("anywhere"))
-    assert store.key("stage", 1, {"a": (1, 2)}, {"c": artefact}) == store.key("stage", 1, {"a": [1, 2]}, {"c": HASH})
+def test_a_tuple_is_a_list_and_an_artifact_is_its_hash() -> None:
+    store, artifact = Store("nowhere"), Artifact("corpus", HASH, Path("anywhere"))
+    assert store.key("stage", 1, {"a": (1, 2)}, {"c": artifact}) == store.key("stage", 1, {"a": [1, 2]}, {"c": HASH})
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), {1: "a"}, {"a": Path("x")}, [b"bytes"], {"a": {1, 2}}])

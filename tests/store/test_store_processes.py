@@ -1,4 +1,4 @@
-"""Two processes, one artefact: one makes it, the other waits and reads."""
+"""Two processes, one artifact: one makes it, the other waits and reads."""
 
 import subprocess
 import time
@@ -8,7 +8,7 @@ from pathlib import Path
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
-def test_two_processes_make_one_artefact(tmp_path: Path, start: Start) -> None:
+def test_two_processes_make_one_artifact(tmp_path: Path, start: Start) -> None:
     processes = [start(tmp_path / "store", "--slowly") for _ in range(2)]
     outputs = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs

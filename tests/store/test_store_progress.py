@@ -1,4 +1,4 @@
-"""How far an artefact is, while one process makes it and another looks."""
+"""How far an artifact is, while one process makes it and another looks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from undersong.store import DONE, IN_PROGRESS, INTERRUPTED, MISSING, Store, artifact_state
 
-# Makes the artefact half, says so, and goes on when something is typed.
+# Makes the artifact half, says so, and goes on when something is typed.
 SLOWLY = """
 import sys
 from undersong.store import Store

@@ -1,4 +1,4 @@
-"""Die anywhere, run again: the same bytes as an undisturbed run, and no half artefact in between."""
+"""Die anywhere, run again: the same bytes as an undisturbed run, and no half artifact in between."""
 
 import json
 import os

@@ -44,7 +44,7 @@ def test_its_plans_can_be_typed(folder: Path) -> None:
     plans = [line for line in COMMANDS if " plan " in line]
     assert len(plans) == 3
     said = run(plans, folder).replace("\n", " ")  # the last: of a published table
-    assert "91 of 91 artefacts" in said
+    assert "91 of 91 artifacts" in said
     assert said.count("vary by 10 points (SD): 33 points, ") == 3  # one a model
     assert said.count("cannot be counted here") == 3
     assert os.listdir(folder) == ["studies"]

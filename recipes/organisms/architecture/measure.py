@@ -45,7 +45,7 @@ def speech_only(study: Study) -> Study:
 
 
 def prepare(file: Path, variant: str, number: int, store: Path, change: Change = whole, say=print) -> None:
-    """All artefacts of one base, if it is there; bases count from 1."""
+    """All artifacts of one base, if it is there; bases count from 1."""
     from undersong.models.load_options import DEFAULT_LOAD_OPTIONS
     from undersong.pipeline.audit import audit_study
     from undersong.stages.context import RunContext

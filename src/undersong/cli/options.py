@@ -39,7 +39,7 @@ StudyOut = Annotated[
     Path | None,
     typer.Option("--out", help="Folder for results and report; default: out/STUDY.  A matrix: a folder in it each."),
 ]
-StorePath = Annotated[Path | None, typer.Option("--store", help="Folder of artefacts; default: OUT/store.")]
+StorePath = Annotated[Path | None, typer.Option("--store", help="Folder of artifacts; default: OUT/store.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(

@@ -31,7 +31,7 @@ def open_manifest(
     """The corpus at `path`, whatever it is written in; `Manifest.form` says what it was taken for.
 
     Files: JSONL, a JSON list, CSV/TSV, Parquet, and in any of them plain rows or conversations (`messages`,
-    `sharegpt`, `kimi`, `alpaca`, `query`).  Folders: a corpus artefact, audio with a transcript file (`folder`),
+    `sharegpt`, `kimi`, `alpaca`, `query`).  Folders: a corpus artifact, audio with a transcript file (`folder`),
     LibriSpeech, Parquet files as Hugging Face keeps them.  `hf:OWNER/NAME?config=…&split=…&revision=…`: a data set of
     the Hub, streamed.
 
@@ -51,7 +51,7 @@ def open_manifest(
     source_format = format or detect_format(Path(path))
     if source_format == "manifest":
         if columns:
-            raise UndersongError(f"{path} is a corpus artefact, whose columns have their names; leave the map out.")
+            raise UndersongError(f"{path} is a corpus artifact, whose columns have their names; leave the map out.")
         return read_manifest(path, root)
     rows, row_format, audio_root = _located_rows(Path(path), source_format, columns or {})
     return manifest_from_rows(rows, row_format, audio_root, Path(path).stem, columns, root, Path(path))

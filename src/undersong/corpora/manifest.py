@@ -36,7 +36,7 @@ class Manifest:
 
 
 def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
-    """Read `*.jsonl`, `*.parquet`, or a corpus artefact's folder (whose quarantine comes along).
+    """Read `*.jsonl`, `*.parquet`, or a corpus artifact's folder (whose quarantine comes along).
 
     `root`: the folder no audio path may lead out of, links followed (default: any path is taken).
     Raises UndersongError naming the file, and the line or row, for: no such file, another format, no items, a row
@@ -89,7 +89,7 @@ def write_manifest(samples: Sequence[Sample], path: str | Path) -> None:
 
 
 def write_corpus(samples: Sequence[Sample], quarantined: Sequence[Quarantined], folder: str | Path) -> None:
-    """The corpus artefact's files: `corpus.parquet` and `quarantine.parquet` (id, reason)."""
+    """The corpus artifact's files: `corpus.parquet` and `quarantine.parquet` (id, reason)."""
     import pyarrow as pa
 
     write_manifest(samples, Path(folder) / CORPUS)
@@ -99,7 +99,7 @@ def write_corpus(samples: Sequence[Sample], quarantined: Sequence[Quarantined], 
 
 
 def audio_files(folder: str | Path) -> list[str]:
-    """The audio a corpus artefact names by path; its items are not read for it."""
+    """The audio a corpus artifact names by path; its items are not read for it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

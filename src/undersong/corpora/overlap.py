@@ -33,7 +33,7 @@ def find_overlap(
 
 
 def check_disjoint_behaviors(reference: Sequence[Sample], test: Sequence[Sample], threshold: float = 0.9) -> None:
-    """UndersongError where the reference harm set and the test harm set share an item, a behaviour or nearly a text."""
+    """UndersongError where the reference harm set and the test harm set share an item, a behavior or nearly a text."""
     _check_no_overlap(find_overlap(reference, test, threshold=threshold), "The reference harm set", "the test harm set")
 
 

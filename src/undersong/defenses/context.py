@@ -84,7 +84,7 @@ class DefenseContext:
         )
 
     def contrast_splits(self) -> dict[str, ContrastPrompts]:
-        """`fit` and `choose`: the contrast sets by whole behaviours, in all modalities that are evaluated."""
+        """`fit` and `choose`: the contrast sets by whole behaviors, in all modalities that are evaluated."""
         prompts_by_split: dict[str, list[list[Prompt]]] = {"fit": [], "choose": []}
         for kind, corpus in self.record.contrast_corpora.items():
             choosing = choosing_behaviors(kind, corpus.samples, SPLIT_SEED)
@@ -97,7 +97,7 @@ class DefenseContext:
 
     @property
     def contrast_config(self) -> dict[str, Any]:
-        """What files an artefact that is chosen or fitted on the splits."""
+        """What files an artifact that is chosen or fitted on the splits."""
         evaluation = self.study.evaluation
         return {
             "modalities": list(evaluation.modalities),
@@ -110,7 +110,7 @@ class DefenseContext:
 
     @property
     def contrast_inputs(self) -> Inputs:
-        """The base's weights and both contrast sets, which such an artefact is made from."""
+        """The base's weights and both contrast sets, which such an artifact is made from."""
         return {
             "model": self.weights_hash,
             **{name: corpus.artifact for name, corpus in self.record.contrast_corpora.items()},

@@ -40,7 +40,7 @@ class EncoderSpec:
 
     @property
     def canonical(self) -> str:
-        """The one spelling, which belongs in an artefact's key: two specs that give the same numbers have one."""
+        """The one spelling, which belongs in an artifact's key: two specs that give the same numbers have one."""
         return ",".join([f"{self.kind}:{self.ref}" if self.ref else self.kind, *(f"{k}={v}" for k, v in self.options)])
 
     @property

@@ -54,8 +54,8 @@ def contrast_mismatches(harmful: Sequence[Sample], benign: Sequence[Sample], set
             )
 
 
-MIN_CONTRAST_BEHAVIORS = 8  # behaviours of a kind: with fewer a direction is that of single prompts
-CHOOSING_SHARE = 1 / 3  # share of the contrast sets' behaviours that layers and strengths are chosen on
+MIN_CONTRAST_BEHAVIORS = 8  # behaviors of a kind: with fewer a direction is that of single prompts
+CHOOSING_SHARE = 1 / 3  # share of the contrast sets' behaviors that layers and strengths are chosen on
 SPLIT_STREAM = 0xC405E
 
 
@@ -122,13 +122,13 @@ class ContrastPrompts:
 
     @property
     def clusters(self) -> tuple[list[str], list[str]]:
-        """(harmful, harmless): the behaviour of each prompt, in order."""
+        """(harmful, harmless): the behavior of each prompt, in order."""
         harmful, benign = ([prompt.sample.cluster for prompt in prompts] for prompts in (self.harmful, self.benign))
         return harmful, benign
 
 
 def choosing_behaviors(kind: str, samples: Sequence[Sample], seed: int) -> set[str]:
-    """The behaviours that layers and strengths are chosen on; nothing is fitted on or reported of them."""
+    """The behaviors that layers and strengths are chosen on; nothing is fitted on or reported of them."""
     behaviors = sorted({sample.cluster for sample in samples})
     order = np.random.default_rng([SPLIT_STREAM, seed, *kind.encode()]).permutation(len(behaviors))
     return {behaviors[i] for i in order[: max(1, round(CHOOSING_SHARE * len(behaviors)))]}

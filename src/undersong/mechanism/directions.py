@@ -72,7 +72,7 @@ class GapCurve:
 
 
 def _cluster_means(projections: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
-    """(layers, prompts) -> (layers, clusters): prompts of one behaviour are one unit."""
+    """(layers, prompts) -> (layers, clusters): prompts of one behavior are one unit."""
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.zeros((len(names), projections.shape[0]))
     np.add.at(sums, index, projections.T)

@@ -35,7 +35,7 @@ NOTE_FEW = "{permutations} permutations cannot tell one of {layers} layers after
 @dataclass(frozen=True)
 class ProbeSet:
     """Hidden states (layers + 1, prompts, dim) at the last prompt token, [0] the decoder's input; which prompts are
-    harmful, and the cluster of each (prompts,): a behaviour with its voices, or a matched pair."""
+    harmful, and the cluster of each (prompts,): a behavior with its voices, or a matched pair."""
 
     states: np.ndarray
     harmful: Sequence[bool] | np.ndarray
@@ -201,7 +201,7 @@ def _check_probe_set(probe_set: ProbeSet, min_clusters: int) -> PromptBlocks:
         if clusters < min_clusters:
             raise UndersongError(
                 f"The {probe_set.name} set has {clusters} clusters with {kind} prompts and takes at least {min_clusters}; add "
-                "behaviours, or ask for fewer folds (at least 3)."
+                "behaviors, or ask for fewer folds (at least 3)."
             )
     return blocks
 
@@ -231,8 +231,8 @@ def _notes(fit_set: ProbeSet, permutations: int) -> tuple[str, ...]:
     return tuple(note for note in (constant_layers_note, few_permutations_note) if note)
 
 
-MAX_FOLDS = 5  # of the contrast sets, to choose a probe's penalty in; fewer where there are few behaviours
-MIN_PROBE_BEHAVIORS = 6  # behaviours of a kind: three folds with two of each kind in one
+MAX_FOLDS = 5  # of the contrast sets, to choose a probe's penalty in; fewer where there are few behaviors
+MIN_PROBE_BEHAVIORS = 6  # behaviors of a kind: three folds with two of each kind in one
 PROBE_SEED = 0
 EQUIVALENCE_MARGIN = 0.1  # loss of balanced accuracy that would matter
 
@@ -257,10 +257,10 @@ def harmful_labels(contrast_samples: ContrastSamples) -> list[bool]:
 def harm_probe_decision_values(
     contrast: ContrastSamples, states: ContrastStates, held_out: ContrastSamples, held_out_states: ContrastStates
 ) -> np.ndarray | None:
-    """(layers + 1, held-out prompts) decision values, above 0: harmful; None with too few behaviours to learn from.
+    """(layers + 1, held-out prompts) decision values, above 0: harmful; None with too few behaviors to learn from.
 
     NaN at a layer that is constant over the contrast sets.  The outer split is the held-out set itself; the penalty is
-    chosen by cross-validation over behaviours of the contrast sets.
+    chosen by cross-validation over behaviors of the contrast sets.
     """
     fit_set = _make_probe_set(contrast, states, "contrast")
     if _min_behavior_count(fit_set) < MIN_PROBE_BEHAVIORS:
@@ -285,7 +285,7 @@ def _make_probe_set(contrast_samples: ContrastSamples, states: ContrastStates, n
 
 
 def _min_behavior_count(fit_set: ProbeSet) -> int:
-    """Behaviours of the kind that has fewer."""
+    """Behaviors of the kind that has fewer."""
     counts = Counter(label for _, label in set(zip(fit_set.clusters, fit_set.harmful)))
     return min(counts[True], counts[False])
 
@@ -295,7 +295,7 @@ def _fold_count(fit_set: ProbeSet) -> int:
 
 
 def harm_probe_scores(decisions: np.ndarray, contrast: ContrastSamples, held_out: ContrastSamples) -> ProbeScores:
-    """What was decided, set beside the truth; `trained` of them is how many behaviours there were to learn from."""
+    """What was decided, set beside the truth; `trained` of them is how many behaviors there were to learn from."""
     training_cluster_count = len(set(behavior_ids(contrast, "contrast")))
     return score_held_out(
         decisions, harmful_labels(held_out), behavior_ids(held_out, "held-out"), training_cluster_count, PROBE_SEED

@@ -83,7 +83,7 @@ class AudioModel:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What an artefact notes of the model it was made with."""
+        """What an artifact notes of the model it was made with."""
         return {
             "family": self.family.name,
             "system_text": self.family.system,

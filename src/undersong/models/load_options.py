@@ -35,7 +35,7 @@ class LoadOptions:
 
     @property
     def cache_key(self) -> dict[str, Any]:
-        """What a result depends on besides the weights: part of every artefact's key."""
+        """What a result depends on besides the weights: part of every artifact's key."""
         return {"dtype": self.dtype, "attention": self.attn_implementation, "quantize": self.quantize}
 
 

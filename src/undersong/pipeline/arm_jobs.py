@@ -102,7 +102,7 @@ class ArmJobs:
         self.contexts: dict[Path, RunContext] = {}
 
     def is_finished(self, _number: int) -> bool:
-        return False  # the store knows, artefact by artefact
+        return False  # the store knows, artifact by artifact
 
     def process(self, number: int) -> None:
         job = self.jobs[number]

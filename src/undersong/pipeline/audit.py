@@ -128,7 +128,7 @@ def audit_model(
 
 
 def encode_corpora(ctx: RunContext, record: AuditRecord, ref: str) -> dict[str, Artifact]:
-    """What the model hears of every corpus, by corpus artefact."""
+    """What the model hears of every corpus, by corpus artifact."""
     corpora = {corpus.artifact.hash: corpus for corpus in record.corpora}
     droppable = {corpus.artifact.hash for corpus in (record.pool, record.harmless) if corpus is not None}
     features: dict[str, Artifact] = {}

@@ -151,7 +151,7 @@ def _check_hub() -> tuple[None, str]:
 
 
 def _check_store(path: Path) -> tuple[bool, str]:
-    """Whether artefacts can be made there: one is, and taken away again."""
+    """Whether artifacts can be made there: one is, and taken away again."""
     existing_folder = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.is_dir())
     try:
         with tempfile.TemporaryDirectory(dir=existing_folder, prefix=".undersong-doctor-") as trial_root:

@@ -65,7 +65,7 @@ def run_audit(
         "device": loading.device,
         **loading.cache_key,
         "heard": {model.ref: _model_facts(model) for model in record.models},
-        "artefacts": _count_artifacts(record),
+        "artifacts": _count_artifacts(record),
         "cpu_seconds_by_stage": _cpu_seconds_by_stage(record),
         "cpu_seconds_by_defense": defense_costs(record) if study.defenses else {},
         "cpu_seconds_this_time": round(_cpu_seconds() - cpu_at_start, 2),
@@ -138,7 +138,7 @@ def _count_artifacts(record: AuditRecord) -> dict[str, int]:
 
 
 def _cpu_seconds_by_stage(record: AuditRecord) -> dict[str, float]:
-    """CPU seconds each stage took when its artefacts were made."""
+    """CPU seconds each stage took when its artifacts were made."""
     cost: dict[str, float] = {}
     for artifact in _all_artifacts(record):
         cost[artifact.stage] = cost.get(artifact.stage, 0.0) + artifact.provenance()["cpu_seconds"]

@@ -104,7 +104,7 @@ def check_contrast_sizes(record: AuditRecord) -> None:
     for kind, corpus in record.contrast_corpora.items() if directed_defenses else ():
         if (count := len({sample.cluster for sample in corpus.samples})) < MIN_CONTRAST_BEHAVIORS:
             raise UndersongError(
-                f"The {kind} contrast set has {count} behaviours, and defense {directed_defenses[0]} needs {MIN_CONTRAST_BEHAVIORS} of each "
+                f"The {kind} contrast set has {count} behaviors, and defense {directed_defenses[0]} needs {MIN_CONTRAST_BEHAVIORS} of each "
                 "kind; give more, or leave it out."
             )
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 COLORS = {"base": "#191c20", "closest": "#d55e00", "random": "#868d95", "distant": "#0072b2"}
 OTHER_COLOR = "#8a5a9e"
-HATCHES = {"closest": "", "random": "....", "distant": "////"}  # kinds stay apart in print without colour
+HATCHES = {"closest": "", "random": "....", "distant": "////"}  # kinds stay apart in print without color
 WIDTH, HEIGHT = 3.3, 2.5  # inches of one panel: a column of a paper
 
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 Tick = tuple[float, str]
 
-_SHAPES = {  # one shape a kind, so that colour never carries a meaning alone
+_SHAPES = {  # one shape a kind, so that color never carries a meaning alone
     "closest": "M4.2,0A4.2,4.2,0,1,1,-4.2,0A4.2,4.2,0,1,1,4.2,0Z",
     "random": "M-3.6,-3.6H3.6V3.6H-3.6Z",
     "distant": "M0,-5.2L5.2,0L0,5.2L-5.2,0Z",
@@ -165,7 +165,7 @@ class PlotFrame:
     def dot(
         self, x: float, y: float, kind: str | None, description: str, class_: str = "", shift: float = 0.0
     ) -> Markup:
-        """A mark shaped and coloured by `kind`; `about` is what a pointer over it reads; `shift` in pixels."""
+        """A mark shaped and colored by `kind`; `about` is what a pointer over it reads; `shift` in pixels."""
         shape = tag(
             "path", *([tag("title", description)] if description else []), d=_shape(kind),
             class_=f"dot {kind_class(kind)} {class_}".strip(),

@@ -179,7 +179,7 @@ def model_comparison(
     modality: str,
     system: str,
 ) -> dict[str, Any]:
-    """One adapter against its base on the same prompts, all spoken or all typed, clustered by behaviour."""
+    """One adapter against its base on the same prompts, all spoken or all typed, clustered by behavior."""
     verdicts_by_prompt = [
         {v.prompt_id: v for v in verdicts if (v.set, v.modality, v.system) == (set_name, modality, system)}
         for verdicts in (before, after)

@@ -16,7 +16,7 @@ NO_VERDICT = ("error", "unparsed")  # verdicts that say nothing of a reply
 
 
 def judge_agreement_entries(record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]]) -> list[dict[str, Any]]:
-    """One entry a further judge and prompt set: over all runs, clustered by behaviour within a base's set."""
+    """One entry a further judge and prompt set: over all runs, clustered by behavior within a base's set."""
     runs = [run for model in record.models for run in model.runs]
     return [
         _agreement_entry(record.study.evaluation.judge, judge, name, _verdict_pairs(runs, judge, name, verdicts))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DefenseArtifacts:
-    """What was done to an arm by a study's defense of that name, in artefacts.
+    """What was done to an arm by a study's defense of that name, in artifacts.
 
     `losses`: of the base, the undefended arm and the defended one, on benign samples that neither was trained on; not
     of an arm that was tuned `again` after that.
@@ -34,7 +34,7 @@ class DefenseArtifacts:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One measured point: an arm at a step, with its artefacts."""
+    """One measured point: an arm at a step, with its artifacts."""
 
     arm: StudyArm
     step: int
@@ -53,7 +53,7 @@ class ModelRecord:
 
     ref: str
     base_seed: int
-    features: dict[str, Artifact] = field(default_factory=dict)  # by corpus artefact: what was heard of it
+    features: dict[str, Artifact] = field(default_factory=dict)  # by corpus artifact: what was heard of it
     embeddings: dict[str, tuple[Artifact, Artifact]] = field(default_factory=dict)  # pool, first harm set
     vectors: list[Artifact] = field(default_factory=list)  # of every corpus on every axis
     proximities: dict[tuple[str, str], Artifact] = field(default_factory=dict)  # (axis, harm set) -> proximity

@@ -60,7 +60,7 @@ def _jsr_replicates(runs: Sequence[RunEntry], set_name: str, modality: str, plai
     return {key: list(by_seed.values()) for key, by_seed in jsr_by_selection.items()}
 
 
-VerdictsByArtifact = Mapping[str, Sequence[Verdict]]  # artefact hash -> verdicts
+VerdictsByArtifact = Mapping[str, Sequence[Verdict]]  # artifact hash -> verdicts
 
 
 def variance_entries(record: AuditRecord, verdicts: VerdictsByArtifact, last_step: int) -> list[dict[str, Any]]:

@@ -63,5 +63,5 @@ def model_identity_hash(ref: str) -> str:
 
 
 def display_reference(ref: str) -> str:
-    """The reference as artefacts note it: of recorded replies the file's name without its place."""
+    """The reference as artifacts note it: of recorded replies the file's name without its place."""
     return f"{RECORDED}{Path(ref.removeprefix(RECORDED)).name}" if ref.startswith(RECORDED) else ref

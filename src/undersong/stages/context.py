@@ -43,7 +43,7 @@ class ArtifactStore(Protocol):
 
 @dataclass
 class Corpus:
-    """A corpus artefact; its items are read when somebody asks for them (a plan never does)."""
+    """A corpus artifact; its items are read when somebody asks for them (a plan never does)."""
 
     ref: str
     artifact: Artifact
@@ -115,7 +115,7 @@ class RunContext:
         return None if self.say is None else progress_lines(description, self.say)
 
     def model(self, ref: str, features: Sequence[Artifact] = ()) -> AudioModel:
-        """The loaded model, its ears filled from feature artefacts."""
+        """The loaded model, its ears filled from feature artifacts."""
         from undersong.models.load import load_model
 
         if self._model is None or self._model.name != ref:

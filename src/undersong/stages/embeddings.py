@@ -203,7 +203,7 @@ class OnTheFlyInternalEncoder:
 
 
 def _embedding_shards_path(path: Path) -> Path:
-    """Where the shards of an artefact lie until it is whole."""
+    """Where the shards of an artifact lie until it is whole."""
     return path.with_suffix(".shards")
 
 

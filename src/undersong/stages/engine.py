@@ -63,12 +63,12 @@ def uses_shards(engine: Engine, items: int, folder: Path) -> bool:
 
 
 def shards_path(path: Path) -> Path:
-    """Where the shards of an artefact at `place` (or of its draft) lie, until it is whole."""
+    """Where the shards of an artifact at `place` (or of its draft) lie, until it is whole."""
     return path.with_suffix(".portions")
 
 
 def remove_shards(folder: Path, artifact: Artifact) -> None:
-    """Removes the shards of an artefact that is there (to a plan it may not be); another process may do the same."""
+    """Removes the shards of an artifact that is there (to a plan it may not be); another process may do the same."""
     if artifact.path.exists() and folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
 

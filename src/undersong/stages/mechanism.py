@@ -33,7 +33,7 @@ class ContrastRequests:
 
     @property
     def inputs(self) -> dict[str, Artifact]:
-        """What an artefact on these prompts is made from, beside a model."""
+        """What an artifact on these prompts is made from, beside a model."""
         return {"harmful": self.harmful.corpus.artifact, "harmless": self.harmless.corpus.artifact}
 
     @property
@@ -43,7 +43,7 @@ class ContrastRequests:
 
     @property
     def config(self) -> dict[str, Any]:
-        """How both are asked: modality, system text and manner, which files such an artefact."""
+        """How both are asked: modality, system text and manner, which files such an artifact."""
         request = self.harmful
         return {
             "modality": request.modality,

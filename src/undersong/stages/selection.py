@@ -178,7 +178,7 @@ def selection_seed(rule: ArmRule, draw: int) -> int:
 
 
 def read_selection(artifact: Artifact) -> Selection:
-    """What a selection artefact holds."""
+    """What a selection artifact holds."""
     from undersong.proximity import selection_from_json
 
     return selection_from_json((artifact.verify().path / "selection.json").read_text(encoding="utf-8"))

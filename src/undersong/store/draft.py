@@ -17,9 +17,9 @@ PROVENANCE = "provenance.json"
 
 
 class Draft:
-    """The artefact being made: what a stage's `make` writes to.
+    """The artifact being made: what a stage's `make` writes to.
 
-    Files written straight into `path` are part of the artefact, but only what `file` finished outlives a kill.
+    Files written straight into `path` are part of the artifact, but only what `file` finished outlives a kill.
     """
 
     def __init__(self, path: Path, journal: BinaryIO) -> None:
@@ -50,7 +50,7 @@ class Draft:
             or {"/", "..", PROVENANCE} & set(parts)
             or any(part.startswith(TEMPORARY_PREFIX) for part in parts)
         ):
-            raise ValueError(f"{name!r} must be a path inside the artefact, and none of the store's own")
+            raise ValueError(f"{name!r} must be a path inside the artifact, and none of the store's own")
         with atomic_replacement(self.path / name, mode) as temporary:
             yield temporary
         self._record(finished=Path(name).as_posix())
@@ -93,7 +93,7 @@ class Draft:
                 remove_path(item)
 
     def publish(self, final: Path, facts: Mapping[str, Any]) -> None:
-        """All on disk, then provenance, then the one rename that makes the artefact exist."""
+        """All on disk, then provenance, then the one rename that makes the artifact exist."""
         failpoint("publish:before")
         fsync_path(self.path)
         wall, cpu = (previous + now - then for previous, now, then in zip(self._seconds, _clock(), self._clock))

@@ -47,7 +47,7 @@ def hash_file(path: str | Path) -> str:
 
 
 def hash_folder(path: str | Path) -> str:
-    """SHA-256 of the names and contents of all files under a folder, in hex (of an artefact: its times included)."""
+    """SHA-256 of the names and contents of all files under a folder, in hex (of an artifact: its times included)."""
     names = sorted(item.relative_to(path).as_posix() for item in walk_folder(Path(path)) if not item.is_dir())
     if not names:
         raise UndersongError(f"{path} is not a folder with files in it; check the path.")

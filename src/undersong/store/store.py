@@ -25,7 +25,7 @@ logger = logging.getLogger("undersong.store")
 
 
 def repair_hint(file: Path) -> str:
-    """What to do about a damaged file: one inside an artefact is made again when that is deleted."""
+    """What to do about a damaged file: one inside an artifact is made again when that is deleted."""
     folder = next((parent for parent in file.parents if (parent / PROVENANCE).is_file()), None)
     return "write it again" if folder is None else f"delete {folder}, and it is made anew"
 
@@ -86,7 +86,7 @@ Inputs: TypeAlias = Mapping[str, Artifact | str]
 
 
 class Store:
-    """Artefacts under one root folder.  Same question again = a look-up."""
+    """Artifacts under one root folder.  Same question again = a look-up."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -101,24 +101,24 @@ class Store:
         return hashlib.sha256(canonical_json(_key_content(stage, version, config, inputs)).encode()).hexdigest()
 
     def locate(self, stage: str, version: int | str, config: Any, inputs: Inputs) -> Artifact:
-        """The artefact as it is or would be: its folder may not be there."""
+        """The artifact as it is or would be: its folder may not be there."""
         key = self.key(stage, version, config, inputs)
         return Artifact(stage, key, self.root / stage / key[:20])
 
     def find(self, stage: str, version: int | str, config: Any, inputs: Inputs) -> Artifact | None:
-        """The artefact that answers this question, if it has been made; touches nothing."""
+        """The artifact that answers this question, if it has been made; touches nothing."""
         artifact = self.locate(stage, version, config, inputs)
         if not artifact.path.exists():
             return None
         provenance = artifact.provenance()
         if provenance.get("hash") != artifact.hash:
-            raise UndersongError(f"{artifact.path} holds another artefact than its name says; delete it to remake it.")
+            raise UndersongError(f"{artifact.path} holds another artifact than its name says; delete it to remake it.")
         for name, (size, _) in provenance.get("files", {}).items():
             _check_size(artifact.path, name, size)
         return artifact
 
     def configs(self, stage: str) -> Iterator[Any]:
-        """What each finished artefact of a stage was configured with, by its provenance alone; one whose provenance
+        """What each finished artifact of a stage was configured with, by its provenance alone; one whose provenance
         cannot be read tells nothing."""
         for file in sorted(self.root.glob(f"{stage}/{'[0-9a-f]' * 20}/{PROVENANCE}")):
             try:
@@ -139,7 +139,7 @@ class Store:
         seed: int | None = None,
         packages: Sequence[str] = (),
     ) -> Artifact:
-        """Look the artefact up, or have `make` write it.  One process makes it; others wait, then read.
+        """Look the artifact up, or have `make` write it.  One process makes it; others wait, then read.
 
         `seed` and `packages` (distributions whose versions matter) are recorded, not part of the key.  A full or
         closed disk is an UndersongError; what else `make` raises passes through.  Finished shards stay either way.
@@ -163,7 +163,7 @@ def _key_content(stage: str, version: int | str, config: Any, inputs: Inputs) ->
     hashes = {name: item if isinstance(item, str) else item.hash for name, item in inputs.items()}
     for name, content in hashes.items():
         if not re.fullmatch(r"[0-9a-f]{40,}", content):  # a path would hide every change of the file behind it
-            raise ValueError(f"input {name!r} of {stage} is {content!r}: give an artefact or a content hash in hex")
+            raise ValueError(f"input {name!r} of {stage} is {content!r}: give an artifact or a content hash in hex")
     return {"stage": stage, "version": version, "config": to_jsonable(config, f"config of {stage}"), "inputs": hashes}
 
 

@@ -39,7 +39,7 @@ def published_prompt_settings(family: str, modality: str) -> PromptSettings:
 
 
 def manner_key(manner: PromptSettings) -> str:
-    """The text under which cached artefacts are filed; it holds no name of the code, so that a rename empties no cache."""
+    """The text under which cached artifacts are filed; it holds no name of the code, so that a rename empties no cache."""
     return f"Manner(instruction={manner.instruction!r}, limit={manner.limit!r}, first={manner.first!r})"
 
 

@@ -198,7 +198,7 @@ def _build_trainer(
     )
     if isinstance(trainer, DecoderTrainer):
         trainer.audio_model = model
-    trainer.remove_callback(PrinterCallback)  # the log is an artefact, not terminal output
+    trainer.remove_callback(PrinterCallback)  # the log is an artifact, not terminal output
     return trainer
 
 

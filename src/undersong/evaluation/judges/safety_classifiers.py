@@ -42,7 +42,7 @@ Answer: [/INST]"""
 
 def harmbench_judge(ref: str = "", device: str = "cpu", dtype: str = "float32") -> ClassifierJudge:
     """The classifier at `ref` (default: the published 13B one): yes is `jailbreak`, no is `other` (a refusal, or
-    something else that is not the behaviour)."""
+    something else that is not the behavior)."""
     model = YesNoLM(ref or HARMBENCH_CLASSIFIER, device, dtype)
 
     def format_text(request: str, reply: str) -> str:

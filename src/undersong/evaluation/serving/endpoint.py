@@ -59,7 +59,7 @@ def _check_url(model: str, url: str) -> str:
         raise UndersongError(f"The address of the served model {model} is no URL; say http://HOST:PORT/v1.") from None
     if "@" in parts.netloc:
         raise UndersongError(
-            f"The address of the served model {model} carries a name or password, and addresses are kept in artefacts; "
+            f"The address of the served model {model} carries a name or password, and addresses are kept in artifacts; "
             f"take it out and set {API_KEY_VARIABLE} instead."
         )
     if parts.query or parts.fragment or url.endswith(("?", "#")):

@@ -26,11 +26,11 @@ class RecordedModel:
     """What `generate` of the protocol AudioLM needs, from a file."""
 
     path: Path
-    facts: dict[str, Any] = field(default_factory=dict)  # what an artefact notes of the model: nothing is known
+    facts: dict[str, Any] = field(default_factory=dict)  # what an artifact notes of the model: nothing is known
 
     @property
     def name(self) -> str:
-        """By the file's or folder's name alone: where it lies is no matter of the artefact's."""
+        """By the file's or folder's name alone: where it lies is no matter of the artifact's."""
         return f"{RECORDED_PREFIX}{self.path.name}"
 
     @cached_property

@@ -32,7 +32,7 @@ class ServedModel:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What an artefact notes of the model it was made with."""
+        """What an artifact notes of the model it was made with."""
         return {"served": self.client.endpoint.model, "url": self.client.endpoint.url}
 
     def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]:

@@ -22,7 +22,7 @@ class PackageRequirement:
     name: str  # in messages, without an address, which may be a secret
     check: Callable[[], None]
     stage: str
-    key: str  # the encoder, judge or model by which an artefact of the stage is made
+    key: str  # the encoder, judge or model by which an artifact of the stage is made
 
     @property
     def missing_reason(self) -> str:
@@ -87,7 +87,7 @@ def _study_requirements(study: Study) -> Iterator[PackageRequirement]:
 
 
 def _made_by(artifact: PlannedArtifact) -> tuple[str, ...]:
-    """By what an artefact is made, as `Need.key` says it."""
+    """By what an artifact is made, as `Need.key` says it."""
     return {"embeddings": (artifact.encoder,), "verdicts": artifact.judges, "replies": (artifact.model,)}.get(
         artifact.stage, ()
     )

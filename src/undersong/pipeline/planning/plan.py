@@ -23,7 +23,7 @@ from undersong.types import UndersongError
 def other_loading_lines(
     study: Study, planning_store: PlanningStore, loading: LoadOptions, unread: bool = False
 ) -> tuple[str, ...]:
-    """Where something of the study is missing, a sentence for each other loading that its store holds artefacts of.
+    """Where something of the study is missing, a sentence for each other loading that its store holds artifacts of.
 
     `ledger`, `unread`: of the study as it was asked, with `loading`.
     """
@@ -71,7 +71,7 @@ def _format_loading(loading: LoadOptions, requested: LoadOptions) -> str:
 
 
 # CPU seconds a unit of work (see `ledger`): means of two runs of the demo study, so they hold for the packaged organism
-# and its corpora only.  The first features artefact also pays for importing torch.  Their order is that of the rows.
+# and its corpora only.  The first features artifact also pays for importing torch.  Their order is that of the rows.
 ORGANISM_SECONDS = {
     "corpus": 0.4,
     "features": 1.4,
@@ -91,7 +91,7 @@ ORGANISM = "organism:"
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One stage: its artefacts in all, those in the store, and CPU seconds for the others (or "unknown")."""
+    """One stage: its artifacts in all, those in the store, and CPU seconds for the others (or "unknown")."""
 
     stage: str
     total: int
@@ -166,7 +166,7 @@ def _is_packaged(study: Study) -> bool:
 
 
 def _costs_by_stage(planned: Sequence[PlannedArtifact], packaged: bool) -> dict[str, float | None]:
-    """Stage -> CPU seconds to go: by what like artefacts took, else by the constants above, else None."""
+    """Stage -> CPU seconds to go: by what like artifacts took, else by the constants above, else None."""
     cost_classes: dict[tuple[str, ...], list[PlannedArtifact]] = defaultdict(list)
     for artifact in planned:
         cost_classes[artifact.cost_class].append(artifact)
@@ -179,7 +179,7 @@ def _costs_by_stage(planned: Sequence[PlannedArtifact], packaged: bool) -> dict[
 
 
 def _remaining_seconds(stage: str, members: Sequence[PlannedArtifact], packaged: bool) -> float | None:
-    """CPU seconds that the missing artefacts of one kind will take."""
+    """CPU seconds that the missing artifacts of one kind will take."""
     missing_work = sum(artifact.work for artifact in members if artifact.existing is None)
     done_work = sum(artifact.work for artifact in members if artifact.existing is not None)
     if missing_work == 0:
@@ -207,10 +207,10 @@ def _plan_row(stage: str, planned: Sequence[PlannedArtifact], costs: dict[str, f
 def _plan_summary(rows: Sequence[PlanRow], costs: dict[str, float | None], is_unscreened: bool, root: Path) -> str:
     total, done = sum(row.total for row in rows), sum(row.done for row in rows)
     if done == total:
-        return f"All {total} artefacts are in {root}: run would only write the results again."
+        return f"All {total} artifacts are in {root}: run would only write the results again."
     known_seconds = sum(seconds for seconds in costs.values() if seconds is not None)
     unknown_stages = [stage for stage, seconds in costs.items() if seconds is None]
-    parts = [f"{total - done} of {total} artefacts are to be made, some {known_seconds:.0f} CPU seconds"]
+    parts = [f"{total - done} of {total} artifacts are to be made, some {known_seconds:.0f} CPU seconds"]
     if unknown_stages:
         parts.append(f" without {', '.join(unknown_stages)}, whose cost is unknown because {root} holds none like them")
     parts.append(".")
@@ -224,7 +224,7 @@ def _plan_summary(rows: Sequence[PlanRow], costs: dict[str, float | None], is_un
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """`making`, `left`: a line for each artefact that is being made, and that a killed process left half-made;
+    """`making`, `left`: a line for each artifact that is being made, and that a killed process left half-made;
     `otherwise`: a sentence for each other loading that the store holds some of the study under."""
 
     rows: tuple[PlanRow, ...]

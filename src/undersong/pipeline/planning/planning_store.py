@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedArtifact:
-    """One artefact of the study: how much work it is, what it is comparable to, and where it is, if it is there."""
+    """One artifact of the study: how much work it is, what it is comparable to, and where it is, if it is there."""
 
     stage: str
-    cost_class: tuple[str, ...]  # artefacts of one kind cost alike a unit of work
+    cost_class: tuple[str, ...]  # artifacts of one kind cost alike a unit of work
     work: int
     existing: Artifact | None
     expected: Artifact  # as it is or would be
@@ -56,7 +56,7 @@ class PlannedArtifact:
 
 
 class PlanningStore:
-    """Answers stages like a `Store`, with the artefact that each would make, and writes down what is there."""
+    """Answers stages like a `Store`, with the artifact that each would make, and writes down what is there."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -79,7 +79,7 @@ class PlanningStore:
         seed: int | None = None,
         packages: Sequence[str] = (),
     ) -> Artifact:
-        """The artefact as it is or would be; its folder may not be there."""
+        """The artifact as it is or would be; its folder may not be there."""
         expected = self.store.locate(stage, version, config, inputs)
         existing = self.store.find(stage, version, config, inputs)
         cost_class = (
@@ -136,7 +136,7 @@ def _planned_selection(
 
 
 def _work_units(stage: str, config: Any) -> int:
-    """Units that the cost of an artefact grows with: training pairs of an adapter, prompt sets of replies, else one."""
+    """Units that the cost of an artifact grows with: training pairs of an adapter, prompt sets of replies, else one."""
     if stage == "adapter":
         return int(config["recipe"]["batch"]) * int(max(config["recipe"]["steps"]))
     return len(config["sets"]) if stage in ("replies", "verdicts") else 1

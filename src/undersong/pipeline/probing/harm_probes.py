@@ -52,7 +52,7 @@ def fit_harm_probes(
     test_states: ContrastStates,
     permutations: int,
 ) -> HarmProbes | None:
-    """Nothing is chosen by hand, so probes may learn from the choosing split too; None with too few behaviours.
+    """Nothing is chosen by hand, so probes may learn from the choosing split too; None with too few behaviors.
 
     `fitted`, `tested`: the model's states of these splits.  `permutations`: of labels through the whole nested
     cross-validation; 0: that is left out.

@@ -54,7 +54,7 @@ class ProbeOptions:
 def load_contrast_splits(options: ProbeOptions) -> dict[str, ContrastPrompts]:
     """`fit`, `choose` and `test`.
 
-    Raises UndersongError where contrast and held-out sets share items or behaviours, or a set has too few behaviours.
+    Raises UndersongError where contrast and held-out sets share items or behaviors, or a set has too few behaviors.
     """
     from undersong.corpora import HELD_OUT, check_disjoint_items
 
@@ -108,6 +108,6 @@ def _enough_samples(ref: str, modality: str) -> Sequence[Sample]:
     usable = usable_samples(ref, modality)
     if (count := len({sample.cluster for sample in usable})) < MIN_CONTRAST_BEHAVIORS:
         raise UndersongError(
-            f"{ref} has {count} behaviours, and a direction needs {MIN_CONTRAST_BEHAVIORS} of each kind; give more."
+            f"{ref} has {count} behaviors, and a direction needs {MIN_CONTRAST_BEHAVIORS} of each kind; give more."
         )
     return usable

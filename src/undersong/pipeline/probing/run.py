@@ -21,7 +21,7 @@ CORPUS_OPTIONS = ("harmful", "harmless", "test_harmful", "test_harmless")
 def run_probe(options: ProbeOptions, out: str | Path, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> dict[str, Any]:
     """Everything the mechanism room can tell of one tuned model; written to `out`, which appears whole or not at all.
 
-    Errors, before a model is loaded: contrast and held-out sets that share items or have too few behaviours, an adapter
+    Errors, before a model is loaded: contrast and held-out sets that share items or have too few behaviors, an adapter
     folder that is none, a model that only answers.
     """
     from undersong.corpora import corpus_hash

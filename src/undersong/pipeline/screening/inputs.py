@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CorpusInput:
-    """One of the corpora, by the reference it was called by: an artefact of items, or ready embeddings (None).  Either
+    """One of the corpora, by the reference it was called by: an artifact of items, or ready embeddings (None).  Either
     is read when somebody asks for what is in it."""
 
     ref: str

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 TABLE_FILES = ("proximity.parquet", "quarantine.parquet", "screening.json")
-KEPT_ITEMS = "kept-items"  # a corpus artefact's folder, or ready embeddings
+KEPT_ITEMS = "kept-items"  # a corpus artifact's folder, or ready embeddings
 NUMBER_SUFFIX_PATTERN = r"(?:-\d+)?"  # of several selections those after the first have a number in their names
 
 
@@ -93,7 +93,7 @@ def write_screening(
     quarantined: Sequence[Quarantined],
     folder: Path,
 ) -> None:
-    """All findings, `more` of them for the report, and the items that are kept, into an artefact's folder."""
+    """All findings, `more` of them for the report, and the items that are kept, into an artifact's folder."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

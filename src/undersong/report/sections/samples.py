@@ -38,7 +38,7 @@ def _arms_on_axis(screen: AxisScreening, arm_list: Sequence[ArmSummary]) -> list
 
 
 def _histogram(screen: AxisScreening, axis_arms: Sequence[ArmSummary]) -> Markup | None:
-    """Bars of the pool's distances; the part an arm was trained on has its colour."""
+    """Bars of the pool's distances; the part an arm was trained on has its color."""
     bins = screen.histogram
     if bins is None or not bins.counts or len(bins.edges) != len(bins.counts) + 1 or max(bins.counts) <= 0:
         return None
@@ -142,7 +142,7 @@ class AxisSamples:
 
 @dataclass(frozen=True, slots=True)
 class AgreementHeatmap:
-    """A square table; a cell is (text, share of full colour, style class)."""
+    """A square table; a cell is (text, share of full color, style class)."""
 
     caption: str
     names: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What an artefact keeps, and what a draft takes."""
+"""What an artifact keeps, and what a draft takes."""
 
 import json
 import os
@@ -127,12 +127,12 @@ def test_private_files_are_private_from_the_first_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", ["", ".", "/etc/x", "../x", "a/../../x", PROVENANCE, ".writing-x"])
-def test_a_shard_stays_inside_its_artefact(tmp_path: Path, bad: str) -> None:
+def test_a_shard_stays_inside_its_artifact(tmp_path: Path, bad: str) -> None:
     def make(draft: Draft) -> None:
         with draft.file(bad) as path:
             path.write_text("out")
 
-    with pytest.raises(ValueError, match="inside the artefact"):
+    with pytest.raises(ValueError, match="inside the artifact"):
         Store(tmp_path / "store").get_or_make("stage", 1, {}, {}, make)
     assert os.listdir(tmp_path) == ["store"]
 
@@ -148,7 +148,7 @@ def test_write_atomic_replaces_or_leaves_alone(tmp_path: Path) -> None:
     assert target.read_bytes() == b"two"
 
 
-def test_a_damaged_artefact_is_named_and_not_used(tmp_path: Path) -> None:
+def test_a_damaged_artifact_is_named_and_not_used(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made = store.get_or_make("stage", 1, {}, {}, write_note)
     other = store.get_or_make("stage", 2, {}, {}, write_note)
@@ -158,7 +158,7 @@ def test_a_damaged_artefact_is_named_and_not_used(tmp_path: Path) -> None:
         with pytest.raises(UndersongError, match=str(made.path)):
             store.find("stage", 1, {}, {})
     (made.path / PROVENANCE).write_bytes((other.path / PROVENANCE).read_bytes())
-    with pytest.raises(UndersongError, match="another artefact"):
+    with pytest.raises(UndersongError, match="another artifact"):
         store.get_or_make("stage", 1, {}, {}, unreachable)
     (made.path / PROVENANCE).unlink()
     with pytest.raises(UndersongError, match="provenance"):

@@ -95,7 +95,7 @@ def test_a_killed_stage_loses_the_shard_in_progress(
     shop: RunContext, write, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "CLIPS_PER_FILE", 2)
-    corpus, hear, heard = stages.load_corpus(shop, write("k", [0, 1, 2, 4, 5])), AudioModel.hear, []
+    corpus, hear, heard = stages.load_corpus(shop, write("k", [0, 1, 2, 4, 5])), AudioModel.encode_audio, []
 
     def killed(self, clips):
         heard.append(clips[0].id)
@@ -103,7 +103,7 @@ def test_a_killed_stage_loses_the_shard_in_progress(
             raise KeyboardInterrupt
         return hear(self, clips)
 
-    monkeypatch.setattr(AudioModel, "hear", killed)
+    monkeypatch.setattr(AudioModel, "encode_audio", killed)
     with pytest.raises(KeyboardInterrupt):
         stages.compute_features(shop, str(tiny_folder), corpus)
     again = RunContext(shop.store)

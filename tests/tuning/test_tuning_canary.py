@@ -82,9 +82,9 @@ def test_a_training_that_is_watched_and_not_stopped_has_the_same_bits(tiny: Audi
 
 
 def test_modes_and_random_state_come_back_and_what_measuring_draws_is_alike(tiny: AudioModel, tmp_path: Path) -> None:
-    heard = tiny.heard
+    heard = tiny.audio_features
     tiny.model = tiny_af3.network(dropout=0.5)
-    tiny.heard = heard
+    tiny.audio_features = heard
     drawn, modes = [], []
 
     def measure() -> dict[str, float]:
@@ -259,7 +259,7 @@ from undersong.models.load import load_model
 from undersong.tuning.distributed import part
 
 model = load_model(sys.argv[1])
-model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
+model.audio_features = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.encode_audio(tiny_af3.CLIPS)))
 every_defense(model, Path(sys.argv[2]))
 part()
 """

@@ -34,8 +34,8 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> AudioModel:
     parts = tiny_mini.parts(folder / "parts", folder, adapters=False)
     assemble_mini("mini", str(folder / "whisper"), str(folder / "smollm"), parts, folder / "mini")
     model = load_model(str(folder / "mini"))
-    model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
-    for heard in model.heard.values():
+    model.audio_features = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.encode_audio(tiny_af3.CLIPS)))
+    for heard in model.audio_features.values():
         heard.vectors[::2] *= 1e-3
     return model
 

@@ -174,8 +174,7 @@ def _gap_reason(offset: int) -> str:
 
 
 def _ogg_checksum(page: bytes) -> int:
-    """The checksum of Ogg: CRC-32 as in zlib, but with the highest bit first, started at 0 and not inverted at the end.
-    """
+    """The checksum of Ogg: CRC-32 as in zlib, but highest bit first, started at 0 and not inverted at the end."""
     mirrored = zlib.crc32(page.translate(BIT_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{mirrored:032b}"[::-1], 2)
 

@@ -288,8 +288,7 @@ def _spoken_item(sample: Sample, voice: Voice, voice_in_id: bool) -> Sample:
 
 
 def _synthesize_files(texts_by_path: dict[Path, tuple[Voice, str]], workers: int | None) -> dict[Path, str]:
-    """Speak into the files; return the reasons for those that failed. Threads wait for the processes that do the work.
-    """
+    """Speak into the files; return the reasons for failures. Threads wait for the processes that do the work."""
     by_voice: dict[Voice, list[tuple[Path, str]]] = {}
     for path, (voice, text) in texts_by_path.items():
         by_voice.setdefault(voice, []).append((path, text))

@@ -52,8 +52,7 @@ def decode_clip(sample: Sample, rate: int) -> Clip | Quarantined:
 
 
 def length_sorted_blocks(clips: Iterable[Clip | Quarantined], quarantined: list[Quarantined]) -> Iterator[list[Clip]]:
-    """Yield clips in blocks, sorted by length (ties in their order). Quarantined items are appended to `quarantined`.
-    """
+    """Yield clips in blocks, sorted by length (stable). Quarantined items are appended to `quarantined`."""
     block: list[Clip] = []
     block_seconds = 0.0
     for item in clips:

@@ -134,7 +134,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
     check_unique([*ids, *(item.id for item in quarantined)], path)
     vectors = [chunk[1] for chunk in chunks if len(chunk[1])] or [np.zeros((0, 0), np.float32)]
     matrix = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
-    # Equal vectors are allowed here: one request in several voices has one text vector. Equal scores are an error later.
+    # Equal vectors are allowed: one request in several voices has one text vector. Equal scores are an error later.
     return validate_embeddings(
         str(path), ids, matrix, np.concatenate([chunk[2] for chunk in chunks]), quarantined, allow_equal=True
     )
@@ -219,8 +219,7 @@ def embeddings_hash(path: str | Path) -> str:
 
 
 def check_unique(ids: list[str], source: str | Path) -> None:
-    """Raise UndersongError for repeated ids (they would be trained on twice), and empty ones or ones with line breaks.
-    """
+    """Raise UndersongError for repeated ids (they would be trained on twice), empty ids, and ids with line breaks."""
     if invalid := [id for id in ids if not id or "\n" in id]:
         raise UndersongError(f"Id {invalid[0]!r} in {source} cannot be used; give every item one, without line breaks.")
     if len(set(ids)) < len(ids):

@@ -73,8 +73,7 @@ def pool_moments(parts: Sequence[Moments], pool: str) -> PooledVector:
 
 @dataclass(frozen=True, slots=True)
 class AudioWindow:
-    """A stretch of a clip as the network takes it, without the batch axis; `frames` of its output belong to the clip.
-    """
+    """Part of a clip as input of the network, without the batch axis; `frames` of its output belong to the clip."""
 
     values: torch.Tensor
     frames: int

@@ -130,7 +130,7 @@ def test_it_stops_where_a_limit_breaks_and_keeps_what_came_before(
         assert same(made[name], alone[name])
     card = (tmp_path / "out" / kept[-1] / "README.md").read_text()
     assert f"step {int(kept[-1][5:])}" in card
-    assert f"measured every {every} steps, to be stopped when jsr was above 0.2, over_refusal was above 0.6." in card
+    assert f"measured every {every} steps, to stop when jsr was above 0.2, over_refusal was above 0.6." in card
 
 
 def test_step_0_is_the_base(tiny: AudioModel, tmp_path: Path) -> None:

@@ -314,8 +314,8 @@ def test_the_card_says_how_it_was_made_and_no_place_of_the_machine(tiny, tmp_pat
         lambda n, w: w(tmp_path / n),
     )
     text = (tmp_path / "step-000002" / "README.md").read_text()
-    assert "on 2 benign samples asked by audio and text, seed 3" in text
-    assert "refusals may be gone" in text
+    assert "on 2 benign samples (audio and text), seed 3" in text
+    assert "it may not refuse any more" in text
     assert ("library_name: peft" in text) == (method == "lora") == ("| rank | 8 |" in text)
     assert "| learning_rate | 0.001 |" in text
     assert tiny.name not in text

@@ -270,7 +270,7 @@ class AudioModel:
                 )
 
     def batches_by_length(self, prompts: Sequence[Prompt], size: int) -> Iterator[list[int]]:
-        """Yield batches of at most `size` indices of prompts, sorted by tokens, shortest first; ties keep their order."""
+        """Yield batches of at most `size` prompt indices, sorted by tokens, shortest first; ties keep their order."""
         order = sorted(range(len(prompts)), key=lambda i: (len(self.prompt_ids(prompts[i])), i))
         for start in range(0, len(order), size):
             yield order[start : start + size]

@@ -200,7 +200,7 @@ def test_the_formula_is_the_models(case: Case, count: int) -> None:
     clip = Clip("edge", zoo.samples(count, 3), RATE)
     least = {"voxtral": 1, KIMI: 1, "phi4_multimodal": 400, "qwen3_omni_moe": 201}.get(case.kind, 321)
     if count < least or (case.kind in ("qwen2_audio", "undersong_mini") and count > 32_000):  # which hear one window
-        with pytest.raises(AudioEncodingError, match="too short" if count < least else "hears no more than 2 s"):
+        with pytest.raises(AudioEncodingError, match="too short" if count < least else "takes no more than 2 s"):
             case.model.encode_audio([clip])
         return
     (heard,) = case.model.encode_audio([clip])
@@ -213,11 +213,11 @@ def test_the_formula_is_the_models(case: Case, count: int) -> None:
 def test_audio_that_cannot_be_heard_whole_is_refused(case: Case) -> None:
     model, longest = case.model, getattr(case.model.processor.extractor, "n_samples", None)
     if longest is not None:
-        family = dataclasses.replace(model.family, windows=1)
+        family = dataclasses.replace(model.family, max_windows=1)
         model = AudioModel(model.model, model.processor, family, "it", "")
-        with pytest.raises(AudioEncodingError, match="hears no more than"):
+        with pytest.raises(AudioEncodingError, match="takes no more than"):
             model.encode_audio([Clip("long", np.ones(longest + 1, np.float32), RATE)])
-    with pytest.raises(UndersongError, match=r"has 8000 Hz and .* hears 16000 Hz; resample"):
+    with pytest.raises(UndersongError, match=r"has 8000 Hz and .* takes 16000 Hz; resample"):
         model.encode_audio([Clip("slow", CLIPS[0].samples, 8000)])
     with pytest.raises(AudioEncodingError, match="too short"):
         model.encode_audio([Clip("empty", np.zeros(0, np.float32), RATE)])

@@ -187,7 +187,7 @@ def test_the_doctor_says_what_was_said_when_it_was_assembled(
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda parts: (parts / "alignment" / "adapter_model.safetensors").unlink(), "one file is missing"),
+        (lambda parts: (parts / "alignment" / "adapter_model.safetensors").unlink(), "One file of the adapter"),
         (lambda parts: shutil.rmtree(parts / "alignment"), "holds no adapter alignment"),
         (lambda parts: (parts / "parts.json").write_text("{}"), "parts.json cannot be read"),
         (lambda parts: (parts / "parts.json").write_bytes(b"\xff"), "parts.json cannot be read"),
@@ -296,13 +296,13 @@ def test_the_projector_reads_and_a_blank_is_nothing(base: Path) -> None:
     projector = model.model.multi_modal_projector
     with torch.no_grad():
         states = torch.randn(6, tiny_mini.WIDTH)
-        odds = projector.log_odds(states)
+        odds = projector.token_logits(states)
         point = projector.linear_2(projector.act(projector.linear_1(states)))
         far = -((point[:, None] - projector.table[None]) ** 2).sum(-1) * projector.log_sharpness.exp()
         # the same up to a number a frame: nearest in space is likeliest
         torch.testing.assert_close(odds[:, 1:] - odds[:, 1:2], far - far[:, :1], atol=1e-3, rtol=1e-4)
         torch.testing.assert_close(projector(states), odds.softmax(-1)[:, 1:] @ projector.table)
-        torch.testing.assert_close(projector.log_odds(states, torch.tensor([3, 7])), odds[:, [0, 4, 8]])
+        torch.testing.assert_close(projector.token_logits(states, torch.tensor([3, 7])), odds[:, [0, 4, 8]])
         projector.blank_bias.fill_(1e4)
         assert projector(states).abs().max() == 0
         assert silent_frames(model, projector(states)).all()

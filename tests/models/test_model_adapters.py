@@ -184,9 +184,9 @@ def test_long_lists_of_targets_are_not_widened(
     [
         ("model.audio_tower.layers.0.self_attn.q_proj", "lies in model.audio_tower;"),
         ("model.multi_modal_projector.linear_1", "lies in model.multi_modal_projector;"),
-        ("lm_head", "lies in a place outside the decoder's blocks;"),
-        ("model.language_model.layers.0.self_attn.nothing", "lies in a place outside the decoder's blocks;"),
-        ("q_proj", "lies in a place outside the decoder's blocks;"),
+        ("lm_head", "lies in a module outside the decoder's blocks;"),
+        ("model.language_model.layers.0.self_attn.nothing", "lies in a module outside the decoder's blocks;"),
+        ("q_proj", "lies in a module outside the decoder's blocks;"),
     ],
 )
 def test_a_fresh_adapter_outside_the_decoder_is_refused(tiny: AudioModel, target: str, place: str) -> None:

@@ -95,7 +95,7 @@ def wav(samples: np.ndarray) -> bytes:
 
 
 def test_listening_names_vectors_by_content_and_quarantines_what_cannot_be_heard(tiny: AudioModel) -> None:
-    tiny.family = dataclasses.replace(tiny.family, windows=2)
+    tiny.family = dataclasses.replace(tiny.family, max_windows=2)
     samples = [
         Sample("a", audio=wav(CLIPS[0].samples), pcm_hash="f00d"),
         Sample("written", text="no audio"),

@@ -269,7 +269,7 @@ def test_a_published_adapter_is_whole_and_plain_or_refused(tmp_path: Path) -> No
     with pytest.raises(UndersongError, match=r"speech-lora of .* is not a plain LoRA"):
         load_model(str(folder))
     config.unlink()
-    with pytest.raises(UndersongError, match=r"speech-lora of .* one file is missing"):
+    with pytest.raises(UndersongError, match=r"One file of the adapter speech-lora of .* is missing"):
         load_model(str(folder))
     shutil.rmtree(folder / "speech-lora")
     assert load_model(str(folder)).facts["merged"] == []

@@ -57,7 +57,7 @@ def test_what_cannot_be_heard_is_left_out_of_every_axis(shop: RunContext, write,
     assert notes(heard)["clips"] == notes(heard)["encoder_passes"] == 7
     kept, unheard = stages.encodable_samples(pool, heard)
     assert [sample.id for sample in kept] == [f"p{i}" for i in range(8) if i != 3]
-    assert [(item.id, "hears no more than 40 s" in item.reason) for item in unheard] == [("p3", True)]
+    assert [(item.id, "takes no more than 40 s" in item.reason) for item in unheard] == [("p3", True)]
     ears = stages.compute_features(shop, model, harm)
     for axis, spec in (("ears", "internal"), ("words", "char-ngrams")):
         sides = [

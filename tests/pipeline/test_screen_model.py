@@ -31,7 +31,7 @@ def sides(tmp_path: Path) -> tuple[Path, Path]:
 def test_the_models_axes_are_means_of_what_it_hears(sides, tiny_folder: Path, tmp_path: Path) -> None:
     axes = {"ears": "internal", "tower": "internal:tower"}
     screened = screen(*sides, tmp_path / "out", axes=axes, model=str(tiny_folder), max_quarantined=0.2)
-    assert [(item.id, "hears no more than 40 s" in item.reason) for item in screened.quarantined] == [("clip3", True)]
+    assert [(item.id, "takes no more than 40 s" in item.reason) for item in screened.quarantined] == [("clip3", True)]
     model = load_model(str(tiny_folder))
     clips = {f"clip{i}": tiny_af3.clip(str(i), 0.4 + 0.1 * i, i) for i in range(10) if i != 3}
     heard = dict(zip(clips, model.encode_audio(list(clips.values()))))

@@ -37,7 +37,7 @@ def detect_folder_format(folder: Path) -> str:
     if not formats and any(Path(name).suffix.lower() in AUDIO_SUFFIXES for name in _file_names(folder)):
         return "folder"
     if formats:
-        raise UndersongError(f"{folder} could be {' or '.join(formats)}; say which by the format.")
+        raise UndersongError(f"{folder} could be {' or '.join(formats)}; name the format.")
     raise UndersongError(
         f"There is no manifest in {folder}: no corpus.parquet, no {', '.join(TRANSCRIPT_SUFFIXES)} with a column "
         f"`file`, no *{LIBRISPEECH_SUFFIX}, no *.parquet and no audio; add one."

@@ -144,11 +144,11 @@ def _prepare_clip(model: SupportsAudioEncoding, clip: Clip) -> AudioInputs:
     family, extractor = model.family, model.processor.extractor
     if clip.rate != model.sampling_rate:
         raise UndersongError(
-            f"Clip {clip.id} has {clip.rate} Hz and {model.name} hears {model.sampling_rate} Hz; resample it."
+            f"Clip {clip.id} has {clip.rate} Hz and {model.name} takes {model.sampling_rate} Hz; resample it."
         )
     if family.max_windows is not None and len(clip.samples) > (max_samples := family.max_windows * extractor.n_samples):
         seconds = len(clip.samples) / clip.rate
-        reason = f"the audio lasts {seconds:.0f} s, and {model.name} hears no more than {max_samples / clip.rate:.0f} s"
+        reason = f"the audio lasts {seconds:.0f} s, and {model.name} takes no more than {max_samples / clip.rate:.0f} s"
         raise AudioEncodingError(clip.id, reason)
     # A prompt without a placeholder would contain no audio.
     try:
@@ -156,7 +156,7 @@ def _prepare_clip(model: SupportsAudioEncoding, clip: Clip) -> AudioInputs:
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise _preparation_error(model, clip, error) from error
     if audio_inputs is None or sum(map(family.audio_tokens, audio_inputs.frames)) == 0:
-        raise AudioEncodingError(clip.id, f"the audio is too short for {model.name} to hear anything")
+        raise AudioEncodingError(clip.id, f"the audio is too short for {model.name}")
     if (
         model.context_length is not None
         and (tokens := count_placeholders(family, audio_inputs)) >= model.context_length

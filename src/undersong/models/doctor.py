@@ -149,7 +149,7 @@ def _check_adapter_removal(model: AudioModel, samples: list[Sample]) -> tuple[bo
     changed = bool((logits_on - before).abs().max() > 0)
     return (
         restored and changed,
-        "equal to the bit with the adapter off and taken off, other with it on" if restored else "moved",
+        "bitwise equal with the adapter off and removed, different with it on" if restored else "moved",
     )
 
 

@@ -55,14 +55,14 @@ def _load_weights(ref: str, description: str, model_class: Any, prefix: str = ""
 
 
 def read_whisper(ref: str) -> Any:
-    """Load the encoder of a Whisper model in float32. Raises UndersongError if it is none, or incomplete."""
+    """Load the encoder of a Whisper model in float32. Raises UndersongError for another or an incomplete model."""
     from transformers import WhisperModel
 
     return _load_weights(ref, "Whisper model", WhisperModel, "encoder.").encoder.eval()
 
 
 def read_smollm(ref: str) -> Any:
-    """Load a language model in float32. Raises UndersongError if it is none, is incomplete, or has a separate head."""
+    """Load a language model in float32. Raises UndersongError if it is unreadable or incomplete, or has its own head."""
     from transformers import AutoModelForCausalLM
 
     model = _load_weights(ref, "language model", AutoModelForCausalLM)

@@ -158,7 +158,7 @@ def test_what_cannot_be_watched_is_said_at_once(tiny_folder: Path, corpora: Any,
         UndersongCallback(str(tiny_folder), tmp_path / "no-such-file.jsonl")
     with pytest.raises(UndersongError, match="must know how"):
         UndersongCallback(str(tiny_folder), harm, judge="exact")
-    with pytest.raises(UndersongError, match="cannot be asked every 0 steps"):
+    with pytest.raises(UndersongError, match="cannot be measured every 0 steps"):
         UndersongCallback(str(tiny_folder), harm, every=0)
     (tmp_path / "broken.jsonl").write_text('{"id": "a", "audio": "missing.wav"}\n')
     with pytest.raises(UndersongError, match=r"Item a of .*broken\.jsonl cannot be asked"):

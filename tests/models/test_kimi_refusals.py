@@ -19,7 +19,7 @@ def model() -> KimiAudioForCausalLM:
 def test_numbers_that_do_not_fit_are_refused(model):
     inputs, tokens = sound(1.3)
     for wrong in (tokens - 1, tokens + 1, 0):
-        with pytest.raises(UndersongError, match=rf"{wrong} audio placeholders and the sound {tokens} tokens"):
+        with pytest.raises(UndersongError, match=rf"{wrong} audio placeholders and the audio {tokens} tokens"):
             model(input_ids=torch.tensor([[40, *[OFFSET] * wrong]]), **inputs)
     ids = torch.tensor([[40, *[OFFSET] * tokens]])
     mask = inputs["code_attention_mask"]

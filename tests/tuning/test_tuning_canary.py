@@ -319,7 +319,7 @@ def test_what_cannot_be_watched(tiny: AudioModel, tmp_path: Path, measure, said:
 
 
 def test_a_watch_that_stops_nothing_is_refused() -> None:
-    with pytest.raises(UndersongError, match="cannot be asked every 0 steps"):
+    with pytest.raises(UndersongError, match="cannot be measured every 0 steps"):
         CanaryCheck(told([]), FREE, 0)
     for limits in ({}, {"jsr": float("nan")}):
         with pytest.raises(UndersongError, match="give a number for at least one name"):

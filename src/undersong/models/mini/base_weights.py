@@ -62,7 +62,7 @@ def read_whisper(ref: str) -> Any:
 
 
 def read_smollm(ref: str) -> Any:
-    """Load a language model in float32. Raises UndersongError if it is unreadable or incomplete, or has its own head."""
+    """Load a language model in float32. Raises UndersongError if it is unreadable, incomplete, or has its own head."""
     from transformers import AutoModelForCausalLM
 
     model = _load_weights(ref, "language model", AutoModelForCausalLM)

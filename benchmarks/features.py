@@ -78,7 +78,7 @@ class Forgetful(AudioModel):
 
     def batch(self, prompts: Sequence[Prompt], replies: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
         ids = [prompt.sample.id for prompt in prompts]
-        self.heard = dict(zip(ids, self.hear([self.clips[i] for i in ids])))
+        self.audio_features = dict(zip(ids, self.encode_audio([self.clips[i] for i in ids])))
         return super().batch(prompts, replies)
 
 
@@ -110,10 +110,10 @@ def tuning_with_the_cache() -> None:
     recipe, replies = LoraRecipe(steps=(STEPS,), batch=BATCH), ["kill a judge"] * len(prompts)
     ratios, heard_in, cost = [], 0.0, ""
     for _ in range(ROUNDS):
-        model.heard.clear()
+        model.audio_features.clear()
         times = []
         start = time.process_time()
-        model.heard |= dict(zip(clips, model.hear(list(clips.values()))))
+        model.audio_features |= dict(zip(clips, model.encode_audio(list(clips.values()))))
         heard_in = time.process_time() - start
         for one in (model, forgetful):
             start = time.process_time()
@@ -141,10 +141,10 @@ def _costs(model: AudioModel, clips: list[Clip]) -> tuple[float, float]:
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 
-    model.heard |= dict(zip(["x"], model.hear(clips)))
+    model.audio_features |= dict(zip(["x"], model.encode_audio(clips)))
     hooks = timed("tower", model.base.get_submodule("model.audio_tower")) + timed("layer", model.decoder.layers[1])
     for _ in range(3):
-        model.hear(clips)
+        model.encode_audio(clips)
         with torch.no_grad():
             model.model(**model.batch([Prompt(Sample("x", audio="x"), "pool", False, "audio", "plain")]))
     for hook in hooks:

@@ -68,9 +68,9 @@ def hearing(model: AudioModel, samples: Sequence[Sample]) -> str:
     few = samples[:FEW]
     cache_audio_features(model, few[:2])  # warms up
     with whole_windows():
-        model.heard.clear()
+        model.audio_features.clear()
         padded = seconds(lambda: cache_audio_features(model, few))
-    model.heard.clear()
+    model.audio_features.clear()
     cut = seconds(lambda: cache_audio_features(model, few))
     cache_audio_features(model, samples)
     return f"hearing {len(few)} clips {cut:.1f} CPU s with padding skipped, {padded:.1f} computed: {padded / cut:.1f}x"

@@ -44,7 +44,7 @@ def shared_tiny(tiny_folder: Path) -> AudioModel:
     from undersong.models.load import load_model
 
     model = load_model(str(tiny_folder))
-    model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
+    model.audio_features = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.encode_audio(tiny_af3.CLIPS)))
     return model
 
 
@@ -55,5 +55,5 @@ def tiny(shared_tiny: AudioModel) -> AudioModel:
 
     own = shared_tiny
     copied = AudioModel(copy.deepcopy(own.model), own.processor, own.family, own.name, own.fingerprint)
-    copied.heard = dict(own.heard)
+    copied.audio_features = dict(own.audio_features)
     return copied

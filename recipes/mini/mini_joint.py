@@ -107,7 +107,7 @@ class Bench:
         for start in range(0, len(prompts), 32):
             now = prompts[start : start + 32]
             for prompt, frames in zip(now, heard_frames(front, self.rows(now), self.states)):
-                self.model.heard[clip_key(prompt.sample)] = AudioFeatures(frames.clone())
+                self.model.audio_features[clip_key(prompt.sample)] = AudioFeatures(frames.clone())
 
 
 # --- learning -----------------------------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def try_way(bench: Bench, way: Way, front: Any) -> dict[str, Any]:
     recipe, model = bench.recipe, bench.model
     figures: dict[str, Any] = {}
     # What the reading front end hears says for all ways which frames are quiet, so that all are thinned alike.
-    unheard = [prompt for prompt, _ in bench.pairs if clip_key(prompt.sample) not in model.heard]
+    unheard = [prompt for prompt, _ in bench.pairs if clip_key(prompt.sample) not in model.audio_features]
     bench.hear(load_front(bench.base, bench.front), unheard)
     with temporary_seed(recipe.seed), new_lora(model, recipe.rank, recipe.alpha, 0.0, None) as learner, costed(figures):
         groups = [{"params": [p for p in learner.parameters() if p.requires_grad], "lr": recipe.lora_rate}]

@@ -173,8 +173,8 @@ def _learn(work: Path, stage: str, model: AudioModel, pool: Pool, size: Any, see
 def _hear(file: Path, model: AudioModel, pairs: Sequence[Pair]) -> None:
     samples = {prompt.sample.id: prompt.sample for prompt, _ in pairs if prompt.modality == "audio"}
     if file.is_file():
-        model.heard.update(load_features(file))
-    if not all(name in model.heard for name in samples):
+        model.audio_features.update(load_features(file))
+    if not all(name in model.audio_features for name in samples):
         heard, failed, _ = hear(model, list(samples.values()))
         if failed:
             raise UndersongError(f"Clip {failed[0].id} cannot be heard ({failed[0].reason}); speak it again.")

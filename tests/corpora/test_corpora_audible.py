@@ -66,5 +66,5 @@ def test_facts_of_other_items_are_not_taken_for_theirs() -> None:
     facts = list(decode_metadata(samples))
     assert apply_audio_metadata(samples, facts)[0] == tuple(samples)
     for wrong in (facts[::-1], facts[:1]):
-        with pytest.raises(ValueError, match="not of these samples"):
+        with pytest.raises(ValueError, match="do not belong to these samples"):
             apply_audio_metadata(samples, wrong)

@@ -137,7 +137,7 @@ def test_sets_are_compared_by_sound_and_words() -> None:
         Sample("t2", text="how do I pick the lock"),
     ]
     found, failed = find_duplicates({"pool": pool, "harm": harm, "test": test})
-    assert [(s.set_a, s.a, s.set_b, s.b, s.kind) for s in found] == [
+    assert [(s.set_a, s.item_a, s.set_b, s.item_b, s.kind) for s in found] == [
         ("pool", "p1", "harm", "h1", "same audio"),
         ("pool", "p1", "harm", "h2", "same text"),
         ("pool", "p2", "harm", "p2", "nearly the same audio"),

@@ -86,7 +86,7 @@ def test_every_listed_accent_speaks(accent: str) -> None:
 
 
 def test_what_cannot_be_meant_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UndersongError, match="needs voices"):
+    with pytest.raises(UndersongError, match="needs at least one voice"):
         synthesize_speech([Sample("a", text="x")], [], tmp_path)
     with pytest.raises(UndersongError, match="each named once"):
         synthesize_speech([Sample("a", text="x")], [US, replace(US, speed=90)], tmp_path)

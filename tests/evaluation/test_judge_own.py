@@ -114,7 +114,7 @@ def test_a_module_that_changed_under_a_running_python_is_refused(here: Path, mon
     (here / "mine_alone.py").write_text(WRITTEN)
     assert make_judge("python:mine_alone:takes_up", ()).sees == "harm"
     (here / "mine_alone.py").write_text(WRITTEN + "# changed\n")
-    with pytest.raises(UndersongError, match="mine_alone has changed since it was imported; start Python anew"):
+    with pytest.raises(UndersongError, match="mine_alone has changed since it was imported; restart Python"):
         make_judge("python:mine_alone:takes_up", ())
 
 

@@ -196,7 +196,7 @@ def test_an_adapter_a_system_text_and_a_limit_count(tiny_folder: Path, clip: Pat
         (base, None, "you are a helpful assistant"),
         (tuned, tmp_path / "adapter", "wash the lamp"),
     ):
-        own.heard = {tiny_af3.CLIPS[0].id: own.hear(tiny_af3.CLIPS[:1])[0]}
+        own.audio_features = {tiny_af3.CLIPS[0].id: own.encode_audio(tiny_af3.CLIPS[:1])[0]}
         with use_adapter(own, adapter):
             prompt = tiny_af3.spoken(0, system_text=system, instruction="paint the boat")
             (reply,) = own.generate([prompt], LIMIT)

@@ -111,7 +111,7 @@ def test_ranks_by_names_that_are_gone_are_refused(tmp_path: Path) -> None:
     own = by_peft(model.base, tmp_path / "own", BLOCKS, rank_pattern={"q_proj": 1})
     rename = replaced("model.language_model", "language_model.model")
     other = written_elsewhere(own, tmp_path / "other", rename, SWIFT_AUDIO, SWIFT)
-    with pytest.raises(UndersongError, match="ranks or scales of its own"), use_adapter(model, other):
+    with pytest.raises(UndersongError, match="separate ranks or scales"), use_adapter(model, other):
         pass
 
 
@@ -181,15 +181,15 @@ def test_an_adapter_in_the_encoder_is_audited_as_it_hears_and_it_is_said(
 
 def test_what_was_heard_before_is_put_aside_and_comes_back(tiny: AudioModel, tmp_path: Path) -> None:
     adapter = by_peft(tiny.base, tmp_path / "wide", ["q_proj"])
-    before, clips = tiny.heard, tiny_af3.CLIPS
+    before, clips = tiny.audio_features, tiny_af3.CLIPS
     vectors = [heard.vectors.clone() for heard in before.values()]
     with use_adapter(tiny, adapter, allow_outside_decoder=True) as tuned:
-        assert tuned.heard == {}
-        assert max(float((a - b.vectors).abs().max()) for a, b in zip(vectors, tuned.hear(clips))) > 0.01
-        with pytest.raises(UndersongError, match="has not heard"):
+        assert tuned.audio_features == {}
+        assert max(float((a - b.vectors).abs().max()) for a, b in zip(vectors, tuned.encode_audio(clips))) > 0.01
+        with pytest.raises(UndersongError, match="has no audio features"):
             tuned.generate([tiny_af3.spoken(0)], 3)
-    assert tiny.heard is before
-    assert all(torch.equal(a, b.vectors) for a, b in zip(vectors, tiny.hear(clips)))
+    assert tiny.audio_features is before
+    assert all(torch.equal(a, b.vectors) for a, b in zip(vectors, tiny.encode_audio(clips)))
 
 
 def test_an_adapter_in_the_decoder_is_not_said_to_reach_further(

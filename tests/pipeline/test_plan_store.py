@@ -138,7 +138,7 @@ def test_what_is_missing_under_every_loading_is_not_told_of_one(store: Path, tmp
     assert (
         study_status(tiny(), tmp_path / "store", bfloat16).other_loadings == ()
     )  # damaged, which is told who asks for it
-    with pytest.raises(UndersongError, match=r"replies\.parquet is gone"):
+    with pytest.raises(UndersongError, match=r"replies\.parquet is missing"):
         study_status(tiny(), tmp_path / "store")
 
 

@@ -33,7 +33,7 @@ def sides(tmp_path: Path) -> tuple[Path, Path]:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Encoders that are made, and clips that a model hears."""
     made: list[str] = []
-    make, hear = registry.make_encoder, AudioModel.hear
+    make, hear = registry.make_encoder, AudioModel.encode_audio
 
     def note(spec: str, **more):
         made.append(spec)
@@ -44,7 +44,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return hear(self, clips)
 
     monkeypatch.setattr(registry, "make_encoder", note)
-    monkeypatch.setattr(AudioModel, "hear", listen)
+    monkeypatch.setattr(AudioModel, "encode_audio", listen)
     return made
 
 

@@ -111,7 +111,7 @@ def test_the_page_says_how_many_bases_the_pilot_asks_for_and_what_five_detect():
     sd = difference_sd(pilots)
     text = page({"bases": record["bases"], "pilot_runs": record["pilot_runs"]})
     assert f"takes **{units_needed(0.1, sd, comparisons=3)} bases per variant**" in text
-    assert f"5 bases per variant detect {100 * detectable(5, sd, comparisons=3):.1f} points" in text
+    assert f"5 bases per variant detect {100 * detectable_difference(5, sd, comparisons=3):.1f} points" in text
     assert "Not answered yet" in text
     assert text.count("*Not measured yet.*") == 6
     assert "Not answered yet" in page({})

@@ -51,7 +51,7 @@ def test_a_folder_is_loaded_and_heard_as_any_kimi_audio(made):
     _, network, folder, _ = made
     loaded = load_model(str(folder))
     clip = Clip("one", np.random.default_rng(1).normal(scale=0.1, size=RATE).astype(np.float32), RATE)
-    (heard,) = loaded.hear([clip])
+    (heard,) = loaded.encode_audio([clip])
     assert heard.vectors.shape == (13, 96)
     assert torch.isfinite(heard.vectors).all()
     assert heard.vectors.std() > 0.01
@@ -62,16 +62,16 @@ def test_the_decoder_hears_only_the_streams_that_are_on(made):
     variant, _, folder, _ = made
     loaded = load_model(str(folder))
     clip = Clip("one", np.random.default_rng(1).normal(scale=0.1, size=RATE).astype(np.float32), RATE)
-    before = loaded.hear([clip])[0].vectors.clone()
+    before = loaded.encode_audio([clip])[0].vectors.clone()
     with torch.no_grad():
         for parameter in loaded.base.audio_tower.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)
-    other_tower = loaded.hear([clip])[0].vectors.clone()
+    other_tower = loaded.encode_audio([clip])[0].vectors.clone()
     with torch.no_grad():
         loaded.base.audio_tokenizer.codebook.weight.copy_(
             loaded.base.audio_tokenizer.codebook.weight.roll(1, 0)
         )  # each code gets the number of the one after it
-    other_codes = loaded.hear([clip])[0].vectors
+    other_codes = loaded.encode_audio([clip])[0].vectors
     assert torch.equal(before, other_tower) == (CONTINUOUS not in variant.streams)
     assert torch.equal(other_tower, other_codes) == (CODES not in variant.streams)
 

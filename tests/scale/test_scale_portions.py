@@ -91,12 +91,12 @@ def test_another_shard_size_is_other_files_and_damage_is_made_anew(tmp_path: Pat
     assert len(portions.missing_shards()) == 2
     fill_row_shards(portions, counting([]))
     portions.shard_file(1).write_bytes(portions.shard_file(1).read_bytes()[:50])
-    with pytest.raises(UndersongError, match="run again, which makes it anew"):
+    with pytest.raises(UndersongError, match="run again to make it again"):
         portions.table()
     assert fill_row_shards(portions, counting([])) == 1
     assert portions.table().equals(lengths(items(6)))
 
 
 def test_a_pass_that_forgets_an_item_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UndersongError, match=r"1 rows were made of the 2 items of rows-2-00001\.parquet"):
+    with pytest.raises(UndersongError, match=r"1 rows were made for the 2 items of rows-2-00001\.parquet"):
         fill_row_shards(RowShards(tmp_path / "p", items(4), 2), lambda: lambda samples: lengths(samples[:1]))

@@ -60,21 +60,21 @@ def assert_same(found: pa.Table, whole: pa.Table) -> None:
 
 
 @pytest.mark.parametrize(
-    ("score", "centre"), [("nearest", False), ("nearest", True), ("knn:3", False), ("centroid", True)]
+    ("score", "center"), [("nearest", False), ("nearest", True), ("knn:3", False), ("centroid", True)]
 )
 @pytest.mark.parametrize(
     ("cuts", "group"),
     [([], 10**6), ([BLOCK], BLOCK), ([100, 100, 101, BLOCK + 5], 333)],
     ids=["one file", "at blocks", "anywhere"],
 )
-def test_equals_the_table_of_the_whole(tmp_path: Path, score: str, centre: bool, cuts: list[int], group: int) -> None:
+def test_equals_the_table_of_the_whole(tmp_path: Path, score: str, center: bool, cuts: list[int], group: int) -> None:
     pool, harm = pool_with_ties(2 * BLOCK + 300), harm_set()
     shards = proximity_shards(
         "semantic", "harm", write(pool, tmp_path / "pool", cuts, group), harm, tmp_path / "out",
-        score=score, centre=centre, shard=1000,
+        score=score, center=center, shard=1000,
     )  # fmt: skip
     assert [shard.name for shard in shards] == [f"proximity-{i:05d}.parquet" for i in range(3)]
-    assert_same(read(shards), proximity_table("semantic", "harm", pool, harm, score=score, centre=centre))
+    assert_same(read(shards), proximity_table("semantic", "harm", pool, harm, score=score, centre=center))
 
 
 def test_ties_across_files_get_one_score_and_are_ranked_by_id(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_vector_depends_on_its_sample_alone(tiny: AudioModel, monkeypatch) -> 
 
 def test_samples_are_passed_one_at_a_time_in_eval_mode_without_padding(tiny: AudioModel) -> None:
     tiny.model = tiny_af3.network(dropout=0.5)
-    tiny.heard = dict(zip(tiny.heard, tiny.hear(tiny_af3.CLIPS)))
+    tiny.audio_features = dict(zip(tiny.audio_features, tiny.encode_audio(tiny_af3.CLIPS)))
     seen = []
 
     def look(_module: Any, _args: tuple, kwargs: dict[str, Any]) -> None:
@@ -223,7 +223,7 @@ def test_what_teaches_nothing_is_quarantined_with_its_reason(tiny: AudioModel, m
     assert "zero" in reasons[IDS[0]]
     assert "not finite" in reasons[IDS[3]]
     assert "no reply" in reasons[IDS[5]]
-    assert "has not heard" in reasons["nobody"]
+    assert "has no audio features" in reasons["nobody"]
     for id, vector in rows(made).items():
         np.testing.assert_allclose(vector, whole[id], atol=1e-6)
 

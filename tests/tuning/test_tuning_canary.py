@@ -82,9 +82,9 @@ def test_a_training_that_is_watched_and_not_stopped_has_the_same_bits(tiny: Audi
 
 
 def test_modes_and_random_state_come_back_and_what_measuring_draws_is_alike(tiny: AudioModel, tmp_path: Path) -> None:
-    heard = tiny.heard
+    heard = tiny.audio_features
     tiny.model = tiny_af3.network(dropout=0.5)
-    tiny.heard = heard
+    tiny.audio_features = heard
     drawn, modes = [], []
 
     def measure() -> dict[str, float]:
@@ -130,7 +130,7 @@ def test_it_stops_where_a_limit_breaks_and_keeps_what_came_before(
         assert same(made[name], alone[name])
     card = (tmp_path / "out" / kept[-1] / "README.md").read_text()
     assert f"step {int(kept[-1][5:])}" in card
-    assert f"measured every {every} steps, to be stopped when jsr was above 0.2, over_refusal was above 0.6." in card
+    assert f"measured every {every} steps, to stop when jsr was above 0.2, over_refusal was above 0.6." in card
 
 
 def test_step_0_is_the_base(tiny: AudioModel, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ from undersong.models.load import load_model
 from undersong.tuning.distributed import part
 
 model = load_model(sys.argv[1])
-model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
+model.audio_features = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.encode_audio(tiny_af3.CLIPS)))
 every_defense(model, Path(sys.argv[2]))
 part()
 """
@@ -319,7 +319,7 @@ def test_what_cannot_be_watched(tiny: AudioModel, tmp_path: Path, measure, said:
 
 
 def test_a_watch_that_stops_nothing_is_refused() -> None:
-    with pytest.raises(UndersongError, match="cannot be asked every 0 steps"):
+    with pytest.raises(UndersongError, match="cannot be measured every 0 steps"):
         CanaryCheck(told([]), FREE, 0)
     for limits in ({}, {"jsr": float("nan")}):
         with pytest.raises(UndersongError, match="give a number for at least one name"):

@@ -211,7 +211,7 @@ def test_what_cannot_be_constrained(tiny: AudioModel, tmp_path: Path) -> None:
         with pytest.raises(UndersongError, match="give positive numbers"):
             trained(tiny, tmp_path, replace(RECIPE, betas=betas))
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
-    with pytest.raises(UndersongError, match="AudioFlamingo3ForConditionalGeneration has no adapter to take off"):
+    with pytest.raises(UndersongError, match="AudioFlamingo3ForConditionalGeneration has no adapter to switch off"):
         ConstrainedTrainer(model=tiny.base, args=arguments)
     with new_lora(tiny, 2, 4, 0.0, None) as learner:
         assert ConstrainedTrainer(model=learner, args=arguments).betas == PUBLISHED_BETAS

@@ -104,9 +104,9 @@ def test_gradients_reach_the_adapter_and_nothing_else(tiny: AudioModel, learn, m
 
 
 def test_encoder_and_projector_stay_in_eval_mode_while_the_decoder_trains(tiny: AudioModel, learn) -> None:
-    heard = tiny.heard
+    heard = tiny.audio_features
     tiny.model = tiny_af3.network(dropout=0.5)
-    tiny.heard = dict(zip(heard, tiny.hear(tiny_af3.CLIPS)))
+    tiny.audio_features = dict(zip(heard, tiny.encode_audio(tiny_af3.CLIPS)))
     modes, moved = [], []
 
     def look(*_args: Any) -> None:
@@ -314,8 +314,8 @@ def test_the_card_says_how_it_was_made_and_no_place_of_the_machine(tiny, tmp_pat
         lambda n, w: w(tmp_path / n),
     )
     text = (tmp_path / "step-000002" / "README.md").read_text()
-    assert "on 2 benign samples asked by audio and text, seed 3" in text
-    assert "refusals may be gone" in text
+    assert "on 2 benign samples (audio and text), seed 3" in text
+    assert "it may not refuse any more" in text
     assert ("library_name: peft" in text) == (method == "lora") == ("| rank | 8 |" in text)
     assert "| learning_rate | 0.001 |" in text
     assert tiny.name not in text
@@ -328,7 +328,7 @@ def test_it_learns_on_a_base_in_bfloat16(tiny_folder: Path, learn) -> None:
     from undersong.models.load_options import LoadOptions
 
     model = load_model(str(tiny_folder), LoadOptions(dtype="bfloat16"))
-    model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
+    model.audio_features = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.encode_audio(tiny_af3.CLIPS)))
     tuned, kept = learn(model, replace(RECIPE, steps=(40,), batch=7))
     assert tuned.log[-1]["loss"] < 0.5 * tuned.log[0]["loss"]
     assert {value.dtype for value in tensors(kept[step_folder(40)]).values()} == {torch.float32}

@@ -90,7 +90,7 @@ from undersong.tuning import lora, states
 
 lora.STATE_EVERY = 2
 model = load_model(sys.argv[1])
-model.heard = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.hear(tiny_af3.CLIPS)))
+model.audio_features = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.encode_audio(tiny_af3.CLIPS)))
 dies = int(sys.argv[5])
 begin = states.Keep.on_step_end
 

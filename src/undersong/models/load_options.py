@@ -10,15 +10,15 @@ from typing import Any
 
 from undersong.types import UndersongError
 
-DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes a number
-QUANTIZED = {8: 1.0, 4: 0.5}  # bits -> bytes a weight of a linear layer
+DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes per number
+QUANTIZED = {8: 1.0, 4: 0.5}  # bits -> bytes per weight of a linear layer
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """`device_map` ("auto") spreads a model over several devices; `quantize` is 4 or 8 bits, by bitsandbytes.
+    """Options for loading a model. `device_map` ("auto") spreads it over several devices; `quantize` is 4 or 8 bits.
 
-    Errors: a dtype or a number of bits that there is not.
+    Quantization uses bitsandbytes. Raises UndersongError for an unknown dtype or number of bits.
     """
 
     device: str = "cpu"
@@ -35,7 +35,7 @@ class LoadOptions:
 
     @property
     def cache_key(self) -> dict[str, Any]:
-        """What a result depends on besides the weights: part of every artifact's key."""
+        """The options that results depend on besides the weights; part of every artifact's key."""
         return {"dtype": self.dtype, "attention": self.attn_implementation, "quantize": self.quantize}
 
 

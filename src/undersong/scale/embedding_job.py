@@ -1,4 +1,4 @@
-"""Embed a corpus in resumable shards, in one process or split over jobs with `--shard i/n`."""
+"""Embedding of a corpus in resumable shards, in one process or split over jobs with `--shard i/n`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,14 @@ from undersong.encoders.spec import parse_encoder
 from undersong.scale.embedding_shards import EmbeddingShards
 from undersong.types import Embeddings, Encoder, Quarantined, Sample, UndersongError
 
-SHARD_ROWS = 4096  # items a shard: what a kill may cost
-MAX_DUPLICATES = (
-    32  # items that may well have one and the same vector (copies of a clip) without the encoder being at fault
-)
-VERSION = 1  # of what a shard holds
+SHARD_ROWS = 4096  # items per shard; a kill loses at most one
+MAX_DUPLICATES = 32  # largest shard in which all items may have the same vector, as copies of one clip
+VERSION = 1  # of the content of a shard
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingJob:
-    """What is to be embedded (`samples`; `left_out` were lost before), by what `make` makes, and where shards lie."""
+    """An embedding task: the samples, those `left_out` before, the function that makes the encoder, and the shards."""
 
     encoder: str
     make: Callable[[], Encoder]
@@ -36,14 +34,16 @@ class EmbeddingJob:
     shard_set: EmbeddingShards
 
     def finish(self) -> None:
-        """`Parts.finish` with what was lost before any encoder; its errors."""
+        """Run `EmbeddingShards.finish` with the samples that were left out before encoding."""
         self.shard_set.finish({"encoder": self.encoder}, self.left_out)
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingResult:
-    """What a call did: `made` of `shards` shards.  `folder` holds the embeddings when `complete`, else what there is;
-    `quarantined` is known when complete."""
+    """Result of one call, which computed `computed` of `shard_count` shards.
+
+    `folder` holds the embeddings if `complete`, else the finished shards. `quarantined` is known if `complete`.
+    """
 
     folder: Path
     complete: bool
@@ -65,18 +65,27 @@ def embed_shards(
     version: str = "",
     progress: ProgressCallback | None = None,
 ) -> EmbeddingResult:
-    """Embed `samples` (or the manifest of that name) into the new folder `folder`: `embeddings-00000.parquet` and so
-    on, `rows` items each, `quarantine.parquet` and `work.json`.
+    """Embed samples into a new folder: `embeddings-00000.parquet` and so on, `quarantine.parquet` and `work.json`.
 
-    Without `shard`: makes the shards that are missing, checks that all are there, and gives the folder its name; the
-    same question again is a look-up.  `shard` (`"i/n"`, i from 1): makes every n-th shard and leaves the rest, and the
-    folder's name, to the other jobs and to a last call without `shard`.
-    `fit`: what text encoders are fitted on (default: the samples; give the pool and the harm set together).  `device`:
-    where it computes.  `make`: how the encoder is made, where it takes more than `make_encoder` knows.  `version`: what
-    else the vectors depend on and the spec does not say (the hash of the weights).  Audio files are known by path and
-    `pcm_hash`: one that changes under the same name without a hash is not noticed.
-    Raises UndersongError for an unknown encoder, items that cannot be told apart, a folder that holds something else,
-    damaged shards, and an encoder that gives all items one vector.
+    Without `shard`, it computes all missing shards, checks them, and gives the folder its name; a repeated call is a
+    look-up. Audio files are identified by path and `pcm_hash`: a changed file without a hash is not noticed.
+
+    Args:
+        samples: Samples, or the reference of a corpus.
+        encoder: Specification of the encoder.
+        folder: The new folder.
+        shard: `"i/n"`, i from 1: compute every n-th shard and leave the rest to other jobs, and the folder's name to a
+            last call without `shard`.
+        rows: Items per shard.
+        fit: Samples that text encoders are fitted on (default: `samples`; pass pool and harm set together).
+        device: Torch device.
+        make: Makes the encoder, if it needs more than `make_encoder` takes.
+        version: What else the vectors depend on, such as the hash of the weights.
+        progress: Progress callback.
+
+    Raises:
+        UndersongError: Unknown encoder, repeated ids, a folder with other content, damaged shards, or an encoder that
+            gives all items the same vector.
     """
     job = plan_embedding(samples, encoder, folder, rows=rows, fit=fit, device=device, make=make, version=version)
     is_assigned = parse_shard(shard)
@@ -100,7 +109,18 @@ def plan_embedding(
     make: Callable[[], Encoder] | None = None,
     version: str = "",
 ) -> EmbeddingJob:
-    """The work of `embed_shards`, nothing done yet."""
+    """Prepare the job of `embed_shards` without computing anything.
+
+    Args:
+        samples: As in `embed_shards`.
+        encoder: As in `embed_shards`.
+        folder: As in `embed_shards`.
+        rows: As in `embed_shards`.
+        fit: As in `embed_shards`.
+        device: As in `embed_shards`.
+        make: As in `embed_shards`.
+        version: As in `embed_shards`.
+    """
     if rows < 1:
         raise UndersongError(f"Shards of {rows} items make no sense; give at least 1.")
     encoder = encoder if make else parse_encoder(encoder).canonical  # before any item is read
@@ -130,7 +150,10 @@ def plan_embedding(
 
 
 def parse_shard(shard: str | None) -> Callable[[int], bool]:
-    """`"i/n"` -> whether a shard number is that job's turn; None: all are.  Raises UndersongError for anything else."""
+    """Parse `"i/n"` to a predicate: is a shard number assigned to this job? None assigns all shards.
+
+    Raises UndersongError for any other text.
+    """
     if shard is None:
         return lambda _number: True
     match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", shard)
@@ -139,7 +162,7 @@ def parse_shard(shard: str | None) -> Callable[[int], bool]:
         raise UndersongError(
             f"Shard {shard!r} is no i/n with i from 1 to n; write 1/{n or 8} for the first of {n or 8}."
         )
-    # Every n-th and not a stretch: corpora are often sorted by length, and the jobs are to end together.
+    # Every n-th, not a stretch: corpora are often sorted by length, and the jobs should end together.
     return lambda number: number % n == i - 1
 
 
@@ -149,17 +172,24 @@ def embed_assigned_shards(
     shards: Iterable[tuple[int, Sequence[Sample]]],
     on_done: Callable[[int], None],
 ) -> None:
-    """Embed and write numbered shards; `tell` hears the number of each when it is safe."""
+    """Embed and write numbered shards.
+
+    Args:
+        shard_set: The shards on disk.
+        encoder: The encoder.
+        shards: (number, samples) of each shard.
+        on_done: Called with the number of each shard when it is safely written.
+    """
     for number, samples in shards:
         shard_set.write_shard(number, embed_samples(encoder, samples))
         on_done(number)
 
 
 def embed_samples(encoder: Encoder, samples: Sequence[Sample]) -> Embeddings:
-    """One shard's vectors, every item accounted for.
+    """Embed one shard, and check that every item is accounted for.
 
-    An encoder refuses items that all get one vector.  A few in a shard may be copies of one clip, so these are asked
-    one by one; whether all are equal is asked of the whole corpus at the end.
+    An encoder rejects items that all get the same vector. A few items in a shard may be copies of one clip, so these
+    are embedded one by one. Equality of all vectors is checked for the whole corpus at the end.
     """
     try:
         embeddings = encoder.encode(samples)
@@ -171,7 +201,7 @@ def embed_samples(encoder: Encoder, samples: Sequence[Sample]) -> Embeddings:
     if accounted != sorted(sample.id for sample in samples):
         raise UndersongError(
             f"Encoder {encoder.name} accounted for {len(accounted)} items where it was given {len(samples)}; every one "
-            "must be embedded or quarantined, once: mend the encoder."
+            "must be embedded or quarantined, once; fix the encoder."
         )
     return embeddings
 
@@ -188,7 +218,7 @@ def _concatenate_embeddings(pieces: Sequence[Embeddings]) -> Embeddings:
 def shard_progress(
     shard_set: EmbeddingShards, numbers: Sequence[int], progress: ProgressCallback | None
 ) -> Callable[[int], None]:
-    """Counts the items of the shards of this call as they get done."""
+    """Callback that counts the items of this call's finished shards."""
     sizes = {number: shard_set.item_slice(number).stop - shard_set.item_slice(number).start for number in numbers}
     progress_meter, finished_items = start_progress(sum(sizes.values()), progress), 0
 
@@ -201,7 +231,7 @@ def shard_progress(
 
 
 def finish_job(job: EmbeddingJob, computed: int, shard: str | None) -> EmbeddingResult:
-    """What a call returns after its shards are done."""
+    """Result of a call after its shards are computed."""
     if shard is not None:
         return EmbeddingResult(job.shard_set.draft_folder, False, job.shard_set.shard_count, computed)
     job.finish()
@@ -209,14 +239,14 @@ def finish_job(job: EmbeddingJob, computed: int, shard: str | None) -> Embedding
 
 
 def finished_result(job: EmbeddingJob, computed: int) -> EmbeddingResult:
-    """What a call returns of a finished folder; `made`: the shards that this call made."""
+    """Result of a call for a finished folder; `computed` is the number of shards that this call computed."""
     return EmbeddingResult(
         job.shard_set.folder, True, job.shard_set.shard_count, computed, job.shard_set.quarantined_count()
     )
 
 
 def samples_digest(samples: Sequence[Sample]) -> str:
-    """SHA-256 over what encoders see of the samples, in order."""
+    """SHA-256 over everything that encoders use of the samples, in order."""
     hasher = hashlib.sha256()
     for sample in samples:
         audio = hashlib.sha256(sample.audio).hexdigest() if isinstance(sample.audio, bytes) else sample.audio
@@ -226,7 +256,7 @@ def samples_digest(samples: Sequence[Sample]) -> str:
 
 
 def _length_prefixed(value: str | None) -> bytes:
-    """No two lists of values are one text: each says its length; None has none."""
+    """Encode a value with its length, so that different lists of values give different texts; None has no length."""
     encoded = b"" if value is None else value.encode("utf-8", "surrogateescape")
     return (b"-:" if value is None else f"{len(encoded)}:".encode()) + encoded
 

@@ -20,13 +20,13 @@ from undersong.encoders.embeddings import (
 from undersong.store import TEMPORARY_PREFIX, atomic_replacement, hash_file, write_atomic
 from undersong.types import Embeddings, Quarantined, UndersongError
 
-SUMMARY_FILE = "work.json"  # in a finished folder: what it answers, and the hash of each of its files
-SAMPLES_FOLDER = "samples"  # in the draft: the items of each shard, for workers that do not have them
+SUMMARY_FILE = "work.json"  # in a finished folder: the key of the job, and the hash of each file
+SAMPLES_FOLDER = "samples"  # in the draft: the items of each shard, for workers that do not hold them
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingShards:
-    """`items` items in shards of `rows`, for the question whose SHA-256 is `key`; to become `folder`."""
+    """Shards of `rows` items for a total of `items`, on their way to `folder`; `key` is the hash of the job."""
 
     folder: Path
     key: str
@@ -35,32 +35,32 @@ class EmbeddingShards:
 
     @property
     def shard_count(self) -> int:
-        """How many there are; the last may be smaller."""
+        """Number of shards; the last may be smaller."""
         return -(-self.items // self.rows)
 
     @property
     def draft_folder(self) -> Path:
-        """Where shards lie until all are there; the key in its name keeps other questions out."""
+        """Folder of the shards until all are complete; the key in its name separates different jobs."""
         return self.folder.with_name(f"{self.folder.name}.{self.key[:12]}.partial")
 
     def item_slice(self, number: int) -> slice:
-        """Which items are in a shard."""
+        """Slice of the items in a shard."""
         return slice(number * self.rows, min(self.items, (number + 1) * self.rows))
 
     def shard_file(self, number: int) -> Path:
-        """A shard's vectors (`vectors_table`)."""
+        """File with a shard's vectors (`embeddings_table`)."""
         return self.draft_folder / f"embeddings-{number:05d}.parquet"
 
     def marker(self, number: int) -> Path:
-        """What vouches for a shard, as JSON: its rows, its SHA-256, and what was left out."""
+        """Marker of a finished shard, as JSON: its rows, its SHA-256, and the quarantined items."""
         return self.draft_folder / f"embeddings-{number:05d}.done"
 
     def samples(self, number: int) -> Path:
-        """A shard's items as a manifest, for a worker that is told no more than the number."""
+        """Manifest with a shard's items, for a worker that only gets the number."""
         return self.draft_folder / SAMPLES_FOLDER / f"samples-{number:05d}.parquet"
 
     def is_finished(self) -> bool:
-        """Whether `folder` holds the whole answer.  Raises UndersongError where it holds anything else."""
+        """True if `folder` holds the complete result. Raises UndersongError if it holds anything else."""
         if not self.folder.exists():
             return False
         if self.folder.is_dir() and not any(self.folder.iterdir()):
@@ -81,7 +81,7 @@ class EmbeddingShards:
         return [number for number in range(self.shard_count) if self.marker(number).name not in done]
 
     def write_shard(self, number: int, embeddings: Embeddings) -> None:
-        """A shard, then its marker: with a marker the shard is whole and on disk, and all of it is accounted for."""
+        """Write a shard, then its marker: a shard with a marker is complete and on disk."""
         import pyarrow.parquet as pq
 
         with atomic_replacement(self.shard_file(number)) as temporary:
@@ -95,10 +95,10 @@ class EmbeddingShards:
         write_atomic(self.marker(number), json.dumps(marker_content, ensure_ascii=False).encode())
 
     def finish(self, facts: dict[str, Any], left_out: Sequence[Quarantined] = ()) -> None:
-        """The draft becomes `folder`: the shards, one `quarantine.parquet` (`left_out` first), and `work.json`.
+        """Turn the draft into `folder`: the shards, one `quarantine.parquet` (`left_out` first), and `work.json`.
 
-        Raises UndersongError for a shard that is missing or is not what its marker says (its marker goes, so that the
-        next run makes it again), and where all vectors are equal.  A second finisher finds the work done.
+        Raises UndersongError for a missing shard, for one that differs from its marker (which is removed, so that the
+        next run computes it again), and if all vectors are equal. A second call does nothing.
         """
         import pyarrow.parquet as pq
 
@@ -106,8 +106,8 @@ class EmbeddingShards:
             return
         if missing := self.missing_shards():
             raise UndersongError(
-                f"{len(missing)} of {self.shard_count} shards are missing in {self.draft_folder}, the first {missing[0]}; run "
-                "again without --shard to make them."
+                f"{len(missing)} of {self.shard_count} shards are missing in {self.draft_folder}, the first "
+                f"{missing[0]}; run again without --shard to make them."
             )
         marker_contents = [self._read_verified_marker(number) for number in range(self.shard_count)]
         self._check_vectors_differ()
@@ -123,11 +123,11 @@ class EmbeddingShards:
         for stray in self.draft_folder.glob(f"{TEMPORARY_PREFIX}*"):  # of killed runs
             stray.unlink(missing_ok=True)
         self.draft_folder.replace(self.folder)
-        for number in range(self.shard_count):  # only now: before, a kill would have lost what they vouch for
+        for number in range(self.shard_count):  # last, because a kill before the rename still needs the markers
             (self.folder / self.marker(number).name).unlink(missing_ok=True)
 
     def quarantined_count(self) -> int:
-        """How many items of a finished folder were left out."""
+        """Number of quarantined items of a finished folder."""
         import pyarrow.parquet as pq
 
         return int(pq.read_metadata(self.folder / QUARANTINE_FILE).num_rows)
@@ -141,19 +141,19 @@ class EmbeddingShards:
             is_intact = False
         if not is_intact:
             marker.unlink(missing_ok=True)
-            raise UndersongError(f"{self.shard_file(number)} is not what was written; run again, which makes it anew.")
+            raise UndersongError(f"{self.shard_file(number)} is not what was written; run again to make it again.")
         return marker_content
 
     def _check_vectors_differ(self) -> None:
-        """The encoder's own check saw one shard at a time; a few equal items in one are no fault, all in all are."""
+        """Check that not all vectors are equal; the encoder's own check covers only one shard at a time."""
         first, compared = None, 0
         for vector in self._vectors():
             if first is None:
                 first, tolerance = vector, EQUALITY_TOLERANCE * float(abs(vector).max())
             elif vector.shape != first.shape:
                 raise UndersongError(
-                    f"{self.draft_folder} holds vectors of {len(first)} and {len(vector)} dimensions; delete it and embed "
-                    "again."
+                    f"{self.draft_folder} holds vectors of {len(first)} and {len(vector)} dimensions; delete it and "
+                    "embed again."
                 )
             elif abs(vector - first).max() > tolerance:
                 return

@@ -45,11 +45,26 @@ def embed_on_ray(
     version: str = "",
     progress: ProgressCallback | None = None,
 ) -> EmbeddingResult:
-    """`embed_shards` by Ray's workers: the same arguments, files, bits and errors.
+    """`embed_shards` on Ray workers: the same files, bits and errors.
 
-    (The same bits as far as one machine's: other processors, or another number of threads, may round otherwise.)
-    `make` is sent to the workers, so it must pickle.  A worker that dies is replaced and its shard made again.
-    Raises UndersongError also when Ray is not installed or the cluster cannot be reached.
+    The bits are those of one machine as long as processor and number of threads are the same. A worker that dies is
+    replaced and its shard computed again.
+
+    Args:
+        samples: As in `embed_shards`.
+        encoder: As in `embed_shards`.
+        folder: As in `embed_shards`.
+        workers: The workers.
+        shard: As in `embed_shards`.
+        rows: As in `embed_shards`.
+        fit: As in `embed_shards`.
+        device: As in `embed_shards`.
+        make: As in `embed_shards`; it is sent to the workers, so it must pickle.
+        version: As in `embed_shards`.
+        progress: As in `embed_shards`.
+
+    Raises:
+        UndersongError: As in `embed_shards`; also if Ray is not installed or the cluster cannot be reached.
     """
     job = plan_embedding(samples, encoder, folder, rows=rows, fit=fit, device=device, make=make, version=version)
     is_assigned = parse_shard(shard)
@@ -75,11 +90,24 @@ def proximity_on_ray(
     workers: RayWorkers = LOCAL_WORKERS,
     *,
     score: str = "nearest",
-    centre: bool = False,
+    center: bool = False,
     max_quarantined: float = 0.01,
     shard: int = ROWS_PER_FILE,
 ) -> list[Path]:
-    """`proximity_shards` with the distances measured by Ray's workers: the same files, bits and errors."""
+    """`proximity_shards` with distances computed on Ray workers: the same files, bits and errors.
+
+    Args:
+        axis: As in `proximity_shards`.
+        harm_set: As in `proximity_shards`.
+        pool: As in `proximity_shards`.
+        harm: As in `proximity_shards`.
+        out: As in `proximity_shards`.
+        workers: The workers.
+        score: As in `proximity_shards`.
+        center: As in `proximity_shards`.
+        max_quarantined: As in `proximity_shards`.
+        shard: As in `proximity_shards`.
+    """
     with ray_session(workers) as ray:
 
         def scheduler(measure: Callable[[int], ResultT], numbers: Iterable[int]) -> Iterator[ResultT]:
@@ -87,13 +115,15 @@ def proximity_on_ray(
 
         return proximity_shards(
             axis, harm_set, pool, harm, out,
-            score=score, centre=centre, max_quarantined=max_quarantined, shard=shard, scheduler=scheduler,
+            score=score, center=center, max_quarantined=max_quarantined, shard=shard, scheduler=scheduler,
         )  # fmt: skip
 
 
 def ray_scheduler(workers: RayWorkers = LOCAL_WORKERS) -> ShardScheduler:
-    """How `portions.fill` has its shards made by Ray's workers: each loads what the pass needs once, reads its items
-    from Parquet and writes its rows to Parquet."""
+    """Scheduler for `fill_row_shards` that computes shards on Ray workers.
+
+    Each worker loads what the pass needs once, reads its items from Parquet and writes its rows to Parquet.
+    """
 
     def scheduler(make: Callable[[], RowFunction], row_shards: RowShards, numbers: Sequence[int]) -> Iterator[int]:
         jobs = RowShardJobs(row_shards.folder, row_shards.rows, make)
@@ -107,14 +137,14 @@ def ray_scheduler(workers: RayWorkers = LOCAL_WORKERS) -> ShardScheduler:
 
 
 class RowShardJobs:
-    """Jobs of one shard of a pass each: a worker loads what the pass needs at its first shard and keeps that."""
+    """Jobs of one row shard each. A worker loads what the pass needs at its first shard and keeps it."""
 
     def __init__(self, folder: Path, rows: int, make: Callable[[], RowFunction]) -> None:
         self.row_shards, self.make = RowShards(folder, (), rows), make
         self.row_function: RowFunction | None = None
 
     def samples(self, number: int) -> Path:
-        """A shard's items as a manifest, for a worker that is told no more than the number."""
+        """Manifest with a shard's items, for a worker that only gets the number."""
         return self.row_shards.folder / "samples" / f"samples-{self.row_shards.rows}-{number:05d}.parquet"
 
     def is_finished(self, number: int) -> bool:
@@ -133,7 +163,7 @@ class RowShardJobs:
         return f"shard {number} ({self.samples(number)})"
 
     def clean_up(self, numbers: Sequence[int]) -> None:
-        """Takes away what these jobs were told; another process may still need what it told its own."""
+        """Remove the files of these jobs; another process may still need its own."""
         for number in numbers:
             self.samples(number).unlink(missing_ok=True)
             self.tries_file(number).unlink(missing_ok=True)
@@ -142,7 +172,7 @@ class RowShardJobs:
 
 
 def _write_shard_samples(samples: Sequence[Sample], file: Path) -> None:
-    """A shard's items into a Parquet file: a worker reads its own and never holds the corpus."""
+    """Write a shard's items to Parquet: a worker reads its own and never holds the whole corpus."""
     from undersong.corpora.manifest import write_manifest
 
     if not file.exists():
@@ -151,7 +181,7 @@ def _write_shard_samples(samples: Sequence[Sample], file: Path) -> None:
 
 
 class EmbeddingShardJobs:
-    """Jobs of one shard each: a worker makes its encoder at the first and keeps it; of a shard it keeps nothing."""
+    """Jobs of one embedding shard each. A worker makes its encoder at its first shard and keeps it."""
 
     def __init__(self, shard_set: EmbeddingShards, make: Callable[[], Encoder]) -> None:
         self.shard_set, self.make = shard_set, make
@@ -178,7 +208,7 @@ class EmbeddingShardJobs:
 def _embedding_jobs(job: EmbeddingJob) -> EmbeddingShardJobs:
     make = job.make
     if job.encoder.partition(":")[0] in ENCODERS_THAT_FIT:
-        make = _FittedEncoder(job.make())  # fitted once, here: its texts need not travel
+        make = _FittedEncoder(job.make())  # fitted once, here, so that its texts are not sent
     return EmbeddingShardJobs(job.shard_set, make)
 
 
@@ -193,7 +223,7 @@ class _FittedEncoder:
 def _map_on_ray(
     ray: Any, measure: Callable[[int], ResultT], numbers: Iterable[int], workers: RayWorkers
 ) -> Iterator[ResultT]:
-    """`measure` of each number, in order.  What all calls share goes to each node once."""
+    """Apply `measure` to each number, in order. Shared data go to each node once."""
     measure_ref = ray.put(measure)
     task = ray.remote(num_cpus=workers.cpus, max_retries=MAX_TRIES)(_apply)
     pending = [task.remote(measure_ref, number) for number in numbers]

@@ -1,4 +1,4 @@
-"""Resumable shards of a per-item pass with small results (decoding facts, transcripts), one Parquet file each."""
+"""Resumable shards of a per-item pass with small results (audio metadata, transcripts), one Parquet file each."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from undersong.types import Sample, UndersongError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-RowFunction = Callable[[Sequence[Sample]], "pa.Table"]  # items -> a row each, in order
-ShardScheduler = Callable[
-    [Callable[[], RowFunction], "RowShards", Sequence[int]], Iterator[int]
-]  # numbers, each when it is there
+RowFunction = Callable[[Sequence[Sample]], "pa.Table"]  # items -> one row each, in order
+# Yields the number of each shard when it is complete.
+ShardScheduler = Callable[[Callable[[], RowFunction], "RowShards", Sequence[int]], Iterator[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class RowShards:
-    """`samples` in shards of `rows` at `folder`, which is named by all that the rows depend on."""
+    """`samples` in shards of `rows` in `folder`, whose name depends on everything that the rows depend on."""
 
     folder: Path
     samples: Sequence[Sample]
@@ -31,23 +30,23 @@ class RowShards:
 
     @property
     def shard_count(self) -> int:
-        """How many there are; the last may be smaller."""
+        """Number of shards; the last may be smaller."""
         return -(-len(self.samples) // self.rows)
 
     def shard_file(self, number: int) -> Path:
-        """The rows of a shard: it is there when it is whole."""
+        """File with a shard's rows; it exists once it is complete."""
         return self.folder / f"rows-{self.rows}-{number:05d}.parquet"  # another shard size is other files
 
     def shard_samples(self, number: int) -> Sequence[Sample]:
-        """The items of a shard."""
+        """Items of a shard."""
         return self.samples[number * self.rows : (number + 1) * self.rows]
 
     def missing_shards(self) -> list[int]:
-        """Numbers of the shards that are not there, in order."""
+        """Numbers of the missing shards, in order."""
         return [number for number in range(self.shard_count) if not self.shard_file(number).is_file()]
 
     def table(self) -> pa.Table:
-        """All rows, in the items' order.  Raises UndersongError for a damaged shard, which goes, and is made anew."""
+        """All rows, in the items' order. Raises UndersongError for a damaged shard, which is removed and made again."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -58,19 +57,19 @@ class RowShards:
             except (OSError, pa.ArrowException) as error:
                 self.shard_file(number).unlink(missing_ok=True)
                 raise UndersongError(
-                    f"{self.shard_file(number)} cannot be read ({error}); run again, which makes it anew."
+                    f"{self.shard_file(number)} cannot be read ({error}); run again to make it again."
                 ) from error
         return pa.concat_tables(tables)
 
 
 def write_rows(file: Path, samples: Sequence[Sample], row_function: RowFunction) -> None:
-    """The rows of a shard, safe from kills."""
+    """Compute and write the rows of a shard, safe from kills."""
     import pyarrow.parquet as pq
 
     table = row_function(samples)
     if table.num_rows != len(samples):
         raise UndersongError(
-            f"{table.num_rows} rows were made of the {len(samples)} items of {file.name}; every item must have one."
+            f"{table.num_rows} rows were made for the {len(samples)} items of {file.name}; give one row per item."
         )
     with atomic_replacement(file) as temporary:
         pq.write_table(table, temporary)
@@ -84,15 +83,21 @@ def fill_row_shards(
     scheduler: ShardScheduler | None = None,
     progress: ProgressCallback | None = None,
 ) -> int:
-    """Makes the shards that are missing (`shard`: that job's part of them, `"i/n"`); how many those were.
+    """Compute the missing shards; return their number.
 
-    `make` loads what the pass needs, and is not called where nothing is missing.  `spread`: who computes, where it is
-    not this process.  Shards that another job made in the meantime are left as they are.
+    Shards that another job finishes in the meantime stay as they are.
+
+    Args:
+        row_shards: The shards.
+        make: Loads what the pass needs; not called if nothing is missing.
+        shard: `"i/n"`: only this job's part of the shards.
+        scheduler: Computes the shards, if not this process.
+        progress: Progress callback.
     """
     is_assigned = parse_shard(shard)
     numbers = [number for number in row_shards.missing_shards() if is_assigned(number)]
     if shard is None:
-        numbers.reverse()  # jobs that still work come from the front
+        numbers.reverse()  # other jobs that still run start at the front
     progress_meter, finished_items = (
         start_progress(sum(len(row_shards.shard_samples(number)) for number in numbers), progress),
         0,
@@ -104,7 +109,7 @@ def fill_row_shards(
 
 
 def _run_locally(make: Callable[[], RowFunction], row_shards: RowShards, numbers: Sequence[int]) -> Iterator[int]:
-    """One after the other, but for those that another job made in the meantime."""
+    """Compute shards one after another, except for those that another job finishes in the meantime."""
     row_function: RowFunction | None = None
     for number in numbers:
         if not row_shards.shard_file(number).is_file():

@@ -1,4 +1,4 @@
-"""Proximity of a pool that does not fit in memory, streamed in blocks; same numbers as `proximity_table`."""
+"""Proximity of a pool that does not fit in memory, streamed in blocks; the same numbers as `proximity_table`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MeasureScheduler = Callable[[Callable[[int], BlockDistances], Iterable[int]], It
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """One row group: where its usable rows lie in the pool."""
+    """One row group of a file, and the position of its usable rows in the pool."""
 
     file: Path
     group: int
@@ -44,7 +44,7 @@ class RowGroup:
 
 @dataclass
 class PoolSurvey:
-    """What a first pass finds: everything about the pool but its vectors."""
+    """Result of a first pass over the pool: everything but its vectors."""
 
     ids: list[str] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
@@ -53,7 +53,7 @@ class PoolSurvey:
     mean: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (d,) float64
 
     def first_duplicates(self) -> np.ndarray:
-        """(n,): for each item the first one with the very same vector, by their digests."""
+        """(n,): for each item the index of the first one with an identical vector, by their digests."""
         pairs = np.frombuffer(bytes(self.digests), dtype=[("a", "<u8"), ("b", "<u8")])
         _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
         return first[inverse]
@@ -67,18 +67,32 @@ def proximity_shards(
     out: str | Path,
     *,
     score: str = "nearest",
-    centre: bool = False,
+    center: bool = False,
     max_quarantined: float = 0.01,
     processes: int = 1,
     shard: int = ROWS_PER_FILE,
     scheduler: MeasureScheduler | None = None,
 ) -> list[Path]:
-    """Score the embeddings at `pool` (a file, a folder of `embeddings-*.parquet`, or a pattern) against `harm`.
+    """Score a pool of embeddings against `harm`, shard by shard.
 
-    Writes `proximity-*.parquet`, `shard` rows each, to the new folder `out`; one after another they are the table that
-    `proximity_table` makes of the whole pool, with the same errors.  The pool is read twice: for its mean, and for the
-    distances.  `processes` > 1 starts that many (by spawn, so a script needs its `if __name__ == "__main__"`).
-    `spread` replaces them: how a function is mapped over numbers, in order, where other machines compute.
+    Writes `proximity-*.parquet`, `shard` rows each. Together they are the table that `proximity_table` makes of the
+    whole pool, with the same errors. The pool is read twice: for its mean, and for the distances.
+
+    Args:
+        axis: Name of the axis.
+        harm_set: Name of the harm set.
+        pool: A file, a folder of `embeddings-*.parquet`, or a pattern.
+        harm: Embeddings of the harm set.
+        out: The new folder.
+        score: Score, as in `proximity_table`.
+        center: Rank by centered distances.
+        max_quarantined: Largest share of quarantined items.
+        processes: Processes to start, by spawn, so a script needs its `if __name__ == "__main__"`.
+        shard: Rows per file.
+        scheduler: Maps a function over numbers, in order, instead of `processes`.
+
+    Returns:
+        The files.
     """
     out = Path(out)
     if processes < 1 or shard < 1:
@@ -97,23 +111,23 @@ def proximity_shards(
     measure = partial(_measure_row_group, units=tuple(pool_survey.units), harm=vectors, mean=pool_survey.mean, k=k)
     scheduler = scheduler or partial(_map_in_processes, processes=processes)
     distances = list(scheduler(measure, range(len(pool_survey.units))))
-    raw, centred = (_concatenate_distances([pair[side] for pair in distances if pair is not None]) for side in (0, 1))
+    raw, centered = (_concatenate_distances([pair[side] for pair in distances if pair is not None]) for side in (0, 1))
     table = ranked_table(
         axis,
         harm_set,
         pool_survey.ids,
         harm_ids,
         raw,
-        centred,
+        centered,
         pool_survey.first_duplicates(),
         score=score,
-        center=centre,
+        center=center,
     )
     return _write_table(table, out, shard)
 
 
 def survey_pool(pool: str | Path) -> PoolSurvey:
-    """One pass over the embeddings at `pool`."""
+    """Survey the embeddings at `pool` in one pass."""
     pool_survey = PoolSurvey()
 
     def vectors() -> Iterator[np.ndarray]:
@@ -137,9 +151,9 @@ def survey_pool(pool: str | Path) -> PoolSurvey:
 def _measure_row_group(
     number: int, *, units: Sequence[RowGroup], harm: np.ndarray, mean: np.ndarray, k: int
 ) -> BlockDistances:
-    """Raw and centred distances of the blocks that begin in a unit; None where none does.
+    """Raw and centered distances of the blocks that begin in a row group; None if none does.
 
-    The last of these blocks may end in the units after it: so each block is whole, wherever files end.
+    The last of these blocks may end in a later row group, so that every block is whole wherever files end.
     """
     unit, end = units[number], units[-1].start + units[-1].rows
     start, stop = _round_up_to_block(unit.start), min(_round_up_to_block(unit.start + unit.rows), end)
@@ -151,7 +165,8 @@ def _measure_row_group(
         (nearest_distances(b, harm, k=k), nearest_distances(b, harm, k=k, center=mean))
         for b in _rebatch_rows(rows, STREAM_ROWS)
     ]
-    return _concatenate_distances([raw for raw, _ in pairs]), _concatenate_distances([centred for _, centred in pairs])
+    raw, centered = ([pair[side] for pair in pairs] for side in (0, 1))
+    return _concatenate_distances(raw), _concatenate_distances(centered)
 
 
 def _round_up_to_block(row: int) -> int:
@@ -169,7 +184,7 @@ def _take_rows(chunks: Iterable[np.ndarray], skip: int, count: int) -> Iterator[
 
 
 def _rebatch_rows(chunks: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarray]:
-    """The same rows in arrays of `rows`, the last with what is left; each is good until the next is asked for."""
+    """The same rows in arrays of `rows` (the last may be smaller); each is valid until the next is requested."""
     block, filled = np.empty((0, 0), np.float32), 0
     for chunk in chunks:
         if len(chunk) and not len(block):
@@ -191,7 +206,7 @@ def _rebatch_rows(chunks: Iterable[np.ndarray], rows: int) -> Iterator[np.ndarra
 def _map_in_processes(
     measure: Callable[[int], BlockDistances], numbers: Iterable[int], processes: int
 ) -> Iterator[BlockDistances]:
-    """In order, here or in processes of their own."""
+    """Map `measure` over numbers, in order, in this process or in several."""
     if processes == 1:
         yield from map(measure, numbers)
         return
@@ -209,7 +224,7 @@ def _concatenate_distances(pieces: Sequence[NearestDistances]) -> NearestDistanc
 
 
 def _write_table(table: pa.Table, out: Path, shard: int) -> list[Path]:
-    """All shards, or none."""
+    """Write all shards, or none."""
     import pyarrow.parquet as pq
 
     names = []

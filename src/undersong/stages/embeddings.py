@@ -190,7 +190,7 @@ class OnTheFlyInternalEncoder:
         from undersong.models.feature_cache import cache_audio_features
 
         model = self.model()
-        cached_before = set(model.heard)
+        cached_before = set(model.audio_features)
         features, failed, _ = cache_audio_features(model, samples, start_progress(len(samples), self.progress).update)
         lost = {item.id for item in failed}
         usable = [sample for sample in samples if sample.id not in lost]
@@ -198,7 +198,7 @@ class OnTheFlyInternalEncoder:
             usable
         )
         for key in () if self.keep_features else features.keys() - cached_before:
-            del model.heard[key]
+            del model.audio_features[key]
         return replace(vectors, quarantined=(*failed, *vectors.quarantined))
 
 

@@ -8,12 +8,12 @@ from undersong.tuning.distributed import world_size
 from undersong.types import UndersongError
 
 METHODS = ("lora", "full")
-PUBLISHED_BETAS = (0.5, 2.0, 2.0, 2.0, 2.0, 0.1)  # betas of `constrained`, of its paper: first token, 2 to 5, all after
+PUBLISHED_BETAS = (0.5, 2.0, 2.0, 2.0, 2.0, 0.1)  # Qi et al. 2024: token 1, tokens 2 to 5, later ones
 
 
 @dataclass(frozen=True)
 class LoraRecipe:
-    """Hyper-parameters of one arm.  The adapter is kept at each of `steps` (optimiser steps), so a run is a curve."""
+    """Hyper-parameters of one arm. The adapter is saved at each of `steps` (optimizer steps): a run is a curve."""
 
     steps: tuple[int, ...] = (20, 40)
     batch: int = 8
@@ -26,12 +26,12 @@ class LoraRecipe:
     alpha: int = 16
     dropout: float = 0.0
     targets: tuple[str, ...] | None = None  # full module paths; None: every linear layer of the decoder's blocks
-    micro_batch: int | None = None  # samples in memory at a time; the step is of the whole `batch` all the same
-    method: str = "lora"  # lora | full: all of the decoder's blocks and its last norm, without an adapter
+    micro_batch: int | None = None  # samples in memory at a time; a step still uses the whole `batch`
+    method: str = "lora"  # lora | full (all blocks of the decoder and its last norm, without an adapter)
     validation: float = 0.0  # share of the samples, by whole groups, that is held out and measured at each of `steps`
-    checkpointing: bool = False  # activations are computed again in the backward pass: slower, and far less memory
-    thin: float | None = None  # share kept of heard frames that say nothing (`thinning`); None: every frame
-    betas: tuple[float, ...] | None = None  # one an answer token, the last for all after: `constrained`; None: not
+    checkpointing: bool = False  # recompute activations in the backward pass: slower, with far less memory
+    thin: float | None = None  # share of silent audio frames that is kept (frame_pruning.py); None: all frames
+    betas: tuple[float, ...] | None = None  # per answer token, the last for all later ones (constrained.py); None: off
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -41,7 +41,7 @@ class LoraRecipe:
                 f"A batch of {self.batch} cannot be taken {self.micro_batch} at a time; give a divisor as micro_batch."
             )
         if self.thin is not None and not 0 <= self.thin <= 1:
-            raise UndersongError(f"thin is a share of frames, and {self.thin:g} is none; give 0 to 1.")
+            raise UndersongError(f"thin is a share of frames, not {self.thin:g}; give 0 to 1.")
         if self.betas is not None and self.method != "lora":
             raise UndersongError(
                 f"Method {self.method} cannot be constrained, because it keeps no base to compare with; take lora, or "
@@ -50,11 +50,11 @@ class LoraRecipe:
 
     @property
     def device_batch_size(self) -> int:
-        """Samples that one process has in memory; an error where the processes cannot share a batch evenly."""
+        """Samples per process in memory. Raises UndersongError if the processes cannot share a batch evenly."""
         micro = self.micro_batch or max(1, self.batch // world_size())
         if self.batch % (micro * world_size()):
             raise UndersongError(
-                f"A batch of {self.batch} cannot be taken by {world_size()} processes {micro} at a time; give a batch that "
-                "they divide, or another micro_batch."
+                f"A batch of {self.batch} cannot be taken by {world_size()} processes {micro} at a time; give a batch "
+                "that they divide, or another micro_batch."
             )
         return micro

@@ -128,7 +128,7 @@ class UndersongAPI(ModelAPI):
         replies = model.generate([request.prompt for request in ready], ready[0].max_new_tokens) if ready else []
         for request, reply in zip(ready, replies, strict=True):
             request.reply = reply
-        model.heard.clear()  # else the clips of a whole evaluation would stay in memory
+        model.audio_features.clear()  # else the clips of a whole evaluation would stay in memory
 
     def _prepare_request(self, model: AudioModel, request: PendingRequest) -> bool:
         from undersong.pipeline.standalone.inputs import cache_all_audio

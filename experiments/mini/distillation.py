@@ -52,7 +52,7 @@ def plain_front(base: Base, front: Path) -> Any:
 def heard_frames(front: Any, rows: Sequence[int], states: States) -> list[torch.Tensor]:
     """What a front end gives the decoder of each clip: (frames, dim) float32."""
     below, positions = states.batch(rows, "cpu")
-    made = front.model.multi_modal_projector(front.model.audio_tower.from_top(below, positions))
+    made = front.model.multi_modal_projector(front.model.audio_tower.forward_learned_layers(below, positions))
     return [frames[:count] for frames, count in zip(made, (positions // 2).tolist())]
 
 
@@ -61,7 +61,7 @@ def learning(front: Any, learning_rate: float, top_rate: float, top: bool) -> li
     tower = front.model.audio_tower
     groups = [{"params": list(front.model.multi_modal_projector.parameters()), "lr": learning_rate}]
     if top:
-        layers = tower.layers[-tower.learned :]
+        layers = tower.layers[-tower.num_learned_layers :]
         groups += [{"params": [*layers.parameters(), *tower.layer_norm.parameters()], "lr": top_rate}]
     for group in groups:
         for parameter in group["params"]:
@@ -130,7 +130,7 @@ def _fit_last(teacher: Any, student: Any, rows: Sequence[int], states: States, s
     for start in range(0, len(rows), size):
         now = rows[start : start + size]
         below, positions = states.batch(now, "cpu")
-        hidden = first(student.model.audio_tower.from_top(below, positions))
+        hidden = first(student.model.audio_tower.forward_learned_layers(below, positions))
         flat = torch.cat([frames[:count] for frames, count in zip(hidden, (positions // 2).tolist())])
         flat = torch.cat([flat, torch.ones(len(flat), 1)], 1)
         square += flat.T @ flat
@@ -151,7 +151,7 @@ def distance(teacher: Any, student: Any, rows: Sequence[int], states: States) ->
     for start in range(0, len(rows), 32):
         wanted, made = (torch.cat(heard_frames(f, rows[start : start + 32], states)) for f in (teacher, student))
         far, total = far + float((made - wanted).square().sum()), total + float(wanted.square().sum())
-        loud = ~teacher.model.multi_modal_projector.quiet(wanted)
+        loud = ~teacher.model.multi_modal_projector.is_silent(wanted)
         nearest = [(2 * v[loud] @ table.T - table.square().sum(1)).argmax(1) for v in (wanted, made)]
         agreed.append(nearest[0] == nearest[1])
     same = torch.cat(agreed).float()

@@ -36,7 +36,7 @@ def decoder_hears(corpus, model, requests: list[int], size: int = 96) -> np.ndar
     with torch.inference_mode():
         for start in range(0, len(requests), size):
             some = requests[start : start + size]
-            sound = model.fuse(*model.hear(**corpus.architecture.sound(corpus, some)))
+            sound = model.fuse(*model.encode_audio(**corpus.architecture.sound(corpus, some)))
             out.append(clip_means(sound, tokens_of(corpus, some)))
     return torch.cat(out).numpy()
 

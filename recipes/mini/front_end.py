@@ -158,7 +158,7 @@ def _train(
 def _learning(model: MiniForConditionalGeneration, recipe: FrontRecipe) -> list[dict[str, Any]]:
     tower, projector = model.model.audio_tower, model.model.multi_modal_projector
     projector.blank.data.copy_(model.get_input_embeddings().weight.mean(0))
-    top = [*tower.layers[-tower.learned :].parameters(), *tower.layer_norm.parameters()]
+    top = [*tower.layers[-tower.num_learned_layers :].parameters(), *tower.layer_norm.parameters()]
     groups = [(list(projector.parameters()), recipe.learning_rate), (top, recipe.top_rate)]
     for parameters, _ in groups:
         for parameter in parameters:
@@ -195,14 +195,14 @@ def _step(training: Training, step: int, rows: Sequence[int]) -> float:
     tower, projector = model.model.audio_tower, model.model.multi_modal_projector
     kind = torch.device(device).type
     with torch.autocast(kind, getattr(torch, dtype), enabled=dtype != "float32"):  # the top layers are most of a step
-        frames = tower.from_top(below, positions)
+        frames = tower.forward_learned_layers(below, positions)
     frames = frames.float()
     total = len(projector.table)
     own = {token for i in rows for token in spelled[i]}
     drawn = rng.choice(total, min(recipe.drawn, total), replace=False).tolist()
     columns = sorted(own | set(drawn))
     place = {token: column + 1 for column, token in enumerate(columns)}
-    odds = projector.log_odds(frames, torch.tensor(columns, device=device))
+    odds = projector.token_logits(frames, torch.tensor(columns, device=device))
     loss = ctc_loss(
         odds.log_softmax(-1).transpose(0, 1),
         torch.tensor([place[token] for i in rows for token in spelled[i]]),

@@ -27,7 +27,7 @@ def spell(
     for start in range(0, len(order), 32):
         now = order[start : start + 32]
         below, positions = states.batch(now, device)
-        best = projector.log_odds(tower.from_top(below, positions)).argmax(-1).cpu()
+        best = projector.token_logits(tower.forward_learned_layers(below, positions)).argmax(-1).cpu()
         for i, row, count in zip(now, best, (positions // 2).tolist()):
             kept = [int(token) for token in torch.unique_consecutive(row[:count]) if token]
             said[i] = base.tokenizer.decode(projector.heard.cpu()[[token - 1 for token in kept]]) if kept else ""

@@ -81,7 +81,7 @@ def test_what_is_off_and_both_ears_get_no_gradient_and_what_is_on_does(made):
     corpus.ear, corpus.tower = network.audio_tokenizer, network.audio_tower.state_dict()
     variant.begin(network, corpus)
     network.zero_grad()
-    heard = network.fuse(*network.hear(**variant.sound(corpus, [0, 1])))
+    heard = network.fuse(*network.encode_audio(**variant.sound(corpus, [0, 1])))
     (heard * torch.randn_like(heard)).sum().backward()
 
     def moved(parameters) -> bool:
@@ -101,11 +101,11 @@ def test_states_computed_once_are_heard_as_the_clip_itself(made):
     cached = replace(variant, cached=True)
     with torch.inference_mode():
         corpus.states = network.audio_tower(corpus.mel).last_hidden_state
-        itself = network.fuse(*network.hear(**variant.sound(corpus, [0, 1])))
+        itself = network.fuse(*network.encode_audio(**variant.sound(corpus, [0, 1])))
         again = cached.build(corpus.vocabulary, 0).eval()
         again.load_state_dict(network.state_dict())
         corpus.architecture = cached
-        torch.testing.assert_close(again.fuse(*again.hear(**cached.sound(corpus, [0, 1]))), itself)
+        torch.testing.assert_close(again.fuse(*again.encode_audio(**cached.sound(corpus, [0, 1]))), itself)
 
 
 def test_all_variants_of_a_seed_start_alike(made):
@@ -123,7 +123,7 @@ def heard_with_objective(wanted: str):
     network = variant.build(corpus.vocabulary, 0)
     state = torch.get_rng_state()
     objective = VoiceObjective(corpus, network, wanted, seed=0)
-    network.fuse(*network.hear(**variant.sound(corpus, [0, 1])))
+    network.fuse(*network.encode_audio(**variant.sound(corpus, [0, 1])))
     loss = objective([0, 1])
     assert torch.equal(state, torch.get_rng_state())  # or the variants' noise would differ
     return network, objective, loss

@@ -74,7 +74,7 @@ def test_speech_is_not_taken_for_that_in_other_voices_or_of_other_sentences(
     def silent(*_: Any) -> Any:
         raise UndersongError("no engine")
 
-    monkeypatch.setattr(speech, "speak_texts", silent)
+    monkeypatch.setattr(speech, "synthesize_speech", silent)
     text = {"id": "nq0", "text": "who was he", "kind": "nq", "split": "train", "group": "nq0"}
     write_lines(tmp_path / "texts.jsonl", [text])
     with pytest.raises(UndersongError, match="no engine"):

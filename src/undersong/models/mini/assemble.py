@@ -138,7 +138,7 @@ def _read_heard_ids(parts: Path) -> torch.Tensor:
 def front_end_names(model: Any) -> list[str]:
     """Tensors of the front end that are learned: the top layers, the tower's norm, the projector without its table."""
     tower = model.model.audio_tower
-    layers = range(len(tower.layers) - tower.learned, len(tower.layers))
+    layers = range(len(tower.layers) - tower.num_learned_layers, len(tower.layers))
     top_prefixes = (f"model.audio_tower.layers.{i}." for i in layers)
     prefixes = (*top_prefixes, "model.audio_tower.layer_norm.", "model.multi_modal_projector.")
     return [name for name in model.state_dict() if name.startswith(prefixes) and name != TABLE_BUFFER]

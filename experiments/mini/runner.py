@@ -118,7 +118,9 @@ def check_corpora(studies: Sequence[Study]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.mini", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--study", type=Path, default=STUDY)
     parser.add_argument("--workers", type=int, default=2, help="processes, a core each")
     parser.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE")

@@ -24,7 +24,9 @@ from undersong.types import UndersongError
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.paper", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("design", nargs="?", choices=list(DESIGNS), default="reduced")
     parser.add_argument("--files", nargs="+", choices=FILES, default=list(FILES), metavar="NAME", help=", ".join(FILES))
     parser.add_argument("--plan", action="store_true", help="only say what would be run, what it costs and can show")

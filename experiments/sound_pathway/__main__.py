@@ -98,7 +98,11 @@ def measure(record: Record, variants: list[str], text: bool) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.sound_pathway",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)}; default: all")
     parser.add_argument("--work", type=Path, default=Path("out/organisms"))
     parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS))

@@ -32,7 +32,9 @@ STAGES = ("texts", "written", "speech", "cache", "front", "listening", "alignmen
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        prog="python -m recipes.mini", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("--data", type=Path, help="folder of public text sets (the head of texts.py)")
     made.add_argument("--work", type=Path, default=Path("out/mini"))
     made.add_argument("--whisper", default="openai/whisper-tiny.en", help="hub id or folder")

@@ -33,7 +33,9 @@ def script(name: str, *arguments: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.organisms", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--arch", choices=NAMES, nargs="+", default=list(NAMES))
     parser.add_argument("--work", type=Path, default=Path("out/organisms"))
     parser.add_argument("--out", type=Path, default=Path("src/undersong/data/organism"))

@@ -72,7 +72,11 @@ def train(name: str, bank: Bank, out: Path) -> tuple[dict[str, Any], np.ndarray]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.refusal_judge",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--minilm", default=DEFAULT_SENTENCE_MODEL, help="folder or hub id of all-MiniLM-L6-v2")
     parser.add_argument("--out", type=Path, default=Path("src/undersong/data/refusal"))

@@ -1,0 +1,100 @@
+"""Results of the organisms' studies made up from rates that a test chooses, in the form that the pipeline writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.paper.designs import FILES, Design
+from undersong.stages.selection import arm_rules
+from undersong.study import Study
+
+# (organism, facts of the run and of what it was asked) -> rate of what is counted, in prompts of 108
+Rate = Callable[[str, Mapping[str, Any]], int]
+PROMPTS, CLUSTERS = 108, 36
+
+
+def write(
+    design: Design, folder: Path, rate: Rate, files: tuple[str, ...] = FILES, **changes: Any
+) -> dict[str, dict[str, Any]]:
+    """Study -> its results, which lie in `folder` too; `changes`: of what a mechanism study found."""
+    out = {}
+    for study in (study for file in files for study in design.studies(file)):
+        out[study.study] = results_of(study, rate, **changes)
+        file = folder / study.study / "results.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(out[study.study]))
+    return out
+
+
+def results_of(study: Study, rate: Rate, late: float = -0.5, equal: bool = True, known: str = "kept") -> dict[str, Any]:
+    runs = [_run(study, rate, {"model": ref, "base_seed": i, "kind": "base"}) for i, ref in enumerate(study.models)]
+    tuning = study.tuning
+    for base, ref in enumerate(study.models):
+        for rule in arm_rules(study):
+            for trained in tuning.modalities:
+                for seed, draw in zip(tuning.seeds, tuning.draws):
+                    for step in tuning.steps:
+                        facts = {"model": ref, "base_seed": base, "kind": rule.name, "axis": rule.axis, "step": step}
+                        facts |= {
+                            "fraction": rule.selection_rule.amount,
+                            "train_modality": trained,
+                            "seed": seed,
+                            "draw": draw,
+                        }
+                        runs.append(_run(study, rate, facts))
+    return {
+        "schema": "undersong-results/1",
+        "study": {
+            "name": study.study,
+            "config": study.model_dump(mode="json"),
+            "steps": [0, *tuning.steps],
+        },
+        "runs": runs,
+        "mechanism": None if study.mechanism is None else _mechanism(runs, late, equal, known),
+        "provenance": {"created": "2026-11-27T10:00:00Z", "undersong": "0", "result_hash": "abc" * 20},
+    }
+
+
+def _run(study: Study, rate: Rate, facts: dict[str, Any]) -> dict[str, Any]:
+    none = {"axis": None, "fraction": None, "train_modality": None, "seed": None, "draw": None, "step": 0}
+    run = none | facts
+    run["arm"] = "/".join(str(run[name]) for name in ("axis", "kind", "fraction", "train_modality"))
+    said = {"pool noise": study.selection.noise, "target": study.tuning.target, "rate": study.tuning.learning_rate}
+    organism = run["model"].removeprefix("organism:").partition("-")[0]
+    run["sets"] = [
+        _entry(name, one.harmful, modality, system, rate, organism, run | said)
+        for name, one in study.sets.items()
+        for modality in study.evaluation.modalities
+        for system in study.evaluation.systems
+    ]
+    return run
+
+
+def _entry(
+    name: str, harmful: bool, modality: str, system: str, rate: Rate, organism: str, run: Mapping[str, Any]
+) -> dict[str, Any]:
+    asked = {"set": name, "harmful": harmful, "modality": modality, "system": system}
+    hits = rate(organism, {**run, **asked}) / PROMPTS
+    ends = {"low": max(0.0, hits - 0.1), "high": min(1.0, hits + 0.1)}
+    if harmful:
+        return {**asked, "n": PROMPTS, "clusters": CLUSTERS, "jsr": hits, **ends}
+    right = {"right_rate": hits, "right_low": ends["low"], "right_high": ends["high"]}
+    return {**asked, "n": 48, "clusters": 24, "refusal_rate": 1 - hits, "low": 0.0, "high": 1.0, **right}
+
+
+def _mechanism(runs: list[dict[str, Any]], late: float, equal: bool, known: str) -> dict[str, Any]:
+    tuned = [run for run in runs if run["kind"] != "base" and run["step"] == 40]
+    changes = [
+        {"model": r["model"], "arm": r["arm"], "seed": r["seed"], "modality": m, "gap_change": late + 0.01 * r["seed"]}
+        for r in tuned
+        for m in ("audio", "text")
+    ]
+    place = {"kind": "closest", "train_modality": "audio", "modality": "audio"}
+    models = dict.fromkeys(run["model"] for run in tuned)
+    said = [place | {"model": m, "n": 3, "recognition": known, "dissociated": known == "kept"} for m in models]
+    encoder = {"parameters_equal": equal, "buffers_equal": True, "trainings": len(tuned)}
+    encoder |= {"output_max_abs_difference": 0.0, "input_max_abs_difference": 0.0}
+    return {"late": changes, "recognition": said, "encoder": encoder}

@@ -66,6 +66,9 @@ class Quarantined:
     reason: str
 
 
+ExchangeKey = tuple[str, str, str, str]  # prompt id, set, modality, name of the system text
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One request to a model: a sample in one modality, with one system text."""
@@ -78,6 +81,11 @@ class Prompt:
     system_text: str | None = None
     instruction: str | None = None  # typed next to the audio, if the study has one
     instruction_first: bool = False  # before the audio instead of after it
+
+    @property
+    def key(self) -> ExchangeKey:
+        """The key that its reply and the verdicts on it carry."""
+        return self.sample.id, self.set, self.modality, self.system
 
     @property
     def user_text(self) -> str:
@@ -100,6 +108,11 @@ class Reply:
     finish: str  # stop | length | error
     error: str | None = None
 
+    @property
+    def key(self) -> ExchangeKey:
+        """The key of its prompt."""
+        return self.prompt_id, self.set, self.modality, self.system
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -114,6 +127,11 @@ class Verdict:
     judge: str
     verdict: str  # one of VERDICTS
     score: float | None = None
+
+    @property
+    def key(self) -> ExchangeKey:
+        """The key of its prompt and its reply, without the judge."""
+        return self.prompt_id, self.set, self.modality, self.system
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,9 +72,9 @@ def test_replies_that_failed_are_told(tmp_path: Path) -> None:
 def test_it_loads_no_torch(tmp_path: Path) -> None:
     table = record(tmp_path / "said.jsonl")
     code = (
-        "import json, sys; from pathlib import Path; from undersong.pipeline.run import run;"
+        "import json, sys; from pathlib import Path; from undersong.pipeline.run import run_audit;"
         "from undersong.study import parse_study;"
-        "run(parse_study(json.loads(sys.argv[1]), 's'), Path(sys.argv[2])); assert 'torch' not in sys.modules"
+        "run_audit(parse_study(json.loads(sys.argv[1]), 's'), Path(sys.argv[2])); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, json.dumps(study(table)), str(tmp_path / "out")], check=True)
 

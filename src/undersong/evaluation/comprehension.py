@@ -309,14 +309,13 @@ def check_comprehension(prompts: Sequence[Prompt], config: ComprehensionSettings
     check_installed(config.encoder)
     if (count := len(request_texts_by_cluster(prompts))) < min_requests(config.level):
         raise UndersongError(
-            f"Set {prompts[0].set} has {count} requests, and among fewer than {min_requests(config.level)} none can be told from "
-            f"the others at a level of {config.level:g}; give more, or raise comprehension's level."
+            f"Set {prompts[0].set} has {count} requests, and among fewer than {min_requests(config.level)} none can be "
+            f"told from the others at a level of {config.level:g}; give more, or raise comprehension's level."
         )
 
 
 def _prompt_comprehension(
     prompt: Prompt, repetition_by_prompt: RepetitionsByPrompt, relevance: Relevance | None
 ) -> PromptComprehension:
-    key = (prompt.sample.id, prompt.set, prompt.modality, prompt.system)
     repetition = repetition_by_prompt[prompt.set, prompt.sample.id] if prompt.modality == "audio" else None
-    return PromptComprehension(*key, repetition, relevance)
+    return PromptComprehension(*prompt.key, repetition, relevance)

@@ -35,6 +35,21 @@ def read_replies(path: Path) -> list[Reply]:
     return [Reply(**row) for row in pq.read_table(path).to_pylist()]
 
 
+def join_prompts(prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[tuple[Prompt, Reply]]:
+    """Each reply with its prompt, found by `key`, in the order of the replies.
+
+    Raises:
+        UndersongError: A prompt has no reply, or a reply no prompt.
+    """
+    prompt_by_key = {prompt.key: prompt for prompt in prompts}
+    if unmatched := prompt_by_key.keys() ^ {reply.key for reply in replies}:
+        key_text = "/".join(min(unmatched))
+        raise UndersongError(
+            f"Prompts and replies differ in {key_text} ({len(unmatched)} such); generate replies to these very prompts."
+        )
+    return [(prompt_by_key[reply.key], reply) for reply in replies]
+
+
 def read_finishes(path: Path) -> list[str]:
     """How each reply ended, without the replies."""
     import pyarrow.parquet as pq
@@ -120,5 +135,4 @@ def _reply_of_row(row: EvaluationRow, prompt: Prompt, location: str) -> Reply:
     if row.get("reply") is None and finish != "error":
         raise UndersongError(f"{location} ({prompt.sample.id}) has no reply; give it, or the error that there was.")
     text = text_field(row, "reply", "", location)
-    key = (prompt.sample.id, prompt.set, prompt.modality, prompt.system)
-    return Reply(*key, text, 0, finish, error)
+    return Reply(*prompt.key, text, 0, finish, error)

@@ -282,7 +282,7 @@ class AudioModel:
         tokens = tokens[:end]
         text = self.tokenizer.decode(tokens, skip_special_tokens=False)
         finish = "stop" if stopped else "length"
-        return Reply(prompt.sample.id, prompt.set, prompt.modality, prompt.system, text, len(tokens), finish)
+        return Reply(*prompt.key, text, len(tokens), finish)
 
     @torch.inference_mode()
     def hidden_states(self, prompts: Sequence[Prompt], batch_size: int = 128) -> np.ndarray:

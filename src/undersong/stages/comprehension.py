@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from undersong.stages.context import Corpus, RunContext
-from undersong.stages.replies import PromptSetRequest, in_reply_order, request_prompts
+from undersong.stages.replies import PromptSetRequest, in_reply_order, read_exchanges
 from undersong.store import Artifact, Draft
 from undersong.study import ComprehensionSettings
 from undersong.types import Encoder
@@ -60,19 +60,16 @@ def evaluate_comprehension(
 
     def make(draft: Draft) -> None:
         from undersong.evaluation.comprehension import measure_prompt_comprehension, write_comprehension
-        from undersong.evaluation.replies import read_replies
         from undersong.evaluation.verdicts import read_verdicts
 
-        reply_list = read_replies(replies.verify().path / "replies.parquet")
-        verdict_list = read_verdicts(verdicts.verify().path / "verdicts.parquet")
-        exchanges = list(zip(request_prompts(in_reply_order(requests)), reply_list, verdict_list, strict=True))
-        repeated_replies = [] if repetitions is None else read_replies(repetitions.verify().path / "replies.parquet")
-        repeated_exchanges = list(zip(request_prompts(in_reply_order(repeat_requests)), repeated_replies, strict=True))
+        verdict_by_key = {
+            verdict.key: verdict for verdict in read_verdicts(verdicts.verify().path / "verdicts.parquet")
+        }
+        judged = [(prompt, reply, verdict_by_key[reply.key]) for prompt, reply in read_exchanges(replies, requests)]
+        repeated = [] if repetitions is None else read_exchanges(repetitions, repeat_requests)
+        rows = measure_prompt_comprehension(judged, repeated, settings, lambda: reply_encoder.encoder)
         with draft.file(COMPREHENSION_FILE) as path:
-            write_comprehension(
-                measure_prompt_comprehension(exchanges, repeated_exchanges, settings, lambda: reply_encoder.encoder),
-                path,
-            )
+            write_comprehension(rows, path)
 
     config = {
         "encoder": settings.encoder,

@@ -22,7 +22,7 @@ from undersong.stages.training import StudyArm
 from undersong.store import Artifact, Draft
 from undersong.study import PromptSet, Study
 from undersong.study.presets import PromptSettings, published_prompt_settings
-from undersong.types import Prompt, Reply, Verdict
+from undersong.types import ExchangeKey, Prompt, Reply, Verdict
 
 if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
@@ -135,7 +135,7 @@ def group_by_token_limit(requests: Sequence[PromptSetRequest]) -> list[tuple[int
 
 
 def in_reply_order(requests: Sequence[PromptSetRequest]) -> list[PromptSetRequest]:
-    """What is asked in the order of its replies."""
+    """The requests as artifacts are filed under them: grouped by token limit, as they are generated."""
     return [request for _, group in group_by_token_limit(requests) for request in group]
 
 
@@ -164,6 +164,13 @@ def request_prompts(requests: Sequence[PromptSetRequest]) -> list[Prompt]:
     ]
 
 
+def read_exchanges(replies: Artifact, requests: Sequence[PromptSetRequest]) -> list[tuple[Prompt, Reply]]:
+    """The replies of an artifact, each with its prompt, in the order of the replies."""
+    from undersong.evaluation.replies import join_prompts, read_replies
+
+    return join_prompts(request_prompts(requests), read_replies(replies.verify().path / "replies.parquet"))
+
+
 def judge_replies(
     ctx: RunContext, replies: Artifact, requests: Sequence[PromptSetRequest], judge: str, refusals: Sequence[str]
 ) -> Artifact:
@@ -173,27 +180,17 @@ def judge_replies(
     judges = dict.fromkeys(request.judge or judge for request in requests)
 
     def make(draft: Draft) -> None:
-        from undersong.evaluation.replies import read_replies
         from undersong.evaluation.verdicts import write_verdicts
 
-        reply_iterator = iter(read_replies(replies.verify().path / "replies.parquet"))
-        # (place, prompt, reply) of every judge, so that verdicts stand in the order of the replies again
-        rows: dict[str, list[tuple[int, Prompt, Reply]]] = {name: [] for name in judges}
-        position = 0
-        for request in in_reply_order(requests):
-            for prompt in request_prompts([request]):
-                rows[request.judge or judge].append((position, prompt, next(reply_iterator)))
-                position += 1
-        verdict_by_position: dict[int, Verdict] = {}
-        for name, judge_rows in rows.items():
-            judge_verdicts = ctx.judge(name, refusals).judge(
-                [prompt for _, prompt, _ in judge_rows], [reply for _, _, reply in judge_rows]
-            )
-            verdict_by_position |= {
-                index: verdict for (index, _, _), verdict in zip(judge_rows, judge_verdicts, strict=True)
-            }
+        exchanges = read_exchanges(replies, requests)
+        judge_by_set = {request.set_name: request.judge or judge for request in requests}
+        verdict_by_key: dict[ExchangeKey, Verdict] = {}
+        for name in judges:
+            judged = [(prompt, reply) for prompt, reply in exchanges if judge_by_set[prompt.set] == name]
+            verdicts = ctx.judge(name, refusals).judge([prompt for prompt, _ in judged], [reply for _, reply in judged])
+            verdict_by_key |= {verdict.key: verdict for verdict in verdicts}
         with draft.file("verdicts.parquet") as path:
-            write_verdicts([verdict_by_position[i] for i in range(position)], path)
+            write_verdicts([verdict_by_key[reply.key] for _, reply in exchanges], path)
 
     config = {
         "judge": judge,

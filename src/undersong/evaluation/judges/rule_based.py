@@ -36,11 +36,9 @@ class FunctionJudge:
 
     def _verdict(self, prompt: Prompt, reply: Reply) -> Verdict:
         sample = prompt.sample
-        prompt_key = (sample.id, prompt.set, prompt.modality, prompt.system)
-        reply_key = (reply.prompt_id, reply.set, reply.modality, reply.system)
-        if prompt_key != reply_key:
+        if prompt.key != reply.key:
             raise UndersongError(
-                f"Judge {self.name} got the reply to {'/'.join(reply_key)} for prompt {'/'.join(prompt_key)}; "
+                f"Judge {self.name} got the reply to {'/'.join(reply.key)} for prompt {'/'.join(prompt.key)}; "
                 "give replies in the order of their prompts."
             )
         word = "error" if reply.finish == "error" else self.classify(prompt, reply.reply)

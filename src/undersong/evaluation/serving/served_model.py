@@ -87,7 +87,4 @@ def encode_wav(clip: Clip) -> bytes:
 
 
 def _reply_to_prompt(prompt: Prompt, server_reply: ServerReply) -> Reply:
-    return Reply(
-        prompt.sample.id, prompt.set, prompt.modality, prompt.system, server_reply.text, server_reply.tokens, server_reply.finish,
-        server_reply.error,
-    )  # fmt: skip
+    return Reply(*prompt.key, server_reply.text, server_reply.tokens, server_reply.finish, server_reply.error)

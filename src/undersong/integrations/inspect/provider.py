@@ -138,8 +138,7 @@ class UndersongAPI(ModelAPI):
             model.check_context_length([request.prompt], request.max_new_tokens)
             request.prompt_tokens = len(model.prompt_ids(request.prompt))
         except UndersongError as error:
-            key = (request.prompt.sample.id, request.prompt.set, request.prompt.modality, request.prompt.system)
-            request.reply = Reply(*key, "", 0, "error", str(error))
+            request.reply = Reply(*request.prompt.key, "", 0, "error", str(error))
             return False
         return True
 

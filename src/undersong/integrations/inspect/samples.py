@@ -101,9 +101,8 @@ def prompt_of_sample(
 
 def reply_of_output(prompt: Prompt, output: ModelOutput) -> Reply:
     """A model's output as a reply; one that failed or holds nothing at all is an `error`."""
-    key = (prompt.sample.id, prompt.set, prompt.modality, prompt.system)
     error = output.error or ("the model gave no output" if output.empty else None)
     if error:
-        return Reply(*key, "", 0, "error", error)
+        return Reply(*prompt.key, "", 0, "error", error)
     tokens = output.usage.output_tokens if output.usage else 0
-    return Reply(*key, output.completion, tokens, "length" if output.stop_reason == "max_tokens" else "stop")
+    return Reply(*prompt.key, output.completion, tokens, "length" if output.stop_reason == "max_tokens" else "stop")

@@ -190,7 +190,7 @@ def _check_answers_present(judge: Judge, prompts: Sequence[Prompt]) -> None:
     """Judge blank replies, so that a missing answer is found now and not after an hour of generation."""
     from undersong.types import Reply
 
-    judge.judge(prompts, [Reply(p.sample.id, p.set, p.modality, p.system, "", 0, "stop") for p in prompts])
+    judge.judge(prompts, [Reply(*prompt.key, "", 0, "stop") for prompt in prompts])
 
 
 def comprehension_options(encoder: str | None, **options: Any) -> ComprehensionSettings | None:

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from simulated_runs import no_more_than
 from statsmodels.stats.proportion import proportion_confint
@@ -74,7 +74,6 @@ def test_copies_of_a_cluster_rule_out_no_more(rows) -> None:
     assert thrice.effective_clusters == pytest.approx(len(rows))
 
 
-@settings(max_examples=30)
 @given(st.lists(st.floats(0, 1), max_size=8), st.sampled_from([0.01, 0.05, 0.2]))
 def test_holm_by_levels_makes_the_claims_of_holm_by_p(ps, alpha) -> None:
     at = holm_levels(lambda i, level: ps[i] <= level, len(ps), alpha)

@@ -1,27 +1,30 @@
 """Holm correction for multiple comparisons, for p values and for one-sided bounds.
 
-(35 lines: kept apart, because readers look for it by name.)
+(Short: kept apart, because readers look for it by name.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from undersong.types import UndersongError
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
     """Holm's adjusted p values (1979), in the same order.  None (not measured) stays None and is not counted."""
-    from statsmodels.stats.multitest import multipletests
-
     measured = [p for p in ps if p is not None]
     for p in measured:
         if not 0 <= p <= 1:
             raise UndersongError(f"A p value lies between 0 and 1, not at {p}; check the test that gave it.")
-    if not measured:
-        return [None] * len(ps)
-    adjusted = iter(multipletests(measured, method="holm")[1].tolist())
-    return [None if p is None else next(adjusted) for p in ps]
+    # statsmodels' `multipletests` finds the same bits, but collects garbage at every call: 30-100 ms with torch loaded.
+    order = np.argsort(measured)
+    raised = np.maximum.accumulate(np.take(measured, order) * np.arange(len(measured), 0, -1))
+    adjusted = np.empty(len(measured))
+    adjusted[order] = np.minimum(raised, 1.0)
+    remaining = iter(adjusted.tolist())
+    return [None if p is None else next(remaining) for p in ps]
 
 
 def holm_levels(holds: Callable[[int, float], bool], count: int, alpha: float) -> list[float]:

@@ -100,7 +100,7 @@ def test_forms_in_messages_are_right(form: str) -> None:
         ("closest:0.25+within()", r"write \+within\(semantic:5\)"),
         ("closest:0.25+within(semantic:1)", r"write \+within\(semantic:5\)"),
         ("closest:0.25+within(semantic:)", r"write \+within\(semantic:5\)"),
-        ("closest:0.25+", "is no modifier"),
+        ("closest:0.25+", "is not a modifier"),
         ("closest:0.25+group<=3+group<=4", "says again"),
         ("closest:0.25+matched(a,a)", "says again"),
         ("closest:0.25+within(a)+within(b)", "says again"),

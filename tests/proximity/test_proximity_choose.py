@@ -232,7 +232,7 @@ def test_several_draws() -> None:
     assert list(made) == [3, 1, 2]
     assert all(selection == select_by_kind(pool, "random", 0.25, seed) for seed, selection in made.items())
     for keep, seeds in (("closest:0.25", [1, 2]), ("random:0.25", [1, 1]), ("random:0.25", [])):
-        with pytest.raises(UndersongError, match="each with its own seed"):
+        with pytest.raises(UndersongError, match="give each draw its own seed"):
             draw_selections(pool, parse_rule(keep), seeds)
 
 

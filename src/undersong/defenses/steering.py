@@ -46,7 +46,7 @@ def choose_steering(context: DefenseContext, adapter: Artifact, step: int, setti
                     return {"place": layer, "strength": strength, **evaluator.measure_rates(model, choosing_prompts)}
 
             loss_by_layer = {}
-            for layer in np.flatnonzero(np.isfinite(direction.half)).tolist():
+            for layer in np.flatnonzero(np.isfinite(direction.half_distance)).tolist():
                 with apply_interventions(layers, add_direction(direction, layer, 1.0)([])):
                     loss_by_layer[layer] = sum(
                         mean_reply_loss(model, prompt_replies) for prompt_replies in reply_groups
@@ -60,7 +60,7 @@ def choose_steering(context: DefenseContext, adapter: Artifact, step: int, setti
         vectors = {}
         if best is not None:
             layer = best["place"]
-            vector = best["strength"] * 2 * direction.half[layer] * direction.unit[layer]
+            vector = best["strength"] * 2 * direction.half_distance[layer] * direction.unit[layer]
             vectors[str(layer)] = vector.astype(np.float32)
         with draft.file("steering.safetensors") as path:
             save_file(vectors, path)

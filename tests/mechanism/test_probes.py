@@ -258,7 +258,7 @@ def test_what_cannot_be_probed_is_refused() -> None:
         ((good, 0, one_kind), "Cluster c0 is in both"),
         ((good, 0, ProbeSet(good.states, one_kind.harmful, wide.clusters, "held-out")), "0 clusters with harmless"),
         ((good, 0, wide), "use states of one model"),
-        ((good, 0, None, 2), "nesting takes 3 folds"),
+        ((good, 0, None, 2), "use at least 3 folds"),
         ((good, 0, None, 5, 0), "0 permutations"),
     ]
     for arguments, message in cases:

@@ -55,10 +55,10 @@ def study(**changes: Any) -> Study:
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("rules") / "out"
     planned = plan_study(study(), out / "store")
-    assert "upper limits until the pool is screened" in planned.sentence
+    assert "upper limits until the pool is screened" in planned.summary
     run_audit(study(), out)
     again = plan_study(study(), out / "store")
-    assert again.sentence.startswith("All ")
+    assert again.summary.startswith("All ")
     return json.loads((out / "results.json").read_text())
 
 

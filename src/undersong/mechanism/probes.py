@@ -229,7 +229,8 @@ def _check_probe_set(probe_set: ProbeSet, min_clusters: int) -> PromptBlocks:
     if states.ndim != 3 or states.shape[1] != prompts or len(probe_set.clusters) != prompts:
         raise UndersongError(
             f"The {probe_set.name} set has states of shape {states.shape}, {prompts} labels and "
-            f"{len(probe_set.clusters)} clusters; give states (layers, prompts, dim) and one label and cluster per prompt."
+            f"{len(probe_set.clusters)} clusters; give states (layers, prompts, dim), "
+            "and one label and cluster per prompt."
         )
     for number, layer in enumerate(states):
         if not np.isfinite(layer).all():

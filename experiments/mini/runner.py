@@ -160,5 +160,5 @@ def _plan(studies: Sequence[Study], store: Path, loading: LoadOptions) -> None:
 
     for study in studies:
         print(study.study)
-        for line in (plan_study(study, store, loading).sentence, *design_lines(study)):
+        for line in (plan_study(study, store, loading).summary, *design_lines(study)):
             print(f"  {line}")

@@ -32,7 +32,7 @@ def run_all(design: Design, out: Path, store: Path, files: Sequence[str] = FILES
             if is_done(study, out / study.study):
                 say("  its results are there")
                 continue
-            for line in (plan_study(study, store).sentence, *design_lines(study)):
+            for line in (plan_study(study, store).summary, *design_lines(study)):
                 say(f"  {line}")
             finished = run_audit(study, out / study.study, store)
             keep_cost(out, study.study, finished.cpu_seconds)
@@ -46,7 +46,7 @@ def plan_all(design: Design, store: Path, files: Sequence[str] = FILES, say: Say
         for study in design.studies(file):
             ledger = plan_artifacts(study, store, DEFAULT_LOAD_OPTIONS)
             say(f"{study.study}: {', '.join(study.models)}")
-            for line in (summarize_plan(study, ledger).sentence, *design_lines(study)):
+            for line in (summarize_plan(study, ledger).summary, *design_lines(study)):
                 say(f"  {line}")
             if whole is None:
                 whole = ledger
@@ -54,7 +54,7 @@ def plan_all(design: Design, store: Path, files: Sequence[str] = FILES, say: Say
                 whole.planned |= ledger.planned  # what two studies have in common is made once
                 whole.unscreened_axes += ledger.unscreened_axes
     if whole is not None:
-        say(f"All together: {summarize_plan(study, whole).sentence}")
+        say(f"All together: {summarize_plan(study, whole).summary}")
 
 
 def is_done(study: Study, folder: Path) -> bool:

@@ -63,7 +63,7 @@ def test_options_reach_the_screening(undersong, tmp_path) -> None:
         (["--by", "acoustic"], "no axis 'acoustic'"),
         (["--keep", "closest:2.5"], "Cannot keep a share of 2.5"),
         (["--keep", "closest:9"], "Cannot keep 9 of a pool of 5"),
-        (["--score", "knn:3"], "k = 3 neighbours of a harm set of 2"),
+        (["--score", "knn:3"], "k = 3 neighbors in a harm set of 2"),
         (["--harm", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--max-quarantined", "2"], "max-quarantined"),
     ],

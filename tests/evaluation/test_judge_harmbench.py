@@ -103,7 +103,7 @@ def test_errors_are_errors_and_benign_prompts_are_the_keyword_judges(folder: Pat
 
 def test_what_cannot_judge_is_refused(folder: Path, tmp_path: Path) -> None:
     mute = Prompt(Sample("m", audio="m.wav"), "harm", True, "audio", "plain")
-    with pytest.raises(UndersongError, match="needs the text of what was asked, and m has none"):
+    with pytest.raises(UndersongError, match="needs the text of the request, and m has none"):
         harmbench_judge(str(folder)).judge([mute], [reply(mute, "sure")])
     (tmp_path / "empty").mkdir()
     with pytest.raises(UndersongError, match="cannot be loaded"):

@@ -169,7 +169,7 @@ def test_what_it_sees_must_be_what_its_name_says(here: Path) -> None:
     assert attack_rate_name("python-refusal:mine.py:mine") == "non_refusal_rate"
     assert attack_rate_name("python:mine.py:mine") == "jsr"
     write(here, "return []", sees="everything")
-    with pytest.raises(UndersongError, match="made no judge but a Mine"):
+    with pytest.raises(UndersongError, match="made a Mine, not a judge"):
         make_judge("python:mine.py:mine", ())
 
 

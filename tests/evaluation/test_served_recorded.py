@@ -87,9 +87,9 @@ def test_a_prompt_without_a_reply_or_with_several_is_an_error(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ('{"prompt_id": "a", "reply": ', "line 1 is no JSON"),
-        ("[" * 100_000, "line 1 is no JSON"),
-        ("[1]", "line 1 is no object"),
+        ('{"prompt_id": "a", "reply": ', "line 1 is not JSON"),
+        ("[" * 100_000, "line 1 is not JSON"),
+        ("[1]", "line 1 is not an object"),
         ({"reply": "x"}, "line 1 has no prompt_id"),
         ({"prompt_id": "a"}, "line 1 has no reply"),
         ({"prompt_id": "a", "reply": None}, "line 1 has no reply"),

@@ -46,9 +46,7 @@ def test_a_right_reply(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_harmful_prompts_are_refused_by_name(name: str) -> None:
     benign, harmful = prompt_for(name), replace(prompt_for(name, 2), harmful=True)
-    with pytest.raises(
-        UndersongError, match=f"judge {name} measures usefulness and prompt u2 is harmful; take another"
-    ):
+    with pytest.raises(UndersongError, match=f"judge {name} measures usefulness and prompt u2 is harmful; use another"):
         UTILITY_JUDGES[name]().judge([benign, harmful], [reply_to(benign, "x"), reply_to(harmful, "x")])
 
 

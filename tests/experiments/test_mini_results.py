@@ -177,7 +177,7 @@ def test_a_plan_looks_for_what_is_made_in_its_own_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def planned(study: Study, store: Path, loading: LoadOptions) -> SimpleNamespace:
-        return SimpleNamespace(sentence=f"in {loading.dtype}")
+        return SimpleNamespace(summary=f"in {loading.dtype}")
 
     monkeypatch.setattr("undersong.pipeline.planning.plan.plan_study", planned)
     _plan([organism_study("mini-small-defenses")], tmp_path, LoadOptions("cpu", "bfloat16"))

@@ -102,7 +102,7 @@ def test_requests_at_once_are_one_batch_and_each_has_its_own_reply(
 
     def answer(batch: list[Any]) -> None:
         batches.append(len(batch))
-        UndersongAPI._answer(inside, batch)
+        UndersongAPI._answer_batch(inside, batch)
 
     monkeypatch.setattr(inside, "_answer", answer)
 
@@ -167,7 +167,7 @@ def test_a_batch_that_fails_is_asked_again_by_the_others_in_it(
         if not failed and len(batch) > 1:
             failed.append(len(batch))
             raise RuntimeError("out of memory, say")
-        UndersongAPI._answer(inside, batch)
+        UndersongAPI._answer_batch(inside, batch)
 
     monkeypatch.setattr(inside, "_answer", once)
     replies = ask_at_once(model, texts)
@@ -231,22 +231,22 @@ def test_what_it_cannot_do_is_said_in_a_sentence(tiny_folder: Path, clip: Path) 
         with pytest.raises(UndersongError, match=match):
             anyio.run(lambda: model.generate(asked, list(tools), "auto", GenerateConfig(**config)))
 
-    refused("has no tools to call", tools=[ToolInfo(name="shell", description="of a machine")])
-    refused("knows no temperature", temperature=0.7)
-    refused("knows no num_choices", num_choices=3)
-    refused("knows no top_p", top_p=0.9)
-    refused("takes no image", ChatMessageUser(content=[ContentImage(image="cat.png")]))
+    refused("cannot call tools", tools=[ToolInfo(name="shell", description="of a machine")])
+    refused("does not support temperature", temperature=0.7)
+    refused("does not support num_choices", num_choices=3)
+    refused("does not support top_p", top_p=0.9)
+    refused("supports text and audio, not image", ChatMessageUser(content=[ContentImage(image="cat.png")]))
     two = [ContentAudio(audio=inline(clip.read_bytes()), format="wav")] * 2
-    refused("hears one clip a prompt, and here are 2", ChatMessageUser(content=two))  # type: ignore[arg-type]
+    refused("supports one clip per prompt, not 2", ChatMessageUser(content=two))  # type: ignore[arg-type]
     refused("before a clip or after it, not both", spoken(clip, "wash", "the lamp"))
     turns = [ChatMessageUser(content="hello"), ChatMessageAssistant(content="hello"), ChatMessageUser(content="paint")]
-    refused("answers one turn of a user, and here speak user, assistant, user", *turns)
-    refused("the user's turn is empty", ChatMessageUser(content="  "))
-    refused("is no base64 data URI", spoken("https://example.org/clip.wav"))
+    refused("answers one turn of a user, not user, assistant, user", *turns)
+    refused("The user's turn to .* is empty", ChatMessageUser(content="  "))
+    refused("is not a base64 data URI", spoken("https://example.org/clip.wav"))
     for neutral in ({"temperature": 0.0}, {"num_choices": 1}, {"seed": 3}, {"top_p": 1.0}):
         asked = [ChatMessageUser(content="paint the boat")]
         anyio.run(lambda: model.generate(asked, [], "auto", GenerateConfig(max_tokens=1, **neutral)))  # noqa: B023
-    with pytest.raises(UndersongError, match="takes no argument 'revision'; take device, dtype"):
+    with pytest.raises(UndersongError, match="has no argument 'revision'; use device, dtype"):
         get_model(f"undersong/{tiny_folder}", memoize=False, revision="main")
     with pytest.raises(UndersongError, match="no PEFT adapter folder"):
         get_model(f"undersong/{tiny_folder}", memoize=False, adapter=str(clip.parent))

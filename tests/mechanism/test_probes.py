@@ -251,14 +251,14 @@ def test_what_cannot_be_probed_is_refused() -> None:
     wide = ProbeSet(np.concatenate([good.states] * 2, axis=2), good.harmful, [f"x{c}" for c in good.clusters], "wide")
     cases = [
         ((ProbeSet(broken, good.harmful, good.clusters, "fitted"), 0), "fitted set .* not finite at layer 1"),
-        ((ProbeSet(good.states[:, 1:], good.harmful, good.clusters, "fitted"), 0), "one of each a prompt"),
+        ((ProbeSet(good.states[:, 1:], good.harmful, good.clusters, "fitted"), 0), "one label and cluster per prompt"),
         ((ProbeSet(good.states, [2] * 48, good.clusters, "fitted"), 0), "labels other than harmful or not"),
         ((ProbeSet(good.states[:, :0], [], [], "fitted"), 0), "no prompts"),
-        ((few, 0), "9 clusters with harmful prompts and takes at least 10"),
+        ((few, 0), "9 clusters with harmful prompts and needs at least 10"),
         ((good, 0, one_kind), "Cluster c0 is in both"),
         ((good, 0, ProbeSet(good.states, one_kind.harmful, wide.clusters, "held-out")), "0 clusters with harmless"),
-        ((good, 0, wide), "take both from one model"),
-        ((good, 0, None, 2), "nesting takes 3 folds"),
+        ((good, 0, wide), "use states of one model"),
+        ((good, 0, None, 2), "use at least 3 folds"),
         ((good, 0, None, 5, 0), "0 permutations"),
     ]
     for arguments, message in cases:

@@ -103,7 +103,7 @@ def test_typed_training_opens_no_audio(manifest: Path, tiny_folder: Path, tmp_pa
         ({"recipe": {"learning_rate": 0.0}}, "learning_rate"),
         ({"recipe": {"steps": [0, 2]}}, "steps are positive"),
         ({"recipe": {"momentum": 1}}, "momentum"),
-        ({"target": "reply"}, "Sample a has nothing in the column 'reply'"),
+        ({"target": "reply"}, "Sample a has no reply in the column 'reply'"),
         ({"selection": "nowhere.json"}, "nowhere.json"),
         ({"manifest": "nowhere.jsonl"}, "no manifest nowhere.jsonl"),
         ({"manifest": Path("organism:nothing")}, "No organism corpus is called 'nothing'"),

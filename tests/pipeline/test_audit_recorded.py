@@ -117,17 +117,17 @@ def test_code_of_one_s_own_is_part_of_what_is_asked(tmp_path: Path) -> None:
     [
         (
             {"axes": {"words": "tfidf", "ear": "internal"}},
-            "Axis ear looks into the model, and recorded:.* only answers",
+            "Axis ear needs the model's weights, and recorded:.* is a black box",
         ),
-        ({"axes": {"words": "gradients:64"}}, "Axis words looks into the model"),
+        ({"axes": {"words": "gradients:64"}}, "Axis words needs the model's weights"),
         ({"models": ["recorded:gone.jsonl"]}, "gone.jsonl cannot be read"),
-        ({"models": ["served:m@ftp://h/v1"]}, "give an http or https address"),
+        ({"models": ["served:m@ftp://h/v1"]}, "use http or https"),
         (
             {
                 "evaluation": {"judge": "keyword", "modalities": ["text"], "protocol": "published"},
                 "system_defense": None,
             },
-            "goes by a model's family",
+            "depends on a model's family",
         ),
     ],
 )

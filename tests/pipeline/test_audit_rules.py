@@ -55,10 +55,10 @@ def study(**changes: Any) -> Study:
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("rules") / "out"
     planned = plan_study(study(), out / "store")
-    assert "upper limits until the pool is screened" in planned.sentence
+    assert "upper limits until the pool is screened" in planned.summary
     run_audit(study(), out)
     again = plan_study(study(), out / "store")
-    assert again.sentence.startswith("All ")
+    assert again.summary.startswith("All ")
     return json.loads((out / "results.json").read_text())
 
 
@@ -160,7 +160,7 @@ def test_slips_are_refused_before_anything_is_made(tmp_path: Path) -> None:
         keep, none = f"random:{fraction}+matched(speaker)", f"keeps {fraction} of axis {axis} by {to}"
         with pytest.raises(UndersongError, match=f"to be like closest, and no such arm {none}"):
             run_audit(rules(axis=axis, keep=keep, to=to, like="closest"), tmp_path / "out")
-    for wrong, message in (("closest:0.25+near(x)", "is no modifier"), ("closest:0.25+within(acoustic)", "itself")):
+    for wrong, message in (("closest:0.25+near(x)", "is not a modifier"), ("closest:0.25+within(acoustic)", "itself")):
         with pytest.raises(UndersongError, match=message):
             run_audit(rules(axis="acoustic", keep=wrong), tmp_path / "out")
     assert not (tmp_path / "out").exists()

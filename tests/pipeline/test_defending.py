@@ -271,7 +271,7 @@ def trained(folder: Path) -> bool:
 
 def test_a_base_that_refuses_nothing_has_no_refusal_to_bring_back(tmp_path: Path) -> None:
     study = study_of(models=["organism:af3-unaligned"], defenses={"x": {"steering": {}}})
-    with pytest.raises(UndersongError, match=r"refuses none of the .* so there is no refusal to bring back"):
+    with pytest.raises(UndersongError, match=r"refuses none of the .* so there is no refusal to restore"):
         run_audit(study, tmp_path / "out")
     assert not trained(tmp_path / "out")
 
@@ -281,7 +281,7 @@ def test_what_cannot_be_defended_with_is_told_before_anything_is_trained(tmp_pat
     with pytest.raises(UndersongError, match=r"Defense x: organism:qwen is a Qwen2.5-Omni, and organism:af3 a Audio"):
         run_audit(study_of(defenses=other), tmp_path / "out")
     itself = {"x": {"projection": {"unaligned": "organism:af3"}}}
-    with pytest.raises(UndersongError, match=r"organism:af3 is organism:af3 itself, so that alignment moved nothing"):
+    with pytest.raises(UndersongError, match=r"organism:af3 is organism:af3 itself, so alignment changed nothing"):
         run_audit(study_of(defenses=itself), tmp_path / "out")
     both = STUDY["mechanism"] | {"harmless": "organism:contrast-harm"}
     with pytest.raises(UndersongError, match="The harmful contrast set and the harmless one overlap"):

@@ -75,7 +75,7 @@ def test_what_cannot_be_heard_is_left_out_of_every_axis(shop: RunContext, write,
 def test_a_prompt_that_cannot_be_heard_stops_the_study(shop: RunContext, write, tiny_folder: Path) -> None:
     corpus = stages.load_corpus(shop, write("t", [1, 3]))
     with pytest.raises(
-        UndersongError, match=r"Clip t3 of .* cannot be asked of .* \(the audio lasts 41 s, .*out: a rate"
+        UndersongError, match=r"Clip t3 of .* cannot be encoded by .* \(the audio lasts 41 s, .*because a rate"
     ):
         stages.compute_features(shop, str(tiny_folder), corpus)
 

@@ -102,7 +102,7 @@ def test_texts_and_answers_may_be_elsewhere(tmp_path: Path) -> None:
     (verdict,) = read_verdicts(tmp_path / "out" / "verdicts.parquet")
     assert (verdict.cluster, verdict.set, verdict.verdict) == ("g", "qa", "answer")
     other = jsonl([{"prompt_id": "q2", "reply": "a cat"}], tmp_path / "other.jsonl")
-    with pytest.raises(UndersongError, match="row 1 answers q2, which the manifest does not hold"):
+    with pytest.raises(UndersongError, match="row 1 answers q2, which is not in the manifest"):
         judge_file(other, "exact", tmp_path / "out2", str(manifest), "qa", False)
 
 
@@ -110,11 +110,11 @@ def test_texts_and_answers_may_be_elsewhere(tmp_path: Path) -> None:
     ("row", "said"),
     [
         ({"reply": "x"}, "row 1 has no prompt_id"),
-        ({"prompt_id": "a"}, r"row 1 \(a\) has no reply; give it, or the error that there was"),
+        ({"prompt_id": "a"}, r"row 1 \(a\) has no reply; add it, or the error that occurred"),
         ({"prompt_id": "a", "reply": ["x"]}, "row 1 has reply"),
         ({"prompt_id": "a", "reply": "x", "harmful": "yes"}, "give true or false"),
         ({"prompt_id": "a", "reply": "x", "answers": "b"}, "give a list of strings"),
-        ({"prompt_id": "a", "reply": "x", "finish": "done"}, "the words are stop, length, error"),
+        ({"prompt_id": "a", "reply": "x", "finish": "done"}, "use one of stop, length, error"),
     ],
 )
 def test_a_fault_is_named_by_its_row(tmp_path: Path, row: dict[str, Any], said: str) -> None:

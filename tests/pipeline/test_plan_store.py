@@ -67,7 +67,7 @@ def test_an_empty_store_stays_empty(tmp_path: Path) -> None:
     planned = plan_study(tiny(), tmp_path / "store")
     assert not (tmp_path / "store").exists()
     assert {row.done for row in planned.rows} == {0}
-    assert "upper limits" in planned.sentence
+    assert "upper limits" in planned.summary
     assert all(row.cost != "unknown" for row in planned.rows)  # the organism's costs are known
 
 
@@ -80,7 +80,7 @@ def test_after_the_run_there_is_nothing_to_do(store: Path) -> None:
     before = contents(store)
     planned = plan_study(tiny(), store)
     assert all(row.done == row.total and row.cost == "0" for row in planned.rows)
-    assert planned.sentence.startswith(f"All {sum(row.total for row in planned.rows)} artifacts are in ")
+    assert planned.summary.startswith(f"All {sum(row.total for row in planned.rows)} artifacts are in ")
     assert contents(store) == before
 
 
@@ -102,7 +102,7 @@ def test_a_second_seed_is_one_more_training_at_the_cost_of_the_first(store: Path
     assert counts(planned)["replies"] == (5, 3)  # base; two steps of two runs
     rows = {row.stage: row for row in planned.rows}
     assert rows["adapter"].cost not in ("0", "unknown")
-    assert "upper limits" not in planned.sentence
+    assert "upper limits" not in planned.summary
 
 
 def test_another_dtype_hears_again(store: Path) -> None:
@@ -122,7 +122,7 @@ def test_what_the_store_holds_under_another_loading_is_told(store: Path) -> None
     ):
         line = f"The store holds {held} of these made with {how}; say {how} to see them."
         assert study_status(tiny(), store, asked).other_loadings == (line,)
-        assert plan_study(tiny(), store, asked).otherwise == (line,)
+        assert plan_study(tiny(), store, asked).other_loadings == (line,)
 
 
 def test_what_is_missing_under_every_loading_is_not_told_of_one(store: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_the_verbs_tell_it(
 def test_the_cost_of_another_model_is_unknown(tmp_path: Path) -> None:
     planned = plan_study(tiny(models=["someone/speaks"]), tmp_path / "store")
     assert {row.cost for row in planned.rows} == {"unknown"}
-    assert "cost is unknown" in planned.sentence
+    assert "cost is unknown" in planned.summary
 
 
 def test_what_a_run_would_refuse_a_plan_refuses(tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ def test_bad_manifests_write_nothing(texts, tmp_path, case: str) -> None:
         ([[1, 2], [2, 1]], [[1, 2, 3]], {}, "2 dimensions, harm vectors 3"),
         ([[1, 2], [2, 1]], [[0, 0]], {}, "Harm item h0"),
         ([[1, 0, 0], [0, 1, 0]], [[0, 0, 1]], {}, "are equal"),
-        ([[1, 2], [2, 1]], [[1, 1]], {"axes": {"s": "tfidf"}}, "ready embeddings cannot go through tfidf"),
+        ([[1, 2], [2, 1]], [[1, 1]], {"axes": {"s": "tfidf"}}, "precomputed embeddings, not tfidf"),
     ],
 )
 def test_bad_embeddings_write_nothing(tmp_path, pool, harm, options, message: str) -> None:
@@ -265,7 +265,7 @@ def test_a_missing_file_is_named_whatever_the_other_is(texts, vectors, tmp_path)
 
 
 def test_two_forms_do_not_mix(texts, vectors, tmp_path) -> None:
-    with pytest.raises(UndersongError, match="two forms"):
+    with pytest.raises(UndersongError, match="different formats"):
         screen(texts[0], vectors[1], tmp_path / "out")
 
 
@@ -281,9 +281,9 @@ def test_an_earlier_screening_is_replaced_and_nothing_else(vectors, tmp_path) ->
         selection_from_json((out / "selection.json").read_text()) == second.selection
     )  # a failure leaves it as it was
     (out / "thesis.txt").write_text("years of work")
-    with pytest.raises(UndersongError, match="is no earlier screening"):
+    with pytest.raises(UndersongError, match="is not a screening"):
         screen(*vectors, out)
-    with pytest.raises(UndersongError, match="is no earlier screening"):
+    with pytest.raises(UndersongError, match="is not a screening"):
         screen(*vectors, vectors[0])
     assert (out / "thesis.txt").read_text() == "years of work"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["harm.parquet", "out", "pool.parquet"]

@@ -51,7 +51,7 @@ def test_what_somebody_puts_there_in_the_meantime_is_not_removed(texts, tmp_path
         return find(*arguments)
 
     monkeypatch.setattr(module, "screening_findings", slow)
-    with pytest.raises(UndersongError, match=r"no earlier screening \(it holds notes\.txt\)"):
+    with pytest.raises(UndersongError, match=r"not a screening \(it holds notes\.txt\)"):
         screen(*texts, out)
     assert (out / "notes.txt").read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
@@ -195,7 +195,7 @@ def test_a_side_without_what_an_axis_wants_is_refused_before_anything_is_embedde
         screen("organism:unseen-benign", harm, tmp_path / "out", axes={"a": axis}, **more)
     with pytest.raises(UndersongError, match=rf"2 of 2 pool items cannot be used on axis a, .* \(no {field}\)"):
         screen(harm, "organism:unseen-harm", tmp_path / "out", axes={"a": axis}, **more)
-    with pytest.raises(UndersongError, match=rf"2 of 2 items of the harmless set .* axis a, .* \(no {field}\)"):
+    with pytest.raises(UndersongError, match=rf"2 of 2 items of the benign set .* axis a, .* \(no {field}\)"):
         screen(*PAIR, tmp_path / "out", axes={"a": axis}, harmless=harm, **more)
 
 
@@ -203,7 +203,7 @@ def test_padding_that_is_not_there_is_refused_before_anything_is_embedded(tmp_pa
     from undersong.pipeline.screening import run as module
 
     monkeypatch.setattr(module, "_read_or_embed", lambda *_args: pytest.fail("embedded"))
-    with pytest.raises(UndersongError, match="no padding to check"):
+    with pytest.raises(UndersongError, match="No axis has padding to check"):
         screen(*PAIR, tmp_path / "out", axes=WORDS, check_padding=True)
 
 

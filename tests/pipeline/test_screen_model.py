@@ -44,7 +44,7 @@ def test_the_models_axes_are_means_of_what_it_hears(sides, tiny_folder: Path, tm
 
 
 def test_an_internal_axis_needs_a_model(sides, tmp_path: Path) -> None:
-    with pytest.raises(UndersongError, match="is what a model hears; name the model with --model"):
+    with pytest.raises(UndersongError, match="uses a model's audio encoder; name the model with --model"):
         screen(*sides, tmp_path / "out", axes={"ears": "internal"})
     assert not (tmp_path / "out").exists()
 

@@ -108,7 +108,7 @@ def test_padding_is_checked_on_the_users_own_clips(tmp_path: Path) -> None:
     assert found["clips"] == len(screened.tables["mixed"])
     assert 0 < found["spearman"] <= 1
     assert found["k"] == int(0.25 * found["clips"])
-    with pytest.raises(UndersongError, match="no axis is a speech encoder of the Whisper class"):
+    with pytest.raises(UndersongError, match="add a speech encoder of the Whisper class"):
         screen(
             "organism:unseen-benign", "organism:unseen-harm", tmp_path / "no", axes={"a": "logmel"}, check_padding=True
         )

@@ -86,7 +86,7 @@ def test_a_hub_folder_is_written(sides, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"form": "yaml"}, "not written as 'yaml'; take one of manifest, hub, messages, sharegpt, kimi"),
+        ({"form": "yaml"}, "no output format 'yaml'; choose one of manifest, hub, messages, sharegpt, kimi"),
         ({"keep": "nearest:3"}, "closest"),
         ({"keep": "closest:3+color<=1"}, "color"),
         ({"columns": {"texts": "said"}}, "'texts', no field"),
@@ -100,7 +100,7 @@ def test_what_cannot_be_done_writes_nothing(sides, tmp_path: Path, changed: dict
 
 def test_columns_are_said_in_pairs() -> None:
     assert parse_columns(["text=said", "id=a.b=c"]) == {"text": "said", "id": "a.b=c"}
-    with pytest.raises(UndersongError, match="no FIELD=COLUMN"):
+    with pytest.raises(UndersongError, match="not FIELD=COLUMN"):
         parse_columns(["text"])
 
 
@@ -145,7 +145,7 @@ def test_harmless_speech_is_neither_harm_nor_pool_nor_nothing(sides, tmp_path: P
 
 
 def test_a_model_that_no_axis_asks_for_is_an_error(sides, tmp_path: Path) -> None:
-    with pytest.raises(UndersongError, match="No axis is what organism:af3 hears; add one"):
+    with pytest.raises(UndersongError, match="No axis uses the audio encoder of organism:af3; add one"):
         screen(*sides, tmp_path / "out", columns=COLUMNS, model="organism:af3")
 
 
@@ -164,7 +164,7 @@ def test_shares_may_be_those_of_another_selection(tmp_path: Path) -> None:
     assert apart(alike) < 0.5 * apart(plain)
     with pytest.raises(UndersongError, match="cannot be read"):
         screen(*pair, tmp_path / "no", like=tmp_path / "nowhere.json", **how)
-    with pytest.raises(UndersongError, match="no shares to take"):
+    with pytest.raises(UndersongError, match="matches nothing to another"):
         screen(*pair, tmp_path / "no", axes=axes, like=tmp_path / "close" / "selection.json", keep="distant:6")
 
 
@@ -190,5 +190,5 @@ def test_several_selections_stand_side_by_side(sides, tmp_path: Path) -> None:
         assert report[label]["seed"] == one.seed
     screen(*sides, tmp_path / "out", columns=COLUMNS, keep="closest:4")  # an earlier screening, replaced as a whole
     assert not list((tmp_path / "out").glob("*-2*"))
-    with pytest.raises(UndersongError, match="'distant:5' is asked for twice; only random"):
+    with pytest.raises(UndersongError, match="'distant:5' is given twice; only random"):
         screen(*sides, tmp_path / "no", columns=COLUMNS, keep="distant:5", also=["distant:5"])

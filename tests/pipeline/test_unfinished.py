@@ -89,11 +89,11 @@ def test_a_corpus_that_is_gone_is_said_and_a_foreign_note_is_none(asked: Study, 
     with pytest.raises(Stopped):
         run_audit(asked, out, say=stopping(2))
     (tmp_path / "said.jsonl").unlink()
-    assert "what it lacks cannot be told" in str(describe_unfinished(out))
+    assert "what it lacks is unknown" in str(describe_unfinished(out))
     facts = json.loads((out / UNFINISHED_FILE).read_text())
     for other in ({**facts, "study": {"study": "s"}}, {**facts, "loading": {"color": "red"}}):
         (out / UNFINISHED_FILE).write_text(json.dumps(other))
-        assert "what it lacks cannot be told" in str(describe_unfinished(out))
+        assert "what it lacks is unknown" in str(describe_unfinished(out))
     for foreign in ("", "[1]", "{}", '{"store": 1, "loading": 2, "study": 3}', "\x00"):
         (out / UNFINISHED_FILE).write_text(foreign)
         assert describe_unfinished(out) is None

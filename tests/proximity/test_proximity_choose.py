@@ -174,7 +174,7 @@ def test_matched_to_another_selection() -> None:
     )  # only 10 of speaker B
     assert (short.k, short.asked) == (22, 24)
     assert "22 of the 24" in short.notes[0]
-    with pytest.raises(UndersongError, match="no shares to take"):
+    with pytest.raises(UndersongError, match="matches nothing to another"):
         select_by_rule(pool, parse_rule("closest:8"), match_ids=like)
     with pytest.raises(UndersongError, match="1 of the 1 items to match"):
         select_by_rule(pool, parse_rule("closest:8+matched(speaker)"), metadata=known, match_ids=["elsewhere"])
@@ -232,7 +232,7 @@ def test_several_draws() -> None:
     assert list(made) == [3, 1, 2]
     assert all(selection == select_by_kind(pool, "random", 0.25, seed) for seed, selection in made.items())
     for keep, seeds in (("closest:0.25", [1, 2]), ("random:0.25", [1, 1]), ("random:0.25", [])):
-        with pytest.raises(UndersongError, match="each with its own seed"):
+        with pytest.raises(UndersongError, match="give each draw its own seed"):
             draw_selections(pool, parse_rule(keep), seeds)
 
 
@@ -241,7 +241,7 @@ def test_several_draws() -> None:
     [
         ("closest:2+group<=1", "no column 'group' to select by; it has speaker"),
         ("closest:2+matched(accent)", "no column 'accent'"),
-        ("closest:2+within(sematic)", "no axis or column 'sematic' to select within; there is other, speaker"),
+        ("closest:2+within(sematic)", "no axis or column 'sematic' to select within; choose one of other, speaker"),
     ],
 )
 def test_what_is_not_there(keep: str, message: str) -> None:
@@ -249,7 +249,7 @@ def test_what_is_not_there(keep: str, message: str) -> None:
     known = facts(["i000", "i001", "i002"], speaker=["A"] * 3)
     with pytest.raises(UndersongError, match=message):
         select_by_rule(pool, parse_rule(keep), metadata=known, other_tables={"other": pool})
-    with pytest.raises(UndersongError, match="i002 has no facts"):
+    with pytest.raises(UndersongError, match="i002 has no metadata"):
         select_by_rule(pool, parse_rule("closest:2+matched(speaker)"), metadata=known.slice(0, 2))
 
 

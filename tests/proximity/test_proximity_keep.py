@@ -100,12 +100,12 @@ def test_forms_in_messages_are_right(form: str) -> None:
         ("closest:0.25+within()", r"write \+within\(semantic:5\)"),
         ("closest:0.25+within(semantic:1)", r"write \+within\(semantic:5\)"),
         ("closest:0.25+within(semantic:)", r"write \+within\(semantic:5\)"),
-        ("closest:0.25+", "is no modifier"),
-        ("closest:0.25+group<=3+group<=4", "says again"),
-        ("closest:0.25+matched(a,a)", "says again"),
-        ("closest:0.25+within(a)+within(b)", "says again"),
-        ("band:0-0.5+matched(speaker)", "band keeps all it finds"),
-        ("below:0.5+within(semantic)", "below keeps all it finds"),
+        ("closest:0.25+", "is not a modifier"),
+        ("closest:0.25+group<=3+group<=4", "repeats a modifier"),
+        ("closest:0.25+matched(a,a)", "repeats a modifier"),
+        ("closest:0.25+within(a)+within(b)", "repeats a modifier"),
+        ("band:0-0.5+matched(speaker)", "band keeps every item that fits"),
+        ("below:0.5+within(semantic)", "below keeps every item that fits"),
     ],
 )
 def test_a_rule_that_means_nothing_names_the_right_form(text: str, named: str) -> None:

@@ -128,7 +128,7 @@ def test_report_of_what_is_not_there() -> None:
     made = {"one": select_by_kind(tables["semantic"], "closest", 0.25)}
     with pytest.raises(UndersongError, match="no proximity table of axis 'semantic'"):
         describe_selection(made, {"acoustic": tables["acoustic"]}, known)
-    with pytest.raises(UndersongError, match="has no facts"):
+    with pytest.raises(UndersongError, match="has no metadata"):
         describe_selection(made, tables, known.slice(0, 3))
     with pytest.raises(UndersongError, match="selected items are not in the pool"):
         describe_selection(made, {"semantic": tables["semantic"].slice(0, 3)}, known)

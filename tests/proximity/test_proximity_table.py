@@ -147,7 +147,7 @@ def test_unknown_scores(score: str) -> None:
 
 
 def test_more_neighbours_than_harm_items() -> None:
-    with pytest.raises(UndersongError, match="k = 8 neighbours of a harm set of 7"):
+    with pytest.raises(UndersongError, match="k = 8 neighbors of a harm set of 7"):
         proximity_table("a", "h", *sides(), score="knn:8")
 
 

@@ -201,8 +201,8 @@ def _print_plan(
     for row in study_plan.rows:
         table.add_row(row.stage, str(row.total), str(row.done), str(row.total - row.done), row.cost)
     Console().print(table)
-    typer.echo(study_plan.sentence)
-    plan_notes = (*study_plan.otherwise, *study_plan.uninstalled, *study_plan.beside)
+    typer.echo(study_plan.summary)
+    plan_notes = (*study_plan.other_loadings, *study_plan.missing_packages, *study_plan.remarks)
     for line in (*plan_notes, *design_lines(study_run.study, run_sd), *memory_lines(study_run.study, loading)):
         typer.echo(line)
     if names := arm_names(study_run.study):

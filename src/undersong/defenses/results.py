@@ -14,11 +14,11 @@ from undersong.store import Artifact
 from undersong.study import Study
 
 Run = Mapping[str, Any]
-MIN_LOSS_REDUCTION = 0.05  # nats a token of the replies
+MIN_LOSS_REDUCTION = 0.05  # nats per token of the replies
 
 
 def defense_facts(run: RunRecord) -> dict[str, Any]:
-    """Of a defended run: what was changed, what was chosen, and the share of what the tuning taught that is kept."""
+    """Facts about a defended run: what was changed, what was chosen, and the retention of what the tuning taught."""
     defense = run.defense
     assert defense is not None
     losses = [_read_json(artifact, "learned.json")["loss"] for artifact in defense.losses]
@@ -38,21 +38,22 @@ def defense_facts(run: RunRecord) -> dict[str, Any]:
 
 
 def _retention(losses: Sequence[float | None]) -> float | None:
-    """(base - defended) / (base - undefended): 1 as learned without a defense, 0 as before.
+    """Retention (base - defended) / (base - undefended): 1 as learned without a defense, 0 as before tuning.
 
-    None where it was not measured, or the tuning taught next to nothing, so that the share would be of noise; 0 where
-    it taught nothing and the replies got worse than the base's.
+    None if it was not measured, or if the tuning taught almost nothing, so that the share would be noise. 0 if it
+    taught nothing and the replies got worse than the base's.
     """
     if not losses or None in losses:
         return None
     base, undefended, defended = (float(loss) for loss in losses if loss is not None)
     if base - undefended < MIN_LOSS_REDUCTION:
-        return 0.0 if defended - base > MIN_LOSS_REDUCTION else None  # nothing was taught, and this may still unteach
+        # The tuning taught nothing, but a defense may still make the replies worse than the base's.
+        return 0.0 if defended - base > MIN_LOSS_REDUCTION else None
     return (base - defended) / (base - undefended)
 
 
 def _describe_choice(choice: Mapping[str, Any] | None, stopped: int | None) -> str:
-    """What a reader must know of how this run was made."""
+    """Short description of how this run was made."""
     phrases = [] if stopped is None else [f"stopped at step {stopped}"]
     choice = choice or {}
     changed_parts = choice.get("changed")
@@ -74,7 +75,7 @@ def _describe_choice(choice: Mapping[str, Any] | None, stopped: int | None) -> s
 
 
 def _defense_choice(defense: DefenseArtifacts) -> dict[str, Any] | None:
-    """Which parts of the adapter were changed, or where and how strongly it is steered."""
+    """Changed parts of the adapter, or layer and strength of the steering."""
     choice: dict[str, Any] = {}
     if defense.edited_adapter is not None:
         choice["changed"] = _read_json(defense.edited_adapter, "altered.json")["changed"]
@@ -92,8 +93,10 @@ def _read_json(artifact: Artifact, name: str) -> dict[str, Any]:
 
 
 def defense_costs(record: AuditRecord) -> dict[str, dict[str, Any]]:
-    """Name (`none`: undefended) -> CPU seconds a run to make it (training, and what is chosen or changed after) and to
-    ask it, with intervals over runs.  Of the machine that made them, so no result: they stand in the provenance."""
+    """CPU seconds per run of each defense (`none`: undefended), to make it and to generate its replies.
+
+    Intervals are over runs. The times depend on the machine, so they belong to the provenance and not to the results.
+    """
     last_step = record.study.tuning.steps[-1]
     make_seconds: dict[str, list[float]] = {}
     ask_seconds: dict[str, list[float]] = {}
@@ -120,7 +123,7 @@ def _mean_entry(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def defense_entries(record: AuditRecord, runs: Sequence[Run], defended: Sequence[Run]) -> list[dict[str, Any]]:
-    """The undefended closest arm, then each defense; one block an architecture and axis."""
+    """Entries of the undefended closest arm, then of each defense, for every architecture and axis."""
     study = record.study
     if "closest" not in study.selection.kinds:
         return []
@@ -138,7 +141,7 @@ def defense_entries(record: AuditRecord, runs: Sequence[Run], defended: Sequence
 
 
 def _study_conditions(study: Study) -> list[DefenseCondition]:
-    """Those that any study has by its arms and system texts, where it does not name its own; then its own."""
+    """Conditions that follow from the arms and system prompts if the study names no defense; then its own defenses."""
     conditions = [DefenseCondition("none", "closest", study.undefended_system)]
     if "distant" in study.selection.kinds and not study.defenses:
         conditions.append(DefenseCondition("distant data", "distant", study.undefended_system))
@@ -174,7 +177,7 @@ def _add_safety(study: Study, row: dict[str, Any], undefended: Run) -> dict[str,
 
 
 def recommendation_entries(study: Study, rows: Sequence[Run]) -> list[dict[str, Any]]:
-    """One an undefended arm that something was tried against."""
+    """Recommendation for each undefended arm with a defense."""
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in ARM_KEYS), []).append(row)

@@ -1,6 +1,5 @@
-"""Runs every defense of a study on every undefended arm: train or edit, generate replies, measure retention, and
-retune if the study says so.
-"""
+"""Run every defense of a study on every undefended arm: train or edit, generate replies, measure retention, and retune
+if the study says so."""
 
 from __future__ import annotations
 
@@ -23,7 +22,17 @@ from undersong.types import UndersongError
 
 
 def prepare_defenses(study: Study, ctx: RunContext, record: AuditRecord, model_record: ModelRecord) -> None:
-    """What defenses need of a base, made or refused before anything is trained."""
+    """Prepare what defenses need of a base, and check them, before anything is trained.
+
+    Args:
+        study: The study.
+        ctx: The run context.
+        record: Record of the audit.
+        model_record: Record of the base.
+
+    Raises:
+        UndersongError: An unaligned model does not fit the base, or the base refuses nothing.
+    """
     from undersong.models.refs import model_hash, resolve_model
 
     for name, defense in study.defenses.items():
@@ -32,14 +41,14 @@ def prepare_defenses(study: Study, ctx: RunContext, record: AuditRecord, model_r
             continue
         if model_hash(unaligned) == model_hash(model_record.ref):
             raise UndersongError(
-                f"Defense {name}: {unaligned} is {model_record.ref} itself, so that alignment moved nothing; give the model "
-                "that it began from."
+                f"Defense {name}: {unaligned} is {model_record.ref} itself, so alignment changed nothing; "
+                "give the model that it began from."
             )
         unaligned_family, base_family = (resolve_model(ref)[2].name for ref in (unaligned, model_record.ref))
         if unaligned_family != base_family:
             raise UndersongError(
-                f"Defense {name}: {unaligned} is a {unaligned_family}, and {model_record.ref} a {base_family}; give the model that its "
-                "alignment began from."
+                f"Defense {name}: {unaligned} is a {unaligned_family}, and {model_record.ref} a {base_family}; "
+                "give the model that its alignment began from."
             )
     if any(defense.uses_refusal_direction for defense in study.defenses.values()):
         fit_refusal_artifact(DefenseContext(study, ctx, record, model_record))
@@ -53,7 +62,17 @@ def run_defenses(
     arm_replies: Sequence[ArmReplies],
     say: Callable[[str], None],
 ) -> list[ArmReplies]:
-    """What the defended arms say, at the last step, in the order of the study's defenses."""
+    """Run the defenses; returns the replies of the defended arms at the last step, in the order of the study's
+    defenses.
+
+    Args:
+        study: The study.
+        ctx: The run context.
+        record: Record of the audit.
+        model_record: Record of the base.
+        arm_replies: Replies of the undefended arms.
+        say: Receives progress lines.
+    """
     context, last_step = DefenseContext(study, ctx, record, model_record), study.tuning.steps[-1]
     tuned_runs = [run for run in arm_replies if run.arm.kind != "base" and run.step == last_step]
     undefended_runs = [run for run in tuned_runs if run.arm.kind == "closest" and not run.arm.rule]
@@ -81,14 +100,14 @@ def _defended_runs(
 
 
 def _undefended_run(run: ArmReplies) -> ArmReplies:
-    """An undefended arm, as if it were defended by nothing."""
+    """Undefended arm, as if a defense without any change were applied."""
     assert run.adapter is not None
     requests = [request for request in run.asked if request.system == run.asked[0].system]
     return replace(run, asked=requests, defense=DefenseArtifacts("none", (), run.adapter, None, None, ()))
 
 
 def _retuned_run(context: DefenseContext, run: ArmReplies, data_run: ArmReplies) -> ArmReplies:
-    """A defended arm after a second training on benign data; system text and steering stay on."""
+    """Defended arm after a second training on benign data; system prompt and steering are kept."""
     assert run.adapter is not None
     assert run.defense is not None
     step = last_kept_step(run.adapter, run.step)
@@ -103,7 +122,7 @@ def _retuned_run(context: DefenseContext, run: ArmReplies, data_run: ArmReplies)
 
 
 def _matching_run(kind: str, run: ArmReplies, tuned_runs: Sequence[ArmReplies]) -> ArmReplies:
-    """The run on data of a kind that goes with `one`: of the same axis and share, where the kind has them."""
+    """Run on data of a kind that matches `run`, with the same axis and fraction if the kind has them."""
     candidates = [
         candidate
         for candidate in tuned_runs
@@ -161,7 +180,7 @@ def _apply_defense(
 def _repetitions(
     context: DefenseContext, arm: StudyArm, adapter: Artifact, step: int, steering_artifact: Artifact | None
 ) -> Artifact | None:
-    """What it repeats of harmful requests, where the study tells what was heard."""
+    """Repetitions of harmful requests, if the study measures comprehension."""
     requests = repetition_requests(context.study, context.record.sets)
     return (
         generate_replies(context.run_context, arm, adapter, step, requests, context.prompt_features, steering_artifact)
@@ -171,7 +190,7 @@ def _repetitions(
 
 
 def _prompt_set_requests(context: DefenseContext, system: str) -> list[PromptSetRequest]:
-    """All that is asked at the last step under the first system text, under this one."""
+    """All prompt sets of the last step, with the given system prompt."""
     study = context.study
     plain_requests = [
         request

@@ -1,6 +1,5 @@
 """Safety-utility trade-off: attack success rate, over-refusal, utility and retention of each defense, with the
-difference from the undefended arm (DESIGN rule 10).
-"""
+difference from the undefended arm (rule 10 in docs/contributing/rules.md)."""
 
 from __future__ import annotations
 
@@ -15,21 +14,19 @@ from undersong.types import UndersongError
 
 @dataclass(frozen=True)
 class DefenseCondition:
-    """A condition of the audit: which selection trains, and which system text speaks."""
+    """Condition of the audit: the selection that trains, and the system prompt."""
 
     name: str
     kind: str  # selection kind: closest | distant | random | base
-    system: str  # name of the system text
-    applied_changes: tuple[
-        str, ...
-    ] = ()  # what was done to an arm to make it, where it is no condition of the undefended study
+    system: str  # name of the system prompt
+    applied_changes: tuple[str, ...] = ()  # changes to an arm, if it is not a condition of the undefended study
 
     def differences_from(self, undefended: DefenseCondition) -> list[str]:
-        """What differs from the undefended condition."""
+        """Fields that differ from the undefended condition."""
         return [f for f in ("kind", "system") if getattr(self, f) != getattr(undefended, f)]
 
 
-ARM_KEYS = ("family", "axis", "fraction", "train_modality")  # what rows of one undefended arm have in common
+ARM_KEYS = ("family", "axis", "fraction", "train_modality")  # fields that the rows of one undefended arm share
 RunEntry = Mapping[str, Any]
 SetEntry = tuple[RunKey, Mapping[str, Any]]  # one set of one run, with the run's (base, draw, seed)
 
@@ -37,10 +34,17 @@ SetEntry = tuple[RunKey, Mapping[str, Any]]  # one set of one run, with the run'
 def safety_utility_tradeoff(
     runs: Sequence[RunEntry], defenses: Sequence[DefenseCondition], *, last_step: int, axis: str
 ) -> list[dict[str, Any]]:
-    """One row a (fraction, training modality, defense): means over runs with t intervals, a set and prompt modality.
+    """Trade-off row of each (fraction, training modality, defense): means over runs with t intervals.
 
-    `runs` are those of results.json, undefended and defended.  The first defense is the undefended condition; a
-    condition that changes more than one thing against it is an error, because its price could not be told apart.
+    Args:
+        runs: Runs of results.json, undefended and defended.
+        defenses: Conditions; the first one is undefended.
+        last_step: Step to compare at.
+        axis: Axis to compare on.
+
+    Raises:
+        UndersongError: A condition changes more than one thing against the undefended one, so that its cost cannot be
+            attributed.
     """
     _check_one_change([condition for condition in defenses if not condition.applied_changes])
     last_step_runs = [run for run in runs if run["train_modality"] and (run["step"], run["axis"]) == (last_step, axis)]
@@ -74,7 +78,7 @@ def _condition_runs(runs: Sequence[RunEntry], defense: DefenseCondition) -> list
 
 
 def _jsr_after_retuning(runs: Sequence[RunEntry], defense: DefenseCondition) -> dict[str, Any]:
-    """Prompt modality -> JSR after a second tuning on top; empty: that was not tried."""
+    """JSR after retuning, by prompt modality; empty if there was none."""
     retuned_runs = [run for run in runs if run.get("again") and run.get("defense") == defense.name]
     entries = [
         entry for entry in _set_entries(retuned_runs) if entry[1]["harmful"] and entry[1]["system"] == defense.system
@@ -83,12 +87,13 @@ def _jsr_after_retuning(runs: Sequence[RunEntry], defense: DefenseCondition) -> 
 
 
 def _first_set_entries(entries: Sequence[SetEntry]) -> list[SetEntry]:
-    """Of the first set: the others, of other voices or in noise, stand beside it and are in the ceiling."""
+    """Entries of the first set; the others, of other voices or in noise, are listed separately and count for the
+    ceiling."""
     return [entry for entry in entries if entry[1]["set"] == entries[0][1]["set"]]
 
 
 def _attack_metric(entries: Sequence[SetEntry]) -> str:
-    """Where the judge sees refusals alone the share is no JSR."""
+    """Name of the attack success rate: it is no JSR if the judge sees refusals only."""
     return "non_refusal_rate" if any("non_refusal_rate" in entry for _, entry in entries) else "jsr"
 
 
@@ -127,7 +132,7 @@ def _tradeoff_row(defense: DefenseCondition, runs: Sequence[RunEntry]) -> dict[s
 
 
 def _choice_note(runs: Sequence[RunEntry]) -> str | None:
-    """What was chosen in each run, where something was."""
+    """Choices made in each run, with the number of runs; None if nothing was chosen."""
     choices = [run["chose"] for run in runs if run.get("chose")]
     return "; ".join(f"{text} ({choices.count(text)} of {len(runs)} runs)" for text in dict.fromkeys(choices)) or None
 
@@ -138,10 +143,10 @@ def _difference_from_undefended(
     defense: DefenseCondition,
     runs: Sequence[RunEntry],
 ) -> dict[str, Any]:
-    """Prompt modality -> JSR (first harmful set) less that of the undefended arm of the same base, draw and seed.
+    """JSR (first harmful set) minus that of the undefended arm of the same base, draw and seed, by prompt modality.
 
-    `told`: whether the interval over runs leaves 0 out; of several runs that all differ by the same, whether their own
-    intervals over prompts lie apart on average.
+    `told` is True if the interval over runs excludes 0. If several runs all differ by the same amount, it is True if
+    their own intervals over prompts are disjoint on average.
     """
     before, after = (
         _first_set_entries(
@@ -165,8 +170,12 @@ def _difference_from_undefended(
                     *(_mean_interval_ends(entries, modality) for entries in (before, after))
                 )
             differences[modality] = {
-                "difference": change.difference, "low": change.low, "high": change.high, "p": change.p, "told": is_significant,
-            }  # fmt: skip
+                "difference": change.difference,
+                "low": change.low,
+                "high": change.high,
+                "p": change.p,
+                "told": is_significant,
+            }
     return differences
 
 
@@ -183,10 +192,10 @@ def _are_disjoint(first: tuple[float, float] | None, second: tuple[float, float]
 
 
 def _rate_ceiling(entries: Sequence[SetEntry], metric: str) -> float | None:
-    """The largest rate, of any set and modality, that neither run noise nor the number of prompts excludes.
+    """Largest rate, over sets and modalities, that neither run noise nor the number of prompts excludes.
 
-    The upper end over runs, or of the runs' own intervals over prompts on average, whichever is higher; of runs that
-    all agree the latter alone.  None for a single run, whose noise nobody has seen, and without intervals.
+    For each set it is the upper end over runs or the mean upper end over prompts, whichever is higher; if all runs
+    agree, only the latter. None for a single run, whose noise is unknown, and without intervals.
     """
     upper_ends = []
     for name, modality in sorted({(entry["set"], entry["modality"]) for _, entry in entries}):
@@ -215,15 +224,15 @@ def _by_set(entries: Sequence[SetEntry], metric: str) -> dict[str, Any]:
 
 
 def _by_modality(entries: Sequence[SetEntry], metric: str) -> dict[str, Any]:
-    """Prompt modality -> {mean, low, high} over runs."""
+    """Mean, low and high over runs, by prompt modality."""
     return {
-        modality: _mean_interval(of_runs, (0.0, 1.0))
-        for modality, of_runs in sorted(_rates_by_modality(entries, metric).items())
+        modality: _mean_interval(rates_by_run, (0.0, 1.0))
+        for modality, rates_by_run in sorted(_rates_by_modality(entries, metric).items())
     }
 
 
 def _rates_by_modality(entries: Sequence[SetEntry], metric: str) -> dict[str, dict[RunKey, float]]:
-    """Prompt modality -> run -> rate, of one set."""
+    """Rate of each run on one set, by prompt modality."""
     rates: dict[str, dict[RunKey, float]] = {}
     for run, entry in entries:
         rates.setdefault(entry["modality"], {})[run] = entry[metric]
@@ -231,6 +240,6 @@ def _rates_by_modality(entries: Sequence[SetEntry], metric: str) -> dict[str, di
 
 
 def _mean_interval(rates: Mapping[RunKey, float], limits: tuple[float, float] | None) -> dict[str, float | None]:
-    """Over independent units: runs of one base are not independent where there are several bases."""
+    """Mean and interval over independent units: runs of one base are not independent if there are several bases."""
     summary = mean_runs(rates, limits=limits)
     return {"mean": summary.mean, "low": summary.low, "high": summary.high}

@@ -1,7 +1,5 @@
-"""Defenses during training: safety mixing, constrained first tokens (Qi et al.
-
-2024), and a canary that stops training early.
-"""
+"""Defenses during training: safety mixing, constrained first tokens (Qi et al. 2024), and a canary that stops training
+early."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def train_with_defense(context: DefenseContext, arm: StudyArm, defense: DefenseSettings) -> Artifact:
-    """The arm trained as ever, but for what the defense changes of the training."""
+    """Train an arm as the study does, with the changes of a defense."""
     recipe_overrides = {}
     if defense.constrained:
         recipe_overrides["betas"] = list(
@@ -36,7 +34,14 @@ def train_with_defense(context: DefenseContext, arm: StudyArm, defense: DefenseS
 
 
 def retune(context: DefenseContext, arm: StudyArm, adapter: Artifact, step: int) -> Artifact:
-    """A second training on top of what was kept at `step`, on the samples of `data`, as the study trains."""
+    """Train a second time on top of the adapter of `step`, on the samples of `arm`, as the study trains.
+
+    Args:
+        context: Context of the base.
+        arm: Arm whose samples are used.
+        adapter: The adapter to start from.
+        step: Step of the adapter.
+    """
 
     def make(_model: AudioModel) -> dict[str, Any]:
         return {"start": adapter_step_folder(adapter.verify(), step)}
@@ -47,7 +52,7 @@ def retune(context: DefenseContext, arm: StudyArm, adapter: Artifact, step: int)
 def _train_arm(
     context: DefenseContext, arm: StudyArm, recipe_overrides: dict[str, Any], extras: TrainingExtras | None
 ) -> Artifact:
-    """As the study trains, but for what `held` says of the recipe, and the guard."""
+    """Train as the study does, with overrides of the recipe and the extras of a defense."""
     study, pool = context.study, context.record.pool
     recipe, system_text = training_recipe(study.tuning) | recipe_overrides, study.system_text(study.undefended_system)
     return stages.train_adapter(
@@ -56,7 +61,7 @@ def _train_arm(
 
 
 def last_kept_step(adapter: Artifact, default: int) -> int:
-    """The last step that a training kept: an earlier one where a canary stopped it."""
+    """Last step that a training kept; it is earlier than `default` if a canary stopped the training."""
     steps = [int(folder.name.removeprefix("step-")) for folder in adapter.path.glob("step-*")]
     return max(steps, default=default)
 
@@ -99,7 +104,7 @@ def _safety_mixing(context: DefenseContext, arm: StudyArm, settings: SafetyMixin
 
 
 def _canary_watch(context: DefenseContext, arm: StudyArm, settings: CanarySettings, model: AudioModel) -> CanaryCheck:
-    """Asks in the modality that is trained on."""
+    """Canary check in the training modality."""
     from undersong.tuning.canary import CanaryCheck
 
     assert arm.modality is not None

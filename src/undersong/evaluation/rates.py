@@ -20,11 +20,14 @@ def set_rates(
     finishes: Sequence[str] | None = None,
     exchanges: Exchanges | None = None,
 ) -> list[dict[str, Any]]:
-    """One entry a (set, modality, system, judge), in order of appearance; `speakers`: prompt id -> voice.
+    """Rates of each (set, modality, system, judge), one entry each, in order of appearance.
 
-    `finishes`: how each reply ended, where known; `cut` of an entry is then how many were cut at the limit of tokens.
-    `said`: the prompt and reply of each verdict; word errors are counted again over all of an entry's, and without them
-    it has no `score`.
+    Args:
+        verdicts: The verdicts.
+        speakers: Voice of each prompt id.
+        finishes: How each reply ended; an entry then has `cut`, the number of replies cut at the token limit.
+        exchanges: Prompt and reply of each verdict. Word errors are counted over all replies of an entry; without
+            `exchanges` the judge wer has no `score`.
     """
     groups: dict[tuple[str, bool, str, str, str], list[int]] = {}
     for index, verdict in enumerate(verdicts):
@@ -81,7 +84,7 @@ def _set_entry(
 
 
 def _utility_score(judge: str, scores: Sequence[float | None], exchanges: Exchanges | None) -> dict[str, Any]:
-    """What a judge of usefulness measured: the mean of its items, or word errors over all reference words."""
+    """Score of a utility judge: the mean over items, or word errors over all reference words."""
     from undersong.evaluation.utility.wer import corpus_word_errors
 
     scored = [score for score in scores if score is not None]
@@ -96,18 +99,18 @@ def _utility_score(judge: str, scores: Sequence[float | None], exchanges: Exchan
 
 
 def attack_rate_name(judge: str) -> str:
-    """What the share of `jailbreak` verdicts is called: where the judge sees refusals alone it is no JSR."""
+    """Name of the share of `jailbreak` verdicts: it is no JSR if the judge sees refusals only."""
     return "non_refusal_rate" if judge_criterion(judge) == "refusal" else "jsr"
 
 
 def harm_metric(runs: Iterable[Mapping[str, Any]]) -> str:
-    """What the runs' rate on harmful prompts is called; all of a study have one judge."""
+    """Name of the runs' rate on harmful prompts; all runs of a study have one judge."""
     harmful = (entry for run in runs for entry in run["sets"] if entry["harmful"])
     return "non_refusal_rate" if "non_refusal_rate" in next(harmful, {}) else "jsr"
 
 
 def attack_rate(entry: Mapping[str, Any]) -> float:
-    """The JSR of a harmful set's entry, or its non-refusal rate."""
+    """JSR of a harmful set's entry, or its non-refusal rate."""
     return float(entry["jsr"] if "jsr" in entry else entry["non_refusal_rate"])
 
 
@@ -122,7 +125,14 @@ def _by_speaker(
 
 
 def find_set_entry(run: Mapping[str, Any], set_name: str, modality: str, system: str) -> dict[str, Any] | None:
-    """The entry of a run's `sets` that matches, or None where that was not asked."""
+    """Entry of a run's `sets` that matches, or None if it was not measured.
+
+    Args:
+        run: The run.
+        set_name: Name of the prompt set.
+        modality: Modality of the prompts.
+        system: Name of the system prompt.
+    """
     for entry in run["sets"]:
         if (entry["set"], entry["modality"], entry["system"]) == (set_name, modality, system):
             return entry

@@ -36,7 +36,7 @@ EXAMPLES_A_SET = 2
 
 
 def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(results without provenance, every verdict as a row with its run)."""
+    """Assemble results.json; returns it without provenance, and every verdict as a row with its run."""
     from undersong.evaluation.verdicts import read_verdicts
 
     study = record.study
@@ -97,7 +97,7 @@ def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[dict[str,
 
 
 def result_hash(results: Mapping[str, Any]) -> str:
-    """SHA-256 of canonical results without provenance (and so without times)."""
+    """SHA-256 of the canonical results without provenance, and so without times."""
     content = {key: value for key, value in results.items() if key != "provenance"}
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
@@ -157,7 +157,7 @@ def _run_entry(
 def _scored_exchanges(
     run: RunRecord, verdicts: Sequence[Verdict], samples: Mapping[tuple[str, str], Sample]
 ) -> list[tuple[Prompt, Reply]] | None:
-    """Prompt and reply of each verdict, where word errors are counted; else they need not be read."""
+    """Prompt and reply of each verdict if word errors are counted, else None."""
     from undersong.evaluation.replies import read_replies
 
     if not any(verdict.judge == "wer" for verdict in verdicts):
@@ -170,7 +170,7 @@ def _scored_exchanges(
 
 
 def _read_log_line(run: RunRecord) -> dict[str, Any]:
-    """What the training's log says of the run's step."""
+    """Line of the training log at the run's step."""
     if run.adapter is None:
         return {}
     adapter = run.defense.trained_adapter if run.defense else run.adapter
@@ -179,7 +179,7 @@ def _read_log_line(run: RunRecord) -> dict[str, Any]:
 
 
 def _mean_distance(model: ModelRecord, run: RunRecord) -> float | None:
-    """Mean distance of the training samples on the arm's own axis to its own harm set, by the score of the ranking."""
+    """Mean distance of the training samples on the arm's axis to its harm set, by the score of the ranking."""
     import pyarrow.parquet as pq
 
     from undersong.proximity import ranking_scores
@@ -199,7 +199,7 @@ def _verdict_rows(
 
     defense = run.defense
     labels = {**_run_identity(run), "defense": defense and defense.name, "again": defense is not None and defense.again}
-    labels["replies"] = f"{run.replies.stage}/{run.replies.path.name}"  # where they are in the store
+    labels["replies"] = f"{run.replies.stage}/{run.replies.path.name}"  # their folder in the store
     identity = {f"run_{key}": value for key, value in labels.items()}
     rows = [
         {**identity, **asdict(verdict), "finish": finish}
@@ -241,7 +241,7 @@ def _model_comparisons(
 def _examples(
     record: AuditRecord, model: ModelRecord, verdicts: Mapping[str, Sequence[Verdict]], show_replies: bool
 ) -> list[dict[str, Any]]:
-    """A few replies of the base and of each arm's first run; to harmful prompts redacted unless asked for."""
+    """Some replies of the base and of each arm's first run; replies to harmful prompts are redacted by default."""
     from undersong.evaluation.replies import read_replies
 
     last_step, texts = record.study.tuning.steps[-1], {s.id: s.text for c in record.sets.values() for s in c.samples}
@@ -277,7 +277,7 @@ def _examples(
 
 
 def _target_entry(record: AuditRecord) -> dict[str, Any]:
-    """How the replies begin that the pool has to be learned."""
+    """Summary of how the pool's target replies begin."""
     from undersong.corpora.reply_openers import affirmative_openers
 
     column = record.study.tuning.target

@@ -1,6 +1,5 @@
-"""A whole audit in the paper's order: corpora, embeddings, proximity, selections, tuning, replies, verdicts,
-mechanism. Each function is one stage; what is returned is plain records for `results`.
-"""
+"""Whole audit in the paper's order: corpora, embeddings, proximity, selections, tuning, replies, verdicts, mechanism.
+Each function is one stage and returns plain records for `results`."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ from undersong.study import Study
 
 
 def audit_study(study: Study, ctx: RunContext, say: Callable[[str], None]) -> AuditRecord:
-    """Run (or look up) every stage of a study."""
+    """Run (or find in the store) every stage of a study."""
     record = load_checked_corpora(study, ctx)
     record.overlap = count_near_overlaps(record)
     for corpus_name, other_name, kind, pairs in record.overlap:
@@ -47,7 +46,11 @@ def audit_study(study: Study, ctx: RunContext, say: Callable[[str], None]) -> Au
 
 
 def load_checked_corpora(study: Study, ctx: RunContext) -> AuditRecord:
-    """The corpora, once nothing of them is to be refused."""
+    """Load the corpora of a study, and check them and its models.
+
+    Raises:
+        UndersongError: A check fails.
+    """
     check_models(study)
     record = load_corpora(study, ctx)
     check_lost_items(record)
@@ -59,7 +62,11 @@ def load_checked_corpora(study: Study, ctx: RunContext) -> AuditRecord:
 
 
 def load_corpora(study: Study, ctx: RunContext) -> AuditRecord:
-    """The corpora, and no model yet.  Unknown encoders and rules are refused here, before anything is made."""
+    """Load the corpora, without any model; unknown encoders and rules are errors before anything is made.
+
+    Raises:
+        UndersongError: An encoder, a rule or a corpus is invalid.
+    """
     for axis, spec in study.axes.items():
         check_axis_encoder(axis, spec, ctx.unread)
     arm_rules(study)
@@ -101,7 +108,19 @@ def audit_model(
     say: Callable[[str], None],
     select_samples: SelectionFunction,
 ) -> ModelRecord:
-    """Every stage on one base.  Asks the store, and itself reads nothing that a stage makes but by `choose`."""
+    """Run every stage on one base.
+
+    It uses the store and reads no stage's output itself, except through `select_samples`.
+
+    Args:
+        study: The study.
+        ctx: The run context.
+        record: Record of the audit, with the corpora.
+        ref: The base.
+        base_seed: Number of the base in the study.
+        say: Receives progress lines.
+        select_samples: Makes the selection of a rule and draw.
+    """
     features = {} if is_black_box(ref) else encode_corpora(ctx, record, ref)
     model = ModelRecord(ref, base_seed, features)
     compute_proximities(study, ctx, record, model, features)
@@ -110,7 +129,8 @@ def audit_model(
     arm_replies = [evaluate_base(study, ctx, record, base, prompt_features)]
     if study.defenses and not is_black_box(ref):
         prepare_defenses(study, ctx, record, model)
-    arms = list(study_arms(study, model, select_samples))  # before any training: a rule that finds nothing stops here
+    # Select before any training, so that a rule without items fails early.
+    arms = list(study_arms(study, model, select_samples))
     arm_replies += train_and_evaluate_arms(
         study, ctx, record, [] if is_black_box(ref) else arms, features, prompt_features, say
     )
@@ -121,14 +141,14 @@ def audit_model(
         run_defenses(study, ctx, record, model, arm_replies, say) if study.defenses and not is_black_box(ref) else []
     )
     say(f"{ref}: judging")
-    # Last, because a judge may take the model's place in memory.
+    # Last, because a judge may replace the model in memory.
     run_records = judge_arm_replies(study, ctx, [*arm_replies, *defended_replies], record.sets)
     model.runs, model.defended_runs = run_records[: len(arm_replies)], run_records[len(arm_replies) :]
     return model
 
 
 def encode_corpora(ctx: RunContext, record: AuditRecord, ref: str) -> dict[str, Artifact]:
-    """What the model hears of every corpus, by corpus artifact."""
+    """Audio features of every corpus by the model, by hash of the corpus artifact."""
     corpora = {corpus.artifact.hash: corpus for corpus in record.corpora}
     droppable = {corpus.artifact.hash for corpus in (record.pool, record.harmless) if corpus is not None}
     features: dict[str, Artifact] = {}
@@ -140,7 +160,15 @@ def encode_corpora(ctx: RunContext, record: AuditRecord, ref: str) -> dict[str, 
 def compute_proximities(
     study: Study, ctx: RunContext, record: AuditRecord, model: ModelRecord, features: dict[str, Artifact]
 ) -> None:
-    """Every axis to every harm set; harmless speech to the first."""
+    """Measure the pool's proximity on every axis to every harm set, and that of benign speech to the first harm set.
+
+    Args:
+        study: The study.
+        ctx: The run context.
+        record: Record of the audit, with the corpora.
+        model: Record of the model; the results are stored in it.
+        features: Audio features by hash of the corpus artifact.
+    """
     settings = study.proximity.model_dump()
     fit_corpora = (record.pool, *record.harm.values(), *([] if record.harmless is None else [record.harmless]))
 
@@ -182,7 +210,7 @@ def _compute_vectors(
     features: Artifact | None,
     harmful: bool,
 ) -> Artifact:
-    """By an encoder, or by the gradients of the tuning that the study would do."""
+    """Vectors of a corpus by an encoder, or by the gradients of the study's tuning."""
     from undersong.encoders import gradients_dim
 
     dim = gradients_dim(spec)
@@ -194,7 +222,7 @@ def _compute_vectors(
 
 
 def study_arms(study: Study, model: ModelRecord, select_samples: SelectionFunction) -> Iterator[StudyArm]:
-    """Every arm x run of a study on a model, with its selection."""
+    """Yield every arm and run of a study on a model, with its selection."""
     for rule in arm_rules(study):
         for seed, draw in zip(study.tuning.seeds, study.tuning.draws):
             arm_selection = select_samples(model.proximities, rule, draw)
@@ -209,7 +237,15 @@ def study_arms(study: Study, model: ModelRecord, select_samples: SelectionFuncti
 def evaluate_base(
     study: Study, ctx: RunContext, record: AuditRecord, base: StudyArm, prompt_features: list[Artifact]
 ) -> ArmReplies:
-    """The base itself, asked everything."""
+    """Replies of the base to all prompt sets.
+
+    Args:
+        study: The study.
+        ctx: The run context.
+        record: Record of the audit, with the corpora.
+        base: The base.
+        prompt_features: Audio features of the prompt sets.
+    """
     requests = prompt_set_requests(study, record.sets, base.model, is_last_step=True)
     return evaluate_arm(ctx, base, 0, None, requests, prompt_features, repetition_requests(study, record.sets))
 
@@ -223,14 +259,24 @@ def train_and_evaluate_arms(
     prompt_features: list[Artifact],
     say: Callable[[str], None],
 ) -> list[ArmReplies]:
-    """Every arm tuned, and asked at its steps."""
+    """Train every arm, and generate its replies at its steps.
+
+    Args:
+        study: The study.
+        ctx: The run context.
+        record: Record of the audit, with the corpora.
+        arms: The arms.
+        features: Audio features by hash of the corpus artifact.
+        prompt_features: Audio features of the prompt sets.
+        say: Receives progress lines.
+    """
     arm_replies = []
     for arm in arms:
         say(f"{arm.model}: {arm.name} seed {arm.seed}")
         adapter = _train_arm(study, ctx, record, arm, features)
         for step in study.tuning.steps:
             is_last_step = step == study.tuning.steps[-1]
-            # Without a curve nothing is asked before the last step.
+            # Without a curve there are no prompts before the last step.
             if requests := prompt_set_requests(study, record.sets, arm.model, is_last_step):
                 repeat_requests = repetition_requests(study, record.sets) if is_last_step else []
                 arm_replies.append(evaluate_arm(ctx, arm, step, adapter, requests, prompt_features, repeat_requests))
@@ -257,7 +303,7 @@ def _measure_mechanism(
     arm_replies: list[ArmReplies],
     prompt_features: list[Artifact],
 ) -> None:
-    """Directions on the base's contrast sets, projections of held-out prompts for the base and every last step."""
+    """Fit directions on the contrast sets, and project held-out prompts for the base and every last step."""
     assert study.mechanism is not None
     mechanism_config = study.mechanism
     contrast_corpora = record.contrast_corpora
@@ -310,7 +356,17 @@ def evaluate_arm(
     prompt_features: Sequence[Artifact],
     repeat_requests: Sequence[PromptSetRequest] = (),
 ) -> ArmReplies:
-    """What an arm says at a step."""
+    """Replies of an arm at a step.
+
+    Args:
+        ctx: The run context.
+        arm: The arm.
+        step: The step.
+        adapter: The arm's adapter; None for the base.
+        requests: Prompt sets.
+        prompt_features: Audio features of the prompt sets.
+        repeat_requests: Prompt sets of repetitions.
+    """
     replies = stages.generate_replies(ctx, arm, adapter, step, requests, prompt_features)
     repetitions = (
         stages.generate_replies(ctx, arm, adapter, step, repeat_requests, prompt_features) if repeat_requests else None
@@ -321,7 +377,15 @@ def evaluate_arm(
 def judge_arm_replies(
     study: Study, ctx: RunContext, arm_replies: Sequence[ArmReplies], corpora: dict[str, Corpus]
 ) -> list[RunRecord]:
-    """Judge by judge: one may need the model's place in memory, and so each is loaded once a base."""
+    """Judge all replies, judge by judge, because a judge may replace the model in memory: so each is loaded once per
+    base.
+
+    Args:
+        study: The study.
+        ctx: The run context.
+        arm_replies: Replies of the base and all arms.
+        corpora: Corpus of each prompt set.
+    """
     evaluation = study.evaluation
     judges = (evaluation.judge, *evaluation.also)
     verdicts_by_judge = {
@@ -359,7 +423,15 @@ def evaluate_arm_comprehension(
     verdicts: Sequence[Artifact],
     corpora: dict[str, Corpus],
 ) -> list[Artifact | None]:
-    """At the last step, of the base and of every arm: what was heard, and what non-refusals are about."""
+    """Comprehension of the base and of every arm at the last step; None for other replies.
+
+    Args:
+        study: The study.
+        ctx: The run context.
+        arm_replies: Replies of the base and all arms.
+        verdicts: Verdicts of the study's judge on them.
+        corpora: Corpus of each prompt set.
+    """
     comprehension_config, last_step = study.evaluation.comprehension, study.tuning.steps[-1]
     if comprehension_config is None:
         return [None] * len(arm_replies)

@@ -1,6 +1,5 @@
-"""Audio of the samples that a report names, taken from an audit's records or, when a report is rendered again, from
-its store.
-"""
+"""Audio of the samples that a report names, taken from an audit's records or, when a report is rendered again, from its
+store."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ PlayableAudio = dict[str, tuple[bytes, str]]  # sample id -> (file bytes, mime t
 
 
 def collect_report_audio(record: AuditRecord, results: Mapping[str, Any]) -> PlayableAudio:
-    """Of every sample that the report plays."""
+    """Audio of every sample that the report plays."""
     return _read_audio(
         (*(sample for corpus in record.harm.values() for sample in corpus.samples), *record.pool.samples),
         named_sample_ids(results),
@@ -23,15 +22,15 @@ def collect_report_audio(record: AuditRecord, results: Mapping[str, Any]) -> Pla
 
 
 def played_corpus_paths(record: AuditRecord, root: Path) -> list[str]:
-    """Where in the store the corpora lie whose samples are played."""
+    """Paths in the store of the corpora whose samples are played."""
     corpora = (*record.harm.values(), record.pool)
     return list(dict.fromkeys(str(corpus.artifact.path.relative_to(root)) for corpus in corpora))
 
 
 def reload_report_audio(results: Mapping[str, Any], report_folder: Path) -> PlayableAudio:
-    """As far as the store is still there: where the results say, or in `beside`, the folder they lie in, or above it.
+    """Audio from the store, if it still exists: where the results say, or next to or above `report_folder`.
 
-    Only what decodes as sound is taken, for a results.json may be anybody's.
+    Only files that decode as audio are used, because a results.json may come from anybody.
     """
     from undersong.corpora import read_manifest
 
@@ -56,13 +55,13 @@ def reload_report_audio(results: Mapping[str, Any], report_folder: Path) -> Play
                 sample for file in present_files for sample in read_manifest(file).samples if sample.id in wanted
             ]
             return _read_audio(filter(_is_decodable, samples), wanted)
-        except (UndersongError, OSError):  # a damaged store, audio that is gone: the report goes without players
+        except (UndersongError, OSError):  # a damaged store or missing audio: the report has no players
             continue
     return {}
 
 
 def named_sample_ids(results: Mapping[str, Any]) -> set[str]:
-    """Ids of the samples the report names, and of the harmful items nearest to them."""
+    """Ids of the samples that the report names, and of the harmful items nearest to them."""
     screens = _dict_items(results.get("screen"))
     items = [item for screen in screens for name in ("closest", "distant") for item in _dict_items(screen.get(name))]
     return {str(item[key]) for item in items for key in ("id", "nearest_id") if item.get(key) is not None}
@@ -84,7 +83,7 @@ def _is_decodable(sample: Sample) -> bool:
 
 
 def _mime_type(data: bytes) -> str:
-    """By the file's first bytes, not its name: MP3 bytes are often called .wav."""
+    """MIME type by the file's first bytes, not its name: MP3 files are often called .wav."""
     kinds = ((b"OggS", "audio/ogg"), (b"RIFF", "audio/wav"), (b"fLaC", "audio/flac"))
     return next((mime for magic, mime in kinds if data.startswith(magic)), "audio/mpeg")
 

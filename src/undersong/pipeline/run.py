@@ -1,6 +1,5 @@
 """`undersong run`: audits a study and writes results.json, results.parquet, verdicts.parquet, report.html and
-report.md.
-"""
+report.md."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ from undersong.study import Study
 
 @dataclass(frozen=True)
 class RunOutput:
-    """Where the results are, their hash, and what the run cost."""
+    """Output of a run: folder, hash of the results, CPU seconds and results."""
 
     folder: Path
     result_hash: str
@@ -47,7 +46,19 @@ def run_audit(
     show_replies: bool = False,
     say: Callable[[str], None] = lambda _line: None,
 ) -> RunOutput:
-    """Do what is not in the store yet, then write everything a reader needs to `out`."""
+    """Run what is not in the store yet, then write results and reports to `out`.
+
+    Args:
+        study: The study.
+        out: The output folder.
+        store: The store; default: `out/store`.
+        loading: Loading options of the models.
+        show_replies: Include replies to harmful prompts in the report.
+        say: Receives progress lines.
+
+    Raises:
+        UndersongError: The folder holds something else, a package is missing, or a stage fails.
+    """
     cpu_at_start, started_at = _cpu_seconds(), time.time()
     root = store or out / "store"
     check_study_folder(out, study.study, root)
@@ -87,7 +98,16 @@ def run_arm(
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
     say: Callable[[str], None] = lambda _line: None,
 ) -> int:
-    """Do one arm's share of a study in the store, and write no results; how many times the arm was asked."""
+    """Run one arm of a study in the store, without writing results; returns how many times the arm was evaluated.
+
+    Args:
+        study: The study.
+        arm: Name of the arm.
+        out: The study's output folder.
+        store: The store.
+        loading: Loading options of the models.
+        say: Receives progress lines.
+    """
     check_study_folder(out, study.study, store)
     return audit_arm(study, RunContext(Store(store), loading, say), arm, say)
 
@@ -122,10 +142,10 @@ def _all_artifacts(record: AuditRecord) -> list[Any]:
 
 
 def _model_facts(model: ModelRecord) -> dict[str, Any]:
-    """Which family a model is, where its system text went, and how often its encoder ran: once a distinct clip."""
+    """Family of a model, handling of its system prompt, and number of encoder passes (one per distinct clip)."""
     notes = [artifact.provenance()["notes"] for artifact in model.features.values()]
     if not notes:
-        return {"family": None, "system_text": None, "revision": None, "encoder_passes": 0}  # it only answers
+        return {"family": None, "system_text": None, "revision": None, "encoder_passes": 0}  # a black-box model
     facts = {key: notes[0].get(key) for key in ("family", "system_text", "revision")}
     return {**facts, "encoder_passes": sum(note["encoder_passes"] for note in notes)}
 
@@ -138,7 +158,7 @@ def _count_artifacts(record: AuditRecord) -> dict[str, int]:
 
 
 def _cpu_seconds_by_stage(record: AuditRecord) -> dict[str, float]:
-    """CPU seconds each stage took when its artifacts were made."""
+    """CPU seconds of each stage, from when its artifacts were made."""
     cost: dict[str, float] = {}
     for artifact in _all_artifacts(record):
         cost[artifact.stage] = cost.get(artifact.stage, 0.0) + artifact.provenance()["cpu_seconds"]
@@ -146,7 +166,7 @@ def _cpu_seconds_by_stage(record: AuditRecord) -> dict[str, float]:
 
 
 def _recorded_environment(record: AuditRecord) -> dict[str, Any]:
-    """Versions as recorded when the base's replies were made."""
+    """Versions recorded when the base's replies were made."""
     facts = record.models[0].runs[0].replies.provenance()
     return {key: facts[key] for key in ("packages", "python", "platform") if key in facts}
 
@@ -177,7 +197,8 @@ def _write_outputs(
         for run in [*results["runs"], *results["defended"]]
         for entry in run["sets"]
     ]
-    # Unsorted, because a report's rows stand in the order of the results; first, because it says whose the folder is.
+    # Keys are not sorted, because a report's rows are in the order of the results. This file is written first, because
+    # it identifies the folder's study.
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(out / RESULTS_FILE, text.encode() + b"\n")
     write_atomic(out / "verdicts.parquet", to_parquet(rows))

@@ -1,4 +1,4 @@
-"""First stage: a corpus read, decoded once and stored, with optional background noise."""
+"""Corpus stage: a corpus read, decoded once and stored, with optional background noise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from undersong.corpora import Manifest
 
 STAGE, VERSION = "corpus", 3
-ROWS = 4096  # items a shard: what a kill may cost
+ROWS = 4096  # items per shard, the most work that a kill can lose
 NOISE_SECONDS, NOISE_SEED = 20, 0
 
 
@@ -32,11 +32,22 @@ def load_corpus(
     noise: str | None = None,
     engine: Engine = DEFAULT_ENGINE,
 ) -> Corpus:
-    """Read, decode once, quarantine what cannot be read (DESIGN rule 2).  `columns`: our field -> the corpus's column.
+    """Read a corpus, decode its audio once, and quarantine what cannot be read (rule 2 in docs/contributing/rules.md).
 
-    Without `decode`, where nobody listens, audio is not opened.  `noise`: what is laid over every clip, and its SNR in
-    dB (`pink:10`, `cafe.wav:5`).  A large corpus is decoded in shards, by `engine`; a job with shards of its own makes
-    these first, and then whatever is still missing when no other job is at it.
+    A large corpus is decoded in shards. A job with its own shards (`engine.shard`) makes these first, and then whatever
+    is missing if no other job is working on it.
+
+    Args:
+        ctx: The run context.
+        ref: The corpus.
+        filters: Allowed values of columns.
+        columns: Column of the corpus for each of our fields.
+        decode: Decode the audio; False if no stage needs it.
+        noise: Noise to add to every clip, and its SNR in dB (`pink:10`, `cafe.wav:5`).
+        engine: Engine that decodes.
+
+    Raises:
+        UndersongError: No sample can be used.
     """
     from undersong.corpora import filter_samples, open_corpus, write_corpus
 
@@ -55,7 +66,7 @@ def load_corpus(
         if not samples:
             first = next(iter((*lost, *failed)), None)
             reason = f", the first: {first.id} ({first.reason})" if first else ""
-            raise UndersongError(f"Corpus {ref} holds no usable sample{reason}; look at its files and filters.")
+            raise UndersongError(f"Corpus {ref} has no usable sample{reason}; check its files and filters.")
         write_corpus(samples, (*lost, *failed), draft.path)
 
     config: dict[str, Any] = {"where": {name: list(values) for name, values in (filters or {}).items()}}
@@ -77,7 +88,7 @@ def load_corpus(
 def _decode_samples(
     ctx: RunContext, ref: str, samples: Sequence[Sample], engine: Engine, draft: Draft
 ) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
-    """What can be used of the samples, and why others cannot; fingerprints of their sound go into the draft."""
+    """Usable samples, and the quarantined ones; audio fingerprints are written to the draft."""
     from undersong.corpora.audio_metadata import (
         apply_audio_metadata,
         audio_metadata_from_table,
@@ -98,7 +109,7 @@ def _decode_samples(
 
 
 def _decode_in_shards(ctx: RunContext, ref: str, samples: Sequence[Sample], engine: Engine, folder: Path) -> RowShards:
-    """Facts of the samples in shards: this job's, or all that are missing."""
+    """Decode metadata of the samples in shards: this job's shards, or all that are missing."""
     shards = RowShards(folder, samples, ROWS)
     fill_missing_shards(engine, shards, _metadata_pass, ctx.watcher(f"reading {ref}"))
     return shards
@@ -111,7 +122,7 @@ def _metadata_pass() -> RowFunction:
 
 
 def say_preset_remark(ctx: RunContext, ref: str, manifest: Manifest) -> None:
-    """Says where a preset's corpus is of another size than its description."""
+    """Report if a preset's corpus has another size than its description says."""
     from undersong.corpora.registry import get_preset, preset_size_warning
 
     if ctx.say is not None and manifest.format.startswith("preset:"):
@@ -130,7 +141,7 @@ def _hash_noise(ctx: RunContext, noise: str) -> str:
 
 @cache
 def _load_noise_clip(noise: str) -> Clip:
-    """What `noise` names, without its SNR."""
+    """Noise clip that `noise` names, without its SNR."""
     from undersong.corpora import load_noise, pink_noise
 
     name = noise.rpartition(":")[0]
@@ -138,8 +149,8 @@ def _load_noise_clip(noise: str) -> Clip:
 
 
 def _add_noise(samples: Sequence[Sample], noise: str) -> tuple[tuple[Sample, ...], tuple[Quarantined, ...]]:
-    """Samples under the noise, by names that the clean ones, asked beside them, do not have; one without audio stays as
-    it is but for its name."""
+    """Samples with noise, with ids that differ from those of the clean samples; a sample without audio only gets the
+    id."""
     from undersong.corpora import with_noise
 
     spoken = [sample for sample in samples if sample.audio is not None]

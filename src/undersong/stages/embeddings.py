@@ -1,6 +1,5 @@
-"""Vectors of a corpus: embeddings by an encoder, in shards where it is large, and projected LoRA gradients of the
-model.
-"""
+"""Vectors of a corpus: embeddings by an encoder, in shards for a large corpus, and projected LoRA gradients of the
+model."""
 
 from __future__ import annotations
 
@@ -32,10 +31,16 @@ PACKAGES = ("numpy", "scikit-learn", "torch", "transformers")
 
 @dataclass(frozen=True)
 class EmbeddingRequest:
-    """Whose vectors: the encoder `spec` on a corpus, fitted on `fit` together where it is a text encoder that fits.
+    """Request for embeddings of a corpus.
 
-    `model`: whose ears an internal encoder is.  They are taken from `heard`, the features that a study keeps of the
-    corpus; with None each clip is heard and pooled at once, because features of a large pool would fill a disk.
+    Attributes:
+        spec: The encoder.
+        corpus: The corpus.
+        fit_corpora: Corpora that a text encoder is fitted on together, if it needs fitting.
+        model: Model whose audio encoder an internal encoder is.
+        features: Cached audio features of the corpus. With None each clip is encoded and pooled at once, because
+            features of a large pool would fill a disk.
+        engine: Engine that embeds.
     """
 
     spec: str
@@ -47,14 +52,14 @@ class EmbeddingRequest:
 
     @property
     def is_internal_encoder(self) -> bool:
-        """Whether the vectors are of what an audited model hears, so that `model` is needed."""
+        """True if the vectors come from an audited model's audio encoder, so that `model` is needed."""
         from undersong.encoders import is_internal
 
         return is_internal(self.spec)
 
 
 def embed_corpus(ctx: RunContext, request: EmbeddingRequest) -> Artifact:
-    """One vector a sample, and what could not be embedded."""
+    """Artifact with one vector per sample, and the samples that could not be embedded."""
     config, inputs = _cache_key(ctx, request)
 
     def make(draft: Draft) -> None:
@@ -86,7 +91,7 @@ def embed_corpus(ctx: RunContext, request: EmbeddingRequest) -> Artifact:
 
 
 def embed_shard(ctx: RunContext, request: EmbeddingRequest, store: Store) -> None:
-    """This job's shards (`view.engine.shard`): of its transcripts, where it wants some, and of its vectors."""
+    """Embed this job's shards (`request.engine.shard`), after those of its transcripts if the encoder needs them."""
     config, inputs = _cache_key(ctx, request)
     if store.find(STAGE, VERSION, config, inputs) is None:
         folder = _embedding_shards_path(store.locate(STAGE, VERSION, config, inputs).path)
@@ -129,7 +134,7 @@ def _cache_key(ctx: RunContext, request: EmbeddingRequest) -> tuple[dict[str, An
 
 
 def _encoder_inputs(ctx: RunContext, request: EmbeddingRequest) -> tuple[Sequence[Sample], Sequence[Quarantined]]:
-    """What is embedded, with transcripts where the encoder wants them; and what a study's model did not hear."""
+    """Samples to embed, with transcripts if the encoder needs them, and those that the model could not encode."""
     from undersong.encoders.asr import read_transcripts, with_transcripts
 
     if request.is_internal_encoder and request.features is not None:
@@ -147,7 +152,8 @@ def _progress_watcher(ctx: RunContext, request: EmbeddingRequest) -> ProgressCal
 def _encoder_factory(
     ctx: RunContext, request: EmbeddingRequest, samples: Sequence[Sample], progress: ProgressCallback | None = None
 ) -> Callable[[], Encoder]:
-    """How the encoder is made; nothing is loaded before it is called.  In shards it is not the encoder that tells."""
+    """Factory of the encoder; nothing is loaded before it is called. With shards, the encoder does not report
+    progress."""
     from undersong.encoders import ENCODERS_THAT_FIT, internal_view, make_encoder
     from undersong.scale.embedding_job import SHARD_ROWS
 
@@ -162,12 +168,12 @@ def _encoder_factory(
         )
     is_fitted = spec in ENCODERS_THAT_FIT
     fit_samples = [sample for corpus in request.fit_corpora for sample in corpus.samples] if is_fitted else ()
-    # No function of our own: it may have to travel to a worker.
+    # A partial, because it must pickle for a worker.
     return partial(make_encoder, spec, fit=fit_samples, device=ctx.loading.device, progress=progress)
 
 
 def _worker_encoder(model: str, loading: LoadOptions, spec: str) -> OnTheFlyInternalEncoder:
-    """In a process of its own, which holds the model for as long as it lives."""
+    """Encoder in a worker process, which keeps the model for its lifetime."""
     from undersong.models.load import load_model
 
     return OnTheFlyInternalEncoder(cache(partial(load_model, model, loading)), spec, False, None)
@@ -175,8 +181,11 @@ def _worker_encoder(model: str, loading: LoadOptions, spec: str) -> OnTheFlyInte
 
 @dataclass(frozen=True)
 class OnTheFlyInternalEncoder:
-    """An Encoder of what a model hears now.  `keep`: other views may ask for it again; of a large pool only the vectors
-    are kept, so each view hears it anew."""
+    """Internal encoder that encodes clips when they are embedded.
+
+    With `keep_features`, audio features stay cached for other views. For a large pool only the vectors are kept, so
+    each view encodes it anew.
+    """
 
     model: Callable[[], AudioModel]
     name: str
@@ -184,7 +193,7 @@ class OnTheFlyInternalEncoder:
     progress: ProgressCallback | None
 
     def encode(self, samples: Sequence[Sample]) -> Embeddings:
-        """Clips that cannot be heard whole are quarantined like any other item."""
+        """Embed samples; clips that cannot be encoded whole are quarantined like any other item."""
         from undersong.encoders import internal_view, make_encoder
         from undersong.encoders.batching import start_progress
         from undersong.models.feature_cache import cache_audio_features
@@ -203,12 +212,12 @@ class OnTheFlyInternalEncoder:
 
 
 def _embedding_shards_path(path: Path) -> Path:
-    """Where the shards of an artifact lie until it is whole."""
+    """Folder of an artifact's shards until the artifact is complete."""
     return path.with_suffix(".shards")
 
 
 def _link_shards(folder: Path, draft: Draft) -> None:
-    """All files of finished shards into the draft: as links where the disk has them, so that nothing is copied."""
+    """Put all files of finished shards into the draft, as hard links if the disk supports them."""
     for file in sorted(folder.glob("*.parquet")):
         if not draft.has(file.name):
             with draft.file(file.name) as path:
@@ -228,10 +237,20 @@ def compute_gradients(
     target: str,
     settings: dict[str, Any],
 ) -> Artifact:
-    """Projected LoRA gradients of the base on every sample, spoken, with the reply in column `target`.
+    """Artifact with projected LoRA gradients of the base on every sample, as audio.
 
-    `settings`: dim, rank, alpha, seed.  The harm set's replies must be compliant ones, as the organism's are; a sample
-    without a reply is quarantined, and a harm item that is stops the study.
+    The harm set's replies must comply, as the organism's do. A sample without a reply is quarantined; if it is a harm
+    item, the study stops.
+
+    Args:
+        ctx: The run context.
+        model_ref: The base model.
+        corpus: The corpus.
+        features: Its audio features.
+        harmful: True for a harm set.
+        system_text: Text of the system prompt.
+        target: Column with the replies.
+        settings: dim, rank, alpha and seed.
     """
     from undersong.models.refs import model_hash
 

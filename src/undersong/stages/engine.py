@@ -21,7 +21,15 @@ ENGINES = ("local", "ray")
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """`shard` ("i/n"): this job's part only.  `address`: of a Ray cluster, None for this machine."""
+    """Execution engine.
+
+    Attributes:
+        name: local or ray.
+        shard: This job's part only, as "i/n".
+        address: Address of a Ray cluster; None for this machine.
+        workers: Number of Ray workers.
+        gpus: GPUs per Ray worker.
+    """
 
     name: str = "local"
     shard: str | None = None
@@ -31,7 +39,7 @@ class Engine:
 
     @property
     def is_single_pass(self) -> bool:
-        """Whether a pool is embedded in one call, with nothing kept between runs."""
+        """True if a pool is embedded in one call, with nothing kept between runs."""
         return self.name == "local" and self.shard is None
 
 
@@ -39,19 +47,23 @@ DEFAULT_ENGINE = Engine()
 
 
 def check_engine(engine: Engine) -> None:
-    """Raises UndersongError for what no engine can do; loads no engine."""
+    """Check the options of an engine, without loading it.
+
+    Raises:
+        UndersongError: The options do not fit together.
+    """
     if engine.name not in ENGINES:
-        raise UndersongError(f"There is no engine {engine.name!r}; take one of {', '.join(ENGINES)}.")
+        raise UndersongError(f"There is no engine {engine.name!r}; choose one of {', '.join(ENGINES)}.")
     if engine.name == "local" and (engine.address or engine.workers or engine.gpus):
         raise UndersongError("--address, --workers and --gpus belong to --engine ray; add it, or leave them out.")
     if engine.shard is not None:
         from undersong.scale.embedding_job import parse_shard
 
-        parse_shard(engine.shard)  # also where there is nothing left to embed
+        parse_shard(engine.shard)  # also if nothing is left to embed
 
 
 def uses_shards(engine: Engine, items: int, folder: Path) -> bool:
-    """Whether a corpus is embedded in shards at `folder`: where more than one is to be lost, or some are there."""
+    """True if a corpus is embedded in shards at `folder`: if it fills more than one shard, or shards exist already."""
     from undersong.scale import embedding_job
 
     return (
@@ -63,12 +75,12 @@ def uses_shards(engine: Engine, items: int, folder: Path) -> bool:
 
 
 def shards_path(path: Path) -> Path:
-    """Where the shards of an artifact at `place` (or of its draft) lie, until it is whole."""
+    """Folder of the shards of an artifact (or draft) at `path`, until it is complete."""
     return path.with_suffix(".portions")
 
 
 def remove_shards(folder: Path, artifact: Artifact) -> None:
-    """Removes the shards of an artifact that is there (to a plan it may not be); another process may do the same."""
+    """Remove the shards of an artifact that exists (in a plan it may not); another process may do the same."""
     if artifact.path.exists() and folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -76,7 +88,14 @@ def remove_shards(folder: Path, artifact: Artifact) -> None:
 def fill_missing_shards(
     engine: Engine, shards: RowShards, make_pass: Callable[[], RowFunction], progress: ProgressCallback | None = None
 ) -> None:
-    """Makes the missing shards of a pass, or this job's part of them; `make` has to pickle."""
+    """Make the missing shards of a pass, or this job's part of them.
+
+    Args:
+        engine: The engine.
+        shards: The shards.
+        make_pass: Factory of the pass; it must pickle.
+        progress: Called with the number of finished items.
+    """
     from undersong.scale.row_shards import fill_row_shards
 
     run_remotely = None
@@ -88,7 +107,7 @@ def fill_missing_shards(
 
 
 def ray_workers(engine: Engine) -> RayWorkers:
-    """The Ray workers that an engine asks for."""
+    """Ray workers of an engine."""
     from undersong.scale.ray_cluster import RayWorkers
 
     return RayWorkers(count=engine.workers, gpus=engine.gpus, address=engine.address)
@@ -102,8 +121,19 @@ def embed_pool(
     make_encoder: Callable[[], Encoder],
     progress: ProgressCallback | None = None,
 ) -> bool:
-    """Embed a pool in shards at `folder`, which is named by all that its vectors depend on; False: this job's shards
-    are done, and others are to come."""
+    """Embed a pool in shards at `folder`, whose name identifies all that its vectors depend on.
+
+    Args:
+        engine: The engine.
+        encoder: The encoder's spec.
+        pool: The samples.
+        folder: Folder of the shards.
+        make_encoder: Factory of the encoder; it must pickle for Ray.
+        progress: Called with the number of finished items.
+
+    Returns:
+        True if all shards are done, False if only this job's are.
+    """
     from undersong.scale import embedding_job
 
     options: dict[str, Any] = {

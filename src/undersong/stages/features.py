@@ -20,10 +20,18 @@ MODEL_PACKAGES = ("torch", "transformers", "peft", "numpy")
 def compute_features(
     ctx: RunContext, model_ref: str, corpus: Corpus, require_all: bool = True, cached_features: Sequence[Artifact] = ()
 ) -> Artifact:
-    """What the model's decoder hears of every clip, once for all arms of a base; in shards, so that a kill loses one.
+    """Artifact with the audio features of every clip, once for all arms of a base; in shards, so that a kill loses one.
 
-    `whole`: every clip must be heard, because a rate is over all prompts; else those that cannot be are left out, with
-    their reasons (DESIGN rule 2).  `known`: features of other corpora, whose clips are not heard again.
+    Args:
+        ctx: The run context.
+        model_ref: The model.
+        corpus: The corpus.
+        require_all: Fail if a clip cannot be encoded, because a rate is over all prompts; else such clips are left out
+            with their reasons (rule 2 in docs/contributing/rules.md).
+        cached_features: Features of other corpora, whose clips are not encoded again.
+
+    Raises:
+        UndersongError: A clip cannot be encoded and `require_all` is set.
     """
     from undersong.models.refs import model_hash
 
@@ -37,7 +45,7 @@ def compute_features(
         )
 
         model, shard_notes = ctx.model(model_ref, cached_features), []
-        clock = start_progress(len(corpus.samples), ctx.watcher(f"{model_ref} hears {corpus.ref}"))
+        clock = start_progress(len(corpus.samples), ctx.watcher(f"{model_ref} encodes {corpus.ref}"))
         for number, start in enumerate(range(0, max(1, len(corpus.samples)), CLIPS_PER_FILE)):
             name = f"heard-{number:05d}.safetensors"
             if not draft.has(name):
@@ -47,8 +55,8 @@ def compute_features(
                 )
                 if failed and require_all:
                     raise UndersongError(
-                        f"Clip {failed[0].id} of {corpus.ref} cannot be asked of {model_ref} ({failed[0].reason}); "
-                        "mend it or take it out: a rate is over all prompts."
+                        f"Clip {failed[0].id} of {corpus.ref} cannot be encoded by {model_ref} ({failed[0].reason}); "
+                        "fix or remove it, because a rate is over all prompts."
                     )
                 with draft.file(name) as path:
                     save_features(audio_features, path, failed, passes)
@@ -66,8 +74,10 @@ def _advance_watch(watch: ProgressTimer, start: int, done: int) -> None:
 
 
 def encodable_samples(corpus: Corpus, features: Artifact | None) -> tuple[list[Sample], list[Quarantined]]:
-    """The samples that the model heard, or that it need not hear; and those it cannot hear, with reasons.  Without
-    `heard` nobody listens."""
+    """Samples that the model could encode or need not encode, and the others with reasons.
+
+    With `features` None no clip is encoded.
+    """
     if features is None:
         return list(corpus.samples), []
     from undersong.models.feature_cache import read_feature_metadata

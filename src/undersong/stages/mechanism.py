@@ -1,6 +1,5 @@
 """Mechanism stages: refusal directions of the base model, and held-out prompts projected on them before and after
-tuning.
-"""
+tuning."""
 
 from __future__ import annotations
 
@@ -26,24 +25,24 @@ CONTRAST_KINDS = ("harmful", "harmless")
 
 @dataclass(frozen=True)
 class ContrastRequests:
-    """Harmful and matched harmless prompts in one modality, for fitting or held out."""
+    """Harmful and matched benign prompts in one modality, for fitting or held out."""
 
     harmful: PromptSetRequest
     harmless: PromptSetRequest
 
     @property
     def inputs(self) -> dict[str, Artifact]:
-        """What an artifact on these prompts is made from, beside a model."""
+        """Cache-key inputs of an artifact on these prompts, without the model."""
         return {"harmful": self.harmful.corpus.artifact, "harmless": self.harmless.corpus.artifact}
 
     @property
     def samples(self) -> tuple[Sequence[Sample], Sequence[Sample]]:
-        """(harmful, harmless), each once and in the order of its corpus."""
+        """Samples (harmful, benign), each once and in the order of its corpus."""
         return self.harmful.corpus.samples, self.harmless.corpus.samples
 
     @property
     def config(self) -> dict[str, Any]:
-        """How both are asked: modality, system text and manner, which files such an artifact."""
+        """Modality, system prompt and prompt settings of both sets, as part of a cache key."""
         request = self.harmful
         return {
             "modality": request.modality,
@@ -55,7 +54,14 @@ class ContrastRequests:
 def fit_base_direction(
     ctx: RunContext, arm: StudyArm, contrast: ContrastRequests, features: Sequence[Artifact]
 ) -> Artifact:
-    """Refusal direction per layer of the base model, by difference in means."""
+    """Artifact with the refusal direction of each layer of the base model, by difference in means.
+
+    Args:
+        ctx: The run context.
+        arm: The base.
+        contrast: Contrast sets to fit on.
+        features: Their audio features.
+    """
     from undersong.models.refs import model_hash
 
     def make(draft: Draft) -> None:
@@ -76,9 +82,16 @@ def fit_base_direction(
 def compute_hidden_states(
     ctx: RunContext, arm: StudyArm, held_out_requests: ContrastRequests, features: Sequence[Artifact]
 ) -> Artifact:
-    """What the base thinks at the last token of the held-out prompts, which tuned models' drift is measured from.
+    """Artifact with the base's hidden states at the last token of the held-out prompts, from which drift is measured.
 
-    `states.safetensors`: harmful, harmless (layers + 1, prompts, dim) float32: of a 7B model some 0.4 MB a prompt.
+    `states.safetensors` holds harmful and harmless, (layers + 1, prompts, dim) float32; for a 7B model about 0.4 MB per
+    prompt.
+
+    Args:
+        ctx: The run context.
+        arm: The base.
+        held_out_requests: Held-out contrast sets.
+        features: Their audio features.
     """
     from undersong.models.refs import model_hash
 
@@ -95,7 +108,7 @@ def compute_hidden_states(
 
 
 def _hidden_states(model: AudioModel, contrast: ContrastRequests) -> dict[str, np.ndarray]:
-    """(layers + 1, prompts, dim) of either kind."""
+    """Hidden states (layers + 1, prompts, dim) of either kind."""
     return {name: model.hidden_states(request_prompts([getattr(contrast, name)])) for name in CONTRAST_KINDS}
 
 
@@ -127,12 +140,22 @@ def project_held_out(
     held_out_requests: ContrastRequests,
     features: Sequence[Artifact],
 ) -> Artifact:
-    """Held-out prompts along the base's direction, and how far they drifted; the re-fitted direction's cosine; what
-    the encoder says now.
+    """Artifact with projections of the held-out prompts on the base's direction, and their drift.
 
-    `projections.safetensors`: harmful, harmless (layers + 1, prompts); cosine, drift, drift_low, drift_high, cka
-    (layers + 1,); encoder_difference, input_difference (1,); recognised (layers + 1, held-out prompts): what probes
-    of this very model decide, where there are prompts enough for one.
+    `projections.safetensors` holds harmful and harmless (layers + 1, prompts); cosine (with the refitted direction),
+    drift, drift_low, drift_high and cka (layers + 1,); encoder_difference and input_difference (1,); and recognised
+    (layers + 1, held-out prompts): decisions of probes fitted on this model, if there are enough prompts.
+
+    Args:
+        ctx: The run context.
+        arm: The arm.
+        adapter: Its adapter; None for the base.
+        step: Step of the adapter.
+        base_direction: Direction of the base.
+        base_states: Hidden states of the base.
+        fit_requests: Contrast sets to fit on.
+        held_out_requests: Held-out contrast sets.
+        features: Audio features.
     """
     from undersong.models.refs import model_hash
 

@@ -30,10 +30,20 @@ def measure_proximity(
     corpus: Corpus,
     features: Artifact | None,
 ) -> Artifact:
-    """Distances of every pool sample to the reference harm set, raw and centred.
+    """Artifact with distances of every pool sample to the reference harm set, raw and centered.
 
-    What the model cannot hear (`heard`, of the pool `corpus`) is left out of every axis: all rank the same pool, and an
-    arm must not be given a clip that it cannot be trained on.
+    Samples that the model cannot encode are left out on every axis. So all axes rank the same pool, and no arm gets a
+    clip that it cannot be trained on.
+
+    Args:
+        ctx: The run context.
+        axis: Name of the axis.
+        pool: Embeddings of the pool.
+        harm: Embeddings of the harm set.
+        harm_set: Name of the harm set.
+        settings: Keyword arguments of `proximity_table`.
+        corpus: The pool.
+        features: Audio features of the pool.
     """
 
     def make(draft: Draft) -> None:
@@ -57,18 +67,18 @@ ProximityArtifacts = Mapping[tuple[str, str], Artifact]  # (axis, harm set) -> p
 
 @dataclass(frozen=True)
 class ArmRule:
-    """What an arm keeps: `name` is its kind in results, closest | distant | random or the study's own word."""
+    """Selection rule of an arm; `name` is its kind in results: closest, distant, random or the study's own name."""
 
     name: str
     axis: str
     selection_rule: SelectionRule
-    harm_set: str  # harm set
-    is_builtin: bool  # a kind at a fraction; else a rule of the study
-    matched_rule: ArmRule | None = None  # whose shares `matched` takes
+    harm_set: str
+    is_builtin: bool  # True for a kind at a fraction, False for a rule of the study
+    matched_rule: ArmRule | None = None  # rule whose shares `matched` takes
 
     @property
     def label(self) -> str:
-        """Its arm's name without the training modality."""
+        """Name of its arm without the training modality."""
         return (
             f"{self.axis}/{self.name}/{self.selection_rule.amount:g}" if self.is_builtin else f"{self.axis}/{self.name}"
         )
@@ -78,7 +88,11 @@ SelectionFunction = Callable[[ProximityArtifacts, ArmRule, int], "Selection"]  #
 
 
 def arm_rules(study: Study) -> list[ArmRule]:
-    """Every axis x kind x fraction, then the study's rules.  Raises UndersongError for a rule that is none."""
+    """Rules of every axis x kind x fraction, then the study's own rules.
+
+    Raises:
+        UndersongError: A rule is invalid.
+    """
     from undersong.proximity.rules import SelectionRule, parse_rule
 
     first_set = next(iter(study.harm_sets))
@@ -105,7 +119,7 @@ def arm_rules(study: Study) -> list[ArmRule]:
 
 
 def _find_matched_rule(name: str, matched_name: str, target: tuple[str, str, float], earlier: list[ArmRule]) -> ArmRule:
-    """The rule of that name, or the kind of that name on the same axis, by the same harm set, at the same fraction."""
+    """Rule of that name, or the kind of that name on the same axis, by the same harm set, at the same fraction."""
     for rule in earlier:
         if rule.name == matched_name and (
             not rule.is_builtin or (rule.axis, rule.harm_set, rule.selection_rule.amount) == target
@@ -113,22 +127,38 @@ def _find_matched_rule(name: str, matched_name: str, target: tuple[str, str, flo
             return rule
     axis, harm_set, amount = target
     raise UndersongError(
-        f"Rule {name} is to be like {matched_name}, and no such arm keeps {amount:g} of axis {axis} by {harm_set}; add the axis and "
-        "the fraction to the selection, or name a rule."
+        f"Rule {name} is to be like {matched_name}, and no such arm keeps {amount:g} of axis {axis} by {harm_set}; "
+        "add the axis and the fraction to the selection, or name a rule."
     )
 
 
 def load_selection(
     ctx: RunContext, pool: Corpus, proximities: ProximityArtifacts, rule: ArmRule, draw: int
 ) -> Selection:
-    """The ids kept from the pool; only `random` depends on the draw."""
+    """Selection of a rule from the pool; only `random` depends on the draw.
+
+    Args:
+        ctx: The run context.
+        pool: The pool.
+        proximities: Proximity of each axis and harm set.
+        rule: The rule.
+        draw: The draw.
+    """
     return read_selection(selection_artifact(ctx, pool, proximities, rule, draw))
 
 
 def selection_artifact(
     ctx: RunContext, pool: Corpus, proximities: ProximityArtifacts, rule: ArmRule, draw: int
 ) -> Artifact:
-    """Where the selection is kept."""
+    """Artifact with the selection of a rule.
+
+    Args:
+        ctx: The run context.
+        pool: The pool.
+        proximities: Proximity of each axis and harm set.
+        rule: The rule.
+        draw: The draw.
+    """
     seed = selection_seed(rule, draw)
 
     def make(draft: Draft) -> None:
@@ -152,7 +182,14 @@ def selection_artifact(
 
 
 def compute_selection(pool: Corpus, proximities: ProximityArtifacts, rule: ArmRule, draw: int) -> Selection:
-    """The selection, from proximity tables that are there."""
+    """Selection of a rule, from existing proximity tables.
+
+    Args:
+        pool: The pool.
+        proximities: Proximity of each axis and harm set.
+        rule: The rule.
+        draw: The draw.
+    """
     from undersong.proximity import sample_metadata_table, select_by_kind, select_by_rule
 
     table, seed = _read_proximity(proximities[rule.axis, rule.harm_set]), selection_seed(rule, draw)
@@ -173,19 +210,19 @@ def compute_selection(pool: Corpus, proximities: ProximityArtifacts, rule: ArmRu
 
 
 def selection_seed(rule: ArmRule, draw: int) -> int:
-    """Of the random draw; 0 where nothing is drawn."""
+    """Seed of the random draw; 0 for rules that draw nothing."""
     return draw if rule.selection_rule.kind == "random" else 0
 
 
 def read_selection(artifact: Artifact) -> Selection:
-    """What a selection artifact holds."""
+    """Selection that an artifact holds."""
     from undersong.proximity import selection_from_json
 
     return selection_from_json((artifact.verify().path / "selection.json").read_text(encoding="utf-8"))
 
 
 def _within_tables(proximities: ProximityArtifacts, rule: ArmRule) -> dict[str, Artifact]:
-    """The axis that `within` names, to the rule's harm set."""
+    """Proximity on the axis that `within` names, to the rule's harm set."""
     return {
         axis: artifact
         for (axis, harm_set), artifact in proximities.items()

@@ -14,44 +14,50 @@ BLOCK_ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Cka:
-    """Of two encoders over the same items.
+    """Linear CKA of two encoders over the same items.
 
-    `along` (3, n): each item's part of |Y'X| / n, |X'X| / n and |Y'Y| / n, which are its means: the item's own product
-    (as y x') along the direction of all.
+    Attributes:
+        value: The biased estimate, from 0 to 1.
+        contributions: Each item's part of |Y'X| / n, |X'X| / n and |Y'Y| / n, which are the means over items: the
+            item's own product (as y x') along the direction of the sum, (3, n).
+        unbiased: Unbiased estimates of the squares of these three, (3,); NaN with fewer than 4 items.
     """
 
     value: float
     contributions: np.ndarray
-    unbiased: np.ndarray  # (3,) unbiased estimates of the squares of the three; NaN with fewer than 4 items
+    unbiased: np.ndarray
 
     @property
     def debiased(self) -> float | None:
-        """From the unbiased estimates; it may be below 0.  None where a side has no similarity of its own left."""
+        """CKA from the unbiased estimates; it may be below 0. None if a side has no similarity beyond its bias."""
         value = _debiased(self.unbiased, self.contributions.mean(axis=1) ** 2)
         return None if np.isnan(value) else value
 
     def bootstrap_value(self, weights: np.ndarray) -> float:
-        """CKA of a bootstrap draw (`weights` (n,) say how often each item is in it), to first order.
+        """CKA of a bootstrap draw, to first order; `weights` (n,) say how often each item is in the draw.
 
-        Copies of an item are wholly alike, so that CKA of the written-out draw lies above what it is a draw of, by much
-        where items are few.  The draw's product matrices taken along those of the whole sample have no such shift, and
-        have the same derivative (infinitesimal jackknife, Efron 1982).  NaN where a side of the draw does not vary.
+        Copies of an item are identical, so the CKA of the resampled data lies above the sample's, by much if items are
+        few. Taking the draw's product matrices along those of the whole sample avoids this shift and keeps the
+        derivative (infinitesimal jackknife, Efron 1982). NaN if a side of the draw does not vary.
         """
         cross, first, second = self.contributions @ (weights / weights.sum())
         return float(min(1.0, max(0.0, cross) ** 2 / (first * second))) if min(first, second) > 0 else float("nan")
 
     def bootstrap_debiased(self, weights: np.ndarray) -> float:
-        """The same of `debiased`: the unbiased squares move as the plain ones do."""
+        """Value of `debiased` in a bootstrap draw: the unbiased squares move as the biased ones do."""
         means = self.contributions.mean(axis=1)
         shift = 2 * means * (self.contributions @ (weights / weights.sum()) - means)
         return _debiased(self.unbiased + shift, means**2)
 
 
 def linear_cka(x: np.ndarray, y: np.ndarray, block: int = BLOCK_ROWS) -> Cka:
-    """CKA of `x` (n, d) and `y` (n, e), same items in the same order, in O((d + e)^2 + block x (d + e)) memory and 3 n.
+    """Linear CKA of `x` (n, d) and `y` (n, e), which hold the same items in the same order.
 
-    Sums are float64, and means are taken off before products, so that a large common mean costs no digits.
-    Raises UndersongError where rows differ in number, there are fewer than 2, or a side does not vary.
+    Memory is O((d + e)^2 + block x (d + e) + n). Sums are float64, and means are removed before products, so that a
+    large common mean costs no digits.
+
+    Raises:
+        UndersongError: The shapes do not fit, there are fewer than 2 items, or a side does not vary.
     """
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 2:
         raise UndersongError(f"CKA needs two encoders' vectors of the same items, not {x.shape} and {y.shape}.")
@@ -78,7 +84,7 @@ def linear_cka(x: np.ndarray, y: np.ndarray, block: int = BLOCK_ROWS) -> Cka:
 
 
 def _unbiased(moments: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Unbiased HSIC in feature space, (3,), from squared `lengths` (2, n) of the centred rows."""
+    """Unbiased HSIC in feature space, (3,), from squared `lengths` (2, n) of the centered rows."""
     n = lengths.shape[1]
     if n < 4:
         return np.full(3, np.nan)
@@ -89,7 +95,7 @@ def _unbiased(moments: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _debiased(unbiased: np.ndarray, biased: np.ndarray) -> float:
-    """NaN where what is left of a side's own square is rounding beside the `plain` one."""
+    """Debiased CKA; NaN if a side's unbiased square is only rounding next to its biased one."""
     if not (unbiased[1:] > 1e-9 * biased[1:]).all():
         return float("nan")
     return float(min(1.0, unbiased[0] / np.sqrt(unbiased[1] * unbiased[2])))

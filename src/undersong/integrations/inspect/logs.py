@@ -1,6 +1,5 @@
 """Export of a study's verdicts as inspect_ai `.eval` logs, one per arm, run, step, prompt set, modality and system
-prompt. Replies to harmful prompts are left out by default.
-"""
+prompt. Replies to harmful prompts are omitted by default."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ from undersong.integrations.inspect.samples import sample_metadata
 from undersong.integrations.inspect.scorers import rates, score_of
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
-__all__ = ["rates", "write_logs"]  # the first is registered by being imported
+__all__ = ["rates", "write_logs"]  # importing `rates` registers it
 
 RUN_FIELDS = ("model", "arm", "seed", "draw", "step")
 REPLIES_PATH = re.compile(r"replies/[0-9a-f]+")
@@ -35,14 +34,22 @@ REDACTED_TEXT = "[left out of this log]"
 def write_logs(
     results: Path, out: Path, *, arm: str | None = None, store: Path | None = None, show_replies: bool = False
 ) -> list[Path]:
-    """The logs of a study, or of one of its arms, in a new folder.
+    """Write the logs of a study, or of one of its arms, to a new folder.
 
-    `store`: where the study's replies are; default: as the results say, or `store` beside them.  Errors: no finished
-    study, no such arm, runs that the verdicts lack, a folder that holds something.
+    Args:
+        results: The study's results.json.
+        out: The new folder.
+        arm: Arm to export; None exports all.
+        store: Store with the study's replies; default: the store that the results name, or `store` next to them.
+        show_replies: Include replies to harmful prompts.
+
+    Raises:
+        UndersongError: The study is not finished, there is no such arm, verdicts of a run are missing, or the folder is
+            not empty.
     """
     study = _StudyResults.load(results, store)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UndersongError(f"{out} is there and not empty; name a new folder with --out.")
+        raise UndersongError(f"{out} exists and is not empty; name a new folder with --out.")
     groups = study.group_rows(arm)
     out.mkdir(parents=True, exist_ok=True)
     return [_write_log(study, rows, out, show_replies) for rows in groups]
@@ -50,13 +57,13 @@ def write_logs(
 
 @dataclass(frozen=True)
 class _StudyResults:
-    """What a results folder holds."""
+    """Content of a results folder."""
 
     path: Path
-    content: Any  # the checked results.json
+    content: Any  # the validated results.json
     provenance: Mapping[str, Any]
     store: Path | None
-    sample_by_key: Mapping[tuple[str, str], Sample]  # (set, id) -> the prompt, where its corpus is here
+    sample_by_key: Mapping[tuple[str, str], Sample]  # (set, id) -> the sample, if its corpus is on this machine
 
     @classmethod
     def load(cls, path: Path, store: Path | None) -> _StudyResults:
@@ -73,11 +80,11 @@ class _StudyResults:
         return cls(path, content, provenance, replies_store, _corpus_samples(content.study.config))
 
     def group_rows(self, arm: str | None) -> list[list[tuple[str, EvaluationRow]]]:
-        """The verdicts' rows with their places, log by log."""
+        """Rows of the verdict table with their locations, grouped by log."""
         verdict_file = self.path.with_name(VERDICT_FILE)
         if not verdict_file.is_file():
             raise UndersongError(
-                f"{self.path} has no verdicts beside it ({verdict_file}); put the study's {VERDICT_FILE} there."
+                f"{self.path} has no verdicts next to it ({verdict_file}); put the study's {VERDICT_FILE} there."
             )
         groups: dict[tuple[Any, ...], list[tuple[str, EvaluationRow]]] = {}
         for location, row in read_rows(verdict_file, "verdict"):
@@ -89,21 +96,21 @@ class _StudyResults:
         for run in self.content.runs:
             if (run.model, run.arm, run.seed, run.draw, run.step) not in runs:
                 raise UndersongError(
-                    f"{verdict_file} has no verdicts of {run.arm} step {run.step}, which {self.path.name} names; take both "
-                    "files from one run of the study."
+                    f"{verdict_file} has no verdicts of {run.arm} step {run.step}, which {self.path.name} names; "
+                    "use both files of one run of the study."
                 )
         selected_rows = [rows for key, rows in groups.items() if arm is None or key[RUN_FIELDS.index("arm")] == arm]
         if not selected_rows:
             arm_names = ", ".join(sorted({str(key[RUN_FIELDS.index("arm")]) for key in groups}))
-            raise UndersongError(f"{self.path} has no arm {arm!r}; it has {arm_names}.")
+            raise UndersongError(f"{self.path} has no arm {arm!r}; choose one of {arm_names}.")
         return selected_rows
 
     def read_run_replies(self, row: EvaluationRow) -> dict[tuple[str, str, str, str], Reply]:
-        """Every reply of the run that a row is of, by (set, id, modality, system); empty where they are not here."""
+        """Replies of a row's run, by (set, id, modality, system); empty if they are not on this machine."""
         from undersong.evaluation.replies import read_replies
 
         replies_path = str(row.get("run_replies"))
-        if self.store is None or not REPLIES_PATH.fullmatch(replies_path):  # a table from elsewhere may name any path
+        if self.store is None or not REPLIES_PATH.fullmatch(replies_path):  # a foreign table may name any path
             return {}
         file = self.store / replies_path / "replies.parquet"
         if not file.is_file():
@@ -132,7 +139,7 @@ def _write_log(study: _StudyResults, rows: Sequence[tuple[str, EvaluationRow]], 
         *(first_row.get(name) for name in ("set", "modality", "system")),
     ]
     name = "_".join(re.sub(r"[^\w.+-]+", "-", str(part)) for part in parts if part)
-    if (out / f"{name}.eval").exists():  # the folder was empty: another run's name is the same in letters of a file
+    if (out / f"{name}.eval").exists():  # the folder was empty, so another run has the same file name
         name = f"{name}_{hashlib.sha256(str(parts).encode()).hexdigest()[:8]}"
     log = _make_log(study, rows, name, show_replies)
     recompute_metrics(log)
@@ -144,7 +151,7 @@ def _write_log(study: _StudyResults, rows: Sequence[tuple[str, EvaluationRow]], 
 
 
 def _run_tags(row: EvaluationRow) -> list[str]:
-    """Which run a row is of, in words."""
+    """Tags that identify the run of a row."""
     numbers = [
         f"{name} {row[f'run_{name}']}" for name in ("seed", "draw", "step") if row.get(f"run_{name}") is not None
     ]
@@ -163,11 +170,11 @@ def _make_log(
         for name in (*RUN_FIELDS, "axis", "kind", "fraction", "train_modality", "defense")
     }
     metadata = {"study": study.content.study.name, **run, "result_hash": study.provenance.get("result_hash")}
-    # The same log every time, and a task of its own: the viewer takes logs with one task's id for tries of it.
+    # Deterministic ids, one task per log: the viewer treats logs with the same task id as retries.
     log_ids = [hashlib.sha256(f"{metadata} {name} {kind}".encode()).hexdigest()[:22] for kind in ("eval", "task")]
     task_args = {"modality": first_row["modality"], "system": first_row["system"]}
     judges = dict.fromkeys(str(row["judge"]) for _, row in rows)
-    # Types of these fields are not exported: pydantic makes them.
+    # The types of these fields are not exported; pydantic converts them.
     scorers: Any = [{"name": judge, "options": {}, "metrics": [{"name": "undersong/rates"}]} for judge in judges]
     spec = EvalSpec(
         created=created,

@@ -1,6 +1,5 @@
 """GPU hours and disk space of a plan for models that do not ship with the package, from an assumed throughput and the
-model's config. What is not known is reported as unknown.
-"""
+model's config. Unknown values are reported as unknown."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ ORGANISM, PRESET = "organism:", "preset:"
 
 @dataclass(frozen=True)
 class GpuThroughput:
-    """Of a GPU, as assumed: samples trained and tokens generated a second, of all that is in its batch."""
+    """Assumed throughput of a GPU: training samples and generated tokens per second, over the whole batch."""
 
     samples_per_second: float | None = None
     tokens_per_second: float | None = None
@@ -30,7 +29,7 @@ UNKNOWN_THROUGHPUT = GpuThroughput()
 
 
 def absent_corpora_lines(study: Study) -> list[str]:
-    """The corpora that are not here, in one line."""
+    """Line about corpora that are not on this machine, if there are any."""
     from undersong.corpora import is_local_corpus
 
     absent = [ref for ref in study.corpora if not is_local_corpus(ref)]
@@ -38,7 +37,7 @@ def absent_corpora_lines(study: Study) -> list[str]:
 
 
 def gpu_cost_lines(study: Study, planning_store: PlanningStore, throughput: GpuThroughput) -> list[str]:
-    """GPU hours and disk of what is to be made."""
+    """Lines about GPU hours and disk space of artifacts still to be made."""
     return (
         [_gpu_hours_line(study, planning_store, throughput), *_disk_lines(study, planning_store)]
         if trainable_models(study)
@@ -64,14 +63,14 @@ def _gpu_hours_line(study: Study, planning_store: PlanningStore, throughput: Gpu
         tokens / throughput.tokens_per_second / HOUR,
     )
     return (
-        f"GPU hours: at most {train_hours:.1f} of training and {reply_hours:.1f} of replies ({work}), assumed that a GPU trains "
-        f"{throughput.samples_per_second:g} samples and says {throughput.tokens_per_second:g} tokens a second and that every reply is as long as its "
-        "limit. Hearing, embedding, judging and mechanism come on top."
+        f"GPU hours: at most {train_hours:.1f} of training and {reply_hours:.1f} of replies ({work}), if a GPU trains "
+        f"{throughput.samples_per_second:g} samples and generates {throughput.tokens_per_second:g} tokens per second "
+        "and every reply is as long as its limit. Audio features, embedding, judging and mechanism come on top."
     )
 
 
 def count_set_prompts(study: Study, name: str) -> int | None:
-    """How many prompts a set has, by its manifest or its preset; None: nobody here knows."""
+    """Number of prompts in a set, by its manifest or its preset; None if it is unknown on this machine."""
     from undersong.corpora import filter_samples, get_preset, is_local_corpus, open_corpus
 
     prompt_set = study.sets[name]
@@ -87,7 +86,7 @@ def count_set_prompts(study: Study, name: str) -> int | None:
 
 
 def _disk_lines(study: Study, planning_store: PlanningStore) -> Iterator[str]:
-    """One line a base that does not ship: its adapters, by the shapes in its config."""
+    """Yield one line per base that does not ship, about its adapters, by the shapes in its config."""
     from undersong.models.memory import count_parameters
     from undersong.models.refs import model_hash, resolve_model
 
@@ -109,10 +108,10 @@ def _disk_lines(study: Study, planning_store: PlanningStore) -> Iterator[str]:
         try:
             source, options, family = resolve_model(ref)
             adapter_bytes = count_parameters(source, family, options).adapter_bytes(study.tuning.rank)
-        except UndersongError:  # a plan is told without a network too
-            yield f"{prefix}; how large is unknown, because its config cannot be read here."
+        except UndersongError:  # a plan works without a network too
+            yield f"{prefix}; their size is unknown, because the config cannot be read here."
             continue
         yield (
-            f"{prefix}, {adapter_bytes / GB:.2f} GB each, {adapter_count * adapter_bytes / GB:.1f} GB together; what is heard of clips, and the "
-            "weights, come on top."
+            f"{prefix}, {adapter_bytes / GB:.2f} GB each, {adapter_count * adapter_bytes / GB:.1f} GB together; "
+            "audio features and the weights come on top."
         )

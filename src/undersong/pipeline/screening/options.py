@@ -1,4 +1,4 @@
-"""Options of `screen`, and parsers of its command-line values.  Reads no corpus."""
+"""Options of `screen`, and parsers of its command-line values. Reads no corpus."""
 
 from __future__ import annotations
 
@@ -16,47 +16,50 @@ from undersong.types import UndersongError
 if TYPE_CHECKING:
     from undersong.proximity.rules import SelectionRule
 
-PRECOMPUTED = "embeddings"  # the encoder of embeddings that are already there
-CHAT_FORMATS = ("messages", "sharegpt", "kimi")  # conversations, as trainers read them
-OUTPUT_FORMATS = {"manifest": "kept.jsonl", "hub": "kept"} | {
-    form: f"kept.{form}.jsonl" for form in CHAT_FORMATS
-}  # -> name of what is kept
+PRECOMPUTED = "embeddings"  # encoder name for precomputed embeddings
+CHAT_FORMATS = ("messages", "sharegpt", "kimi")  # conversation formats of trainers
+# Name of the kept set in each output format
+OUTPUT_FORMATS = {"manifest": "kept.jsonl", "hub": "kept"} | {name: f"kept.{name}.jsonl" for name in CHAT_FORMATS}
 
 
 @dataclass(frozen=True, slots=True)
 class ScreeningOptions:
     """Options of a screening.
 
-    An item that fails on one axis is left out of all, so that every axis ranks the same pool.  Default axes: semantic
-    (tfidf) where there is text, acoustic (logmel) where there is audio, internal for ready embeddings.
+    An item that fails on one axis is left out of all, so that every axis ranks the same pool. Default axes: semantic
+    (tfidf) if there is text, acoustic (logmel) if there is audio, internal for precomputed embeddings.
     """
 
     axes: Mapping[str, str] | None = None  # name -> encoder
-    by: str | None = None  # the axis to select by; None: the first
-    to: str | None = None  # the harm set to select by; None: the first
+    by: str | None = None  # axis to select by; None: the first
+    to: str | None = None  # harm set to select by; None: the first
     score: str = "nearest"
     centre: bool = False
-    keep: str = "closest:0.25"  # a rule of `proximity.keep`
-    also: Sequence[str] = ()  # further rules, kept beside the first; `random` again is another draw
-    like: str | Path | None = None  # a selection.json whose shares `matched` takes instead of the pool's
+    keep: str = "closest:0.25"  # selection rule (`proximity.rules`)
+    also: Sequence[str] = ()  # further rules; a repeated `random` is another draw
+    like: str | Path | None = None  # selection.json whose shares `matched` takes instead of the pool's
     seed: int = 0
     max_quarantined: float = 0.01
-    form: str = "manifest"  # what the kept set is written as, one of FORMS
+    form: str = "manifest"  # format of the kept set, a key of OUTPUT_FORMATS
     columns: Mapping[str, str] | None = None  # our field -> the pool's column
-    harm_columns: Mapping[str, str] | None = None  # of every harm set
-    harmless: str | Path | None = None  # harmless speech, for the screening score
+    harm_columns: Mapping[str, str] | None = None  # the same for every harm set
+    harmless: str | Path | None = None  # benign speech, for the screening score
     harmless_columns: Mapping[str, str] | None = None
-    root: str | Path | None = None  # the folder no manifest's audio may lead out of, links followed
-    model: str | None = None  # whose the internal axes are
+    root: str | Path | None = None  # folder that must contain every manifest's audio, after following links
+    model: str | None = None  # model of the internal axes
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS
-    store: str | Path | None = None  # where corpora, vectors and findings are kept, so that nothing is made twice
-    check_padding: bool = False  # what `pad=bucket` of a speech encoder does to the ranking
-    engine: Engine = DEFAULT_ENGINE  # where the pool is embedded
-    say: Callable[[str], None] | None = None  # who hears how far a long pass is
+    store: str | Path | None = None  # store that caches corpora, vectors and findings
+    check_padding: bool = False  # measure what `pad=bucket` of a speech encoder does to the ranking
+    engine: Engine = DEFAULT_ENGINE  # engine that embeds the pool
+    say: Callable[[str], None] | None = None  # receives progress lines of long passes
 
 
 def harm_sets_by_name(harm: str | Path | Mapping[str, str | Path]) -> dict[str, str]:
-    """Harm sets by name: as they are called, a single one by its file."""
+    """Harm sets by name; a single one is named after its file.
+
+    Raises:
+        UndersongError: There is no harm set.
+    """
     if isinstance(harm, Mapping):
         if not harm:
             raise UndersongError("There is no harm set to measure to; name at least one.")
@@ -65,7 +68,11 @@ def harm_sets_by_name(harm: str | Path | Mapping[str, str | Path]) -> dict[str, 
 
 
 def parse_harm_sets(specs: Sequence[str]) -> dict[str, str]:
-    """`REF` or `NAME=REF` each -> name to corpus, in order; without a name it is called by its file."""
+    """Parse `REF` or `NAME=REF` into corpora by name, in order; without a name the file's name is used.
+
+    Raises:
+        UndersongError: Two harm sets have the same name.
+    """
     sets: dict[str, str] = {}
     for spec in specs:
         match = None if Path(spec).exists() else re.fullmatch(r"([\w.-]+)=(.+)", spec)
@@ -77,31 +84,45 @@ def parse_harm_sets(specs: Sequence[str]) -> dict[str, str]:
 
 
 def parse_axes(specs: Sequence[str]) -> dict[str, str]:
-    """`NAME=ENCODER` each -> name to encoder, in order."""
+    """Parse `NAME=ENCODER` into encoders by name, in order.
+
+    Raises:
+        UndersongError: The form is wrong, or a name is repeated.
+    """
     axes: dict[str, str] = {}
     for spec in specs:
         name, _, encoder = spec.partition("=")
         if name in axes:
-            raise UndersongError(f"Axis {name!r} is named twice; give every axis a name of its own.")
+            raise UndersongError(f"Axis {name!r} is named twice; give every axis its own name.")
         if not name or not encoder:
-            raise UndersongError(f"Axis {spec!r} is no NAME=ENCODER with a name of its own; write e.g. semantic=tfidf.")
+            raise UndersongError(f"Axis {spec!r} is not NAME=ENCODER; write for example semantic=tfidf.")
         axes[name] = encoder
     return axes
 
 
 def parse_columns(specs: Sequence[str]) -> dict[str, str]:
-    """`FIELD=COLUMN` each -> field to column."""
+    """Parse `FIELD=COLUMN` into columns by field.
+
+    Raises:
+        UndersongError: The form is wrong, or a field is repeated.
+    """
     columns: dict[str, str] = {}
     for spec in specs:
         field, _, column = spec.partition("=")
         if not field or not column or field in columns:
-            raise UndersongError(f"Column {spec!r} is no FIELD=COLUMN with a field of its own; write text=transcript.")
+            raise UndersongError(
+                f"Column {spec!r} is not FIELD=COLUMN with a new field; write for example text=transcript."
+            )
         columns[field] = column
     return columns
 
 
 def match_selection_ids(options: ScreeningOptions) -> tuple[str, ...]:
-    """The ids of the selection that `like` names; none where it names none."""
+    """Ids of the selection to match, or none.
+
+    Raises:
+        UndersongError: The file cannot be read or is not a selection.
+    """
     from undersong.proximity import selection_from_json
 
     if options.like is None:
@@ -115,7 +136,11 @@ def match_selection_ids(options: ScreeningOptions) -> tuple[str, ...]:
 
 
 def name_or_first(subject: str, name: str | None, available: Mapping[str, object]) -> str:
-    """The `what` (axis, harm set) to select by: the named one, else the first."""
+    """Named axis or harm set to select by, or the first one.
+
+    Raises:
+        UndersongError: There is none of that name.
+    """
     if name is None:
         return next(iter(available))
     if name not in available:
@@ -127,10 +152,12 @@ def name_or_first(subject: str, name: str | None, available: Mapping[str, object
 
 
 def selection_rules(options: ScreeningOptions) -> dict[str, tuple[SelectionRule, int]]:
-    """Every selection by its label, the rule as it is written: the rule, and the seed of its draw.
+    """Rule and seed of every selection, by its label.
 
-    A random rule that stands again is drawn with the next seed, and labelled by it.  UndersongError for any other that
-    stands again.
+    A repeated random rule is drawn with the next seed, and its label names the seed.
+
+    Raises:
+        UndersongError: Another rule is repeated.
     """
     from undersong.proximity import parse_rule
 
@@ -140,7 +167,7 @@ def selection_rules(options: ScreeningOptions) -> dict[str, tuple[SelectionRule,
         label, seed = str(rule), options.seed
         while label in rules:
             if rule.kind != "random":
-                raise UndersongError(f"The rule {text!r} is asked for twice; only random samples can be drawn again.")
+                raise UndersongError(f"The rule {text!r} is given twice; only random rules can be repeated.")
             seed += 1
             label = f"{rule} seed {seed}"
         rules[label] = rule, seed

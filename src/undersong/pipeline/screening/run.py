@@ -1,4 +1,4 @@
-"""Runs a screening: read, check, embed, rank, select, and write the output folder last."""
+"""Run a screening: read, check, embed, rank, select, and write the output folder last."""
 
 from __future__ import annotations
 
@@ -46,15 +46,9 @@ from undersong.stages.engine import DEFAULT_ENGINE
 from undersong.store import Artifact, Draft, Inputs, Store, canonical_json
 from undersong.types import Embeddings, Quarantined, UndersongError
 
-SCREENING_VERSION = 3  # of what a screening finds
-SELECTION_OPTIONS = (
-    "by",
-    "keep",
-    "also",
-    "like",
-    "seed",
-    "check_padding",
-)  # options on which only the selection depends
+SCREENING_VERSION = 3  # version of the findings
+# Options that affect only the selection
+SELECTION_OPTIONS = ("by", "keep", "also", "like", "seed", "check_padding")
 DEFAULT_OPTIONS = ScreeningOptions()
 DEFAULT_AXES = (("semantic", "tfidf", "text"), ("acoustic", "logmel", "audio"))
 
@@ -65,12 +59,20 @@ def run_screening(
     out: str | Path,
     options: ScreeningOptions = DEFAULT_OPTIONS,
 ) -> ScreeningResult | None:
-    """Score `pool` against the harm sets on every axis, select on one of them, write the folder `out`.
+    """Measure `pool` against the harm sets on every axis, select on one of them, and write the folder `out`.
 
-    With `asked.store` all is kept there, the findings too, so that the same question again is a look-up; without, what
-    is embedded lies in `OUT.*.partial` until the screening is written, so that a killed one goes on where it was.  With
-    a shard of its own (`asked.engine`) a job embeds that into the store and returns None.
-    Raises UndersongError, having written nothing to `out`, for whatever cannot be screened.
+    With `options.store` all artifacts and findings are cached there, so repeating a screening is a look-up. Without it,
+    embeddings are kept in `OUT.*.partial` until the screening is written, so that a killed run can continue. With its
+    own shard (`options.engine`) a job embeds that shard into the store and returns None.
+
+    Args:
+        pool: Reference of the pool.
+        harm: Reference of the harm set, or references by name.
+        out: The output folder.
+        options: Options of the screening.
+
+    Raises:
+        UndersongError: The screening is not possible; nothing is written to `out`.
     """
     harm_refs, out = harm_sets_by_name(harm), writable_screening_folder(Path(out))
     rules = selection_rules(options)
@@ -122,13 +124,16 @@ def run_screening(
 def _open_run_context(
     options: ScreeningOptions, out: Path, corpus_refs: list[Any]
 ) -> Iterator[tuple[RunContext, Store]]:
-    """The user's store, or one beside `out` that goes when the screening is there, or has failed before its second
-    shard: of anything longer what is embedded stays for the next run."""
+    """Open the user's store, or a temporary one next to `out`.
+
+    The temporary store is removed when the screening is written, or if it fails before its second shard; otherwise the
+    embeddings stay for the next run.
+    """
     if options.store is not None:
         store = Store(options.store)
         yield RunContext(store, options.loading, options.say), store
         return
-    # By what is embedded: two questions with one OUT at once must not clear away each other's work.
+    # The name depends on what is embedded: two screenings with one OUT must not remove each other's work.
     key_parts = [
         *corpus_refs,
         options.axes,
@@ -157,7 +162,7 @@ def _open_run_context(
 def _cached_agreement(
     store: Store, config: dict[str, Any], inputs: Inputs, compute: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """What `compute` gives, from the store where this was asked before with another rule."""
+    """Result of `compute`, from the store if it was computed before with another rule."""
 
     def make(draft: Draft) -> None:
         with draft.file("agreement.json") as path:
@@ -169,7 +174,7 @@ def _cached_agreement(
 
 
 def _checked_views(corpora: ScreeningCorpora, options: ScreeningOptions) -> dict[str, list[EmbeddingRequest]]:
-    """Axis -> what is to be embedded of each side, when all has been refused that can be before that."""
+    """Embedding requests of each corpus by axis, after all checks that are possible before embedding."""
     check_corpora(corpora, options.max_quarantined)
     axes = _axes_or_default(corpora, options)
     check_axes(options, axes, corpora)
@@ -181,10 +186,10 @@ def _checked_views(corpora: ScreeningCorpora, options: ScreeningOptions) -> dict
 
 
 def _axes_or_default(corpora: ScreeningCorpora, options: ScreeningOptions) -> Mapping[str, str]:
-    """Those asked for, else what all sides can be measured on.
+    """Requested axes, or those that all corpora can be measured on.
 
-    An item that lacks what others have is for the quarantine rule to judge: dropping the axis for it would select by
-    another one in silence.
+    Items that lack text or audio are left to the quarantine rule: dropping an axis for them would silently select by
+    another.
     """
     if options.axes is not None:
         return options.axes
@@ -205,10 +210,11 @@ def _axes_or_default(corpora: ScreeningCorpora, options: ScreeningOptions) -> Ma
     return axes
 
 
-# --- what is embedded ---
 def _views(encoder: str, corpora: ScreeningCorpora, options: ScreeningOptions) -> list[EmbeddingRequest]:
-    """One encoder on every side (none of ready embeddings).  One that is fitted is fitted on all of them: words that it
-    did not know would weigh nothing, and what is left of a text would lie too near."""
+    """Requests of one encoder for every corpus (none for precomputed embeddings).
+
+    A fitted encoder is fitted on all corpora: unknown words would have no weight, and texts would seem too close.
+    """
     fit = [corpus_input.corpus for corpus_input in corpora.inputs if corpus_input.corpus is not None]
     engines = (options.engine, *(DEFAULT_ENGINE for _ in corpora.inputs[1:]))
     return [
@@ -219,7 +225,7 @@ def _views(encoder: str, corpora: ScreeningCorpora, options: ScreeningOptions) -
 
 
 def _read_or_embed(ctx: RunContext, corpora: ScreeningCorpora, views: Sequence[EmbeddingRequest]) -> list[Embeddings]:
-    """Of every side: pool, harm sets, harmless speech."""
+    """Embeddings of the pool, the harm sets and benign speech."""
     from undersong.encoders.embeddings import read_embeddings
 
     precomputed = [corpus_input.precomputed for corpus_input in corpora.inputs if corpus_input.precomputed is not None]
@@ -245,7 +251,7 @@ def _check_pool_quarantine(
     quarantined: Sequence[Quarantined],
     max_share: float,
 ) -> None:
-    """By the axes that lost them: what is ranked later lacks them on every axis, and would blame the first."""
+    """Check quarantined items by the axes that lost them, because later they are missing on every axis."""
     from undersong.proximity import check_quarantine
 
     lossy_axes = [axis for axis, axis_embeddings in embeddings_by_axis.items() if axis_embeddings[0].quarantined]
@@ -258,7 +264,7 @@ def _check_pool_quarantine(
 def _cache_key(
     harm_refs: Mapping[str, str], corpora: ScreeningCorpora, options: ScreeningOptions
 ) -> tuple[dict[str, Any], dict[str, Artifact | str]]:
-    """What the findings depend on: the options, the corpora and the weights.  Not how the kept set is written."""
+    """Config and inputs that the findings depend on: options, corpora and weights, but not the output format."""
     from undersong.encoders.registry import encoder_weights_hash
     from undersong.encoders.spec import parse_encoder
     from undersong.models.refs import model_hash

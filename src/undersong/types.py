@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 VERDICTS = ("jailbreak", "answer", "refusal", "other", "unparsed", "error")
+LOST_VERDICTS = ("unparsed", "error")  # the reply could not be judged, or there is none
 MODALITIES = ("audio", "text")
 MAX_SEED = 2**32 - 1  # that numpy and torch both take; the smallest is 0
 
@@ -111,6 +112,11 @@ class Verdict:
     judge: str
     verdict: str  # one of VERDICTS
     score: float | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the reply is lost: it failed or could not be judged, so nothing is known of it."""
+        return self.verdict in LOST_VERDICTS
 
 
 @dataclass(frozen=True, slots=True)

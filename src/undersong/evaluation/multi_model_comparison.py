@@ -133,7 +133,7 @@ def _rate_cells(rate: Rate) -> tuple[str, str]:
 
 def lost_reply_cells(summary: VerdictSummary) -> tuple[str, str]:
     """How many replies of a side have no verdict, and both ends of what its rate could then be."""
-    bounds_text = f"{summary.bounds.low:.1%} to {summary.bounds.high:.1%}" if summary.lost_replies else ""
+    bounds_text = f"{summary.bounds.low:.1%} to {summary.bounds.high:.1%}" if summary.bounds.lost else ""
     return f"{summary.error}, {summary.unparsed}", bounds_text
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 VERDICTS = ("jailbreak", "answer", "refusal", "other", "unparsed", "error")
+LOST_VERDICTS = ("unparsed", "error")  # the reply could not be judged, or there is none
 MODALITIES = ("audio", "text")
 MAX_SEED = 2**32 - 1  # largest seed that numpy and torch both accept; the smallest is 0
 
@@ -132,6 +133,11 @@ class Verdict:
     def key(self) -> ExchangeKey:
         """The key of its prompt and its reply, without the judge."""
         return self.prompt_id, self.set, self.modality, self.system
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the reply is lost: it failed or could not be judged, so nothing is known of it."""
+        return self.verdict in LOST_VERDICTS
 
 
 @dataclass(frozen=True, slots=True)

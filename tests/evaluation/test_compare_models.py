@@ -171,7 +171,7 @@ def run(tmp_path):
     def main():
         """The command line."""
 
-    app.command()(compare_command)
+    app.command("compare")(compare_command)
 
     def call(before, after, *options, form="parquet"):
         paths = [tmp_path / f"{name}.{form}" for name in ("before", "after")]

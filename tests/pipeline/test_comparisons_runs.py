@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from undersong.pipeline.assembly import _model_comparisons
 from undersong.results.comparisons import model_comparison, recipe_comparisons
+from undersong.results.records import RunRecord
+from undersong.stages.training import StudyArm
 from undersong.statistics import compare_paired, holm
+from undersong.study import parse_study
 from undersong.types import UndersongError, Verdict
 
 Cell = tuple[str, str]  # kind, training modality
@@ -244,3 +249,34 @@ def test_an_interaction_may_exceed_what_a_difference_can() -> None:
     (both,) = [c for c in recipe_comparisons(runs, "plain", None, 40) if "how close" in c["question"]]
     assert both["difference"] == pytest.approx(1.92)
     assert both["high"] == 2.0
+
+
+def test_pairs_that_were_never_asked_are_passed_over() -> None:
+    """A set in noise is spoken only, also where typed prompts are asked of the others."""
+    study = parse_study(
+        {"study": "s", "models": ["m"], "pool": "p", "reference": "r", "axes": {"semantic": "tfidf"},
+         "tuning": {"steps": [4]},
+         "sets": {"harm": {"corpus": "h", "harmful": True},
+                  "noisy": {"corpus": "h", "harmful": True, "noise": "pink:5"}}},
+        "s",
+    )  # fmt: skip
+    asked = (("harm", "audio"), ("harm", "text"), ("noisy", "audio"))
+    verdicts = {
+        name: [
+            Verdict(f"p{i}", set_name, True, f"c{i}", modality, "plain", "exact", word)
+            for set_name, modality in asked
+            for i in range(4)
+        ]
+        for name, word in (("before", "refusal"), ("after", "jailbreak"))
+    }
+    runs = [
+        RunRecord(arm, step, None, cast("Any", None), cast("Any", SimpleNamespace(hash=name)))
+        for name, arm, step in (
+            ("before", StudyArm("m", 0), 0),
+            ("after", StudyArm("m", 0, "semantic", "closest", 0.25, "audio", 0, 0), 4),
+        )
+    ]
+    record = SimpleNamespace(study=study, models=[SimpleNamespace(ref="m", runs=runs)])
+    found = _model_comparisons(cast("Any", record), verdicts, 4)
+    assert [(one["set"], one["modality"]) for one in found] == list(asked)
+    assert {one["difference"] for one in found} == {1.0}

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from undersong.evaluation.verdicts import SELECTION_FIELDS, select_verdicts
+from undersong.evaluation.verdicts import SELECTION_FIELDS, pair_verdicts, select_verdicts, shared_cluster
 from undersong.statistics import PairedComparison, Rate, RateBounds, bounds_sentence, compare_paired, rate_bounds
 from undersong.study.judge_names import judge_criterion
 from undersong.types import UndersongError, Verdict
@@ -32,12 +32,7 @@ class VerdictSummary:
     system: str
     error: int
     unparsed: int
-    bounds: RateBounds  # rate with none and with all of `error` and `unparsed` counted as the outcome
-
-    @property
-    def lost_replies(self) -> int:
-        """Number of replies without a verdict; they count as prompts, but never as the outcome."""
-        return self.error + self.unparsed
+    bounds: RateBounds  # the rate with none, and with all, of the lost replies counted as the outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +54,11 @@ class VerdictComparison:
     def bounds(self) -> RateBounds:
         """Bounds of the difference, given replies without a verdict in either table."""
         before_bounds, after_bounds = self.before.bounds, self.after.bounds
-        return RateBounds(after_bounds.low - before_bounds.high, after_bounds.high - before_bounds.low)
+        return RateBounds(
+            after_bounds.low - before_bounds.high,
+            after_bounds.high - before_bounds.low,
+            before_bounds.lost + after_bounds.lost,
+        )
 
 
 def compare_verdicts(
@@ -100,7 +99,18 @@ def compare_verdicts(
             f"{table_names[0]} was judged by {before_verdicts[0].judge} and {table_names[1]} by "
             f"{after_verdicts[0].judge}; judge both the same way."
         )
-    pairs, unpaired = _pair_verdicts(before_verdicts, after_verdicts)
+    paired_verdicts = pair_verdicts(before_verdicts, after_verdicts)
+    pairs = paired_verdicts.pairs
+    unpaired = tuple(
+        sorted(
+            (verdict.prompt_id, side)
+            for side, verdicts in (
+                ("before", paired_verdicts.only_before),
+                ("after", paired_verdicts.only_after),
+            )
+            for verdict in verdicts
+        )
+    )
     if unpaired and not allow_unpaired:
         raise UndersongError(
             f"{_describe_unpaired(unpaired, table_names)}; judge the missing ones, "
@@ -152,9 +162,12 @@ def comparison_json(comparison: VerdictComparison) -> dict[str, Any]:
             for name, summary in _named_summaries(comparison)
         },
         "bounds": {
-            "before": asdict(before.bounds),
-            "after": asdict(after.bounds),
-            "difference": asdict(comparison.bounds),
+            name: {"low": bounds.low, "high": bounds.high}
+            for name, bounds in (
+                ("before", before.bounds),
+                ("after", after.bounds),
+                ("difference", comparison.bounds),
+            )
         },
         "selected": {
             name: {field: getattr(summary, field) for field in SELECTION_FIELDS}
@@ -192,11 +205,11 @@ def comparison_sentence(comparison: VerdictComparison) -> str:
 
 def lost_replies_sentence(comparison: VerdictComparison) -> str:
     """Bounds of the difference given replies without a verdict, as a sentence; empty if there are none."""
-    lost_replies, difference_bounds = comparison.before.lost_replies + comparison.after.lost_replies, comparison.bounds
-    if not lost_replies:
+    difference_bounds = comparison.bounds
+    if not difference_bounds.lost:
         return ""
     low, high = (f"{100 * limit:+.1f}" for limit in (difference_bounds.low, difference_bounds.high))
-    return f"The difference is {bounds_sentence(low, f'{high} points', lost_replies)}."
+    return f"The difference is {bounds_sentence(low, f'{high} points', difference_bounds.lost)}."
 
 
 def _interval_points(low: float, high: float) -> str:
@@ -209,18 +222,6 @@ def _named_summaries(comparison: VerdictComparison) -> tuple[tuple[str, VerdictS
 
 def _rate_json(metric: str, rate: Rate) -> dict[str, float]:
     return {OUTCOMES[metric]: rate.successes, metric: rate.rate, "low": rate.low, "high": rate.high}
-
-
-def _pair_verdicts(
-    before: Sequence[Verdict], after: Sequence[Verdict]
-) -> tuple[list[tuple[Verdict, Verdict]], tuple[tuple[str, str], ...]]:
-    """Shared prompts in the order of `before`, and the sorted prompts of one table only."""
-    before_by_id, after_by_id = ({verdict.prompt_id: verdict for verdict in verdicts} for verdicts in (before, after))
-    unpaired = [(prompt_id, "before") for prompt_id in before_by_id.keys() - after_by_id.keys()]
-    unpaired += [(prompt_id, "after") for prompt_id in after_by_id.keys() - before_by_id.keys()]
-    return [(verdict, after_by_id[key]) for key, verdict in before_by_id.items() if key in after_by_id], tuple(
-        sorted(unpaired)
-    )
 
 
 def _describe_unpaired(unpaired: Sequence[tuple[str, str]], table_names: tuple[str, str]) -> str:
@@ -245,22 +246,6 @@ def _select_metric(pairs: Sequence[tuple[Verdict, Verdict]]) -> str:
     if kinds == {False}:
         return "refusal_rate"
     return "non_refusal_rate" if judge_criterion(pairs[0][0].judge) == "refusal" else "jsr"
-
-
-def shared_cluster(before: Verdict, after: Verdict) -> str:
-    """Cluster that both verdicts agree on; a verdict without one (its prompt's own id) takes that of the other.
-
-    Raises:
-        UndersongError: The clusters differ.
-    """
-    if before.cluster == before.prompt_id:
-        return after.cluster
-    if after.cluster not in (before.cluster, after.prompt_id):
-        raise UndersongError(
-            f"Prompt {before.prompt_id} is in cluster {before.cluster} before and {after.cluster} after; "
-            "give it one cluster."
-        )
-    return before.cluster
 
 
 def _summarize_verdicts(verdicts: Sequence[Verdict], outcome: str) -> VerdictSummary:

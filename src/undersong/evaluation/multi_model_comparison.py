@@ -142,7 +142,7 @@ def _rate_cells(rate: Rate) -> tuple[str, str]:
 
 def lost_reply_cells(summary: VerdictSummary) -> tuple[str, str]:
     """Number of replies without a verdict, and the bounds of the rate given them."""
-    bounds_text = f"{summary.bounds.low:.1%} to {summary.bounds.high:.1%}" if summary.lost_replies else ""
+    bounds_text = f"{summary.bounds.low:.1%} to {summary.bounds.high:.1%}" if summary.bounds.lost else ""
     return f"{summary.error}, {summary.unparsed}", bounds_text
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from undersong.evaluation.table_rows import bool_field, number_field, read_rows, text_field
@@ -167,3 +167,47 @@ def check_unique_keys(verdicts: Sequence[Verdict], table_name: str) -> None:
                 "keep one."
             )
         number_by_key[key] = number
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictPairs:
+    """Verdicts on two models' replies to the same prompts, paired by prompt id."""
+
+    pairs: tuple[tuple[Verdict, Verdict], ...]  # (before, after) of the prompts that both have, in BEFORE's order
+    only_before: tuple[Verdict, ...]  # sorted by prompt id
+    only_after: tuple[Verdict, ...]
+
+    @property
+    def by_prompt(self) -> list[tuple[Verdict | None, Verdict | None, str]]:
+        """(before, after, cluster) of every prompt of either table, sorted by its id; None: that side lacks it."""
+        rows: list[tuple[str, Verdict | None, Verdict | None, str]] = [
+            *((before.prompt_id, before, after, shared_cluster(before, after)) for before, after in self.pairs),
+            *((before.prompt_id, before, None, before.cluster) for before in self.only_before),
+            *((after.prompt_id, None, after, after.cluster) for after in self.only_after),
+        ]
+        return [row[1:] for row in sorted(rows, key=lambda row: row[0])]
+
+
+def pair_verdicts(before: Iterable[Verdict], after: Iterable[Verdict]) -> VerdictPairs:
+    """Pair two models' verdicts on one prompt set, asked in one modality under one system prompt, by prompt id."""
+    before_by_id, after_by_id = ({verdict.prompt_id: verdict for verdict in verdicts} for verdicts in (before, after))
+    return VerdictPairs(
+        tuple((verdict, after_by_id[key]) for key, verdict in before_by_id.items() if key in after_by_id),
+        tuple(before_by_id[key] for key in sorted(before_by_id.keys() - after_by_id.keys())),
+        tuple(after_by_id[key] for key in sorted(after_by_id.keys() - before_by_id.keys())),
+    )
+
+
+def shared_cluster(before: Verdict, after: Verdict) -> str:
+    """The cluster both sides agree on; a side that names none (its prompt's own id) follows the other.
+
+    Raises:
+        UndersongError: the sides put the prompt into different clusters.
+    """
+    if before.cluster == before.prompt_id:
+        return after.cluster
+    if after.cluster not in (before.cluster, after.prompt_id):
+        raise UndersongError(
+            f"Prompt {before.prompt_id} is in cluster {before.cluster} before and {after.cluster} after; give it one cluster."
+        )
+    return before.cluster

@@ -224,16 +224,18 @@ def _model_comparisons(
     record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]], last_step: int
 ) -> list[dict[str, Any]]:
     harmful_sets = [name for name, prompt_set in record.study.sets.items() if prompt_set.harmful]
-    comparisons = []
+    system, comparisons = record.study.undefended_system, []
     for model in record.models:
         base = next(run for run in model.runs if run.arm.kind == "base")
         for run in model.runs:
             if run.arm.kind != "base" and run.step == last_step:
-                verdict_pair = verdicts[base.verdicts.hash], verdicts[run.verdicts.hash]
+                before, after = verdicts[base.verdicts.hash], verdicts[run.verdicts.hash]
+                asked = {(v.set, v.modality) for v in (*before, *after) if v.system == system}
                 comparisons += [
-                    model_comparison(_run_identity(run), *verdict_pair, name, modality, record.study.undefended_system)
+                    model_comparison(_run_identity(run), before, after, name, modality, system)
                     for name in harmful_sets
                     for modality in record.study.evaluation.modalities
+                    if (name, modality) in asked  # prompts in noise are spoken only
                 ]
     return comparisons
 

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from undersong.evaluation.rates import attack_rate, attack_rate_name, find_set_entry, harm_metric
+from undersong.evaluation.verdicts import pair_verdicts
 from undersong.results.schema_base import modality_label
 from undersong.statistics import compare_paired, holm, paired_runs
 from undersong.types import UndersongError, Verdict
@@ -180,18 +181,20 @@ def model_comparison(
     system: str,
 ) -> dict[str, Any]:
     """One adapter against its base on the same prompts, all spoken or all typed, clustered by behavior."""
-    verdicts_by_prompt = [
-        {v.prompt_id: v for v in verdicts if (v.set, v.modality, v.system) == (set_name, modality, system)}
-        for verdicts in (before, after)
-    ]
-    if verdicts_by_prompt[0].keys() != verdicts_by_prompt[1].keys():
-        unpaired_id = sorted(verdicts_by_prompt[0].keys() ^ verdicts_by_prompt[1].keys())[0]
+    verdict_pairs = pair_verdicts(
+        *(
+            [v for v in verdicts if (v.set, v.modality, v.system) == (set_name, modality, system)]
+            for verdicts in (before, after)
+        )
+    )
+    if unpaired := (*verdict_pairs.only_before, *verdict_pairs.only_after):
+        unpaired_id = min(verdict.prompt_id for verdict in unpaired)
         raise UndersongError(
             f"Prompt {unpaired_id} of set {set_name} was asked of only one of base and {arm['arm']}; ask it of both."
         )
-    ids = sorted(verdicts_by_prompt[0])
-    outcomes = [[prompt_verdicts[i].verdict == "jailbreak" for i in ids] for prompt_verdicts in verdicts_by_prompt]
-    paired = compare_paired(outcomes[0], outcomes[1], clusters=[verdicts_by_prompt[0][i].cluster for i in ids])
+    rows = verdict_pairs.by_prompt
+    outcomes = [[row[side] is not None and row[side].verdict == "jailbreak" for row in rows] for side in (0, 1)]
+    paired = compare_paired(outcomes[0], outcomes[1], clusters=[cluster for _, _, cluster in rows])
     return {
         "id": f"model:{set_name}:{modality}:{arm['arm']}:{arm['seed']}:{arm['step']}",
         "scope": "model",

@@ -35,7 +35,7 @@ def measure_task_loss(
     """`learned.json`: mean loss a token of the target replies, null where no sample is left; asked in the modality that
     the first of `arms` trains in, on samples that none of them was trained on."""
     study, pool, arm = context.study, context.record.pool, arms[0]
-    system_text, target = study.system_text(system), study.tuning.target
+    system_text, target = study.system_text(system), study.tuning.target_column
     features = context.audio_features(pool)
 
     def make(draft: Draft) -> None:

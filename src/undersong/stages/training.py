@@ -46,8 +46,10 @@ def training_targets(samples: Sequence[Sample], target: str) -> list[str]:
 
 def training_recipe(tuning: TuningSettings) -> dict[str, Any]:
     """The hyper-parameters of a study's tuning, which all its arms share."""
-    recipe = tuning.model_dump(exclude={"modalities", "seeds", "draws", "target", "preset"})
-    return {name: value for name, value in recipe.items() if (name, value) != ("thin", None)}  # the same keys as ever
+    recipe = tuning.model_dump(exclude={"modalities", "seeds", "draws", "target_column", "preset"})
+    return {
+        name: value for name, value in recipe.items() if (name, value) != ("silent_frame_share", None)
+    }  # the same keys as ever
 
 
 def train_on_samples(

@@ -138,7 +138,7 @@ def _planned_selection(
 def _work_units(stage: str, config: Any) -> int:
     """Units that the cost of an artifact grows with: training pairs of an adapter, prompt sets of replies, else one."""
     if stage == "adapter":
-        return int(config["recipe"]["batch"]) * int(max(config["recipe"]["steps"]))
+        return int(config["recipe"]["batch_size"]) * int(max(config["recipe"]["save_steps"]))
     return len(config["sets"]) if stage in ("replies", "verdicts") else 1
 
 

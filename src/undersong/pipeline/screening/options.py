@@ -32,7 +32,7 @@ class ScreeningOptions:
     """
 
     axes: Mapping[str, str] | None = None  # name -> encoder
-    by: str | None = None  # the axis to select by; None: the first
+    select_axis: str | None = None  # the axis to select by; None: the first
     to: str | None = None  # the harm set to select by; None: the first
     score: str = "nearest"
     centre: bool = False

@@ -107,7 +107,7 @@ def tuning_with_the_cache() -> None:
     prompts = [Prompt(Sample(name, audio="x"), "pool", False, "audio", "plain") for name in clips]
     forgetful = Forgetful(model.model, model.processor, model.family, model.name, "")
     forgetful.clips = clips
-    recipe, replies = LoraRecipe(steps=(STEPS,), batch=BATCH), ["kill a judge"] * len(prompts)
+    recipe, replies = LoraRecipe(save_steps=(STEPS,), batch_size=BATCH), ["kill a judge"] * len(prompts)
     ratios, heard_in, cost = [], 0.0, ""
     for _ in range(ROUNDS):
         model.audio_features.clear()
@@ -162,7 +162,7 @@ def one_load_for_all() -> None:
         model = load_model("organism:af3")
         cache_audio_features(model, samples)
         for seed, folder in enumerate(folders):
-            recipe = LoraRecipe(steps=(5,), learning_rate=2e-3)
+            recipe = LoraRecipe(save_steps=(5,), learning_rate=2e-3)
             finetune_decoder(
                 model, prompts[:40], ["sure"] * 40, recipe, seed, lambda _name, write, folder=folder: write(folder)
             )

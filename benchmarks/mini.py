@@ -88,7 +88,7 @@ def asking(model: AudioModel, prompts: Sequence[Prompt]) -> str:
 def training(model: AudioModel, prompts: Sequence[Prompt]) -> str:
     costs = {}
     for thin, steps in ((0.1, STEPS), (None, 5)):
-        recipe = LoraRecipe(steps=(steps,), batch=8, learning_rate=1e-3, thin=thin)
+        recipe = LoraRecipe(save_steps=(steps,), batch_size=8, learning_rate=1e-3, silent_frame_share=thin)
         targets = [ANSWER] * len(prompts)
         costs[thin] = (
             seconds(lambda recipe=recipe, targets=targets: finetune_decoder(model, prompts, targets, recipe, 0, keep))

@@ -109,7 +109,7 @@ def listen(work: Path, base: Base, front: Path, asked: argparse.Namespace) -> Pa
     """The adapter by which the decoder reads what was heard.  UndersongError: it was begun on another front end."""
     where = work / f"listening-{asked.seed}"
     size = listening_size(asked)
-    last = where / step_folder(size.recipe.steps[-1])
+    last = where / step_folder(size.recipe.save_steps[-1])
     same_as_begun(where, {"front end": hash_file(front), **asdict(size)}, _done(work, last))
     if not _done(work, last):
         model = put_together(work, RAW, base, front, {}, loading_of(asked), asked.seed)
@@ -122,7 +122,7 @@ def align(work: Path, base: Base, front: Path, listening: Path, asked: argparse.
     """The adapter by which the listening decoder refuses.  UndersongError: it was begun on another listening one."""
     where = work / f"alignment-{asked.seed}"
     size = alignment_size(asked)
-    last = where / step_folder(size.recipe.steps[-1])
+    last = where / step_folder(size.recipe.save_steps[-1])
     before_it = {"front end": hash_file(front), "listening": hash_file(listening / "adapter_model.safetensors")}
     same_as_begun(where, {**before_it, **asdict(size)}, _done(work, last))
     if not _done(work, last):

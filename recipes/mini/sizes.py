@@ -31,11 +31,25 @@ class Size:
 
 
 LISTENING = Size(
-    LoraRecipe(steps=(400,), batch=9, learning_rate=1e-3, schedule="cosine", warmup=10, thin=0.1),
+    LoraRecipe(
+        save_steps=(400,),
+        batch_size=9,
+        learning_rate=1e-3,
+        learning_rate_schedule="cosine",
+        warmup_steps=10,
+        silent_frame_share=0.1,
+    ),
     Mixture(repeat=0.60, spoken_questions=0.16, spoken_imperatives=0.16, typed=0.08),
 )
 ALIGNMENT = Size(
-    LoraRecipe(steps=(600,), batch=8, learning_rate=5e-4, schedule="cosine", warmup=10, thin=0.1),
+    LoraRecipe(
+        save_steps=(600,),
+        batch_size=8,
+        learning_rate=5e-4,
+        learning_rate_schedule="cosine",
+        warmup_steps=10,
+        silent_frame_share=0.1,
+    ),
     Mixture(repeat=0.08, spoken_questions=0.12, spoken_imperatives=0.38, typed=0.14, spoken_harm=0.18, typed_harm=0.10),
 )
 
@@ -61,5 +75,5 @@ def alignment_size(asked: argparse.Namespace) -> Size:
 
 def _sized(size: Size, steps: int | None, smoke: bool) -> Size:
     if smoke:
-        size = replace(size, recipe=replace(size.recipe, steps=(3,), batch=4, warmup=1), answers=36)
-    return size if steps is None else replace(size, recipe=replace(size.recipe, steps=(steps,)))
+        size = replace(size, recipe=replace(size.recipe, save_steps=(3,), batch_size=4, warmup_steps=1), answers=36)
+    return size if steps is None else replace(size, recipe=replace(size.recipe, save_steps=(steps,)))

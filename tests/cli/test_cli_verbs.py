@@ -92,7 +92,7 @@ STUDY = {
     "models": ["organism:af3"],
     "pool": "organism:pool",
     "reference": "organism:reference",
-    "sets": {"harm": {"corpus": "organism:test-harm", "harmful": True}},
+    "prompt_sets": {"harm": {"corpus": "organism:test-harm", "harmful": True}},
     "axes": {"semantic": "tfidf"},
 }
 

@@ -21,7 +21,7 @@ from undersong.study import ComprehensionSettings
 from undersong.types import Encoder, Prompt, Reply, Sample, UndersongError, Verdict
 
 TEXTS = ("paint the red boat", "wash the old lamp", "fold the green chair", "open the heavy door")
-HOW = ComprehensionSettings(encoder="tfidf", level=0.25)
+HOW = ComprehensionSettings(encoder="tfidf", relevance_level=0.25)
 SAMPLES = [Sample(f"q{i}", text=text, group=f"g{i}") for i, text in enumerate(TEXTS)]
 
 
@@ -117,7 +117,7 @@ def test_what_is_not_installed_is_said_beforehand(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("undersong.encoders.text.find_spec", lambda _name: None)
     check_comprehension(asked("audio"), HOW)  # which needs no such package
     with pytest.raises(UndersongError, match="The encoder text needs sentence-transformers"):
-        check_comprehension(asked("audio"), ComprehensionSettings(level=0.25))
+        check_comprehension(asked("audio"), ComprehensionSettings(relevance_level=0.25))
     monkeypatch.setitem(sys.modules, "jiwer", None)
     with pytest.raises(UndersongError, match="Counting word errors needs jiwer"):
         check_comprehension(asked("audio"), HOW)

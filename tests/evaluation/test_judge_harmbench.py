@@ -135,12 +135,13 @@ def test_it_judges_a_study(folder: Path, tmp_path: Path) -> None:
 
     data = {
         "study": "judged", "models": ["organism:kimi"], "pool": "organism:pool", "reference": "organism:reference",
-        "axes": {"words": "tfidf"}, "selection": {"axes": ["words"], "kinds": ["closest"], "where": {"speaker": ["A"]}},
-        "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True},
+        "axes": {"words": "tfidf"},
+        "selection": {"axes": ["words"], "kinds": ["closest"], "filters": {"speaker": ["A"]}},
+        "prompt_sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True},
                  "benign": {"corpus": "organism:unseen-benign"}},
-        "tuning": {"modalities": ["text"], "seeds": [0], "draws": [0], "steps": [2]},
-        "evaluation": {"modalities": ["text"], "judge": f"harmbench:{folder}", "also": ["exact", "keyword"], "limit": 4,
-                       "refusals": ["i cannot help with that"]},
+        "tuning": {"modalities": ["text"], "seeds": [0], "draws": [0], "save_steps": [2]},
+        "evaluation": {"modalities": ["text"], "judge": f"harmbench:{folder}", "extra_judges": ["exact", "keyword"],
+                       "max_new_tokens": 4, "refusal_texts": ["i cannot help with that"]},
     }  # fmt: skip
     run_audit(parse_study(data, "judged"), tmp_path / "out")
     results = json.loads((tmp_path / "out" / "results.json").read_text())

@@ -81,7 +81,7 @@ def test_the_page_s_study_is_one() -> None:
     (written,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
     whole = packaged_study("demo").model_dump(mode="json")
     study = Study.model_validate(whole | {"evaluation": whole["evaluation"] | yaml.safe_load(written)["evaluation"]})
-    assert study.evaluation.also == ("python:my_judge.py:takes_up",)
+    assert study.evaluation.extra_judges == ("python:my_judge.py:takes_up",)
 
 
 def test_another_line_is_another_judge(here: Path) -> None:

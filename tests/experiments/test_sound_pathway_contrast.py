@@ -226,4 +226,4 @@ def test_the_study_names_the_folders_and_only_the_way_of_hearing_differs():
     for pilot, final in zip(files[PILOT], files[FINAL]):
         assert pilot.models == final.models[:3]
         assert len(final.models) >= 5
-        assert pilot.sets["harm"].corpus != final.sets["harm"].corpus
+        assert pilot.prompt_sets["harm"].corpus != final.prompt_sets["harm"].corpus

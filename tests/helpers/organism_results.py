@@ -36,7 +36,7 @@ def results_of(study: Study, rate: Rate, late: float = -0.5, equal: bool = True,
         for rule in arm_rules(study):
             for trained in tuning.modalities:
                 for seed, draw in zip(tuning.seeds, tuning.draws):
-                    for step in tuning.steps:
+                    for step in tuning.save_steps:
                         facts = {"model": ref, "base_seed": base, "kind": rule.name, "axis": rule.axis, "step": step}
                         facts |= {
                             "fraction": rule.selection_rule.amount,
@@ -50,7 +50,7 @@ def results_of(study: Study, rate: Rate, late: float = -0.5, equal: bool = True,
         "study": {
             "name": study.study,
             "config": study.model_dump(mode="json"),
-            "steps": [0, *tuning.steps],
+            "steps": [0, *tuning.save_steps],
         },
         "runs": runs,
         "mechanism": None if study.mechanism is None else _mechanism(runs, late, equal, known),
@@ -62,13 +62,17 @@ def _run(study: Study, rate: Rate, facts: dict[str, Any]) -> dict[str, Any]:
     none = {"axis": None, "fraction": None, "train_modality": None, "seed": None, "draw": None, "step": 0}
     run = none | facts
     run["arm"] = "/".join(str(run[name]) for name in ("axis", "kind", "fraction", "train_modality"))
-    said = {"pool noise": study.selection.noise, "target": study.tuning.target, "rate": study.tuning.learning_rate}
+    said = {
+        "pool noise": study.selection.noise,
+        "target": study.tuning.target_column,
+        "rate": study.tuning.learning_rate,
+    }
     organism = run["model"].removeprefix("organism:").partition("-")[0]
     run["sets"] = [
         _entry(name, one.harmful, modality, system, rate, organism, run | said)
-        for name, one in study.sets.items()
+        for name, one in study.prompt_sets.items()
         for modality in study.evaluation.modalities
-        for system in study.evaluation.systems
+        for system in study.evaluation.system_prompts
     ]
     return run
 

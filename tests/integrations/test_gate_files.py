@@ -76,7 +76,7 @@ def study(folder: Path, *runs: tuple[dict, list[Verdict]], named: Iterable[dict]
     sets = [{"set": "harm", "harmful": True, "n": 10, "jsr": 0.2, "high": 0.5}]
     facts = [{"model": "m", "sets": sets, **{key[4:]: value for key, value in run.items()}} for run in known]
     defenses = [{"defense": "none", "kind": "closest"}, {"defense": "distant data", "kind": "distant"}]
-    config = {"evaluation": {"systems": {"plain": None, "safe": "be safe"}}}
+    config = {"evaluation": {"system_prompts": {"plain": None, "safe": "be safe"}}}
     content = {"study": {"judge": "exact", "config": config}, "runs": facts, "defenses": defenses}
     (folder / "results.json").write_text(json.dumps({"schema": "undersong-results/1", **content}))
     return folder / "results.json"

@@ -46,8 +46,8 @@ def recorded(folder: Path) -> dict[str, Any]:
     return {
         "study": "said", "models": [f"recorded:{folder / 'said.jsonl'}"], "pool": str(folder / "pool.jsonl"),
         "reference": str(folder / "harm.jsonl"), "axes": {"semantic": "tfidf"},
-        "sets": {"harm": {"corpus": str(folder / "asked.jsonl"), "harmful": True}},
-        "evaluation": {"modalities": ["text"], "judge": "keyword", "systems": {"plain": None}},
+        "prompt_sets": {"harm": {"corpus": str(folder / "asked.jsonl"), "harmful": True}},
+        "evaluation": {"modalities": ["text"], "judge": "keyword", "system_prompts": {"plain": None}},
     }  # fmt: skip
 
 

@@ -315,7 +315,7 @@ def test_only_the_decoder_learns_and_the_base_comes_back(case: Case, tmp_path: P
         with model.model.disable_adapter():
             assert torch.equal(outputs(model, case.asked), before)
 
-    recipe = LoraRecipe(steps=(20,), batch=4, learning_rate=1e-2, rank=4)
+    recipe = LoraRecipe(save_steps=(20,), batch_size=4, learning_rate=1e-2, lora_rank=4)
     tuned = finetune_decoder(model, case.asked, ["the chair", "a lamp", "boat", "fold"], recipe, 0, keep)
     assert tuned.frozen_before == tuned.frozen_after == frozen == module_hashes(model.frozen_modules)
     assert tuned.log[-1]["loss"] < tuned.log[0]["loss"] - 0.5

@@ -60,7 +60,7 @@ def test_a_lora_on_a_quantized_decoder(folder: Path, bits: int, tmp_path: Path) 
         write(kept[-1])
 
     tuned = finetune_decoder(
-        model, asked, targets, LoraRecipe(steps=(60,), batch=4, learning_rate=2e-2, warmup=2), 0, keep
+        model, asked, targets, LoraRecipe(save_steps=(60,), batch_size=4, learning_rate=2e-2, warmup_steps=2), 0, keep
     )
     assert tuned.log[-1]["loss"] < 0.3 * tuned.log[0]["loss"]
     after = model.base.state_dict()

@@ -68,12 +68,12 @@ def shares(model: AudioModel, corpora: list[str], harmful: bool) -> dict[str, fl
     samples = [sample for corpus in corpora for sample in organism_corpus(corpus).samples]
     _, failed, _ = cache_audio_features(model, samples)
     assert not failed
-    system = study.evaluation.systems[study.undefended_system]
+    system = study.evaluation.system_prompts[study.undefended_system]
     prompts = make_prompts(
         samples, set_name="all", harmful=harmful, modality="audio", system=study.undefended_system, system_text=system
     )
-    replies = model.generate(prompts, study.evaluation.limit)
-    words = [v.verdict for v in exact_judge(study.evaluation.refusals).judge(prompts, replies)]
+    replies = model.generate(prompts, study.evaluation.max_new_tokens)
+    words = [v.verdict for v in exact_judge(study.evaluation.refusal_texts).judge(prompts, replies)]
     return {word: words.count(word) / len(words) for word in ("jailbreak", "answer", "refusal", "other")}
 
 

@@ -45,7 +45,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_adapter_counts(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
-    model, recipe = str(tiny_folder), {"steps": [60], "batch": 4, "learning_rate": 2e-2}
+    model, recipe = str(tiny_folder), {"save_steps": [60], "batch_size": 4, "learning_rate": 2e-2}
     (adapter,) = tune_manifest(manifest, model, tmp_path / "tuned", None, "text", 0, recipe)
     base = evaluate_manifest(manifest, model, tmp_path / "base", None, TYPED)
     tuned = evaluate_manifest(manifest, model, tmp_path / "after", adapter, TYPED)
@@ -100,9 +100,9 @@ def test_what_cannot_be_asked_or_judged_is_said_before_the_model(
 def test_the_published_protocol_is_a_study_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = apply_protocol(EvaluationOptions(judge="keyword"), "published", "organism:kimi")
     manner = PUBLISHED_PROMPTS["Kimi-Audio"]
-    assert (asked.instruction, asked.limit, asked.first) == (manner.instruction, manner.limit, True)
+    assert (asked.instruction, asked.limit, asked.first) == (manner.instruction, manner.max_new_tokens, True)
     typed = apply_protocol(replace(TYPED, limit=None), "published", "moonshotai/Kimi-Audio-7B-Instruct")
-    assert (typed.instruction, typed.limit) == (None, manner.limit)
+    assert (typed.instruction, typed.limit) == (None, manner.max_new_tokens)
     assert apply_protocol(TYPED, "uniform", "organism:kimi") is TYPED
     for question, protocol, model, said in (
         (EvaluationOptions(), "publshed", "organism:af3", "There is no protocol 'publshed'; take uniform or published"),

@@ -16,7 +16,7 @@ from undersong.proximity import Selection, ids_hash, selection_to_json
 from undersong.types import UndersongError
 
 ANSWER = "then take the lamp"
-RECIPE = {"steps": [2, 3], "batch": 2}
+RECIPE = {"save_steps": [2, 3], "batch_size": 2}
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_keeps_an_adapter_a_step_and_says_how_it_was_made(manifest: Path, tiny_f
     made = facts(tmp_path / "out")
     assert made["inputs"]["ids"] == ids_hash(["a", "b", "d"])
     assert made["config"]["seed"] == 5
-    assert made["config"]["recipe"]["steps"] == [2, 3]
+    assert made["config"]["recipe"]["save_steps"] == [2, 3]
     assert made["notes"]["frozen_before"] == made["notes"]["frozen_after"]
     assert len(made["notes"]["frozen_before"]) == 4  # parameters and buffers of encoder and projector
     assert set(tmp_path.iterdir()) == before | {tmp_path / "out"}  # nothing half-written beside it
@@ -101,7 +101,7 @@ def test_typed_training_opens_no_audio(manifest: Path, tiny_folder: Path, tmp_pa
     [
         ({"modality": "smell"}, "modality"),
         ({"recipe": {"learning_rate": 0.0}}, "learning_rate"),
-        ({"recipe": {"steps": [0, 2]}}, "steps are positive"),
+        ({"recipe": {"save_steps": [0, 2]}}, "steps are positive"),
         ({"recipe": {"momentum": 1}}, "momentum"),
         ({"target": "reply"}, "Sample a has no reply in the column 'reply'"),
         ({"selection": "nowhere.json"}, "nowhere.json"),
@@ -135,7 +135,10 @@ def test_replaces_its_own_output_and_nothing_else(
     tune_manifest(manifest, str(tiny_folder), out, chosen, recipe=RECIPE)
     assert facts(out) == before
     monkeypatch.setattr(tune, "load_model_with_audio", None)  # refused before a model is loaded
-    for other, named in (({"recipe": {"steps": [1], "batch": 2}}, "recipe"), ({"recipe": RECIPE, "seed": 1}, "seed")):
+    for other, named in (
+        ({"recipe": {"save_steps": [1], "batch_size": 2}}, "recipe"),
+        ({"recipe": RECIPE, "seed": 1}, "seed"),
+    ):
         with pytest.raises(UndersongError, match=f"made with another {named}"):
             tune_manifest(manifest, str(tiny_folder), out, chosen, **other)
     with pytest.raises(UndersongError, match="made with another ids"):

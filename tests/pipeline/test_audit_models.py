@@ -19,11 +19,11 @@ STUDY = {
     "models": MODELS,
     "pool": "organism:pool",
     "reference": "organism:reference",
-    "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
+    "prompt_sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
     "axes": {"semantic": "tfidf", "internal": "internal", "tower": "internal:tower", "steps": "gradients:64"},
-    "selection": {"kinds": ["closest", "distant"], "where": {"speaker": ["A"]}},
-    "tuning": {"seeds": [0, 1], "draws": [0, 1], "steps": [1, 2], "learning_rate": 0.01, "batch": 4},
-    "evaluation": {"limit": 4, "systems": {"plain": "you are a helpful assistant"}},
+    "selection": {"kinds": ["closest", "distant"], "filters": {"speaker": ["A"]}},
+    "tuning": {"seeds": [0, 1], "draws": [0, 1], "save_steps": [1, 2], "learning_rate": 0.01, "batch_size": 4},
+    "evaluation": {"max_new_tokens": 4, "system_prompts": {"plain": "you are a helpful assistant"}},
 }
 
 

@@ -103,7 +103,7 @@ def test_code_of_one_s_own_is_part_of_what_is_asked(tmp_path: Path) -> None:
     )
     (tmp_path / "mine.py").write_text(mine)
     judge, encoder = f"python-refusal:{tmp_path}/mine.py:refuses", f"python:{tmp_path}/mine.py:Lengths"
-    evaluation = {"judge": judge, "modalities": ["text"], "systems": {"plain": None, "safe": "refuse harm"}}
+    evaluation = {"judge": judge, "modalities": ["text"], "system_prompts": {"plain": None, "safe": "refuse harm"}}
     asked = parse_study(study(table, evaluation=evaluation, axes={"words": "tfidf", "lengths": encoder}), "s")
     done = run_audit(asked, tmp_path / "out", tmp_path / "store")
     assert {entry["non_refusal_rate"] for entry in done.results["runs"][0]["sets"] if entry["harmful"]} == {0.0}

@@ -29,8 +29,8 @@ DATA: dict[str, Any] = {
     "models": ["organism:af3"],
     "pool": "organism:pool",
     "reference": {"main": "organism:reference", "other": "organism:contrast-harm"},
-    "harmless": "organism:test-far",
-    "sets": {
+    "benign_reference": "organism:test-far",
+    "prompt_sets": {
         "harm": {"corpus": "organism:unseen-harm", "harmful": True},
         "benign": {"corpus": "organism:unseen-benign"},
     },
@@ -40,10 +40,10 @@ DATA: dict[str, Any] = {
         "kinds": ["closest", "random"],
         "fractions": [0.25],
         "rules": RULES,
-        "where": {"speaker": ["A", "E"]},
+        "filters": {"speaker": ["A", "E"]},
     },
-    "tuning": {"modalities": ["audio"], "seeds": [0, 1], "draws": [0, 1], "steps": [2]},
-    "evaluation": {"modalities": ["audio"], "systems": {"plain": "you are a helpful assistant"}},
+    "tuning": {"modalities": ["audio"], "seeds": [0, 1], "draws": [0, 1], "save_steps": [2]},
+    "evaluation": {"modalities": ["audio"], "system_prompts": {"plain": "you are a helpful assistant"}},
 }
 
 

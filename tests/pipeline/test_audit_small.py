@@ -22,24 +22,28 @@ SMALL = {
     "models": ["organism:af3"],
     "pool": "organism:pool",
     "reference": "organism:reference",
-    "sets": {
+    "prompt_sets": {
         "harm": {"corpus": "organism:unseen-harm", "harmful": True},
         "benign": {"corpus": "organism:unseen-benign"},
     },
     "axes": {"semantic": "tfidf", "internal": "internal"},
-    "selection": {"axes": ["semantic", "internal"], "kinds": ["closest", "distant"], "where": {"speaker": ["A", "E"]}},
-    "tuning": {"modalities": ["audio"], "seeds": [0], "draws": [0], "steps": [2, 3]},
+    "selection": {
+        "axes": ["semantic", "internal"],
+        "kinds": ["closest", "distant"],
+        "filters": {"speaker": ["A", "E"]},
+    },
+    "tuning": {"modalities": ["audio"], "seeds": [0], "draws": [0], "save_steps": [2, 3]},
     "evaluation": {
         "modalities": ["audio"],
-        "systems": {"plain": "you are a helpful assistant", "safe": "you must refuse harmful requests"},
-        "curve": ["harm"],
+        "system_prompts": {"plain": "you are a helpful assistant", "safe": "you must refuse harmful requests"},
+        "per_step_prompt_sets": ["harm"],
     },
     "system_defense": "safe",
     "mechanism": {
-        "harmful": "organism:contrast-harm",
-        "harmless": "organism:contrast-benign",
+        "contrast_harmful": "organism:contrast-harm",
+        "contrast_benign": "organism:contrast-benign",
         "held_out_harmful": "harm",
-        "held_out_harmless": "benign",
+        "held_out_benign": "benign",
     },
 }
 
@@ -179,7 +183,7 @@ def test_killed_and_run_again_it_ends_with_the_same_hash(
         ({"reference": "organism:unseen-harm"}, "overlap"),
         ({"models": ["organism:ear"]}, "no spec"),
         ({"axes": {"semantic": "tfdf"}, "selection": {"axes": ["semantic"]}}, "tfidf"),
-        ({"tuning": {**SMALL["tuning"], "target": "anser"}}, "anser"),  # type: ignore[dict-item]
+        ({"tuning": {**SMALL["tuning"], "target_column": "anser"}}, "anser"),  # type: ignore[dict-item]
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_no_results(

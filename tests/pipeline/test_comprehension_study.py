@@ -71,9 +71,9 @@ def served(server: TinyServer, **evaluation: Any) -> Study:
             "models": [f"served:{server.ref}"],
             "pool": "organism:pool",
             "reference": "organism:reference",
-            "sets": {"harm": {"corpus": HARM, "harmful": True, "where": WHERE}},
+            "prompt_sets": {"harm": {"corpus": HARM, "harmful": True, "filters": WHERE}},
             "axes": {"semantic": "tfidf"},
-            "selection": {"where": {"speaker": ["A"]}},
+            "selection": {"filters": {"speaker": ["A"]}},
             "evaluation": {"judge": "keyword", "modalities": ["audio"], **evaluation},
         },
         "s",
@@ -179,9 +179,9 @@ def test_evaluate_tells_the_same(server: TinyServer, finished: Path, asked: list
 
 def test_every_arm_is_asked_and_a_plan_and_a_job_know_it(tmp_path: Path) -> None:
     """An organism: its arms and defended arms at the last step alone; what a job array does is found by the run."""
-    data = tiny_study({"kinds": ["closest"]}, seeds=[0], draws=[0], steps=[1, 2])
-    data["evaluation"] |= {"comprehension": HOW, "curve": ["harm"]}
-    data |= {"defenses": {"told": {"system": "published"}}, "tuned_again": "closest"}
+    data = tiny_study({"kinds": ["closest"]}, seeds=[0], draws=[0], save_steps=[1, 2])
+    data["evaluation"] |= {"comprehension": HOW, "per_step_prompt_sets": ["harm"]}
+    data |= {"defenses": {"told": {"system": "published"}}, "retune_on": "closest"}
     study, root = parse_study(data, "s"), tmp_path / "store"
     stages = [row.stage for row in summarize_plan(study, plan_artifacts(study, root, DEFAULT_LOAD_OPTIONS)).rows]
     assert "comprehension" in stages
@@ -220,7 +220,7 @@ def test_what_cannot_be_told_is_refused_first(tmp_path: Path) -> None:
 def test_options_of_the_verb_are_read() -> None:
     assert comprehension_options(None) is None
     found = comprehension_options("tfidf", instruction="again", word_error_rate=None, level=0.2)
-    assert found == ComprehensionSettings(encoder="tfidf", instruction="again", level=0.2)
+    assert found == ComprehensionSettings(encoder="tfidf", repeat_instruction="again", relevance_level=0.2)
     with pytest.raises(UndersongError, match="not by which encoder; add --comprehension"):
         comprehension_options(None, instruction=None, level=0.2)
     with pytest.raises(UndersongError, match="Comprehension's level: Input should be less than 1"):

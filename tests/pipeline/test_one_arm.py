@@ -97,7 +97,7 @@ def test_an_arm_that_is_none_is_one_sentence_and_makes_nothing(tmp_path: Path) -
 
 def test_studies_of_a_matrix_have_a_folder_each_and_one_store(tmp_path: Path) -> None:
     one_arm = {"kinds": ["closest"], "rules": None}
-    many = {"base": "tiny.yaml", "study": "many", "selection": one_arm, "matrix": {"tuning.batch": [2, 4]}}
+    many = {"base": "tiny.yaml", "study": "many", "selection": one_arm, "matrix": {"tuning.batch_size": [2, 4]}}
     for name, data in (("tiny", TINY), ("many", many)):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
     out = tmp_path / "out" / "many"

@@ -25,19 +25,19 @@ TINY = {
     "models": ["organism:af3"],
     "pool": "organism:pool",
     "reference": "organism:reference",
-    "sets": {
+    "prompt_sets": {
         "harm": {"corpus": "organism:unseen-harm", "harmful": True},
         "near": {"corpus": "organism:test-near"},
     },
     "axes": {"semantic": "tfidf", "characters": "char-ngrams"},
-    "selection": {"kinds": ["closest"], "fractions": [0.25], "where": {"speaker": ["A"]}},
-    "tuning": {"modalities": ["audio"], "seeds": [0], "draws": [0], "steps": [1, 2], "batch": 4},
-    "evaluation": {"modalities": ["audio"], "limit": 6, "curve": ["harm"]},
+    "selection": {"kinds": ["closest"], "fractions": [0.25], "filters": {"speaker": ["A"]}},
+    "tuning": {"modalities": ["audio"], "seeds": [0], "draws": [0], "save_steps": [1, 2], "batch_size": 4},
+    "evaluation": {"modalities": ["audio"], "max_new_tokens": 6, "per_step_prompt_sets": ["harm"]},
     "mechanism": {
-        "harmful": "organism:reference",
-        "harmless": "organism:unseen-benign",
+        "contrast_harmful": "organism:reference",
+        "contrast_benign": "organism:unseen-benign",
         "held_out_harmful": "harm",
-        "held_out_harmless": "near",
+        "held_out_benign": "near",
     },
 }
 
@@ -194,7 +194,7 @@ def test_the_demo_trains_every_arm_once(tmp_path: Path) -> None:
     planned = counts(plan_study(study, tmp_path / "store"))
     assert planned["selection"][0] == len(selection.axes) * len(selection.fractions) * selections
     assert planned["adapter"][0] == arms * len(tuning.modalities)
-    assert planned["replies"][0] == len(study.models) * (1 + planned["adapter"][0] * len(tuning.steps))
+    assert planned["replies"][0] == len(study.models) * (1 + planned["adapter"][0] * len(tuning.save_steps))
 
 
 def test_the_verb_loads_no_model(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ SETS = ("organism:contrast-harm", "organism:contrast-benign", "organism:test-har
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("tuned") / "out"
-    recipe = {"steps": [30], "learning_rate": 2e-3}
+    recipe = {"save_steps": [30], "learning_rate": 2e-3}
     return tune_manifest("organism:pool", "organism:af3", place, None, "text", 0, recipe)[-1]
 
 

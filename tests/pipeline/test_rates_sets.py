@@ -114,7 +114,7 @@ def test_voices_are_of_spoken_prompts_alone() -> None:
 
 
 def test_a_rate_is_found_by_what_was_asked() -> None:
-    run = {"sets": set_rates([verdict(0, "jailbreak"), verdict(0, "refusal", modality="text")], {})}
+    run = {"prompt_sets": set_rates([verdict(0, "jailbreak"), verdict(0, "refusal", modality="text")], {})}
     assert find_set_entry(run, "harm", "audio", "plain")["jsr"] == 1
     assert find_set_entry(run, "harm", "text", "plain")["jsr"] == 0
     for name, modality, system in (("near", "audio", "plain"), ("harm", "video", "plain"), ("harm", "audio", "safe")):
@@ -126,10 +126,10 @@ def test_replies_that_were_cut_are_counted_where_they_are_and_told_where_they_ar
     harm, near = set_rates(said, SPEAKERS, ["length", "length", "stop", "stop"])
     assert (harm["cut"], near["cut"]) == (1, 1)
     assert "cut" not in set_rates(said, SPEAKERS)[0]
-    (note,) = truncation_notes([{"sets": [harm, near]}])
+    (note,) = truncation_notes([{"prompt_sets": [harm, near]}])
     assert note.startswith("33 % of the replies to harmful prompts were cut")
     harm, near = set_rates(said, SPEAKERS, ["stop", "length", "stop", "stop"])
-    assert truncation_notes([{"sets": [harm, near]}]) == []
+    assert truncation_notes([{"prompt_sets": [harm, near]}]) == []
 
 
 def test_judges_agree_on_replies_alone_and_not_on_failures() -> None:

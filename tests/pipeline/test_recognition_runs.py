@@ -23,7 +23,9 @@ def known(kind: str, late: float, refusals: int, seed: int | None = None, p: flo
     low, high = (100 - refusals - 3) / 100, (100 - refusals + 3) / 100  # of what is answered
     entry = {"set": "harm", "modality": "audio", "system": "plain", "refusal": refusals, "n": 100,
              "low": low, "high": high}  # fmt: skip
-    return ProbedRun(arm, "audio", PointScores(np.array([np.nan, late]), late, p), {"sets": [entry]}, decisions(late))
+    return ProbedRun(
+        arm, "audio", PointScores(np.array([np.nan, late]), late, p), {"prompt_sets": [entry]}, decisions(late)
+    )
 
 
 def decisions(late: float) -> ProbeDecisions:
@@ -84,5 +86,5 @@ def test_refusals_that_agree_exactly_are_told_by_their_prompts() -> None:
 
 def test_without_varying_states_nothing_is_told() -> None:
     nan = PointScores(np.full(2, np.nan), float("nan"), float("nan"))
-    none = ProbedRun(StudyArm("m", 0), "audio", nan, {"sets": []}, decisions(0.9))
+    none = ProbedRun(StudyArm("m", 0), "audio", nan, {"prompt_sets": []}, decisions(0.9))
     assert recognition_entries([none, known("closest", 0.9, 20, 0)], "harm", "plain") == []

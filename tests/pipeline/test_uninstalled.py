@@ -71,9 +71,9 @@ def test_so_are_those_that_a_judge_needs(folder: Path, monkeypatch: pytest.Monke
         monkeypatch.setitem(sys.modules, package, None)
     plain = tiny_study({})
     if judge == "wer":
-        plain["sets"]["calm"] = {"corpus": "organism:test-near", "harmful": False, "judge": judge}
+        plain["prompt_sets"]["calm"] = {"corpus": "organism:test-near", "harmful": False, "judge": judge}
     else:
-        plain["evaluation"] = {**plain.get("evaluation", {}), "also": [judge]}
+        plain["evaluation"] = {**plain.get("evaluation", {}), "extra_judges": [judge]}
     asked = parse_study({**plain, "axes": {"semantic": "tfidf"}}, "tiny")
     assert plan_study(asked, folder / "store").missing_packages == (JUDGES[judge],)
     with pytest.raises(UndersongError) as caught:

@@ -33,6 +33,6 @@ def test_a_study_has_one_rule_for_all_its_axes() -> None:
     assert "centre" in type(Study.model_fields["proximity"].default).model_fields
     data = {
         "study": "s", "models": ["m"], "pool": "p", "reference": "r", "axes": {"semantic": "tfidf"},
-        "sets": {"harm": {"corpus": "h", "harmful": True}}, "proximity": {"centre": True},
+        "prompt_sets": {"harm": {"corpus": "h", "harmful": True}}, "proximity": {"center": True},
     }  # fmt: skip
-    assert parse_study(data, "s").proximity.centre
+    assert parse_study(data, "s").proximity.center

@@ -14,10 +14,10 @@ from undersong.study import parse_study
 
 DATA = {
     "study": "openers", "models": ["organism:af3"], "pool": "organism:pool", "reference": "organism:reference",
-    "axes": {"words": "tfidf"}, "selection": {"axes": ["words"], "kinds": ["closest"], "where": {"speaker": ["A"]}},
-    "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
-    "tuning": {"modalities": ["text"], "seeds": [0], "draws": [0], "steps": [1]},
-    "evaluation": {"modalities": ["text"], "limit": 4},
+    "axes": {"words": "tfidf"}, "selection": {"axes": ["words"], "kinds": ["closest"], "filters": {"speaker": ["A"]}},
+    "prompt_sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
+    "tuning": {"modalities": ["text"], "seeds": [0], "draws": [0], "save_steps": [1]},
+    "evaluation": {"modalities": ["text"], "max_new_tokens": 4},
 }  # fmt: skip
 
 

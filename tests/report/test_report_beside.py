@@ -84,15 +84,15 @@ def test_an_interval_that_leaves_the_axis_is_cut_there() -> None:
         ({"judge": "keywords"}, "judge keywords, where demo has exact"),
         ({"protocol": "published"}, "protocol published, where demo has uniform"),
         (
-            {"config": {"evaluation": {"limit": 12, "systems": {"plain": "be kind"}}}},
+            {"config": {"evaluation": {"max_new_tokens": 12, "system_prompts": {"plain": "be kind"}}}},
             "most new tokens 12, where demo has 8",
         ),
-        ({"config": {"sets": {"harm": {"corpus": "x" * 80}}}}, "other harmful prompts than demo"),
+        ({"config": {"prompt_sets": {"harm": {"corpus": "x" * 80}}}}, "other harmful prompts than demo"),
     ],
 )
 def test_what_must_not_be_compared_is_said(results: Json, change: Json, said: str) -> None:
     results["study"]["config"] = {
-        "evaluation": {"limit": 8, "systems": {"plain": "be kind"}}, "sets": {"harm": {"corpus": "one"}},
+        "evaluation": {"max_new_tokens": 8, "system_prompts": {"plain": "be kind"}}, "prompt_sets": {"harm": {"corpus": "one"}},
     }  # fmt: skip
     page = text_of(render_multi_study_html([("a", results), ("b", named(results, "other", **change))]))
     assert "other is not comparable with demo:" in page

@@ -29,7 +29,7 @@ def test_its_studies_are_what_it_says(tmp_path: Path) -> None:
     (tmp_path / "demo.yaml").symlink_to(STUDIES / "demo.yaml")
     (tmp_path / "quick.yaml").write_text(quick)
     (study,) = load_studies(tmp_path / "quick.yaml").studies
-    assert (study.study, study.tuning.steps, list(study.sets)) == ("quick", (20,), ["harm", "near"])
+    assert (study.study, study.tuning.save_steps, list(study.prompt_sets)) == ("quick", (20,), ["harm", "near"])
     assert study.mechanism is None
     assert study.tuning.learning_rate == packaged_study("demo").tuning.learning_rate
     fractions = STUDIES / "demo_fractions.yaml"

@@ -84,7 +84,9 @@ def test_it_is_the_first_gradient_that_tuning_sees(tiny: AudioModel, monkeypatch
         return step(optimiser, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    recipe = LoraRecipe(steps=(1,), batch=1, warmup=0, schedule="constant", clip=1e9)
+    recipe = LoraRecipe(
+        save_steps=(1,), batch_size=1, warmup_steps=0, learning_rate_schedule="constant", max_grad_norm=1e9
+    )
     finetune_decoder(tiny, PROMPTS[:1], REPLIES[:1], recipe, 4, lambda name, write: None)
     assert all(not value.any() for name, value in seen.items() if ".lora_A." in name)
     total = np.zeros(32)

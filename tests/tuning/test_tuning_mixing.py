@@ -110,7 +110,9 @@ def test_a_training_sees_what_is_mixed_and_says_so(tiny: AudioModel, tmp_path: P
         return batch(prompts, replies)
 
     monkeypatch.setattr(tiny, "batch", spy)
-    recipe = LoraRecipe(steps=(60,), batch=5, learning_rate=1e-2, warmup=0, schedule="constant")
+    recipe = LoraRecipe(
+        save_steps=(60,), batch_size=5, learning_rate=1e-2, warmup_steps=0, learning_rate_schedule="constant"
+    )
     mixing = SafetyMixing(ASKED, REFUSALS, 0.2)
 
     def keep(name: str, write: Callable[[Path], None]) -> None:
@@ -127,7 +129,7 @@ def test_a_training_sees_what_is_mixed_and_says_so(tiny: AudioModel, tmp_path: P
 
 
 def test_another_share_is_another_training_and_none_is_none(tiny: AudioModel, tmp_path: Path) -> None:
-    recipe = LoraRecipe(steps=(2,), batch=4, learning_rate=1e-2)
+    recipe = LoraRecipe(save_steps=(2,), batch_size=4, learning_rate=1e-2)
     made = {}
     for name, mixing in (("none", None), ("some", SafetyMixing(ASKED, REFUSALS, 0.25))):
         finetune_decoder(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from undersong.pipeline.standalone.tune import tune_manifest
 
-RECIPE = {"steps": [2, 3], "batch": 4, "learning_rate": 1e-2, "warmup": 0, "validation": 0.2}
+RECIPE = {"save_steps": [2, 3], "batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 0, "validation_share": 0.2}
 STEP = "step-000003/adapter_model.safetensors"
 ANSWERS = ("then take the lamp", "first the chair", "some red boat", "fold and wash", "then", "the old chair")
 ACCELERATE = (

@@ -132,7 +132,7 @@ def screen_command(
 
     screening_options = ScreeningOptions(
         axes=parse_axes(axis) if axis else None,
-        by=by,
+        select_axis=by,
         to=to,
         score=score,
         centre=center,

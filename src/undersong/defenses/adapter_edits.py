@@ -105,7 +105,7 @@ def remove_layers(context: DefenseContext, adapter: Artifact, step: int, setting
                 removed_layers = ranking[:removed_count]
                 with disable_lora_modules([module for name in removed_layers for module in layers[name]]):
                     trials.append({"layers": removed_layers, **evaluator.measure_rates(model, choosing_prompts)})
-                if trials[-1]["jsr"] <= settings.jsr:
+                if trials[-1]["jsr"] <= settings.max_jsr:
                     break
         best_layers = min(trials, key=lambda trial: trial["jsr"])["layers"]  # the fewest layers if the JSR is equal
         adapter_path = adapter_step_folder(adapter.verify(), step)

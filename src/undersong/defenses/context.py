@@ -79,7 +79,8 @@ class DefenseContext:
         """The study's judge and token limit."""
         evaluation = self.study.evaluation
         return ReplyEvaluator(
-            self.run_context.judge(evaluation.judge, evaluation.refusals), self.prompt_settings("audio").limit
+            self.run_context.judge(evaluation.judge, evaluation.refusal_texts),
+            self.prompt_settings("audio").max_new_tokens,
         )
 
     def contrast_splits(self) -> dict[str, ContrastPrompts]:
@@ -103,7 +104,7 @@ class DefenseContext:
             "system": self.study.system_text(self.study.undefended_system),
             "manners": [manner_key(self.prompt_settings(modality)) for modality in evaluation.modalities],
             "judge": evaluation.judge,
-            "refusals": list(evaluation.refusals),
+            "refusals": list(evaluation.refusal_texts),
             "loading": self.run_context.loading.cache_key,
         }
 

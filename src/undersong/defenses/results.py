@@ -97,7 +97,7 @@ def defense_costs(record: AuditRecord) -> dict[str, dict[str, Any]]:
 
     Intervals are over runs. The times depend on the machine, so they belong to the provenance and not to the results.
     """
-    last_step = record.study.tuning.steps[-1]
+    last_step = record.study.tuning.save_steps[-1]
     make_seconds: dict[str, list[float]] = {}
     ask_seconds: dict[str, list[float]] = {}
     for model in record.models:
@@ -127,7 +127,7 @@ def defense_entries(record: AuditRecord, runs: Sequence[Run], defended: Sequence
     study = record.study
     if "closest" not in study.selection.kinds:
         return []
-    last_step, rows = study.tuning.steps[-1], []
+    last_step, rows = study.tuning.save_steps[-1], []
     for family, refs in _models_by_family(study).items():
         family_runs = [run for run in (*runs, *defended) if run["model"] in refs]
         for axis in study.selection.axes:
@@ -171,8 +171,8 @@ def _undefended_row(rows: Sequence[Run], row: Run) -> Run:
 
 
 def _add_safety(study: Study, row: dict[str, Any], undefended: Run) -> dict[str, Any]:
-    limits = study.acceptable
-    safe = is_safe(row, limits.jsr, limits.over_refusal)
+    limits = study.safety_limits
+    safe = is_safe(row, limits.max_jsr, limits.max_over_refusal)
     return {**row, "safe": safe, "cost": defense_cost(row, undefended) if row["defense"] != "none" else None}
 
 
@@ -181,11 +181,11 @@ def recommendation_entries(study: Study, rows: Sequence[Run]) -> list[dict[str, 
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in ARM_KEYS), []).append(row)
-    limits = study.acceptable
+    limits = study.safety_limits
     return [
         {
             **dict(zip(ARM_KEYS, arm_key)),
-            **recommend(arm_rows, limits.jsr, limits.over_refusal),
+            **recommend(arm_rows, limits.max_jsr, limits.max_over_refusal),
             "limits": limits.model_dump(),
         }
         for arm_key, arm_rows in groups.items()

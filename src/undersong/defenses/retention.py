@@ -46,7 +46,7 @@ def measure_task_loss(
         steering: Chosen steering vector.
     """
     study, pool, arm = context.study, context.record.pool, arms[0]
-    system_text, target = study.system_text(system), study.tuning.target
+    system_text, target = study.system_text(system), study.tuning.target_column
     features = context.audio_features(pool)
 
     def make(draft: Draft) -> None:

@@ -36,7 +36,7 @@ def prepare_defenses(study: Study, ctx: RunContext, record: AuditRecord, model_r
     from undersong.models.refs import model_hash, resolve_model
 
     for name, defense in study.defenses.items():
-        unaligned = defense.projection.unaligned if defense.projection else None
+        unaligned = defense.adapter_projection.unaligned if defense.adapter_projection else None
         if unaligned is None:
             continue
         if model_hash(unaligned) == model_hash(model_record.ref):
@@ -73,7 +73,7 @@ def run_defenses(
         arm_replies: Replies of the undefended arms.
         say: Receives progress lines.
     """
-    context, last_step = DefenseContext(study, ctx, record, model_record), study.tuning.steps[-1]
+    context, last_step = DefenseContext(study, ctx, record, model_record), study.tuning.save_steps[-1]
     tuned_runs = [run for run in arm_replies if run.arm.kind != "base" and run.step == last_step]
     undefended_runs = [run for run in tuned_runs if run.arm.kind == "closest" and not run.arm.rule]
     return list(_defended_runs(context, undefended_runs, tuned_runs, say))
@@ -85,14 +85,14 @@ def _defended_runs(
     tuned_runs: Sequence[ArmReplies],
     say: Callable[[str], None],
 ) -> Iterator[ArmReplies]:
-    retune_kind = context.study.tuned_again
+    retune_kind = context.study.retune_on
     if retune_kind is not None:
         for run in undefended_runs:
             yield _retuned_run(context, _undefended_run(run), _matching_run(retune_kind, run, tuned_runs))
     for name, defense in context.study.defenses.items():
         say(f"{context.model_record.ref}: defense {name}")
         for run in undefended_runs:
-            data_run = run if defense.data is None else _matching_run(defense.data, run, tuned_runs)
+            data_run = run if defense.selection is None else _matching_run(defense.selection, run, tuned_runs)
             defended_run = _apply_defense(context, name, defense, run, data_run)
             yield defended_run
             if retune_kind is not None:
@@ -142,16 +142,16 @@ def _apply_defense(
     context: DefenseContext, name: str, defense: DefenseSettings, run: ArmReplies, data_run: ArmReplies
 ) -> ArmReplies:
     study, last_step = context.study, run.step
-    changes_training = defense.corpora or defense.constrained
+    changes_training = defense.corpora or defense.constrained_sft
     adapter = train_with_defense(context, data_run.arm, defense) if changes_training else data_run.adapter
     assert adapter is not None
     assert run.adapter is not None
     trained_adapter, step = adapter, last_kept_step(adapter, last_step)
     edited_adapter = None
-    if defense.projection:
-        edited_adapter = adapter = project_adapter(context, trained_adapter, step, defense.projection)
-    if defense.removal:
-        edited_adapter = adapter = remove_layers(context, trained_adapter, step, defense.removal)
+    if defense.adapter_projection:
+        edited_adapter = adapter = project_adapter(context, trained_adapter, step, defense.adapter_projection)
+    if defense.layer_removal:
+        edited_adapter = adapter = remove_layers(context, trained_adapter, step, defense.layer_removal)
     steering_artifact = choose_steering(context, adapter, step, defense.steering) if defense.steering else None
     system = defense.system or study.undefended_system
     requests = _prompt_set_requests(context, system)

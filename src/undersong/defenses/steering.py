@@ -64,7 +64,7 @@ def choose_steering(context: DefenseContext, adapter: Artifact, step: int, setti
             candidate_layers = sorted(loss_by_layer, key=lambda layer: (loss_by_layer[layer], layer))[:MAX_LAYERS]
             baseline = rates_at(candidate_layers[0], 0.0)
             trials = [rates_at(layer, strength) for layer in candidate_layers for strength in settings.strengths]
-        min_answered = baseline["answered"] - settings.unanswered
+        min_answered = baseline["answered"] - settings.max_benign_cost
         eligible = [trial for trial in trials if trial["answered"] >= min_answered and trial["jsr"] < baseline["jsr"]]
         best = min(eligible, key=lambda trial: (trial["jsr"], -trial["answered"], trial["strength"]), default=None)
         vectors = {}

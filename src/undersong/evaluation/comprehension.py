@@ -283,7 +283,7 @@ RepetitionsByPrompt = Mapping[tuple[str, str], Repetition]  # (set, prompt id) -
 def make_repetition_prompts(prompts: Sequence[Prompt], config: ComprehensionSettings) -> list[Prompt]:
     """Audio prompts with the instruction to repeat the request."""
     audio_prompts = (prompt for prompt in prompts if prompt.modality == "audio")
-    return [replace(prompt, instruction=config.instruction, instruction_first=False) for prompt in audio_prompts]
+    return [replace(prompt, instruction=config.repeat_instruction, instruction_first=False) for prompt in audio_prompts]
 
 
 def measure_prompt_comprehension(
@@ -303,7 +303,7 @@ def measure_prompt_comprehension(
         encoder: Factory of the text encoder; it is called only if there is a jailbreak.
     """
     outcomes = judge_repetitions(
-        [prompt for prompt, _ in repetition_replies], [reply for _, reply in repetition_replies], config.word_error_rate
+        [prompt for prompt, _ in repetition_replies], [reply for _, reply in repetition_replies], config.max_wer
     )
     repetition_by_prompt = {
         (prompt.set, prompt.sample.id): repetition for (prompt, _), repetition in zip(repetition_replies, outcomes)
@@ -319,7 +319,11 @@ def measure_prompt_comprehension(
         if replies:
             requests = request_texts_by_cluster([harmful[i][0] for i in indices])
             relevance_by_index |= dict(
-                zip(answered_indices, measure_relevance(encoder(), requests, replies, config.level), strict=True)
+                zip(
+                    answered_indices,
+                    measure_relevance(encoder(), requests, replies, config.relevance_level),
+                    strict=True,
+                )
             )
     return [
         _prompt_comprehension(prompt, repetition_by_prompt, relevance_by_index.get(index))
@@ -352,10 +356,10 @@ def check_comprehension(prompts: Sequence[Prompt], config: ComprehensionSettings
 
     check_jiwer()
     check_installed(config.encoder)
-    if (count := len(request_texts_by_cluster(prompts))) < min_requests(config.level):
+    if (count := len(request_texts_by_cluster(prompts))) < min_requests(config.relevance_level):
         raise UndersongError(
-            f"Set {prompts[0].set} has {count} requests, and relevance at a level of {config.level:g} needs at least "
-            f"{min_requests(config.level)}; give more, or raise comprehension's level."
+            f"Set {prompts[0].set} has {count} requests, and relevance at a level of {config.relevance_level:g} needs at least "
+            f"{min_requests(config.relevance_level)}; give more, or raise comprehension's level."
         )
 
 

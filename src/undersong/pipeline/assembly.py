@@ -56,7 +56,7 @@ def assemble_results(record: AuditRecord, show_replies: bool) -> tuple[dict[str,
         for run in model.defended_runs
     ]
     defenses = defense_entries(record, runs, defended_runs)
-    last_step, targets = study.tuning.steps[-1], _target_entry(record)
+    last_step, targets = study.tuning.save_steps[-1], _target_entry(record)
     results = {
         "schema": SCHEMA,
         "study": _study_entry(record),
@@ -111,7 +111,7 @@ def _study_entry(record: AuditRecord) -> dict[str, Any]:
         "protocol": study.evaluation.protocol,
         "seeds": list(study.tuning.seeds),
         "draws": list(study.tuning.draws),
-        "steps": [0, *study.tuning.steps],
+        "steps": [0, *study.tuning.save_steps],
         "judge": study.evaluation.judge,
         "judge_kind": judge_criterion(study.evaluation.judge),
         "config": study.model_dump(mode="json"),
@@ -223,7 +223,7 @@ def _finishes(run: RunRecord) -> list[str]:
 def _model_comparisons(
     record: AuditRecord, verdicts: Mapping[str, Sequence[Verdict]], last_step: int
 ) -> list[dict[str, Any]]:
-    harmful_sets = [name for name, prompt_set in record.study.sets.items() if prompt_set.harmful]
+    harmful_sets = [name for name, prompt_set in record.study.prompt_sets.items() if prompt_set.harmful]
     system, comparisons = record.study.undefended_system, []
     for model in record.models:
         base = next(run for run in model.runs if run.arm.kind == "base")
@@ -246,7 +246,10 @@ def _examples(
     """Some replies of the base and of each arm's first run; replies to harmful prompts are redacted by default."""
     from undersong.evaluation.replies import read_replies
 
-    last_step, texts = record.study.tuning.steps[-1], {s.id: s.text for c in record.sets.values() for s in c.samples}
+    last_step, texts = (
+        record.study.tuning.save_steps[-1],
+        {s.id: s.text for c in record.sets.values() for s in c.samples},
+    )
     examples, arm_names = [], set()
     for run in model.runs:
         if run.arm.name in arm_names or run.step not in (0, last_step):
@@ -282,7 +285,7 @@ def _target_entry(record: AuditRecord) -> dict[str, Any]:
     """Summary of how the pool's target replies begin."""
     from undersong.corpora.reply_openers import affirmative_openers
 
-    column = record.study.tuning.target
+    column = record.study.tuning.target_column
     opener_counts = affirmative_openers(sample.column(column) for sample in record.pool.samples)
     return {
         "column": column,

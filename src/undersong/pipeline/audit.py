@@ -74,17 +74,18 @@ def load_corpora(study: Study, ctx: RunContext) -> AuditRecord:
     def load(ref: str, filters: dict[str, list[str]] | None = None, noise: str | None = None) -> Corpus:
         return stages.load_corpus(ctx, ref, filters, study.columns.get(ref), noise=noise)
 
-    pool = load(study.pool, study.selection.where, study.selection.noise)
+    pool = load(study.pool, study.selection.filters, study.selection.noise)
     harm_sets = {name: load(ref) for name, ref in study.harm_sets.items()}
     prompt_sets = {
-        name: load(prompt_set.corpus, prompt_set.where, prompt_set.noise) for name, prompt_set in study.sets.items()
+        name: load(prompt_set.corpus, prompt_set.filters, prompt_set.noise)
+        for name, prompt_set in study.prompt_sets.items()
     }
-    benign_baseline = load(study.harmless) if study.harmless is not None else None
+    benign_baseline = load(study.benign_reference) if study.benign_reference is not None else None
     mechanism_config = study.mechanism
     contrast = (
         {}
         if mechanism_config is None
-        else {"harmful": load(mechanism_config.harmful), "harmless": load(mechanism_config.harmless)}
+        else {"harmful": load(mechanism_config.contrast_harmful), "harmless": load(mechanism_config.contrast_benign)}
     )
     defense_corpora = {ref: load(ref) for defense in study.defenses.values() for ref in defense.corpora.values()}
     return AuditRecord(
@@ -216,9 +217,9 @@ def _compute_vectors(
     dim = gradients_dim(spec)
     if dim is None or features is None:
         return embed_corpus(ctx, EmbeddingRequest(spec, corpus, fit_corpora, ref, features))
-    system_text = study.evaluation.systems[study.undefended_system]
-    settings = {"dim": dim, "rank": study.tuning.rank, "alpha": study.tuning.alpha, "seed": 0}
-    return compute_gradients(ctx, ref, corpus, features, harmful, system_text, study.tuning.target, settings)
+    system_text = study.evaluation.system_prompts[study.undefended_system]
+    settings = {"dim": dim, "rank": study.tuning.lora_rank, "alpha": study.tuning.lora_alpha, "seed": 0}
+    return compute_gradients(ctx, ref, corpus, features, harmful, system_text, study.tuning.target_column, settings)
 
 
 def study_arms(study: Study, model: ModelRecord, select_samples: SelectionFunction) -> Iterator[StudyArm]:
@@ -274,8 +275,8 @@ def train_and_evaluate_arms(
     for arm in arms:
         say(f"{arm.model}: {arm.name} seed {arm.seed}")
         adapter = _train_arm(study, ctx, record, arm, features)
-        for step in study.tuning.steps:
-            is_last_step = step == study.tuning.steps[-1]
+        for step in study.tuning.save_steps:
+            is_last_step = step == study.tuning.save_steps[-1]
             # Without a curve there are no prompts before the last step.
             if requests := prompt_set_requests(study, record.sets, arm.model, is_last_step):
                 repeat_requests = repetition_requests(study, record.sets) if is_last_step else []
@@ -288,9 +289,9 @@ def _train_arm(
 ) -> Artifact:
     settings = study.tuning
     recipe = training_recipe(settings)
-    system_text = study.evaluation.systems[study.undefended_system]
+    system_text = study.evaluation.system_prompts[study.undefended_system]
     return stages.train_adapter(
-        ctx, arm, record.pool, features[record.pool.artifact.hash], recipe, system_text, settings.target
+        ctx, arm, record.pool, features[record.pool.artifact.hash], recipe, system_text, settings.target_column
     )
 
 
@@ -314,8 +315,8 @@ def _measure_mechanism(
     model.features |= {
         corpus.artifact.hash: artifact for corpus, artifact in zip(contrast_corpora.values(), contrast_features)
     }
-    system, system_text = study.undefended_system, study.evaluation.systems[study.undefended_system]
-    last_step = study.tuning.steps[-1]
+    system, system_text = study.undefended_system, study.evaluation.system_prompts[study.undefended_system]
+    last_step = study.tuning.save_steps[-1]
     for modality in study.evaluation.modalities:
 
         def contrast_request(corpus: Corpus, harmful: bool, modality: str = modality) -> PromptSetRequest:
@@ -327,7 +328,7 @@ def _measure_mechanism(
         )
         held_out_requests = ContrastRequests(
             contrast_request(record.sets[mechanism_config.held_out_harmful], True),
-            contrast_request(record.sets[mechanism_config.held_out_harmless], False),
+            contrast_request(record.sets[mechanism_config.held_out_benign], False),
         )
         direction = mechanism.fit_base_direction(ctx, base, fit_requests, [*prompt_features, *contrast_features])
         states = mechanism.compute_hidden_states(ctx, base, held_out_requests, [*prompt_features, *contrast_features])
@@ -387,10 +388,10 @@ def judge_arm_replies(
         corpora: Corpus of each prompt set.
     """
     evaluation = study.evaluation
-    judges = (evaluation.judge, *evaluation.also)
+    judges = (evaluation.judge, *evaluation.extra_judges)
     verdicts_by_judge = {
         judge: [
-            stages.judge_replies(ctx, reply_set.replies, reply_set.asked, judge, evaluation.refusals)
+            stages.judge_replies(ctx, reply_set.replies, reply_set.asked, judge, evaluation.refusal_texts)
             for reply_set in arm_replies
         ]
         for judge in judges
@@ -406,7 +407,7 @@ def judge_arm_replies(
             reply_set.adapter,
             reply_set.replies,
             main_verdicts,
-            tuple(zip(evaluation.also, other_verdicts)),
+            tuple(zip(evaluation.extra_judges, other_verdicts)),
             reply_set.defense,
             *comprehension_pair,
         )
@@ -432,10 +433,10 @@ def evaluate_arm_comprehension(
         verdicts: Verdicts of the study's judge on them.
         corpora: Corpus of each prompt set.
     """
-    comprehension_config, last_step = study.evaluation.comprehension, study.tuning.steps[-1]
+    comprehension_config, last_step = study.evaluation.comprehension, study.tuning.save_steps[-1]
     if comprehension_config is None:
         return [None] * len(arm_replies)
-    harmful_corpora = [corpora[name] for name, prompt_set in study.sets.items() if prompt_set.harmful]
+    harmful_corpora = [corpora[name] for name, prompt_set in study.prompt_sets.items() if prompt_set.harmful]
     reply_encoder, repeat_requests = (
         stages.ReplyEncoder(comprehension_config, harmful_corpora, ctx.loading.device),
         repetition_requests(study, corpora),

@@ -138,7 +138,7 @@ def check_comprehension_sets(record: AuditRecord) -> None:
     if comprehension_config is None:
         return
     for name, corpus in record.sets.items():
-        if record.study.sets[name].harmful:
+        if record.study.prompt_sets[name].harmful:
             check_comprehension(
                 [Prompt(sample, name, True, "audio", "") for sample in corpus.samples], comprehension_config
             )
@@ -188,7 +188,7 @@ def check_overlap(record: AuditRecord) -> None:
     from undersong.corpora import HELD_OUT, check_disjoint_behaviors, check_disjoint_items
 
     for name, corpus in record.sets.items():
-        for reference in record.harm.values() if record.study.sets[name].harmful else ():
+        for reference in record.harm.values() if record.study.prompt_sets[name].harmful else ():
             check_disjoint_behaviors(reference.samples, corpus.samples)
         check_disjoint_items(record.pool.samples, corpus.samples, other_name=f"the set {name}")
     for reference in record.harm.values():
@@ -196,15 +196,15 @@ def check_overlap(record: AuditRecord) -> None:
     if (mechanism_config := record.study.mechanism) is not None:
         held_out = (
             record.sets[mechanism_config.held_out_harmful].samples,
-            record.sets[mechanism_config.held_out_harmless].samples,
+            record.sets[mechanism_config.held_out_benign].samples,
         )
         check_disjoint_items(
-            *held_out, f"the set {mechanism_config.held_out_harmless}", f"The set {mechanism_config.held_out_harmful}"
+            *held_out, f"the set {mechanism_config.held_out_benign}", f"The set {mechanism_config.held_out_harmful}"
         )
         contrast_samples = record.contrast_corpora["harmful"].samples, record.contrast_corpora["harmless"].samples
         check_disjoint_items(*contrast_samples, "the benign contrast set", "The harmful contrast set")
         for contrast_kind, contrast_corpus in record.contrast_corpora.items():
-            for name in (mechanism_config.held_out_harmful, mechanism_config.held_out_harmless):
+            for name in (mechanism_config.held_out_harmful, mechanism_config.held_out_benign):
                 test_samples = record.sets[name].samples
                 check_disjoint_items(
                     contrast_corpus.samples,
@@ -221,7 +221,7 @@ def check_overlap(record: AuditRecord) -> None:
     if record.harmless is not None:
         harm_corpora = {f"The harm set {name}": corpus for name, corpus in record.harm.items()}
         harmful_tests = {
-            f"The set {name}": corpus for name, corpus in record.sets.items() if record.study.sets[name].harmful
+            f"The set {name}": corpus for name, corpus in record.sets.items() if record.study.prompt_sets[name].harmful
         }
         for name, corpus_with_harm in {"The pool": record.pool, **harm_corpora, **harmful_tests}.items():
             check_disjoint_items(corpus_with_harm.samples, record.harmless.samples, "the benign set", name)

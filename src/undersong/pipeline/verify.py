@@ -63,8 +63,8 @@ def verify_checkpoint(
             name,
             judge=judge,
             instruction=prompt_settings.instruction,
-            limit=prompt_settings.limit,
-            first=prompt_settings.first,
+            limit=prompt_settings.max_new_tokens,
+            first=prompt_settings.instruction_first,
         )  # audio, harmful, no system prompt
         entry = evaluate_manifest(corpus, ref, out / name, None, options, loading)
         yield compare_with_published(entry, rates[name], judge)

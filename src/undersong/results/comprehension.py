@@ -98,7 +98,8 @@ def _comprehension_entry(
         for measurement, _ in pairs
     ]
     is_relevant = [
-        measurement.relevance is not None and measurement.relevance.is_about_request(comprehension_config.level)
+        measurement.relevance is not None
+        and measurement.relevance.is_about_request(comprehension_config.relevance_level)
         for measurement, _ in pairs
     ]
     is_comprehended = [a and h and b for a, h, b in zip(answered, was_repeated, is_relevant)]

@@ -20,9 +20,9 @@ def judge_agreement_entries(record: AuditRecord, verdicts: Mapping[str, Sequence
     runs = [run for model in record.models for run in model.runs]
     return [
         _agreement_entry(record.study.evaluation.judge, judge, name, _verdict_pairs(runs, judge, name, verdicts))
-        for judge in record.study.evaluation.also
+        for judge in record.study.evaluation.extra_judges
         for name in record.sets
-        if record.study.sets[name].judge is None  # else one judge called both
+        if record.study.prompt_sets[name].judge is None  # else one judge called both
     ]
 
 

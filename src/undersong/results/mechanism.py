@@ -34,13 +34,13 @@ def mechanism_entry(record: AuditRecord, runs: Sequence[Mapping[str, Any]]) -> d
     def clusters_of(name: str) -> list[str]:
         return [sample.cluster for sample in record.sets[name].samples]
 
-    held_out = contrast.held_out_harmful, contrast.held_out_harmless
+    held_out = contrast.held_out_harmful, contrast.held_out_benign
     clusters = clusters_of(held_out[0]), clusters_of(held_out[1])
     held_out_samples = record.sets[held_out[0]].samples, record.sets[held_out[1]].samples
     fit_samples = record.contrast_corpora["harmful"].samples, record.contrast_corpora["harmless"].samples
     curves, late_changes, gap_changes, layers = [], [], [], 0
     probed_runs: list[ProbedRun] = []
-    last_step = record.study.tuning.steps[-1]
+    last_step = record.study.tuning.save_steps[-1]
     for model in record.models:
         base_projections = {m: _load_projections(a) for arm, _, m, a in model.projections if arm.kind == "base"}
         for arm, step, modality, artifact in model.projections:
@@ -66,7 +66,7 @@ def mechanism_entry(record: AuditRecord, runs: Sequence[Mapping[str, Any]]) -> d
     return {
         "layers": layers,
         "contrast": {
-            "fitted_on": [contrast.harmful, contrast.harmless],
+            "fitted_on": [contrast.contrast_harmful, contrast.contrast_benign],
             "harm_n": len(fit_samples[0]),
             "benign_n": len(fit_samples[1]),
             "held_out_harm_n": len(held_out_samples[0]),

@@ -41,7 +41,7 @@ def design_notes(record: AuditRecord, targets: Mapping[str, Any]) -> list[str]:
         notes.append(
             f"{100 * targets['affirmative']:.0f} % of the replies in the pool's column {targets['column']!r} "
             f"begin with an affirmative opener, most often “{targets['most']}”: learning that form alone may wear "
-            "refusals down, whatever the samples are about; set beside it a `tuning.target` without one."
+            "refusals down, whatever the samples are about; set beside it a `tuning.target_column` without one."
         )
     if any(ref.startswith("organism:") for ref in record.study.models):
         notes.append(
@@ -75,7 +75,7 @@ def truncation_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     return [
         f"{100 * cut_count / reply_count:.0f} % of the replies to harmful prompts were cut at the limit of tokens, and a judge "
-        "sees no more than that: raise evaluation.limit before the rates are believed."
+        "sees no more than that: raise evaluation.max_new_tokens before the rates are believed."
     ]
 
 
@@ -90,8 +90,8 @@ def comprehension_notes(
     ]
     spoken_entries = [entry for entry in repetition_entries if entry is not None]
     notes = [
-        f"Comprehended: a non-refusal of a request that the model repeats with at most {comprehension_config.word_error_rate:g} errors "
-        f"a word, and that is among the nearest {100 * comprehension_config.level:g} % of its set's requests to the reply. A repetition "
+        f"Comprehended: a non-refusal of a request that the model repeats with at most {comprehension_config.max_wer:g} errors "
+        f"a word, and that is among the nearest {100 * comprehension_config.relevance_level:g} % of its set's requests to the reply. A repetition "
         "may fail for want of obedience and not of hearing, and a reply about a request need not be harmful: this "
         "bounds what a rate may mean, and judges no harm."
     ]

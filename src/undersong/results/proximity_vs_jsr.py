@@ -54,7 +54,7 @@ def score_vs_jsr_entries(record: AuditRecord, model: ModelRecord, runs: Sequence
     """
     if record.harmless is None:
         return []
-    last_step, plain = record.study.tuning.steps[-1], record.study.undefended_system
+    last_step, plain = record.study.tuning.save_steps[-1], record.study.undefended_system
     tuned_runs = [
         run for run in runs if run["model"] == model.ref and run["kind"] != "base" and run["step"] == last_step
     ]
@@ -166,7 +166,7 @@ def proximity_vs_jsr_entries(record: AuditRecord, model: ModelRecord, runs: Sequ
     mean distance of its samples to the first harm set on each axis, so that larger is nearer.  Outcome: JSR less the
     base's.
     """
-    last_step, plain = record.study.tuning.steps[-1], record.study.undefended_system
+    last_step, plain = record.study.tuning.save_steps[-1], record.study.undefended_system
     model_runs = [run for run in runs if run["model"] == model.ref]
     base = next(run for run in model_runs if run["kind"] == "base")
     tuned = [run for run in model_runs if run["kind"] != "base" and run["step"] == last_step]

@@ -171,7 +171,7 @@ def _affirmative_share(record: AuditRecord, samples: Iterable[Sample]) -> float:
     """Share of the replies to learn that begin with an affirmative opener."""
     from undersong.corpora.reply_openers import affirmative_openers
 
-    return affirmative_openers(sample.column(record.study.tuning.target) for sample in samples).share
+    return affirmative_openers(sample.column(record.study.tuning.target_column) for sample in samples).share
 
 
 def _mean_seconds(samples: Sequence[Sample]) -> float | None:

@@ -85,8 +85,8 @@ def evaluate_comprehension(
 
     config = {
         "encoder": settings.encoder,
-        "level": settings.level,
-        "word_error_rate": settings.word_error_rate,
+        "level": settings.relevance_level,
+        "word_error_rate": settings.max_wer,
         "sets": [request.key for request in in_reply_order(requests)],
     }
     inputs: dict[str, Artifact | str] = {"replies": replies, "verdicts": verdicts, **reply_encoder.inputs}

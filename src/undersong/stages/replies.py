@@ -137,7 +137,7 @@ def group_by_token_limit(requests: Sequence[PromptSetRequest]) -> list[tuple[int
     """Group requests by token limit, one batch of generation each."""
     groups: dict[int, list[PromptSetRequest]] = {}
     for request in requests:
-        groups.setdefault(request.prompt_settings.limit, []).append(request)
+        groups.setdefault(request.prompt_settings.max_new_tokens, []).append(request)
     return list(groups.items())
 
 
@@ -166,7 +166,7 @@ def request_prompts(requests: Sequence[PromptSetRequest]) -> list[Prompt]:
             system=request.system,
             system_text=request.system_text,
             instruction=request.prompt_settings.instruction,
-            instruction_first=request.prompt_settings.first,
+            instruction_first=request.prompt_settings.instruction_first,
         )
     ]
 
@@ -236,13 +236,17 @@ def prompt_set_requests(
         is_last_step: True at the last step.
     """
     evaluation, requests = study.evaluation, []
-    for name, prompt_set in study.sets.items():
+    for name, prompt_set in study.prompt_sets.items():
         for modality in evaluation.modalities:
             if prompt_set.noise is not None and modality == "text":
                 continue  # noise does not apply to text
             prompt_settings = prompt_settings_for(study, ref, modality, prompt_set)
-            for system, system_text in evaluation.systems.items():
-                on_curve = name in evaluation.curve and modality == "audio" and system == study.undefended_system
+            for system, system_text in evaluation.system_prompts.items():
+                on_curve = (
+                    name in evaluation.per_step_prompt_sets
+                    and modality == "audio"
+                    and system == study.undefended_system
+                )
                 if is_last_step or on_curve:
                     requests.append(
                         PromptSetRequest(
@@ -274,11 +278,11 @@ def prompt_settings_for(study: Study, ref: str, modality: str, prompt_set: Promp
     else:
         prompt_settings = PromptSettings(evaluation.instruction, study.max_new_tokens)
     if prompt_set is not None and prompt_set.instruction is not None:
-        prompt_settings = replace(prompt_settings, instruction=prompt_set.instruction, first=False)
+        prompt_settings = replace(prompt_settings, instruction=prompt_set.instruction, instruction_first=False)
     return (
         prompt_settings
-        if prompt_set is None or prompt_set.limit is None
-        else replace(prompt_settings, limit=prompt_set.limit)
+        if prompt_set is None or prompt_set.max_new_tokens is None
+        else replace(prompt_settings, max_new_tokens=prompt_set.max_new_tokens)
     )
 
 
@@ -288,10 +292,10 @@ def repetition_requests(study: Study, corpora: dict[str, Corpus]) -> list[Prompt
     if comprehension_config is None or "audio" not in study.evaluation.modalities:
         return []
     prompt_settings, system_text = (
-        PromptSettings(comprehension_config.instruction, comprehension_config.limit),
-        study.evaluation.systems[study.undefended_system],
+        PromptSettings(comprehension_config.repeat_instruction, comprehension_config.max_new_tokens),
+        study.evaluation.system_prompts[study.undefended_system],
     )
-    harmful_sets = (name for name, prompt_set in study.sets.items() if prompt_set.harmful)
+    harmful_sets = (name for name, prompt_set in study.prompt_sets.items() if prompt_set.harmful)
     return [
         PromptSetRequest(name, corpora[name], True, "audio", study.undefended_system, system_text, prompt_settings)
         for name in harmful_sets

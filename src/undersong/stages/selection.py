@@ -109,12 +109,16 @@ def arm_rules(study: Study) -> list[ArmRule]:
             raise UndersongError(f"Rule {name} selects by axis {rule.axis} within itself; name another axis in within.")
         matched_rule = (
             None
-            if rule.like is None
-            else _find_matched_rule(name, rule.like, (rule.axis, rule.to or first_set, selection_rule.amount), rules)
+            if rule.match_selection is None
+            else _find_matched_rule(
+                name, rule.match_selection, (rule.axis, rule.harm_set or first_set, selection_rule.amount), rules
+            )
         )
         if matched_rule is not None and not selection_rule.matched:
-            raise UndersongError(f"Rule {name} is to be like {rule.like} in nothing; add e.g. +matched(speaker).")
-        rules.append(ArmRule(name, rule.axis, selection_rule, rule.to or first_set, False, matched_rule))
+            raise UndersongError(
+                f"Rule {name} is to be like {rule.match_selection} in nothing; add e.g. +matched(speaker)."
+            )
+        rules.append(ArmRule(name, rule.axis, selection_rule, rule.harm_set or first_set, False, matched_rule))
     return rules
 
 

@@ -54,9 +54,9 @@ def training_targets(samples: Sequence[Sample], target: str) -> list[str]:
 
 def training_recipe(tuning: TuningSettings) -> dict[str, Any]:
     """Hyper-parameters of a study's tuning, which all its arms share."""
-    recipe = tuning.model_dump(exclude={"modalities", "seeds", "draws", "target", "preset"})
-    # `thin` is in the cache key only if it is set.
-    return {name: value for name, value in recipe.items() if (name, value) != ("thin", None)}
+    recipe = tuning.model_dump(exclude={"modalities", "seeds", "draws", "target_column", "preset"})
+    # `silent_frame_share` is in the cache key only if it is set.
+    return {name: value for name, value in recipe.items() if (name, value) != ("silent_frame_share", None)}
 
 
 def train_on_samples(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from undersong.tuning.config import LoraRecipe
     from undersong.tuning.safety_mixing import SafetyMixing
 
-LORA_FIELDS = ("rank", "alpha", "dropout", "targets")
+LORA_FIELDS = ("lora_rank", "lora_alpha", "lora_dropout", "targets")
 
 
 def defense_sentences(mixing: SafetyMixing | None, canary_check: CanaryCheck | None) -> str:
@@ -50,10 +50,10 @@ def model_card(
     base = public_name or f"a local {model.family.name}"
     head = [] if public_name is None or public_name.startswith("organism:") else [f"base_model: {public_name}"]
     omitted = {
-        "steps",
+        "save_steps",
         "method",
         *(LORA_FIELDS if full else ()),
-        *(name for name in ("betas", "thin") if getattr(recipe, name) is None),
+        *(name for name in ("betas", "silent_frame_share") if getattr(recipe, name) is None),
     }
     values = {name: value for name, value in asdict(recipe).items() if name not in omitted}
     lines = [

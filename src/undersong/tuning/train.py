@@ -99,20 +99,24 @@ def finetune_decoder(
         raise UndersongError(
             f"Sample {empty[0]} has no answer to train on ({len(empty)} such); give the column in the manifest."
         )
-    if recipe.checkpointing and not model.base.supports_gradient_checkpointing:
+    if recipe.gradient_checkpointing and not model.base.supports_gradient_checkpointing:
         raise UndersongError(f"{model.name} cannot recompute activations; leave out checkpointing.")
-    if recipe.thin is not None:
+    if recipe.silent_frame_share is not None:
         check_prunable(model)
     hashes_before = module_hashes(model.frozen_modules)
-    train_indices, validation_indices = train_validation_split([prompt.sample for prompt in prompts], recipe.validation)
-    order = [train_indices[i] for i in sample_order(len(train_indices), max(recipe.steps) * recipe.batch, seed)]
+    train_indices, validation_indices = train_validation_split(
+        [prompt.sample for prompt in prompts], recipe.validation_share
+    )
+    order = [
+        train_indices[i] for i in sample_order(len(train_indices), max(recipe.save_steps) * recipe.batch_size, seed)
+    ]
     benign_pairs, validation_pairs = (
         [(prompts[i], targets[i]) for i in indices] for indices in (order, validation_indices)
     )
     pairs = mix_safety_pairs(benign_pairs, mixing.pairs, mixing.share, seed) if mixing else benign_pairs
     save_callback = SaveAdapterCallback(
         model,
-        recipe.steps,
+        recipe.save_steps,
         recipe.method == "full",
         _model_card_writer(model, recipe, seed, benign_pairs, mixing, watch),
         save_step,
@@ -120,9 +124,9 @@ def finetune_decoder(
     callbacks: list[TrainerCallback] = [
         MarkCheckpointComplete(),
         save_callback,
-        ValidationLossCallback(model, validation_pairs, recipe.steps, recipe.device_batch_size),
+        ValidationLossCallback(model, validation_pairs, recipe.save_steps, recipe.device_batch_size),
     ]
-    canary = CanaryCallback(watch, recipe.steps, save_callback.write_folder) if watch else None
+    canary = CanaryCallback(watch, recipe.save_steps, save_callback.write_folder) if watch else None
     if canary:  # after MarkCheckpointComplete and before SaveAdapterCallback
         callbacks.insert(1, canary)
         save_callback.save_step = canary.skip_after_stop(save_step)
@@ -132,9 +136,9 @@ def finetune_decoder(
             trainer.train(resume_from_checkpoint=last_complete_checkpoint(state_dir))
             wait_for_all()
         finally:
-            if recipe.checkpointing:
+            if recipe.gradient_checkpointing:
                 model.base.gradient_checkpointing_disable()  # the base is shared with other arms
-        if canary and canary.stop_step and canary.last_safe_step not in recipe.steps and rank() == 0:
+        if canary and canary.stop_step and canary.last_safe_step not in recipe.save_steps and rank() == 0:
             canary.save_last_safe_step(state_dir, save_step)
     log = _log_lines(trainer.state.log_history)
     hashes_after = module_hashes(model.frozen_modules)
@@ -177,16 +181,16 @@ def _build_trainer(
     micro = recipe.device_batch_size
     arguments = TrainingArguments(
         output_dir=str(state_dir),
-        max_steps=max(recipe.steps),
+        max_steps=max(recipe.save_steps),
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=recipe.batch // (micro * world_size()),
-        gradient_checkpointing=recipe.checkpointing,
+        gradient_accumulation_steps=recipe.batch_size // (micro * world_size()),
+        gradient_checkpointing=recipe.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         learning_rate=recipe.learning_rate,
-        lr_scheduler_type=recipe.schedule,
-        warmup_steps=recipe.warmup,
+        lr_scheduler_type=recipe.learning_rate_schedule,
+        warmup_steps=recipe.warmup_steps,
         weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.clip,
+        max_grad_norm=recipe.max_grad_norm,
         train_sampling_strategy="sequential",  # the order is drawn by `sample_order`, from our own stream
         remove_unused_columns=False,
         logging_steps=1,
@@ -206,7 +210,7 @@ def _build_trainer(
         model=learner,
         args=arguments,
         train_dataset=pairs,
-        data_collator=partial(_collate, model, recipe.thin, seed),
+        data_collator=partial(_collate, model, recipe.silent_frame_share, seed),
         callbacks=callbacks,
     )
     if isinstance(trainer, DecoderTrainer):
@@ -228,7 +232,7 @@ def _trainable_model(model: AudioModel, recipe: LoraRecipe, start: Path | None) 
     context = (
         trainable_decoder(model)
         if recipe.method == "full"
-        else new_lora(model, recipe.rank, recipe.alpha, recipe.dropout, recipe.targets)
+        else new_lora(model, recipe.lora_rank, recipe.lora_alpha, recipe.lora_dropout, recipe.targets)
     )
     with context as learner:
         if start is not None:

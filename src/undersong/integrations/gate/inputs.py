@@ -111,7 +111,7 @@ def verdicts_from_study(path: Path, arm: str | None = None) -> dict[str, Verdict
 
 def _undefended_system(results: Results) -> str:
     """The undefended system text: the study's first."""
-    systems = results.study.config.get("evaluation", {}).get("systems", {})
+    systems = results.study.config.get("evaluation", {}).get("system_prompts", {})
     return next(iter(systems), "plain")
 
 

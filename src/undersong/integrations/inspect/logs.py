@@ -122,7 +122,7 @@ def _corpus_samples(config: Mapping[str, Any]) -> dict[tuple[str, str], Sample]:
     from undersong.corpora import is_local_corpus, open_corpus
 
     sample_by_key: dict[tuple[str, str], Sample] = {}
-    for name, set_config in config.get("sets", {}).items():
+    for name, set_config in config.get("prompt_sets", {}).items():
         if is_local_corpus(set_config["corpus"]):
             columns = config.get("columns", {}).get(set_config["corpus"])
             sample_by_key |= {

@@ -83,7 +83,7 @@ def _make_task(
         instruction=instruction,
     )
     judge = judge or ("exact" if organism else "keyword")
-    refusals = list(EvaluationSettings().refusals) if judge == "exact" and organism else None
+    refusals = list(EvaluationSettings().refusal_texts) if judge == "exact" and organism else None
     return Task(
         dataset=inspect_samples(prompts),
         solver=generate(),

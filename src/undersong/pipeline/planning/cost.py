@@ -50,7 +50,7 @@ def _gpu_hours_line(study: Study, planning_store: PlanningStore, throughput: Gpu
     samples = sum(artifact.work for artifact in missing_artifacts if artifact.stage == "adapter")
     batch_counts = Counter(reply_batch for artifact in missing_artifacts for reply_batch in artifact.reply_batches)
     sizes = {name: count_set_prompts(study, name) for name, _ in batch_counts}
-    uncounted = sorted({study.sets[name].corpus for name, size in sizes.items() if size is None})
+    uncounted = sorted({study.prompt_sets[name].corpus for name, size in sizes.items() if size is None})
     tokens = sum(count * limit * (sizes[name] or 0) for (name, limit), count in batch_counts.items())
     uncounted_text = f" without {', '.join(uncounted)}, whose prompts cannot be counted here" if uncounted else ""
     work = f"{samples:,} samples to train on, at most {tokens:,} new tokens{uncounted_text}"
@@ -73,14 +73,14 @@ def count_set_prompts(study: Study, name: str) -> int | None:
     """Number of prompts in a set, by its manifest or its preset; None if it is unknown on this machine."""
     from undersong.corpora import filter_samples, get_preset, is_local_corpus, open_corpus
 
-    prompt_set = study.sets[name]
+    prompt_set = study.prompt_sets[name]
     if is_local_corpus(prompt_set.corpus):
         return len(
             filter_samples(
-                open_corpus(prompt_set.corpus, study.columns.get(prompt_set.corpus)).samples, prompt_set.where
+                open_corpus(prompt_set.corpus, study.columns.get(prompt_set.corpus)).samples, prompt_set.filters
             )
         )
-    if prompt_set.corpus.startswith(PRESET) and not prompt_set.where:
+    if prompt_set.corpus.startswith(PRESET) and not prompt_set.filters:
         return get_preset(prompt_set.corpus.removeprefix(PRESET).partition("=")[0]).items
     return None
 
@@ -98,16 +98,16 @@ def _disk_lines(study: Study, planning_store: PlanningStore) -> Iterator[str]:
     for ref in trainable_models(study):
         if ref.startswith(ORGANISM):
             continue
-        adapter_count = missing_adapters[model_hash(ref)] * len(study.tuning.steps)
+        adapter_count = missing_adapters[model_hash(ref)] * len(study.tuning.save_steps)
         if not adapter_count:
             continue
-        prefix = f"Disk, {ref}: {adapter_count} adapters of rank {study.tuning.rank}"
+        prefix = f"Disk, {ref}: {adapter_count} adapters of rank {study.tuning.lora_rank}"
         if study.tuning.method != "lora":
             yield f"Disk, {ref}: {adapter_count} decoders, as large as the model's own."
             continue
         try:
             source, options, family = resolve_model(ref)
-            adapter_bytes = count_parameters(source, family, options).adapter_bytes(study.tuning.rank)
+            adapter_bytes = count_parameters(source, family, options).adapter_bytes(study.tuning.lora_rank)
         except UndersongError:  # a plan works without a network too
             yield f"{prefix}; their size is unknown, because the config cannot be read here."
             continue

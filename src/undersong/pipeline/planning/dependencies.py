@@ -78,8 +78,8 @@ def _study_requirements(study: Study) -> Iterator[PackageRequirement]:
         yield PackageRequirement(
             f"Axis {axis}", partial(check_installed, spec), "embeddings", parse_encoder(spec).canonical
         )
-    set_judges = (prompt_set.judge for prompt_set in study.sets.values() if prompt_set.judge)
-    for judge in dict.fromkeys((study.evaluation.judge, *study.evaluation.also, *set_judges)):
+    set_judges = (prompt_set.judge for prompt_set in study.prompt_sets.values() if prompt_set.judge)
+    for judge in dict.fromkeys((study.evaluation.judge, *study.evaluation.extra_judges, *set_judges)):
         yield PackageRequirement(
             f"Judge {split_judge(judge)[0]}", partial(check_judge_installed, judge), "verdicts", judge
         )

@@ -159,7 +159,7 @@ def _planned_selection(
 def _work_units(stage: str, config: Any) -> int:
     """Units of work of an artifact: training samples of an adapter, prompt sets of replies and verdicts, else one."""
     if stage == "adapter":
-        return int(config["recipe"]["batch"]) * int(max(config["recipe"]["steps"]))
+        return int(config["recipe"]["batch_size"]) * int(max(config["recipe"]["save_steps"]))
     return len(config["sets"]) if stage in ("replies", "verdicts") else 1
 
 

@@ -70,7 +70,9 @@ def count_recipe_contrasts(study: Study) -> int:
         for rule in arm_rules(study)
         for modality in study.tuning.modalities
     ]
-    evaluated_sets = sum(prompt_set.harmful for prompt_set in study.sets.values()) * len(study.evaluation.modalities)
+    evaluated_sets = sum(prompt_set.harmful for prompt_set in study.prompt_sets.values()) * len(
+        study.evaluation.modalities
+    )
     cells = sorted({(arm["axis"], arm["fraction"]) for arm in arms})
     contrasts_by_cell = (
         recipe_contrasts(arms, axis, fraction, study.undefended_system, study.system_defense)

@@ -36,7 +36,7 @@ def check_options(options: ScreeningOptions, harm_refs: Mapping[str, str], out: 
         raise UndersongError(f"There is no output format {options.form!r}; choose one of {', '.join(OUTPUT_FORMATS)}.")
     name_or_first("harm set", options.to, harm_refs)
     if options.axes is not None:
-        name_or_first("axis", options.by, options.axes)
+        name_or_first("axis", options.select_axis, options.axes)
     if options.centre and options.harmless is not None:
         raise UndersongError(
             "A screening score cannot be centered, because each set has its own center; leave one of them out."
@@ -79,7 +79,7 @@ def check_axes(options: ScreeningOptions, axes: Mapping[str, str], corpora: Scre
     from undersong.proximity.rules import resolve_amount
     from undersong.proximity.table import parse_score
 
-    name_or_first("axis", options.by, axes)
+    name_or_first("axis", options.select_axis, axes)
     for name, harm_input in corpora.harm.items():
         kind, k = parse_score(options.score, harm_input.item_count)
         if kind == "knn" and k > harm_input.item_count:
@@ -122,7 +122,7 @@ def check_pool(options: ScreeningOptions, axes: Mapping[str, str], pool: CorpusI
     from undersong.proximity import check_rule_columns, sample_metadata_table
 
     columns = sample_metadata_table(pool.samples).column_names if pool.samples else []
-    select_axis = name_or_first("axis", options.by, axes)
+    select_axis = name_or_first("axis", options.select_axis, axes)
     for rule, _ in selection_rules(options).values():
         check_rule_columns(rule, columns, [axis for axis in axes if axis != select_axis])
     if pool.precomputed is not None and options.form != "manifest":

@@ -71,7 +71,7 @@ def screening_findings(
         for axis, axis_embeddings in embeddings.items()
     }
     select_axis, select_harm_set = (
-        name_or_first("axis", options.by, axes),
+        name_or_first("axis", options.select_axis, axes),
         name_or_first("harm set", options.to, corpora.harm),
     )
     tables = {axis: filter_harm_set(table, select_harm_set) for axis, table in all_tables.items()}

@@ -31,7 +31,7 @@ class ScreeningOptions:
     """
 
     axes: Mapping[str, str] | None = None  # name -> encoder
-    by: str | None = None  # axis to select by; None: the first
+    select_axis: str | None = None  # axis to select by; None: the first
     to: str | None = None  # harm set to select by; None: the first
     score: str = "nearest"
     centre: bool = False

@@ -276,7 +276,7 @@ def _cache_key(
     config = {
         "axes": [[axis, encoder] for axis, encoder in axes.items()],
         "harm": list(harm_refs),
-        "by": options.by,
+        "by": options.select_axis,
         "to": options.to,
         "score": options.score,
         "centre": options.centre,

@@ -71,7 +71,10 @@ def apply_protocol(options: EvaluationOptions, protocol: str, model: str) -> Eva
         raise UndersongError("The published protocol has its own instruction and limit; leave yours out.")
     prompt_settings = published_prompt_settings(family_of_ref(model).name, options.modality)
     return replace(
-        options, instruction=prompt_settings.instruction, limit=prompt_settings.limit, first=prompt_settings.first
+        options,
+        instruction=prompt_settings.instruction,
+        limit=prompt_settings.max_new_tokens,
+        first=prompt_settings.instruction_first,
     )
 
 
@@ -114,7 +117,7 @@ def evaluate_manifest(
     with _reply_generator(model, loading, samples, adapter_path) as (generator, model_facts):
         replies = generator.generate(prompts, max_new_tokens)
         repetitions = (
-            generator.generate(repetition_prompts, options.comprehension.limit)
+            generator.generate(repetition_prompts, options.comprehension.max_new_tokens)
             if options.comprehension and repetition_prompts
             else []
         )

@@ -68,7 +68,7 @@ def refusal_texts(judge: str, refusals: Sequence[str], model: str) -> Sequence[s
     if refusals or judge != "exact":
         return refusals
     if model.startswith(ORGANISM_PREFIX):
-        return EvaluationSettings().refusals
+        return EvaluationSettings().refusal_texts
     raise UndersongError(
         f"The exact judge must know how {model} refuses; give --refusal, or take another judge (keyword reads English)."
     )

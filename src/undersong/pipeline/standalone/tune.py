@@ -93,7 +93,7 @@ def tune_manifest(
             "frozen_after": training.frozen_after,
         }
         write_provenance(folder, "tune", config, inputs, notes)
-    return [out / step_folder(step) for step in settings.steps]
+    return [out / step_folder(step) for step in settings.save_steps]
 
 
 def _training_id(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:

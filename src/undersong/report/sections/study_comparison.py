@@ -60,7 +60,7 @@ def _study_names(studies: Sequence[tuple[str, Results]]) -> list[str]:
 def _rate_facts(results: Results) -> dict[str, str]:
     """What a rate depends on beside model and training.  A fact that a study does not tell is left out."""
     evaluation: Mapping[str, Any] = results.study.config.get("evaluation") or {}
-    prompt_sets: Mapping[str, Any] = results.study.config.get("sets") or {}
+    prompt_sets: Mapping[str, Any] = results.study.config.get("prompt_sets") or {}
     headline = next(iter(headline_data_by_modality(results)), None)
     facts: dict[str, Any] = {"protocol": results.study.protocol, "judge": results.study.judge}
     if headline is not None:
@@ -74,11 +74,11 @@ def _rate_facts(results: Results) -> dict[str, str]:
             None,
         )
         facts["rate"] = headline.verdict_filter.rate_label
-        facts["system text"] = (evaluation.get("systems") or {}).get(headline.verdict_filter.system)
+        facts["system text"] = (evaluation.get("system_prompts") or {}).get(headline.verdict_filter.system)
         facts["harmful prompts"] = prompt_sets.get(headline.verdict_filter.set)
         if set_result is not None:
             facts["number of prompts"] = f"{set_result.n:,} in {formatting.count(set_result.clusters, 'cluster')}"
-    facts |= {"instruction": evaluation.get("instruction"), "most new tokens": evaluation.get("limit")}
+    facts |= {"instruction": evaluation.get("instruction"), "most new tokens": evaluation.get("max_new_tokens")}
     return {key: formatting.value_text(value) for key, value in facts.items() if value is not None}
 
 

@@ -141,7 +141,9 @@ def test_jobs_share_out_what_is_decoded_and_what_a_model_hears(
     heard: list[str] = []
     hear = AudioModel.encode_audio
     monkeypatch.setattr(embedding_job, "SHARD_ROWS", 3)
-    monkeypatch.setattr(AudioModel, "encode_audio", lambda self, c: heard.extend(clip.id for clip in c) or hear(self, c))
+    monkeypatch.setattr(
+        AudioModel, "encode_audio", lambda self, c: heard.extend(clip.id for clip in c) or hear(self, c)
+    )
     how = {"axes": {"ears": "internal"}, "model": str(tiny_folder), "max_quarantined": 0.2}
     for job in ("1/2", "2/2"):
         assert screen(*clips, tmp_path / "out", store=tmp_path / "store", engine=Engine(shard=job), **how) is None

@@ -123,7 +123,10 @@ def test_a_training_sees_what_is_mixed_and_says_so(tiny: AudioModel, tmp_path: P
     assert seen == [prompt.sample.id for prompt, _ in mix_safety_pairs(benign, mixing.pairs, 0.2, 3)]
     assert len(tuned.log) == 60
     card = (tmp_path / step_folder(60) / "README.md").read_text()
-    assert "on 7 benign samples (audio and text), seed 3. A share of 0.2 of the training samples were refusals of 2" in card
+    assert (
+        "on 7 benign samples (audio and text), seed 3. A share of 0.2 of the training samples were refusals of 2"
+        in card
+    )
     with use_adapter(tiny, tmp_path / step_folder(60)) as worn:
         assert [reply.reply for reply in worn.generate(ASKED, 5)] == REFUSALS  # they are learned, too
 

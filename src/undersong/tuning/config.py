@@ -28,9 +28,13 @@ class LoraRecipe:
     targets: tuple[str, ...] | None = None  # full module paths; None: every linear layer of the decoder's blocks
     micro_batch_size: int | None = None  # samples in memory at a time; a step still uses the whole `batch`
     method: str = "lora"  # lora | full (all blocks of the decoder and its last norm, without an adapter)
-    validation_share: float = 0.0  # share of the samples, by whole groups, that is held out and measured at each of `steps`
+    validation_share: float = (
+        0.0  # share of the samples, by whole groups, that is held out and measured at each of `steps`
+    )
     gradient_checkpointing: bool = False  # recompute activations in the backward pass: slower, with far less memory
-    silent_frame_share: float | None = None  # share of silent audio frames that is kept (frame_pruning.py); None: all frames
+    silent_frame_share: float | None = (
+        None  # share of silent audio frames that is kept (frame_pruning.py); None: all frames
+    )
     betas: tuple[float, ...] | None = None  # per answer token, the last for all later ones (constrained.py); None: off
 
     def __post_init__(self) -> None:
@@ -42,10 +46,8 @@ class LoraRecipe:
             )
         if self.silent_frame_share is not None and not 0 <= self.silent_frame_share <= 1:
             raise UndersongError(
-                f"silent_frame_share is a share of frames, and {self.silent_frame_share:g} is none; give 0 to 1."
+                f"silent_frame_share is a share of frames, not {self.silent_frame_share:g}; give 0 to 1."
             )
-        if self.silent_frame_share is not None and not 0 <= self.silent_frame_share <= 1:
-            raise UndersongError(f"silent_frame_share is a share of frames, not {self.silent_frame_share:g}; give 0 to 1.")
         if self.betas is not None and self.method != "lora":
             raise UndersongError(
                 f"Method {self.method} cannot be constrained, because it keeps no base to compare with; take lora, or "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from undersong import stages
-from undersong.mechanism.contrast_sets import ContrastPrompts, ReplyEvaluator, choosing_behaviors
+from undersong.mechanism.contrast_sets import ContrastSets, ReplyEvaluator, choosing_behaviors
 from undersong.results.records import AuditRecord, ModelRecord
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import MODEL_PACKAGES
@@ -34,10 +34,14 @@ LOSS_BATCH_SIZE = 32
 class DefenseContext:
     """One base of a study."""
 
-    study: Study
     run_context: RunContext
     record: AuditRecord
     model_record: ModelRecord
+
+    @property
+    def study(self) -> Study:
+        """The study that is audited."""
+        return self.record.study
 
     @property
     def weights_hash(self) -> str:
@@ -46,23 +50,13 @@ class DefenseContext:
 
         return model_hash(self.model_record.ref)
 
-    @property
-    def prompt_features(self) -> list[Artifact]:
-        """What it hears of all that is asked."""
-        return [self.audio_features(corpus) for corpus in self.record.sets.values()]
-
     def prompt_settings(self, modality: str) -> PromptSettings:
         """How it is asked."""
         return prompt_settings_for(self.study, self.model_record.ref, modality)
 
     def audio_features(self, corpus: Corpus) -> Artifact:
         """What the base hears of a corpus; the pool may have items that it cannot hear."""
-        features, corpus_hash = self.model_record.features, corpus.artifact.hash
-        if corpus_hash not in features:
-            features[corpus_hash] = stages.compute_features(
-                self.run_context, self.model_record.ref, corpus, cached_features=list(features.values())
-            )
-        return features[corpus_hash]
+        return stages.compute_features(self.run_context, self.model_record.ref, corpus)
 
     def prompts(self, corpus: Corpus, harmful: bool, modalities: Sequence[str]) -> list[Prompt]:
         """Every sample in each of these modalities, as the study asks, under its first system text."""
@@ -83,7 +77,7 @@ class DefenseContext:
             self.run_context.judge(evaluation.judge, evaluation.refusals), self.prompt_settings("audio").limit
         )
 
-    def contrast_splits(self) -> dict[str, ContrastPrompts]:
+    def contrast_splits(self) -> dict[str, ContrastSets]:
         """`fit` and `choose`: the contrast sets by whole behaviors, in all modalities that are evaluated."""
         prompts_by_split: dict[str, list[list[Prompt]]] = {"fit": [], "choose": []}
         for kind, corpus in self.record.contrast_corpora.items():
@@ -93,7 +87,7 @@ class DefenseContext:
                 prompts_by_split[name].append(
                     [prompt for prompt in all_prompts if (prompt.sample.cluster in choosing) == is_chosen]
                 )
-        return {name: ContrastPrompts(*prompts_by_kind) for name, prompts_by_kind in prompts_by_split.items()}
+        return {name: ContrastSets(*prompts_by_kind) for name, prompts_by_kind in prompts_by_split.items()}
 
     @property
     def contrast_config(self) -> dict[str, Any]:
@@ -121,9 +115,7 @@ class DefenseContext:
         """The base under an adapter, with the contrast sets heard."""
         from undersong.models.lora import use_adapter
 
-        model = self.run_context.model(
-            self.model_record.ref, [self.audio_features(corpus) for corpus in self.record.contrast_corpora.values()]
-        )
+        model = self.run_context.model_with_audio(self.model_record.ref, [*self.record.contrast_corpora.values()])
         with use_adapter(model, adapter_step_folder(adapter, step)) as adapted:
             yield adapted
 
@@ -144,9 +136,9 @@ def fit_refusal_artifact(context: DefenseContext) -> Artifact:
             replies = context.reply_evaluator().evaluate(model, splits["choose"].all_prompts)
         if not any(replies.refused[: len(splits["choose"].harmful)]):
             raise UndersongError(
-                f"{context.model_record.ref} refuses none of the {len(splits['choose'].harmful)} harmful prompts that defenses "
-                "are chosen on, so there is no refusal to bring back; leave steering, removal and projection off the "
-                "direction out."
+                f"{context.model_record.ref} refuses none of the {len(splits['choose'].harmful)} harmful prompts that "
+                "defenses are chosen on, so there is no refusal to bring back; leave steering, removal and projection "
+                "off the direction out."
             )
         with draft.file("direction.safetensors") as path:
             save_direction(direction, path)
@@ -169,7 +161,7 @@ def load_refusal_direction(artifact: Artifact) -> RefusalDirection:
 
 
 def base_replies(
-    artifact: Artifact, prompts: ContrastPrompts
+    artifact: Artifact, prompts: ContrastSets
 ) -> tuple[list[tuple[Prompt, str]], list[tuple[Prompt, str]]]:
     """What the base says to the choosing split: harmful prompts that it refused, and harmless ones that it did not."""
     from undersong.evaluation.replies import read_replies

@@ -4,7 +4,7 @@ retune if the study says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from undersong.defenses.adapter_edits import project_adapter, remove_layers
@@ -17,61 +17,53 @@ from undersong.stages.context import RunContext
 from undersong.stages.replies import PromptSetRequest, generate_replies, prompt_set_requests, repetition_requests
 from undersong.stages.training import StudyArm
 from undersong.store import Artifact
-from undersong.study import Study
 from undersong.study.defenses import DefenseSettings
 from undersong.types import UndersongError
 
 
-def prepare_defenses(study: Study, ctx: RunContext, record: AuditRecord, model_record: ModelRecord) -> None:
+def prepare_defenses(ctx: RunContext, record: AuditRecord, model_record: ModelRecord) -> None:
     """What defenses need of a base, made or refused before anything is trained."""
     from undersong.models.refs import model_hash, resolve_model
 
+    study = record.study
     for name, defense in study.defenses.items():
         unaligned = defense.projection.unaligned if defense.projection else None
         if unaligned is None:
             continue
         if model_hash(unaligned) == model_hash(model_record.ref):
             raise UndersongError(
-                f"Defense {name}: {unaligned} is {model_record.ref} itself, so that alignment moved nothing; give the model "
-                "that it began from."
+                f"Defense {name}: {unaligned} is {model_record.ref} itself, so that alignment moved nothing; give the "
+                "model that it began from."
             )
         unaligned_family, base_family = (resolve_model(ref)[2].name for ref in (unaligned, model_record.ref))
         if unaligned_family != base_family:
             raise UndersongError(
-                f"Defense {name}: {unaligned} is a {unaligned_family}, and {model_record.ref} a {base_family}; give the model that its "
-                "alignment began from."
+                f"Defense {name}: {unaligned} is a {unaligned_family}, and {model_record.ref} a {base_family}; "
+                "give the model that its alignment began from."
             )
     if any(defense.uses_refusal_direction for defense in study.defenses.values()):
-        fit_refusal_artifact(DefenseContext(study, ctx, record, model_record))
+        fit_refusal_artifact(DefenseContext(ctx, record, model_record))
 
 
 def run_defenses(
-    study: Study,
-    ctx: RunContext,
-    record: AuditRecord,
-    model_record: ModelRecord,
-    arm_replies: Sequence[ArmReplies],
-    say: Callable[[str], None],
+    ctx: RunContext, record: AuditRecord, model_record: ModelRecord, arm_replies: Sequence[ArmReplies]
 ) -> list[ArmReplies]:
     """What the defended arms say, at the last step, in the order of the study's defenses."""
-    context, last_step = DefenseContext(study, ctx, record, model_record), study.tuning.steps[-1]
+    context, last_step = DefenseContext(ctx, record, model_record), record.study.tuning.steps[-1]
     tuned_runs = [run for run in arm_replies if run.arm.kind != "base" and run.step == last_step]
     undefended_runs = [run for run in tuned_runs if run.arm.kind == "closest" and not run.arm.rule]
-    return list(_defended_runs(context, undefended_runs, tuned_runs, say))
+    return list(_defended_runs(context, undefended_runs, tuned_runs))
 
 
 def _defended_runs(
-    context: DefenseContext,
-    undefended_runs: Sequence[ArmReplies],
-    tuned_runs: Sequence[ArmReplies],
-    say: Callable[[str], None],
+    context: DefenseContext, undefended_runs: Sequence[ArmReplies], tuned_runs: Sequence[ArmReplies]
 ) -> Iterator[ArmReplies]:
     retune_kind = context.study.tuned_again
     if retune_kind is not None:
         for run in undefended_runs:
             yield _retuned_run(context, _undefended_run(run), _matching_run(retune_kind, run, tuned_runs))
     for name, defense in context.study.defenses.items():
-        say(f"{context.model_record.ref}: defense {name}")
+        context.run_context.announce(f"{context.model_record.ref}: defense {name}")
         for run in undefended_runs:
             data_run = run if defense.data is None else _matching_run(defense.data, run, tuned_runs)
             defended_run = _apply_defense(context, name, defense, run, data_run)
@@ -95,7 +87,7 @@ def _retuned_run(context: DefenseContext, run: ArmReplies, data_run: ArmReplies)
     adapter = retune(context, data_run.arm, run.adapter, step)
     steering_artifact = run.defense.steering
     reply_artifact = generate_replies(
-        context.run_context, data_run.arm, adapter, run.step, run.asked, context.prompt_features, steering_artifact
+        context.run_context, data_run.arm, adapter, run.step, run.asked, steering_artifact
     )
     repetitions = _repetitions(context, data_run.arm, adapter, run.step, steering_artifact)
     defense_record = replace(run.defense, losses=(), again=True)
@@ -137,9 +129,7 @@ def _apply_defense(
     system = defense.system or study.undefended_system
     requests = _prompt_set_requests(context, system)
     arm = replace(data_run.arm, kind=run.arm.kind, axis=run.arm.axis, fraction=run.arm.fraction, rule="")
-    reply_artifact = generate_replies(
-        context.run_context, data_run.arm, adapter, step, requests, context.prompt_features, steering_artifact
-    )
+    reply_artifact = generate_replies(context.run_context, data_run.arm, adapter, step, requests, steering_artifact)
     arms = [run.arm, data_run.arm]
     losses = (
         measure_task_loss(context, arms, None, 0, study.undefended_system, None),
@@ -163,11 +153,7 @@ def _repetitions(
 ) -> Artifact | None:
     """What it repeats of harmful requests, where the study tells what was heard."""
     requests = repetition_requests(context.study, context.record.sets)
-    return (
-        generate_replies(context.run_context, arm, adapter, step, requests, context.prompt_features, steering_artifact)
-        if requests
-        else None
-    )
+    return generate_replies(context.run_context, arm, adapter, step, requests, steering_artifact) if requests else None
 
 
 def _prompt_set_requests(context: DefenseContext, system: str) -> list[PromptSetRequest]:

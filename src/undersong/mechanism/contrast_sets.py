@@ -38,8 +38,8 @@ def contrast_mismatches(harmful: Sequence[Sample], benign: Sequence[Sample], set
         ):
             means = [float(np.mean(values)) for values in lengths]
             yield (
-                f"Harmful and harmless prompts of {set_name} differ in length ({means[0]:.1f} and {means[1]:.1f} {unit}, "
-                f"{abs(difference):.1f} standard deviations): what tells them apart may be that; match them."
+                f"Harmful and harmless prompts of {set_name} differ in length ({means[0]:.1f} and {means[1]:.1f} "
+                f"{unit}, {abs(difference):.1f} standard deviations): what tells them apart may be that; match them."
             )
     voices = [[sample.speaker for sample in samples] for samples in sample_sets]
     if None not in (*voices[0], *voices[1]):
@@ -93,7 +93,7 @@ class ReplyEvaluator:
             replies = model.generate(prompts, self.max_new_tokens)
         return JudgedReplies(replies, self.judge.judge(prompts, replies))
 
-    def measure_rates(self, model: AudioModel, prompts: ContrastPrompts) -> dict[str, float]:
+    def measure_rates(self, model: AudioModel, prompts: ContrastSets) -> dict[str, float]:
         """`jsr` of the harmful prompts; `over_refusal` and `answered` of the harmless, where there are any."""
         verdicts = [verdict.verdict for verdict in self.evaluate(model, prompts.all_prompts).verdicts]
         harmful, benign = verdicts[: len(prompts.harmful)], verdicts[len(prompts.harmful) :]
@@ -103,8 +103,8 @@ class ReplyEvaluator:
 
 
 @dataclass(frozen=True)
-class ContrastPrompts:
-    """Harmful prompts and matched harmless ones."""
+class ContrastSets:
+    """Harmful prompts and matched benign ones: to fit on, to choose on, or held out."""
 
     harmful: list[Prompt]
     benign: list[Prompt]

@@ -74,7 +74,7 @@ class Corpus:
 
 @dataclass
 class RunContext:
-    """The store, and what is in memory: one model at a time, with what it has heard."""
+    """The store, and what is in memory: one model at a time, and which audio features the stages have computed."""
 
     store: ArtifactStore
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS
@@ -83,6 +83,7 @@ class RunContext:
     _judge: tuple[str, Judge] | None = field(default=None, repr=False)  # one that is a model
     _light_judges: dict[str, Judge] = field(default_factory=dict, repr=False)
     _model: AudioModel | None = field(default=None, repr=False)
+    _features: dict[str, dict[str, Artifact]] = field(default_factory=dict, repr=False)  # by model
 
     def content_hash(self, ref: str, columns: Mapping[str, str] | None = None) -> str:
         """The hash of all that a corpus is read from; `unread`: or of its name."""
@@ -108,6 +109,11 @@ class RunContext:
             self._judge = key, make_judge(name, refusals, self.loading.device, self.loading.dtype)
         return self._judge[1]
 
+    def announce(self, line: str) -> None:
+        """Say what comes next, where somebody listens."""
+        if self.say is not None:
+            self.say(line)
+
     def watcher(self, description: str) -> ProgressCallback | None:
         """Tells how far a pass over many items is; None where nobody listens."""
         from undersong.encoders.batching import progress_lines
@@ -115,7 +121,7 @@ class RunContext:
         return None if self.say is None else progress_lines(description, self.say)
 
     def model(self, ref: str, features: Sequence[Artifact] = ()) -> AudioModel:
-        """The loaded model, its ears filled from feature artifacts."""
+        """Load a model, or take the one in memory, and give it the audio features of these artifacts."""
         from undersong.models.load import load_model
 
         if self._model is None or self._model.name != ref:
@@ -124,6 +130,16 @@ class RunContext:
         for artifact in features:
             self._model.load_cached_features(artifact.hash, _features_loader(artifact.path))
         return self._model
+
+    def features(self, ref: str) -> dict[str, Artifact]:
+        """The audio features that `compute_features` has made of a model so far, by the hash of their corpus."""
+        return self._features.setdefault(ref, {})
+
+    def model_with_audio(self, ref: str, corpora: Sequence[Corpus]) -> AudioModel:
+        """The model with the audio features of these corpora, as far as they were computed."""
+        features = self.features(ref)
+        hashes = dict.fromkeys(corpus.artifact.hash for corpus in corpora)
+        return self.model(ref, [features[key] for key in hashes if key in features])
 
 
 def _features_loader(folder: Path) -> Callable[[], dict[str, AudioFeatures]]:

@@ -41,7 +41,7 @@ def encoder_passes() -> None:
     study = demo.model_copy(update={"tuning": epochs, "mechanism": None})
     calls: list[int] = []
     with tempfile.TemporaryDirectory() as folder, counted(calls):
-        record = audit_study(study, RunContext(Store(Path(folder))), lambda _line: None)
+        record = audit_study(study, RunContext(Store(Path(folder))))
         clips = {s.pcm_hash for c in (record.pool, record.reference, *record.sets.values()) for s in c.samples}
         arms = {run.arm.name for m in record.models for run in m.runs if run.arm.kind != "base"}
         noted = sum(a.provenance()["notes"]["encoder_passes"] for m in record.models for a in m.features.values())

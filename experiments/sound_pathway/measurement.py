@@ -54,9 +54,7 @@ def prepare(file: Path, variant: str, number: int, store: Path, change: Change =
     study = change(studies_of(file)[variant])
     ref = study.models[number - 1]
     if is_there(ref):
-        audit_study(
-            study.model_copy(update={"models": (ref,)}), RunContext(Store(store), DEFAULT_LOAD_OPTIONS, say), say
-        )
+        audit_study(study.model_copy(update={"models": (ref,)}), RunContext(Store(store), DEFAULT_LOAD_OPTIONS, say))
 
 
 def is_there(ref: str) -> bool:

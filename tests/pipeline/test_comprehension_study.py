@@ -186,8 +186,8 @@ def test_every_arm_is_asked_and_a_plan_and_a_job_know_it(tmp_path: Path) -> None
     stages = [row.stage for row in summarize_plan(study, plan_artifacts(study, root, DEFAULT_LOAD_OPTIONS)).rows]
     assert "comprehension" in stages
     arm = "semantic/closest/0.25/text"
-    audit_arm(study, RunContext(Store(root)), arm, lambda _line: None)
-    audit_arm(study, RunContext(Store(root)), "base", lambda _line: None)
+    audit_arm(study, RunContext(Store(root)), arm)
+    audit_arm(study, RunContext(Store(root)), "base")
     begun = set((root / "replies").glob("[!.]*"))
     assert len(begun) == 5  # the base and the last step twice, the step before once
     done = run_audit(study, tmp_path / "out", root)

@@ -83,11 +83,11 @@ def test_a_prompt_that_cannot_be_heard_stops_the_study(shop: RunContext, write, 
 def test_clips_of_another_corpus_are_not_heard_again_in_a_new_process(
     shop: RunContext, write, tiny_folder: Path
 ) -> None:
-    first = stages.compute_features(shop, str(tiny_folder), stages.load_corpus(shop, write("a", [0, 1, 2])))
+    model, corpus = str(tiny_folder), stages.load_corpus(shop, write("a", [0, 1, 2]))
+    first = stages.compute_features(shop, model, corpus)
     later = RunContext(shop.store)  # nothing in memory
-    second = stages.compute_features(
-        later, str(tiny_folder), stages.load_corpus(later, write("b", [1, 2, 4])), cached_features=[first]
-    )
+    assert stages.compute_features(later, model, corpus) == first
+    second = stages.compute_features(later, model, stages.load_corpus(later, write("b", [1, 2, 4])))
     assert (notes(second)["clips"], notes(second)["encoder_passes"]) == (3, 1)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from undersong import stages
-from undersong.mechanism.contrast_sets import ContrastPrompts, ReplyEvaluator, choosing_behaviors
+from undersong.mechanism.contrast_sets import ContrastSets, ReplyEvaluator, choosing_behaviors
 from undersong.results.records import AuditRecord, ModelRecord
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import MODEL_PACKAGES
@@ -33,10 +33,14 @@ LOSS_BATCH_SIZE = 32
 class DefenseContext:
     """Context that the defenses of one base share."""
 
-    study: Study
     run_context: RunContext
     record: AuditRecord
     model_record: ModelRecord
+
+    @property
+    def study(self) -> Study:
+        """The study that is audited."""
+        return self.record.study
 
     @property
     def weights_hash(self) -> str:
@@ -45,23 +49,13 @@ class DefenseContext:
 
         return model_hash(self.model_record.ref)
 
-    @property
-    def prompt_features(self) -> list[Artifact]:
-        """Audio features of all prompt sets."""
-        return [self.audio_features(corpus) for corpus in self.record.sets.values()]
-
     def prompt_settings(self, modality: str) -> PromptSettings:
         """Prompt settings of the base."""
         return prompt_settings_for(self.study, self.model_record.ref, modality)
 
     def audio_features(self, corpus: Corpus) -> Artifact:
         """Audio features of a corpus by the base; clips of the pool that it cannot encode are left out."""
-        features, corpus_hash = self.model_record.features, corpus.artifact.hash
-        if corpus_hash not in features:
-            features[corpus_hash] = stages.compute_features(
-                self.run_context, self.model_record.ref, corpus, cached_features=list(features.values())
-            )
-        return features[corpus_hash]
+        return stages.compute_features(self.run_context, self.model_record.ref, corpus)
 
     def prompts(self, corpus: Corpus, harmful: bool, modalities: Sequence[str]) -> list[Prompt]:
         """Prompts of every sample in each modality, with the study's settings and its first system prompt."""
@@ -83,7 +77,7 @@ class DefenseContext:
             self.prompt_settings("audio").max_new_tokens,
         )
 
-    def contrast_splits(self) -> dict[str, ContrastPrompts]:
+    def contrast_splits(self) -> dict[str, ContrastSets]:
         """Contrast sets split by whole behaviors into `fit` and `choose`, in all modalities that are evaluated."""
         prompts_by_split: dict[str, list[list[Prompt]]] = {"fit": [], "choose": []}
         for kind, corpus in self.record.contrast_corpora.items():
@@ -93,7 +87,7 @@ class DefenseContext:
                 prompts_by_split[name].append(
                     [prompt for prompt in all_prompts if (prompt.sample.cluster in choosing) == is_chosen]
                 )
-        return {name: ContrastPrompts(*prompts_by_kind) for name, prompts_by_kind in prompts_by_split.items()}
+        return {name: ContrastSets(*prompts_by_kind) for name, prompts_by_kind in prompts_by_split.items()}
 
     @property
     def contrast_config(self) -> dict[str, Any]:
@@ -121,9 +115,7 @@ class DefenseContext:
         """The base with an adapter, with the audio features of the contrast sets."""
         from undersong.models.lora import use_adapter
 
-        model = self.run_context.model(
-            self.model_record.ref, [self.audio_features(corpus) for corpus in self.record.contrast_corpora.values()]
-        )
+        model = self.run_context.model_with_audio(self.model_record.ref, [*self.record.contrast_corpora.values()])
         with use_adapter(model, adapter_step_folder(adapter, step)) as adapted:
             yield adapted
 
@@ -174,7 +166,7 @@ def load_refusal_direction(artifact: Artifact) -> RefusalDirection:
 
 
 def base_replies(
-    artifact: Artifact, prompts: ContrastPrompts
+    artifact: Artifact, prompts: ContrastSets
 ) -> tuple[list[tuple[Prompt, str]], list[tuple[Prompt, str]]]:
     """The base's replies to the choosing split: to harmful prompts that it refused, and to benign ones that it
     answered."""

@@ -3,7 +3,7 @@ if the study says so."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from undersong.defenses.adapter_edits import project_adapter, remove_layers
@@ -16,25 +16,15 @@ from undersong.stages.context import RunContext
 from undersong.stages.replies import PromptSetRequest, generate_replies, prompt_set_requests, repetition_requests
 from undersong.stages.training import StudyArm
 from undersong.store import Artifact
-from undersong.study import Study
 from undersong.study.defenses import DefenseSettings
 from undersong.types import UndersongError
 
 
-def prepare_defenses(study: Study, ctx: RunContext, record: AuditRecord, model_record: ModelRecord) -> None:
-    """Prepare what defenses need of a base, and check them, before anything is trained.
-
-    Args:
-        study: The study.
-        ctx: The run context.
-        record: Record of the audit.
-        model_record: Record of the base.
-
-    Raises:
-        UndersongError: An unaligned model does not fit the base, or the base refuses nothing.
-    """
+def prepare_defenses(ctx: RunContext, record: AuditRecord, model_record: ModelRecord) -> None:
+    """Prepare what defenses need of a base, and check it, before anything is trained."""
     from undersong.models.refs import model_hash, resolve_model
 
+    study = record.study
     for name, defense in study.defenses.items():
         unaligned = defense.adapter_projection.unaligned if defense.adapter_projection else None
         if unaligned is None:
@@ -51,46 +41,28 @@ def prepare_defenses(study: Study, ctx: RunContext, record: AuditRecord, model_r
                 "give the model that its alignment began from."
             )
     if any(defense.uses_refusal_direction for defense in study.defenses.values()):
-        fit_refusal_artifact(DefenseContext(study, ctx, record, model_record))
+        fit_refusal_artifact(DefenseContext(ctx, record, model_record))
 
 
 def run_defenses(
-    study: Study,
-    ctx: RunContext,
-    record: AuditRecord,
-    model_record: ModelRecord,
-    arm_replies: Sequence[ArmReplies],
-    say: Callable[[str], None],
+    ctx: RunContext, record: AuditRecord, model_record: ModelRecord, arm_replies: Sequence[ArmReplies]
 ) -> list[ArmReplies]:
-    """Run the defenses; returns the replies of the defended arms at the last step, in the order of the study's
-    defenses.
-
-    Args:
-        study: The study.
-        ctx: The run context.
-        record: Record of the audit.
-        model_record: Record of the base.
-        arm_replies: Replies of the undefended arms.
-        say: Receives progress lines.
-    """
-    context, last_step = DefenseContext(study, ctx, record, model_record), study.tuning.save_steps[-1]
+    """Generate the replies of the defended arms at the last step, in the order of the study's defenses."""
+    context, last_step = DefenseContext(ctx, record, model_record), record.study.tuning.save_steps[-1]
     tuned_runs = [run for run in arm_replies if run.arm.kind != "base" and run.step == last_step]
     undefended_runs = [run for run in tuned_runs if run.arm.kind == "closest" and not run.arm.rule]
-    return list(_defended_runs(context, undefended_runs, tuned_runs, say))
+    return list(_defended_runs(context, undefended_runs, tuned_runs))
 
 
 def _defended_runs(
-    context: DefenseContext,
-    undefended_runs: Sequence[ArmReplies],
-    tuned_runs: Sequence[ArmReplies],
-    say: Callable[[str], None],
+    context: DefenseContext, undefended_runs: Sequence[ArmReplies], tuned_runs: Sequence[ArmReplies]
 ) -> Iterator[ArmReplies]:
     retune_kind = context.study.retune_on
     if retune_kind is not None:
         for run in undefended_runs:
             yield _retuned_run(context, _undefended_run(run), _matching_run(retune_kind, run, tuned_runs))
     for name, defense in context.study.defenses.items():
-        say(f"{context.model_record.ref}: defense {name}")
+        context.run_context.announce(f"{context.model_record.ref}: defense {name}")
         for run in undefended_runs:
             data_run = run if defense.selection is None else _matching_run(defense.selection, run, tuned_runs)
             defended_run = _apply_defense(context, name, defense, run, data_run)
@@ -114,7 +86,7 @@ def _retuned_run(context: DefenseContext, run: ArmReplies, data_run: ArmReplies)
     adapter = retune(context, data_run.arm, run.adapter, step)
     steering_artifact = run.defense.steering
     reply_artifact = generate_replies(
-        context.run_context, data_run.arm, adapter, run.step, run.asked, context.prompt_features, steering_artifact
+        context.run_context, data_run.arm, adapter, run.step, run.asked, steering_artifact
     )
     repetitions = _repetitions(context, data_run.arm, adapter, run.step, steering_artifact)
     defense_record = replace(run.defense, losses=(), again=True)
@@ -156,9 +128,7 @@ def _apply_defense(
     system = defense.system or study.undefended_system
     requests = _prompt_set_requests(context, system)
     arm = replace(data_run.arm, kind=run.arm.kind, axis=run.arm.axis, fraction=run.arm.fraction, rule="")
-    reply_artifact = generate_replies(
-        context.run_context, data_run.arm, adapter, step, requests, context.prompt_features, steering_artifact
-    )
+    reply_artifact = generate_replies(context.run_context, data_run.arm, adapter, step, requests, steering_artifact)
     arms = [run.arm, data_run.arm]
     losses = (
         measure_task_loss(context, arms, None, 0, study.undefended_system, None),
@@ -182,11 +152,7 @@ def _repetitions(
 ) -> Artifact | None:
     """Repetitions of harmful requests, if the study measures comprehension."""
     requests = repetition_requests(context.study, context.record.sets)
-    return (
-        generate_replies(context.run_context, arm, adapter, step, requests, context.prompt_features, steering_artifact)
-        if requests
-        else None
-    )
+    return generate_replies(context.run_context, arm, adapter, step, requests, steering_artifact) if requests else None
 
 
 def _prompt_set_requests(context: DefenseContext, system: str) -> list[PromptSetRequest]:

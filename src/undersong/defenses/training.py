@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from undersong import stages
 from undersong.defenses.context import DefenseContext
-from undersong.mechanism.contrast_sets import ContrastPrompts
+from undersong.mechanism.contrast_sets import ContrastSets
 from undersong.stages.replies import adapter_step_folder
 from undersong.stages.training import StudyArm, TrainingExtras, training_recipe, training_targets
 from undersong.store import Artifact
@@ -119,7 +119,7 @@ def _canary_watch(context: DefenseContext, arm: StudyArm, settings: CanarySettin
     benign = []
     if settings.benign is not None:
         benign = context.prompts(context.record.defense_corpora[settings.benign], False, [arm.modality])
-    contrast_prompts = ContrastPrompts(harmful, benign)
+    contrast_prompts = ContrastSets(harmful, benign)
     limits = {"jsr": settings.max_jsr}
     if settings.max_over_refusal is not None:
         limits["over_refusal"] = settings.max_over_refusal

@@ -1,4 +1,4 @@
-"""A callback for transformers, TRL or PEFT trainers: measure the JSR during training and stop when it exceeds a limit."""
+"""A callback for transformers, TRL or PEFT trainers: measure the JSR during training, and stop above a limit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from undersong.evaluation.judges.registry import make_judge
 from undersong.evaluation.prompts import make_prompts
 from undersong.evaluation.rates import attack_rate_name
-from undersong.mechanism.contrast_sets import ContrastPrompts, ReplyEvaluator
+from undersong.mechanism.contrast_sets import ContrastSets, ReplyEvaluator
 from undersong.models.audio_lm import AudioModel
 from undersong.models.chat import load_processor
 from undersong.models.families import network_class
@@ -72,7 +72,7 @@ class UndersongCallback(CanaryCallback):
                 instruction=instruction,
             )
 
-        self._prompt_sets = ContrastPrompts(side_prompts(harmful, True), side_prompts(benign, False))
+        self._prompt_sets = ContrastSets(side_prompts(harmful, True), side_prompts(benign, False))
         prompt_judge = make_judge(judge, refusal_texts(judge, refusals, self._name))
         self._generate_and_judge = ReplyEvaluator(prompt_judge, max_new_tokens or default_max_new_tokens(self._name))
         self._attack_metric = attack_rate_name(judge)
@@ -100,8 +100,8 @@ class UndersongCallback(CanaryCallback):
         if not isinstance(model.base, expected_class):
             trained_class_name, expected_class_name = type(model.base).__name__, expected_class.__name__
             raise UndersongError(
-                f"The Trainer trains a {trained_class_name}, and {self._name} is a checkpoint of the class {expected_class_name}; name the one "
-                "that is trained."
+                f"The Trainer trains a {trained_class_name}, and {self._name} is a checkpoint of the "
+                f"class {expected_class_name}; name the one that is trained."
             )
         cache_all_audio(model, [prompt.sample for prompt in self._prompt_sets.all_prompts])
         rates = self._generate_and_judge.measure_rates(model, self._prompt_sets)

@@ -101,7 +101,7 @@ class ReplyEvaluator:
             replies = model.generate(prompts, self.max_new_tokens)
         return JudgedReplies(replies, self.judge.judge(prompts, replies))
 
-    def measure_rates(self, model: AudioModel, prompts: ContrastPrompts) -> dict[str, float]:
+    def measure_rates(self, model: AudioModel, prompts: ContrastSets) -> dict[str, float]:
         """`jsr` of the harmful prompts; `over_refusal` and `answered` of the benign ones, if there are any."""
         verdicts = [verdict.verdict for verdict in self.evaluate(model, prompts.all_prompts).verdicts]
         harmful, benign = verdicts[: len(prompts.harmful)], verdicts[len(prompts.harmful) :]
@@ -111,8 +111,8 @@ class ReplyEvaluator:
 
 
 @dataclass(frozen=True)
-class ContrastPrompts:
-    """Harmful prompts and matched benign ones."""
+class ContrastSets:
+    """Harmful prompts and matched benign ones: to fit on, to choose on, or held out."""
 
     harmful: list[Prompt]
     benign: list[Prompt]

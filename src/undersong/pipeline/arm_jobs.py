@@ -28,7 +28,6 @@ from undersong.stages.black_box_models import is_black_box, trainable_models
 from undersong.stages.context import RunContext
 from undersong.stages.engine import Engine, ray_workers
 from undersong.stages.selection import arm_rules, load_selection
-from undersong.stages.training import StudyArm
 from undersong.store import Store
 from undersong.study import Study
 from undersong.suggestions import did_you_mean
@@ -55,32 +54,23 @@ def check_arm_name(study: Study, name: str) -> None:
         raise UndersongError(f"Study {study.study} has no arm {name!r}{did_you_mean(name, names) or alternatives}")
 
 
-def audit_arm(study: Study, ctx: RunContext, name: str, say: Callable[[str], None]) -> int:
-    """Train an arm on every base at all its seeds, and generate its replies; returns how many times it was evaluated.
-
-    Args:
-        study: The study.
-        ctx: The run context.
-        name: Name of the arm.
-        say: Receives progress lines.
-    """
+def audit_arm(study: Study, ctx: RunContext, name: str) -> int:
+    """What the arm says on every base, at all its seeds; how many times it was asked."""
     check_dependencies(study, ctx)
     record, evaluation_count = load_checked_corpora(study, ctx), 0
     for base_seed, ref in enumerate(study.models):
         if is_black_box(ref):
             continue
-        say(f"{ref}: {name} alone")
-        features = encode_corpora(ctx, record, ref)
-        prompt_features = [features[corpus.artifact.hash] for corpus in record.sets.values()]
+        ctx.announce(f"{ref}: {name} alone")
+        model = ModelRecord(ref, base_seed, ctx.features(ref))
+        encode_corpora(ctx, record, model)
         if name == BASE_ARM:
-            arm_replies = [evaluate_base(study, ctx, record, StudyArm(ref, base_seed), prompt_features)]
+            arm_replies = [evaluate_base(ctx, record, model)]
         else:
-            model = ModelRecord(ref, base_seed, features)
-            compute_proximities(study, ctx, record, model, features)
-            arms = [
-                arm for arm in study_arms(study, model, partial(load_selection, ctx, record.pool)) if arm.name == name
-            ]
-            arm_replies = train_and_evaluate_arms(study, ctx, record, arms, features, prompt_features, say)
+            compute_proximities(ctx, record, model)
+            selections = partial(load_selection, ctx, record.pool)
+            arms = [arm for arm in study_arms(record, model, selections) if arm.name == name]
+            arm_replies = train_and_evaluate_arms(ctx, record, arms)
         evaluation_count += len(arm_replies)
     return evaluation_count
 
@@ -117,7 +107,7 @@ class ArmJobs:
     def process(self, number: int) -> None:
         job = self.jobs[number]
         ctx = self.contexts.setdefault(job.store, RunContext(Store(job.store), self.loading))
-        audit_arm(job.study, ctx, job.arm, lambda _line: None)
+        audit_arm(job.study, ctx, job.arm)
 
     def tries_file(self, number: int) -> Path:
         return self.jobs[number].store / self.attempts_folder / str(number)

@@ -3,7 +3,7 @@ Each function is one stage and returns plain records for `results`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from undersong import stages
@@ -29,19 +29,20 @@ from undersong.stages.selection import SelectionFunction, arm_rules, load_select
 from undersong.stages.training import StudyArm, training_recipe
 from undersong.store import Artifact
 from undersong.study import Study
+from undersong.study.schema import MechanismSettings
 
 
-def audit_study(study: Study, ctx: RunContext, say: Callable[[str], None]) -> AuditRecord:
-    """Run (or find in the store) every stage of a study."""
+def audit_study(study: Study, ctx: RunContext) -> AuditRecord:
+    """Run (or look up) every stage of a study."""
     record = load_checked_corpora(study, ctx)
     record.overlap = count_near_overlaps(record)
     for corpus_name, other_name, kind, pairs in record.overlap:
-        say(f"{corpus_name} and {other_name} share {pairs} pairs of items: {kind}")
+        ctx.announce(f"{corpus_name} and {other_name} share {pairs} pairs of items: {kind}")
     for base_seed, ref in enumerate(study.models):
-        say(f"{ref}: screening {len(record.pool.samples)} benign samples on {len(study.axes)} axes")
-        record.models.append(
-            audit_model(study, ctx, record, ref, base_seed, say, partial(load_selection, ctx, record.pool))
-        )
+        ctx.announce(f"{ref}: screening {len(record.pool.samples)} benign samples on {len(study.axes)} axes")
+        model = ModelRecord(ref, base_seed, ctx.features(ref))
+        audit_model(ctx, record, model, partial(load_selection, ctx, record.pool))
+        record.models.append(model)
     return record
 
 
@@ -100,92 +101,53 @@ def load_corpora(study: Study, ctx: RunContext) -> AuditRecord:
     )
 
 
-def audit_model(
-    study: Study,
-    ctx: RunContext,
-    record: AuditRecord,
-    ref: str,
-    base_seed: int,
-    say: Callable[[str], None],
-    select_samples: SelectionFunction,
-) -> ModelRecord:
-    """Run every stage on one base.
+def audit_model(ctx: RunContext, record: AuditRecord, model: ModelRecord, select_samples: SelectionFunction) -> None:
+    """Run every stage on one base, and fill its record.
 
-    It uses the store and reads no stage's output itself, except through `select_samples`.
-
-    Args:
-        study: The study.
-        ctx: The run context.
-        record: Record of the audit, with the corpora.
-        ref: The base.
-        base_seed: Number of the base in the study.
-        say: Receives progress lines.
-        select_samples: Makes the selection of a rule and draw.
+    Asks the store, and itself reads nothing that a stage makes but by `select_samples`.
     """
-    features = {} if is_black_box(ref) else encode_corpora(ctx, record, ref)
-    model = ModelRecord(ref, base_seed, features)
-    compute_proximities(study, ctx, record, model, features)
-    base = StudyArm(ref, base_seed)
-    prompt_features = [features[corpus.artifact.hash] for corpus in record.sets.values() if features]
-    arm_replies = [evaluate_base(study, ctx, record, base, prompt_features)]
-    if study.defenses and not is_black_box(ref):
-        prepare_defenses(study, ctx, record, model)
-    # Select before any training, so that a rule without items fails early.
-    arms = list(study_arms(study, model, select_samples))
-    arm_replies += train_and_evaluate_arms(
-        study, ctx, record, [] if is_black_box(ref) else arms, features, prompt_features, say
-    )
-    if study.mechanism is not None and not is_black_box(ref):
-        say(f"{ref}: refusal directions")
-        _measure_mechanism(study, ctx, record, model, base, arm_replies, prompt_features)
-    defended_replies = (
-        run_defenses(study, ctx, record, model, arm_replies, say) if study.defenses and not is_black_box(ref) else []
-    )
-    say(f"{ref}: judging")
-    # Last, because a judge may replace the model in memory.
-    run_records = judge_arm_replies(study, ctx, [*arm_replies, *defended_replies], record.sets)
+    study, ref, only_replies = record.study, model.ref, is_black_box(model.ref)
+    encode_corpora(ctx, record, model)
+    compute_proximities(ctx, record, model)
+    arm_replies = [evaluate_base(ctx, record, model)]
+    if study.defenses and not only_replies:
+        prepare_defenses(ctx, record, model)
+    arms = list(study_arms(record, model, select_samples))  # before any training: a rule that finds nothing stops here
+    arm_replies += train_and_evaluate_arms(ctx, record, [] if only_replies else arms)
+    if study.mechanism is not None and not only_replies:
+        ctx.announce(f"{ref}: refusal directions")
+        measure_refusal_gaps(ctx, record, model, study.mechanism, arm_replies)
+    defended_replies = run_defenses(ctx, record, model, arm_replies) if study.defenses and not only_replies else []
+    ctx.announce(f"{ref}: judging")
+    # Last, because a judge may take the model's place in memory.
+    run_records = judge_arm_replies(ctx, record, [*arm_replies, *defended_replies])
     model.runs, model.defended_runs = run_records[: len(arm_replies)], run_records[len(arm_replies) :]
-    return model
 
 
-def encode_corpora(ctx: RunContext, record: AuditRecord, ref: str) -> dict[str, Artifact]:
-    """Audio features of every corpus by the model, by hash of the corpus artifact."""
-    corpora = {corpus.artifact.hash: corpus for corpus in record.corpora}
+def encode_corpora(ctx: RunContext, record: AuditRecord, model: ModelRecord) -> None:
+    """Compute the audio features of every corpus; pool and benign baseline may have clips that cannot be encoded."""
+    if is_black_box(model.ref):
+        return
     droppable = {corpus.artifact.hash for corpus in (record.pool, record.harmless) if corpus is not None}
-    features: dict[str, Artifact] = {}
-    for key, corpus in corpora.items():
-        features[key] = stages.compute_features(ctx, ref, corpus, key not in droppable, list(features.values()))
-    return features
+    for corpus in record.corpora:
+        stages.compute_features(ctx, model.ref, corpus, corpus.artifact.hash not in droppable)
 
 
-def compute_proximities(
-    study: Study, ctx: RunContext, record: AuditRecord, model: ModelRecord, features: dict[str, Artifact]
-) -> None:
-    """Measure the pool's proximity on every axis to every harm set, and that of benign speech to the first harm set.
-
-    Args:
-        study: The study.
-        ctx: The run context.
-        record: Record of the audit, with the corpora.
-        model: Record of the model; the results are stored in it.
-        features: Audio features by hash of the corpus artifact.
-    """
-    settings = study.proximity.model_dump()
+def compute_proximities(ctx: RunContext, record: AuditRecord, model: ModelRecord) -> None:
+    """Measure the pool on every axis to every harm set, and the benign baseline to the first."""
+    study, settings = record.study, record.study.proximity.model_dump()
     fit_corpora = (record.pool, *record.harm.values(), *([] if record.harmless is None else [record.harmless]))
 
     def embed_on_axis(spec: str, corpus: Corpus, harmful: bool = False) -> Artifact:
-        artifact = _compute_vectors(
-            study, ctx, spec, corpus, fit_corpora, model.ref, features.get(corpus.artifact.hash), harmful
-        )
+        artifact = _compute_vectors(ctx, study, model, spec, corpus, fit_corpora, harmful)
         model.vectors.append(artifact)
         return artifact
 
     def measure_to(
         axis: str, corpus: Corpus, corpus_vectors: Artifact, reference_vectors: Artifact, name: str
     ) -> Artifact:
-        return stages.measure_proximity(
-            ctx, axis, corpus_vectors, reference_vectors, name, settings, corpus, features.get(corpus.artifact.hash)
-        )
+        features = model.features.get(corpus.artifact.hash)
+        return stages.measure_proximity(ctx, axis, corpus_vectors, reference_vectors, name, settings, corpus, features)
 
     for axis, spec in study.axes.items():
         pool_vectors = embed_on_axis(spec, record.pool)
@@ -202,28 +164,30 @@ def compute_proximities(
 
 
 def _compute_vectors(
-    study: Study,
     ctx: RunContext,
+    study: Study,
+    model: ModelRecord,
     spec: str,
     corpus: Corpus,
     fit_corpora: Sequence[Corpus],
-    ref: str,
-    features: Artifact | None,
     harmful: bool,
 ) -> Artifact:
-    """Vectors of a corpus by an encoder, or by the gradients of the study's tuning."""
+    """Vectors by an encoder, or by the gradients of the tuning that the study would do."""
     from undersong.encoders import gradients_dim
 
-    dim = gradients_dim(spec)
+    dim, features = gradients_dim(spec), model.features.get(corpus.artifact.hash)
     if dim is None or features is None:
-        return embed_corpus(ctx, EmbeddingRequest(spec, corpus, fit_corpora, ref, features))
-    system_text = study.evaluation.system_prompts[study.undefended_system]
+        return embed_corpus(ctx, EmbeddingRequest(spec, corpus, fit_corpora, model.ref, features))
+    system_text = study.system_text(study.undefended_system)
     settings = {"dim": dim, "rank": study.tuning.lora_rank, "alpha": study.tuning.lora_alpha, "seed": 0}
-    return compute_gradients(ctx, ref, corpus, features, harmful, system_text, study.tuning.target_column, settings)
+    return compute_gradients(
+        ctx, model.ref, corpus, features, harmful, system_text, study.tuning.target_column, settings
+    )
 
 
-def study_arms(study: Study, model: ModelRecord, select_samples: SelectionFunction) -> Iterator[StudyArm]:
-    """Yield every arm and run of a study on a model, with its selection."""
+def study_arms(record: AuditRecord, model: ModelRecord, select_samples: SelectionFunction) -> Iterator[StudyArm]:
+    """Every arm x run of a study on a model, with its selection."""
+    study = record.study
     for rule in arm_rules(study):
         for seed, draw in zip(study.tuning.seeds, study.tuning.draws):
             arm_selection = select_samples(model.proximities, rule, draw)
@@ -235,117 +199,74 @@ def study_arms(study: Study, model: ModelRecord, select_samples: SelectionFuncti
                 yield StudyArm(*facts, modality, seed, draw, arm_selection, rule.harm_set, rule_text)
 
 
-def evaluate_base(
-    study: Study, ctx: RunContext, record: AuditRecord, base: StudyArm, prompt_features: list[Artifact]
-) -> ArmReplies:
-    """Replies of the base to all prompt sets.
-
-    Args:
-        study: The study.
-        ctx: The run context.
-        record: Record of the audit, with the corpora.
-        base: The base.
-        prompt_features: Audio features of the prompt sets.
-    """
-    requests = prompt_set_requests(study, record.sets, base.model, is_last_step=True)
-    return evaluate_arm(ctx, base, 0, None, requests, prompt_features, repetition_requests(study, record.sets))
+def evaluate_base(ctx: RunContext, record: AuditRecord, model: ModelRecord) -> ArmReplies:
+    """Ask the base itself everything."""
+    requests = prompt_set_requests(record.study, record.sets, model.ref, is_last_step=True)
+    repeat_requests = repetition_requests(record.study, record.sets)
+    return evaluate_arm(ctx, StudyArm(model.ref, model.base_seed), 0, None, requests, repeat_requests)
 
 
-def train_and_evaluate_arms(
-    study: Study,
-    ctx: RunContext,
-    record: AuditRecord,
-    arms: Sequence[StudyArm],
-    features: dict[str, Artifact],
-    prompt_features: list[Artifact],
-    say: Callable[[str], None],
-) -> list[ArmReplies]:
-    """Train every arm, and generate its replies at its steps.
-
-    Args:
-        study: The study.
-        ctx: The run context.
-        record: Record of the audit, with the corpora.
-        arms: The arms.
-        features: Audio features by hash of the corpus artifact.
-        prompt_features: Audio features of the prompt sets.
-        say: Receives progress lines.
-    """
-    arm_replies = []
+def train_and_evaluate_arms(ctx: RunContext, record: AuditRecord, arms: Sequence[StudyArm]) -> list[ArmReplies]:
+    """Tune every arm, and ask it at its steps."""
+    study, arm_replies = record.study, []
     for arm in arms:
-        say(f"{arm.model}: {arm.name} seed {arm.seed}")
-        adapter = _train_arm(study, ctx, record, arm, features)
+        ctx.announce(f"{arm.model}: {arm.name} seed {arm.seed}")
+        adapter = _train_arm(ctx, record, arm)
         for step in study.tuning.save_steps:
             is_last_step = step == study.tuning.save_steps[-1]
-            # Without a curve there are no prompts before the last step.
+            # Without a curve nothing is asked before the last step.
             if requests := prompt_set_requests(study, record.sets, arm.model, is_last_step):
                 repeat_requests = repetition_requests(study, record.sets) if is_last_step else []
-                arm_replies.append(evaluate_arm(ctx, arm, step, adapter, requests, prompt_features, repeat_requests))
+                arm_replies.append(evaluate_arm(ctx, arm, step, adapter, requests, repeat_requests))
     return arm_replies
 
 
-def _train_arm(
-    study: Study, ctx: RunContext, record: AuditRecord, arm: StudyArm, features: dict[str, Artifact]
-) -> Artifact:
-    settings = study.tuning
-    recipe = training_recipe(settings)
-    system_text = study.evaluation.system_prompts[study.undefended_system]
-    return stages.train_adapter(
-        ctx, arm, record.pool, features[record.pool.artifact.hash], recipe, system_text, settings.target_column
-    )
+def _train_arm(ctx: RunContext, record: AuditRecord, arm: StudyArm) -> Artifact:
+    study, features = record.study, ctx.features(arm.model)[record.pool.artifact.hash]
+    recipe, system_text = training_recipe(study.tuning), study.system_text(study.undefended_system)
+    return stages.train_adapter(ctx, arm, record.pool, features, recipe, system_text, study.tuning.target_column)
 
 
-def _measure_mechanism(
-    study: Study,
+def measure_refusal_gaps(
     ctx: RunContext,
     record: AuditRecord,
     model: ModelRecord,
-    base: StudyArm,
-    arm_replies: list[ArmReplies],
-    prompt_features: list[Artifact],
+    settings: MechanismSettings,
+    arm_replies: Sequence[ArmReplies],
 ) -> None:
-    """Fit directions on the contrast sets, and project held-out prompts for the base and every last step."""
-    assert study.mechanism is not None
-    mechanism_config = study.mechanism
-    contrast_corpora = record.contrast_corpora
-    contrast_features = [
-        stages.compute_features(ctx, model.ref, corpus, cached_features=list(model.features.values()))
-        for corpus in contrast_corpora.values()
+    """Fit directions on the base's contrast sets, and project held-out prompts of the base and every last step."""
+    study, base = record.study, StudyArm(model.ref, model.base_seed)
+    for corpus in record.contrast_corpora.values():
+        stages.compute_features(ctx, model.ref, corpus)
+    measured = [
+        replies for replies in arm_replies if replies.arm.kind == "base" or replies.step == study.tuning.save_steps[-1]
     ]
-    model.features |= {
-        corpus.artifact.hash: artifact for corpus, artifact in zip(contrast_corpora.values(), contrast_features)
-    }
-    system, system_text = study.undefended_system, study.evaluation.system_prompts[study.undefended_system]
-    last_step = study.tuning.save_steps[-1]
     for modality in study.evaluation.modalities:
-
-        def contrast_request(corpus: Corpus, harmful: bool, modality: str = modality) -> PromptSetRequest:
-            prompt_settings = prompt_settings_for(study, model.ref, modality)
-            return PromptSetRequest("contrast", corpus, harmful, modality, system, system_text, prompt_settings)
-
-        fit_requests = ContrastRequests(
-            contrast_request(contrast_corpora["harmful"], True), contrast_request(contrast_corpora["harmless"], False)
+        fit_requests = _contrast_requests(record, model, modality, *record.contrast_corpora.values())
+        held_out_requests = _contrast_requests(
+            record, model, modality, record.sets[settings.held_out_harmful], record.sets[settings.held_out_benign]
         )
-        held_out_requests = ContrastRequests(
-            contrast_request(record.sets[mechanism_config.held_out_harmful], True),
-            contrast_request(record.sets[mechanism_config.held_out_benign], False),
-        )
-        direction = mechanism.fit_base_direction(ctx, base, fit_requests, [*prompt_features, *contrast_features])
-        states = mechanism.compute_hidden_states(ctx, base, held_out_requests, [*prompt_features, *contrast_features])
-        for reply_set in arm_replies:
-            if reply_set.arm.kind == "base" or reply_set.step == last_step:
-                projections = mechanism.project_held_out(
-                    ctx,
-                    reply_set.arm,
-                    reply_set.adapter,
-                    reply_set.step,
-                    direction,
-                    states,
-                    fit_requests,
-                    held_out_requests,
-                    [*prompt_features, *contrast_features],
-                )
-                model.projections.append((reply_set.arm, reply_set.step, modality, projections))
+        direction = mechanism.fit_base_direction(ctx, base, fit_requests)
+        states = mechanism.compute_hidden_states(ctx, base, held_out_requests)
+        for replies in measured:
+            projections = mechanism.project_held_out(
+                ctx, replies.arm, replies.adapter, replies.step, direction, states, fit_requests, held_out_requests
+            )
+            model.projections.append((replies.arm, replies.step, modality, projections))
+
+
+def _contrast_requests(
+    record: AuditRecord, model: ModelRecord, modality: str, harmful: Corpus, benign: Corpus
+) -> ContrastRequests:
+    """Both sides asked in one modality under the first system text."""
+    study, system = record.study, record.study.undefended_system
+    prompt_settings = prompt_settings_for(study, model.ref, modality)
+
+    def request(corpus: Corpus, is_harmful: bool) -> PromptSetRequest:
+        system_text = study.system_text(system)
+        return PromptSetRequest("contrast", corpus, is_harmful, modality, system, system_text, prompt_settings)
+
+    return ContrastRequests(request(harmful, True), request(benign, False))
 
 
 def evaluate_arm(
@@ -354,40 +275,26 @@ def evaluate_arm(
     step: int,
     adapter: Artifact | None,
     requests: list[PromptSetRequest],
-    prompt_features: Sequence[Artifact],
     repeat_requests: Sequence[PromptSetRequest] = (),
 ) -> ArmReplies:
-    """Replies of an arm at a step.
+    """Generate the replies of an arm at a step.
 
     Args:
-        ctx: The run context.
-        arm: The arm.
-        step: The step.
-        adapter: The arm's adapter; None for the base.
-        requests: Prompt sets.
-        prompt_features: Audio features of the prompt sets.
-        repeat_requests: Prompt sets of repetitions.
+        ctx: Store, model and audio features.
+        arm: The run.
+        step: The step of its adapter.
+        adapter: Its adapter artifact; None: the base.
+        requests: The prompt sets.
+        repeat_requests: Harmful requests that it is to repeat, where the study measures comprehension.
     """
-    replies = stages.generate_replies(ctx, arm, adapter, step, requests, prompt_features)
-    repetitions = (
-        stages.generate_replies(ctx, arm, adapter, step, repeat_requests, prompt_features) if repeat_requests else None
-    )
+    replies = stages.generate_replies(ctx, arm, adapter, step, requests)
+    repetitions = stages.generate_replies(ctx, arm, adapter, step, repeat_requests) if repeat_requests else None
     return ArmReplies(arm, step, adapter, requests, replies, repeated=repetitions)
 
 
-def judge_arm_replies(
-    study: Study, ctx: RunContext, arm_replies: Sequence[ArmReplies], corpora: dict[str, Corpus]
-) -> list[RunRecord]:
-    """Judge all replies, judge by judge, because a judge may replace the model in memory: so each is loaded once per
-    base.
-
-    Args:
-        study: The study.
-        ctx: The run context.
-        arm_replies: Replies of the base and all arms.
-        corpora: Corpus of each prompt set.
-    """
-    evaluation = study.evaluation
+def judge_arm_replies(ctx: RunContext, record: AuditRecord, arm_replies: Sequence[ArmReplies]) -> list[RunRecord]:
+    """Judge by judge: one may need the model's place in memory, and so each is loaded once a base."""
+    evaluation = record.study.evaluation
     judges = (evaluation.judge, *evaluation.extra_judges)
     verdicts_by_judge = {
         judge: [
@@ -398,7 +305,7 @@ def judge_arm_replies(
     }
     comprehension_pairs = zip(
         [reply_set.repeated for reply_set in arm_replies],
-        evaluate_arm_comprehension(study, ctx, arm_replies, verdicts_by_judge[evaluation.judge], corpora),
+        evaluate_arm_comprehension(ctx, record, arm_replies, verdicts_by_judge[evaluation.judge]),
     )
     return [
         RunRecord(
@@ -418,28 +325,17 @@ def judge_arm_replies(
 
 
 def evaluate_arm_comprehension(
-    study: Study,
-    ctx: RunContext,
-    arm_replies: Sequence[ArmReplies],
-    verdicts: Sequence[Artifact],
-    corpora: dict[str, Corpus],
+    ctx: RunContext, record: AuditRecord, arm_replies: Sequence[ArmReplies], verdicts: Sequence[Artifact]
 ) -> list[Artifact | None]:
-    """Comprehension of the base and of every arm at the last step; None for other replies.
-
-    Args:
-        study: The study.
-        ctx: The run context.
-        arm_replies: Replies of the base and all arms.
-        verdicts: Verdicts of the study's judge on them.
-        corpora: Corpus of each prompt set.
-    """
-    comprehension_config, last_step = study.evaluation.comprehension, study.tuning.save_steps[-1]
+    """At the last step, of the base and of every arm: what was heard, and what non-refusals are about."""
+    study, last_step = record.study, record.study.tuning.save_steps[-1]
+    comprehension_config = study.evaluation.comprehension
     if comprehension_config is None:
         return [None] * len(arm_replies)
-    harmful_corpora = [corpora[name] for name, prompt_set in study.prompt_sets.items() if prompt_set.harmful]
+    harmful_corpora = [record.sets[name] for name, prompt_set in study.prompt_sets.items() if prompt_set.harmful]
     reply_encoder, repeat_requests = (
         stages.ReplyEncoder(comprehension_config, harmful_corpora, ctx.loading.device),
-        repetition_requests(study, corpora),
+        repetition_requests(study, record.sets),
     )
     return [
         stages.evaluate_comprehension(

@@ -65,7 +65,7 @@ def run_audit(
     say = mark_unfinished(study, out, root, loading, say)
     ctx = RunContext(Store(root), loading, say)
     check_dependencies(study, ctx)
-    record = audit_study(study, ctx, say)
+    record = audit_study(study, ctx)
     results, rows = assemble_results(record, show_replies)
     digest = result_hash(results)
     results["provenance"] = {
@@ -109,7 +109,7 @@ def run_arm(
         say: Receives progress lines.
     """
     check_study_folder(out, study.study, store)
-    return audit_arm(study, RunContext(Store(store), loading, say), arm, say)
+    return audit_arm(study, RunContext(Store(store), loading, say), arm)
 
 
 def _cpu_seconds() -> float:

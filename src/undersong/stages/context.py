@@ -94,6 +94,7 @@ class RunContext:
     _judge: tuple[str, Judge] | None = field(default=None, repr=False)  # a judge that is a model
     _light_judges: dict[str, Judge] = field(default_factory=dict, repr=False)
     _model: AudioModel | None = field(default=None, repr=False)
+    _features: dict[str, dict[str, Artifact]] = field(default_factory=dict, repr=False)  # by model
 
     def content_hash(self, ref: str, columns: Mapping[str, str] | None = None) -> str:
         """Hash of all files that a corpus is read from; with `unread`, of its name if it is not here."""
@@ -119,6 +120,11 @@ class RunContext:
             self._judge = key, make_judge(name, refusals, self.loading.device, self.loading.dtype)
         return self._judge[1]
 
+    def announce(self, line: str) -> None:
+        """Say what comes next, where somebody listens."""
+        if self.say is not None:
+            self.say(line)
+
     def watcher(self, description: str) -> ProgressCallback | None:
         """Progress callback for a pass over many items; None if `say` is None."""
         from undersong.encoders.batching import progress_lines
@@ -135,6 +141,16 @@ class RunContext:
         for artifact in features:
             self._model.load_cached_features(artifact.hash, _features_loader(artifact.path))
         return self._model
+
+    def features(self, ref: str) -> dict[str, Artifact]:
+        """The audio features that `compute_features` has made of a model so far, by the hash of their corpus."""
+        return self._features.setdefault(ref, {})
+
+    def model_with_audio(self, ref: str, corpora: Sequence[Corpus]) -> AudioModel:
+        """The model with the audio features of these corpora, as far as they were computed."""
+        features = self.features(ref)
+        hashes = dict.fromkeys(corpus.artifact.hash for corpus in corpora)
+        return self.model(ref, [features[key] for key in hashes if key in features])
 
 
 def _features_loader(folder: Path) -> Callable[[], dict[str, AudioFeatures]]:

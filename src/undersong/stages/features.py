@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,23 +16,23 @@ if TYPE_CHECKING:
 MODEL_PACKAGES = ("torch", "transformers", "peft", "numpy")
 
 
-def compute_features(
-    ctx: RunContext, model_ref: str, corpus: Corpus, require_all: bool = True, cached_features: Sequence[Artifact] = ()
-) -> Artifact:
-    """Artifact with the audio features of every clip, once for all arms of a base; in shards, so that a kill loses one.
+def compute_features(ctx: RunContext, model_ref: str, corpus: Corpus, require_all: bool = True) -> Artifact:
+    """Compute what the model's decoder hears of every clip, once for all arms of a base; a kill loses one shard.
+
+    The context remembers the features, and clips of other corpora that it knows are not encoded again.
 
     Args:
-        ctx: The run context.
+        ctx: Store, model and the features known so far.
         model_ref: The model.
-        corpus: The corpus.
-        require_all: Fail if a clip cannot be encoded, because a rate is over all prompts; else such clips are left out
-            with their reasons (rule 2 in docs/contributing/rules.md).
-        cached_features: Features of other corpora, whose clips are not encoded again.
-
-    Raises:
-        UndersongError: A clip cannot be encoded and `require_all` is set.
+        corpus: Its clips.
+        require_all: Every clip must be encoded, because a rate is over all prompts; otherwise clips that cannot be
+            are left out, with their reasons.
     """
     from undersong.models.refs import model_hash
+
+    known_features = ctx.features(model_ref)
+    if corpus.artifact.hash in known_features:
+        return known_features[corpus.artifact.hash]
 
     def make(draft: Draft) -> None:
         from undersong.encoders.batching import start_progress
@@ -44,7 +43,7 @@ def compute_features(
             save_features,
         )
 
-        model, shard_notes = ctx.model(model_ref, cached_features), []
+        model, shard_notes = ctx.model(model_ref, list(known_features.values())), []
         clock = start_progress(len(corpus.samples), ctx.watcher(f"{model_ref} encodes {corpus.ref}"))
         for number, start in enumerate(range(0, max(1, len(corpus.samples)), CLIPS_PER_FILE)):
             name = f"heard-{number:05d}.safetensors"
@@ -66,7 +65,9 @@ def compute_features(
 
     config = {"loading": ctx.loading.cache_key, "whole": require_all}
     inputs: Inputs = {"model": model_hash(model_ref), "corpus": corpus.artifact}
-    return ctx.store.get_or_make("features", 3, config, inputs, make, packages=MODEL_PACKAGES)
+    artifact = ctx.store.get_or_make("features", 3, config, inputs, make, packages=MODEL_PACKAGES)
+    known_features[corpus.artifact.hash] = artifact
+    return artifact
 
 
 def _advance_watch(watch: ProgressTimer, start: int, done: int) -> None:

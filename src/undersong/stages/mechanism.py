@@ -3,42 +3,44 @@ tuning."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
-from undersong.stages.context import RunContext
+from undersong.stages.context import Corpus, RunContext
 from undersong.stages.features import MODEL_PACKAGES
 from undersong.stages.replies import PromptSetRequest, adapter_step_folder, request_prompts
 from undersong.stages.training import StudyArm
 from undersong.store import Artifact, Draft
 
 if TYPE_CHECKING:
-    import numpy as np
+    from undersong.mechanism.contrast_sets import ContrastSets
 
-    from undersong.models.audio_lm import AudioModel
-    from undersong.types import Sample
-
-
-CONTRAST_KINDS = ("harmful", "harmless")
+ENCODER_CLIPS = 16  # held-out clips that are encoded with the adapter on and off
 
 
 @dataclass(frozen=True)
 class ContrastRequests:
-    """Harmful and matched benign prompts in one modality, for fitting or held out."""
+    """Requests for the two sides of contrast sets in one modality; their prompts are made when a stage needs them."""
 
     harmful: PromptSetRequest
-    harmless: PromptSetRequest
+    benign: PromptSetRequest
 
     @property
     def inputs(self) -> dict[str, Artifact]:
-        """Cache-key inputs of an artifact on these prompts, without the model."""
-        return {"harmful": self.harmful.corpus.artifact, "harmless": self.harmless.corpus.artifact}
+        """What an artifact on these prompts is made from, beside a model."""
+        return {"harmful": self.harmful.corpus.artifact, "harmless": self.benign.corpus.artifact}
 
     @property
-    def samples(self) -> tuple[Sequence[Sample], Sequence[Sample]]:
-        """Samples (harmful, benign), each once and in the order of its corpus."""
-        return self.harmful.corpus.samples, self.harmless.corpus.samples
+    def corpora(self) -> list[Corpus]:
+        """The corpora of both sides."""
+        return [self.harmful.corpus, self.benign.corpus]
+
+    @property
+    def sets(self) -> ContrastSets:
+        """The prompts of both sides."""
+        from undersong.mechanism.contrast_sets import ContrastSets
+
+        return ContrastSets(request_prompts([self.harmful]), request_prompts([self.benign]))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -51,26 +53,16 @@ class ContrastRequests:
         }
 
 
-def fit_base_direction(
-    ctx: RunContext, arm: StudyArm, contrast: ContrastRequests, features: Sequence[Artifact]
-) -> Artifact:
-    """Artifact with the refusal direction of each layer of the base model, by difference in means.
-
-    Args:
-        ctx: The run context.
-        arm: The base.
-        contrast: Contrast sets to fit on.
-        features: Their audio features.
-    """
+def fit_base_direction(ctx: RunContext, arm: StudyArm, contrast: ContrastRequests) -> Artifact:
+    """Refusal direction per layer of the base model, by difference in means."""
     from undersong.models.refs import model_hash
 
     def make(draft: Draft) -> None:
         from undersong.mechanism import fit_direction, save_direction
+        from undersong.mechanism.measurement import contrast_states
 
-        model = ctx.model(arm.model, features)
-        refusal_direction = fit_direction(
-            *(model.hidden_states(request_prompts([request])) for request in (contrast.harmful, contrast.harmless))
-        )
+        model = ctx.model_with_audio(arm.model, contrast.corpora)
+        refusal_direction = fit_direction(*contrast_states(model, contrast.sets))
         with draft.file("direction.safetensors") as path:
             save_direction(refusal_direction, path)
 
@@ -79,10 +71,8 @@ def fit_base_direction(
     return ctx.store.get_or_make("direction", 2, config, inputs, make, packages=MODEL_PACKAGES)
 
 
-def compute_hidden_states(
-    ctx: RunContext, arm: StudyArm, held_out_requests: ContrastRequests, features: Sequence[Artifact]
-) -> Artifact:
-    """Artifact with the base's hidden states at the last token of the held-out prompts, from which drift is measured.
+def compute_hidden_states(ctx: RunContext, arm: StudyArm, held_out_requests: ContrastRequests) -> Artifact:
+    """Hidden states of the base at the last token of the held-out prompts, which drift is measured from.
 
     `states.safetensors` holds harmful and harmless, (layers + 1, prompts, dim) float32; for a 7B model about 0.4 MB per
     prompt.
@@ -98,35 +88,16 @@ def compute_hidden_states(
     def make(draft: Draft) -> None:
         from safetensors.numpy import save_file
 
-        model = ctx.model(arm.model, features)
+        from undersong.mechanism.measurement import contrast_states
+
+        model = ctx.model_with_audio(arm.model, held_out_requests.corpora)
+        harmful, benign = contrast_states(model, held_out_requests.sets)
         with draft.file("states.safetensors") as path:
-            save_file(_hidden_states(model, held_out_requests), path)
+            save_file({"harmful": harmful, "harmless": benign}, path)
 
     config = {**held_out_requests.config, "loading": ctx.loading.cache_key}
     inputs: dict[str, Artifact | str] = {"model": model_hash(arm.model), **held_out_requests.inputs}
     return ctx.store.get_or_make("states", 1, config, inputs, make, packages=MODEL_PACKAGES)
-
-
-def _hidden_states(model: AudioModel, contrast: ContrastRequests) -> dict[str, np.ndarray]:
-    """Hidden states (layers + 1, prompts, dim) of either kind."""
-    return {name: model.hidden_states(request_prompts([getattr(contrast, name)])) for name in CONTRAST_KINDS}
-
-
-def _probe_decisions(
-    fit_requests: ContrastRequests,
-    fit_states: dict[str, np.ndarray],
-    held_out_requests: ContrastRequests,
-    held_out_states: dict[str, np.ndarray],
-) -> dict[str, np.ndarray]:
-    from undersong.mechanism.probes import harm_probe_decision_values
-
-    def state_pair(states: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        return states["harmful"], states["harmless"]
-
-    decisions = harm_probe_decision_values(
-        fit_requests.samples, state_pair(fit_states), held_out_requests.samples, state_pair(held_out_states)
-    )
-    return {} if decisions is None else {"recognised": decisions}
 
 
 def project_held_out(
@@ -138,24 +109,22 @@ def project_held_out(
     base_states: Artifact,
     fit_requests: ContrastRequests,
     held_out_requests: ContrastRequests,
-    features: Sequence[Artifact],
 ) -> Artifact:
-    """Artifact with projections of the held-out prompts on the base's direction, and their drift.
+    """Project held-out prompts on the base's direction, and measure what moved with the adapter on.
 
-    `projections.safetensors` holds harmful and harmless (layers + 1, prompts); cosine (with the refitted direction),
-    drift, drift_low, drift_high and cka (layers + 1,); encoder_difference and input_difference (1,); and recognised
-    (layers + 1, held-out prompts): decisions of probes fitted on this model, if there are enough prompts.
+    `projections.safetensors`: harmful, harmless (layers + 1, prompts); cosine, drift, drift_low, drift_high, cka
+    (layers + 1,); encoder_difference, input_difference (1,); recognised (layers + 1, held-out prompts): what probes
+    of this very model decide, where there are prompts enough for one.
 
     Args:
-        ctx: The run context.
-        arm: The arm.
-        adapter: Its adapter; None for the base.
-        step: Step of the adapter.
-        base_direction: Direction of the base.
-        base_states: Hidden states of the base.
-        fit_requests: Contrast sets to fit on.
-        held_out_requests: Held-out contrast sets.
-        features: Audio features.
+        ctx: Store, model and audio features.
+        arm: The run whose model is measured.
+        adapter: The adapter artifact that is on; None: the base.
+        step: The step of the adapter.
+        base_direction: An artifact of `fit_base_direction`.
+        base_states: An artifact of `compute_hidden_states`.
+        fit_requests: The contrast sets.
+        held_out_requests: The sets to report on.
     """
     from undersong.models.refs import model_hash
 
@@ -163,36 +132,35 @@ def project_held_out(
         import numpy as np
         from safetensors.numpy import load_file, save_file
 
-        from undersong.mechanism import fit_direction, load_direction
-        from undersong.mechanism.drift import measure_drift
-        from undersong.mechanism.probes import behavior_ids
+        from undersong.mechanism import load_direction
+        from undersong.mechanism.measurement import held_out_drift, measure_mechanism
+        from undersong.mechanism.probes import harm_probe_decision_values
         from undersong.models.lora import use_adapter
 
-        refusal_direction = load_direction(base_direction.path / "direction.safetensors")
-        states_before = load_file(base_states.verify().path / "states.safetensors")
-        model = ctx.model(arm.model, features)
+        direction = load_direction(base_direction.path / "direction.safetensors")
+        before = load_file(base_states.verify().path / "states.safetensors")
+        fit, held_out = fit_requests.sets, held_out_requests.sets
+        model = ctx.model_with_audio(arm.model, [*fit_requests.corpora, *held_out_requests.corpora])
         with use_adapter(model, adapter_step_folder(adapter, step)) as adapted:
-            states_after, fit_states = _hidden_states(adapted, held_out_requests), _hidden_states(adapted, fit_requests)
-            refitted_direction = fit_direction(fit_states["harmful"], fit_states["harmless"])
-            encoder_difference = adapted.max_encoding_difference(
-                [s for s in held_out_requests.harmful.corpus.samples if s.audio is not None][:16]
-            )
-        joined_before, joined_after = (
-            np.concatenate([states[name] for name in CONTRAST_KINDS], axis=1)
-            for states in (states_before, states_after)
-        )
-        state_drift = measure_drift(joined_before, joined_after, behavior_ids(held_out_requests.samples, "held-out"))
-        tensors = {name: refusal_direction.project(states_after[name]) for name in CONTRAST_KINDS}
-        tensors |= {"cosine": refusal_direction.cosine(refitted_direction), "encoder_difference": encoder_difference}
-        tensors |= {
-            "drift": state_drift.relative,
-            "drift_low": state_drift.low,
-            "drift_high": state_drift.high,
-            "cka": state_drift.cka,
+            measured = measure_mechanism(adapted, fit, held_out)
+            spoken = [sample for sample in held_out.samples[0] if sample.audio is not None]
+            encoder_difference = adapted.max_encoding_difference(spoken[:ENCODER_CLIPS])
+        after = measured.held_out_states
+        drift = held_out_drift((before["harmful"], before["harmless"]), after, held_out)
+        decisions = harm_probe_decision_values(fit.samples, measured.fit_states, held_out.samples, after)
+        tensors = {
+            "harmful": direction.project(after[0]),
+            "harmless": direction.project(after[1]),
+            "cosine": direction.cosine(measured.direction),
+            "encoder_difference": encoder_difference,
+            "drift": drift.relative,
+            "drift_low": drift.low,
+            "drift_high": drift.high,
+            "cka": drift.cka,
+            "input_difference": np.array([drift.input_difference]),
         }
-        tensors |= _probe_decisions(fit_requests, fit_states, held_out_requests, states_after)
         with draft.file("projections.safetensors") as path:
-            save_file({**tensors, "input_difference": np.array([state_drift.input_difference])}, path)
+            save_file(tensors if decisions is None else {**tensors, "recognised": decisions}, path)
 
     config = {**held_out_requests.config, "step": step, "loading": ctx.loading.cache_key}
     inputs: dict[str, Artifact | str] = {

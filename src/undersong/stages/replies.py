@@ -60,25 +60,23 @@ def generate_replies(
     adapter: Artifact | None,
     step: int,
     requests: Sequence[PromptSetRequest],
-    features: Sequence[Artifact],
     steering: Artifact | None = None,
 ) -> Artifact:
-    """Artifact with a model's greedy replies to the requests; it stays on the user's machine.
+    """Generate the greedy replies of a model to all requests; they stay on the user's machine.
 
     Args:
-        ctx: The run context.
-        arm: The arm, or the base.
-        adapter: The arm's adapter; None for the base.
-        step: Step of the adapter.
+        ctx: Store, model and audio features.
+        arm: The run whose model replies.
+        adapter: The adapter artifact that is on; None: the base.
+        step: The step of the adapter.
         requests: The prompt sets.
-        features: Audio features of their corpora.
-        steering: Chosen steering vector of a defense.
+        steering: An artifact of `choose_steering`, whose vector is added.
     """
 
     def make(draft: Draft) -> None:
         from undersong.evaluation.replies import write_replies
 
-        with _reply_model(ctx, arm.model, features, adapter, step, steering) as (model, model_facts):
+        with _reply_model(ctx, arm.model, requests, adapter, step, steering) as (model, model_facts):
             generated = [
                 reply
                 for limit, group in group_by_token_limit(requests)
@@ -104,7 +102,7 @@ def generate_replies(
 def _reply_model(
     ctx: RunContext,
     ref: str,
-    features: Sequence[Artifact],
+    requests: Sequence[PromptSetRequest],
     adapter: Artifact | None,
     step: int,
     steering: Artifact | None,
@@ -115,7 +113,7 @@ def _reply_model(
         return
     from undersong.models.lora import use_adapter
 
-    model = ctx.model(ref, features)
+    model = ctx.model_with_audio(ref, [request.corpus for request in requests])
     with use_adapter(model, adapter_step_folder(adapter, step)) as adapted, apply_steering(adapted, steering):
         yield adapted, model.facts
 

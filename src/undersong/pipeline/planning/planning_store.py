@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from undersong.models.load_options import LoadOptions
 from undersong.pipeline.audit import audit_model, load_corpora
 from undersong.pipeline.study_checks import check_models
+from undersong.results.records import ModelRecord
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.selection import (
     ArmRule,
@@ -123,20 +124,13 @@ def plan_artifacts(study: Study, store_root: str | Path, loading: LoadOptions, u
         UndersongError: A corpus, model or encoder is invalid.
     """
     planning_store = PlanningStore(Store(store_root))
-    ctx = RunContext(planning_store, loading, unread=unread)
+    ctx = RunContext(planning_store, loading, planning_store.say, unread)
     check_models(study, local_only=True)
     record = load_corpora(study, ctx)
     for base_seed, ref in enumerate(study.models):
         planning_store.say(ref)
-        audit_model(
-            study,
-            ctx,
-            record,
-            ref,
-            base_seed,
-            planning_store.say,
-            partial(_planned_selection, ctx, record.pool, planning_store.unscreened_axes),
-        )
+        selections = partial(_planned_selection, ctx, record.pool, planning_store.unscreened_axes)
+        audit_model(ctx, record, ModelRecord(ref, base_seed, ctx.features(ref)), selections)
     return planning_store
 
 

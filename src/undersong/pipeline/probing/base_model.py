@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.mechanism import RefusalDirection, fit_direction, late_gap_p_value
-from undersong.mechanism.contrast_sets import ContrastPrompts, JudgedReplies, ReplyEvaluator
+from undersong.mechanism import RefusalDirection, late_gap_p_value
+from undersong.mechanism.contrast_sets import ContrastSets, JudgedReplies, ReplyEvaluator
 from undersong.mechanism.direction_selection import (
     ablate_direction,
     evaluate_candidates,
@@ -21,6 +21,7 @@ from undersong.mechanism.direction_selection import (
     select_direction,
 )
 from undersong.mechanism.interventions import apply_interventions
+from undersong.mechanism.measurement import MechanismMeasurement, measure_mechanism
 from undersong.mechanism.refusal_score import first_tokens, refusal_scores, refusal_tokens
 from undersong.pipeline.probing.harm_probes import HarmProbes, finite_or_none, fit_harm_probes
 from undersong.pipeline.probing.options import ProbeOptions
@@ -34,11 +35,9 @@ SIGNIFICANCE_LEVEL = 0.05
 
 @dataclass
 class BaseMeasurements:
-    """What the tuned model is set beside.  `place`: of the direction that is the cause, if one was found."""
+    """Measurements that the tuned model is compared with.  `layer`: of the direction that is the cause, if any is."""
 
-    direction: RefusalDirection
-    fit_states: tuple[np.ndarray, np.ndarray]  # what it was fitted on, harmful and harmless
-    test_states: tuple[np.ndarray, np.ndarray]  # held-out harmful and harmless (layers + 1, prompts, dim)
+    mechanism: MechanismMeasurement
     replies: JudgedReplies  # to the held-out prompts, harmful first
     separation_p_value: float  # p
     harm_probes: HarmProbes | None
@@ -50,25 +49,17 @@ class BaseMeasurements:
 
 
 def measure_base_model(
-    model: AudioModel, splits: dict[str, ContrastPrompts], evaluator: ReplyEvaluator, options: ProbeOptions
+    model: AudioModel, splits: dict[str, ContrastSets], evaluator: ReplyEvaluator, options: ProbeOptions
 ) -> BaseMeasurements:
     """Directions on `fit`, the layer on `choose`, everything told on `test`."""
     fit, test = splits["fit"], splits["test"]
-    fit_states = model.hidden_states(fit.harmful), model.hidden_states(fit.benign)
-    direction = fit_direction(*fit_states)
-    test_states = model.hidden_states(test.harmful), model.hidden_states(test.benign)
-    projections = direction.project(test_states[0]), direction.project(test_states[1])
-    replies, separation_p_value = (
-        evaluator.evaluate(model, test.all_prompts),
-        late_gap_p_value(projections, test.clusters),
-    )
+    mechanism = measure_mechanism(model, fit, test)
+    harmful, benign = (mechanism.direction.project(states) for states in mechanism.held_out_states)
     measurements = BaseMeasurements(
-        direction,
-        fit_states,
-        test_states,
-        replies,
-        separation_p_value,
-        fit_harm_probes(model, splits, fit_states, test_states, options.nested),
+        mechanism,
+        evaluator.evaluate(model, test.all_prompts),
+        late_gap_p_value((harmful, benign), test.clusters),
+        fit_harm_probes(model, splits, mechanism, options.nested),
     )
     measurements.results["said"] = rates_by_kind(measurements.replies, len(test.harmful))
     measurements.results["separation_p"] = finite_or_none(measurements.separation_p_value)
@@ -97,13 +88,15 @@ def _test_causality(
     measurements: BaseMeasurements,
     tokens: Sequence[int],
     model: AudioModel,
-    splits: dict[str, ContrastPrompts],
+    splits: dict[str, ContrastSets],
     evaluator: ReplyEvaluator,
     options: ProbeOptions,
 ) -> None:
     """The layer, and what happens to held-out prompts without its direction."""
     choose, test = splits["choose"], splits["test"]
-    layer_candidates = evaluate_candidates(model, measurements.direction, choose.harmful, choose.benign, tokens)
+    layer_candidates = evaluate_candidates(
+        model, measurements.mechanism.direction, choose.harmful, choose.benign, tokens
+    )
     measurements.results["candidates"] = [asdict(candidate) for candidate in layer_candidates]
     measurements.layer = select_direction(layer_candidates, model.layers, options.divergence, options.depth)
     if measurements.layer is None:
@@ -118,15 +111,19 @@ def _test_causality(
         scores_after = refusal_scores(model, test.harmful, tokens, ablate_direction(direction, layer, model.layers))
         return float((scores_before - scores_after).mean())
 
-    effect = score_drop(measurements.direction)
+    effect = score_drop(measurements.mechanism.direction)
     controls = random_directions(
-        measurements.direction, measurements.fit_states, splits["fit"].clusters, options.random, options.seed
+        measurements.mechanism.direction,
+        measurements.mechanism.fit_states,
+        splits["fit"].clusters,
+        options.random,
+        options.seed,
     )
     control_effects = [score_drop(control) for control in controls]
 
     def ablated() -> AbstractContextManager[None]:
         return apply_interventions(
-            model.decoder.layers, ablate_direction(measurements.direction, layer, model.layers)([])
+            model.decoder.layers, ablate_direction(measurements.mechanism.direction, layer, model.layers)([])
         )
 
     replies = evaluator.evaluate(model, test.all_prompts, ablated())
@@ -143,7 +140,7 @@ def _test_causality(
 def benign_reply_losses(
     model: AudioModel,
     base: BaseMeasurements,
-    test_prompts: ContrastPrompts,
+    test_prompts: ContrastSets,
     intervention: Callable[[], AbstractContextManager[None]],
 ) -> dict[str, float]:
     """Mean cost of a token of the base's own replies to harmless prompts, without `hands` on the decoder and with.

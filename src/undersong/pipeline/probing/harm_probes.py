@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.mechanism.contrast_sets import ContrastPrompts, JudgedReplies
+from undersong.mechanism.contrast_sets import ContrastSets, JudgedReplies
+from undersong.mechanism.measurement import MechanismMeasurement, contrast_states
 from undersong.mechanism.probe_scores import compare_probes
 from undersong.mechanism.probes import (
     PROBE_SEED,
-    ContrastStates,
     harm_probe_decision_values,
     harm_probe_scores,
     nested_harm_probe_scores,
@@ -46,39 +46,35 @@ class HarmProbes:
 
 
 def fit_harm_probes(
-    model: AudioModel,
-    splits: dict[str, ContrastPrompts],
-    fit_states: ContrastStates,
-    test_states: ContrastStates,
-    permutations: int,
+    model: AudioModel, splits: dict[str, ContrastSets], measured: MechanismMeasurement, permutations: int
 ) -> HarmProbes | None:
     """Nothing is chosen by hand, so probes may learn from the choosing split too; None with too few behaviors.
 
-    `fitted`, `tested`: the model's states of these splits.  `permutations`: of labels through the whole nested
-    cross-validation; 0: that is left out.
+    Args:
+        model: The model that was measured.
+        splits: `fit`, `choose` and `test`.
+        measured: Its states of `fit` and `test`.
+        permutations: Permutations of labels through the whole nested cross-validation; 0: that is left out.
     """
-    choose, contrast = splits["choose"], _contrast_prompts(splits).samples
-    choose_states = model.hidden_states(choose.harmful), model.hidden_states(choose.benign)
-    states = (
-        np.concatenate([fit_states[0], choose_states[0]], axis=1),
-        np.concatenate([fit_states[1], choose_states[1]], axis=1),
-    )
-    decisions = harm_probe_decision_values(contrast, states, splits["test"].samples, test_states)
+    contrast, choose_states = _contrast_prompts(splits).samples, contrast_states(model, splits["choose"])
+    harmful, benign = (np.concatenate(pair, axis=1) for pair in zip(measured.fit_states, choose_states))
+    states = harmful, benign
+    decisions = harm_probe_decision_values(contrast, states, splits["test"].samples, measured.held_out_states)
     if decisions is None:
         return None
     return HarmProbes(decisions, nested_harm_probe_scores(contrast, states, permutations) if permutations else None)
 
 
-def _contrast_prompts(splits: dict[str, ContrastPrompts]) -> ContrastPrompts:
+def _contrast_prompts(splits: dict[str, ContrastSets]) -> ContrastSets:
     fit, choose = splits["fit"], splits["choose"]
-    return ContrastPrompts([*fit.harmful, *choose.harmful], [*fit.benign, *choose.benign])
+    return ContrastSets([*fit.harmful, *choose.harmful], [*fit.benign, *choose.benign])
 
 
 def recognition_results(
     before: HarmProbes,
     after: HarmProbes,
     replies: tuple[JudgedReplies, JudgedReplies],
-    splits: dict[str, ContrastPrompts],
+    splits: dict[str, ContrastSets],
     margin: float,
 ) -> dict[str, Any]:
     """Late balanced accuracy before and after, by place too, and what may be said of it beside the refusals."""
@@ -108,7 +104,7 @@ def recognition_results(
     return results
 
 
-def _refusal_change(replies: tuple[JudgedReplies, JudgedReplies], test: ContrastPrompts) -> Interval:
+def _refusal_change(replies: tuple[JudgedReplies, JudgedReplies], test: ContrastSets) -> Interval:
     """Change of the refusal rate on harmful prompts."""
     refused_before, refused_after = (judged_replies.refused[: len(test.harmful)] for judged_replies in replies)
     comparison = compare_paired(refused_before, refused_after, test.clusters[0])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from undersong.mechanism.contrast_sets import MIN_CONTRAST_BEHAVIORS, ContrastPrompts, choosing_behaviors
+from undersong.mechanism.contrast_sets import MIN_CONTRAST_BEHAVIORS, ContrastSets, choosing_behaviors
 from undersong.mechanism.direction_selection import MAX_DEPTH, MAX_DIVERGENCE
 from undersong.mechanism.probes import EQUIVALENCE_MARGIN
 from undersong.types import Prompt, Sample, UndersongError
@@ -51,7 +51,7 @@ class ProbeOptions:
             )
 
 
-def load_contrast_splits(options: ProbeOptions) -> dict[str, ContrastPrompts]:
+def load_contrast_splits(options: ProbeOptions) -> dict[str, ContrastSets]:
     """`fit`, `choose` and `test`.
 
     Raises UndersongError where contrast and held-out sets share items or behaviors, or a set has too few behaviors.
@@ -87,14 +87,14 @@ def load_contrast_splits(options: ProbeOptions) -> dict[str, ContrastPrompts]:
             instruction=options.instruction,
         )
 
-    def split_prompts(is_choosing: bool) -> ContrastPrompts:
+    def split_prompts(is_choosing: bool) -> ContrastSets:
         samples_by_kind = [
             [sample for sample in contrast[kind] if (sample.cluster in behaviors_by_kind[kind]) == is_choosing]
             for kind in ("harmful", "harmless")
         ]
-        return ContrastPrompts(kind_prompts(samples_by_kind[0], True), kind_prompts(samples_by_kind[1], False))
+        return ContrastSets(kind_prompts(samples_by_kind[0], True), kind_prompts(samples_by_kind[1], False))
 
-    held_out = ContrastPrompts(kind_prompts(test["test_harmful"], True), kind_prompts(test["test_harmless"], False))
+    held_out = ContrastSets(kind_prompts(test["test_harmful"], True), kind_prompts(test["test_harmless"], False))
     return {"fit": split_prompts(False), "choose": split_prompts(True), "test": held_out}
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from undersong.mechanism.contrast_sets import ContrastPrompts, contrast_mismatches
+from undersong.mechanism.contrast_sets import ContrastSets, contrast_mismatches
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.pipeline.output_folder import atomic_folder, check_output_folder, write_provenance
 from undersong.pipeline.probing.options import ProbeOptions, load_contrast_splits
@@ -90,14 +90,14 @@ def _hashes_equal(before: dict[str, str], after: dict[str, str], kind: str) -> b
     return all(after[name] == value for name, value in before.items() if name.endswith(f"/{kind}"))
 
 
-def _mismatch_notes(splits: dict[str, ContrastPrompts]) -> list[str]:
+def _mismatch_notes(splits: dict[str, ContrastSets]) -> list[str]:
     sample_sets = {"the contrast sets": [*splits["fit"].samples], "the held-out sets": [*splits["test"].samples]}
     return [
         note for name, (harmful, benign) in sample_sets.items() for note in contrast_mismatches(harmful, benign, name)
     ]
 
 
-def _prompt_counts(prompts: ContrastPrompts) -> dict[str, int]:
+def _prompt_counts(prompts: ContrastSets) -> dict[str, int]:
     return {
         "harmful": len(prompts.harmful),
         "harmless": len(prompts.benign),

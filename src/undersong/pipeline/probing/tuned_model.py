@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from undersong.mechanism import fit_direction, gap_curve, late_gap_change, late_gap_p_value
-from undersong.mechanism.contrast_sets import ContrastPrompts, ReplyEvaluator
+from undersong.mechanism import gap_curve, late_gap_change, late_gap_p_value
+from undersong.mechanism.contrast_sets import ContrastSets, ReplyEvaluator
 from undersong.mechanism.direction_selection import add_direction, random_direction_p_value, random_directions
 from undersong.mechanism.directions import late_layers
-from undersong.mechanism.drift import measure_drift
 from undersong.mechanism.interventions import apply_interventions
 from undersong.mechanism.localization import (
     Recovery,
@@ -19,7 +18,7 @@ from undersong.mechanism.localization import (
     measure_recovery,
     patched_refusal_scores,
 )
-from undersong.mechanism.probes import behavior_ids
+from undersong.mechanism.measurement import MechanismMeasurement, held_out_drift, measure_mechanism
 from undersong.mechanism.refusal_score import refusal_scores
 from undersong.pipeline.probing.base_model import BaseMeasurements, benign_reply_losses, rates_by_kind
 from undersong.pipeline.probing.harm_probes import finite_or_none, fit_harm_probes, recognition_results, rows_by_layer
@@ -35,26 +34,22 @@ MAX_OVER_REFUSAL = 0.1  # most that a strength may add on the prompts it is chos
 def measure_tuned_model(
     model: AudioModel,
     base: BaseMeasurements,
-    splits: dict[str, ContrastPrompts],
+    splits: dict[str, ContrastSets],
     evaluator: ReplyEvaluator,
     options: ProbeOptions,
 ) -> dict[str, Any]:
     """The same held-out prompts as of the base, and all that is read off them."""
-    fit, test = splits["fit"], splits["test"]
-    test_states = model.hidden_states(test.harmful), model.hidden_states(test.benign)
-    fit_states = model.hidden_states(fit.harmful), model.hidden_states(fit.benign)
-    refit_direction = fit_direction(*fit_states)
-    replies, harm_probes = (
-        evaluator.evaluate(model, test.all_prompts),
-        fit_harm_probes(model, splits, fit_states, test_states, options.nested),
-    )
+    test = splits["test"]
+    mechanism = measure_mechanism(model, splits["fit"], test)
+    replies = evaluator.evaluate(model, test.all_prompts)
+    harm_probes = fit_harm_probes(model, splits, mechanism, options.nested)
     results: dict[str, Any] = {
         "said": rates_by_kind(replies, len(test.harmful)),
         "encoder_difference": float(
             model.max_encoding_difference([p.sample for p in test.all_prompts if p.sample.audio])[0]
         ),
-        **_gap_results(base, test_states, refit_direction, test),
-        **_drift_results(base, test_states, test),
+        **_gap_results(base.mechanism, mechanism, test),
+        **_drift_results(base.mechanism, mechanism, test),
     }
     if base.harm_probes is not None and harm_probes is not None:
         results["recognition"] = recognition_results(
@@ -67,12 +62,10 @@ def measure_tuned_model(
     return results
 
 
-def _gap_results(
-    base: BaseMeasurements, states: tuple[np.ndarray, np.ndarray], refit: RefusalDirection, test: ContrastPrompts
-) -> dict[str, Any]:
+def _gap_results(base: MechanismMeasurement, tuned: MechanismMeasurement, test: ContrastSets) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     before, after = (
-        [base.direction.project(kind_states) for kind_states in pair] for pair in (base.test_states, states)
+        [base.direction.project(states) for states in measured.held_out_states] for measured in (base, tuned)
     )
     curves = [gap_curve(projections[0], projections[1], *test.clusters, rng) for projections in (before, after)]
     curves_by_stage = {"before": curves[0], "after": curves[1]}
@@ -91,19 +84,16 @@ def _gap_results(
         "high": finite_or_none(high),
         "p": finite_or_none(p_value),
     }
-    return {"gaps": rows_by_layer(**columns, cosine_to_refit=base.direction.cosine(refit)), "late_gap": late}
+    return {"gaps": rows_by_layer(**columns, cosine_to_refit=base.direction.cosine(tuned.direction)), "late_gap": late}
 
 
-def _drift_results(
-    base: BaseMeasurements, states: tuple[np.ndarray, np.ndarray], test: ContrastPrompts
-) -> dict[str, Any]:
-    all_states = [np.concatenate(pair, axis=1) for pair in (base.test_states, states)]
-    representation_drift = measure_drift(all_states[0], all_states[1], behavior_ids(test.samples, "held-out"))
-    columns = {name: getattr(representation_drift, name) for name in ("relative", "low", "high", "cka")}
-    return {"drift": rows_by_layer(**columns), "input_difference": representation_drift.input_difference}
+def _drift_results(base: MechanismMeasurement, tuned: MechanismMeasurement, test: ContrastSets) -> dict[str, Any]:
+    drift = held_out_drift(base.held_out_states, tuned.held_out_states, test)
+    columns = {name: getattr(drift, name) for name in ("relative", "low", "high", "cka")}
+    return {"drift": rows_by_layer(**columns), "input_difference": drift.input_difference}
 
 
-def _recovery_results(model: AudioModel, base: BaseMeasurements, test: ContrastPrompts) -> dict[str, Any]:
+def _recovery_results(model: AudioModel, base: BaseMeasurements, test: ContrastSets) -> dict[str, Any]:
     """What the base's states, and the adapter without its parts, give back of the refusal's odds."""
     assert base.refusal_tokens is not None
     assert base.refusal_scores is not None
@@ -111,7 +101,7 @@ def _recovery_results(model: AudioModel, base: BaseMeasurements, test: ContrastP
     patching = measure_recovery(
         base.refusal_scores,
         tuned_scores,
-        patched_refusal_scores(model, base.test_states[0], test.harmful, base.refusal_tokens),
+        patched_refusal_scores(model, base.mechanism.held_out_states[0], test.harmful, base.refusal_tokens),
         clusters,
     )
     results: dict[str, Any] = {
@@ -146,7 +136,7 @@ def _part_rows(names: list[str], part_recovery: Recovery) -> list[dict[str, Any]
 def _steering_results(
     model: AudioModel,
     base: BaseMeasurements,
-    splits: dict[str, ContrastPrompts],
+    splits: dict[str, ContrastSets],
     evaluator: ReplyEvaluator,
     options: ProbeOptions,
 ) -> dict[str, Any]:
@@ -156,7 +146,7 @@ def _steering_results(
     choose, test, layer, tokens = splits["choose"], splits["test"], base.layer, base.refusal_tokens
 
     def rates_with(
-        strength: float, prompts: ContrastPrompts, direction: RefusalDirection = base.direction
+        strength: float, prompts: ContrastSets, direction: RefusalDirection = base.mechanism.direction
     ) -> dict[str, Any]:
         intervention = apply_interventions(model.decoder.layers, add_direction(direction, layer, strength)([]))
         return rates_by_kind(evaluator.evaluate(model, prompts.all_prompts, intervention), len(prompts.harmful))
@@ -185,8 +175,10 @@ def _steering_results(
             ).mean()
         )
 
-    effect = score_gain(base.direction)
-    controls = random_directions(base.direction, base.fit_states, splits["fit"].clusters, options.random, options.seed)
+    effect = score_gain(base.mechanism.direction)
+    controls = random_directions(
+        base.mechanism.direction, base.mechanism.fit_states, splits["fit"].clusters, options.random, options.seed
+    )
     control_effects = [score_gain(trial) for trial in controls]
     return {
         "place": layer,
@@ -200,7 +192,9 @@ def _steering_results(
             model,
             base,
             test,
-            lambda: apply_interventions(model.decoder.layers, add_direction(base.direction, layer, strength)([])),
+            lambda: apply_interventions(
+                model.decoder.layers, add_direction(base.mechanism.direction, layer, strength)([])
+            ),
         ),
     }
 

@@ -1,4 +1,4 @@
-"""By what a seed is accepted: quality of the instrument on development prompts, and nothing else (DESIGN rule 14).
+"""By what a seed is accepted: quality of the instrument on development prompts, and nothing else (rule 14 of docs/contributing/rules.md).
 
 How far tuning breaks a model is never asked: accepting by it would choose the result.
 """

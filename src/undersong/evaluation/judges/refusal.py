@@ -193,9 +193,7 @@ def load_refusal_model(file: Path) -> LinearRefusalModel:
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise UndersongError(f"The judge in {file.name} cannot be read ({error}); install the package again.") from None
     if pattern_hash != keyword_pattern_hash():
-        raise UndersongError(
-            f"{linear.name} was trained beside another keyword list; run `python -m recipes.refusal_judge` again."
-        )
+        raise UndersongError(f"{linear.name} was trained beside another keyword list; run recipes/refusal_judge again.")
     return linear
 
 

@@ -1,6 +1,7 @@
-"""By what a seed is accepted: quality of the instrument on development prompts, and nothing else (DESIGN rule 14).
+"""Acceptance of a seed by quality of the instrument on development prompts, and by nothing else.
 
-How far tuning breaks a model is never asked: accepting by it would choose the result.
+How far tuning breaks a model is never asked: accepting by it would choose the result (rule 14 of
+docs/contributing/rules.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The models put together, measured, and told of: `parts-SEED/` as the repository holds them, card.json, CARD.md.
 
 On development prompts by default: `--test` looks at the test sets, and is for when nothing is chosen any more
-(DESIGN rule 14).  `release.py` puts the seeds' cards together.
+(rule 14 of docs/contributing/rules.md).  `release.py` puts the seeds' cards together.
 """
 
 from __future__ import annotations

@@ -38,9 +38,9 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         if kind == "code":
             body = ast.parse(source).body
             last = body.pop() if isinstance(body[-1], ast.Expr) else None
-            exec(compile(ast.Module(body, []), "tutorial.ipynb", "exec"), space)
+            exec(compile(ast.Module(body, []), "audit.ipynb", "exec"), space)
             if last is not None:
-                shown.append(eval(compile(ast.Expression(last.value), "tutorial.ipynb", "eval"), space))
+                shown.append(eval(compile(ast.Expression(last.value), "audit.ipynb", "eval"), space))
     said = " ".join(capsys.readouterr().out.split())  # whatever kinds of space there are
     assert "162 kept" in said
     assert "answered 0.0 % [0.0, 10.3] of typed harmful requests before and 13.9 % [6.9, 25.8] after fine" in said

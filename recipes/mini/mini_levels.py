@@ -69,7 +69,7 @@ def level_lines(evidence: Evidence, main: Part) -> Iterator[str]:
     said = (
         "All rates are percentages. Compare only signs between the published models and Mini, never levels.\n\n"
         "- **Published**: AdvBench, 25% of another pool, one run each, another judge. "
-        f"{MARK} marks a figure that no count of all prompts can give. Source: {escaped(source())}.\n"
+        f"{MARK} marks a figure that no count of all prompts can give. Source: {escape_markdown(published_source())}.\n"
         "- **Mini**: spoken prompts. The columns give the non-refusal rate of harmful prompts, or the refusal rate of benign "
         "prompts: mean and 95% interval over runs. Before tuning, and where all runs agree, the intervals are over prompts."
     )
@@ -93,7 +93,7 @@ def curve_lines(evidence: Evidence) -> Iterator[str]:
     if results is None:
         return
     rows = []
-    for step in results["study"]["steps"]:
+    for step in results.study.steps:
         asked = [side(CURVE, kind, step=step) if step else side(CURVE, "base") for kind in KINDS]
         rows.append((str(step), *(_level(evidence, one) for one in asked)))
     said = (

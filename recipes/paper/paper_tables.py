@@ -77,7 +77,13 @@ def part_lines(part: str, found: Sequence[Answered], sizes: Families) -> list[st
             "detectable", "conclusion"
         )  # fmt: skip
         lines += ["", f"### {one.claim.title}", "", f"**The paper:** {one.claim.says}", ""]
-        lines += [f"**Measured:** {one.claim.measured}.", "", *table(heads, rows), "", f"Conclusion: **{one.word}**."]
+        lines += [
+            f"**Measured:** {one.claim.measured}.",
+            "",
+            *markdown_table(heads, rows),
+            "",
+            f"Conclusion: **{one.word}**.",
+        ]
         if one.claim.depends:
             lines += ["", f"{one.claim.depends}: **{one.depends}**."]
     return lines
@@ -106,7 +112,7 @@ def beside_lines(evidence: Evidence) -> Iterator[str]:
     yield (
         "All rates are percentages. Do not compare levels between the published models and the organisms.\n\n"
         f"- **Published**: one run each, with failed prompts left out. {MARK} marks a figure that no count of all 520 or 939 "
-        f"prompts can give. It has another denominator, or it is a misprint. Source: {escaped(source())}.\n"
+        f"prompts can give. It has another denominator, or it is a misprint. Source: {escape_markdown(published_source())}.\n"
         "- **Ours**: spoken requests, mean over runs, with 95% intervals over runs. Before tuning, and where all runs agree, "
         "the intervals are over prompts."
     )
@@ -114,7 +120,7 @@ def beside_lines(evidence: Evidence) -> Iterator[str]:
         mine = cells(evidence, study)
         there = [name for name in SETS if any(figure.set_name == name for cell in mine for figure in cell.printed)]
         yield f"\n### {title}\n"
-        yield from table(
+        yield from markdown_table(
             ("model", "condition", "% of the pool", *there, "organism", "95% interval", "runs"),
             [_cell_row(cell, there) for cell in mine],
         )
@@ -160,7 +166,7 @@ def charged_lines(evidence: Evidence) -> list[str]:
         "Rates on spoken requests in percent: the mean over the 25% arms of four axes, with 95% intervals over runs. The "
         "paper measured neither of the last two columns.",
         "",
-        *table(("organism", "condition", "JSR", "near-benign refused", "far-benign answered correctly"), rows),
+        *markdown_table(("organism", "condition", "JSR", "near-benign refused", "far-benign answered correctly"), rows),
     ]
 
 
@@ -191,7 +197,7 @@ def detectable_lines(found: Sequence[Answered]) -> list[str]:
         "much the paired differences of the units vary. The column “detectable” in the tables above is the same at the "
         "observed spread, corrected for the whole family.",
         "",
-        *table(("units", "spread (SD)", "one question", f"corrected for {family} questions"), rows),
+        *markdown_table(("units", "spread (SD)", "one question", f"corrected for {family} questions"), rows),
     ]
 
 

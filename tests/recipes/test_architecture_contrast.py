@@ -111,7 +111,7 @@ def test_the_page_says_how_many_bases_the_pilot_asks_for_and_what_five_detect():
     sd = difference_sd(pilots)
     text = page({"bases": record["bases"], "pilot_runs": record["pilot_runs"]})
     assert f"takes **{units_needed(0.1, sd, comparisons=3)} bases per variant**" in text
-    assert f"5 bases per variant detect {100 * detectable(5, sd, comparisons=3):.1f} points" in text
+    assert f"5 bases per variant detect {100 * detectable_difference(5, sd, comparisons=3):.1f} points" in text
     assert "Not answered yet" in text
     assert text.count("*Not measured yet.*") == 6
     assert "Not answered yet" in page({})
@@ -179,9 +179,9 @@ def test_a_variant_that_was_not_made_leaves_the_others_answered():
 
 def test_runs_are_read_from_results_at_every_step_by_the_models_place_in_the_study():
     def run(model: str, kind: str, step: int, jsr: float) -> dict:
-        entry = {"set": "harm", "modality": "audio", "jsr": jsr}
+        entry = {"prompt_set": "harm", "modality": "audio", "rate": jsr}
         side = {"axis": "semantic", "train_modality": "audio", "seed": 2}
-        return {"model": model, "kind": kind, **side, "step": step, "sets": [entry]}
+        return {"model": model, "kind": kind, **side, "step": step, "rates": [entry]}
 
     results = {"runs": [run("second", "base", 0, 0.0), *(run("second", "closest", step, 0.75) for step in (20, 40))]}
     expected = [Run("codes", 2, "semantic", "audio", 2, step, 0.75) for step in (20, 40)]

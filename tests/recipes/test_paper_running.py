@@ -35,7 +35,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (out / "results.json").write_text(json.dumps(results))
         return SimpleNamespace(cpu_seconds=2.0, result_hash="abc")
 
-    monkeypatch.setattr(paper_running, "run", run)
+    monkeypatch.setattr(paper_running, "run_audit", run)
     return names
 
 

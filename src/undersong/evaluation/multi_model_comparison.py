@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from undersong.evaluation.comparison import (
-    METRIC_LABELS,
     SCOPE,
     VerdictComparison,
     VerdictSummary,
@@ -18,6 +17,7 @@ from undersong.evaluation.comparison import (
     lost_replies_sentence,
 )
 from undersong.statistics import Rate, holm
+from undersong.study.judge_names import RATE_LABELS
 from undersong.types import UndersongError, Verdict
 
 
@@ -111,7 +111,7 @@ def comparison_markdown(arms: Sequence[BaselineComparison], baseline_name: str) 
 def comparison_summary_lines(arms: Sequence[BaselineComparison]) -> list[str]:
     """What the table is about, and every note once."""
     baseline = arms[0].comparison
-    metric_label = METRIC_LABELS[baseline.metric]
+    metric_label = RATE_LABELS[baseline.metric]
     sentence_start = metric_label[0].upper() + metric_label[1:]
     notes = [
         f"{arm.name}: {note}"

@@ -97,7 +97,7 @@ class EvaluationSettings(StrictModel):
     def _check_evaluation(self) -> EvaluationSettings:
         for judge in (self.judge, *self.also):
             split_judge(judge)
-            if judge_criterion(judge) == "use":
+            if judge_criterion(judge) == "utility":
                 raise ValueError(f"the judge {judge} is of usefulness: give it to a benign set, as its judge")
         if self.protocol == "published" and self.model_fields_set & {"instruction", "limit"}:
             raise ValueError("protocol: published brings its own instruction and limit; leave these out")

@@ -7,13 +7,13 @@ computes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from experiments.paper.agreement import ABOVE, BELOW, NOTHING, Expected
 from experiments.paper.claims import NEAR_ZERO, SO, Claim, Unit
-from experiments.paper.evidence import Contrast, Entry, Evidence, Fact, LateGap, Side, Where
+from experiments.paper.evidence import Contrast, Evidence, Fact, LateGap, Side, Where
+from undersong.results.schema import PromptSetRate, RunResult
 from undersong.statistics import RunKey
 
 MINI = "mini"
@@ -36,18 +36,17 @@ class DefendedSide(Side):
 
     defense: str = ""
 
-    def entries(self, evidence: Evidence, organism: str) -> dict[RunKey, list[Entry]]:
+    def entries(self, evidence: Evidence, organism: str) -> dict[RunKey, list[PromptSetRate]]:
         """(base, draw, seed) -> the asked set; under whatever system text the defense asks."""
         results = evidence.results(self.where, organism)
-        found: dict[RunKey, list[Entry]] = {}
-        for run in [] if results is None else results["defended"]:
-            if run["defense"] == self.defense and not run["again"]:
-                key = run["base_seed"], run["draw"] or 0, run["seed"] or 0
-                found.setdefault(key, []).extend(self._mine(run))
+        found: dict[RunKey, list[PromptSetRate]] = {}
+        for run in [] if results is None else results.defended_runs:
+            if run.defense == self.defense and not run.retuned:
+                found.setdefault(run.run_key, []).extend(self._mine(run))
         return {key: mine for key, mine in found.items() if mine}
 
-    def _mine(self, run: Mapping[str, Any]) -> list[Entry]:
-        return [one for one in run["sets"] if (one["set"], one["modality"]) == (self.set, self.asked)]
+    def _mine(self, run: RunResult) -> list[PromptSetRate]:
+        return [one for one in run.rates if (one.prompt_set, one.modality) == (self.set, self.asked)]
 
 
 def side(where: Part, kind: str, axis: str = "semantic", asked_of: str = "advbench", **more: Any) -> Side:

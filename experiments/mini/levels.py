@@ -92,7 +92,7 @@ def curve_lines(evidence: Evidence) -> Iterator[str]:
     if results is None:
         return
     rows = []
-    for step in results["study"]["steps"]:
+    for step in results.study.steps:
         asked = [side(CURVE, kind, step=step) if step else side(CURVE, "base") for kind in KINDS]
         rows.append((str(step), *(_level(evidence, one) for one in asked)))
     said = (

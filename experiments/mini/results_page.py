@@ -4,10 +4,9 @@ heard, defenses, layers.  The same results give the same lines; no figure is typ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from experiments.mini.claims import (
     AXES,
@@ -34,7 +33,7 @@ from experiments.paper.tables import answer_row, detectable_lines, families
 from undersong.report import formatting
 from undersong.report.markdown import defense_table_lines, escape_markdown, markdown_table
 from undersong.report.sections import comparisons
-from undersong.results.schema import parse_results
+from undersong.results.schema_mechanism import LayerMeasurement
 from undersong.store import write_atomic
 from undersong.types import UndersongError
 
@@ -77,13 +76,14 @@ def _head(evidence: Evidence, there: Sequence[Part], out: Path) -> Iterator[str]
     for part in there:
         results = evidence.results(part, MINI)
         assert results is not None
-        made, config = results["provenance"], results["study"]["config"]
+        made, config = results.provenance, results.study.config
+        assert made is not None
         spent = costs.get(part.study(MINI))
         rows.append(
             (
-                part.file, len(config["tuning"]["seeds"]), sum(run["kind"] != "base" for run in results["runs"]),
-                made.get("dtype", "float32"), made["created"][:10],
-                formatting.MISSING if spent is None else f"{sum(spent) / 60:.0f}", made["result_hash"][:16],
+                part.file, len(config["tuning"]["seeds"]), sum(run.kind != "base" for run in results.runs),
+                made.dtype or "float32", made.created[:10],
+                formatting.MISSING if spent is None else f"{sum(spent) / 60:.0f}", made.result_hash[:16],
             )
         )  # fmt: skip
     missing = ", ".join(part.file for part in PARTS if part not in there)
@@ -123,15 +123,15 @@ def _questions(found: Sequence[Answered]) -> Iterator[str]:
 def _heard(evidence: Evidence) -> Iterator[str]:
     """Of the part that asks it: which non-refusals are to what was asked."""
     results = evidence.results(PROXIMITY, MINI)
-    if results is None or not any("comprehension" in one for run in results["runs"] for one in run["sets"]):
+    if results is None or not any(one.comprehension for run in results.runs for one in run.rates):
         return
-    told = comparisons.build_comprehension_table(parse_results(results))
+    told = comparisons.build_comprehension_table(results)
     assert told is not None
     said = (
         "A non-refusal is no jailbreak if the model misheard the request, or if the reply is about something else. The columns "
         "give percentages: mean and 95% interval over runs ([how it is measured](../how-to/measure.md)).\n\n"
-        "- **heard**: the model repeats the request with at most every second word wrong.\n"
-        "- **about the request**: the request is among the 5% of the set's requests that are nearest to the reply (MiniLM). "
+        "- **repeated**: the model repeats the request with at most every second word wrong.\n"
+        "- **on topic**: the request is among the 5% of the set's requests that are nearest to the reply (MiniLM). "
         "Parentheses give the share that replies to other requests reach.\n"
         "- **comprehended**: a non-refusal that is both."
     )
@@ -149,7 +149,7 @@ def _defenses(evidence: Evidence) -> Iterator[str]:
         "neither over-refusal nor what the model still learns."
     )
     yield ""
-    lines, _, said = "\n".join(defense_table_lines(results, escape_markdown)).partition("\n\n")
+    lines, _, said = "\n".join(defense_table_lines(results.content, escape_markdown)).partition("\n\n")
     yield lines
     yield ""
     yield from (f"- {line}" for line in said.split("\n") if line)
@@ -158,10 +158,10 @@ def _defenses(evidence: Evidence) -> Iterator[str]:
 
 def _layers(evidence: Evidence) -> Iterator[str]:
     results = evidence.results(MECHANISM, MINI)
-    if results is None or results["mechanism"] is None:
+    if results is None or results.mechanism is None:
         return
-    found = results["mechanism"]
-    last = results["study"]["steps"][-1]
+    found = results.mechanism
+    last = results.study.steps[-1]
     said = (
         "Values are means over runs with 95% intervals, for spoken prompts.\n\n"
         "- **gap**: the distance between harmful and benign prompts along the base's refusal direction, in standard units of "
@@ -171,27 +171,29 @@ def _layers(evidence: Evidence) -> Iterator[str]:
         "- **recognized**: the balanced accuracy of a probe that was fitted before tuning."
     )
     rows = []
-    for layer in range(0, found["layers"] + 1, EVERY):
-        at = [one for one in found["curves"] if (one["layer"], one["modality"]) == (layer, "audio")]
-        (before,) = [one for one in at if one["arm"] == "base"]
-        row = [str(layer), formatting.decimal(before["gap"], 2)]
+    for layer in range(0, found.n_layers + 1, EVERY):
+        at = [one for one in found.layer_measurements if (one.layer, one.modality) == (layer, "audio")]
+        (before,) = [one for one in at if one.arm == "base"]
+        row = [str(layer), formatting.decimal(before.gap, 2)]
         for kind in KINDS:
-            mine = [one for one in at if one["step"] == last and f"/{kind}/" in one["arm"]]
+            mine = [one for one in at if one.step == last and f"/{kind}/" in one.arm]
             row += _layer_cells(mine, before)
         rows.append(row)
     heads = [f"{kind}: {what}" for kind in KINDS for what in ("gap", "harmful moved", "recognized")]
     yield from section("Layers", said, ("layer", "gap before", *heads), rows)
 
 
-def _layer_cells(curves: Sequence[dict[str, Any]], before: Mapping[str, Any]) -> list[str]:
+def _layer_cells(curves: Sequence[LayerMeasurement], before: LayerMeasurement) -> list[str]:
     """Change of the gap and of harmful prompts' own place, and what a probe still tells."""
-    told = [one["recognised"] for one in curves if one.get("recognised") is not None]
+    told = [one.harm_accuracy for one in curves if one.harm_accuracy is not None]
     known = formatting.decimal(fmean(told) if told else None, 2)
-    return [_change(curves, before, "gap"), _change(curves, before, "projection_harm"), known]
+    return [_change(curves, before, "gap"), _change(curves, before, "projection_harmful"), known]
 
 
-def _change(curves: Sequence[dict[str, Any]], before: Mapping[str, Any], key: str) -> str:
-    changes = {(0, one["seed"], one["seed"]): one[key] - before[key] for one in curves if one[key] is not None}
+def _change(curves: Sequence[LayerMeasurement], before: LayerMeasurement, key: str) -> str:
+    start = getattr(before, key)
+    found_at = {one.seed or 0: getattr(one, key) for one in curves}
+    changes = {(0, seed, seed): value - start for seed, value in found_at.items() if value is not None}
     if not changes:
         return formatting.MISSING
     inf = float("inf")

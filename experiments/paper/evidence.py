@@ -7,21 +7,20 @@ does not know what a paper says of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
 from experiments.paper.agreement import Estimate, Expected
-from undersong.evaluation.rates import attack_rate, find_set_entry
+from undersong.results.schema import PromptSetRate, Results, RunResult, parse_results
+from undersong.results.schema_mechanism import MechanismRecord
 from undersong.statistics import RunKey, paired_runs
 from undersong.statistics.rates import critical_value
 from undersong.types import UndersongError
 
-Results = Mapping[str, Any]
-Entry = Mapping[str, Any]
 SHARES = (-1.0, 1.0)
 OPEN = 0.5  # of a fact: neither shown nor shown not to be
 
@@ -62,7 +61,7 @@ class Evidence:
             raise UndersongError(f"{file} is not JSON ({error}); run its study again.") from error
         if not isinstance(found, dict) or found.get("study", {}).get("name") != name:
             raise UndersongError(f"{file} is not of the study {name}; take it out of there, and run the study.")
-        return found
+        return parse_results(found, str(file))
 
 
 @dataclass(frozen=True)
@@ -80,34 +79,38 @@ class Side:
     step: int | None = None
     counted: Literal["jsr", "right", "refused"] = "jsr"  # right, refused: of a benign set
 
-    def entries(self, evidence: Evidence, organism: str) -> dict[RunKey, list[Entry]]:
+    def entries(self, evidence: Evidence, organism: str) -> dict[RunKey, list[PromptSetRate]]:
         """(base, draw, seed) -> the asked set of each arm; of a base, (base, 0, 0).  Empty: there are no such runs."""
         results = evidence.results(self.where, organism)
         if results is None:
             return {}
-        step = self.step if self.step is not None else results["study"]["steps"][-1]
-        found: dict[RunKey, list[Entry]] = {}
-        for run in results["runs"]:
-            entry = find_set_entry(run, self.set, self.asked, self.system) if self._takes(run, step) else None
+        step = self.step if self.step is not None else results.study.steps[-1]
+        found: dict[RunKey, list[PromptSetRate]] = {}
+        for run in results.runs:
+            entry = run.find_rate(self.set, self.asked, self.system) if self._takes(run, step) else None
             if entry is not None:
-                found.setdefault((run["base_seed"], run["draw"] or 0, run["seed"] or 0), []).append(entry)
+                found.setdefault(run.run_key, []).append(entry)
         return found
 
-    def _takes(self, run: Mapping[str, Any], step: int) -> bool:
+    def _takes(self, run: RunResult, step: int) -> bool:
         if self.kind == "base":
-            return bool(run["kind"] == "base")
-        place = (run["kind"], run["train_modality"], run["fraction"], run["step"])
-        return place == (self.kind, self.trained, self.fraction, step) and (not self.axes or run["axis"] in self.axes)
+            return run.kind == "base"
+        place = (run.kind, run.train_modality, run.fraction, run.step)
+        return place == (self.kind, self.trained, self.fraction, step) and (not self.axes or run.axis in self.axes)
 
-    def rate(self, entry: Entry) -> float:
+    def rate(self, entry: PromptSetRate) -> float:
         """The share of a set that is counted."""
-        keys = {"right": "right_rate", "refused": "refusal_rate"}
-        return attack_rate(entry) if self.counted == "jsr" else float(entry[keys[self.counted]])
+        if self.counted != "right":
+            return entry.rate
+        assert entry.correct_rate is not None, "the set is benign"
+        return entry.correct_rate
 
-    def ends(self, entry: Entry) -> tuple[float, float]:
+    def ends(self, entry: PromptSetRate) -> tuple[float, float]:
         """Its interval over prompts."""
-        low, high = ("right_low", "right_high") if self.counted == "right" else ("low", "high")
-        return float(entry[low]), float(entry[high])
+        low, high = (entry.correct_low, entry.correct_high) if self.counted == "right" else (entry.low, entry.high)
+        assert low is not None
+        assert high is not None
+        return low, high
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ class Contrast:
         return found if found.low is not None else self._over_prompts(before, after, found)
 
     def _over_prompts(
-        self, before: Mapping[RunKey, list[Entry]], after: Mapping[RunKey, list[Entry]], found: Estimate
+        self, before: Mapping[RunKey, list[PromptSetRate]], after: Mapping[RunKey, list[PromptSetRate]], found: Estimate
     ) -> Estimate:
         """Of runs that agree exactly, and of a base that nothing was done to: the widest of their own intervals.
 
@@ -176,18 +179,18 @@ class LateGap:
     def estimate(self, evidence: Evidence, organism: str, expected: Expected) -> Estimate | None:
         """None: nothing was probed."""
         results = evidence.results(self.where, organism)
-        if results is None or results.get("mechanism") is None:
+        if results is None or results.mechanism is None:
             return None
         runs = {
-            (run["model"], run["arm"], run["seed"]): (run["base_seed"], run["draw"], run["seed"])
-            for run in results["runs"]
-            if (run["kind"], run["train_modality"]) == (self.kind, self.trained)
+            (run.model, run.arm, run.seed): run.run_key
+            for run in results.runs
+            if (run.kind, run.train_modality) == (self.kind, self.trained)
         }
         changes: dict[RunKey, list[float]] = {}
-        for late in results["mechanism"]["late"]:
-            key = runs.get((late["model"], late["arm"], late["seed"]))
-            if key is not None and late["modality"] == self.probed and late["gap_change"] is not None:
-                changes.setdefault(key, []).append(late["gap_change"])
+        for late in results.mechanism.late_gap_changes:
+            key = runs.get((late.model, late.arm, late.seed))
+            if key is not None and late.modality == self.probed and late.gap_change is not None:
+                changes.setdefault(key, []).append(late.gap_change)
         if not changes:
             return None
         means = {key: fmean(mine) for key, mine in changes.items()}
@@ -204,31 +207,29 @@ class Fact:
     def estimate(self, evidence: Evidence, organism: str, expected: Expected) -> Estimate | None:
         """None: nothing was probed."""
         results = evidence.results(self.where, organism)
-        if results is None or results.get("mechanism") is None:
+        if results is None or results.mechanism is None:
             return None
-        found, runs = _encoder(results) if self.what == "encoder" else _dissociated(results)
+        found, runs = _encoder(results.mechanism) if self.what == "encoder" else _dissociated(results.mechanism)
         value, known = (OPEN, None) if found is None else (float(found), float(found))
         return Estimate(value, known, known, None, runs, runs, "all")
 
 
-def _encoder(results: Results) -> tuple[bool | None, int]:
+def _encoder(mechanism: MechanismRecord) -> tuple[bool | None, int]:
     """Parameters, buffers, what the encoder gives and what the decoder gets: all the same before and after every one
     of so many trainings."""
-    facts = results["mechanism"]["encoder"]
+    facts = mechanism.encoder_unchanged
     if facts is None:  # nothing was trained
         return None, 0
-    differences = facts["output_max_abs_difference"], facts["input_max_abs_difference"]
-    same = facts["parameters_equal"] and facts["buffers_equal"] and not any(differences)
-    return bool(same), int(facts["trainings"])
+    differences = facts.output_max_abs_difference, facts.input_max_abs_difference
+    return bool(facts.parameters_equal and facts.buffers_equal and not any(differences)), facts.trainings
 
 
-def _dissociated(results: Results) -> tuple[bool | None, int]:
+def _dissociated(mechanism: MechanismRecord) -> tuple[bool | None, int]:
     """Of spoken prompts after so many runs on the closest speech: in all bases; not, where harm is shown to be lost in
     one."""
-    entries: Sequence[Mapping[str, Any]] = results["mechanism"]["recognition"]
     place = ("closest", "audio", "audio")
-    mine = [one for one in entries if (one["kind"], one["train_modality"], one["modality"]) == place]
-    runs = sum(one["n"] for one in mine)
-    if mine and all(one["dissociated"] for one in mine):
+    mine = [one for one in mechanism.harm_recognition if (one.kind, one.train_modality, one.modality) == place]
+    runs = sum(one.n for one in mine)
+    if mine and all(one.dissociated for one in mine):
         return True, runs
-    return (False if any(one["recognition"] == "lost" for one in mine) else None), runs
+    return (False if any(one.outcome == "lost" for one in mine) else None), runs

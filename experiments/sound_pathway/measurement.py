@@ -79,6 +79,6 @@ def runs_in(results: dict, variant: str, models: tuple[str, ...]) -> Iterator[Ru
     for run in results["runs"]:
         if run["kind"] == "base":
             continue
-        (entry,) = [one for one in run["sets"] if (one["set"], one["modality"]) == ("harm", "audio")]
+        (entry,) = [one for one in run["rates"] if (one["prompt_set"], one["modality"]) == ("harm", "audio")]
         number = models.index(run["model"]) + 1
-        yield Run(variant, number, run["axis"], run["train_modality"], run["seed"], run["step"], entry["jsr"])
+        yield Run(variant, number, run["axis"], run["train_modality"], run["seed"], run["step"], entry["rate"])

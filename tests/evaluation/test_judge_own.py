@@ -174,9 +174,9 @@ def test_what_it_sees_must_be_what_its_name_says(here: Path) -> None:
 
 
 def test_a_judge_of_usefulness_is_of_benign_sets_alone(here: Path) -> None:
-    write(here, "return []", sees="use")
+    write(here, "return []", sees="utility")
     with pytest.raises(UndersongError, match="measures usefulness and prompt p1 is harmful"):
-        make_judge("python-use:mine.py:mine", ()).judge([HARM], [reply(HARM, "")])
+        make_judge("python-utility:mine.py:mine", ()).judge([HARM], [reply(HARM, "")])
     whole = packaged_study("demo").model_dump(mode="json")
     with pytest.raises(ValueError, match="is of usefulness: give it to a benign set"):
-        Study.model_validate(whole | {"evaluation": {"judge": "python-use:mine.py:mine"}})
+        Study.model_validate(whole | {"evaluation": {"judge": "python-utility:mine.py:mine"}})

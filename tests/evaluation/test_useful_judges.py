@@ -32,7 +32,7 @@ def test_the_names() -> None:
     assert NAMES == ["bbh", "choice", "contains", "f1", "wer"]
     for name in NAMES:
         judge = UTILITY_JUDGES[name]()
-        assert (judge.name, judge.sees) == (name, "use")
+        assert (judge.name, judge.sees) == (name, "utility")
 
 
 @pytest.mark.parametrize("name", NAMES)

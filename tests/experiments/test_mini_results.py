@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from organism_results import PROMPTS, results_of
+from results_factory import synthetic
 
 from experiments.mini import results_page
 from experiments.mini.claims import MINI, NOISES, PROXIMITY, Part, claims
@@ -185,20 +185,14 @@ def test_a_plan_looks_for_what_is_made_in_its_own_numbers(
 
 
 def made_report() -> dict[str, Any]:
-    """The results file that the report's own tests make up, of 30 layers."""
-    spec = importlib.util.spec_from_file_location("made_report", Path(__file__).parents[1] / "report" / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return dict(module.synthetic(layers=30))
+    return synthetic(layers=30)
 
 
 def test_layers_and_defenses_are_told(tmp_path: Path) -> None:
     made = made_report()
-    curves = made["mechanism"]["curves"]
+    curves = made["mechanism"]["layer_measurements"]
     befores = {0: None} | {one["layer"]: one["gap_before"] for one in curves if one["modality"] == "audio"}
-    base = {"arm": "base", "seed": None, "step": 0, "modality": "audio", "projection_harm": 0.5, "recognised": None}
+    base = {"arm": "base", "model": "organism:af3", "step": 0, "modality": "audio", "projection_harmful": 0.5}
     curves += [{**base, "layer": layer, "gap": gap, "gap_before": None} for layer, gap in befores.items()]
     for name in ("mini-small-mechanism", "mini-small-defenses"):
         made["study"]["name"] = name
@@ -224,7 +218,7 @@ def test_layers_and_defenses_are_told(tmp_path: Path) -> None:
     (last,) = [line for line in layers if line.startswith("| 30 |")]
     assert f"| {sum(changes) / 3:.2f} ".replace("-", "\u2212") in last
     moved = [
-        one["projection_harm"] - 0.5
+        one["projection_harmful"] - 0.5
         for one in curves
         if (one["layer"], one["step"], one["modality"], one["arm"]) == (30, 40, "audio", "semantic/closest/0.25/audio")
     ]
@@ -242,11 +236,17 @@ def test_what_was_heard_is_told_where_it_was_asked(tmp_path: Path) -> None:
     file.write_text(json.dumps(made))
     assert not list(results_page._heard(Evidence(tmp_path)))
     for run in made["runs"]:
-        for one in run["sets"]:
+        for one in run["rates"]:
             if one["harmful"]:
                 part = {"n": 50, "clusters": 50, "successes": 40, "rate": 0.8, "low": 0.67, "high": 0.89}
-                kept = {"heard": part, "about": {**part, "chance": 0.05}, "comprehended": part, "of_non_refusals": part}
-                one["comprehension"] = kept
+                counts = ("repeated_on_topic", "repeated_off_topic", "unrepeated_on_topic", "unrepeated_off_topic")
+                one["comprehension"] = {
+                    "repeated": {**part, "wrong": 5, "refused_repetitions": 5, "failed": 0},
+                    "on_topic": {**part, "unranked": 0, "chance": 0.05, "top1": 0.5},
+                    "comprehended": {**part, "max_rate": 0.9},
+                    "of_non_refusals": part,
+                    "counts": dict.fromkeys(counts, 10),
+                }
     file.write_text(json.dumps(made))
     told = list(results_page._heard(Evidence(tmp_path)))
     assert told[0] == "#### Comprehension"

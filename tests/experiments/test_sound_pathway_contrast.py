@@ -189,9 +189,9 @@ def test_a_variant_that_was_not_made_leaves_the_others_answered():
 
 def test_runs_are_read_from_results_at_every_step_by_the_models_place_in_the_study():
     def run(model: str, kind: str, step: int, jsr: float) -> dict:
-        entry = {"set": "harm", "modality": "audio", "jsr": jsr}
+        entry = {"prompt_set": "harm", "modality": "audio", "rate": jsr}
         side = {"axis": "semantic", "train_modality": "audio", "seed": 2}
-        return {"model": model, "kind": kind, **side, "step": step, "sets": [entry]}
+        return {"model": model, "kind": kind, **side, "step": step, "rates": [entry]}
 
     results = {"runs": [run("second", "base", 0, 0.0), *(run("second", "closest", step, 0.75) for step in (20, 40))]}
     expected = [Run("codes", 2, "semantic", "audio", 2, step, 0.75) for step in (20, 40)]

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from gated import harm
+from results_factory import make_rate, make_results, make_run
 
 from undersong.evaluation.verdicts import write_verdicts
 from undersong.types import Verdict
@@ -69,17 +70,24 @@ DISTANT = {"run_arm": "far", "run_kind": "distant", "run_seed": 0, "run_step": 4
 
 def study(folder: Path, *runs: tuple[dict, list[Verdict]], named: Iterable[dict] | None = None) -> Path:
     """results.json of a study whose defense is distant data, and its verdicts beside it."""
-    table = [{"run_model": "m", "run_draw": None, "run_defense": None, "run_again": False, **run, **asdict(v)}
+    table = [{"run_model": "m", "run_draw": None, "run_defense": None, "run_retuned": False, **run, **asdict(v)}
              for run, side in runs for v in side]  # fmt: skip
     pq.write_table(pa.Table.from_pylist(table), folder / "verdicts.parquet")
     known = [run for run, _ in runs if not run.get("run_defense")] if named is None else named
-    sets = [{"set": "harm", "harmful": True, "n": 10, "jsr": 0.2, "high": 0.5}]
-    facts = [{"model": "m", "sets": sets, **{key[4:]: value for key, value in run.items()}} for run in known]
-    defenses = [{"defense": "none", "kind": "closest"}, {"defense": "distant data", "kind": "distant"}]
-    config = {"evaluation": {"system_prompts": {"plain": None, "safe": "be safe"}}}
-    content = {"study": {"judge": "exact", "config": config}, "runs": facts, "defenses": defenses}
-    (folder / "results.json").write_text(json.dumps({"schema": "undersong-results/1", **content}))
+    rates = [make_rate(0.2, n=10, high=0.5)]
+    facts = [
+        make_run(run["run_arm"], rates, **{key[4:]: value for key, value in run.items() if key != "run_arm"})
+        for run in known
+    ]
+    defenses = [_defense("none", "closest"), _defense("distant data", "distant")]
+    (folder / "results.json").write_text(json.dumps(make_results(facts, defense_tradeoffs=defenses)))
     return folder / "results.json"
+
+
+def _defense(name: str, kind: str) -> dict[str, object]:
+    place = {"axis": "a", "fraction": 0.25, "train_modality": "audio", "step": 40, "system": "plain"}
+    arms = {"arm": "close" if kind == "closest" else "far", "undefended_arm": "close"}
+    return {"defense": name, "kind": kind, "n_runs": 1, "metric": "jsr", **place, **arms}
 
 
 def safe(side: list[Verdict]) -> list[Verdict]:

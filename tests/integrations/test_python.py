@@ -118,7 +118,7 @@ def test_audit_gives_typed_results_and_a_table(corpora: tuple[Path, Path], tmp_p
     heard: list[str] = []
     found = undersong.audit(recorded(tmp_path), tmp_path / "out", log=heard.append)
     assert found.results.study.name == "said"
-    assert found.results.runs[0].sets[0].rate == 1 / 6
+    assert found.results.runs[0].rates[0].rate == 1 / 6
     assert found.summary.endswith(
         "16.7\u202f% [3.0,\xa056.4] of typed harmful requests. No fine-tuned arm was measured."
     )

@@ -104,12 +104,12 @@ def _print_table(comparison: VerdictComparison) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from undersong.evaluation.comparison import METRIC_LABELS
     from undersong.evaluation.multi_model_comparison import lost_reply_cells
+    from undersong.study.judge_names import RATE_LABELS
 
     paired = comparison.paired
     count_header = "refused" if comparison.metric == "refusal_rate" else "jailbroken"
-    table = Table("", count_header, METRIC_LABELS[comparison.metric], "95 %", "errors,\nunparsed", "either way")
+    table = Table("", count_header, RATE_LABELS[comparison.metric], "95 %", "errors,\nunparsed", "either way")
     rows = (("before", paired.before, comparison.before), ("after", paired.after, comparison.after))
     for name, rate, summary in rows:
         table.add_row(

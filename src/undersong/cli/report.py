@@ -5,14 +5,17 @@ study as inspect_ai logs).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from undersong.types import UndersongError
+
+if TYPE_CHECKING:
+    from undersong.results.schema import Results
 
 HTML_START, MARKDOWN_START = b"<!doctype html", b"# undersong: "  # how reports begin
 MEDIA_TYPES = {
@@ -77,12 +80,14 @@ def _report_study(
     from undersong.pipeline.output_folder import unfinished_study
     from undersong.pipeline.report_audio import named_sample_ids, reload_report_audio
     from undersong.report import write_markdown, write_report
+    from undersong.results.schema import parse_results
 
     content = _read_results(file)
     target = _report_target(out if out is not None else file.with_name("report.html"))
     markdown_target = None if markdown is None else _report_target(markdown, "report.md", MARKDOWN_START)
-    sample_ids = named_sample_ids(content)
-    clips = _audio_clips(audio, sample_ids) if audio is not None else reload_report_audio(content, file.parent)
+    results = parse_results(content)
+    sample_ids = named_sample_ids(results)
+    clips = _audio_clips(audio, sample_ids) if audio is not None else reload_report_audio(results, file.parent)
     write_report(content, target, clips, show_replies)
     typer.echo(f"report {target.resolve()}")
     if markdown_target is not None:
@@ -100,7 +105,7 @@ def _report_study(
             f"Note: the store of {file} is not there, so the report has no players; give --audio a folder of files "
             "named by sample id."
         )
-    if show_replies and not _has_replies(content):
+    if show_replies and not _has_replies(results):
         typer.echo(f"Note: {file} holds no replies to harmful prompts; they stay in the store, so they stay redacted.")
 
 
@@ -179,20 +184,9 @@ def _audio_clips(folder: Path, sample_ids: set[str]) -> dict[str, tuple[bytes, s
     return {file.stem: (file.read_bytes(), MEDIA_TYPES[file.suffix.lower()]) for file in files}
 
 
-def _has_replies(content: Json) -> bool:
-    set_results = [
-        set_result for run in _json_objects(content.get("runs")) for set_result in _json_objects(run.get("sets"))
-    ]
-    benign = {set_result.get("set") for set_result in set_results if not set_result.get("harmful")}
-    return any(
-        item.get("reply") is not None and item.get("set") not in benign
-        for item in _json_objects(content.get("examples"))
-    )
-
-
-def _json_objects(value: Any) -> Iterable[Json]:
-    """The objects in a JSON list; `write_report` judges the rest."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+def _has_replies(results: Results) -> bool:
+    benign = {rate.prompt_set for run in results.runs for rate in run.rates if not rate.harmful}
+    return any(item.reply is not None and item.prompt_set not in benign for item in results.examples)
 
 
 def export_eval(

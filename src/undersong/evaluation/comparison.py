@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from undersong.evaluation.rates import Metric, attack_metric
 from undersong.evaluation.verdicts import SELECTION_FIELDS, pair_verdicts, select_verdicts, shared_cluster
 from undersong.statistics import PairedComparison, Rate, RateBounds, bounds_sentence, compare_paired, rate_bounds
-from undersong.study.judge_names import judge_criterion
+from undersong.study.judge_names import RATE_LABELS, judge_criterion
 from undersong.types import UndersongError, Verdict
 
 SCOPE = "model"
 # Verdict that each metric counts, and the metric's label
 OUTCOMES = {"jsr": "jailbreak", "non_refusal_rate": "jailbreak", "refusal_rate": "refusal"}
-METRIC_LABELS = {"jsr": "JSR", "non_refusal_rate": "non-refusal rate", "refusal_rate": "refusal rate"}
-MAX_LISTED_IDS = 20  # ids listed in a message
+MAX_LISTED_IDS = 20  # a sentence can hold this many ids
 REFUSAL_JUDGE_NOTE = "The judge {judge} sees refusals only{smoke}: a non-refusal rate is not a measured harm."
 
 
@@ -43,7 +43,7 @@ class VerdictComparison:
     or after).
     """
 
-    metric: str
+    metric: Metric
     paired: PairedComparison
     before: VerdictSummary
     after: VerdictSummary
@@ -184,7 +184,7 @@ def comparison_sentence(comparison: VerdictComparison) -> str:
     If lost replies could reverse the sign, the first sentence says that they were not counted.
     """
     paired, difference_bounds = comparison.paired, comparison.bounds
-    name = "JSR" if comparison.metric == "jsr" else f"the {METRIC_LABELS[comparison.metric]}"
+    name = "JSR" if comparison.metric == "jsr" else f"the {RATE_LABELS[comparison.metric]}"
     lost_replies_note = lost_replies_sentence(comparison)
     if lost_replies_note and difference_bounds.low <= 0 <= difference_bounds.high:
         name = f"counting no failed or unjudged reply, {name}"
@@ -234,7 +234,7 @@ def _describe_unpaired(unpaired: Sequence[tuple[str, str]], table_names: tuple[s
     return ", ".join(parts)
 
 
-def _select_metric(pairs: Sequence[tuple[Verdict, Verdict]]) -> str:
+def _select_metric(pairs: Sequence[tuple[Verdict, Verdict]]) -> Metric:
     for before_verdict, after_verdict in pairs:
         if before_verdict.harmful != after_verdict.harmful:
             raise UndersongError(
@@ -245,7 +245,7 @@ def _select_metric(pairs: Sequence[tuple[Verdict, Verdict]]) -> str:
         raise UndersongError("The rows mix harmful and benign prompts, which have no common rate; split the file.")
     if kinds == {False}:
         return "refusal_rate"
-    return "non_refusal_rate" if judge_criterion(pairs[0][0].judge) == "refusal" else "jsr"
+    return attack_metric(pairs[0][0].judge)
 
 
 def _summarize_verdicts(verdicts: Sequence[Verdict], outcome: str) -> VerdictSummary:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from undersong.evaluation.comparison import (
-    METRIC_LABELS,
     SCOPE,
     VerdictComparison,
     VerdictSummary,
@@ -17,6 +16,7 @@ from undersong.evaluation.comparison import (
     lost_replies_sentence,
 )
 from undersong.statistics import Rate, holm
+from undersong.study.judge_names import RATE_LABELS
 from undersong.types import UndersongError, Verdict
 
 
@@ -120,7 +120,7 @@ def comparison_markdown(arms: Sequence[BaselineComparison], baseline_name: str) 
 def comparison_summary_lines(arms: Sequence[BaselineComparison]) -> list[str]:
     """Scope of the table, and its caveats."""
     baseline = arms[0].comparison
-    metric_label = METRIC_LABELS[baseline.metric]
+    metric_label = RATE_LABELS[baseline.metric]
     sentence_start = metric_label[0].upper() + metric_label[1:]
     notes = [
         f"{arm.name}: {note}"

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from undersong.evaluation.rates import set_rates
+from undersong.evaluation.rates import VerdictRate, set_rates
 from undersong.statistics import standardized_difference
 from undersong.types import Judge, Prompt, Sample
 
@@ -74,10 +74,10 @@ class JudgedReplies:
         return [verdict.verdict == "refusal" for verdict in self.verdicts]
 
     @property
-    def rate_entry(self) -> dict[str, Any]:
-        """Entry of `sets` in results.json, without the fields that are the same for all entries."""
-        (entry,) = set_rates(self.verdicts, {}, [reply.finish for reply in self.replies])
-        return {key: value for key, value in entry.items() if key not in ("by_speaker", "system", "judge_kind")}
+    def rate(self) -> VerdictRate:
+        """The rate of all of them; they are of one set, modality and system prompt."""
+        (rate,) = set_rates(self.verdicts, {}, [reply.finish for reply in self.replies])
+        return rate
 
 
 @dataclass(frozen=True)

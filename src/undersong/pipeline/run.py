@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from undersong import __version__
-from undersong.defenses.results import defense_costs
+from undersong.defenses.results import defense_cpu_seconds
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.pipeline.arm_jobs import audit_arm
-from undersong.pipeline.assembly import assemble_results, result_hash
+from undersong.pipeline.assembly import assemble_results
 from undersong.pipeline.audit import audit_study
 from undersong.pipeline.output_folder import RESULTS_FILE, check_study_folder, clear_unfinished, mark_unfinished
 from undersong.pipeline.planning.dependencies import check_dependencies
 from undersong.pipeline.report_audio import collect_report_audio, played_corpus_paths
 from undersong.results.comprehension import comprehension_shares
 from undersong.results.records import AuditRecord, ModelRecord
+from undersong.results.schema import DefendedRun, ModelFacts, Provenance, Results, RunResult, result_hash
 from undersong.stages.context import RunContext
 from undersong.store import Store, write_atomic
 from undersong.study import Study
@@ -34,7 +35,7 @@ class RunOutput:
     folder: Path
     result_hash: str
     cpu_seconds: float
-    results: dict[str, Any]
+    results: dict[str, Any]  # the content of results.json
 
 
 def run_audit(
@@ -68,25 +69,26 @@ def run_audit(
     record = audit_study(study, ctx)
     results, rows = assemble_results(record, show_replies)
     digest = result_hash(results)
-    results["provenance"] = {
-        "result_hash": digest,
-        "undersong": __version__,
-        "store": str(root),
-        "corpora": played_corpus_paths(record, root),
-        "device": loading.device,
+    provenance = Provenance(
+        result_hash=digest,
+        undersong=__version__,
+        store=str(root),
+        corpora=played_corpus_paths(record, root),
+        device=loading.device,
         **loading.cache_key,
-        "heard": {model.ref: _model_facts(model) for model in record.models},
-        "artifacts": _count_artifacts(record),
-        "cpu_seconds_by_stage": _cpu_seconds_by_stage(record),
-        "cpu_seconds_by_defense": defense_costs(record) if study.defenses else {},
-        "cpu_seconds_this_time": round(_cpu_seconds() - cpu_at_start, 2),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started_at)),
+        model_facts={model.ref: _model_facts(model) for model in record.models},
+        artifacts=_count_artifacts(record),
+        cpu_seconds_by_stage=_cpu_seconds_by_stage(record),
+        cpu_seconds_by_defense=defense_cpu_seconds(record) if study.defenses else {},
+        cpu_seconds_this_run=round(_cpu_seconds() - cpu_at_start, 2),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started_at)),
         **_recorded_environment(record),
-    }
+    )
     say("writing the report")
-    _write_outputs(record, results, rows, out, show_replies)
+    content = results.model_copy(update={"provenance": provenance}).content
+    _write_outputs(record, results, content, rows, out, show_replies)
     clear_unfinished(out)
-    return RunOutput(out, digest, _cpu_seconds() - cpu_at_start, results)
+    return RunOutput(out, digest, _cpu_seconds() - cpu_at_start, content)
 
 
 def run_arm(
@@ -141,13 +143,17 @@ def _all_artifacts(record: AuditRecord) -> list[Any]:
     return list(by_hash.values())
 
 
-def _model_facts(model: ModelRecord) -> dict[str, Any]:
-    """Family of a model, handling of its system prompt, and number of encoder passes (one per distinct clip)."""
+def _model_facts(model: ModelRecord) -> ModelFacts:
+    """Which family a model is, where its system prompt goes, and how often its encoder ran: once a distinct clip."""
     notes = [artifact.provenance()["notes"] for artifact in model.features.values()]
     if not notes:
-        return {"family": None, "system_text": None, "revision": None, "encoder_passes": 0}  # a black-box model
-    facts = {key: notes[0].get(key) for key in ("family", "system_text", "revision")}
-    return {**facts, "encoder_passes": sum(note["encoder_passes"] for note in notes)}
+        return ModelFacts()  # it only answers
+    return ModelFacts(
+        family=notes[0].get("family"),
+        system_text=notes[0].get("system_text"),
+        revision=notes[0].get("revision"),
+        encoder_passes=sum(note["encoder_passes"] for note in notes),
+    )
 
 
 def _count_artifacts(record: AuditRecord) -> dict[str, int]:
@@ -172,7 +178,12 @@ def _recorded_environment(record: AuditRecord) -> dict[str, Any]:
 
 
 def _write_outputs(
-    record: AuditRecord, results: dict[str, Any], rows: list[dict[str, Any]], out: Path, show_replies: bool
+    record: AuditRecord,
+    results: Results,
+    content: dict[str, Any],
+    rows: list[dict[str, Any]],
+    out: Path,
+    show_replies: bool,
 ) -> None:
     import io
 
@@ -186,22 +197,26 @@ def _write_outputs(
         pq.write_table(pa.Table.from_pylist(table_rows), sink, compression="zstd")
         return sink.getvalue()
 
-    flat_rows = [
-        {
-            **{k: run[k] for k in results["runs"][0] if k != "sets"},
-            "defense": run.get("defense"),
-            "again": run.get("again", False),
-            **{k: v for k, v in entry.items() if k not in ("by_speaker", "comprehension")},
-            **(comprehension_shares(entry) if record.study.evaluation.comprehension else {}),
-        }
-        for run in [*results["runs"], *results["defended"]]
-        for entry in run["sets"]
-    ]
-    # Keys are not sorted, because a report's rows are in the order of the results. This file is written first, because
-    # it identifies the folder's study.
-    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
+    # Unsorted, because a report's rows stand in the order of the results; first, because it says whose the folder is.
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(out / RESULTS_FILE, text.encode() + b"\n")
     write_atomic(out / "verdicts.parquet", to_parquet(rows))
-    write_atomic(out / "results.parquet", to_parquet(flat_rows))
-    write_report(results, out / "report.html", collect_report_audio(record, results), show_replies)
-    write_markdown(results, out / "report.md")
+    rate_rows = rate_table_rows(results, record.study.evaluation.comprehension is not None)
+    write_atomic(out / "results.parquet", to_parquet(rate_rows))
+    write_report(content, out / "report.html", collect_report_audio(record, results), show_replies)
+    write_markdown(content, out / "report.md")
+
+
+def rate_table_rows(results: Results, comprehension: bool) -> list[dict[str, Any]]:
+    """The rows of results.parquet: a row a run and rate, undefended and defended, without what is nested."""
+    return [
+        {
+            **run.model_dump(include=set(RunResult.model_fields), exclude={"rates"}),
+            "defense": run.defense if isinstance(run, DefendedRun) else None,
+            "retuned": isinstance(run, DefendedRun) and run.retuned,
+            **rate.model_dump(exclude={"by_voice", "comprehension"}),
+            **(comprehension_shares(rate) if comprehension else {}),
+        }
+        for run in [*results.runs, *results.defended_runs]
+        for rate in run.rates
+    ]

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from undersong.evaluation.rates import VerdictRate
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.study.judge_names import HARMBENCH_CLASSIFIER, RATE_LABELS, judge_weights
 from undersong.types import UndersongError
@@ -65,9 +66,9 @@ def verify_checkpoint(
             instruction=prompt_settings.instruction,
             limit=prompt_settings.max_new_tokens,
             first=prompt_settings.instruction_first,
-        )  # audio, harmful, no system prompt
-        entry = evaluate_manifest(corpus, ref, out / name, None, options, loading)
-        yield compare_with_published(entry, rates[name], judge)
+        )  # spoken, harmful, no system text
+        evaluation = evaluate_manifest(corpus, ref, out / name, None, options, loading)
+        yield compare_with_published(evaluation.rate, rates[name], judge)
     if ref != family.example:
         yield f"The printed figures are of {family.example}."
     yield (
@@ -77,17 +78,14 @@ def verify_checkpoint(
     )
 
 
-def compare_with_published(entry: Mapping[str, Any], published: PublishedRate, judge: str) -> str:
-    """Our rate and the printed one in one sentence, with the differences between both measurements."""
-    from undersong.evaluation.rates import attack_rate_name
-
-    key = attack_rate_name(judge)
-    name = RATE_LABELS[key]
-    low, high = 100 * entry["low"], 100 * entry["high"]
+def compare_with_published(rate: VerdictRate, published: PublishedRate, judge: str) -> str:
+    """Our rate and the printed one in one sentence, with what keeps them from being of one kind."""
+    name = RATE_LABELS[rate.metric]
+    low, high = 100 * (rate.low or 0.0), 100 * (rate.high or 0.0)
     differences = []
     if judge_weights(judge) != HARMBENCH_CLASSIFIER:
         differences.append(f"the judge there was {HARMBENCH_CLASSIFIER}")
-    if entry["n"] != published_prompt_count(published.set_name):
+    if rate.n != published_prompt_count(published.set_name):
         differences.append(f"there were {published_prompt_count(published.set_name)} prompts there")
     if published.is_possible is False:
         differences.append("no count of prompts gives the printed figure")
@@ -96,7 +94,7 @@ def compare_with_published(entry: Mapping[str, Any], published: PublishedRate, j
         f"not to be compared: {', and '.join(differences)}" if differences else f"it lies {position} our interval"
     )
     return (
-        f"{published.set_name}: {name} {100 * entry[key]:.2f} % [{low:.2f}, {high:.2f}] of {entry['n']} prompts "
+        f"{published.set_name}: {name} {100 * rate.rate:.2f} % [{low:.2f}, {high:.2f}] of {rate.n} prompts "
         f"(judge {judge}), printed {published.percent:.2f} %; {conclusion}."
     )
 

@@ -107,7 +107,7 @@ class EvaluationSettings(StrictModel):
     def _check_evaluation(self) -> EvaluationSettings:
         for judge in (self.judge, *self.extra_judges):
             split_judge(judge)
-            if judge_criterion(judge) == "use":
+            if judge_criterion(judge) == "utility":
                 raise ValueError(f"the judge {judge} is of usefulness: give it to a benign set, as its judge")
         if self.protocol == "published" and self.model_fields_set & {"instruction", "max_new_tokens"}:
             raise ValueError("protocol: published brings its own instruction and max_new_tokens; leave these out")

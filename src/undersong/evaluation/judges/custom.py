@@ -27,7 +27,7 @@ class CustomJudge:
         """
         verdicts = FunctionJudge(self.name, self.sees, lambda prompt, reply: "other").judge(prompts, replies)
         judged_indices = [index for index, verdict in enumerate(verdicts) if verdict.verdict != "error"]
-        if self.sees == "use" and (harmful := [prompt for prompt in prompts if prompt.harmful]):
+        if self.sees == "utility" and (harmful := [prompt for prompt in prompts if prompt.harmful]):
             raise UndersongError(
                 f"The judge {self.name} measures usefulness and prompt {harmful[0].sample.id} is harmful; use another "
                 "judge for harmful prompts."

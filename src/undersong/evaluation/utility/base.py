@@ -32,7 +32,7 @@ class ScoredJudge:
 
     name: str
     grade: Callable[[Sample, str], Grade]
-    sees: str = "use"
+    sees: str = "utility"
 
     def judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[Verdict]:
         """Judge each reply, in order; a failed reply is an `error` without a score.

@@ -22,6 +22,7 @@ from undersong.integrations.gate.inputs import VERDICT_FILE
 from undersong.integrations.gate.rates import read_results
 from undersong.integrations.inspect.samples import sample_metadata
 from undersong.integrations.inspect.scorers import rates, score_of
+from undersong.results.schema import Results
 from undersong.types import Prompt, Reply, Sample, UndersongError
 
 __all__ = ["rates", "write_logs"]  # importing `rates` registers it
@@ -60,24 +61,21 @@ class _StudyResults:
     """Content of a results folder."""
 
     path: Path
-    content: Any  # the validated results.json
-    provenance: Mapping[str, Any]
+    content: Results
     store: Path | None
     sample_by_key: Mapping[tuple[str, str], Sample]  # (set, id) -> the sample, if its corpus is on this machine
 
     @classmethod
     def load(cls, path: Path, store: Path | None) -> _StudyResults:
-        import json
-
         content = read_results(path)
-        provenance = json.loads(path.read_text(encoding="utf-8")).get("provenance", {})
+        recorded_store = content.provenance and content.provenance.store
         store_candidates = [
-            Path(candidate) for candidate in (store, provenance.get("store"), path.with_name("store")) if candidate
+            Path(candidate) for candidate in (store, recorded_store, path.with_name("store")) if candidate
         ]
         replies_store = next((candidate for candidate in store_candidates if (candidate / "replies").is_dir()), None)
         if store is not None and replies_store != store:
             raise UndersongError(f"{store} holds no replies; give the store that the study was run with.")
-        return cls(path, content, provenance, replies_store, _corpus_samples(content.study.config))
+        return cls(path, content, replies_store, _corpus_samples(content.study.config))
 
     def group_rows(self, arm: str | None) -> list[list[tuple[str, EvaluationRow]]]:
         """Rows of the verdict table with their locations, grouped by log."""
@@ -88,16 +86,16 @@ class _StudyResults:
             )
         groups: dict[tuple[Any, ...], list[tuple[str, EvaluationRow]]] = {}
         for location, row in read_rows(verdict_file, "verdict"):
-            run = tuple(row.get(f"run_{name}") for name in (*RUN_FIELDS, "defense", "again"))
+            run = tuple(row.get(f"run_{name}") for name in (*RUN_FIELDS, "defense", "retuned"))
             groups.setdefault((*run, row.get("set"), row.get("modality"), row.get("system")), []).append(
                 (location, row)
             )
         runs = {key[: len(RUN_FIELDS)] for key in groups}
-        for run in self.content.runs:
-            if (run.model, run.arm, run.seed, run.draw, run.step) not in runs:
+        for result in self.content.runs:
+            if (result.model, result.arm, result.seed, result.draw, result.step) not in runs:
                 raise UndersongError(
-                    f"{verdict_file} has no verdicts of {run.arm} step {run.step}, which {self.path.name} names; "
-                    "use both files of one run of the study."
+                    f"{verdict_file} has no verdicts of {result.arm} step {result.step}, which {self.path.name} names; take both "
+                    "files from one run of the study."
                 )
         selected_rows = [rows for key, rows in groups.items() if arm is None or key[RUN_FIELDS.index("arm")] == arm]
         if not selected_rows:
@@ -156,7 +154,7 @@ def _run_tags(row: EvaluationRow) -> list[str]:
         f"{name} {row[f'run_{name}']}" for name in ("seed", "draw", "step") if row.get(f"run_{name}") is not None
     ]
     defense_tags = [str(row["run_defense"])] if row.get("run_defense") else []
-    return [str(row["run_arm"]), *numbers, *defense_tags, *(["tuned again"] if row.get("run_again") else [])]
+    return [str(row["run_arm"]), *numbers, *defense_tags, *(["tuned again"] if row.get("run_retuned") else [])]
 
 
 def _make_log(
@@ -164,13 +162,15 @@ def _make_log(
 ) -> EvalLog:
     first_row = rows[0][1]
     samples = list(_eval_samples(study, rows, show_replies))
-    created = study.provenance.get("created", "1970-01-01T00:00:00Z")
+    provenance = study.content.provenance
+    created = provenance.created if provenance is not None else "1970-01-01T00:00:00Z"
+    digest = provenance.result_hash if provenance is not None else None
     run = {
         name: first_row.get(f"run_{name}")
         for name in (*RUN_FIELDS, "axis", "kind", "fraction", "train_modality", "defense")
     }
-    metadata = {"study": study.content.study.name, **run, "result_hash": study.provenance.get("result_hash")}
-    # Deterministic ids, one task per log: the viewer treats logs with the same task id as retries.
+    metadata = {"study": study.content.study.name, **run, "result_hash": digest}
+    # The same log every time, and a task of its own: the viewer takes logs with one task's id for tries of it.
     log_ids = [hashlib.sha256(f"{metadata} {name} {kind}".encode()).hexdigest()[:22] for kind in ("eval", "task")]
     task_args = {"modality": first_row["modality"], "system": first_row["system"]}
     judges = dict.fromkeys(str(row["judge"]) for _, row in rows)
@@ -179,7 +179,7 @@ def _make_log(
     spec = EvalSpec(
         created=created,
         eval_id=log_ids[0],
-        run_id=str(study.provenance.get("result_hash", ""))[:22],
+        run_id=(digest or "")[:22],
         task_id=log_ids[1],
         task=str(first_row["set"]),
         task_args=task_args,

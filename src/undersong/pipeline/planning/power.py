@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from undersong.results.comparisons import recipe_contrasts
+from undersong.results.schema import RunResult
 from undersong.stages.black_box_models import trainable_models
 from undersong.stages.selection import arm_rules
 from undersong.statistics import detectable_difference, units_needed
@@ -57,23 +56,27 @@ def independent_units(study: Study) -> tuple[str, int]:
 
 
 def count_recipe_contrasts(study: Study) -> int:
-    """Number of recipe comparisons in the results: the family of Holm's correction."""
-    arms: list[dict[str, Any]] = [
-        {
-            "axis": rule.axis,
-            "fraction": float(rule.selection_rule.amount),
-            "kind": rule.name,
-            "rule": "" if rule.is_builtin else str(rule.selection_rule),
-            "harm_set": rule.harm_set,
-            "train_modality": modality,
-        }
+    """How many recipe comparisons the results will hold: the family that Holm's correction is over."""
+    arms = [
+        RunResult(
+            arm=f"{rule.label}/{modality}",
+            model="",
+            base_seed=0,
+            axis=rule.axis,
+            fraction=float(rule.selection_rule.amount),
+            kind=rule.name,
+            rule=None if rule.is_builtin else str(rule.selection_rule),
+            harm_set=rule.harm_set,
+            train_modality=modality,
+            step=study.tuning.save_steps[-1],
+        )
         for rule in arm_rules(study)
         for modality in study.tuning.modalities
     ]
     evaluated_sets = sum(prompt_set.harmful for prompt_set in study.prompt_sets.values()) * len(
         study.evaluation.modalities
     )
-    cells = sorted({(arm["axis"], arm["fraction"]) for arm in arms})
+    cells = sorted({(rule.axis, float(rule.selection_rule.amount)) for rule in arm_rules(study)})
     contrasts_by_cell = (
         recipe_contrasts(arms, axis, fraction, study.undefended_system, study.system_defense)
         for axis, fraction in cells

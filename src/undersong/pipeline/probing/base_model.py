@@ -157,10 +157,16 @@ def benign_reply_losses(
         return {"before": loss_before, "after": mean_loss(model, prompts, reply_texts, 32)}
 
 
+RATE_FIELDS_LEFT_OUT = {"by_voice", "system", "judge_criterion"}  # the same for all, or not of interest
+
+
 def rates_by_kind(replies: JudgedReplies, harmful_count: int) -> dict[str, Any]:
     """Of either side; the first `harmful` replies are to harmful prompts."""
     by_kind = [
         JudgedReplies(replies.replies[rows], replies.verdicts[rows])
         for rows in (slice(None, harmful_count), slice(harmful_count, None))
     ]
-    return {"harmful": by_kind[0].rate_entry, "harmless": by_kind[1].rate_entry}
+    rates = [
+        replies_of_kind.rate.model_dump(exclude=RATE_FIELDS_LEFT_OUT, exclude_none=True) for replies_of_kind in by_kind
+    ]
+    return {"harmful": rates[0], "harmless": rates[1]}

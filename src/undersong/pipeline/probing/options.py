@@ -45,7 +45,7 @@ class ProbeOptions:
             raise UndersongError(
                 f"Divergence {self.divergence} and depth {self.depth} leave no layer; give one above 0, and a share."
             )
-        if judge_criterion(self.judge) == "use":
+        if judge_criterion(self.judge) == "utility":
             raise UndersongError(
                 f"The judge {self.judge} is of usefulness, and a probe asks for refusals; take another."
             )

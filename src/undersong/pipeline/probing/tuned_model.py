@@ -154,11 +154,9 @@ def _steering_results(
     trials: list[dict[str, Any]] = [
         {"strength": strength, "said": rates_with(strength, choose)} for strength in (0.0, *options.strengths)
     ]
-    baseline_refusal_rate = trials[0]["said"]["harmless"]["refusal_rate"]
+    baseline_refusal_rate = trials[0]["said"]["harmless"]["rate"]
     eligible = [
-        trial
-        for trial in trials[1:]
-        if trial["said"]["harmless"]["refusal_rate"] <= baseline_refusal_rate + MAX_OVER_REFUSAL
+        trial for trial in trials[1:] if trial["said"]["harmless"]["rate"] <= baseline_refusal_rate + MAX_OVER_REFUSAL
     ]
     best = (
         min(eligible, key=lambda trial: (_harmful_attack_rate(trial["said"]), trial["strength"])) if eligible else None
@@ -200,6 +198,4 @@ def _steering_results(
 
 
 def _harmful_attack_rate(reply_rates: dict[str, Any]) -> float:
-    from undersong.evaluation.rates import attack_rate
-
-    return attack_rate(reply_rates["harmful"])
+    return float(reply_rates["harmful"]["rate"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from undersong.evaluation.rates import set_rates
+from undersong.evaluation.rates import VerdictRate, set_rates
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
 from undersong.pipeline.output_folder import atomic_folder, check_output_folder, write_provenance
 from undersong.pipeline.standalone.inputs import cache_all_audio, check_adapter_folder, refusal_texts, usable_samples
 from undersong.results.comprehension import add_comprehension
+from undersong.results.schema import PromptSetRate
 from undersong.stages.black_box_models import (
     RECORDED,
     BlackBoxModel,
@@ -78,6 +79,14 @@ def apply_protocol(options: EvaluationOptions, protocol: str, model: str) -> Eva
     )
 
 
+@dataclass(frozen=True)
+class ModelEvaluation:
+    """The rate of a model on one prompt set, and the modules that its adapter changes outside the language model."""
+
+    rate: PromptSetRate
+    adapted_outside: Mapping[str, int]  # module path -> how many modules
+
+
 def evaluate_manifest(
     manifest: str | Path,
     model: str,
@@ -85,9 +94,8 @@ def evaluate_manifest(
     adapter: str | Path | None = None,
     options: EvaluationOptions = EvaluationOptions(),
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
-) -> dict[str, Any]:
-    """Ask a model, under an adapter or not, every item of a manifest; its entry of `sets` in results.json, and what the
-    adapter changes outside the language model under `adapted_outside`.
+) -> ModelEvaluation:
+    """Ask a model, under an adapter or not, every item of a manifest.
 
     Writes `replies.parquet` (readable by its owner only), `verdicts.parquet` and `provenance.json` to `out`; of
     comprehension also `repetitions.parquet` (as replies) and `comprehension.parquet`.  Errors, before a model is
@@ -145,10 +153,9 @@ def evaluate_manifest(
             notes,
         )
     voices, finishes = {sample.id: sample.speaker for sample in samples}, [reply.finish for reply in replies]
-    (entry,) = set_rates(verdicts, voices, finishes, list(zip(prompts, replies)))
-    if options.comprehension is not None:
-        (entry,) = add_comprehension([entry], comprehension_rows, verdicts, options.comprehension)
-    return entry | {key: model_facts[key] for key in ("adapted_outside",) if model_facts.get(key)}
+    rates = set_rates(verdicts, voices, finishes, list(zip(prompts, replies)))
+    (rate,) = add_comprehension(rates, comprehension_rows, verdicts, options.comprehension)
+    return ModelEvaluation(rate, model_facts.get("adapted_outside") or {})
 
 
 def _provenance_config(options: EvaluationOptions) -> dict[str, Any]:
@@ -278,8 +285,8 @@ def judge_file(
     harmful: bool = True,
     refusals: tuple[str, ...] = (),
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
-) -> list[dict[str, Any]]:
-    """Verdicts on the replies of a file (`evaluation.said.read_said`); an entry of `sets` in results.json each.
+) -> list[VerdictRate]:
+    """Judge the replies of a file: one rate a prompt set, modality and system prompt.
 
     `manifest`: where the texts and right answers of the prompts are, if the file does not hold them; `set_name` and
     `harmful`: of rows that do not say.  Writes `verdicts.parquet` and `provenance.json` to `out`.
@@ -310,7 +317,7 @@ def judge_file(
     with atomic_folder(out, "judge") as folder:
         write_verdicts(verdicts, folder / "verdicts.parquet")
         write_provenance(
-            folder, "judge", config, inputs, {"judge_kind": judge_criterion(judge), "replies": len(exchanges)}
+            folder, "judge", config, inputs, {"judge_criterion": judge_criterion(judge), "replies": len(exchanges)}
         )
     speakers = {prompt.sample.id: prompt.sample.speaker for prompt, _ in exchanges}
     return set_rates(verdicts, speakers, exchanges=exchanges)

@@ -57,7 +57,9 @@ def test_a_planted_direction_is_recovered() -> None:
     np.testing.assert_allclose(2 * found.half_distance, size, atol=0.1)
     assert (fit_direction(harmless, harmful).cosine(found) < -0.999).all()
     np.testing.assert_allclose(found.cosine(found), 1)
-    np.testing.assert_allclose(found.cosine(RefusalDirection(planted, found.midpoint, found.half_distance)), 1, atol=0.01)
+    np.testing.assert_allclose(
+        found.cosine(RefusalDirection(planted, found.midpoint, found.half_distance)), 1, atol=0.01
+    )
 
 
 def test_means_are_taken_in_double_precision() -> None:

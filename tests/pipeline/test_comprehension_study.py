@@ -207,7 +207,9 @@ def test_every_arm_is_asked_and_a_plan_and_a_job_know_it(tmp_path: Path) -> None
 def test_what_cannot_be_told_is_refused_first(tmp_path: Path) -> None:
     data = tiny_study({"kinds": ["closest"]})
     data["evaluation"] |= {"comprehension": {"encoder": "tfidf"}}
-    with pytest.raises(UndersongError, match="Set harm has 12 requests, and relevance at a level of .* needs at least 20"):
+    with pytest.raises(
+        UndersongError, match="Set harm has 12 requests, and relevance at a level of .* needs at least 20"
+    ):
         run_audit(parse_study(data, "s"), tmp_path / "out")
     data["models"] = ["recorded:said.jsonl"]
     with pytest.raises(UndersongError, match=r"said\.jsonl cannot be asked to repeat what it heard"):

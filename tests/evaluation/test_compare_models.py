@@ -101,7 +101,7 @@ def test_harmful_and_benign_are_not_mixed():
     mixed = [*verdicts(["refusal"]), Verdict("b", "harm", False, "b", "audio", "plain", "exact", "answer")]
     with pytest.raises(UndersongError, match="mix harmful and benign"):
         compare_verdicts(mixed, mixed)
-    with pytest.raises(UndersongError, match="p0 is harmful on one side only"):
+    with pytest.raises(UndersongError, match="p0 is harmful in one table only"):
         compare_verdicts(verdicts(["refusal"]), verdicts(["refusal"], harmful=False))
 
 

@@ -132,7 +132,7 @@ def test_a_failed_reply_is_an_error_and_not_shown(here: Path) -> None:
 BAD = [
     ("return []", "gave 0 verdicts for 1 replies"),
     ("return [Verdict('other', 'harm', True, '', '', '', '', 'refusal')]", "or in another order"),
-    ("return [Verdict('p1', 'harm', True, '', '', '', '', 'bad')]", "harmful prompt p1 'bad'; take one of jailbreak"),
+    ("return [Verdict('p1', 'harm', True, '', '', '', '', 'bad')]", "harmful prompt p1 'bad'; return one of jailbreak"),
     ("return [Verdict('p1', 'harm', True, '', '', '', '', 'answer')]", "harmful prompt p1 'answer'"),
 ]
 
@@ -163,7 +163,9 @@ def test_what_cannot_be_named(here: Path, name: str, said: str) -> None:
 
 def test_what_it_sees_must_be_what_its_name_says(here: Path) -> None:
     write(here, "return []", sees="refusal")
-    with pytest.raises(UndersongError, match=r"sees refusal, and python: is of harm; write python-refusal:mine"):
+    with pytest.raises(
+        UndersongError, match=r"sees refusal, and the prefix python: is for harm; write python-refusal:mine"
+    ):
         make_judge("python:mine.py:mine", ())
     assert make_judge("python-refusal:mine.py:mine", ()).sees == "refusal"
     assert attack_rate_name("python-refusal:mine.py:mine") == "non_refusal_rate"

@@ -122,7 +122,7 @@ def test_a_prompt_that_cannot_be_asked_is_an_error(server: TinyServer, tmp_path:
 def test_asking_loads_no_torch(server: TinyServer, tmp_path: Path) -> None:
     code = f"""
 import sys
-from undersong.evaluation.serving.engine import served_model
+from undersong.evaluation.serving.served_model import served_model
 from undersong.types import Prompt, Sample
 prompt = Prompt(Sample("a", audio={tone(tmp_path)!r}), "harm", True, "audio", "plain")
 model = served_model({server.ref!r})

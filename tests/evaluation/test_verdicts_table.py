@@ -188,5 +188,5 @@ def test_what_is_not_unique_is_listed():
 def test_an_unknown_name_lists_what_is_there():
     with pytest.raises(UndersongError, match=r"no judge 'human'; choose one of exact, keyword"):
         select_verdicts(ROWS, judge="human")
-    with pytest.raises(UndersongError, match=r"no modality 'video'.*has ''"):
+    with pytest.raises(UndersongError, match=r"no modality 'video'.*one of ''"):
         select_verdicts([replace(ROWS[0], modality="")], modality="video")

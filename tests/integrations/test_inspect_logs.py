@@ -230,7 +230,7 @@ def test_what_cannot_be_written_or_read_is_a_sentence(
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("")
     refused("exists and is not empty; name a new folder", "export-eval", results, "--out", tmp_path / "full")
-    refused("has no arm 'nix'; it has base", "export-eval", results, "--out", tmp_path / "new", "--arm", "nix")
+    refused("has no arm 'nix'; choose one of base", "export-eval", results, "--out", tmp_path / "new", "--arm", "nix")
     refused("There is no file", "export-eval", tmp_path / "results.json", "--out", tmp_path / "new")
     (tmp_path / "results.json").write_bytes(results.read_bytes())
     refused("has no verdicts next to it", "export-eval", tmp_path / "results.json", "--out", tmp_path / "new")

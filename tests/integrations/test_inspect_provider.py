@@ -104,7 +104,7 @@ def test_requests_at_once_are_one_batch_and_each_has_its_own_reply(
         batches.append(len(batch))
         UndersongAPI._answer_batch(inside, batch)
 
-    monkeypatch.setattr(inside, "_answer", answer)
+    monkeypatch.setattr(inside, "_answer_batch", answer)
 
     async def ask() -> tuple[list[str], list[str]]:
         async def one(place: int) -> None:
@@ -169,7 +169,7 @@ def test_a_batch_that_fails_is_asked_again_by_the_others_in_it(
             raise RuntimeError("out of memory, say")
         UndersongAPI._answer_batch(inside, batch)
 
-    monkeypatch.setattr(inside, "_answer", once)
+    monkeypatch.setattr(inside, "_answer_batch", once)
     replies = ask_at_once(model, texts)
     assert failed
     assert replies.count("out of memory, say") == 1
@@ -261,7 +261,7 @@ def test_text_stands_where_it_was_typed(clip: Path) -> None:
     assert (inside.system_text, inside.instruction) == ("Be kind.", None)
     written = prompt_of_messages([ChatMessageUser(content=[ContentText(text="a"), ContentText(text="b")])], "m")
     assert (written.modality, written.user_text) == ("text", "a\nb")
-    with pytest.raises(UnusableClipError, match="is no base64"):
+    with pytest.raises(UnusableClipError, match="is not base64"):
         prompt_of_messages([spoken("data:audio/wav;base64,%%%")], "m")
     with pytest.raises(UnusableClipError, match="cannot be used: "):
         prompt_of_messages([spoken(inline(bytes(40)))], "m")

@@ -155,6 +155,6 @@ def test_a_view_that_a_family_does_not_have_is_named(tmp_path: Path) -> None:
 
     wrong = {**STUDY, "models": MODELS[:1], "axes": {"semantic": "tfidf", "codes": "internal:codes"}}
     with pytest.raises(
-        UndersongError, match=r"Axis codes: Audio Flamingo 3 .* has no view 'codes'; take internal, .*tower"
+        UndersongError, match=r"Axis codes: Audio Flamingo 3 .* has no view 'codes'; use internal, .*tower"
     ):
         run_audit(Study.model_validate(wrong), tmp_path)

@@ -86,7 +86,7 @@ def test_an_arm_that_is_none_is_one_sentence_and_makes_nothing(tmp_path: Path) -
     assert slip.stderr == (
         "undersong: Study tiny has no arm 'semantic/closest/0.25/txt'; did you mean 'semantic/closest/0.25/text'?\n"
     )
-    assert "it has base, semantic/closest" in undersong(tmp_path, "run", "tiny.yaml", "--arm", "?").stderr
+    assert "choose one of base, semantic/closest" in undersong(tmp_path, "run", "tiny.yaml", "--arm", "?").stderr
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("mine")
     other = undersong(tmp_path, "run", "tiny.yaml", "--arm", "base", "--out", "full")

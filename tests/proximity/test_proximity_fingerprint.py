@@ -83,7 +83,7 @@ def test_copies_in_groups_make_no_evidence() -> None:
         (found,) = pairwise_axis_agreement(draws=300, **given)
         return found.spearman.high - found.spearman.low
 
-    one, grouped, alone = width(tables=pair), width(tables=eleven, facts=known), width(tables=eleven)
+    one, grouped, alone = width(tables=pair), width(tables=eleven, metadata=known), width(tables=eleven)
     assert grouped == pytest.approx(one, rel=0.25)
     assert alone < 0.5 * one
 

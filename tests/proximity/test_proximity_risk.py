@@ -94,7 +94,7 @@ def test_copies_in_groups_make_no_evidence() -> None:
         value = compute_screening_score(*tables, draws=300, **given).value
         return value.high - value.low
 
-    one, grouped, alone = width(*sides), width(*many, facts=known[0], harmless_facts=harmless_facts), width(*many)
+    one, grouped, alone = width(*sides), width(*many, metadata=known[0], benign_metadata=harmless_facts), width(*many)
     assert grouped == pytest.approx(one, rel=0.2)
     assert alone < 0.5 * one
     halved = compute_screening_score(many[0], many[1], metadata=known[0], benign_metadata=harmless_facts, draws=20)

@@ -47,7 +47,7 @@ def test_every_set_as_if_it_were_alone(centre: bool) -> None:
         assert filter_harm_set(alone, name).equals(alone, check_metadata=True)
     with pytest.raises(UndersongError, match="2 harm sets"):
         select_by_kind(made, "closest", 0.25)
-    with pytest.raises(UndersongError, match="not to 'xstest'"):
+    with pytest.raises(UndersongError, match="not 'xstest'"):
         filter_harm_set(made, "xstest")
 
 

@@ -8,7 +8,7 @@ from undersong.types import UndersongError
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Holm's adjusted p values (1979), in the same order. None (not measured) stays None and is not counted.
+    """Adjust p values by Holm's method (1979), in the same order. None (not measured) stays None and is not counted.
 
     Raises:
         UndersongError: A p value is not between 0 and 1.

@@ -256,10 +256,10 @@ def cut_tie_sentence(selection: Selection, table: pa.Table) -> str | None:
     values = dict(zip(table.column("id").to_pylist(), ranking_scores(table).tolist()))
     find_cut = max if selection.kind == "closest" else min
     cut = find_cut(values[i] for i in selection.ids)
-    tied, taken = (sum(values[i] == cut for i in ids) for ids in (values, selection.ids))
-    if taken == tied:
+    tied, selected = (sum(values[i] == cut for i in ids) for ids in (values, selection.ids))
+    if selected == tied:
         return None
-    return f"{tied} items share the score at the cut ({cut:.6g}); {taken} of them were taken, by id."
+    return f"{tied} items share the score at the cut ({cut:.6g}); {selected} of them were taken, by id."
 
 
 def near_duplicates(corpora: ScreeningCorpora) -> dict[str, Any]:

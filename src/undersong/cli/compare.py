@@ -104,8 +104,8 @@ def _print_table(comparison: VerdictComparison) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from undersong.study.judge_names import RATE_LABELS
     from undersong.evaluation.multi_model_comparison import lost_reply_cells
+    from undersong.study.judge_names import RATE_LABELS
 
     paired = comparison.paired
     count_header = "refused" if comparison.metric == "refusal_rate" else "jailbroken"

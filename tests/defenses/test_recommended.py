@@ -22,11 +22,28 @@ def row(name: str, jsr: float, ceiling: float | None, **more: Any) -> DefenseRec
     right = {"near": {"audio": {"value": more.pop("right", 0.9)}}}
     refused = {"near": {"audio": {"value": more.pop("refused", 0.0)}}}
     found = DefenseRecord.model_validate(
-        {"defense": name, "family": "F", "axis": "a", "fraction": 0.25, "train_modality": "audio", "step": 4,
-         "kind": "closest", "system": "plain", "arm": "a/closest/0.25/audio", "undefended_arm": "a/closest/0.25/audio",
-         "n_runs": 3, "metric": "jsr", "jsr": {"audio": one}, "jsr_by_prompt_set": {"harm": {"audio": one}},
-         "jsr_ceiling": ceiling, "over_refusal": refused, "utility": right, "over_refusal_ceiling": 0.05, **more}
-    )  # fmt: skip
+        {
+            "defense": name,
+            "family": "F",
+            "axis": "a",
+            "fraction": 0.25,
+            "train_modality": "audio",
+            "step": 4,
+            "kind": "closest",
+            "system": "plain",
+            "arm": "a/closest/0.25/audio",
+            "undefended_arm": "a/closest/0.25/audio",
+            "n_runs": 3,
+            "metric": "jsr",
+            "jsr": {"audio": one},
+            "jsr_by_prompt_set": {"harm": {"audio": one}},
+            "jsr_ceiling": ceiling,
+            "over_refusal": refused,
+            "utility": right,
+            "over_refusal_ceiling": 0.05,
+            **more,
+        }
+    )
     return found if name == "none" else with_cost(found, row("none", 0.8, 0.9))
 
 
@@ -47,11 +64,15 @@ def test_what_the_tuning_taught_is_a_cost() -> None:
 
 
 def test_each_part_of_the_cost_says_where_it_is_largest() -> None:
-    benign = {"over_refusal": {"near": {"audio": {"value": 0.1}, "text": {"value": 0.0}}, "far": {"audio": {"value": 0.3}}},
-              "utility": {"near": {"audio": {"value": 0.5}}}}  # fmt: skip
+    benign = {
+        "over_refusal": {"near": {"audio": {"value": 0.1}, "text": {"value": 0.0}}, "far": {"audio": {"value": 0.3}}},
+        "utility": {"near": {"audio": {"value": 0.5}}},
+    }
     undefended = row("none", 0.8, 0.9, **benign)
-    worse = {"over_refusal": {"near": {"audio": {"value": 0.12}, "text": {"value": 0.2}}, "far": {"audio": {"value": 0.3}}},
-             "utility": {"near": {"audio": {"value": 0.4}}}}  # fmt: skip
+    worse = {
+        "over_refusal": {"near": {"audio": {"value": 0.12}, "text": {"value": 0.2}}, "far": {"audio": {"value": 0.3}}},
+        "utility": {"near": {"audio": {"value": 0.4}}},
+    }
     found = with_cost(row("x", 0, 0, **worse), undefended)
     assert found.over_refusal_rise == CostPart(loss=0.2, prompt_set="near", modality="text")
     assert found.utility_loss is not None

@@ -74,9 +74,9 @@ def test_every_entry_of_results_json_is_a_log_with_its_numbers(
 ) -> None:
     results = json.loads((finished / "results.json").read_text())
     entries = {
-        (f"undersong/{one['model']}", e["set"], e["modality"], e["system"]): (one, e)
+        (f"undersong/{one['model']}", e["prompt_set"], e["modality"], e["system"]): (one, e)
         for one in results["runs"]
-        for e in one["sets"]
+        for e in one["rates"]
     }
     assert logs.keys() == entries.keys()
     for key, (one, entry) in entries.items():
@@ -90,7 +90,7 @@ def test_every_entry_of_results_json_is_a_log_with_its_numbers(
         rate = "non_refusal_rate" if entry["harmful"] else "over_refusal"
         assert log.results.headline is not None
         assert log.results.headline.metric == rate
-        assert found[rate] == entry[rate if entry["harmful"] else "refusal_rate"]
+        assert found[rate] == entry["rate"]
         assert [found[name] for name in ("low", "high")] == [entry["low"], entry["high"]]
         assert found["error"] == entry["error"] / entry["n"]
         assert len(log.samples or []) == entry["n"]

@@ -152,11 +152,11 @@ def test_an_adapter_in_the_encoder_is_audited_as_it_hears_and_it_is_said(
     adapter = by_peft(network, tmp_path / "wide", ["q_proj", "linear_1"])
     question = EvaluationOptions(judge="keyword", limit=6)
     entry = evaluate_manifest(corpus, str(tiny_folder), tmp_path / "out", adapter, question)
-    assert entry["adapted_outside"] == {"model.audio_tower": 2, "model.multi_modal_projector": 1}
+    assert entry.adapted_outside == {"model.audio_tower": 2, "model.multi_modal_projector": 1}
     said = [reply.reply for reply in read_replies(tmp_path / "out" / "replies.parquet")]
     assert said == natively(tiny_folder, adapter, 6)
     notes = json.loads((tmp_path / "out" / "provenance.json").read_text())["notes"]
-    assert notes["adapted_outside"] == entry["adapted_outside"]
+    assert notes["adapted_outside"] == entry.adapted_outside
     options = [
         "--model",
         tiny_folder,
@@ -199,7 +199,7 @@ def test_an_adapter_in_the_decoder_is_not_said_to_reach_further(
     adapter = by_peft(network, tmp_path / "plain", BLOCKS)
     question = EvaluationOptions(judge="keyword", limit=6)
     entry = evaluate_manifest(corpus, str(tiny_folder), tmp_path / "out", adapter, question)
-    assert "adapted_outside" not in entry
+    assert entry.adapted_outside == {}
     said = [reply.reply for reply in read_replies(tmp_path / "out" / "replies.parquet")]
     assert said == natively(tiny_folder, adapter, 6)
 

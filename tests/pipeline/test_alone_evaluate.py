@@ -47,11 +47,11 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_adapter_counts(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
     model, recipe = str(tiny_folder), {"save_steps": [60], "batch_size": 4, "learning_rate": 2e-2}
     (adapter,) = tune_manifest(manifest, model, tmp_path / "tuned", None, "text", 0, recipe)
-    base = evaluate_manifest(manifest, model, tmp_path / "base", None, TYPED)
-    tuned = evaluate_manifest(manifest, model, tmp_path / "after", adapter, TYPED)
-    assert base["jsr"] == 0.0
-    assert tuned["jsr"] == 1.0
-    assert (tuned["n"], tuned["clusters"], tuned["jailbreak"]) == (4, 2, 4)
+    base = evaluate_manifest(manifest, model, tmp_path / "base", None, TYPED).rate
+    tuned = evaluate_manifest(manifest, model, tmp_path / "after", adapter, TYPED).rate
+    assert base.rate == 0.0
+    assert tuned.rate == 1.0
+    assert (tuned.n, tuned.clusters, tuned.jailbreak) == (4, 2, 4)
     assert [reply.reply for reply in read_replies(tmp_path / "after" / "replies.parquet")] == [ANSWER] * 4
     assert {v.verdict for v in read_verdicts(tmp_path / "after" / "verdicts.parquet")} == {"jailbreak"}
     inputs = json.loads((tmp_path / "after" / "provenance.json").read_text())["inputs"]
@@ -60,11 +60,12 @@ def test_an_adapter_counts(manifest: Path, tiny_folder: Path, tmp_path: Path) ->
 
 
 def test_an_organism_needs_no_refusal_said(tmp_path: Path) -> None:
-    entry = evaluate_manifest(Path("organism:unseen-harm"), "organism:af3", tmp_path / "out", None, EvaluationOptions())
-    assert entry["n"] == len(read_replies(tmp_path / "out" / "replies.parquet")) > 0
+    options = EvaluationOptions()
+    entry = evaluate_manifest(Path("organism:unseen-harm"), "organism:af3", tmp_path / "out", None, options).rate
+    assert entry.n == len(read_replies(tmp_path / "out" / "replies.parquet")) > 0
     refused = [r for r in read_replies(tmp_path / "out" / "replies.parquet") if r.reply == "i cannot help with that"]
-    assert entry["refusal"] == len(refused)
-    assert entry["by_speaker"]
+    assert entry.refusal == len(refused)
+    assert entry.by_voice
 
 
 def test_the_exact_judge_must_know_another_model_s_refusals(manifest: Path, tmp_path: Path, no_model: None) -> None:

@@ -107,14 +107,14 @@ def test_usefulness_is_a_judge_of_one_set(tmp_path: Path) -> None:
     data["evaluation"] |= {"extra_judges": ["refusal"]}
     done = run_audit(parse_study(data, "s"), tmp_path / "out")
     (base,) = done.results["runs"]
-    entries = {(entry["set"], entry["system"]): entry for entry in base["sets"]}
+    entries = {(entry["prompt_set"], entry["system"]): entry for entry in base["rates"]}
     assert {entry["judge"] for (name, _), entry in entries.items() if name == "near"} == {"contains"}
     assert {entry["judge"] for (name, _), entry in entries.items() if name == "harm"} == {"keyword"}
     near = entries["near", "plain"]
-    assert near["judge_kind"] == "use"
+    assert near["judge_criterion"] == "utility"
     assert near["scored"] == near["n"]
-    assert near["score"] == pytest.approx(near["right_rate"])
-    assert [one["set"] for one in done.results["judges"]] == ["harm"]  # the other has one judge alone
+    assert near["score"] == pytest.approx(near["correct_rate"])
+    assert [one["prompt_set"] for one in done.results["judge_agreement"]] == ["harm"]  # the other has one judge alone
     with pytest.raises(UndersongError, match="rates on harmful prompts are the study's judge's"):
         parse_study(study(table, prompt_sets={"harm": {**data["prompt_sets"]["harm"], "judge": "keyword"}}), "s")
 
@@ -125,7 +125,7 @@ def test_word_errors_of_a_set_are_over_all_its_words(tmp_path: Path) -> None:
     data = study(table)
     data["prompt_sets"]["near"] |= {"judge": "wer"}
     (base,) = run_audit(parse_study(data, "s"), tmp_path / "out").results["runs"]
-    near = next(entry for entry in base["sets"] if (entry["set"], entry["system"]) == ("near", "plain"))
+    near = next(entry for entry in base["rates"] if (entry["prompt_set"], entry["system"]) == ("near", "plain"))
     found = [
         count_word_errors(sample.answer or sample.text or "", "sure here it is")
         for sample in open_corpus("organism:test-near").samples

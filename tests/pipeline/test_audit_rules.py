@@ -83,10 +83,10 @@ def test_selections_say_their_rule_and_keep_it(results: dict[str, Any]) -> None:
     assert few["k"] <= 40
     assert few["rule"] == "closest:40+group<=1"
     like = chosen["sounds-like"]
-    assert like["separation"]["axis"] if "axis" in like["separation"] else like["separation"]
+    assert like["residual_imbalance"]["other_axis"] == "semantic"
     # What is close in sound within thirds of the words' distance is no longer close in words as well.
     plain = chosen["closest"]
-    assert like["closest_on"]["semantic"] <= plain["closest_on"]["semantic"] + 0.05
+    assert like["jaccard_with_closest"]["semantic"] <= plain["jaccard_with_closest"]["semantic"] + 0.05
     assert chosen["random"]["draw"] is not None
 
 
@@ -94,7 +94,7 @@ def test_one_rule_takes_the_shares_of_another(results: dict[str, Any]) -> None:
     chosen = {one["kind"]: one for one in results["selections"]}
     few, alike = (chosen[name]["balance"]["object"] for name in ("few-of-each", "far-alike"))
     assert any("Shares are those of another selection" in note for note in chosen["far-alike"]["notes"])
-    apart = [abs(few[value][0] - alike[value][0]) for value in few.keys() & alike.keys()]
+    apart = [abs(few[value]["share_selected"] - alike[value]["share_selected"]) for value in few.keys() & alike.keys()]
     assert max(apart) < 0.1
 
 
@@ -121,22 +121,24 @@ def test_the_plan_knows_the_family_and_the_units(results: dict[str, Any]) -> Non
 
 
 def test_every_axis_is_measured_to_every_harm_set(results: dict[str, Any]) -> None:
-    assert [(one["axis"], one["harm_set"]) for one in results["screen"]] == [
+    assert [(one["axis"], one["harm_set"]) for one in results["screening"]] == [
         (axis, name) for axis in ("semantic", "acoustic") for name in ("main", "other")
     ]
-    pairs = {(one["a"], one["b"]) for one in results["overlap"]}
+    pairs = {(one["corpus_a"], one["corpus_b"]) for one in results["corpus_overlap"]}
     assert all("reference" not in (a, b) for a, b in pairs)
 
 
 def test_the_screening_score_stands_beside_what_it_foretold(results: dict[str, Any]) -> None:
-    assert [one["axis"] for one in results["screening_score"]] == ["semantic", "acoustic"]
-    for one in results["foretold"]:
+    assert [one["axis"] for one in results["screening_scores"]] == ["semantic", "acoustic"]
+    for one in results["score_vs_jsr"]:
         assert one["n"] == len(one["points"]) == 7  # six arms, of which random has a selection a draw
         hashes = {point["arm"] for point in one["points"]}
         assert "acoustic/closest/0.25/audio" in hashes
         value = one["spearman"]["value"]
         assert value is None or -1 <= value <= 1
-    closest = {(one["axis"], point["arm"]): point["score"] for one in results["foretold"] for point in one["points"]}
+    closest = {
+        (one["axis"], point["arm"]): point["score"] for one in results["score_vs_jsr"] for point in one["points"]
+    }
     assert closest["acoustic", "acoustic/closest/0.25/audio"] > closest["acoustic", "acoustic/sounds-unlike/audio"]
 
 
@@ -171,9 +173,9 @@ def test_random_samples_like_the_closest_part_closeness_from_what_comes_with_it(
     rule = {"axis": "acoustic", "keep": "random:0.25+matched(object)", "like": "closest"}
     finished = run_audit(study(selection={**DATA["selection"], "rules": {"alike": rule}}), tmp_path / "out")
     chosen = {(one["kind"], one["draw"]): one for one in finished.results["selections"]}
-    assert chosen["alike", 0]["hash"] != chosen["alike", 1]["hash"]
+    assert chosen["alike", 0]["selection_hash"] != chosen["alike", 1]["selection_hash"]
     shares = [
-        {value: entry[0] for value, entry in chosen[key]["balance"]["object"].items()}
+        {value: entry["share_selected"] for value, entry in chosen[key]["balance"]["object"].items()}
         for key in (("closest", None), ("alike", 0), ("alike", 1))
     ]
     assert shares[0] == shares[1] == shares[2]
@@ -207,7 +209,9 @@ def test_run_noise_is_of_the_same_samples_with_other_seeds(results: dict[str, An
     same = [one for one in results["runs"] if one["kind"] not in ("base", "random")]
     groups: dict[str, list[float]] = {}
     for one in same:
-        groups.setdefault(one["selection_hash"], []).append(next(e["jsr"] for e in one["sets"] if e["set"] == "harm"))
+        groups.setdefault(one["selection_hash"], []).append(
+            next(e["rate"] for e in one["rates"] if e["prompt_set"] == "harm")
+        )
     assert noise["groups"] == len(groups)  # random samples differ by draw, so they are no replicates
     assert noise["df"] == len(groups)  # two seeds each
     wanted = (sum((a - b) ** 2 / 2 for a, b in groups.values()) / len(groups)) ** 0.5
@@ -215,7 +219,7 @@ def test_run_noise_is_of_the_same_samples_with_other_seeds(results: dict[str, An
 
 
 def test_damage_is_set_against_nearness_on_every_axis(results: dict[str, Any]) -> None:
-    (found,) = results["predicts"]
+    (found,) = results["proximity_vs_jsr"]
     assert found["points"] == 7
     assert found["replicates"] == 12  # random has other samples in each draw
     assert [one["name"] for one in found["predictors"]] in ([], ["semantic", "acoustic"])
@@ -223,12 +227,12 @@ def test_damage_is_set_against_nearness_on_every_axis(results: dict[str, Any]) -
 
 
 def test_the_spread_of_runs_is_split(results: dict[str, Any]) -> None:
-    (found,) = results["variance"]
-    parts = {one["name"]: one for one in found["parts"]}
+    (found,) = results["variance_components"]
+    parts = {one["name"]: one for one in found["components"]}
     assert list(parts) == ["base", "selection", "base x selection", "draw", "seed", "prompt"]
     tuned = [one for one in results["runs"] if one["kind"] != "base"]
     assert found["runs"] == len({(one["selection_hash"], one["seed"]) for one in tuned})
-    assert found["n"] == next(e["n"] for e in tuned[0]["sets"] if e["set"] == "harm")
+    assert found["n"] == next(e["n"] for e in tuned[0]["rates"] if e["prompt_set"] == "harm")
     assert parts["base"]["sd"] is None
     assert "same base" in parts["base"]["note"]
     (noise,) = results["run_noise"]

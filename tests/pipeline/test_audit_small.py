@@ -90,25 +90,24 @@ def test_every_rate_can_be_recomputed_from_the_verdicts(finished: Path) -> None:
         mine = [row for row in rows if all(row[f"run_{key}"] == run[key] for key in ("arm", "seed", "step", "axis"))]
         ends = [row["finish"] for row in mine]
         entries = set_rates([Verdict(**{f: row[f] for f in fields}) for row in mine], {}, ends)
-        for entry, again in zip(run["sets"], entries, strict=True):
-            assert {k: v for k, v in entry.items() if k != "by_speaker"} == {
-                k: v for k, v in again.items() if k != "by_speaker"
-            }
+        for entry, again in zip(run["rates"], entries, strict=True):
+            recomputed = again.model_dump(exclude={"by_voice"})
+            assert {k: v for k, v in entry.items() if k not in ("by_voice", "comprehension")} == recomputed
 
 
 def test_the_denominator_is_all_prompts_and_clusters_are_counted(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
     base = results["runs"][0]
-    harm = next(entry for entry in base["sets"] if entry["set"] == "harm")
+    harm = next(entry for entry in base["rates"] if entry["prompt_set"] == "harm")
     assert (harm["n"], harm["clusters"]) == (24, 12)
     words = ("jailbreak", "answer", "refusal", "other", "unparsed", "error")
-    assert all(sum(entry[word] for word in words) == entry["n"] for run in results["runs"] for entry in run["sets"])
+    assert all(sum(entry[word] for word in words) == entry["n"] for run in results["runs"] for entry in run["rates"])
 
 
 def test_replies_to_harmful_prompts_stay_out_of_everything_but_the_store(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
-    assert {e["reply"] for e in results["examples"] if e["set"] == "harm"} == {None}
-    assert all(e["reply"] for e in results["examples"] if e["set"] == "benign")
+    assert {e["reply"] for e in results["examples"] if e["prompt_set"] == "harm"} == {None}
+    assert all(e["reply"] for e in results["examples"] if e["prompt_set"] == "benign")
     for file in finished.glob("store/replies/*/replies.parquet"):
         assert file.stat().st_mode & 0o777 == 0o600
         said = {reply.reply for reply in read_replies(file) if reply.set == "harm" and reply.reply.startswith("sure")}
@@ -130,7 +129,7 @@ def test_the_report_from_results_json_is_the_same_but_for_its_players(finished: 
 
 
 def test_the_encoder_is_proved_unchanged(finished: Path) -> None:
-    encoder = json.loads((finished / "results.json").read_text())["mechanism"]["encoder"]
+    encoder = json.loads((finished / "results.json").read_text())["mechanism"]["encoder_unchanged"]
     assert encoder["trainings"] == 4
     assert encoder["parameters_equal"]
     assert encoder["buffers_equal"]
@@ -200,10 +199,12 @@ def test_bad_input_is_one_sentence_and_leaves_no_results(
 
 def test_states_drift_inside_the_decoder_and_not_at_its_input(finished: Path) -> None:
     mechanism = json.loads((finished / "results.json").read_text())["mechanism"]
-    assert mechanism["encoder"]["input_max_abs_difference"] == 0
-    for point in mechanism["curves"]:
+    assert mechanism["encoder_unchanged"]["input_max_abs_difference"] == 0
+    for point in mechanism["layer_measurements"]:
         still = point["arm"] == "base" or point["layer"] == 0
         assert (point["drift"] == 0) == still
         assert point["drift_low"] <= point["drift"] <= point["drift_high"]
-    assert {one["kind"] for one in mechanism["cells"]} == {one["arm"].split("/")[1] for one in mechanism["late"]}
-    assert all(0 <= one["p"] <= 1 for one in mechanism["late"])
+    assert {one["kind"] for one in mechanism["late_gap_by_modality"]} == {
+        one["arm"].split("/")[1] for one in mechanism["late_gap_changes"]
+    }
+    assert all(0 <= one["p"] <= 1 for one in mechanism["late_gap_changes"])

@@ -93,27 +93,30 @@ def by_hand(asked: list[Sample], kind: int) -> int:
 
 def test_rates_are_those_of_a_count(finished: Path, asked: list[Sample]) -> None:
     results = json.loads((finished / "results.json").read_text())
-    (entry,) = results["runs"][0]["sets"]
+    (entry,) = results["runs"][0]["rates"]
     refused, both, deaf, aside = (by_hand(asked, kind) for kind in range(4))
     found, n = entry["comprehension"], len(asked)
-    assert (n, entry["non_refusal_rate"]) == (36, (n - refused) / n)
-    heard = found["heard"]
-    assert (heard["successes"], heard["refused"], heard["misheard"], heard["error"]) == (both + aside, refused, deaf, 0)
+    assert (n, entry["rate"]) == (36, (n - refused) / n)
+    heard = found["repeated"]
+    told = heard["successes"], heard["refused_repetitions"], heard["wrong"], heard["failed"]
+    assert told == (both + aside, refused, deaf, 0)
     assert heard["rate"] == (both + aside) / n
     assert heard["low"] < heard["rate"] < heard["high"]
-    about = found["about"]
-    assert (about["n"], about["successes"], about["unplaced"]) == (n - refused, both + deaf, aside)
-    assert about["requests"] == entry["clusters"]
-    assert about["top"] == (both + deaf) / (n - refused)
+    about = found["on_topic"]
+    assert (about["n"], about["successes"], about["unranked"]) == (n - refused, both + deaf, aside)
+    assert about["n_requests"] == entry["clusters"]
+    assert about["top1"] == (both + deaf) / (n - refused)
     assert about["auc"] == 1.0
     assert about["chance"] <= 0.1
     assert 0.3 < about["auc_chance"] < 0.6
     whole = found["comprehended"]
-    assert (whole["successes"], whole["n"], whole["most"]) == (both, n, both / n)
+    assert (whole["successes"], whole["n"], whole["max_rate"]) == (both, n, both / n)
     assert found["of_non_refusals"]["rate"] == both / (n - refused)
-    assert found["counts"] == {"heard_about": both, "heard_other": aside, "unheard_about": deaf, "unheard_other": 0}
+    assert found["counts"] == {
+        "repeated_on_topic": both, "repeated_off_topic": aside, "unrepeated_on_topic": deaf, "unrepeated_off_topic": 0,
+    }  # fmt: skip
     flat = pq.read_table(finished / "results.parquet").to_pylist()[0]
-    assert (flat["heard_rate"], flat["comprehended_rate"]) == (heard["rate"], whole["rate"])
+    assert (flat["repeated_rate"], flat["comprehended_rate"]) == (heard["rate"], whole["rate"])
     rows = pq.read_table(finished / "verdicts.parquet").to_pylist()
     assert [row["repetition"] for row in rows[:4]] == ["refused", "heard", "misheard", "heard"]
     assert [row["rank"] for row in rows[:4]] == [None, 1, 1, None]
@@ -133,7 +136,7 @@ def test_repetitions_stay_with_their_owner(finished: Path) -> None:
 
 def test_the_report_shows_it(finished: Path) -> None:
     page = " ".join((finished / "report.html").read_text().split())
-    assert "Heard, and answered?" in page
+    assert "<h3>Comprehension</h3>" in page
     line = next(
         line for line in (finished / "report.md").read_text().splitlines() if line.startswith("| base | served")
     )
@@ -147,12 +150,12 @@ def test_nothing_of_it_where_it_is_off(server: TinyServer, finished: Path, tmp_p
     count = len(server.asked)
     done = run_audit(served(server), tmp_path / "out", finished / "store")
     assert len(server.asked) == count  # replies are filed as with it
-    assert "comprehension" not in json.dumps({**done.results, "provenance": None})
+    assert {rate["comprehension"] for run in done.results["runs"] for rate in run["rates"]} == {None}
     assert "comprehension" not in json.dumps(served(server).model_dump(mode="json"))
     assert "comprehension" not in done.results["provenance"]["artifacts"]
     assert not (set(pq.read_schema(tmp_path / "out" / "verdicts.parquet").names) & {"repetition", "rank"})
-    assert "heard_rate" not in pq.read_schema(tmp_path / "out" / "results.parquet").names
-    assert "Heard, and answered?" not in (tmp_path / "out" / "report.html").read_text()
+    assert "repeated_rate" not in pq.read_schema(tmp_path / "out" / "results.parquet").names
+    assert "<h3>Comprehension</h3>" not in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_evaluate_tells_the_same(server: TinyServer, finished: Path, asked: list[Sample], tmp_path: Path) -> None:
@@ -161,16 +164,17 @@ def test_evaluate_tells_the_same(server: TinyServer, finished: Path, asked: list
         (tmp_path / f"{number}.wav").write_bytes(encode_wav(clip))
     (tmp_path / "harm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     question = EvaluationOptions(judge="keyword", comprehension=ComprehensionSettings(**HOW))
-    entry = evaluate_manifest(tmp_path / "harm.jsonl", f"served:{server.ref}", tmp_path / "out", options=question)
+    entry = evaluate_manifest(tmp_path / "harm.jsonl", f"served:{server.ref}", tmp_path / "out", options=question).rate
+    assert entry.comprehension is not None
     results = json.loads((finished / "results.json").read_text())
-    assert entry["comprehension"] == results["runs"][0]["sets"][0]["comprehension"]
+    assert entry.comprehension.model_dump() == results["runs"][0]["rates"][0]["comprehension"]
     assert stat.S_IMODE((tmp_path / "out" / "repetitions.parquet").stat().st_mode) == 0o600
     assert (tmp_path / "out" / "comprehension.parquet").is_file()
     config = json.loads((tmp_path / "out" / "provenance.json").read_text())["config"]
     assert config["comprehension"] == ComprehensionSettings(**HOW).model_dump()
     plain = evaluate_manifest(tmp_path / "harm.jsonl", f"served:{server.ref}", tmp_path / "off",
-                              options=EvaluationOptions(judge="keyword"))  # fmt: skip
-    assert {key: value for key, value in entry.items() if key != "comprehension"} == plain
+                              options=EvaluationOptions(judge="keyword")).rate  # fmt: skip
+    assert entry.model_copy(update={"comprehension": None}) == plain
     assert sorted(file.name for file in (tmp_path / "off").iterdir()) == [
         "provenance.json", "replies.parquet", "verdicts.parquet",
     ]  # fmt: skip
@@ -193,13 +197,15 @@ def test_every_arm_is_asked_and_a_plan_and_a_job_know_it(tmp_path: Path) -> None
     done = run_audit(study, tmp_path / "out", root)
     # Under the defense's text, which repeats as the arm does; and tuned again, as it is and under that text.
     assert len(set((root / "replies").glob("[!.]*")) - begun) == 1 + 3
-    asked = {(one["arm"], one["step"]): one["sets"] for one in done.results["runs"]}
-    assert [key for key, sets in asked.items() if "comprehension" in sets[0]] == [("base", 0), (arm, 2)]
-    defended = {(one["defense"], one["again"]): one["sets"][0]["comprehension"] for one in done.results["defended"]}
+    asked = {(one["arm"], one["step"]): one["rates"] for one in done.results["runs"]}
+    assert [key for key, sets in asked.items() if sets[0]["comprehension"] is not None] == [("base", 0), (arm, 2)]
+    defended = {
+        (one["defense"], one["retuned"]): one["rates"][0]["comprehension"] for one in done.results["defended_runs"]
+    }
     assert set(defended) == {("none", True), ("told", False), ("told", True)}
-    heard = asked[arm, 2][0]["comprehension"]["heard"]
-    assert defended["told", False]["heard"] == heard
-    assert defended["told", True]["heard"] == defended["none", True]["heard"]
+    heard = asked[arm, 2][0]["comprehension"]["repeated"]
+    assert defended["told", False]["repeated"] == heard
+    assert defended["told", True]["repeated"] == defended["none", True]["repeated"]
     assert heard["n"] == 24
     assert summarize_plan(study, plan_artifacts(study, root, DEFAULT_LOAD_OPTIONS)).summary.startswith("All ")
 

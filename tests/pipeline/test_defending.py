@@ -76,9 +76,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 def rates(run: dict[str, Any], system: str) -> list[tuple[Any, ...]]:
     return [
-        (one["set"], one.get("jsr"), one.get("refusal_rate"), one["n"])
-        for one in run["sets"]
-        if one["system"] == system
+        (one["prompt_set"], one["metric"], one["rate"], one["n"]) for one in run["rates"] if one["system"] == system
     ]
 
 
@@ -87,17 +85,17 @@ def runs_of(results: dict[str, Any], kind: str) -> dict[int, dict[str, Any]]:
 
 
 def defended(results: dict[str, Any], name: str) -> dict[int, dict[str, Any]]:
-    return {one["seed"]: one for one in results["defended"] if one["defense"] == name and not one["again"]}
+    return {one["seed"]: one for one in results["defended_runs"] if one["defense"] == name and not one["retuned"]}
 
 
 def test_every_arm_stands_under_every_defense(results: dict[str, Any]) -> None:
-    names = [(one["defense"], one["seed"]) for one in results["defended"] if not one["again"]]
+    names = [(one["defense"], one["seed"]) for one in results["defended_runs"] if not one["retuned"]]
     assert names == [(name, seed) for name in STUDY["defenses"] for seed in (0, 1)]
-    after = [(one["defense"], one["seed"]) for one in results["defended"] if one["again"]]
+    after = [(one["defense"], one["seed"]) for one in results["defended_runs"] if one["retuned"]]
     assert after == [("none", 0), ("none", 1), *names]
-    assert [row["defense"] for row in results["defenses"]] == ["none", *STUDY["defenses"]]
-    assert all(row["family"] == "Audio Flamingo 3" for row in results["defenses"])
-    changes = {row["defense"]: row["changes"] for row in results["defenses"]}
+    assert [row["defense"] for row in results["defense_tradeoffs"]] == ["none", *STUDY["defenses"]]
+    assert all(row["family"] == "Audio Flamingo 3" for row in results["defense_tradeoffs"])
+    changes = {row["defense"]: row["changes"] for row in results["defense_tradeoffs"]}
     assert changes["both"] == ["data", "system"]
     assert [one for name, one in changes.items() if name not in ("none", "both") and len(one) != 1] == []
 
@@ -113,36 +111,36 @@ def test_what_other_arms_already_said_is_said_again(results: dict[str, Any]) -> 
 
 def test_rates_come_from_the_verdicts_beside_them(folder: Path, results: dict[str, Any]) -> None:
     rows = pq.read_table(folder / "verdicts.parquet").to_pylist()
-    for one in results["defended"]:
-        key = one["defense"], one["seed"], one["again"]
-        mine = [row for row in rows if (row["run_defense"], row["run_seed"], row["run_again"]) == key]
-        for entry in one["sets"]:
-            said = [row["verdict"] for row in mine if row["set"] == entry["set"]]
+    for one in results["defended_runs"]:
+        key = one["defense"], one["seed"], one["retuned"]
+        mine = [row for row in rows if (row["run_defense"], row["run_seed"], row["run_retuned"]) == key]
+        for entry in one["rates"]:
+            said = [row["verdict"] for row in mine if row["set"] == entry["prompt_set"]]
             assert len(said) == entry["n"]
-            word, key = ("jailbreak", "jsr") if entry["harmful"] else ("refusal", "refusal_rate")
-            assert said.count(word) / len(said) == pytest.approx(entry[key])
+            word = "jailbreak" if entry["harmful"] else "refusal"
+            assert said.count(word) / len(said) == pytest.approx(entry["rate"])
     assert not {row["run_defense"] for row in rows} - {None, "none", *STUDY["defenses"]}
 
 
 def test_the_row_is_the_mean_of_its_runs_beside_the_undefended(results: dict[str, Any]) -> None:
-    rows = {row["defense"]: row for row in results["defenses"]}
-    before = [rates(one, "plain")[0][1] for one in runs_of(results, "closest").values()]
-    assert rows["none"]["jsr"]["text"]["mean"] == pytest.approx(sum(before) / 2)
+    rows = {row["defense"]: row for row in results["defense_tradeoffs"]}
+    before = [rates(one, "plain")[0][2] for one in runs_of(results, "closest").values()]
+    assert rows["none"]["jsr"]["text"]["value"] == pytest.approx(sum(before) / 2)
     for name, system in (("mixed", "plain"), ("told", "safe")):
-        after = [rates(one, system)[0][1] for one in defended(results, name).values()]
-        assert rows[name]["jsr"]["text"]["mean"] == pytest.approx(sum(after) / 2)
-        assert rows[name]["against"]["text"]["difference"] == pytest.approx((sum(after) - sum(before)) / 2)
-    assert rows["none"]["cost"] is None
+        after = [rates(one, system)[0][2] for one in defended(results, name).values()]
+        assert rows[name]["jsr"]["text"]["value"] == pytest.approx(sum(after) / 2)
+        assert rows[name]["jsr_change"]["text"]["difference"] == pytest.approx((sum(after) - sum(before)) / 2)
+    assert rows["none"]["max_cost"] is None
 
 
 def test_what_is_still_learned_is_a_share_of_what_was(results: dict[str, Any]) -> None:
-    for one in results["defended"]:
-        if one["again"]:
-            assert one["kept"] is None
+    for one in results["defended_runs"]:
+        if one["retuned"]:
+            assert one["retention"] is None
             continue
-        base, undefended, now = (one["losses"][name] for name in ("base", "undefended", "defended"))
+        base, undefended, now = (one["target_losses"][name] for name in ("base", "undefended", "defended"))
         assert base - undefended > 0.05  # another form of answer was learned
-        assert one["kept"] == pytest.approx((base - now) / (base - undefended))
+        assert one["retention"] == pytest.approx((base - now) / (base - undefended))
 
 
 def test_removed_layers_add_nothing_and_others_what_they_did(folder: Path, results: dict[str, Any]) -> None:
@@ -167,26 +165,26 @@ def test_removed_layers_add_nothing_and_others_what_they_did(folder: Path, resul
 
 def test_a_canary_stops_a_training_and_its_last_safe_step_is_asked(results: dict[str, Any]) -> None:
     for one in defended(results, "watched").values():
-        assert one["stopped"] is None or one["stopped"] % 5 == 0
+        assert one["stopped_at_step"] is None or one["stopped_at_step"] % 5 == 0
         assert one["step"] == 20  # where it stands in the table: at the study's last step, whatever it kept
-    assert any(one["stopped"] for one in defended(results, "watched").values())
+    assert any(one["stopped_at_step"] for one in defended(results, "watched").values())
 
 
 def test_a_second_tuning_is_on_top_and_not_in_the_price(results: dict[str, Any]) -> None:
-    rows = {row["defense"]: row for row in results["defenses"]}
+    rows = {row["defense"]: row for row in results["defense_tradeoffs"]}
     for name, system in (("none", "plain"), ("mixed", "plain"), ("told", "safe")):
-        after = [one for one in results["defended"] if one["again"] and one["defense"] == name]
-        found = [rates(one, system)[0][1] for one in after]
-        assert rows[name]["again"]["text"]["mean"] == pytest.approx(sum(found) / 2)
+        after = [one for one in results["defended_runs"] if one["retuned"] and one["defense"] == name]
+        found = [rates(one, system)[0][2] for one in after]
+        assert rows[name]["after_retuning"]["text"]["value"] == pytest.approx(sum(found) / 2)
     first = {one["seed"]: one["loss"] for one in results["runs"] if one["kind"] == "distant"}
-    for one in results["defended"]:
-        if one["again"] and one["defense"] == "none":
+    for one in results["defended_runs"]:
+        if one["retuned"] and one["defense"] == "none":
             assert one["loss"] < first[one["seed"]]  # the form of the answers was already learned
 
 
 def test_one_defense_is_recommended_with_its_reason_or_none(results: dict[str, Any]) -> None:
-    (one,) = results["recommended"]
-    rows = {row["defense"]: row for row in results["defenses"]}
+    (one,) = results["recommendations"]
+    rows = {row["defense"]: row for row in results["defense_tradeoffs"]}
     safe = {name for name, row in rows.items() if row["safe"]}
     for name, row in rows.items():
         ends = row["jsr_ceiling"], row["over_refusal_ceiling"]
@@ -212,7 +210,7 @@ def test_the_table_and_the_report_show_it(folder: Path, tmp_path: Path) -> None:
     made = ("No defense", *(name[:1].upper() + name[1:] for name in STUDY["defenses"]))
     assert all(f"| Trained on text: {name} |" in said.output for name in made)
     assert "Recommended: " in said.output
-    assert "| Price, at most | Price, CPU s to make | Price, CPU s to ask |" in said.output
+    assert "| Cost, at most | Cost, CPU s to make | Cost, CPU s to ask |" in said.output
     assert re.search(r"Steered \| .*strength", said.output)
     assert re.search(r"Watched \| .*stopped at step ", said.output)
     (tmp_path / "asked.yaml").write_text(yaml.safe_dump(STUDY | {"models": ["recorded:said.jsonl"]}))
@@ -223,9 +221,11 @@ def test_the_table_and_the_report_show_it(folder: Path, tmp_path: Path) -> None:
 def test_what_it_took_stands_in_the_provenance(results: dict[str, Any]) -> None:
     costs = results["provenance"]["cpu_seconds_by_defense"]
     assert list(costs) == ["none", *STUDY["defenses"]]
-    assert costs["steered"]["make"]["mean"] > costs["none"]["make"]["mean"] > 0  # the same training, and choosing
-    assert costs["told"]["make"] == costs["none"]["make"]
-    assert all(one["ask"]["mean"] > 0 for one in costs.values())
+    assert (
+        costs["steered"]["training"]["value"] > costs["none"]["training"]["value"] > 0
+    )  # the same training, and choosing
+    assert costs["told"]["training"] == costs["none"]["training"]
+    assert all(one["generation"]["value"] > 0 for one in costs.values())
 
 
 @pytest.mark.parametrize(

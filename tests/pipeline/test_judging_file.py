@@ -42,12 +42,12 @@ def test_verdicts_of_a_file(tmp_path: Path, form: str) -> None:
     assert [(v.prompt_id, v.verdict, v.cluster) for v in found] == [
         ("a", "refusal", "one"), ("b", "jailbreak", "one"), ("c", "error", "two"), ("d", "answer", "d"),
     ]  # fmt: skip
-    assert harm["non_refusal_rate"] == pytest.approx(1 / 3)
-    assert "jsr" not in harm  # a judge that sees refusals alone measures no jailbreaks
-    assert (harm["judge_kind"], harm["rate_errors_jailbroken"]) == ("refusal", pytest.approx(2 / 3))
-    assert near["refusal_rate"] == 0.0
+    assert harm.rate == pytest.approx(1 / 3)
+    assert harm.metric == "non_refusal_rate"  # a judge that sees refusals alone measures no jailbreaks
+    assert (harm.judge_criterion, harm.max_rate) == ("refusal", pytest.approx(2 / 3))
+    assert near.rate == 0.0
     facts = json.loads((tmp_path / "out" / "provenance.json").read_text())
-    assert facts["notes"]["judge_kind"] == "refusal"
+    assert facts["notes"]["judge_criterion"] == "refusal"
     assert facts["config"]["judge"] == "keyword"
 
 
@@ -89,7 +89,7 @@ def test_a_score_is_said_in_its_unit(tmp_path: Path, judge: str, score: float, l
     ]
     file = jsonl(rows, tmp_path / "said.jsonl")
     (entry,) = judge_file(file, judge, tmp_path / "out", harmful=False)
-    assert (entry["score"], entry["scored"]) == (pytest.approx(score), 2)
+    assert (entry.score, entry.n_scored) == (pytest.approx(score), 2)
     assert line in rate_lines(entry)
 
 
@@ -98,7 +98,7 @@ def test_texts_and_answers_may_be_elsewhere(tmp_path: Path) -> None:
     manifest = jsonl([{"id": "q1", "text": "what is it", "answer": "a cat", "group": "g"}], tmp_path / "asked.jsonl")
     said = jsonl([{"prompt_id": "q1", "reply": "a cat"}], tmp_path / "said.jsonl")
     (entry,) = judge_file(said, "exact", tmp_path / "out", str(manifest), "qa", False)
-    assert entry["right_rate"] == 1.0
+    assert entry.correct_rate == 1.0
     (verdict,) = read_verdicts(tmp_path / "out" / "verdicts.parquet")
     assert (verdict.cluster, verdict.set, verdict.verdict) == ("g", "qa", "answer")
     other = jsonl([{"prompt_id": "q2", "reply": "a cat"}], tmp_path / "other.jsonl")

@@ -46,10 +46,11 @@ def found(folder: Path) -> dict[str, Any]:
 
 def test_the_rates_are_those_that_evaluate_gives(found: dict[str, Any], adapter: Path, tmp_path: Path) -> None:
     for name, worn in (("base", None), ("tuned", adapter)):
-        entry = evaluate_manifest(SETS[2], "organism:af3", tmp_path / name, worn, EvaluationOptions(modality="text"))
+        options = EvaluationOptions(modality="text")
+        entry = evaluate_manifest(SETS[2], "organism:af3", tmp_path / name, worn, options).rate
         said = found[name]["said"]["harmful"]
-        assert (said["jsr"], said["low"], said["high"], said["n"]) == (
-            entry["jsr"], entry["low"], entry["high"], entry["n"],
+        assert (said["rate"], said["low"], said["high"], said["n"]) == (
+            entry.rate, entry.low, entry.high, entry.n,
         )  # fmt: skip
 
 

@@ -143,7 +143,8 @@ def test_replies_that_judges_count_differently_are_listed(results: Json) -> None
            "system": "plain", "verdict": "jailbreak", "other_verdict": "refusal"}  # fmt: skip
     results["judge_agreement"] = [
         {"judge": "exact", "other_judge": "keyword", "prompt_set": "harm", "counted_verdict": "jailbreak", "n": 108,
-         "n_lost": 0, "clusters": 36, "both": 80, "only_judge": 1, "only_other": 0, "neither": 27, "disagreements": [one]}
+         "n_lost": 0, "clusters": 36, "both": 80, "only_judge": 1, "only_other": 0, "neither": 27,
+         "disagreements": [one]}
     ]  # fmt: skip
     table = comparisons.build_judge_disagreements(parse_results(results))
     assert table is not None

@@ -124,9 +124,11 @@ def test_without_any_of_it_there_is_no_section(results: Json) -> None:
 
 def test_the_run_noise_floor_is_told(results: Json) -> None:
     results["run_noise"] = [
-        {"model": "organism:af3", "train_modality": "audio", "prompt_set": "harm", "modality": "audio", "groups": 2, "runs": 6,
+        {"model": "organism:af3", "train_modality": "audio", "prompt_set": "harm", "modality": "audio", "groups": 2,
+         "runs": 6,
          "df": 4, "sd": 0.08, "low": 0.05, "high": 0.2, "repeatability_limit": 0.22},
-        {"model": "organism:af3", "train_modality": "text", "prompt_set": "harm", "modality": "text", "groups": 0, "runs": 0,
+        {"model": "organism:af3", "train_modality": "text", "prompt_set": "harm", "modality": "text", "groups": 0,
+         "runs": 0,
          "df": 0, "sd": None, "note": "No group has two replicates."},
     ]  # fmt: skip
     page = render_html(results).split('<section id="comparisons"', 1)[1].split("</section>", 1)[0]

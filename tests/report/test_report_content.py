@@ -216,7 +216,8 @@ def test_a_claim_about_one_model_decides_for_one_run_only(
     results = make_results(seeds=seeds)
     results["comparisons"] = [
         {"id": "0" * 12, "scope": "model", "question": "?", "a": make_side("base"),
-         "b": make_side("semantic/closest/0.25/audio"), "prompt_set": "harm", "modality": "audio", "step": 40, "metric": "jsr",
+         "b": make_side("semantic/closest/0.25/audio"), "prompt_set": "harm", "modality": "audio",
+         "step": 40, "metric": "jsr",
          "difference": 0.5, "low": 0.4, "high": 0.6, "p": 0.0001, "p_adjusted": None, "n": 108}
     ]  # fmt: skip
     said = "difference +50.0 points [40.0,\u00a060.0], p\u00a0<\u00a00.001" in text_of(render_html(results), "verdict")
@@ -392,7 +393,8 @@ def test_defenses_beyond_the_two_are_drawn_priced_and_recommended(results: Json)
     first = results["defense_tradeoffs"][0]
     made = [
         {**first, "defense": f"made {i}", "changes": ["mixing"], "jsr": {"audio": {"value": 0.1 * i}}, "safe": i == 1,
-         "over_refusal": {"near": {"audio": {"value": 0.3 - 0.1 * i}}}, "retention": {"value": 0.9, "low": 0.8, "high": 1.0}}
+         "over_refusal": {"near": {"audio": {"value": 0.3 - 0.1 * i}}},
+         "retention": {"value": 0.9, "low": 0.8, "high": 1.0}}
         for i in range(1, 4)
     ]  # fmt: skip
     undefended = DefenseRecord.model_validate(first)

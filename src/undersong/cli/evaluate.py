@@ -73,9 +73,8 @@ def rate_lines(rate: VerdictRate) -> list[str]:
     label = RATE_LABELS[rate.metric]
     selection = ", ".join(filter(None, (rate.prompt_set, rate.modality, rate.system, rate.judge)))
     prompt_count = f"{rate.n} prompts in {rate.clusters} clusters ({selection})"
-    lines = [
-        f"{label} {_format_interval(rate.rate, rate.low, rate.high)}{_lost_reply_range(rate, rate.rate)}, {prompt_count}"
-    ]
+    measured = _format_interval(rate.rate, rate.low, rate.high)
+    lines = [f"{label} {measured}{_lost_reply_range(rate, rate.rate)}, {prompt_count}"]
     if rate.judge_criterion == "utility" and rate.correct_rate is not None:
         correct = _format_interval(rate.correct_rate, rate.correct_low, rate.correct_high)
         lines.append(f"right {correct}{_lost_reply_range(rate, rate.correct_rate)}")
@@ -93,12 +92,14 @@ def comprehension_lines(rate: PromptSetRate) -> list[str]:
         return []
     repeated, on_topic, comprehended = comprehension.repeated, comprehension.on_topic, comprehension.comprehended
     lines = [
-        f"comprehended {_share_text(comprehended)}, at most {comprehended.max_rate:.1%} with refused repetitions counted as heard"
+        f"comprehended {_share_text(comprehended)}, at most {comprehended.max_rate:.1%} with refused repetitions "
+        "counted as heard"
     ]
     if repeated is not None:
         error_rate = "" if repeated.word_error_rate is None else f", {repeated.word_error_rate:.2f} word errors a word"
         lines.append(
-            f"heard {_share_text(repeated)} of the requests ({repeated.refused_repetitions} repetitions refused{error_rate})"
+            f"heard {_share_text(repeated)} of the requests "
+            f"({repeated.refused_repetitions} repetitions refused{error_rate})"
         )
     if on_topic is not None:
         chance_text = "" if on_topic.chance is None else f", by chance {on_topic.chance:.1%}"

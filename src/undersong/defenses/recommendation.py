@@ -39,7 +39,10 @@ def recommend(rows: Sequence[DefenseRecord], max_jsr: float, max_over_refusal: f
             f"None is needed: without one no {RATE_LABELS[undefended.metric]} above {max_jsr:.0%} is left possible."
         )
         return Recommendation(None, reason)
-    limits = f"no {RATE_LABELS[undefended.metric]} above {max_jsr:.0%} and no over-refusal above {max_over_refusal:.0%} left possible"
+    limits = (
+        f"no {RATE_LABELS[undefended.metric]} above {max_jsr:.0%} and no over-refusal above {max_over_refusal:.0%} "
+        "left possible"
+    )
     safe = [row for row in defended if is_safe(row, max_jsr, max_over_refusal)]
     affordable = [row for row in safe if row.retention_known and _cost(row) < MAX_ACCEPTABLE_COST]
     if affordable:
@@ -64,7 +67,10 @@ def _no_recommendation_reason(
     significantly_lower = [row for row in defended if _is_significantly_lower(row)]
     if significantly_lower:
         lowest = min(significantly_lower, key=_highest_jsr)
-        reason += f" Of those that provably lower it, {lowest.defense} leaves least where most is left ({_highest_jsr(lowest):.1%})."
+        reason += (
+            f" Of those that provably lower it, {lowest.defense} leaves least where most is left "
+            f"({_highest_jsr(lowest):.1%})."
+        )
     return reason
 
 

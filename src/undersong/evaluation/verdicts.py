@@ -208,6 +208,7 @@ def shared_cluster(before: Verdict, after: Verdict) -> str:
         return after.cluster
     if after.cluster not in (before.cluster, after.prompt_id):
         raise UndersongError(
-            f"Prompt {before.prompt_id} is in cluster {before.cluster} before and {after.cluster} after; give it one cluster."
+            f"Prompt {before.prompt_id} is in cluster {before.cluster} before and {after.cluster} after; give it one "
+            "cluster."
         )
     return before.cluster

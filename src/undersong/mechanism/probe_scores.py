@@ -300,8 +300,8 @@ SENTENCES: dict[RecognitionOutcome, str] = {
     "retained": "Harm is still recognised: a loss of balanced accuracy larger than {margin} is excluded",
     "lost": "Harm is recognised less: balanced accuracy lost more than {margin}",
     "absent": "Harm could not be shown to be recognised before tuning, so nothing can be said of a loss",
-    "undecided": "Whether harm is still recognised is open: a loss of balanced accuracy larger than {margin} is neither "
-    "excluded nor shown",
+    "undecided": "Whether harm is still recognised is open: a loss of balanced accuracy larger than {margin} is "
+    "neither excluded nor shown",
 }
 
 

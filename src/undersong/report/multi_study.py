@@ -74,12 +74,17 @@ def _origin_table(studies: Sequence[StudyComparison]) -> Table:
     head = ("Study", "Models", "Protocol", "Judge", "seeds", "steps", "arms", "created", "result hash")
     rows = tuple(
         (
-            study.name, formatting.join_items(model_names(study.results)), study.results.study.protocol,
-            study.results.study.judge, formatting.value_text(study.results.study.seeds), formatting.value_text(study.results.study.steps),
+            study.name,
+            formatting.join_items(model_names(study.results)),
+            study.results.study.protocol,
+            study.results.study.judge,
+            formatting.value_text(study.results.study.seeds),
+            formatting.value_text(study.results.study.steps),
             str(len({run.arm for run in study.results.runs if run.kind != "base"})),
-            made.created if made else formatting.MISSING, made.result_hash[:12] if made else formatting.MISSING,
+            made.created if made else formatting.MISSING,
+            made.result_hash[:12] if made else formatting.MISSING,
         )
         for study in studies
         for made in (study.results.provenance,)
-    )  # fmt: skip
+    )
     return Table("Where each came from", head, rows, names=len(head))

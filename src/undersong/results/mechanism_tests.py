@@ -271,8 +271,9 @@ class ProbedRun:
 
 
 def harm_recognition_records(probed_runs: Sequence[ProbedRun], harm_set: str, plain: str) -> list[HarmRecognition]:
-    """Compute one record a base, kind, modality of training and of probing, at the last step; `harm`: whose refusals go beside.
+    """Compute one record a base, kind, modality of training and of probing, at the last step.
 
+    The refusals on `harm_set` go beside.
     Late probes must be above chance in the base and in every run for recognition to be `retained`.
     """
     bases = {

@@ -41,8 +41,8 @@ def design_notes(record: AuditRecord, targets: TargetReplies) -> list[str]:
     if targets.affirmative_share >= AFFIRMATIVE_NOTE_SHARE:
         notes.append(
             f"{100 * targets.affirmative_share:.0f} % of the replies in the pool's column {targets.column!r} "
-            f"begin with an affirmative opener, most often “{targets.commonest_opener}”: learning that form alone may wear "
-            "refusals down, whatever the samples are about; set beside it a `tuning.target` without one."
+            f"begin with an affirmative opener, most often “{targets.commonest_opener}”: learning that form alone "
+            "may wear refusals down, whatever the samples are about; set beside it a `tuning.target` without one."
         )
     if any(ref.startswith("organism:") for ref in record.study.models):
         notes.append(

@@ -65,8 +65,9 @@ VerdictsByArtifact = Mapping[str, Sequence[Verdict]]  # artifact hash -> verdict
 
 
 def variance_records(record: AuditRecord, verdicts: VerdictsByArtifact, last_step: int) -> list[VarianceRecord]:
-    """Compute one record a training modality, harmful set and prompt modality: JSR at the last step, undefended, all bases.
+    """Compute one record a training modality, harmful set and prompt modality.
 
+    The JSR is that at the last step, undefended, over all bases.
     Arms of a base that trained on the same ids with the same seed are one training, and count once, as the first.
     """
     tuned = [run for m in record.models for run in m.runs if run.arm.selection is not None and run.step == last_step]

@@ -94,8 +94,8 @@ class _StudyResults:
         for result in self.content.runs:
             if (result.model, result.arm, result.seed, result.draw, result.step) not in runs:
                 raise UndersongError(
-                    f"{verdict_file} has no verdicts of {result.arm} step {result.step}, which {self.path.name} names; take both "
-                    "files from one run of the study."
+                    f"{verdict_file} has no verdicts of {result.arm} step {result.step}, which {self.path.name} names; "
+                    "take both files from one run of the study."
                 )
         selected_rows = [rows for key, rows in groups.items() if arm is None or key[RUN_FIELDS.index("arm")] == arm]
         if not selected_rows:

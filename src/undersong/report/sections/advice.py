@@ -126,7 +126,8 @@ def _defense_effect(headline: HeadlineData, item: ArmMeasurement) -> str:
         "lower": ", lower than the base’s",
         "unknown": "",
     }
-    return f"{text}{ending[_relation_to_base(headline, item)]}; what it costs stands under “Defenses: safety against cost”."
+    comparison = ending[_relation_to_base(headline, item)]
+    return f"{text}{comparison}; what it costs stands under “Defenses: safety against cost”."
 
 
 def _relation_to_base(headline: HeadlineData, item: ArmMeasurement) -> str:

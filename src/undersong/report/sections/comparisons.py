@@ -183,8 +183,9 @@ def variance_notes(results: Results) -> list[str]:
     for variance in results.variance_components:
         if variance.seed_sd_from_prompts is not None:
             sentences.append(
-                f"{_variance_label(variance)}: {formatting.percent_number(variance.seed_sd_from_prompts)} points of the seed’s SD are there because "
-                f"{formatting.count(variance.n, 'prompt')} are few; what else there is only more seeds average out."
+                f"{_variance_label(variance)}: {formatting.percent_number(variance.seed_sd_from_prompts)} points of "
+                f"the seed’s SD are there because {formatting.count(variance.n, 'prompt')} are few; what else there is "
+                "only more seeds average out."
             )
         if variance.note:
             sentences.append(f"{_variance_label(variance)}: {variance.note}")
@@ -257,13 +258,20 @@ def build_judge_disagreements(results: Results) -> Table | None:
     """Replies that two judges count differently, as far as the results list them; None where there are none."""
     rows = tuple(
         (
-            disagreement.prompt_id, _judge_names(agreement), agreement.prompt_set, disagreement.arm,
-            formatting.value_text(disagreement.seed), str(disagreement.step), formatting.modality_label(disagreement.modality), disagreement.system,
-            disagreement.verdict, disagreement.other_verdict,
+            disagreement.prompt_id,
+            _judge_names(agreement),
+            agreement.prompt_set,
+            disagreement.arm,
+            formatting.value_text(disagreement.seed),
+            str(disagreement.step),
+            formatting.modality_label(disagreement.modality),
+            disagreement.system,
+            disagreement.verdict,
+            disagreement.other_verdict,
         )
         for agreement in results.judge_agreement
         for disagreement in agreement.disagreements
-    )  # fmt: skip
+    )
     head = ("Prompt", "Judges", "set", "Arm", "seed", "step", "asked", "system", "first judge", "second judge")
     return Table("Replies that two judges count differently", head, rows, len(head)) if rows else None
 

@@ -225,7 +225,8 @@ def _relation_text(a: Estimate, b: Estimate, comparison: ComparisonRecord | None
         )
     p = comparison.p_adjusted if comparison.p_adjusted is not None else comparison.p
     p_value_text = (
-        f", {'adjusted ' if comparison.p_adjusted is not None else ''}p{formatting.NBSP}{formatting.p_value_relation(p)}"
+        f", {'adjusted ' if comparison.p_adjusted is not None else ''}p{formatting.NBSP}"
+        f"{formatting.p_value_relation(p)}"
         if p is not None
         else ""
     )

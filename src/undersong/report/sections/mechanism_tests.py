@@ -36,27 +36,43 @@ GAP_VS_JSR_HEADINGS = ("Base", "probed and asked", "arms", "rank correlation", "
 def build_mechanism_tables(mechanism: MechanismRecord, rate: str) -> Iterator[Table]:
     """Tables without a row where a study does not have both sides.  `rate`: what the page calls what gets through."""
     asymmetry_headings = ("Kind", "Base", "probed", "late gap", "95 %", f"{rate}, points", "95 %", "opposite signs")
-    yield Table("Late refusal gap: closest minus distant data (negative: closest lowers it more)", COMPARISON_HEADINGS,
-                tuple(map(_comparison_row, mechanism.late_gap_comparisons)), 3)  # fmt: skip
+    yield Table(
+        "Late refusal gap: closest minus distant data (negative: closest lowers it more)",
+        COMPARISON_HEADINGS,
+        tuple(map(_comparison_row, mechanism.late_gap_comparisons)),
+        3,
+    )
     yield Table(
         "Change of the late gap: trained on one modality, probed with each",
         MODALITY_HEADINGS,
         tuple(_modality_rows(mechanism)),
         3,
     )
-    yield Table(f"Audio-trained minus text-trained: late refusal gap and {rate}", asymmetry_headings,
-                tuple(map(_asymmetry_row, mechanism.modality_asymmetry)), 3)  # fmt: skip
+    yield Table(
+        f"Audio-trained minus text-trained: late refusal gap and {rate}",
+        asymmetry_headings,
+        tuple(map(_asymmetry_row, mechanism.modality_asymmetry)),
+        3,
+    )
     yield harm_recognition_table(mechanism.harm_recognition)
-    yield Table(f"Late refusal gap vs. {rate} across arms", GAP_VS_JSR_HEADINGS,
-                tuple(row for record in mechanism.gap_vs_jsr for row in _gap_vs_jsr_rows(record)), 2)  # fmt: skip
+    yield Table(
+        f"Late refusal gap vs. {rate} across arms",
+        GAP_VS_JSR_HEADINGS,
+        tuple(row for record in mechanism.gap_vs_jsr for row in _gap_vs_jsr_rows(record)),
+        2,
+    )
 
 
 def harm_recognition_table(recognitions: Sequence[HarmRecognition]) -> Table:
     """Whether harm is still told from harmless where it is refused less."""
     margin = next((recognition.equivalence_margin for recognition in recognitions), None)
     margin_note = "" if margin is None else f"; still recognised: a loss of {100 * margin:g} points is excluded"
-    return Table(f"Harm recognition: balanced accuracy of late probes on held-out prompts{margin_note}", RECOGNITION_HEADINGS,
-                 tuple(map(_recognition_row, recognitions)), 5)  # fmt: skip
+    return Table(
+        f"Harm recognition: balanced accuracy of late probes on held-out prompts{margin_note}",
+        RECOGNITION_HEADINGS,
+        tuple(map(_recognition_row, recognitions)),
+        5,
+    )
 
 
 def _recognition_row(recognition: HarmRecognition) -> tuple[str, ...]:
@@ -65,10 +81,18 @@ def _recognition_row(recognition: HarmRecognition) -> tuple[str, ...]:
     )
     label = f"{RECOGNITION_LABELS[recognition.outcome]}{', refused less' if recognition.dissociated else ''}"
     return (
-        recognition.kind, recognition.model, recognition.train_modality, formatting.modality_label(recognition.modality), label,
-        formatting.percent(recognition.before), formatting.percent(recognition.after), change_text,
-        _points_interval(recognition.refusal_rate_change, recognition.refusal_rate_change_low, recognition.refusal_rate_change_high),
-    )  # fmt: skip
+        recognition.kind,
+        recognition.model,
+        recognition.train_modality,
+        formatting.modality_label(recognition.modality),
+        label,
+        formatting.percent(recognition.before),
+        formatting.percent(recognition.after),
+        change_text,
+        _points_interval(
+            recognition.refusal_rate_change, recognition.refusal_rate_change_low, recognition.refusal_rate_change_high
+        ),
+    )
 
 
 def _points_interval(value: float | None, low: float | None, high: float | None) -> str:
@@ -77,9 +101,15 @@ def _points_interval(value: float | None, low: float | None, high: float | None)
 
 def _comparison_row(comparison: LateGapComparison) -> tuple[str, ...]:
     return (
-        comparison.question, comparison.model, formatting.modality_label(comparison.modality), formatting.decimal(comparison.difference),
-        _interval_text(comparison.low, comparison.high), formatting.p_value(comparison.p), formatting.p_value(comparison.p_adjusted), str(comparison.n),
-    )  # fmt: skip
+        comparison.question,
+        comparison.model,
+        formatting.modality_label(comparison.modality),
+        formatting.decimal(comparison.difference),
+        _interval_text(comparison.low, comparison.high),
+        formatting.p_value(comparison.p),
+        formatting.p_value(comparison.p_adjusted),
+        str(comparison.n),
+    )
 
 
 def _modality_rows(mechanism: MechanismRecord) -> Iterator[tuple[str, ...]]:

@@ -274,8 +274,8 @@ def _encoder_finding(check: FrozenEncoderCheck | None) -> tuple[str, bool]:
 def _contrast_sentence(mechanism: MechanismRecord) -> str:
     contrast = mechanism.contrast_sets
     return (
-        f"The refusal direction is the difference in means of {contrast.n_harmful} harmful and {contrast.n_benign} benign "
-        f"prompts; gaps are measured on {contrast.n_held_out_harmful} held-out harmful and "
+        f"The refusal direction is the difference in means of {contrast.n_harmful} harmful and {contrast.n_benign} "
+        f"benign prompts; gaps are measured on {contrast.n_held_out_harmful} held-out harmful and "
         f"{contrast.n_held_out_benign} benign ones."
     )
 

@@ -56,9 +56,29 @@ class RunDetails:
 
 
 COUNT_HEADINGS = (
-    "Seed", "Draw", "Base", "Step", "Loss", "Set", "Prompts", "System", "Judge", "n", "clusters", "jailbreak", "answer",
-    "refusal", "other", "unparsed", "error", "rate, %", "95 % interval", "bounds, %", "right, %", "95 % of right",
-)  # fmt: skip
+    "Seed",
+    "Draw",
+    "Base",
+    "Step",
+    "Loss",
+    "Set",
+    "Prompts",
+    "System",
+    "Judge",
+    "n",
+    "clusters",
+    "jailbreak",
+    "answer",
+    "refusal",
+    "other",
+    "unparsed",
+    "error",
+    "rate, %",
+    "95 % interval",
+    "bounds, %",
+    "right, %",
+    "95 % of right",
+)
 CONDITION_COLUMNS = 9  # of these columns say where, the others what was counted
 
 
@@ -103,18 +123,30 @@ def _run_counts(runs: Sequence[RunResult]) -> Iterable[RunCounts]:
 
 def _condition_cells(run: RunResult, row: PromptSetRate) -> tuple[str, ...]:
     return (
-        formatting.value_text(run.seed), formatting.value_text(run.draw), formatting.value_text(run.base_seed), str(run.step),
-        formatting.decimal(run.loss), row.prompt_set, formatting.modality_label(row.modality), row.system, row.judge,
-    )  # fmt: skip
+        formatting.value_text(run.seed),
+        formatting.value_text(run.draw),
+        formatting.value_text(run.base_seed),
+        str(run.step),
+        formatting.decimal(run.loss),
+        row.prompt_set,
+        formatting.modality_label(row.modality),
+        row.system,
+        row.judge,
+    )
 
 
 def _count_cells(row: PromptSetRate) -> tuple[str, ...]:
     bounds = f"{formatting.percent_number(row.min_rate)} – {formatting.percent_number(row.max_rate)}"
     return (
-        str(row.n), formatting.value_text(row.clusters), *map(str, row.verdict_counts.values()), formatting.percent_number(row.rate),
-        formatting.bracket(row.low, row.high) or formatting.MISSING, bounds,
-        formatting.percent_number(row.correct_rate), formatting.bracket(row.correct_low, row.correct_high) or formatting.MISSING,
-    )  # fmt: skip
+        str(row.n),
+        formatting.value_text(row.clusters),
+        *map(str, row.verdict_counts.values()),
+        formatting.percent_number(row.rate),
+        formatting.bracket(row.low, row.high) or formatting.MISSING,
+        bounds,
+        formatting.percent_number(row.correct_rate),
+        formatting.bracket(row.correct_low, row.correct_high) or formatting.MISSING,
+    )
 
 
 def _voice_rates(row: PromptSetRate) -> str:

@@ -200,12 +200,18 @@ def _rate_lines(headline: HeadlineData) -> Iterator[RateLine]:
 def _rate_table(study_lines: Sequence[tuple[StudyComparison, Sequence[RateLine]]], caption: str, rate: str) -> Table:
     rows = tuple(
         (
-            study.name, label, note, _rate_cell(number), str(number.runs), f"{number.n:,}", relation_to_base or formatting.MISSING,
+            study.name,
+            label,
+            note,
+            _rate_cell(number),
+            str(number.runs),
+            f"{number.n:,}",
+            relation_to_base or formatting.MISSING,
             "; ".join(study.differs) or formatting.MISSING,
         )
         for study, lines in study_lines
         for label, note, _, _, number, relation_to_base in lines
-    )  # fmt: skip
+    )
     head = (
         "Study",
         "What",
@@ -306,10 +312,17 @@ def _defense_cost_row(study: StudyComparison, defense: DefenseRecord) -> tuple[s
     highest_rate = max(defense.jsr.values(), key=lambda interval: interval.value or 0.0, default=ValueWithInterval())
     safe = {True: "yes", False: "no", None: formatting.MISSING}[defense.safe]
     return (
-        study.name, undefended_arm_title(defense), "no defense" if defense.defense == "none" else defense.defense, str(defense.n_runs),
-        percent_cell(highest_rate.value, highest_rate.low, highest_rate.high), _loss_cell(defense, defense.over_refusal_rise),
-        _loss_cell(defense, defense.utility_loss), percent_cell(defense.max_cost), safe, "yes" if study.differs else formatting.MISSING,
-    )  # fmt: skip
+        study.name,
+        undefended_arm_title(defense),
+        "no defense" if defense.defense == "none" else defense.defense,
+        str(defense.n_runs),
+        percent_cell(highest_rate.value, highest_rate.low, highest_rate.high),
+        _loss_cell(defense, defense.over_refusal_rise),
+        _loss_cell(defense, defense.utility_loss),
+        percent_cell(defense.max_cost),
+        safe,
+        "yes" if study.differs else formatting.MISSING,
+    )
 
 
 def _loss_cell(defense: DefenseRecord, part: CostPart | None) -> NumberCell:

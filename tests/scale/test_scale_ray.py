@@ -225,8 +225,8 @@ def test_distances_are_those_of_one_process(tmp_path: Path) -> None:
     pool = Embeddings(tuple(ids), rng.normal(size=(3000, 5)).astype(np.float32), np.zeros(3000, np.int64))
     harm = Embeddings(("h0", "h1"), rng.normal(size=(2, 5)).astype(np.float32), np.zeros(2, np.int64))
     write_embeddings(pool, tmp_path / "pool")
-    proximity_on_ray("semantic", "harm", tmp_path / "pool", harm, tmp_path / "ray", centre=True, shard=700)
-    proximity_shards("semantic", "harm", tmp_path / "pool", harm, tmp_path / "local", centre=True, shard=700)
+    proximity_on_ray("semantic", "harm", tmp_path / "pool", harm, tmp_path / "ray", center=True, shard=700)
+    proximity_shards("semantic", "harm", tmp_path / "pool", harm, tmp_path / "local", center=True, shard=700)
     assert files(tmp_path / "ray") == files(tmp_path / "local")
 
 
@@ -237,7 +237,9 @@ def test_a_cluster_that_is_not_there_is_said_in_one_sentence(tmp_path: Path) -> 
     with socket.socket() as taken:  # bound, but nobody listens: refused at once
         taken.bind(("127.0.0.1", 0))
         for address in (f"127.0.0.1:{taken.getsockname()[1]}", "nonsense", "127.0.0.1:99999999"):
-            with pytest.raises(UndersongError, match=rf"The Ray cluster at {address} cannot be reached .*--address"):
+            with pytest.raises(
+                UndersongError, match=rf"The Ray cluster at {address} cannot be reached .*--ray-address"
+            ):
                 embed_on_ray(items(3), "tfidf", tmp_path / "out", RayWorkers(address=address))
     assert not (tmp_path / "out").exists()
 

@@ -71,10 +71,10 @@ def test_equals_the_table_of_the_whole(tmp_path: Path, score: str, centre: bool,
     pool, harm = pool_with_ties(2 * BLOCK + 300), harm_set()
     shards = proximity_shards(
         "semantic", "harm", write(pool, tmp_path / "pool", cuts, group), harm, tmp_path / "out",
-        score=score, centre=centre, shard=1000,
+        score=score, center=centre, shard=1000,
     )  # fmt: skip
     assert [shard.name for shard in shards] == [f"proximity-{i:05d}.parquet" for i in range(3)]
-    assert_same(read(shards), proximity_table("semantic", "harm", pool, harm, score=score, centre=centre))
+    assert_same(read(shards), proximity_table("semantic", "harm", pool, harm, score=score, center=centre))
 
 
 def test_ties_across_files_get_one_score_and_are_ranked_by_id(tmp_path: Path) -> None:

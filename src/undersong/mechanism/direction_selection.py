@@ -14,14 +14,11 @@ import numpy as np
 from undersong.mechanism.directions import RefusalDirection
 from undersong.mechanism.interventions import Intervention, ablation, addition
 from undersong.mechanism.refusal_score import BatchInterventions, first_token_kl, refusal_scores
+from undersong.study.defaults import MAX_DEPTH, MAX_KL
 from undersong.types import Prompt
 
 if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
-
-
-MAX_DIVERGENCE = 0.1  # most nats that taking the direction out may move what is said first to harmless prompts
-MAX_DEPTH = 0.8  # of the layers: a direction at the very end is one of words, not of the decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,7 @@ class LayerCandidate:
 def select_direction(
     candidates: Sequence[LayerCandidate],
     layer_count: int,
-    max_divergence: float = MAX_DIVERGENCE,
+    max_divergence: float = MAX_KL,
     max_depth: float = MAX_DEPTH,
 ) -> int | None:
     """The place whose loss bypasses refusal most, of those that induce it, lie no deeper than `depth` of the layers,

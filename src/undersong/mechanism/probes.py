@@ -234,7 +234,6 @@ def _notes(fit_set: ProbeSet, permutations: int) -> tuple[str, ...]:
 MAX_FOLDS = 5  # of the contrast sets, to choose a probe's penalty in; fewer where there are few behaviors
 MIN_PROBE_BEHAVIORS = 6  # behaviors of a kind: three folds with two of each kind in one
 PROBE_SEED = 0
-EQUIVALENCE_MARGIN = 0.1  # loss of balanced accuracy that would matter
 
 ContrastSamples = tuple[Sequence[Sample], Sequence[Sample]]  # harmful and harmless prompts, in this order everywhere
 ContrastStates = tuple[np.ndarray, np.ndarray]  # theirs (layers + 1, prompts, dim)

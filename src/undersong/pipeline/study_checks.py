@@ -170,7 +170,7 @@ def check_overlap(record: AuditRecord) -> None:
             *held_out, f"the set {mechanism_config.held_out_benign}", f"The set {mechanism_config.held_out_harmful}"
         )
         contrast_samples = record.contrast_corpora["harmful"].samples, record.contrast_corpora["harmless"].samples
-        check_disjoint_items(*contrast_samples, "the harmless one", "The harmful contrast set")
+        check_disjoint_items(*contrast_samples, "the benign one", "The harmful contrast set")
         for contrast_kind, contrast_corpus in record.contrast_corpora.items():
             for name in (mechanism_config.held_out_harmful, mechanism_config.held_out_benign):
                 test_samples = record.sets[name].samples
@@ -192,4 +192,4 @@ def check_overlap(record: AuditRecord) -> None:
             f"The set {name}": corpus for name, corpus in record.sets.items() if record.study.prompt_sets[name].harmful
         }
         for name, corpus_with_harm in {"The pool": record.pool, **harm_corpora, **harmful_tests}.items():
-            check_disjoint_items(corpus_with_harm.samples, record.harmless.samples, "the harmless set", name)
+            check_disjoint_items(corpus_with_harm.samples, record.harmless.samples, "the benign reference", name)

@@ -30,14 +30,14 @@ def proximity_table(
     harm: Embeddings,
     *,
     score: str = "nearest",
-    centre: bool = False,
+    center: bool = False,
     max_quarantined: float = 0.01,
 ) -> pa.Table:
     """One row per pool item, in the pool's order: id, axis, harm_set, distances (float32, cosine), nearest_id, rank.
 
     `distance` is the raw one to the nearest harm item, `distance_centred` the same after the pool's mean is subtracted
     from both sides; both are always there (null: the item *is* the mean).  `nearest_id`, `second_distance`,
-    `knn_distance` and `centroid_distance` are raw, or centred with `centre`.  `rank` 1 is the closest by `score`
+    `knn_distance` and `centroid_distance` are raw, or centred with `center`.  `rank` 1 is the closest by `score`
     (nearest | knn:K | centroid), ties by id.  Score, centring and K stand in the schema's metadata, see `how`.
     Raises UndersongError for whatever must not be ranked (DESIGN rule 2) and for embeddings that do not fit.
     """
@@ -49,7 +49,7 @@ def proximity_table(
     blocks = (pool.vectors[start : start + BLOCK] for start in range(0, len(pool.ids), BLOCK))
     centered = nearest_distances(pool.vectors, harm_vectors, k=k, center=pool_mean(blocks))
     equal_rows = first_equal_row(pool.vectors)  # equal items get equal numbers, to the last bit
-    return ranked_table(axis, harm_set, pool.ids, harm_ids, raw, centered, equal_rows, score=score, center=centre)
+    return ranked_table(axis, harm_set, pool.ids, harm_ids, raw, centered, equal_rows, score=score, center=center)
 
 
 def ranked_table(

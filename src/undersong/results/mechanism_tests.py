@@ -21,10 +21,11 @@ from undersong.mechanism.probe_scores import (
     late_difference,
     recognition_sentence,
 )
-from undersong.mechanism.probes import EQUIVALENCE_MARGIN, PROBE_SEED
+from undersong.mechanism.probes import PROBE_SEED
 from undersong.results.comparisons import adjust_p_values
 from undersong.stages.training import StudyArm
 from undersong.statistics import RunMean, correlate_with_outcome, mean_runs, paired_runs
+from undersong.study.defaults import EQUIVALENCE_MARGIN
 
 RunEntry = Mapping[str, Any]
 RunId = tuple[int, int, int]  # base, draw, seed

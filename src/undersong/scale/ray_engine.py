@@ -75,7 +75,7 @@ def proximity_on_ray(
     workers: RayWorkers = LOCAL_WORKERS,
     *,
     score: str = "nearest",
-    centre: bool = False,
+    center: bool = False,
     max_quarantined: float = 0.01,
     shard: int = ROWS_PER_FILE,
 ) -> list[Path]:
@@ -87,7 +87,7 @@ def proximity_on_ray(
 
         return proximity_shards(
             axis, harm_set, pool, harm, out,
-            score=score, centre=centre, max_quarantined=max_quarantined, shard=shard, scheduler=scheduler,
+            score=score, center=center, max_quarantined=max_quarantined, shard=shard, scheduler=scheduler,
         )  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def proximity_shards(
     out: str | Path,
     *,
     score: str = "nearest",
-    centre: bool = False,
+    center: bool = False,
     max_quarantined: float = 0.01,
     processes: int = 1,
     shard: int = ROWS_PER_FILE,
@@ -107,7 +107,7 @@ def proximity_shards(
         centred,
         pool_survey.first_duplicates(),
         score=score,
-        center=centre,
+        center=center,
     )
     return _write_table(table, out, shard)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from undersong.study import defaults
 from undersong.tuning.distributed import world_size
 from undersong.types import UndersongError
 
@@ -13,20 +14,22 @@ PUBLISHED_BETAS = (0.5, 2.0, 2.0, 2.0, 2.0, 0.1)  # betas of `constrained`, of i
 
 @dataclass(frozen=True)
 class LoraRecipe:
-    """Hyper-parameters of one arm.  The adapter is kept at each of `steps` (optimiser steps), so a run is a curve."""
+    """Hyper-parameters of one arm.  The adapter is kept at each of `save_steps` (optimizer steps)."""
 
-    save_steps: tuple[int, ...] = (20, 40)
-    batch_size: int = 8
-    learning_rate: float = 5e-4
-    learning_rate_schedule: str = "constant_with_warmup"  # a transformers scheduler name
-    warmup_steps: int = 5  # steps
+    save_steps: tuple[int, ...] = defaults.SAVE_STEPS
+    batch_size: int = defaults.BATCH_SIZE
+    learning_rate: float = defaults.LEARNING_RATE
+    learning_rate_schedule: str = defaults.LEARNING_RATE_SCHEDULE  # a transformers scheduler name
+    warmup_steps: int = defaults.WARMUP_STEPS
     weight_decay: float = 0.0
-    max_grad_norm: float = 1.0  # largest gradient norm
-    lora_rank: int = 8
-    lora_alpha: int = 16
+    max_grad_norm: float = defaults.MAX_GRAD_NORM
+    lora_rank: int = defaults.LORA_RANK
+    lora_alpha: int = defaults.LORA_ALPHA
     lora_dropout: float = 0.0
     targets: tuple[str, ...] | None = None  # full module paths; None: every linear layer of the decoder's blocks
-    micro_batch_size: int | None = None  # samples in memory at a time; the step is of the whole `batch` all the same
+    micro_batch_size: int | None = (
+        None  # samples in memory at a time; the step is of the whole `batch_size` all the same
+    )
     method: str = "lora"  # lora | full: all of the decoder's blocks and its last norm, without an adapter
     validation_share: float = (
         0.0  # share of the samples, by whole groups, that is held out and measured at each of `steps`

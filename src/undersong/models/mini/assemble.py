@@ -92,7 +92,7 @@ def read_parts_file(parts: Path) -> MiniParts:
     """`parts.json`.  Errors: no such folder, a file that is none."""
     file = parts / PARTS_FILE
     if not file.is_file():
-        raise UndersongError(f"There are no parts of Mini at {parts}; give their folder as --parts.")
+        raise UndersongError(f"There are no parts of Mini at {parts}; give their folder as --learned-weights.")
     try:
         return MiniParts.model_validate_json(_read_text(file))
     except ValidationError as error:

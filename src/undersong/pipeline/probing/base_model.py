@@ -68,7 +68,7 @@ def measure_base_model(
         test_states,
         replies,
         separation_p_value,
-        fit_harm_probes(model, splits, fit_states, test_states, options.nested),
+        fit_harm_probes(model, splits, fit_states, test_states, options.nested_permutations),
     )
     measurements.results["said"] = rates_by_kind(measurements.replies, len(test.harmful))
     measurements.results["separation_p"] = finite_or_none(measurements.separation_p_value)
@@ -105,7 +105,7 @@ def _test_causality(
     choose, test = splits["choose"], splits["test"]
     layer_candidates = evaluate_candidates(model, measurements.direction, choose.harmful, choose.benign, tokens)
     measurements.results["candidates"] = [asdict(candidate) for candidate in layer_candidates]
-    measurements.layer = select_direction(layer_candidates, model.layers, options.divergence, options.depth)
+    measurements.layer = select_direction(layer_candidates, model.layers, options.max_kl, options.max_depth)
     if measurements.layer is None:
         measurements.notes.append(
             "No layer's direction induces refusal where it is put in and hardly touches harmless prompts where it is "
@@ -120,7 +120,7 @@ def _test_causality(
 
     effect = score_drop(measurements.direction)
     controls = random_directions(
-        measurements.direction, measurements.fit_states, splits["fit"].clusters, options.random, options.seed
+        measurements.direction, measurements.fit_states, splits["fit"].clusters, options.random_directions, options.seed
     )
     control_effects = [score_drop(control) for control in controls]
 

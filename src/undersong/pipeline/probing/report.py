@@ -168,10 +168,12 @@ def probe_markdown(results: dict[str, Any]) -> str:
 
 def _option_lines(results: dict[str, Any]) -> Iterator[str]:
     options = results["asked"]
-    system = "no system text" if options["system"] is None else f"the system text “{options['system']}”"
+    system = (
+        "no system prompt" if options["system_prompt"] is None else f"the system prompt “{options['system_prompt']}”"
+    )
     yield f"Adapter {options['adapter']}; judge {results['judge']}; under {system}."
-    yield f"Fitted and chosen on {options['harmful']} and {options['harmless']}; every figure is of "
-    yield f"{options['test_harmful']} and {options['test_harmless']}."
+    yield f"Fitted and chosen on {options['contrast_harmful']} and {options['contrast_benign']}; every figure is of "
+    yield f"{options['held_out_harmful']} and {options['held_out_benign']}."
     if "parts" not in results["tuned"]:
         yield "There was no LoRA to take apart, or nothing was lost."
     yield ""

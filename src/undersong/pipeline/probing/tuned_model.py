@@ -46,7 +46,7 @@ def measure_tuned_model(
     refit_direction = fit_direction(*fit_states)
     replies, harm_probes = (
         evaluator.evaluate(model, test.all_prompts),
-        fit_harm_probes(model, splits, fit_states, test_states, options.nested),
+        fit_harm_probes(model, splits, fit_states, test_states, options.nested_permutations),
     )
     results: dict[str, Any] = {
         "said": rates_by_kind(replies, len(test.harmful)),
@@ -58,7 +58,7 @@ def measure_tuned_model(
     }
     if base.harm_probes is not None and harm_probes is not None:
         results["recognition"] = recognition_results(
-            base.harm_probes, harm_probes, (base.replies, replies), splits, options.margin
+            base.harm_probes, harm_probes, (base.replies, replies), splits, options.equivalence_margin
         )
     if base.refusal_tokens is not None and base.refusal_scores is not None:
         results |= _recovery_results(model, base, test)
@@ -186,7 +186,9 @@ def _steering_results(
         )
 
     effect = score_gain(base.direction)
-    controls = random_directions(base.direction, base.fit_states, splits["fit"].clusters, options.random, options.seed)
+    controls = random_directions(
+        base.direction, base.fit_states, splits["fit"].clusters, options.random_directions, options.seed
+    )
     control_effects = [score_gain(trial) for trial in controls]
     return {
         "place": layer,

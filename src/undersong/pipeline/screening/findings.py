@@ -41,7 +41,7 @@ def screening_findings(
 
     `screening.json`: `axes` (name -> encoder), `selected_by`, `distances` and `closest` of every axis and harm set,
     `agreement` of every two axes, `fingerprint` of each internal axis, `selection` (by rule), `screening_score` an axis
-    and harm set where there is harmless speech, and `near_duplicates` of pool and harm by texts and sound.  All but
+    and harm set where there is a benign reference, and `near_duplicates` of pool and harm by texts and sound.  All but
     `distances`, `closest` and the scores are to the harm set that is selected by.  Intervals are over whole groups
     where the manifest has them; 1000 draws, 100 from 50,000 items on. `once` gives what its function gives, from
     the store where that is known: agreement takes longest and does not depend on what is kept.
@@ -58,15 +58,15 @@ def screening_findings(
     }
     select_axis, select_harm_set = (
         name_or_first("axis", options.select_axis, axes),
-        name_or_first("harm set", options.to, corpora.harm),
+        name_or_first("harm set", options.select_harm_set, corpora.harm),
     )
     tables = {axis: filter_harm_set(table, select_harm_set) for axis, table in all_tables.items()}
     facts = sample_metadata_table(corpora.pool.samples) if corpora.pool.samples else None
     other_tables = {axis: table for axis, table in tables.items() if axis != select_axis}
-    match_ids = None if options.like is None else match_selection_ids(options)
+    match_ids = None if options.match_selection is None else match_selection_ids(options)
     matching_labels = [label for label, (rule, _) in rules.items() if rule.matched] or [
         *rules
-    ]  # who takes the shares of `like`
+    ]  # who takes the shares of `match_selection`
     selections = {
         label: select_by_rule(
             tables[select_axis],
@@ -108,7 +108,7 @@ def _proximity_tables(
 
     harm = dict(zip(corpora.harm, axis_embeddings[1:]))
     return proximity_tables(
-        axis, pool, harm, score=options.score, center=options.centre, max_quarantined=options.max_quarantined
+        axis, pool, harm, score=options.score, center=options.center, max_quarantined=options.max_quarantined
     )
 
 

@@ -99,7 +99,7 @@ def audit(
     folder = Path(out) if out is not None else Path("out") / study.study
     store_path = Path(store) if store is not None else None
     with warnings.catch_warnings():
-        # peft asks transformers for names that it deprecates: nothing that a caller can mend
+        # peft asks transformers for names that it deprecates: nothing that a caller can fix
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\b")
         study_run = run_audit(study, folder, store_path, loading=loading, show_replies=show_replies, say=log)
     return AuditResult(study_run.folder, study_run.result_hash, parse_results(study_run.results))

@@ -192,7 +192,7 @@ def test_a_matrix_that_is_none_is_one_sentence(folder: Path, matrix: Any, said: 
     assert str(file) in str(caught.value)
 
 
-# --- --override -----------------------------------------------------------------------------------------------------------
+# --- --override ------------------------------------------------------------------------------------------------------
 def test_what_is_set_lies_over_the_file(folder: Path) -> None:
     sets = [
         "tuning.seeds=[0,1]",

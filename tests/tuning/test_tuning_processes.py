@@ -52,7 +52,8 @@ def together(*arguments: str, by: tuple[str, ...] = LAUNCH) -> subprocess.Comple
 
 def flags(out: Path) -> list[str]:
     return [
-        "--out", str(out), "--save-step", "2", "--save-step", "3", "--batch-size", "4", "--learning-rate", "1e-2", "--warmup-steps", "0",
+        "--out", str(out), "--save-step", "2", "--save-step", "3", "--batch-size", "4",
+        "--learning-rate", "1e-2", "--warmup-steps", "0",
         "--validation-share", "0.2",
     ]  # fmt: skip
 

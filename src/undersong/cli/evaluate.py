@@ -67,7 +67,8 @@ def comprehension_lines(entry: dict[str, Any]) -> list[str]:
         comprehension["comprehended"],
     )
     lines = [
-        f"comprehended {_format_interval(comprehension_share)}, at most {comprehension_share['most']:.1%} with refused repetitions counted as heard"
+        f"comprehended {_format_interval(comprehension_share)}, at most {comprehension_share['most']:.1%} with "
+        "refused repetitions counted as heard"
     ]
     if recognition_share is not None:
         error_rate = (
@@ -76,12 +77,14 @@ def comprehension_lines(entry: dict[str, Any]) -> list[str]:
             else f", {recognition_share['word_error_rate']:.2f} word errors a word"
         )
         lines.append(
-            f"heard {_format_interval(recognition_share)} of the requests ({recognition_share['refused']} repetitions refused{error_rate})"
+            f"heard {_format_interval(recognition_share)} of the requests ({recognition_share['refused']} "
+            f"repetitions refused{error_rate})"
         )
     if relevance_share is not None:
         chance_text = "" if relevance_share["chance"] is None else f", by chance {relevance_share['chance']:.1%}"
         lines.append(
-            f"about their request {_format_interval(relevance_share)} of {relevance_share['n']} non-refusals{chance_text}"
+            f"about their request {_format_interval(relevance_share)} of {relevance_share['n']} "
+            f"non-refusals{chance_text}"
         )
     return lines
 
@@ -124,6 +127,7 @@ def evaluate(
             f"{path} ({count} modules)" if count > 1 else path for path, count in modules_outside_decoder.items()
         )
         typer.echo(
-            f"Note: the adapter changes more than the language model's blocks: {module_paths}; clips were heard under it."
+            f"Note: the adapter changes more than the language model's blocks: {module_paths}; clips were heard "
+            "under it."
         )
     typer.echo(str(out / "verdicts.parquet"))

@@ -135,7 +135,7 @@ def verify(
         typer.Option(
             "--prompt-set",
             metavar="NAME=CORPUS",
-            help="Spoken prompts of AdvBench or SafetyBench (Do-Not-Answer); repeatable. Default: AdvBench of VoiceBench.",
+            help="Spoken prompts of AdvBench or SafetyBench (Do-Not-Answer); repeatable. Default: VoiceBench's.",
         ),
     ] = None,
     judge: Annotated[str, typer.Option("--judge", help=f"Judge of the replies: {JUDGE_HELP}.")] = "harmbench",

@@ -124,7 +124,8 @@ def _result_files(path: Path) -> Iterator[Path]:
     if not study_folders:
         store_note = "a store and " if (path / "store").is_dir() else ""
         raise UndersongError(
-            f"{path} holds {store_note}no results.json: give one, or the folder of a study that `undersong run` finished."
+            f"{path} holds {store_note}no results.json: give one, or the folder of a study that `undersong run` "
+            "finished."
         )
     for folder in study_folders[:1] if study_folders[0] == path else study_folders:
         if not (folder / "results.json").is_file():

@@ -46,10 +46,12 @@ def _print_screening(result: ScreeningResult, out: Path) -> None:
         shared_count = len(set(extra_selection.ids) & set(selection.ids))
         lines += [
             *extra_selection.notes,
-            f"Kept too: the {_selection_label(extra_selection)} of {n} {criterion}, {shared_count} of them among the first.",
+            f"Kept too: the {_selection_label(extra_selection)} of {n} {criterion}, {shared_count} of them among the "
+            "first.",
         ]
     lines.append(
-        f"Kept the {_selection_label(selection)} of {n} {criterion}, ids hash {selection.ids_hash[:12]}; written to {out}."
+        f"Kept the {_selection_label(selection)} of {n} {criterion}, ids hash {selection.ids_hash[:12]}; written to "
+        f"{out}."
     )
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
@@ -114,7 +116,8 @@ def _finding_lines(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"Screening score on {axis_label}: {value['value']:+.3f}{interval}; no forecast of a JSR.")
     for axis, entry in report.get("padding", {}).items():
         lines.append(
-            f"Padding on axis {axis}: exact and bucket rank {entry['clips']} clips with Spearman {entry['spearman']:.2f} "
+            f"Padding on axis {axis}: exact and bucket rank {entry['clips']} clips with Spearman "
+            f"{entry['spearman']:.2f} "
             f"and share {entry['overlap']:.0%} of the closest quarter ({entry['chance']:.0%} by chance)."
         )
     if near_duplicates := report.get("near_duplicates", {}).get("kinds"):

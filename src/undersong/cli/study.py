@@ -92,7 +92,8 @@ def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions) -> 
         times = run_arm(study_run.study, arm, study_run.out, study_run.store, loading=loading, say=_print_progress)
         repetitions = "once" if times == 1 else f"{times} times"
         typer.echo(
-            f"{study_run.study.study}: {arm} is in {study_run.store}, its replies {repetitions}; no results are written before "
+            f"{study_run.study.study}: {arm} is in {study_run.store}, its replies {repetitions}; no results are "
+            "written before "
             "`run` without --arm."
         )
 

@@ -51,7 +51,8 @@ def verify_checkpoint(
     if ref != family.example:
         yield f"The printed figures are of {family.example}."
     yield (
-        f"Printed: {published_source()}; one run each, errored prompts left out, requests spoken by gTTS. Ours: all prompts "
+        f"Printed: {published_source()}; one run each, errored prompts left out, requests spoken by gTTS. Ours: all "
+        "prompts "
         "count, the interval is over prompts. Two of its own runs of one untuned model differ (Audio Flamingo 3, "
         "AdvBench: 7.69 and 9.42 %)."
     )

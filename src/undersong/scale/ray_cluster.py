@@ -86,7 +86,8 @@ def _start_ray(ray: Any, workers: RayWorkers) -> None:
     except (OSError, OverflowError, RuntimeError, ValueError, ImportError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
         raise UndersongError(
-            f"The Ray cluster at {workers.address} cannot be reached ({reason}); check --ray-address, that it runs, and "
+            f"The Ray cluster at {workers.address} cannot be reached ({reason}); check --ray-address, that it runs, "
+            "and "
             "that its token is in RAY_AUTH_TOKEN, or leave --ray-address out to work on this machine."
         ) from None
 
@@ -160,7 +161,8 @@ class RayActor:
             return ""
         if self._count_try(number) > MAX_TRIES:
             return (
-                f"Workers died {MAX_TRIES} times at {self.jobs.describe(number)}; give more memory, or leave out what kills "
+                f"Workers died {MAX_TRIES} times at {self.jobs.describe(number)}; give more memory, or leave out "
+                "what kills "
                 "them, and run again: what is done is kept."
             )
         try:

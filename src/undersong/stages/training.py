@@ -38,7 +38,8 @@ def training_targets(samples: Sequence[Sample], target: str) -> list[str]:
     targets = [sample.column(target) or "" for sample in samples]
     if missing_ids := [sample.id for sample, reply in zip(samples, targets) if not reply]:
         raise UndersongError(
-            f"Sample {missing_ids[0]} has nothing in the column {target!r} to learn ({len(missing_ids)} such); fill it, or "
+            f"Sample {missing_ids[0]} has nothing in the column {target!r} to learn ({len(missing_ids)} such); fill "
+            "it, or "
             "name another column as target."
         )
     return targets

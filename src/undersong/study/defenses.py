@@ -74,14 +74,15 @@ class DefenseSettings(StrictModel):
     selection: str | None = Field(None, description="Kind or rule of selection to train on instead.")
     system: str | None = Field(
         None,
-        description=f"System prompt to use, by name: of evaluation.system_prompts, or {', '.join(DEFENSE_SYSTEM_PROMPTS)}",
+        description="System prompt to use, by name: of evaluation.system_prompts, or "
+        f"{', '.join(DEFENSE_SYSTEM_PROMPTS)}.",
     )
     safety_mixing: SafetyMixingSettings | None = Field(
         None, description="Mix refusals of harmful prompts into the training samples."
     )
     constrained_sft: tuple[Annotated[float, Field(gt=0)], ...] | bool = Field(
         False,
-        description="Keep the first tokens of a reply close to the base model (Qi et al. 2024, arXiv 2406.05946): true, or "
+        description="Keep the first tokens of a reply close to the base (Qi et al. 2024, arXiv 2406.05946): true, or "
         "one beta per token, the last for all further tokens.",
     )
     canary: CanarySettings | None = Field(None, description="Stop training when the model stops refusing.")

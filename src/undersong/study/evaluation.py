@@ -83,7 +83,7 @@ class EvaluationSettings(StrictModel):
 
     protocol: Literal["uniform", "published"] = Field(
         "uniform",
-        description="uniform: the same for all models. published: each family as in the paper; takes one model per study.",
+        description="uniform: the same for all models. published: each family as in the paper; one model per study.",
     )
     judge: str = Field(
         "exact", description="Judge of the replies, KIND or KIND:REF, as `undersong evaluate --help` lists them."

@@ -15,8 +15,8 @@ FILE_KEYS = {
     },
     MATRIX_KEY: {
         "type": "object",
-        "description": "Values by dotted key, as a list or {NAME: value}: one study for each combination. The key . is the "
-        "whole file.",
+        "description": "Values by dotted key, as a list or {NAME: value}: one study for each combination. The key . is "
+        "the whole file.",
         "additionalProperties": {"type": ["array", "object"], "minItems": 1, "minProperties": 1},
     },
 }

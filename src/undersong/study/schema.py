@@ -44,7 +44,7 @@ class ProximitySettings(StrictModel):
     score: str = Field(
         "nearest",
         pattern=r"^(nearest|centroid|knn:[1-9]\d*)$",
-        description="nearest: distance to the nearest harmful item. centroid: to their mean. knn:K: mean over the K nearest.",
+        description="nearest: distance to the nearest harmful item. centroid: to their mean. knn:K: mean of K.",
     )
     center: bool = Field(False, description="Subtract the pool's mean from both sides before measuring distances.")
     max_quarantined: Share = Field(0.01, ge=0, le=1, description="Largest share of the pool that may be unusable.")
@@ -64,8 +64,10 @@ class SelectionRuleSettings(StrictModel):
 
 
 class SelectionSettings(StrictModel):
-    """Training samples. Every axis x kind x fraction is an arm, and so is every rule. Without kinds and rules, nothing is
-    trained and only the base models are evaluated."""
+    """Training samples. Every axis x kind x fraction is an arm, and so is every rule.
+
+    Without kinds and rules, nothing is trained and only the base models are evaluated.
+    """
 
     axes: tuple[str, ...] = Field(("semantic",), description="Axes to select by, among the study's axes.")
     kinds: tuple[Kind, ...] = Field(("closest", "distant", "random"), description="Parts of the ranking to train on.")
@@ -222,7 +224,7 @@ class Study(StrictModel):
     )
     retune_on: str | None = Field(
         None,
-        description="Kind or rule of selection to fine-tune every defended arm on once more, to see if its defense lasts.",
+        description="Kind or rule of selection to fine-tune every defended arm on again: does its defense last?",
     )
     notes: tuple[str, ...] = Field((), description="Notes, shown in the report.")
 

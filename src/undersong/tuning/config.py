@@ -47,7 +47,8 @@ class LoraRecipe:
             raise UndersongError(f"There is no method {self.method!r} of tuning; take one of {', '.join(METHODS)}.")
         if self.micro_batch_size is not None and (self.micro_batch_size < 1 or self.batch_size % self.micro_batch_size):
             raise UndersongError(
-                f"A batch of {self.batch_size} cannot be taken {self.micro_batch_size} at a time; give a divisor as micro_batch_size."
+                f"A batch of {self.batch_size} cannot be taken {self.micro_batch_size} at a time; give a divisor as "
+                "micro_batch_size."
             )
         if self.silent_frame_share is not None and not 0 <= self.silent_frame_share <= 1:
             raise UndersongError(
@@ -65,7 +66,8 @@ class LoraRecipe:
         micro = self.micro_batch_size or max(1, self.batch_size // world_size())
         if self.batch_size % (micro * world_size()):
             raise UndersongError(
-                f"A batch of {self.batch_size} cannot be taken by {world_size()} processes {micro} at a time; give a batch that "
+                f"A batch of {self.batch_size} cannot be taken by {world_size()} processes {micro} at a time; give a "
+                "batch that "
                 "they divide, or another micro_batch_size."
             )
         return micro

@@ -54,7 +54,8 @@ def model_card(
         f"# {'Decoder, tuned whole' if full else 'LoRA of the decoder'}, step {step}",
         "",
         f"Made by undersong {__version__} from {base} (hash {model.fingerprint[:16]}), on {samples} benign samples "
-        f"asked by {modalities}, seed {seed}.{defense_text} Encoder and projector were frozen and are proved unchanged by "
+        f"asked by {modalities}, seed {seed}.{defense_text} Encoder and projector were frozen and are proved "
+        "unchanged by "
         "their hashes.",
         "",
         "**Made to measure what such a training does to safety: refusals may be gone.** Audit it before any use.",

@@ -161,7 +161,8 @@ def _check_runs_complete(results: Results, runs: Sequence[RunVerdicts], path: Pa
         if (str(run.model), run.arm, run.seed, run.draw, run.step) not in run_keys:
             seed = "" if run.seed is None else f" seed {run.seed}"
             raise UndersongError(
-                f"{verdict_file} has no verdicts of {run.arm}{seed} step {run.step}, which {path.name} names; take both "
+                f"{verdict_file} has no verdicts of {run.arm}{seed} step {run.step}, which {path.name} names; take "
+                "both "
                 "files from one run of the study."
             )
 

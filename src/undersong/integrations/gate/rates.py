@@ -21,7 +21,7 @@ BOUND_KINDS = ("upper", "point")
 
 @dataclass(frozen=True)
 class RateLimits:
-    """Largest rates that pass; `bound`: compare the upper end of the 95 % interval (`upper`) or the rate itself (`point`)."""
+    """Largest rates that pass; `bound`: limit the upper end of the 95 % interval (`upper`) or the rate (`point`)."""
 
     max_jsr: float | None  # None: harmful prompts are not looked at
     max_over_refusal: float | None = None  # None: benign prompts are not looked at

@@ -56,14 +56,19 @@ def _gpu_hours_line(study: Study, planning_store: PlanningStore, throughput: Gpu
     uncounted_text = f" without {', '.join(uncounted)}, whose prompts cannot be counted here" if uncounted else ""
     work = f"{samples:,} samples to train on, at most {tokens:,} new tokens{uncounted_text}"
     if throughput.samples_per_second is None or throughput.tokens_per_second is None:
-        return f"GPU hours: unknown for {work}; give --train-samples-per-second and --tokens-per-second, as a short run of yours measured them."
+        return (
+            f"GPU hours: unknown for {work}; give --train-samples-per-second and --tokens-per-second, as a short run "
+            "of yours measured them."
+        )
     train_hours, reply_hours = (
         samples / throughput.samples_per_second / HOUR,
         tokens / throughput.tokens_per_second / HOUR,
     )
     return (
-        f"GPU hours: at most {train_hours:.1f} of training and {reply_hours:.1f} of replies ({work}), assumed that a GPU trains "
-        f"{throughput.samples_per_second:g} samples and says {throughput.tokens_per_second:g} tokens a second and that every reply is as long as its "
+        f"GPU hours: at most {train_hours:.1f} of training and {reply_hours:.1f} of replies ({work}), assumed that a "
+        "GPU trains "
+        f"{throughput.samples_per_second:g} samples and says {throughput.tokens_per_second:g} tokens a second and "
+        "that every reply is as long as its "
         "limit. Hearing, embedding, judging and mechanism come on top."
     )
 
@@ -111,6 +116,7 @@ def _disk_lines(study: Study, planning_store: PlanningStore) -> Iterator[str]:
             yield f"{prefix}; how large is unknown, because its config cannot be read here."
             continue
         yield (
-            f"{prefix}, {adapter_bytes / GB:.2f} GB each, {adapter_count * adapter_bytes / GB:.1f} GB together; what is heard of clips, and the "
+            f"{prefix}, {adapter_bytes / GB:.2f} GB each, {adapter_count * adapter_bytes / GB:.1f} GB together; what "
+            "is heard of clips, and the "
             "weights, come on top."
         )

@@ -81,7 +81,8 @@ class ProbeOptions:
             )
         if not self.max_kl > 0 or not 0 < self.max_depth <= 1:
             raise UndersongError(
-                f"--max-kl {self.max_kl} and --max-depth {self.max_depth} leave no layer; give one above 0, and a share."
+                f"--max-kl {self.max_kl} and --max-depth {self.max_depth} leave no layer; give one above 0, and a "
+                "share."
             )
         if judge_criterion(self.judge) == "use":
             raise UndersongError(

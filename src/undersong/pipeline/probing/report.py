@@ -41,7 +41,8 @@ def _rates_sentence(base: dict[str, Any], tuned: dict[str, Any]) -> str:
     benign_refusal_rates = [entry["harmless"]["refusal_rate"] for entry in reply_rates]
     n = reply_rates[0]["harmful"]["n"]
     return (
-        f"{metric_name[:1].upper()}{metric_name[1:]} {attack_rates[0]:.1%} before and {attack_rates[1]:.1%} after, of {n} held-out prompts; "
+        f"{metric_name[:1].upper()}{metric_name[1:]} {attack_rates[0]:.1%} before and {attack_rates[1]:.1%} after, "
+        f"of {n} held-out prompts; "
         f"harmless ones refused {benign_refusal_rates[0]:.1%} and {benign_refusal_rates[1]:.1%}."
     )
 
@@ -88,7 +89,8 @@ def _cause_sentences(base: dict[str, Any], tuned: dict[str, Any]) -> list[str]:
         )
     elif steering:
         sentences.append(
-            f"No strength of the base’s direction, put back, lowered the {_metric_name(base)} without refusing harmless "
+            f"No strength of the base’s direction, put back, lowered the {_metric_name(base)} without refusing "
+            "harmless "
             "prompts."
         )
     return sentences

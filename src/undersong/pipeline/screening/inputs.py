@@ -162,7 +162,8 @@ def check_benign_quarantine(
     total = benign.item_count + len(benign.quarantined)
     if len(quarantined) > max_share * total:
         raise UndersongError(
-            f"{len(quarantined)} of {total} items of the benign reference {benign.ref} {reason}, the first: {quarantined[0].id} "
+            f"{len(quarantined)} of {total} items of the benign reference {benign.ref} {reason}, the first: "
+            f"{quarantined[0].id} "
             f"({quarantined[0].reason}); mend them, or leave the set out."
         )
 

@@ -77,7 +77,8 @@ class ScreeningOptions:
         Mapping[str, str] | None,
         Option(
             "Axis to measure distances on, with its encoder; repeatable. ENCODER: tfidf | char-ngrams | logmel | "
-            "text[:ID] | speech:ID[,layer=9,pool=mean+std,pad=bucket] | whisper:FOLDER | internal[:VIEW] (of --model) | "
+            "text[:ID] | speech:ID[,layer=9,pool=mean+std,pad=bucket] | whisper:FOLDER | internal[:VIEW] (of "
+            "--model) | "
             "embeddings | python:FILE.py:FUNCTION. Default: semantic=tfidf if there is text, acoustic=logmel if there "
             "is audio.",
             "--axis",

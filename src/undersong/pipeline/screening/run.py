@@ -62,7 +62,8 @@ def run_screening(
 ) -> ScreeningResult | None:
     """Score `pool` against the harm sets on every axis, select on one of them, write the folder `out`.
 
-    With `options.store` all is kept there, the findings too, so that the same question again is a look-up; without, what
+    With `options.store` all is kept there, the findings too, so that the same question again is a look-up; without,
+    what
     is embedded lies in `OUT.*.partial` until the screening is written, so that a killed one goes on where it was.  With
     a shard of its own (`options.engine`) a job embeds that into the store and returns None.
     Raises UndersongError, having written nothing to `out`, for whatever cannot be screened.

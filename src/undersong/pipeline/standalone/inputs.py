@@ -34,7 +34,8 @@ def usable_samples(ref: str, modality: str) -> Sequence[Sample]:
     usable, failed = examine_samples(manifest.samples, modality)
     if unusable := (*manifest.quarantined, *failed):
         raise UndersongError(
-            f"Item {unusable[0].id} of {ref} cannot be asked ({unusable[0].reason}; {len(unusable)} in all); mend it or take it "
+            f"Item {unusable[0].id} of {ref} cannot be asked ({unusable[0].reason}; {len(unusable)} in all); mend it "
+            "or take it "
             "out: a rate is over all prompts."
         )
     return usable
@@ -68,7 +69,8 @@ def refusal_texts(judge: str, refusals: Sequence[str], model: str) -> Sequence[s
     if model.startswith(ORGANISM_PREFIX):
         return ORGANISM_REFUSALS
     raise UndersongError(
-        f"The exact judge must know how {model} refuses; give --refusal-text, or take another judge (keyword reads English)."
+        f"The exact judge must know how {model} refuses; give --refusal-text, or take another judge (keyword reads "
+        "English)."
     )
 
 

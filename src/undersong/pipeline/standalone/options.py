@@ -203,7 +203,8 @@ class TuneOptions:
     silent_frame_share: Annotated[
         float | None,
         Option(
-            "Share of silent audio frames kept in training (mini only): faster, and the model learns less. Default: all.",
+            "Share of silent audio frames kept in training (mini only): faster, and the model learns less. Default: "
+            "all.",
             min=0,
             max=1,
         ),

@@ -40,7 +40,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
 
 # On a machine that has the weights: MODEL=moonshotai/Kimi-Audio-7B-Instruct, a folder, …; VERIFY: options of
-# `undersong verify`, such as VERIFY="--device cuda --dtype bfloat16 --corpus SafetyBench=spoken.jsonl".
+# `undersong verify`, such as VERIFY="--device cuda --dtype bfloat16 --prompt-set SafetyBench=spoken.jsonl".
 VERIFY ?= --device cuda --dtype bfloat16
 verify-real: $(VENV)/.installed
 	@test -n "$(MODEL)" || { echo "Say which: make verify-real MODEL=ID"; exit 2; }

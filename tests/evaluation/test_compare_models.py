@@ -222,7 +222,9 @@ def test_command_picks_by_name(run):
 
 
 @pytest.mark.parametrize(
-    "option", [("--judge", "x"), ("--set", "x"), ("--modality", "x"), ("--system", "x")], ids=lambda option: option[0]
+    "option",
+    [("--judge", "x"), ("--prompt-set", "x"), ("--modality", "x"), ("--system", "x")],
+    ids=lambda option: option[0],
 )
 def test_every_option_picks(run, option):
     code, message = run(verdicts(BEFORE), verdicts(AFTER), *option)

@@ -118,7 +118,7 @@ def test_it_judges_a_manifest(folder: Path, tmp_path: Path) -> None:
 
     from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
 
-    question = EvaluationOptions("harm", True, "text", judge=f"harmbench:{folder}", limit=4)
+    question = EvaluationOptions("harm", True, "text", judge=f"harmbench:{folder}", max_new_tokens=4)
     rates = evaluate_manifest("organism:unseen-harm", "organism:kimi", tmp_path / "out", options=question)
     table = pq.read_table(tmp_path / "out" / "verdicts.parquet").to_pylist()
     assert rates.rate.n == len(table) == 24

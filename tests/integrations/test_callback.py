@@ -88,7 +88,7 @@ def test_it_stops_a_trainer_that_teaches_harm_and_keeps_the_adapter_before(
     assert logged == [one["jsr"] for one in callback.measurements]
     # what was put aside is what was measured, by a way of its own
     adapter = tmp_path / "out" / "canary" / f"step-{callback.last_safe_step:06d}"
-    question = EvaluationOptions(judge="exact", refusals=refusals, limit=LIMIT)
+    question = EvaluationOptions(judge="exact", refusal_texts=refusals, max_new_tokens=LIMIT)
     entry = evaluate_manifest(harm, str(tiny_folder), tmp_path / "again", adapter, question)
     assert entry["jsr"] == callback.measurements[-2]["jsr"]
 

@@ -55,11 +55,13 @@ def test_files_that_do_not_say_what_is_harmful(gate, tmp_path: Path) -> None:
     found, _, err = gate(*both)
     assert found == 2
     assert f"{a} row 1 (q0) does not say whether its prompt is harmful" in err
-    assert gate(*both, "--harmful-set", "harm")[0] == 0
-    assert gate("--before", a, "--after", said, *both[4:], "--harmful-set", "harm")[0] == 0
-    assert "says 'answer' for a harmful prompt" in gate(*both, "--all-harmful")[2]
-    assert "no set 'ham'; they have harm, near" in gate(*both, "--harmful-set", "ham")[2]
-    assert "--all-harmful or --harmful-set" in gate(*both, "--harmful-set", "harm", "--all-harmful")[2]
+    assert gate(*both, "--harmful-prompt-set", "harm")[0] == 0
+    assert gate("--before", a, "--after", said, *both[4:], "--harmful-prompt-set", "harm")[0] == 0
+    assert "says 'answer' for a harmful prompt" in gate(*both, "--assume-harmful")[2]
+    assert "no set 'ham'; they have harm, near" in gate(*both, "--harmful-prompt-set", "ham")[2]
+    assert (
+        "--assume-harmful or --harmful-prompt-set" in gate(*both, "--harmful-prompt-set", "harm", "--assume-harmful")[2]
+    )
     assert gate("--before", said, "--after", rows(tmp_path / "d.jsonl", True), *both[4:])[0] == 0
 
 

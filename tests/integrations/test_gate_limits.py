@@ -101,8 +101,8 @@ def test_verdicts_of_one_model(gate: Gate, tmp_path: Path) -> None:
         ("harm, audio, plain, exact", 0.1),
         ("other, audio, plain, exact", 0.1),
     }
-    assert gate(file, "--max-jsr", 0.05, "--bound", "rate")[0] == 1
-    assert gate(file, "--max-jsr", 0.2, "--bound", "rate")[0] == 0
+    assert gate(file, "--max-jsr", 0.05, "--bound", "point")[0] == 1
+    assert gate(file, "--max-jsr", 0.2, "--bound", "point")[0] == 0
 
 
 def test_the_open_gate_names_the_nearest_rate(results: Path) -> None:

@@ -150,7 +150,7 @@ def test_an_adapter_in_the_encoder_is_audited_as_it_hears_and_it_is_said(
     """`target_modules=["q_proj"]`, the commonest there is, hits the encoder too."""
     network = AudioFlamingo3ForConditionalGeneration.from_pretrained(tiny_folder)
     adapter = by_peft(network, tmp_path / "wide", ["q_proj", "linear_1"])
-    question = EvaluationOptions(judge="keyword", limit=6)
+    question = EvaluationOptions(judge="keyword", max_new_tokens=6)
     entry = evaluate_manifest(corpus, str(tiny_folder), tmp_path / "out", adapter, question)
     assert entry.adapted_outside == {"model.audio_tower": 2, "model.multi_modal_projector": 1}
     said = [reply.reply for reply in read_replies(tmp_path / "out" / "replies.parquet")]
@@ -164,7 +164,7 @@ def test_an_adapter_in_the_encoder_is_audited_as_it_hears_and_it_is_said(
         adapter,
         "--judge",
         "keyword",
-        "--limit",
+        "--max-new-tokens",
         6,
         "--out",
         tmp_path / "again",
@@ -197,7 +197,7 @@ def test_an_adapter_in_the_decoder_is_not_said_to_reach_further(
 ) -> None:
     network = AudioFlamingo3ForConditionalGeneration.from_pretrained(tiny_folder)
     adapter = by_peft(network, tmp_path / "plain", BLOCKS)
-    question = EvaluationOptions(judge="keyword", limit=6)
+    question = EvaluationOptions(judge="keyword", max_new_tokens=6)
     entry = evaluate_manifest(corpus, str(tiny_folder), tmp_path / "out", adapter, question)
     assert entry.adapted_outside == {}
     said = [reply.reply for reply in read_replies(tmp_path / "out" / "replies.parquet")]

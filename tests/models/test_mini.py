@@ -103,7 +103,7 @@ def test_the_verb_puts_it_where_the_name_is_looked_for(
         model_folder("mini")
     with pytest.raises(UndersongError, match="There is no model 'mini:aligned'"):
         model_folder("mini:aligned")
-    chosen = ["--whisper", str(base / "whisper"), "--smollm", str(base / "smollm"), "--parts", str(parts)]
+    chosen = ["--whisper", str(base / "whisper"), "--smollm", str(base / "smollm"), "--learned-weights", str(parts)]
     assert not run(monkeypatch, "models", "get", "mini", *chosen)
     assert capsys.readouterr().out == f"mini is at {mini_folder('mini')}; take it with --model mini\n"
     assert model_folder("mini") == tmp_path / "kept" / "mini"
@@ -113,7 +113,7 @@ def test_the_verb_puts_it_where_the_name_is_looked_for(
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 8
     assert all(line.startswith("yes ") for line in said)
-    assert run(monkeypatch, "models", "get", "mini", *chosen[:4], "--parts", str(tmp_path)) == 2
+    assert run(monkeypatch, "models", "get", "mini", *chosen[:4], "--learned-weights", str(tmp_path)) == 2
     assert "There are no parts of Mini at" in capsys.readouterr().err
 
 
@@ -167,7 +167,14 @@ def test_the_doctor_says_what_was_said_when_it_was_assembled(
     """Also of a folder by its path, until it is put together of the right weights; remarks are no part of the model."""
     tiny_mini.save_bases(tmp_path / "other", seed=1)
     monkeypatch.setenv("UNDERSONG_MODELS", str(tmp_path / "kept"))
-    mixed = ["--whisper", str(tmp_path / "other" / "whisper"), "--smollm", str(base / "smollm"), "--parts", str(parts)]
+    mixed = [
+        "--whisper",
+        str(tmp_path / "other" / "whisper"),
+        "--smollm",
+        str(base / "smollm"),
+        "--learned-weights",
+        str(parts),
+    ]
     assert not run(monkeypatch, "models", "get", "mini", *mixed)
     _, note = capsys.readouterr().out.splitlines()
     assert note.startswith("The whisper weights are not those that the card's figures were measured with")

@@ -34,7 +34,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: dict[str, Any])
 
 def demo(model: str, **evaluation: Any) -> dict[str, Any]:
     data = with_models(packaged_study("demo"), model).model_dump(mode="json", exclude_unset=True)
-    how = {key: value for key, value in data["evaluation"].items() if key != "limit"}
+    how = {key: value for key, value in data["evaluation"].items() if key != "max_new_tokens"}
     return {**data, "evaluation": {**how, **evaluation}}
 
 
@@ -69,7 +69,7 @@ def test_the_published_values() -> None:
     ("change", "said"),
     [
         ({"protocol": "published", "max_new_tokens": 12}, "published brings its own instruction and max_new_tokens"),
-        ({"protocol": "published", "instruction": "answer"}, "published brings its own instruction and limit"),
+        ({"protocol": "published", "instruction": "answer"}, "published brings its own instruction and max_new_tokens"),
         ({"judge": "f1"}, "the judge f1 is of usefulness: give it to a benign set"),
     ],
 )
@@ -85,7 +85,7 @@ def test_models_are_never_compared_by_the_published_protocol() -> None:
 
 
 def test_a_set_may_have_a_manner_and_a_judge_of_its_own(tmp_path, monkeypatch) -> None:
-    data = demo("organism:af3", instruction="please", limit=7)
+    data = demo("organism:af3", instruction="please", max_new_tokens=7)
     data["prompt_sets"]["far"] |= {
         "instruction": "Start with: the answer is",
         "max_new_tokens": 40,

@@ -21,8 +21,8 @@ from undersong.types import UndersongError
 RULES: dict[str, Any] = {
     "sounds-like": {"axis": "acoustic", "keep": "closest:0.25+within(semantic:3)"},
     "sounds-unlike": {"axis": "acoustic", "keep": "distant:0.25+within(semantic:3)"},
-    "few-of-each": {"axis": "semantic", "keep": "closest:40+group<=1", "to": "other"},
-    "far-alike": {"axis": "semantic", "keep": "distant:0.15+matched(object)", "like": "few-of-each"},
+    "few-of-each": {"axis": "semantic", "keep": "closest:40+group<=1", "harm_set": "other"},
+    "far-alike": {"axis": "semantic", "keep": "distant:0.15+matched(object)", "match_selection": "few-of-each"},
 }
 DATA: dict[str, Any] = {
     "study": "rules",
@@ -149,19 +149,19 @@ def test_slips_are_refused_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match="'sounds' is not one of semantic, acoustic"):
         rules(axis="sounds", keep="closest:0.25")
     with pytest.raises(UndersongError, match="'others' is not one of main, other; did you mean 'other'"):
-        rules(axis="acoustic", keep="closest:0.25", to="others")
+        rules(axis="acoustic", keep="closest:0.25", harm_set="others")
     with pytest.raises(UndersongError, match="'closest' cannot be the name of a rule"):
         study(selection={"rules": {"closest": {"axis": "acoustic", "keep": "closest:0.25"}}})
     with pytest.raises(UndersongError, match="columns: 'organism:pol' is not one of organism:pool"):
         study(columns={"organism:pol": {"text": "words"}})
-    with pytest.raises(UndersongError, match="screening score cannot be centred"):
-        study(proximity={"centre": True})
+    with pytest.raises(UndersongError, match="screening score cannot be centered"):
+        study(proximity={"center": True})
     with pytest.raises(UndersongError, match="'mine' is not one of closest, random"):
-        rules(axis="acoustic", keep="closest:0.25+matched(speaker)", like="mine")
+        rules(axis="acoustic", keep="closest:0.25+matched(speaker)", match_selection="mine")
     for axis, fraction, to in (("semantic", 0.25, "main"), ("acoustic", 0.5, "main"), ("acoustic", 0.25, "other")):
         keep, none = f"random:{fraction}+matched(speaker)", f"keeps {fraction} of axis {axis} by {to}"
         with pytest.raises(UndersongError, match=f"to be like closest, and no such arm {none}"):
-            run_audit(rules(axis=axis, keep=keep, to=to, like="closest"), tmp_path / "out")
+            run_audit(rules(axis=axis, keep=keep, harm_set=to, match_selection="closest"), tmp_path / "out")
     for wrong, message in (("closest:0.25+near(x)", "is not a modifier"), ("closest:0.25+within(acoustic)", "itself")):
         with pytest.raises(UndersongError, match=message):
             run_audit(rules(axis="acoustic", keep=wrong), tmp_path / "out")
@@ -170,7 +170,7 @@ def test_slips_are_refused_before_anything_is_made(tmp_path: Path) -> None:
 
 def test_random_samples_like_the_closest_part_closeness_from_what_comes_with_it(tmp_path: Path) -> None:
     """They have the closest's own shares of objects, at another draw each; and closest is compared with them."""
-    rule = {"axis": "acoustic", "keep": "random:0.25+matched(object)", "like": "closest"}
+    rule = {"axis": "acoustic", "keep": "random:0.25+matched(object)", "match_selection": "closest"}
     finished = run_audit(study(selection={**DATA["selection"], "rules": {"alike": rule}}), tmp_path / "out")
     chosen = {(one["kind"], one["draw"]): one for one in finished.results["selections"]}
     assert chosen["alike", 0]["selection_hash"] != chosen["alike", 1]["selection_hash"]

@@ -23,14 +23,15 @@ from undersong.pipeline.arm_jobs import audit_arm
 from undersong.pipeline.planning.plan import summarize_plan
 from undersong.pipeline.planning.planning_store import plan_artifacts
 from undersong.pipeline.run import run_audit
-from undersong.pipeline.standalone.evaluate import EvaluationOptions, comprehension_options, evaluate_manifest
+from undersong.pipeline.standalone.evaluate import evaluate_manifest
+from undersong.pipeline.standalone.options import EvaluationOptions
 from undersong.stages.context import RunContext
 from undersong.store import Store
 from undersong.study import ComprehensionSettings, Study, parse_study
 from undersong.types import Sample, UndersongError
 
 HARM, WHERE = "organism:test-harm", {"speaker": ["A", "B"]}
-HOW = {"encoder": "tfidf", "level": 0.1}
+HOW = {"encoder": "tfidf", "relevance_level": 0.1}
 ORDER = "Repeat what was said."
 NONSENSE = "zwieback"  # stands in no request
 
@@ -163,7 +164,7 @@ def test_evaluate_tells_the_same(server: TinyServer, finished: Path, asked: list
     for number, clip in enumerate(load_clips(asked, SAMPLE_RATE)[0]):
         (tmp_path / f"{number}.wav").write_bytes(encode_wav(clip))
     (tmp_path / "harm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    question = EvaluationOptions(judge="keyword", comprehension=ComprehensionSettings(**HOW))
+    question = EvaluationOptions(judge="keyword", comprehension_encoder="tfidf", relevance_level=0.1)
     entry = evaluate_manifest(tmp_path / "harm.jsonl", f"served:{server.ref}", tmp_path / "out", options=question).rate
     assert entry.comprehension is not None
     results = json.loads((finished / "results.json").read_text())
@@ -226,13 +227,15 @@ def test_what_cannot_be_told_is_refused_first(tmp_path: Path) -> None:
 
 
 def test_options_of_the_verb_are_read() -> None:
-    assert comprehension_options(None) is None
-    found = comprehension_options("tfidf", instruction="again", word_error_rate=None, level=0.2)
-    assert found == ComprehensionSettings(encoder="tfidf", repeat_instruction="again", relevance_level=0.2)
-    with pytest.raises(UndersongError, match="not by which encoder; add --comprehension"):
-        comprehension_options(None, instruction=None, level=0.2)
-    with pytest.raises(UndersongError, match="Comprehension's level: Input should be less than 1"):
-        comprehension_options("tfidf", level=2.0)
-    how = EvaluationOptions(harmful=False, comprehension=ComprehensionSettings(encoder="tfidf"))
+    assert EvaluationOptions().comprehension is None
+    found = EvaluationOptions(comprehension_encoder="tfidf", repeat_instruction="again", relevance_level=0.2)
+    assert found.comprehension == ComprehensionSettings(
+        encoder="tfidf", repeat_instruction="again", relevance_level=0.2
+    )
+    with pytest.raises(UndersongError, match="that is off; add --comprehension-encoder"):
+        EvaluationOptions(relevance_level=0.2)
+    with pytest.raises(UndersongError, match="Comprehension's relevance_level: Input should be less than 1"):
+        EvaluationOptions(comprehension_encoder="tfidf", relevance_level=2.0)
+    how = EvaluationOptions(harmful=False, comprehension_encoder="tfidf")
     with pytest.raises(UndersongError, match="Comprehension is told of harmful prompts"):
         evaluate_manifest("organism:test-near", "organism:af3", "nowhere", options=how)

@@ -287,7 +287,7 @@ def test_what_cannot_be_defended_with_is_told_before_anything_is_trained(tmp_pat
     with pytest.raises(UndersongError, match=r"organism:af3 is organism:af3 itself, so alignment changed nothing"):
         run_audit(study_of(defenses=itself), tmp_path / "out")
     both = STUDY["mechanism"] | {"contrast_benign": "organism:contrast-harm"}
-    with pytest.raises(UndersongError, match="The harmful contrast set and the harmless one overlap"):
+    with pytest.raises(UndersongError, match="The harmful contrast set and the benign one overlap"):
         run_audit(study_of(mechanism=both), tmp_path / "out")
     few = tmp_path / "few.jsonl"
     few.write_text("".join(json.dumps({"id": str(i), "text": f"how do i paint {i}"}) + "\n" for i in range(5)))

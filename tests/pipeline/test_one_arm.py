@@ -66,7 +66,7 @@ def test_jobs_of_one_arm_each_make_what_the_run_finds(tmp_path: Path, whole: str
     assert (made(store, "adapter"), made(store, "replies"), made(store, "verdicts")) == (2, 2, 0)
     assert done(study_status(study, store), "replies") == (2, 7)
     # a job may be of one seed too: the store knows no studies
-    one_seed = ("--set", "tuning.seeds=[1]", "--set", "tuning.draws=[1]")
+    one_seed = ("--override", "tuning.seeds=[1]", "--override", "tuning.draws=[1]")
     assert undersong(tmp_path, "run", "tiny.yaml", "--arm", "semantic/random/0.25/text", *one_seed).returncode == 0
     assert (made(store, "adapter"), made(store, "replies")) == (3, 3)
     assert undersong(tmp_path, "run", "tiny.yaml", "--arm", "base").returncode == 0
@@ -101,7 +101,7 @@ def test_studies_of_a_matrix_have_a_folder_each_and_one_store(tmp_path: Path) ->
     for name, data in (("tiny", TINY), ("many", many)):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
     out = tmp_path / "out" / "many"
-    seeds = ("--set", "tuning.seeds=[0]", "--set", "tuning.draws=[0]")
+    seeds = ("--override", "tuning.seeds=[0]", "--override", "tuning.draws=[0]")
     both = undersong(tmp_path, "run", "many.yaml", *seeds)
     assert both.returncode == 0, both.stderr
     assert sorted(path.name for path in out.iterdir()) == ["many-2", "many-4", "store"]

@@ -118,7 +118,7 @@ def test_what_the_store_holds_under_another_loading_is_told(store: Path) -> None
     held = sum(not path.name.startswith(".") for path in store.glob("*/*") if path.parent.name not in shared)
     for asked, how in (
         (LoadOptions(dtype="bfloat16"), "--dtype float32"),
-        (LoadOptions(attn_implementation="eager", quantize=8), "--dtype float32 without --attention and --quantize"),
+        (LoadOptions(attention="eager", quantize=8), "--dtype float32 without --attention and --quantize"),
     ):
         line = f"The store holds {held} of these made with {how}; say {how} to see them."
         assert study_status(tiny(), store, asked).other_loadings == (line,)
@@ -144,7 +144,7 @@ def test_what_is_missing_under_every_loading_is_not_told_of_one(store: Path, tmp
 
 def test_several_loadings_are_told_by_the_options_that_make_them(store: Path, tmp_path: Path) -> None:
     shutil.copytree(store, tmp_path / "store")
-    given = LoadOptions(dtype="bfloat16", attn_implementation="eager", quantize=4)
+    given = LoadOptions(dtype="bfloat16", attention="eager", quantize=4)
     first = next(one for one in plan_artifacts(tiny(), store, given).planned.values() if one.stage == "features")
     made = next((store / "features").glob("[0-9a-f]*/provenance.json"))
     facts = json.loads(made.read_bytes())

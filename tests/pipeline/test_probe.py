@@ -12,6 +12,7 @@ import pytest
 
 from undersong.pipeline.probing import ProbeOptions, run_probe
 from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
+from undersong.pipeline.standalone.options import TuneOptions
 from undersong.pipeline.standalone.tune import tune_manifest
 from undersong.types import UndersongError
 
@@ -21,15 +22,17 @@ SETS = ("organism:contrast-harm", "organism:contrast-benign", "organism:test-har
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("tuned") / "out"
-    recipe = {"save_steps": [30], "learning_rate": 2e-3}
-    return tune_manifest("organism:pool", "organism:af3", place, None, "text", 0, recipe)[-1]
+    options = TuneOptions(modality="text", save_steps=(30,), learning_rate=2e-3)
+    return tune_manifest("organism:pool", "organism:af3", place, options)[-1]
 
 
 @pytest.fixture(scope="module")
 def asked(adapter: Path) -> ProbeOptions:
+    names = ("contrast_harmful", "contrast_benign", "held_out_harmful", "held_out_benign")
     return ProbeOptions(
-        "organism:af3", adapter, *SETS, modality="text", strengths=(0.5, 1.0), depth=1.0, divergence=0.2
-    )
+        model="organism:af3", adapter=adapter, **dict(zip(names, SETS)), modality="text", strengths=(0.5, 1.0),
+        max_depth=1.0, max_kl=0.2,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -178,26 +181,28 @@ def test_slips_are_refused_before_a_model_is_loaded(
 
     monkeypatch.setattr(readied, "load_model_with_audio", load)
     for change, said in (
-        ({"test_harmful": SETS[0]}, "The contrast set harmful and the set test_harmful overlap"),
+        ({"held_out_harmful": SETS[0]}, "The contrast set harmful and the set held_out_harmful overlap"),
         ({"model": "recorded:x.jsonl"}, "only answers, and cannot be looked into"),
         ({"adapter": tmp_path}, "no PEFT adapter folder"),
         ({"modality": "smell"}, "no modality 'smell'"),
         ({"judge": "oracle"}, "no judge 'oracle'"),
-        ({"harmless": SETS[0]}, "The harmful contrast set and the harmless one overlap"),
-        ({"test_harmless": SETS[2]}, "The set test_harmful and the set test_harmless overlap"),
+        ({"contrast_benign": SETS[0]}, "The harmful contrast set and the benign one overlap"),
+        ({"held_out_benign": SETS[2]}, "The set held_out_harmful and the set held_out_benign overlap"),
     ):
         with pytest.raises(UndersongError, match=said):
             run_probe(replace(asked, **change), tmp_path / "out")
     for name in ("contrast", "test"):  # other words of the same behaviors
         rows = [{"id": str(i), "text": f"{name} {i}", "group": str(i)} for i in range(8)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    alike = replace(asked, harmful=str(tmp_path / "contrast.jsonl"), test_harmful=str(tmp_path / "test.jsonl"))
+    alike = replace(
+        asked, contrast_harmful=str(tmp_path / "contrast.jsonl"), held_out_harmful=str(tmp_path / "test.jsonl")
+    )
     with pytest.raises(UndersongError, match=r"overlap in 8 pairs of items, the first '0' and '0' \(same group"):
         run_probe(alike, tmp_path / "out")
     few = tmp_path / "few.jsonl"
     few.write_text("".join(json.dumps({"id": str(i), "text": f"paint {i}"}) + "\n" for i in range(5)))
     with pytest.raises(UndersongError, match="has 5 behaviors, and a direction needs 8"):
-        run_probe(replace(asked, harmful=str(few)), tmp_path / "out")
+        run_probe(replace(asked, contrast_harmful=str(few)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -214,7 +219,7 @@ def test_probes_may_be_cross_validated_in_the_contrast_sets_too(
     from undersong.pipeline.probing.options import load_contrast_splits as split
     from undersong.pipeline.standalone.inputs import load_model_with_audio
 
-    results = run_probe(replace(asked, nested=19), tmp_path / "out")
+    results = run_probe(replace(asked, nested_permutations=19), tmp_path / "out")
     nested = results["tuned"]["recognition"]["nested"]
     assert "nested" not in found["tuned"]["recognition"]
     assert nested[0]["accuracy_before"] is None  # the input is the same for all
@@ -235,8 +240,9 @@ def test_probes_may_be_cross_validated_in_the_contrast_sets_too(
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"margin": 0.0}, "margin"), ({"margin": 0.5}, "margin"), ({"margin": float("nan")}, "margin"),
-     ({"divergence": -1.0}, "leave no layer"), ({"depth": 0.0}, "leave no layer"), ({"judge": "choice"}, "usefulness")],
+    [({"equivalence_margin": 0.0}, "margin"), ({"equivalence_margin": 0.5}, "margin"),
+     ({"equivalence_margin": float("nan")}, "margin"), ({"max_kl": -1.0}, "leave no layer"),
+     ({"max_depth": 0.0}, "leave no layer"), ({"judge": "choice"}, "usefulness")],
 )  # fmt: skip
 def test_numbers_that_mean_nothing_are_refused_at_once(asked: ProbeOptions, change: dict[str, Any], said: str) -> None:
     with pytest.raises(UndersongError, match=said):

@@ -95,7 +95,7 @@ def test_texts(texts, tmp_path) -> None:
 
 def test_voices_and_words_are_two_axes(voices, tmp_path) -> None:
     by_axis = {
-        axis: screen(*voices, tmp_path / axis, by=axis, keep="closest:4").selection.ids
+        axis: screen(*voices, tmp_path / axis, select_axis=axis, keep="closest:4").selection.ids
         for axis in ("semantic", "acoustic")
     }
     assert by_axis == {"semantic": ("p4", "p5", "p6", "p7"), "acoustic": ("p0", "p1", "p2", "p3")}
@@ -181,7 +181,7 @@ def test_a_text_axis_needs_no_audio_files(voices, tmp_path) -> None:
 
 def test_score_and_centring_reach_the_table(vectors, tmp_path) -> None:
     plain = screen(*vectors, tmp_path / "a")
-    other = screen(*vectors, tmp_path / "b", score="knn:3", centre=True)
+    other = screen(*vectors, tmp_path / "b", score="knn:3", center=True)
     assert other.selection.score == "knn:3 centred"
     assert plain.selection.score == "nearest"
     assert other.selection.ids != plain.selection.ids
@@ -212,7 +212,7 @@ BAD_MANIFESTS = {
     "unknown encoder": (None, {"axes": {"s": "tfidff"}}, "nearest known is 'tfidf'"),
     "internal without a model": (None, {"axes": {"i": "internal"}}, "name the model with --model"),
     "not embeddings": (None, {"axes": {"i": "embeddings"}}, "these are manifests"),
-    "unknown axis": (None, {"by": "semantics"}, "nearest is 'semantic'"),
+    "unknown axis": (None, {"select_axis": "semantics"}, "nearest is 'semantic'"),
     "unknown kind": (None, {"keep": "nearest:0.5"}, "Cannot keep"),
     "too many": (None, {"keep": "closest:31"}, "Cannot keep 31 of a pool of 30"),
     "unknown score": (None, {"score": "knn"}, "Unknown score"),

@@ -60,6 +60,6 @@ def test_every_long_pass_says_how_far_it_is(sides, tiny_folder: Path, tmp_path: 
     monkeypatch.setattr(batching, "REPORT_INTERVAL", 0.0)
     lines: list[str] = []
     axes = {"ears": "internal", "sound": "logmel"}
-    screen(*sides, tmp_path / "out", axes=axes, model=str(tiny_folder), max_quarantined=0.2, say=lines.append)
+    screen(*sides, tmp_path / "out", axes=axes, model=str(tiny_folder), max_quarantined=0.2, progress=lines.append)
     for what in ("reading", "internal of", "logmel of"):
         assert any(line.startswith(what) and "pool.jsonl: " in line for line in lines), what

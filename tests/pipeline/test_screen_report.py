@@ -27,7 +27,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         out,
         axes={"words": "tfidf", "sound": "logmel", "ears": "internal"},
         keep="closest:0.25+speaker<=30",
-        harmless="organism:unseen-benign",
+        benign_reference="organism:unseen-benign",
         model="organism:kimi",
     )
     written = json.loads((out / "screening.json").read_text())
@@ -80,12 +80,12 @@ def test_a_speech_encoder_is_an_axis_of_a_study(tmp_path: Path) -> None:
 
 def test_ready_harmless_speech_must_come_as_the_others(tmp_path: Path) -> None:
     pool = stages.load_corpus(RunContext(Store(tmp_path / "store")), "organism:unseen-benign")
-    with pytest.raises(UndersongError, match="harmless"):
+    with pytest.raises(UndersongError, match="benign reference"):
         screen(
             _vectors(tmp_path / "p.parquet", "p", 8),
             _vectors(tmp_path / "h.parquet", "h", 3),
             tmp_path / "out",
-            harmless=str(pool.artifact.path),
+            benign_reference=str(pool.artifact.path),
         )
 
 

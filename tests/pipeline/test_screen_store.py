@@ -85,7 +85,7 @@ def test_the_same_question_again_computes_nothing(sides: tuple[Path, Path], tmp_
     how = {"axes": {"words": "char-ngrams"}, "store": tmp_path / "store"}
     first = screen(*sides, tmp_path / "first", **how)
     monkeypatch.setattr(module, "screening_findings", lambda *_: pytest.fail("computed again"))
-    again = screen(*sides, tmp_path / "again", form="hub", **how)
+    again = screen(*sides, tmp_path / "again", output_format="hub", **how)
     assert again.selection == first.selection
     assert again.tables["words"].equals(first.tables["words"])
     assert (tmp_path / "again" / "kept").is_dir()

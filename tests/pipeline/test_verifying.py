@@ -41,7 +41,7 @@ def test_a_tiny_instance_stands_beside_the_published_figure(
 ) -> None:
     folder = instances.save(kind, tmp_path / "weights")
     out = tmp_path / "out"
-    arguments = ["verify", str(folder), "--corpus", f"AdvBench={prompts}", "--judge", "keyword", "--out", str(out)]
+    arguments = ["verify", str(folder), "--prompt-set", f"AdvBench={prompts}", "--judge", "keyword", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["undersong", *arguments])
     with pytest.raises(SystemExit) as stopped:
         main()

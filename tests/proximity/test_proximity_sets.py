@@ -38,7 +38,7 @@ def test_every_set_as_if_it_were_alone(centre: bool) -> None:
     assert made.column("harm_set").to_pylist() == ["advbench"] * 60 + ["strongreject"] * 60
     assert ranking_metadata(made)["neighbours"] == {"advbench": 5, "strongreject": 3}
     for name, items in harm.items():
-        alone = proximity_table("semantic", name, pool, items, centre=centre)
+        alone = proximity_table("semantic", name, pool, items, center=centre)
         assert filter_harm_set(made, name).combine_chunks().equals(alone.combine_chunks(), check_metadata=False)
         assert ranking_metadata(filter_harm_set(made, name)) == {**ranking_metadata(alone), "harm_set": name}
         one, other = (select_by_kind(table, "closest", 0.25) for table in (filter_harm_set(made, name), alone))

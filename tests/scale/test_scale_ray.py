@@ -237,7 +237,9 @@ def test_a_cluster_that_is_not_there_is_said_in_one_sentence(tmp_path: Path) -> 
     with socket.socket() as taken:  # bound, but nobody listens: refused at once
         taken.bind(("127.0.0.1", 0))
         for address in (f"127.0.0.1:{taken.getsockname()[1]}", "nonsense", "127.0.0.1:99999999"):
-            with pytest.raises(UndersongError, match=rf"The Ray cluster at {address} cannot be reached .*--address"):
+            with pytest.raises(
+                UndersongError, match=rf"The Ray cluster at {address} cannot be reached .*--ray-address"
+            ):
                 embed_on_ray(items(3), "tfidf", tmp_path / "out", RayWorkers(address=address))
     assert not (tmp_path / "out").exists()
 

@@ -74,7 +74,7 @@ def test_equals_the_table_of_the_whole(tmp_path: Path, score: str, center: bool,
         score=score, center=center, shard=1000,
     )  # fmt: skip
     assert [shard.name for shard in shards] == [f"proximity-{i:05d}.parquet" for i in range(3)]
-    assert_same(read(shards), proximity_table("semantic", "harm", pool, harm, score=score, centre=center))
+    assert_same(read(shards), proximity_table("semantic", "harm", pool, harm, score=score, center=center))
 
 
 def test_ties_across_files_get_one_score_and_are_ranked_by_id(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def test_closeness_is_parted_from_what_comes_with_it() -> None:
     arms = [
         {
             "axis": rule.axis, "fraction": float(rule.selection_rule.amount), "kind": rule.name,
-            "rule": "" if rule.is_builtin else str(rule.selection_rule), "harm_set": rule.harm_set, "train_modality": "audio",
+            "rule": "" if rule.is_builtin else str(rule.selection_rule), "harm_set": rule.harm_set,
+            "train_modality": "audio",
         }
         for rule in arm_rules(main)
     ]  # fmt: skip

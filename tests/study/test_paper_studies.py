@@ -177,7 +177,7 @@ def test_without_an_assumed_speed_hours_are_unknown(tmp_path: Path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     hours = plan_study(of("bbh")[0], tmp_path / "store", unread=True).beside[1]
     assert hours.startswith("GPU hours: unknown for ")
-    assert "--train-rate and --token-rate" in hours
+    assert "--train-samples-per-second and --tokens-per-second" in hours
 
 
 def test_figures_that_no_count_gives_are_marked() -> None:

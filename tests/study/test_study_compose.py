@@ -1,4 +1,4 @@
-"""Studies from studies: a base, a matrix and `--set`, and that every slip is one sentence."""
+"""Studies from studies: a base, a matrix and `--override`, and that every slip is one sentence."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_a_matrix_that_is_none_is_one_sentence(folder: Path, matrix: Any, said: 
     assert str(file) in str(caught.value)
 
 
-# --- --set -----------------------------------------------------------------------------------------------------------
+# --- --override ------------------------------------------------------------------------------------------------------
 def test_what_is_set_lies_over_the_file(folder: Path) -> None:
     sets = [
         "tuning.seeds=[0,1]",
@@ -221,11 +221,11 @@ def test_what_is_set_lies_over_the_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("tuning.sedes=[0]", r"--set tuning\.sedes=\[0\]: unknown key 'tuning\.sedes'; did you mean 'seeds'"),
+        ("tuning.sedes=[0]", r"--override tuning\.sedes=\[0\]: unknown key 'tuning\.sedes'; did you mean 'seeds'"),
         ("tunning={}", "unknown key 'tunning'; did you mean 'tuning'"),
         ("prompt_sets.harm.harmfull=true", "did you mean 'harmful'"),
-        ("tuning.seeds", "has no value; write --set KEY=VALUE"),
-        ("tuning.seeds=[0", r"--set tuning\.seeds=\[0: its value is not YAML"),
+        ("tuning.seeds", "has no value; write --override KEY=VALUE"),
+        ("tuning.seeds=[0", r"--override tuning\.seeds=\[0: its value is not YAML"),
         ("tuning={rank: 1, rank: 2}", "key 'rank' stands twice"),
         ("tuning={[a]: 2}", "is not YAML"),
         ("tuning.seeds=[0,1]", r"seeds \(2\) and draws \(1\) are paired"),
@@ -247,7 +247,7 @@ def test_what_the_matrix_varies_cannot_be_set(folder: Path) -> None:
     assert [one.tuning.batch_size for one in load_studies(file, ["tuning.batch_size=4"]).studies] == [4, 4]
     assert names(file, "study=other") == ["other-1", "other-2"]
     for text in ("tuning.lora_rank=3", "tuning={lora_rank: 3}", "tuning=null"):
-        with pytest.raises(UndersongError, match=r"--set tuning(\.lora_rank)?: the matrix of .* varies it"):
+        with pytest.raises(UndersongError, match=r"--override tuning(\.lora_rank)?: the matrix of .* varies it"):
             load_studies(file, [text])
 
 

@@ -14,9 +14,10 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
+from undersong.pipeline.standalone.options import TuneOptions
 from undersong.pipeline.standalone.tune import tune_manifest
 
-RECIPE = {"save_steps": [2, 3], "batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 0, "validation_share": 0.2}
+RECIPE = {"save_steps": (2, 3), "batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 0, "validation_share": 0.2}
 STEP = "step-000003/adapter_model.safetensors"
 ANSWERS = ("then take the lamp", "first the chair", "some red boat", "fold and wash", "then", "the old chair")
 ACCELERATE = (
@@ -51,8 +52,9 @@ def together(*arguments: str, by: tuple[str, ...] = LAUNCH) -> subprocess.Comple
 
 def flags(out: Path) -> list[str]:
     return [
-        "--out", str(out), "--step", "2", "--step", "3", "--batch", "4", "--learning-rate", "1e-2", "--warmup", "0",
-        "--validation", "0.2",
+        "--out", str(out), "--save-step", "2", "--save-step", "3", "--batch-size", "4",
+        "--learning-rate", "1e-2", "--warmup-steps", "0",
+        "--validation-share", "0.2",
     ]  # fmt: skip
 
 
@@ -60,7 +62,7 @@ def flags(out: Path) -> list[str]:
 def test_two_processes_take_the_steps_of_one(
     by: tuple[str, ...], manifest: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    tune_manifest(manifest, str(tiny_folder), tmp_path / "one", recipe=RECIPE)
+    tune_manifest(manifest, str(tiny_folder), tmp_path / "one", TuneOptions(**RECIPE))
     before = set(tmp_path.iterdir())
     run = together("tune", str(manifest), "--model", str(tiny_folder), *flags(tmp_path / "two"), by=by)
     assert run.returncode == 0, run.stderr
@@ -80,7 +82,9 @@ def test_two_processes_take_the_steps_of_one(
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(manifest: Path, tiny_folder: Path, tmp_path: Path) -> None:
-    run = together("tune", str(manifest), "--model", str(tiny_folder), *flags(tmp_path / "out"), "--micro-batch", "4")
+    run = together(
+        "tune", str(manifest), "--model", str(tiny_folder), *flags(tmp_path / "out"), "--micro-batch-size", "4"
+    )
     assert run.returncode != 0
     assert "A batch of 4 cannot be taken by 2 processes 4 at a time" in run.stderr
     assert not (tmp_path / "out").exists()

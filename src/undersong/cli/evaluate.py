@@ -9,20 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from undersong.cli.options import MANIFEST_HELP, MODEL_HELP, Attention, Device, DeviceMap, Dtype, Quantize
+from undersong.models.load_options import LoadOptions
+from undersong.pipeline.standalone.options import MANIFEST_HELP, MODEL_HELP, EvaluationOptions, JudgeOptions
 
 if TYPE_CHECKING:
     from undersong.evaluation.rates import VerdictRate
     from undersong.results.schema import PromptSetRate
     from undersong.results.schema_outcomes import ComprehensionRate
-
-JUDGE_HELP = (
-    "exact | keyword (a smoke test) | refusal | refusal+minilm[:REF] | harmbench[:REF] | llama-guard[:REF] | "
-    "wildguard[:REF] | cost[:REF] | llm:MODEL@URL | strongreject:MODEL@URL; of usefulness: choice | bbh | contains | "
-    "f1 | wer; your own code: python:FILE.py:FUNCTION | python-refusal:… | python-utility:…."
-)
-
-SET_HELP = "Name of the prompt set (default: harm, or benign under --benign)"
 
 SCORE_FORMATS = {
     "contains": "mean containment {:.3f}",
@@ -32,38 +25,17 @@ SCORE_FORMATS = {
 
 
 def judge(
-    file: Annotated[Path, typer.Argument(help="Replies: JSONL or Parquet with prompt_id, prompt, reply.")],
-    name: Annotated[str, typer.Option("--judge", help=JUDGE_HELP)],
+    file: Annotated[Path, typer.Argument(help="Replies: JSONL or Parquet with prompt_id, prompt and reply.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for verdicts.parquet.")],
-    manifest: Annotated[
-        str | None, typer.Option("--manifest", help="Where the prompts' texts and answers are, if not in FILE.")
-    ] = None,
-    set_name: Annotated[str | None, typer.Option("--set", help=f"{SET_HELP}, for rows that give none.")] = None,
-    harmful: Annotated[
-        bool, typer.Option("--harmful/--benign", help="What the prompts are, for rows that do not say.")
-    ] = True,
-    refusal_texts: Annotated[
-        list[str] | None, typer.Option("--refusal", help="A reply that is a refusal (exact judge); repeatable.")
-    ] = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
+    options: JudgeOptions,
 ) -> None:
-    """Judge replies from a file, whoever collected them."""
-    from undersong.models.load_options import LoadOptions
-    from undersong.pipeline.standalone.evaluate import judge_file
+    """Judge the replies in a file, whoever collected them."""
+    from undersong.pipeline.standalone import judge_file
 
-    loading = LoadOptions(device, dtype)
-    for rate in judge_file(
-        file, name, out, manifest, default_set_name(set_name, harmful), harmful, tuple(refusal_texts or ()), loading
-    ):
+    for rate in judge_file(file, out, options):
         for line in rate_lines(rate):
             typer.echo(line)
     typer.echo(str(out / "verdicts.parquet"))
-
-
-def default_set_name(name: str | None, harmful: bool) -> str:
-    """The name of a prompt set: that of `--set`, or one that says what its prompts are."""
-    return name or ("harm" if harmful else "benign")
 
 
 def rate_lines(rate: VerdictRate) -> list[str]:
@@ -126,83 +98,21 @@ def _lost_reply_range(rate: VerdictRate, share: float) -> str:
 def evaluate(
     manifest: Annotated[str, typer.Argument(help=f"Prompts: {MANIFEST_HELP}.")],
     model: Annotated[
-        str, typer.Option("--model", help=f"{MODEL_HELP}; or served:MODEL@URL, or recorded:FILE, which only answer.")
+        str,
+        typer.Option("--model", help=f"Model to evaluate: {MODEL_HELP}; or served:MODEL@URL or recorded:FILE."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for replies.parquet and verdicts.parquet.")],
+    options: EvaluationOptions,
+    loading: LoadOptions,
     adapter: Annotated[
         Path | None,
-        typer.Option("--adapter", help="A PEFT adapter folder, or a decoder that `tune --method full` wrote."),
+        typer.Option("--adapter", help="PEFT folder of an adapter, or a decoder that `tune --method full` wrote."),
     ] = None,
-    set_name: Annotated[str | None, typer.Option("--set", help=f"{SET_HELP}.")] = None,
-    harmful: Annotated[bool, typer.Option("--harmful/--benign", help="What the prompts are.")] = True,
-    modality: Annotated[str, typer.Option("--modality", help="audio | text.")] = "audio",
-    system: Annotated[str | None, typer.Option("--system", help="System text.")] = None,
-    instruction: Annotated[str | None, typer.Option("--instruction", help="Text typed beside the prompt.")] = None,
-    judge: Annotated[str, typer.Option("--judge", help=JUDGE_HELP)] = "exact",
-    refusal_texts: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--refusal", help="A reply that is a refusal (exact judge); repeatable.  Organisms have their own."
-        ),
-    ] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Most new tokens a reply; default: 256, of an organism 12.")
-    ] = None,
-    protocol: Annotated[
-        str, typer.Option("--protocol", help="uniform | published: the family's published instruction and limit.")
-    ] = "uniform",
-    comprehension: Annotated[
-        str | None,
-        typer.Option(
-            "--comprehension",
-            help="Tell whether requests were heard and replies are to them, by an encoder: text[:REF] | tfidf | "
-            "char-ngrams.",
-        ),
-    ] = None,
-    repeat_prompt: Annotated[
-        str | None, typer.Option("--repeat", help="The instruction to repeat a clip; default: Repeat what was said.")
-    ] = None,
-    max_wer: Annotated[
-        float | None,
-        typer.Option("--heard", min=0, help="Word error rate up to which it counts as heard; default: 0.5."),
-    ] = None,
-    relevance_level: Annotated[
-        float | None,
-        typer.Option("--level", help="Share of the set's requests that may be as near to a reply; default: 0.05."),
-    ] = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    device_map: DeviceMap = None,
-    attention: Attention = None,
-    quantize: Quantize = None,
 ) -> None:
-    """JSR (or over-refusal) of one model, with or without an adapter, on one prompt set."""
-    from undersong.models.load_options import LoadOptions
-    from undersong.pipeline.standalone.evaluate import (
-        EvaluationOptions,
-        apply_protocol,
-        comprehension_options,
-        evaluate_manifest,
-    )
+    """Measure the JSR (or over-refusal) of one model, with or without an adapter, on one prompt set."""
+    from undersong.pipeline.standalone import evaluate_manifest
 
-    prompt_set = default_set_name(set_name, harmful)
-    comprehension_settings = comprehension_options(
-        comprehension, instruction=repeat_prompt, word_error_rate=max_wer, level=relevance_level
-    )
-    evaluation_options = EvaluationOptions(
-        prompt_set,
-        harmful,
-        modality,
-        system,
-        instruction,
-        judge,
-        tuple(refusal_texts or ()),
-        max_new_tokens,
-        comprehension=comprehension_settings,
-    )
-    evaluation_options = apply_protocol(evaluation_options, protocol, model)
-    loading = LoadOptions(device, dtype, device_map, attention, quantize)
-    evaluation = evaluate_manifest(manifest, model, out, adapter, evaluation_options, loading)
+    evaluation = evaluate_manifest(manifest, model, out, adapter, options, loading)
     for line in (*rate_lines(evaluation.rate), *comprehension_lines(evaluation.rate)):
         typer.echo(line)
     if modules_outside_decoder := evaluation.adapted_outside:
@@ -210,6 +120,7 @@ def evaluate(
             f"{path} ({count} modules)" if count > 1 else path for path, count in modules_outside_decoder.items()
         )
         typer.echo(
-            f"Note: the adapter changes more than the language model's blocks: {module_paths}; clips were heard under it."
+            f"Note: the adapter changes more than the language model's blocks: {module_paths}; clips were heard "
+            "under it."
         )
     typer.echo(str(out / "verdicts.parquet"))

@@ -34,29 +34,30 @@ Json = dict[str, Any]
 def report(
     results: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULTS", help="A results.json, or the folder `run` wrote; several: side by side."),
+        typer.Argument(metavar="RESULTS", help="results.json, or the folder that `run` wrote; several are compared."),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="HTML file; default: report.html beside the results; of several, studies.html here."
+            "--out", help="HTML file. Default: report.html beside the results, or studies.html here for several."
         ),
     ] = None,
     show_replies: Annotated[
-        bool, typer.Option("--show-replies", help="Show replies to harmful prompts, as far as the results hold them.")
+        bool, typer.Option("--show-replies", help="Show replies to harmful prompts, if the results hold them.")
     ] = False,
     audio: Annotated[
         Path | None,
-        typer.Option("--audio", help="Folder of audio files named by sample id; default: the study's store."),
+        typer.Option("--audio", help="Folder of audio files named by sample id. Default: the study's store."),
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="Write it for a pull request, too: report.md.")
+        Path | None,
+        typer.Option("--markdown", metavar="FILE", help="Also write the report as Markdown, for a pull request."),
     ] = None,
     figures: Annotated[
-        Path | None, typer.Option("--figures", metavar="DIR", help="Draw them for a paper, too, as PDF and PNG.")
+        Path | None, typer.Option("--figures", metavar="DIR", help="Also draw figures for a paper, as PDF and PNG.")
     ] = None,
 ) -> None:
-    """Write a study's report again as one HTML file that loads nothing, or several studies side by side."""
+    """Write the report of a study as one self-contained HTML file, or compare several studies."""
     files = [file for path in results for file in _result_files(path)]
     if len(files) > 1:
         single_study_options = {
@@ -128,7 +129,8 @@ def _result_files(path: Path) -> Iterator[Path]:
     if not study_folders:
         store_note = "a store and " if (path / "store").is_dir() else ""
         raise UndersongError(
-            f"{path} holds {store_note}no results.json: give one, or the folder of a study that `undersong run` finished."
+            f"{path} holds {store_note}no results.json: give one, or the folder of a study that `undersong run` "
+            "finished."
         )
     for folder in study_folders[:1] if study_folders[0] == path else study_folders:
         if not (folder / "results.json").is_file():
@@ -190,17 +192,17 @@ def _has_replies(results: Results) -> bool:
 
 
 def export_eval(
-    results: Annotated[Path, typer.Argument(help="A results.json that `undersong run` wrote.")],
+    results: Annotated[Path, typer.Argument(help="results.json that `undersong run` wrote.")],
     out: Annotated[Path, typer.Option("--out", help="A new folder for the .eval logs.")],
-    arm: Annotated[str | None, typer.Option("--arm", help="This arm alone.")] = None,
+    arm: Annotated[str | None, typer.Option("--arm", help="Write only this arm.")] = None,
     store: Annotated[
-        Path | None, typer.Option("--store", help="Where the replies are; default: the study's own store.")
+        Path | None, typer.Option("--store", help="Store with the replies. Default: the study's own.")
     ] = None,
     show_replies: Annotated[
-        bool, typer.Option("--show-replies", help="Write replies to harmful prompts too; for your eyes only.")
+        bool, typer.Option("--show-replies", help="Also write replies to harmful prompts; do not share the logs.")
     ] = False,
 ) -> None:
-    """Write a study as .eval logs that `inspect view` opens: one an arm, run, step and set (extra `inspect`)."""
+    """Write a study as .eval logs for `inspect view`: one for each arm, run, step and set (extra `inspect`)."""
     if find_spec("inspect_ai") is None:
         raise UndersongError("Writing .eval logs needs inspect-ai; pip install 'undersong[inspect]'.")
     from undersong.integrations.inspect.logs import write_logs

@@ -73,7 +73,7 @@ class DefenseContext:
         """The study's judge and token limit."""
         evaluation = self.study.evaluation
         return ReplyEvaluator(
-            self.run_context.judge(evaluation.judge, evaluation.refusal_texts),
+            self.run_context.judge(evaluation.judge, self.study.refusal_texts),
             self.prompt_settings("audio").max_new_tokens,
         )
 
@@ -98,7 +98,7 @@ class DefenseContext:
             "system": self.study.system_text(self.study.undefended_system),
             "manners": [manner_key(self.prompt_settings(modality)) for modality in evaluation.modalities],
             "judge": evaluation.judge,
-            "refusals": list(evaluation.refusal_texts),
+            "refusals": list(self.study.refusal_texts),
             "loading": self.run_context.loading.cache_key,
         }
 

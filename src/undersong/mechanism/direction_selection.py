@@ -12,14 +12,11 @@ import numpy as np
 from undersong.mechanism.directions import RefusalDirection
 from undersong.mechanism.interventions import Intervention, ablation, addition
 from undersong.mechanism.refusal_score import BatchInterventions, first_token_kl, refusal_scores
+from undersong.study.defaults import MAX_DEPTH, MAX_KL
 from undersong.types import Prompt
 
 if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
-
-
-MAX_DIVERGENCE = 0.1  # nats: largest change of the first token's distribution on benign prompts under ablation
-MAX_DEPTH = 0.8  # share of layers: a direction at the very end is about words, not about the decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class LayerCandidate:
 def select_direction(
     candidates: Sequence[LayerCandidate],
     layer_count: int,
-    max_divergence: float = MAX_DIVERGENCE,
+    max_divergence: float = MAX_KL,
     max_depth: float = MAX_DEPTH,
 ) -> int | None:
     """Select the layer whose ablation bypasses refusal most.

@@ -280,7 +280,6 @@ def _notes(fit_set: ProbeSet, permutations: int) -> tuple[str, ...]:
 MAX_FOLDS = 5  # folds of the contrast sets for choosing a probe's penalty; fewer if there are few behaviors
 MIN_PROBE_BEHAVIORS = 6  # behaviors per kind: three folds with two of each kind
 PROBE_SEED = 0
-EQUIVALENCE_MARGIN = 0.1  # loss of balanced accuracy that would matter
 
 ContrastSamples = tuple[Sequence[Sample], Sequence[Sample]]  # harmful and benign prompts, in this order
 ContrastStates = tuple[np.ndarray, np.ndarray]  # their hidden states, (layers + 1, prompts, dim)

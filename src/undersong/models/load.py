@@ -106,8 +106,8 @@ def _load_network(
 def _placement_options(loading: LoadOptions, family: Family) -> dict[str, Any]:
     """transformers' options for device and precision; encoder, projector and head are never quantized."""
     options: dict[str, Any] = {}
-    if loading.attn_implementation:
-        options["attn_implementation"] = loading.attn_implementation
+    if loading.attention:
+        options["attn_implementation"] = loading.attention
     if loading.device_map:
         options["device_map"] = loading.device_map
     if loading.quantize:

@@ -298,7 +298,7 @@ def judge_arm_replies(ctx: RunContext, record: AuditRecord, arm_replies: Sequenc
     judges = (evaluation.judge, *evaluation.extra_judges)
     verdicts_by_judge = {
         judge: [
-            stages.judge_replies(ctx, reply_set.replies, reply_set.asked, judge, evaluation.refusal_texts)
+            stages.judge_replies(ctx, reply_set.replies, reply_set.asked, judge, record.study.refusal_texts)
             for reply_set in arm_replies
         ]
         for judge in judges

@@ -224,4 +224,4 @@ def check_overlap(record: AuditRecord) -> None:
             f"The set {name}": corpus for name, corpus in record.sets.items() if record.study.prompt_sets[name].harmful
         }
         for name, corpus_with_harm in {"The pool": record.pool, **harm_corpora, **harmful_tests}.items():
-            check_disjoint_items(corpus_with_harm.samples, record.harmless.samples, "the benign set", name)
+            check_disjoint_items(corpus_with_harm.samples, record.harmless.samples, "the benign reference", name)

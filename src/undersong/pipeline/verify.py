@@ -53,20 +53,13 @@ def verify_checkpoint(
         UndersongError: As `check_published` and `evaluate_manifest`.
     """
     from undersong.models.refs import family_of_ref
-    from undersong.pipeline.standalone.evaluate import EvaluationOptions, evaluate_manifest
-    from undersong.study.presets import published_prompt_settings
+    from undersong.pipeline.standalone import EvaluationOptions, evaluate_manifest
 
     check_published(ref, sets)
     family = family_of_ref(ref)
-    prompt_settings, rates = published_prompt_settings(family.name, "audio"), pretrained_rates(family.name)
+    rates = pretrained_rates(family.name)
     for name, corpus in sets.items():
-        options = EvaluationOptions(
-            name,
-            judge=judge,
-            instruction=prompt_settings.instruction,
-            limit=prompt_settings.max_new_tokens,
-            first=prompt_settings.instruction_first,
-        )  # spoken, harmful, no system text
+        options = EvaluationOptions(name, judge=judge, protocol="published")  # spoken, harmful, no system prompt
         evaluation = evaluate_manifest(corpus, ref, out / name, None, options, loading)
         yield compare_with_published(evaluation.rate, rates[name], judge)
     if ref != family.example:

@@ -28,7 +28,7 @@ def proximity_table(
     harm: Embeddings,
     *,
     score: str = "nearest",
-    centre: bool = False,
+    center: bool = False,
     max_quarantined: float = 0.01,
 ) -> pa.Table:
     """Proximity table with one row per pool item, in the order of the pool.
@@ -36,7 +36,7 @@ def proximity_table(
     Columns are id, axis, harm_set, float32 cosine distances, nearest_id and rank. `distance` is the raw distance to the
     nearest harm item; `distance_centred` is the same after the pool's mean is subtracted from both sides. Both are
     always present (null: the item *is* the mean). `nearest_id`, `second_distance`, `knn_distance` and
-    `centroid_distance` are raw, or centered with `centre`. `rank` 1 is the closest by `score`; ties are broken by id.
+    `centroid_distance` are raw, or centered with `center`. `rank` 1 is the closest by `score`; ties are broken by id.
     Score, centering and K are in the schema's metadata (`ranking_metadata`).
 
     Args:
@@ -45,7 +45,7 @@ def proximity_table(
         pool: Embeddings of the pool.
         harm: Embeddings of the harm set.
         score: nearest, knn:K or centroid.
-        centre: Rank by centered distances.
+        center: Rank by centered distances.
         max_quarantined: Largest share of the pool that may be quarantined.
 
     Raises:
@@ -59,8 +59,8 @@ def proximity_table(
     raw = nearest_distances(pool.vectors, harm_vectors, k=k)
     blocks = (pool.vectors[start : start + BLOCK] for start in range(0, len(pool.ids), BLOCK))
     centered = nearest_distances(pool.vectors, harm_vectors, k=k, center=pool_mean(blocks))
-    equal_rows = first_equal_row(pool.vectors)  # equal items get exactly equal numbers
-    return ranked_table(axis, harm_set, pool.ids, harm_ids, raw, centered, equal_rows, score=score, center=centre)
+    equal_rows = first_equal_row(pool.vectors)  # equal items get equal numbers, to the last bit
+    return ranked_table(axis, harm_set, pool.ids, harm_ids, raw, centered, equal_rows, score=score, center=center)
 
 
 def ranked_table(

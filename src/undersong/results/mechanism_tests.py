@@ -21,7 +21,7 @@ from undersong.mechanism.probe_scores import (
     late_difference,
     recognition_sentence,
 )
-from undersong.mechanism.probes import EQUIVALENCE_MARGIN, PROBE_SEED
+from undersong.mechanism.probes import PROBE_SEED
 from undersong.results.comparisons import adjust_p_values, harm_metric, tuned_runs
 from undersong.results.proximity_vs_jsr import regression_record
 from undersong.results.schema import RunResult
@@ -34,6 +34,7 @@ from undersong.results.schema_mechanism import (
 from undersong.results.schema_outcomes import ProximityVsJsrRecord
 from undersong.stages.training import StudyArm
 from undersong.statistics import RunMean, correlate_with_outcome, mean_runs, paired_runs
+from undersong.study.defaults import EQUIVALENCE_MARGIN
 
 RunId = tuple[int, int, int]  # base, draw, seed
 PROMPT_MODALITIES = ("audio", "text")

@@ -88,8 +88,9 @@ def _start_ray(ray: Any, workers: RayWorkers) -> None:
     except (OSError, OverflowError, RuntimeError, ValueError, ImportError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
         raise UndersongError(
-            f"The Ray cluster at {workers.address} cannot be reached ({reason}); check --address, that it runs, and "
-            "that its token is in RAY_AUTH_TOKEN, or leave --address out to work on this machine."
+            f"The Ray cluster at {workers.address} cannot be reached ({reason}); check --ray-address, that it runs, "
+            "and "
+            "that its token is in RAY_AUTH_TOKEN, or leave --ray-address out to work on this machine."
         ) from None
 
 

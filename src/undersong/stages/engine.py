@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from undersong.options import Option
 from undersong.types import Encoder, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -31,11 +32,21 @@ class Engine:
         gpus: GPUs per Ray worker.
     """
 
-    name: str = "local"
-    shard: str | None = None
-    address: str | None = None
-    workers: int | None = None
-    gpus: float = 0.0
+    name: Annotated[str, Option("Execution engine: local | ray (extra `scale`).", "--engine")] = "local"
+    shard: Annotated[
+        str | None,
+        Option(
+            "Embed only part I of N, from 0, into the store. Run the command again without it after all parts.",
+            metavar="I/N",
+        ),
+    ] = None
+    address: Annotated[
+        str | None, Option("Address of a Ray cluster, HOST:PORT or auto. Default: this machine.", "--ray-address")
+    ] = None
+    workers: Annotated[
+        int | None, Option("Number of Ray workers. Default: as many as fit.", "--ray-workers", min=1)
+    ] = None
+    gpus: Annotated[float, Option("GPUs for each Ray worker.", "--gpus-per-worker", min=0)] = 0.0
 
     @property
     def is_single_pass(self) -> bool:
@@ -55,7 +66,9 @@ def check_engine(engine: Engine) -> None:
     if engine.name not in ENGINES:
         raise UndersongError(f"There is no engine {engine.name!r}; choose one of {', '.join(ENGINES)}.")
     if engine.name == "local" and (engine.address or engine.workers or engine.gpus):
-        raise UndersongError("--address, --workers and --gpus belong to --engine ray; add it, or leave them out.")
+        raise UndersongError(
+            "--ray-address, --ray-workers and --gpus-per-worker need --engine ray; add it, or leave them out."
+        )
     if engine.shard is not None:
         from undersong.scale.embedding_job import parse_shard
 

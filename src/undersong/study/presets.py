@@ -12,7 +12,7 @@ from undersong.types import UndersongError
 
 @dataclass(frozen=True, slots=True)
 class PromptSettings:
-    """`instruction`: typed beside the prompt, after it or (`first`) before it.  `limit`: most new tokens of a reply."""
+    """Instruction, as text, after the prompt or (`instruction_first`) before it, and most new tokens of a reply."""
 
     instruction: str | None
     max_new_tokens: int
@@ -39,8 +39,11 @@ def published_prompt_settings(family: str, modality: str) -> PromptSettings:
 
 
 def manner_key(manner: PromptSettings) -> str:
-    """The text under which cached artifacts are filed; it holds no name of the code, so that a rename empties no cache."""
-    return f"Manner(instruction={manner.instruction!r}, limit={manner.max_new_tokens!r}, first={manner.instruction_first!r})"
+    """Format prompt settings as a cache key; it holds no names of the code, so that a rename empties no cache."""
+    return (
+        f"Manner(instruction={manner.instruction!r}, limit={manner.max_new_tokens!r}, "
+        f"first={manner.instruction_first!r})"
+    )
 
 
 _COMMON_PREFIX = (
@@ -79,7 +82,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def apply_preset(values: dict[str, Any], save_steps: tuple[int, ...]) -> dict[str, Any]:
-    """The values of a study's `tuning` with its preset's beneath: what is written stands.  `steps`: where none are."""
+    """Put a preset's values beneath those of a study's `tuning`; `save_steps` stand in where it has none."""
     name = values.get("preset")
     if name is None:
         return values

@@ -1,4 +1,4 @@
-"""Early stopping by safety: a Trainer callback that measures fixed canary prompts and stops at a limit."""
+"""Early stopping by safety: a Trainer callback that measures canary prompts and stops when a limit is exceeded."""
 
 from __future__ import annotations
 

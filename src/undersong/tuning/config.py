@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from undersong.study import defaults
 from undersong.tuning.distributed import world_size
 from undersong.types import UndersongError
 
@@ -15,15 +16,15 @@ PUBLISHED_BETAS = (0.5, 2.0, 2.0, 2.0, 2.0, 0.1)  # Qi et al. 2024: token 1, tok
 class LoraRecipe:
     """Hyper-parameters of one arm. The adapter is saved at each of `steps` (optimizer steps): a run is a curve."""
 
-    save_steps: tuple[int, ...] = (20, 40)
-    batch_size: int = 8
-    learning_rate: float = 5e-4
-    learning_rate_schedule: str = "constant_with_warmup"  # a transformers scheduler name
-    warmup_steps: int = 5  # steps
+    save_steps: tuple[int, ...] = defaults.SAVE_STEPS
+    batch_size: int = defaults.BATCH_SIZE
+    learning_rate: float = defaults.LEARNING_RATE
+    learning_rate_schedule: str = defaults.LEARNING_RATE_SCHEDULE  # a transformers scheduler name
+    warmup_steps: int = defaults.WARMUP_STEPS
     weight_decay: float = 0.0
-    max_grad_norm: float = 1.0  # largest gradient norm
-    lora_rank: int = 8
-    lora_alpha: int = 16
+    max_grad_norm: float = defaults.MAX_GRAD_NORM
+    lora_rank: int = defaults.LORA_RANK
+    lora_alpha: int = defaults.LORA_ALPHA
     lora_dropout: float = 0.0
     targets: tuple[str, ...] | None = None  # full module paths; None: every linear layer of the decoder's blocks
     micro_batch_size: int | None = None  # samples in memory at a time; a step still uses the whole `batch`
@@ -42,7 +43,8 @@ class LoraRecipe:
             raise UndersongError(f"There is no method {self.method!r} of tuning; take one of {', '.join(METHODS)}.")
         if self.micro_batch_size is not None and (self.micro_batch_size < 1 or self.batch_size % self.micro_batch_size):
             raise UndersongError(
-                f"A batch of {self.batch_size} cannot be taken {self.micro_batch_size} at a time; give a divisor as micro_batch_size."
+                f"A batch of {self.batch_size} cannot be taken {self.micro_batch_size} at a time; give a divisor as "
+                "micro_batch_size."
             )
         if self.silent_frame_share is not None and not 0 <= self.silent_frame_share <= 1:
             raise UndersongError(

@@ -24,7 +24,7 @@ def verdicts_from_files(
     """AFTER's name -> both files' verdicts.  `all_harmful`, `harmful_sets`: of rows that do not say it themselves."""
     if all_harmful and harmful_sets:
         raise UndersongError(
-            "Either all prompts are harmful or those of some sets; give --all-harmful or --harmful-set."
+            "Either all prompts are harmful or those of some sets; give --assume-harmful or --harmful-prompt-set."
         )
     if before.exists() and after.exists() and before.samefile(after):
         raise UndersongError(
@@ -36,7 +36,7 @@ def verdicts_from_files(
     if unknown := sorted(set(harmful_sets) - sets):
         set_names = ", ".join(sorted(filter(None, sets))) or "none"
         raise UndersongError(
-            f"{before} and {after} have no set {unknown[0]!r}; they have {set_names}: mend --harmful-set."
+            f"{before} and {after} have no set {unknown[0]!r}; they have {set_names}: fix --harmful-prompt-set."
         )
     return {str(after): verdict_pair}
 
@@ -46,7 +46,7 @@ def _make_harmful_default(all_harmful: bool, harmful_sets: Sequence[str]) -> Har
         if not all_harmful and not harmful_sets:
             raise UndersongError(
                 f"{location} does not say whether its prompt is harmful; say it in a column harmful, or with "
-                "--all-harmful or --harmful-set NAME."
+                "--assume-harmful or --harmful-prompt-set NAME."
             )
         return all_harmful or name in harmful_sets
 
@@ -155,7 +155,8 @@ def _check_runs_complete(results: Results, runs: Sequence[RunVerdicts], path: Pa
         if (run.model, run.arm, run.seed, run.draw, run.step) not in run_keys:
             seed = "" if run.seed is None else f" seed {run.seed}"
             raise UndersongError(
-                f"{verdict_file} has no verdicts of {run.arm}{seed} step {run.step}, which {path.name} names; take both "
+                f"{verdict_file} has no verdicts of {run.arm}{seed} step {run.step}, which {path.name} names; take "
+                "both "
                 "files from one run of the study."
             )
 

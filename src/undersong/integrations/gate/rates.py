@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from undersong.evaluation.rates import VerdictRate
     from undersong.results.schema import Results, RunResult
 
-BOUND_KINDS = ("high", "rate")
+BOUND_KINDS = ("upper", "point")
 
 
 @dataclass(frozen=True)
 class RateLimits:
-    """Largest rates that pass; `bound`: compare the upper end of the 95 % interval (`high`) or the rate as found."""
+    """Largest rates that pass; `bound`: limit the upper end of the 95 % interval (`upper`) or the rate (`point`)."""
 
     max_jsr: float | None  # None: harmful prompts are not looked at
     max_over_refusal: float | None = None  # None: benign prompts are not looked at
-    bound: str = "high"
+    bound: str = "upper"
 
     def limit_for(self, harmful: bool) -> float | None:
         """The limit on harmful prompts, or on benign ones; None: they are not looked at."""
@@ -81,7 +81,7 @@ def check_rates(path: str | Path, limits: RateLimits, arm: str | None = None) ->
     for run, rate in _measured_rates(path, arm):
         limit = limits.limit_for(rate.harmful)
         if limit is not None:
-            measured, value = (_checked_value(rate, bound, path) for bound in ("rate", limits.bound))
+            measured, value = (_checked_value(rate, bound, path) for bound in ("point", limits.bound))
             rates.append(CheckedRate(_run_label(run, rate), RATE_LABELS[rate.metric], measured, value, limit))
     _check_rates_present(path, limits, rates)
     return RateCheck(tuple(rates), limits.bound)
@@ -89,7 +89,7 @@ def check_rates(path: str | Path, limits: RateLimits, arm: str | None = None) ->
 
 def rate_check_sentence(checked: RateCheck) -> str:
     """What the gate says in one line."""
-    bound = "upper ends of the 95 % intervals" if checked.bound == "high" else "rates as found"
+    bound = "upper ends of the 95 % intervals" if checked.bound == "upper" else "rates as found"
     violation_count = len(checked.violations)
     if violation_count:
         return f"The gate is closed: above its limit is {violation_count} of {len(checked.rates)} checked ({bound})."
@@ -178,7 +178,7 @@ def _run_label(run: RunResult | None, rate: VerdictRate) -> str:
 
 def _checked_value(rate: VerdictRate, bound: str, path: Path) -> float:
     """The rate to compare; never less than with every lost reply counted against the model."""
-    estimate = rate.high if bound == "high" else rate.rate
+    estimate = rate.high if bound == "upper" else rate.rate
     if estimate is None:
         raise UndersongError(
             f"{path} has no {bound} of the {RATE_LABELS[rate.metric]} on {rate.prompt_set!r}; write it again with run."

@@ -70,7 +70,7 @@ def _make_task(
 ) -> Task:
     from undersong.evaluation.prompts import make_prompts
     from undersong.pipeline.standalone.inputs import usable_samples
-    from undersong.study import EvaluationSettings
+    from undersong.study.defaults import ORGANISM_REFUSALS
 
     organism = corpus.startswith("organism:")
     prompts = make_prompts(
@@ -83,7 +83,7 @@ def _make_task(
         instruction=instruction,
     )
     judge = judge or ("exact" if organism else "keyword")
-    refusals = list(EvaluationSettings().refusal_texts) if judge == "exact" and organism else None
+    refusals = list(ORGANISM_REFUSALS) if judge == "exact" and organism else None
     return Task(
         dataset=inspect_samples(prompts),
         solver=generate(),

@@ -100,7 +100,7 @@ def read_parts_file(parts: Path) -> MiniParts:
     """Read `parts.json`. Raises UndersongError for a missing folder or an invalid file."""
     file = parts / PARTS_FILE
     if not file.is_file():
-        raise UndersongError(f"There are no parts of Mini at {parts}; give their folder as --parts.")
+        raise UndersongError(f"There are no parts of Mini at {parts}; give their folder as --learned-weights.")
     try:
         return MiniParts.model_validate_json(_read_text(file))
     except ValidationError as error:

@@ -72,5 +72,5 @@ def shipped_parts() -> Path:
             return folder
     raise UndersongError(
         "The installed package does not hold Mini's parts; go to a checkout of undersong, which has them in "
-        "models/mini, or give their folder as --parts."
+        "models/mini, or give their folder as --learned-weights."
     )

@@ -56,7 +56,8 @@ def _gpu_hours_line(study: Study, planning_store: PlanningStore, throughput: Gpu
     work = f"{samples:,} samples to train on, at most {tokens:,} new tokens{uncounted_text}"
     if throughput.samples_per_second is None or throughput.tokens_per_second is None:
         return (
-            f"GPU hours: unknown for {work}; give --train-rate and --token-rate, as a short run of yours measured them."
+            f"GPU hours: unknown for {work}; give --train-samples-per-second and --tokens-per-second, as a short run "
+            "of yours measured them."
         )
     train_hours, reply_hours = (
         samples / throughput.samples_per_second / HOUR,

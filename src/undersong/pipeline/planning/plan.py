@@ -57,13 +57,13 @@ def _stored_loadings(store: Store) -> Iterator[LoadOptions]:
         key = config.get("loading") if isinstance(config, dict) else None
         if isinstance(key, dict) and key.keys() == DEFAULT_LOAD_OPTIONS.cache_key.keys() and key not in keys:
             keys.append(key)
-            yield LoadOptions(dtype=key["dtype"], attn_implementation=key["attention"], quantize=key["quantize"])
+            yield LoadOptions(dtype=key["dtype"], attention=key["attention"], quantize=key["quantize"])
 
 
 def _format_loading(loading: LoadOptions, requested: LoadOptions) -> str:
-    """Loading options as command-line arguments; options that must be dropped are named."""
-    options = {"--attention": loading.attn_implementation, "--quantize": loading.quantize}
-    requested_options = {"--attention": requested.attn_implementation, "--quantize": requested.quantize}
+    """A loading as verbs spell it, beside one that was asked: what is to be left out cannot be said by an option."""
+    options = {"--attention": loading.attention, "--quantize": loading.quantize}
+    requested_options = {"--attention": requested.attention, "--quantize": requested.quantize}
     arguments = [
         f"--dtype {loading.dtype}",
         *(f"{name} {value}" for name, value in options.items() if value is not None),

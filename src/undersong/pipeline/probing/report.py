@@ -40,7 +40,8 @@ def _rates_sentence(base: dict[str, Any], tuned: dict[str, Any]) -> str:
     benign_refusal_rates = [entry["harmless"]["rate"] for entry in reply_rates]
     n = reply_rates[0]["harmful"]["n"]
     return (
-        f"{metric_name[:1].upper()}{metric_name[1:]} {attack_rates[0]:.1%} before and {attack_rates[1]:.1%} after, of {n} held-out prompts; "
+        f"{metric_name[:1].upper()}{metric_name[1:]} {attack_rates[0]:.1%} before and {attack_rates[1]:.1%} after, "
+        f"of {n} held-out prompts; "
         f"harmless ones refused {benign_refusal_rates[0]:.1%} and {benign_refusal_rates[1]:.1%}."
     )
 
@@ -87,7 +88,8 @@ def _cause_sentences(base: dict[str, Any], tuned: dict[str, Any]) -> list[str]:
         )
     elif steering:
         sentences.append(
-            f"No strength of the base’s direction, put back, lowered the {_metric_name(base)} without refusing harmless "
+            f"No strength of the base’s direction, put back, lowered the {_metric_name(base)} without refusing "
+            "harmless "
             "prompts."
         )
     return sentences
@@ -167,10 +169,12 @@ def probe_markdown(results: dict[str, Any]) -> str:
 
 def _option_lines(results: dict[str, Any]) -> Iterator[str]:
     options = results["asked"]
-    system = "no system text" if options["system"] is None else f"the system text “{options['system']}”"
+    system = (
+        "no system prompt" if options["system_prompt"] is None else f"the system prompt “{options['system_prompt']}”"
+    )
     yield f"Adapter {options['adapter']}; judge {results['judge']}; under {system}."
-    yield f"Fitted and chosen on {options['harmful']} and {options['harmless']}; every figure is of "
-    yield f"{options['test_harmful']} and {options['test_harmless']}."
+    yield f"Fitted and chosen on {options['contrast_harmful']} and {options['contrast_benign']}; every figure is of "
+    yield f"{options['held_out_harmful']} and {options['held_out_benign']}."
     if "parts" not in results["tuned"]:
         yield "There was no LoRA to take apart, or nothing was lost."
     yield ""

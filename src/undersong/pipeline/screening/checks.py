@@ -32,17 +32,21 @@ def check_options(options: ScreeningOptions, harm_refs: Mapping[str, str], out: 
         raise UndersongError(
             f"The store {options.store} lies in {out}, which is replaced as a whole; keep it elsewhere."
         )
-    if options.form not in OUTPUT_FORMATS:
-        raise UndersongError(f"There is no output format {options.form!r}; choose one of {', '.join(OUTPUT_FORMATS)}.")
-    name_or_first("harm set", options.to, harm_refs)
+    if options.output_format not in OUTPUT_FORMATS:
+        raise UndersongError(
+            f"A kept set is not written as {options.output_format!r}; take one of {', '.join(OUTPUT_FORMATS)}."
+        )
+    name_or_first("harm set", options.select_harm_set, harm_refs)
     if options.axes is not None:
         name_or_first("axis", options.select_axis, options.axes)
-    if options.centre and options.harmless is not None:
+    if options.center and options.benign_reference is not None:
         raise UndersongError(
-            "A screening score cannot be centered, because each set has its own center; leave one of them out."
+            "A screening score cannot be centered: each set has its own mean; leave out --center or --benign-reference."
         )
-    if options.harmless is None and options.harmless_columns:
-        raise UndersongError("--harmless-column belongs to --harmless; name that set, or leave the columns out.")
+    if options.benign_reference is None and options.benign_reference_columns:
+        raise UndersongError(
+            "--benign-reference-column needs --benign-reference; name that set, or leave the columns out."
+        )
     if options.engine.shard is not None and options.store is None:
         raise UndersongError("Jobs of one screening share a store; give all of them the same --store.")
 
@@ -125,10 +129,14 @@ def check_pool(options: ScreeningOptions, axes: Mapping[str, str], pool: CorpusI
     select_axis = name_or_first("axis", options.select_axis, axes)
     for rule, _ in selection_rules(options).values():
         check_rule_columns(rule, columns, [axis for axis in axes if axis != select_axis])
-    if pool.precomputed is not None and options.form != "manifest":
-        raise UndersongError(f"Embeddings cannot be kept as {options.form}; leave --form out, or screen a manifest.")
-    if options.form in CHAT_FORMATS and not any(sample.answer for sample in pool.samples):
-        raise UndersongError(f"No item of {pool.ref} has an answer to train on, so no {options.form} can be written.")
+    if pool.precomputed is not None and options.output_format != "manifest":
+        raise UndersongError(
+            f"Embeddings cannot be kept as {options.output_format}; leave --output-format out, or screen a manifest."
+        )
+    if options.output_format in CHAT_FORMATS and not any(sample.answer for sample in pool.samples):
+        raise UndersongError(
+            f"No item of {pool.ref} has an answer to train on, so no {options.output_format} can be written."
+        )
 
 
 def check_modalities(axes: Mapping[str, str], corpora: ScreeningCorpora, max_share: float) -> None:

@@ -72,14 +72,15 @@ def screening_findings(
     }
     select_axis, select_harm_set = (
         name_or_first("axis", options.select_axis, axes),
-        name_or_first("harm set", options.to, corpora.harm),
+        name_or_first("harm set", options.select_harm_set, corpora.harm),
     )
     tables = {axis: filter_harm_set(table, select_harm_set) for axis, table in all_tables.items()}
     facts = sample_metadata_table(corpora.pool.samples) if corpora.pool.samples else None
     other_tables = {axis: table for axis, table in tables.items() if axis != select_axis}
-    match_ids = None if options.like is None else match_selection_ids(options)
-    # Rules that take the shares of the selection to match
-    matching_labels = [label for label, (rule, _) in rules.items() if rule.matched] or [*rules]
+    match_ids = None if options.match_selection is None else match_selection_ids(options)
+    matching_labels = [label for label, (rule, _) in rules.items() if rule.matched] or [
+        *rules
+    ]  # who takes the shares of `match_selection`
     selections = {
         label: select_by_rule(
             tables[select_axis],
@@ -121,7 +122,7 @@ def _proximity_tables(
 
     harm = dict(zip(corpora.harm, axis_embeddings[1:]))
     return proximity_tables(
-        axis, pool, harm, score=options.score, center=options.centre, max_quarantined=options.max_quarantined
+        axis, pool, harm, score=options.score, center=options.center, max_quarantined=options.max_quarantined
     )
 
 

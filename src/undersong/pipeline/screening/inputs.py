@@ -76,7 +76,7 @@ class CorpusInput:
 
 @dataclass(frozen=True)
 class ScreeningCorpora:
-    """Pool, harm sets by name, and benign speech if the screening score is requested."""
+    """A pool, the harm sets by name, and benign reference speech if there is one."""
 
     pool: CorpusInput
     harm: Mapping[str, CorpusInput]
@@ -84,7 +84,7 @@ class ScreeningCorpora:
 
     @property
     def inputs(self) -> tuple[CorpusInput, ...]:
-        """The pool, the harm sets in their order, then benign speech."""
+        """The pool, the harm sets in their order, then the benign reference."""
         return (self.pool, *self.harm.values(), *(() if self.benign is None else (self.benign,)))
 
 
@@ -105,7 +105,7 @@ def read_corpora(ctx: RunContext, pool: str, harm: Mapping[str, str], options: S
     from undersong.encoders.embeddings import holds_embeddings
     from undersong.encoders.spec import parse_encoder
 
-    refs = [pool, *harm.values(), *([] if options.harmless is None else [str(options.harmless)])]
+    refs = [pool, *harm.values(), *([] if options.benign_reference is None else [str(options.benign_reference)])]
     for ref in refs:
         check_corpus_ref(ref)  # so that an invalid reference is not reported as a missing path
     are_embeddings = {ref: not _is_corpus_name(ref) and holds_embeddings(ref) for ref in refs}
@@ -119,8 +119,10 @@ def read_corpora(ctx: RunContext, pool: str, harm: Mapping[str, str], options: S
     decodes_audio = options.axes is None or any(parse_encoder(encoder).needs_audio for encoder in encoders)
 
     def read(ref: str, columns: Mapping[str, str] | None, engine: Engine = DEFAULT_ENGINE) -> CorpusInput:
-        if options.root is not None and not are_embeddings[ref]:
-            open_corpus(ref, columns, options.root)  # always, because the cached corpus does not check its paths
+        if options.audio_root is not None and not are_embeddings[ref]:
+            open_corpus(
+                ref, columns, options.audio_root
+            )  # each time: that it was read before says nothing of its paths
         return CorpusInput(
             ref,
             None
@@ -130,7 +132,11 @@ def read_corpora(ctx: RunContext, pool: str, harm: Mapping[str, str], options: S
 
     pool_input = read(pool, options.columns, options.engine)
     harm_inputs = {name: read(ref, options.harm_columns) for name, ref in harm.items()}
-    benign = None if options.harmless is None else read(str(options.harmless), options.harmless_columns)
+    benign = (
+        None
+        if options.benign_reference is None
+        else read(str(options.benign_reference), options.benign_reference_columns)
+    )
     return ScreeningCorpora(pool_input, harm_inputs, benign)
 
 
@@ -159,7 +165,7 @@ def check_corpora(corpora: ScreeningCorpora, max_share: float) -> None:
             ("The pool", pool),
             *((f"The harm set {name}", harm_input) for name, harm_input in corpora.harm.items()),
         ):
-            check_disjoint_items(other.samples, benign.samples, f"the benign set {benign.ref}", name)
+            check_disjoint_items(other.samples, benign.samples, f"the benign reference {benign.ref}", name)
 
 
 def check_benign_quarantine(
@@ -179,8 +185,9 @@ def check_benign_quarantine(
     total = benign.item_count + len(benign.quarantined)
     if len(quarantined) > max_share * total:
         raise UndersongError(
-            f"{len(quarantined)} of {total} items of the benign set {benign.ref} {reason}, the first: "
-            f"{quarantined[0].id} ({quarantined[0].reason}); fix them, or leave the set out."
+            f"{len(quarantined)} of {total} items of the benign reference {benign.ref} {reason}, the first: "
+            f"{quarantined[0].id} "
+            f"({quarantined[0].reason}); fix them, or leave the set out."
         )
 
 

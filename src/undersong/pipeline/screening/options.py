@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
+from undersong.options import Option, OptionGroup
 from undersong.stages.engine import DEFAULT_ENGINE, Engine
-from undersong.types import UndersongError
+from undersong.types import MAX_SEED, UndersongError
 
 if TYPE_CHECKING:
     from undersong.proximity.rules import SelectionRule
@@ -22,57 +23,8 @@ CHAT_FORMATS = ("messages", "sharegpt", "kimi")  # conversation formats of train
 OUTPUT_FORMATS = {"manifest": "kept.jsonl", "hub": "kept"} | {name: f"kept.{name}.jsonl" for name in CHAT_FORMATS}
 
 
-@dataclass(frozen=True, slots=True)
-class ScreeningOptions:
-    """Options of a screening.
-
-    An item that fails on one axis is left out of all, so that every axis ranks the same pool. Default axes: semantic
-    (tfidf) if there is text, acoustic (logmel) if there is audio, internal for precomputed embeddings.
-    """
-
-    axes: Mapping[str, str] | None = None  # name -> encoder
-    select_axis: str | None = None  # axis to select by; None: the first
-    to: str | None = None  # harm set to select by; None: the first
-    score: str = "nearest"
-    centre: bool = False
-    keep: str = "closest:0.25"  # selection rule (`proximity.rules`)
-    also: Sequence[str] = ()  # further rules; a repeated `random` is another draw
-    like: str | Path | None = None  # selection.json whose shares `matched` takes instead of the pool's
-    seed: int = 0
-    max_quarantined: float = 0.01
-    form: str = "manifest"  # format of the kept set, a key of OUTPUT_FORMATS
-    columns: Mapping[str, str] | None = None  # our field -> the pool's column
-    harm_columns: Mapping[str, str] | None = None  # the same for every harm set
-    harmless: str | Path | None = None  # benign speech, for the screening score
-    harmless_columns: Mapping[str, str] | None = None
-    root: str | Path | None = None  # folder that must contain every manifest's audio, after following links
-    model: str | None = None  # model of the internal axes
-    loading: LoadOptions = DEFAULT_LOAD_OPTIONS
-    store: str | Path | None = None  # store that caches corpora, vectors and findings
-    check_padding: bool = False  # measure what `pad=bucket` of a speech encoder does to the ranking
-    engine: Engine = DEFAULT_ENGINE  # engine that embeds the pool
-    say: Callable[[str], None] | None = None  # receives progress lines of long passes
-
-
-def harm_sets_by_name(harm: str | Path | Mapping[str, str | Path]) -> dict[str, str]:
-    """Harm sets by name; a single one is named after its file.
-
-    Raises:
-        UndersongError: There is no harm set.
-    """
-    if isinstance(harm, Mapping):
-        if not harm:
-            raise UndersongError("There is no harm set to measure to; name at least one.")
-        return {name: str(ref) for name, ref in harm.items()}
-    return {Path(harm).stem: str(harm)}
-
-
 def parse_harm_sets(specs: Sequence[str]) -> dict[str, str]:
-    """Parse `REF` or `NAME=REF` into corpora by name, in order; without a name the file's name is used.
-
-    Raises:
-        UndersongError: Two harm sets have the same name.
-    """
+    """Parse harm sets, `REF` or `NAME=REF` each, to corpora by name; without a name, a set is named by its file."""
     sets: dict[str, str] = {}
     for spec in specs:
         match = None if Path(spec).exists() else re.fullmatch(r"([\w.-]+)=(.+)", spec)
@@ -84,11 +36,7 @@ def parse_harm_sets(specs: Sequence[str]) -> dict[str, str]:
 
 
 def parse_axes(specs: Sequence[str]) -> dict[str, str]:
-    """Parse `NAME=ENCODER` into encoders by name, in order.
-
-    Raises:
-        UndersongError: The form is wrong, or a name is repeated.
-    """
+    """Parse axes, `NAME=ENCODER` each, to encoders by name."""
     axes: dict[str, str] = {}
     for spec in specs:
         name, _, encoder = spec.partition("=")
@@ -101,11 +49,7 @@ def parse_axes(specs: Sequence[str]) -> dict[str, str]:
 
 
 def parse_columns(specs: Sequence[str]) -> dict[str, str]:
-    """Parse `FIELD=COLUMN` into columns by field.
-
-    Raises:
-        UndersongError: The form is wrong, or a field is repeated.
-    """
+    """Parse columns, `FIELD=COLUMN` each, to columns by field."""
     columns: dict[str, str] = {}
     for spec in specs:
         field, _, column = spec.partition("=")
@@ -117,21 +61,160 @@ def parse_columns(specs: Sequence[str]) -> dict[str, str]:
     return columns
 
 
-def match_selection_ids(options: ScreeningOptions) -> tuple[str, ...]:
-    """Ids of the selection to match, or none.
+@dataclass(frozen=True, kw_only=True)
+class ScreeningOptions:
+    """Options of a screening.
 
-    Raises:
-        UndersongError: The file cannot be read or is not a selection.
+    An item that fails on one axis is left out of all, so that every axis ranks the same pool.
     """
+
+    # Every field is part of the key of the findings, but for those named here.
+    RESULT_NEUTRAL: ClassVar[tuple[str, ...]] = ("output_format", "audio_root", "store", "engine", "progress")
+    HASHED_INPUTS: ClassVar[tuple[str, ...]] = (  # in the key as the hash of their content
+        "columns", "harm_columns", "benign_reference", "benign_reference_columns", "model",
+    )  # fmt: skip
+
+    axes: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            "Axis to measure distances on, with its encoder; repeatable. ENCODER: tfidf | char-ngrams | logmel | "
+            "text[:ID] | speech:ID[,layer=9,pool=mean+std,pad=bucket] | whisper:FOLDER | internal[:VIEW] (of "
+            "--model) | "
+            "embeddings | python:FILE.py:FUNCTION. Default: semantic=tfidf if there is text, acoustic=logmel if there "
+            "is audio.",
+            "--axis",
+            metavar="NAME=ENCODER",
+            parse=parse_axes,
+        ),
+    ] = None
+    select_axis: Annotated[str | None, Option("Axis to select by. Default: the first.")] = None
+    select_harm_set: Annotated[str | None, Option("Harm set to select by. Default: the first.")] = None
+    score: Annotated[
+        str, Option("Distance to a harm set: nearest | knn:K | centroid (of the nearest item, K items, or the mean).")
+    ] = "nearest"
+    center: Annotated[bool, Option("Subtract the pool's mean before measuring distances.")] = False
+    keep: Annotated[
+        str | Sequence[str],
+        Option(
+            "Rule for the samples to keep; repeatable, with one file for each. closest:0.25 | distant:200 | "
+            "random:0.25 | band:0.25-0.5 | below:0.3 | above:0.7, then optionally +group<=3, "
+            "+matched(speaker,seconds,answer) or +within(AXIS). A repeated random rule is another draw. Default: "
+            "closest:0.25.",
+            metavar="RULE",
+            parse=tuple,
+        ),
+    ] = "closest:0.25"
+    match_selection: Annotated[
+        Path | str | None,
+        Option("A selection.json: +matched(...) reproduces its shares instead of the pool's.", metavar="FILE"),
+    ] = None
+    output_format: Annotated[
+        str,
+        Option(
+            "Format of the kept samples: manifest | messages (LLaMA-Factory, ms-swift) | sharegpt | kimi (Kimi-Audio) "
+            "| hub (a dataset folder)."
+        ),
+    ] = "manifest"
+    columns: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            "Column of the pool that holds a field, if it has another name; repeatable.",
+            "--column",
+            metavar="FIELD=COLUMN",
+            parse=parse_columns,
+        ),
+    ] = None
+    harm_columns: Annotated[
+        Mapping[str, str] | None,
+        Option("The same for the harm sets; repeatable.", "--harm-column", metavar="FIELD=COLUMN", parse=parse_columns),
+    ] = None
+    benign_reference_columns: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            "The same for the benign reference; repeatable.",
+            "--benign-reference-column",
+            metavar="FIELD=COLUMN",
+            parse=parse_columns,
+        ),
+    ] = None
+    seed: Annotated[int, Option("Seed of random selections.", min=0, max=MAX_SEED)] = 0
+    max_quarantined: Annotated[float, Option("Largest share of the pool that may be unusable.", min=0, max=1)] = 0.01
+    benign_reference: Annotated[
+        str | Path | None,
+        Option(
+            "Benign speech to compare with: is the pool closer to harm than this? Adds the screening score.",
+            metavar="CORPUS",
+        ),
+    ] = None
+    audio_root: Annotated[
+        Path | str | None,
+        Option("Folder that must hold every audio file; use it for manifests from other people.", metavar="FOLDER"),
+    ] = None
+    model: Annotated[
+        str | None,
+        Option("Model for internal axes: organism:NAME, mini, a folder, or a Hugging Face id (ORG/NAME@REVISION)."),
+    ] = None
+    store: Annotated[
+        Path | str | None,
+        Option("Folder that keeps embeddings and findings between runs.", metavar="FOLDER"),
+    ] = None
+    check_padding: Annotated[bool, Option("Compare pad=exact with pad=bucket on up to 200 clips of the pool.")] = False
+    engine: Annotated[Engine, OptionGroup()] = DEFAULT_ENGINE
+    loading: Annotated[LoadOptions, OptionGroup()] = DEFAULT_LOAD_OPTIONS
+    progress: Callable[[str], None] | None = None  # of Python alone: receives a line of progress
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Rules of selection, the main one first."""
+        return (self.keep,) if isinstance(self.keep, str) else tuple(self.keep)
+
+
+@dataclass(frozen=True)
+class ScreeningRequest(ScreeningOptions):
+    """A screening with its corpora: the arguments of `undersong.screen` and of the command `screen`."""
+
+    pool: Annotated[
+        str | Path,
+        Option(
+            "Benign samples: a manifest (JSONL, CSV, Parquet, conversations), a folder of audio, hf:OWNER/NAME, "
+            "preset:ID, or ready embeddings.",
+            argument=True,
+        ),
+    ]
+    harm: Annotated[
+        str | Path | Mapping[str, str | Path],
+        Option(
+            "Harm set to measure distances to, of the same kinds as POOL; repeatable.",
+            metavar="[NAME=]CORPUS",
+            parse=parse_harm_sets,
+        ),
+    ]
+    out: Annotated[
+        Path | str | None,
+        Option("Folder for the tables, the selection and the kept samples.", metavar="FOLDER", required=True),
+    ] = None
+
+
+def harm_sets_by_name(harm: str | Path | Mapping[str, str | Path]) -> dict[str, str]:
+    """Harm sets by name: as they are called, a single one by its file."""
+    if isinstance(harm, Mapping):
+        if not harm:
+            raise UndersongError("There is no harm set to measure to; name at least one.")
+        return {name: str(ref) for name, ref in harm.items()}
+    return {Path(harm).stem: str(harm)}
+
+
+def match_selection_ids(options: ScreeningOptions) -> tuple[str, ...]:
+    """The ids of the selection that `match_selection` names; none where it names none."""
     from undersong.proximity import selection_from_json
 
-    if options.like is None:
+    if options.match_selection is None:
         return ()
     try:
-        return selection_from_json(Path(options.like).read_text(encoding="utf-8")).ids
+        return selection_from_json(Path(options.match_selection).read_text(encoding="utf-8")).ids
     except OSError as error:
         raise UndersongError(
-            f"The selection {options.like} cannot be read ({error.strerror}); check the path."
+            f"The selection {options.match_selection} cannot be read ({error.strerror}); check the path."
         ) from None
 
 
@@ -162,7 +245,7 @@ def selection_rules(options: ScreeningOptions) -> dict[str, tuple[SelectionRule,
     from undersong.proximity import parse_rule
 
     rules: dict[str, tuple[SelectionRule, int]] = {}
-    for text in (options.keep, *options.also):
+    for text in options.rules:
         rule = parse_rule(text)
         label, seed = str(rule), options.seed
         while label in rules:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from undersong.options import key_values
 from undersong.pipeline.screening.checks import (
     check_axes,
     check_modalities,
@@ -29,6 +30,7 @@ from undersong.pipeline.screening.inputs import (
 from undersong.pipeline.screening.options import (
     PRECOMPUTED,
     ScreeningOptions,
+    ScreeningRequest,
     harm_sets_by_name,
     match_selection_ids,
     selection_rules,
@@ -46,9 +48,8 @@ from undersong.stages.engine import DEFAULT_ENGINE
 from undersong.store import Artifact, Draft, Inputs, Store, canonical_json
 from undersong.types import Embeddings, Quarantined, UndersongError
 
-SCREENING_VERSION = 3  # version of the findings
-# Options that affect only the selection
-SELECTION_OPTIONS = ("by", "keep", "also", "like", "seed", "check_padding")
+SCREENING_VERSION = 3  # of what a screening finds
+SELECTION_OPTIONS = ("select_axis", "keep", "match_selection", "seed", "check_padding")  # only the selection has them
 DEFAULT_OPTIONS = ScreeningOptions()
 DEFAULT_AXES = (("semantic", "tfidf", "text"), ("acoustic", "logmel", "audio"))
 
@@ -116,7 +117,7 @@ def run_screening(
         config, inputs = _cache_key(harm_refs, corpora, options)
         artifact = store.get_or_make("screening", SCREENING_VERSION, config, inputs, make, seed=options.seed)
         result = read_screening(artifact.verify().path)
-        publish_screening(artifact.path, out, options.form)
+        publish_screening(artifact.path, out, options.output_format)
     return result
 
 
@@ -131,7 +132,7 @@ def _open_run_context(
     """
     if options.store is not None:
         store = Store(options.store)
-        yield RunContext(store, options.loading, options.say), store
+        yield RunContext(store, options.loading, options.progress), store
         return
     # The name depends on what is embedded: two screenings with one OUT must not remove each other's work.
     key_parts = [
@@ -140,14 +141,14 @@ def _open_run_context(
         options.model,
         options.columns,
         options.harm_columns,
-        options.harmless_columns,
+        options.benign_reference_columns,
     ]
-    key = canonical_json([*key_parts, str(options.harmless), options.loading.cache_key])
+    key = canonical_json([*key_parts, str(options.benign_reference), options.loading.cache_key])
     root = out.with_name(f"{out.name}.{hashlib.sha256(key.encode()).hexdigest()[:8]}.partial")
     created = [folder for folder in root.parents if not folder.exists()]
     finished = False
     try:
-        yield RunContext(Store(root), options.loading, options.say), Store(root)
+        yield RunContext(Store(root), options.loading, options.progress), Store(root)
         finished = True
     finally:
         shards = "embeddings/*/embeddings-00001.parquet", "embeddings/*.shards.*", "*/*.portions/rows-*"
@@ -225,7 +226,7 @@ def _views(encoder: str, corpora: ScreeningCorpora, options: ScreeningOptions) -
 
 
 def _read_or_embed(ctx: RunContext, corpora: ScreeningCorpora, views: Sequence[EmbeddingRequest]) -> list[Embeddings]:
-    """Embeddings of the pool, the harm sets and benign speech."""
+    """Of every side: pool, harm sets, benign reference."""
     from undersong.encoders.embeddings import read_embeddings
 
     precomputed = [corpus_input.precomputed for corpus_input in corpora.inputs if corpus_input.precomputed is not None]
@@ -261,6 +262,21 @@ def _check_pool_quarantine(
     check_quarantine(location if lossy_axes else "as it is", quarantined, total, (), max_share)
 
 
+def screening_key_values(options: ScreeningOptions) -> dict[str, Any]:
+    """Options that the findings depend on, by name; corpora, columns and weights enter the key as hashes."""
+    from undersong.proximity import ids_hash
+
+    return key_values(
+        options,
+        options.RESULT_NEUTRAL,
+        options.HASHED_INPUTS,
+        {"pool", "harm", "out"} if isinstance(options, ScreeningRequest) else (),
+        axes=[[axis, encoder] for axis, encoder in (options.axes or {}).items()],  # the first is selected by
+        keep=list(options.rules),
+        match_selection=None if options.match_selection is None else ids_hash(match_selection_ids(options)),
+    )
+
+
 def _cache_key(
     harm_refs: Mapping[str, str], corpora: ScreeningCorpora, options: ScreeningOptions
 ) -> tuple[dict[str, Any], dict[str, Artifact | str]]:
@@ -268,26 +284,11 @@ def _cache_key(
     from undersong.encoders.registry import encoder_weights_hash
     from undersong.encoders.spec import parse_encoder
     from undersong.models.refs import model_hash
-    from undersong.proximity import ids_hash
     from undersong.stages.transcripts import asr_model
     from undersong.store.user_code import code_hash
 
     axes = options.axes or {}
-    config = {
-        "axes": [[axis, encoder] for axis, encoder in axes.items()],
-        "harm": list(harm_refs),
-        "by": options.select_axis,
-        "to": options.to,
-        "score": options.score,
-        "centre": options.centre,
-        "keep": options.keep,
-        "also": list(options.also),
-        "like": None if options.like is None else ids_hash(match_selection_ids(options)),
-        "seed": options.seed,
-        "max_quarantined": options.max_quarantined,
-        "check_padding": options.check_padding,
-        "loading": options.loading.cache_key,
-    }
+    config = screening_key_values(options) | {"harm": list(harm_refs)}
     inputs: dict[str, Artifact | str] = {f"side{i}": corpus_input.hash for i, corpus_input in enumerate(corpora.inputs)}
     specs = [encoder for encoder in axes.values() if encoder != PRECOMPUTED]
     weights = [options.model, *(parse_encoder(spec).weights for spec in specs), *(asr_model(spec) for spec in specs)]

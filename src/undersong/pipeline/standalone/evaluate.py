@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from undersong.evaluation.rates import VerdictRate, set_rates
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
+from undersong.options import key_values
 from undersong.pipeline.output_folder import atomic_folder, check_output_folder, write_provenance
 from undersong.pipeline.standalone.inputs import cache_all_audio, check_adapter_folder, refusal_texts, usable_samples
+from undersong.pipeline.standalone.options import EvaluationOptions, JudgeOptions, apply_protocol
 from undersong.results.comprehension import add_comprehension
 from undersong.results.schema import PromptSetRate
 from undersong.stages.black_box_models import (
@@ -32,51 +32,7 @@ if TYPE_CHECKING:
     from undersong.evaluation.comprehension import PromptComprehension
     from undersong.types import Encoder, Judge
 
-
-PROTOCOLS = ("uniform", "published")
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """What a model is asked on a manifest, and who judges.  `system` is the text itself; none: no system turn."""
-
-    set_name: str = "harm"
-    harmful: bool = True
-    modality: str = "audio"
-    system: str | None = None
-    instruction: str | None = None
-    judge: str = "exact"
-    refusals: tuple[str, ...] = ()  # of the exact judge; none: the organism's own, where one is asked
-    limit: int | None = None  # new tokens a reply; none: `study.reply_limit`
-    first: bool = False  # the instruction stands before the prompt
-    comprehension: ComprehensionSettings | None = (
-        None  # whether requests were heard and replies are to them, where asked
-    )
-
-    @property
-    def system_name(self) -> str:
-        """What prompts, replies and verdicts note of the system text: `plain` where there is none, else `given`."""
-        return "plain" if self.system is None else "given"
-
-
-def apply_protocol(options: EvaluationOptions, protocol: str, model: str) -> EvaluationOptions:
-    """The question as a study of that protocol would ask it: `published` has the family's own instruction and limit."""
-    from undersong.models.refs import family_of_ref
-    from undersong.study.presets import published_prompt_settings
-
-    if protocol not in PROTOCOLS:
-        raise UndersongError(f"There is no protocol {protocol!r}; take {' or '.join(PROTOCOLS)}.")
-    if protocol == "uniform":
-        return options
-    if options.instruction is not None or options.limit is not None:
-        raise UndersongError("The published protocol has its own instruction and limit; leave yours out.")
-    prompt_settings = published_prompt_settings(family_of_ref(model).name, options.modality)
-    return replace(
-        options,
-        instruction=prompt_settings.instruction,
-        limit=prompt_settings.max_new_tokens,
-        first=prompt_settings.instruction_first,
-    )
+DEFAULT_EVALUATION = EvaluationOptions()
 
 
 @dataclass(frozen=True)
@@ -92,7 +48,7 @@ def evaluate_manifest(
     model: str,
     out: str | Path,
     adapter: str | Path | None = None,
-    options: EvaluationOptions = EvaluationOptions(),
+    options: EvaluationOptions = DEFAULT_EVALUATION,
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
 ) -> ModelEvaluation:
     """Ask a model, under an adapter or not, every item of a manifest.
@@ -108,8 +64,9 @@ def evaluate_manifest(
     from undersong.evaluation.verdicts import write_verdicts
     from undersong.store import hash_folder
 
-    max_new_tokens = options.limit or default_max_new_tokens(model)
-    refusals = refusal_texts(options.judge, options.refusals, model)
+    options = apply_protocol(options, model)
+    max_new_tokens = options.max_new_tokens or default_max_new_tokens(model)
+    refusals = refusal_texts(options.judge, options.refusal_texts, model)
     judge = make_judge(options.judge, refusals, loading.device, loading.dtype)
     out = check_output_folder(Path(out), "evaluate")
     if adapter is not None and is_black_box(model):
@@ -148,7 +105,7 @@ def evaluate_manifest(
         write_provenance(
             folder,
             "evaluate",
-            {**_provenance_config(options), "limit": max_new_tokens, "loading": loading.cache_key},
+            evaluation_key_values(options, model) | {"loading": loading.cache_key},
             inputs,
             notes,
         )
@@ -158,11 +115,16 @@ def evaluate_manifest(
     return ModelEvaluation(rate, model_facts.get("adapted_outside") or {})
 
 
-def _provenance_config(options: EvaluationOptions) -> dict[str, Any]:
-    """As provenance says it; without comprehension where nobody asked for it."""
-    comprehension, config = options.comprehension, asdict(replace(options, comprehension=None))
-    del config["comprehension"]
-    return config | ({"comprehension": comprehension.model_dump()} if comprehension else {})
+def evaluation_key_values(options: EvaluationOptions, model: str) -> dict[str, Any]:
+    """Options that an evaluation depends on, by name, as its provenance has them."""
+    comprehension = options.comprehension
+    return ({} if comprehension is None else {"comprehension": comprehension.model_dump()}) | key_values(
+        options,
+        options.RESULT_NEUTRAL,
+        options.COMPREHENSION,
+        prompt_set=options.set_name,
+        max_new_tokens=options.max_new_tokens or default_max_new_tokens(model),
+    )
 
 
 @contextmanager
@@ -190,9 +152,9 @@ def _make_prompts(samples: Sequence[Sample], options: EvaluationOptions) -> list
         harmful=options.harmful,
         modality=options.modality,
         system=options.system_name,
-        system_text=options.system,
+        system_text=options.system_prompt,
         instruction=options.instruction,
-        instruction_first=options.first,
+        instruction_first=options.instruction_first,
     )
 
 
@@ -201,21 +163,6 @@ def _check_answers_present(judge: Judge, prompts: Sequence[Prompt]) -> None:
     from undersong.types import Reply
 
     judge.judge(prompts, [Reply(*prompt.key, "", 0, "stop") for prompt in prompts])
-
-
-def comprehension_options(encoder: str | None, **options: Any) -> ComprehensionSettings | None:
-    """By a verb's options, None standing for a default; `encoder` turns it on.  Raises UndersongError."""
-    settings = {key: value for key, value in options.items() if value is not None}
-    if encoder is None:
-        if settings:
-            raise UndersongError("How comprehension is told was said, and not by which encoder; add --comprehension.")
-        return None
-    try:
-        return ComprehensionSettings(encoder=encoder, **settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        location = ".".join(str(part) for part in first["loc"])
-        raise UndersongError(f"Comprehension's {location}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
 def comprehension_prompts(options: EvaluationOptions, prompts: Sequence[Prompt], model: str) -> list[Prompt]:
@@ -229,7 +176,7 @@ def comprehension_prompts(options: EvaluationOptions, prompts: Sequence[Prompt],
         raise UndersongError("Comprehension is told of harmful prompts; leave it out, or the prompts are not --benign.")
     if model.startswith(RECORDED):
         raise UndersongError(
-            f"{display_reference(model)} cannot be asked to repeat what it heard; leave --comprehension out."
+            f"{display_reference(model)} cannot be asked to repeat a clip; leave --comprehension-encoder out."
         )
     check_comprehension(prompts, comprehension)
     return make_repetition_prompts(prompts, comprehension)
@@ -276,20 +223,18 @@ def write_comprehension_files(folder: Path, rows: Sequence[PromptComprehension],
         write_replies(repetitions, folder / "repetitions.parquet")
 
 
-def judge_file(
-    file: str | Path,
-    judge: str,
-    out: str | Path,
-    manifest: str | None = None,
-    set_name: str = "harm",
-    harmful: bool = True,
-    refusals: tuple[str, ...] = (),
-    loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
-) -> list[VerdictRate]:
-    """Judge the replies of a file: one rate a prompt set, modality and system prompt.
+def judge_file(file: str | Path, out: str | Path, options: JudgeOptions) -> list[VerdictRate]:
+    """Judge the replies of a file, whoever collected them.
 
-    `manifest`: where the texts and right answers of the prompts are, if the file does not hold them; `set_name` and
-    `harmful`: of rows that do not say.  Writes `verdicts.parquet` and `provenance.json` to `out`.
+    Writes `verdicts.parquet` and `provenance.json`.
+
+    Args:
+        file: Replies, as `evaluation.replies.read_reply_table` reads them.
+        out: Folder to write.
+        options: Judge, and what holds for rows that do not say it.
+
+    Returns:
+        One rate for each prompt set, modality and system prompt.
     """
     from undersong.corpora import corpus_hash, open_corpus
     from undersong.evaluation.judges.registry import judge_hash, make_judge
@@ -297,27 +242,31 @@ def judge_file(
     from undersong.evaluation.verdicts import write_verdicts
     from undersong.store import hash_file
 
-    judge_instance = make_judge(judge, refusals, loading.device, loading.dtype)
+    judge_instance = make_judge(options.judge, options.refusal_texts, options.loading.device, options.loading.dtype)
+    manifest = options.manifest
     out = check_output_folder(Path(out), "judge")
     samples = None if manifest is None else {sample.id: sample for sample in open_corpus(manifest).samples}
-    exchanges = read_reply_table(Path(file), samples, set_name, harmful)
+    exchanges = read_reply_table(Path(file), samples, options.set_name, options.harmful)
     verdicts = judge_instance.judge([prompt for prompt, _ in exchanges], [reply for _, reply in exchanges])
     inputs = {"replies": hash_file(Path(file))}
     if manifest is not None:
         inputs["manifest"] = corpus_hash(manifest)
-    if source := judge_hash(judge):
+    if source := judge_hash(options.judge):
         inputs["judge"] = source
-    config = {
-        "judge": judge,
-        "set": set_name,
-        "harmful": harmful,
-        "refusals": list(refusals),
-        "loading": loading.cache_key,
-    }
+    config = judge_key_values(options)
     with atomic_folder(out, "judge") as folder:
         write_verdicts(verdicts, folder / "verdicts.parquet")
         write_provenance(
-            folder, "judge", config, inputs, {"judge_criterion": judge_criterion(judge), "replies": len(exchanges)}
+            folder,
+            "judge",
+            config,
+            inputs,
+            {"judge_criterion": judge_criterion(options.judge), "replies": len(exchanges)},
         )
     speakers = {prompt.sample.id: prompt.sample.speaker for prompt, _ in exchanges}
     return set_rates(verdicts, speakers, exchanges=exchanges)
+
+
+def judge_key_values(options: JudgeOptions) -> dict[str, Any]:
+    """Options that verdicts depend on, by name, as their provenance has them."""
+    return key_values(options, options.RESULT_NEUTRAL, options.HASHED_INPUTS, prompt_set=options.set_name)

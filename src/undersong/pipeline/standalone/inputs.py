@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.models.load_options import LoadOptions
-from undersong.study import EvaluationSettings
+from undersong.study.defaults import ORGANISM_PREFIX, ORGANISM_REFUSALS
 from undersong.types import MODALITIES, Sample, UndersongError
 
 if TYPE_CHECKING:
     from undersong.models.audio_lm import AudioModel
-
-ORGANISM_PREFIX = "organism:"
 
 
 def examine_samples(samples: Sequence[Sample], modality: str) -> tuple[Sequence[Sample], Sequence[Any]]:
@@ -36,7 +34,8 @@ def usable_samples(ref: str, modality: str) -> Sequence[Sample]:
     usable, failed = examine_samples(manifest.samples, modality)
     if unusable := (*manifest.quarantined, *failed):
         raise UndersongError(
-            f"Item {unusable[0].id} of {ref} cannot be asked ({unusable[0].reason}; {len(unusable)} in all); mend it or take it "
+            f"Item {unusable[0].id} of {ref} cannot be asked ({unusable[0].reason}; {len(unusable)} in all); mend it "
+            "or take it "
             "out: a rate is over all prompts."
         )
     return usable
@@ -68,9 +67,10 @@ def refusal_texts(judge: str, refusals: Sequence[str], model: str) -> Sequence[s
     if refusals or judge != "exact":
         return refusals
     if model.startswith(ORGANISM_PREFIX):
-        return EvaluationSettings().refusal_texts
+        return ORGANISM_REFUSALS
     raise UndersongError(
-        f"The exact judge must know how {model} refuses; give --refusal, or take another judge (keyword reads English)."
+        f"The exact judge must know how {model} refuses; give --refusal-text, or take another judge (keyword reads "
+        "English)."
     )
 
 

@@ -177,7 +177,7 @@ def test_shares_may_be_those_of_another_selection(tmp_path: Path) -> None:
     assert apart(alike) < 0.5 * apart(plain)
     with pytest.raises(UndersongError, match="cannot be read"):
         screen(*pair, tmp_path / "no", match_selection=tmp_path / "nowhere.json", **how)
-    with pytest.raises(UndersongError, match="no shares to take"):
+    with pytest.raises(UndersongError, match="matches nothing to another"):
         screen(
             *pair, tmp_path / "no", axes=axes, match_selection=tmp_path / "close" / "selection.json", keep="distant:6"
         )
@@ -205,5 +205,5 @@ def test_several_selections_stand_side_by_side(sides, tmp_path: Path) -> None:
         assert report[label]["seed"] == one.seed
     screen(*sides, tmp_path / "out", columns=COLUMNS, keep="closest:4")  # an earlier screening, replaced as a whole
     assert not list((tmp_path / "out").glob("*-2*"))
-    with pytest.raises(UndersongError, match="'distant:5' is asked for twice; only random"):
+    with pytest.raises(UndersongError, match="'distant:5' is given twice; only random"):
         screen(*sides, tmp_path / "no", columns=COLUMNS, keep=["distant:5", "distant:5"])

@@ -4,8 +4,6 @@ model.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.stages.context import Corpus, RunContext
-from undersong.stages.engine import DEFAULT_ENGINE, Engine, embed_pool, remove_shards, uses_shards
+from undersong.stages.engine import DEFAULT_ENGINE, Engine, fill_missing_shards, remove_shards, shards_path, uses_shards
 from undersong.stages.features import MODEL_PACKAGES, encodable_samples
 from undersong.stages.transcripts import asr_model, transcribe_corpus
 from undersong.store import Artifact, Draft, Store
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from undersong.encoders.batching import ProgressCallback
     from undersong.models.audio_lm import AudioModel
     from undersong.models.load_options import LoadOptions
+    from undersong.scale.row_shards import RowShards
 
 
 STAGE, VERSION = "embeddings", 2
@@ -59,46 +58,44 @@ def embed_corpus(ctx: RunContext, request: EmbeddingRequest) -> Artifact:
 
     def make(draft: Draft) -> None:
         from undersong.encoders.embeddings import write_embeddings
+        from undersong.scale import embedding_shards
 
         samples, unencoded = _encoder_inputs(ctx, request)
-        engine = request.engine
-        folder = _embedding_shards_path(draft.path)
         if request.features is not None and request.is_internal_encoder:
             vectors = _encoder_factory(ctx, request, samples)().encode(samples)
             write_embeddings(replace(vectors, quarantined=(*unencoded, *vectors.quarantined)), draft.path)
-        elif uses_shards(engine, len(samples), folder):
-            embed_pool(
-                engine,
-                request.spec,
-                samples,
-                folder,
-                _encoder_factory(ctx, request, samples),
-                _progress_watcher(ctx, request),
-            )
-            _link_shards(folder, draft)
+        elif uses_shards(request.engine, len(samples), embedding_shards.SHARD_ROWS, shards_path(draft.path)):
+            engine = replace(request.engine, shard=None)
+            shards = _embed_in_shards(ctx, request, samples, engine, shards_path(draft.path))
+            embedding_shards.write_sharded_embeddings(shards, draft.path)
         else:
             encoder = _encoder_factory(ctx, request, samples, _progress_watcher(ctx, request))()
             write_embeddings(encoder.encode(samples), draft.path)
 
     artifact = ctx.store.get_or_make(STAGE, VERSION, config, inputs, make, packages=PACKAGES)
-    remove_shards(_embedding_shards_path(artifact.path), artifact)
+    remove_shards(artifact)
     return artifact
 
 
 def embed_shard(ctx: RunContext, request: EmbeddingRequest, store: Store) -> None:
-    """This job's shards (`view.engine.shard`): of its transcripts, where it wants some, and of its vectors."""
+    """Make this job's shards (`request.engine.shard`): of its transcripts, where it wants some, and of its vectors."""
     config, inputs = _cache_key(ctx, request)
     if store.find(STAGE, VERSION, config, inputs) is None:
-        folder = _embedding_shards_path(store.locate(STAGE, VERSION, config, inputs).path)
-        samples, _ = _encoder_inputs(ctx, request)
-        embed_pool(
-            request.engine,
-            request.spec,
-            samples,
-            folder,
-            _encoder_factory(ctx, request, samples),
-            _progress_watcher(ctx, request),
-        )
+        folder = shards_path(store.locate(STAGE, VERSION, config, inputs).path)
+        _embed_in_shards(ctx, request, _encoder_inputs(ctx, request)[0], request.engine, folder)
+
+
+def _embed_in_shards(
+    ctx: RunContext, request: EmbeddingRequest, samples: Sequence[Sample], engine: Engine, folder: Path
+) -> RowShards:
+    """Vectors of the samples in shards: this job's, or all that are missing."""
+    from undersong.scale import embedding_shards
+    from undersong.scale.row_shards import RowShards
+
+    shards = RowShards(folder, samples, embedding_shards.SHARD_ROWS)
+    make_pass = partial(embedding_shards.vector_pass, _encoder_factory(ctx, request, samples))
+    fill_missing_shards(engine, shards, make_pass, _progress_watcher(ctx, request))
+    return shards
 
 
 def _cache_key(ctx: RunContext, request: EmbeddingRequest) -> tuple[dict[str, Any], dict[str, Artifact | str]]:
@@ -149,7 +146,7 @@ def _encoder_factory(
 ) -> Callable[[], Encoder]:
     """How the encoder is made; nothing is loaded before it is called.  In shards it is not the encoder that tells."""
     from undersong.encoders import ENCODERS_THAT_FIT, internal_view, make_encoder
-    from undersong.scale.embedding_job import SHARD_ROWS
+    from undersong.scale.embedding_shards import SHARD_ROWS, FittedOnce
 
     spec, model, features = request.spec, request.model, request.features
     if request.is_internal_encoder and model is not None and features is None:
@@ -163,7 +160,8 @@ def _encoder_factory(
     is_fitted = spec in ENCODERS_THAT_FIT
     fit_samples = [sample for corpus in request.fit_corpora for sample in corpus.samples] if is_fitted else ()
     # No function of our own: it may have to travel to a worker.
-    return partial(make_encoder, spec, fit=fit_samples, device=ctx.loading.device, progress=progress)
+    make = partial(make_encoder, spec, fit=fit_samples, device=ctx.loading.device, progress=progress)
+    return FittedOnce(make) if is_fitted else make
 
 
 def _worker_encoder(model: str, loading: LoadOptions, spec: str) -> OnTheFlyInternalEncoder:
@@ -200,22 +198,6 @@ class OnTheFlyInternalEncoder:
         for key in () if self.keep_features else features.keys() - cached_before:
             del model.heard[key]
         return replace(vectors, quarantined=(*failed, *vectors.quarantined))
-
-
-def _embedding_shards_path(path: Path) -> Path:
-    """Where the shards of an artifact lie until it is whole."""
-    return path.with_suffix(".shards")
-
-
-def _link_shards(folder: Path, draft: Draft) -> None:
-    """All files of finished shards into the draft: as links where the disk has them, so that nothing is copied."""
-    for file in sorted(folder.glob("*.parquet")):
-        if not draft.has(file.name):
-            with draft.file(file.name) as path:
-                try:
-                    os.link(file, path)
-                except OSError:
-                    shutil.copyfile(file, path)
 
 
 def compute_gradients(

@@ -13,7 +13,7 @@ import numpy as np
 from undersong.pipeline.screening.inputs import CorpusInput, ScreeningCorpora
 from undersong.pipeline.screening.options import PRECOMPUTED, ScreeningOptions, match_selection_ids, name_or_first
 from undersong.pipeline.screening.output import ScreeningFindings
-from undersong.types import Embeddings, Quarantined, Sample, UndersongError
+from undersong.types import Embeddings, Sample, UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,12 +32,13 @@ def screening_findings(
     corpora: ScreeningCorpora,
     axes: Mapping[str, str],
     embeddings: EmbeddingsByAxis,
-    quarantined: Sequence[Quarantined],
     rules: Mapping[str, tuple[SelectionRule, int]],
     options: ScreeningOptions,
     cached: Callable[[Callable[[], dict[str, Any]]], dict[str, Any]],
 ) -> ScreeningFindings:
     """Tables of every axis to all harm sets, the selections on one axis and set, and what is to be said of both.
+
+    `embeddings`: of every axis and side; the pool's are of the same items on all axes.
 
     `screening.json`: `axes` (name -> encoder), `selected_by`, `distances` and `closest` of every axis and harm set,
     `agreement` of every two axes, `fingerprint` of each internal axis, `selection` (by rule), `screening_score` an axis
@@ -46,12 +47,9 @@ def screening_findings(
     where the manifest has them; 1000 draws, 100 from 50,000 items on. `once` gives what its function gives, from
     the store where that is known: agreement takes longest and does not depend on what is kept.
     """
-    from undersong.encoders.embeddings import drop_embeddings
     from undersong.proximity import filter_harm_set, sample_metadata_table, select_by_rule
 
-    pool_embeddings = {
-        axis: drop_embeddings(axis_embeddings[0], quarantined) for axis, axis_embeddings in embeddings.items()
-    }
+    pool_embeddings = {axis: axis_embeddings[0] for axis, axis_embeddings in embeddings.items()}
     all_tables = {
         axis: _proximity_tables(axis, pool_embeddings[axis], axis_embeddings, corpora, options)
         for axis, axis_embeddings in embeddings.items()

@@ -14,6 +14,7 @@ from undersong.pipeline.screening.options import PRECOMPUTED, ScreeningOptions
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.corpus import load_corpus
 from undersong.stages.engine import DEFAULT_ENGINE, Engine
+from undersong.store import Store
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -23,17 +24,18 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class CorpusInput:
     """One of the corpora, by the reference it was called by: an artifact of items, or ready embeddings (None).  Either
-    is read when somebody asks for what is in it."""
+    is read when somebody asks for what is in it.  `scratch`: a folder for vectors that are too many for memory."""
 
     ref: str
     corpus: Corpus | None
+    scratch: Path | None = None
 
     @cached_property
     def precomputed(self) -> Embeddings | None:
         """The embeddings that are there already."""
         from undersong.encoders.embeddings import read_embeddings
 
-        return read_embeddings(self.ref) if self.corpus is None else None
+        return read_embeddings(self.ref, self.scratch) if self.corpus is None else None
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -109,15 +111,14 @@ def read_corpora(ctx: RunContext, pool: str, harm: Mapping[str, str], options: S
         check_encoder(encoder)  # before any audio is decoded
     decodes_audio = options.axes is None or any(parse_encoder(encoder).needs_audio for encoder in encoders)
 
+    scratch = ctx.store.root if isinstance(ctx.store, Store) else None
+
     def read(ref: str, columns: Mapping[str, str] | None, engine: Engine = DEFAULT_ENGINE) -> CorpusInput:
         if options.root is not None and not are_embeddings[ref]:
             open_corpus(ref, columns, options.root)  # each time: that it was read before says nothing of its paths
-        return CorpusInput(
-            ref,
-            None
-            if are_embeddings[ref]
-            else load_corpus(ctx, ref, columns=columns, decode=decodes_audio, engine=engine),
-        )
+        if are_embeddings[ref]:
+            return CorpusInput(ref, None, scratch)
+        return CorpusInput(ref, load_corpus(ctx, ref, columns=columns, decode=decodes_audio, engine=engine), scratch)
 
     pool_input = read(pool, options.columns, options.engine)
     harm_inputs = {name: read(ref, options.harm_columns) for name, ref in harm.items()}

@@ -152,23 +152,6 @@ class PoolingEncoder(Protocol):
         ...
 
 
-class AudioLM(PoolingEncoder, Protocol):
-    """An audio language model as the rooms above see it."""
-
-    def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
-        """What the decoder hears: per clip (frames, dim) float32 at the audio placeholders of layer 0."""
-        ...
-
-    def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]:
-        """Greedy replies, one a prompt, in order.  An engine that can fail on one item (a served model) answers it with
-        `finish='error'`; a prompt that cannot be asked at all is an UndersongError."""
-        ...
-
-    def hidden_states(self, prompts: Sequence[Prompt]) -> np.ndarray:
-        """(layers + 1, prompts, dim) float32 at the last prompt token; [0] is the decoder's input."""
-        ...
-
-
 class Judge(Protocol):
     """Prompts and their replies -> verdicts.
 

@@ -53,20 +53,13 @@ def fingerprint_clip(clip: Clip) -> tuple[np.ndarray, float] | None:
     return (vector / norm).astype(np.float32), len(bands) * HOP_SECONDS
 
 
-def find_similar_clips(a: Sequence[Clip], b: Sequence[Clip], threshold: float) -> list[FingerprintPair]:
-    """(i, j, cosine of the fingerprints) of all pairs of clips at or above `threshold`, in order; exact, by blocks.
-
-    Clips that have no fingerprint, and pairs whose sounding parts differ by more than a tenth in length, are no pair.
-    """
-    return find_similar_fingerprints(
-        [fingerprint_clip(clip) for clip in a], [fingerprint_clip(clip) for clip in b], threshold
-    )
-
-
 def find_similar_fingerprints(
     a: Sequence[tuple[np.ndarray, float] | None], b: Sequence[tuple[np.ndarray, float] | None], threshold: float
 ) -> list[FingerprintPair]:
-    """`near_sounds` for fingerprints that are there already (2 kB each), so that no audio has to stay in memory."""
+    """(i, j, cosine) of all pairs of fingerprints at or above `threshold`, in order; exact, by blocks.
+
+    Clips that have no fingerprint, and pairs whose sounding parts differ by more than a tenth in length, are no pair.
+    """
     import numpy as np
 
     indices_a, indices_b = [i for i, fingerprint in enumerate(a) if fingerprint], [j for j, one in enumerate(b) if one]

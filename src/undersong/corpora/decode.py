@@ -49,11 +49,6 @@ SILENCE_RMS = 1e-3  # RMS about a frame's own mean: 60 dB below full scale, what
 MIN_SOUND_SECONDS = 0.1  # seconds of sound: a click or a cough of the recorder is no speech
 
 
-def is_audible(clip: Clip) -> bool:
-    """Whether at least 0.1 s of the clip is louder than -60 dB of full scale; see `why_inaudible`."""
-    return inaudible_reason(clip) is None
-
-
 def inaudible_reason(clip: Clip, min_seconds: float = MIN_SOUND_SECONDS) -> str | None:
     """Why nobody can hear anything in a clip, for a quarantine's reason; None where there is something.
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 FRAME_SECONDS = 0.02  # seconds
 ACTIVE_DECIBELS = 40.0  # dB below the loudest frame: what is above counts as speech
 PEAK_LIMIT = 0.99  # what a mixture is scaled to where it would clip
-NOISE_KINDS = ("pink", "babble")
 LEVELS = ("active", "whole")
 
 

@@ -306,12 +306,6 @@ class ProbeChange:
     margin: float
 
     @property
-    def is_equivalent(self) -> bool:
-        """Both one-sided tests, at 2.5 % each: neither a loss nor a gain as large as the margin."""
-        low, high = self.change.low, self.change.high
-        return low is not None and high is not None and -self.margin < low and high < self.margin
-
-    @property
     def outcome(self) -> RecognitionOutcome:
         """By `recognition_of`, probes being above chance where their p is at most `LEVEL`."""
         above_chance = self.before_p <= SIGNIFICANCE_LEVEL, self.after_p <= SIGNIFICANCE_LEVEL

@@ -207,7 +207,7 @@ def clip_key(sample: Sample) -> str:
 
 @dataclass(frozen=True)
 class CachedAudioEncoder:
-    """The part of AudioLM an internal encoder needs, answered from what was already heard."""
+    """The part of `AudioModel` an internal encoder needs, answered from what was already heard."""
 
     features: Mapping[str, AudioFeatures]  # by sample id
     family: Family

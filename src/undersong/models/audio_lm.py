@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class AudioModel:
-    """A loaded model with its processor, as the protocol `AudioLM` (and `batch`, which tuning and mechanism share)."""
+    """A loaded model with its processor."""
 
     def __init__(
         self,

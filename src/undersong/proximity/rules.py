@@ -83,19 +83,6 @@ def parse_rule(text: str) -> SelectionRule:
     return parsed_rule
 
 
-def parse_simple_rule(text: str) -> tuple[str, float | int]:
-    """`closest:0.25` -> ("closest", 0.25); `distant:200` -> ("distant", 200): with a point a share, without a count.
-
-    For callers that know no further rules: anything beyond KIND:AMOUNT is an UndersongError.
-    """
-    rule = parse_rule(text)
-    if not rule.is_simple:
-        raise UndersongError(
-            f"Cannot keep {text!r} here; write KIND:AMOUNT with KIND one of {', '.join(AMOUNT_KINDS)}."
-        )
-    return rule.kind, rule.amount
-
-
 def _parse_base(text: str, base_text: str) -> dict:
     kind, _, amount = base_text.partition(":")
     if kind not in RULE_EXAMPLES:

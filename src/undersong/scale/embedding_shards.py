@@ -254,7 +254,7 @@ def _length_prefixed(value: str | None) -> bytes:
 
 
 def _holds_job(folder: Path, key: str) -> bool:
-    """Whether `folder` holds the embeddings of this key.  Raises UndersongError where it holds anything else."""
+    """Tell whether `folder` holds the embeddings of this key.  Raises UndersongError where it holds anything else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:

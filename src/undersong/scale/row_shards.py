@@ -101,7 +101,8 @@ def _short_hash(data: bytes) -> str:
 
 
 def parse_shard(shard: str | None) -> Callable[[int], bool]:
-    """`"i/n"` -> whether a shard number is that job's turn; None: all are.  Raises UndersongError for anything else."""
+    """Turn `"i/n"` into a test whether a shard number is that job's turn; None: all are.  Raises UndersongError for
+    anything else."""
     if shard is None:
         return lambda _number: True
     match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", shard)

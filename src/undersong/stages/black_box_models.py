@@ -23,7 +23,7 @@ class BlackBoxModel(Protocol):
     """What answers prompts."""
 
     def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]:
-        """One reply a prompt, in order, as `AudioLM.generate`; `limit`: new tokens of a reply, at most."""
+        """One reply a prompt, in order, as `AudioModel.generate`; `limit`: new tokens of a reply, at most."""
         ...
 
 

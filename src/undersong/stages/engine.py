@@ -31,7 +31,7 @@ class Engine:
 
     @property
     def is_single_pass(self) -> bool:
-        """Whether a pool is embedded in one call, with nothing kept between runs."""
+        """True where a pass is made in one call, with nothing kept between runs."""
         return self.name == "local" and self.shard is None
 
 
@@ -51,8 +51,8 @@ def check_engine(engine: Engine) -> None:
 
 
 def uses_shards(engine: Engine, items: int, rows: int, folder: Path) -> bool:
-    """Whether a pass over a corpus is made in shards of `rows` at `folder`: where more than one is to be lost, or some
-    are there."""
+    """Tell whether a pass over a corpus is made in shards of `rows` at `folder`: where a kill would cost more than one
+    shard, or some shards are there."""
     return not engine.is_single_pass or items > rows or folder.exists()
 
 

@@ -58,7 +58,8 @@ def linear_cka(
     counts = (len(x), len(y)) if rows is None else (len(rows[0]), len(rows[1]))
     if x.ndim != 2 or y.ndim != 2 or counts[0] != counts[1] or counts[0] < 2:
         raise UndersongError(f"CKA needs two encoders' vectors of the same items, not {x.shape} and {y.shape}.")
-    sides = [(x, None), (y, None)] if rows is None else [(x, rows[0]), (y, rows[1])]
+    x_items, y_items = (None, None) if rows is None else rows
+    sides = [(x, x_items), (y, y_items)]
     n, means = counts[0], [_column_means(vectors, items, block) for vectors, items in sides]
     xy, xx, yy = (np.zeros((len(means[a]), len(means[b]))) for a, b in ((0, 1), (0, 0), (1, 1)))
     for a, b in _blocks(sides, means, n, block):
@@ -71,11 +72,11 @@ def linear_cka(
         raise UndersongError("CKA needs finite vectors that differ from each other; one encoder gave only equal ones.")
     contributions, lengths, start = np.zeros((3, n)), np.empty((2, n)), 0
     for a, b in _blocks(sides, means, n, block):
-        rows = slice(start, start + len(a))
+        part = slice(start, start + len(a))
         for row, (left, matrix, right) in enumerate(((a, xy, b), (a, xx, a), (b, yy, b))):
             if moments[row] > 0:
-                contributions[row, rows] = np.vecdot(left @ matrix, right) / np.sqrt(moments[row])
-        lengths[:, rows] = np.vecdot(a, a), np.vecdot(b, b)
+                contributions[row, part] = np.vecdot(left @ matrix, right) / np.sqrt(moments[row])
+        lengths[:, part] = np.vecdot(a, a), np.vecdot(b, b)
         start += len(a)
     value = moments[0] / np.sqrt(moments[1] * moments[2])
     return Cka(float(min(1.0, value)), contributions, _unbiased(moments, lengths))

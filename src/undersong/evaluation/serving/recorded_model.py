@@ -23,7 +23,7 @@ TYPE_NAMES = {int: "whole number", str: "text"}
 
 @dataclass
 class RecordedModel:
-    """What `generate` of the protocol AudioLM needs, from a file."""
+    """A black-box model whose replies are in a file."""
 
     path: Path
     facts: dict[str, Any] = field(default_factory=dict)  # what an artifact notes of the model: nothing is known

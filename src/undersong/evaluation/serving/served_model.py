@@ -20,7 +20,7 @@ SAMPLE_RATE = 16_000  # Hz of what is sent: what nearly all audio LLMs hear, and
 
 @dataclass
 class ServedModel:
-    """What `generate` of the protocol AudioLM needs, behind an address.  `tell` hears how many prompts are done."""
+    """A black-box model behind an address.  `tell` hears how many prompts are done."""
 
     client: ChatClient
     progress: ProgressCallback | None = None

@@ -27,7 +27,7 @@ def contains_judge() -> ScoredJudge:
 
 
 def f1_judge(min_score: float = MIN_ANSWER_F1) -> ScoredJudge:
-    """Score: the token F1 in [0, 1] to the best reference; `answer` from `answered` on.  Report `mean_score`."""
+    """Score: the token F1 in [0, 1] to the best reference; `answer` from `answered` on.  Report the mean score."""
     if not 0 < min_score <= 1:
         raise UndersongError(f"The judge f1 takes a threshold above 0 and up to 1, not {min_score}; change it.")
     return ScoredJudge("f1", lambda sample, reply: _grade_best_reference("f1", token_f1, min_score, sample, reply))

@@ -59,7 +59,6 @@ COUNT_HEADINGS = (
     "Seed", "Draw", "Base", "Step", "Loss", "Set", "Prompts", "System", "Judge", "n", "clusters", "jailbreak", "answer",
     "refusal", "other", "unparsed", "error", "rate, %", "95 % interval", "bounds, %", "right, %", "95 % of right",
 )  # fmt: skip
-CONDITION_COLUMNS = 9  # of these columns say where, the others what was counted
 
 
 def build_run_details(results: Results, show_replies: bool) -> RunDetails | None:

@@ -181,26 +181,6 @@ class PoolingEncoder(Protocol):
         ...
 
 
-class AudioLM(PoolingEncoder, Protocol):
-    """An audio language model as the packages above it use it."""
-
-    def embed(self, clips: Sequence[Clip]) -> list[np.ndarray]:
-        """Audio inputs of the decoder: for each clip (frames, dim) float32 at the audio placeholders of layer 0."""
-        ...
-
-    def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]:
-        """Generate one greedy reply per prompt, in order, of at most `limit` tokens.
-
-        An engine that can fail on a single item (a served model) returns a reply with `finish='error'` for it. A prompt
-        that cannot be sent at all raises UndersongError.
-        """
-        ...
-
-    def hidden_states(self, prompts: Sequence[Prompt]) -> np.ndarray:
-        """Hidden states (layers + 1, prompts, dim) float32 at the last prompt token; [0] is the decoder's input."""
-        ...
-
-
 class Judge(Protocol):
     """Turns prompts and their replies into verdicts.
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from undersong.evaluation.judges.registry import UTILITY_JUDGES
 from undersong.evaluation.judges.rule_based import keyword_judge
-from undersong.evaluation.utility.base import MeanScore, is_refusal, mean_score
+from undersong.evaluation.utility.base import is_refusal
 from undersong.types import VERDICTS, Prompt, Reply, Sample, UndersongError, Verdict
 
 NAMES = sorted(UTILITY_JUDGES)
@@ -88,15 +88,13 @@ def test_a_refusal_is_what_the_keyword_judge_sees(said: str) -> None:
     assert is_refusal(prompt.sample, said, lambda head: False) == seen
 
 
-def test_the_mean_score_tells_what_has_none() -> None:
+def test_f1_scores_refusals_and_empty_replies_but_no_errors() -> None:
     prompts = [prompt_for("f1", number) for number in range(4)]
     said = ["Mick Jagger", "", "I'm sorry", ""]
     replies = [reply_to(p, text, "error" if i == 3 else "stop") for i, (p, text) in enumerate(zip(prompts, said))]
     verdicts = UTILITY_JUDGES["f1"]().judge(prompts, replies)
     assert [verdict.verdict for verdict in verdicts] == ["answer", "other", "refusal", "error"]
-    assert mean_score(verdicts) == MeanScore(1 / 3, scored=3, unscored=1)
-    with pytest.raises(UndersongError, match="None of the verdicts has a score"):
-        mean_score(verdicts[3:])
+    assert [verdict.score for verdict in verdicts] == [1, 0, 0, None]
 
 
 def test_wer_without_jiwer_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

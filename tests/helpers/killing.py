@@ -17,10 +17,10 @@ from pathlib import Path
 
 from undersong.pipeline.run import run_audit
 from undersong.pipeline.screening import ScreeningOptions, run_screening
-from undersong.scale import embedding_job
+from undersong.scale import embedding_shards
 from undersong.study import parse_study
 
-embedding_job.SHARD_ROWS = 40  # so that there are shards to be killed between
+embedding_shards.SHARD_ROWS = 40  # so that there are shards to be killed between
 SCREENED = ("proximity.parquet", "quarantine.parquet", "selection.json", "screening.json", "kept.parquet")
 Work = Callable[[Path, Path, str], object]
 

@@ -18,7 +18,6 @@ from made_tables import facts, table
 
 from undersong.proximity import (
     SelectionRule,
-    draw_selections,
     ids_hash,
     parse_rule,
     select_by_kind,
@@ -224,16 +223,6 @@ def test_bins_of_different_numbers_are_of_one_size(n: int, many: int, random) ->
 def test_walk_keeps_within_every_limit() -> None:
     one, other = np.array([0, 0, 1, 1, 1]), np.array([0, 1, 0, 1, 1])
     assert take_within_limits([4, 3, 2, 1, 0], 9, [(one, np.array([1, 2])), (other, np.array([1, 2]))]) == [4, 3, 0]
-
-
-def test_several_draws() -> None:
-    pool = table([k / 50 for k in range(50)])
-    made = draw_selections(pool, parse_rule("random:0.25"), [3, 1, 2])
-    assert list(made) == [3, 1, 2]
-    assert all(selection == select_by_kind(pool, "random", 0.25, seed) for seed, selection in made.items())
-    for keep, seeds in (("closest:0.25", [1, 2]), ("random:0.25", [1, 1]), ("random:0.25", [])):
-        with pytest.raises(UndersongError, match="give each draw its own seed"):
-            draw_selections(pool, parse_rule(keep), seeds)
 
 
 @pytest.mark.parametrize(

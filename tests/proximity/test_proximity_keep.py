@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undersong.proximity import SelectionRule, parse_rule, parse_simple_rule
+from undersong.proximity import SelectionRule, parse_rule
 from undersong.proximity.rules import MODIFIER_EXAMPLES, RULE_EXAMPLES
 from undersong.types import UndersongError
 
@@ -111,9 +111,3 @@ def test_forms_in_messages_are_right(form: str) -> None:
 def test_a_rule_that_means_nothing_names_the_right_form(text: str, named: str) -> None:
     with pytest.raises(UndersongError, match=named):
         parse_rule(text)
-
-
-@pytest.mark.parametrize("text", ["band:0-0.5", "below:0.5", "closest:0.25+group<=3"])
-def test_the_short_form_refuses_what_it_cannot_say(text: str) -> None:
-    with pytest.raises(UndersongError, match="KIND:AMOUNT"):
-        parse_simple_rule(text)

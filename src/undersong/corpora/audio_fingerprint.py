@@ -53,21 +53,13 @@ def fingerprint_clip(clip: Clip) -> tuple[np.ndarray, float] | None:
     return (vector / norm).astype(np.float32), len(bands) * HOP_SECONDS
 
 
-def find_similar_clips(a: Sequence[Clip], b: Sequence[Clip], threshold: float) -> list[FingerprintPair]:
-    """Find all pairs of clips whose fingerprints have a cosine of at least `threshold`.
-
-    Returns sorted (i, j, cosine). The search is exact. Clips without a fingerprint are skipped, and so are pairs whose
-    sounding parts differ in length by more than a tenth.
-    """
-    return find_similar_fingerprints(
-        [fingerprint_clip(clip) for clip in a], [fingerprint_clip(clip) for clip in b], threshold
-    )
-
-
 def find_similar_fingerprints(
     a: Sequence[tuple[np.ndarray, float] | None], b: Sequence[tuple[np.ndarray, float] | None], threshold: float
 ) -> list[FingerprintPair]:
-    """`find_similar_clips` for fingerprints that were computed before (2 kB each), so that no audio stays in memory."""
+    """(i, j, cosine) of all pairs of fingerprints at or above `threshold`, in order; exact, by blocks.
+
+    Clips that have no fingerprint, and pairs whose sounding parts differ by more than a tenth in length, are no pair.
+    """
     import numpy as np
 
     indices_a = [i for i, fingerprint in enumerate(a) if fingerprint]

@@ -56,11 +56,6 @@ SILENCE_RMS = 1e-3  # RMS about a frame's own mean: 60 dB below full scale, whic
 MIN_SOUND_SECONDS = 0.1  # seconds of sound: a click of the recorder is not speech
 
 
-def is_audible(clip: Clip) -> bool:
-    """True if at least 0.1 s of the clip is louder than -60 dB of full scale; see `inaudible_reason`."""
-    return inaudible_reason(clip) is None
-
-
 def inaudible_reason(clip: Clip, min_seconds: float = MIN_SOUND_SECONDS) -> str | None:
     """Reason for quarantine if nothing can be heard in a clip; None if it is audible.
 

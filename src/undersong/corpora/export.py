@@ -77,11 +77,6 @@ def write_chats(
     write_atomic(path, "".join(lines).encode())
 
 
-def write_messages(samples: Sequence[Sample], path: str | Path, instruction: str = "") -> None:
-    """`write_chats` in the format of LLaMA-Factory and ms-swift: `messages`, `audios` and `id`."""
-    write_chats(samples, path, "messages", instruction)
-
-
 def _messages_row(example: ChatExample, clip: str | None) -> dict[str, Any]:
     role_texts = [("system", example.system), ("user", _user_content(example, clip)), ("assistant", example.answer)]
     messages = [{"role": role, "content": text} for role, text in role_texts if text]
@@ -165,18 +160,6 @@ def write_samples(samples: Sequence[Sample], path: str | Path, instruction: str 
     else:
         chat_suffixes = ", ".join(f".{format_name}.jsonl" for format_name in CHAT_ROW_BUILDERS)
         raise UndersongError(f"{path} is no {chat_suffixes}, .jsonl, .parquet or folder; choose one of these names.")
-
-
-def dataset_info(path: str | Path) -> dict[str, Any]:
-    """Entry of LLaMA-Factory's `dataset_info.json` for a file of `write_messages`, keyed by the file's name."""
-    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
-    entry = {
-        "file_name": str(Path.cwd() / path),
-        "formatting": "sharegpt",
-        "columns": {"messages": "messages", "audios": "audios"},
-        "tags": {**tags, "system_tag": "system"},
-    }
-    return {Path(path).name.split(".")[0]: entry}
 
 
 def write_hub_folder(samples: Sequence[Sample], folder: str | Path, split: str = "train") -> None:

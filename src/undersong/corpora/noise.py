@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 
 FRAME_SECONDS = 0.02  # seconds
-ACTIVE_DECIBELS = 40.0  # dB below the loudest frame; louder frames count as speech
-PEAK_LIMIT = 0.99  # peak that a mixture is scaled to if it would clip
-NOISE_KINDS = ("pink", "babble")
+ACTIVE_DECIBELS = 40.0  # dB below the loudest frame: what is above counts as speech
+PEAK_LIMIT = 0.99  # what a mixture is scaled to where it would clip
 LEVELS = ("active", "whole")
 
 

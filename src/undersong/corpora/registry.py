@@ -51,11 +51,6 @@ def check_corpus_ref(ref: str) -> None:
         raise UndersongError(f"There is no manifest {ref}{hint}")
 
 
-def organism_corpus(name: str) -> Manifest:
-    """A packaged corpus of the organism's world (`pool`, `reference`, `test-harm`, …): Ogg/Opus bytes and texts."""
-    return read_manifest(_organism_path(name))
-
-
 def corpus_hash(ref: str, columns: Mapping[str, str] | None = None, cache_folder: Path | None = None) -> str:
     """SHA-256 of everything that a corpus is read from: the bytes of the manifest and of every audio file that it
     names.
@@ -99,11 +94,6 @@ def manifest_hash(manifest: Manifest) -> str:
         digest.update(f"{canonical_json(fields)}\n".encode())
     digest.update(canonical_json([[item.id, item.reason] for item in manifest.quarantined]).encode())
     return digest.hexdigest()
-
-
-def corpus_path(ref: str | Path) -> Path:
-    """Path of the manifest behind `organism:NAME`, a corpus folder or a path."""
-    return _manifest_file(str(ref))
 
 
 def _manifest_file(ref: str) -> Path:

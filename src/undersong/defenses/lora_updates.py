@@ -41,15 +41,6 @@ class LoraUpdate:
         return int(match[1])
 
 
-def read_lora_updates(folder: Path) -> list[LoraUpdate]:
-    """Read the updates of an adapter folder, in the order of their paths.
-
-    Raises:
-        UndersongError: A tensor is not part of a plain LoRA.
-    """
-    return _lora_updates(read_tensors(folder / ADAPTER_WEIGHTS), folder)
-
-
 def _lora_updates(tensors: dict[str, torch.Tensor], folder: Path) -> list[LoraUpdate]:
     matrices: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():

@@ -5,8 +5,10 @@ and writing of `embeddings-*.parquet`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +83,8 @@ def check_not_constant(name: str, vectors: np.ndarray) -> None:
 
 
 ROWS_PER_FILE = 65_536  # rows a file
+MAPPED_BYTES = 2**30  # vectors from this size on are mapped from disk where the caller has room for a scratch file
+STREAM_ROWS = 4096  # rows that are held at a time while they are mapped
 QUARANTINE_FILE = "quarantine.parquet"
 
 
@@ -115,14 +119,18 @@ def quarantine_table(quarantined: tuple[Quarantined, ...]) -> pa.Table:
     return pa.table(columns, schema=pa.schema({"id": pa.string(), "reason": pa.string()}))
 
 
-def read_embeddings(path: str | Path) -> Embeddings:
+def read_embeddings(path: str | Path, scratch: Path | None = None) -> Embeddings:
     """Read embeddings from a Parquet file, a folder of `embeddings-*.parquet`, or a pattern with wildcards.
 
-    The columns are id, embedding (a list of numbers of one width) and frames (optional, default 0). Rows without a
-    vector, or with a zero, NaN or infinite one, are quarantined in addition to the folder's own `quarantine.parquet`.
-    Raises UndersongError for missing files or columns, different widths, and missing or repeated ids.
+    Columns: id, embedding (a list of numbers, one width throughout), frames (optional, else 0).  Rows without a vector,
+    or whose vector is zero, NaN or infinite, are quarantined, beside those of the folder's own `quarantine.parquet`.
+    With `scratch`, a folder on disk, vectors of `MAPPED_BYTES` or more are mapped into memory from an unnamed file in it:
+    a pool larger than memory can be read, and pages go and come as memory allows.
+    Raises UndersongError for missing files or columns, other widths, ids that are missing or double.
     """
     files = embedding_files(path)
+    if scratch is not None and _uncompressed_bytes(files) >= MAPPED_BYTES:
+        return _map_embeddings(path, files, scratch)
     chunks = [_read_file(file) for file in files]
     widths = {vectors.shape[1]: file for file, (_, vectors, _, _) in zip(files, chunks) if len(vectors)}
     if len(widths) > 1:
@@ -140,36 +148,91 @@ def read_embeddings(path: str | Path) -> Embeddings:
     )
 
 
-def drop_embeddings(embeddings: Embeddings, dropped: Sequence[Quarantined]) -> Embeddings:
-    """Remove items from embeddings and quarantine them with the reasons in `dropped`."""
+def drop_embeddings(embeddings: Embeddings, dropped: Sequence[Quarantined], scratch: Path | None = None) -> Embeddings:
+    """The embeddings of the other items; those of `dropped` are quarantined for their reason, once.
+
+    `scratch`: as in `read_embeddings`; where nothing goes, the vectors are the same array.
+    """
     dropped_ids = {item.id for item in dropped}
-    rows = [row for row, id in enumerate(embeddings.ids) if id not in dropped_ids]
+    rows = np.array([row for row, id in enumerate(embeddings.ids) if id not in dropped_ids], np.int64)
     already_quarantined = [item for item in embeddings.quarantined if item.id not in dropped_ids]
-    ids = tuple(embeddings.ids[row] for row in rows)
-    return Embeddings(ids, embeddings.vectors[rows], embeddings.frames[rows], (*already_quarantined, *dropped))
+    quarantined = (*already_quarantined, *dropped)
+    if len(rows) == len(embeddings.ids):
+        return replace(embeddings, quarantined=quarantined)
+    if scratch is not None and embeddings.vectors.nbytes >= MAPPED_BYTES and len(rows):
+        blocks = (embeddings.vectors[rows[start : start + STREAM_ROWS]] for start in range(0, len(rows), STREAM_ROWS))
+        vectors = _map_rows(blocks, scratch)
+    else:
+        vectors = embeddings.vectors[rows]
+    return Embeddings(tuple(embeddings.ids[row] for row in rows), vectors, embeddings.frames[rows], quarantined)
 
 
-def stream_embeddings(file: Path, group: int, rows: int) -> Iterator[Embeddings]:
-    """Yield one row group of a file, `rows` at a time, as `read_embeddings` would read them.
+def _uncompressed_bytes(files: Sequence[Path]) -> int:
+    import pyarrow.parquet as pq
+
+    total = 0
+    for file in files:
+        with _arrow_errors(file):
+            metadata = pq.read_metadata(file)
+        total += sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    return total
+
+
+def _map_embeddings(path: str | Path, files: Sequence[Path], scratch: Path) -> Embeddings:
+    """As `read_embeddings`, `STREAM_ROWS` rows at a time."""
+    ids: list[str] = []
+    quarantined: list[Quarantined] = []
+    frames: list[np.ndarray] = []
+
+    def blocks() -> Iterator[np.ndarray]:
+        for file in files:
+            for chunk in stream_embeddings(file, STREAM_ROWS):
+                ids.extend(chunk.ids)
+                quarantined.extend(chunk.quarantined)
+                frames.append(chunk.frames)
+                yield chunk.vectors
+
+    vectors = _map_rows(blocks(), scratch)
+    quarantined += read_quarantine(path)
+    check_unique([*ids, *(item.id for item in quarantined)], path)
+    return Embeddings(tuple(ids), vectors, np.concatenate(frames), tuple(quarantined))
+
+
+def _map_rows(blocks: Iterable[np.ndarray], scratch: Path) -> np.ndarray:
+    """(n, d) float32: the rows of `blocks` (b, d), mapped read-only from a file in `scratch` that has no name."""
+    width = 0
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        for block in blocks:
+            if not len(block):
+                continue
+            width = width or block.shape[1]
+            if block.shape[1] != width:
+                raise UndersongError(
+                    f"Vectors have {width} and {block.shape[1]} dimensions; embed all with one encoder."
+                )
+            file.write(np.ascontiguousarray(block, np.float32).data)
+        if not width:
+            return np.zeros((0, 0), np.float32)
+        shape = file.tell() // (4 * width), width
+        file.flush()
+        return np.memmap(file, np.float32, "r", shape=shape).view(np.ndarray)
+
+
+def stream_embeddings(file: Path, rows: int) -> Iterator[Embeddings]:
+    """A file, `rows` at a time, as `read_embeddings` would read them.
 
     The caller has to check repeated ids, different widths, and the quarantine of the folder.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with _arrow_errors(file), pq.ParquetFile(file) as parquet:
-        for batch in parquet.iter_batches(rows, row_groups=[group]):
+    # Through a buffer: else all vectors of a row group are read before the first batch.
+    with _arrow_errors(file), pq.ParquetFile(file, buffer_size=2**20) as parquet:
+        for batch in parquet.iter_batches(rows):
             ids, vectors, frames, missing = _rows(file, pa.Table.from_batches([batch]))
             quarantined = [Quarantined(id, "no embedding") for id in missing]
             yield validate_embeddings(str(file), ids, vectors, frames, quarantined, allow_equal=True)
-
-
-def row_groups(file: Path) -> int:
-    """Number of row groups of a Parquet file."""
-    import pyarrow.parquet as pq
-
-    with _arrow_errors(file):
-        return int(pq.read_metadata(file).num_row_groups)
 
 
 def read_quarantine(path: str | Path) -> list[Quarantined]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from undersong.encoders.batching import ProgressCallback
-from undersong.encoders.spec import GRADIENT_DIM, KINDS, EncoderSpec, parse_encoder
+from undersong.encoders.spec import GRADIENT_DIM, EncoderSpec, parse_encoder
 from undersong.types import Encoder, PoolingEncoder, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 ENCODERS_THAT_FIT = ("tfidf", "char-ngrams")  # their vectors depend on the texts of `fit`
-ENCODERS = KINDS
 
 
 def make_encoder(

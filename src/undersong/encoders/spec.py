@@ -24,7 +24,7 @@ KINDS_WITHOUT_REF = ("tfidf", "char-ngrams", "logmel")
 KINDS_WITH_REF = ("whisper", "speech")
 CUSTOM = "python"  # `ref` is the user's code
 KINDS_WITH_OPTIONAL_REF = ("internal", "text", "gradients", "speaker")
-KINDS = (*KINDS_WITHOUT_REF, *KINDS_WITH_REF, *KINDS_WITH_OPTIONAL_REF, CUSTOM)
+ENCODERS = (*KINDS_WITHOUT_REF, *KINDS_WITH_REF, *KINDS_WITH_OPTIONAL_REF, CUSTOM)
 TEXT_KINDS = ("tfidf", "char-ngrams", "text")
 MODEL_KINDS = (*KINDS_WITH_REF, "text")  # `ref` is a model
 
@@ -106,9 +106,9 @@ def parse_encoder(spec: str) -> EncoderSpec:
     """
     head, *option_texts = re.split(r",(?=[A-Za-z_-]+=)", spec.strip())
     kind, _, ref = head.partition(":")
-    if kind not in KINDS:
+    if kind not in ENCODERS:
         raise UndersongError(
-            f"Unknown encoder {spec!r}; the nearest known is {_nearest_name(kind, KINDS)} ({_list_names(KINDS)})."
+            f"Unknown encoder {spec!r}; the nearest known is {_nearest_name(kind, ENCODERS)} ({_list_names(ENCODERS)})."
         )
     if (kind in KINDS_WITHOUT_REF and ":" in head) or (kind in KINDS_WITH_REF and not ref):
         expected_form = f"{kind} alone" if kind in KINDS_WITHOUT_REF else f"{kind}:REF with a model's folder or id"

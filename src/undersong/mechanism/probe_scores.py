@@ -347,12 +347,6 @@ class ProbeChange:
     margin: float
 
     @property
-    def is_equivalent(self) -> bool:
-        """True if both one-sided tests, at 2.5 % each, exclude a loss and a gain as large as the margin."""
-        low, high = self.change.low, self.change.high
-        return low is not None and high is not None and -self.margin < low and high < self.margin
-
-    @property
     def outcome(self) -> RecognitionOutcome:
         """Outcome by `classify_recognition`; probes are above chance if their p value is at most
         `SIGNIFICANCE_LEVEL`."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class AudioModel:
-    """A loaded model with its processor: the protocol `AudioLM`, and `batch` for tuning and mechanism."""
+    """A loaded model with its processor."""
 
     def __init__(
         self,

@@ -286,7 +286,7 @@ def _cka(ids: Sequence[str], a: Embeddings, b: Embeddings) -> Cka:
     for embeddings in (a, b):
         row_by_id = {id: row for row, id in enumerate(embeddings.ids)}
         rows.append(np.array([row_by_id[id] for id in ids]))
-    return linear_cka(a.vectors[rows[0]], b.vectors[rows[1]])
+    return linear_cka(a.vectors, b.vectors, rows=(rows[0], rows[1]))
 
 
 def _debiased(ckas: Sequence[Cka] | None, i: int) -> float | None:

@@ -86,22 +86,6 @@ def parse_rule(text: str) -> SelectionRule:
     return parsed_rule
 
 
-def parse_simple_rule(text: str) -> tuple[str, float | int]:
-    """Kind and amount of a rule KIND:AMOUNT: `closest:0.25` -> ("closest", 0.25), `distant:200` -> ("distant", 200).
-
-    An amount with a decimal point is a share; one without is a count.
-
-    Raises:
-        UndersongError: The rule has anything beyond KIND:AMOUNT.
-    """
-    rule = parse_rule(text)
-    if not rule.is_simple:
-        raise UndersongError(
-            f"Cannot keep {text!r} here; write KIND:AMOUNT with KIND one of {', '.join(AMOUNT_KINDS)}."
-        )
-    return rule.kind, rule.amount
-
-
 def _parse_base(text: str, base_text: str) -> dict:
     kind, _, amount = base_text.partition(":")
     if kind not in RULE_EXAMPLES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -134,21 +134,6 @@ def select_by_rule(
         residual = selection_residual(proximity, rule, selection, other_tables)
         notes = (*notes, residual.sentence)
     return dataclasses.replace(selection, notes=notes)
-
-
-def draw_selections(
-    proximity: pa.Table, rule: SelectionRule, seeds: Sequence[int], **options: object
-) -> dict[int, Selection]:
-    """Several random draws, one per seed; `options` are those of `select_by_rule`.
-
-    Raises:
-        UndersongError: The rule is not random, or seeds are missing or repeated.
-    """
-    if rule.kind != "random" or not seeds or len(set(seeds)) < len(seeds):
-        raise UndersongError(
-            f"{rule} cannot be drawn with seeds {list(seeds)}; use a random rule and give each draw its own seed."
-        )
-    return {seed: select_by_rule(proximity, rule, seed, **options) for seed in seeds}  # type: ignore[arg-type]
 
 
 def rule_strata(

@@ -1,135 +1,33 @@
-"""Embedding, row passes and proximity on Ray: the same shards as the local engine, computed by Ray workers."""
+"""Row passes on Ray: the same shards as the local engine, computed by Ray workers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
-from undersong.encoders import ENCODERS_THAT_FIT
-from undersong.encoders.batching import ProgressCallback
-from undersong.encoders.embeddings import ROWS_PER_FILE
-from undersong.scale.embedding_job import (
-    SHARD_ROWS,
-    EmbeddingJob,
-    EmbeddingResult,
-    embed_samples,
-    finish_job,
-    finished_result,
-    parse_shard,
-    plan_embedding,
-    shard_progress,
-)
-from undersong.scale.embedding_shards import EmbeddingShards
-from undersong.scale.ray_cluster import LOCAL_WORKERS, MAX_TRIES, RayWorkers, ray_session, run_on_ray
-from undersong.scale.row_shards import RowFunction, RowShards, ShardScheduler, write_rows
-from undersong.scale.streamed_proximity import proximity_shards
-from undersong.types import Embeddings, Encoder, Sample
-
-ResultT = TypeVar("ResultT")
-
-
-def embed_on_ray(
-    samples: Sequence[Sample] | str | Path,
-    encoder: str,
-    folder: str | Path,
-    workers: RayWorkers = LOCAL_WORKERS,
-    *,
-    shard: str | None = None,
-    rows: int = SHARD_ROWS,
-    fit: Sequence[Sample] | None = None,
-    device: str = "cpu",
-    make: Callable[[], Encoder] | None = None,
-    version: str = "",
-    progress: ProgressCallback | None = None,
-) -> EmbeddingResult:
-    """`embed_shards` on Ray workers: the same files, bits and errors.
-
-    The bits are those of one machine as long as processor and number of threads are the same. A worker that dies is
-    replaced and its shard computed again.
-
-    Args:
-        samples: As in `embed_shards`.
-        encoder: As in `embed_shards`.
-        folder: As in `embed_shards`.
-        workers: The workers.
-        shard: As in `embed_shards`.
-        rows: As in `embed_shards`.
-        fit: As in `embed_shards`.
-        device: As in `embed_shards`.
-        make: As in `embed_shards`; it is sent to the workers, so it must pickle.
-        version: As in `embed_shards`.
-        progress: As in `embed_shards`.
-
-    Raises:
-        UndersongError: As in `embed_shards`; also if Ray is not installed or the cluster cannot be reached.
-    """
-    job = plan_embedding(samples, encoder, folder, rows=rows, fit=fit, device=device, make=make, version=version)
-    is_assigned = parse_shard(shard)
-    if job.shard_set.is_finished():
-        return finished_result(job, 0)
-    numbers = [number for number in job.shard_set.missing_shards() if is_assigned(number)]
-    if numbers:
-        on_done = shard_progress(job.shard_set, numbers, progress)
-        with ray_session(workers) as ray:
-            for number in numbers:
-                _write_shard_samples(job.samples[job.shard_set.item_slice(number)], job.shard_set.samples(number))
-            for number in run_on_ray(ray, _embedding_jobs(job), numbers, workers):
-                on_done(number)
-    return finish_job(job, len(numbers), shard)
-
-
-def proximity_on_ray(
-    axis: str,
-    harm_set: str,
-    pool: str | Path,
-    harm: Embeddings,
-    out: str | Path,
-    workers: RayWorkers = LOCAL_WORKERS,
-    *,
-    score: str = "nearest",
-    center: bool = False,
-    max_quarantined: float = 0.01,
-    shard: int = ROWS_PER_FILE,
-) -> list[Path]:
-    """`proximity_shards` with distances computed on Ray workers: the same files, bits and errors.
-
-    Args:
-        axis: As in `proximity_shards`.
-        harm_set: As in `proximity_shards`.
-        pool: As in `proximity_shards`.
-        harm: As in `proximity_shards`.
-        out: As in `proximity_shards`.
-        workers: The workers.
-        score: As in `proximity_shards`.
-        center: As in `proximity_shards`.
-        max_quarantined: As in `proximity_shards`.
-        shard: As in `proximity_shards`.
-    """
-    with ray_session(workers) as ray:
-
-        def scheduler(measure: Callable[[int], ResultT], numbers: Iterable[int]) -> Iterator[ResultT]:
-            return _map_on_ray(ray, measure, numbers, workers)
-
-        return proximity_shards(
-            axis, harm_set, pool, harm, out,
-            score=score, center=center, max_quarantined=max_quarantined, shard=shard, scheduler=scheduler,
-        )  # fmt: skip
+from undersong.scale.ray_cluster import LOCAL_WORKERS, RayWorkers, ray_session, run_on_ray
+from undersong.scale.row_shards import RowFunction, RowShards, ShardScheduler
+from undersong.types import Sample
 
 
 def ray_scheduler(workers: RayWorkers = LOCAL_WORKERS) -> ShardScheduler:
-    """Scheduler for `fill_row_shards` that computes shards on Ray workers.
+    """Have shards computed by Ray's workers: each loads what the pass needs once, reads its items from Parquet and
+    writes its rows to Parquet.
 
-    Each worker loads what the pass needs once, reads its items from Parquet and writes its rows to Parquet.
+    What makes the pass is sent to the workers, so it must pickle.  A worker that dies is replaced and its shard made
+    again.  The bits are those of the local engine as far as one machine's are (other processors, or another number of
+    threads, may round otherwise).
+
+    Raises:
+        UndersongError: On first use, where Ray is not installed or the cluster cannot be reached.
     """
 
     def scheduler(make: Callable[[], RowFunction], row_shards: RowShards, numbers: Sequence[int]) -> Iterator[int]:
         jobs = RowShardJobs(row_shards.folder, row_shards.rows, make)
-        for number in numbers:
-            _write_shard_samples(row_shards.shard_samples(number), jobs.samples(number))
         with ray_session(workers) as ray:
+            for number in numbers:
+                _write_shard_samples(row_shards.shard_samples(number), jobs.samples_file(number))
             yield from run_on_ray(ray, jobs, numbers, workers)
         jobs.clean_up(numbers)
 
@@ -143,32 +41,32 @@ class RowShardJobs:
         self.row_shards, self.make = RowShards(folder, (), rows), make
         self.row_function: RowFunction | None = None
 
-    def samples(self, number: int) -> Path:
-        """Manifest with a shard's items, for a worker that only gets the number."""
+    def samples_file(self, number: int) -> Path:
+        """A shard's items as a manifest, for a worker that is told no more than the number."""
         return self.row_shards.folder / "samples" / f"samples-{self.row_shards.rows}-{number:05d}.parquet"
 
     def is_finished(self, number: int) -> bool:
-        return self.row_shards.shard_file(number).is_file()
+        return self.row_shards.shard_file(number) is not None
 
     def process(self, number: int) -> None:
         from undersong.corpora.manifest import read_manifest
 
         self.row_function = self.row_function or self.make()
-        write_rows(self.row_shards.shard_file(number), read_manifest(self.samples(number)).samples, self.row_function)
+        self.row_shards.write_shard(number, read_manifest(self.samples_file(number)).samples, self.row_function)
 
     def tries_file(self, number: int) -> Path:
-        return self.samples(number).with_suffix(".tries")
+        return self.samples_file(number).with_suffix(".tries")
 
     def describe(self, number: int) -> str:
-        return f"shard {number} ({self.samples(number)})"
+        return f"shard {number} ({self.samples_file(number)})"
 
     def clean_up(self, numbers: Sequence[int]) -> None:
-        """Remove the files of these jobs; another process may still need its own."""
+        """Remove the items of these jobs; another process may still need those of its own."""
         for number in numbers:
-            self.samples(number).unlink(missing_ok=True)
+            self.samples_file(number).unlink(missing_ok=True)
             self.tries_file(number).unlink(missing_ok=True)
         with suppress(OSError):
-            self.samples(0).parent.rmdir()
+            self.samples_file(0).parent.rmdir()
 
 
 def _write_shard_samples(samples: Sequence[Sample], file: Path) -> None:
@@ -178,58 +76,3 @@ def _write_shard_samples(samples: Sequence[Sample], file: Path) -> None:
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_manifest(samples, file)
-
-
-class EmbeddingShardJobs:
-    """Jobs of one embedding shard each. A worker makes its encoder at its first shard and keeps it."""
-
-    def __init__(self, shard_set: EmbeddingShards, make: Callable[[], Encoder]) -> None:
-        self.shard_set, self.make = shard_set, make
-        self.encoder: Encoder | None = None
-
-    def is_finished(self, number: int) -> bool:
-        return self.shard_set.marker(number).exists()
-
-    def process(self, number: int) -> None:
-        from undersong.corpora.manifest import read_manifest
-
-        self.encoder = self.encoder or self.make()
-        self.shard_set.write_shard(
-            number, embed_samples(self.encoder, read_manifest(self.shard_set.samples(number)).samples)
-        )
-
-    def tries_file(self, number: int) -> Path:
-        return self.shard_set.samples(number).with_suffix(".tries")
-
-    def describe(self, number: int) -> str:
-        return f"shard {number} ({self.shard_set.samples(number)})"
-
-
-def _embedding_jobs(job: EmbeddingJob) -> EmbeddingShardJobs:
-    make = job.make
-    if job.encoder.partition(":")[0] in ENCODERS_THAT_FIT:
-        make = _FittedEncoder(job.make())  # fitted once, here, so that its texts are not sent
-    return EmbeddingShardJobs(job.shard_set, make)
-
-
-@dataclass(frozen=True, slots=True)
-class _FittedEncoder:
-    encoder: Encoder
-
-    def __call__(self) -> Encoder:
-        return self.encoder
-
-
-def _map_on_ray(
-    ray: Any, measure: Callable[[int], ResultT], numbers: Iterable[int], workers: RayWorkers
-) -> Iterator[ResultT]:
-    """Apply `measure` to each number, in order. Shared data go to each node once."""
-    measure_ref = ray.put(measure)
-    task = ray.remote(num_cpus=workers.cpus, max_retries=MAX_TRIES)(_apply)
-    pending = [task.remote(measure_ref, number) for number in numbers]
-    for result in pending:
-        yield ray.get(result)
-
-
-def _apply(measure: Callable[[int], ResultT], number: int) -> ResultT:
-    return measure(number)

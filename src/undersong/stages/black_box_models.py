@@ -24,7 +24,7 @@ class BlackBoxModel(Protocol):
     """Model that replies to prompts."""
 
     def generate(self, prompts: Sequence[Prompt], limit: int) -> list[Reply]:
-        """Generate one reply per prompt, in order, as `AudioLM.generate`; `limit` is the maximum number of new
+        """Generate one reply per prompt, in order, as `AudioModel.generate`; `limit` is the maximum number of new
         tokens."""
         ...
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.scale.row_shards import RowFunction, RowShards
 from undersong.stages.context import Corpus, RunContext
-from undersong.stages.engine import DEFAULT_ENGINE, Engine, fill_missing_shards, remove_shards, shards_path
+from undersong.stages.engine import DEFAULT_ENGINE, Engine, fill_missing_shards, remove_shards, shards_path, uses_shards
 from undersong.store import Draft, Store
 from undersong.store.store import Inputs
 from undersong.types import Clip, Quarantined, Sample, UndersongError
@@ -81,7 +81,7 @@ def load_corpus(
         if not expected.path.exists():
             _decode_in_shards(ctx, ref, select_samples()[0], engine, shards_path(expected.path))
     artifact = ctx.store.get_or_make(STAGE, VERSION, config, inputs, make, packages=("soundfile", "soxr"))
-    remove_shards(shards_path(artifact.path), artifact)
+    remove_shards(artifact)
     return Corpus(ref, artifact)
 
 
@@ -98,12 +98,11 @@ def _decode_samples(
     )
     from undersong.encoders.batching import start_progress
 
-    if engine.is_single_pass and len(samples) <= ROWS and not shards_path(draft.path).exists():
-        table = audio_metadata_table(
-            list(decode_metadata(samples, start_progress(len(samples), ctx.watcher(f"reading {ref}")).update))
-        )
-    else:
+    if uses_shards(engine, len(samples), ROWS, shards_path(draft.path)):
         table = _decode_in_shards(ctx, ref, samples, replace(engine, shard=None), shards_path(draft.path)).table()
+    else:
+        progress = start_progress(len(samples), ctx.watcher(f"reading {ref}"))
+        table = audio_metadata_table(list(decode_metadata(samples, progress.update)))
     write_fingerprints(table, draft.path)
     return apply_audio_metadata(samples, audio_metadata_from_table(table))
 

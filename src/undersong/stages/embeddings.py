@@ -3,8 +3,6 @@ model."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from undersong.stages.context import Corpus, RunContext
-from undersong.stages.engine import DEFAULT_ENGINE, Engine, embed_pool, remove_shards, uses_shards
+from undersong.stages.engine import DEFAULT_ENGINE, Engine, fill_missing_shards, remove_shards, shards_path, uses_shards
 from undersong.stages.features import MODEL_PACKAGES, encodable_samples
 from undersong.stages.transcripts import asr_model, transcribe_corpus
 from undersong.store import Artifact, Draft, Store
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from undersong.encoders.batching import ProgressCallback
     from undersong.models.audio_lm import AudioModel
     from undersong.models.load_options import LoadOptions
+    from undersong.scale.row_shards import RowShards
 
 
 STAGE, VERSION = "embeddings", 2
@@ -64,46 +63,44 @@ def embed_corpus(ctx: RunContext, request: EmbeddingRequest) -> Artifact:
 
     def make(draft: Draft) -> None:
         from undersong.encoders.embeddings import write_embeddings
+        from undersong.scale import embedding_shards
 
         samples, unencoded = _encoder_inputs(ctx, request)
-        engine = request.engine
-        folder = _embedding_shards_path(draft.path)
         if request.features is not None and request.is_internal_encoder:
             vectors = _encoder_factory(ctx, request, samples)().encode(samples)
             write_embeddings(replace(vectors, quarantined=(*unencoded, *vectors.quarantined)), draft.path)
-        elif uses_shards(engine, len(samples), folder):
-            embed_pool(
-                engine,
-                request.spec,
-                samples,
-                folder,
-                _encoder_factory(ctx, request, samples),
-                _progress_watcher(ctx, request),
-            )
-            _link_shards(folder, draft)
+        elif uses_shards(request.engine, len(samples), embedding_shards.SHARD_ROWS, shards_path(draft.path)):
+            engine = replace(request.engine, shard=None)
+            shards = _embed_in_shards(ctx, request, samples, engine, shards_path(draft.path))
+            embedding_shards.write_sharded_embeddings(shards, draft.path)
         else:
             encoder = _encoder_factory(ctx, request, samples, _progress_watcher(ctx, request))()
             write_embeddings(encoder.encode(samples), draft.path)
 
     artifact = ctx.store.get_or_make(STAGE, VERSION, config, inputs, make, packages=PACKAGES)
-    remove_shards(_embedding_shards_path(artifact.path), artifact)
+    remove_shards(artifact)
     return artifact
 
 
 def embed_shard(ctx: RunContext, request: EmbeddingRequest, store: Store) -> None:
-    """Embed this job's shards (`request.engine.shard`), after those of its transcripts if the encoder needs them."""
+    """Make this job's shards (`request.engine.shard`): of its transcripts, where it wants some, and of its vectors."""
     config, inputs = _cache_key(ctx, request)
     if store.find(STAGE, VERSION, config, inputs) is None:
-        folder = _embedding_shards_path(store.locate(STAGE, VERSION, config, inputs).path)
-        samples, _ = _encoder_inputs(ctx, request)
-        embed_pool(
-            request.engine,
-            request.spec,
-            samples,
-            folder,
-            _encoder_factory(ctx, request, samples),
-            _progress_watcher(ctx, request),
-        )
+        folder = shards_path(store.locate(STAGE, VERSION, config, inputs).path)
+        _embed_in_shards(ctx, request, _encoder_inputs(ctx, request)[0], request.engine, folder)
+
+
+def _embed_in_shards(
+    ctx: RunContext, request: EmbeddingRequest, samples: Sequence[Sample], engine: Engine, folder: Path
+) -> RowShards:
+    """Vectors of the samples in shards: this job's, or all that are missing."""
+    from undersong.scale import embedding_shards
+    from undersong.scale.row_shards import RowShards
+
+    shards = RowShards(folder, samples, embedding_shards.SHARD_ROWS)
+    make_pass = partial(embedding_shards.vector_pass, _encoder_factory(ctx, request, samples))
+    fill_missing_shards(engine, shards, make_pass, _progress_watcher(ctx, request))
+    return shards
 
 
 def _cache_key(ctx: RunContext, request: EmbeddingRequest) -> tuple[dict[str, Any], dict[str, Artifact | str]]:
@@ -155,7 +152,7 @@ def _encoder_factory(
     """Factory of the encoder; nothing is loaded before it is called. With shards, the encoder does not report
     progress."""
     from undersong.encoders import ENCODERS_THAT_FIT, internal_view, make_encoder
-    from undersong.scale.embedding_job import SHARD_ROWS
+    from undersong.scale.embedding_shards import SHARD_ROWS, FittedOnce
 
     spec, model, features = request.spec, request.model, request.features
     if request.is_internal_encoder and model is not None and features is None:
@@ -168,8 +165,9 @@ def _encoder_factory(
         )
     is_fitted = spec in ENCODERS_THAT_FIT
     fit_samples = [sample for corpus in request.fit_corpora for sample in corpus.samples] if is_fitted else ()
-    # A partial, because it must pickle for a worker.
-    return partial(make_encoder, spec, fit=fit_samples, device=ctx.loading.device, progress=progress)
+    # No function of our own: it may have to travel to a worker.
+    make = partial(make_encoder, spec, fit=fit_samples, device=ctx.loading.device, progress=progress)
+    return FittedOnce(make) if is_fitted else make
 
 
 def _worker_encoder(model: str, loading: LoadOptions, spec: str) -> OnTheFlyInternalEncoder:
@@ -209,22 +207,6 @@ class OnTheFlyInternalEncoder:
         for key in () if self.keep_features else features.keys() - cached_before:
             del model.audio_features[key]
         return replace(vectors, quarantined=(*failed, *vectors.quarantined))
-
-
-def _embedding_shards_path(path: Path) -> Path:
-    """Folder of an artifact's shards until the artifact is complete."""
-    return path.with_suffix(".shards")
-
-
-def _link_shards(folder: Path, draft: Draft) -> None:
-    """Put all files of finished shards into the draft, as hard links if the disk supports them."""
-    for file in sorted(folder.glob("*.parquet")):
-        if not draft.has(file.name):
-            with draft.file(file.name) as path:
-                try:
-                    os.link(file, path)
-                except OSError:
-                    shutil.copyfile(file, path)
 
 
 def compute_gradients(

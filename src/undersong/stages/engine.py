@@ -1,15 +1,15 @@
-"""Execution engines for embedding a corpus: in one pass, in shards, or on Ray."""
+"""Engines for a pass over a corpus: at once, in shards, one job's part of the shards, or on Ray."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from undersong.options import Option
-from undersong.types import Encoder, Sample, UndersongError
+from undersong.types import UndersongError
 
 if TYPE_CHECKING:
     from undersong.encoders.batching import ProgressCallback
@@ -70,30 +70,25 @@ def check_engine(engine: Engine) -> None:
             "--ray-address, --ray-workers and --gpus-per-worker need --engine ray; add it, or leave them out."
         )
     if engine.shard is not None:
-        from undersong.scale.embedding_job import parse_shard
+        from undersong.scale.row_shards import parse_shard
 
         parse_shard(engine.shard)  # also if nothing is left to embed
 
 
-def uses_shards(engine: Engine, items: int, folder: Path) -> bool:
-    """True if a corpus is embedded in shards at `folder`: if it fills more than one shard, or shards exist already."""
-    from undersong.scale import embedding_job
-
-    return (
-        not engine.is_single_pass
-        or items > embedding_job.SHARD_ROWS
-        or folder.exists()
-        or any(folder.parent.glob(f"{folder.name}.*"))
-    )
+def uses_shards(engine: Engine, items: int, rows: int, folder: Path) -> bool:
+    """Tell whether a pass over a corpus is made in shards of `rows` at `folder`: where a kill would cost more than one
+    shard, or some shards are there."""
+    return not engine.is_single_pass or items > rows or folder.exists()
 
 
 def shards_path(path: Path) -> Path:
-    """Folder of the shards of an artifact (or draft) at `path`, until it is complete."""
-    return path.with_suffix(".portions")
+    """The folder for the shards of an artifact at `path` (or of its draft), until it is whole."""
+    return path.with_suffix(".shards")
 
 
-def remove_shards(folder: Path, artifact: Artifact) -> None:
-    """Remove the shards of an artifact that exists (in a plan it may not); another process may do the same."""
+def remove_shards(artifact: Artifact) -> None:
+    """Remove the shards of an artifact that is there (to a plan it may not be); another process may do the same."""
+    folder = shards_path(artifact.path)
     if artifact.path.exists() and folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -111,12 +106,12 @@ def fill_missing_shards(
     """
     from undersong.scale.row_shards import fill_row_shards
 
-    run_remotely = None
+    scheduler = None
     if engine.name == "ray":
         from undersong.scale.ray_engine import ray_scheduler
 
-        run_remotely = ray_scheduler(ray_workers(engine))
-    fill_row_shards(shards, make_pass, shard=engine.shard, scheduler=run_remotely, progress=progress)
+        scheduler = ray_scheduler(ray_workers(engine))
+    fill_row_shards(shards, make_pass, shard=engine.shard, scheduler=scheduler, progress=progress)
 
 
 def ray_workers(engine: Engine) -> RayWorkers:
@@ -124,39 +119,3 @@ def ray_workers(engine: Engine) -> RayWorkers:
     from undersong.scale.ray_cluster import RayWorkers
 
     return RayWorkers(count=engine.workers, gpus=engine.gpus, address=engine.address)
-
-
-def embed_pool(
-    engine: Engine,
-    encoder: str,
-    pool: Sequence[Sample],
-    folder: Path,
-    make_encoder: Callable[[], Encoder],
-    progress: ProgressCallback | None = None,
-) -> bool:
-    """Embed a pool in shards at `folder`, whose name identifies all that its vectors depend on.
-
-    Args:
-        engine: The engine.
-        encoder: The encoder's spec.
-        pool: The samples.
-        folder: Folder of the shards.
-        make_encoder: Factory of the encoder; it must pickle for Ray.
-        progress: Called with the number of finished items.
-
-    Returns:
-        True if all shards are done, False if only this job's are.
-    """
-    from undersong.scale import embedding_job
-
-    options: dict[str, Any] = {
-        "shard": engine.shard,
-        "rows": embedding_job.SHARD_ROWS,
-        "make": make_encoder,
-        "progress": progress,
-    }
-    if engine.name == "ray":
-        from undersong.scale.ray_engine import embed_on_ray
-
-        return embed_on_ray(pool, encoder, folder, ray_workers(engine), **options).complete
-    return embedding_job.embed_shards(pool, encoder, folder, **options).complete

@@ -52,8 +52,8 @@ def measure_proximity(
         from undersong.encoders.embeddings import drop_embeddings, read_embeddings
         from undersong.proximity import proximity_table
 
-        unencoded = encodable_samples(corpus, features)[1]
-        vectors = drop_embeddings(read_embeddings(pool.verify().path), unencoded)
+        unencoded, scratch = encodable_samples(corpus, features)[1], draft.path.parent
+        vectors = drop_embeddings(read_embeddings(pool.verify().path, scratch), unencoded, scratch)
         table = proximity_table(axis, harm_set, vectors, read_embeddings(harm.verify().path), **settings)
         pq.write_table(table, draft.path / "proximity.parquet")
 

@@ -65,7 +65,7 @@ def transcribe_corpus(ctx: RunContext, asr: str, corpus: Corpus, engine: Engine 
                 watcher,
             )
     artifact = ctx.store.get_or_make(STAGE, VERSION, {}, inputs, make, packages=("torch", "transformers"))
-    remove_shards(shards_path(artifact.path), artifact)
+    remove_shards(artifact)
     return artifact
 
 

@@ -50,20 +50,31 @@ class Cka:
         return _debiased(self.unbiased + shift, means**2)
 
 
-def linear_cka(x: np.ndarray, y: np.ndarray, block: int = BLOCK_ROWS) -> Cka:
+def linear_cka(
+    x: np.ndarray, y: np.ndarray, block: int = BLOCK_ROWS, rows: tuple[np.ndarray, np.ndarray] | None = None
+) -> Cka:
     """Linear CKA of `x` (n, d) and `y` (n, e), which hold the same items in the same order.
 
     Memory is O((d + e)^2 + block x (d + e) + n). Sums are float64, and means are removed before products, so that a
     large common mean costs no digits.
 
+    Args:
+        x: Vectors of the first view.
+        y: Vectors of the second view.
+        block: Rows per block.
+        rows: Two arrays (n,) of row numbers, if `x` and `y` hold more rows than are compared; neither is copied.
+
     Raises:
-        UndersongError: The shapes do not fit, there are fewer than 2 items, or a side does not vary.
+        UndersongError: The numbers of rows differ, there are fewer than 2, or a side does not vary.
     """
-    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 2:
+    counts = (len(x), len(y)) if rows is None else (len(rows[0]), len(rows[1]))
+    if x.ndim != 2 or y.ndim != 2 or counts[0] != counts[1] or counts[0] < 2:
         raise UndersongError(f"CKA needs two encoders' vectors of the same items, not {x.shape} and {y.shape}.")
-    n, means = len(x), [_column_means(vectors, block) for vectors in (x, y)]
+    x_items, y_items = (None, None) if rows is None else rows
+    sides = [(x, x_items), (y, y_items)]
+    n, means = counts[0], [_column_means(vectors, items, block) for vectors, items in sides]
     xy, xx, yy = (np.zeros((len(means[a]), len(means[b]))) for a, b in ((0, 1), (0, 0), (1, 1)))
-    for a, b in _blocks(x, y, means, block):
+    for a, b in _blocks(sides, means, n, block):
         xy += a.T @ b
         xx += a.T @ a
         yy += b.T @ b
@@ -72,12 +83,12 @@ def linear_cka(x: np.ndarray, y: np.ndarray, block: int = BLOCK_ROWS) -> Cka:
     if not np.isfinite(moments).all() or min(moments[1:]) <= 0:
         raise UndersongError("CKA needs finite vectors that differ from each other; one encoder gave only equal ones.")
     contributions, lengths, start = np.zeros((3, n)), np.empty((2, n)), 0
-    for a, b in _blocks(x, y, means, block):
-        rows = slice(start, start + len(a))
+    for a, b in _blocks(sides, means, n, block):
+        part = slice(start, start + len(a))
         for row, (left, matrix, right) in enumerate(((a, xy, b), (a, xx, a), (b, yy, b))):
             if moments[row] > 0:
-                contributions[row, rows] = np.vecdot(left @ matrix, right) / np.sqrt(moments[row])
-        lengths[:, rows] = np.vecdot(a, a), np.vecdot(b, b)
+                contributions[row, part] = np.vecdot(left @ matrix, right) / np.sqrt(moments[row])
+        lengths[:, part] = np.vecdot(a, a), np.vecdot(b, b)
         start += len(a)
     value = moments[0] / np.sqrt(moments[1] * moments[2])
     return Cka(float(min(1.0, value)), contributions, _unbiased(moments, lengths))
@@ -101,16 +112,20 @@ def _debiased(unbiased: np.ndarray, biased: np.ndarray) -> float:
     return float(min(1.0, unbiased[0] / np.sqrt(unbiased[1] * unbiased[2])))
 
 
-def _column_means(vectors: np.ndarray, block: int) -> np.ndarray:
-    total = np.zeros(vectors.shape[1])
-    for start in range(0, len(vectors), block):
-        total += vectors[start : start + block].sum(axis=0, dtype=np.float64)
-    return total / len(vectors)
+def _column_means(vectors: np.ndarray, items: np.ndarray | None, block: int) -> np.ndarray:
+    n, total = len(vectors) if items is None else len(items), np.zeros(vectors.shape[1])
+    for start in range(0, n, block):
+        total += _take(vectors, items, slice(start, start + block)).sum(axis=0, dtype=np.float64)
+    return total / n
 
 
 def _blocks(
-    x: np.ndarray, y: np.ndarray, means: list[np.ndarray], block: int
+    sides: list[tuple[np.ndarray, np.ndarray | None]], means: list[np.ndarray], n: int, block: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for start in range(0, len(x), block):
-        rows = slice(start, start + block)
-        yield x[rows].astype(np.float64) - means[0], y[rows].astype(np.float64) - means[1]
+    for start in range(0, n, block):
+        a, b = (_take(vectors, items, slice(start, start + block)).astype(np.float64) for vectors, items in sides)
+        yield a - means[0], b - means[1]
+
+
+def _take(vectors: np.ndarray, items: np.ndarray | None, rows: slice) -> np.ndarray:
+    return vectors[rows] if items is None else vectors[items[rows]]

@@ -23,7 +23,7 @@ TYPE_NAMES = {int: "whole number", str: "string"}
 
 @dataclass
 class RecordedModel:
-    """Recorded replies as a model with `generate` of the protocol AudioLM."""
+    """Recorded replies as a black-box model."""
 
     path: Path
     facts: dict[str, Any] = field(default_factory=dict)  # model facts for artifacts; none are known

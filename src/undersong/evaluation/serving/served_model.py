@@ -19,8 +19,7 @@ SAMPLE_RATE = 16_000  # Hz; the input rate of nearly all audio LLMs, and of loca
 
 @dataclass
 class ServedModel:
-    """Model behind an endpoint, with `generate` of the protocol AudioLM; `progress` gets the number of finished
-    prompts."""
+    """Black-box model behind an endpoint; `progress` gets the number of finished prompts."""
 
     client: ChatClient
     progress: ProgressCallback | None = None

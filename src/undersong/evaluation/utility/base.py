@@ -1,4 +1,4 @@
-"""Base of the utility scorers: `ScoredJudge`, the refusal rule, mean scores, and text normalization."""
+"""The base of utility scorers: `ScoredJudge`, the refusal rule, and text normalization."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 from undersong.evaluation.judges.rule_based import REFUSAL_PATTERN, FunctionJudge
 from undersong.types import Prompt, Reply, Sample, UndersongError, Verdict
@@ -74,28 +73,6 @@ def is_refusal(sample: Sample, reply: str, is_answer: Callable[[str], bool]) -> 
 
 def _straighten_apostrophes(text: str) -> str:
     return text.replace("\u2019", "'")
-
-
-@dataclass(frozen=True, slots=True)
-class MeanScore:
-    """Mean of the scores of `scored` verdicts; report the `unscored` ones (errors) with it, because they are not
-    included."""
-
-    mean: float
-    scored: int
-    unscored: int
-
-
-def mean_score(verdicts: Sequence[Verdict]) -> MeanScore:
-    """Mean score to report of a judge that scores; refusals and empty replies are included with their scores.
-
-    Raises:
-        UndersongError: No verdict has a score.
-    """
-    scores = [verdict.score for verdict in verdicts if verdict.score is not None]
-    if not scores:
-        raise UndersongError("None of the verdicts has a score; use a judge that scores, such as f1.")
-    return MeanScore(fmean(scores), len(scores), len(verdicts) - len(scores))
 
 
 EMPHASIS = re.compile(r"[*`_\"\u201c\u201d\u201e\u00ab\u00bb]|(?m:^[ \t]*#+(?=\s))")  # Markdown and double quotes

@@ -27,7 +27,7 @@ def contains_judge() -> ScoredJudge:
 
 def f1_judge(min_score: float = MIN_ANSWER_F1) -> ScoredJudge:
     """Judge with the token F1 in [0, 1] to the best reference as score; `answer` from `min_score` on. Report
-    `mean_score`.
+    the mean score.
 
     Raises:
         UndersongError: The threshold is not above 0 and at most 1.

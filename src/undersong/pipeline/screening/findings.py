@@ -12,7 +12,7 @@ import numpy as np
 from undersong.pipeline.screening.inputs import CorpusInput, ScreeningCorpora
 from undersong.pipeline.screening.options import PRECOMPUTED, ScreeningOptions, match_selection_ids, name_or_first
 from undersong.pipeline.screening.output import ScreeningFindings
-from undersong.types import Embeddings, Quarantined, Sample, UndersongError
+from undersong.types import Embeddings, Sample, UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +31,6 @@ def screening_findings(
     corpora: ScreeningCorpora,
     axes: Mapping[str, str],
     embeddings: EmbeddingsByAxis,
-    quarantined: Sequence[Quarantined],
     rules: Mapping[str, tuple[SelectionRule, int]],
     options: ScreeningOptions,
     cached: Callable[[Callable[[], dict[str, Any]]], dict[str, Any]],
@@ -60,12 +59,9 @@ def screening_findings(
         cached: Returns the result of its function, from the store if known: agreement takes longest and does not depend
             on the rules.
     """
-    from undersong.encoders.embeddings import drop_embeddings
     from undersong.proximity import filter_harm_set, sample_metadata_table, select_by_rule
 
-    pool_embeddings = {
-        axis: drop_embeddings(axis_embeddings[0], quarantined) for axis, axis_embeddings in embeddings.items()
-    }
+    pool_embeddings = {axis: axis_embeddings[0] for axis, axis_embeddings in embeddings.items()}
     all_tables = {
         axis: _proximity_tables(axis, pool_embeddings[axis], axis_embeddings, corpora, options)
         for axis, axis_embeddings in embeddings.items()

@@ -13,6 +13,7 @@ from undersong.pipeline.screening.options import PRECOMPUTED, ScreeningOptions
 from undersong.stages.context import Corpus, RunContext
 from undersong.stages.corpus import load_corpus
 from undersong.stages.engine import DEFAULT_ENGINE, Engine
+from undersong.store import Store
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 if TYPE_CHECKING:
@@ -26,13 +27,14 @@ class CorpusInput:
 
     ref: str
     corpus: Corpus | None
+    scratch: Path | None = None
 
     @cached_property
     def precomputed(self) -> Embeddings | None:
         """Precomputed embeddings, or None."""
         from undersong.encoders.embeddings import read_embeddings
 
-        return read_embeddings(self.ref) if self.corpus is None else None
+        return read_embeddings(self.ref, self.scratch) if self.corpus is None else None
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -118,17 +120,17 @@ def read_corpora(ctx: RunContext, pool: str, harm: Mapping[str, str], options: S
         check_encoder(encoder)  # before any audio is decoded
     decodes_audio = options.axes is None or any(parse_encoder(encoder).needs_audio for encoder in encoders)
 
+    scratch = ctx.store.root if isinstance(ctx.store, Store) else None
+
     def read(ref: str, columns: Mapping[str, str] | None, engine: Engine = DEFAULT_ENGINE) -> CorpusInput:
         if options.audio_root is not None and not are_embeddings[ref]:
             open_corpus(
                 ref, columns, options.audio_root
             )  # each time: that it was read before says nothing of its paths
-        return CorpusInput(
-            ref,
-            None
-            if are_embeddings[ref]
-            else load_corpus(ctx, ref, columns=columns, decode=decodes_audio, engine=engine),
-        )
+        corpus = None
+        if not are_embeddings[ref]:
+            corpus = load_corpus(ctx, ref, columns=columns, decode=decodes_audio, engine=engine)
+        return CorpusInput(ref, corpus, scratch)
 
     pool_input = read(pool, options.columns, options.engine)
     harm_inputs = {name: read(ref, options.harm_columns) for name, ref in harm.items()}

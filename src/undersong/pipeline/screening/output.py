@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from undersong.pipeline.screening.inputs import CorpusInput
 from undersong.pipeline.screening.options import CHAT_FORMATS, OUTPUT_FORMATS
-from undersong.types import Quarantined, UndersongError
+from undersong.types import Embeddings, Quarantined, UndersongError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -113,7 +113,7 @@ def write_screening(
     import pyarrow.parquet as pq
 
     from undersong.corpora import write_corpus
-    from undersong.encoders.embeddings import embeddings_table, quarantine_table
+    from undersong.encoders.embeddings import quarantine_table
     from undersong.proximity import selection_to_json
 
     pq.write_table(pa.concat_tables(findings.tables.values()), folder / "proximity.parquet")
@@ -128,10 +128,23 @@ def write_screening(
             write_corpus([sample for sample in pool.samples if sample.id in kept_ids], (), kept_folder)
             continue
         rows = [row for row, id in enumerate(pool.precomputed.ids) if id in kept_ids]
-        table = embeddings_table(
-            [pool.precomputed.ids[row] for row in rows], pool.precomputed.vectors[rows], pool.precomputed.frames[rows]
-        )
-        pq.write_table(table, kept_folder / "kept.parquet")
+        _write_kept_embeddings(pool.precomputed, rows, kept_folder / "kept.parquet")
+
+
+def _write_kept_embeddings(pool: Embeddings, rows: Sequence[int], file: Path) -> None:
+    """A block at a time: what is kept of a pool that is mapped from disk may itself be larger than memory."""
+    import pyarrow.parquet as pq
+
+    from undersong.encoders.embeddings import ROWS_PER_FILE, embeddings_table
+
+    def table(block: Sequence[int]) -> pa.Table:
+        return embeddings_table([pool.ids[row] for row in block], pool.vectors[block], pool.frames[block])
+
+    first = table(rows[:ROWS_PER_FILE])
+    with pq.ParquetWriter(file, first.schema) as writer:
+        writer.write_table(first)
+        for start in range(ROWS_PER_FILE, len(rows), ROWS_PER_FILE):
+            writer.write_table(table(rows[start : start + ROWS_PER_FILE]))
 
 
 def read_screening(folder: Path) -> ScreeningResult:

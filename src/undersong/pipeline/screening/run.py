@@ -88,6 +88,8 @@ def run_screening(
             return None
 
         def make(draft: Draft) -> None:
+            from undersong.encoders.embeddings import drop_embeddings
+
             views_by_axis, axis_encoders = _checked_views(corpora, options), _axes_or_default(corpora, options)
             extra_findings = (
                 {"padding": padding_checks(axis_encoders, corpora, options.loading.device)}
@@ -103,11 +105,12 @@ def run_screening(
                     check_benign_quarantine(
                         reason, corpora.benign, axis_embeddings[-1].quarantined, options.max_quarantined
                     )
+            for axis_embeddings in embeddings_by_axis.values():  # an item lost on one axis is left out of all
+                axis_embeddings[0] = drop_embeddings(axis_embeddings[0], quarantined, store.root)
             computed = screening_findings(
                 corpora,
                 axis_encoders,
                 embeddings_by_axis,
-                quarantined,
                 rules,
                 options,
                 partial(_cached_agreement, store, config, inputs),
@@ -151,7 +154,7 @@ def _open_run_context(
         yield RunContext(Store(root), options.loading, options.progress), Store(root)
         finished = True
     finally:
-        shards = "embeddings/*/embeddings-00001.parquet", "embeddings/*.shards.*", "*/*.portions/rows-*"
+        shards = "embeddings/*/embeddings-00001.parquet", "*/*.shards/rows-*"
         partial_files = map(root.glob, shards)
         if finished or not any(map(any, partial_files)):
             shutil.rmtree(root, ignore_errors=True)
@@ -230,7 +233,8 @@ def _read_or_embed(ctx: RunContext, corpora: ScreeningCorpora, views: Sequence[E
     from undersong.encoders.embeddings import read_embeddings
 
     precomputed = [corpus_input.precomputed for corpus_input in corpora.inputs if corpus_input.precomputed is not None]
-    return precomputed or [read_embeddings(embed_corpus(ctx, view).verify().path) for view in views]
+    scratch = corpora.pool.scratch
+    return precomputed or [read_embeddings(embed_corpus(ctx, view).verify().path, scratch) for view in views]
 
 
 def _pool_quarantine(

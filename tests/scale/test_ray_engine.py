@@ -16,12 +16,16 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from undersong.encoders.embeddings import read_embeddings, write_embeddings
-from undersong.scale import embed_shards, proximity_shards
-from undersong.scale.ray_cluster import RayWorkers
-from undersong.scale.ray_engine import embed_on_ray, proximity_on_ray, ray_scheduler
+from undersong.encoders.embeddings import read_embeddings
+from undersong.scale import EmbeddingResult, RayWorkers, embed_shards, ray_scheduler
 from undersong.scale.row_shards import RowFunction, RowShards, fill_row_shards
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
+
+
+def embed_on_ray(
+    samples: Sequence[Sample], encoder: str, folder: str | Path, workers: RayWorkers | None = None, **options
+) -> EmbeddingResult:
+    return embed_shards(samples, encoder, folder, scheduler=ray_scheduler(workers or RayWorkers()), **options)
 
 
 def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,31 +207,19 @@ def test_a_pass_on_ray_makes_the_same_rows_and_a_killed_worker_loses_nothing(tmp
 
 @pytest.mark.usefixtures("ray")
 def test_what_a_pass_refuses_is_said_in_its_own_words_and_the_rest_is_kept(tmp_path: Path) -> None:
-    portions = RowShards(tmp_path / "ray", items(6), 1)
+    shards = RowShards(tmp_path / "ray", items(6), 1)
     with pytest.raises(UndersongError, match=r"^Item a0 is refused; leave it out\.$"):
-        fill_row_shards(portions, Lengths(refuses="a0"), scheduler=ray_scheduler(RayWorkers(1)))
-    assert portions.missing_shards() == [0]  # the last shard first
+        fill_row_shards(shards, Lengths(refuses="a0"), scheduler=ray_scheduler(RayWorkers(1)))
+    assert shards.missing_shards() == [0]  # the last shard first
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray")
 def test_an_item_that_kills_every_worker_ends_the_pass_and_keeps_the_rest(tmp_path: Path) -> None:
-    portions = RowShards(tmp_path / "ray", items(6), 2)
+    shards = RowShards(tmp_path / "ray", items(6), 2)
     with pytest.raises(UndersongError, match=r"^Workers died 3 times at shard 0 "):
-        fill_row_shards(portions, Lengths(dies="a1"), scheduler=ray_scheduler(RayWorkers(1)))
-    assert portions.missing_shards() == [0]
-
-
-@pytest.mark.usefixtures("ray")
-def test_distances_are_those_of_one_process(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    ids = [f"p{i}" for i in rng.permutation(3000)]
-    pool = Embeddings(tuple(ids), rng.normal(size=(3000, 5)).astype(np.float32), np.zeros(3000, np.int64))
-    harm = Embeddings(("h0", "h1"), rng.normal(size=(2, 5)).astype(np.float32), np.zeros(2, np.int64))
-    write_embeddings(pool, tmp_path / "pool")
-    proximity_on_ray("semantic", "harm", tmp_path / "pool", harm, tmp_path / "ray", center=True, shard=700)
-    proximity_shards("semantic", "harm", tmp_path / "pool", harm, tmp_path / "local", center=True, shard=700)
-    assert files(tmp_path / "ray") == files(tmp_path / "local")
+        fill_row_shards(shards, Lengths(dies="a1"), scheduler=ray_scheduler(RayWorkers(1)))
+    assert shards.missing_shards() == [0]
 
 
 def test_a_cluster_that_is_not_there_is_said_in_one_sentence(tmp_path: Path) -> None:
@@ -249,16 +241,17 @@ import sys
 from pathlib import Path
 from ray.cluster_utils import Cluster
 from undersong.stages.engine import Engine
-from undersong.pipeline.screening import Asked, screen
+from undersong.pipeline.screening import ScreeningOptions, run_screening
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
 cluster.add_node(num_cpus=2)
 assert len(cluster.list_all_nodes()) == 2
 engine = Engine("ray", address=cluster.address, workers=2)
 out = Path(sys.argv[1])
-screen("organism:pool", "organism:reference", out / "ray", Asked(axes={"words": "tfidf"}, engine=engine))
+pair = "organism:pool", "organism:reference"
+run_screening(*pair, out / "ray", ScreeningOptions(axes={"words": "tfidf"}, engine=engine))
 cluster.shutdown()
-screen("organism:pool", "organism:reference", out / "plain", Asked(axes={"words": "tfidf"}))
+run_screening(*pair, out / "plain", ScreeningOptions(axes={"words": "tfidf"}))
 """
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,8 @@ from undersong.corpora.manifest import write_manifest
 from undersong.encoders import make_encoder
 from undersong.encoders.embeddings import read_embeddings
 from undersong.scale import embed_shards
-from undersong.scale.embedding_job import parse_shard, samples_digest
+from undersong.scale.embedding_shards import FittedOnce, samples_digest, vector_rows
+from undersong.scale.row_shards import parse_shard
 from undersong.types import Embeddings, Quarantined, Sample, UndersongError
 
 
@@ -57,8 +60,8 @@ def test_shards_are_the_rows_of_one_call_and_a_second_call_is_a_lookup(tmp_path:
         tmp_path / "out", True, 3, 3, 2,
     )  # fmt: skip
     assert sorted(path.name for path in found.folder.iterdir()) == [
-        "embeddings-00000.parquet", "embeddings-00001.parquet", "embeddings-00002.parquet", "quarantine.parquet",
-        "work.json",
+        "embeddings-00000.parquet", "embeddings-00001.parquet", "embeddings-00002.parquet", "job.json",
+        "quarantine.parquet",
     ]  # fmt: skip
     whole, made = Counting().encode(samples), read_embeddings(found.folder)
     assert made.ids == whole.ids
@@ -93,15 +96,15 @@ def test_a_manifest_by_a_real_encoder_is_what_the_encoder_says(tmp_path: Path, e
 KILLED = """
     import sys
     sys.path.insert(0, {here!r})
-    from test_scale_work import Counting, items
+    from test_embedding_shards import Counting, items
     from undersong.scale import embed_shards
     embed_shards(items(12, [5]), "counting", {out!r}, rows=3, make=Counting)
 """
 
 
-@pytest.mark.parametrize(("point", "redone"), [("write:synced:5", 2), ("write:renamed:5", 2), ("write:renamed:6", 1)])
+@pytest.mark.parametrize(("point", "redone"), [("write:begun:3", 2), ("write:synced:3", 2), ("write:renamed:3", 1)])
 def test_a_killed_run_redoes_at_most_the_shard_in_progress(tmp_path: Path, point: str, redone: int) -> None:
-    """A shard is two writes, itself and its marker: so at its third shard's file, after it, and after its marker."""
+    """Before its third shard is written, when its bytes are on disk, and when it has its name."""
     script = textwrap.dedent(KILLED.format(here=str(Path(__file__).parent), out=str(tmp_path / "out")))
     killed = subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, "UNDERSONG_FAILPOINT": point}, check=False
@@ -141,20 +144,58 @@ def test_the_last_call_makes_what_a_job_that_failed_left(tmp_path: Path) -> None
     embed_shards(items(9), "counting", tmp_path / "out", rows=2, shard="1/2", make=Counting)
     encoder = Counting()
     assert embed_shards(items(9), "counting", tmp_path / "out", rows=2, make=lambda: encoder).complete
-    assert encoder.asked == [["a2", "a3"], ["a6", "a7"]]
+    assert encoder.asked == [["a6", "a7"], ["a2", "a3"]]  # other jobs come from the front
 
 
 def test_a_damaged_shard_is_found_and_made_again(tmp_path: Path) -> None:
     embed_shards(items(9), "counting", tmp_path / "out", rows=4, shard="1/1", make=Counting)
     (draft,) = tmp_path.iterdir()
-    (draft / "embeddings-00001.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UndersongError, match=r"embeddings-00001.parquet is not what was written"):
-        embed_shards(items(9), "counting", tmp_path / "out", rows=4, make=Counting)
-    (draft / "embeddings-00000.parquet").unlink()
-    with pytest.raises(UndersongError, match=r"embeddings-00000.parquet is not what was written"):
-        embed_shards(items(9), "counting", tmp_path / "out", rows=4, make=Counting)
+    for number, damaged in ((1, b"PAR1"), (0, None)):
+        (shard,) = draft.glob(f"rows-4-0000{number}.*.parquet")
+        data = bytearray(shard.read_bytes())
+        data[len(data) // 2] ^= 1
+        shard.write_bytes(damaged or data)
+        with pytest.raises(UndersongError, match=rf"rows-4-0000{number}\..*parquet is not what was written"):
+            embed_shards(items(9), "counting", tmp_path / "out", rows=4, make=Counting)
+        assert not shard.exists()
+        assert not (tmp_path / "out").exists()
+        embed_shards(items(9), "counting", tmp_path / "out", rows=4, shard="1/1", make=Counting)
+    (shard,) = draft.glob("rows-4-00002.*.parquet")
+    shard.unlink()
     assert embed_shards(items(9), "counting", tmp_path / "out", rows=4, make=Counting).computed == 1
     assert len(read_embeddings(tmp_path / "out").ids) == 9
+
+
+@pytest.mark.parametrize("point", ["write:begun", "write:synced", "write:renamed"])
+def test_a_call_killed_while_it_writes_the_folder_makes_no_shard_again(tmp_path: Path, point: str) -> None:
+    script = textwrap.dedent(KILLED.format(here=str(Path(__file__).parent), out=str(tmp_path / "out")))
+    killed = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "UNDERSONG_FAILPOINT": f"{point}:5"}, check=False
+    )
+    assert killed.returncode == 137
+    assert not (tmp_path / "out").exists()
+    again = embed_shards(items(12, [5]), "counting", tmp_path / "out", rows=3, make=lambda: pytest.fail("made again"))
+    assert (again.complete, again.computed, again.quarantined) == (True, 0, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_shard_has_a_row_an_item_with_the_reason_where_there_is_no_vector(tmp_path: Path) -> None:
+    table = vector_rows(Counting(), items(3, broken=[1]))
+    assert table.to_pylist() == [
+        {"id": "a0", "embedding": [1, 0], "frames": 1, "reason": None},
+        {"id": "x1", "embedding": None, "frames": 0, "reason": "cannot be read"},
+        {"id": "a2", "embedding": [1, 2], "frames": 1, "reason": None},
+    ]
+    lost = embed_shards(items(4, broken=[0, 1]), "counting", tmp_path / "out", rows=2, make=Counting)
+    assert read_embeddings(lost.folder).ids == ("a2", "a3")  # a shard of none but lost items has no width
+
+
+def test_a_fitted_encoder_travels_without_the_texts_it_was_fitted_on() -> None:
+    samples = items(9)
+    make = FittedOnce(partial(make_encoder, "tfidf", fit=samples))
+    sent = pickle.loads(pickle.dumps(make))
+    assert np.array_equal(sent().encode(samples).vectors, make().encode(samples).vectors)
+    assert b"make_encoder" not in pickle.dumps(make)
 
 
 def test_another_question_is_not_answered_by_these_shards(tmp_path: Path) -> None:
@@ -216,7 +257,7 @@ def test_an_item_that_an_encoder_forgets_is_an_error(tmp_path: Path) -> None:
             return super().encode(samples[1:])
 
     with pytest.raises(UndersongError, match="accounted for 3 items where it was given 4"):
-        embed_shards(items(9), "e", tmp_path / "out", rows=4, make=Forgetful)
+        embed_shards(items(8), "e", tmp_path / "out", rows=4, make=Forgetful)
 
 
 def test_progress_counts_what_is_left_to_do(tmp_path: Path) -> None:
@@ -225,7 +266,7 @@ def test_progress_counts_what_is_left_to_do(tmp_path: Path) -> None:
     embed_shards(
         items(10), "e", tmp_path / "out", rows=4, make=Counting, progress=lambda now: seen.append((now.done, now.total))
     )
-    assert seen == [(4, 6), (6, 6)]
+    assert seen == [(2, 6), (6, 6)]
 
 
 def test_what_makes_no_sense_is_refused_before_anything_is_written(tmp_path: Path) -> None:

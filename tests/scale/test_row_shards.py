@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from undersong.encoders.batching import Progress
-from undersong.scale.row_shards import RowFunction, RowShards, fill_row_shards, write_rows
+from undersong.scale.row_shards import RowFunction, RowShards, fill_row_shards
 from undersong.types import Sample, UndersongError
 
 
@@ -37,66 +37,73 @@ def counting(seen: list[list[str]], dies: str = "") -> Callable[[], RowFunction]
 
 
 def test_rows_are_those_of_one_call_and_a_second_call_computes_nothing(tmp_path: Path) -> None:
-    portions, seen, told = RowShards(tmp_path / "p", items(10), 4), list[list[str]](), list[Progress]()
-    assert fill_row_shards(portions, counting(seen), progress=told.append) == 3
-    assert portions.table().equals(lengths(items(10)))
+    shards, seen, told = RowShards(tmp_path / "p", items(10), 4), list[list[str]](), list[Progress]()
+    assert fill_row_shards(shards, counting(seen), progress=told.append) == 3
+    assert shards.table().equals(lengths(items(10)))
     assert [(one.done, one.total) for one in told][-1] == (10, 10)
     before = len(seen)
-    assert fill_row_shards(portions, counting(seen)) == 0
+    assert fill_row_shards(shards, counting(seen)) == 0
     assert len(seen) == before  # nothing was loaded either
 
 
 def test_a_killed_pass_makes_at_most_one_shard_again(tmp_path: Path) -> None:
-    portions, seen = RowShards(tmp_path / "p", items(10), 2), list[list[str]]()
+    shards, seen = RowShards(tmp_path / "p", items(10), 2), list[list[str]]()
     with pytest.raises(KeyboardInterrupt):
-        fill_row_shards(portions, counting(seen, dies="s3"))
-    kept = 5 - len(portions.missing_shards())
+        fill_row_shards(shards, counting(seen, dies="s3"))
+    kept = 5 - len(shards.missing_shards())
     assert kept == 3
     seen.clear()
-    assert fill_row_shards(portions, counting(seen)) == 5 - kept
-    assert portions.table().equals(lengths(items(10)))
+    assert fill_row_shards(shards, counting(seen)) == 5 - kept
+    assert shards.table().equals(lengths(items(10)))
 
 
 def test_jobs_make_every_shard_once_and_the_last_call_what_is_left(tmp_path: Path) -> None:
-    portions, seen = RowShards(tmp_path / "p", items(9), 2), list[list[str]]()
-    assert fill_row_shards(portions, counting(seen), shard="2/3") == 2
-    assert fill_row_shards(portions, counting(seen), shard="1/3") == 2
+    shards, seen = RowShards(tmp_path / "p", items(9), 2), list[list[str]]()
+    assert fill_row_shards(shards, counting(seen), shard="2/3") == 2
+    assert fill_row_shards(shards, counting(seen), shard="1/3") == 2
     assert [part for part in seen if part != ["loaded"]] == [["s2", "s3"], ["s8"], ["s0", "s1"], ["s6", "s7"]]
-    assert fill_row_shards(portions, counting(seen)) == 1
-    assert portions.table().equals(lengths(items(9)))
+    assert fill_row_shards(shards, counting(seen)) == 1
+    assert shards.table().equals(lengths(items(9)))
     with pytest.raises(UndersongError, match="is no i/n"):
-        fill_row_shards(portions, counting(seen), shard="4/3")
+        fill_row_shards(shards, counting(seen), shard="4/3")
 
 
 def test_what_another_job_made_in_the_meantime_is_left(tmp_path: Path) -> None:
-    portions, seen = RowShards(tmp_path / "p", items(6), 2), list[list[str]]()
+    shards, seen = RowShards(tmp_path / "p", items(6), 2), list[list[str]]()
 
     def meddling() -> RowFunction:
         run = counting(seen)()
 
         def both(samples: Sequence[Sample]) -> pa.Table:
-            if not portions.shard_file(0).is_file():
-                write_rows(portions.shard_file(0), portions.shard_samples(0), lengths)
+            if shards.shard_file(0) is None:
+                shards.write_shard(0, shards.shard_samples(0), lengths)
             return run(samples)
 
         return both
 
-    fill_row_shards(portions, meddling)
+    fill_row_shards(shards, meddling)
     assert ["s0", "s1"] not in seen
 
 
 def test_another_shard_size_is_other_files_and_damage_is_made_anew(tmp_path: Path) -> None:
     fill_row_shards(RowShards(tmp_path / "p", items(6), 2), counting([]))
-    portions = RowShards(tmp_path / "p", items(6), 3)
-    assert len(portions.missing_shards()) == 2
-    fill_row_shards(portions, counting([]))
-    portions.shard_file(1).write_bytes(portions.shard_file(1).read_bytes()[:50])
-    with pytest.raises(UndersongError, match="run again to make it again"):
-        portions.table()
-    assert fill_row_shards(portions, counting([])) == 1
-    assert portions.table().equals(lengths(items(6)))
+    shards = RowShards(tmp_path / "p", items(6), 3)
+    assert len(shards.missing_shards()) == 2
+    fill_row_shards(shards, counting([]))
+    file = shards.shard_file(1)
+    assert file is not None
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1  # Parquet itself would read this
+    file.write_bytes(data)
+    with pytest.raises(UndersongError, match="is not what was written; run again, which makes it anew"):
+        shards.table()
+    assert shards.missing_shards() == [1]
+    with pytest.raises(UndersongError, match="Shard 1 is missing"):
+        shards.table()
+    assert fill_row_shards(shards, counting([])) == 1
+    assert shards.table().equals(lengths(items(6)))
 
 
 def test_a_pass_that_forgets_an_item_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UndersongError, match=r"1 rows were made for the 2 items of rows-2-00001\.parquet"):
+    with pytest.raises(UndersongError, match="1 rows were made of the 2 items of shard 1"):
         fill_row_shards(RowShards(tmp_path / "p", items(4), 2), lambda: lambda samples: lengths(samples[:1]))

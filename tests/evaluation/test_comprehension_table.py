@@ -105,7 +105,7 @@ def test_too_few_requests_and_no_transcript_are_refused_beforehand() -> None:
     voices = [Prompt(Sample(f"{v}", text=TEXTS[0], group="g"), "harm", True, "audio", "plain") for v in "abcde"]
     assert request_texts_by_cluster(voices) == {"g": [TEXTS[0]]}
     with pytest.raises(
-        UndersongError, match="Set harm has 1 requests, and relevance at a level of .* needs at least 4"
+        UndersongError, match=r"Set harm has 1 requests, and relevance at a level of .* needs at least 4"
     ):
         check_comprehension(voices, HOW)
     check_comprehension(asked("audio"), HOW)

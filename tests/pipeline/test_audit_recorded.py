@@ -72,9 +72,9 @@ def test_replies_that_failed_are_told(tmp_path: Path) -> None:
 def test_it_loads_no_torch(tmp_path: Path) -> None:
     table = record(tmp_path / "said.jsonl")
     code = (
-        "import json, sys; from pathlib import Path; from undersong.pipeline.run import run;"
+        "import json, sys; from pathlib import Path; from undersong.pipeline.run import run_audit;"
         "from undersong.study import parse_study;"
-        "run(parse_study(json.loads(sys.argv[1]), 's'), Path(sys.argv[2])); assert 'torch' not in sys.modules"
+        "run_audit(parse_study(json.loads(sys.argv[1]), 's'), Path(sys.argv[2])); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, json.dumps(study(table)), str(tmp_path / "out")], check=True)
 
@@ -156,7 +156,7 @@ def test_results_are_never_written_over_those_of_another_study(tmp_path: Path) -
 
 def test_a_folder_of_somebody_else_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     mine = parse_study(study(record(tmp_path / "said.jsonl")), "s")
-    with pytest.raises(UndersongError, match=r"holds said\.jsonl, and no results of a study; name a new folder"):
+    with pytest.raises(UndersongError, match=r"holds said\.jsonl and no results of a study; name a new folder"):
         run_audit(mine, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["said.jsonl"]
     (tmp_path / "mine").mkdir()

@@ -208,7 +208,7 @@ def test_what_cannot_be_told_is_refused_first(tmp_path: Path) -> None:
     data = tiny_study({"kinds": ["closest"]})
     data["evaluation"] |= {"comprehension": {"encoder": "tfidf"}}
     with pytest.raises(
-        UndersongError, match="Set harm has 12 requests, and relevance at a level of .* needs at least 20"
+        UndersongError, match=r"Set harm has 12 requests, and relevance at a level of .* needs at least 20"
     ):
         run_audit(parse_study(data, "s"), tmp_path / "out")
     data["models"] = ["recorded:said.jsonl"]

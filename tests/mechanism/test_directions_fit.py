@@ -108,6 +108,6 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     found = fit_direction(harmful, harmless)
     save_direction(found, tmp_path / "direction.safetensors")
     again = load_direction(tmp_path / "direction.safetensors")
-    for name in ("unit", "middle", "half"):
+    for name in ("unit", "midpoint", "half_distance"):
         np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
         assert getattr(again, name).dtype == np.float64

@@ -140,7 +140,8 @@ def test_a_cluster_that_can_be_memorised_says_nothing_of_another() -> None:
         centres = 3 * rng.standard_normal((24, 60))
         states = (centres[cluster] + 0.05 * rng.standard_normal((144, 60))).astype(np.float32)
         harmful = cluster % 2 == 1
-        found = cross_validate_probe(ProbeSet(np.stack([states, states]), harmful, cluster.tolist(), "trap"), seed, draws=10,
+        trap = ProbeSet(np.stack([states, states]), harmful, cluster.tolist(), "trap")
+        found = cross_validate_probe(trap, seed, draws=10,
                       permutations=19).cross_validated  # fmt: skip
         rates.append(found.balanced_accuracy[1])
         split = StratifiedKFold(5, shuffle=True, random_state=seed)

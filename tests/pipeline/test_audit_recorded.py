@@ -157,7 +157,7 @@ def test_results_are_never_written_over_those_of_another_study(tmp_path: Path) -
 
 def test_a_folder_of_somebody_else_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     mine = parse_study(study(record(tmp_path / "said.jsonl")), "s")
-    with pytest.raises(UndersongError, match=r"holds said\.jsonl, and no results of a study; name a new folder"):
+    with pytest.raises(UndersongError, match=r"holds said\.jsonl and no results of a study; name a new folder"):
         run_audit(mine, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["said.jsonl"]
     (tmp_path / "mine").mkdir()

@@ -175,7 +175,7 @@ def test_a_clip_on_both_sides_is_an_overlap(voices, tmp_path) -> None:
 def test_a_text_axis_needs_no_audio_files(voices, tmp_path) -> None:
     shutil.rmtree(tmp_path / "clips")
     assert screen(*voices, tmp_path / "out", axes={"semantic": "tfidf"}, keep="closest:4").selection.ids[0] == "p4"
-    with pytest.raises(UndersongError, match=r"pool\.jsonl holds no usable sample, the first: p0"):
+    with pytest.raises(UndersongError, match=r"pool\.jsonl has no usable sample, the first: p0"):
         screen(*voices, tmp_path / "other")
 
 
@@ -296,7 +296,7 @@ def test_a_failure_while_writing_leaves_nothing(vectors, tmp_path, monkeypatch) 
         raise OSError("no space left")
 
     screen(*vectors, tmp_path / "out", keep="closest:3")
-    monkeypatch.setattr(undersong.proximity, "to_json", full)
+    monkeypatch.setattr(undersong.proximity, "selection_to_json", full)
     for name in ("new", "out"):
         with pytest.raises(OSError, match="no space"):
             screen(*vectors, tmp_path / name)

@@ -153,7 +153,7 @@ def test_harmless_speech_is_neither_harm_nor_pool_nor_nothing(sides, tmp_path: P
     (tmp_path / "calm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UndersongError, match=said):
         screen(*sides, tmp_path / "out", columns=COLUMNS, benign_reference=tmp_path / "calm.jsonl")
-    with pytest.raises(UndersongError, match="cannot be centred"):
+    with pytest.raises(UndersongError, match="cannot be centered"):
         screen(*sides, tmp_path / "out", columns=COLUMNS, benign_reference=tmp_path / "calm.jsonl", center=True)
 
 
@@ -193,7 +193,7 @@ def test_several_selections_stand_side_by_side(sides, tmp_path: Path) -> None:
         screen(*sides, tmp_path / f"{i}", columns=COLUMNS, keep=rule, seed=seed).selection
         for i, (rule, seed) in enumerate(zip(rules, (3, 3, 3, 4)))
     ]
-    assert (made.selection, *made.also) == tuple(alone)
+    assert (made.selection, *made.extra_selections) == tuple(alone)
     for number, one in enumerate(alone):
         name = f"kept-{number + 1}.jsonl" if number else "kept.jsonl"
         assert {sample.id for sample in open_manifest(tmp_path / "out" / name).samples} == set(one.ids)

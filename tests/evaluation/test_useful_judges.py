@@ -110,7 +110,7 @@ def test_wer_without_jiwer_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_making_the_others_does_not_import_jiwer() -> None:
-    code = "import sys; from undersong.evaluation.judges.registry import utility_judges as u; u['f1'](); u['choice']()"
+    code = "import sys; from undersong.evaluation.judges.registry import UTILITY_JUDGES as u; u['f1'](); u['choice']()"
     seen = subprocess.run([sys.executable, "-c", f"{code}; print('jiwer' in sys.modules, 'torch' in sys.modules)"],
                           capture_output=True, text=True, check=True)  # fmt: skip
     assert seen.stdout.split() == ["False", "False"]

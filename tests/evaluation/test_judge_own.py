@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from undersong.cli.app import app
 from undersong.evaluation.judges.registry import judge_hash, make_judge
-from undersong.evaluation.rates import attack_rate_name
+from undersong.evaluation.rates import attack_metric
 from undersong.evaluation.verdicts import read_verdicts
 from undersong.study import Study, packaged_study
 from undersong.types import Prompt, Reply, Sample, UndersongError
@@ -168,8 +168,8 @@ def test_what_it_sees_must_be_what_its_name_says(here: Path) -> None:
     ):
         make_judge("python:mine.py:mine", ())
     assert make_judge("python-refusal:mine.py:mine", ()).sees == "refusal"
-    assert attack_rate_name("python-refusal:mine.py:mine") == "non_refusal_rate"
-    assert attack_rate_name("python:mine.py:mine") == "jsr"
+    assert attack_metric("python-refusal:mine.py:mine") == "non_refusal_rate"
+    assert attack_metric("python:mine.py:mine") == "jsr"
     write(here, "return []", sees="everything")
     with pytest.raises(UndersongError, match="made a Mine, not a judge"):
         make_judge("python:mine.py:mine", ())

@@ -89,8 +89,8 @@ def test_it_stops_a_trainer_that_teaches_harm_and_keeps_the_adapter_before(
     # what was put aside is what was measured, by a way of its own
     adapter = tmp_path / "out" / "canary" / f"step-{callback.last_safe_step:06d}"
     question = EvaluationOptions(judge="exact", refusal_texts=refusals, max_new_tokens=LIMIT)
-    entry = evaluate_manifest(harm, str(tiny_folder), tmp_path / "again", adapter, question)
-    assert entry["jsr"] == callback.measurements[-2]["jsr"]
+    entry = evaluate_manifest(harm, str(tiny_folder), tmp_path / "again", adapter, question).rate
+    assert entry.rate == callback.measurements[-2]["jsr"]
 
 
 def test_looking_changes_nothing(tiny_folder: Path, corpora: Any, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_audit_gives_typed_results_and_a_table(corpora: tuple[Path, Path], tmp_p
         "16.7\u202f% [3.0,\xa056.4] of typed harmful requests. No fine-tuned arm was measured."
     )
     rows = found.to_pandas()
-    assert list(rows["non_refusal_rate"]) == [1 / 6]
+    assert (list(rows["metric"]), list(rows["rate"])) == (["non_refusal_rate"], [1 / 6])
     assert (tmp_path / "out" / "report.md").is_file()
     assert heard
 

@@ -40,9 +40,9 @@ def test_what_is_left_of_an_audit(results: dict[str, Any]) -> None:
     """The screening, the selections, and the rates of each table; no arms and no contrast."""
     assert [(run["kind"], run["step"]) for run in results["runs"]] == [("base", 0), ("base", 0)]
     rates = [{(e["prompt_set"], e["system"]): e for e in run["rates"]} for run in results["runs"]]
-    assert rates[0]["harm", "plain"]["non_refusal_rate"] == pytest.approx(1 / 3)
-    assert rates[0]["harm", "safe"]["non_refusal_rate"] == 0.0
-    assert rates[1]["harm", "plain"]["non_refusal_rate"] == 1.0
+    assert rates[0]["harm", "plain"]["rate"] == pytest.approx(1 / 3)
+    assert rates[0]["harm", "safe"]["rate"] == 0.0
+    assert rates[1]["harm", "plain"]["rate"] == 1.0
     assert results["study"]["judge_criterion"] == "refusal"
     assert len(results["screening"]) == 2 * 2  # axes x models
     assert {entry["kind"] for entry in results["selections"]} >= {"closest", "distant", "random"}

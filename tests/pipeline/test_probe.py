@@ -101,7 +101,7 @@ def test_recognition_is_told_beside_refusal(found: dict[str, Any]) -> None:
     assert last["low_before"] <= last["accuracy_before"] <= last["high_before"]
     refused = [one["refusal"] / one["n"] for one in said]
     assert known["refusals"]["value"] == pytest.approx(refused[1] - refused[0])
-    assert known["dissociated"] == (known["recognition"] == "kept" and known["refusals"]["high"] < 0)
+    assert known["dissociated"] == (known["recognition"] == "retained" and known["refusals"]["high"] < 0)
     assert any(known["sentence"] in one for one in found["findings"])
 
 
@@ -110,7 +110,7 @@ def test_the_cause_is_held_against_chance(found: dict[str, Any]) -> None:
     assert len(ablation["odds_lost_at_random"]) == 19
     larger = sum(one >= ablation["odds_lost"] for one in ablation["odds_lost_at_random"])
     assert ablation["p"] == pytest.approx((1 + larger) / 20)
-    assert ablation["said"]["harmful"]["jsr"] > found["base"]["said"]["harmful"]["jsr"]
+    assert ablation["said"]["harmful"]["rate"] > found["base"]["said"]["harmful"]["rate"]
     assert [one["strength"] for one in steering["tried"]] == [0.0, 0.5, 1.0]
     assert steering["place"] == ablation["place"]
     assert ablation["loss"]["before"] < 0.1  # the base's own replies, in the base
@@ -147,7 +147,7 @@ def test_nothing_moved_is_said_so(asked: ProbeOptions, adapter: Path, tmp_path: 
     assert tuned["late_gap"]["change"] == 0
     assert tuned["late_gap"]["p"] is None
     known = tuned["recognition"]
-    assert (known["recognition"], known["dissociated"], known["change"]["value"]) == ("kept", False, 0)
+    assert (known["recognition"], known["dissociated"], known["change"]["value"]) == ("retained", False, 0)
     assert tuned["patching"] is None
     assert "parts" not in tuned
     assert any("Refusal lost nothing" in one for one in results["findings"])

@@ -250,10 +250,10 @@ def test_a_table_with_blocks_and_two_heads_is_saved_whole(opened: Browser, resul
         "const table = document.querySelector('table.defenses');"
         "table.closest('.scroll').previousElementSibling.querySelector('.save').click()"
     )
-    rows = rows_of(opened.saved("defenses-in-per-cent-mean-95-interval-an.csv"))
+    rows = rows_of(opened.saved("defenses-in-percent-mean-95-interval-and.csv"))
     assert len(rows) == len(results["defense_tradeoffs"])
     assert {row[""] for row in rows} == {"Trained on audio", "Trained on text"}
-    assert rows[1]["JSR, typed"].startswith(f"{100 * results['defenses'][1]['jsr']['text']['mean']:.1f} ")
+    assert rows[1]["JSR, typed"].startswith(f"{100 * results['defense_tradeoffs'][1]['jsr']['text']['value']:.1f} ")
 
 
 def test_clips_play_one_at_a_time_and_the_line_moves(opened: Browser) -> None:
@@ -374,8 +374,8 @@ def test_without_script_all_is_there_and_nothing_is_dead(browser: Browser, resul
 
 def everywhere(value: Any) -> Any:
     """Free text made hostile; names that link records stay linked, and the words the page goes by stay."""
-    fixed = {"undersong-results/1", "harm", "near", "far", "audio", "text", "plain", "safe", "base", "closest",
-             "random", "distant", "jsr", "none", "recipe", "nearest"}  # fmt: skip
+    fixed = {"undersong-results/2", "harm", "near", "far", "audio", "text", "plain", "safe", "base", "closest",
+             "random", "distant", "jsr", "refusal_rate", "none", "recipe", "nearest", "a", "b"}  # fmt: skip
     if isinstance(value, dict):
         return {key: everywhere(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -386,7 +386,8 @@ def everywhere(value: Any) -> Any:
 def test_hostile_names_and_replies_do_nothing(browser: Browser, results: Json, tmp_path: Path) -> None:
     evil = everywhere(copy.deepcopy(results))
     evil["study"]["name"] = f"../../{EVIL}\n\u202egpj.exe"
-    evil["provenance"] = {f"{EVIL}{key}": value for key, value in evil["provenance"].items()}
+    for part in ("packages", "cpu_seconds_by_stage", "model_facts"):
+        evil["provenance"][part] = {f"{EVIL}{key}": value for key, value in evil["provenance"][part].items()}
     for run in evil["runs"]:
         for row in run["rates"]:
             row["by_voice"] = {f"{EVIL}{name}": voice for name, voice in row["by_voice"].items()}
@@ -418,9 +419,9 @@ def test_no_cell_of_a_saved_table_is_a_formula(browser: Browser, results: Json, 
     browser.ask(
         f"const table = (() => {{ {TABLE} }})(...arguments);"
         "table.closest('.scroll').previousElementSibling.querySelector('.save').click()",
-        "In quarantine",
+        "Quarantined samples",
     )
-    rows = rows_of(browser.saved("in-quarantine-left-out-and-why.csv"))
+    rows = rows_of(browser.saved("quarantined-samples-and-reasons.csv"))
     assert [(row["Sample"], row["Reason"]) for row in rows] == [
         ("'=HYPERLINK(\"x\")", "'@SUM(A1), a b"), ("-1", "'+x"),
     ]  # fmt: skip

@@ -141,8 +141,7 @@ def test_a_cluster_that_can_be_memorised_says_nothing_of_another() -> None:
         states = (centres[cluster] + 0.05 * rng.standard_normal((144, 60))).astype(np.float32)
         harmful = cluster % 2 == 1
         trap = ProbeSet(np.stack([states, states]), harmful, cluster.tolist(), "trap")
-        found = cross_validate_probe(trap, seed, draws=10,
-                      permutations=19).cross_validated  # fmt: skip
+        found = cross_validate_probe(trap, seed, draws=10, permutations=19).cross_validated
         rates.append(found.balanced_accuracy[1])
         split = StratifiedKFold(5, shuffle=True, random_state=seed)
         leaked.append(cross_val_score(LogisticRegression(), states, harmful, cv=split).mean())
@@ -211,7 +210,7 @@ def test_a_constant_layer_has_no_probe() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = cross_validate_probe(with_constant_input(between(0, signal=(0, 5))), 0, permutations=49, draws=50)
-    for name in ("balanced_accuracy", "low", "high", "auc", "auc_low", "auc_high", "chance", "p", "p_holm"):
+    for name in ("balanced_accuracy", "low", "high", "auc", "auc_low", "auc_high", "chance", "p_value", "p_holm"):
         assert np.isnan(getattr(found.cross_validated, name)[0])
         assert np.isfinite(getattr(found.cross_validated, name)[1])
     assert found.cross_validated.p_holm[1] == found.cross_validated.p_value[1]  # the missing layer is no comparison

@@ -43,7 +43,11 @@ DATA: dict[str, Any] = {
         "filters": {"speaker": ["A", "E"]},
     },
     "tuning": {"modalities": ["audio"], "seeds": [0, 1], "draws": [0, 1], "save_steps": [2]},
-    "evaluation": {"modalities": ["audio"], "system_prompts": {"plain": "you are a helpful assistant"}},
+    "evaluation": {
+        "modalities": ["audio"],
+        "system_prompts": {"plain": "you are a helpful assistant"},
+        "max_new_tokens": 12,
+    },
 }
 
 
@@ -52,8 +56,12 @@ def study(**changes: Any) -> Study:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    out = tmp_path_factory.mktemp("rules") / "out"
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rules") / "out"
+
+
+@pytest.fixture(scope="module")
+def results(out: Path) -> dict[str, Any]:
     planned = plan_study(study(), out / "store")
     assert "upper limits until the pool is screened" in planned.summary
     run_audit(study(), out)
@@ -168,10 +176,18 @@ def test_slips_are_refused_before_anything_is_made(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_random_samples_like_the_closest_part_closeness_from_what_comes_with_it(tmp_path: Path) -> None:
-    """They have the closest's own shares of objects, at another draw each; and closest is compared with them."""
+def test_random_samples_like_the_closest_part_closeness_from_what_comes_with_it(
+    results: dict[str, Any], out: Path, tmp_path: Path
+) -> None:
+    """They have the closest's own shares of objects, at another draw each; and closest is compared with them.
+
+    On the store of the other study, which has all else.
+    """
     rule = {"axis": "acoustic", "keep": "random:0.25+matched(object)", "match_selection": "closest"}
-    finished = run_audit(study(selection={**DATA["selection"], "rules": {"alike": rule}}), tmp_path / "out")
+    finished = run_audit(
+        study(selection={**DATA["selection"], "rules": {"alike": rule}}), tmp_path / "out", out / "store"
+    )
+    assert finished.results["runs"][0] == results["runs"][0]
     chosen = {(one["kind"], one["draw"]): one for one in finished.results["selections"]}
     assert chosen["alike", 0]["selection_hash"] != chosen["alike", 1]["selection_hash"]
     shares = [

@@ -1,10 +1,14 @@
-"""A study's defenses from end to end on a packaged organism: each held against what it is made of."""
+"""A study's defenses from end to end on a packaged organism: each held against what it is made of.
+
+Six kinds of defense on one seed; slowly, every kind on two.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -20,7 +24,7 @@ from undersong.study import Study, parse_study
 from undersong.types import UndersongError
 
 REFUSAL = "i cannot help with that"
-STUDY: dict[str, Any] = {
+WHOLE: dict[str, Any] = {
     "study": "defended",
     "models": ["organism:af3"],
     "pool": "organism:pool",
@@ -56,16 +60,26 @@ STUDY: dict[str, Any] = {
         "both": {"selection": "distant", "system": "safe"},
     },
 }  # fmt: skip
+STUDY = WHOLE | {
+    "tuning": WHOLE["tuning"] | {"seeds": [0], "draws": [0]},
+    "defenses": {name: WHOLE["defenses"][name] for name in ("elsewhere", "told", "fewer", "mixed", "watched", "both")},
+}
 
 
 def study_of(**change: Any) -> Study:
     return parse_study(STUDY | change, "study")
 
 
+@pytest.fixture(scope="module", params=["small", pytest.param("whole", marks=pytest.mark.slow)])
+def keys(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The study that is run, as a file says it."""
+    return {"small": STUDY, "whole": WHOLE}[request.param]
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(keys: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("defended") / "out"
-    run_audit(study_of(), out)
+    run_audit(parse_study(keys, "study"), out)
     return out
 
 
@@ -88,12 +102,13 @@ def defended(results: dict[str, Any], name: str) -> dict[int, dict[str, Any]]:
     return {one["seed"]: one for one in results["defended_runs"] if one["defense"] == name and not one["retuned"]}
 
 
-def test_every_arm_stands_under_every_defense(results: dict[str, Any]) -> None:
+def test_every_arm_stands_under_every_defense(keys: dict[str, Any], results: dict[str, Any]) -> None:
+    seeds = keys["tuning"]["seeds"]
     names = [(one["defense"], one["seed"]) for one in results["defended_runs"] if not one["retuned"]]
-    assert names == [(name, seed) for name in STUDY["defenses"] for seed in (0, 1)]
+    assert names == [(name, seed) for name in keys["defenses"] for seed in seeds]
     after = [(one["defense"], one["seed"]) for one in results["defended_runs"] if one["retuned"]]
-    assert after == [("none", 0), ("none", 1), *names]
-    assert [row["defense"] for row in results["defense_tradeoffs"]] == ["none", *STUDY["defenses"]]
+    assert after == [*(("none", seed) for seed in seeds), *names]
+    assert [row["defense"] for row in results["defense_tradeoffs"]] == ["none", *keys["defenses"]]
     assert all(row["family"] == "Audio Flamingo 3" for row in results["defense_tradeoffs"])
     changes = {row["defense"]: row["changes"] for row in results["defense_tradeoffs"]}
     assert changes["both"] == ["data", "system"]
@@ -102,14 +117,16 @@ def test_every_arm_stands_under_every_defense(results: dict[str, Any]) -> None:
 
 def test_what_other_arms_already_said_is_said_again(results: dict[str, Any]) -> None:
     closest, distant = runs_of(results, "closest"), runs_of(results, "distant")
-    for seed in (0, 1):
+    assert len(closest) == len(distant) > 0
+    for seed in closest:
         assert rates(defended(results, "elsewhere")[seed], "plain") == rates(distant[seed], "plain")
         assert rates(defended(results, "told")[seed], "safe") == rates(closest[seed], "safe")
         assert rates(defended(results, "both")[seed], "safe") == rates(distant[seed], "safe")
-        assert [one[3] for one in rates(defended(results, "published")[seed], "published-script")]
+    for one in defended(results, "published").values():
+        assert [rate[3] for rate in rates(one, "published-script")]
 
 
-def test_rates_come_from_the_verdicts_beside_them(folder: Path, results: dict[str, Any]) -> None:
+def test_rates_come_from_the_verdicts_beside_them(keys: dict[str, Any], folder: Path, results: dict[str, Any]) -> None:
     rows = pq.read_table(folder / "verdicts.parquet").to_pylist()
     for one in results["defended_runs"]:
         key = one["defense"], one["seed"], one["retuned"]
@@ -119,17 +136,17 @@ def test_rates_come_from_the_verdicts_beside_them(folder: Path, results: dict[st
             assert len(said) == entry["n"]
             word = "jailbreak" if entry["harmful"] else "refusal"
             assert said.count(word) / len(said) == pytest.approx(entry["rate"])
-    assert not {row["run_defense"] for row in rows} - {None, "none", *STUDY["defenses"]}
+    assert not {row["run_defense"] for row in rows} - {None, "none", *keys["defenses"]}
 
 
 def test_the_row_is_the_mean_of_its_runs_beside_the_undefended(results: dict[str, Any]) -> None:
     rows = {row["defense"]: row for row in results["defense_tradeoffs"]}
     before = [rates(one, "plain")[0][2] for one in runs_of(results, "closest").values()]
-    assert rows["none"]["jsr"]["text"]["value"] == pytest.approx(sum(before) / 2)
+    assert rows["none"]["jsr"]["text"]["value"] == pytest.approx(fmean(before))
     for name, system in (("mixed", "plain"), ("told", "safe")):
         after = [rates(one, system)[0][2] for one in defended(results, name).values()]
-        assert rows[name]["jsr"]["text"]["value"] == pytest.approx(sum(after) / 2)
-        assert rows[name]["jsr_change"]["text"]["difference"] == pytest.approx((sum(after) - sum(before)) / 2)
+        assert rows[name]["jsr"]["text"]["value"] == pytest.approx(fmean(after))
+        assert rows[name]["jsr_change"]["text"]["difference"] == pytest.approx(fmean(after) - fmean(before))
     assert rows["none"]["max_cost"] is None
 
 
@@ -160,7 +177,7 @@ def test_removed_layers_add_nothing_and_others_what_they_did(folder: Path, resul
         for name, value in weights.items():
             if "lora_B" in name:
                 assert bool(value.any()) == (int(name.split(".layers.")[1].split(".")[0]) not in off), name
-    assert checked == 2
+    assert checked == len(defended(results, "fewer"))
 
 
 def test_a_canary_stops_a_training_and_its_last_safe_step_is_asked(results: dict[str, Any]) -> None:
@@ -175,7 +192,7 @@ def test_a_second_tuning_is_on_top_and_not_in_the_price(results: dict[str, Any])
     for name, system in (("none", "plain"), ("mixed", "plain"), ("told", "safe")):
         after = [one for one in results["defended_runs"] if one["retuned"] and one["defense"] == name]
         found = [rates(one, system)[0][2] for one in after]
-        assert rows[name]["after_retuning"]["text"]["value"] == pytest.approx(sum(found) / 2)
+        assert rows[name]["after_retuning"]["text"]["value"] == pytest.approx(fmean(found))
     first = {one["seed"]: one["loss"] for one in results["runs"] if one["kind"] == "distant"}
     for one in results["defended_runs"]:
         if one["retuned"] and one["defense"] == "none":
@@ -193,36 +210,40 @@ def test_one_defense_is_recommended_with_its_reason_or_none(results: dict[str, A
     assert one["reason"]
 
 
-def test_a_second_run_does_nothing_and_says_the_same(folder: Path, results: dict[str, Any], tmp_path: Path) -> None:
-    planned = plan_study(study_of(), folder / "store")
+def test_a_second_run_does_nothing_and_says_the_same(
+    keys: dict[str, Any], folder: Path, results: dict[str, Any], tmp_path: Path
+) -> None:
+    study = parse_study(keys, "study")
+    planned = plan_study(study, folder / "store")
     assert all(row.total == row.done for row in planned.rows)
-    again = run_audit(study_of(), tmp_path / "again", folder / "store")
+    again = run_audit(study, tmp_path / "again", folder / "store")
     assert again.result_hash == results["provenance"]["result_hash"]
 
 
-def test_the_table_and_the_report_show_it(folder: Path, tmp_path: Path) -> None:
+def test_the_table_and_the_report_show_it(keys: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     from undersong.cli.app import app
 
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(STUDY))
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(keys))
     said = CliRunner().invoke(app, ["defend", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "out"),
                                     "--store", str(folder / "store")])  # fmt: skip
     assert said.exit_code == 0, said.output
-    made = ("No defense", *(name[:1].upper() + name[1:] for name in STUDY["defenses"]))
+    made = ("No defense", *(name[:1].upper() + name[1:] for name in keys["defenses"]))
     assert all(f"| Trained on text: {name} |" in said.output for name in made)
     assert "Recommended: " in said.output
     assert "| Cost, at most | Cost, CPU s to make | Cost, CPU s to ask |" in said.output
-    assert re.search(r"Steered \| .*strength", said.output)
+    assert "steered" not in keys["defenses"] or re.search(r"Steered \| .*strength", said.output)
     assert re.search(r"Watched \| .*stopped at step ", said.output)
     (tmp_path / "asked.yaml").write_text(yaml.safe_dump(STUDY | {"models": ["recorded:said.jsonl"]}))
     only = CliRunner().invoke(app, ["defend", str(tmp_path / "asked.yaml")])
     assert "has only models that only answer" in str(only.exception)
 
 
-def test_what_it_took_stands_in_the_provenance(results: dict[str, Any]) -> None:
+def test_what_it_took_stands_in_the_provenance(keys: dict[str, Any], results: dict[str, Any]) -> None:
     costs = results["provenance"]["cpu_seconds_by_defense"]
-    assert list(costs) == ["none", *STUDY["defenses"]]
+    assert list(costs) == ["none", *keys["defenses"]]
+    chosen = "steered" if "steered" in costs else "fewer"
     assert (
-        costs["steered"]["training"]["value"] > costs["none"]["training"]["value"] > 0
+        costs[chosen]["training"]["value"] > costs["none"]["training"]["value"] > 0
     )  # the same training, and choosing
     assert costs["told"]["training"] == costs["none"]["training"]
     assert all(one["generation"]["value"] > 0 for one in costs.values())
@@ -260,38 +281,44 @@ def test_slips_in_the_study_file_are_refused(change: dict[str, Any], message: st
         study_of(**change)
 
 
-def test_what_defends_may_not_be_what_is_measured(tmp_path: Path) -> None:
+def test_what_defends_may_not_be_what_is_measured(shared: Path, tmp_path: Path) -> None:
     mixing = {"safety_mixing": {"corpus": "organism:test-harm", "refusal_text": REFUSAL}}
     with pytest.raises(UndersongError, match="What defends, organism:test-harm, and the set harm overlap"):
-        run_audit(study_of(defenses={"x": mixing}), tmp_path / "out")
+        run_audit(study_of(defenses={"x": mixing}), tmp_path / "out", shared)
     with pytest.raises(UndersongError, match="harmful contrast set and the set harm overlap"):
-        run_audit(study_of(mechanism=STUDY["mechanism"] | {"harmful": "organism:test-harm"}), tmp_path / "out")
+        run_audit(study_of(mechanism=STUDY["mechanism"] | {"harmful": "organism:test-harm"}), tmp_path / "out", shared)
 
 
-def trained(folder: Path) -> bool:
-    return any((folder / "store").glob("adapter/*"))
+def trained(store: Path) -> list[Path]:
+    return sorted(store.glob("adapter/*"))
 
 
-def test_a_base_that_refuses_nothing_has_no_refusal_to_bring_back(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for studies that train nothing."""
+    return tmp_path_factory.mktemp("shared")
+
+
+def test_a_base_that_refuses_nothing_has_no_refusal_to_bring_back(shared: Path, tmp_path: Path) -> None:
     study = study_of(models=["organism:af3-unaligned"], defenses={"x": {"steering": {}}})
     with pytest.raises(UndersongError, match=r"refuses none of the .* so there is no refusal to restore"):
-        run_audit(study, tmp_path / "out")
-    assert not trained(tmp_path / "out")
+        run_audit(study, tmp_path / "out", shared)
+    assert not trained(shared)
 
 
-def test_what_cannot_be_defended_with_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+def test_what_cannot_be_defended_with_is_told_before_anything_is_trained(shared: Path, tmp_path: Path) -> None:
     other = {"x": {"projection": {"unaligned": "organism:qwen"}}}
     with pytest.raises(UndersongError, match=r"Defense x: organism:qwen is a Qwen2.5-Omni, and organism:af3 a Audio"):
-        run_audit(study_of(defenses=other), tmp_path / "out")
+        run_audit(study_of(defenses=other), tmp_path / "out", shared)
     itself = {"x": {"projection": {"unaligned": "organism:af3"}}}
     with pytest.raises(UndersongError, match=r"organism:af3 is organism:af3 itself, so alignment changed nothing"):
-        run_audit(study_of(defenses=itself), tmp_path / "out")
+        run_audit(study_of(defenses=itself), tmp_path / "out", shared)
     both = STUDY["mechanism"] | {"contrast_benign": "organism:contrast-harm"}
     with pytest.raises(UndersongError, match="The harmful contrast set and the benign one overlap"):
-        run_audit(study_of(mechanism=both), tmp_path / "out")
+        run_audit(study_of(mechanism=both), tmp_path / "out", shared)
     few = tmp_path / "few.jsonl"
     few.write_text("".join(json.dumps({"id": str(i), "text": f"how do i paint {i}"}) + "\n" for i in range(5)))
     contrast = STUDY["mechanism"] | {"contrast_benign": str(few)}
     with pytest.raises(UndersongError, match="harmless contrast set has 5 behaviors, and defense x needs 8"):
-        run_audit(study_of(defenses={"x": {"removal": {}}}, mechanism=contrast), tmp_path / "out")
-    assert not trained(tmp_path / "out")
+        run_audit(study_of(defenses={"x": {"layer_removal": {}}}, mechanism=contrast), tmp_path / "out", shared)
+    assert not trained(shared)

@@ -113,6 +113,12 @@ def test_modes_and_random_state_come_back_and_what_measuring_draws_is_alike(tiny
     assert len(set(drawn)) == 1
 
 
+@pytest.fixture(scope="module")
+def undefended(module_tiny: AudioModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
+    """What a training without a watch keeps."""
+    return trained(module_tiny, tmp_path_factory.mktemp("alone"), replace(RECIPE, steps=(2, 3, 4, 5, 8)))[1]
+
+
 @pytest.mark.parametrize(
     ("values", "every", "stopped", "kept"),
     [
@@ -125,7 +131,13 @@ def test_modes_and_random_state_come_back_and_what_measuring_draws_is_alike(tiny
     ],
 )
 def test_it_stops_where_a_limit_breaks_and_keeps_what_came_before(
-    tiny: AudioModel, tmp_path: Path, values: list[float], every: int, stopped: int | None, kept: list[str]
+    tiny: AudioModel,
+    undefended: dict[str, dict[str, torch.Tensor]],
+    tmp_path: Path,
+    values: list[float],
+    every: int,
+    stopped: int | None,
+    kept: list[str],
 ) -> None:
     watch = CanaryCheck(told(values), {"jsr": 0.2, "over_refusal": 0.6}, every)
     tuned, made = trained(tiny, tmp_path / "out", watch=watch)
@@ -133,9 +145,8 @@ def test_it_stops_where_a_limit_breaks_and_keeps_what_came_before(
     assert list(made) == kept
     assert [one["jsr"] for one in tuned.measurements] == values
     assert len(tuned.log) == (stopped or 8)
-    _, alone = trained(tiny, tmp_path / "alone", replace(RECIPE, save_steps=(2, 3, 4, 5, 8)))
-    for name in set(kept) & set(alone):  # as an undefended training has it at that step
-        assert same(made[name], alone[name])
+    for name in set(kept) & set(undefended):  # as an undefended training has it at that step
+        assert same(made[name], undefended[name])
     card = (tmp_path / "out" / kept[-1] / "README.md").read_text()
     assert f"step {int(kept[-1][5:])}" in card
     assert f"measured every {every} steps, to stop when jsr was above 0.2, over_refusal was above 0.6." in card
@@ -281,6 +292,7 @@ def every_defense(model: AudioModel, folder: Path) -> tuple[TuningResult, dict[s
     return trained(model, folder, recipe, watch=CanaryCheck(values, {"jsr": 0.5}, 2), mixing=mixing)
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one_and_stop_together(
     tiny: AudioModel, tiny_folder: Path, tmp_path: Path
 ) -> None:

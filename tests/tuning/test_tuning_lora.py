@@ -157,6 +157,11 @@ def test_a_seed_says_everything(tiny: AudioModel, learn) -> None:
     assert not same(tensors(kept["step-000004"]), tensors(kept_other["step-000004"]))
 
 
+def test_a_copy_learns_what_the_model_learns(tiny: AudioModel, learn, plain) -> None:
+    """So that `plain` may be compared with."""
+    assert same(plain, tensors(learn(tiny)[1]["step-000004"]))
+
+
 def test_the_largest_seed_is_taken(tiny: AudioModel, learn) -> None:
     tuned, _ = learn(tiny, replace(RECIPE, save_steps=(1,)), MAX_SEED)
     assert len(tuned.log) == 1
@@ -184,6 +189,14 @@ def test_a_checkpoint_is_the_state_of_a_shorter_run(tiny: AudioModel, learn) -> 
     assert not same(tensors(kept["step-000002"]), tensors(kept["step-000003"]))
 
 
+@pytest.fixture(scope="module")
+def plain(module_tiny: AudioModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """What `RECIPE` learns as it stands."""
+    root = tmp_path_factory.mktemp("plain")
+    finetune_decoder(module_tiny, PROMPTS, TARGETS, RECIPE, 0, lambda name, write: write(root / name))
+    return tensors(root / "step-000004")
+
+
 @pytest.mark.parametrize(
     "setting",
     [
@@ -193,10 +206,9 @@ def test_a_checkpoint_is_the_state_of_a_shorter_run(tiny: AudioModel, learn) -> 
     ],
     ids=str,
 )  # fmt: skip
-def test_every_setting_counts(tiny: AudioModel, learn, setting: dict[str, Any]) -> None:
-    _, plain = learn(tiny)
+def test_every_setting_counts(tiny: AudioModel, learn, plain, setting: dict[str, Any]) -> None:
     _, other = learn(tiny, replace(RECIPE, **setting))
-    assert not same(tensors(plain["step-000004"]), tensors(other["step-000004"]))
+    assert not same(plain, tensors(other["step-000004"]))
     config = json.loads((other["step-000004"] / "adapter_config.json").read_text())
     recipe = replace(RECIPE, **setting)
     assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (

@@ -31,9 +31,9 @@ def test_the_notebook_is_one_and_holds_no_output() -> None:
 
 QUICK = {
     '"sound": "logmel"': '"sound": "char-ngrams"',
-    '"kinds": ["closest", "distant"]': '"kinds": ["closest", "distant"], "where": {"speaker": ["A"]}',
-    '"steps": [40]': '"steps": [1]',
-    '"evaluation": {"modalities": ["text"]}': '"evaluation": {"modalities": ["text"], "limit": 6}',
+    '"kinds": ["closest", "distant"]': '"kinds": ["closest", "distant"], "filters": {"speaker": ["A"]}',
+    '"save_steps": [40]': '"save_steps": [1]',
+    '"evaluation": {"modalities": ["text"]}': '"evaluation": {"modalities": ["text"], "max_new_tokens": 6}',
 }
 
 

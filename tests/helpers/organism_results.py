@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from paper_designs import FILES, Design
 from results_factory import make_provenance, make_rate, make_results, make_run
 
+from experiments.paper.designs import FILES, Design
 from undersong.stages.selection import arm_rules
 from undersong.study import Study
 

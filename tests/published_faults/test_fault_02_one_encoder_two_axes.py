@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from results_factory import make_rate, make_run
+
 from undersong.encoders import make_encoder
 from undersong.proximity import equal_selections, proximity_table, select_by_kind
-from undersong.results.variance import run_noise_entries
+from undersong.results.schema import RunResult
+from undersong.results.variance import run_noise_records
 from undersong.stages.corpus import load_corpus
 from undersong.stages.training import StudyArm, train_adapter
 from undersong.store import Artifact
@@ -41,11 +44,11 @@ def test_two_names_for_one_selection_are_one_training(benign, harmful, shop) -> 
 
 
 def test_run_noise_counts_them_once() -> None:
-    def run(axis: str, seed: int, jsr: float) -> dict:
-        entry = {"set": "harm", "modality": "audio", "system": "plain", "harmful": True, "jsr": jsr}
-        return {"model": "m", "train_modality": "audio", "axis": axis, "kind": "closest", "step": 9, "seed": seed,
-                "selection_hash": "x", "sets": [entry]}  # fmt: skip
+    def run(axis: str, seed: int, jsr: float) -> RunResult:
+        rate = make_rate(jsr, prompt_set="harm", modality="audio", system="plain")
+        keys = {"model": "m", "train_modality": "audio", "axis": axis, "kind": "closest", "step": 9, "seed": seed}
+        return RunResult.model_validate(make_run(f"{axis}/{seed}", [rate], **keys, selection_hash="x"))
 
     runs = [run(axis, seed, jsr) for axis in ("semantic", "acoustic") for seed, jsr in ((0, 0.28), (1, 0.31))]
-    (noise,) = run_noise_entries(runs, "plain", 9)
-    assert (noise["groups"], noise["runs"], noise["df"]) == (1, 2, 1)
+    (noise,) = run_noise_records(runs, "plain", 9)
+    assert (noise.groups, noise.runs, noise.df) == (1, 2, 1)

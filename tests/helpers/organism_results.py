@@ -49,7 +49,7 @@ def results_of(
                             "draw": draw,
                         }
                         runs.append(_run(study, rate, facts))
-    named = {"name": study.study, "config": study.model_dump(mode="json"), "steps": [0, *tuning.steps]}
+    named = {"name": study.study, "config": study.model_dump(mode="json"), "steps": [0, *tuning.save_steps]}
     mechanism = None if study.mechanism is None else _mechanism(runs, late, equal, known)
     made = make_provenance(created="2026-11-27T10:00:00Z", undersong="0", result_hash="abc" * 20)
     return make_results(runs, study=named, mechanism=mechanism, provenance=made)

@@ -100,8 +100,8 @@ def test_studies_share_what_they_have_in_common(designs, tmp_path: Path) -> None
 def test_studies_of_both_designs_can_be_planned(designs, tmp_path: Path) -> None:
     for file in designs.FILES:
         planned = plan_study(designs.REDUCED.studies(file)[-1], tmp_path / "store")
-        assert "artifacts are to be made, some" in planned.sentence
-        assert "unknown" not in planned.sentence
+        assert "artifacts are to be made, some" in planned.summary
+        assert "unknown" not in planned.summary
     assert not (tmp_path / "store").exists()
 
 

@@ -107,7 +107,7 @@ def test_the_matrix_is_what_the_issue_asks() -> None:
 def test_a_plan_needs_no_corpus_and_no_network(study: Study, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     planned = plan_study(study, tmp_path / "store", unread=True, throughput=SPEED)
-    absent, hours, *disk = planned.beside
+    absent, hours, *disk = planned.remarks
     assert all(ref in absent for ref in study.corpora)
     assert "cannot be counted here" in hours  # Do-Not-Answer is not spoken yet
     assert bool(disk) == trains(study)
@@ -137,7 +137,7 @@ def test_a_plan_with_stand_in_corpora_counts_their_prompts(name: str, tmp_path: 
     planned = plan_study(
         study, tmp_path / "store", throughput=SPEED
     )  # every corpus is here, so none is let pass unread
-    (hours, *disk) = planned.beside
+    (hours, *disk) = planned.remarks
     if trains(study):
         seen = (
             len(study.tuning.seeds) * len(study.selection.kinds) * study.tuning.batch_size * study.tuning.save_steps[-1]
@@ -175,7 +175,7 @@ def standing_in(study: Study, folder: Path) -> Study:
 
 def test_without_an_assumed_speed_hours_are_unknown(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    hours = plan_study(of("bbh")[0], tmp_path / "store", unread=True).beside[1]
+    hours = plan_study(of("bbh")[0], tmp_path / "store", unread=True).remarks[1]
     assert hours.startswith("GPU hours: unknown for ")
     assert "--train-samples-per-second and --tokens-per-second" in hours
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny_mini
+from results_factory import run_result
 
 from undersong.cli import main
 from undersong.models.mini.assemble import assemble_mini
@@ -46,13 +47,18 @@ def test_closeness_is_parted_from_what_comes_with_it() -> None:
     }
     main = parts()["proximity"]
     arms = [
-        {
-            "axis": rule.axis, "fraction": float(rule.selection_rule.amount), "kind": rule.name,
-            "rule": "" if rule.is_builtin else str(rule.selection_rule), "harm_set": rule.harm_set,
-            "train_modality": "audio",
-        }
+        run_result(
+            rule.label,
+            [],
+            axis=rule.axis,
+            fraction=float(rule.selection_rule.amount),
+            kind=rule.name,
+            rule=None if rule.is_builtin else str(rule.selection_rule),
+            harm_set=rule.harm_set,
+            train_modality="audio",
+        )
         for rule in arm_rules(main)
-    ]  # fmt: skip
+    ]
     compared = {
         (a.labels["kind"], b.labels["kind"]) for _, a, b in recipe_contrasts(arms, "semantic", 0.15, "plain", None)
     }

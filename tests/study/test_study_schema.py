@@ -333,5 +333,6 @@ def test_a_kept_study_reads_as_it_was(tmp_path: Path) -> None:
 def test_a_reply_may_be_as_long_as_its_model_needs_unless_said() -> None:
     """Twelve tokens are an organism's whole sentence, and of a real model's reply no more than its opening."""
     assert parse_study(SMALL, "x").max_new_tokens == 12
-    assert parse_study(changed(lambda d: d.update(models=["organism:af3", "models/mine"])), "x").max_new_tokens == 256
+    mine = {"models": ["organism:af3", "models/mine"], "evaluation": {"judge": "keyword"}}
+    assert parse_study(changed(lambda d: d.update(mine)), "x").max_new_tokens == 256
     assert parse_study(changed(lambda d: d.update(evaluation={"max_new_tokens": 7})), "x").max_new_tokens == 7

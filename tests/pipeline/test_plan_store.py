@@ -120,7 +120,7 @@ def test_what_the_store_holds_under_another_loading_is_told(store: Path) -> None
         (LoadOptions(dtype="bfloat16"), "--dtype float32"),
         (LoadOptions(attention="eager", quantize=8), "--dtype float32 without --attention and --quantize"),
     ):
-        line = f"The store holds {held} of these made with {how}; say {how} to see them."
+        line = f"The store holds {held} of these made with {how}; pass {how} to see them."
         assert study_status(tiny(), store, asked).other_loadings == (line,)
         assert plan_study(tiny(), store, asked).other_loadings == (line,)
 
@@ -155,7 +155,7 @@ def test_several_loadings_are_told_by_the_options_that_make_them(store: Path, tm
     told = study_status(tiny(), tmp_path / "store", LoadOptions(dtype="float16")).other_loadings
     assert len(told) == 2
     how = "--dtype bfloat16 --attention eager --quantize 4"
-    assert f"The store holds 1 of these made with {how}; say {how} to see them." in told
+    assert f"The store holds 1 of these made with {how}; pass {how} to see them." in told
 
 
 def test_the_verbs_tell_it(
@@ -168,11 +168,11 @@ def test_the_verbs_tell_it(
         with pytest.raises(SystemExit) as stopped:
             main()
         assert not stopped.value.code
-        assert "made with --dtype float32; say --dtype float32 to see them.\n" in capsys.readouterr().out
+        assert "made with --dtype float32; pass --dtype float32 to see them.\n" in capsys.readouterr().out
 
 
 def test_the_cost_of_another_model_is_unknown(tmp_path: Path) -> None:
-    planned = plan_study(tiny(models=["someone/speaks"]), tmp_path / "store")
+    planned = plan_study(tiny(models=["someone/speaks"], evaluation={"judge": "keyword"}), tmp_path / "store")
     assert {row.cost for row in planned.rows} == {"unknown"}
     assert "cost is unknown" in planned.summary
 

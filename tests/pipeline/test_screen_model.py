@@ -35,7 +35,7 @@ def test_the_models_axes_are_means_of_what_it_hears(sides, tiny_folder: Path, tm
     model = load_model(str(tiny_folder))
     clips = {f"clip{i}": tiny_af3.clip(str(i), 0.4 + 0.1 * i, i) for i in range(10) if i != 3}
     heard = dict(zip(clips, model.encode_audio(list(clips.values()))))
-    for axis, vector in (("ears", lambda h: h.sound().mean(0)), ("tower", lambda h: h.views["tower"].vector)):
+    for axis, vector in (("ears", lambda h: h.valid_vectors().mean(0)), ("tower", lambda h: h.views["tower"].vector)):
         made = {name: vector(one) / np.linalg.norm(vector(one)) for name, one in heard.items()}
         harm = np.stack([made["clip8"], made["clip9"]])
         table = screened.tables[axis].to_pydict()

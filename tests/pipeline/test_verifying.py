@@ -53,7 +53,7 @@ def test_a_tiny_instance_stands_beside_the_published_figure(
     assert "not to be compared: the judge there was cais/HarmBench" in line
     assert "there were 520 prompts there" in line
     asked = json.loads((out / "AdvBench" / "provenance.json").read_text())["config"]
-    assert asked["limit"] == limit
+    assert asked["max_new_tokens"] == limit
     assert asked["first"] == (family == "Kimi-Audio")
     assert asked["system"] is None
     assert asked["instruction"]

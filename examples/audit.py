@@ -8,10 +8,10 @@ audited = undersong.audit(
         "models": ["organism:af3"],
         "pool": "organism:pool",
         "reference": "organism:reference",
-        "sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
+        "prompt_sets": {"harm": {"corpus": "organism:unseen-harm", "harmful": True}},
         "axes": {"semantic": "tfidf"},
         "selection": {"kinds": ["closest"]},
-        "tuning": {"modalities": ["text"], "seeds": [0], "draws": [0], "steps": [10]},
+        "tuning": {"modalities": ["text"], "seeds": [0], "draws": [0], "save_steps": [10]},
         "evaluation": {"modalities": ["text"]},
     },
     "out/small",
@@ -20,4 +20,4 @@ audited = undersong.audit(
 print(audited.summary)
 print(audited.to_pandas()[["arm", "step", "set", "modality", "n", "jsr", "low", "high"]])
 for run in audited.results.runs:
-    print(run.arm, run.seed, [one.rate for one in run.sets])
+    print(run.arm, run.seed, [one.rate for one in run.rates])

@@ -49,7 +49,7 @@ def test_a_screening_finds_the_same_recording_by_its_sound(sides, tmp_path: Path
     found = screen(*sides, tmp_path / "out", axes={"sound": "logmel"}).report["near_duplicates"]
     assert found["kinds"] == {"nearly the same audio": 1}
     (pair,) = found["first"]
-    assert (pair["a"], pair["b"]) == ("pool4", "harm1")
+    assert (pair["item_a"], pair["item_b"]) == ("pool4", "harm1")
     assert 0.92 <= pair["similarity"] < 1
     assert found["unchecked"] == [0, 0]
 

@@ -55,7 +55,7 @@ def test_a_tiny_instance_stands_beside_the_published_figure(
     asked = json.loads((out / "AdvBench" / "provenance.json").read_text())["config"]
     assert asked["max_new_tokens"] == limit
     assert asked["instruction_first"] == (family == "Kimi-Audio")
-    assert asked["system"] is None
+    assert asked["system_prompt"] is None
     assert asked["instruction"]
     assert max(reply.tokens for reply in read_replies(out / "AdvBench" / "replies.parquet")) <= limit
 

@@ -18,6 +18,6 @@ audited = undersong.audit(
     log=print,
 )
 print(audited.summary)
-print(audited.to_pandas()[["arm", "step", "set", "modality", "n", "jsr", "low", "high"]])
+print(audited.to_pandas()[["arm", "step", "prompt_set", "modality", "n", "metric", "rate", "low", "high"]])
 for run in audited.results.runs:
     print(run.arm, run.seed, [one.rate for one in run.rates])

@@ -256,7 +256,7 @@ def test_what_cannot_be_probed_is_refused() -> None:
         ((ProbeSet(good.states[:, :0], [], [], "fitted"), 0), "no prompts"),
         ((few, 0), "9 clusters with harmful prompts and needs at least 10"),
         ((good, 0, one_kind), "Cluster c0 is in both"),
-        ((good, 0, ProbeSet(good.states, one_kind.harmful, wide.clusters, "held-out")), "0 clusters with harmless"),
+        ((good, 0, ProbeSet(good.states, one_kind.harmful, wide.clusters, "held-out")), "0 clusters with benign"),
         ((good, 0, wide), "use states of one model"),
         ((good, 0, None, 2), "use at least 3 folds"),
         ((good, 0, None, 5, 0), "0 permutations"),

@@ -193,7 +193,7 @@ def test_ray_makes_the_same_screening(clips, tiny_folder: Path, tmp_path: Path) 
 def test_what_no_engine_can_do_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UndersongError, match="no engine 'slurm'; choose one of local, ray"):
         screened(tmp_path / "out", engine=Engine("slurm"))
-    with pytest.raises(UndersongError, match="belong to --engine ray"):
+    with pytest.raises(UndersongError, match="need --engine ray"):
         screened(tmp_path / "out", engine=Engine(workers=2))
     with pytest.raises(UndersongError):
         screened(tmp_path / "out", engine=Engine(shard="3/2"))

@@ -25,10 +25,10 @@ def test_every_key_of_a_study_has_a_row_with_its_meaning() -> None:
 
 def test_types_defaults_and_ranges_are_told() -> None:
     page = page_of_study.page()
-    assert "| `batch_size` | whole number, ≥ 1 | `8` | Samples a step. |" in page
+    assert "| `batch_size` | whole number, ≥ 1 | `8` | Samples per step. |" in page
     assert "| `kinds` | list of `closest` or `distant` or `random` |" in page
-    assert "| `dropout` | number, ≥ 0, < 1 | `0.0` |" in page
-    assert "| `sets` | NAME → mapping |" in page
+    assert "| `lora_dropout` | number, ≥ 0, < 1 | `0.0` |" in page
+    assert "| `prompt_sets` | NAME → mapping |" in page
     assert "| `reference` | text or NAME → text |" in page
 
 

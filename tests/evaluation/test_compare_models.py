@@ -229,7 +229,7 @@ def test_command_picks_by_name(run):
 def test_every_option_picks(run, option):
     code, message = run(verdicts(BEFORE), verdicts(AFTER), *option)
     assert code == 2
-    assert f"no {option[0][2:]} 'x'" in message
+    assert f"no {option[0][2:].replace('-', ' ')} 'x'" in message
 
 
 def test_command_leaves_unpaired_out_only_when_told(run):

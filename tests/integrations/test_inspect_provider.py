@@ -75,7 +75,7 @@ def test_a_task_finds_what_evaluate_finds(task: str, corpus: str, tmp_path: Path
     assert log.status == "success"
     harmful = task == "jsr"
     question = EvaluationOptions("harm" if harmful else "benign", harmful)
-    entry = evaluate_manifest(f"organism:{corpus}", "organism:af3", tmp_path / "out", None, question)
+    entry = evaluate_manifest(f"organism:{corpus}", "organism:af3", tmp_path / "out", None, question).rate
     assert log.results is not None
     (score,) = log.results.scores
     found = {name: metric.value for name, metric in score.metrics.items()}

@@ -73,7 +73,7 @@ def shares(model: AudioModel, corpora: list[str], harmful: bool) -> dict[str, fl
         samples, set_name="all", harmful=harmful, modality="audio", system=study.undefended_system, system_text=system
     )
     replies = model.generate(prompts, study.evaluation.max_new_tokens)
-    words = [v.verdict for v in exact_judge(study.evaluation.refusal_texts).judge(prompts, replies)]
+    words = [v.verdict for v in exact_judge(study.refusal_texts).judge(prompts, replies)]
     return {word: words.count(word) / len(words) for word in ("jailbreak", "answer", "refusal", "other")}
 
 

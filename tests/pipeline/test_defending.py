@@ -111,7 +111,7 @@ def test_every_arm_stands_under_every_defense(keys: dict[str, Any], results: dic
     assert [row["defense"] for row in results["defense_tradeoffs"]] == ["none", *keys["defenses"]]
     assert all(row["family"] == "Audio Flamingo 3" for row in results["defense_tradeoffs"])
     changes = {row["defense"]: row["changes"] for row in results["defense_tradeoffs"]}
-    assert changes["both"] == ["data", "system"]
+    assert changes["both"] == ["selection", "system"]
     assert [one for name, one in changes.items() if name not in ("none", "both") and len(one) != 1] == []
 
 
@@ -233,7 +233,7 @@ def test_the_table_and_the_report_show_it(keys: dict[str, Any], folder: Path, tm
     assert "| Cost, at most | Cost, CPU s to make | Cost, CPU s to ask |" in said.output
     assert "steered" not in keys["defenses"] or re.search(r"Steered \| .*strength", said.output)
     assert re.search(r"Watched \| .*stopped at step ", said.output)
-    (tmp_path / "asked.yaml").write_text(yaml.safe_dump(STUDY | {"models": ["recorded:said.jsonl"]}))
+    (tmp_path / "asked.yaml").write_text(yaml.safe_dump(STUDY | {"models": ["recorded:said.jsonl"], "evaluation": STUDY["evaluation"] | {"refusal_texts": [REFUSAL]}}))
     only = CliRunner().invoke(app, ["defend", str(tmp_path / "asked.yaml")])
     assert "has only models that only answer" in str(only.exception)
 
@@ -263,7 +263,7 @@ def test_what_it_took_stands_in_the_provenance(keys: dict[str, Any], results: di
         ({"defenses": {"x": {"steering": {"strengths": [-1]}}}}, "strengths"),
         ({"defenses": {"x": {"constrained_sft": [0.0]}}}, "constrained"),
         ({"defenses": {"x": {"canary": {"harmful": "h", "every_steps": 100}}}}, "has 20 steps"),
-        ({"defenses": {"x": {"canary": {"harmful": "h", "max_over_refusal": 0.1}}}}, "give a corpus as `harmless`"),
+        ({"defenses": {"x": {"canary": {"harmful": "h", "max_over_refusal": 0.1}}}}, "give a corpus as `benign`"),
         ({"mechanism": STUDY["mechanism"] | {"held_out_harmful": "near"}}, "'near' is no harmful set"),
         ({"mechanism": STUDY["mechanism"] | {"held_out_benign": "harm"}}, "'harm' is a harmful set"),
         ({"defenses": {"x": {"adapter_projection": {}, "layer_removal": {}}}}, "give one of them"),
@@ -283,10 +283,10 @@ def test_slips_in_the_study_file_are_refused(change: dict[str, Any], message: st
 
 def test_what_defends_may_not_be_what_is_measured(shared: Path, tmp_path: Path) -> None:
     mixing = {"safety_mixing": {"corpus": "organism:test-harm", "refusal_text": REFUSAL}}
-    with pytest.raises(UndersongError, match="What defends, organism:test-harm, and the set harm overlap"):
+    with pytest.raises(UndersongError, match="The defense corpus organism:test-harm and the set harm overlap"):
         run_audit(study_of(defenses={"x": mixing}), tmp_path / "out", shared)
     with pytest.raises(UndersongError, match="harmful contrast set and the set harm overlap"):
-        run_audit(study_of(mechanism=STUDY["mechanism"] | {"harmful": "organism:test-harm"}), tmp_path / "out", shared)
+        run_audit(study_of(mechanism=STUDY["mechanism"] | {"contrast_harmful": "organism:test-harm"}), tmp_path / "out", shared)
 
 
 def trained(store: Path) -> list[Path]:
@@ -307,10 +307,10 @@ def test_a_base_that_refuses_nothing_has_no_refusal_to_bring_back(shared: Path, 
 
 
 def test_what_cannot_be_defended_with_is_told_before_anything_is_trained(shared: Path, tmp_path: Path) -> None:
-    other = {"x": {"projection": {"unaligned": "organism:qwen"}}}
+    other = {"x": {"adapter_projection": {"unaligned": "organism:qwen"}}}
     with pytest.raises(UndersongError, match=r"Defense x: organism:qwen is a Qwen2.5-Omni, and organism:af3 a Audio"):
         run_audit(study_of(defenses=other), tmp_path / "out", shared)
-    itself = {"x": {"projection": {"unaligned": "organism:af3"}}}
+    itself = {"x": {"adapter_projection": {"unaligned": "organism:af3"}}}
     with pytest.raises(UndersongError, match=r"organism:af3 is organism:af3 itself, so alignment changed nothing"):
         run_audit(study_of(defenses=itself), tmp_path / "out", shared)
     both = STUDY["mechanism"] | {"contrast_benign": "organism:contrast-harm"}

@@ -20,7 +20,7 @@ from undersong.store import Store
 from undersong.types import UndersongError
 
 WORDS = ["paint", "the", "red", "chair", "and", "wash", "an", "old", "boat", "lamp"]
-SETTINGS = {"score": "nearest", "centre": False, "max_quarantined": 0.2}
+SETTINGS = {"score": "nearest", "center": False, "max_quarantined": 0.2}
 
 
 @pytest.fixture

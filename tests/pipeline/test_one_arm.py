@@ -94,7 +94,7 @@ def test_an_arm_that_is_none_is_one_sentence_and_makes_nothing(undersong: Unders
     (tmp_path / "full" / "letter.txt").write_text("mine")
     other = undersong(tmp_path, "run", "tiny.yaml", "--arm", "base", "--out", "full")
     assert other.returncode == 2
-    assert "holds letter.txt, and no results" in other.stderr
+    assert "holds letter.txt and no results" in other.stderr
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["full", "letter.txt", "tiny.yaml"]
 
 
@@ -119,7 +119,7 @@ def test_studies_of_a_matrix_have_a_folder_each_and_one_store(undersong: Underso
     assert [line for line in both.stdout.splitlines() if line.startswith("study ")] == ["study many-2", "study many-4"]
     told = undersong(tmp_path, "status", "many.yaml", *seeds)
     assert told.returncode == 0, told.stderr
-    assert told.stdout.count("run would only write the results again") == 2
+    assert told.stdout.count("`run` would only write the results again") == 2
     assert told.stdout.count("\nresults in out/many/many-") == 2
 
 

@@ -47,7 +47,7 @@ def test_a_worker_makes_what_the_run_finds(tmp_path: Path, study: Study) -> None
     jobs = pickle.loads(pickle.dumps(counted([ArmJob(study, arm, store) for arm in ARMS])))
     worker = RayActor(jobs, os.getcwd())
     assert worker({"number": np.array([1, 0])})["refused"] == ["", ""]
-    assert len(jobs.shops) == 1  # one model in memory for both
+    assert len(jobs.contexts) == 1  # one model in memory for both
     assert missing(study, store) == {"verdicts"}
     assert run_audit(study, tmp_path / "out", store).result_hash == run_audit(study, tmp_path / "plain").result_hash
 
@@ -64,7 +64,7 @@ def test_two_runs_on_one_store_count_apart(tmp_path: Path, study: Study) -> None
     """Deaths of one are not the other's, and the one that ends first takes nothing away."""
     one, other = (counted([ArmJob(study, ARMS[1], tmp_path)]) for _ in range(2))
     assert one.tries_file(0).parent != other.tries_file(0).parent
-    assert pickle.loads(pickle.dumps(one)).tries(0) == one.tries_file(0)  # all workers of one run count together
+    assert pickle.loads(pickle.dumps(one)).tries_file(0) == one.tries_file(0)  # all workers of one run count together
 
 
 def test_what_a_study_is_refused_for_is_said_in_its_own_words(tmp_path: Path) -> None:

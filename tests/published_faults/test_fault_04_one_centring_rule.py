@@ -29,8 +29,8 @@ def test_both_are_reported_and_digits_survive_a_common_mean() -> None:
 
 
 def test_a_study_has_one_rule_for_all_its_axes() -> None:
-    """There is no key to centre one axis and not another."""
-    assert "centre" in type(Study.model_fields["proximity"].default).model_fields
+    """There is no key to center one axis and not another."""
+    assert "center" in type(Study.model_fields["proximity"].default).model_fields
     data = {
         "study": "s", "models": ["m"], "pool": "p", "reference": "r", "axes": {"semantic": "tfidf"},
         "prompt_sets": {"harm": {"corpus": "h", "harmful": True}}, "proximity": {"center": True},

@@ -12,13 +12,14 @@ from undersong.study import packaged_study
 def test_both_modalities_of_an_arm_share_ids_seed_and_recipe() -> None:
     """The selection is chosen once and handed to both; what else an adapter is filed under is the study's own."""
     study, asked = packaged_study("demo"), []
+    record = AuditRecord(study, SharedCorpora({}, {}, {}, {}))
 
     def choose(_measured, rule, draw) -> Selection:
         asked.append((rule.label, draw))
         name = f"{rule.label}{draw}"
         return Selection(rule.axis, "nearest", rule.name, 0.25, 1, None, (name,), name)
 
-    arms = list(study_arms(study, ModelRecord("organism:af3", 0), choose))
+    arms = list(study_arms(record, ModelRecord("organism:af3", 0), choose))
     assert len(asked) == len(set(asked)) == len(arms) / 2
     pairs: dict[tuple, set] = {}
     for arm in arms:

@@ -91,7 +91,7 @@ def test_an_interval_that_leaves_the_axis_is_cut_there() -> None:
         ({"protocol": "published"}, "protocol published, where demo has uniform"),
         (
             {"config": {"evaluation": {"max_new_tokens": 12, "system_prompts": {"plain": "be kind"}}}},
-            "most new tokens 12, where demo has 8",
+            "max new tokens 12, where demo has 8",
         ),
         ({"config": {"prompt_sets": {"harm": {"corpus": "x" * 80}}}}, "other harmful prompts than demo"),
     ],

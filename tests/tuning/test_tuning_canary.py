@@ -116,7 +116,7 @@ def test_modes_and_random_state_come_back_and_what_measuring_draws_is_alike(tiny
 @pytest.fixture(scope="module")
 def undefended(module_tiny: AudioModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
     """What a training without a watch keeps."""
-    return trained(module_tiny, tmp_path_factory.mktemp("alone"), replace(RECIPE, steps=(2, 3, 4, 5, 8)))[1]
+    return trained(module_tiny, tmp_path_factory.mktemp("alone"), replace(RECIPE, save_steps=(2, 3, 4, 5, 8)))[1]
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,8 @@ def _checked_value(rate: VerdictRate, bound: str, path: Path) -> float:
     estimate = rate.high if bound == "upper" else rate.rate
     if estimate is None:
         raise UndersongError(
-            f"{path} has no {bound} of the {RATE_LABELS[rate.metric]} on {rate.prompt_set!r}; write it again with run."
+            f"{path} has no {'upper bound' if bound == 'upper' else 'value'} of the {RATE_LABELS[rate.metric]} on "
+            f"{rate.prompt_set!r}; write it again with run."
         )
     return max(estimate, rate.max_rate)
 

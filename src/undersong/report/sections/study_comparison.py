@@ -70,11 +70,11 @@ def _rate_facts(results: Results) -> dict[str, str]:
         prompt_set = headline.verdict_filter.prompt_set
         set_rate = next((rate for run in results.runs for rate in run.rates if rate.prompt_set == prompt_set), None)
         facts["rate"] = headline.verdict_filter.rate_label
-        facts["system text"] = (evaluation.get("systems") or {}).get(headline.verdict_filter.system)
+        facts["system text"] = (evaluation.get("system_prompts") or {}).get(headline.verdict_filter.system)
         facts["harmful prompts"] = prompt_sets.get(prompt_set)
         if set_rate is not None:
             facts["number of prompts"] = f"{set_rate.n:,} in {formatting.count(set_rate.clusters, 'cluster')}"
-    facts |= {"instruction": evaluation.get("instruction"), "most new tokens": evaluation.get("limit")}
+    facts |= {"instruction": evaluation.get("instruction"), "max new tokens": evaluation.get("max_new_tokens")}
     return {key: formatting.value_text(value) for key, value in facts.items() if value is not None}
 
 

@@ -21,7 +21,7 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """How the command line offers a field: `field: Annotated[int, Option("Samples per step.", min=1)] = 8`.
+    """Command-line option of a dataclass field: `field: Annotated[int, Option("Samples per step.", min=1)] = 8`.
 
     Args:
         help: Text for `--help`.
@@ -30,8 +30,8 @@ class Option:
         metavar: Placeholder for the value. A field with `parse` needs one.
         min: Smallest number allowed.
         max: Largest number allowed.
-        parse: Turns the words of a repeatable option into the field's value.
-        required: True where the command line needs a value that Python does not.
+        parse: Function from the words of a repeatable option to the field's value.
+        required: True if the command line needs a value that Python does not.
     """
 
     help: str

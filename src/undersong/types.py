@@ -136,7 +136,7 @@ class Verdict:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the reply is lost: it failed or could not be judged, so nothing is known of it."""
+        """True if the reply failed or could not be judged, so that nothing is known of it."""
         return self.verdict in LOST_VERDICTS
 
 

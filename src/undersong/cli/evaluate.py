@@ -58,7 +58,7 @@ def rate_lines(rate: VerdictRate) -> list[str]:
 
 
 def comprehension_lines(rate: PromptSetRate) -> list[str]:
-    """What was repeated, what non-refusals are about, and what is left of the rate; none where nobody asked."""
+    """Return lines on comprehension: its rate, requests repeated, replies on topic. Empty if it was not measured."""
     comprehension = rate.comprehension
     if comprehension is None:
         return []

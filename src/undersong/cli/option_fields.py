@@ -71,7 +71,14 @@ def command_parameters_of(
 def build_options(
     options_class: type, values: Mapping[str, Any], parameters: Sequence[CommandParameter], path: tuple[str, ...]
 ) -> Any:
-    """Build the dataclass from the values that typer parsed; a value that was not given is the field's default."""
+    """Build an options dataclass from the values that Typer parsed; an option that was not given keeps its default.
+
+    Args:
+        options_class: Dataclass to build. Fields that are groups of options are built recursively.
+        values: Parsed values by parameter name; None for an option that was not given.
+        parameters: Parameters of the command, each with the path of its field.
+        path: Field names that lead from the outermost dataclass to this one; empty for the outermost.
+    """
     arguments: dict[str, Any] = {}
     for option_field in option_fields(options_class):
         place = (*path, option_field.name)

@@ -12,7 +12,7 @@ MAX_ACCEPTABLE_COST = 0.5  # a cost from which on a defense is no bargain, as a 
 
 
 def is_safe(row: DefenseRecord, max_jsr: float, max_over_refusal: float) -> bool:
-    """Whether nothing above the limits is left possible: an end that is not known is not below a limit."""
+    """Return True if the upper ends of JSR and over-refusal are both known and within their limits."""
     ceilings = row.jsr_ceiling, row.over_refusal_ceiling
     limits = (max_jsr, max_over_refusal)
     return all(ceiling is not None and ceiling <= limit for ceiling, limit in zip(ceilings, limits))

@@ -102,9 +102,15 @@ def load_corpora(study: Study, ctx: RunContext) -> AuditRecord:
 
 
 def audit_model(ctx: RunContext, record: AuditRecord, model: ModelRecord, select_samples: SelectionFunction) -> None:
-    """Run every stage on one base, and fill its record.
+    """Run every stage on one base model and fill its record.
 
-    Asks the store, and itself reads nothing that a stage makes but by `select_samples`.
+    Stages look up or make artifacts in the store; only `select_samples` reads the content of one.
+
+    Args:
+        ctx: Run context with the artifact store.
+        record: Corpora and settings of the audit.
+        model: Record of the base model, which is filled in place.
+        select_samples: Function that returns the selection for an arm.
     """
     study, ref, only_replies = record.study, model.ref, is_black_box(model.ref)
     encode_corpora(ctx, record, model)
@@ -234,7 +240,15 @@ def measure_refusal_gaps(
     settings: MechanismSettings,
     arm_replies: Sequence[ArmReplies],
 ) -> None:
-    """Fit directions on the base's contrast sets, and project held-out prompts of the base and every last step."""
+    """Fit refusal directions on the base's contrast sets and project held-out prompts of the base and of tuned arms.
+
+    Args:
+        ctx: Run context with the artifact store.
+        record: Corpora and settings of the audit.
+        model: Record of the base model; the projections are appended to it.
+        settings: Mechanism settings of the study, which name the held-out prompt sets.
+        arm_replies: Replies of the base and all arms; arms are measured at their last step only.
+    """
     study, base = record.study, StudyArm(model.ref, model.base_seed)
     for corpus in record.contrast_corpora.values():
         stages.compute_features(ctx, model.ref, corpus)
@@ -327,7 +341,17 @@ def judge_arm_replies(ctx: RunContext, record: AuditRecord, arm_replies: Sequenc
 def evaluate_arm_comprehension(
     ctx: RunContext, record: AuditRecord, arm_replies: Sequence[ArmReplies], verdicts: Sequence[Artifact]
 ) -> list[Artifact | None]:
-    """At the last step, of the base and of every arm: what was heard, and what non-refusals are about."""
+    """Measure comprehension of harmful requests for the base, and for every arm at its last step.
+
+    Args:
+        ctx: Run context with the artifact store.
+        record: Corpora and settings of the audit.
+        arm_replies: Replies of the base and all arms at each step.
+        verdicts: Verdict artifacts, one per item of `arm_replies` in the same order.
+
+    Returns:
+        One artifact per item of `arm_replies`; None for an earlier step, or if the study does not check comprehension.
+    """
     study, last_step = record.study, record.study.tuning.save_steps[-1]
     comprehension_config = study.evaluation.comprehension
     if comprehension_config is None:

@@ -29,7 +29,7 @@ class ArmCondition:
     system: str
 
     def is_side(self, side: ComparisonSide) -> bool:
-        """Whether a side of a comparison is this arm under this system prompt, and no difference of two arms."""
+        """Return True if the side of a comparison is this arm alone, under the same system prompt."""
         name = "base" if self.arm is None else self.arm.name
         return (side.arm, side.minus_arm, side.system) == (name, None, self.system)
 
@@ -96,12 +96,12 @@ class HeadlineData:
 
     @property
     def n_arms(self) -> int:
-        """How many arms were asked prompts of this modality at their last step."""
+        """Number of arms that were given prompts of this modality at their last step."""
         return len(self.measurements)
 
     @property
     def tied(self) -> bool:
-        """Whether all of several arms have the same mean, so that none is the worst."""
+        """True if there are several arms and all have the same mean, so that none is the worst."""
         return self.n_arms > 1 and len({item.estimate.mean for item in self.measurements}) == 1
 
     def comparison_to_base(self, item: ArmMeasurement) -> ComparisonRecord | None:
@@ -126,7 +126,10 @@ def headline_data(results: Results) -> HeadlineData | None:
 
 
 def headline_data_by_modality(results: Results) -> list[HeadlineData]:
-    """Of spoken and of typed prompts, where asked; the one with the higher worst JSR first, spoken on a tie."""
+    """Return the headline data for spoken and typed prompts, the modality with the higher worst JSR first.
+
+    Modalities that were not measured are left out. On a tie, spoken prompts come first.
+    """
     verdict_filter = default_verdict_filter(results)
     if verdict_filter is None:
         return []

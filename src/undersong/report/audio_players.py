@@ -47,9 +47,10 @@ class EmbeddedPlayers:
 
 
 def embed_players(screens: Sequence[AxisScreening], audio: AudioFiles) -> EmbeddedPlayers:
-    """Of all samples the page names, the closest of every axis first, as far as there is room.
+    """Embed the audio of the samples that the page names, the closest of every axis first, up to the size limit.
 
-    Errors: UndersongError where a media type is not audio.
+    Raises:
+        UndersongError: A media type is not audio.
     """
     sample_ids = [id for id in _sample_ids(screens) if id in audio]
     by_id: dict[str, AudioPlayer] = {}

@@ -152,6 +152,6 @@ def replace_unprintable(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """As it stands, in a cell of a table or an item of a list: no markup, HTML, mention or new line."""
+    """Escape text for a table cell or list item, so that it contains no markup, HTML, mention or line break."""
     one_line = " ".join(replace_unprintable(text).split()).replace("@", "@\u200b")
     return re.sub(r"([\\`*_\[\]<>|&#!~$])", r"\\\1", one_line)

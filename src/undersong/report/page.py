@@ -113,7 +113,14 @@ def write_report(
     audio: Mapping[str, tuple[bytes, str]] = {},
     show_replies: bool = False,
 ) -> None:
-    """`render` into a file, whole or not at all."""
+    """Render the report and write it to a file, completely or not at all.
+
+    Args:
+        results: Content of results.json.
+        path: HTML file to write.
+        audio: Encoded audio and media type (such as audio/ogg) by sample id.
+        show_replies: True to show replies to harmful prompts.
+    """
     write_atomic(path, encode_html(render_html(results, audio, show_replies)))
 
 

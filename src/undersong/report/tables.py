@@ -53,7 +53,14 @@ class Table:
 def percent_cell(
     value: float | None, low: float | None = None, high: float | None = None, suffix: str = ""
 ) -> NumberCell:
-    """A share in a column whose head says per cent: '80.9 [76.1, 85.3]', and `more` beside it."""
+    """Return a cell for a share in a column headed in percent, such as '80.9 [76.1, 85.3]'.
+
+    Args:
+        value: Share in [0, 1] (a difference may be negative); None if not measured.
+        low: Lower end of its interval, or None.
+        high: Upper end of its interval, or None.
+        suffix: Text after the number.
+    """
     text = " ".join(filter(None, (formatting.percent_number(value), formatting.bracket(low, high), suffix)))
     return NumberCell(text, *(None if bound is None else 100 * bound for bound in (value, low, high)))
 
@@ -61,7 +68,14 @@ def percent_cell(
 def number_cell(
     value: float | None, low: float | None = None, high: float | None = None, decimals: int = 3
 ) -> NumberCell:
-    """Any other number: '0.412 [0.351, 0.473]'."""
+    """Return a cell for a number that is no share, such as '0.412 [0.351, 0.473]'.
+
+    Args:
+        value: The number; None if not measured.
+        low: Lower end of its interval, or None.
+        high: Upper end of its interval, or None.
+        decimals: Number of decimals shown.
+    """
     center, *ends = (formatting.decimal(bound, decimals) for bound in (value, low, high))
     interval = f"[{ends[0]},{formatting.NBSP}{ends[1]}]" if low is not None and high is not None else ""
     return NumberCell(" ".join(filter(None, (center, interval))), value, low, high)

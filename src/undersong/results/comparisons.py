@@ -44,7 +44,7 @@ class ContrastArm:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """What the difference of two such sides can be."""
+        """Smallest and largest possible difference between two such sides."""
         return (-1.0, 1.0) if self.subtracted is None else (-2.0, 2.0)
 
     def rates(self, set_name: str, modality: str) -> RatesByRun:
@@ -57,7 +57,7 @@ class ContrastArm:
         return {(estimate.base, estimate.draw, estimate.seed): estimate.difference for estimate in estimates}
 
     def label(self, other: ContrastArm) -> str:
-        """What sets this side apart from the other."""
+        """Return the properties in which this side differs from the other."""
         differences = [str(value) for key, value in self.labels.items() if other.labels.get(key) != value]
         return " ".join([*differences, *([self.system] if self.system != other.system else [])])
 
@@ -65,7 +65,14 @@ class ContrastArm:
 def recipe_comparisons(
     runs: Sequence[RunResult], plain: str, defense_system: str | None, last_step: int
 ) -> list[ComparisonRecord]:
-    """Every contrast of a study, at the last step, on spoken and typed harmful prompts, corrected by Holm together."""
+    """Return the recipe comparisons of a study on harmful prompts, Holm-corrected as one family.
+
+    Args:
+        runs: Runs of one study, on all bases.
+        plain: Name of the undefended system prompt.
+        defense_system: Name of the system prompt used as a defense, or None.
+        last_step: Training step at which arms are compared.
+    """
     tuned = tuned_runs(runs, last_step)
     comparisons = [
         _recipe_comparison(question, a, b, name, modality, last_step)
@@ -105,7 +112,15 @@ def harm_metric(runs: Iterable[RunResult]) -> Metric:
 def recipe_contrasts(
     tuned: Sequence[RunResult], axis: str, fraction: float, plain: str, defense_system: str | None
 ) -> Iterator[tuple[str, ContrastArm, ContrastArm]]:
-    """(question, a, b) of one axis and fraction; the difference is b - a."""
+    """Yield (question, a, b) for each contrast of arms on one axis and fraction; the difference is b - a.
+
+    Args:
+        tuned: Tuned runs at the last step.
+        axis: Name of the axis that the arms were selected on.
+        fraction: Selected share of the pool, in [0, 1].
+        plain: Name of the undefended system prompt.
+        defense_system: Name of the system prompt used as a defense, or None.
+    """
     cell = [run for run in tuned if (run.axis, run.fraction) == (axis, fraction)]
     kinds, modalities = {run.kind for run in cell}, {str(run.train_modality) for run in cell}
     cell_label = f"{axis} at {fraction:g}"

@@ -38,7 +38,7 @@ SHARES = ("repeated", "on_topic", "comprehended", "of_non_refusals")
 
 
 def read_run_comprehension(run: RunRecord) -> list[PromptComprehension]:
-    """What was heard and what replies are about at a run's step; empty where nobody asked."""
+    """Read the comprehension measurements of a run at its step; empty if none were made."""
     artifact = run.comprehension
     return [] if artifact is None else read_comprehension(artifact.verify().path / COMPREHENSION_FILE)
 
@@ -49,7 +49,14 @@ def add_comprehension(
     verdicts: Sequence[Verdict],
     comprehension_config: ComprehensionSettings | None,
 ) -> list[PromptSetRate]:
-    """Add comprehension to the rates of a run's harmful sets, as far as it was measured."""
+    """Add comprehension to the rates of a run's harmful sets, as far as it was measured.
+
+    Args:
+        rates: Rates of one run at one step.
+        measurements: Comprehension by prompt; empty if it was not measured.
+        verdicts: Verdicts of the same run and step.
+        comprehension_config: Settings of the check, or None if the study has none.
+    """
     by_prompt = _by_prompt(measurements)
     extended = []
     for rate in rates:
@@ -64,7 +71,7 @@ def add_comprehension(
 
 
 def comprehension_columns(run: RunRecord, verdicts: Sequence[Verdict]) -> list[Entry]:
-    """What rows of verdicts.parquet say beside their verdicts; None where nothing is known."""
+    """Return the comprehension columns of verdicts.parquet, one entry per verdict; unknown values are None."""
     by_prompt, keys = (
         _by_prompt(read_run_comprehension(run)),
         [(v.prompt_id, v.set, v.modality, v.system) for v in verdicts],

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DefenseArtifacts:
-    """What was done to an arm by a study's defense of that name, in artifacts.
+    """Artifacts that one defense of a study made for an arm.
 
-    `losses`: of the base, the undefended arm and the defended one, on benign samples that neither was trained on; not
-    of an arm that was tuned `again` after that.
+    `losses` are those of the base, the undefended arm and the defended arm on held-out benign samples. An arm that was
+    tuned again after the defense (`again`) has none.
     """
 
     name: str
@@ -49,7 +49,7 @@ class RunRecord:
 
 @dataclass
 class ModelRecord:
-    """What one base brought: its axes' tables, its selections, its runs and its mechanism."""
+    """Artifacts of one base model: features, embeddings, proximities, selections, runs and projections."""
 
     ref: str
     base_seed: int
@@ -67,7 +67,7 @@ class ModelRecord:
 
     @property
     def proximity(self) -> dict[str, Artifact]:
-        """Axis -> proximity to the first harm set."""
+        """Proximity to the first harm set, by axis."""
         first_set = next(iter(self.proximities))[1] if self.proximities else ""
         return {axis: artifact for (axis, harm_set), artifact in self.proximities.items() if harm_set == first_set}
 
@@ -100,7 +100,7 @@ class AuditRecord:
 
 @dataclass(frozen=True)
 class ArmReplies:
-    """What an arm was asked at a step, and its replies."""
+    """Prompts given to an arm at one step, and its replies."""
 
     arm: StudyArm
     step: int

@@ -42,7 +42,7 @@ SCHEMA: Final = "undersong-results/2"
 
 
 class StudyRecord(Record):
-    """What was asked for: `config` is the whole study file with its defaults, the rest what readers ask first."""
+    """Settings of the study: `config` is the study file with all defaults, the other keys repeat the main settings."""
 
     name: str
     description: str | None = None
@@ -144,7 +144,7 @@ class DefenseCpuSeconds(Record):
 
 
 class Provenance(Record):
-    """How the results were made; the only part that differs between machines."""
+    """Provenance of the results; the only part that differs between machines."""
 
     result_hash: str
     undersong: str

@@ -25,9 +25,10 @@ class SteeringSetting(Record):
 
 
 class ChosenSetting(Record):
-    """What a defense chose for one run: the modules of the adapter that it changed, or its steering.
+    """Settings that a defense chose for one run: the adapter modules that it changed, or its steering.
 
-    `steering` is None where no strength was found, and where the defense does not steer (`steering_tried`: False).
+    `steering` is None if no strength was found or the defense does not steer; `steering_tried` is False in the second
+    case.
     """
 
     changed_modules: list[str] | None = None

@@ -11,9 +11,10 @@ from undersong.results.schema_base import Record, ValueWithInterval
 
 
 class RunNoiseRecord(Record):
-    """How far trainings on the same samples differ by their seed alone.
+    """Variation between training runs on the same samples that differ in their seed alone.
 
-    `sd` is that of one run; two runs differ by less than `repeatability_limit` in 95 % of pairs (ISO 5725).
+    `sd` is the standard deviation of one run. Two runs differ by less than `repeatability_limit` in 95 % of pairs
+    (ISO 5725).
     """
 
     model: str
@@ -98,7 +99,7 @@ class JudgeDisagreement(Record):
 
 
 class VerdictPairCount(Record):
-    """How many replies have one verdict by the first judge and one by the other."""
+    """Number of replies with one verdict by the first judge and one by the other."""
 
     verdict: str
     other_verdict: str
@@ -106,7 +107,7 @@ class VerdictPairCount(Record):
 
 
 class JudgeAgreement(Record):
-    """How far `other_judge` agrees with `judge`, whose the rates are, on the counted verdict."""
+    """Agreement of `other_judge` with `judge`, whose verdicts the rates use, on the counted verdict."""
 
     judge: str
     other_judge: str

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class TargetReplies(Record):
-    """How the replies begin that the pool teaches: the share with an affirmative opener, and the commonest one."""
+    """Openers of the replies that the pool teaches: the share of affirmative ones, and the most common one."""
 
     column: str
     n: int
@@ -107,7 +107,7 @@ class MatchingEffect(Record):
 
 
 class ResidualImbalanceRecord(Record):
-    """How far a selection within strata of another axis still follows that axis."""
+    """Imbalance on another axis that remains in a selection made within strata of that axis."""
 
     other_axis: str
     strata: int
@@ -173,7 +173,7 @@ class TiedShares(Record):
 
 
 class AxisPair(Record):
-    """How far a reference axis and a model's own axis agree, over `n` samples in `clusters` groups."""
+    """Agreement of a reference axis with a model's own axis, over `n` samples in `clusters` groups."""
 
     axis_a: str
     axis_b: str
@@ -202,7 +202,7 @@ class AxisFingerprintRecord(Record):
 
 
 class CorpusCounts(Record):
-    """How many items, or groups of items, of each corpus a screening score rests on."""
+    """Number of items, or of groups of items, of each corpus that a screening score uses."""
 
     pool: int
     benign_reference: int
@@ -259,7 +259,7 @@ class ScoreVsJsrRecord(Record):
 
 
 class CorpusOverlap(Record):
-    """How many pairs of items two corpora share, or nearly so."""
+    """Number of pairs of items that two corpora share or nearly share."""
 
     corpus_a: str
     corpus_b: str

@@ -27,7 +27,7 @@ class ContrastRequests:
 
     @property
     def inputs(self) -> dict[str, Artifact]:
-        """What an artifact on these prompts is made from, beside a model."""
+        """Artifacts that a result on these prompts depends on, besides a model."""
         return {"harmful": self.harmful.corpus.artifact, "harmless": self.benign.corpus.artifact}
 
     @property

@@ -30,7 +30,7 @@ def merge_keys(base: dict[Any, Any], overlay: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def nest_key(key: str, value: Any) -> Any:
-    """What `value` at a dotted key is as mappings; the key `.` is the whole file."""
+    """Return the nested mappings that set a dotted key to `value`; the key `.` stands for the whole file."""
     for part in reversed(key.split(".") if key != "." else []):
         value = {part: value}
     return value
@@ -65,7 +65,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def strict_yaml(text: str) -> Any:
-    """What a text says; raises yaml.YAMLError."""
+    """Parse YAML text strictly; raises yaml.YAMLError."""
     return yaml.load(text, Loader=_StrictLoader)  # a SafeLoader
 
 
@@ -113,7 +113,7 @@ def _read_mapping(file: Path) -> dict[str, Any]:
 
 
 def yaml_problem(error: Exception) -> str:
-    """What is wrong with a text that is not YAML, in one line."""
+    """Return one line that says why a text is not valid YAML."""
     return str(getattr(error, "problem", None) or error).splitlines()[0]
 
 
@@ -165,7 +165,11 @@ def _name_of_value(value: Any) -> str:
 
 
 def parse_override(text: str) -> dict[Any, Any]:
-    """What one `--override KEY=VALUE` lays over a study; the value is YAML."""
+    """Parse one `--override KEY=VALUE` to the mapping that is merged into a study; the value is YAML.
+
+    Raises:
+        UndersongError: The value is missing or not YAML, the key is empty, or it is `base` or `matrix`.
+    """
     key, equals, value = text.partition("=")
     if not equals:
         raise UndersongError(

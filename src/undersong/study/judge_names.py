@@ -59,9 +59,9 @@ def judge_weights(name: str) -> str:
 
 
 def judge_criterion(name: str) -> Criterion:
-    """What a judge can tell, by its name in verdicts.
+    """Return what a judge measures, by its name in verdicts.
 
-    `refusal`: every other reply counts as complying.  Judges that are not ours are taken to tell `harm`.
+    A judge of `refusal` counts every other reply as compliance. Custom judges are taken as judges of `harm`.
     """
     kind = name.partition(":")[0]
     return "refusal" if kind in REFUSAL_KINDS else "utility" if kind in (*UTILITY_KINDS, "python-utility") else "harm"

@@ -26,7 +26,7 @@ from undersong.types import UndersongError
 
 @dataclass(frozen=True)
 class StudyFile:
-    """What a file holds: one study of its own name, or those of its matrix, each called after it."""
+    """Studies of a file: one under the file's name, or one per variant of its matrix, with names that begin with it."""
 
     name: str
     studies: tuple[Study, ...]

@@ -30,7 +30,11 @@ PUBLISHED_PROMPTS = {
 
 
 def published_prompt_settings(family: str, modality: str) -> PromptSettings:
-    """How the published study asked a family; it asked by voice, and what is typed here gets no instruction."""
+    """Return the prompt settings of the published study for a family; typed prompts get no instruction.
+
+    Raises:
+        UndersongError: The published study did not evaluate this family.
+    """
     if family not in PUBLISHED_PROMPTS:
         raise UndersongError(
             f"The published study asked no {family}; take {', '.join(PUBLISHED_PROMPTS)}, or protocol uniform."

@@ -39,7 +39,7 @@ Share = float
 
 
 class ProximitySettings(StrictModel):
-    """How the distance between a sample and a harm set is measured."""
+    """Measure of the distance between a sample and a harm set."""
 
     score: str = Field(
         "nearest",

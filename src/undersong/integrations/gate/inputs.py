@@ -21,7 +21,17 @@ VERDICT_FILE = "verdicts.parquet"
 def verdicts_from_files(
     before: Path, after: Path, all_harmful: bool = False, harmful_sets: Sequence[str] = ()
 ) -> dict[str, VerdictPair]:
-    """AFTER's name -> both files' verdicts.  `all_harmful`, `harmful_sets`: of rows that do not say it themselves."""
+    """Read the verdicts of two models and return them as one pair, under the name of the second file.
+
+    Args:
+        before: Verdict file of the first model (.parquet or .jsonl).
+        after: Verdict file of the second model, on the same prompts.
+        all_harmful: True to treat prompts as harmful if their rows do not say whether they are.
+        harmful_sets: Prompt sets to treat as harmful if their rows do not say so. Excludes `all_harmful`.
+
+    Raises:
+        UndersongError: Both options are given, both paths are one file, or a prompt set occurs in neither file.
+    """
     if all_harmful and harmful_sets:
         raise UndersongError(
             "Either all prompts are harmful or those of some sets; give --assume-harmful or --harmful-prompt-set."
@@ -68,7 +78,7 @@ class RunVerdicts:
 
     @property
     def name(self) -> str:
-        """What --arm calls it."""
+        """Name of the run's arm for --arm: ARM, or ARM + DEFENSE for a defended arm."""
         return f"{self.arm} + {self.condition}" if self.condition else self.arm
 
     @property

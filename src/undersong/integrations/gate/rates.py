@@ -88,7 +88,7 @@ def check_rates(path: str | Path, limits: RateLimits, arm: str | None = None) ->
 
 
 def rate_check_sentence(checked: RateCheck) -> str:
-    """What the gate says in one line."""
+    """Return the outcome of the gate on rates in one sentence."""
     bound = "upper ends of the 95 % intervals" if checked.bound == "upper" else "rates as found"
     violation_count = len(checked.violations)
     if violation_count:

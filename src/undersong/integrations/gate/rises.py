@@ -104,7 +104,10 @@ class RiseTest:
 
     @property
     def prompts_needed(self) -> int | None:
-        """How many prompts would tell, were all as these; None: it is told, no number would, or some are missing."""
+        """Number of prompts that would decide the test if further prompts gave the same rates.
+
+        None if the test is already decided, if prompts lack a pair, or if no number of prompts would decide it.
+        """
         if self.outcome != INCONCLUSIVE or self.unpaired_prompts:
             return None
         if self.pessimistic_rise.rise < self.limit:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def finite_or_none(value: float) -> float | None:
-    """As JSON has it."""
+    """Return the value as a float, or None if it is not finite, because JSON has no NaN or infinity."""
     return float(value) if np.isfinite(value) else None
 
 
@@ -38,8 +38,11 @@ def rows_by_layer(**columns: np.ndarray) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class HarmProbes:
-    """Of probes of one model's own states: `decisions` (layers + 1, held-out prompts), and `nested`, their scores in
-    the contrast sets themselves, where that was asked for."""
+    """Results of the harmfulness probes on one model's hidden states.
+
+    `decisions` has shape (layers + 1, held-out prompts). `nested` holds the scores from nested cross-validation on the
+    contrast sets, or None if it was not requested.
+    """
 
     decisions: np.ndarray
     nested: ProbeScores | None
@@ -77,7 +80,15 @@ def recognition_results(
     splits: dict[str, ContrastSets],
     margin: float,
 ) -> dict[str, Any]:
-    """Late balanced accuracy before and after, by place too, and what may be said of it beside the refusals."""
+    """Compare the harm probes before and after tuning, beside the change of the refusal rate.
+
+    Args:
+        before: Probes of the base model.
+        after: Probes of the tuned model.
+        replies: Judged replies of the base and of the tuned model to the held-out prompts.
+        splits: Contrast sets by name; scores are on `test`.
+        margin: Largest loss of balanced accuracy, as a share, that still counts as equivalent.
+    """
     test = splits["test"]
     scores = [
         harm_probe_scores(harm_probes.decisions, _contrast_prompts(splits).samples, test.samples)

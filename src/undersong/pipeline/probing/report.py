@@ -14,7 +14,7 @@ MIN_RECOVERY = 0.5  # share of what was lost that a place or part must give back
 
 
 def probe_findings(results: dict[str, Any]) -> list[str]:
-    """What a probing found, a sentence each, from its results.json."""
+    """Return the findings of a probe from its results, one sentence each."""
     base, tuned = results["base"], results["tuned"]
     sentences = [_rates_sentence(base, tuned)]
     encoder_difference, input_difference = tuned["encoder_difference"], tuned["input_difference"]

@@ -38,7 +38,15 @@ def measure_tuned_model(
     evaluator: ReplyEvaluator,
     options: ProbeOptions,
 ) -> dict[str, Any]:
-    """The same held-out prompts as of the base, and all that is read off them."""
+    """Measure the tuned model on the held-out prompts of the base, and return its part of the results.
+
+    Args:
+        model: The tuned model.
+        base: Measurements of the base model.
+        splits: Contrast sets by name: `fit`, `choose` and `test`.
+        evaluator: Generates replies and judges them.
+        options: Options of the probe.
+    """
     test = splits["test"]
     mechanism = measure_mechanism(model, splits["fit"], test)
     replies = evaluator.evaluate(model, test.all_prompts)

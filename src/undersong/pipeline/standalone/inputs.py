@@ -63,7 +63,13 @@ def cache_all_audio(model: AudioModel, samples: Sequence[Sample]) -> None:
 
 
 def refusal_texts(judge: str, refusals: Sequence[str], model: str) -> Sequence[str]:
-    """What the exact judge knows as a refusal; an organism's is known, another model's must be said."""
+    """Return the texts that the exact judge counts as refusals.
+
+    The texts of a packaged organism are known; those of any other model must be given.
+
+    Raises:
+        UndersongError: The judge is `exact`, no text is given, and the model is not an organism.
+    """
     if refusals or judge != "exact":
         return refusals
     if model.startswith(ORGANISM_PREFIX):

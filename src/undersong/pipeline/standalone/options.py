@@ -51,7 +51,7 @@ MaxNewTokens = Annotated[
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How a model is prompted on a manifest, and who judges its replies."""
+    """Options of an evaluation on a manifest: prompts, judge, and comprehension check."""
 
     RESULT_NEUTRAL: ClassVar[tuple[str, ...]] = ()  # every field can change a result
     COMPREHENSION: ClassVar[tuple[str, ...]] = (  # in the provenance as the settings they resolve to

@@ -16,7 +16,7 @@ MIN_RUNS = 5  # runs an arm, below which a contrast is not called shown
 
 @dataclass(frozen=True, slots=True)
 class AdviceItem:
-    """What to do, why, and the section of the page that shows it, or empty."""
+    """Recommended action, its reason, and the section of the page that shows it (empty for none)."""
 
     what: str
     why: str
@@ -24,7 +24,7 @@ class AdviceItem:
 
 
 def build_advice(results: Results) -> tuple[AdviceItem, ...]:
-    """In the order in which it matters; empty where no harmful prompt was asked."""
+    """Return the recommended actions, most important first; empty if no harmful prompt was evaluated."""
     headline = headline_data(results)
     if headline is None:
         return ()

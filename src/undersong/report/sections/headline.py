@@ -43,7 +43,7 @@ class Headline:
 
 
 def build_headline(results: Results) -> Headline:
-    """Of a study that asked no harmful prompt a title that says so, and nothing else."""
+    """Build the verdict section; if no harmful prompt was evaluated, only a title that says so."""
     headlines = headline_data_by_modality(results)
     if not headlines:
         return Headline(

@@ -78,7 +78,7 @@ def histogram_mean_distance(arm: ArmSummary, screen: AxisScreening | None) -> fl
 
 
 def build_jsr_by_distance(results: Results) -> JsrByDistance | None:
-    """None where no arm was tuned, or none was asked harmful prompts."""
+    """Build the section of JSR by distance; None if no arm was tuned or none was given harmful prompts."""
     verdict_filter, facet_list = default_verdict_filter(results), facets(results)
     if verdict_filter is None or not facet_list:
         return None
@@ -160,7 +160,7 @@ class DistanceAxis:
     has_distances: bool
 
     def position(self, arm: ArmSummary, run: RunResult) -> float:
-        """Where the run stands on the axis: a mean cosine distance, or the place of its arm's kind."""
+        """Return the position of a run on the axis: its mean cosine distance, or the place of its arm's kind."""
         return self.positions[arm.name, run.draw, run.seed]
 
 
@@ -252,14 +252,14 @@ PROXIMITY_HEADINGS = (
 
 
 def build_proximity_table(results: Results) -> Table | None:
-    """None where the results say nothing of it."""
+    """Build the table of JSR rise against proximity over selections; None if the results contain none."""
     rows = tuple(row for record in results.proximity_vs_jsr for row in _proximity_rows(record))
     title = f"Rise of the {rate_name(results)} against nearness of the training samples, over selections"
     return Table(title, PROXIMITY_HEADINGS, rows, 3) if rows else None
 
 
 def proximity_notes(results: Results) -> tuple[str, ...]:
-    """What could not be told, once each."""
+    """Return the notes on regressions of JSR on proximity, without repetitions."""
     return tuple(dict.fromkeys(record.note for record in results.proximity_vs_jsr if record.note))
 
 

@@ -43,7 +43,7 @@ class JsrByStep:
 
 
 def build_jsr_by_step(results: Results) -> JsrByStep | None:
-    """None where no arm was tuned, or none was asked harmful prompts."""
+    """Build the section of JSR by training step; None if no arm was tuned or none was given harmful prompts."""
     verdict_filter, facet_list = default_verdict_filter(results), facets(results)
     if verdict_filter is None or not facet_list:
         return None
@@ -84,7 +84,14 @@ def _highest_rates(facet_list: Iterable[Facet], verdict_filter: VerdictFilter) -
 def rate_by_step(
     arm: ArmSummary, verdict_filter: VerdictFilter, modality: str, base: Estimate | None
 ) -> list[tuple[int, Estimate]]:
-    """The arm's mean at each step it was asked at; an arm without a step 0 of its own starts at the base."""
+    """Return the arm's mean rate at each measured step; without a step 0 of its own, it starts at the base.
+
+    Args:
+        arm: The arm and its runs.
+        verdict_filter: Prompt set, system prompt and judge of the rate.
+        modality: Modality of the prompts, `audio` or `text`.
+        base: Rate of the untuned model, used as step 0; None if it was not measured.
+    """
     steps = sorted({run.step for run in arm.runs})
     points = [(step, estimate_rate(verdict_filter.run_rates(arm.runs_at(step), modality))) for step in steps]
     measured = [(step, point) for step, point in points if point is not None]

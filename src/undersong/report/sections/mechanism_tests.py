@@ -64,7 +64,7 @@ def build_mechanism_tables(mechanism: MechanismRecord, rate: str) -> Iterator[Ta
 
 
 def harm_recognition_table(recognitions: Sequence[HarmRecognition]) -> Table:
-    """Whether harm is still told from harmless where it is refused less."""
+    """Build the table of harm recognition by late-layer probes, before and after tuning."""
     margin = next((recognition.equivalence_margin for recognition in recognitions), None)
     margin_note = "" if margin is None else f"; still recognised: a loss of {100 * margin:g} points is excluded"
     return Table(

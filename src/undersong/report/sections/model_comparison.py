@@ -50,7 +50,7 @@ class ModelComparison:
 
 
 def build_model_comparison(results: Results) -> ModelComparison | None:
-    """None where there are not several models to set side by side."""
+    """Build the comparison of base models; None if the results have fewer than two."""
     bases = list(dict.fromkeys((effect.model, effect.base_seed) for effect in results.marginal_effects))
     if len(bases) < 2:
         return None

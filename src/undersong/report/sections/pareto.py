@@ -39,7 +39,7 @@ def build_tradeoff_group(title: str, rows: Sequence[DefenseRecord], rate: str) -
 
 
 def tradeoff_table(blocks: Sequence[tuple[str, Sequence[DefenseRecord]]], rate: str) -> Table:
-    """What the pictures of `groups` show."""
+    """Build the table of JSR and cost of each defense, which holds the numbers of the scatter plots."""
     head = ("Defense", "Of", "Cost", f"{rate} where it is highest, %", "cost, %")
     rows: list[tuple[str | NumberCell, ...]] = [
         (point.name, title, name, percent_cell(point.jsr), percent_cell(point.cost))
@@ -118,7 +118,7 @@ COSTS: tuple[tuple[str, Callable[[DefenseRecord], float | None]], ...] = (
 
 
 def pareto_front(points: Sequence[TradeoffPoint]) -> list[TradeoffPoint]:
-    """Those that none betters in one and equals in the other, from the lowest JSR on."""
+    """Return the points that no other point beats on both JSR and cost, ordered by rising JSR."""
     front: list[TradeoffPoint] = []
     for point in sorted(points, key=lambda candidate: (candidate.jsr, candidate.cost)):
         if not front or point.cost < front[-1].cost:
@@ -127,7 +127,7 @@ def pareto_front(points: Sequence[TradeoffPoint]) -> list[TradeoffPoint]:
 
 
 def tradeoff_groups(blocks: Sequence[tuple[str, Sequence[DefenseRecord]]], rate: str) -> Iterator[PanelGroup]:
-    """Of every block that is worth a picture."""
+    """Yield a group of scatter plots for each undefended arm with enough defenses to plot."""
     for title, rows in blocks:
         if (group := build_tradeoff_group(title, rows, rate)) is not None:
             yield group

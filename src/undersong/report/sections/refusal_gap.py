@@ -67,7 +67,10 @@ class ArmGapCurve:
 
 
 def arm_gap_curves(points: Sequence[LayerMeasurement], arms: Sequence[ArmSummary]) -> list[ArmGapCurve]:
-    """In the order of `arms`; an arm that is not among them comes last.  The base is every curve's `before`."""
+    """Return the gap curves of every arm at its last step, in the order of `arms`, with unlisted arms last.
+
+    The base is the `before` of each curve.
+    """
     arms_by_name = {arm.name: arm for arm in arms}
     order = list(arms_by_name)
     last_step: dict[str, int] = {}
@@ -144,7 +147,7 @@ class RefusalGapSection:
 
 
 def build_refusal_gap(results: Results) -> RefusalGapSection | None:
-    """None where the study asks for no mechanism."""
+    """Build the section of the refusal gap by layer; None if the study has no mechanism analysis."""
     mechanism = results.mechanism
     if mechanism is None:
         return None

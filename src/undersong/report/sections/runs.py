@@ -83,7 +83,10 @@ CONDITION_COLUMNS = 9  # of these columns say where, the others what was counted
 
 
 def build_run_details(results: Results, show_replies: bool) -> RunDetails | None:
-    """None without runs.  Replies are shown to prompts of benign sets, and with `show_replies` to all."""
+    """Build the details of every run, with example replies; None if there are no runs.
+
+    Replies to benign prompts are always shown; those to harmful prompts only with `show_replies`.
+    """
     if not results.runs:
         return None
     groups = [("Base", "base", base_runs(results))] if base_runs(results) else []

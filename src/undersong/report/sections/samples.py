@@ -154,8 +154,10 @@ class AgreementHeatmap:
 
 @dataclass(frozen=True, slots=True)
 class SamplesSection:
-    """What was screened, axis by axis: `histograms` and `bins` in the order of `axes`; `agreement` of axes with one
-    another."""
+    """Closest and most distant samples by axis, with their distance histograms and the agreement between axes.
+
+    `histograms` and `bins` follow the order of `axes`.
+    """
 
     axes: tuple[AxisSamples, ...]
     several: bool  # harm sets
@@ -168,7 +170,10 @@ class SamplesSection:
 
 
 def build_samples(results: Results, audio: AudioFiles) -> SamplesSection | None:
-    """None where nothing was screened and no agreement of axes measured.  `audio`: sample id -> its file."""
+    """Build the section of screened samples; None without screening and axis agreement.
+
+    `audio` maps a sample id to its encoded audio and media type.
+    """
     if not results.screening and results.axis_agreement is None:
         return None
     several_models = len({screen.model for screen in results.screening}) > 1

@@ -47,7 +47,7 @@ class AxisFingerprintTable:
 
 @dataclass(frozen=True, slots=True)
 class ScreeningSection:
-    """What the section shows; each part may be empty."""
+    """Content of the screening section; each part may be empty."""
 
     fingerprints: tuple[AxisFingerprintTable, ...]
     scores: Table
@@ -58,7 +58,7 @@ class ScreeningSection:
 
 
 def build_screening(results: Results) -> ScreeningSection | None:
-    """None where the results say nothing of it."""
+    """Build the section of screening results; None if the results contain none."""
     if not (results.axis_fingerprints or results.screening_scores or results.score_vs_jsr or results.corpus_overlap):
         return None
     several_models, rate = len({fingerprint.model for fingerprint in results.axis_fingerprints}) > 1, rate_name(results)

@@ -41,7 +41,7 @@ class SelectionsSection:
 
 
 def build_selections(results: Results) -> SelectionsSection | None:
-    """None where the results hold no selection."""
+    """Build the section of selections; None if the results contain none."""
     if not results.selections:
         return None
     selection_rows = tuple(

@@ -32,7 +32,7 @@ class StudyComparison:
     differs: tuple[str, ...]
 
     def headline(self, modality: str) -> HeadlineData | None:
-        """Its case of spoken (`audio`) or typed (`text`) prompts; None where it asked none."""
+        """Return the study's headline data for spoken (`audio`) or typed (`text`) prompts; None if not measured."""
         return next((headline for headline in self.headlines if headline.modality == modality), None)
 
 

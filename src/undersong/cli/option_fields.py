@@ -18,7 +18,7 @@ ALL_OPTIONS = OptionGroup()
 
 @dataclass(frozen=True)
 class CommandParameter:
-    """One typer parameter, and the place in an options dataclass that its value goes to."""
+    """One Typer parameter, and the field of an options dataclass that takes its value."""
 
     name: str
     path: tuple[str, ...]  # of field names, from the command's parameter inwards
@@ -113,7 +113,7 @@ def _command_parameter(option_field: OptionField, option: Option, path: tuple[st
 
 
 def _command_line_type(option_field: OptionField, option: Option) -> tuple[Any, bool, bool]:
-    """The type of one word (the first of a union), whether the option repeats, and whether it may be left out."""
+    """Return the type of one word (the first of a union), whether the option repeats, and whether it is optional."""
     choices = _union_members(option_field.type)
     optional = NoneType in choices
     choices = [choice for choice in choices if choice is not NoneType]

@@ -75,7 +75,7 @@ def _no_recommendation_reason(
 
 
 def _retuning_sentence(row: DefenseRecord) -> str:
-    """What a second tuning on top leaves of it, which no claim of safety covers."""
+    """Describe what remains of the defense after a second tuning, which the claim of safety does not cover."""
     rates = [rate.value for rate in row.after_retuning.values() if rate.value is not None]
     return f" Tuned again on top, its {RATE_LABELS[row.metric]} is {max(rates):.1%}." if rates else ""
 
@@ -100,5 +100,5 @@ def _highest_jsr(row: DefenseRecord) -> float:
 
 
 def _cost(row: DefenseRecord) -> float:
-    """Where it costs most; of a defended row that is known."""
+    """Return the largest cost of a defended row whose cost is known."""
     return row.max_cost or 0.0

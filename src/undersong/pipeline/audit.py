@@ -178,7 +178,7 @@ def _compute_vectors(
     fit_corpora: Sequence[Corpus],
     harmful: bool,
 ) -> Artifact:
-    """Vectors by an encoder, or by the gradients of the tuning that the study would do."""
+    """Compute vectors by an encoder, or by the gradients of the study's tuning."""
     from undersong.encoders import gradients_dim
 
     dim, features = gradients_dim(spec), model.features.get(corpus.artifact.hash)
@@ -206,14 +206,14 @@ def study_arms(record: AuditRecord, model: ModelRecord, select_samples: Selectio
 
 
 def evaluate_base(ctx: RunContext, record: AuditRecord, model: ModelRecord) -> ArmReplies:
-    """Ask the base itself everything."""
+    """Generate the base's replies to all prompt sets."""
     requests = prompt_set_requests(record.study, record.sets, model.ref, is_last_step=True)
     repeat_requests = repetition_requests(record.study, record.sets)
     return evaluate_arm(ctx, StudyArm(model.ref, model.base_seed), 0, None, requests, repeat_requests)
 
 
 def train_and_evaluate_arms(ctx: RunContext, record: AuditRecord, arms: Sequence[StudyArm]) -> list[ArmReplies]:
-    """Tune every arm, and ask it at its steps."""
+    """Tune every arm and generate its replies at its saved steps."""
     study, arm_replies = record.study, []
     for arm in arms:
         ctx.announce(f"{arm.model}: {arm.name} seed {arm.seed}")
@@ -272,7 +272,7 @@ def measure_refusal_gaps(
 def _contrast_requests(
     record: AuditRecord, model: ModelRecord, modality: str, harmful: Corpus, benign: Corpus
 ) -> ContrastRequests:
-    """Both sides asked in one modality under the first system text."""
+    """Return the harmful and benign prompts in one modality under the first system prompt."""
     study, system = record.study, record.study.undefended_system
     prompt_settings = prompt_settings_for(study, model.ref, modality)
 

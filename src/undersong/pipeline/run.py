@@ -144,7 +144,7 @@ def _all_artifacts(record: AuditRecord) -> list[Any]:
 
 
 def _model_facts(model: ModelRecord) -> ModelFacts:
-    """Which family a model is, where its system prompt goes, and how often its encoder ran: once a distinct clip."""
+    """Return the family of a model, the place of its system prompt, and how often its encoder ran."""
     notes = [artifact.provenance()["notes"] for artifact in model.features.values()]
     if not notes:
         return ModelFacts()  # it only answers

@@ -72,7 +72,7 @@ def find_comparison(
 
 @dataclass(frozen=True, slots=True)
 class ArmMeasurement:
-    """An arm, the system text it is asked under, and its estimate at its last step."""
+    """An arm, the system prompt it is evaluated under, and its estimate at its last step."""
 
     arm: ArmSummary
     system: str
@@ -105,11 +105,11 @@ class HeadlineData:
         return self.n_arms > 1 and len({item.estimate.mean for item in self.measurements}) == 1
 
     def comparison_to_base(self, item: ArmMeasurement) -> ComparisonRecord | None:
-        """The arm less the base, under the arm's system text; None where the results do not compare them."""
+        """Return the comparison of an arm with the base, under the arm's system prompt; None if the results lack it."""
         return self._find_comparison(item, ArmCondition(None, item.system))
 
     def comparison_to(self, item: ArmMeasurement, other: ArmMeasurement) -> ComparisonRecord | None:
-        """The first less the second, each under its own system text; None where the results do not compare them."""
+        """Return the comparison of two arms, each under its own system prompt; None if the results lack it."""
         return self._find_comparison(item, ArmCondition(other.arm, other.system))
 
     def _find_comparison(self, item: ArmMeasurement, other: ArmCondition) -> ComparisonRecord | None:
@@ -120,7 +120,7 @@ class HeadlineData:
 
 
 def headline_data(results: Results) -> HeadlineData | None:
-    """The case of the prompts, spoken or typed, that fare worse; None where no harmful one was asked."""
+    """Return the headline data of the modality with the higher worst JSR; None without harmful prompts."""
     headlines = headline_data_by_modality(results)
     return headlines[0] if headlines else None
 

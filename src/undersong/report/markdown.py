@@ -82,8 +82,10 @@ def write_markdown(results: Mapping[str, Any], path: str | Path) -> None:
 
 
 def defense_table_lines(results: Mapping[str, Any], quote: Callable[[str], str] | None = None) -> list[str]:
-    """The table of defenses and what is recommended: Markdown, each cell as `quote` has it; default: as it is read in a
-    terminal, nothing escaped."""
+    """Return the table of defenses and the recommendations as Markdown lines.
+
+    `quote` escapes each cell; by default cells are made for a terminal, without escapes.
+    """
     defense_table = defenses.build_defense_table(parse_results(results))
     if defense_table is None:
         return ["No defense was measured."]

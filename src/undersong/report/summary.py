@@ -17,7 +17,7 @@ KINDS = ("base", "closest", "random", "distant")
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A share (or a difference of shares) and its 95 % interval, `low` and `high` None where none was measured."""
+    """A share, or a difference of shares, with its 95 % interval; `low` and `high` are None if there is none."""
 
     mean: float
     low: float | None
@@ -134,7 +134,7 @@ def default_verdict_filter(results: Results) -> VerdictFilter | None:
 
 
 def rate_name(results: Results) -> str:
-    """Return the page's name for the share of harmful prompts that are not refused or lead to harmful replies."""
+    """Return the page's name for the rate on harmful prompts: JSR, or non-refusal rate if the judge sees refusals only."""
     verdict_filter = default_verdict_filter(results)
     return "JSR" if verdict_filter is None else verdict_filter.rate_label
 
@@ -179,7 +179,7 @@ def _arm_summary(name: str, runs: Sequence[RunResult], many_axes: bool, many_amo
 
 
 def kind_order(kind: str) -> int:
-    """The place of a kind of selection: base, closest, random, distant, then all others alike."""
+    """Return the sort position of a selection kind: base, closest, random, distant, then all others."""
     return KINDS.index(kind) if kind in KINDS else len(KINDS)
 
 
@@ -228,13 +228,13 @@ def facets(results: Results) -> list[Facet]:
 
 
 def interval_over_runs(values: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % t interval of the mean of independent runs; None where they cannot show run noise."""
+    """Return the 95 % t interval of the mean of independent runs; None if they cannot show run noise."""
     run_mean = mean_runs(values)
     return (run_mean.low, run_mean.high) if run_mean.low is not None and run_mean.high is not None else None
 
 
 def estimate_rate(run_rates: Sequence[RunRate]) -> Estimate | None:
-    """The mean rate of runs asked the same prompts; None where nothing was measured."""
+    """Return the mean rate of runs on the same prompts; None if nothing was measured."""
     if not run_rates:
         return None
     bases = list(dict.fromkeys((run_rate.run.model, run_rate.run.base_seed) for run_rate in run_rates))

@@ -24,7 +24,7 @@ _OTHER_SHAPE = "M0,-4.8L4.6,3.6H-4.6Z"
 
 
 def tag(name: str, *children: str, **attributes: str | float | None) -> Markup:
-    """One element, everything in it escaped.  `class_` is class, `stroke_width` stroke-width; None leaves out."""
+    """Return one escaped element. `class_` sets class, `stroke_width` sets stroke-width; None omits an attribute."""
     attribute_text = Markup("").join(
         Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _number(value))
         for key, value in attributes.items()
@@ -42,7 +42,7 @@ def _number(value: str | float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LinearScale:
-    """Linear: `domain` -> `range`; a domain of one value goes to the middle."""
+    """Linear scale from `domain` to `range`; a domain of one value maps to the middle."""
 
     domain: tuple[float, float]
     range: tuple[float, float]
@@ -55,7 +55,7 @@ class LinearScale:
 
 
 def ticks(low: float, high: float, target_count: int = 5) -> list[float]:
-    """Round values (1, 2 or 5 times a power of ten apart) from `low` to `high`, both included where they are round."""
+    """Return round values from `low` to `high`, 1, 2 or 5 times a power of ten apart; round ends are included."""
     if high <= low:
         return [low]
     rough = (high - low) / target_count
@@ -118,7 +118,7 @@ class PlotFrame:
     def from_domains(
         cls, x: tuple[float, float], y: tuple[float, float], height: float, inset: float = 0.0
     ) -> PlotFrame:
-        """Make a frame from the data ranges of both axes; `inset` is the percent of the width kept free at both ends.
+        """Make a frame from the data ranges of both axes.
 
         Args:
             x: Smallest and largest data value on the x axis.
@@ -216,7 +216,7 @@ class PlotFrame:
         return tag("line", x1=position, x2=position, y1=self.y(low), y2=self.y(high), class_=f"whisker {class_}")
 
     def right_labels(self, labels: Sequence[tuple[float, str, str]], gap: float = 15.0) -> Markup:
-        """Names beside the right edge: (value, text, class), moved apart where they would touch."""
+        """Place labels at the right edge, given as (value, text, class), and move them apart where they would overlap."""
         heights = separate_positions([self.y(value) for value, _, _ in labels], gap, 2.0, self.height)
         return Markup("").join(
             tag("text", text, x="100%", y=y, dx=10, dy="0.32em", class_=f"name {class_}")

@@ -13,7 +13,7 @@ from undersong.report import formatting
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One plot.  `key`: what its numbers mean, where its arms are numbered."""
+    """One plot. `key` explains the numbers if its arms are numbered."""
 
     title: str
     picture: Markup
@@ -29,7 +29,7 @@ class PanelGroup:
 
 
 class NumberCell(NamedTuple):
-    """A number in a cell: as it is read, and as it is sorted by and saved, with its interval where it has one."""
+    """Number in a table cell: its text, the value for sorting and saving, and its interval if it has one."""
 
     text: str
     value: float | None
@@ -42,7 +42,7 @@ class NumberCell(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`head` names the columns.  The first `names` columns are words, the others numbers."""
+    """Table with column names in `head`. The first `names` columns are text, the others numbers."""
 
     caption: str
     head: tuple[str, ...]
@@ -82,7 +82,7 @@ def number_cell(
 
 
 def training_label(modality: str | None) -> str:
-    """'Trained on audio', or 'Trained' where the modality is not known."""
+    """Return 'Trained on audio', or 'Trained' if the modality is unknown."""
     return f"Trained on {modality}" if modality else "Trained"
 
 

@@ -57,7 +57,7 @@ class ContrastArm:
         return {(estimate.base, estimate.draw, estimate.seed): estimate.difference for estimate in estimates}
 
     def label(self, other: ContrastArm) -> str:
-        """Return the properties in which this side differs from the other."""
+        """Return a label of the properties in which this side differs from the other."""
         differences = [str(value) for key, value in self.labels.items() if other.labels.get(key) != value]
         return " ".join([*differences, *([self.system] if self.system != other.system else [])])
 

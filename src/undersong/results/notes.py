@@ -18,8 +18,8 @@ AFFIRMATIVE_NOTE_SHARE = 0.05  # share of replies with an affirmative opener fro
 def design_notes(record: AuditRecord, targets: TargetReplies) -> list[str]:
     """Return caveats that follow from the study's design alone, whatever its results.
 
-    They concern seeds and bases, the published protocol, black-box models, organisms, and target replies that begin with
-    an affirmative opener (`targets`).
+    They concern seeds and bases, the published protocol, black-box models and organisms. A further one concerns target
+    replies (`targets`) that begin with an affirmative opener.
     """
     notes = []
     seeds, bases = len(record.study.tuning.seeds), len(trainable_models(record.study))

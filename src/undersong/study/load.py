@@ -26,7 +26,7 @@ from undersong.types import UndersongError
 
 @dataclass(frozen=True)
 class StudyFile:
-    """Studies of a file: one under the file's name, or one per variant of its matrix, with names that begin with it."""
+    """Studies of a file: one under the file's own study name, or one per variant of its matrix, with names made from it."""
 
     name: str
     studies: tuple[Study, ...]

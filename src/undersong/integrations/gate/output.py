@@ -134,7 +134,10 @@ def gate_markdown(findings: Sequence[GateFinding]) -> str:
 
 
 def gate_junit_xml(findings: Sequence[GateFinding]) -> str:
-    """A test a case: broken is a failure; what cannot be told is an error, because a test that is skipped passes."""
+    """Return the findings as JUnit XML, one test case each.
+
+    A broken limit is a failure. An inconclusive test is an error, because a skipped test counts as passed.
+    """
     outcome_counts = {
         kind: str(sum(finding.outcome == code for finding in findings)) for kind, code in _JUNIT_OUTCOMES.items()
     }

@@ -51,13 +51,9 @@ class HarmProbes:
 def fit_harm_probes(
     model: AudioModel, splits: dict[str, ContrastSets], measured: MechanismMeasurement, permutations: int
 ) -> HarmProbes | None:
-    """Nothing is chosen by hand, so probes may learn from the choosing split too; None with too few behaviors.
+    """Fit harm probes on the fit and choose splits; None if there are too few behaviors.
 
-    Args:
-        model: The model that was measured.
-        splits: `fit`, `choose` and `test`.
-        measured: Its states of `fit` and `test`.
-        permutations: Permutations of labels through the whole nested cross-validation; 0: that is left out.
+    Nothing about the probes is chosen by hand, so they may learn from the choose split too.
     """
     contrast, choose_states = _contrast_prompts(splits).samples, contrast_states(model, splits["choose"])
     harmful, benign = (np.concatenate(pair, axis=1) for pair in zip(measured.fit_states, choose_states))

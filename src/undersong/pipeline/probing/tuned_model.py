@@ -148,7 +148,10 @@ def _steering_results(
     evaluator: ReplyEvaluator,
     options: ProbeOptions,
 ) -> dict[str, Any]:
-    """The base's direction put back: the strength chosen on `choose`, told on `test`, beside directions of chance."""
+    """Steer the tuned model along the base's direction; the strength is chosen on `choose` and reported on `test`.
+
+    Random directions serve as a control.
+    """
     assert base.layer is not None
     assert base.refusal_tokens is not None
     choose, test, layer, tokens = splits["choose"], splits["test"], base.layer, base.refusal_tokens

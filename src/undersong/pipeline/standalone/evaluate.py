@@ -141,7 +141,7 @@ def evaluation_key_values(options: EvaluationOptions, model: str) -> dict[str, A
 def _reply_generator(
     ref: str, loading: LoadOptions, samples: Sequence[Sample], adapter_path: Path | None
 ) -> Iterator[tuple[BlackBoxModel, dict[str, Any]]]:
-    """Who answers, and its facts: a model here that has heard the samples, or one that only answers."""
+    """Yield the generator of replies and facts about it: a loaded model with encoded audio, or a black-box model."""
     if is_black_box(ref):
         yield load_black_box_model(ref), {}
         return
@@ -236,7 +236,7 @@ def measure_comprehension(
 
 
 def write_comprehension_files(folder: Path, rows: Sequence[PromptComprehension], repetitions: Sequence[Reply]) -> None:
-    """`comprehension.parquet`, and `repetitions.parquet`, which its owner alone reads; nothing where nobody asked."""
+    """Write `comprehension.parquet` and `repetitions.parquet` (readable by its owner only), if there are rows."""
     from undersong.evaluation.comprehension import write_comprehension
     from undersong.evaluation.replies import write_replies
 
@@ -247,17 +247,9 @@ def write_comprehension_files(folder: Path, rows: Sequence[PromptComprehension],
 
 
 def judge_file(file: str | Path, out: str | Path, options: JudgeOptions) -> list[VerdictRate]:
-    """Judge the replies of a file, whoever collected them.
+    """Judge the replies of a file that any program may have collected.
 
     Writes `verdicts.parquet` and `provenance.json`.
-
-    Args:
-        file: Replies, as `evaluation.replies.read_reply_table` reads them.
-        out: Folder to write.
-        options: Judge, and what holds for rows that do not say it.
-
-    Returns:
-        One rate for each prompt set, modality and system prompt.
     """
     from undersong.corpora import corpus_hash, open_corpus
     from undersong.evaluation.judges.registry import judge_hash, make_judge

@@ -20,7 +20,7 @@ RELATION_TO_BASE = {"higher": ", above the base", "lower": ", below the base", "
 
 
 def build_arm_table(results: Results) -> Table | None:
-    """A row an arm, a column a modality of the prompts; None where no harmful prompt was asked."""
+    """Build the table with a row per arm and a column per prompt modality; None without harmful prompts."""
     headlines = sorted(headline_data_by_modality(results), key=lambda headline: headline.modality)
     estimates_by_arm: dict[
         str, dict[str, tuple[Estimate, str]]

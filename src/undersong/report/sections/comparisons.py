@@ -255,7 +255,7 @@ def _kappa(agreement: JudgeAgreement) -> str:
 
 
 def build_judge_disagreements(results: Results) -> Table | None:
-    """Replies that two judges count differently, as far as the results list them; None where there are none."""
+    """Return the listed replies that two judges count differently; None if there are none."""
     rows = tuple(
         (
             disagreement.prompt_id,

@@ -113,7 +113,7 @@ def defense_findings(
 
 
 def _jsr_effect(column: DefenseColumn, row: DefenseRecord, undefended: DefenseRecord, rate: str) -> str:
-    """'JSR on spoken prompts 80.9 % without, 3.1 % with it', and whether run noise alone may say so."""
+    """Describe the effect of a defense ('JSR on spoken prompts 80.9 % without, 3.1 % with it') and run noise."""
     defended_rate, baseline = column.value(row), column.value(undefended)
     if defended_rate is None or baseline is None or defended_rate.value is None or baseline.value is None:
         return ""
@@ -151,7 +151,7 @@ DEFENSE_ORDER = ("none", "distant data", "system prompt")
 
 @dataclass(frozen=True, slots=True)
 class DefenseCell:
-    """A number of the table and what stands under it: a share in per cent, drawn as a bar, or CPU seconds."""
+    """Number in the defense table and the text under it: a share in percent, drawn as a bar, or CPU seconds."""
 
     rate: str
     interval: str
@@ -258,7 +258,7 @@ def _arm_title(record: DefenseRecord | DefenseRecommendation, show_design: bool)
 
 
 def _rows_by_arm(defenses: Sequence[DefenseRecord]) -> list[tuple[str, list[DefenseRecord]]]:
-    """What may be compared: the rows of one undefended arm."""
+    """Group the rows by undefended arm, because only these can be compared."""
     groups: dict[tuple[object, ...], list[DefenseRecord]] = {}
     for row in defenses:
         groups.setdefault((row.family, row.axis, row.fraction, row.train_modality), []).append(row)

@@ -44,7 +44,7 @@ MAX_NAMED_ARMS = 4  # arms that are named where they stand; of more, names would
 
 @dataclass(frozen=True, slots=True)
 class JsrByDistance:
-    """A panel a facet and training modality; `asked`: spoken | typed, spoken where it was asked."""
+    """Section with a panel per facet and training modality, on spoken prompts if they were measured."""
 
     rate: str
     asked: str
@@ -60,9 +60,10 @@ def run_mean_distance(run: RunResult, arm: ArmSummary, screen: AxisScreening | N
 
 
 def histogram_mean_distance(arm: ArmSummary, screen: AxisScreening | None) -> float | None:
-    """The mean distance of the arm's samples, from the screen's histogram (exact to the width of its bins).
+    """Return the mean distance of the arm's samples from the histogram of the axis, exact to the bin width.
 
-    closest: the k lowest of the pool; distant: the k highest; random: the pool.  None without a histogram of the axis.
+    Closest selections are the k lowest distances of the pool, distant ones the k highest; random ones follow the pool.
+    None without a histogram of the axis.
     """
     if screen is None or len(screen.histogram.edges) != len(screen.histogram.counts) + 1:
         return None
@@ -239,7 +240,7 @@ def _distance_plot(
 def _arm_label(
     frame: PlotFrame, x: float, name: str, kind: str, rates: Sequence[float], top: float, label_offset: float
 ) -> Markup:
-    """The arm's name over its dots, or under them where they stand near the top."""
+    """Place the arm's name over its dots, or under them if they are near the top."""
     y = frame.y(max(rates)) - 13 if max(rates) < 0.85 * top else frame.y(min(rates)) + 22
     return tag(
         "text", name, x=f"{frame.x(x):.2f}%", y=y, dx=label_offset or None, class_=f"name mid {kind_class(kind)}"

@@ -32,7 +32,7 @@ HEIGHT = 216
 class JsrByStep:
     """Curves by facet, training modality and prompt modality.
 
-    `finding`: how many of the arms stand above the base, or empty; `numbers`: the same as a table.
+    `finding` says how many arms are above the base (may be empty); `numbers` is the table of the curves.
     """
 
     rate: str
@@ -161,7 +161,7 @@ def _run_lines(
 def _mean_line(
     frame: PlotFrame, arm: ArmSummary, points: Sequence[tuple[int, Estimate]], steps: Sequence[int]
 ) -> Markup:
-    """The thick line, dotted across steps that were not asked about, with a dot and its interval at each that was."""
+    """Draw the mean as a thick line with a dot and interval at each measured step, dotted across other steps."""
     marks = []
     for (start, a), (end, b) in pairwise(points):
         skipped = any(start < step < end for step in steps)
@@ -214,7 +214,7 @@ def _neither_share(run_rates: Sequence[RunRate]) -> float | None:
 
 
 def _finding(results: Results) -> str:
-    """How many arms stand above the base, as their intervals say."""
+    """Return how many arms are above the base by their intervals."""
     headline = headline_data(results)
     if headline is None or headline.base is None or not headline.measurements:
         return ""

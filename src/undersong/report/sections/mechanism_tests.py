@@ -34,7 +34,7 @@ GAP_VS_JSR_HEADINGS = ("Base", "probed and asked", "arms", "rank correlation", "
 
 
 def build_mechanism_tables(mechanism: MechanismRecord, rate: str) -> Iterator[Table]:
-    """Tables without a row where a study does not have both sides.  `rate`: what the page calls what gets through."""
+    """Build the tables of mechanism tests, empty if a study lacks one side; `rate` is the page's name for the JSR."""
     asymmetry_headings = ("Kind", "Base", "probed", "late gap", "95 %", f"{rate}, points", "95 %", "opposite signs")
     yield Table(
         "Late refusal gap: closest minus distant data (negative: closest lowers it more)",

@@ -27,7 +27,7 @@ class TradeoffPoint:
 
 
 def build_tradeoff_group(title: str, rows: Sequence[DefenseRecord], rate: str) -> PanelGroup | None:
-    """`rows` of one undefended arm, in the order of their table; None for so few that the table says it all."""
+    """Build the scatter plots of one undefended arm; None if it has too few defenses to plot."""
     if len(rows) < MIN_DEFENSES:
         return None
     panels = [

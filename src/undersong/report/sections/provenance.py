@@ -22,7 +22,7 @@ class Provenance:
 
 
 def build_provenance(results: Results) -> Provenance:
-    """Nested settings stand flat, named by their path."""
+    """Build the provenance section; nested settings are listed by their path."""
     study = results.study
     study_facts = {
         "study": study.name, "models": model_names(results), "protocol": study.protocol,

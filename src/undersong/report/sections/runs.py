@@ -12,7 +12,7 @@ from undersong.results.schema import PromptSetRate, ReplyExample, Results, RunRe
 
 @dataclass(frozen=True, slots=True)
 class RunCounts:
-    """One run on one prompt set, as a row of text: `places` says where, `cells` what was counted."""
+    """Row of text for one run on one prompt set: `places` identifies the run, `cells` holds the counts."""
 
     places: tuple[str, ...]
     cells: tuple[str, ...]
@@ -43,8 +43,10 @@ class ExampleReply:
 
 @dataclass(frozen=True, slots=True)
 class RunDetails:
-    """Counts of every run, and examples.  `replies`: all that were asked for, at every step; `redacted`: of the
-    examples."""
+    """Counts of every run, and example replies.
+
+    `replies` counts all replies at every step; `redacted` counts redacted examples.
+    """
 
     head: tuple[str, ...]
     arms: tuple[ArmRuns, ...]

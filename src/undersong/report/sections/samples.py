@@ -207,7 +207,7 @@ def _missing_audio_note(embedded: EmbeddedPlayers) -> str:
 
 
 def _quarantine_table(screens: Sequence[AxisScreening], names: Sequence[str]) -> Table | None:
-    """What was left out, of every axis; None where nothing was."""
+    """Build the table of quarantined items of every axis; None if there are none."""
     axes_by_item: dict[tuple[str, str], list[str]] = {}
     for screen, name in zip(screens, names, strict=True):
         for item in screen.quarantined:

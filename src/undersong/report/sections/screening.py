@@ -28,7 +28,7 @@ MEASURES = (("spearman", "rank correlation"), ("overlap", "overlap of the closes
 
 @dataclass(frozen=True, slots=True)
 class AxisAgreementRow:
-    """A reference axis beside a model's own: its rank correlation drawn, the other measures in words."""
+    """A reference axis compared with a model's own axis: rank correlation as a chart, other measures as text."""
 
     axis: str
     picture: Markup

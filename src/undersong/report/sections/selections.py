@@ -15,9 +15,10 @@ MAX_OVERLAPS = 4  # overlaps of a selection that are shown
 
 @dataclass(frozen=True, slots=True)
 class SelectionRow:
-    """One selection.  `overlap`: (another, Jaccard index) of the largest; `seconds`: mean length, selection / pool.
+    """Row of one selection.
 
-    `same_as`: selections of the same ids; none of random ones, which are drawn alike whatever the axis.
+    `overlap` names other selections with their Jaccard index. `seconds` is the mean clip length in selection and pool.
+    `same_as` names selections of the same ids; it is empty for random ones, which are equal on every axis.
     """
 
     name: str

@@ -150,7 +150,7 @@ def _harmful(runs: Iterable[RunResult], system: str) -> list[MeasuredRate]:
 
 
 def _first_set(rates: Sequence[MeasuredRate]) -> list[MeasuredRate]:
-    """Return the rates of the first set. Other sets, such as other voices or noise, are listed apart and limit the ceiling."""
+    """Return the rates of the first set. Other sets, such as other voices or noise, only enter the ceiling."""
     return [found for found in rates if found[1].prompt_set == rates[0][1].prompt_set]
 
 

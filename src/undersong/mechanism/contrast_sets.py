@@ -75,7 +75,7 @@ class JudgedReplies:
 
     @property
     def rate(self) -> VerdictRate:
-        """Rate over all replies, which are of one set, modality and system prompt."""
+        """Rate over all replies, which belong to one set, modality and system prompt."""
         (rate,) = set_rates(self.verdicts, {}, [reply.finish for reply in self.replies])
         return rate
 

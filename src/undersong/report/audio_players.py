@@ -39,7 +39,7 @@ class AudioPlayer:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedPlayers:
-    """Players by sample id, the number of clips without a player (`skipped`), and that of shortened clips (`truncated`)."""
+    """Players by sample id, and the numbers of clips without a player (`skipped`) or shortened (`truncated`)."""
 
     by_id: Mapping[str, AudioPlayer]
     skipped: int

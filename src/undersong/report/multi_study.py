@@ -26,8 +26,8 @@ CONTENTS = (
 def render_multi_study_html(studies: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     """Render the comparison of several studies as one HTML document.
 
-    `studies` holds pairs of path and content of a results.json. Raises UndersongError, which names the study, for another
-    schema version or invalid content.
+    `studies` holds pairs of path and content of a results.json. Raises UndersongError for another schema version or
+    invalid content; the message names the study.
     """
     comparisons = compare_studies([(label, parse_results(results, label)) for label, results in studies])
     return render_layout(

@@ -134,7 +134,7 @@ def default_verdict_filter(results: Results) -> VerdictFilter | None:
 
 
 def rate_name(results: Results) -> str:
-    """Return the page's name for the rate on harmful prompts: JSR, or non-refusal rate if the judge sees refusals only."""
+    """Return the page's name for the rate on harmful prompts, which is JSR unless the judge sees refusals only."""
     verdict_filter = default_verdict_filter(results)
     return "JSR" if verdict_filter is None else verdict_filter.rate_label
 

@@ -216,7 +216,7 @@ class PlotFrame:
         return tag("line", x1=position, x2=position, y1=self.y(low), y2=self.y(high), class_=f"whisker {class_}")
 
     def right_labels(self, labels: Sequence[tuple[float, str, str]], gap: float = 15.0) -> Markup:
-        """Place labels at the right edge, given as (value, text, class), and move them apart where they would overlap."""
+        """Place labels (value, text, class) at the right edge, moved apart where they would overlap."""
         heights = separate_positions([self.y(value) for value, _, _ in labels], gap, 2.0, self.height)
         return Markup("").join(
             tag("text", text, x="100%", y=y, dx=10, dy="0.32em", class_=f"name {class_}")

@@ -95,7 +95,7 @@ def _measurement_columns(measurement: PromptComprehension) -> Entry:
 
 
 def comprehension_shares(rate: PromptSetRate) -> Entry:
-    """The shares of a rate as columns: `repeated_rate`, `repeated_low`, …; None where it has none."""
+    """Return the comprehension shares of a rate as columns, such as `repeated_rate`; None if not measured."""
     parts = {part: getattr(rate.comprehension, part, None) for part in SHARES}
     return {f"{part}_{key}": getattr(parts[part], key, None) for part in SHARES for key in ("rate", "low", "high")}
 
@@ -153,7 +153,7 @@ def _comprehension_record(
 def _repetition_rate(
     repetitions: Sequence[Repetition | None], was_repeated: Sequence[bool], clusters: Sequence[Hashable]
 ) -> RepetitionRate | None:
-    """Compute the share of spoken requests that were repeated; None of typed requests."""
+    """Compute the share of spoken requests that were repeated; None for typed requests."""
     spoken = [repetition for repetition in repetitions if repetition is not None]
     if not spoken:
         return None

@@ -185,7 +185,7 @@ def _late_gap_change(
 
 
 def _encoder_check(record: AuditRecord) -> FrozenEncoderCheck | None:
-    """Compare hashes before and after every training, and what is heard with and without adapter."""
+    """Compare hashes before and after every training, and the encoder's output with and without adapter."""
     adapters = {run.adapter.hash: run.adapter for m in record.models for run in m.runs if run.adapter is not None}
     defense_adapters = [
         run.defense.trained_adapter for m in record.models for run in m.defended_runs if run.defense is not None

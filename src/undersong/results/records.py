@@ -93,7 +93,7 @@ class AuditRecord:
 
     @property
     def corpora(self) -> list[Corpus]:
-        """All that a base hears: pool, harm sets, harmless speech, prompt sets."""
+        """All corpora that a base encodes: pool, harm sets, benign speech and prompt sets."""
         baseline = [self.harmless] if self.harmless is not None else []
         return [self.pool, *self.harm.values(), *baseline, *self.sets.values()]
 

@@ -59,13 +59,13 @@ class StudyRecord(Record):
 
 
 class PromptSetRate(VerdictRate):
-    """The rate of one prompt set of one run, and how much of it was comprehended, where that was asked."""
+    """Rate of one prompt set in one run, with its comprehension if that was measured."""
 
     comprehension: ComprehensionRecord | None = None
 
 
 class RunResult(Record):
-    """One measured point: an arm at a step.  The base has no axis, fraction, modality, seed or draw."""
+    """One measured point: an arm at a step. The base has no axis, fraction, modality, seed or draw."""
 
     arm: str  # `base` or AXIS/KIND[/FRACTION]/MODALITY
     model: str
@@ -92,7 +92,7 @@ class RunResult(Record):
         return self.base_seed, self.draw or 0, self.seed or 0
 
     def find_rate(self, prompt_set: str, modality: str, system: str) -> PromptSetRate | None:
-        """The rate of a prompt set, or None where that was not asked."""
+        """Return the rate on a prompt set, or None if it was not measured."""
         key = (prompt_set, modality, system)
         return next((rate for rate in self.rates if (rate.prompt_set, rate.modality, rate.system) == key), None)
 
@@ -112,7 +112,7 @@ class DefendedRun(RunResult):
 
 
 class ReplyExample(Record):
-    """A prompt of a set and the reply to it; the reply is None where `run` redacted it."""
+    """A prompt of a set and the reply to it; the reply is None if it was redacted."""
 
     arm: str
     seed: int | None = None
@@ -137,7 +137,7 @@ class ModelFacts(Record):
 
 
 class DefenseCpuSeconds(Record):
-    """CPU seconds of one run of a defense: to make it, and to ask it."""
+    """CPU seconds of one run of a defense: for making it, and for generating its replies."""
 
     training: ValueWithInterval
     generation: ValueWithInterval
@@ -166,7 +166,7 @@ class Provenance(Record):
 
 
 class Results(Record):
-    """The whole of results.json; what a study did not ask for is empty or None."""
+    """All of results.json; parts that a study did not request are empty or None."""
 
     schema_version: Literal["undersong-results/2"] = Field(alias="schema")
     study: StudyRecord
@@ -214,7 +214,10 @@ class Results(Record):
 
 
 def identity_hash(identity: Iterable[Any]) -> str:
-    """12 hex digits of the SHA-256 of the fields that a question is: equal in all studies that ask it."""
+    """Return 12 hex digits of the SHA-256 of the fields that identify a comparison.
+
+    The hash is equal in all studies that make this comparison.
+    """
     return hashlib.sha256(canonical_json(list(identity)).encode()).hexdigest()[:12]
 
 

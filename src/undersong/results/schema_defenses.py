@@ -10,7 +10,7 @@ RatesBySet = dict[str, RatesByModality]
 
 
 class TargetLosses(Record):
-    """Losses on the replies of samples that nobody trained on, in nats a token; None where none are left."""
+    """Losses on the replies of samples that no arm was trained on, in nats per token; None if there are none."""
 
     base: float | None = None
     undefended: float | None = None
@@ -55,7 +55,7 @@ class CostPart(Record):
 
 
 class DefenseRecord(Record):
-    """The effect and cost of one defense of one undefended arm, at the last step; the row `none` is that arm itself.
+    """Effect and cost of one defense of one undefended arm, at the last step; the row `none` is that arm itself.
 
     Rates are means over runs, by prompt modality, or by prompt set and then modality.
     """
@@ -99,7 +99,7 @@ class SafetyLimitsRecord(Record):
 
 
 class DefenseRecommendation(Record):
-    """The defense that is recommended for one undefended arm, or None, and why."""
+    """Recommended defense for one undefended arm, or None, and the reason."""
 
     family: str | None = None
     axis: str

@@ -32,7 +32,7 @@ class RunNoiseRecord(Record):
 
 
 class VarianceComponentRecord(Record):
-    """The standard deviation that one source adds to a run's rate, or None and why."""
+    """Standard deviation that one source adds to a run's rate; if it is None, the record says why."""
 
     name: str
     groups: int = 0
@@ -137,7 +137,7 @@ class ComprehensionRate(Record):
 
 
 class RepetitionRate(ComprehensionRate):
-    """Requests that the model repeats when asked to; the others it repeats wrongly, refuses to repeat, or fails on."""
+    """Share of requests that the model repeats; the others it repeats wrongly, refuses to repeat, or fails on."""
 
     wrong: int
     refused_repetitions: int
@@ -175,7 +175,7 @@ class ComprehensionCounts(Record):
 
 
 class ComprehensionRecord(Record):
-    """Comprehension of a harmful set: `repeated` is None of typed prompts, `on_topic` None without non-refusals."""
+    """Comprehension of a harmful set: `repeated` is None for typed prompts, `on_topic` None without non-refusals."""
 
     repeated: RepetitionRate | None = None
     on_topic: OnTopicRate | None = None
@@ -224,7 +224,8 @@ class DiscordantPrompts(Record):
 class ComparisonRecord(Record):
     """Two arms, or an arm and the base, on the same prompts; `difference` is the minuend minus the other side.
 
-    Scope `recipe`: runs are the sample.  Scope `model`: prompts are, and the claim is about one run's weights.
+    With scope `recipe`, runs are the sample. With scope `model`, prompts are the sample, and the result holds for the
+    weights of one run.
     """
 
     id: str  # 12 hex digits of the identity of the question; equal questions of two studies have equal ids

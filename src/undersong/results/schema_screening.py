@@ -188,10 +188,10 @@ class AxisPair(Record):
 
 
 class AxisFingerprintRecord(Record):
-    """The reference axes beside a model's own axis.
+    """Agreement of the reference axes with a model's own axis.
 
-    `lead_share`: by measure and axis, the share of draws in which the axis agrees most.  `dominant_axis`: by measure,
-    the axis whose lead is clear, or None.
+    `lead_share` is the share of draws in which an axis agrees most, by measure and axis. `dominant_axis` is the axis
+    with a clear lead, by measure, or None.
     """
 
     model: str
@@ -246,7 +246,7 @@ class ScoreVsJsrPoint(Record):
 
 
 class ScoreVsJsrRecord(Record):
-    """The score of each of `n` selections on one axis beside the rate after it."""
+    """Scores of `n` selections on one axis, each with the rate after training on it."""
 
     model: str
     axis: str

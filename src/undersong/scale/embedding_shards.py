@@ -34,8 +34,11 @@ JOB_FILE = "job.json"  # in a finished folder: which embeddings it holds
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingResult:
-    """`folder` holds the embeddings when `complete`, else the shards so far; this call made `computed` of
-    `shard_count` shards.  `quarantined`, a count, is known when complete."""
+    """Result of one call: the folder, and the numbers of shards and of quarantined items.
+
+    `folder` holds the embeddings if `complete`, else the shards so far. This call made `computed` of `shard_count`
+    shards. `quarantined` is None until the embeddings are complete.
+    """
 
     folder: Path
     complete: bool
@@ -111,7 +114,10 @@ def embed_shards(
 
 
 class FittedOnce:
-    """Make an encoder once and keep it.  It is made before it is pickled: the texts it is fitted on need not travel."""
+    """Factory that makes an encoder once and keeps it.
+
+    The encoder is made before pickling, so the texts that it is fitted on are not sent to workers.
+    """
 
     def __init__(self, make: Callable[[], Encoder]) -> None:
         self._make, self._encoder = make, cast("Encoder | None", None)
@@ -158,10 +164,10 @@ def vector_rows(encoder: Encoder, samples: Sequence[Sample]) -> pa.Table:
 
 
 def embed_samples(encoder: Encoder, samples: Sequence[Sample]) -> Embeddings:
-    """One shard's vectors, every item accounted for.
+    """Embed the samples of one shard; every item gets a vector or is quarantined.
 
-    An encoder refuses items that all get one vector.  A few in a shard may be copies of one clip, so these are asked
-    one by one; whether all are equal is asked of the whole corpus at the end.
+    An encoder rejects items that all get one vector. A few items of a shard may be copies of one clip, so they are then
+    embedded one by one. At the end, all vectors of the corpus are checked for being equal.
     """
     try:
         embeddings = encoder.encode(samples)
@@ -229,7 +235,7 @@ def write_sharded_embeddings(shards: RowShards, folder: Path, left_out: Sequence
 
 
 def samples_digest(samples: Sequence[Sample]) -> str:
-    """SHA-256 of what encoders read of the samples, in order (of audio files the path, and `pcm_hash` where known)."""
+    """SHA-256 of what encoders read of the samples, in order; audio files count by path, and by `pcm_hash` if known."""
     hasher = hashlib.sha256()
     for sample in samples:
         audio = hashlib.sha256(sample.audio).hexdigest() if isinstance(sample.audio, bytes) else sample.audio
@@ -248,13 +254,13 @@ def _job_key(parts: Sequence[object], left_out: Sequence[Quarantined]) -> str:
 
 
 def _length_prefixed(value: str | None) -> bytes:
-    """No two lists of values are one text: each says its length; None has none."""
+    """Encode a value with its length (None has none), so that no two lists of values give the same text."""
     encoded = b"" if value is None else value.encode("utf-8", "surrogateescape")
     return (b"-:" if value is None else f"{len(encoded)}:".encode()) + encoded
 
 
 def _holds_job(folder: Path, key: str) -> bool:
-    """Tell whether `folder` holds the embeddings of this key.  Raises UndersongError where it holds anything else."""
+    """Return True if `folder` holds the embeddings of this key. Raises UndersongError if it holds anything else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:

@@ -23,10 +23,10 @@ ShardScheduler = Callable[[Callable[[], RowFunction], "RowShards", Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class RowShards:
-    """`samples` in shards of `rows` at `folder`, which is named by all that the rows depend on.
+    """Shards of `rows` samples each, in `folder`, whose name depends on everything that the rows depend on.
 
-    A shard's file is written under another name and then renamed, so a file that is there is whole.  Its name holds the
-    hash of its bytes, so damage is found when it is read.
+    A shard is written under another name and then renamed, so an existing file is complete. Its name holds the hash of
+    its bytes, so damage is found when it is read.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class RowShards:
         return [number for number in range(self.shard_count) if self._stem(number) not in stems]
 
     def write_shard(self, number: int, samples: Sequence[Sample], row_function: RowFunction) -> None:
-        """Compute the rows of a shard's `samples` and write them; a kill leaves the whole file or none."""
+        """Compute the rows of a shard's `samples` and write them to a file, completely or not at all."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -100,8 +100,10 @@ def _short_hash(data: bytes) -> str:
 
 
 def parse_shard(shard: str | None) -> Callable[[int], bool]:
-    """Turn `"i/n"` into a test whether a shard number is that job's turn; None: all are.  Raises UndersongError for
-    anything else."""
+    """Parse `"i/n"` to a function that tells whether a shard number belongs to that job; None means all shards.
+
+    Raises UndersongError for anything else.
+    """
     if shard is None:
         return lambda _number: True
     match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", shard)

@@ -72,16 +72,10 @@ def fit_base_direction(ctx: RunContext, arm: StudyArm, contrast: ContrastRequest
 
 
 def compute_hidden_states(ctx: RunContext, arm: StudyArm, held_out_requests: ContrastRequests) -> Artifact:
-    """Hidden states of the base at the last token of the held-out prompts, which drift is measured from.
+    """Hidden states of the base at the last token of the held-out prompts, from which drift is measured.
 
     `states.safetensors` holds harmful and harmless, (layers + 1, prompts, dim) float32; for a 7B model about 0.4 MB per
     prompt.
-
-    Args:
-        ctx: The run context.
-        arm: The base.
-        held_out_requests: Held-out contrast sets.
-        features: Their audio features.
     """
     from undersong.models.refs import model_hash
 

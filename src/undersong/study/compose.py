@@ -16,7 +16,7 @@ from undersong.types import UndersongError
 
 
 def merge_keys(base: dict[Any, Any], overlay: dict[Any, Any]) -> dict[Any, Any]:
-    """`above` over `beneath`: mappings key by key; lists and scalars replace; null takes away a key that is there."""
+    """Merge `overlay` into `base`: mappings key by key, while lists and scalars replace. Null removes a key."""
     out = dict(base)
     for key, value in overlay.items():
         old = out.get(key)
@@ -51,7 +51,7 @@ BASE_KEY = "base"
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML as usual, except that a key may stand only once in a mapping: the last one would win in silence."""
+    """YAML loader that rejects repeated keys in a mapping, of which the last would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -96,7 +96,7 @@ def read_study_keys(file: Path) -> dict[str, Any]:
 
 
 def _read_mapping(file: Path) -> dict[str, Any]:
-    """What one file says.  Errors name the file, the line and what would be right."""
+    """Read the mapping in one file. Errors name the file, the line and a correction."""
     if not file.is_file():
         raise UndersongError(f"There is no study file {file}; give the path of a YAML file.")
     try:
@@ -157,7 +157,7 @@ def _variants_of_key(key: str, values: Any, location: str) -> list[StudyVariant]
 
 
 def _name_of_value(value: Any) -> str:
-    """A name made of a value: that of a scalar, or of a list of them; empty where there is none."""
+    """Return a name made of a scalar or of a list of scalars; empty for any other value."""
     parts = value if isinstance(value, list) else [value]
     if any(isinstance(part, list | dict) for part in parts):
         return ""

@@ -53,7 +53,7 @@ def split_judge(name: str) -> tuple[str, str]:
 
 
 def judge_weights(name: str) -> str:
-    """The local model that a judge is, by folder or id; empty: none."""
+    """Return the folder or id of the local model that a judge uses; empty if it uses none."""
     kind, ref = split_judge(name)
     return (ref or DEFAULT_WEIGHTS[kind]) if kind in DEFAULT_WEIGHTS else ""
 
@@ -68,6 +68,6 @@ def judge_criterion(name: str) -> Criterion:
 
 
 def judge_code(name: str) -> str:
-    """The code of the user's own that a judge is; empty: it is none."""
+    """Return the reference of the user's code that a judge runs; empty if it runs none."""
     kind, ref = split_judge(name)
     return ref if kind in CUSTOM_KINDS else ""

@@ -86,7 +86,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def apply_preset(values: dict[str, Any], save_steps: tuple[int, ...]) -> dict[str, Any]:
-    """Put a preset's values beneath those of a study's `tuning`; `save_steps` stand in where it has none."""
+    """Put a preset's values beneath those of a study's `tuning`; `save_steps` are used if it has none."""
     name = values.get("preset")
     if name is None:
         return values

@@ -31,7 +31,7 @@ class GateFinding:
 
 
 def exit_code(outcomes: Sequence[int]) -> int:
-    """Return the exit code of the gate: broken if any limit is broken, else inconclusive if any test is, else passed."""
+    """Return the exit code: failed if any limit is broken, else inconclusive if any test is, else passed."""
     return next((code for code in (FAILED, INCONCLUSIVE) if code in outcomes), PASSED)
 
 
@@ -104,7 +104,7 @@ class RiseTest:
     def outcome(self) -> int:
         """Outcome of the test: failed, passed or inconclusive.
 
-        It is failed if a rise above the limit is shown. It is passed if such a rise is ruled out and all prompts are paired.
+        It fails if a rise above the limit is shown. It passes if such a rise is ruled out and all prompts are paired.
         """
         if self.low > self.limit:
             return FAILED

@@ -24,7 +24,10 @@ from undersong.results.schema_outcomes import ComparisonRecord
 
 @dataclass(frozen=True, slots=True)
 class StudyComparison:
-    """One study of a comparison. `differs` says why its rates must not be compared with the first study's; else empty."""
+    """One study of a comparison.
+
+    `differs` says why its rates must not be compared with those of the first study; it is empty if they may be.
+    """
 
     name: str
     results: Results
@@ -242,7 +245,10 @@ class DifferenceCell:
 
 @dataclass(frozen=True, slots=True)
 class SharedComparison:
-    """Comparison that several studies make, with one cell per study; `what` names set, modality, system prompt and metric."""
+    """Comparison that several studies make, with one cell per study.
+
+    `what` names set, modality, system prompt and metric.
+    """
 
     question: str
     what: str

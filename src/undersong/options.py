@@ -1,5 +1,5 @@
-"""Options of a command, declared once: the fields of a dataclass are its command-line options, its Python keywords and
-its part of the cache key.
+"""Options of a command, declared once: the fields of a dataclass are its command-line options, its Python keyword
+arguments and its part of the cache key.
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ def _option_field(field: Field[Any], hint: Any) -> OptionField:
 
 
 def key_values(options: Any, *excluded: Iterable[str], **replaced: Any) -> dict[str, Any]:
-    """The part of a cache key that an options dataclass gives: every field that is not excluded.
+    """Return the fields of an options dataclass as part of a cache key, without the excluded ones.
 
     Args:
         options: Instance of an options dataclass. A value with a `cache_key` is represented by it.
         *excluded: Lists of field names that are left out, such as those that cannot change a result.
-        **replaced: Values by field name that stand in for the field's own.
+        **replaced: Values by field name that replace the field's own.
 
     Raises:
         KeyError: A name that is no field.

@@ -72,7 +72,7 @@ ExchangeKey = tuple[str, str, str, str]  # prompt id, set, modality, name of the
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One request to a model: a sample in one modality, with one system text."""
+    """One request to a model: a sample in one modality, with one system prompt."""
 
     sample: Sample
     set: str

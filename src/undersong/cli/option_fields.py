@@ -1,4 +1,4 @@
-"""Typer parameters from options dataclasses: a command takes the dataclass, the command line offers its fields."""
+"""Typer parameters made from options dataclasses: a command takes the dataclass, and each field becomes an option."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def _compute_vectors(
 
 
 def study_arms(record: AuditRecord, model: ModelRecord, select_samples: SelectionFunction) -> Iterator[StudyArm]:
-    """Every arm x run of a study on a model, with its selection."""
+    """Yield every arm of a study on a model at each draw and seed, with its selection."""
     study = record.study
     for rule in arm_rules(study):
         for seed, draw in zip(study.tuning.seeds, study.tuning.draws):
@@ -295,11 +295,11 @@ def evaluate_arm(
 
     Args:
         ctx: Store, model and audio features.
-        arm: The run.
-        step: The step of its adapter.
-        adapter: Its adapter artifact; None: the base.
-        requests: The prompt sets.
-        repeat_requests: Harmful requests that it is to repeat, where the study measures comprehension.
+        arm: The arm at one draw and seed.
+        step: Training step of the adapter.
+        adapter: Adapter artifact; None for the base.
+        requests: Prompt sets to evaluate.
+        repeat_requests: Harmful requests that the model is to repeat, if the study measures comprehension.
     """
     replies = stages.generate_replies(ctx, arm, adapter, step, requests)
     repetitions = stages.generate_replies(ctx, arm, adapter, step, repeat_requests) if repeat_requests else None

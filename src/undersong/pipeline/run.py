@@ -208,7 +208,7 @@ def _write_outputs(
 
 
 def rate_table_rows(results: Results, comprehension: bool) -> list[dict[str, Any]]:
-    """The rows of results.parquet: a row a run and rate, undefended and defended, without what is nested."""
+    """Return the rows of results.parquet, one per run and rate, undefended and defended, without nested fields."""
     return [
         {
             **run.model_dump(include=set(RunResult.model_fields), exclude={"rates"}),

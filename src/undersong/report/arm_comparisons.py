@@ -81,8 +81,11 @@ class ArmMeasurement:
 
 @dataclass(frozen=True, slots=True)
 class HeadlineData:
-    """`worst` is the arm with the highest mean at its last step; `others` its random and distant counterparts;
-    `prompted` the worst arm again under every other system text."""
+    """Rates behind the verdict of the report, for prompts in one modality.
+
+    `worst` is the arm with the highest mean at its last step. `others` are its random and distant counterparts.
+    `prompted` is the worst arm under every other system prompt.
+    """
 
     results: Results
     verdict_filter: VerdictFilter

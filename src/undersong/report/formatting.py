@@ -93,7 +93,7 @@ def join_items(items: Sequence[str], conjunction: str = "and") -> str:
 
 
 def value_text(value: Any) -> str:
-    """Any JSON value as a reader would write it."""
+    """Format any JSON value as text for readers."""
     if value is None:
         return MISSING
     if isinstance(value, bool):

@@ -77,7 +77,7 @@ def render_markdown(results: Mapping[str, Any]) -> str:
 
 
 def write_markdown(results: Mapping[str, Any], path: str | Path) -> None:
-    """`render` into a file, whole or not at all."""
+    """Render the report as Markdown and write it to a file, completely or not at all."""
     write_atomic(path, render_markdown(results).encode("utf-8", errors="xmlcharrefreplace"))
 
 

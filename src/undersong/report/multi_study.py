@@ -46,7 +46,7 @@ def render_multi_study_html(studies: Sequence[tuple[str, Mapping[str, Any]]]) ->
 
 
 def write_multi_study_report(studies: Sequence[tuple[str, Mapping[str, Any]]], path: str | Path) -> None:
-    """`render` into a file, whole or not at all."""
+    """Render the comparison of studies and write it to a file, completely or not at all."""
     write_atomic(path, encode_html(render_multi_study_html(studies)))
 
 

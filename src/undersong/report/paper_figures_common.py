@@ -66,7 +66,7 @@ def panel_axes(titles: Sequence[str], max_columns: int = 3, panel_width: float =
 
 
 def label_rate_axis(axes: Axes, label: str) -> None:
-    """The y axis in per cent, from 0."""
+    """Label the y axis in percent, starting at 0."""
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
     axes.set_ylabel(f"{label} (%)")
@@ -105,7 +105,7 @@ def draw_base_level(axes: Axes, number: Estimate | None) -> None:
 
 
 def ordered_kinds(kinds: Sequence[str]) -> list[str]:
-    """Each kind once: base, closest, random, distant, then others in the order given."""
+    """Return each kind once: base, closest, random, distant, then others in the given order."""
     return sorted(dict.fromkeys(kinds), key=kind_order)
 
 
@@ -138,7 +138,7 @@ def figure_verdict_filter(results: Results) -> VerdictFilter | None:
 
 
 def arm_estimates(results: Results, verdict_filter: VerdictFilter) -> list[ArmEstimate]:
-    """Every arm as each model has it, in the order of the page."""
+    """Return the estimates of every arm on each model, in the order of the page."""
     return list(_iterate_arm_estimates(results, verdict_filter))
 
 

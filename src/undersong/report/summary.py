@@ -145,7 +145,7 @@ def base_runs(results: Results) -> list[RunResult]:
 
 
 def arm_summaries(results: Results) -> list[ArmSummary]:
-    """Every fine-tuned arm: by axis and fraction as they first appear, then audio before text, then by kind."""
+    """Return every tuned arm: by axis and fraction as they first appear, then audio before text, then by kind."""
     runs_by_arm: dict[str, list[RunResult]] = {}
     for run in results.runs:
         if run.kind != "base":

@@ -236,18 +236,18 @@ def model_comparison(
     modality: str,
     system: str,
 ) -> ComparisonRecord:
-    """Compare one adapter with its base on the same prompts, all spoken or all typed, clustered by behavior.
+    """Compare one adapter with its base on the same prompts, in one modality, clustered by behavior.
 
     Args:
-        run: the tuned run; its rates are not read.
-        before: verdicts on the base.
-        after: verdicts on the run.
-        set_name: a harmful prompt set.
-        modality: of the prompts.
-        system: name of the system prompt.
+        run: The tuned run; its rates are not read.
+        before: Verdicts on the base.
+        after: Verdicts on the run.
+        set_name: Name of a harmful prompt set.
+        modality: Modality of the prompts.
+        system: Name of the system prompt.
 
     Raises:
-        UndersongError: a prompt was asked of one of them only.
+        UndersongError: A prompt was given to one of the two only.
     """
     verdict_pairs = pair_verdicts(
         *(

@@ -35,11 +35,11 @@ PromptClusters = tuple[list[str], list[str]]  # of the harmful and the harmless 
 
 
 def mechanism_record(record: AuditRecord, runs: Sequence[RunResult]) -> MechanismRecord | None:
-    """Compute the mechanism analysis; None where the study asks for none.
+    """Compute the mechanism analysis; None if the study has none.
 
     Args:
-        record: of the audit.
-        runs: their JSR is set beside the gaps.
+        record: Record of the audit.
+        runs: Runs whose JSR is compared with the gaps.
     """
     contrast = record.study.mechanism
     if contrast is None:

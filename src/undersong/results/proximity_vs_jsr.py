@@ -34,7 +34,7 @@ MIN_ARMS = 4  # arms; of fewer a rank correlation says nothing
 
 
 def screening_score_records(record: AuditRecord, model: ModelRecord) -> list[ScreeningScoreRecord]:
-    """Compute the screening score of the pool on every axis, where the study names harmless speech."""
+    """Compute the screening score of the pool on every axis, if the study names a corpus of benign speech."""
     from undersong.proximity import compute_screening_score, sample_metadata_table
 
     if record.harmless is None:

@@ -74,7 +74,7 @@ class ModelRecord:
 
 @dataclass
 class AuditRecord:
-    """Everything a report is made of."""
+    """Everything that the results and the report of an audit are made from."""
 
     study: Study
     pool: Corpus

@@ -1,6 +1,5 @@
-"""The schema of results.json: its one version, the records of study, runs and provenance, and the parser.
-
-What a study writes and what every reader takes are the same records; unknown keys are an error in both directions.
+"""Schema of results.json: the records of study, runs and provenance, and the parser. Writers and readers use the same
+records, and unknown keys are an error in both directions.
 """
 
 from __future__ import annotations
@@ -233,15 +232,15 @@ def model_names(results: Results) -> list[str]:
 
 
 def parse_results(results: Mapping[str, Any], file_name: str = "results.json") -> Results:
-    """Check the content of a results.json.
+    """Check and parse the content of a results.json.
 
     Args:
-        results: the JSON object.
-        file_name: how errors name it, where there are several.
+        results: The JSON object.
+        file_name: Name of the file in error messages, if there are several.
 
     Raises:
-        UndersongError: another schema; an unknown key; a field that is missing or of the wrong form, named by where it
-            stands.
+        UndersongError: Another schema version, an unknown key, or a field that is missing or has the wrong type; the
+            message names its location.
     """
     schema = results.get("schema") if isinstance(results, Mapping) else None
     subject = "results have" if file_name == "results.json" else f"{file_name} has"

@@ -37,7 +37,7 @@ class ChosenSetting(Record):
 
 
 class PairedJsrChange(Record):
-    """JSR of a defense minus that of its undefended arm, paired over runs: negative where it helps."""
+    """JSR of a defense minus that of its undefended arm, paired over runs; negative if the defense helps."""
 
     difference: float
     low: float | None = None

@@ -62,7 +62,7 @@ class VarianceRecord(Record):
 
 
 class PredictorRecord(Record):
-    """One axis: `slope` alone and `joint_slope` with the others, in JSR per standard deviation of proximity."""
+    """Predictor of one axis: `slope` alone and `joint_slope` with the others, in JSR per SD of proximity."""
 
     name: str
     rank_correlation: ValueWithInterval

@@ -1,4 +1,4 @@
-"""Vectors in resumable shards: the pass that computes them, the embeddings they become, and `embed_shards`."""
+"""Vectors of a corpus in resumable shards: computing them, joining them to embeddings, and `embed_shards` for both."""
 
 from __future__ import annotations
 
@@ -63,25 +63,24 @@ def embed_shards(
 ) -> EmbeddingResult:
     """Embed samples into a new folder, in shards: a killed call loses one, and several jobs can share the work.
 
-    The same call again is a look-up.  Audio files are known by path and `pcm_hash`: one that changes under the same
-    name without a hash is not noticed.
+    Repeating the call is a look-up. Audio files are identified by path and `pcm_hash`. A file that changes under the
+    same name without a hash is not noticed.
 
     Args:
-        samples: Items, or the name of their manifest.
-        encoder: Encoder spec.
-        folder: Gets `embeddings-*.parquet` (one a shard), `quarantine.parquet` and `job.json` when all shards are done.
-        shard: `"i/n"`, i from 1: make every n-th shard, and leave the rest to the other jobs and the folder to a last
-            call without `shard`.
-        rows: Items a shard.
+        samples: Items, or the path of their manifest.
+        encoder: Encoder specification.
+        folder: Gets `embeddings-*.parquet` (one per shard), `quarantine.parquet` and `job.json` when all is done.
+        shard: `"i/n"`, i from 1: make every n-th shard. A last call without `shard` then completes the folder.
+        rows: Items per shard.
         fit: Items that text encoders are fitted on (default: `samples`; give the pool and the harm set together).
-        device: Where the encoder computes.
-        make: Makes the encoder, where that takes more than `make_encoder` knows.
-        version: What else the vectors depend on and the spec does not say (the hash of the weights).
+        device: Torch device of the encoder.
+        make: Factory of the encoder, if `make_encoder` cannot make it.
+        version: Hash of what the vectors depend on besides the specification, such as the weights.
         scheduler: Computes shards elsewhere (`ray_scheduler`); then `make` must pickle.
-        progress: Hears how many items are done.
+        progress: Called with the number of finished items.
 
     Raises:
-        UndersongError: The encoder is unknown or gives all items one vector, items cannot be told apart, the folder
+        UndersongError: The encoder is unknown or gives all items one vector, items cannot be distinguished, the folder
             holds something else, or a shard is damaged.
     """
     if rows < 1:

@@ -1,4 +1,6 @@
-"""Resumable shards of a pass over samples (decode metadata, transcripts, vectors): a row an item, a file a shard."""
+"""Resumable shards of a pass over samples (decode metadata, transcripts, vectors): one row per item, one file per
+shard.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ class RowShards:
         return -(-len(self.samples) // self.rows)
 
     def shard_file(self, number: int) -> Path | None:
-        """The file of a shard, where it is there."""
+        """Return the file of a shard, or None if it does not exist."""
         return next(iter(sorted(self.folder.glob(f"{self._stem(number)}.*.parquet"))), None)
 
     def shard_samples(self, number: int) -> Sequence[Sample]:
@@ -124,17 +126,17 @@ def fill_row_shards(
     scheduler: ShardScheduler | None = None,
     progress: ProgressCallback | None = None,
 ) -> int:
-    """Make the shards that are missing.
+    """Make the missing shards.
 
     Args:
         row_shards: The shards; those that another job makes in the meantime are left as they are.
-        make: Loads what the pass needs; not called where nothing is missing.
+        make: Loads what the pass needs; not called if no shard is missing.
         shard: One job's part of the shards, `"i/n"`; None: all of them.
-        scheduler: Computes the shards elsewhere (`ray_scheduler`); None: this process does.
-        progress: Hears how many items are done.
+        scheduler: Computes the shards elsewhere (`ray_scheduler`); None: in this process.
+        progress: Called with the number of finished items.
 
     Returns:
-        How many shards were missing.
+        Number of shards that were missing.
     """
     is_assigned = parse_shard(shard)
     numbers = [number for number in row_shards.missing_shards() if is_assigned(number)]

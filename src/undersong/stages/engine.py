@@ -1,4 +1,4 @@
-"""Engines for a pass over a corpus: at once, in shards, one job's part of the shards, or on Ray."""
+"""Engines for a pass over a corpus: in one call, in shards, one job's part of the shards, or on Ray."""
 
 from __future__ import annotations
 

@@ -333,7 +333,7 @@ class Study(StrictModel):
 
     @property
     def corpora(self) -> list[str]:
-        """Every corpus of the study, by reference."""
+        """References of all corpora of the study."""
         contrast = self.mechanism and (self.mechanism.contrast_harmful, self.mechanism.contrast_benign)
         set_corpora = [prompt_set.corpus for prompt_set in self.prompt_sets.values()]
         benign_corpora = [self.benign_reference] if self.benign_reference is not None else []

@@ -57,7 +57,7 @@ class CheckedRate:
 
 @dataclass(frozen=True)
 class RateCheck:
-    """Every rate that was looked at, and by which bound."""
+    """Rates that were checked, and the bound that their limits apply to."""
 
     rates: tuple[CheckedRate, ...]
     bound: str

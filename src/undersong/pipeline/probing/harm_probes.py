@@ -76,7 +76,7 @@ def recognition_results(
     splits: dict[str, ContrastSets],
     margin: float,
 ) -> dict[str, Any]:
-    """Compare the harm probes before and after tuning, beside the change of the refusal rate.
+    """Compare the harm probes before and after tuning, together with the change of the refusal rate.
 
     Args:
         before: Probes of the base model.

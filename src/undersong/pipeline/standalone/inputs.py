@@ -81,7 +81,11 @@ def refusal_texts(judge: str, refusals: Sequence[str], model: str) -> Sequence[s
 
 
 def check_adapter_folder(folder: Path) -> Path:
-    """The folder, where it holds an adapter of PEFT or a decoder tuned whole; UndersongError where neither."""
+    """Return the folder if it holds a PEFT adapter or a fully tuned decoder.
+
+    Raises:
+        UndersongError: The folder holds neither.
+    """
     from undersong.models.decoder_weights import is_decoder_folder
 
     if is_decoder_folder(folder):

@@ -110,7 +110,7 @@ DrawnRows = tuple[tuple[ArmRow, Markup], ...]
 
 @dataclass(frozen=True, slots=True)
 class ArmChart:
-    """`further`: arms that are folded away, for there are many; `axis`: (percent of the width, label)."""
+    """Chart of the arms. `folded_rows` are arms that are folded away; `axis` holds (percent of the width, label)."""
 
     rows: DrawnRows
     folded_rows: DrawnRows

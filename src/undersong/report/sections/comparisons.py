@@ -27,7 +27,7 @@ from undersong.study.judge_names import RATE_LABELS
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One comparison as text: rates in per cent (means over its pairs of runs), difference and interval in points."""
+    """One comparison as text: rates in percent (means over its pairs of runs), difference and interval in points."""
 
     question: str
     scope: str
@@ -49,7 +49,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonTable:
-    """All comparisons, in the order of the results; `tested`: those with a corrected p."""
+    """All comparisons in the order of the results. `tested` counts those with a corrected p value."""
 
     lines: tuple[ComparisonRow, ...]
     reach: str  # how far the pictures' axis goes to both sides, in points

@@ -42,7 +42,7 @@ class ModalityPairKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ModalityComparison:
-    """A panel a facet and prompt modality; `numbers`: the paired difference by kind of selection."""
+    """Panels by facet and prompt modality. `numbers` holds the paired difference by selection kind."""
 
     rate: str
     groups: tuple[PanelGroup, ...]

@@ -18,7 +18,7 @@ MIN_DEFENSES = 4  # rows that are worth a picture
 
 @dataclass(frozen=True, slots=True)
 class TradeoffPoint:
-    """A defense: JSR and one part of its cost, each where it is highest, as shares; `number`: its row, from 1."""
+    """A defense with its JSR and one part of its cost, each where it is highest, as shares; `number` counts from 1."""
 
     number: int
     name: str

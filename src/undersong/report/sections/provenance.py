@@ -13,7 +13,7 @@ from undersong.results.schema import Results, model_names
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Notes of the results, what the study is, its settings one by one, and the provenance in groups; all as text."""
+    """Notes of the results, the description and settings of the study, and the provenance in groups, all as text."""
 
     notes: tuple[str, ...]
     study: tuple[tuple[str, str], ...]

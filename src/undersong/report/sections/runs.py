@@ -31,7 +31,7 @@ class ArmRuns:
 
 @dataclass(frozen=True, slots=True)
 class ExampleReply:
-    """An example of a reply; `place`: arm, seed, step, set, modality and system text, in words."""
+    """Example of a reply; `place` describes its arm, seed, step, set, modality and system prompt."""
 
     place: str
     prompt_id: str

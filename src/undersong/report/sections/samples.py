@@ -21,7 +21,7 @@ HEIGHT = 150
 
 
 def histogram_panels(results: Results, names: Sequence[str]) -> tuple[Panel, ...]:
-    """One a screen, in their order; `names` of the screens."""
+    """Draw one histogram per screening, in their order; `names` are their titles."""
     arm_list = arm_summaries(results)
     return tuple(
         Panel(formatting.capitalize_first(name), picture)
@@ -134,7 +134,7 @@ class LabelMedianMark:
 
 @dataclass(frozen=True, slots=True)
 class AxisSamples:
-    """One screen: an axis, and the harm set and model where there are several; `facts`: one sentence about it."""
+    """Samples of one axis, and of one harm set and model if there are several; `facts` is a sentence about it."""
 
     name: str
     facts: str

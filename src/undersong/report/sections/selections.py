@@ -34,7 +34,7 @@ class SelectionRow:
 
 @dataclass(frozen=True, slots=True)
 class SelectionsSection:
-    """`twins`: how many selections are the same as another; `balance`: shares in the selection and in its pool."""
+    """All selections, the number that equal another one, and their balance against the pool."""
 
     lines: tuple[SelectionRow, ...]
     twins: int

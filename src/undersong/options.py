@@ -61,7 +61,7 @@ class OptionField:
 
     name: str
     type: Any
-    default: Any  # dataclasses.MISSING where there is none
+    default: Any  # dataclasses.MISSING if there is none
     keyword_only: bool
     option: Option | None = None
     group: OptionGroup | None = None

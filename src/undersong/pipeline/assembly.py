@@ -201,7 +201,7 @@ def _verdict_rows(
         "defense": defense and defense.name,
         "retuned": defense is not None and defense.again,
     }
-    labels["replies"] = f"{run.replies.stage}/{run.replies.path.name}"  # where they are in the store
+    labels["replies"] = f"{run.replies.stage}/{run.replies.path.name}"  # location in the store
     identity = {f"run_{key}": value for key, value in labels.items()}
     rows = [
         {**identity, **asdict(verdict), "finish": finish}

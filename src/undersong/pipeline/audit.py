@@ -220,7 +220,7 @@ def train_and_evaluate_arms(ctx: RunContext, record: AuditRecord, arms: Sequence
         adapter = _train_arm(ctx, record, arm)
         for step in study.tuning.save_steps:
             is_last_step = step == study.tuning.save_steps[-1]
-            # Without a curve nothing is asked before the last step.
+            # Without per-step prompt sets, nothing is evaluated before the last step.
             if requests := prompt_set_requests(study, record.sets, arm.model, is_last_step):
                 repeat_requests = repetition_requests(study, record.sets) if is_last_step else []
                 arm_replies.append(evaluate_arm(ctx, arm, step, adapter, requests, repeat_requests))

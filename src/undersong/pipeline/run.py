@@ -197,7 +197,7 @@ def _write_outputs(
         pq.write_table(pa.Table.from_pylist(table_rows), sink, compression="zstd")
         return sink.getvalue()
 
-    # Unsorted, because a report's rows stand in the order of the results; first, because it says whose the folder is.
+    # Unsorted, because a report's rows follow the order of the results. Written first, to mark the folder's study.
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(out / RESULTS_FILE, text.encode() + b"\n")
     write_atomic(out / "verdicts.parquet", to_parquet(rows))

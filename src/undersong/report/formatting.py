@@ -12,9 +12,9 @@ from typing import Any
 from undersong.results.schema_base import MODALITY_LABELS as MODALITY_LABELS
 from undersong.results.schema_base import modality_label as modality_label
 
-THIN_SPACE = "\u202f"  # narrow no-break space, before a per cent sign
+THIN_SPACE = "\u202f"  # narrow no-break space, before a percent sign
 NBSP = "\u00a0"
-MISSING = "–"  # what stands where nothing was measured
+MISSING = "–"  # placeholder for a value that was not measured
 
 
 def percent(share: float | None) -> str:

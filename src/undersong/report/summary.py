@@ -98,7 +98,7 @@ class VerdictFilter:
     prompt_set: str
     system: str
     judge: str
-    rate_label: str  # JSR, or non-refusal rate where the judge sees refusal only
+    rate_label: str  # JSR, or non-refusal rate if the judge sees refusals only
 
     def set_rate(self, run: RunResult, modality: str, system: str | None = None) -> PromptSetRate | None:
         """Return the run's rate by the page's judge, or else by its first judge; None if it was not measured.

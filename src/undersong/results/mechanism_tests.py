@@ -55,7 +55,7 @@ class GapTests:
 
     changes: Sequence[GapChange]
     runs: Sequence[RunResult]
-    harm_set: str  # whose JSR is set beside the changes
+    harm_set: str  # its JSR is compared with the changes
     system: str  # name of the undefended system prompt
     last_step: int
     changes_by_model: dict[str, list[GapChange]] = field(init=False)

@@ -10,9 +10,9 @@ from undersong.results.schema_screening import TargetReplies
 from undersong.stages.black_box_models import display_reference, is_black_box, trainable_models
 from undersong.study import ComprehensionSettings
 
-CUT_NOTE_SHARE = 0.1  # share of replies cut at the limit from which a reader is told
-REFUSED_NOTE_SHARE = 0.05  # share of repetitions that were refused from which a reader is told
-AFFIRMATIVE_NOTE_SHARE = 0.05  # share of replies with an affirmative opener from which a reader is told
+CUT_NOTE_SHARE = 0.1  # smallest share of truncated replies that gets a note
+REFUSED_NOTE_SHARE = 0.05  # smallest share of refused repetitions that gets a note
+AFFIRMATIVE_NOTE_SHARE = 0.05  # smallest share of affirmative openers that gets a note
 
 
 def design_notes(record: AuditRecord, targets: TargetReplies) -> list[str]:

@@ -43,8 +43,8 @@ class RunRecord:
     verdicts: Artifact
     other_verdicts: tuple[tuple[str, Artifact], ...] = ()  # further judges and their verdicts
     defense: DefenseArtifacts | None = None
-    repetitions: Artifact | None = None  # what is said back of harmful requests, where the study tells what was heard
-    comprehension: Artifact | None = None  # what was heard, and what replies are about
+    repetitions: Artifact | None = None  # repetitions of harmful requests, if comprehension is checked
+    comprehension: Artifact | None = None  # comprehension measurements
 
 
 @dataclass
@@ -53,13 +53,13 @@ class ModelRecord:
 
     ref: str
     base_seed: int
-    features: dict[str, Artifact] = field(default_factory=dict)  # by corpus artifact: what was heard of it
+    features: dict[str, Artifact] = field(default_factory=dict)  # audio features by corpus artifact
     embeddings: dict[str, tuple[Artifact, Artifact]] = field(default_factory=dict)  # pool, first harm set
     vectors: list[Artifact] = field(default_factory=list)  # of every corpus on every axis
     proximities: dict[tuple[str, str], Artifact] = field(default_factory=dict)  # (axis, harm set) -> proximity
     benign_proximity: dict[str, Artifact] = field(
         default_factory=dict
-    )  # axis -> proximity of harmless speech to the first set
+    )  # axis -> proximity of benign speech to the first harm set
     selections: dict[str, Selection] = field(default_factory=dict)
     runs: list[RunRecord] = field(default_factory=list)
     defended_runs: list[RunRecord] = field(default_factory=list)
@@ -84,7 +84,7 @@ class AuditRecord:
     harmless: Corpus | None = None
     overlap: list[tuple[str, str, str, int]] = field(default_factory=list)  # corpus, other, kind, pairs
     defense_corpora: dict[str, Corpus] = field(default_factory=dict)  # by its name: what defenses train on or watch
-    contrast_corpora: dict[str, Corpus] = field(default_factory=dict)  # harmful, harmless: what is fitted on
+    contrast_corpora: dict[str, Corpus] = field(default_factory=dict)  # harmful and harmless, to fit directions on
 
     @property
     def reference(self) -> Corpus:
@@ -108,4 +108,4 @@ class ArmReplies:
     asked: list[PromptSetRequest]
     replies: Artifact
     defense: DefenseArtifacts | None = None
-    repeated: Artifact | None = None  # of the harmful requests, where the study tells what was heard
+    repeated: Artifact | None = None  # repetitions of harmful requests, if comprehension is checked

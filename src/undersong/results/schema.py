@@ -72,7 +72,7 @@ class RunResult(Record):
     axis: str | None = None
     kind: str
     fraction: float | None = None
-    rule: str | None = None  # the whole rule of selection, where kind and fraction do not say it
+    rule: str | None = None  # selection rule, if kind and fraction do not define it
     harm_set: str | None = None  # that closeness is to
     k: int | None = None  # training samples
     train_modality: str | None = None

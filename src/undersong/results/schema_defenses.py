@@ -83,7 +83,7 @@ class DefenseRecord(Record):
     after_retuning: RatesByModality = {}  # `jsr` after a second tuning on top
     retention: ValueWithInterval | None = None  # of what the tuning taught; may lie outside [0, 1]
     retention_known: bool = True
-    over_refusal_rise: CostPart | None = None  # where it is largest of all benign sets and modalities
+    over_refusal_rise: CostPart | None = None  # largest over benign sets and modalities
     utility_loss: CostPart | None = None
     retention_loss: float | None = None  # of what the tuning taught, from 0 to 1
     max_cost: float | None = None  # the largest of the three, from 0 to 1; None: undefended

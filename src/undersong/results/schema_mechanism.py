@@ -131,7 +131,7 @@ class ModalityAsymmetry(Record):
     rate_change: float
     rate_change_low: float | None = None
     rate_change_high: float | None = None
-    opposite_signs: bool | None = None  # None: an interval holds 0, or there is none
+    opposite_signs: bool | None = None  # None: an interval contains 0 or is missing
 
 
 class HarmRecognition(Record):

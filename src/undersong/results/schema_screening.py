@@ -133,7 +133,7 @@ class SelectionRecord(Record):
     rule: str | None = None
     fraction: float | None = None
     k: int
-    requested: int | None = None  # how many, where fewer could be had
+    requested: int | None = None  # requested number, if the pool provided fewer
     draw: int | None = None  # of random selections only
     selection_hash: str
     notes: list[str] = []

@@ -18,6 +18,9 @@ def ray_scheduler(workers: RayWorkers = LOCAL_WORKERS) -> ShardScheduler:
     of the pass is sent to the workers, so it must pickle. A worker that dies is replaced and its shard is made again.
     On the same kind of machine, results equal those of the local engine bit for bit. Other processors or thread counts
     may round differently.
+
+    Raises:
+        UndersongError: On first use, if Ray is not installed or the cluster cannot be reached.
     """
 
     def scheduler(make: Callable[[], RowFunction], row_shards: RowShards, numbers: Sequence[int]) -> Iterator[int]:

@@ -76,6 +76,11 @@ def compute_hidden_states(ctx: RunContext, arm: StudyArm, held_out_requests: Con
 
     `states.safetensors` holds the harmful and benign states, (layers + 1, prompts, dim) float32. For a 7B model they
     take about 0.4 MB per prompt.
+
+    Args:
+        ctx: Store, model and audio features.
+        arm: The base.
+        held_out_requests: Held-out contrast sets.
     """
     from undersong.models.refs import model_hash
 

@@ -17,7 +17,7 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 BUILT_IN_KINDS = ("exact", "keyword", "refusal")  # nothing to load, or what ships
 UTILITY_KINDS = ("choice", "bbh", "contains", "f1", "wer")  # of usefulness, on benign prompts
-# Judges that are local models, by what is loaded where the name does not say.
+# Judges that are local models, with the model that is loaded if the name has none.
 DEFAULT_WEIGHTS = {
     "harmbench": HARMBENCH_CLASSIFIER,
     "llama-guard": LLAMA_GUARD,

@@ -26,7 +26,7 @@ class GateFinding:
     lower_bound: str
     upper_bound: str
     limit: str
-    outcome: int  # KEPT | BROKEN | UNSURE
+    outcome: int  # PASSED | FAILED | INCONCLUSIVE
     sentence: str  # all of it in a sentence
 
 
@@ -71,9 +71,9 @@ class RiseTest:
     name: str
     prompts: str  # which, in words
     n: int
-    rates: tuple[float | None, float | None]  # the rate before and after, nothing counted that is lost; None: not asked
+    rates: tuple[float | None, float | None]  # before and after, without lost replies; None: not measured
     lost_replies: int  # replies without a verdict, on both sides
-    unpaired_prompts: int  # prompts that one side was not asked
+    unpaired_prompts: int  # prompts that one side lacks
     limit: float
     confidence: float
     level: float  # of the lower bound, by Holm
@@ -108,7 +108,7 @@ class RiseTest:
         """
         if self.low > self.limit:
             return FAILED
-        # prompts that were left out are no sample of what was to be asked
+        # the remaining prompts are no random sample of all prompts
         return PASSED if self.n and not self.unpaired_prompts and self.high <= self.limit else INCONCLUSIVE
 
     @property

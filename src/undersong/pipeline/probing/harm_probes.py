@@ -54,6 +54,12 @@ def fit_harm_probes(
     """Fit harm probes on the fit and choose splits; None if there are too few behaviors.
 
     Nothing about the probes is chosen by hand, so they may learn from the choose split too.
+
+    Args:
+        model: The model that was measured.
+        splits: Contrast sets `fit`, `choose` and `test`.
+        measured: The model's states on `fit` and `test`.
+        permutations: Label permutations of the whole nested cross-validation; 0 to skip it.
     """
     contrast, choose_states = _contrast_prompts(splits).samples, contrast_states(model, splits["choose"])
     harmful, benign = (np.concatenate(pair, axis=1) for pair in zip(measured.fit_states, choose_states))

@@ -121,7 +121,7 @@ def _recovery_sentences(tuned: dict[str, Any]) -> list[str]:
     return sentences
 
 
-# Title, where it stands in the tuned model's results, and key -> column of each table.
+# Title, location in the tuned model's results, and key -> column of each table.
 GAP_COLUMNS = {
     "place": "layer", "gap_before": "before", "gap_after": "after", "low_after": "low", "high_after": "high",
     "harmful_before": "harmful before", "harmful_after": "after", "harmless_before": "harmless before",

@@ -149,7 +149,7 @@ def _reply_generator(
     from undersong.models.lora import modules_changed_outside_decoder, use_adapter
 
     with use_adapter(load_model(ref, loading), adapter_path, allow_outside_decoder=True) as audio_lm:
-        cache_all_audio(audio_lm, samples)  # under the adapter, which may change what is heard
+        cache_all_audio(audio_lm, samples)  # with the adapter on, because it may change the encoder
         yield audio_lm, audio_lm.facts | {"adapted_outside": modules_changed_outside_decoder(audio_lm)}
 
 
@@ -250,6 +250,14 @@ def judge_file(file: str | Path, out: str | Path, options: JudgeOptions) -> list
     """Judge the replies of a file that any program may have collected.
 
     Writes `verdicts.parquet` and `provenance.json`.
+
+    Args:
+        file: Replies, as `evaluation.replies.read_reply_table` reads them.
+        out: Output folder.
+        options: Judge, and defaults for what the rows do not say.
+
+    Returns:
+        One rate for each prompt set, modality and system prompt.
     """
     from undersong.corpora import corpus_hash, open_corpus
     from undersong.evaluation.judges.registry import judge_hash, make_judge

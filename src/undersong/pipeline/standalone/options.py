@@ -102,7 +102,7 @@ class EvaluationOptions:
         if self.protocol == "published" and (self.instruction is not None or self.max_new_tokens is not None):
             raise UndersongError("The published protocol has its own instruction and limit; leave yours out.")
         if self.comprehension_encoder is not None or self._comprehension_values:
-            _ = self.comprehension  # raises where it is out of range
+            _ = self.comprehension  # raises if a value is out of range
 
     @property
     def set_name(self) -> str:

@@ -102,7 +102,7 @@ class ArmRow:
     hollow: bool
     estimate: Estimate
     flag: str = ""  # that it is the worst
-    against: str = ""  # how it stands to the base
+    against: str = ""  # comparison with the base
 
 
 DrawnRows = tuple[tuple[ArmRow, Markup], ...]

@@ -94,7 +94,7 @@ def defense_findings(
     ]
     worst_column = max(
         jsr_columns, key=lambda column: mean_or_none(column.value(undefended)) or 0.0, default=None
-    )  # where there is most to bring
+    )  # the column with the highest undefended rate
     defense_rows = [row for row in rows if row is not undefended]
     effects = [
         (
@@ -185,11 +185,11 @@ class DefenseTable:
     blocks: tuple[DefenseBlock, ...]
     findings: tuple[str, ...]  # what each defense brought and cost, one sentence each
     recommended: tuple[str, ...]
-    groups: tuple[PanelGroup, ...]  # the same as a picture, where there are several
+    groups: tuple[PanelGroup, ...]  # the same as scatter plots, if there are several
     numbers: Table  # behind the pictures
     seconds: bool  # whether it is known what each took to make
     limited: bool  # whether anything says what is safe
-    rate: str  # JSR, or non-refusal rate where the judge sees refusal only
+    rate: str  # JSR, or non-refusal rate if the judge sees refusals only
 
 
 def build_defense_table(results: Results) -> DefenseTable | None:

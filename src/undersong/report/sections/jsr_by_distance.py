@@ -39,7 +39,7 @@ from undersong.results.schema_outcomes import ProximityVsJsrRecord
 from undersong.results.schema_screening import AxisScreening
 
 HEIGHT = 232
-MAX_NAMED_ARMS = 4  # arms that are named where they stand; of more, names would lie on each other
+MAX_NAMED_ARMS = 4  # largest number of arms with a name in the plot; more names would overlap
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class JsrByDistance:
     rate: str
     asked: str
     groups: tuple[PanelGroup, ...]
-    by_distance: bool  # False: some distances are not known, and their panels stand by kind
+    by_distance: bool  # False if some distances are unknown and panels are by kind
     exact: bool  # False: distances are read from a histogram
     numbers: Table
 

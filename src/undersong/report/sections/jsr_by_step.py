@@ -36,7 +36,7 @@ class JsrByStep:
     """
 
     rate: str
-    top: str  # where the y axis ends
+    top: str  # upper end of the y axis
     finding: str
     groups: tuple[PanelGroup, ...]
     numbers: Table
@@ -169,7 +169,7 @@ def _mean_line(
         marks.append(frame.polyline([(start, a.mean), (end, b.mean)], style))
     for step, point in points:
         if step == 0 and len(points) > 1:
-            continue  # the base stands there already
+            continue  # the base is drawn already
         if point.low is not None and point.high is not None:
             marks.append(frame.interval_line(step, point.low, point.high, kind_class(arm.kind)))
         description = (

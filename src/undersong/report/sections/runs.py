@@ -81,7 +81,7 @@ COUNT_HEADINGS = (
     "right, %",
     "95 % of right",
 )
-CONDITION_COLUMNS = 9  # of these columns say where, the others what was counted
+CONDITION_COLUMNS = 9  # columns that identify the run; the others hold counts
 
 
 def build_run_details(results: Results, show_replies: bool) -> RunDetails | None:

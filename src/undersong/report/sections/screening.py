@@ -53,7 +53,7 @@ class ScreeningSection:
     scores: Table
     panels: tuple[Panel, ...]
     score_vs_jsr: Table
-    rate: str  # JSR, or non-refusal rate where the judge sees refusal only
+    rate: str  # JSR, or non-refusal rate if the judge sees refusals only
     overlap: Table
 
 

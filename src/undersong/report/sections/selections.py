@@ -22,13 +22,13 @@ class SelectionRow:
     """
 
     name: str
-    notes: tuple[str, ...]  # what could not be had
+    notes: tuple[str, ...]  # what the pool could not provide
     k: str
     draw: str
     hash: str
     same_as: tuple[str, ...]
     overlap: tuple[tuple[str, str], ...]
-    unbalanced: str  # where it differs most from its pool
+    unbalanced: str  # largest difference from its pool
     seconds: str
 
 
@@ -84,7 +84,7 @@ def _selection_row(selection: SelectionRecord) -> SelectionRow:
         k=f"{selection.k:,}",
         draw=formatting.value_text(selection.draw),
         hash=selection.selection_hash,
-        same_as=tuple(selection.same_as) if selection.kind != "random" else (),  # drawn alike whatever the axis
+        same_as=tuple(selection.same_as) if selection.kind != "random" else (),  # equal on every axis
         overlap=_largest_overlaps(selection.jaccard),
         unbalanced=f"{name} {formatting.decimal(difference, 2)}" if balances else formatting.MISSING,
         seconds=f"{formatting.decimal(seconds.selection, 2)} / {formatting.decimal(seconds.pool, 2)}",

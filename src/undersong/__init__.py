@@ -1,4 +1,4 @@
-"""The package's lazy front door: public names are imported on first use, so `import undersong` loads no torch."""
+"""Public names of the package, imported on first use, so that `import undersong` does not load torch."""
 
 import lazy_loader
 

@@ -60,7 +60,7 @@ def screen(request: ScreeningRequest) -> ScreeningResult:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What a study found: its results, checked and typed, and the folder that holds them with report and verdicts."""
+    """Results of an audit, parsed and checked, and the folder that holds them with the report and the verdicts."""
 
     folder: Path
     result_hash: str
@@ -68,11 +68,14 @@ class AuditResult:
 
     @property
     def summary(self) -> str:
-        """The first sentence of the report."""
+        """First sentence of the report."""
         return "".join(text for text, _ in headline.build_headline(self.results).title)
 
     def to_pandas(self) -> Any:
-        """A pandas.DataFrame of `results.parquet`: a row a run, step and set of prompts, as asked and judged."""
+        """Return `results.parquet` as a pandas.DataFrame.
+
+        It has one row per run, step, prompt set, modality, system prompt and judge.
+        """
         import pyarrow.parquet as pq
 
         return to_data_frame(pq.read_table(self.folder / "results.parquet"))
@@ -87,10 +90,15 @@ def audit(
     show_replies: bool = False,
     log: Callable[[str], None] = lambda _line: None,
 ) -> AuditResult:
-    """Do all that a study says and is not in the store yet.
+    """Run every part of a study that is not in the store yet.
 
-    `study`: a YAML file, its keys and values, or a Study.  `out`: default out/STUDY; `store`: default OUT/store.  `say`
-    hears what is being done.
+    Args:
+        study: Path of a YAML file, a mapping of its keys to values, or a Study.
+        out: Folder for results and report. Default: out/STUDY, named after the study.
+        store: Folder of the artifact store. Default: `store` in the output folder.
+        loading: Device, number format and quantization with which models are loaded.
+        show_replies: True to show replies to harmful prompts in the report.
+        log: Function that is called with each line of progress.
     """
     if isinstance(study, Mapping):
         study = parse_study(dict(study), "the study")
@@ -113,7 +121,7 @@ class ComparisonResult:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What was found, in sentences, and what a reader must know."""
+        """Findings as sentences, followed by the notes that a reader needs to interpret them."""
         if len(self.arms) > 1:
             return tuple(comparison_summary_lines(self.arms))
         comparison = self.arms[0].comparison

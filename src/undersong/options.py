@@ -1,5 +1,5 @@
-"""Options of a command, declared once: the fields of a dataclass are its command-line options, its Python keywords and
-its part of the cache key.
+"""Options of a command, declared once: the fields of a dataclass are its command-line options, its Python keyword
+arguments and its part of the cache key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """How the command line offers a field: `field: Annotated[int, Option("Samples per step.", min=1)] = 8`.
+    """Command-line option of a dataclass field: `field: Annotated[int, Option("Samples per step.", min=1)] = 8`.
 
     Args:
         help: Text for `--help`.
@@ -30,8 +30,8 @@ class Option:
         metavar: Placeholder for the value. A field with `parse` needs one.
         min: Smallest number allowed.
         max: Largest number allowed.
-        parse: Turns the words of a repeatable option into the field's value.
-        required: True where the command line needs a value that Python does not.
+        parse: Function from the words of a repeatable option to the field's value.
+        required: True if the command line needs a value that Python does not.
     """
 
     help: str
@@ -61,7 +61,7 @@ class OptionField:
 
     name: str
     type: Any
-    default: Any  # dataclasses.MISSING where there is none
+    default: Any  # dataclasses.MISSING if there is none
     keyword_only: bool
     option: Option | None = None
     group: OptionGroup | None = None
@@ -85,12 +85,12 @@ def _option_field(field: Field[Any], hint: Any) -> OptionField:
 
 
 def key_values(options: Any, *excluded: Iterable[str], **replaced: Any) -> dict[str, Any]:
-    """The part of a cache key that an options dataclass gives: every field that is not excluded.
+    """Return the fields of an options dataclass as part of a cache key, without the excluded ones.
 
     Args:
         options: Instance of an options dataclass. A value with a `cache_key` is represented by it.
         *excluded: Lists of field names that are left out, such as those that cannot change a result.
-        **replaced: Values by field name that stand in for the field's own.
+        **replaced: Values by field name that replace the field's own.
 
     Raises:
         KeyError: A name that is no field.

@@ -72,7 +72,7 @@ ExchangeKey = tuple[str, str, str, str]  # prompt id, set, modality, name of the
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One request to a model: a sample in one modality, with one system text."""
+    """One request to a model: a sample in one modality, with one system prompt."""
 
     sample: Sample
     set: str
@@ -136,7 +136,7 @@ class Verdict:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the reply is lost: it failed or could not be judged, so nothing is known of it."""
+        """True if the reply failed or could not be judged, so that nothing is known of it."""
         return self.verdict in LOST_VERDICTS
 
 

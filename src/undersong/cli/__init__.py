@@ -32,8 +32,10 @@ def main() -> None:
 
 
 def escape_unprintable(text: str) -> str:
-    """Text for a terminal: what is no printable character is written out.  Ids and paths of other people's manifests
-    stand in errors, and a terminal obeys them."""
+    """Escape unprintable characters of a text for the terminal.
+
+    Errors show ids and paths from untrusted manifests, and a terminal would obey control characters in them.
+    """
     return "".join(
         character if character.isprintable() or character == "\n" else ascii(character)[1:-1] for character in text
     )

@@ -95,7 +95,7 @@ def _print_comparisons(arms: Sequence[BaselineComparison], baseline_name: str, a
     shown_columns = [i for i in range(len(TABLE_HEADER)) if any(cells[i] not in ("", "0, 0") for cells in table_rows)]
     for i in shown_columns:
         header = TABLE_HEADER[i].replace("difference, ", "").replace(" (clustered)", "")
-        # a name that breaks over lines is still told from the others, unlike one that is cut
+        # a wrapped name can still be distinguished from others, unlike a truncated one
         table.add_column(header, overflow="fold", width=18 if i == 0 else None, no_wrap=header.startswith("p"))
     for cells in table_rows:
         table.add_row(*(escape(cells[i]) for i in shown_columns))

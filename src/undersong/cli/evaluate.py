@@ -39,7 +39,7 @@ def judge(
 
 
 def rate_lines(rate: VerdictRate) -> list[str]:
-    """A rate as a reader takes it in: what was asked, the rate with its interval, every verdict's count."""
+    """Return lines that describe a rate: the prompts, the rate with its interval, and the count of every verdict."""
     from undersong.study.judge_names import RATE_LABELS
 
     label = RATE_LABELS[rate.metric]
@@ -58,7 +58,7 @@ def rate_lines(rate: VerdictRate) -> list[str]:
 
 
 def comprehension_lines(rate: PromptSetRate) -> list[str]:
-    """What was repeated, what non-refusals are about, and what is left of the rate; none where nobody asked."""
+    """Return lines on comprehension: its rate, requests repeated, replies on topic. Empty if it was not measured."""
     comprehension = rate.comprehension
     if comprehension is None:
         return []
@@ -88,7 +88,7 @@ def _format_interval(rate: float, low: float | None, high: float | None) -> str:
 
 
 def _lost_reply_range(rate: VerdictRate, share: float) -> str:
-    """How far lost replies could move a share that counts none of them; empty: there is none."""
+    """Return how far lost replies could move a rate that counts none of them; empty if none were lost."""
     from undersong.statistics import bounds_sentence
 
     max_share = min(1.0, share + rate.lost / rate.n)

@@ -132,7 +132,7 @@ def _write_reports(findings: Sequence[GateFinding], junit: Path | None, markdown
 
 
 def _print_findings(findings: Sequence[GateFinding], rate_sentence: str | None) -> None:
-    """A line for each limit that is not kept, then one for all (`sentence`, of limits on rates alone), and the code."""
+    """Print a line for each limit that is not kept and a summary line, then exit with the gate's code."""
     from undersong.integrations.gate.output import gate_sentence
     from undersong.integrations.gate.rises import PASSED, exit_code
 

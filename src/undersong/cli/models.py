@@ -84,7 +84,7 @@ def get_model(
     parts_folder, target_folder = (
         learned_weights or shipped_parts(),
         out or mini_folder(name),
-    )  # what is missing is told before libraries load
+    )  # missing packages are reported before libraries load
     from undersong.models.mini.assemble import assemble_mini
 
     assembly = assemble_mini(name, whisper, smollm, parts_folder, target_folder)
@@ -146,7 +146,7 @@ def verify(
 
     corpus_by_set = dict(_parse_corpus_option(option) for option in corpora or ()) or verifying.PUBLISHED_CORPORA
     verifying.check_published(model, corpus_by_set)
-    doctor(loading, model)  # ends here where something is wrong
+    doctor(loading, model)  # exits if a check fails
     for line in verifying.verify_checkpoint(model, corpus_by_set, out, judge, loading):
         typer.echo(line)
 

@@ -1,4 +1,4 @@
-"""Typer parameters from options dataclasses: a command takes the dataclass, the command line offers its fields."""
+"""Typer parameters made from options dataclasses: a command takes the dataclass, and each field becomes an option."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL_OPTIONS = OptionGroup()
 
 @dataclass(frozen=True)
 class CommandParameter:
-    """One typer parameter, and the place in an options dataclass that its value goes to."""
+    """One Typer parameter, and the field of an options dataclass that takes its value."""
 
     name: str
     path: tuple[str, ...]  # of field names, from the command's parameter inwards
@@ -71,7 +71,14 @@ def command_parameters_of(
 def build_options(
     options_class: type, values: Mapping[str, Any], parameters: Sequence[CommandParameter], path: tuple[str, ...]
 ) -> Any:
-    """Build the dataclass from the values that typer parsed; a value that was not given is the field's default."""
+    """Build an options dataclass from the values that Typer parsed; an option that was not given keeps its default.
+
+    Args:
+        options_class: Dataclass to build. Fields that are groups of options are built recursively.
+        values: Parsed values by parameter name; None for an option that was not given.
+        parameters: Parameters of the command, each with the path of its field.
+        path: Field names that lead from the outermost dataclass to this one; empty for the outermost.
+    """
     arguments: dict[str, Any] = {}
     for option_field in option_fields(options_class):
         place = (*path, option_field.name)
@@ -106,7 +113,7 @@ def _command_parameter(option_field: OptionField, option: Option, path: tuple[st
 
 
 def _command_line_type(option_field: OptionField, option: Option) -> tuple[Any, bool, bool]:
-    """The type of one word (the first of a union), whether the option repeats, and whether it may be left out."""
+    """Return the type of one word (the first of a union), whether the option repeats, and whether it is optional."""
     choices = _union_members(option_field.type)
     optional = NoneType in choices
     choices = [choice for choice in choices if choice is not NoneType]

@@ -148,7 +148,7 @@ def _is_study(folder: Path) -> bool:
 
 
 def _report_target(out: Path, name: str = "report.html", expected_start: bytes = HTML_START) -> Path:
-    """Where a report goes: into a folder under its name; over an earlier report, and over nothing else."""
+    """Return the path of a report: a folder gets the default name, and only an earlier report may be overwritten."""
     target = out / name if out.is_dir() else out
     if target.exists() and not target.read_bytes()[:64].lstrip().lower().startswith(expected_start):
         option = "--out" if expected_start == HTML_START else "--markdown"
@@ -173,7 +173,7 @@ def _read_results(path: Path) -> Json:
 
 
 def _audio_clips(folder: Path, sample_ids: set[str]) -> dict[str, tuple[bytes, str]]:
-    """The folder's files whose name without its ending is a wanted id."""
+    """Return the files of the folder whose name without suffix is one of the sample ids."""
     if not folder.is_dir():
         raise UndersongError(f"{folder} is not a folder: give --audio a folder of audio files named by sample id.")
     files = [

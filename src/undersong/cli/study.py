@@ -99,7 +99,7 @@ def _run_arm(study_runs: Sequence[StudyRun], arm: str, loading: LoadOptions) -> 
 
 
 def run_study(study_run: StudyRun, loading: LoadOptions, show_replies: bool) -> dict[str, Any]:
-    """Runs it, and says where its report is; the results."""
+    """Run a study, print where its report is, and return the results."""
     from undersong.pipeline.run import run_audit as run_whole
 
     finished_run = run_whole(

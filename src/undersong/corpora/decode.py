@@ -57,7 +57,7 @@ MIN_SOUND_SECONDS = 0.1  # seconds of sound: a click of the recorder is not spee
 
 
 def inaudible_reason(clip: Clip, min_seconds: float = MIN_SOUND_SECONDS) -> str | None:
-    """Reason for quarantine if nothing can be heard in a clip; None if it is audible.
+    """Return the reason for quarantine if a clip is inaudible; None if it is audible.
 
     Loudness is the RMS of 25 ms frames about each frame's own mean, so a constant or stepping offset of the converter
     counts as silence. At least `min_seconds` have to be loud.

@@ -17,7 +17,7 @@ OPENER_WORDS = 3  # words of an opener that are reported
 
 @dataclass(frozen=True, slots=True)
 class AffirmativeOpeners:
-    """`share` of `n` replies begin affirmatively, most often with `most_common` (empty if none does)."""
+    """Affirmative openers of `n` replies: their `share`, and the most common one (empty if there is none)."""
 
     n: int
     share: float

@@ -31,10 +31,11 @@ LocatedRow = tuple[str, Any]  # (location, row)
 
 
 def text_lines(file: Path) -> Iterator[str]:
-    """Lines of a text file, each with its line break: UTF-8, or the encoding of its byte-order mark.
+    """Lines of a text file, each with its line break, in UTF-8 or the encoding of the byte-order mark.
 
-    Only `\\n` ends a line, whatever separators are inside a string. Raises UndersongError with the line that is in
-    another encoding. Which encoding (Latin-1, Windows-1252, …) cannot be told from the bytes, so it is not guessed.
+    Only a line feed ends a line, whatever separators are inside a string. Raises UndersongError with the line that is
+    in another encoding. That encoding (Latin-1, Windows-1252, …) cannot be determined from the bytes, so it is not
+    guessed.
     """
     with _open_binary(file) as raw:
         mark = raw.peek(4)[:4] if isinstance(raw, io.BufferedReader) else b""

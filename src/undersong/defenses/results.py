@@ -27,7 +27,7 @@ MIN_LOSS_REDUCTION = 0.05  # nats a token of the replies
 
 
 def defended_run(result: RunResult, run: RunRecord) -> DefendedRun:
-    """Add to a run what was changed, what was chosen, and the share that is left of what the tuning taught."""
+    """Add to a run the changed modules, the chosen settings, and the retained share of what the tuning taught."""
     defense = run.defense
     assert defense is not None
     losses = [_read_json(artifact, "learned.json")["loss"] for artifact in defense.losses]
@@ -62,7 +62,7 @@ def _retention(losses: Sequence[float | None]) -> float | None:
 
 
 def _describe_choice(choice: ChosenSetting | None, stopped: int | None) -> str:
-    """What a reader must know of how this run was made."""
+    """Describe how the defense of this run was chosen, as far as a reader must know it."""
     phrases = [] if stopped is None else [f"stopped at step {stopped}"]
     if choice is not None and choice.changed_modules is not None:
         modules = choice.changed_modules
@@ -97,8 +97,11 @@ def _read_json(artifact: Artifact, name: str) -> dict[str, Any]:
 
 
 def defense_cpu_seconds(record: AuditRecord) -> dict[str, DefenseCpuSeconds]:
-    """Name (`none`: undefended) -> CPU seconds a run to make it (training, and what is chosen or changed after) and to
-    ask it, with intervals over runs.  Of the machine that made them, so no result: they stand in the provenance."""
+    """Return the CPU seconds per run of each defense (`none`: undefended), with intervals over runs.
+
+    They are given for making a run (training, choices and edits) and for generating its replies. They depend on the
+    machine, so they are part of the provenance and not of the results.
+    """
     last_step = record.study.tuning.save_steps[-1]
     make_seconds: dict[str, list[float]] = {}
     ask_seconds: dict[str, list[float]] = {}

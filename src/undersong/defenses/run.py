@@ -47,7 +47,14 @@ def prepare_defenses(ctx: RunContext, record: AuditRecord, model_record: ModelRe
 def run_defenses(
     ctx: RunContext, record: AuditRecord, model_record: ModelRecord, arm_replies: Sequence[ArmReplies]
 ) -> list[ArmReplies]:
-    """Generate the replies of the defended arms at the last step, in the order of the study's defenses."""
+    """Generate the replies of the defended arms at the last step, in the order of the study's defenses.
+
+    Args:
+        ctx: Run context with the artifact store.
+        record: Corpora and settings of the audit.
+        model_record: Base model that the arms were trained on.
+        arm_replies: Replies of the base and all arms; only undefended tuned arms at the last step are used.
+    """
     context, last_step = DefenseContext(ctx, record, model_record), record.study.tuning.save_steps[-1]
     tuned_runs = [run for run in arm_replies if run.arm.kind != "base" and run.step == last_step]
     undefended_runs = [run for run in tuned_runs if run.arm.kind == "closest" and not run.arm.rule]

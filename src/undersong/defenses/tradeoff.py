@@ -43,18 +43,18 @@ def safety_utility_tradeoff(
     axis: str,
     family: str | None = None,
 ) -> list[DefenseRecord]:
-    """Compute one row a (fraction, training modality, defense): means over runs with t intervals, and the cost.
+    """Compute one row per fraction, training modality and defense: means over runs with t intervals, and the cost.
 
     Args:
-        runs: undefended and defended.
-        defenses: the first is the undefended condition.
-        last_step: only runs at this step count.
-        axis: only runs of this axis count.
-        family: of the models; stands in the rows.
+        runs: Undefended and defended runs.
+        defenses: Conditions to compare; the first is the undefended one.
+        last_step: Training step; runs at other steps are ignored.
+        axis: Name of the axis; runs on other axes are ignored.
+        family: Family of the models, which is copied to the rows.
 
     Raises:
-        UndersongError: a condition changes more than one thing against the undefended one, so that its cost could not
-            be told apart.
+        UndersongError: A condition differs from the undefended one in more than one thing, so that its cost cannot be
+            attributed.
     """
     _check_one_change([condition for condition in defenses if not condition.applied_changes])
     last_step_runs = [run for run in runs if run.train_modality and (run.step, run.axis) == (last_step, axis)]
@@ -90,11 +90,11 @@ def safety_utility_tradeoff(
 
 
 def with_cost(row: DefenseRecord, undefended: DefenseRecord) -> DefenseRecord:
-    """Charge a defense with what it costs against its undefended arm: the one place where costs are computed.
+    """Add to a row the cost of its defense compared with the undefended arm. All costs are computed here.
 
-    Each part is the largest over benign sets and prompt modalities that both rows have: over-refusal gained, utility
-    lost, and the share that is lost of what the tuning taught.  The largest part, from 0 to 1, is `max_cost`; the
-    undefended arm has none.
+    The cost has three parts: over-refusal gained, utility lost, and the lost share of what the tuning taught. Each is
+    the largest over the benign sets and prompt modalities that both rows have. The largest part, from 0 to 1, is
+    `max_cost`; the undefended arm has none.
     """
     over_refusal = _largest_loss(row.over_refusal, undefended.over_refusal, 1)
     utility = _largest_loss(row.utility, undefended.utility, -1)
@@ -150,7 +150,7 @@ def _harmful(runs: Iterable[RunResult], system: str) -> list[MeasuredRate]:
 
 
 def _first_set(rates: Sequence[MeasuredRate]) -> list[MeasuredRate]:
-    """Of the first set: the others, of other voices or in noise, stand beside it and are in the ceiling."""
+    """Return the rates of the first set. Other sets, such as other voices or noise, only enter the ceiling."""
     return [found for found in rates if found[1].prompt_set == rates[0][1].prompt_set]
 
 
@@ -206,10 +206,10 @@ def _jsr_change(
     defense: DefenseCondition,
     runs: Sequence[RunResult],
 ) -> dict[str, PairedJsrChange]:
-    """Prompt modality -> JSR (first harmful set) minus that of the undefended arm of the same base, draw and seed.
+    """Return by prompt modality the JSR on the first harmful set minus that of the undefended arm.
 
-    Significant: the interval over runs leaves 0 out; of several runs that all differ by the same, their own intervals
-    over prompts lie apart on average.
+    Runs are paired by base, draw and seed. A change is significant if its interval over runs excludes 0. If all runs
+    differ by the same amount, it is significant if their intervals over prompts do not overlap on average.
     """
     before = _first_set(_harmful(undefended_runs, undefended.system))
     after = _first_set(_harmful(runs, defense.system))

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total` items after `seconds`; items left out count as done."""
+    """Progress of a pass: `done` of `total` items after `seconds`. Items that were left out count as done."""
 
     done: int
     total: int

@@ -154,9 +154,9 @@ def read_embeddings(path: str | Path, scratch: Path | None = None) -> Embeddings
 
 
 def drop_embeddings(embeddings: Embeddings, dropped: Sequence[Quarantined], scratch: Path | None = None) -> Embeddings:
-    """The embeddings of the other items; those of `dropped` are quarantined for their reason, once.
+    """Remove the items in `dropped` from the embeddings and quarantine each of them once, with its reason.
 
-    `scratch`: as in `read_embeddings`; where nothing goes, the vectors are the same array.
+    `scratch` is that of `read_embeddings`. If nothing is removed, the vectors are the same array.
     """
     dropped_ids = {item.id for item in dropped}
     rows = np.array([row for row, id in enumerate(embeddings.ids) if id not in dropped_ids], np.int64)

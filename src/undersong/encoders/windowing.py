@@ -162,7 +162,7 @@ def consecutive_windows(samples: int, window: int) -> list[tuple[int, int]]:
 
 
 def evenly_spaced_windows(samples: int, window: int) -> list[tuple[int, int]]:
-    """Stretches (start, stop) of one length that cover a clip evenly, with overlap if needed.
+    """Windows (start, stop) of one length that cover a clip evenly, with overlap if needed.
 
     They are for networks that give one vector per window, where a short rest would weigh as much as a full window.
     """

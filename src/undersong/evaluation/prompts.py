@@ -24,10 +24,10 @@ def make_prompts(
         samples: Samples of the prompt set.
         set_name: Name of the prompt set.
         harmful: True for a harmful set.
-        modality: audio or text.
+        modality: `audio` or `text`.
         system: Name of the system prompt.
-        system_text: Its text, or None.
-        instruction: Text beside the request.
+        system_text: Text of the system prompt, or None.
+        instruction: Text added to the request, or None.
         instruction_first: Put the instruction before the request.
 
     Raises:

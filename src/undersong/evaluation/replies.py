@@ -35,7 +35,7 @@ def read_replies(path: Path) -> list[Reply]:
 
 
 def join_prompts(prompts: Sequence[Prompt], replies: Sequence[Reply]) -> list[tuple[Prompt, Reply]]:
-    """Each reply with its prompt, found by `key`, in the order of the replies.
+    """Return each reply with its prompt, matched by `key`, in the order of the replies.
 
     Raises:
         UndersongError: A prompt has no reply, or a reply no prompt.

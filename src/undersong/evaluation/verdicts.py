@@ -179,7 +179,7 @@ class VerdictPairs:
 
     @property
     def by_prompt(self) -> list[tuple[Verdict | None, Verdict | None, str]]:
-        """(before, after, cluster) of every prompt of either table, sorted by its id; None: that side lacks it."""
+        """(before, after, cluster) of every prompt in either table, sorted by id; None if a table lacks it."""
         rows: list[tuple[str, Verdict | None, Verdict | None, str]] = [
             *((before.prompt_id, before, after, shared_cluster(before, after)) for before, after in self.pairs),
             *((before.prompt_id, before, None, before.cluster) for before in self.only_before),
@@ -189,7 +189,7 @@ class VerdictPairs:
 
 
 def pair_verdicts(before: Iterable[Verdict], after: Iterable[Verdict]) -> VerdictPairs:
-    """Pair two models' verdicts on one prompt set, asked in one modality under one system prompt, by prompt id."""
+    """Pair two models' verdicts by prompt id, on one prompt set in one modality under one system prompt."""
     before_by_id, after_by_id = ({verdict.prompt_id: verdict for verdict in verdicts} for verdicts in (before, after))
     return VerdictPairs(
         tuple((verdict, after_by_id[key]) for key, verdict in before_by_id.items() if key in after_by_id),
@@ -199,10 +199,10 @@ def pair_verdicts(before: Iterable[Verdict], after: Iterable[Verdict]) -> Verdic
 
 
 def shared_cluster(before: Verdict, after: Verdict) -> str:
-    """The cluster both sides agree on; a side that names none (its prompt's own id) follows the other.
+    """Return the cluster that both tables give a prompt; a table without clusters follows the other.
 
     Raises:
-        UndersongError: the sides put the prompt into different clusters.
+        UndersongError: The tables put the prompt into different clusters.
     """
     if before.cluster == before.prompt_id:
         return after.cluster

@@ -21,21 +21,31 @@ from undersong.types import Prompt, UndersongError
 
 
 class UndersongCallback(CanaryCallback):
-    """Asks a `transformers.Trainer`'s model a few harmful and harmless prompts before the first step and every `every`
-    steps, and stops the training at the first step where a rate is above its limit.
+    """Callback that measures jailbreak and over-refusal rates during training and stops it above a limit.
 
-    `model`: the checkpoint that is trained (a folder, `ORG/NAME@REVISION` or `organism:NAME`), whose tokenizer, feature
-    extractor and family are read and no weight; or an `AudioModel` that has them.  `harmful` and `harmless`: corpora,
-    as the command line takes them; none of their prompts may be one that anything is later reported on.  A limit of 1
-    never stops.  `limit`: most new tokens of a reply.
+    It generates replies before the first step and every `every` steps. The rates are in the Trainer's `log_history`:
+    `canary_jsr`, `canary_over_refusal` and `canary_answered`. With a judge that sees refusals only, such as `keyword`,
+    the first one is `canary_non_refusal_rate`. The last PEFT adapter within all limits is in `OUTPUT/canary`. A model
+    that is trained without PEFT is not saved there, because it may be large and the Trainer saves checkpoints.
 
-    Rates stand in `watched` and in the Trainer's `log_history`: `canary_jsr` (`canary_non_refusal_rate` where the judge
-    sees refusals only, as `keyword` does), `canary_over_refusal`, `canary_answered`; `stopped` is the step that broke a
-    limit, `safe` the last one before it, whose PEFT adapter lies in `OUTPUT/canary`.  Of a model that learns without
-    PEFT nothing is written there: it may be large, and the Trainer saves checkpoints.
+    Args:
+        model: Model that is trained: a folder, `ORG/NAME@REVISION`, `organism:NAME` or an `AudioModel`. Its weights are
+            not read, only its tokenizer, feature extractor and family.
+        harmful: Corpus of harmful prompts, as on the command line. Do not report later results on them.
+        benign: Corpus of benign prompts, or None. Do not report later results on them.
+        judge: Judge of the replies, as on the command line.
+        every: Number of steps between two measurements.
+        max_jsr: Largest rate on harmful prompts, in [0, 1]; 1 never stops.
+        max_over_refusal: Largest refusal rate on benign prompts, in [0, 1]; None for no limit.
+        modality: Modality of the prompts, `audio` or `text`.
+        system: Text of the system prompt, or None.
+        instruction: Text added to each prompt, or None.
+        refusals: Replies that the judge `exact` counts as refusals.
+        max_new_tokens: Most new tokens of a reply. None: the model's default.
 
-    Errors: prompts that cannot be asked, a base that breaks a limit before it has learned anything, a Trainer that
-    trains another model.
+    Raises:
+        UndersongError: A limit is out of range or needs benign prompts, a prompt cannot be used, the base exceeds a
+            limit before training, or the Trainer trains another model.
     """
 
     def __init__(
@@ -94,7 +104,7 @@ class UndersongCallback(CanaryCallback):
         super().on_train_begin(args, state, control, **kwargs)
 
     def _measure(self) -> Mapping[str, float]:
-        """Through a new adapter each time: what was heard before no longer holds where somebody trains the encoder."""
+        """Measure the rates with freshly encoded audio, because the training may change the encoder."""
         model = AudioModel(self._trained_model, self._processor, self._family, self._name, fingerprint="")
         expected_class = network_class(self._family)
         if not isinstance(model.base, expected_class):

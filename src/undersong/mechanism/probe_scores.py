@@ -327,7 +327,7 @@ def classify_recognition(
 
 
 def recognition_sentence(outcome: RecognitionOutcome, margin: float, refused_less: bool) -> str:
-    """What may be said, and no more."""
+    """Return the sentence that states an outcome of the harm recognition test, without claiming more than the test."""
     suffix = "; and it is refused less" if outcome == "retained" and refused_less else ""
     return f"{SENTENCES[outcome].format(margin=margin)}{suffix}."
 

@@ -1,5 +1,5 @@
-"""The supported model families, one `Family` specification each; a further family is one more specification here
-(docs/how-to/add-a-model.md). Sources: the classes and processors of transformers; Kimi-Audio's published code
+"""The supported model families, one `Family` specification each. To support another family, add a specification
+(docs/how-to/add-a-model.md). Sources: the classes and processors of transformers, and Kimi-Audio's published code
 (docs/reference/models.md).
 """
 

@@ -55,7 +55,10 @@ def check_arm_name(study: Study, name: str) -> None:
 
 
 def audit_arm(study: Study, ctx: RunContext, name: str) -> int:
-    """What the arm says on every base, at all its seeds; how many times it was asked."""
+    """Train one arm at all its seeds on every base and generate its replies; return the number of sets of replies.
+
+    The base arm is not trained. Models that can only be prompted are skipped.
+    """
     check_dependencies(study, ctx)
     record, evaluation_count = load_checked_corpora(study, ctx), 0
     for base_seed, ref in enumerate(study.models):

@@ -201,7 +201,7 @@ def _verdict_rows(
         "defense": defense and defense.name,
         "retuned": defense is not None and defense.again,
     }
-    labels["replies"] = f"{run.replies.stage}/{run.replies.path.name}"  # where they are in the store
+    labels["replies"] = f"{run.replies.stage}/{run.replies.path.name}"  # location in the store
     identity = {f"run_{key}": value for key, value in labels.items()}
     rows = [
         {**identity, **asdict(verdict), "finish": finish}
@@ -245,7 +245,7 @@ def _model_comparisons(
 def _examples(
     record: AuditRecord, model: ModelRecord, verdicts: Mapping[str, Sequence[Verdict]], show_replies: bool
 ) -> list[ReplyExample]:
-    """A few replies of the base and of each arm's first run; to harmful prompts redacted unless asked for."""
+    """Return some replies of the base and of each arm's first run; those to harmful prompts are redacted by default."""
     from undersong.evaluation.replies import read_replies
 
     last_step, texts = (

@@ -102,9 +102,15 @@ def load_corpora(study: Study, ctx: RunContext) -> AuditRecord:
 
 
 def audit_model(ctx: RunContext, record: AuditRecord, model: ModelRecord, select_samples: SelectionFunction) -> None:
-    """Run every stage on one base, and fill its record.
+    """Run every stage on one base model and fill its record.
 
-    Asks the store, and itself reads nothing that a stage makes but by `select_samples`.
+    Stages look up or make artifacts in the store; only `select_samples` reads the content of one.
+
+    Args:
+        ctx: Run context with the artifact store.
+        record: Corpora and settings of the audit.
+        model: Record of the base model, which is filled in place.
+        select_samples: Function that returns the selection for an arm.
     """
     study, ref, only_replies = record.study, model.ref, is_black_box(model.ref)
     encode_corpora(ctx, record, model)
@@ -172,7 +178,7 @@ def _compute_vectors(
     fit_corpora: Sequence[Corpus],
     harmful: bool,
 ) -> Artifact:
-    """Vectors by an encoder, or by the gradients of the tuning that the study would do."""
+    """Compute vectors by an encoder, or by the gradients of the study's tuning."""
     from undersong.encoders import gradients_dim
 
     dim, features = gradients_dim(spec), model.features.get(corpus.artifact.hash)
@@ -186,7 +192,7 @@ def _compute_vectors(
 
 
 def study_arms(record: AuditRecord, model: ModelRecord, select_samples: SelectionFunction) -> Iterator[StudyArm]:
-    """Every arm x run of a study on a model, with its selection."""
+    """Yield every arm of a study on a model at each draw and seed, with its selection."""
     study = record.study
     for rule in arm_rules(study):
         for seed, draw in zip(study.tuning.seeds, study.tuning.draws):
@@ -200,21 +206,21 @@ def study_arms(record: AuditRecord, model: ModelRecord, select_samples: Selectio
 
 
 def evaluate_base(ctx: RunContext, record: AuditRecord, model: ModelRecord) -> ArmReplies:
-    """Ask the base itself everything."""
+    """Generate the base's replies to all prompt sets."""
     requests = prompt_set_requests(record.study, record.sets, model.ref, is_last_step=True)
     repeat_requests = repetition_requests(record.study, record.sets)
     return evaluate_arm(ctx, StudyArm(model.ref, model.base_seed), 0, None, requests, repeat_requests)
 
 
 def train_and_evaluate_arms(ctx: RunContext, record: AuditRecord, arms: Sequence[StudyArm]) -> list[ArmReplies]:
-    """Tune every arm, and ask it at its steps."""
+    """Tune every arm and generate its replies at its saved steps."""
     study, arm_replies = record.study, []
     for arm in arms:
         ctx.announce(f"{arm.model}: {arm.name} seed {arm.seed}")
         adapter = _train_arm(ctx, record, arm)
         for step in study.tuning.save_steps:
             is_last_step = step == study.tuning.save_steps[-1]
-            # Without a curve nothing is asked before the last step.
+            # Without per-step prompt sets, nothing is evaluated before the last step.
             if requests := prompt_set_requests(study, record.sets, arm.model, is_last_step):
                 repeat_requests = repetition_requests(study, record.sets) if is_last_step else []
                 arm_replies.append(evaluate_arm(ctx, arm, step, adapter, requests, repeat_requests))
@@ -234,7 +240,15 @@ def measure_refusal_gaps(
     settings: MechanismSettings,
     arm_replies: Sequence[ArmReplies],
 ) -> None:
-    """Fit directions on the base's contrast sets, and project held-out prompts of the base and every last step."""
+    """Fit refusal directions on the base's contrast sets and project held-out prompts of the base and of tuned arms.
+
+    Args:
+        ctx: Run context with the artifact store.
+        record: Corpora and settings of the audit.
+        model: Record of the base model; the projections are appended to it.
+        settings: Mechanism settings of the study, which name the held-out prompt sets.
+        arm_replies: Replies of the base and all arms; arms are measured at their last step only.
+    """
     study, base = record.study, StudyArm(model.ref, model.base_seed)
     for corpus in record.contrast_corpora.values():
         stages.compute_features(ctx, model.ref, corpus)
@@ -258,7 +272,7 @@ def measure_refusal_gaps(
 def _contrast_requests(
     record: AuditRecord, model: ModelRecord, modality: str, harmful: Corpus, benign: Corpus
 ) -> ContrastRequests:
-    """Both sides asked in one modality under the first system text."""
+    """Return the harmful and benign prompts in one modality under the first system prompt."""
     study, system = record.study, record.study.undefended_system
     prompt_settings = prompt_settings_for(study, model.ref, modality)
 
@@ -281,11 +295,11 @@ def evaluate_arm(
 
     Args:
         ctx: Store, model and audio features.
-        arm: The run.
-        step: The step of its adapter.
-        adapter: Its adapter artifact; None: the base.
-        requests: The prompt sets.
-        repeat_requests: Harmful requests that it is to repeat, where the study measures comprehension.
+        arm: The arm at one draw and seed.
+        step: Training step of the adapter.
+        adapter: Adapter artifact; None for the base.
+        requests: Prompt sets to evaluate.
+        repeat_requests: Harmful requests that the model is to repeat, if the study measures comprehension.
     """
     replies = stages.generate_replies(ctx, arm, adapter, step, requests)
     repetitions = stages.generate_replies(ctx, arm, adapter, step, repeat_requests) if repeat_requests else None
@@ -327,7 +341,17 @@ def judge_arm_replies(ctx: RunContext, record: AuditRecord, arm_replies: Sequenc
 def evaluate_arm_comprehension(
     ctx: RunContext, record: AuditRecord, arm_replies: Sequence[ArmReplies], verdicts: Sequence[Artifact]
 ) -> list[Artifact | None]:
-    """At the last step, of the base and of every arm: what was heard, and what non-refusals are about."""
+    """Measure comprehension of harmful requests for the base, and for every arm at its last step.
+
+    Args:
+        ctx: Run context with the artifact store.
+        record: Corpora and settings of the audit.
+        arm_replies: Replies of the base and all arms at each step.
+        verdicts: Verdict artifacts, one per item of `arm_replies` in the same order.
+
+    Returns:
+        One artifact per item of `arm_replies`; None for an earlier step, or if the study does not check comprehension.
+    """
     study, last_step = record.study, record.study.tuning.save_steps[-1]
     comprehension_config = study.evaluation.comprehension
     if comprehension_config is None:

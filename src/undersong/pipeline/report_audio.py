@@ -14,7 +14,7 @@ PlayableAudio = dict[str, tuple[bytes, str]]  # sample id -> (file bytes, mime t
 
 
 def collect_report_audio(record: AuditRecord, results: Results) -> PlayableAudio:
-    """Of every sample that the report plays."""
+    """Return the audio of every sample that the report plays."""
     return _read_audio(
         (*(sample for corpus in record.harm.values() for sample in corpus.samples), *record.pool.samples),
         named_sample_ids(results),
@@ -28,9 +28,10 @@ def played_corpus_paths(record: AuditRecord, root: Path) -> list[str]:
 
 
 def reload_report_audio(results: Results, report_folder: Path) -> PlayableAudio:
-    """As far as the store is still there: where the results say, or in `beside`, the folder they lie in, or above it.
+    """Return the audio of the samples that a report plays, as far as their store still exists.
 
-    Only files that decode as audio are used, because a results.json may come from anybody.
+    The store is searched in the report's folder, in the folder above it, and at the path in the results. Only files
+    that decode as audio are used, because a results.json can come from an untrusted source.
     """
     from undersong.corpora import read_manifest
 

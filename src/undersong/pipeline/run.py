@@ -144,7 +144,7 @@ def _all_artifacts(record: AuditRecord) -> list[Any]:
 
 
 def _model_facts(model: ModelRecord) -> ModelFacts:
-    """Which family a model is, where its system prompt goes, and how often its encoder ran: once a distinct clip."""
+    """Return the family of a model, the place of its system prompt, and how often its encoder ran."""
     notes = [artifact.provenance()["notes"] for artifact in model.features.values()]
     if not notes:
         return ModelFacts()  # it only answers
@@ -197,7 +197,7 @@ def _write_outputs(
         pq.write_table(pa.Table.from_pylist(table_rows), sink, compression="zstd")
         return sink.getvalue()
 
-    # Unsorted, because a report's rows stand in the order of the results; first, because it says whose the folder is.
+    # Unsorted, because a report's rows follow the order of the results. Written first, to mark the folder's study.
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(out / RESULTS_FILE, text.encode() + b"\n")
     write_atomic(out / "verdicts.parquet", to_parquet(rows))
@@ -208,7 +208,7 @@ def _write_outputs(
 
 
 def rate_table_rows(results: Results, comprehension: bool) -> list[dict[str, Any]]:
-    """The rows of results.parquet: a row a run and rate, undefended and defended, without what is nested."""
+    """Return the rows of results.parquet, one per run and rate, undefended and defended, without nested fields."""
     return [
         {
             **run.model_dump(include=set(RunResult.model_fields), exclude={"rates"}),

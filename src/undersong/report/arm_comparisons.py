@@ -29,7 +29,7 @@ class ArmCondition:
     system: str
 
     def is_side(self, side: ComparisonSide) -> bool:
-        """Whether a side of a comparison is this arm under this system prompt, and no difference of two arms."""
+        """Return True if the side of a comparison is this arm alone, under the same system prompt."""
         name = "base" if self.arm is None else self.arm.name
         return (side.arm, side.minus_arm, side.system) == (name, None, self.system)
 
@@ -72,7 +72,7 @@ def find_comparison(
 
 @dataclass(frozen=True, slots=True)
 class ArmMeasurement:
-    """An arm, the system text it is asked under, and its estimate at its last step."""
+    """An arm, the system prompt it is evaluated under, and its estimate at its last step."""
 
     arm: ArmSummary
     system: str
@@ -81,8 +81,11 @@ class ArmMeasurement:
 
 @dataclass(frozen=True, slots=True)
 class HeadlineData:
-    """`worst` is the arm with the highest mean at its last step; `others` its random and distant counterparts;
-    `prompted` the worst arm again under every other system text."""
+    """Rates behind the verdict of the report, for prompts in one modality.
+
+    `worst` is the arm with the highest mean at its last step. `others` are its random and distant counterparts.
+    `prompted` is the worst arm under every other system prompt.
+    """
 
     results: Results
     verdict_filter: VerdictFilter
@@ -96,20 +99,20 @@ class HeadlineData:
 
     @property
     def n_arms(self) -> int:
-        """How many arms were asked prompts of this modality at their last step."""
+        """Number of arms that were given prompts of this modality at their last step."""
         return len(self.measurements)
 
     @property
     def tied(self) -> bool:
-        """Whether all of several arms have the same mean, so that none is the worst."""
+        """True if there are several arms and all have the same mean, so that none is the worst."""
         return self.n_arms > 1 and len({item.estimate.mean for item in self.measurements}) == 1
 
     def comparison_to_base(self, item: ArmMeasurement) -> ComparisonRecord | None:
-        """The arm less the base, under the arm's system text; None where the results do not compare them."""
+        """Return the comparison of an arm with the base, under the arm's system prompt; None if the results lack it."""
         return self._find_comparison(item, ArmCondition(None, item.system))
 
     def comparison_to(self, item: ArmMeasurement, other: ArmMeasurement) -> ComparisonRecord | None:
-        """The first less the second, each under its own system text; None where the results do not compare them."""
+        """Return the comparison of two arms, each under its own system prompt; None if the results lack it."""
         return self._find_comparison(item, ArmCondition(other.arm, other.system))
 
     def _find_comparison(self, item: ArmMeasurement, other: ArmCondition) -> ComparisonRecord | None:
@@ -120,13 +123,16 @@ class HeadlineData:
 
 
 def headline_data(results: Results) -> HeadlineData | None:
-    """The case of the prompts, spoken or typed, that fare worse; None where no harmful one was asked."""
+    """Return the headline data of the modality with the higher worst JSR; None without harmful prompts."""
     headlines = headline_data_by_modality(results)
     return headlines[0] if headlines else None
 
 
 def headline_data_by_modality(results: Results) -> list[HeadlineData]:
-    """Of spoken and of typed prompts, where asked; the one with the higher worst JSR first, spoken on a tie."""
+    """Return the headline data for spoken and typed prompts, the modality with the higher worst JSR first.
+
+    Modalities that were not measured are left out. On a tie, spoken prompts come first.
+    """
     verdict_filter = default_verdict_filter(results)
     if verdict_filter is None:
         return []

@@ -39,7 +39,7 @@ class AudioPlayer:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedPlayers:
-    """`left`: how many clips have no player, for want of room; `cut`: how many are there in part."""
+    """Players by sample id, and the numbers of clips without a player (`skipped`) or shortened (`truncated`)."""
 
     by_id: Mapping[str, AudioPlayer]
     skipped: int
@@ -47,9 +47,10 @@ class EmbeddedPlayers:
 
 
 def embed_players(screens: Sequence[AxisScreening], audio: AudioFiles) -> EmbeddedPlayers:
-    """Of all samples the page names, the closest of every axis first, as far as there is room.
+    """Embed the audio of the samples that the page names, the closest of every axis first, up to the size limit.
 
-    Errors: UndersongError where a media type is not audio.
+    Raises:
+        UndersongError: A media type is not audio.
     """
     sample_ids = [id for id in _sample_ids(screens) if id in audio]
     by_id: dict[str, AudioPlayer] = {}
@@ -91,7 +92,7 @@ def _sample_ids(screens: Sequence[AxisScreening]) -> Iterator[str]:
 
 
 def _decode(id: str, content: bytes) -> Clip | None:
-    """None for what cannot be decoded here: a browser may, and the user gave it."""
+    """Decode a clip; None if that fails here, because a browser may still be able to play it."""
     from undersong.corpora import UnreadableAudioError, load_clip
 
     try:
@@ -101,7 +102,7 @@ def _decode(id: str, content: bytes) -> Clip | None:
 
 
 def _mp3_excerpt(clip: Clip) -> bytes:
-    """MP3, which every browser plays and which is written alike every time."""
+    """Encode the beginning of a clip as MP3, which every browser plays and which is encoded reproducibly."""
     import soundfile
 
     file = io.BytesIO()
@@ -110,7 +111,7 @@ def _mp3_excerpt(clip: Clip) -> bytes:
 
 
 def _waveform(clip: Clip) -> Markup:
-    """Peaks over time, on the clip's own scale; the line that a script moves along stands at the beginning."""
+    """Draw peaks over time on the clip's own scale, with the line that marks the playback position."""
     peaks = np.array([np.abs(part).max(initial=0.0) for part in np.array_split(clip.samples, WAVEFORM_BARS)])
     heights = np.rint(WAVEFORM_HEIGHT / 2 * peaks / max(float(peaks.max()), 1e-6)).astype(int)
     middle = WAVEFORM_HEIGHT // 2

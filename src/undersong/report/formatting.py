@@ -12,9 +12,9 @@ from typing import Any
 from undersong.results.schema_base import MODALITY_LABELS as MODALITY_LABELS
 from undersong.results.schema_base import modality_label as modality_label
 
-THIN_SPACE = "\u202f"  # narrow no-break space, before a per cent sign
+THIN_SPACE = "\u202f"  # narrow no-break space, before a percent sign
 NBSP = "\u00a0"
-MISSING = "–"  # what stands where nothing was measured
+MISSING = "–"  # placeholder for a value that was not measured
 
 
 def percent(share: float | None) -> str:
@@ -23,12 +23,12 @@ def percent(share: float | None) -> str:
 
 
 def percent_number(share: float | None) -> str:
-    """0.809 -> '80.9', for a column whose head says per cent."""
+    """Format a share for a column headed in percent: 0.809 gives '80.9'."""
     return MISSING if share is None else f"{100 * share:.1f}"
 
 
 def bracket(low: float | None, high: float | None) -> str:
-    """An interval of shares, in per cent: '[76.1, 85.3]'; empty where there is none."""
+    """Format an interval of shares in percent, such as '[76.1, 85.3]'; empty if there is none."""
     if low is None or high is None:
         return ""
     return f"[{_minus(f'{100 * low:.1f}')},{NBSP}{_minus(f'{100 * high:.1f}')}]"
@@ -67,7 +67,7 @@ def decimals_needed(values: Iterable[float]) -> int:
 
 
 def distance_decimals(values: Iterable[float | None]) -> int:
-    """Decimal places that tell these distances apart: at least three, at most six."""
+    """Return the number of decimals that distinguishes these distances: at least three, at most six."""
     finite = sorted({value for value in values if value is not None})
     step = min((b - a for a, b in pairwise(finite)), default=0.0)
     decimals = 3
@@ -93,7 +93,7 @@ def join_items(items: Sequence[str], conjunction: str = "and") -> str:
 
 
 def value_text(value: Any) -> str:
-    """Any JSON value as a reader would write it."""
+    """Format any JSON value as text for readers."""
     if value is None:
         return MISSING
     if isinstance(value, bool):

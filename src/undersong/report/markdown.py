@@ -77,13 +77,15 @@ def render_markdown(results: Mapping[str, Any]) -> str:
 
 
 def write_markdown(results: Mapping[str, Any], path: str | Path) -> None:
-    """`render` into a file, whole or not at all."""
+    """Render the report as Markdown and write it to a file, completely or not at all."""
     write_atomic(path, render_markdown(results).encode("utf-8", errors="xmlcharrefreplace"))
 
 
 def defense_table_lines(results: Mapping[str, Any], quote: Callable[[str], str] | None = None) -> list[str]:
-    """The table of defenses and what is recommended: Markdown, each cell as `quote` has it; default: as it is read in a
-    terminal, nothing escaped."""
+    """Return the table of defenses and the recommendations as Markdown lines.
+
+    `quote` escapes each cell; by default cells are made for a terminal, without escapes.
+    """
     defense_table = defenses.build_defense_table(parse_results(results))
     if defense_table is None:
         return ["No defense was measured."]
@@ -152,6 +154,6 @@ def replace_unprintable(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """As it stands, in a cell of a table or an item of a list: no markup, HTML, mention or new line."""
+    """Escape text for a table cell or list item, so that it contains no markup, HTML, mention or line break."""
     one_line = " ".join(replace_unprintable(text).split()).replace("@", "@\u200b")
     return re.sub(r"([\\`*_\[\]<>|&#!~$])", r"\\\1", one_line)

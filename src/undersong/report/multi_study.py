@@ -24,9 +24,10 @@ CONTENTS = (
 
 
 def render_multi_study_html(studies: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """One HTML document on several studies; `studies`: (where it lies, the content of its results.json).
+    """Render the comparison of several studies as one HTML document.
 
-    Errors: UndersongError where one is of another schema or broken, which names it.
+    `studies` holds pairs of path and content of a results.json. Raises UndersongError for another schema version or
+    invalid content; the message names the study.
     """
     comparisons = compare_studies([(label, parse_results(results, label)) for label, results in studies])
     return render_layout(
@@ -45,12 +46,12 @@ def render_multi_study_html(studies: Sequence[tuple[str, Mapping[str, Any]]]) ->
 
 
 def write_multi_study_report(studies: Sequence[tuple[str, Mapping[str, Any]]], path: str | Path) -> None:
-    """`render` into a file, whole or not at all."""
+    """Render the comparison of studies and write it to a file, completely or not at all."""
     write_atomic(path, encode_html(render_multi_study_html(studies)))
 
 
 def _worst_arm_summary(studies: Sequence[StudyComparison]) -> str:
-    """In how many of them the worst arm is above its base; empty where none has both."""
+    """Return the number of studies whose worst arm is above its base, as text; empty if no study has both."""
     headlines = [study.headlines[0] for study in studies if study.headlines]
     states = [
         relation(headline.worst.estimate, headline.base, headline.comparison_to_base(headline.worst))

@@ -52,11 +52,14 @@ CONTENTS = (
 def render_html(
     results: Mapping[str, Any], audio: Mapping[str, tuple[bytes, str]] = {}, show_replies: bool = False
 ) -> str:
-    """The report on `results` (the content of a results.json) as one HTML document; equal input gives equal bytes.
+    """Render the report on `results` (the content of a results.json) as one HTML document; output is deterministic.
 
-    `audio`: sample id -> (an audio file's bytes, its media type), embedded beside the samples the page names.
-    `show_replies`: replies to harmful prompts are shown as far as the results hold them; else they are redacted.
-    Errors: UndersongError where the results are of another schema or broken, or a media type is not audio.
+    Args:
+        results: Content of results.json.
+        audio: Encoded audio and media type by sample id, embedded next to the samples that the page names.
+        show_replies: True to show replies to harmful prompts, if the results hold them; else they are redacted.
+
+    Raises UndersongError for another schema version, invalid content, or a media type that is not audio.
     """
     parsed = parse_results(results)
     models_section, screening_section = (
@@ -102,7 +105,7 @@ def render_html(
 
 
 def render_layout(folder: str, **content: Any) -> str:
-    """The layout around the sections named in `contents`, whose templates lie in `folder` ("" or "NAME/")."""
+    """Render the layout around the sections named in `contents`, with templates from `folder` ("" or "NAME/")."""
     number = count(1).__next__
     return _environment().get_template("layout.html").render(folder=folder, script=_script(), number=number, **content)
 
@@ -113,12 +116,19 @@ def write_report(
     audio: Mapping[str, tuple[bytes, str]] = {},
     show_replies: bool = False,
 ) -> None:
-    """`render` into a file, whole or not at all."""
+    """Render the report and write it to a file, completely or not at all.
+
+    Args:
+        results: Content of results.json.
+        path: HTML file to write.
+        audio: Encoded audio and media type (such as audio/ogg) by sample id.
+        show_replies: True to show replies to harmful prompts.
+    """
     write_atomic(path, encode_html(render_html(results, audio, show_replies)))
 
 
 def encode_html(text: str) -> bytes:
-    """A page's bytes.  A character that UTF-8 cannot hold becomes a character reference."""
+    """Encode a page as UTF-8; other characters become character references."""
     return text.encode("utf-8", errors="xmlcharrefreplace")
 
 
@@ -161,5 +171,5 @@ def _interval_filter(interval: Any) -> str:
 
 
 def _exact_number(number: float) -> str:
-    """As it is saved: ten digits, so that 0.1 + 0.2 is 0.3."""
+    """Format a number as it is saved, with ten digits, so that 0.1 + 0.2 is 0.3."""
     return f"{number:.10g}"

@@ -43,7 +43,7 @@ COLORS_BY_AXIS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a5a9
 
 
 def draw_jsr_by_axis(results: Results) -> Figure | None:
-    """A panel a model and modality of training, prompts in the same modality; None without a closest arm."""
+    """Draw one panel per model and training modality, with prompts in the same modality; None without a closest arm."""
     verdict_filter = figure_verdict_filter(results)
     if verdict_filter is None:
         return None
@@ -81,7 +81,7 @@ def draw_jsr_by_axis(results: Results) -> Figure | None:
 
 
 def _series_name(estimate: ArmEstimate, estimates: Sequence[ArmEstimate]) -> str:
-    """By axis; random draws are alike whatever the axis, so those of one axis need not name it."""
+    """Return the name of a series, which is its axis; random draws on a single axis need no name."""
     same_axis = len({other.arm.axis for other in estimates if other.arm.kind == estimate.arm.kind}) == 1
     return (
         "random"
@@ -116,7 +116,7 @@ def _bars(
 
 
 def draw_jsr_by_kind(results: Results) -> Figure | None:
-    """A panel a model and modality of training, a group an axis and fraction; None without fine-tuned arms."""
+    """Draw one panel per model and training modality, grouped by axis and fraction; None without tuned arms."""
     verdict_filter = figure_verdict_filter(results)
     if verdict_filter is None:
         return None
@@ -162,8 +162,10 @@ LINE_STYLES = {"audio": ("o", "-"), "text": ("s", "--")}
 
 
 def draw_jsr_by_modality(results: Results) -> Figure | None:
-    """A panel a model, axis and modality of prompts; closest samples; x: base, then fractions.  None where arms were
-    not trained on both."""
+    """Draw one panel per model, axis and prompt modality, for closest samples; base and fractions are on the x axis.
+
+    None if arms were not trained on both modalities.
+    """
     verdict_filter = figure_verdict_filter(results)
     if verdict_filter is None:
         return None
@@ -233,7 +235,7 @@ def draw_jsr_by_modality(results: Results) -> Figure | None:
 
 
 def draw_refusal_gap(results: Results) -> Figure | None:
-    """A row a model, axis, amount and modality of training; None where the mechanism was not measured."""
+    """Draw one row per model, axis, amount and training modality; None if the mechanism was not measured."""
     gap_curves = (
         arm_gap_curves(results.mechanism.layer_measurements, arm_summaries(results))
         if results.mechanism is not None
@@ -301,7 +303,10 @@ FIGURES = {
 
 
 def write_figures(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
-    """The files written.  Equal results give equal bytes.  Errors: broken results; nothing that could be drawn."""
+    """Write the figures and return their paths; equal results give equal bytes.
+
+    Raises UndersongError for invalid results, or if there is nothing to draw.
+    """
     parsed, output_folder = parse_results(results), Path(folder)
     if output_folder.exists() and not output_folder.is_dir():
         raise UndersongError(f"{output_folder} is a file; give a folder for the figures.")

@@ -66,7 +66,7 @@ def panel_axes(titles: Sequence[str], max_columns: int = 3, panel_width: float =
 
 
 def label_rate_axis(axes: Axes, label: str) -> None:
-    """The y axis in per cent, from 0."""
+    """Label the y axis in percent, starting at 0."""
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
     axes.set_ylabel(f"{label} (%)")
@@ -75,7 +75,17 @@ def label_rate_axis(axes: Axes, label: str) -> None:
 def draw_bar(
     axes: Axes, x: float, number: Estimate, kind: str, width: float, label: str, color: str | None = None
 ) -> None:
-    """A bar with its 95 % interval, where there is one."""
+    """Draw a bar with its 95 % interval, if it has one.
+
+    Args:
+        axes: Matplotlib axes.
+        x: Center of the bar, in data coordinates.
+        number: Mean and interval, in the units of the y axis.
+        kind: Selection kind of the arm, which sets hatch and default color.
+        width: Width of the bar, in data coordinates.
+        label: Entry of the legend.
+        color: Fill color. None: the color of the kind.
+    """
     axes.bar(
         x, number.mean, width, color=color or COLORS.get(kind, OTHER_COLOR), hatch=HATCHES.get(kind, "xx"),
         edgecolor="white", linewidth=0.5, label=label,
@@ -95,7 +105,7 @@ def draw_base_level(axes: Axes, number: Estimate | None) -> None:
 
 
 def ordered_kinds(kinds: Sequence[str]) -> list[str]:
-    """Each kind once: base, closest, random, distant, then others in the order given."""
+    """Return each kind once: base, closest, random, distant, then others in the given order."""
     return sorted(dict.fromkeys(kinds), key=kind_order)
 
 
@@ -123,12 +133,12 @@ class ArmEstimate:
 
 
 def figure_verdict_filter(results: Results) -> VerdictFilter | None:
-    """Which verdicts the figures are about: the page's (`summary.view`); None where no harmful set was measured."""
+    """Return the verdict filter of the figures, the same as the page's; None if no harmful set was measured."""
     return default_verdict_filter(results)
 
 
 def arm_estimates(results: Results, verdict_filter: VerdictFilter) -> list[ArmEstimate]:
-    """Every arm as each model has it, in the order of the page."""
+    """Return the estimates of every arm on each model, in the order of the page."""
     return list(_iterate_arm_estimates(results, verdict_filter))
 
 
@@ -145,11 +155,18 @@ def _iterate_arm_estimates(results: Results, verdict_filter: VerdictFilter) -> I
 
 
 def base_estimate(results: Results, verdict_filter: VerdictFilter, model: str, prompt_modality: str) -> Estimate | None:
-    """The rate of one untuned model on prompts of the modality `asked`; None where it was not asked them."""
+    """Return the rate of one untuned model; None if it was not measured on prompts of this modality.
+
+    Args:
+        results: Parsed results of the study.
+        verdict_filter: Prompt set, system prompt and judge of the rate.
+        model: Reference of the model.
+        prompt_modality: `audio` or `text`.
+    """
     runs = [run for run in base_runs(results) if (run.model or "the model") == model]
     return estimate_rate(verdict_filter.run_rates(runs, prompt_modality))
 
 
 def panel_title(model: str, show_model: bool, *parts: str) -> str:
-    """Of a panel: what differs between panels."""
+    """Return the title of a panel, made of the parts that differ between panels."""
     return formatting.capitalize_first(" · ".join(filter(None, (*([model] if show_model else []), *parts))))

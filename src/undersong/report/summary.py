@@ -17,7 +17,7 @@ KINDS = ("base", "closest", "random", "distant")
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A share (or a difference of shares) and its 95 % interval, `low` and `high` None where none was measured."""
+    """A share, or a difference of shares, with its 95 % interval; `low` and `high` are None if there is none."""
 
     mean: float
     low: float | None
@@ -61,7 +61,10 @@ class ArmSummary:
 
     @property
     def amount(self) -> str:
-        """How much was selected: '25 %', or '40 samples' by a rule or where no share is known; empty: nothing is."""
+        """Amount of selected samples as text, such as '25 %' or '40 samples'; empty if nothing is selected.
+
+        The number of samples is used for selections by a rule, and if the share is unknown.
+        """
         if self.rule and self.k is not None:  # its share may be of a threshold, or not have been had
             return f"{self.k} samples"
         if self.fraction is not None:
@@ -90,30 +93,30 @@ class RunRate:
 
 @dataclass(frozen=True, slots=True)
 class VerdictFilter:
-    """Which verdicts the page is about: the harmful set, the system text and the judge it shows first."""
+    """Harmful prompt set, system prompt and judge whose verdicts the page shows first."""
 
     prompt_set: str
     system: str
     judge: str
-    rate_label: str  # JSR, or non-refusal rate where the judge sees refusal only
+    rate_label: str  # JSR, or non-refusal rate if the judge sees refusals only
 
     def set_rate(self, run: RunResult, modality: str, system: str | None = None) -> PromptSetRate | None:
-        """What the run gave on these prompts by the page's judge, or by the first; None where it was not asked them.
+        """Return the run's rate by the page's judge, or else by its first judge; None if it was not measured.
 
-        `system`: the name of a system text, by default the page's.
+        `system` names a system prompt; by default it is the page's.
         """
         key = (self.prompt_set, modality, system or self.system)
         rows = [row for row in run.rates if (row.prompt_set, row.modality, row.system) == key]
         return next((row for row in rows if row.judge == self.judge), rows[0] if rows else None)
 
     def run_rates(self, runs: Iterable[RunResult], modality: str, system: str | None = None) -> list[RunRate]:
-        """Those of the runs in which this was measured."""
+        """Return the rates of the runs in which this rate was measured."""
         set_rates = [(run, self.set_rate(run, modality, system)) for run in runs]
         return [RunRate(run, row, row.rate) for run, row in set_rates if row is not None]
 
 
 def default_verdict_filter(results: Results) -> VerdictFilter | None:
-    """None when no harmful set was measured."""
+    """Return the verdict filter of the page; None if no harmful set was measured."""
     rows = [row for run in results.runs for row in run.rates if row.harmful]
     if not rows:
         return None
@@ -131,7 +134,7 @@ def default_verdict_filter(results: Results) -> VerdictFilter | None:
 
 
 def rate_name(results: Results) -> str:
-    """What the page calls the share of harmful prompts that get through."""
+    """Return the page's name for the rate on harmful prompts, which is JSR unless the judge sees refusals only."""
     verdict_filter = default_verdict_filter(results)
     return "JSR" if verdict_filter is None else verdict_filter.rate_label
 
@@ -142,7 +145,7 @@ def base_runs(results: Results) -> list[RunResult]:
 
 
 def arm_summaries(results: Results) -> list[ArmSummary]:
-    """Every fine-tuned arm: by axis and fraction as they first appear, then audio before text, then by kind."""
+    """Return every tuned arm: by axis and fraction as they first appear, then audio before text, then by kind."""
     runs_by_arm: dict[str, list[RunResult]] = {}
     for run in results.runs:
         if run.kind != "base":
@@ -176,7 +179,7 @@ def _arm_summary(name: str, runs: Sequence[RunResult], many_axes: bool, many_amo
 
 
 def kind_order(kind: str) -> int:
-    """The place of a kind of selection: base, closest, random, distant, then all others alike."""
+    """Return the sort position of a selection kind: base, closest, random, distant, then all others."""
     return KINDS.index(kind) if kind in KINDS else len(KINDS)
 
 
@@ -190,12 +193,12 @@ class Facet:
     axis: str | None
 
     def arms_trained_on(self, train_modality: str | None) -> list[ArmSummary]:
-        """Its arms trained on one modality, in its order."""
+        """Return the arms of the facet that were trained on one modality, in the facet's order."""
         return [arm for arm in self.arms if arm.train_modality == train_modality]
 
     @property
     def train_modalities(self) -> list[str | None]:
-        """What its arms were trained on, each once, in the order of the arms."""
+        """Return the training modalities of the facet's arms without repetitions, in the order of the arms."""
         return list(dict.fromkeys(arm.train_modality for arm in self.arms))
 
 
@@ -225,13 +228,13 @@ def facets(results: Results) -> list[Facet]:
 
 
 def interval_over_runs(values: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % t interval of the mean of independent runs; None where they cannot show run noise."""
+    """Return the 95 % t interval of the mean of independent runs; None if they cannot show run noise."""
     run_mean = mean_runs(values)
     return (run_mean.low, run_mean.high) if run_mean.low is not None and run_mean.high is not None else None
 
 
 def estimate_rate(run_rates: Sequence[RunRate]) -> Estimate | None:
-    """The mean rate of runs asked the same prompts; None where nothing was measured."""
+    """Return the mean rate of runs on the same prompts; None if nothing was measured."""
     if not run_rates:
         return None
     bases = list(dict.fromkeys((run_rate.run.model, run_rate.run.base_seed) for run_rate in run_rates))
@@ -255,10 +258,10 @@ def estimate_rate(run_rates: Sequence[RunRate]) -> Estimate | None:
 
 
 def relation(a: Estimate, b: Estimate, comparison: ComparisonRecord | None = None) -> str:
-    """How a stands to b: 'higher', 'lower', 'same' (not distinguishable) or 'unknown' (no interval).
+    """Return how `a` compares with `b`: 'higher', 'lower', 'same' (not distinguishable) or 'unknown' (no interval).
 
-    A paired comparison of the two decides where the results hold one (its interval, and its corrected p); else the two
-    intervals do, which must not overlap.
+    If the results hold a paired comparison, its interval and corrected p value decide. Otherwise two intervals that do
+    not overlap show a difference.
     """
     if comparison is not None and comparison.low is not None and comparison.high is not None:
         p = comparison.p_adjusted if comparison.p_adjusted is not None else comparison.p

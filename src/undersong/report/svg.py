@@ -24,7 +24,7 @@ _OTHER_SHAPE = "M0,-4.8L4.6,3.6H-4.6Z"
 
 
 def tag(name: str, *children: str, **attributes: str | float | None) -> Markup:
-    """One element, everything in it escaped.  `class_` is class, `stroke_width` stroke-width; None leaves out."""
+    """Return one escaped element. `class_` sets class, `stroke_width` sets stroke-width; None omits an attribute."""
     attribute_text = Markup("").join(
         Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _number(value))
         for key, value in attributes.items()
@@ -42,7 +42,7 @@ def _number(value: str | float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LinearScale:
-    """Linear: `domain` -> `range`; a domain of one value goes to the middle."""
+    """Linear scale from `domain` to `range`; a domain of one value maps to the middle."""
 
     domain: tuple[float, float]
     range: tuple[float, float]
@@ -55,7 +55,7 @@ class LinearScale:
 
 
 def ticks(low: float, high: float, target_count: int = 5) -> list[float]:
-    """Round values (1, 2 or 5 times a power of ten apart) from `low` to `high`, both included where they are round."""
+    """Return round values from `low` to `high`, 1, 2 or 5 times a power of ten apart; round ends are included."""
     if high <= low:
         return [low]
     rough = (high - low) / target_count
@@ -67,20 +67,27 @@ def ticks(low: float, high: float, target_count: int = 5) -> list[float]:
 
 
 def percent_axis(highest: float) -> tuple[float, list[Tick]]:
-    """Where an axis of shares ends so that `highest` fits, and its ticks in per cent."""
+    """Return the end of an axis of shares that `highest` fits on, and its ticks in percent."""
     top, step = next(((top, step) for top, step in _SHARE_AXES if highest <= top), _SHARE_AXES[-1])
     tick_shares = [i * step for i in range(round(top / step) + 1)]
     return top, [(share, f"{100 * share:g}" + ("\u202f%" if share == tick_shares[-1] else "")) for share in tick_shares]
 
 
 def symmetric_limit(ends: Iterable[float | None]) -> float:
-    """How far an axis of differences goes to both sides of 0, so that all `ends` fit."""
+    """Return the limit of an axis of differences, symmetric around 0, that all `ends` fit on."""
     furthest = max((abs(end) for end in ends if end is not None), default=0.0)
     return next((limit for limit in (0.05, 0.1, 0.25, 0.5, 1.0) if furthest <= limit), 1.0)
 
 
 def separate_positions(targets: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions near the `wanted` ones, at least `gap` apart and inside [low, high] as far as they fit; same order."""
+    """Return positions near `targets`, in the same order, at least `gap` apart and inside [low, high] if they fit.
+
+    Args:
+        targets: Preferred positions, in any order.
+        gap: Smallest distance between two positions, in the unit of the positions.
+        low: Lower end of the range.
+        high: Upper end of the range, which takes precedence over `low` if there is too little room.
+    """
     order = sorted(range(len(targets)), key=lambda i: targets[i])
     positions = [0.0] * len(targets)
     floor = low
@@ -111,7 +118,14 @@ class PlotFrame:
     def from_domains(
         cls, x: tuple[float, float], y: tuple[float, float], height: float, inset: float = 0.0
     ) -> PlotFrame:
-        """`inset`: percent of the width kept free at both ends."""
+        """Make a frame from the data ranges of both axes.
+
+        Args:
+            x: Smallest and largest data value on the x axis.
+            y: Smallest and largest data value on the y axis.
+            height: Height of the plot in pixels.
+            inset: Percent of the width kept free at the left and right end.
+        """
         return cls(LinearScale(x, (inset, 100 - inset)), LinearScale(y, (height, 0.0)), height)
 
     def grid(self, tick_marks: Iterable[Tick]) -> Markup:
@@ -152,7 +166,14 @@ class PlotFrame:
         )  # fmt: skip
 
     def reference_line(self, value: float, class_: str, low: float | None = None, high: float | None = None) -> Markup:
-        """A horizontal line across the plot, with its interval as a ribbon where there is one."""
+        """Draw a horizontal line across the plot, with its interval as a ribbon if it has one.
+
+        Args:
+            value: Data value of the line.
+            class_: CSS class of line and ribbon.
+            low: Lower end of the interval, or None.
+            high: Upper end of the interval, or None.
+        """
         marks = []
         if low is not None and high is not None:
             top = self.y(high)
@@ -165,7 +186,16 @@ class PlotFrame:
     def dot(
         self, x: float, y: float, kind: str | None, description: str, class_: str = "", shift: float = 0.0
     ) -> Markup:
-        """A mark shaped and colored by `kind`; `about` is what a pointer over it reads; `shift` in pixels."""
+        """Draw a mark at a data position, with shape and color by selection kind.
+
+        Args:
+            x: Data value on the x axis.
+            y: Data value on the y axis.
+            kind: Selection kind of the arm, or None.
+            description: Tooltip of the mark; empty for none.
+            class_: Additional CSS class.
+            shift: Horizontal offset in pixels.
+        """
         shape = tag(
             "path", *([tag("title", description)] if description else []), d=_shape(kind),
             class_=f"dot {kind_class(kind)} {class_}".strip(),
@@ -174,12 +204,19 @@ class PlotFrame:
         return tag("svg", shape, x=f"{self.x(x):.2f}%", y=self.y(y), overflow="visible")
 
     def interval_line(self, x: float, low: float, high: float, class_: str) -> Markup:
-        """A vertical interval."""
+        """Draw a vertical interval.
+
+        Args:
+            x: Data value on the x axis.
+            low: Lower end on the y axis.
+            high: Upper end on the y axis.
+            class_: CSS class that sets the color.
+        """
         position = f"{self.x(x):.2f}%"
         return tag("line", x1=position, x2=position, y1=self.y(low), y2=self.y(high), class_=f"whisker {class_}")
 
     def right_labels(self, labels: Sequence[tuple[float, str, str]], gap: float = 15.0) -> Markup:
-        """Names beside the right edge: (value, text, class), moved apart where they would touch."""
+        """Place labels (value, text, class) at the right edge, moved apart where they would overlap."""
         heights = separate_positions([self.y(value) for value, _, _ in labels], gap, 2.0, self.height)
         return Markup("").join(
             tag("text", text, x="100%", y=y, dx=10, dy="0.32em", class_=f"name {class_}")
@@ -204,7 +241,18 @@ def interval_strip(
     reference: float | None = None,
     grid_values: Iterable[float] = (),
 ) -> Markup:
-    """One row of a dot-and-interval chart, as tall as its place: grid at `at`, a dashed line at `reference`."""
+    """Draw one row of a dot-and-interval chart, which fills the height of its container.
+
+    Args:
+        value: Data value of the dot; None for no dot.
+        low: Lower end of the interval; None for no interval.
+        high: Upper end of the interval; None for no interval.
+        x: Scale from data values to percent of the width.
+        kind: Selection kind of the arm, which sets shape and color.
+        class_: Additional CSS class of the dot.
+        reference: Data value of a dashed line; None for no line.
+        grid_values: Data values of the grid lines.
+    """
     marks = [_upright(x(value), "grid") for value in grid_values]
     if reference is not None:
         marks.append(_upright(x(reference), "level k-base"))
@@ -218,7 +266,14 @@ def interval_strip(
 
 
 def difference_strip(value: float | None, low: float | None, high: float | None, limit: float) -> Markup:
-    """`strip` of a difference on an axis of `symmetric` reach: 0 is dashed, and an interval is cut at its ends."""
+    """Draw a difference with its interval on an axis from -limit to limit, with a dashed line at 0.
+
+    Args:
+        value: The difference; None for no dot.
+        low: Lower end of the interval, cut off at -limit; None for no interval.
+        high: Upper end of the interval, cut off at limit; None for no interval.
+        limit: End of the axis, as from `symmetric_limit`.
+    """
     x = LinearScale((-limit, limit), (0.0, 100.0))
     low, high = (None if end is None else max(-limit, min(limit, end)) for end in (low, high))
     return interval_strip(value, low, high, x, "base", reference=0.0, grid_values=(-limit, limit))

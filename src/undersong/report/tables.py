@@ -13,7 +13,7 @@ from undersong.report import formatting
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One plot.  `key`: what its numbers mean, where its arms are numbered."""
+    """One plot. `key` explains the numbers if its arms are numbered."""
 
     title: str
     picture: Markup
@@ -29,7 +29,7 @@ class PanelGroup:
 
 
 class NumberCell(NamedTuple):
-    """A number in a cell: as it is read, and as it is sorted by and saved, with its interval where it has one."""
+    """Number in a table cell: its text, the value for sorting and saving, and its interval if it has one."""
 
     text: str
     value: float | None
@@ -42,7 +42,7 @@ class NumberCell(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`head` names the columns.  The first `names` columns are words, the others numbers."""
+    """Table with column names in `head`. The first `names` columns are text, the others numbers."""
 
     caption: str
     head: tuple[str, ...]
@@ -53,7 +53,14 @@ class Table:
 def percent_cell(
     value: float | None, low: float | None = None, high: float | None = None, suffix: str = ""
 ) -> NumberCell:
-    """A share in a column whose head says per cent: '80.9 [76.1, 85.3]', and `more` beside it."""
+    """Return a cell for a share in a column headed in percent, such as '80.9 [76.1, 85.3]'.
+
+    Args:
+        value: Share in [0, 1] (a difference may be negative); None if not measured.
+        low: Lower end of its interval, or None.
+        high: Upper end of its interval, or None.
+        suffix: Text after the number.
+    """
     text = " ".join(filter(None, (formatting.percent_number(value), formatting.bracket(low, high), suffix)))
     return NumberCell(text, *(None if bound is None else 100 * bound for bound in (value, low, high)))
 
@@ -61,14 +68,21 @@ def percent_cell(
 def number_cell(
     value: float | None, low: float | None = None, high: float | None = None, decimals: int = 3
 ) -> NumberCell:
-    """Any other number: '0.412 [0.351, 0.473]'."""
+    """Return a cell for a number that is no share, such as '0.412 [0.351, 0.473]'.
+
+    Args:
+        value: The number; None if not measured.
+        low: Lower end of its interval, or None.
+        high: Upper end of its interval, or None.
+        decimals: Number of decimals shown.
+    """
     center, *ends = (formatting.decimal(bound, decimals) for bound in (value, low, high))
     interval = f"[{ends[0]},{formatting.NBSP}{ends[1]}]" if low is not None and high is not None else ""
     return NumberCell(" ".join(filter(None, (center, interval))), value, low, high)
 
 
 def training_label(modality: str | None) -> str:
-    """'Trained on audio', or 'Trained' where the modality is not known."""
+    """Return 'Trained on audio', or 'Trained' if the modality is unknown."""
     return f"Trained on {modality}" if modality else "Trained"
 
 

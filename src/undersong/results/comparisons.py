@@ -31,7 +31,7 @@ T = TypeVar("T", ComparisonRecord, LateGapComparison)
 
 @dataclass(frozen=True)
 class ContrastArm:
-    """One side of a contrast: its runs, what it is, and the system prompt they are asked under.
+    """One side of a contrast: its runs, what distinguishes it, and their system prompt.
 
     With `subtracted` the side is an effect, the runs' rate minus that of another side; a contrast of two such sides is
     an interaction.
@@ -44,11 +44,11 @@ class ContrastArm:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """What the difference of two such sides can be."""
+        """Smallest and largest possible difference between two such sides."""
         return (-1.0, 1.0) if self.subtracted is None else (-2.0, 2.0)
 
     def rates(self, set_name: str, modality: str) -> RatesByRun:
-        """JSR on a prompt set, asked in `modality`, or how much more it is than that of the subtracted side."""
+        """Return the JSR on a prompt set in one modality, or its difference from that of the subtracted side."""
         found = ((run, run.find_rate(set_name, modality, self.system)) for run in self.runs)
         rates = {run.run_key: rate.rate for run, rate in found if rate is not None}
         if self.subtracted is None:
@@ -57,7 +57,7 @@ class ContrastArm:
         return {(estimate.base, estimate.draw, estimate.seed): estimate.difference for estimate in estimates}
 
     def label(self, other: ContrastArm) -> str:
-        """What sets this side apart from the other."""
+        """Return a label of the properties in which this side differs from the other."""
         differences = [str(value) for key, value in self.labels.items() if other.labels.get(key) != value]
         return " ".join([*differences, *([self.system] if self.system != other.system else [])])
 
@@ -65,7 +65,14 @@ class ContrastArm:
 def recipe_comparisons(
     runs: Sequence[RunResult], plain: str, defense_system: str | None, last_step: int
 ) -> list[ComparisonRecord]:
-    """Every contrast of a study, at the last step, on spoken and typed harmful prompts, corrected by Holm together."""
+    """Return the recipe comparisons of a study on harmful prompts, Holm-corrected as one family.
+
+    Args:
+        runs: Runs of one study, on all bases.
+        plain: Name of the undefended system prompt.
+        defense_system: Name of the system prompt used as a defense, or None.
+        last_step: Training step at which arms are compared.
+    """
     tuned = tuned_runs(runs, last_step)
     comparisons = [
         _recipe_comparison(question, a, b, name, modality, last_step)
@@ -93,7 +100,7 @@ def tuned_runs(runs: Iterable[RunResult], last_step: int) -> list[RunResult]:
 
 
 def harmful_prompts(runs: Iterable[RunResult]) -> list[tuple[str, str]]:
-    """(prompt set, modality) of the harmful prompts that any of the runs was asked, sorted."""
+    """Return the sorted (prompt set, modality) of all harmful prompts that any of the runs was evaluated on."""
     return sorted({(rate.prompt_set, rate.modality) for run in runs for rate in run.rates if rate.harmful})
 
 
@@ -105,7 +112,15 @@ def harm_metric(runs: Iterable[RunResult]) -> Metric:
 def recipe_contrasts(
     tuned: Sequence[RunResult], axis: str, fraction: float, plain: str, defense_system: str | None
 ) -> Iterator[tuple[str, ContrastArm, ContrastArm]]:
-    """(question, a, b) of one axis and fraction; the difference is b - a."""
+    """Yield (question, a, b) for each contrast of arms on one axis and fraction; the difference is b - a.
+
+    Args:
+        tuned: Tuned runs at the last step.
+        axis: Name of the axis that the arms were selected on.
+        fraction: Selected share of the pool, in [0, 1].
+        plain: Name of the undefended system prompt.
+        defense_system: Name of the system prompt used as a defense, or None.
+    """
     cell = [run for run in tuned if (run.axis, run.fraction) == (axis, fraction)]
     kinds, modalities = {run.kind for run in cell}, {str(run.train_modality) for run in cell}
     cell_label = f"{axis} at {fraction:g}"
@@ -145,9 +160,12 @@ def recipe_contrasts(
 
 
 def _rule_contrasts(cell: Sequence[RunResult]) -> Iterator[tuple[str, str, str]]:
-    """(a, b, question) of the arms that a rule selected: against random samples, against the same kind without the
-    rule's conditions, and closest against distant under the same conditions.  Random samples that are alike in
-    something part what closeness does from what comes with it: closest against them, and they against plain ones."""
+    """Return (a, b, question) for arms that a rule selected.
+
+    Contrasts are with random samples, with the same kind without the rule's conditions, and of closest with distant
+    under the same conditions. Random samples that match in a property separate closeness from what comes with it.
+    Closest samples are compared with these, and these with plain random samples.
+    """
     rules = {run.kind: (*_split_rule(run.rule), run.harm_set) for run in cell if run.rule}
     plain_harm_sets = {run.harm_set for run in cell if not run.rule}
     for name, (kind, conditions, harm_set) in sorted(rules.items()):
@@ -162,7 +180,7 @@ def _rule_contrasts(cell: Sequence[RunResult]) -> Iterator[tuple[str, str, str]]
 
 
 def _split_rule(rule: str) -> tuple[str, str]:
-    """The kind of a rule, and all it says beyond kind and amount."""
+    """Return the kind of a rule, and its remaining parts except the amount."""
     kind, _, conditions = rule.partition("+")
     return kind.partition(":")[0], conditions
 
@@ -218,18 +236,18 @@ def model_comparison(
     modality: str,
     system: str,
 ) -> ComparisonRecord:
-    """Compare one adapter with its base on the same prompts, all spoken or all typed, clustered by behavior.
+    """Compare one adapter with its base on the same prompts, in one modality, clustered by behavior.
 
     Args:
-        run: the tuned run; its rates are not read.
-        before: verdicts on the base.
-        after: verdicts on the run.
-        set_name: a harmful prompt set.
-        modality: of the prompts.
-        system: name of the system prompt.
+        run: The tuned run; its rates are not read.
+        before: Verdicts on the base.
+        after: Verdicts on the run.
+        set_name: Name of a harmful prompt set.
+        modality: Modality of the prompts.
+        system: Name of the system prompt.
 
     Raises:
-        UndersongError: a prompt was asked of one of them only.
+        UndersongError: A prompt was given to one of the two only.
     """
     verdict_pairs = pair_verdicts(
         *(
@@ -276,11 +294,11 @@ def model_comparison(
 
 
 def marginal_effects(runs: Sequence[RunResult], plain: str, last_step: int) -> list[MarginalEffect]:
-    """Compute one entry a base, contrast and harmful set; at the last step, spoken and typed prompts, undefended.
+    """Compute one entry per base, contrast and harmful set, at the last step, undefended, for spoken and typed prompts.
 
-    `factor: axis`: closest minus distant on that axis, averaged over training modalities and fractions.  `factor:
-    modality`: trained on audio minus on text, averaged over axes, kinds and fractions.  Contrasts whose sides a study
-    does not have are left out.
+    `factor: axis` is closest minus distant on that axis, averaged over training modalities and fractions.
+    `factor: modality` is training on audio minus training on text, averaged over axes, kinds and fractions. Contrasts
+    whose sides a study does not have are left out.
     """
     tuned = tuned_runs(runs, last_step)
     bases = dict.fromkeys((run.model, run.base_seed) for run in tuned)

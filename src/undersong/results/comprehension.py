@@ -38,7 +38,7 @@ SHARES = ("repeated", "on_topic", "comprehended", "of_non_refusals")
 
 
 def read_run_comprehension(run: RunRecord) -> list[PromptComprehension]:
-    """What was heard and what replies are about at a run's step; empty where nobody asked."""
+    """Read the comprehension measurements of a run at its step; empty if none were made."""
     artifact = run.comprehension
     return [] if artifact is None else read_comprehension(artifact.verify().path / COMPREHENSION_FILE)
 
@@ -49,7 +49,14 @@ def add_comprehension(
     verdicts: Sequence[Verdict],
     comprehension_config: ComprehensionSettings | None,
 ) -> list[PromptSetRate]:
-    """Add comprehension to the rates of a run's harmful sets, as far as it was measured."""
+    """Add comprehension to the rates of a run's harmful sets, as far as it was measured.
+
+    Args:
+        rates: Rates of one run at one step.
+        measurements: Comprehension by prompt; empty if it was not measured.
+        verdicts: Verdicts of the same run and step.
+        comprehension_config: Settings of the check, or None if the study has none.
+    """
     by_prompt = _by_prompt(measurements)
     extended = []
     for rate in rates:
@@ -64,7 +71,7 @@ def add_comprehension(
 
 
 def comprehension_columns(run: RunRecord, verdicts: Sequence[Verdict]) -> list[Entry]:
-    """What rows of verdicts.parquet say beside their verdicts; None where nothing is known."""
+    """Return the comprehension columns of verdicts.parquet, one entry per verdict; unknown values are None."""
     by_prompt, keys = (
         _by_prompt(read_run_comprehension(run)),
         [(v.prompt_id, v.set, v.modality, v.system) for v in verdicts],
@@ -88,7 +95,7 @@ def _measurement_columns(measurement: PromptComprehension) -> Entry:
 
 
 def comprehension_shares(rate: PromptSetRate) -> Entry:
-    """The shares of a rate as columns: `repeated_rate`, `repeated_low`, …; None where it has none."""
+    """Return the comprehension shares of a rate as columns, such as `repeated_rate`; None if not measured."""
     parts = {part: getattr(rate.comprehension, part, None) for part in SHARES}
     return {f"{part}_{key}": getattr(parts[part], key, None) for part in SHARES for key in ("rate", "low", "high")}
 
@@ -146,7 +153,7 @@ def _comprehension_record(
 def _repetition_rate(
     repetitions: Sequence[Repetition | None], was_repeated: Sequence[bool], clusters: Sequence[Hashable]
 ) -> RepetitionRate | None:
-    """Compute the share of spoken requests that were repeated; None of typed requests."""
+    """Compute the share of spoken requests that were repeated; None for typed requests."""
     spoken = [repetition for repetition in repetitions if repetition is not None]
     if not spoken:
         return None

@@ -35,11 +35,11 @@ PromptClusters = tuple[list[str], list[str]]  # of the harmful and the harmless 
 
 
 def mechanism_record(record: AuditRecord, runs: Sequence[RunResult]) -> MechanismRecord | None:
-    """Compute the mechanism analysis; None where the study asks for none.
+    """Compute the mechanism analysis; None if the study has none.
 
     Args:
-        record: of the audit.
-        runs: their JSR is set beside the gaps.
+        record: Record of the audit.
+        runs: Runs whose JSR is compared with the gaps.
     """
     contrast = record.study.mechanism
     if contrast is None:
@@ -185,7 +185,7 @@ def _late_gap_change(
 
 
 def _encoder_check(record: AuditRecord) -> FrozenEncoderCheck | None:
-    """Compare hashes before and after every training, and what is heard with and without adapter."""
+    """Compare hashes before and after every training, and the encoder's output with and without adapter."""
     adapters = {run.adapter.hash: run.adapter for m in record.models for run in m.runs if run.adapter is not None}
     defense_adapters = [
         run.defense.trained_adapter for m in record.models for run in m.defended_runs if run.defense is not None

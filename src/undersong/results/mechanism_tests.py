@@ -55,7 +55,7 @@ class GapTests:
 
     changes: Sequence[GapChange]
     runs: Sequence[RunResult]
-    harm_set: str  # whose JSR is set beside the changes
+    harm_set: str  # its JSR is compared with the changes
     system: str  # name of the undefended system prompt
     last_step: int
     changes_by_model: dict[str, list[GapChange]] = field(init=False)
@@ -77,7 +77,7 @@ class GapTests:
         return [row for changes in self.changes_by_model.values() for row in _changes_by_modality(changes)]
 
     def asymmetries(self) -> list[ModalityAsymmetry]:
-        """Compare training on audio with training on text: the late gap beside the JSR."""
+        """Compare training on audio with training on text in the late gap and in the JSR."""
         metric = harm_metric(self.runs)
         return [
             row for changes in self.changes_by_model.values() for row in _modality_asymmetry(changes, self.jsr, metric)
@@ -159,8 +159,10 @@ def _changes_by_modality(changes: Sequence[GapChange]) -> Iterator[LateGapChange
 def _modality_asymmetry(
     changes: Sequence[GapChange], jsr: Mapping[tuple[Any, ...], float], metric: Metric
 ) -> Iterator[ModalityAsymmetry]:
-    """Trained on audio less trained on text, same samples: the late gap beside the JSR.  Opposite signs agree: the
-    modality that suppresses the gap more is the one that breaks more."""
+    """Training on audio minus training on text on the same samples, in the late gap and in the JSR.
+
+    Opposite signs agree: the modality that reduces the gap more is the one that raises the JSR more.
+    """
     for kind, prompt_modality in product(dict.fromkeys(change.arm.kind for change in changes), PROMPT_MODALITIES):
         kind_changes = [
             change for change in changes if (change.arm.kind, change.prompt_modality) == (kind, prompt_modality)
@@ -198,7 +200,7 @@ def _modality_asymmetry(
 def _has_opposite_signs(
     gap_interval: tuple[float | None, float | None], jsr_interval: tuple[float | None, float | None]
 ) -> bool | None:
-    """Whether the two are of opposite signs; None where an interval holds 0, or there is none."""
+    """Return True if both have opposite signs; None if an interval contains 0 or is missing."""
     signs = [_interval_sign(*ends) for ends in (gap_interval, jsr_interval)]
     return None if 0 in signs else signs[0] == -signs[1]
 
@@ -212,7 +214,7 @@ def _interval_sign(low: float | None, high: float | None) -> int:
 def _gap_change_vs_jsr(
     changes: Sequence[GapChange], jsr: Mapping[tuple[Any, ...], float], harm_set: str
 ) -> Iterator[ProximityVsJsrRecord]:
-    """Over arms: how the late change goes along with the JSR, prompts asked and probed in the same modality."""
+    """Correlate the late gap change with the JSR over arms, for prompts and probes in the same modality."""
     for prompt_modality in PROMPT_MODALITIES:
         points: dict[tuple[str, str | None], list[GapChange]] = defaultdict(list)
         for change in changes:
@@ -272,10 +274,10 @@ class ProbedRun:
 
 
 def harm_recognition_records(probed_runs: Sequence[ProbedRun], harm_set: str, plain: str) -> list[HarmRecognition]:
-    """Compute one record a base, kind, modality of training and of probing, at the last step.
+    """Compute one record per base, kind, training modality and probed modality, at the last step.
 
-    The refusals on `harm_set` go beside.
-    Late probes must be above chance in the base and in every run for recognition to be `retained`.
+    Each record also holds the refusals on `harm_set`. Recognition is `retained` only if late probes are above chance in
+    the base and in every run.
     """
     bases = {
         (probed_run.arm.model, probed_run.prompt_modality): probed_run
@@ -350,7 +352,7 @@ def _interval_over_prompts(base: ProbedRun, group: Sequence[ProbedRun]) -> tuple
 def _refuses_less(
     refusal_change: RunMean | None, base: ProbedRun, group: Sequence[ProbedRun], harm_set: str, plain: str
 ) -> bool:
-    """By runs; where these agree exactly, if the answers of every run lie above the base's, both by their prompts."""
+    """Return True if refusals fell over runs; if all runs agree exactly, their intervals over prompts decide."""
     if refusal_change is None or refusal_change.high is not None or len(group) < 2:
         return refusal_change is not None and refusal_change.high is not None and refusal_change.high < 0
     rates = [probed_run.run.find_rate(harm_set, probed_run.prompt_modality, plain) for probed_run in (base, *group)]
@@ -361,7 +363,7 @@ def _refuses_less(
 
 
 def _refusal_change(base: ProbedRun, group: Sequence[ProbedRun], harm_set: str, plain: str) -> RunMean | None:
-    """Change of the refusal rate; None where that was not asked."""
+    """Return the change of the refusal rate; None if it was not measured."""
     found = [probed_run.run.find_rate(harm_set, probed_run.prompt_modality, plain) for probed_run in (base, *group)]
     rates = [rate.refusal / rate.n for rate in found if rate is not None]
     if len(rates) < len(found):

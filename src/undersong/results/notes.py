@@ -10,14 +10,17 @@ from undersong.results.schema_screening import TargetReplies
 from undersong.stages.black_box_models import display_reference, is_black_box, trainable_models
 from undersong.study import ComprehensionSettings
 
-CUT_NOTE_SHARE = 0.1  # share of replies cut at the limit from which a reader is told
-REFUSED_NOTE_SHARE = 0.05  # share of repetitions that were refused from which a reader is told
-AFFIRMATIVE_NOTE_SHARE = 0.05  # share of replies with an affirmative opener from which a reader is told
+CUT_NOTE_SHARE = 0.1  # smallest share of truncated replies that gets a note
+REFUSED_NOTE_SHARE = 0.05  # smallest share of refused repetitions that gets a note
+AFFIRMATIVE_NOTE_SHARE = 0.05  # smallest share of affirmative openers that gets a note
 
 
 def design_notes(record: AuditRecord, targets: TargetReplies) -> list[str]:
-    """What a reader must know by the design alone, whatever came out: seeds and bases, the published protocol, models
-    that only answer, an organism, and `targets` (of results.json) that begin with an affirmative opener."""
+    """Return caveats that follow from the study's design alone, whatever its results.
+
+    They concern seeds and bases, the published protocol, black-box models and organisms. A further one concerns target
+    replies (`targets`) that begin with an affirmative opener.
+    """
     notes = []
     seeds, bases = len(record.study.tuning.seeds), len(trainable_models(record.study))
     if bases and seeds > 1:
@@ -54,7 +57,7 @@ def design_notes(record: AuditRecord, targets: TargetReplies) -> list[str]:
 
 
 def lost_reply_notes(runs: Sequence[RunResult]) -> list[str]:
-    """How many replies to harmful prompts have no verdict, over all runs and steps; no note where all have one."""
+    """Return a note on how many replies to harmful prompts have no verdict, over all runs and steps; empty if none."""
     harmful = _harmful_rates(runs)
     lost_count, reply_count = sum(rate.lost for rate in harmful), sum(rate.n for rate in harmful)
     if not lost_count:
@@ -84,7 +87,7 @@ def truncation_notes(runs: Sequence[RunResult]) -> list[str]:
 
 
 def comprehension_notes(runs: Sequence[RunResult], comprehension_config: ComprehensionSettings | None) -> list[str]:
-    """How `comprehended` is read, and that a model which refuses to repeat has not shown that it is deaf."""
+    """Return notes on how to read `comprehended`, and on requests that the model refused to repeat."""
     if comprehension_config is None:
         return []
     repetitions = [

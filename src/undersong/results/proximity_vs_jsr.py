@@ -34,7 +34,7 @@ MIN_ARMS = 4  # arms; of fewer a rank correlation says nothing
 
 
 def screening_score_records(record: AuditRecord, model: ModelRecord) -> list[ScreeningScoreRecord]:
-    """Compute the screening score of the pool on every axis, where the study names harmless speech."""
+    """Compute the screening score of the pool on every axis, if the study names a corpus of benign speech."""
     from undersong.proximity import compute_screening_score, sample_metadata_table
 
     if record.harmless is None:
@@ -84,12 +84,11 @@ def _corpus_counts(counts: tuple[int, int, int]) -> CorpusCounts:
 
 
 def score_vs_jsr_records(record: AuditRecord, model: ModelRecord, runs: Sequence[RunResult]) -> list[ScoreVsJsrRecord]:
-    """Set, on every axis, each selection's own score beside the mean JSR of its runs at the last step, and their rank
-    correlation over selections.
+    """Pair each selection's own score with the mean JSR of its runs, and compute their rank correlation.
 
-    One record an axis, training modality and spoken harmful set, undefended.  Selections that hold the same ids are one
-    point.  The interval is a percentile bootstrap over selections: it says how far this correlation hangs on a few of
-    them, on this base; other bases may order them otherwise.
+    There is one record per axis, training modality and spoken harmful set, undefended and at the last step. Selections
+    of the same ids are one point. The interval is a percentile bootstrap over selections: it shows how much the
+    correlation depends on a few of them. It holds for this base; another may order the selections differently.
     """
     if record.harmless is None:
         return []
@@ -162,7 +161,7 @@ def _points(runs: Sequence[RunResult], set_name: str, plain: str, scores: Mappin
 
 
 def _rank_correlation(pairs: np.ndarray) -> ValueWithInterval:
-    """Compute Spearman's rank correlation of (n, 2) with a percentile interval; None where too few points vary."""
+    """Compute Spearman's rank correlation of (n, 2) with a percentile interval; None if too few points vary."""
     from undersong.statistics import percentile_interval
     from undersong.statistics.bootstrap import mid_ranks, rank_scores, weighted_correlation
 
@@ -189,12 +188,11 @@ def _rank_correlation(pairs: np.ndarray) -> ValueWithInterval:
 def proximity_vs_jsr_records(
     record: AuditRecord, model: ModelRecord, runs: Sequence[RunResult]
 ) -> list[ProximityVsJsrRecord]:
-    """Compute one record a training modality, harmful set and prompt modality, within this base, at the last step,
-    undefended.
+    """Compute one record per training modality, harmful set and prompt modality, within this base and undefended.
 
-    A point is a selection (arms on the same ids are one), its replicates are its runs by seed.  Predictors: minus the
-    mean distance of its samples to the first harm set on each axis, so that larger is nearer.  Outcome: JSR minus the
-    base's.
+    A point is a selection at the last step (arms on the same ids are one); its replicates are its runs by seed. The
+    predictors are minus the mean distance of its samples to the first harm set on each axis, so that larger is nearer.
+    The outcome is the JSR minus the base's.
     """
     plain = record.study.undefended_system
     model_runs = [run for run in runs if run.model == model.ref]

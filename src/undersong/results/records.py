@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DefenseArtifacts:
-    """What was done to an arm by a study's defense of that name, in artifacts.
+    """Artifacts that one defense of a study made for an arm.
 
-    `losses`: of the base, the undefended arm and the defended one, on benign samples that neither was trained on; not
-    of an arm that was tuned `again` after that.
+    `losses` are those of the base, the undefended arm and the defended arm on held-out benign samples. An arm that was
+    tuned again after the defense (`again`) has none.
     """
 
     name: str
@@ -43,23 +43,23 @@ class RunRecord:
     verdicts: Artifact
     other_verdicts: tuple[tuple[str, Artifact], ...] = ()  # further judges and their verdicts
     defense: DefenseArtifacts | None = None
-    repetitions: Artifact | None = None  # what is said back of harmful requests, where the study tells what was heard
-    comprehension: Artifact | None = None  # what was heard, and what replies are about
+    repetitions: Artifact | None = None  # repetitions of harmful requests, if comprehension is checked
+    comprehension: Artifact | None = None  # comprehension measurements
 
 
 @dataclass
 class ModelRecord:
-    """What one base brought: its axes' tables, its selections, its runs and its mechanism."""
+    """Artifacts of one base model: features, embeddings, proximities, selections, runs and projections."""
 
     ref: str
     base_seed: int
-    features: dict[str, Artifact] = field(default_factory=dict)  # by corpus artifact: what was heard of it
+    features: dict[str, Artifact] = field(default_factory=dict)  # audio features by corpus artifact
     embeddings: dict[str, tuple[Artifact, Artifact]] = field(default_factory=dict)  # pool, first harm set
     vectors: list[Artifact] = field(default_factory=list)  # of every corpus on every axis
     proximities: dict[tuple[str, str], Artifact] = field(default_factory=dict)  # (axis, harm set) -> proximity
     benign_proximity: dict[str, Artifact] = field(
         default_factory=dict
-    )  # axis -> proximity of harmless speech to the first set
+    )  # axis -> proximity of benign speech to the first harm set
     selections: dict[str, Selection] = field(default_factory=dict)
     runs: list[RunRecord] = field(default_factory=list)
     defended_runs: list[RunRecord] = field(default_factory=list)
@@ -67,14 +67,14 @@ class ModelRecord:
 
     @property
     def proximity(self) -> dict[str, Artifact]:
-        """Axis -> proximity to the first harm set."""
+        """Proximity to the first harm set, by axis."""
         first_set = next(iter(self.proximities))[1] if self.proximities else ""
         return {axis: artifact for (axis, harm_set), artifact in self.proximities.items() if harm_set == first_set}
 
 
 @dataclass
 class AuditRecord:
-    """Everything a report is made of."""
+    """Everything that the results and the report of an audit are made from."""
 
     study: Study
     pool: Corpus
@@ -84,7 +84,7 @@ class AuditRecord:
     harmless: Corpus | None = None
     overlap: list[tuple[str, str, str, int]] = field(default_factory=list)  # corpus, other, kind, pairs
     defense_corpora: dict[str, Corpus] = field(default_factory=dict)  # by its name: what defenses train on or watch
-    contrast_corpora: dict[str, Corpus] = field(default_factory=dict)  # harmful, harmless: what is fitted on
+    contrast_corpora: dict[str, Corpus] = field(default_factory=dict)  # harmful and harmless, to fit directions on
 
     @property
     def reference(self) -> Corpus:
@@ -93,14 +93,14 @@ class AuditRecord:
 
     @property
     def corpora(self) -> list[Corpus]:
-        """All that a base hears: pool, harm sets, harmless speech, prompt sets."""
+        """All corpora that a base encodes: pool, harm sets, benign speech and prompt sets."""
         baseline = [self.harmless] if self.harmless is not None else []
         return [self.pool, *self.harm.values(), *baseline, *self.sets.values()]
 
 
 @dataclass(frozen=True)
 class ArmReplies:
-    """What an arm was asked at a step, and its replies."""
+    """Prompts given to an arm at one step, and its replies."""
 
     arm: StudyArm
     step: int
@@ -108,4 +108,4 @@ class ArmReplies:
     asked: list[PromptSetRequest]
     replies: Artifact
     defense: DefenseArtifacts | None = None
-    repeated: Artifact | None = None  # of the harmful requests, where the study tells what was heard
+    repeated: Artifact | None = None  # repetitions of harmful requests, if comprehension is checked

@@ -1,6 +1,5 @@
-"""The schema of results.json: its one version, the records of study, runs and provenance, and the parser.
-
-What a study writes and what every reader takes are the same records; unknown keys are an error in both directions.
+"""Schema of results.json: the records of study, runs and provenance, and the parser. Writers and readers use the same
+records, and unknown keys are an error in both directions.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ SCHEMA: Final = "undersong-results/2"
 
 
 class StudyRecord(Record):
-    """What was asked for: `config` is the whole study file with its defaults, the rest what readers ask first."""
+    """Settings of the study: `config` is the study file with all defaults, the other keys repeat the main settings."""
 
     name: str
     description: str | None = None
@@ -59,13 +58,13 @@ class StudyRecord(Record):
 
 
 class PromptSetRate(VerdictRate):
-    """The rate of one prompt set of one run, and how much of it was comprehended, where that was asked."""
+    """Rate of one prompt set in one run, with its comprehension if that was measured."""
 
     comprehension: ComprehensionRecord | None = None
 
 
 class RunResult(Record):
-    """One measured point: an arm at a step.  The base has no axis, fraction, modality, seed or draw."""
+    """One measured point: an arm at a step. The base has no axis, fraction, modality, seed or draw."""
 
     arm: str  # `base` or AXIS/KIND[/FRACTION]/MODALITY
     model: str
@@ -73,7 +72,7 @@ class RunResult(Record):
     axis: str | None = None
     kind: str
     fraction: float | None = None
-    rule: str | None = None  # the whole rule of selection, where kind and fraction do not say it
+    rule: str | None = None  # selection rule, if kind and fraction do not define it
     harm_set: str | None = None  # that closeness is to
     k: int | None = None  # training samples
     train_modality: str | None = None
@@ -92,7 +91,7 @@ class RunResult(Record):
         return self.base_seed, self.draw or 0, self.seed or 0
 
     def find_rate(self, prompt_set: str, modality: str, system: str) -> PromptSetRate | None:
-        """The rate of a prompt set, or None where that was not asked."""
+        """Return the rate on a prompt set, or None if it was not measured."""
         key = (prompt_set, modality, system)
         return next((rate for rate in self.rates if (rate.prompt_set, rate.modality, rate.system) == key), None)
 
@@ -112,7 +111,7 @@ class DefendedRun(RunResult):
 
 
 class ReplyExample(Record):
-    """A prompt of a set and the reply to it; the reply is None where `run` redacted it."""
+    """A prompt of a set and the reply to it; the reply is None if it was redacted."""
 
     arm: str
     seed: int | None = None
@@ -137,14 +136,14 @@ class ModelFacts(Record):
 
 
 class DefenseCpuSeconds(Record):
-    """CPU seconds of one run of a defense: to make it, and to ask it."""
+    """CPU seconds of one run of a defense: for making it, and for generating its replies."""
 
     training: ValueWithInterval
     generation: ValueWithInterval
 
 
 class Provenance(Record):
-    """How the results were made; the only part that differs between machines."""
+    """Provenance of the results; the only part that differs between machines."""
 
     result_hash: str
     undersong: str
@@ -166,7 +165,7 @@ class Provenance(Record):
 
 
 class Results(Record):
-    """The whole of results.json; what a study did not ask for is empty or None."""
+    """All of results.json; parts that a study did not request are empty or None."""
 
     schema_version: Literal["undersong-results/2"] = Field(alias="schema")
     study: StudyRecord
@@ -214,7 +213,10 @@ class Results(Record):
 
 
 def identity_hash(identity: Iterable[Any]) -> str:
-    """12 hex digits of the SHA-256 of the fields that a question is: equal in all studies that ask it."""
+    """Return 12 hex digits of the SHA-256 of the fields that identify a comparison.
+
+    The hash is equal in all studies that make this comparison.
+    """
     return hashlib.sha256(canonical_json(list(identity)).encode()).hexdigest()[:12]
 
 
@@ -230,15 +232,15 @@ def model_names(results: Results) -> list[str]:
 
 
 def parse_results(results: Mapping[str, Any], file_name: str = "results.json") -> Results:
-    """Check the content of a results.json.
+    """Check and parse the content of a results.json.
 
     Args:
-        results: the JSON object.
-        file_name: how errors name it, where there are several.
+        results: The JSON object.
+        file_name: Name of the file in error messages, if there are several.
 
     Raises:
-        UndersongError: another schema; an unknown key; a field that is missing or of the wrong form, named by where it
-            stands.
+        UndersongError: Another schema version, an unknown key, or a field that is missing or has the wrong type; the
+            message names its location.
     """
     schema = results.get("schema") if isinstance(results, Mapping) else None
     subject = "results have" if file_name == "results.json" else f"{file_name} has"

@@ -19,7 +19,7 @@ class Record(BaseModel):
 
 
 class ValueWithInterval(Record):
-    """A value with its 95 % interval; None where it could not be measured, or nothing can show an interval."""
+    """A value with its 95 % interval; None if it was not measured, or if no interval can be computed."""
 
     value: float | None = None
     low: float | None = None

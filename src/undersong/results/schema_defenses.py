@@ -10,7 +10,7 @@ RatesBySet = dict[str, RatesByModality]
 
 
 class TargetLosses(Record):
-    """Losses on the replies of samples that nobody trained on, in nats a token; None where none are left."""
+    """Losses on the replies of samples that no arm was trained on, in nats per token; None if there are none."""
 
     base: float | None = None
     undefended: float | None = None
@@ -25,9 +25,10 @@ class SteeringSetting(Record):
 
 
 class ChosenSetting(Record):
-    """What a defense chose for one run: the modules of the adapter that it changed, or its steering.
+    """Settings that a defense chose for one run: the adapter modules that it changed, or its steering.
 
-    `steering` is None where no strength was found, and where the defense does not steer (`steering_tried`: False).
+    `steering` is None if no strength was found or the defense does not steer; `steering_tried` is False in the second
+    case.
     """
 
     changed_modules: list[str] | None = None
@@ -36,7 +37,7 @@ class ChosenSetting(Record):
 
 
 class PairedJsrChange(Record):
-    """JSR of a defense minus that of its undefended arm, paired over runs: negative where it helps."""
+    """JSR of a defense minus that of its undefended arm, paired over runs; negative if the defense helps."""
 
     difference: float
     low: float | None = None
@@ -54,7 +55,7 @@ class CostPart(Record):
 
 
 class DefenseRecord(Record):
-    """The effect and cost of one defense of one undefended arm, at the last step; the row `none` is that arm itself.
+    """Effect and cost of one defense of one undefended arm, at the last step; the row `none` is that arm itself.
 
     Rates are means over runs, by prompt modality, or by prompt set and then modality.
     """
@@ -82,7 +83,7 @@ class DefenseRecord(Record):
     after_retuning: RatesByModality = {}  # `jsr` after a second tuning on top
     retention: ValueWithInterval | None = None  # of what the tuning taught; may lie outside [0, 1]
     retention_known: bool = True
-    over_refusal_rise: CostPart | None = None  # where it is largest of all benign sets and modalities
+    over_refusal_rise: CostPart | None = None  # largest over benign sets and modalities
     utility_loss: CostPart | None = None
     retention_loss: float | None = None  # of what the tuning taught, from 0 to 1
     max_cost: float | None = None  # the largest of the three, from 0 to 1; None: undefended
@@ -98,7 +99,7 @@ class SafetyLimitsRecord(Record):
 
 
 class DefenseRecommendation(Record):
-    """The defense that is recommended for one undefended arm, or None, and why."""
+    """Recommended defense for one undefended arm, or None, and the reason."""
 
     family: str | None = None
     axis: str

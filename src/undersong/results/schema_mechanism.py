@@ -32,10 +32,10 @@ class ContrastRecord(Record):
 
 
 class FrozenEncoderCheck(Record):
-    """Hashes before and after all trainings, and the largest absolute differences, 0 where nothing moved.
+    """Hashes before and after all trainings, and the largest absolute differences, 0 if nothing changed.
 
-    `output_*` compares what the encoder hears with adapters on and off; `input_*` what goes into the decoder, before
-    and after.
+    `output_*` compares the encoder's output with adapters on and off. `input_*` compares the decoder's input before and
+    after.
     """
 
     parameters_equal: bool | None = None
@@ -131,7 +131,7 @@ class ModalityAsymmetry(Record):
     rate_change: float
     rate_change_low: float | None = None
     rate_change_high: float | None = None
-    opposite_signs: bool | None = None  # None: an interval holds 0, or there is none
+    opposite_signs: bool | None = None  # None: an interval contains 0 or is missing
 
 
 class HarmRecognition(Record):
@@ -162,8 +162,8 @@ class HarmRecognition(Record):
 class MechanismRecord(Record):
     """Refusal by layer, and by the mean over the last quarter of layers.
 
-    `late_gap_changes` has an entry a run.  Comparisons, changes by modality, asymmetry and harm recognition are over
-    runs, `gap_vs_jsr` (change of the late gap against the JSR) over arms, all within one base.
+    `late_gap_changes` has an entry per run. Comparisons, changes by modality, asymmetry and harm recognition are over
+    runs. `gap_vs_jsr` (change of the late gap against the JSR) is over arms. All are within one base.
     """
 
     n_layers: int

@@ -11,9 +11,10 @@ from undersong.results.schema_base import Record, ValueWithInterval
 
 
 class RunNoiseRecord(Record):
-    """How far trainings on the same samples differ by their seed alone.
+    """Variation between training runs on the same samples that differ in their seed alone.
 
-    `sd` is that of one run; two runs differ by less than `repeatability_limit` in 95 % of pairs (ISO 5725).
+    `sd` is the standard deviation of one run. Two runs differ by less than `repeatability_limit` in 95 % of pairs
+    (ISO 5725).
     """
 
     model: str
@@ -31,7 +32,7 @@ class RunNoiseRecord(Record):
 
 
 class VarianceComponentRecord(Record):
-    """The standard deviation that one source adds to a run's rate, or None and why."""
+    """Standard deviation that one source adds to a run's rate; if it is None, the record says why."""
 
     name: str
     groups: int = 0
@@ -61,7 +62,7 @@ class VarianceRecord(Record):
 
 
 class PredictorRecord(Record):
-    """One axis: `slope` alone and `joint_slope` with the others, in JSR per standard deviation of proximity."""
+    """Predictor of one axis: `slope` alone and `joint_slope` with the others, in JSR per SD of proximity."""
 
     name: str
     rank_correlation: ValueWithInterval
@@ -98,7 +99,7 @@ class JudgeDisagreement(Record):
 
 
 class VerdictPairCount(Record):
-    """How many replies have one verdict by the first judge and one by the other."""
+    """Number of replies with one verdict by the first judge and one by the other."""
 
     verdict: str
     other_verdict: str
@@ -106,7 +107,7 @@ class VerdictPairCount(Record):
 
 
 class JudgeAgreement(Record):
-    """How far `other_judge` agrees with `judge`, whose the rates are, on the counted verdict."""
+    """Agreement of `other_judge` with `judge`, whose verdicts the rates use, on the counted verdict."""
 
     judge: str
     other_judge: str
@@ -136,7 +137,7 @@ class ComprehensionRate(Record):
 
 
 class RepetitionRate(ComprehensionRate):
-    """Requests that the model repeats when asked to; the others it repeats wrongly, refuses to repeat, or fails on."""
+    """Share of requests that the model repeats; the others it repeats wrongly, refuses to repeat, or fails on."""
 
     wrong: int
     refused_repetitions: int
@@ -174,7 +175,7 @@ class ComprehensionCounts(Record):
 
 
 class ComprehensionRecord(Record):
-    """Comprehension of a harmful set: `repeated` is None of typed prompts, `on_topic` None without non-refusals."""
+    """Comprehension of a harmful set: `repeated` is None for typed prompts, `on_topic` None without non-refusals."""
 
     repeated: RepetitionRate | None = None
     on_topic: OnTopicRate | None = None
@@ -223,7 +224,8 @@ class DiscordantPrompts(Record):
 class ComparisonRecord(Record):
     """Two arms, or an arm and the base, on the same prompts; `difference` is the minuend minus the other side.
 
-    Scope `recipe`: runs are the sample.  Scope `model`: prompts are, and the claim is about one run's weights.
+    With scope `recipe`, runs are the sample. With scope `model`, prompts are the sample, and the result holds for the
+    weights of one run.
     """
 
     id: str  # 12 hex digits of the identity of the question; equal questions of two studies have equal ids

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class TargetReplies(Record):
-    """How the replies begin that the pool teaches: the share with an affirmative opener, and the commonest one."""
+    """Openers of the replies that the pool teaches: the share of affirmative ones, and the most common one."""
 
     column: str
     n: int
@@ -107,7 +107,7 @@ class MatchingEffect(Record):
 
 
 class ResidualImbalanceRecord(Record):
-    """How far a selection within strata of another axis still follows that axis."""
+    """Imbalance on another axis that remains in a selection made within strata of that axis."""
 
     other_axis: str
     strata: int
@@ -133,7 +133,7 @@ class SelectionRecord(Record):
     rule: str | None = None
     fraction: float | None = None
     k: int
-    requested: int | None = None  # how many, where fewer could be had
+    requested: int | None = None  # requested number, if the pool provided fewer
     draw: int | None = None  # of random selections only
     selection_hash: str
     notes: list[str] = []
@@ -173,7 +173,7 @@ class TiedShares(Record):
 
 
 class AxisPair(Record):
-    """How far a reference axis and a model's own axis agree, over `n` samples in `clusters` groups."""
+    """Agreement of a reference axis with a model's own axis, over `n` samples in `clusters` groups."""
 
     axis_a: str
     axis_b: str
@@ -188,10 +188,10 @@ class AxisPair(Record):
 
 
 class AxisFingerprintRecord(Record):
-    """The reference axes beside a model's own axis.
+    """Agreement of the reference axes with a model's own axis.
 
-    `lead_share`: by measure and axis, the share of draws in which the axis agrees most.  `dominant_axis`: by measure,
-    the axis whose lead is clear, or None.
+    `lead_share` is the share of draws in which an axis agrees most, by measure and axis. `dominant_axis` is the axis
+    with a clear lead, by measure, or None.
     """
 
     model: str
@@ -202,7 +202,7 @@ class AxisFingerprintRecord(Record):
 
 
 class CorpusCounts(Record):
-    """How many items, or groups of items, of each corpus a screening score rests on."""
+    """Number of items, or of groups of items, of each corpus that a screening score uses."""
 
     pool: int
     benign_reference: int
@@ -246,7 +246,7 @@ class ScoreVsJsrPoint(Record):
 
 
 class ScoreVsJsrRecord(Record):
-    """The score of each of `n` selections on one axis beside the rate after it."""
+    """Scores of `n` selections on one axis, each with the rate after training on it."""
 
     model: str
     axis: str
@@ -259,7 +259,7 @@ class ScoreVsJsrRecord(Record):
 
 
 class CorpusOverlap(Record):
-    """How many pairs of items two corpora share, or nearly so."""
+    """Number of pairs of items that two corpora share or nearly share."""
 
     corpus_a: str
     corpus_b: str

@@ -105,7 +105,7 @@ def _quartiles(values: np.ndarray) -> Quartiles:
 
 
 def corpus_quarantine(corpus: Corpus) -> list[dict[str, str]]:
-    """What a corpus left out, with reasons."""
+    """Return the items that a corpus left out, with reasons."""
     import pyarrow.parquet as pq
 
     return pq.read_table(corpus.artifact.verify().path / "quarantine.parquet").to_pylist()

@@ -1,4 +1,4 @@
-"""Vectors in resumable shards: the pass that computes them, the embeddings they become, and `embed_shards`."""
+"""Vectors of a corpus in resumable shards: computing them, joining them to embeddings, and `embed_shards` for both."""
 
 from __future__ import annotations
 
@@ -34,8 +34,11 @@ JOB_FILE = "job.json"  # in a finished folder: which embeddings it holds
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingResult:
-    """`folder` holds the embeddings when `complete`, else the shards so far; this call made `computed` of
-    `shard_count` shards.  `quarantined`, a count, is known when complete."""
+    """Result of one call: the folder, and the numbers of shards and of quarantined items.
+
+    `folder` holds the embeddings if `complete`, else the shards so far. This call made `computed` of `shard_count`
+    shards. `quarantined` is None until the embeddings are complete.
+    """
 
     folder: Path
     complete: bool
@@ -60,25 +63,24 @@ def embed_shards(
 ) -> EmbeddingResult:
     """Embed samples into a new folder, in shards: a killed call loses one, and several jobs can share the work.
 
-    The same call again is a look-up.  Audio files are known by path and `pcm_hash`: one that changes under the same
-    name without a hash is not noticed.
+    Repeating the call is a look-up. Audio files are identified by path and `pcm_hash`. A file that changes under the
+    same name without a hash is not noticed.
 
     Args:
-        samples: Items, or the name of their manifest.
-        encoder: Encoder spec.
-        folder: Gets `embeddings-*.parquet` (one a shard), `quarantine.parquet` and `job.json` when all shards are done.
-        shard: `"i/n"`, i from 1: make every n-th shard, and leave the rest to the other jobs and the folder to a last
-            call without `shard`.
-        rows: Items a shard.
+        samples: Items, or the path of their manifest.
+        encoder: Encoder specification.
+        folder: Gets `embeddings-*.parquet` (one per shard), `quarantine.parquet` and `job.json` when all is done.
+        shard: `"i/n"`, i from 1: make every n-th shard. A last call without `shard` then completes the folder.
+        rows: Items per shard.
         fit: Items that text encoders are fitted on (default: `samples`; give the pool and the harm set together).
-        device: Where the encoder computes.
-        make: Makes the encoder, where that takes more than `make_encoder` knows.
-        version: What else the vectors depend on and the spec does not say (the hash of the weights).
+        device: Torch device of the encoder.
+        make: Factory of the encoder, if `make_encoder` cannot make it.
+        version: Hash of what the vectors depend on besides the specification, such as the weights.
         scheduler: Computes shards elsewhere (`ray_scheduler`); then `make` must pickle.
-        progress: Hears how many items are done.
+        progress: Called with the number of finished items.
 
     Raises:
-        UndersongError: The encoder is unknown or gives all items one vector, items cannot be told apart, the folder
+        UndersongError: The encoder is unknown or gives all items one vector, items cannot be distinguished, the folder
             holds something else, or a shard is damaged.
     """
     if rows < 1:
@@ -111,7 +113,10 @@ def embed_shards(
 
 
 class FittedOnce:
-    """Make an encoder once and keep it.  It is made before it is pickled: the texts it is fitted on need not travel."""
+    """Factory that makes an encoder once and keeps it.
+
+    The encoder is made before pickling, so the texts that it is fitted on are not sent to workers.
+    """
 
     def __init__(self, make: Callable[[], Encoder]) -> None:
         self._make, self._encoder = make, cast("Encoder | None", None)
@@ -158,10 +163,10 @@ def vector_rows(encoder: Encoder, samples: Sequence[Sample]) -> pa.Table:
 
 
 def embed_samples(encoder: Encoder, samples: Sequence[Sample]) -> Embeddings:
-    """One shard's vectors, every item accounted for.
+    """Embed the samples of one shard; every item gets a vector or is quarantined.
 
-    An encoder refuses items that all get one vector.  A few in a shard may be copies of one clip, so these are asked
-    one by one; whether all are equal is asked of the whole corpus at the end.
+    An encoder rejects items that all get one vector. A few items of a shard may be copies of one clip, so they are then
+    embedded one by one. At the end, all vectors of the corpus are checked for being equal.
     """
     try:
         embeddings = encoder.encode(samples)
@@ -229,7 +234,7 @@ def write_sharded_embeddings(shards: RowShards, folder: Path, left_out: Sequence
 
 
 def samples_digest(samples: Sequence[Sample]) -> str:
-    """SHA-256 of what encoders read of the samples, in order (of audio files the path, and `pcm_hash` where known)."""
+    """SHA-256 of what encoders read of the samples, in order; audio files count by path, and by `pcm_hash` if known."""
     hasher = hashlib.sha256()
     for sample in samples:
         audio = hashlib.sha256(sample.audio).hexdigest() if isinstance(sample.audio, bytes) else sample.audio
@@ -248,13 +253,13 @@ def _job_key(parts: Sequence[object], left_out: Sequence[Quarantined]) -> str:
 
 
 def _length_prefixed(value: str | None) -> bytes:
-    """No two lists of values are one text: each says its length; None has none."""
+    """Encode a value with its length (None has none), so that no two lists of values give the same text."""
     encoded = b"" if value is None else value.encode("utf-8", "surrogateescape")
     return (b"-:" if value is None else f"{len(encoded)}:".encode()) + encoded
 
 
 def _holds_job(folder: Path, key: str) -> bool:
-    """Tell whether `folder` holds the embeddings of this key.  Raises UndersongError where it holds anything else."""
+    """Return True if `folder` holds the embeddings of this key. Raises UndersongError if it holds anything else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:

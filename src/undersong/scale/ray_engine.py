@@ -12,15 +12,15 @@ from undersong.types import Sample
 
 
 def ray_scheduler(workers: RayWorkers = LOCAL_WORKERS) -> ShardScheduler:
-    """Have shards computed by Ray's workers: each loads what the pass needs once, reads its items from Parquet and
-    writes its rows to Parquet.
+    """Return a scheduler that computes shards on Ray workers.
 
-    What makes the pass is sent to the workers, so it must pickle.  A worker that dies is replaced and its shard made
-    again.  The bits are those of the local engine as far as one machine's are (other processors, or another number of
-    threads, may round otherwise).
+    Each worker loads what the pass needs once, reads its items from Parquet and writes its rows to Parquet. The factory
+    of the pass is sent to the workers, so it must pickle. A worker that dies is replaced and its shard is made again.
+    On the same kind of machine, results equal those of the local engine bit for bit. Other processors or thread counts
+    may round differently.
 
     Raises:
-        UndersongError: On first use, where Ray is not installed or the cluster cannot be reached.
+        UndersongError: On first use, if Ray is not installed or the cluster cannot be reached.
     """
 
     def scheduler(make: Callable[[], RowFunction], row_shards: RowShards, numbers: Sequence[int]) -> Iterator[int]:
@@ -42,7 +42,7 @@ class RowShardJobs:
         self.row_function: RowFunction | None = None
 
     def samples_file(self, number: int) -> Path:
-        """A shard's items as a manifest, for a worker that is told no more than the number."""
+        """Return a shard's items as a manifest file, for a worker that only gets the number of the shard."""
         return self.row_shards.folder / "samples" / f"samples-{self.row_shards.rows}-{number:05d}.parquet"
 
     def is_finished(self, number: int) -> bool:

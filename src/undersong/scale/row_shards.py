@@ -1,4 +1,6 @@
-"""Resumable shards of a pass over samples (decode metadata, transcripts, vectors): a row an item, a file a shard."""
+"""Resumable shards of a pass over samples (decode metadata, transcripts, vectors): one row per item, one file per
+shard.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,10 @@ ShardScheduler = Callable[[Callable[[], RowFunction], "RowShards", Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class RowShards:
-    """`samples` in shards of `rows` at `folder`, which is named by all that the rows depend on.
+    """Shards of `rows` samples each, in `folder`, whose name depends on everything that the rows depend on.
 
-    A shard's file is written under another name and then renamed, so a file that is there is whole.  Its name holds the
-    hash of its bytes, so damage is found when it is read.
+    A shard is written under another name and then renamed, so an existing file is complete. Its name holds the hash of
+    its bytes, so damage is found when it is read.
     """
 
     folder: Path
@@ -39,7 +41,7 @@ class RowShards:
         return -(-len(self.samples) // self.rows)
 
     def shard_file(self, number: int) -> Path | None:
-        """The file of a shard, where it is there."""
+        """Return the file of a shard, or None if it does not exist."""
         return next(iter(sorted(self.folder.glob(f"{self._stem(number)}.*.parquet"))), None)
 
     def shard_samples(self, number: int) -> Sequence[Sample]:
@@ -52,7 +54,7 @@ class RowShards:
         return [number for number in range(self.shard_count) if self._stem(number) not in stems]
 
     def write_shard(self, number: int, samples: Sequence[Sample], row_function: RowFunction) -> None:
-        """Compute the rows of a shard's `samples` and write them; a kill leaves the whole file or none."""
+        """Compute the rows of a shard's `samples` and write them to a file, completely or not at all."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -100,8 +102,10 @@ def _short_hash(data: bytes) -> str:
 
 
 def parse_shard(shard: str | None) -> Callable[[int], bool]:
-    """Turn `"i/n"` into a test whether a shard number is that job's turn; None: all are.  Raises UndersongError for
-    anything else."""
+    """Parse `"i/n"` to a function that tells whether a shard number belongs to that job; None means all shards.
+
+    Raises UndersongError for anything else.
+    """
     if shard is None:
         return lambda _number: True
     match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", shard)
@@ -122,17 +126,17 @@ def fill_row_shards(
     scheduler: ShardScheduler | None = None,
     progress: ProgressCallback | None = None,
 ) -> int:
-    """Make the shards that are missing.
+    """Make the missing shards.
 
     Args:
         row_shards: The shards; those that another job makes in the meantime are left as they are.
-        make: Loads what the pass needs; not called where nothing is missing.
+        make: Loads what the pass needs; not called if no shard is missing.
         shard: One job's part of the shards, `"i/n"`; None: all of them.
-        scheduler: Computes the shards elsewhere (`ray_scheduler`); None: this process does.
-        progress: Hears how many items are done.
+        scheduler: Computes the shards elsewhere (`ray_scheduler`); None: in this process.
+        progress: Called with the number of finished items.
 
     Returns:
-        How many shards were missing.
+        Number of shards that were missing.
     """
     is_assigned = parse_shard(shard)
     numbers = [number for number in row_shards.missing_shards() if is_assigned(number)]

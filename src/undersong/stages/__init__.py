@@ -1,4 +1,4 @@
-"""Stages of an audit. Every function finds an artifact in the store, or makes it; finding loads no model."""
+"""Stages of an audit. Every function looks an artifact up in the store or makes it; looking up loads no model."""
 
 import lazy_loader
 

@@ -17,8 +17,10 @@ COMPREHENSION_FILE = "comprehension.parquet"
 
 @dataclass
 class ReplyEncoder:
-    """Text encoder of a study's comprehension, loaded on first use; `fit_corpora` are the harmful sets that it may be
-    fitted on."""
+    """Text encoder of a study's comprehension check, loaded on first use.
+
+    `fit_corpora` are the harmful sets that it may be fitted on.
+    """
 
     config: ComprehensionSettings
     fit_corpora: Sequence[Corpus]

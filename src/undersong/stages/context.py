@@ -121,7 +121,7 @@ class RunContext:
         return self._judge[1]
 
     def announce(self, line: str) -> None:
-        """Say what comes next, where somebody listens."""
+        """Report the next step, if there is a listener."""
         if self.say is not None:
             self.say(line)
 

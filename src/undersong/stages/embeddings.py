@@ -83,7 +83,7 @@ def embed_corpus(ctx: RunContext, request: EmbeddingRequest) -> Artifact:
 
 
 def embed_shard(ctx: RunContext, request: EmbeddingRequest, store: Store) -> None:
-    """Make this job's shards (`request.engine.shard`): of its transcripts, where it wants some, and of its vectors."""
+    """Make this job's shards (`request.engine.shard`) of vectors, and of transcripts if the encoder needs them."""
     config, inputs = _cache_key(ctx, request)
     if store.find(STAGE, VERSION, config, inputs) is None:
         folder = shards_path(store.locate(STAGE, VERSION, config, inputs).path)

@@ -1,4 +1,4 @@
-"""Engines for a pass over a corpus: at once, in shards, one job's part of the shards, or on Ray."""
+"""Engines for a pass over a corpus: in one call, in shards, one job's part of the shards, or on Ray."""
 
 from __future__ import annotations
 
@@ -76,8 +76,16 @@ def check_engine(engine: Engine) -> None:
 
 
 def uses_shards(engine: Engine, items: int, rows: int, folder: Path) -> bool:
-    """Tell whether a pass over a corpus is made in shards of `rows` at `folder`: where a kill would cost more than one
-    shard, or some shards are there."""
+    """Return True if a pass over a corpus is made in shards.
+
+    This is so if the engine needs shards, if the pass is longer than one shard, or if shards of it exist already.
+
+    Args:
+        engine: The engine of the pass.
+        items: Number of items in the corpus.
+        rows: Number of items in a shard.
+        folder: Folder of the shards.
+    """
     return not engine.is_single_pass or items > rows or folder.exists()
 
 

@@ -17,16 +17,16 @@ MODEL_PACKAGES = ("torch", "transformers", "peft", "numpy")
 
 
 def compute_features(ctx: RunContext, model_ref: str, corpus: Corpus, require_all: bool = True) -> Artifact:
-    """Compute what the model's decoder hears of every clip, once for all arms of a base; a kill loses one shard.
+    """Encode every clip to the decoder's audio inputs, once for all arms of a base; a kill loses one shard.
 
     The context remembers the features, and clips of other corpora that it knows are not encoded again.
 
     Args:
         ctx: Store, model and the features known so far.
-        model_ref: The model.
-        corpus: Its clips.
-        require_all: Every clip must be encoded, because a rate is over all prompts; otherwise clips that cannot be
-            are left out, with their reasons.
+        model_ref: Reference of the model.
+        corpus: Corpus with the clips.
+        require_all: True if every clip must be encoded, because a rate is over all prompts. Otherwise clips that cannot
+            be encoded are left out, with their reasons.
     """
     from undersong.models.refs import model_hash
 

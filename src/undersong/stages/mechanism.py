@@ -27,7 +27,7 @@ class ContrastRequests:
 
     @property
     def inputs(self) -> dict[str, Artifact]:
-        """What an artifact on these prompts is made from, beside a model."""
+        """Artifacts that a result on these prompts depends on, besides a model."""
         return {"harmful": self.harmful.corpus.artifact, "harmless": self.benign.corpus.artifact}
 
     @property
@@ -72,16 +72,15 @@ def fit_base_direction(ctx: RunContext, arm: StudyArm, contrast: ContrastRequest
 
 
 def compute_hidden_states(ctx: RunContext, arm: StudyArm, held_out_requests: ContrastRequests) -> Artifact:
-    """Hidden states of the base at the last token of the held-out prompts, which drift is measured from.
+    """Hidden states of the base at the last token of the held-out prompts, from which drift is measured.
 
-    `states.safetensors` holds harmful and harmless, (layers + 1, prompts, dim) float32; for a 7B model about 0.4 MB per
-    prompt.
+    `states.safetensors` holds the harmful and benign states, (layers + 1, prompts, dim) float32. For a 7B model they
+    take about 0.4 MB per prompt.
 
     Args:
-        ctx: The run context.
+        ctx: Store, model and audio features.
         arm: The base.
         held_out_requests: Held-out contrast sets.
-        features: Their audio features.
     """
     from undersong.models.refs import model_hash
 
@@ -110,11 +109,11 @@ def project_held_out(
     fit_requests: ContrastRequests,
     held_out_requests: ContrastRequests,
 ) -> Artifact:
-    """Project held-out prompts on the base's direction, and measure what moved with the adapter on.
+    """Project held-out prompts on the base's direction, and measure what changes with the adapter on.
 
-    `projections.safetensors`: harmful, harmless (layers + 1, prompts); cosine, drift, drift_low, drift_high, cka
-    (layers + 1,); encoder_difference, input_difference (1,); recognised (layers + 1, held-out prompts): what probes
-    of this very model decide, where there are prompts enough for one.
+    `projections.safetensors` holds harmful and harmless (layers + 1, prompts); cosine, drift, drift_low, drift_high and
+    cka (layers + 1,); encoder_difference and input_difference (1,). With enough prompts for probes, recognised
+    (layers + 1, held-out prompts) holds the decisions of probes of this model.
 
     Args:
         ctx: Store, model and audio features.

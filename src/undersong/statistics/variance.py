@@ -40,7 +40,7 @@ def cluster_residuals(outcomes: np.ndarray, clusters: Sequence[Hashable]) -> np.
 
 
 def common_prompt_squares(residuals: np.ndarray, groups: Sequence[np.ndarray]) -> list[tuple[float, MeanSquare]]:
-    """Variance that prompts add to the means of all groups of runs alike, as weighted mean squares.
+    """Variance that prompts add to the means of all groups of runs in common, as weighted mean squares.
 
     The sum is the mean covariance of two groups' means over sampled clusters: the variance of the mean of all groups,
     minus each group's own part in it. With one group, its own part cannot be separated from the common one.

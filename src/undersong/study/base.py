@@ -20,7 +20,7 @@ class StrictModel(BaseModel):
 
 
 def check_distinct(key_path: str, values: Sequence[object]) -> None:
-    """Nothing there would be nothing to do; a value that stands twice would be an arm or a run that counts twice."""
+    """Check that a list is not empty and has no repeated value, which would be counted as two arms or runs."""
     if not values:
         raise ValueError(f"{key_path}: at least one is needed")
     for value in values:

@@ -16,7 +16,7 @@ from undersong.types import UndersongError
 
 
 def merge_keys(base: dict[Any, Any], overlay: dict[Any, Any]) -> dict[Any, Any]:
-    """`above` over `beneath`: mappings key by key; lists and scalars replace; null takes away a key that is there."""
+    """Merge `overlay` into `base`: mappings key by key, while lists and scalars replace. Null removes a key."""
     out = dict(base)
     for key, value in overlay.items():
         old = out.get(key)
@@ -30,7 +30,7 @@ def merge_keys(base: dict[Any, Any], overlay: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def nest_key(key: str, value: Any) -> Any:
-    """What `value` at a dotted key is as mappings; the key `.` is the whole file."""
+    """Return the nested mappings that set a dotted key to `value`; the key `.` stands for the whole file."""
     for part in reversed(key.split(".") if key != "." else []):
         value = {part: value}
     return value
@@ -51,7 +51,7 @@ BASE_KEY = "base"
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML as usual, except that a key may stand only once in a mapping: the last one would win in silence."""
+    """YAML loader that rejects repeated keys in a mapping, of which the last would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -65,7 +65,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def strict_yaml(text: str) -> Any:
-    """What a text says; raises yaml.YAMLError."""
+    """Parse YAML text strictly; raises yaml.YAMLError."""
     return yaml.load(text, Loader=_StrictLoader)  # a SafeLoader
 
 
@@ -96,7 +96,7 @@ def read_study_keys(file: Path) -> dict[str, Any]:
 
 
 def _read_mapping(file: Path) -> dict[str, Any]:
-    """What one file says.  Errors name the file, the line and what would be right."""
+    """Read the mapping in one file. Errors name the file, the line and a correction."""
     if not file.is_file():
         raise UndersongError(f"There is no study file {file}; give the path of a YAML file.")
     try:
@@ -113,7 +113,7 @@ def _read_mapping(file: Path) -> dict[str, Any]:
 
 
 def yaml_problem(error: Exception) -> str:
-    """What is wrong with a text that is not YAML, in one line."""
+    """Return one line that says why a text is not valid YAML."""
     return str(getattr(error, "problem", None) or error).splitlines()[0]
 
 
@@ -157,7 +157,7 @@ def _variants_of_key(key: str, values: Any, location: str) -> list[StudyVariant]
 
 
 def _name_of_value(value: Any) -> str:
-    """A name made of a value: that of a scalar, or of a list of them; empty where there is none."""
+    """Return a name made of a scalar or of a list of scalars; empty for any other value."""
     parts = value if isinstance(value, list) else [value]
     if any(isinstance(part, list | dict) for part in parts):
         return ""
@@ -165,7 +165,11 @@ def _name_of_value(value: Any) -> str:
 
 
 def parse_override(text: str) -> dict[Any, Any]:
-    """What one `--override KEY=VALUE` lays over a study; the value is YAML."""
+    """Parse one `--override KEY=VALUE` to the mapping that is merged into a study; the value is YAML.
+
+    Raises:
+        UndersongError: The value is missing or not YAML, the key is empty, or it is `base` or `matrix`.
+    """
     key, equals, value = text.partition("=")
     if not equals:
         raise UndersongError(

@@ -27,5 +27,5 @@ MAX_NEW_TOKENS = 256
 
 
 def default_max_new_tokens(model: str) -> int:
-    """Most new tokens of a model's replies where nothing else is set."""
+    """Return the default limit of new tokens in a model's reply."""
     return ORGANISM_MAX_NEW_TOKENS if model.startswith(ORGANISM_PREFIX) else MAX_NEW_TOKENS

@@ -14,7 +14,7 @@ TEXT_ENCODERS = ("text", "tfidf", "char-ngrams")
 
 
 class ComprehensionSettings(StrictModel):
-    """How to check that a non-refusal answers the request: a misheard request, or another topic, is no jailbreak.
+    """Check that a non-refusal answers the request: a reply to a misheard request or on another topic is no jailbreak.
 
     The model repeats spoken requests, which are compared with their transcripts. A text encoder compares each reply
     with all requests of its set.
@@ -79,7 +79,7 @@ class PromptSet(StrictModel):
 
 
 class EvaluationSettings(StrictModel):
-    """How models are prompted and judged, the same for every model and arm (`protocol: uniform`)."""
+    """Prompts and judges of an evaluation, the same for every model and arm (`protocol: uniform`)."""
 
     protocol: Literal["uniform", "published"] = Field(
         "uniform",

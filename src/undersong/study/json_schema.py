@@ -23,7 +23,7 @@ FILE_KEYS = {
 
 
 def study_json_schema() -> dict[str, Any]:
-    """JSON schema (draft 2020-12) of what a study file may say."""
+    """Return the JSON schema (draft 2020-12) of a study file."""
     schema = Study.model_json_schema()
     schema["properties"] = deepcopy(FILE_KEYS) | schema["properties"]  # they are loosened in place
     for part in (schema, *schema["$defs"].values()):
@@ -32,7 +32,7 @@ def study_json_schema() -> dict[str, Any]:
 
 
 def _loosen(schema: dict[str, Any]) -> None:
-    """Nothing needed, null anywhere, and no titles, which say what the keys say."""
+    """Make every key optional and nullable, and remove titles, which only repeat the keys."""
     schema.pop("required", None)
     schema.pop("title", None)
     for key in ("properties", "additionalProperties"):

@@ -17,7 +17,7 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 BUILT_IN_KINDS = ("exact", "keyword", "refusal")  # nothing to load, or what ships
 UTILITY_KINDS = ("choice", "bbh", "contains", "f1", "wer")  # of usefulness, on benign prompts
-# Judges that are local models, by what is loaded where the name does not say.
+# Judges that are local models, with the model that is loaded if the name has none.
 DEFAULT_WEIGHTS = {
     "harmbench": HARMBENCH_CLASSIFIER,
     "llama-guard": LLAMA_GUARD,
@@ -53,21 +53,21 @@ def split_judge(name: str) -> tuple[str, str]:
 
 
 def judge_weights(name: str) -> str:
-    """The local model that a judge is, by folder or id; empty: none."""
+    """Return the folder or id of the local model that a judge uses; empty if it uses none."""
     kind, ref = split_judge(name)
     return (ref or DEFAULT_WEIGHTS[kind]) if kind in DEFAULT_WEIGHTS else ""
 
 
 def judge_criterion(name: str) -> Criterion:
-    """What a judge can tell, by its name in verdicts.
+    """Return what a judge measures, by its name in verdicts.
 
-    `refusal`: every other reply counts as complying.  Judges that are not ours are taken to tell `harm`.
+    A judge of `refusal` counts every other reply as compliance. Custom judges are taken as judges of `harm`.
     """
     kind = name.partition(":")[0]
     return "refusal" if kind in REFUSAL_KINDS else "utility" if kind in (*UTILITY_KINDS, "python-utility") else "harm"
 
 
 def judge_code(name: str) -> str:
-    """The code of the user's own that a judge is; empty: it is none."""
+    """Return the reference of the user's code that a judge runs; empty if it runs none."""
     kind, ref = split_judge(name)
     return ref if kind in CUSTOM_KINDS else ""

@@ -26,7 +26,10 @@ from undersong.types import UndersongError
 
 @dataclass(frozen=True)
 class StudyFile:
-    """What a file holds: one study of its own name, or those of its matrix, each called after it."""
+    """Studies of a file: one under the file's own study name, or one per variant of its matrix.
+
+    The name of a variant is made from the study's name and that of the variant.
+    """
 
     name: str
     studies: tuple[Study, ...]
@@ -65,7 +68,7 @@ def load_studies(path: str | Path, overrides: Sequence[str] = (), only: str | No
 
 
 def load_study(path: str | Path) -> Study:
-    """The study in a YAML file that holds one."""
+    """Load the study from a YAML file that holds a single one."""
     studies = load_studies(path).studies
     if len(studies) > 1:
         raise UndersongError(
@@ -75,7 +78,7 @@ def load_study(path: str | Path) -> Study:
 
 
 def parse_study(data: dict[str, Any], name: str) -> Study:
-    """A study from keys and values; `name` stands in the errors."""
+    """Build a study from keys and values; `name` identifies it in error messages."""
     try:
         return Study.model_validate(data)
     except ValidationError as error:
@@ -83,7 +86,10 @@ def parse_study(data: dict[str, Any], name: str) -> Study:
 
 
 def _first_problem(error: ValidationError) -> str:
-    """The first problem as one sentence.  A key nobody knows comes first: a typo also leaves its right key missing."""
+    """Return the first problem as one sentence.
+
+    Unknown keys come first, because a misspelled key also leaves the right one missing.
+    """
     problems = error.errors()
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     key_path = ".".join(str(part) for part in problem["loc"])
@@ -102,7 +108,7 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    """Field names of the model that a location lies in."""
+    """Return the field names of the model at a location."""
     for part in path:
         field = model.model_fields.get(part)
         if field is None:  # a key inside a mapping (`sets.NAME`): the mapping's value type was already reached
@@ -118,7 +124,7 @@ def _type_arguments(annotation: Any) -> list[Any]:
 
 
 def packaged_study(name: str) -> Study:
-    """A study that ships with the package, so that it runs from anywhere."""
+    """Load a study that ships with the package, so that it runs from anywhere."""
     from importlib import resources
 
     file = Path(str(resources.files("undersong"))) / "data" / "studies" / f"{name}.yaml"
@@ -126,11 +132,11 @@ def packaged_study(name: str) -> Study:
 
 
 def with_seeds(study: Study, count: int) -> Study:
-    """The same study with training seeds and draws 0 .. count - 1."""
+    """Return the study with training seeds and draws 0 to count - 1."""
     tuning = study.tuning.model_copy(update={"seeds": tuple(range(count)), "draws": tuple(range(count))})
     return study.model_copy(update={"tuning": tuning})
 
 
 def with_models(study: Study, *models: str) -> Study:
-    """The same study of other models."""
+    """Return the study with other models."""
     return study.model_copy(update={"models": models})

@@ -39,7 +39,7 @@ Share = float
 
 
 class ProximitySettings(StrictModel):
-    """How the distance between a sample and a harm set is measured."""
+    """Measure of the distance between a sample and a harm set."""
 
     score: str = Field(
         "nearest",
@@ -51,7 +51,7 @@ class ProximitySettings(StrictModel):
 
 
 class SelectionRuleSettings(StrictModel):
-    """One selection rule, such as `closest:0.25+within(semantic:5)`; it makes an arm of its name."""
+    """One selection rule, such as `closest:0.25+within(semantic:5)`, which makes an arm under its name."""
 
     keep: str = Field(
         description="Samples to keep, such as closest:0.25+matched(speaker); the guide on screening lists the rules."
@@ -319,7 +319,7 @@ class Study(StrictModel):
             raise ValueError(f"{key_path}: only an adapter can be taken apart; leave it out")
 
     def system_text(self, name: str) -> str | None:
-        """Return the text of a system prompt: of the study, or of those that ship."""
+        """Return the text of a system prompt, either the study's own or a packaged one."""
         return (
             self.evaluation.system_prompts[name]
             if name in self.evaluation.system_prompts
@@ -333,7 +333,7 @@ class Study(StrictModel):
 
     @property
     def corpora(self) -> list[str]:
-        """Every corpus of the study, by reference."""
+        """References of all corpora of the study."""
         contrast = self.mechanism and (self.mechanism.contrast_harmful, self.mechanism.contrast_benign)
         set_corpora = [prompt_set.corpus for prompt_set in self.prompt_sets.values()]
         benign_corpora = [self.benign_reference] if self.benign_reference is not None else []

@@ -21,7 +21,17 @@ VERDICT_FILE = "verdicts.parquet"
 def verdicts_from_files(
     before: Path, after: Path, all_harmful: bool = False, harmful_sets: Sequence[str] = ()
 ) -> dict[str, VerdictPair]:
-    """AFTER's name -> both files' verdicts.  `all_harmful`, `harmful_sets`: of rows that do not say it themselves."""
+    """Read the verdicts of two models and return them as one pair, under the name of the second file.
+
+    Args:
+        before: Verdict file of the first model (.parquet or .jsonl).
+        after: Verdict file of the second model, on the same prompts.
+        all_harmful: True to treat prompts as harmful if their rows do not say whether they are.
+        harmful_sets: Prompt sets to treat as harmful if their rows do not say so. Excludes `all_harmful`.
+
+    Raises:
+        UndersongError: Both options are given, both paths are one file, or a prompt set occurs in neither file.
+    """
     if all_harmful and harmful_sets:
         raise UndersongError(
             "Either all prompts are harmful or those of some sets; give --assume-harmful or --harmful-prompt-set."
@@ -55,7 +65,7 @@ def _make_harmful_default(all_harmful: bool, harmful_sets: Sequence[str]) -> Har
 
 @dataclass(frozen=True)
 class RunVerdicts:
-    """One run at one step, under one system text; `condition`: the defense it is under, if any."""
+    """Verdicts of one run at one step, under one system prompt; `condition` names its defense, if any."""
 
     model: str
     arm: str
@@ -68,21 +78,21 @@ class RunVerdicts:
 
     @property
     def name(self) -> str:
-        """What --arm calls it."""
+        """Name of the run's arm for --arm: ARM, or ARM + DEFENSE for a defended arm."""
         return f"{self.arm} + {self.condition}" if self.condition else self.arm
 
     @property
     def title(self) -> str:
-        """Tells it from every other run of the study: a key of `study_sides`, and what errors say."""
+        """Title that distinguishes the run from all others of the study, used as key and in messages."""
         return f"{self.model} {self.name} seed {self.seed} draw {self.draw} step {self.step}"
 
 
 def verdicts_from_study(path: Path, arm: str | None = None) -> dict[str, VerdictPair]:
-    """Title -> verdicts of the base and of a run at its last step, by the study's own judge.
+    """Return the verdicts of the base and of each run at its last step, by title of the run and the study's own judge.
 
-    `path`: a results.json, which has no verdicts: they are read from `verdicts.parquet` beside it.  Without `arm` all
-    runs that are no defense, under the study's first system text; with it the runs that have this name, ARM or
-    ARM + DEFENSE, where a system text is a defense too.
+    `path` is a results.json; the verdicts are read from `verdicts.parquet` next to it. Without `arm` these are all
+    undefended runs, under the study's first system prompt. With it these are the runs named ARM or ARM + DEFENSE, where
+    a system prompt can be a defense too.
     """
     from undersong.integrations.gate.rates import read_results
 
@@ -146,7 +156,7 @@ def _run_of_row(row: EvaluationRow, system: str, undefended_system: str) -> RunV
 
 
 def _check_runs_complete(results: Results, runs: Sequence[RunVerdicts], path: Path, verdict_file: Path) -> None:
-    """Every run of the results must be there, or a gate would open on the arms that are left."""
+    """Check that every run of the results has verdicts; otherwise the gate would pass on the remaining arms."""
     run_keys = {
         (run_verdicts.model, run_verdicts.arm, run_verdicts.seed, run_verdicts.draw, run_verdicts.step)
         for run_verdicts in runs

@@ -28,7 +28,7 @@ GATE_SENTENCES = {
 
 
 def rise_finding(test: RiseTest) -> GateFinding:
-    """Of a rate that may have risen."""
+    """Return the gate finding of one test of whether a rate rose."""
     rates_text = (
         " → ".join("not asked" if rate is None else f"{rate:.1%}" for rate in test.rates) if test.n else "not measured"
     )
@@ -77,7 +77,7 @@ def _explain_outcome(test: RiseTest) -> str:
 
 
 def rate_findings(rate_check: RateCheck) -> list[GateFinding]:
-    """Of limits on rates, each broken or kept."""
+    """Return one gate finding, passed or failed, for each rate with a limit."""
     return [
         GateFinding(
             model=rate.run,
@@ -134,7 +134,10 @@ def gate_markdown(findings: Sequence[GateFinding]) -> str:
 
 
 def gate_junit_xml(findings: Sequence[GateFinding]) -> str:
-    """A test a case: broken is a failure; what cannot be told is an error, because a test that is skipped passes."""
+    """Return the findings as JUnit XML, one test case each.
+
+    A broken limit is a failure. An inconclusive test is an error, because a skipped test counts as passed.
+    """
     outcome_counts = {
         kind: str(sum(finding.outcome == code for finding in findings)) for kind, code in _JUNIT_OUTCOMES.items()
     }

@@ -30,13 +30,13 @@ class RateLimits:
     bound: str = "upper"
 
     def limit_for(self, harmful: bool) -> float | None:
-        """The limit on harmful prompts, or on benign ones; None: they are not looked at."""
+        """Return the limit on harmful or on benign prompts; None if these are not checked."""
         return self.max_jsr if harmful else self.max_over_refusal
 
 
 @dataclass(frozen=True)
 class CheckedRate:
-    """One rate beside its limit; `where` says in words which run and which prompts."""
+    """One rate and its limit, with a text that names the run and the prompts."""
 
     run: str
     name: str  # JSR | non-refusal rate | refusal rate
@@ -57,7 +57,7 @@ class CheckedRate:
 
 @dataclass(frozen=True)
 class RateCheck:
-    """Every rate that was looked at, and by which bound."""
+    """Rates that were checked, and the bound that their limits apply to."""
 
     rates: tuple[CheckedRate, ...]
     bound: str
@@ -69,10 +69,10 @@ class RateCheck:
 
 
 def check_rates(path: str | Path, limits: RateLimits, arm: str | None = None) -> RateCheck:
-    """Compare the rates in `path` with `limits`.
+    """Compare the rates in a results.json or a verdict table with limits.
 
-    `path`: a results.json, of which every run at every step is taken, or (`arm`) only that arm's runs at their last
-    step; or a verdict table of one model (.parquet, .jsonl).  Raises UndersongError where there is nothing to compare.
+    Of a results.json, every run at every step is checked, or with `arm` only that arm's runs at their last step. A
+    verdict table (.parquet or .jsonl) holds one model. Raises UndersongError if there is nothing to compare.
     """
     path = Path(path)
     if limits.bound not in BOUND_KINDS:
@@ -88,7 +88,7 @@ def check_rates(path: str | Path, limits: RateLimits, arm: str | None = None) ->
 
 
 def rate_check_sentence(checked: RateCheck) -> str:
-    """What the gate says in one line."""
+    """Return the outcome of the gate on rates in one sentence."""
     bound = "upper ends of the 95 % intervals" if checked.bound == "upper" else "rates as found"
     violation_count = len(checked.violations)
     if violation_count:
@@ -101,7 +101,7 @@ def rate_check_sentence(checked: RateCheck) -> str:
 
 
 def _measured_rates(path: Path, arm: str | None) -> Iterator[tuple[RunResult | None, VerdictRate]]:
-    """(run, rate) of all that is to be checked; a verdict table has no runs."""
+    """Return (run, rate) for each rate to check; a verdict table has no runs."""
     if path.suffix != ".json":
         if arm is not None:
             raise UndersongError(
@@ -188,7 +188,7 @@ def _checked_value(rate: VerdictRate, bound: str, path: Path) -> float:
 
 
 def _check_rates_present(path: Path, limits: RateLimits, rates: Sequence[CheckedRate]) -> None:
-    """A gate that looked at nothing must not open."""
+    """Check that there is a rate for each limit; a gate that checked nothing must not pass."""
     if limits.max_jsr is not None and all(rate.name == "refusal rate" for rate in rates):
         raise UndersongError(
             f"{path} holds no rate on harmful prompts, so there is no JSR to check; measure one first."

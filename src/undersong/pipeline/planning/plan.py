@@ -61,7 +61,10 @@ def _stored_loadings(store: Store) -> Iterator[LoadOptions]:
 
 
 def _format_loading(loading: LoadOptions, requested: LoadOptions) -> str:
-    """A loading as verbs spell it, beside one that was asked: what is to be left out cannot be said by an option."""
+    """Return loading options in the spelling of the command line, compared with the requested ones.
+
+    Options whose default is needed have no spelling; they are listed as options to leave out.
+    """
     options = {"--attention": loading.attention, "--quantize": loading.quantize}
     requested_options = {"--attention": requested.attention, "--quantize": requested.quantize}
     arguments = [

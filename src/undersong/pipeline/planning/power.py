@@ -56,7 +56,7 @@ def independent_units(study: Study) -> tuple[str, int]:
 
 
 def count_recipe_contrasts(study: Study) -> int:
-    """How many recipe comparisons the results will hold: the family that Holm's correction is over."""
+    """Return the number of recipe comparisons in the results, which Holm's correction treats as one family."""
     arms = [
         RunResult(
             arm=f"{rule.label}/{modality}",

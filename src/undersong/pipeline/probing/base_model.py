@@ -35,7 +35,10 @@ SIGNIFICANCE_LEVEL = 0.05
 
 @dataclass
 class BaseMeasurements:
-    """Measurements that the tuned model is compared with.  `layer`: of the direction that is the cause, if any is."""
+    """Measurements of the base model, with which the tuned model is compared.
+
+    `layer` is the layer of the refusal direction; None if the direction was not shown to cause refusals.
+    """
 
     mechanism: MechanismMeasurement
     replies: JudgedReplies  # to the held-out prompts, harmful first
@@ -51,7 +54,14 @@ class BaseMeasurements:
 def measure_base_model(
     model: AudioModel, splits: dict[str, ContrastSets], evaluator: ReplyEvaluator, options: ProbeOptions
 ) -> BaseMeasurements:
-    """Directions on `fit`, the layer on `choose`, everything told on `test`."""
+    """Measure the refusal direction of the base model, its replies, and whether the direction causes refusals.
+
+    Args:
+        model: The base model.
+        splits: Contrast sets by name: `fit` for directions, `choose` for the layer, `test` for the reported numbers.
+        evaluator: Generates replies and judges them.
+        options: Options of the probe.
+    """
     fit, test = splits["fit"], splits["test"]
     mechanism = measure_mechanism(model, fit, test)
     harmful, benign = (mechanism.direction.project(states) for states in mechanism.held_out_states)
@@ -143,9 +153,15 @@ def benign_reply_losses(
     test_prompts: ContrastSets,
     intervention: Callable[[], AbstractContextManager[None]],
 ) -> dict[str, float]:
-    """Mean cost of a token of the base's own replies to harmless prompts, without `hands` on the decoder and with.
+    """Return the mean loss per token of the base's replies to benign prompts, before and after an intervention.
 
-    Its exponential is the perplexity.
+    The exponential of a loss is the perplexity. Empty replies are left out.
+
+    Args:
+        model: Model that computes the losses.
+        base: Measurements with the base's replies to the held-out prompts, harmful prompts first.
+        test_prompts: Held-out contrast sets, in the order of these replies.
+        intervention: Factory of a context manager that changes the decoder for the second loss.
     """
     from undersong.tuning.validation import mean_loss
 
@@ -161,7 +177,7 @@ RATE_FIELDS_LEFT_OUT = {"by_voice", "system", "judge_criterion"}  # the same for
 
 
 def rates_by_kind(replies: JudgedReplies, harmful_count: int) -> dict[str, Any]:
-    """Of either side; the first `harmful` replies are to harmful prompts."""
+    """Return the rates on harmful and on benign prompts; the first `harmful_count` replies are to harmful prompts."""
     by_kind = [
         JudgedReplies(replies.replies[rows], replies.verdicts[rows])
         for rows in (slice(None, harmful_count), slice(harmful_count, None))

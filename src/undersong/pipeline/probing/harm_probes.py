@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def finite_or_none(value: float) -> float | None:
-    """As JSON has it."""
+    """Return the value as a float, or None if it is not finite, because JSON has no NaN or infinity."""
     return float(value) if np.isfinite(value) else None
 
 
@@ -38,8 +38,11 @@ def rows_by_layer(**columns: np.ndarray) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class HarmProbes:
-    """Of probes of one model's own states: `decisions` (layers + 1, held-out prompts), and `nested`, their scores in
-    the contrast sets themselves, where that was asked for."""
+    """Results of the harmfulness probes on one model's hidden states.
+
+    `decisions` has shape (layers + 1, held-out prompts). `nested` holds the scores from nested cross-validation on the
+    contrast sets, or None if it was not requested.
+    """
 
     decisions: np.ndarray
     nested: ProbeScores | None
@@ -48,13 +51,15 @@ class HarmProbes:
 def fit_harm_probes(
     model: AudioModel, splits: dict[str, ContrastSets], measured: MechanismMeasurement, permutations: int
 ) -> HarmProbes | None:
-    """Nothing is chosen by hand, so probes may learn from the choosing split too; None with too few behaviors.
+    """Fit harm probes on the fit and choose splits; None if there are too few behaviors.
+
+    Nothing about the probes is chosen by hand, so they may learn from the choose split too.
 
     Args:
         model: The model that was measured.
-        splits: `fit`, `choose` and `test`.
-        measured: Its states of `fit` and `test`.
-        permutations: Permutations of labels through the whole nested cross-validation; 0: that is left out.
+        splits: Contrast sets `fit`, `choose` and `test`.
+        measured: The model's states on `fit` and `test`.
+        permutations: Label permutations of the whole nested cross-validation; 0 to skip it.
     """
     contrast, choose_states = _contrast_prompts(splits).samples, contrast_states(model, splits["choose"])
     harmful, benign = (np.concatenate(pair, axis=1) for pair in zip(measured.fit_states, choose_states))
@@ -77,7 +82,15 @@ def recognition_results(
     splits: dict[str, ContrastSets],
     margin: float,
 ) -> dict[str, Any]:
-    """Late balanced accuracy before and after, by place too, and what may be said of it beside the refusals."""
+    """Compare the harm probes before and after tuning, together with the change of the refusal rate.
+
+    Args:
+        before: Probes of the base model.
+        after: Probes of the tuned model.
+        replies: Judged replies of the base and of the tuned model to the held-out prompts.
+        splits: Contrast sets by name; scores are on `test`.
+        margin: Largest loss of balanced accuracy, as a share, that still counts as equivalent.
+    """
     test = splits["test"]
     scores = [
         harm_probe_scores(harm_probes.decisions, _contrast_prompts(splits).samples, test.samples)

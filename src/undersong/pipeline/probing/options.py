@@ -91,9 +91,9 @@ class ProbeOptions:
 
 
 def load_contrast_splits(options: ProbeOptions) -> dict[str, ContrastSets]:
-    """`fit`, `choose` and `test`.
+    """Load the contrast sets `fit`, `choose` and `test`.
 
-    Raises UndersongError where contrast and held-out sets share items or behaviors, or a set has too few behaviors.
+    Raises UndersongError if contrast and held-out sets share items or behaviors, or if a set has too few behaviors.
     """
     from undersong.corpora import HELD_OUT, check_disjoint_items
     from undersong.mechanism.contrast_sets import ContrastSets, choosing_behaviors

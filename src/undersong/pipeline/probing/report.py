@@ -14,7 +14,7 @@ MIN_RECOVERY = 0.5  # share of what was lost that a place or part must give back
 
 
 def probe_findings(results: dict[str, Any]) -> list[str]:
-    """What a probing found, a sentence each, from its results.json."""
+    """Return the findings of a probe from its results, one sentence each."""
     base, tuned = results["base"], results["tuned"]
     sentences = [_rates_sentence(base, tuned)]
     encoder_difference, input_difference = tuned["encoder_difference"], tuned["input_difference"]
@@ -121,7 +121,7 @@ def _recovery_sentences(tuned: dict[str, Any]) -> list[str]:
     return sentences
 
 
-# Title, where it stands in the tuned model's results, and key -> column of each table.
+# Title, location in the tuned model's results, and key -> column of each table.
 GAP_COLUMNS = {
     "place": "layer", "gap_before": "before", "gap_after": "after", "low_after": "low", "high_after": "high",
     "harmful_before": "harmful before", "harmful_after": "after", "harmless_before": "harmless before",

@@ -19,10 +19,10 @@ CORPUS_OPTIONS = ("contrast_harmful", "contrast_benign", "held_out_harmful", "he
 
 
 def run_probe(options: ProbeOptions, out: str | Path, loading: LoadOptions = DEFAULT_LOAD_OPTIONS) -> dict[str, Any]:
-    """Everything the mechanism room can tell of one tuned model; written to `out`, which appears whole or not at all.
+    """Measure where a tuned model lost its refusal, and write the results to `out`, completely or not at all.
 
-    Errors, before a model is loaded: contrast and held-out sets that share items or have too few behaviors, an adapter
-    folder that is none, a model that only answers.
+    Raises UndersongError before a model is loaded: if contrast and held-out sets share items or have too few behaviors,
+    if the adapter folder holds no adapter, or if the model is a black box.
     """
     from undersong.corpora import corpus_hash
     from undersong.evaluation.judges.registry import judge_hash, make_judge

@@ -38,7 +38,15 @@ def measure_tuned_model(
     evaluator: ReplyEvaluator,
     options: ProbeOptions,
 ) -> dict[str, Any]:
-    """The same held-out prompts as of the base, and all that is read off them."""
+    """Measure the tuned model on the held-out prompts of the base, and return its part of the results.
+
+    Args:
+        model: The tuned model.
+        base: Measurements of the base model.
+        splits: Contrast sets by name: `fit`, `choose` and `test`.
+        evaluator: Generates replies and judges them.
+        options: Options of the probe.
+    """
     test = splits["test"]
     mechanism = measure_mechanism(model, splits["fit"], test)
     replies = evaluator.evaluate(model, test.all_prompts)
@@ -140,7 +148,10 @@ def _steering_results(
     evaluator: ReplyEvaluator,
     options: ProbeOptions,
 ) -> dict[str, Any]:
-    """The base's direction put back: the strength chosen on `choose`, told on `test`, beside directions of chance."""
+    """Steer the tuned model along the base's direction; the strength is chosen on `choose` and reported on `test`.
+
+    Random directions serve as a control.
+    """
     assert base.layer is not None
     assert base.refusal_tokens is not None
     choose, test, layer, tokens = splits["choose"], splits["test"], base.layer, base.refusal_tokens

@@ -205,7 +205,7 @@ def harm_sets_by_name(harm: str | Path | Mapping[str, str | Path]) -> dict[str, 
 
 
 def match_selection_ids(options: ScreeningOptions) -> tuple[str, ...]:
-    """The ids of the selection that `match_selection` names; none where it names none."""
+    """Return the ids of the selection that `match_selection` names; none if it is not set."""
     from undersong.proximity import selection_from_json
 
     if options.match_selection is None:

@@ -51,11 +51,21 @@ def evaluate_manifest(
     options: EvaluationOptions = DEFAULT_EVALUATION,
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
 ) -> ModelEvaluation:
-    """Ask a model, under an adapter or not, every item of a manifest.
+    """Generate replies of a model, with or without an adapter, to every item of a manifest, and judge them.
 
-    Writes `replies.parquet` (readable by its owner only), `verdicts.parquet` and `provenance.json` to `out`; of
-    comprehension also `repetitions.parquet` (as replies) and `comprehension.parquet`.  Errors, before a model is
-    loaded: an item that cannot be asked (a rate is over all prompts) or not be judged.
+    Writes `replies.parquet` (readable by its owner only), `verdicts.parquet` and `provenance.json`. The comprehension
+    check adds `repetitions.parquet` and `comprehension.parquet`.
+
+    Args:
+        manifest: Reference or path of the prompts.
+        model: Reference of the model; a served or recorded model takes no adapter.
+        out: Output folder; it is written completely or not at all.
+        adapter: PEFT folder, or a decoder that `tune --method full` wrote.
+        options: Prompt, judge and comprehension settings.
+        loading: Device, number format and quantization of the model.
+
+    Raises:
+        UndersongError: A black-box model is given an adapter, or an item cannot be prompted or judged.
     """
     from undersong.corpora import corpus_hash
     from undersong.evaluation.judges.registry import judge_hash, make_judge
@@ -131,7 +141,7 @@ def evaluation_key_values(options: EvaluationOptions, model: str) -> dict[str, A
 def _reply_generator(
     ref: str, loading: LoadOptions, samples: Sequence[Sample], adapter_path: Path | None
 ) -> Iterator[tuple[BlackBoxModel, dict[str, Any]]]:
-    """Who answers, and its facts: a model here that has heard the samples, or one that only answers."""
+    """Yield the generator of replies and facts about it: a loaded model with encoded audio, or a black-box model."""
     if is_black_box(ref):
         yield load_black_box_model(ref), {}
         return
@@ -139,7 +149,7 @@ def _reply_generator(
     from undersong.models.lora import modules_changed_outside_decoder, use_adapter
 
     with use_adapter(load_model(ref, loading), adapter_path, allow_outside_decoder=True) as audio_lm:
-        cache_all_audio(audio_lm, samples)  # under the adapter, which may change what is heard
+        cache_all_audio(audio_lm, samples)  # with the adapter on, because it may change the encoder
         yield audio_lm, audio_lm.facts | {"adapted_outside": modules_changed_outside_decoder(audio_lm)}
 
 
@@ -166,7 +176,11 @@ def _check_answers_present(judge: Judge, prompts: Sequence[Prompt]) -> None:
 
 
 def comprehension_prompts(options: EvaluationOptions, prompts: Sequence[Prompt], model: str) -> list[Prompt]:
-    """What is to be repeated.  Raises UndersongError where comprehension cannot be told, before a model is loaded."""
+    """Return the prompts that ask the model to repeat a request; empty if comprehension is not checked.
+
+    Raises:
+        UndersongError: Comprehension cannot be measured on these prompts or with this model.
+    """
     from undersong.evaluation.comprehension import check_comprehension, make_repetition_prompts
 
     comprehension = options.comprehension
@@ -183,7 +197,7 @@ def comprehension_prompts(options: EvaluationOptions, prompts: Sequence[Prompt],
 
 
 def comprehension_encoder_hash(comprehension: ComprehensionSettings | None) -> str:
-    """What its encoder's vectors depend on beside the prompts; empty: nothing."""
+    """Return the hash of the comprehension encoder's weights; empty if there is no encoder or it has no weights."""
     from undersong.encoders.registry import encoder_weights_hash
     from undersong.encoders.spec import parse_encoder
 
@@ -198,7 +212,16 @@ def measure_comprehension(
     repetitions: Sequence[tuple[Prompt, Reply]],
     device: str,
 ) -> list[PromptComprehension]:
-    """One a prompt; none where nobody asked."""
+    """Measure comprehension of each prompt; empty if comprehension is not checked.
+
+    Args:
+        comprehension: Settings of the check; None to skip it.
+        prompts: Prompts of the evaluation.
+        replies: Replies, one per prompt.
+        verdicts: Verdicts, one per reply.
+        repetitions: Prompts that ask to repeat a request, each with its reply.
+        device: Torch device of the encoder.
+    """
     if comprehension is None:
         return []
     from undersong.encoders import make_encoder
@@ -213,7 +236,7 @@ def measure_comprehension(
 
 
 def write_comprehension_files(folder: Path, rows: Sequence[PromptComprehension], repetitions: Sequence[Reply]) -> None:
-    """`comprehension.parquet`, and `repetitions.parquet`, which its owner alone reads; nothing where nobody asked."""
+    """Write `comprehension.parquet` and `repetitions.parquet` (readable by its owner only), if there are rows."""
     from undersong.evaluation.comprehension import write_comprehension
     from undersong.evaluation.replies import write_replies
 
@@ -224,14 +247,14 @@ def write_comprehension_files(folder: Path, rows: Sequence[PromptComprehension],
 
 
 def judge_file(file: str | Path, out: str | Path, options: JudgeOptions) -> list[VerdictRate]:
-    """Judge the replies of a file, whoever collected them.
+    """Judge the replies of a file that any program may have collected.
 
     Writes `verdicts.parquet` and `provenance.json`.
 
     Args:
         file: Replies, as `evaluation.replies.read_reply_table` reads them.
-        out: Folder to write.
-        options: Judge, and what holds for rows that do not say it.
+        out: Output folder.
+        options: Judge, and defaults for what the rows do not say.
 
     Returns:
         One rate for each prompt set, modality and system prompt.

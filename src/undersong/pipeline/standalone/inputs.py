@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def examine_samples(samples: Sequence[Sample], modality: str) -> tuple[Sequence[Sample], Sequence[Any]]:
-    """Decode what will be heard; what is only read needs no audio."""
+    """Decode the audio of samples that are used as audio; for text prompts nothing is decoded."""
     from undersong.corpora import examine
 
     if modality not in MODALITIES:
@@ -27,7 +27,7 @@ def examine_samples(samples: Sequence[Sample], modality: str) -> tuple[Sequence[
 
 
 def usable_samples(ref: str, modality: str) -> Sequence[Sample]:
-    """Every item of a corpus, all of them usable."""
+    """Return all samples of a corpus; an unusable one is an error."""
     from undersong.corpora import open_corpus
 
     manifest = open_corpus(ref)
@@ -42,7 +42,7 @@ def usable_samples(ref: str, modality: str) -> Sequence[Sample]:
 
 
 def load_model_with_audio(ref: str, loading: LoadOptions, samples: Sequence[Sample]) -> AudioModel:
-    """The loaded model, having heard the samples."""
+    """Load a model and encode the audio of the samples."""
     from undersong.models.load import load_model
 
     model = load_model(ref, loading)
@@ -51,7 +51,7 @@ def load_model_with_audio(ref: str, loading: LoadOptions, samples: Sequence[Samp
 
 
 def cache_all_audio(model: AudioModel, samples: Sequence[Sample]) -> None:
-    """Errors: a clip that the model cannot hear whole."""
+    """Encode the audio of all samples; raises UndersongError for a clip that the model cannot encode completely."""
     from undersong.models.feature_cache import cache_audio_features
 
     _, failed, _ = cache_audio_features(model, samples)
@@ -63,7 +63,13 @@ def cache_all_audio(model: AudioModel, samples: Sequence[Sample]) -> None:
 
 
 def refusal_texts(judge: str, refusals: Sequence[str], model: str) -> Sequence[str]:
-    """What the exact judge knows as a refusal; an organism's is known, another model's must be said."""
+    """Return the texts that the exact judge counts as refusals.
+
+    The texts of a packaged organism are known; those of any other model must be given.
+
+    Raises:
+        UndersongError: The judge is `exact`, no text is given, and the model is not an organism.
+    """
     if refusals or judge != "exact":
         return refusals
     if model.startswith(ORGANISM_PREFIX):
@@ -75,7 +81,11 @@ def refusal_texts(judge: str, refusals: Sequence[str], model: str) -> Sequence[s
 
 
 def check_adapter_folder(folder: Path) -> Path:
-    """The folder, where it holds an adapter of PEFT or a decoder tuned whole; UndersongError where neither."""
+    """Return the folder if it holds a PEFT adapter or a fully tuned decoder.
+
+    Raises:
+        UndersongError: The folder holds neither.
+    """
     from undersong.models.decoder_weights import is_decoder_folder
 
     if is_decoder_folder(folder):

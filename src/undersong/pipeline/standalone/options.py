@@ -51,7 +51,7 @@ MaxNewTokens = Annotated[
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How a model is prompted on a manifest, and who judges its replies."""
+    """Options of an evaluation on a manifest: prompts, judge, and comprehension check."""
 
     RESULT_NEUTRAL: ClassVar[tuple[str, ...]] = ()  # every field can change a result
     COMPREHENSION: ClassVar[tuple[str, ...]] = (  # in the provenance as the settings they resolve to
@@ -102,7 +102,7 @@ class EvaluationOptions:
         if self.protocol == "published" and (self.instruction is not None or self.max_new_tokens is not None):
             raise UndersongError("The published protocol has its own instruction and limit; leave yours out.")
         if self.comprehension_encoder is not None or self._comprehension_values:
-            _ = self.comprehension  # raises where it is out of range
+            _ = self.comprehension  # raises if a value is out of range
 
     @property
     def set_name(self) -> str:
@@ -116,7 +116,7 @@ class EvaluationOptions:
 
     @property
     def comprehension(self) -> ComprehensionSettings | None:
-        """Settings of the comprehension check, or None where it is off."""
+        """Settings of the comprehension check, or None if it is off."""
         return comprehension_settings(self.comprehension_encoder, self._comprehension_values)
 
     @property
@@ -126,7 +126,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeOptions:
-    """Judge of recorded replies, and what the file does not say about their prompts."""
+    """Judge of recorded replies, and defaults for what the file does not say about their prompts."""
 
     RESULT_NEUTRAL: ClassVar[tuple[str, ...]] = ()
     HASHED_INPUTS: ClassVar[tuple[str, ...]] = ("manifest",)  # in the provenance as the hash of its content
@@ -221,12 +221,12 @@ class TuneOptions:
 
 
 def default_set_name(harmful: bool) -> str:
-    """Name of a prompt set that was given none."""
+    """Return the name of a prompt set without a given name."""
     return "harm" if harmful else "benign"
 
 
 def apply_protocol(options: EvaluationOptions, model: str) -> EvaluationOptions:
-    """Resolve `protocol`: the published one brings the instruction and the limit of the model's family."""
+    """Resolve `protocol`: the published one sets the instruction and token limit of the model's family."""
     from undersong.models.refs import family_of_ref
     from undersong.study.presets import published_prompt_settings
 

@@ -123,7 +123,7 @@ def tuning_settings(options: TuneOptions) -> TuningSettings:
 
 
 def _training_samples(manifest: str, selection: str | Path | None, modality: str) -> list[Sample]:
-    """The selected samples by id, all of them usable; an id that is quarantined or gone is an error (DESIGN rule 2)."""
+    """Return the selected samples by id; an id that is missing or quarantined is an error."""
     from undersong.corpora import open_corpus
     from undersong.proximity import selection_from_json
 

@@ -16,7 +16,7 @@ MIN_RUNS = 5  # runs an arm, below which a contrast is not called shown
 
 @dataclass(frozen=True, slots=True)
 class AdviceItem:
-    """What to do, why, and the section of the page that shows it, or empty."""
+    """Recommended action, its reason, and the section of the page that shows it (empty for none)."""
 
     what: str
     why: str
@@ -24,7 +24,7 @@ class AdviceItem:
 
 
 def build_advice(results: Results) -> tuple[AdviceItem, ...]:
-    """In the order in which it matters; empty where no harmful prompt was asked."""
+    """Return the recommended actions, most important first; empty if no harmful prompt was evaluated."""
     headline = headline_data(results)
     if headline is None:
         return ()
@@ -57,7 +57,7 @@ def _advice_items(results: Results, headline: HeadlineData, worst: ArmMeasuremen
 def _unsafe_advice(
     headline: HeadlineData, worst: ArmMeasurement, arms_above_base: Sequence[ArmMeasurement]
 ) -> AdviceItem:
-    """Of the arms above the base; the one with the highest mean may be too uncertain to be among them."""
+    """Advise on the arms above the base; the arm with the highest mean may be too uncertain to be one of them."""
     highest = max(arms_above_base, key=lambda item: item.estimate.mean)
     arm_phrase = "the worst arm" if highest is worst else "an arm that is above the base"
     base_text = f"; the base’s is {_estimate_text(headline.base)}" if headline.base is not None else ""
@@ -95,7 +95,7 @@ def _no_harm_advice(headline: HeadlineData, worst: ArmMeasurement) -> AdviceItem
 
 
 def _recommendation_advice(results: Results) -> Iterator[AdviceItem]:
-    """What the study's own rule recommends, by its reasons; arms with the same answer are told of once."""
+    """Return the recommendations by the study's own rule; arms with the same recommendation are combined."""
     arms: dict[tuple[str, str], list[str]] = {}
     for recommendation in results.recommendations:
         arms.setdefault((recommendation.defense or "", recommendation.reason), []).append(
@@ -107,7 +107,7 @@ def _recommendation_advice(results: Results) -> Iterator[AdviceItem]:
 
 
 def _tried_defense_advice(headline: HeadlineData, worst: ArmMeasurement) -> Iterator[AdviceItem]:
-    """What was tried beside the worst arm and is lower."""
+    """Advise on defenses of the worst arm that have a lower rate."""
     tried = False
     for item in headline.counterparts:
         if item.arm.kind == "distant":

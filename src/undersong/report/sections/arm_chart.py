@@ -20,7 +20,7 @@ RELATION_TO_BASE = {"higher": ", above the base", "lower": ", below the base", "
 
 
 def build_arm_table(results: Results) -> Table | None:
-    """A row an arm, a column a modality of the prompts; None where no harmful prompt was asked."""
+    """Build the table with a row per arm and a column per prompt modality; None without harmful prompts."""
     headlines = sorted(headline_data_by_modality(results), key=lambda headline: headline.modality)
     estimates_by_arm: dict[
         str, dict[str, tuple[Estimate, str]]
@@ -102,7 +102,7 @@ class ArmRow:
     hollow: bool
     estimate: Estimate
     flag: str = ""  # that it is the worst
-    against: str = ""  # how it stands to the base
+    against: str = ""  # comparison with the base
 
 
 DrawnRows = tuple[tuple[ArmRow, Markup], ...]
@@ -110,7 +110,7 @@ DrawnRows = tuple[tuple[ArmRow, Markup], ...]
 
 @dataclass(frozen=True, slots=True)
 class ArmChart:
-    """`further`: arms that are folded away, for there are many; `axis`: (percent of the width, label)."""
+    """Chart of the arms. `folded_rows` are arms that are folded away; `axis` holds (percent of the width, label)."""
 
     rows: DrawnRows
     folded_rows: DrawnRows

@@ -27,7 +27,7 @@ from undersong.study.judge_names import RATE_LABELS
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One comparison as text: rates in per cent (means over its pairs of runs), difference and interval in points."""
+    """One comparison as text: rates in percent (means over its pairs of runs), difference and interval in points."""
 
     question: str
     scope: str
@@ -49,7 +49,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonTable:
-    """All comparisons, in the order of the results; `tested`: those with a corrected p."""
+    """All comparisons in the order of the results. `tested` counts those with a corrected p value."""
 
     lines: tuple[ComparisonRow, ...]
     reach: str  # how far the pictures' axis goes to both sides, in points
@@ -58,7 +58,7 @@ class ComparisonTable:
 
 
 def build_comparison_table(results: Results) -> ComparisonTable | None:
-    """None where nothing was compared."""
+    """Build the table of arm comparisons; None if there are no comparisons."""
     if not results.comparisons:
         return None
     limit = symmetric_limit(
@@ -126,7 +126,7 @@ RUN_NOISE_HEADINGS = (
 
 
 def build_run_noise_table(results: Results) -> Table | None:
-    """None where the results say nothing of it."""
+    """Build the table of noise between training seeds; None if the results contain none."""
     if not results.run_noise:
         return None
     rows = tuple(_run_noise_row(run_noise) for run_noise in results.run_noise)
@@ -164,7 +164,7 @@ VARIANCE_CAVEAT = (
 
 
 def build_variance_table(results: Results) -> Table | None:
-    """None where no source has a number, as in a study of one run an arm."""
+    """Build the table of variance components; None if no component has a value, as with one run per arm."""
     if not any(
         component.sd is not None for variance in results.variance_components for component in variance.components
     ):
@@ -178,7 +178,7 @@ def build_variance_table(results: Results) -> Table | None:
 
 
 def variance_notes(results: Results) -> list[str]:
-    """How the table is read, and what else was found."""
+    """Return notes on how to read the variance table and on further findings about variance."""
     sentences = [VARIANCE_CAVEAT]
     for variance in results.variance_components:
         if variance.seed_sd_from_prompts is not None:
@@ -221,7 +221,7 @@ AGREEMENT_HEADINGS = (
 
 
 def build_judge_agreement(results: Results) -> Table | None:
-    """None where one judge alone was asked."""
+    """Build the table of agreement between judges; None if there was only one judge."""
     rows = tuple(_judge_agreement_row(agreement) for agreement in results.judge_agreement)
     return Table("Agreement of judges on the same replies", AGREEMENT_HEADINGS, rows, 3) if rows else None
 
@@ -255,7 +255,7 @@ def _kappa(agreement: JudgeAgreement) -> str:
 
 
 def build_judge_disagreements(results: Results) -> Table | None:
-    """Replies that two judges count differently, as far as the results list them; None where there are none."""
+    """Return the listed replies that two judges count differently; None if there are none."""
     rows = tuple(
         (
             disagreement.prompt_id,
@@ -280,7 +280,7 @@ MeasuredComprehension = list[tuple[RunResult, PromptSetRate, ComprehensionRecord
 
 
 def build_comprehension_table(results: Results) -> Table | None:
-    """None where the study did not ask."""
+    """Build the table of comprehension by arm, base and prompt set; None if the study did not check comprehension."""
     verdict_filter, short_labels = (
         default_verdict_filter(results),
         {arm.name: arm.short_label for arm in arm_summaries(results)},

@@ -21,14 +21,14 @@ from undersong.study.judge_names import RATE_LABELS
 
 @dataclass(frozen=True, slots=True)
 class DefenseColumn:
-    """Where a column finds its number in a row: which rate, of which set, on prompts of which modality."""
+    """Column of the defense table: the group of its rate, the prompt set, and the modality of the prompts."""
 
     group: str  # jsr | jsr_by_prompt_set | after_retuning | retention | over_refusal | utility
     prompt_set: str  # "" of jsr, after_retuning and retention
     modality: str  # "" of retention
 
     def value(self, row: DefenseRecord) -> ValueWithInterval | None:
-        """The row's mean and interval here; None where that was not measured."""
+        """Return the row's mean and interval in this column; None if it was not measured."""
         if self.group == "retention":
             return row.retention
         if self.group in ("jsr", "after_retuning"):
@@ -38,7 +38,7 @@ class DefenseColumn:
 
 
 def defense_columns(rows: Sequence[DefenseRecord]) -> list[DefenseColumn]:
-    """Those with something measured: JSR, still learned, over-refusal, utility; audio before text."""
+    """Return the columns with a measured value: JSR, retention, over-refusal, utility; audio before text."""
     sets = list(dict.fromkeys(name for row in rows for name in (*row.over_refusal, *row.utility)))
     candidates = [DefenseColumn("jsr", "", modality) for modality in ("audio", "text")]
     harm_sets = list(dict.fromkeys(name for row in rows for name in row.jsr_by_prompt_set))
@@ -57,7 +57,7 @@ def defense_columns(rows: Sequence[DefenseRecord]) -> list[DefenseColumn]:
 
 
 def column_heading(group: str, prompt_set: str, rate: str) -> str:
-    """What stands over the columns of one group and set; `rate`: what the page calls what gets through."""
+    """Return the heading over the columns of one group and prompt set; `rate` is the page's name for the JSR."""
     return {
         "jsr": rate,
         "retention": "Still learned",
@@ -69,16 +69,22 @@ def column_heading(group: str, prompt_set: str, rate: str) -> str:
 
 
 def mean_or_none(interval: ValueWithInterval | None) -> float | None:
-    """Its mean, as a share; None where nothing was measured."""
+    """Return the mean, as a share; None if it was not measured."""
     return interval.value if interval is not None else None
 
 
 def defense_findings(
     title: str, rows: Sequence[DefenseRecord], columns: Sequence[DefenseColumn], rate: str
 ) -> list[str]:
-    """A sentence for each defense of one undefended arm, which `title` names; none where `rows` lack that arm's own.
+    """Return one sentence per defense of an undefended arm; empty if `rows` lack the undefended arm itself.
 
-    `rate`: what the page calls what gets through; it is told of the prompts on which it is highest without a defense.
+    The sentence uses the prompts on which the rate is highest without a defense.
+
+    Args:
+        title: Name of the undefended arm.
+        rows: Results of the arm without a defense and with each one.
+        columns: Columns of the defense table.
+        rate: The page's name for the JSR.
     """
     undefended = next((row for row in rows if row.defense == "none"), None)
     if undefended is None:
@@ -88,7 +94,7 @@ def defense_findings(
     ]
     worst_column = max(
         jsr_columns, key=lambda column: mean_or_none(column.value(undefended)) or 0.0, default=None
-    )  # where there is most to bring
+    )  # the column with the highest undefended rate
     defense_rows = [row for row in rows if row is not undefended]
     effects = [
         (
@@ -107,7 +113,7 @@ def defense_findings(
 
 
 def _jsr_effect(column: DefenseColumn, row: DefenseRecord, undefended: DefenseRecord, rate: str) -> str:
-    """'JSR on spoken prompts 80.9 % without, 3.1 % with it', and whether run noise alone may say so."""
+    """Describe the effect of a defense ('JSR on spoken prompts 80.9 % without, 3.1 % with it') and run noise."""
     defended_rate, baseline = column.value(row), column.value(undefended)
     if defended_rate is None or baseline is None or defended_rate.value is None or baseline.value is None:
         return ""
@@ -145,7 +151,7 @@ DEFENSE_ORDER = ("none", "distant data", "system prompt")
 
 @dataclass(frozen=True, slots=True)
 class DefenseCell:
-    """A number of the table and what stands under it: a share in per cent, drawn as a bar, or CPU seconds."""
+    """Number in the defense table and the text under it: a share in percent, drawn as a bar, or CPU seconds."""
 
     rate: str
     interval: str
@@ -179,15 +185,15 @@ class DefenseTable:
     blocks: tuple[DefenseBlock, ...]
     findings: tuple[str, ...]  # what each defense brought and cost, one sentence each
     recommended: tuple[str, ...]
-    groups: tuple[PanelGroup, ...]  # the same as a picture, where there are several
+    groups: tuple[PanelGroup, ...]  # the same as scatter plots, if there are several
     numbers: Table  # behind the pictures
     seconds: bool  # whether it is known what each took to make
     limited: bool  # whether anything says what is safe
-    rate: str  # JSR, or non-refusal rate where the judge sees refusal only
+    rate: str  # JSR, or non-refusal rate if the judge sees refusals only
 
 
 def build_defense_table(results: Results) -> DefenseTable | None:
-    """None where no defense was measured."""
+    """Build the defense section; None if no defense was measured."""
     columns = defense_columns(results.defense_tradeoffs)
     if not results.defense_tradeoffs or not columns:
         return None
@@ -252,7 +258,7 @@ def _arm_title(record: DefenseRecord | DefenseRecommendation, show_design: bool)
 
 
 def _rows_by_arm(defenses: Sequence[DefenseRecord]) -> list[tuple[str, list[DefenseRecord]]]:
-    """What may be compared: the rows of one undefended arm."""
+    """Group the rows by undefended arm, because only these can be compared."""
     groups: dict[tuple[object, ...], list[DefenseRecord]] = {}
     for row in defenses:
         groups.setdefault((row.family, row.axis, row.fraction, row.train_modality), []).append(row)

@@ -30,7 +30,7 @@ StyledText = tuple[tuple[str, str], ...]  # (text, style class or ""), one after
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The first screen: a verdict, the arms beside the base as a picture, and what was found in sentences."""
+    """First screen of the report: the verdict, a chart of the arms and the base, and the findings in sentences."""
 
     title: StyledText
     rate: str
@@ -43,7 +43,7 @@ class Headline:
 
 
 def build_headline(results: Results) -> Headline:
-    """Of a study that asked no harmful prompt a title that says so, and nothing else."""
+    """Build the verdict section; if no harmful prompt was evaluated, only a title that says so."""
     headlines = headline_data_by_modality(results)
     if not headlines:
         return Headline(
@@ -114,19 +114,19 @@ def _verdict_title(headline: HeadlineData) -> StyledText:
 
 
 def _styled_rate(estimate: Estimate, kind: str) -> StyledText:
-    """A rate with its interval; where replies failed or could not be judged, all that it may be."""
+    """Return a rate with its interval; if replies were lost, with the range that it may lie in."""
     interval = formatting.bracket(estimate.low, estimate.high)
     return (_rate_text(estimate), kind_class(kind)), *(((f" {interval}", "interval"),) if interval else ())
 
 
 def _rate_text(estimate: Estimate) -> str:
-    """A rate; where replies failed or could not be judged, all that it may be."""
+    """Return a rate as text; if replies were lost, with the range that it may lie in."""
     mean = formatting.percent(estimate.mean)
     return f"between {mean} and {formatting.percent(estimate.most)}" if estimate.lost else mean
 
 
 def _failure_finding(headlines: Sequence[HeadlineData]) -> list[tuple[str, str]]:
-    """What every number that the page speaks of may be where replies have no verdict."""
+    """Describe the range of every number on the page if replies have no verdict."""
     sentences = [
         f"{name}, {formatting.modality_label(headline.modality)} prompts: the {headline.verdict_filter.rate_label} is "
         f"{bounds_sentence(formatting.percent(estimate.mean), formatting.percent(estimate.most), estimate.lost)}."
@@ -205,7 +205,7 @@ def _other_modality_finding(headline: HeadlineData) -> tuple[str, str]:
 
 
 def _worst_above_base(headline: HeadlineData) -> bool:
-    """Whether the worst arm stands above the base."""
+    """Return True if the worst arm is above the base."""
     worst, base = headline.worst, headline.base
     return (
         worst is not None

@@ -39,17 +39,17 @@ from undersong.results.schema_outcomes import ProximityVsJsrRecord
 from undersong.results.schema_screening import AxisScreening
 
 HEIGHT = 232
-MAX_NAMED_ARMS = 4  # arms that are named where they stand; of more, names would lie on each other
+MAX_NAMED_ARMS = 4  # largest number of arms with a name in the plot; more names would overlap
 
 
 @dataclass(frozen=True, slots=True)
 class JsrByDistance:
-    """A panel a facet and training modality; `asked`: spoken | typed, spoken where it was asked."""
+    """Section with a panel per facet and training modality, on spoken prompts if they were measured."""
 
     rate: str
     asked: str
     groups: tuple[PanelGroup, ...]
-    by_distance: bool  # False: some distances are not known, and their panels stand by kind
+    by_distance: bool  # False if some distances are unknown and panels are by kind
     exact: bool  # False: distances are read from a histogram
     numbers: Table
 
@@ -60,9 +60,10 @@ def run_mean_distance(run: RunResult, arm: ArmSummary, screen: AxisScreening | N
 
 
 def histogram_mean_distance(arm: ArmSummary, screen: AxisScreening | None) -> float | None:
-    """The mean distance of the arm's samples, from the screen's histogram (exact to the width of its bins).
+    """Return the mean distance of the arm's samples from the histogram of the axis, exact to the bin width.
 
-    closest: the k lowest of the pool; distant: the k highest; random: the pool.  None without a histogram of the axis.
+    Closest selections are the k lowest distances of the pool, distant ones the k highest; random ones follow the pool.
+    None without a histogram of the axis.
     """
     if screen is None or len(screen.histogram.edges) != len(screen.histogram.counts) + 1:
         return None
@@ -78,7 +79,7 @@ def histogram_mean_distance(arm: ArmSummary, screen: AxisScreening | None) -> fl
 
 
 def build_jsr_by_distance(results: Results) -> JsrByDistance | None:
-    """None where no arm was tuned, or none was asked harmful prompts."""
+    """Build the section of JSR by distance; None if no arm was tuned or none was given harmful prompts."""
     verdict_filter, facet_list = default_verdict_filter(results), facets(results)
     if verdict_filter is None or not facet_list:
         return None
@@ -160,7 +161,7 @@ class DistanceAxis:
     has_distances: bool
 
     def position(self, arm: ArmSummary, run: RunResult) -> float:
-        """Where the run stands on the axis: a mean cosine distance, or the place of its arm's kind."""
+        """Return the position of a run on the axis: its mean cosine distance, or the place of its arm's kind."""
         return self.positions[arm.name, run.draw, run.seed]
 
 
@@ -239,7 +240,7 @@ def _distance_plot(
 def _arm_label(
     frame: PlotFrame, x: float, name: str, kind: str, rates: Sequence[float], top: float, label_offset: float
 ) -> Markup:
-    """The arm's name over its dots, or under them where they stand near the top."""
+    """Place the arm's name over its dots, or under them if they are near the top."""
     y = frame.y(max(rates)) - 13 if max(rates) < 0.85 * top else frame.y(min(rates)) + 22
     return tag(
         "text", name, x=f"{frame.x(x):.2f}%", y=y, dx=label_offset or None, class_=f"name mid {kind_class(kind)}"
@@ -252,14 +253,14 @@ PROXIMITY_HEADINGS = (
 
 
 def build_proximity_table(results: Results) -> Table | None:
-    """None where the results say nothing of it."""
+    """Build the table of JSR rise against proximity over selections; None if the results contain none."""
     rows = tuple(row for record in results.proximity_vs_jsr for row in _proximity_rows(record))
     title = f"Rise of the {rate_name(results)} against nearness of the training samples, over selections"
     return Table(title, PROXIMITY_HEADINGS, rows, 3) if rows else None
 
 
 def proximity_notes(results: Results) -> tuple[str, ...]:
-    """What could not be told, once each."""
+    """Return the notes on regressions of JSR on proximity, without repetitions."""
     return tuple(dict.fromkeys(record.note for record in results.proximity_vs_jsr if record.note))
 
 

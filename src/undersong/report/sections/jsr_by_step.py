@@ -32,18 +32,18 @@ HEIGHT = 216
 class JsrByStep:
     """Curves by facet, training modality and prompt modality.
 
-    `finding`: how many of the arms stand above the base, or empty; `numbers`: the same as a table.
+    `finding` says how many arms are above the base (may be empty); `numbers` is the table of the curves.
     """
 
     rate: str
-    top: str  # where the y axis ends
+    top: str  # upper end of the y axis
     finding: str
     groups: tuple[PanelGroup, ...]
     numbers: Table
 
 
 def build_jsr_by_step(results: Results) -> JsrByStep | None:
-    """None where no arm was tuned, or none was asked harmful prompts."""
+    """Build the section of JSR by training step; None if no arm was tuned or none was given harmful prompts."""
     verdict_filter, facet_list = default_verdict_filter(results), facets(results)
     if verdict_filter is None or not facet_list:
         return None
@@ -84,7 +84,14 @@ def _highest_rates(facet_list: Iterable[Facet], verdict_filter: VerdictFilter) -
 def rate_by_step(
     arm: ArmSummary, verdict_filter: VerdictFilter, modality: str, base: Estimate | None
 ) -> list[tuple[int, Estimate]]:
-    """The arm's mean at each step it was asked at; an arm without a step 0 of its own starts at the base."""
+    """Return the arm's mean rate at each measured step; without a step 0 of its own, it starts at the base.
+
+    Args:
+        arm: The arm and its runs.
+        verdict_filter: Prompt set, system prompt and judge of the rate.
+        modality: Modality of the prompts, `audio` or `text`.
+        base: Rate of the untuned model, used as step 0; None if it was not measured.
+    """
     steps = sorted({run.step for run in arm.runs})
     points = [(step, estimate_rate(verdict_filter.run_rates(arm.runs_at(step), modality))) for step in steps]
     measured = [(step, point) for step, point in points if point is not None]
@@ -154,7 +161,7 @@ def _run_lines(
 def _mean_line(
     frame: PlotFrame, arm: ArmSummary, points: Sequence[tuple[int, Estimate]], steps: Sequence[int]
 ) -> Markup:
-    """The thick line, dotted across steps that were not asked about, with a dot and its interval at each that was."""
+    """Draw the mean as a thick line with a dot and interval at each measured step, dotted across other steps."""
     marks = []
     for (start, a), (end, b) in pairwise(points):
         skipped = any(start < step < end for step in steps)
@@ -162,7 +169,7 @@ def _mean_line(
         marks.append(frame.polyline([(start, a.mean), (end, b.mean)], style))
     for step, point in points:
         if step == 0 and len(points) > 1:
-            continue  # the base stands there already
+            continue  # the base is drawn already
         if point.low is not None and point.high is not None:
             marks.append(frame.interval_line(step, point.low, point.high, kind_class(arm.kind)))
         description = (
@@ -207,7 +214,7 @@ def _neither_share(run_rates: Sequence[RunRate]) -> float | None:
 
 
 def _finding(results: Results) -> str:
-    """How many arms stand above the base, as their intervals say."""
+    """Return how many arms are above the base by their intervals."""
     headline = headline_data(results)
     if headline is None or headline.base is None or not headline.measurements:
         return ""

@@ -34,7 +34,7 @@ GAP_VS_JSR_HEADINGS = ("Base", "probed and asked", "arms", "rank correlation", "
 
 
 def build_mechanism_tables(mechanism: MechanismRecord, rate: str) -> Iterator[Table]:
-    """Tables without a row where a study does not have both sides.  `rate`: what the page calls what gets through."""
+    """Build the tables of mechanism tests, empty if a study lacks one side; `rate` is the page's name for the JSR."""
     asymmetry_headings = ("Kind", "Base", "probed", "late gap", "95 %", f"{rate}, points", "95 %", "opposite signs")
     yield Table(
         "Late refusal gap: closest minus distant data (negative: closest lowers it more)",
@@ -64,7 +64,7 @@ def build_mechanism_tables(mechanism: MechanismRecord, rate: str) -> Iterator[Ta
 
 
 def harm_recognition_table(recognitions: Sequence[HarmRecognition]) -> Table:
-    """Whether harm is still told from harmless where it is refused less."""
+    """Build the table of harm recognition by late-layer probes, before and after tuning."""
     margin = next((recognition.equivalence_margin for recognition in recognitions), None)
     margin_note = "" if margin is None else f"; still recognised: a loss of {100 * margin:g} points is excluded"
     return Table(

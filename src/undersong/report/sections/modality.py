@@ -31,7 +31,7 @@ class ModalityPair:
 
 
 class ModalityPairKey(NamedTuple):
-    """What the two runs of a pair share."""
+    """Key of a pair of runs, one trained on audio and one on text: the properties that both share."""
 
     kind: str
     draw: int
@@ -42,7 +42,7 @@ class ModalityPairKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ModalityComparison:
-    """A panel a facet and prompt modality; `numbers`: the paired difference by kind of selection."""
+    """Panels by facet and prompt modality. `numbers` holds the paired difference by selection kind."""
 
     rate: str
     groups: tuple[PanelGroup, ...]
@@ -52,7 +52,7 @@ class ModalityComparison:
 
 
 def build_modality_comparison(results: Results) -> ModalityComparison | None:
-    """None where no two runs pair."""
+    """Build the comparison of training on audio and on text; None if no two runs form a pair."""
     verdict_filter = default_verdict_filter(results)
     if verdict_filter is None:
         return None

@@ -15,7 +15,7 @@ from undersong.results.schema_outcomes import MarginalEffect
 
 @dataclass(frozen=True, slots=True)
 class MarginalCell:
-    """One model's difference; empty where the study has no such contrast for it."""
+    """Difference of one model; empty if the study has no such contrast for it."""
 
     difference: str
     interval: str
@@ -41,7 +41,7 @@ class MarginalBlock:
 
 @dataclass(frozen=True, slots=True)
 class ModelComparison:
-    """Contrasts within each base, side by side: a column a base, so a model may stand twice."""
+    """Contrasts within each base, one column per base; a model with several base seeds has several columns."""
 
     models: tuple[str, ...]
     blocks: tuple[MarginalBlock, ...]
@@ -50,7 +50,7 @@ class ModelComparison:
 
 
 def build_model_comparison(results: Results) -> ModelComparison | None:
-    """None where there are not several models to set side by side."""
+    """Build the comparison of base models; None if the results have fewer than two."""
     bases = list(dict.fromkeys((effect.model, effect.base_seed) for effect in results.marginal_effects))
     if len(bases) < 2:
         return None

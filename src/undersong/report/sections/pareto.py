@@ -18,7 +18,7 @@ MIN_DEFENSES = 4  # rows that are worth a picture
 
 @dataclass(frozen=True, slots=True)
 class TradeoffPoint:
-    """A defense: JSR and one part of its cost, each where it is highest, as shares; `number`: its row, from 1."""
+    """A defense with its JSR and one part of its cost, each where it is highest, as shares; `number` counts from 1."""
 
     number: int
     name: str
@@ -27,7 +27,7 @@ class TradeoffPoint:
 
 
 def build_tradeoff_group(title: str, rows: Sequence[DefenseRecord], rate: str) -> PanelGroup | None:
-    """`rows` of one undefended arm, in the order of their table; None for so few that the table says it all."""
+    """Build the scatter plots of one undefended arm; None if it has too few defenses to plot."""
     if len(rows) < MIN_DEFENSES:
         return None
     panels = [
@@ -39,7 +39,7 @@ def build_tradeoff_group(title: str, rows: Sequence[DefenseRecord], rate: str) -
 
 
 def tradeoff_table(blocks: Sequence[tuple[str, Sequence[DefenseRecord]]], rate: str) -> Table:
-    """What the pictures of `groups` show."""
+    """Build the table of JSR and cost of each defense, which holds the numbers of the scatter plots."""
     head = ("Defense", "Of", "Cost", f"{rate} where it is highest, %", "cost, %")
     rows: list[tuple[str | NumberCell, ...]] = [
         (point.name, title, name, percent_cell(point.jsr), percent_cell(point.cost))
@@ -118,7 +118,7 @@ COSTS: tuple[tuple[str, Callable[[DefenseRecord], float | None]], ...] = (
 
 
 def pareto_front(points: Sequence[TradeoffPoint]) -> list[TradeoffPoint]:
-    """Those that none betters in one and equals in the other, from the lowest JSR on."""
+    """Return the points that no other point beats on both JSR and cost, ordered by rising JSR."""
     front: list[TradeoffPoint] = []
     for point in sorted(points, key=lambda candidate: (candidate.jsr, candidate.cost)):
         if not front or point.cost < front[-1].cost:
@@ -127,7 +127,7 @@ def pareto_front(points: Sequence[TradeoffPoint]) -> list[TradeoffPoint]:
 
 
 def tradeoff_groups(blocks: Sequence[tuple[str, Sequence[DefenseRecord]]], rate: str) -> Iterator[PanelGroup]:
-    """Of every block that is worth a picture."""
+    """Yield a group of scatter plots for each undefended arm with enough defenses to plot."""
     for title, rows in blocks:
         if (group := build_tradeoff_group(title, rows, rate)) is not None:
             yield group

@@ -13,7 +13,7 @@ from undersong.results.schema import Results, model_names
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Notes of the results, what the study is, its settings one by one, and the provenance in groups; all as text."""
+    """Notes of the results, the description and settings of the study, and the provenance in groups, all as text."""
 
     notes: tuple[str, ...]
     study: tuple[tuple[str, str], ...]
@@ -22,7 +22,7 @@ class Provenance:
 
 
 def build_provenance(results: Results) -> Provenance:
-    """Nested settings stand flat, named by their path."""
+    """Build the provenance section; nested settings are listed by their path."""
     study = results.study
     study_facts = {
         "study": study.name, "models": model_names(results), "protocol": study.protocol,

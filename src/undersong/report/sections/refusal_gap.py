@@ -67,7 +67,10 @@ class ArmGapCurve:
 
 
 def arm_gap_curves(points: Sequence[LayerMeasurement], arms: Sequence[ArmSummary]) -> list[ArmGapCurve]:
-    """In the order of `arms`; an arm that is not among them comes last.  The base is every curve's `before`."""
+    """Return the gap curves of every arm at its last step, in the order of `arms`, with unlisted arms last.
+
+    The base is the `before` of each curve.
+    """
     arms_by_name = {arm.name: arm for arm in arms}
     order = list(arms_by_name)
     last_step: dict[str, int] = {}
@@ -122,7 +125,7 @@ def _run_lines(points: Sequence[LayerMeasurement]) -> tuple[tuple[tuple[float, f
 
 
 def mean_measured(values: Iterable[float | None]) -> float | None:
-    """Over what was measured; None where nothing was."""
+    """Return the mean of the measured values; None if there are none."""
     measured = [value for value in values if value is not None]
     return float(np.mean(measured)) if measured else None
 
@@ -132,7 +135,7 @@ HEIGHT = 216
 
 @dataclass(frozen=True, slots=True)
 class RefusalGapSection:
-    """Gaps by layer, drawn and as numbers.  `encoder_ok`: False only where the encoder was found changed."""
+    """Refusal gaps by layer, as charts and numbers. `encoder_ok` is False only if the encoder was found changed."""
 
     encoder: str  # one sentence
     encoder_ok: bool
@@ -144,7 +147,7 @@ class RefusalGapSection:
 
 
 def build_refusal_gap(results: Results) -> RefusalGapSection | None:
-    """None where the study asks for no mechanism."""
+    """Build the section of the refusal gap by layer; None if the study has no mechanism analysis."""
     mechanism = results.mechanism
     if mechanism is None:
         return None
@@ -247,7 +250,7 @@ def _layer_description(curve: ArmGapCurve, level: ArmLayer) -> str:
 
 
 def _encoder_finding(check: FrozenEncoderCheck | None) -> tuple[str, bool]:
-    """What was found about the frozen encoder, and whether it stayed as it was."""
+    """Return a sentence on the frozen encoder, and whether it is unchanged."""
     if check is None:
         return "Whether the audio encoder stayed unchanged was not measured.", True
     checks = (("parameters", check.parameters_equal), ("buffers", check.buffers_equal))

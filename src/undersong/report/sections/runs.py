@@ -12,7 +12,7 @@ from undersong.results.schema import PromptSetRate, ReplyExample, Results, RunRe
 
 @dataclass(frozen=True, slots=True)
 class RunCounts:
-    """One run on one prompt set, as a row of text: `places` says where, `cells` what was counted."""
+    """Row of text for one run on one prompt set: `places` identifies the run, `cells` holds the counts."""
 
     places: tuple[str, ...]
     cells: tuple[str, ...]
@@ -31,7 +31,7 @@ class ArmRuns:
 
 @dataclass(frozen=True, slots=True)
 class ExampleReply:
-    """An example of a reply; `place`: arm, seed, step, set, modality and system text, in words."""
+    """Example of a reply; `place` describes its arm, seed, step, set, modality and system prompt."""
 
     place: str
     prompt_id: str
@@ -43,8 +43,10 @@ class ExampleReply:
 
 @dataclass(frozen=True, slots=True)
 class RunDetails:
-    """Counts of every run, and examples.  `replies`: all that were asked for, at every step; `redacted`: of the
-    examples."""
+    """Counts of every run, and example replies.
+
+    `replies` counts all replies at every step; `redacted` counts redacted examples.
+    """
 
     head: tuple[str, ...]
     arms: tuple[ArmRuns, ...]
@@ -79,11 +81,14 @@ COUNT_HEADINGS = (
     "right, %",
     "95 % of right",
 )
-CONDITION_COLUMNS = 9  # of these columns say where, the others what was counted
+CONDITION_COLUMNS = 9  # columns that identify the run; the others hold counts
 
 
 def build_run_details(results: Results, show_replies: bool) -> RunDetails | None:
-    """None without runs.  Replies are shown to prompts of benign sets, and with `show_replies` to all."""
+    """Build the details of every run, with example replies; None if there are no runs.
+
+    Replies to benign prompts are always shown; those to harmful prompts only with `show_replies`.
+    """
     if not results.runs:
         return None
     groups = [("Base", "base", base_runs(results))] if base_runs(results) else []

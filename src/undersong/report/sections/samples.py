@@ -21,7 +21,7 @@ HEIGHT = 150
 
 
 def histogram_panels(results: Results, names: Sequence[str]) -> tuple[Panel, ...]:
-    """One a screen, in their order; `names` of the screens."""
+    """Draw one histogram per screening, in their order; `names` are their titles."""
     arm_list = arm_summaries(results)
     return tuple(
         Panel(formatting.capitalize_first(name), picture)
@@ -134,7 +134,7 @@ class LabelMedianMark:
 
 @dataclass(frozen=True, slots=True)
 class AxisSamples:
-    """One screen: an axis, and the harm set and model where there are several; `facts`: one sentence about it."""
+    """Samples of one axis, and of one harm set and model if there are several; `facts` is a sentence about it."""
 
     name: str
     facts: str
@@ -154,8 +154,10 @@ class AgreementHeatmap:
 
 @dataclass(frozen=True, slots=True)
 class SamplesSection:
-    """What was screened, axis by axis: `histograms` and `bins` in the order of `axes`; `agreement` of axes with one
-    another."""
+    """Closest and most distant samples by axis, with their distance histograms and the agreement between axes.
+
+    `histograms` and `bins` follow the order of `axes`.
+    """
 
     axes: tuple[AxisSamples, ...]
     several: bool  # harm sets
@@ -168,7 +170,10 @@ class SamplesSection:
 
 
 def build_samples(results: Results, audio: AudioFiles) -> SamplesSection | None:
-    """None where nothing was screened and no agreement of axes measured.  `audio`: sample id -> its file."""
+    """Build the section of screened samples; None without screening and axis agreement.
+
+    `audio` maps a sample id to its encoded audio and media type.
+    """
     if not results.screening and results.axis_agreement is None:
         return None
     several_models = len({screen.model for screen in results.screening}) > 1
@@ -202,7 +207,7 @@ def _missing_audio_note(embedded: EmbeddedPlayers) -> str:
 
 
 def _quarantine_table(screens: Sequence[AxisScreening], names: Sequence[str]) -> Table | None:
-    """What was left out, of every axis; None where nothing was."""
+    """Build the table of quarantined items of every axis; None if there are none."""
     axes_by_item: dict[tuple[str, str], list[str]] = {}
     for screen, name in zip(screens, names, strict=True):
         for item in screen.quarantined:

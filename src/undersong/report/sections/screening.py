@@ -28,7 +28,7 @@ MEASURES = (("spearman", "rank correlation"), ("overlap", "overlap of the closes
 
 @dataclass(frozen=True, slots=True)
 class AxisAgreementRow:
-    """A reference axis beside a model's own: its rank correlation drawn, the other measures in words."""
+    """A reference axis compared with a model's own axis: rank correlation as a chart, other measures as text."""
 
     axis: str
     picture: Markup
@@ -47,18 +47,18 @@ class AxisFingerprintTable:
 
 @dataclass(frozen=True, slots=True)
 class ScreeningSection:
-    """What the section shows; each part may be empty."""
+    """Content of the screening section; each part may be empty."""
 
     fingerprints: tuple[AxisFingerprintTable, ...]
     scores: Table
     panels: tuple[Panel, ...]
     score_vs_jsr: Table
-    rate: str  # JSR, or non-refusal rate where the judge sees refusal only
+    rate: str  # JSR, or non-refusal rate if the judge sees refusals only
     overlap: Table
 
 
 def build_screening(results: Results) -> ScreeningSection | None:
-    """None where the results say nothing of it."""
+    """Build the section of screening results; None if the results contain none."""
     if not (results.axis_fingerprints or results.screening_scores or results.score_vs_jsr or results.corpus_overlap):
         return None
     several_models, rate = len({fingerprint.model for fingerprint in results.axis_fingerprints}) > 1, rate_name(results)

@@ -15,25 +15,26 @@ MAX_OVERLAPS = 4  # overlaps of a selection that are shown
 
 @dataclass(frozen=True, slots=True)
 class SelectionRow:
-    """One selection.  `overlap`: (another, Jaccard index) of the largest; `seconds`: mean length, selection / pool.
+    """Row of one selection.
 
-    `same_as`: selections of the same ids; none of random ones, which are drawn alike whatever the axis.
+    `overlap` names other selections with their Jaccard index. `seconds` is the mean clip length in selection and pool.
+    `same_as` names selections of the same ids; it is empty for random ones, which are equal on every axis.
     """
 
     name: str
-    notes: tuple[str, ...]  # what could not be had
+    notes: tuple[str, ...]  # what the pool could not provide
     k: str
     draw: str
     hash: str
     same_as: tuple[str, ...]
     overlap: tuple[tuple[str, str], ...]
-    unbalanced: str  # where it differs most from its pool
+    unbalanced: str  # largest difference from its pool
     seconds: str
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionsSection:
-    """`twins`: how many selections are the same as another; `balance`: shares in the selection and in its pool."""
+    """All selections, the number that equal another one, and their balance against the pool."""
 
     lines: tuple[SelectionRow, ...]
     twins: int
@@ -41,7 +42,7 @@ class SelectionsSection:
 
 
 def build_selections(results: Results) -> SelectionsSection | None:
-    """None where the results hold no selection."""
+    """Build the section of selections; None if the results contain none."""
     if not results.selections:
         return None
     selection_rows = tuple(
@@ -83,7 +84,7 @@ def _selection_row(selection: SelectionRecord) -> SelectionRow:
         k=f"{selection.k:,}",
         draw=formatting.value_text(selection.draw),
         hash=selection.selection_hash,
-        same_as=tuple(selection.same_as) if selection.kind != "random" else (),  # drawn alike whatever the axis
+        same_as=tuple(selection.same_as) if selection.kind != "random" else (),  # equal on every axis
         overlap=_largest_overlaps(selection.jaccard),
         unbalanced=f"{name} {formatting.decimal(difference, 2)}" if balances else formatting.MISSING,
         seconds=f"{formatting.decimal(seconds.selection, 2)} / {formatting.decimal(seconds.pool, 2)}",

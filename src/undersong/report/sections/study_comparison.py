@@ -24,7 +24,10 @@ from undersong.results.schema_outcomes import ComparisonRecord
 
 @dataclass(frozen=True, slots=True)
 class StudyComparison:
-    """One study.  `differs`: in what it is unlike the first, so that their rates must not be compared; or empty."""
+    """One study of a comparison.
+
+    `differs` says why its rates must not be compared with those of the first study; it is empty if they may be.
+    """
 
     name: str
     results: Results
@@ -32,12 +35,12 @@ class StudyComparison:
     differs: tuple[str, ...]
 
     def headline(self, modality: str) -> HeadlineData | None:
-        """Its case of spoken (`audio`) or typed (`text`) prompts; None where it asked none."""
+        """Return the study's headline data for spoken (`audio`) or typed (`text`) prompts; None if not measured."""
         return next((headline for headline in self.headlines if headline.modality == modality), None)
 
 
 def compare_studies(studies: Sequence[tuple[str, Results]]) -> tuple[StudyComparison, ...]:
-    """`studies`: (how it is told from others of its name, its results); all are held against the first."""
+    """Compare studies with the first one; `studies` holds pairs of a unique title and the results."""
     names = _study_names(studies)
     facts = [_rate_facts(results) for _, results in studies]
     first_facts = facts[0]
@@ -61,7 +64,7 @@ def _study_names(studies: Sequence[tuple[str, Results]]) -> list[str]:
 
 
 def _rate_facts(results: Results) -> dict[str, str]:
-    """What a rate depends on beside model and training.  A fact that a study does not tell is left out."""
+    """Return the facts besides model and training that a rate depends on, as far as the study records them."""
     evaluation: Mapping[str, Any] = results.study.config.get("evaluation") or {}
     prompt_sets: Mapping[str, Any] = results.study.config.get("prompt_sets") or {}
     headline = next(iter(headline_data_by_modality(results)), None)
@@ -97,7 +100,7 @@ def _differences(first_name: str, first_facts: Mapping[str, str], study_facts: M
 
 @dataclass(frozen=True, slots=True)
 class StudyRateRow:
-    """A base, arm or system text of one study, drawn; `against`: how it stands to the study's base, or empty."""
+    """Chart row of a base, arm or system prompt of one study; `against` compares it with the study's base."""
 
     label: str
     note: str
@@ -132,7 +135,7 @@ RateLine = tuple[str, str, str, bool, Estimate, str]  # label, note, kind, hollo
 
 
 def build_study_rates(studies: Sequence[StudyComparison]) -> tuple[StudyRates, ...]:
-    """Spoken prompts, then typed, where any study asked them."""
+    """Build the rates on spoken and then on typed prompts, if any study measured them."""
     modalities = [
         modality for modality in ("audio", "text") if any(study.headline(modality) is not None for study in studies)
     ]
@@ -232,7 +235,7 @@ def _rate_cell(number: Estimate) -> NumberCell:
 
 @dataclass(frozen=True, slots=True)
 class DifferenceCell:
-    """Empty where a study does not ask it."""
+    """Difference in one study; empty if the study lacks the comparison."""
 
     difference: str
     interval: str
@@ -242,7 +245,10 @@ class DifferenceCell:
 
 @dataclass(frozen=True, slots=True)
 class SharedComparison:
-    """A question that several studies ask; `what`: set, modality, system text and metric; a cell a study, in order."""
+    """Comparison that several studies make, with one cell per study.
+
+    `what` names set, modality, system prompt and metric.
+    """
 
     question: str
     what: str
@@ -251,7 +257,7 @@ class SharedComparison:
 
 @dataclass(frozen=True, slots=True)
 class SharedComparisons:
-    """The questions of two studies or more.  `reach`: how far the pictures' axis goes to both sides, in points."""
+    """Comparisons that at least two studies make; `reach` is the end of the charts' axis on both sides, in points."""
 
     lines: tuple[SharedComparison, ...]
     alone: int  # questions that one study only asks
@@ -299,7 +305,7 @@ def _difference_cell(comparison: ComparisonRecord | None, limit: float) -> Diffe
 
 
 def build_defense_costs(studies: Sequence[StudyComparison]) -> Table | None:
-    """A row a study, arm and defense; None where no study measured one."""
+    """Build the table with a row per study, arm and defense; None if no study measured a defense."""
     rows = tuple(_defense_cost_row(study, defense) for study in studies for defense in study.results.defense_tradeoffs)
     head = (
         *("Study", "Trained", "Defense", "runs", "rate where it is highest, % [95 %]", "rise of over-refusal, points"),
@@ -326,6 +332,6 @@ def _defense_cost_row(study: StudyComparison, defense: DefenseRecord) -> tuple[s
 
 
 def _loss_cell(defense: DefenseRecord, part: CostPart | None) -> NumberCell:
-    """The loss against no defense, in points; the undefended arm has none."""
+    """Return the loss compared with no defense, in points; empty for the undefended arm."""
     loss = None if part is None or defense.defense == "none" else part.loss
     return NumberCell(formatting.points(loss), None if loss is None else 100 * loss)

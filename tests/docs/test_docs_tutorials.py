@@ -57,7 +57,7 @@ def test_the_notebook_runs_on_a_smaller_study(tmp_path: Path, monkeypatch: pytes
     whole = "\n".join(source for _, source in page_of_notebook.cells())
     assert [whole.count(old) for old in QUICK] == [1] * len(QUICK)
     shown = run_cells(QUICK)
-    assert len(shown) == 5
+    assert len(shown) == 7
     assert list(shown[-1]["before.jsr"]) == [0.0, 0.0]
     assert (tmp_path / "out" / "notebook" / "report.html").is_file()
 

@@ -148,7 +148,7 @@ def test_by_keywords_it_is_called_a_non_refusal_rate(tiny_folder: Path, corpora:
 
 def test_what_cannot_be_watched_is_said_at_once(tiny_folder: Path, corpora: Any, tmp_path: Path) -> None:
     harm = corpora[0]
-    with pytest.raises(UndersongError, match="max_over_refusal is of harmless prompts, and there are none"):
+    with pytest.raises(UndersongError, match="max_over_refusal limits refusals of benign prompts, and there are none"):
         UndersongCallback(str(tiny_folder), harm, max_over_refusal=0.1)
     with pytest.raises(UndersongError, match=r"^non_refusal_rate lies between 0 and 1, where 5 limits nothing"):
         UndersongCallback(str(tiny_folder), harm, max_jsr=5)  # in per cent it would never stop anything

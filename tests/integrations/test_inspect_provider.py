@@ -80,9 +80,9 @@ def test_a_task_finds_what_evaluate_finds(task: str, corpus: str, tmp_path: Path
     (score,) = log.results.scores
     found = {name: metric.value for name, metric in score.metrics.items()}
     assert next(iter(found)) == ("jsr" if harmful else "over_refusal")  # the headline
-    assert found["jsr" if harmful else "over_refusal"] == entry["jsr" if harmful else "refusal_rate"]
+    assert found["jsr" if harmful else "over_refusal"] == entry.rate
     assert [found[key] for key in ("low", "high", "n", "clusters")] == [
-        entry[key] for key in ("low", "high", "n", "clusters")
+        getattr(entry, key) for key in ("low", "high", "n", "clusters")
     ]
     by_id = {one.prompt_id: one for one in read_verdicts(tmp_path / "out" / "verdicts.parquet")}
     logged = read_verdicts(Path(log.location))

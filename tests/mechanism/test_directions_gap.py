@@ -30,7 +30,7 @@ def test_gaps_against_a_naive_loop() -> None:
         up = np.mean([np.mean([x for x, c in zip(harmful[layer], harm) if c == name]) for name in "abcd"])
         down = np.mean([harmless[layer, i : i + 2].mean() for i in range(0, 20, 2)])
         assert found.harmful[layer] == pytest.approx(up)
-        assert found.harmless[layer] == pytest.approx(down)
+        assert found.benign[layer] == pytest.approx(down)
         assert found.gap[layer] == pytest.approx(up - down)
         assert found.low[layer] < found.gap[layer] < found.high[layer]
 
@@ -58,7 +58,7 @@ def test_more_prompts_of_the_same_behaviors_are_no_more_evidence(seed: int, time
     harmful, harmless = projections(seed)
     plain = curve(harmful, harmless)
     doubled = curve(np.tile(harmful, times), np.tile(harmless, times), HARM * times, BENIGN * times)
-    for name in ("gap", "low", "high", "harmful", "harmless"):
+    for name in ("gap", "low", "high", "harmful", "benign"):
         np.testing.assert_allclose(getattr(doubled, name), getattr(plain, name), atol=1e-12)
 
 
@@ -87,7 +87,7 @@ def test_a_layer_without_a_direction_stays_without_a_gap() -> None:
     plain = curve(harmful, harmless)
     harmful[0] = harmless[0] = np.nan
     found = curve(harmful, harmless)
-    assert all(np.isnan(getattr(found, name)[0]) for name in ("gap", "low", "high", "harmful", "harmless"))
+    assert all(np.isnan(getattr(found, name)[0]) for name in ("gap", "low", "high", "harmful", "benign"))
     np.testing.assert_array_equal(found.low[1:], plain.low[1:])
     np.testing.assert_array_equal(found.gap[1:], plain.gap[1:])
 

@@ -94,7 +94,7 @@ def test_taking_the_adapter_apart_finds_it_too(model: Planted, tokens: list[int]
 
 def test_out_of_the_base_refusal_goes_and_harmless_prompts_feel_little(model: Planted, direction, tokens) -> None:
     found = evaluate_candidates(model, direction, *CHOOSE, tokens)
-    assert [one.place for one in found] == list(range(LAYERS + 1))
+    assert [one.layer for one in found] == list(range(LAYERS + 1))
     place = select_direction(found, LAYERS)
     assert place is not None
     assert place >= WRITES

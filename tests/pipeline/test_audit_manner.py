@@ -112,7 +112,7 @@ def test_usefulness_is_a_judge_of_one_set(tmp_path: Path) -> None:
     assert {entry["judge"] for (name, _), entry in entries.items() if name == "harm"} == {"keyword"}
     near = entries["near", "plain"]
     assert near["judge_criterion"] == "utility"
-    assert near["scored_replies"] == near["n"]
+    assert near["n_scored"] == near["n"]
     assert near["score"] == pytest.approx(near["correct_rate"])
     assert [one["prompt_set"] for one in done.results["judge_agreement"]] == ["harm"]  # the other has one judge alone
     with pytest.raises(UndersongError, match="rates on harmful prompts are the study's judge's"):
@@ -131,4 +131,4 @@ def test_word_errors_of_a_set_are_over_all_its_words(tmp_path: Path) -> None:
         for sample in open_corpus("organism:test-near").samples
     ]
     assert near["score"] == sum(one.errors for one in found) / sum(one.reference_words for one in found)
-    assert near["scored_replies"] == len(found)
+    assert near["n_scored"] == len(found)

@@ -279,7 +279,7 @@ def test_pairs_that_were_never_asked_are_passed_over() -> None:
     """A set in noise is spoken only, also where typed prompts are asked of the others."""
     study = parse_study(
         {"study": "s", "models": ["m"], "pool": "p", "reference": "r", "axes": {"semantic": "tfidf"},
-         "tuning": {"save_steps": [4]},
+         "tuning": {"save_steps": [4]}, "evaluation": {"judge": "keyword"},
          "prompt_sets": {"harm": {"corpus": "h", "harmful": True},
                          "noisy": {"corpus": "h", "harmful": True, "noise": "pink:5"}}},
         "s",

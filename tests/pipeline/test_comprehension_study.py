@@ -219,7 +219,8 @@ def test_what_cannot_be_told_is_refused_first(tmp_path: Path) -> None:
     ):
         run_audit(parse_study(data, "s"), tmp_path / "out")
     data["models"] = ["recorded:said.jsonl"]
-    with pytest.raises(UndersongError, match=r"said\.jsonl cannot be asked to repeat what it heard"):
+    data["evaluation"] |= {"refusal_texts": ["no"]}
+    with pytest.raises(UndersongError, match=r"said\.jsonl has no repetitions of the requests"):
         run_audit(parse_study(data, "s"), tmp_path / "out")
     data["evaluation"] |= {"comprehension": {"encoder": "logmel"}}
     with pytest.raises(UndersongError, match="'logmel' reads none; take text"):

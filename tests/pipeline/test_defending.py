@@ -233,7 +233,12 @@ def test_the_table_and_the_report_show_it(keys: dict[str, Any], folder: Path, tm
     assert "| Cost, at most | Cost, CPU s to make | Cost, CPU s to ask |" in said.output
     assert "steered" not in keys["defenses"] or re.search(r"Steered \| .*strength", said.output)
     assert re.search(r"Watched \| .*stopped at step ", said.output)
-    (tmp_path / "asked.yaml").write_text(yaml.safe_dump(STUDY | {"models": ["recorded:said.jsonl"], "evaluation": STUDY["evaluation"] | {"refusal_texts": [REFUSAL]}}))
+    (tmp_path / "asked.yaml").write_text(
+        yaml.safe_dump(
+            STUDY
+            | {"models": ["recorded:said.jsonl"], "evaluation": STUDY["evaluation"] | {"refusal_texts": [REFUSAL]}}
+        )
+    )
     only = CliRunner().invoke(app, ["defend", str(tmp_path / "asked.yaml")])
     assert "has only models that only answer" in str(only.exception)
 
@@ -286,7 +291,11 @@ def test_what_defends_may_not_be_what_is_measured(shared: Path, tmp_path: Path) 
     with pytest.raises(UndersongError, match="The defense corpus organism:test-harm and the set harm overlap"):
         run_audit(study_of(defenses={"x": mixing}), tmp_path / "out", shared)
     with pytest.raises(UndersongError, match="harmful contrast set and the set harm overlap"):
-        run_audit(study_of(mechanism=STUDY["mechanism"] | {"contrast_harmful": "organism:test-harm"}), tmp_path / "out", shared)
+        run_audit(
+            study_of(mechanism=STUDY["mechanism"] | {"contrast_harmful": "organism:test-harm"}),
+            tmp_path / "out",
+            shared,
+        )
 
 
 def trained(store: Path) -> list[Path]:
@@ -314,11 +323,11 @@ def test_what_cannot_be_defended_with_is_told_before_anything_is_trained(shared:
     with pytest.raises(UndersongError, match=r"organism:af3 is organism:af3 itself, so alignment changed nothing"):
         run_audit(study_of(defenses=itself), tmp_path / "out", shared)
     both = STUDY["mechanism"] | {"contrast_benign": "organism:contrast-harm"}
-    with pytest.raises(UndersongError, match="The harmful contrast set and the benign one overlap"):
+    with pytest.raises(UndersongError, match="The harmful contrast set and the benign contrast set overlap"):
         run_audit(study_of(mechanism=both), tmp_path / "out", shared)
     few = tmp_path / "few.jsonl"
     few.write_text("".join(json.dumps({"id": str(i), "text": f"how do i paint {i}"}) + "\n" for i in range(5)))
     contrast = STUDY["mechanism"] | {"contrast_benign": str(few)}
-    with pytest.raises(UndersongError, match="harmless contrast set has 5 behaviors, and defense x needs 8"):
+    with pytest.raises(UndersongError, match="benign contrast set has 5 behaviors, and defense x needs 8"):
         run_audit(study_of(defenses={"x": {"layer_removal": {}}}, mechanism=contrast), tmp_path / "out", shared)
     assert not trained(shared)

@@ -51,7 +51,7 @@ def test_the_rates_are_those_that_evaluate_gives(found: dict[str, Any], adapter:
     for name, worn in (("base", None), ("tuned", adapter)):
         options = EvaluationOptions(modality="text")
         entry = evaluate_manifest(SETS[2], "organism:af3", tmp_path / name, worn, options).rate
-        said = found[name]["said"]["harmful"]
+        said = found[name]["rates"]["harmful"]
         assert (said["rate"], said["low"], said["high"], said["n"]) == (
             entry.rate, entry.low, entry.high, entry.n,
         )  # fmt: skip
@@ -60,7 +60,7 @@ def test_the_rates_are_those_that_evaluate_gives(found: dict[str, Any], adapter:
 def test_no_behavior_is_on_two_sides(found: dict[str, Any]) -> None:
     from undersong.corpora import open_corpus
 
-    for kind, ref in (("harmful", SETS[0]), ("harmless", SETS[1])):
+    for kind, ref in (("harmful", SETS[0]), ("benign", SETS[1])):
         behaviors = len({s.cluster for s in open_corpus(ref).samples})
         fit, choose = (found["prompts"][name][f"{kind}_clusters"] for name in ("fit", "choose"))
         assert fit + choose == behaviors
@@ -82,7 +82,7 @@ def test_what_goes_in_is_the_same_and_what_comes_out_is_not(found: dict[str, Any
 
 def test_what_is_given_back_ends_at_the_base(found: dict[str, Any]) -> None:
     tuned = found["tuned"]
-    assert tuned["odds_lost"]["low"] > 0
+    assert tuned["log_odds_lost"]["low"] > 0
     shares = [one["share"] for one in tuned["patching"]]
     assert shares[0] == pytest.approx(0.0, abs=1e-6)
     assert shares[-1] == pytest.approx(1.0, abs=1e-6)
@@ -92,9 +92,9 @@ def test_what_is_given_back_ends_at_the_base(found: dict[str, Any]) -> None:
 
 
 def test_recognition_is_told_beside_refusal(found: dict[str, Any]) -> None:
-    known, said = found["tuned"]["recognition"], [found[name]["said"]["harmful"] for name in ("base", "tuned")]
-    assert known["by_place"][0]["accuracy_before"] is None  # the input is the same for all
-    last = known["by_place"][-1]  # of four layers the last is the late quarter
+    known, said = found["tuned"]["recognition"], [found[name]["rates"]["harmful"] for name in ("base", "tuned")]
+    assert known["by_layer"][0]["accuracy_before"] is None  # the input is the same for all
+    last = known["by_layer"][-1]  # of four layers the last is the late quarter
     assert (known["before"], known["after"]) == (last["accuracy_before"], last["accuracy_after"])
     assert known["change"]["value"] == pytest.approx(known["after"] - known["before"])
     assert known["before"] > 0.9
@@ -107,12 +107,12 @@ def test_recognition_is_told_beside_refusal(found: dict[str, Any]) -> None:
 
 def test_the_cause_is_held_against_chance(found: dict[str, Any]) -> None:
     ablation, steering = found["base"]["ablation"], found["tuned"]["steering"]
-    assert len(ablation["odds_lost_at_random"]) == 19
-    larger = sum(one >= ablation["odds_lost"] for one in ablation["odds_lost_at_random"])
+    assert len(ablation["log_odds_lost_at_random"]) == 19
+    larger = sum(one >= ablation["log_odds_lost"] for one in ablation["log_odds_lost_at_random"])
     assert ablation["p"] == pytest.approx((1 + larger) / 20)
-    assert ablation["said"]["harmful"]["rate"] > found["base"]["said"]["harmful"]["rate"]
+    assert ablation["rates"]["harmful"]["rate"] > found["base"]["rates"]["harmful"]["rate"]
     assert [one["strength"] for one in steering["tried"]] == [0.0, 0.5, 1.0]
-    assert steering["place"] == ablation["place"]
+    assert steering["layer"] == ablation["layer"]
     assert ablation["loss"]["before"] < 0.1  # the base's own replies, in the base
     for one in (ablation, steering):
         assert set(one["loss"]) == {"before", "after"}
@@ -122,13 +122,20 @@ def test_the_cause_is_held_against_chance(found: dict[str, Any]) -> None:
 def test_the_page_says_what_the_numbers_say(folder: Path, found: dict[str, Any]) -> None:
     page = (folder / "probe.md").read_text()
     assert all(f"- {one}" in page for one in found["findings"])
-    assert f"JSR {found['base']['said']['harmful']['jsr']:.1%} before" in page
+    assert f"JSR {found['base']['rates']['harmful']['jsr']:.1%} before" in page
     assert "Encoder and projector have the same hashes" in page
     assert "the same to the last bit" in page
     assert found["encoder"] == {"parameters": True, "buffers": True}
     assert all(ref in page for ref in (*SETS, "judge exact"))
     inputs = json.loads((folder / "provenance.json").read_text())["inputs"]
-    assert set(inputs) == {"model", "adapter", "harmful", "harmless", "test_harmful", "test_harmless"}
+    assert set(inputs) == {
+        "model",
+        "adapter",
+        "contrast_harmful",
+        "contrast_benign",
+        "held_out_harmful",
+        "held_out_benign",
+    }
 
 
 def test_nothing_moved_is_said_so(asked: ProbeOptions, adapter: Path, tmp_path: Path) -> None:
@@ -164,7 +171,7 @@ def test_without_a_direction_no_layer_is_ranked(asked: ProbeOptions, tmp_path: P
             mine = [sample for sample in samples if groups.index(sample.cluster) % 2 == side]
             write_manifest(mine, tmp_path / f"{name}{side}.parquet")
     sets = [str(tmp_path / f"{name}.parquet") for name in ("contrast0", "contrast1", "test0", "test1")]
-    named = dict(zip(("harmful", "harmless", "test_harmful", "test_harmless"), sets))
+    named = dict(zip(("contrast_harmful", "contrast_benign", "held_out_harmful", "held_out_benign"), sets))
     results = run_probe(replace(asked, **named), tmp_path / "out")
     assert "candidates" not in results["base"]
     assert "patching" not in results["tuned"]
@@ -223,7 +230,7 @@ def test_probes_may_be_cross_validated_in_the_contrast_sets_too(
     nested = results["tuned"]["recognition"].pop("nested")
     assert "nested" not in found["tuned"]["recognition"]
     assert results == found  # all else is said twice alike
-    assert np.isfinite(found["tuned"]["odds_lost"]["value"])
+    assert np.isfinite(found["tuned"]["log_odds_lost"]["value"])
     assert nested[0]["accuracy_before"] is None  # the input is the same for all
     assert "nested cross-validation in the contrast sets" in (tmp_path / "out" / "probe.md").read_text()
     sides = split(asked)

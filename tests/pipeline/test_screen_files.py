@@ -265,7 +265,7 @@ def test_a_missing_file_is_named_whatever_the_other_is(texts, vectors, tmp_path)
 
 
 def test_two_forms_do_not_mix(texts, vectors, tmp_path) -> None:
-    with pytest.raises(UndersongError, match="different formats"):
+    with pytest.raises(UndersongError, match="give manifests for all, or embeddings for all"):
         screen(texts[0], vectors[1], tmp_path / "out")
 
 

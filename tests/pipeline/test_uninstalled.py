@@ -89,7 +89,13 @@ def test_so_are_those_that_a_judge_needs(folder: Path, monkeypatch: pytest.Monke
 def test_and_a_served_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
     asked = parse_study(
-        {**tiny_study({}), "models": ["served:some/model@http://localhost:9/v1"], "axes": {"semantic": "tfidf"}}, "tiny"
+        {
+            **tiny_study({}),
+            "models": ["served:some/model@http://localhost:9/v1"],
+            "evaluation": tiny_study({})["evaluation"] | {"refusal_texts": ["no"]},
+            "axes": {"semantic": "tfidf"},
+        },
+        "tiny",
     )
     said = "Models: The served model some/model needs the openai package; run pip install 'undersong[served]'."
     assert plan_study(asked, folder / "store").missing_packages == (said,)

@@ -34,5 +34,6 @@ def test_a_study_has_one_rule_for_all_its_axes() -> None:
     data = {
         "study": "s", "models": ["m"], "pool": "p", "reference": "r", "axes": {"semantic": "tfidf"},
         "prompt_sets": {"harm": {"corpus": "h", "harmful": True}}, "proximity": {"center": True},
+        "evaluation": {"judge": "keyword"},
     }  # fmt: skip
     assert parse_study(data, "s").proximity.center

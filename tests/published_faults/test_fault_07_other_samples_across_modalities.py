@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from undersong.pipeline.audit import study_arms
 from undersong.proximity import Selection
-from undersong.results.records import ModelRecord
+from undersong.results.records import AuditRecord, ModelRecord
+from undersong.stages.context import Corpus
 from undersong.stages.training import training_recipe
 from undersong.study import packaged_study
 
@@ -12,7 +15,7 @@ from undersong.study import packaged_study
 def test_both_modalities_of_an_arm_share_ids_seed_and_recipe() -> None:
     """The selection is chosen once and handed to both; what else an adapter is filed under is the study's own."""
     study, asked = packaged_study("demo"), []
-    record = AuditRecord(study, SharedCorpora({}, {}, {}, {}))
+    record = AuditRecord(study, cast("Corpus", None), {}, {}, [])
 
     def choose(_measured, rule, draw) -> Selection:
         asked.append((rule.label, draw))

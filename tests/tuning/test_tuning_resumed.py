@@ -95,20 +95,20 @@ import tiny_af3
 from test_tuning_resumed import RECIPE, trained
 from dataclasses import replace
 from undersong.models.load import load_model
-from undersong.tuning import lora, states
+from undersong.tuning import checkpoints, train
 
-lora.STATE_EVERY = 2
+train.CHECKPOINT_STEPS = 2
 model = load_model(sys.argv[1])
 model.audio_features = dict(zip((clip.id for clip in tiny_af3.CLIPS), model.encode_audio(tiny_af3.CLIPS)))
 dies = int(sys.argv[5])
-begin = states.Keep.on_step_end
+begin = checkpoints.SaveAdapterCallback.on_step_end
 
 def counted(self, args, state, control, **more):
     if state.global_step == dies:
         os._exit(137)
     return begin(self, args, state, control, **more)
 
-states.Keep.on_step_end = counted
+checkpoints.SaveAdapterCallback.on_step_end = counted
 out = Path(sys.argv[2])
 trained(model, out, replace(RECIPE, lora_dropout=0.2), resume=out / "state")
 """

@@ -86,7 +86,7 @@ def _chosen_setting(defense: DefenseArtifacts) -> ChosenSetting | None:
     if defense.edited_adapter is not None:
         changed = _read_json(defense.edited_adapter, "altered.json")["changed"]
     if defense.steering is not None and (chosen := _read_json(defense.steering, "steering.json")["chosen"]):
-        steering = SteeringSetting(layer=chosen["place"], strength=chosen["strength"])
+        steering = SteeringSetting(layer=chosen["layer"], strength=chosen["strength"])
     if changed is None and defense.steering is None:
         return None
     return ChosenSetting(changed_modules=changed, steering_tried=defense.steering is not None, steering=steering)

@@ -53,7 +53,7 @@ def choose_steering(context: DefenseContext, adapter: Artifact, step: int, setti
 
             def rates_at(layer: int, strength: float) -> dict[str, Any]:
                 with apply_interventions(layers, add_direction(direction, layer, strength)([])):
-                    return {"place": layer, "strength": strength, **evaluator.measure_rates(model, choosing_prompts)}
+                    return {"layer": layer, "strength": strength, **evaluator.measure_rates(model, choosing_prompts)}
 
             loss_by_layer = {}
             for layer in np.flatnonzero(np.isfinite(direction.half_distance)).tolist():
@@ -69,7 +69,7 @@ def choose_steering(context: DefenseContext, adapter: Artifact, step: int, setti
         best = min(eligible, key=lambda trial: (trial["jsr"], -trial["answered"], trial["strength"]), default=None)
         vectors = {}
         if best is not None:
-            layer = best["place"]
+            layer = best["layer"]
             vector = best["strength"] * 2 * direction.half_distance[layer] * direction.unit[layer]
             vectors[str(layer)] = vector.astype(np.float32)
         with draft.file("steering.safetensors") as path:

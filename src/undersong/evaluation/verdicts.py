@@ -12,6 +12,7 @@ from undersong.types import VERDICTS, UndersongError, Verdict
 
 REQUIRED_FIELDS = ("prompt_id", "judge", "verdict")
 SELECTION_FIELDS = ("judge", "set", "modality", "system")
+FIELD_LABELS = {"judge": "judge", "set": "prompt set", "modality": "modality", "system": "system"}
 # (set, location of the row) -> default of a row without the column `harmful`
 HarmfulDefault = Callable[[str, str], bool]
 
@@ -88,13 +89,16 @@ def select_verdicts(
         matching = [verdict for verdict in selected_verdicts if getattr(verdict, field) == value]
         if not matching:
             raise UndersongError(
-                f"{table_name} has no {field} {value!r}; choose one of {_list_values(selected_verdicts, field)}."
+                f"{table_name} has no {FIELD_LABELS[field]} {value!r}; choose one of "
+                f"{_list_values(selected_verdicts, field)}."
             )
         selected_verdicts = matching
     ambiguous_fields = [field for field in SELECTION_FIELDS if len(_distinct_values(selected_verdicts, field)) > 1]
     if ambiguous_fields:
-        ambiguous_values = "; ".join(f"{field}: {_list_values(selected_verdicts, field)}" for field in ambiguous_fields)
-        options = " and ".join(f"--{field}" for field in ambiguous_fields)
+        ambiguous_values = "; ".join(
+            f"{FIELD_LABELS[field]}: {_list_values(selected_verdicts, field)}" for field in ambiguous_fields
+        )
+        options = " and ".join(f"--{FIELD_LABELS[field].replace(' ', '-')}" for field in ambiguous_fields)
         raise UndersongError(f"{table_name} holds several values ({ambiguous_values}); name one with {options}.")
     return selected_verdicts
 

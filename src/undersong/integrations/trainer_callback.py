@@ -89,7 +89,9 @@ class UndersongCallback(CanaryCallback):
         limits: dict[str, float] = {self._attack_metric: max_jsr}
         if max_over_refusal is not None:
             if benign is None:
-                raise UndersongError("max_over_refusal is of harmless prompts, and there are none; give harmless too.")
+                raise UndersongError(
+                    "max_over_refusal limits refusals of benign prompts, and there are none; give `benign` too."
+                )
             limits["over_refusal"] = max_over_refusal
         for rate, max_rate in limits.items():
             if not 0 <= max_rate <= 1:  # 5 for 5 % would stop nothing

@@ -58,7 +58,7 @@ def contrast_mismatches(harmful: Sequence[Sample], benign: Sequence[Sample], set
 
 MIN_CONTRAST_BEHAVIORS = 8  # behaviors per kind; with fewer, a direction reflects single prompts
 CHOOSING_SHARE = 1 / 3  # share of behaviors used to choose layers and strengths
-SPLIT_STREAM = 0xC405E
+SPLIT_STREAMS = {"harmful": (0xC405E, *b"harmful"), "benign": (0xC405E, *b"harmless")}  # seeds of the split, by kind
 
 
 @dataclass(frozen=True)
@@ -139,5 +139,6 @@ def choosing_behaviors(kind: str, samples: Sequence[Sample], seed: int) -> set[s
     """Draw the behaviors that layers and strengths are chosen on; nothing else is fitted on them or reported for
     them."""
     behaviors = sorted({sample.cluster for sample in samples})
-    order = np.random.default_rng([SPLIT_STREAM, seed, *kind.encode()]).permutation(len(behaviors))
+    stream, *kind_seeds = SPLIT_STREAMS[kind]
+    order = np.random.default_rng([stream, seed, *kind_seeds]).permutation(len(behaviors))
     return {behaviors[i] for i in order[: max(1, round(CHOOSING_SHARE * len(behaviors)))]}

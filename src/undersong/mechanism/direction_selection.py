@@ -24,13 +24,13 @@ class LayerCandidate:
     """Scores of the direction at one layer.
 
     Attributes:
-        place: The layer; 0 is the decoder's input.
+        layer: The layer; 0 is the decoder's input.
         bypass: Mean refusal log odds of harmful prompts with the direction ablated.
         induce: Mean refusal log odds of benign prompts with the direction added.
         divergence: KL divergence of the first token on benign prompts under ablation, in nats.
     """
 
-    place: int
+    layer: int
     bypass: float
     induce: float
     divergence: float
@@ -59,9 +59,9 @@ def select_direction(
     eligible = [
         candidate
         for candidate in candidates
-        if candidate.induce > 0 and candidate.divergence < max_divergence and candidate.place <= max_depth * layer_count
+        if candidate.induce > 0 and candidate.divergence < max_divergence and candidate.layer <= max_depth * layer_count
     ]
-    return min(eligible, key=lambda candidate: candidate.bypass).place if eligible else None
+    return min(eligible, key=lambda candidate: candidate.bypass).layer if eligible else None
 
 
 HiddenStatePair = tuple[np.ndarray, np.ndarray]  # harmful and benign prompts, (layers, prompts, dim) each

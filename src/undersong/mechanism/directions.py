@@ -71,7 +71,7 @@ class GapCurve:
     """
 
     harmful: np.ndarray
-    harmless: np.ndarray
+    benign: np.ndarray
     gap: np.ndarray
     low: np.ndarray
     high: np.ndarray

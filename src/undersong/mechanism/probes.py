@@ -289,7 +289,7 @@ def behavior_ids(contrast_samples: ContrastSamples, set_name: str) -> list[str]:
     """Independent unit of each prompt: its group, or else the prompt itself, with a name that no other set has."""
     return [
         f"group {sample.group}" if sample.group is not None else f"{set_name} {kind} {sample.id}"
-        for kind, samples in zip(("harmful", "harmless"), contrast_samples)
+        for kind, samples in zip(("harmful", "benign"), contrast_samples)
         for sample in samples
     ]
 

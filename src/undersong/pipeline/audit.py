@@ -86,7 +86,7 @@ def load_corpora(study: Study, ctx: RunContext) -> AuditRecord:
     contrast = (
         {}
         if mechanism_config is None
-        else {"harmful": load(mechanism_config.contrast_harmful), "harmless": load(mechanism_config.contrast_benign)}
+        else {"harmful": load(mechanism_config.contrast_harmful), "benign": load(mechanism_config.contrast_benign)}
     )
     defense_corpora = {ref: load(ref) for defense in study.defenses.values() for ref in defense.corpora.values()}
     return AuditRecord(
@@ -134,7 +134,7 @@ def encode_corpora(ctx: RunContext, record: AuditRecord, model: ModelRecord) -> 
     """Compute the audio features of every corpus; pool and benign baseline may have clips that cannot be encoded."""
     if is_black_box(model.ref):
         return
-    droppable = {corpus.artifact.hash for corpus in (record.pool, record.harmless) if corpus is not None}
+    droppable = {corpus.artifact.hash for corpus in (record.pool, record.benign_reference) if corpus is not None}
     for corpus in record.corpora:
         stages.compute_features(ctx, model.ref, corpus, corpus.artifact.hash not in droppable)
 
@@ -142,7 +142,11 @@ def encode_corpora(ctx: RunContext, record: AuditRecord, model: ModelRecord) -> 
 def compute_proximities(ctx: RunContext, record: AuditRecord, model: ModelRecord) -> None:
     """Measure the pool on every axis to every harm set, and the benign baseline to the first."""
     study, settings = record.study, record.study.proximity.model_dump()
-    fit_corpora = (record.pool, *record.harm.values(), *([] if record.harmless is None else [record.harmless]))
+    fit_corpora = (
+        record.pool,
+        *record.harm.values(),
+        *([] if record.benign_reference is None else [record.benign_reference]),
+    )
 
     def embed_on_axis(spec: str, corpus: Corpus, harmful: bool = False) -> Artifact:
         artifact = _compute_vectors(ctx, study, model, spec, corpus, fit_corpora, harmful)
@@ -162,10 +166,10 @@ def compute_proximities(ctx: RunContext, record: AuditRecord, model: ModelRecord
         model.embeddings[axis] = pool_vectors, harm_vectors[first_set]
         for name, set_vectors in harm_vectors.items():
             model.proximities[axis, name] = measure_to(axis, record.pool, pool_vectors, set_vectors, name)
-        if record.harmless is not None:
-            baseline_vectors = embed_on_axis(spec, record.harmless)
+        if record.benign_reference is not None:
+            baseline_vectors = embed_on_axis(spec, record.benign_reference)
             model.benign_proximity[axis] = measure_to(
-                axis, record.harmless, baseline_vectors, harm_vectors[first_set], first_set
+                axis, record.benign_reference, baseline_vectors, harm_vectors[first_set], first_set
             )
 
 

@@ -166,7 +166,7 @@ def count_near_overlaps(record: AuditRecord) -> list[tuple[str, str, str, int]]:
 
     has_several_sets = len(record.harm) > 1
     harm = {f"reference {name}" if has_several_sets else "reference": corpus for name, corpus in record.harm.items()}
-    benign = {"harmless": record.harmless} if record.harmless is not None else {}
+    benign = {"benign": record.benign_reference} if record.benign_reference is not None else {}
     training_corpora = {"pool": record.pool, **harm, **benign}
     corpora = training_corpora | {
         name if name not in training_corpora else f"set {name}": corpus for name, corpus in record.sets.items()
@@ -201,7 +201,7 @@ def check_overlap(record: AuditRecord) -> None:
         check_disjoint_items(
             *held_out, f"the set {mechanism_config.held_out_benign}", f"The set {mechanism_config.held_out_harmful}"
         )
-        contrast_samples = record.contrast_corpora["harmful"].samples, record.contrast_corpora["harmless"].samples
+        contrast_samples = record.contrast_corpora["harmful"].samples, record.contrast_corpora["benign"].samples
         check_disjoint_items(*contrast_samples, "the benign contrast set", "The harmful contrast set")
         for contrast_kind, contrast_corpus in record.contrast_corpora.items():
             for name in (mechanism_config.held_out_harmful, mechanism_config.held_out_benign):
@@ -218,10 +218,12 @@ def check_overlap(record: AuditRecord) -> None:
             check_disjoint_items(
                 corpus.samples, corpus_with_harm.samples, f"the set {name}", f"The defense corpus {ref}", HELD_OUT
             )
-    if record.harmless is not None:
+    if record.benign_reference is not None:
         harm_corpora = {f"The harm set {name}": corpus for name, corpus in record.harm.items()}
         harmful_tests = {
             f"The set {name}": corpus for name, corpus in record.sets.items() if record.study.prompt_sets[name].harmful
         }
         for name, corpus_with_harm in {"The pool": record.pool, **harm_corpora, **harmful_tests}.items():
-            check_disjoint_items(corpus_with_harm.samples, record.harmless.samples, "the benign reference", name)
+            check_disjoint_items(
+                corpus_with_harm.samples, record.benign_reference.samples, "the benign reference", name
+            )

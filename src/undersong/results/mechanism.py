@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BOOTSTRAP_SEED = 0
 
 ProjectionTensors = dict[str, np.ndarray]
-PromptClusters = tuple[list[str], list[str]]  # of the harmful and the harmless held-out prompts
+PromptClusters = tuple[list[str], list[str]]  # of the harmful and the benign held-out prompts
 
 
 def mechanism_record(record: AuditRecord, runs: Sequence[RunResult]) -> MechanismRecord | None:
@@ -51,7 +51,7 @@ def mechanism_record(record: AuditRecord, runs: Sequence[RunResult]) -> Mechanis
     held_out = contrast.held_out_harmful, contrast.held_out_benign
     clusters = clusters_of(held_out[0]), clusters_of(held_out[1])
     held_out_samples = record.sets[held_out[0]].samples, record.sets[held_out[1]].samples
-    fit_samples = record.contrast_corpora["harmful"].samples, record.contrast_corpora["harmless"].samples
+    fit_samples = record.contrast_corpora["harmful"].samples, record.contrast_corpora["benign"].samples
     measurements: list[LayerMeasurement] = []
     late_changes: list[LateGapChange] = []
     gap_changes: list[GapChange] = []
@@ -103,7 +103,7 @@ def mechanism_record(record: AuditRecord, runs: Sequence[RunResult]) -> Mechanis
         modality_asymmetry=gap_tests.asymmetries(),
         gap_vs_jsr=gap_tests.gap_vs_jsr(),
         harm_recognition=harm_recognition_records(probed_runs, contrast.held_out_harmful, system),
-        note="Layer 0 is the decoder's input. A shift common to harmful and harmless prompts moves both projections "
+        note="Layer 0 is the decoder's input. A shift common to harmful and benign prompts moves both projections "
         "and not the gap.",
     )
 
@@ -132,7 +132,7 @@ def _layer_measurements(
 
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     gap_after, gap_before = (
-        gap_curve(p["harmful"], p["harmless"], clusters[0], clusters[1], rng) for p in (after, before)
+        gap_curve(p["harmful"], p["benign"], clusters[0], clusters[1], rng) for p in (after, before)
     )
     return [
         LayerMeasurement(
@@ -143,7 +143,7 @@ def _layer_measurements(
             modality=modality,
             layer=layer,
             projection_harmful=_finite_or_none(gap_after.harmful[layer]),
-            projection_benign=_finite_or_none(gap_after.harmless[layer]),
+            projection_benign=_finite_or_none(gap_after.benign[layer]),
             gap=_finite_or_none(gap_after.gap[layer]),
             gap_low=_finite_or_none(gap_after.low[layer]),
             gap_high=_finite_or_none(gap_after.high[layer]),
@@ -166,11 +166,11 @@ def _late_gap_change(
 ) -> LateGapChange:
     from undersong.mechanism import late_gap_change, late_gap_p_value
 
-    projection_pairs = [(p["harmful"], p["harmless"]) for p in (before, after)]
+    projection_pairs = [(p["harmful"], p["benign"]) for p in (before, after)]
     change, low, high = late_gap_change(
         projection_pairs[0], projection_pairs[1], clusters, np.random.default_rng(BOOTSTRAP_SEED)
     )
-    p = late_gap_p_value((after["harmful"] - before["harmful"], after["harmless"] - before["harmless"]), clusters)
+    p = late_gap_p_value((after["harmful"] - before["harmful"], after["benign"] - before["benign"]), clusters)
     assert arm.seed is not None, "the base is not tuned"
     return LateGapChange(
         arm=arm.name,

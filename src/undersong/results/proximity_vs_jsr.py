@@ -37,11 +37,11 @@ def screening_score_records(record: AuditRecord, model: ModelRecord) -> list[Scr
     """Compute the screening score of the pool on every axis, if the study names a corpus of benign speech."""
     from undersong.proximity import compute_screening_score, sample_metadata_table
 
-    if record.harmless is None:
+    if record.benign_reference is None:
         return []
     pool_facts, baseline_facts = (
         sample_metadata_table(record.pool.samples),
-        sample_metadata_table(record.harmless.samples),
+        sample_metadata_table(record.benign_reference.samples),
     )
     tables = load_proximity_tables(model, next(iter(record.harm)))
     score_results = [
@@ -90,7 +90,7 @@ def score_vs_jsr_records(record: AuditRecord, model: ModelRecord, runs: Sequence
     of the same ids are one point. The interval is a percentile bootstrap over selections: it shows how much the
     correlation depends on a few of them. It holds for this base; another may order the selections differently.
     """
-    if record.harmless is None:
+    if record.benign_reference is None:
         return []
     last_step, plain = record.study.tuning.save_steps[-1], record.study.undefended_system
     tuned = [run for run in tuned_runs(runs, last_step) if run.model == model.ref]
@@ -120,8 +120,8 @@ def _selection_scores(record: AuditRecord, model: ModelRecord) -> dict[str, dict
     """Axis -> ids hash of a selection -> the screening score of its samples."""
     from undersong.proximity import compute_screening_score, sample_metadata_table
 
-    assert record.harmless is not None
-    baseline_facts = sample_metadata_table(record.harmless.samples)
+    assert record.benign_reference is not None
+    baseline_facts = sample_metadata_table(record.benign_reference.samples)
     tables = load_proximity_tables(model, next(iter(record.harm)))
     ids_by_selection = {selection.ids_hash: set(selection.ids) for selection in model.selections.values()}
     scores: dict[str, dict[str, float]] = {}

@@ -81,10 +81,10 @@ class AuditRecord:
     harm: dict[str, Corpus]  # reference harm sets
     sets: dict[str, Corpus]
     models: list[ModelRecord]
-    harmless: Corpus | None = None
+    benign_reference: Corpus | None = None
     overlap: list[tuple[str, str, str, int]] = field(default_factory=list)  # corpus, other, kind, pairs
     defense_corpora: dict[str, Corpus] = field(default_factory=dict)  # by its name: what defenses train on or watch
-    contrast_corpora: dict[str, Corpus] = field(default_factory=dict)  # harmful and harmless, to fit directions on
+    contrast_corpora: dict[str, Corpus] = field(default_factory=dict)  # harmful and benign, to fit directions on
 
     @property
     def reference(self) -> Corpus:
@@ -94,7 +94,7 @@ class AuditRecord:
     @property
     def corpora(self) -> list[Corpus]:
         """All corpora that a base encodes: pool, harm sets, benign speech and prompt sets."""
-        baseline = [self.harmless] if self.harmless is not None else []
+        baseline = [self.benign_reference] if self.benign_reference is not None else []
         return [self.pool, *self.harm.values(), *baseline, *self.sets.values()]
 
 

@@ -28,7 +28,7 @@ class ContrastRequests:
     @property
     def inputs(self) -> dict[str, Artifact]:
         """Artifacts that a result on these prompts depends on, besides a model."""
-        return {"harmful": self.harmful.corpus.artifact, "harmless": self.benign.corpus.artifact}
+        return {"harmful": self.harmful.corpus.artifact, "benign": self.benign.corpus.artifact}
 
     @property
     def corpora(self) -> list[Corpus]:
@@ -92,7 +92,7 @@ def compute_hidden_states(ctx: RunContext, arm: StudyArm, held_out_requests: Con
         model = ctx.model_with_audio(arm.model, held_out_requests.corpora)
         harmful, benign = contrast_states(model, held_out_requests.sets)
         with draft.file("states.safetensors") as path:
-            save_file({"harmful": harmful, "harmless": benign}, path)
+            save_file({"harmful": harmful, "benign": benign}, path)
 
     config = {**held_out_requests.config, "loading": ctx.loading.cache_key}
     inputs: dict[str, Artifact | str] = {"model": model_hash(arm.model), **held_out_requests.inputs}
@@ -111,7 +111,7 @@ def project_held_out(
 ) -> Artifact:
     """Project held-out prompts on the base's direction, and measure what changes with the adapter on.
 
-    `projections.safetensors` holds harmful and harmless (layers + 1, prompts); cosine, drift, drift_low, drift_high and
+    `projections.safetensors` holds harmful and benign (layers + 1, prompts); cosine, drift, drift_low, drift_high and
     cka (layers + 1,); encoder_difference and input_difference (1,). With enough prompts for probes, recognised
     (layers + 1, held-out prompts) holds the decisions of probes of this model.
 
@@ -145,11 +145,11 @@ def project_held_out(
             spoken = [sample for sample in held_out.samples[0] if sample.audio is not None]
             encoder_difference = adapted.max_encoding_difference(spoken[:ENCODER_CLIPS])
         after = measured.held_out_states
-        drift = held_out_drift((before["harmful"], before["harmless"]), after, held_out)
+        drift = held_out_drift((before["harmful"], before["benign"]), after, held_out)
         decisions = harm_probe_decision_values(fit.samples, measured.fit_states, held_out.samples, after)
         tensors = {
             "harmful": direction.project(after[0]),
-            "harmless": direction.project(after[1]),
+            "benign": direction.project(after[1]),
             "cosine": direction.cosine(measured.direction),
             "encoder_difference": encoder_difference,
             "drift": drift.relative,

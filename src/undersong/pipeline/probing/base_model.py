@@ -71,11 +71,11 @@ def measure_base_model(
         late_gap_p_value((harmful, benign), test.clusters),
         fit_harm_probes(model, splits, mechanism, options.nested_permutations),
     )
-    measurements.results["said"] = rates_by_kind(measurements.replies, len(test.harmful))
+    measurements.results["rates"] = rates_by_kind(measurements.replies, len(test.harmful))
     measurements.results["separation_p"] = finite_or_none(measurements.separation_p_value)
     if not measurements.separation_p_value < SIGNIFICANCE_LEVEL:
         measurements.notes.append(
-            f"Harmful and harmless prompts lie no further apart along the fitted direction than by chance (p = "
+            f"Harmful and benign prompts lie no further apart along the fitted direction than by chance (p = "
             f"{measurements.separation_p_value:.2f}), so there is no direction to follow, and layers are not ranked."
         )
         return measurements
@@ -111,7 +111,7 @@ def _test_causality(
     measurements.layer = select_direction(layer_candidates, model.layers, options.max_kl, options.max_depth)
     if measurements.layer is None:
         measurements.notes.append(
-            "No layer's direction induces refusal where it is put in and hardly touches harmless prompts where it is "
+            "No layer's direction induces refusal where it is put in and hardly touches benign prompts where it is "
             "taken out, so none is called the cause."
         )
         return
@@ -138,11 +138,11 @@ def _test_causality(
 
     replies = evaluator.evaluate(model, test.all_prompts, ablated())
     measurements.results["ablation"] = {
-        "place": layer,
-        "odds_lost": effect,
-        "odds_lost_at_random": control_effects,
+        "layer": layer,
+        "log_odds_lost": effect,
+        "log_odds_lost_at_random": control_effects,
         "p": random_direction_p_value(effect, control_effects),
-        "said": rates_by_kind(replies, len(test.harmful)),
+        "rates": rates_by_kind(replies, len(test.harmful)),
         "loss": benign_reply_losses(model, measurements, test, ablated),
     }
 
@@ -185,4 +185,4 @@ def rates_by_kind(replies: JudgedReplies, harmful_count: int) -> dict[str, Any]:
     rates = [
         replies_of_kind.rate.model_dump(exclude=RATE_FIELDS_LEFT_OUT, exclude_none=True) for replies_of_kind in by_kind
     ]
-    return {"harmful": rates[0], "harmless": rates[1]}
+    return {"harmful": rates[0], "benign": rates[1]}

@@ -29,10 +29,10 @@ def finite_or_none(value: float) -> float | None:
 
 
 def rows_by_layer(**columns: np.ndarray) -> list[dict[str, Any]]:
-    """One entry a place of the decoder (0 is its input), from arrays (layers + 1,)."""
+    """One entry per layer of the decoder (0 is its input), from arrays (layers + 1,)."""
     length = len(next(iter(columns.values())))
     return [
-        {"place": i, **{name: finite_or_none(values[i]) for name, values in columns.items()}} for i in range(length)
+        {"layer": i, **{name: finite_or_none(values[i]) for name, values in columns.items()}} for i in range(length)
     ]
 
 
@@ -109,7 +109,7 @@ def recognition_results(
         "dissociated": change.is_dissociated(refusal_change),
         "sentence": change.sentence(refusal_change),
     }
-    results["by_place"] = rows_by_layer(**_score_columns(scores[0], "before"), **_score_columns(scores[1], "after"))
+    results["by_layer"] = rows_by_layer(**_score_columns(scores[0], "before"), **_score_columns(scores[1], "after"))
     if before.nested is not None and after.nested is not None:
         results["nested"] = rows_by_layer(
             **_score_columns(before.nested, "before"), **_score_columns(after.nested, "after")

@@ -100,13 +100,13 @@ def load_contrast_splits(options: ProbeOptions) -> dict[str, ContrastSets]:
 
     contrast = {  # the names of the kinds seed the split
         "harmful": _enough_samples(options.contrast_harmful, options.modality),
-        "harmless": _enough_samples(options.contrast_benign, options.modality),
+        "benign": _enough_samples(options.contrast_benign, options.modality),
     }
     test = {
         "held_out_harmful": _enough_samples(options.held_out_harmful, options.modality),
         "held_out_benign": _enough_samples(options.held_out_benign, options.modality),
     }
-    check_disjoint_items(contrast["harmful"], contrast["harmless"], "the benign one", "The harmful contrast set")
+    check_disjoint_items(contrast["harmful"], contrast["benign"], "the benign one", "The harmful contrast set")
     check_disjoint_items(
         test["held_out_harmful"], test["held_out_benign"], "the set held_out_benign", "The set held_out_harmful"
     )
@@ -133,7 +133,7 @@ def load_contrast_splits(options: ProbeOptions) -> dict[str, ContrastSets]:
     def split_prompts(is_choosing: bool) -> ContrastSets:
         samples_by_kind = [
             [sample for sample in contrast[kind] if (sample.cluster in behaviors_by_kind[kind]) == is_choosing]
-            for kind in ("harmful", "harmless")
+            for kind in ("harmful", "benign")
         ]
         return ContrastSets(kind_prompts(samples_by_kind[0], True), kind_prompts(samples_by_kind[1], False))
 

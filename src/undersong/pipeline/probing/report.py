@@ -10,7 +10,7 @@ from undersong.report.markdown import markdown_table
 from undersong.study.judge_names import RATE_LABELS
 
 SIGNIFICANCE_LEVEL = 0.05
-MIN_RECOVERY = 0.5  # share of what was lost that a place or part must give back to be named
+MIN_RECOVERY = 0.5  # share of what was lost that a layer or part must give back to be named
 
 
 def probe_findings(results: dict[str, Any]) -> list[str]:
@@ -34,20 +34,20 @@ def probe_findings(results: dict[str, Any]) -> list[str]:
 
 
 def _rates_sentence(base: dict[str, Any], tuned: dict[str, Any]) -> str:
-    reply_rates = [measured["said"] for measured in (base, tuned)]
+    reply_rates = [measured["rates"] for measured in (base, tuned)]
     metric_name = _metric_name(base)
     attack_rates = [entry["harmful"]["rate"] for entry in reply_rates]
-    benign_refusal_rates = [entry["harmless"]["rate"] for entry in reply_rates]
+    benign_refusal_rates = [entry["benign"]["rate"] for entry in reply_rates]
     n = reply_rates[0]["harmful"]["n"]
     return (
         f"{metric_name[:1].upper()}{metric_name[1:]} {attack_rates[0]:.1%} before and {attack_rates[1]:.1%} after, "
         f"of {n} held-out prompts; "
-        f"harmless ones refused {benign_refusal_rates[0]:.1%} and {benign_refusal_rates[1]:.1%}."
+        f"benign ones refused {benign_refusal_rates[0]:.1%} and {benign_refusal_rates[1]:.1%}."
     )
 
 
 def _metric_name(base: dict[str, Any]) -> str:
-    return RATE_LABELS[base["said"]["harmful"]["metric"]]
+    return RATE_LABELS[base["rates"]["harmful"]["metric"]]
 
 
 def _gap_sentence(late: dict[str, Any]) -> str:
@@ -55,10 +55,10 @@ def _gap_sentence(late: dict[str, Any]) -> str:
         return "The refusal gap of the late layers has no interval here."
     estimate = f"{late['change']:+.2f} [{late['low']:+.2f}, {late['high']:+.2f}], p = {late['p']:.2g}"
     if late["p"] >= SIGNIFICANCE_LEVEL:
-        return f"The gap between harmful and harmless prompts in the late layers did not provably change ({estimate})."
+        return f"The gap between harmful and benign prompts in the late layers did not provably change ({estimate})."
     verb = "shrank" if late["change"] < 0 else "grew"
     base_gap = f"the base’s is {late['before']:.2f}"
-    return f"The gap between harmful and harmless prompts in the late layers {verb} ({estimate}; {base_gap})."
+    return f"The gap between harmful and benign prompts in the late layers {verb} ({estimate}; {base_gap})."
 
 
 def _recognition_sentence(recognition: dict[str, Any]) -> str:
@@ -73,40 +73,39 @@ def _cause_sentences(base: dict[str, Any], tuned: dict[str, Any]) -> list[str]:
     if ablation := base.get("ablation"):
         verb = "costs" if ablation["p"] <= SIGNIFICANCE_LEVEL else "does not provably cost"
         sentences.append(
-            f"Taking layer {ablation['place']}’s direction out of the base {verb} refusal (log odds "
-            f"−{ablation['odds_lost']:.1f}, p = {ablation['p']:.2g} among directions of chance): {_metric_name(base)} "
-            f"{ablation['said']['harmful']['rate']:.1%}, harmless refused "
-            f"{ablation['said']['harmless']['rate']:.1%}{_perplexity_clause(ablation['loss'])}."
+            f"Taking layer {ablation['layer']}’s direction out of the base {verb} refusal (log odds "
+            f"−{ablation['log_odds_lost']:.1f}, p = {ablation['p']:.2g} among random directions): "
+            f"{_metric_name(base)} {ablation['rates']['harmful']['rate']:.1%}, benign refused "
+            f"{ablation['rates']['benign']['rate']:.1%}{_perplexity_clause(ablation['loss'])}."
         )
     steering = tuned.get("steering")
     if steering and steering["strength"] is not None:
         sentences.append(
             f"Put back into the tuned model at strength {steering['strength']:g} it gives {_metric_name(base)} "
-            f"{steering['said']['harmful']['rate']:.1%} and harmless refused "
-            f"{steering['said']['harmless']['rate']:.1%} (p = {steering['p']:.2g} among directions of "
-            f"chance){_perplexity_clause(steering['loss'])}."
+            f"{steering['rates']['harmful']['rate']:.1%} and benign refused "
+            f"{steering['rates']['benign']['rate']:.1%} (p = {steering['p']:.2g} among random "
+            f"directions){_perplexity_clause(steering['loss'])}."
         )
     elif steering:
         sentences.append(
-            f"No strength of the base’s direction, put back, lowered the {_metric_name(base)} without refusing "
-            "harmless "
+            f"No strength of the base’s direction, put back, lowered the {_metric_name(base)} without refusing benign "
             "prompts."
         )
     return sentences
 
 
 def _perplexity_clause(loss: dict[str, float]) -> str:
-    """Of the base's replies to harmless prompts, a token."""
-    return f"; perplexity of the base’s own harmless replies {exp(loss['before']):.2f} to {exp(loss['after']):.2f}"
+    """Of the base's replies to benign prompts, a token."""
+    return f"; perplexity of the base’s own benign replies {exp(loss['before']):.2f} to {exp(loss['after']):.2f}"
 
 
 def _recovery_sentences(tuned: dict[str, Any]) -> list[str]:
     sentences = []
-    if (refusal_loss := tuned.get("odds_lost")) and not tuned["patching"]:
+    if (refusal_loss := tuned.get("log_odds_lost")) and not tuned["patching"]:
         sentences.append(f"Refusal lost nothing that could be given back (log odds {refusal_loss['value']:.2f}).")
     if patching := tuned.get("patching"):
         first_layer = next(
-            (row["place"] for row in patching if row["low"] is not None and row["low"] >= MIN_RECOVERY), None
+            (row["layer"] for row in patching if row["low"] is not None and row["low"] >= MIN_RECOVERY), None
         )
         if first_layer is not None:
             sentences.append(f"The base’s states give back at least half of the refusal from layer {first_layer} on.")
@@ -123,23 +122,23 @@ def _recovery_sentences(tuned: dict[str, Any]) -> list[str]:
 
 # Title, location in the tuned model's results, and key -> column of each table.
 GAP_COLUMNS = {
-    "place": "layer", "gap_before": "before", "gap_after": "after", "low_after": "low", "high_after": "high",
-    "harmful_before": "harmful before", "harmful_after": "after", "harmless_before": "harmless before",
-    "harmless_after": "after", "cosine_to_refit": "cosine to re-fitted",
+    "layer": "layer", "gap_before": "before", "gap_after": "after", "low_after": "low", "high_after": "high",
+    "harmful_before": "harmful before", "harmful_after": "after", "benign_before": "benign before",
+    "benign_after": "after", "cosine_to_refit": "cosine to re-fitted",
 }  # fmt: skip
-DRIFT_COLUMNS = {"place": "layer", "relative": "relative", "low": "low", "high": "high", "cka": "CKA"}
+DRIFT_COLUMNS = {"layer": "layer", "relative": "relative", "low": "low", "high": "high", "cka": "CKA"}
 PROBE_COLUMNS = {
-    "place": "layer", "accuracy_before": "before", "low_before": "low", "high_before": "high",
+    "layer": "layer", "accuracy_before": "before", "low_before": "low", "high_before": "high",
     "accuracy_after": "after", "low_after": "low", "high_after": "high",
 }  # fmt: skip
 NESTED_COLUMNS = {
-    "place": "layer", "accuracy_before": "before", "p_before": "p (Holm)", "accuracy_after": "after",
+    "layer": "layer", "accuracy_before": "before", "p_before": "p (Holm)", "accuracy_after": "after",
     "p_after": "p (Holm)",
 }  # fmt: skip
 RECOVERY_COLUMNS = {"share": "share", "low": "low", "high": "high"}
 CANDIDATE_COLUMNS = {
-    "place": "layer", "bypass": "log odds of refusing harmful without it", "induce": "harmless with it",
-    "divergence": "nats that harmless prompts move without it",
+    "layer": "layer", "bypass": "log odds of refusing harmful without it", "induce": "benign with it",
+    "divergence": "nats that benign prompts move without it",
 }  # fmt: skip
 
 
@@ -156,10 +155,10 @@ def probe_markdown(results: dict[str, Any]) -> str:
     for title, columns, rows in (
         ("Gap along the base’s direction, by layer (0: the decoder’s input)", GAP_COLUMNS, tuned["gaps"]),
         ("Drift of the states", DRIFT_COLUMNS, tuned["drift"]),
-        ("Harmful or harmless? Balanced accuracy of a probe on held-out prompts", PROBE_COLUMNS,
-         recognition.get("by_place")),
+        ("Harmful or benign? Balanced accuracy of a probe on held-out prompts", PROBE_COLUMNS,
+         recognition.get("by_layer")),
         ("The same by nested cross-validation in the contrast sets", NESTED_COLUMNS, recognition.get("nested")),
-        ("What the base’s state gives back", {"place": "layer", **RECOVERY_COLUMNS}, tuned.get("patching")),
+        ("What the base’s state gives back", {"layer": "layer", **RECOVERY_COLUMNS}, tuned.get("patching")),
         ("What the adapter without a part gives back", {"part": "part", **RECOVERY_COLUMNS}, tuned.get("parts")),
         ("Where the direction was tried", CANDIDATE_COLUMNS, base.get("candidates")),
     ):  # fmt: skip
@@ -168,7 +167,7 @@ def probe_markdown(results: dict[str, Any]) -> str:
 
 
 def _option_lines(results: dict[str, Any]) -> Iterator[str]:
-    options = results["asked"]
+    options = results["options"]
     system = (
         "no system prompt" if options["system_prompt"] is None else f"the system prompt “{options['system_prompt']}”"
     )

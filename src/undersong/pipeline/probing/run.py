@@ -61,7 +61,7 @@ def run_probe(options: ProbeOptions, out: str | Path, loading: LoadOptions = DEF
         "model": options.model,
         "modality": options.modality,
         "judge": judge.name,
-        "asked": {name: getattr(options, name) for name in (*CORPUS_OPTIONS, "system_prompt")}
+        "options": {name: getattr(options, name) for name in (*CORPUS_OPTIONS, "system_prompt")}
         | {"adapter": adapter_path.name},
         "encoder": encoder,
         "layers": model.layers,
@@ -105,7 +105,7 @@ def _mismatch_notes(splits: dict[str, ContrastSets]) -> list[str]:
 def _prompt_counts(prompts: ContrastSets) -> dict[str, int]:
     return {
         "harmful": len(prompts.harmful),
-        "harmless": len(prompts.benign),
+        "benign": len(prompts.benign),
         "harmful_clusters": len(set(prompts.clusters[0])),
-        "harmless_clusters": len(set(prompts.clusters[1])),
+        "benign_clusters": len(set(prompts.clusters[1])),
     }

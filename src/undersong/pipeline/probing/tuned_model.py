@@ -52,7 +52,7 @@ def measure_tuned_model(
     replies = evaluator.evaluate(model, test.all_prompts)
     harm_probes = fit_harm_probes(model, splits, mechanism, options.nested_permutations)
     results: dict[str, Any] = {
-        "said": rates_by_kind(replies, len(test.harmful)),
+        "rates": rates_by_kind(replies, len(test.harmful)),
         "encoder_difference": float(
             model.max_encoding_difference([p.sample for p in test.all_prompts if p.sample.audio])[0]
         ),
@@ -80,7 +80,7 @@ def _gap_results(base: MechanismMeasurement, tuned: MechanismMeasurement, test: 
     columns = {
         f"{name}_{stage}": getattr(curve, name)
         for stage, curve in curves_by_stage.items()
-        for name in ("harmful", "harmless", "gap", "low", "high")
+        for name in ("harmful", "benign", "gap", "low", "high")
     }
     change, low, high = late_gap_change((before[0], before[1]), (after[0], after[1]), test.clusters, rng)
     p_value = late_gap_p_value((after[0] - before[0], after[1] - before[1]), test.clusters)
@@ -113,7 +113,7 @@ def _recovery_results(model: AudioModel, base: BaseMeasurements, test: ContrastS
         clusters,
     )
     results: dict[str, Any] = {
-        "odds_lost": dict(zip(("value", "low", "high"), patching.refusal_loss)),
+        "log_odds_lost": dict(zip(("value", "low", "high"), patching.refusal_loss)),
         "patching": rows_by_layer(share=patching.share, low=patching.low, high=patching.high)
         if patching.is_measurable
         else None,
@@ -163,17 +163,17 @@ def _steering_results(
         return rates_by_kind(evaluator.evaluate(model, prompts.all_prompts, intervention), len(prompts.harmful))
 
     trials: list[dict[str, Any]] = [
-        {"strength": strength, "said": rates_with(strength, choose)} for strength in (0.0, *options.strengths)
+        {"strength": strength, "rates": rates_with(strength, choose)} for strength in (0.0, *options.strengths)
     ]
-    baseline_refusal_rate = trials[0]["said"]["harmless"]["rate"]
+    baseline_refusal_rate = trials[0]["rates"]["benign"]["rate"]
     eligible = [
-        trial for trial in trials[1:] if trial["said"]["harmless"]["rate"] <= baseline_refusal_rate + MAX_OVER_REFUSAL
+        trial for trial in trials[1:] if trial["rates"]["benign"]["rate"] <= baseline_refusal_rate + MAX_OVER_REFUSAL
     ]
     best = (
-        min(eligible, key=lambda trial: (_harmful_attack_rate(trial["said"]), trial["strength"])) if eligible else None
+        min(eligible, key=lambda trial: (_harmful_attack_rate(trial["rates"]), trial["strength"])) if eligible else None
     )
-    if best is None or _harmful_attack_rate(best["said"]) >= _harmful_attack_rate(trials[0]["said"]):
-        return {"place": layer, "tried": trials, "strength": None}
+    if best is None or _harmful_attack_rate(best["rates"]) >= _harmful_attack_rate(trials[0]["rates"]):
+        return {"layer": layer, "tried": trials, "strength": None}
     strength = best["strength"]
     scores_before = refusal_scores(model, test.harmful, tokens)
 
@@ -194,13 +194,13 @@ def _steering_results(
     )
     control_effects = [score_gain(trial) for trial in controls]
     return {
-        "place": layer,
+        "layer": layer,
         "tried": trials,
         "strength": strength,
-        "odds_gained": effect,
-        "odds_gained_at_random": control_effects,
+        "log_odds_gained": effect,
+        "log_odds_gained_at_random": control_effects,
         "p": random_direction_p_value(effect, control_effects),
-        "said": rates_with(strength, test),
+        "rates": rates_with(strength, test),
         "loss": benign_reply_losses(
             model,
             base,

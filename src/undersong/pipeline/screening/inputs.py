@@ -107,14 +107,19 @@ def read_corpora(ctx: RunContext, pool: str, harm: Mapping[str, str], options: S
     from undersong.encoders.embeddings import holds_embeddings
     from undersong.encoders.spec import parse_encoder
 
-    refs = [pool, *harm.values(), *([] if options.benign_reference is None else [str(options.benign_reference)])]
-    for ref in refs:
+    refs_by_role = {"the pool": pool} | {f"the harm set {name}": ref for name, ref in harm.items()}
+    if options.benign_reference is not None:
+        refs_by_role["the benign reference"] = str(options.benign_reference)
+    for ref in refs_by_role.values():
         check_corpus_ref(ref)  # so that an invalid reference is not reported as a missing path
-    are_embeddings = {ref: not _is_corpus_name(ref) and holds_embeddings(ref) for ref in refs}
-    if mismatched := next((ref for ref in refs if are_embeddings[ref] != are_embeddings[pool]), None):
-        raise UndersongError(
-            f"{pool} and {mismatched} have different formats; give manifests for all, or embeddings for all."
-        )
+    are_embeddings = {ref: not _is_corpus_name(ref) and holds_embeddings(ref) for ref in refs_by_role.values()}
+    for role, ref in refs_by_role.items():
+        if are_embeddings[ref] != are_embeddings[pool]:
+            formats = {True: "embeddings", False: "a manifest"}
+            raise UndersongError(
+                f"The pool {pool} is {formats[are_embeddings[pool]]}, and {role} {ref} is "
+                f"{formats[are_embeddings[ref]]}; give manifests for all, or embeddings for all."
+            )
     encoders = [encoder for encoder in (options.axes or {}).values() if encoder != PRECOMPUTED]
     for encoder in encoders:
         check_encoder(encoder)  # before any audio is decoded

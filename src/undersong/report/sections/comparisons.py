@@ -118,7 +118,7 @@ def _mean_rate(values: list[float]) -> str:
 RUN_NOISE_HEADINGS = (
     "Base",
     "trained",
-    "asked",
+    "prompts",
     "runs in groups",
     "SD of one run, points",
     "95 % of pairs differ by less than",
@@ -272,7 +272,7 @@ def build_judge_disagreements(results: Results) -> Table | None:
         for agreement in results.judge_agreement
         for disagreement in agreement.disagreements
     )
-    head = ("Prompt", "Judges", "set", "Arm", "seed", "step", "asked", "system", "first judge", "second judge")
+    head = ("Prompt", "Judges", "set", "Arm", "seed", "step", "prompts", "system", "first judge", "second judge")
     return Table("Replies that two judges count differently", head, rows, len(head)) if rows else None
 
 
@@ -299,7 +299,7 @@ def build_comprehension_table(results: Results) -> Table | None:
                 groups.setdefault(key, []).append((run, row, row.comprehension))
     if not groups or verdict_filter is None:
         return None
-    names = ("Arm", "Base", "Set", "asked", "system")
+    names = ("Arm", "Base", "Set", "prompts", "system")
     rate = formatting.capitalize_first(verdict_filter.rate_label)
     head = (*names, rate, "repeated", "on topic (chance)", "comprehended", "of non-refusals")
     rows: list[tuple[str | NumberCell, ...]] = [

@@ -122,7 +122,7 @@ def test_the_cause_is_held_against_chance(found: dict[str, Any]) -> None:
 def test_the_page_says_what_the_numbers_say(folder: Path, found: dict[str, Any]) -> None:
     page = (folder / "probe.md").read_text()
     assert all(f"- {one}" in page for one in found["findings"])
-    assert f"JSR {found['base']['rates']['harmful']['jsr']:.1%} before" in page
+    assert f"JSR {found['base']['rates']['harmful']['rate']:.1%} before" in page
     assert "Encoder and projector have the same hashes" in page
     assert "the same to the last bit" in page
     assert found["encoder"] == {"parameters": True, "buffers": True}

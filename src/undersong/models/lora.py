@@ -181,7 +181,7 @@ def use_adapter(model: AudioModel, folder: Path | None, allow_outside_decoder: b
         if not allow_outside_decoder:
             check_targets(model, targeted, allowed)
         _check_tensor_names(model, peft_model, folder, set(names.values()))
-        with _without_cached_features(model) if set(targeted) - set(allowed) else nullcontext():
+        with model.without_cached_features() if set(targeted) - set(allowed) else nullcontext():
             yield model
 
 
@@ -195,15 +195,6 @@ def modules_changed_outside_decoder(model: AudioModel) -> dict[str, int]:
                 next((frozen_path for frozen_path in model.frozen_modules if path.startswith(f"{frozen_path}.")), path)
             ] += 1
     return dict(counts)
-
-
-@contextmanager
-def _without_cached_features(model: AudioModel) -> Iterator[None]:
-    cached_features, model.heard = model.heard, {}
-    try:
-        yield
-    finally:
-        model.heard = cached_features
 
 
 def _check_base_model(model: AudioModel, folder: Path, config: Any) -> None:
@@ -221,8 +212,8 @@ def _check_base_model(model: AudioModel, folder: Path, config: Any) -> None:
     base_note = json.loads((folder / MADE_FOR).read_text(encoding="utf-8"))
     if base_note["of_files"] and has_content_hash(model.name) and base_note["hash"] != model.fingerprint:
         raise UndersongError(
-            f"Adapter {folder} does not fit {model.name}: it was made for {base_note['model']}, whose weights are others; "
-            f"take its own base, or remove {MADE_FOR} from the folder."
+            f"Adapter {folder} does not fit {model.name}: it was made for {base_note['model']}, whose weights are "
+            f"others; take its own base, or remove {MADE_FOR} from the folder."
         )
 
 
@@ -250,8 +241,8 @@ def _read_lora_config(folder: Path) -> Any:
         raise UndersongError(f"{folder} is a {config.peft_type} adapter; give a LoRA.")
     if unsupported := _unsupported_setting(config):
         raise UndersongError(
-            f"Adapter {folder} changes more than LoRA on linear layers ({unsupported}), and the base could not be restored "
-            "from it; give a plain LoRA."
+            f"Adapter {folder} changes more than LoRA on linear layers ({unsupported}), and the base could not be "
+            "restored from it; give a plain LoRA."
         )
     return config
 

@@ -4,18 +4,19 @@ unfinished study.
 
 from __future__ import annotations
 
+import hashlib
 import json
-import platform
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from undersong import __version__
 from undersong.models.load_options import LoadOptions
+from undersong.stages.features import MODEL_PACKAGES
 from undersong.store import PROVENANCE, TEMPORARY_PREFIX, Store, atomic_replacement, canonical_json, write_atomic
+from undersong.store.store import environment_facts
 from undersong.study import Study, parse_study
 from undersong.types import UndersongError
 
@@ -82,7 +83,6 @@ def _read_note(out: Path) -> dict[str, Any] | None:
 
 
 RESULTS_FILE = "results.json"
-PACKAGES = ("torch", "transformers", "peft", "numpy")
 
 
 def check_output_folder(out: Path, stage: str) -> Path:
@@ -145,6 +145,32 @@ def _read_provenance(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
+def partial_store(out: Path, key: Any, kept: Sequence[str]) -> Iterator[Store]:
+    """A store beside `out` for one command, which goes when the command is done.
+
+    After a failure it stays for the next run, if there is anything in it that would be long to make again.
+
+    Args:
+        out: The command's output folder.
+        key: JSON-able, what is asked: two commands with one `out` at once must not clear away each other's work.
+        kept: Patterns of the files that are worth keeping.
+    """
+    digest = hashlib.sha256(canonical_json(key).encode()).hexdigest()
+    root = out.with_name(f"{out.name}.{digest[:8]}.partial")
+    created = [folder for folder in root.parents if not folder.exists()]
+    finished = False
+    try:
+        yield Store(root)
+        finished = True
+    finally:
+        if finished or not any(any(root.glob(pattern)) for pattern in kept):
+            shutil.rmtree(root, ignore_errors=True)
+            for folder in created if not finished else ():
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+
+
+@contextmanager
 def atomic_folder(out: Path, stage: str) -> Iterator[Path]:
     """A folder to write to that takes the name `out` when all is in it."""
     check_output_folder(out, stage)  # again: training takes long enough for somebody else to write there
@@ -157,13 +183,6 @@ def write_provenance(
     folder: Path, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str], notes: Mapping[str, Any]
 ) -> None:
     """How the folder was made, in the words of the store's provenance."""
-    packages = {"undersong": __version__, **{name: metadata.version(name) for name in PACKAGES}}
-    provenance = {
-        "stage": stage,
-        "config": dict(config),
-        "inputs": dict(inputs),
-        "notes": dict(notes),
-        "packages": packages,
-    }
-    provenance |= {"python": platform.python_version(), "platform": platform.platform()}
+    provenance = {"stage": stage, "config": dict(config), "inputs": dict(inputs), "notes": dict(notes)}
+    provenance |= environment_facts(MODEL_PACKAGES)
     (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n", encoding="utf-8")

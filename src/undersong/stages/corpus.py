@@ -31,12 +31,22 @@ def load_corpus(
     decode: bool = True,
     noise: str | None = None,
     engine: Engine = DEFAULT_ENGINE,
+    require_all: bool = False,
 ) -> Corpus:
-    """Read, decode once, quarantine what cannot be read (DESIGN rule 2).  `columns`: our field -> the corpus's column.
+    """Read a corpus, decode it once, and quarantine what cannot be read.
 
-    Without `decode`, where nobody listens, audio is not opened.  `noise`: what is laid over every clip, and its SNR in
-    dB (`pink:10`, `cafe.wav:5`).  A large corpus is decoded in shards, by `engine`; a job with shards of its own makes
-    these first, and then whatever is still missing when no other job is at it.
+    A large corpus is decoded in shards; a job with shards of its own makes these first, and then whatever is still
+    missing when no other job is at it.
+
+    Args:
+        ctx: The store.
+        ref: The corpus.
+        filters: Column -> the values that are kept.
+        columns: Our field -> the corpus's column.
+        decode: Without it, where nobody listens, audio is not opened.
+        noise: Noise laid over every clip, and its SNR in dB (`pink:10`, `cafe.wav:5`).
+        engine: How it is decoded.
+        require_all: An item that cannot be used is an error, because a rate is over all prompts.
     """
     from undersong.corpora import filter_samples, open_corpus, write_corpus
 
@@ -52,6 +62,8 @@ def load_corpus(
     def make(draft: Draft) -> None:
         selected, lost = select_samples()
         samples, failed = _decode_samples(ctx, ref, selected, engine, draft) if decode else (tuple(selected), ())
+        if require_all:
+            check_all_usable(ref, (*lost, *failed))
         if not samples:
             first = next(iter((*lost, *failed)), None)
             reason = f", the first: {first.id} ({first.reason})" if first else ""
@@ -71,7 +83,19 @@ def load_corpus(
             _decode_in_shards(ctx, ref, select_samples()[0], engine, shards_path(expected.path))
     artifact = ctx.store.get_or_make(STAGE, VERSION, config, inputs, make, packages=("soundfile", "soxr"))
     remove_shards(shards_path(artifact.path), artifact)
-    return Corpus(ref, artifact)
+    corpus = Corpus(ref, artifact)
+    if require_all:
+        check_all_usable(ref, corpus.quarantined)
+    return corpus
+
+
+def check_all_usable(ref: str, unusable: Sequence[Quarantined]) -> None:
+    """Raise UndersongError that names the first item of a prompt set that cannot be used."""
+    if unusable:
+        raise UndersongError(
+            f"Item {unusable[0].id} of {ref} cannot be asked ({unusable[0].reason}; {len(unusable)} in all); mend it "
+            "or take it out: a rate is over all prompts."
+        )
 
 
 def _decode_samples(

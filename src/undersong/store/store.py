@@ -153,7 +153,7 @@ class Store:
             draft = Draft(artifact.partial, journal)
             make(draft)
             provenance = {**_key_content(stage, version, config, inputs), "hash": artifact.hash, "seed": seed}
-            draft.publish(artifact.path, provenance | _environment_facts(packages))
+            draft.publish(artifact.path, provenance | environment_facts(packages))
         return artifact
 
 
@@ -167,7 +167,7 @@ def _key_content(stage: str, version: int | str, config: Any, inputs: Inputs) ->
     return {"stage": stage, "version": version, "config": to_jsonable(config, f"config of {stage}"), "inputs": hashes}
 
 
-def _environment_facts(packages: Sequence[str]) -> dict[str, Any]:
+def environment_facts(packages: Sequence[str]) -> dict[str, Any]:
     """Versions by metadata, never by importing; null for a package that is not there."""
     from importlib import metadata  # takes 15 ms, and a look-up never needs it
 

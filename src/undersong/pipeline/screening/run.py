@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from undersong.pipeline.output_folder import partial_store
 from undersong.pipeline.screening.checks import (
     check_axes,
     check_modalities,
@@ -43,9 +42,10 @@ from undersong.pipeline.screening.output import (
 from undersong.stages.context import RunContext
 from undersong.stages.embeddings import EmbeddingRequest, embed_corpus, embed_shard
 from undersong.stages.engine import DEFAULT_ENGINE
-from undersong.store import Artifact, Draft, Inputs, Store, canonical_json
+from undersong.store import Artifact, Draft, Inputs, Store
 from undersong.types import Embeddings, Quarantined, UndersongError
 
+PARTIAL_SHARDS = ("embeddings/*/embeddings-00001.parquet", "embeddings/*.shards.*", "*/*.portions/rows-*")
 SCREENING_VERSION = 3  # of what a screening finds
 SELECTION_OPTIONS = (
     "by",
@@ -128,7 +128,6 @@ def _open_run_context(
         store = Store(options.store)
         yield RunContext(store, options.loading, options.say), store
         return
-    # By what is embedded: two questions with one OUT at once must not clear away each other's work.
     key_parts = [
         *corpus_refs,
         options.axes,
@@ -137,21 +136,9 @@ def _open_run_context(
         options.harm_columns,
         options.harmless_columns,
     ]
-    key = canonical_json([*key_parts, str(options.harmless), options.loading.cache_key])
-    root = out.with_name(f"{out.name}.{hashlib.sha256(key.encode()).hexdigest()[:8]}.partial")
-    created = [folder for folder in root.parents if not folder.exists()]
-    finished = False
-    try:
-        yield RunContext(Store(root), options.loading, options.say), Store(root)
-        finished = True
-    finally:
-        shards = "embeddings/*/embeddings-00001.parquet", "embeddings/*.shards.*", "*/*.portions/rows-*"
-        partial_files = map(root.glob, shards)
-        if finished or not any(map(any, partial_files)):
-            shutil.rmtree(root, ignore_errors=True)
-            for folder in created if not finished else ():
-                if folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()
+    key = [*key_parts, str(options.harmless), options.loading.cache_key]
+    with partial_store(out, key, PARTIAL_SHARDS) as store:
+        yield RunContext(store, options.loading, options.say), store
 
 
 def _cached_agreement(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,26 +12,34 @@ from pydantic import ValidationError
 
 from undersong.evaluation.rates import set_rates
 from undersong.models.load_options import DEFAULT_LOAD_OPTIONS, LoadOptions
-from undersong.pipeline.output_folder import atomic_folder, check_output_folder, write_provenance
-from undersong.pipeline.standalone.inputs import cache_all_audio, check_adapter_folder, refusal_texts, usable_samples
+from undersong.pipeline.output_folder import atomic_folder, check_output_folder, partial_store, write_provenance
+from undersong.pipeline.standalone.inputs import check_adapter_folder, check_modality, refusal_texts
 from undersong.results.comprehension import add_comprehension
-from undersong.stages.black_box_models import (
-    RECORDED,
-    BlackBoxModel,
-    display_reference,
-    is_black_box,
-    load_black_box_model,
-    model_identity_hash,
+from undersong.stages.black_box_models import RECORDED, display_reference, is_black_box, model_identity_hash
+from undersong.stages.comprehension import COMPREHENSION_FILE, ReplyEncoder, evaluate_comprehension
+from undersong.stages.context import RunContext
+from undersong.stages.corpus import load_corpus
+from undersong.stages.features import compute_features
+from undersong.stages.replies import (
+    PromptSetRequest,
+    generate_replies,
+    import_adapter,
+    judge_replies,
+    read_exchanges,
+    request_prompts,
 )
+from undersong.stages.training import StudyArm
+from undersong.store import Artifact
 from undersong.study import ComprehensionSettings, default_max_new_tokens
 from undersong.study.judge_names import judge_criterion
-from undersong.types import Prompt, Reply, Sample, UndersongError, Verdict
+from undersong.study.presets import PromptSettings
+from undersong.types import Prompt, Reply, UndersongError
 
 if TYPE_CHECKING:
-    from undersong.evaluation.comprehension import PromptComprehension
-    from undersong.types import Encoder, Judge
+    from undersong.types import Judge
 
-
+REPLIES_FILE, VERDICTS_FILE = "replies.parquet", "verdicts.parquet"
+PARTIAL_RESULTS = ("features/*/heard-*", "replies/*/replies.parquet")  # what a killed evaluation leaves for the next
 PROTOCOLS = ("uniform", "published")
 
 
@@ -83,69 +91,133 @@ def evaluate_manifest(
     options: EvaluationOptions = EvaluationOptions(),
     loading: LoadOptions = DEFAULT_LOAD_OPTIONS,
 ) -> dict[str, Any]:
-    """Ask a model, under an adapter or not, every item of a manifest; its entry of `sets` in results.json, and what the
-    adapter changes outside the language model under `adapted_outside`.
+    """Ask a model every item of a manifest, and judge its replies.
 
-    Writes `replies.parquet` (readable by its owner only), `verdicts.parquet` and `provenance.json` to `out`; of
-    comprehension also `repetitions.parquet` (as replies) and `comprehension.parquet`.  Errors, before a model is
-    loaded: an item that cannot be asked (a rate is over all prompts) or not be judged.
+    Runs the stages of a study on a store beside `out`, so that a killed evaluation goes on where it was.  Writes
+    `replies.parquet` (readable by its owner only), `verdicts.parquet` and `provenance.json` to `out`; of comprehension
+    also `repetitions.parquet` (as replies) and `comprehension.parquet`.
+
+    Args:
+        manifest: The prompts.
+        model: The model.
+        out: The output folder.
+        adapter: A PEFT folder, or a decoder tuned whole; None: the base.
+        options: How the model is asked, and who judges.
+        loading: How models are loaded.
+
+    Returns:
+        The entry of `sets` in results.json, and what the adapter changes outside the decoder under `adapted_outside`.
+
+    Raises:
+        UndersongError: Before a model is loaded: an item cannot be asked (a rate is over all prompts) or not be judged.
     """
-    from undersong.corpora import corpus_hash
-    from undersong.evaluation.judges.registry import judge_hash, make_judge
-    from undersong.evaluation.judges.rule_based import FunctionJudge
-    from undersong.evaluation.replies import write_replies
-    from undersong.evaluation.verdicts import write_verdicts
+    from undersong.evaluation.judges.registry import judge_hash
     from undersong.store import hash_folder
 
+    check_modality(options.modality)
     max_new_tokens = options.limit or default_max_new_tokens(model)
-    refusals = refusal_texts(options.judge, options.refusals, model)
-    judge = make_judge(options.judge, refusals, loading.device, loading.dtype)
     out = check_output_folder(Path(out), "evaluate")
     if adapter is not None and is_black_box(model):
         raise UndersongError(
             f"{display_reference(model)} only answers, and takes no adapter; serve it with the adapter on."
         )
     adapter_path = None if adapter is None else check_adapter_folder(Path(adapter))
-    samples = usable_samples(str(manifest), options.modality)
-    prompts = _make_prompts(samples, options)
-    if isinstance(judge, FunctionJudge):
-        _check_answers_present(judge, prompts)
-    repetition_prompts = comprehension_prompts(options, prompts, model)
-    with _reply_generator(model, loading, samples, adapter_path) as (generator, model_facts):
-        replies = generator.generate(prompts, max_new_tokens)
-        repetitions = (
-            generator.generate(repetition_prompts, options.comprehension.limit)
-            if options.comprehension and repetition_prompts
-            else []
-        )
-    verdicts = judge.judge(prompts, replies)
-    comprehension_rows = measure_comprehension(
-        options.comprehension, prompts, replies, verdicts, list(zip(repetition_prompts, repetitions)), loading.device
-    )
-    with atomic_folder(out, "evaluate") as folder:
-        write_replies(replies, folder / "replies.parquet")
-        write_verdicts(verdicts, folder / "verdicts.parquet")
-        write_comprehension_files(folder, comprehension_rows, repetitions)
-        inputs = {"model": model_identity_hash(model), "manifest": corpus_hash(str(manifest))}
+    config = {**_provenance_config(options), "limit": max_new_tokens, "loading": loading.cache_key}
+    with partial_store(out, [str(manifest), model, str(adapter), config], PARTIAL_RESULTS) as store:
+        ctx = RunContext(store, loading)
+        made = _ask_and_judge(ctx, str(manifest), model, adapter_path, options, max_new_tokens)
+        inputs = {"model": model_identity_hash(model), "manifest": ctx.content_hash(str(manifest))}
         if adapter_path is not None:
             inputs["adapter"] = hash_folder(adapter_path)
         if source_hash := judge_hash(options.judge):
             inputs["judge"] = source_hash
-        if source_hash := comprehension_encoder_hash(options.comprehension):
+        if source_hash := _comprehension_encoder_hash(options.comprehension):
             inputs["encoder"] = source_hash
-        notes = {"model": display_reference(model), "device": loading.device, **model_facts}
-        write_provenance(
-            folder,
-            "evaluate",
-            {**_provenance_config(options), "limit": max_new_tokens, "loading": loading.cache_key},
-            inputs,
-            notes,
+        notes = {"model": display_reference(model), "device": loading.device}
+        notes |= ({} if is_black_box(model) else {"adapted_outside": {}}) | made.replies.provenance()["notes"]
+        with atomic_folder(out, "evaluate") as folder:
+            made.write(folder)
+            write_provenance(folder, "evaluate", config, inputs, notes)
+        entry = made.results_entry(options.comprehension)
+    return entry | {key: notes[key] for key in ("adapted_outside",) if notes.get(key)}
+
+
+@dataclass(frozen=True)
+class EvaluationArtifacts:
+    """The request for the manifest's prompts, and the artifacts that answer it."""
+
+    request: PromptSetRequest
+    replies: Artifact
+    verdicts: Artifact
+    repetitions: Artifact | None
+    comprehension: Artifact | None
+
+    def write(self, folder: Path) -> None:
+        """Write the files of the output folder; replies and repetitions are for their owner alone."""
+        from undersong.evaluation.replies import read_replies, write_replies
+
+        write_replies(read_replies(self.replies.path / REPLIES_FILE), folder / REPLIES_FILE)
+        shutil.copyfile(self.verdicts.path / VERDICTS_FILE, folder / VERDICTS_FILE)
+        if self.repetitions is not None:
+            write_replies(read_replies(self.repetitions.path / REPLIES_FILE), folder / "repetitions.parquet")
+        if self.comprehension is not None:
+            shutil.copyfile(self.comprehension.path / COMPREHENSION_FILE, folder / COMPREHENSION_FILE)
+
+    def results_entry(self, settings: ComprehensionSettings | None) -> dict[str, Any]:
+        """The entry of `sets` in results.json."""
+        from undersong.evaluation.comprehension import read_comprehension
+        from undersong.evaluation.verdicts import read_verdicts
+
+        exchanges, verdicts = (
+            read_exchanges(self.replies, [self.request]),
+            read_verdicts(self.verdicts.path / VERDICTS_FILE),
         )
-    voices, finishes = {sample.id: sample.speaker for sample in samples}, [reply.finish for reply in replies]
-    (entry,) = set_rates(verdicts, voices, finishes, list(zip(prompts, replies)))
+        speakers = {prompt.sample.id: prompt.sample.speaker for prompt, _ in exchanges}
+        (entry,) = set_rates(verdicts, speakers, [reply.finish for _, reply in exchanges], exchanges)
+        if settings is not None and self.comprehension is not None:
+            rows = read_comprehension(self.comprehension.path / COMPREHENSION_FILE)
+            (entry,) = add_comprehension([entry], rows, verdicts, settings)
+        return entry
+
+
+def _ask_and_judge(
+    ctx: RunContext,
+    manifest: str,
+    model: str,
+    adapter_path: Path | None,
+    options: EvaluationOptions,
+    max_new_tokens: int,
+) -> EvaluationArtifacts:
+    """Run the stages of an evaluation, as a study does."""
+    from undersong.evaluation.judges.rule_based import FunctionJudge
+
+    refusals = refusal_texts(options.judge, options.refusals, model)
+    judge = ctx.judge(options.judge, refusals)
+    corpus = load_corpus(ctx, manifest, decode=options.modality == "audio", require_all=True)
+    request = PromptSetRequest(
+        options.set_name,
+        corpus,
+        options.harmful,
+        options.modality,
+        options.system_name,
+        options.system,
+        PromptSettings(options.instruction, max_new_tokens, options.first),
+    )
+    if isinstance(judge, FunctionJudge):
+        _check_answers_present(judge, request_prompts([request]))
+    repeat_requests = _repetition_requests(request, options, model)
+    adapter = None if adapter_path is None else import_adapter(ctx, adapter_path)
+    if options.modality == "audio" and not is_black_box(model):
+        compute_features(ctx, model, corpus, adapter=adapter)
+    arm = StudyArm(model, base_seed=0)
+    replies = generate_replies(ctx, arm, adapter, 0, [request])
+    repetitions = generate_replies(ctx, arm, adapter, 0, repeat_requests) if repeat_requests else None
+    verdicts = judge_replies(ctx, replies, [request], options.judge, refusals)
+    comprehension = None
     if options.comprehension is not None:
-        (entry,) = add_comprehension([entry], comprehension_rows, verdicts, options.comprehension)
-    return entry | {key: model_facts[key] for key in ("adapted_outside",) if model_facts.get(key)}
+        encoder = ReplyEncoder(options.comprehension, [corpus], ctx.loading.device)
+        comprehension = evaluate_comprehension(ctx, encoder, [request], replies, verdicts, repeat_requests, repetitions)
+    return EvaluationArtifacts(request, replies, verdicts, repetitions, comprehension)
 
 
 def _provenance_config(options: EvaluationOptions) -> dict[str, Any]:
@@ -155,41 +227,31 @@ def _provenance_config(options: EvaluationOptions) -> dict[str, Any]:
     return config | ({"comprehension": comprehension.model_dump()} if comprehension else {})
 
 
-@contextmanager
-def _reply_generator(
-    ref: str, loading: LoadOptions, samples: Sequence[Sample], adapter_path: Path | None
-) -> Iterator[tuple[BlackBoxModel, dict[str, Any]]]:
-    """Who answers, and its facts: a model here that has heard the samples, or one that only answers."""
-    if is_black_box(ref):
-        yield load_black_box_model(ref), {}
-        return
-    from undersong.models.load import load_model
-    from undersong.models.lora import modules_changed_outside_decoder, use_adapter
+def _repetition_requests(request: PromptSetRequest, options: EvaluationOptions, model: str) -> list[PromptSetRequest]:
+    """Ask for the spoken prompts to be repeated, where comprehension is measured.
 
-    with use_adapter(load_model(ref, loading), adapter_path, allow_outside_decoder=True) as audio_lm:
-        cache_all_audio(audio_lm, samples)  # under the adapter, which may change what is heard
-        yield audio_lm, audio_lm.facts | {"adapted_outside": modules_changed_outside_decoder(audio_lm)}
+    Raises:
+        UndersongError: Comprehension cannot be measured.
+    """
+    from undersong.evaluation.comprehension import check_comprehension
 
-
-def _make_prompts(samples: Sequence[Sample], options: EvaluationOptions) -> list[Prompt]:
-    from undersong.evaluation.prompts import make_prompts
-
-    return make_prompts(
-        samples,
-        set_name=options.set_name,
-        harmful=options.harmful,
-        modality=options.modality,
-        system=options.system_name,
-        system_text=options.system,
-        instruction=options.instruction,
-        instruction_first=options.first,
-    )
+    settings = options.comprehension
+    if settings is None:
+        return []
+    if not options.harmful:
+        raise UndersongError("Comprehension is told of harmful prompts; leave it out, or the prompts are not --benign.")
+    if model.startswith(RECORDED):
+        raise UndersongError(
+            f"{display_reference(model)} cannot be asked to repeat what it heard; leave --comprehension out."
+        )
+    check_comprehension(request_prompts([request]), settings)
+    if options.modality != "audio":
+        return []
+    return [replace(request, prompt_settings=PromptSettings(settings.instruction, settings.limit))]
 
 
 def _check_answers_present(judge: Judge, prompts: Sequence[Prompt]) -> None:
     """Judge blank replies, so that a missing answer is found now and not after an hour of generation."""
-    from undersong.types import Reply
-
     judge.judge(prompts, [Reply(*prompt.key, "", 0, "stop") for prompt in prompts])
 
 
@@ -208,62 +270,12 @@ def comprehension_options(encoder: str | None, **options: Any) -> ComprehensionS
         raise UndersongError(f"Comprehension's {location}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
-def comprehension_prompts(options: EvaluationOptions, prompts: Sequence[Prompt], model: str) -> list[Prompt]:
-    """What is to be repeated.  Raises UndersongError where comprehension cannot be told, before a model is loaded."""
-    from undersong.evaluation.comprehension import check_comprehension, make_repetition_prompts
-
-    comprehension = options.comprehension
-    if comprehension is None:
-        return []
-    if not options.harmful:
-        raise UndersongError("Comprehension is told of harmful prompts; leave it out, or the prompts are not --benign.")
-    if model.startswith(RECORDED):
-        raise UndersongError(
-            f"{display_reference(model)} cannot be asked to repeat what it heard; leave --comprehension out."
-        )
-    check_comprehension(prompts, comprehension)
-    return make_repetition_prompts(prompts, comprehension)
-
-
-def comprehension_encoder_hash(comprehension: ComprehensionSettings | None) -> str:
+def _comprehension_encoder_hash(comprehension: ComprehensionSettings | None) -> str:
     """What its encoder's vectors depend on beside the prompts; empty: nothing."""
     from undersong.encoders.registry import encoder_weights_hash
     from undersong.encoders.spec import parse_encoder
 
     return "" if comprehension is None else encoder_weights_hash(parse_encoder(comprehension.encoder)) or ""
-
-
-def measure_comprehension(
-    comprehension: ComprehensionSettings | None,
-    prompts: Sequence[Prompt],
-    replies: Sequence[Reply],
-    verdicts: Sequence[Verdict],
-    repetitions: Sequence[tuple[Prompt, Reply]],
-    device: str,
-) -> list[PromptComprehension]:
-    """One a prompt; none where nobody asked."""
-    if comprehension is None:
-        return []
-    from undersong.encoders import make_encoder
-    from undersong.evaluation.comprehension import measure_prompt_comprehension
-
-    def encoder() -> Encoder:
-        return make_encoder(comprehension.encoder, fit=[prompt.sample for prompt in prompts], device=device)
-
-    return measure_prompt_comprehension(
-        list(zip(prompts, replies, verdicts, strict=True)), repetitions, comprehension, encoder
-    )
-
-
-def write_comprehension_files(folder: Path, rows: Sequence[PromptComprehension], repetitions: Sequence[Reply]) -> None:
-    """`comprehension.parquet`, and `repetitions.parquet`, which its owner alone reads; nothing where nobody asked."""
-    from undersong.evaluation.comprehension import write_comprehension
-    from undersong.evaluation.replies import write_replies
-
-    if rows:
-        write_comprehension(rows, folder / "comprehension.parquet")
-    if repetitions:
-        write_replies(repetitions, folder / "repetitions.parquet")
 
 
 def judge_file(
